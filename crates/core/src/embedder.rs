@@ -1,0 +1,46 @@
+//! Who answers. Every provider's adapter and every wrapper of the gateway implements [`Embedder`].
+
+use std::{future::Future, pin::Pin, sync::Arc};
+
+use crate::{
+    EmbedError, EmbedRequest, Embeddings, Limits, ModelCard, ModelRef, ModelStatus, ProviderKind, TokenCount,
+};
+
+/// A future behind a pointer, so that the traits below are object-safe.
+pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// One model, ready to turn text into vectors.
+pub trait Embedder: Send + Sync {
+    /// What is known of the model.
+    fn model(&self) -> &Arc<ModelCard>;
+
+    /// What one call may carry.
+    fn limits(&self) -> &Limits;
+
+    /// How many tokens the model would read for `text`, special tokens included, before truncation.
+    fn count(&self, text: &str) -> TokenCount;
+
+    /// Embeds a batch. Dropping the future cancels the work that has not begun.
+    fn embed(&self, request: EmbedRequest) -> BoxFuture<'_, Result<Embeddings, EmbedError>>;
+
+    /// Makes sure that the next request does not wait for a model to load.
+    fn warm_up(&self) -> BoxFuture<'_, Result<(), EmbedError>> {
+        Box::pin(async { Ok(()) })
+    }
+}
+
+/// A family of models behind one name (`huggingface`, `openai`), each opened on demand.
+pub trait Provider: Send + Sync {
+    /// Which provider this is.
+    fn kind(&self) -> ProviderKind;
+
+    /// The model's embedder. Cheap when the model is known; fails with
+    /// [`ModelLoading`](crate::ErrorKind::ModelLoading) while the model is on its way to this machine.
+    fn open<'a>(&'a self, model: &'a ModelRef) -> BoxFuture<'a, Result<Arc<dyn Embedder>, EmbedError>>;
+
+    /// Brings a model to this machine and returns when it is there. Nothing to do for a vendor.
+    fn download<'a>(&'a self, model: &'a ModelRef) -> BoxFuture<'a, Result<(), EmbedError>>;
+
+    /// The models this provider knows of, sorted by name.
+    fn models(&self) -> Vec<ModelStatus>;
+}

@@ -1,0 +1,21 @@
+//! The words every other crate speaks: what is asked ([`EmbedRequest`]), what is answered
+//! ([`Embeddings`]), what can go wrong ([`EmbedError`]), and who answers ([`Embedder`], [`Provider`]).
+//!
+//! This crate names no runtime and nothing here is serialisable: wire types sit at the edge that owns
+//! the wire. A change here is a change of the architecture.
+
+mod embedder;
+mod embeddings;
+mod error;
+mod model;
+mod progress;
+mod request;
+mod source;
+
+pub use embedder::{BoxFuture, Embedder, Provider};
+pub use embeddings::Embeddings;
+pub use error::{EmbedError, ErrorKind, Fault, InputFault, Retry};
+pub use model::{Limits, ModelCard, ModelRef, ModelState, ModelStatus, ProviderKind, SpaceId, TokenCount};
+pub use progress::Progress;
+pub use request::{Context, DimensionPolicy, EmbedRequest, Input, Truncate};
+pub use source::{ModelSource, SourceError, SourceErrorKind};

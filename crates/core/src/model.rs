@@ -1,0 +1,183 @@
+//! What a model is called, who serves it, what it can take, and in what state it is.
+
+use std::{fmt, num::NonZeroUsize, str::FromStr, sync::Arc};
+
+/// Everyone who can serve a model. The names are those of the deployment guide and of `provider:` prefixes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum ProviderKind {
+    /// OpenAI and Azure OpenAI.
+    OpenAi,
+    /// Cohere, API v2.
+    Cohere,
+    /// Google Gemini.
+    Google,
+    /// Mistral.
+    Mistral,
+    /// Voyage AI.
+    Voyage,
+    /// A model directory run by this process' own engine.
+    HuggingFace,
+    /// An ONNX file run through ONNX Runtime.
+    Onnx,
+    /// A server near by: Ollama, TEI, llama.cpp, anything that speaks OpenAI's form.
+    LocalApi,
+}
+
+impl ProviderKind {
+    /// Every provider, in the order in which they are listed to users.
+    pub const ALL: [Self; 8] = [
+        Self::OpenAi,
+        Self::Cohere,
+        Self::Google,
+        Self::Mistral,
+        Self::Voyage,
+        Self::HuggingFace,
+        Self::Onnx,
+        Self::LocalApi,
+    ];
+
+    /// The provider's name in configuration, prefixes, headers, labels.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::OpenAi => "openai",
+            Self::Cohere => "cohere",
+            Self::Google => "google",
+            Self::Mistral => "mistral",
+            Self::Voyage => "voyage",
+            Self::HuggingFace => "huggingface",
+            Self::Onnx => "onnx",
+            Self::LocalApi => "local_api",
+        }
+    }
+}
+
+impl fmt::Display for ProviderKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl FromStr for ProviderKind {
+    type Err = String;
+
+    /// Case does not matter: `x-provider: OpenAI` names openai.
+    fn from_str(name: &str) -> Result<Self, String> {
+        Self::ALL.into_iter().find(|kind| kind.as_str().eq_ignore_ascii_case(name)).ok_or_else(|| {
+            format!("'{name}' is not a provider; known are {}", Self::ALL.map(Self::as_str).join(", "))
+        })
+    }
+}
+
+/// One model of one provider, as asked for: the provider's own name and, where it has versions, which.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct ModelRef {
+    /// The provider's name for it: `sentence-transformers/all-MiniLM-L6-v2`, `text-embedding-3-small`.
+    pub name: Arc<str>,
+    /// A hub revision (branch, tag or commit). `None` is the hub's `main`.
+    pub revision: Option<Arc<str>>,
+}
+
+impl ModelRef {
+    /// A model at its default revision.
+    pub fn new(name: impl Into<Arc<str>>) -> Self {
+        Self { name: name.into(), revision: None }
+    }
+}
+
+impl fmt::Display for ModelRef {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.revision {
+            Some(revision) => write!(f, "{}@{revision}", self.name),
+            None => f.write_str(&self.name),
+        }
+    }
+}
+
+/// What is known of a model without asking it to embed anything.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ModelCard {
+    /// The provider's name for the model; metrics and `X-Embeddings-Model` show it.
+    pub name: Arc<str>,
+    /// Who serves it.
+    pub provider: ProviderKind,
+    /// Length of a vector when the request does not ask for another. `None`: learnt from the first answer.
+    pub dimensions: Option<NonZeroUsize>,
+    /// Most tokens of one input, special tokens included.
+    pub max_tokens: Option<NonZeroUsize>,
+    /// Whether a leading part of a vector, renormalised, is itself a good vector (Matryoshka training).
+    pub matryoshka: bool,
+}
+
+/// What one call may carry. `None` means: no limit known.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Limits {
+    /// Inputs in one call.
+    pub items: Option<NonZeroUsize>,
+    /// Tokens in one call, over all its inputs.
+    pub tokens: Option<NonZeroUsize>,
+    /// Bytes of one call's body.
+    pub bytes: Option<NonZeroUsize>,
+}
+
+/// How many tokens a text has, and whether that is known or guessed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TokenCount {
+    /// Counted with the model's own tokenizer.
+    Exact(usize),
+    /// Guessed from its length; the truth may be higher or lower.
+    Estimate(usize),
+}
+
+/// Which vectors may be compared with each other: equal ids, comparable vectors.
+///
+/// A vendor's space name, or a hash of weights, tokenizer, pooling and prompts, with the dimension.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct SpaceId(Arc<str>);
+
+impl SpaceId {
+    /// Wraps an id that a provider made.
+    pub fn new(id: impl Into<Arc<str>>) -> Self {
+        Self(id.into())
+    }
+
+    /// The id as it stands in the header `X-Embeddings-Space`.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for SpaceId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// Where a model of a local provider stands in its life.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ModelState {
+    /// Not on this machine.
+    Absent,
+    /// On its way here.
+    Downloading {
+        /// Whole percent of the bytes that are here.
+        percent: u8,
+    },
+    /// On disk, not in memory.
+    OnDisk,
+    /// In memory, ready to answer.
+    Loaded,
+    /// The last attempt to fetch or load it failed; the next request tries again.
+    Failed {
+        /// Why, in words for a person.
+        reason: String,
+    },
+}
+
+/// A model that a provider knows of, for lists.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ModelStatus {
+    /// The provider's name for it.
+    pub name: Arc<str>,
+    /// Where it stands.
+    pub state: ModelState,
+}

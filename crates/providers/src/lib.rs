@@ -1,0 +1,1 @@
+//! embeddery-providers
