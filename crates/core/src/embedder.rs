@@ -3,7 +3,7 @@
 use std::{future::Future, pin::Pin, sync::Arc};
 
 use crate::{
-    EmbedError, EmbedRequest, Embeddings, Limits, ModelCard, ModelRef, ModelStatus, ProviderKind, TokenCount,
+    EmbedError, EmbedRequest, Embeddings, Limits, ModelCard, ModelRef, ModelState, ModelStatus, ProviderKind, TokenCount,
 };
 
 /// A future behind a pointer, so that the traits below are object-safe.
@@ -40,6 +40,10 @@ pub trait Provider: Send + Sync {
 
     /// Brings a model to this machine and returns when it is there. Nothing to do for a vendor.
     fn download<'a>(&'a self, model: &'a ModelRef) -> BoxFuture<'a, Result<(), EmbedError>>;
+
+    /// Where one model stands; `None` where models have no life of their own (vendors). May read the disk,
+    /// never the network.
+    fn state(&self, model: &ModelRef) -> Option<ModelState>;
 
     /// The models this provider knows of, sorted by name.
     fn models(&self) -> Vec<ModelStatus>;

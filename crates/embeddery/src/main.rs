@@ -1,1 +1,29 @@
-fn main() {}
+//! The binary: command line in, exit code out. 0 is success, 1 a failure, 2 a wrong command line or
+//! configuration, 130 a second signal during shutdown.
+
+mod api_key;
+mod cli;
+mod commands;
+mod config;
+mod logging;
+mod stack;
+mod wiring;
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+
+fn main() -> ExitCode {
+    match commands::run(cli::Cli::parse()) {
+        Ok(code) => code,
+        Err(error) => {
+            report(&error);
+            ExitCode::from(if error.is::<config::ConfigError>() { 2 } else { 1 })
+        }
+    }
+}
+
+#[expect(clippy::print_stderr, reason = "the last word of a failing command goes to the person at the terminal")]
+fn report(error: &anyhow::Error) {
+    eprintln!("embeddery: {error:#}");
+}

@@ -1,0 +1,49 @@
+# Two commands are enough: `make run` serves, `make test` proves. The rest is for developers.
+# Needs Rust, a C compiler, Python 3 with pip, make; everything else is fetched by the package managers.
+
+SHELL := /bin/bash
+MODELS ?= models/embedding_models_data
+VENV := .cache/venv
+export CARGO_TERM_COLOR ?= auto
+
+.PHONY: run test bench lint fmt openapi golden test-deps help
+
+help: ## this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+run: ## build, fetch the default model, serve on 127.0.0.1:8000 (LISTEN=ADDR:PORT to change)
+	cargo build --release --locked --bin embeddery
+	python3 scripts/fetch_default_model.py --binary target/release/embeddery --models $(MODELS)
+	@python3 scripts/first_request.py "$(or $(LISTEN),127.0.0.1:8000)"
+	exec target/release/embeddery serve --listen "$(or $(LISTEN),127.0.0.1:8000)"
+
+test: test-deps ## install what tests need, run all of them
+	cargo test --workspace --locked --no-fail-fast
+
+test-deps:
+	cargo build --workspace --locked --bin embeddery
+	python3 scripts/fetch_default_model.py --binary target/debug/embeddery --models $(MODELS)
+	python3 scripts/make_venv.py $(VENV) tests/requirements.txt
+
+bench: ## measure beside ONNX Runtime and over HTTP; prints ratios and versions
+	cargo build --release --locked --workspace --examples --bin embeddery
+	python3 scripts/fetch_default_model.py --binary target/release/embeddery --models $(MODELS)
+	python3 scripts/make_venv.py .cache/bench-venv bench/requirements.txt
+	.cache/bench-venv/bin/python bench/run.py --model $(MODELS)/sentence-transformers/all-MiniLM-L6-v2
+
+lint: ## formatting, clippy, docs, dependency rules
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets --locked -- -D warnings
+	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --locked --document-private-items
+	command -v cargo-deny >/dev/null || cargo install --locked cargo-deny
+	cargo deny --locked check bans licenses sources
+
+fmt: ## format the code
+	cargo fmt --all
+
+openapi: ## write the OpenAPI document that a test compares with the code
+	cargo run -q -p embeddery-server --example openapi > crates/server/openapi.json
+
+golden: ## make the golden vectors anew, with the reference implementation from PyPI (large: torch)
+	python3 scripts/make_venv.py .cache/golden-venv tools/golden/requirements.txt
+	.cache/golden-venv/bin/python tools/golden/make_golden.py

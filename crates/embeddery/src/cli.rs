@@ -1,0 +1,86 @@
+//! The command line. Flags win over the environment, which wins over the file.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+/// Turns text into vectors: an embeddings API with local models, in one binary.
+#[derive(Debug, Parser)]
+#[command(version, propagate_version = true)]
+pub struct Cli {
+    #[command(subcommand)]
+    pub command: Command,
+
+    /// Configuration file (also EMBEDDINGS_CONFIG_PATH); `check --print-defaults` shows every key
+    #[arg(long, global = true, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run the API
+    Serve(Serve),
+    /// Ask a running server whether it is alive; exit 0 or 1 (for container health checks)
+    Health(Health),
+    /// Look after the models on this machine
+    #[command(subcommand)]
+    Models(Models),
+    /// Examine configuration, directories, models and processor; say the fix for each finding
+    Check(Check),
+}
+
+#[derive(Debug, Args)]
+pub struct Serve {
+    /// Where to listen (also EMBEDDINGS_LISTEN); port 0 picks one and prints it
+    #[arg(long, value_name = "ADDR:PORT")]
+    pub listen: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub struct Health {
+    /// The server's base URL; without it the configured address
+    #[arg(long, value_name = "URL")]
+    pub url: Option<String>,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Models {
+    /// Models on this machine
+    List,
+    /// Fetch a model from the hub
+    Pull(Pull),
+    /// What a model on this machine is
+    Info(Info),
+}
+
+#[derive(Debug, Args)]
+pub struct Pull {
+    /// For example sentence-transformers/all-MiniLM-L6-v2; without it the default model
+    pub model: Option<String>,
+    /// Branch, tag or commit
+    #[arg(long)]
+    pub revision: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub struct Info {
+    /// A configured id, a model's name, or a directory
+    pub model: String,
+}
+
+#[derive(Debug, Args)]
+pub struct Check {
+    /// Print the default configuration, commented, and do nothing else
+    #[arg(long)]
+    pub print_defaults: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        super::Cli::command().debug_assert();
+    }
+}

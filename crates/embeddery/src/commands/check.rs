@@ -1,0 +1,119 @@
+//! `embeddery check`: the doctor. Each finding says what is wrong and what mends it. Exit 0 when a server
+//! would start and answer, 1 when not, 2 when the configuration itself is wrong.
+
+use std::process::ExitCode;
+
+use embeddery_core::{ModelRef, ModelSource as _, ProviderKind};
+use embeddery_engine::{LoadOptions, ModelFiles};
+use embeddery_gateway::Selector;
+use secrecy::SecretString;
+
+use super::{say, serve};
+use crate::{
+    config::{self, Config, DEFAULTS, Flags},
+    wiring,
+};
+
+pub fn print_defaults() -> anyhow::Result<ExitCode> {
+    say(DEFAULTS.trim_end());
+    Ok(ExitCode::SUCCESS)
+}
+
+pub fn run(flags: &Flags) -> anyhow::Result<ExitCode> {
+    let config = config::load(flags)?;
+    let mut findings = Findings::default();
+    let file = config.file.as_ref().map_or("no file; defaults and environment".into(), |path| path.display().to_string());
+    findings.good(format_args!("configuration: {file}"));
+    for notice in &config.notices {
+        findings.note(notice);
+    }
+    for (setting, dir) in serve::directories(&config) {
+        match serve::writable(dir) {
+            Ok(()) => findings.good(format_args!("{setting}: {}", dir.display())),
+            Err(error) => findings.bad(
+                format_args!("{setting}: {} cannot be written: {error}", dir.display()),
+                &format!("mend its rights, or set {setting} to another directory"),
+            ),
+        }
+    }
+    match &config.api_key {
+        Some(_) => findings.good("API key: SINGLE_USER_API_KEY"),
+        None => findings.good(format_args!("API key: generated at the first start, in {}", config.state_dir.join("api-key").display())),
+    }
+    findings.good(format_args!("engine: {} threads", config.threads));
+    default_model(&config, &mut findings)?;
+    Ok(if findings.bad == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Finds the default model and loads it, which is the only proof that it works.
+fn default_model(config: &Config, findings: &mut Findings) -> anyhow::Result<()> {
+    let app = super::runtime()?.block_on(async { wiring::app(config, SecretString::default()) })?;
+    let resolved = app.router.resolve(Selector { model: None, provider: None })?;
+    if resolved.provider != ProviderKind::HuggingFace {
+        findings.bad(
+            format_args!("default model: the provider {} is not part of this version", resolved.provider),
+            "set default_model_id to a huggingface model",
+        );
+        return Ok(());
+    }
+    local_model(config, &resolved.model, findings)
+}
+
+fn local_model(config: &Config, model: &ModelRef, findings: &mut Findings) -> anyhow::Result<()> {
+    let store = wiring::model_store(config)?;
+    let directory = match store.find(model) {
+        Ok(Some(directory)) => directory,
+        Ok(None) if config.store.offline || !config.auto_download => {
+            findings.bad(
+                format_args!("default model: {model} is not on this machine and may not be fetched"),
+                &format!("run `embeddery models pull {}` with the hub allowed", model.name),
+            );
+            return Ok(());
+        }
+        Ok(None) => {
+            findings.note(format_args!("default model: {model} will be fetched from {} at the start", config.store.endpoint));
+            return Ok(());
+        }
+        Err(error) => {
+            findings.bad(format_args!("default model: {error}"), "set default_model_id");
+            return Ok(());
+        }
+    };
+    let options = config.model_options.get(&model.name).cloned().unwrap_or_default();
+    let load = LoadOptions { max_length: options.max_length.map(std::num::NonZeroUsize::get), ..LoadOptions::default() };
+    match ModelFiles::open(&directory).and_then(|files| files.load(&load)) {
+        Ok(loaded) => {
+            let info = loaded.info();
+            findings.good(format_args!(
+                "default model: {model}, {} dimensions, {} tokens, {} kernels",
+                info.dimensions, info.max_tokens, loaded.kernels()
+            ));
+        }
+        Err(error) => findings.bad(
+            format_args!("default model: {error}"),
+            &format!("delete {} and fetch the model again, or set default_model_id", directory.display()),
+        ),
+    }
+    Ok(())
+}
+
+/// What was found so far.
+#[derive(Default)]
+struct Findings {
+    bad: usize,
+}
+
+impl Findings {
+    fn good(&self, text: impl std::fmt::Display) {
+        say(format_args!("ok    {text}"));
+    }
+
+    fn note(&self, text: impl std::fmt::Display) {
+        say(format_args!("note  {text}"));
+    }
+
+    fn bad(&mut self, text: impl std::fmt::Display, fix: &str) {
+        self.bad += 1;
+        say(format_args!("FAIL  {text}\n      fix: {fix}"));
+    }
+}

@@ -1,0 +1,36 @@
+//! One file per subcommand. Each reads the configuration itself, because each reports a bad one its own way.
+
+mod check;
+mod health;
+mod models;
+mod serve;
+
+use std::process::ExitCode;
+
+use crate::{
+    cli::{Cli, Command},
+    config::{self, Flags},
+};
+
+/// Runs what the command line asks for.
+pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
+    let flags = Flags { config: cli.config, listen: None };
+    match cli.command {
+        Command::Serve(options) => serve::run(&Flags { listen: options.listen, ..flags }),
+        Command::Health(options) => health::run(options.url.as_deref(), &flags),
+        Command::Models(command) => models::run(command, &config::load(&flags)?),
+        Command::Check(options) if options.print_defaults => check::print_defaults(),
+        Command::Check(_) => check::run(&flags),
+    }
+}
+
+/// A line on standard output; a reader who has closed it (`| head`) is no reason to fail.
+fn say(line: impl std::fmt::Display) {
+    use std::io::Write as _;
+    let _ = writeln!(std::io::stdout().lock(), "{line}");
+}
+
+/// A runtime for a command that needs one.
+fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
+    Ok(tokio::runtime::Builder::new_multi_thread().enable_all().build()?)
+}

@@ -1,0 +1,108 @@
+//! `embeddery models`: what is on this machine, and how it gets here.
+
+use std::{process::ExitCode, sync::Arc, time::Duration};
+
+use anyhow::{Context as _, bail};
+use embeddery_core::{ModelRef, ModelSource as _, Progress, ProviderKind};
+use embeddery_engine::ModelFiles;
+use embeddery_model_store::ModelStore;
+use indicatif::{ProgressBar, ProgressStyle};
+
+use super::say;
+use crate::{cli::Models, config::Config, wiring};
+
+pub fn run(command: Models, config: &Config) -> anyhow::Result<ExitCode> {
+    crate::logging::start(config.log);
+    let store = wiring::model_store(config)?;
+    match command {
+        Models::List => list(&store),
+        Models::Pull(options) => {
+            let named = options.model.as_deref().unwrap_or(&config.default_model);
+            let mut model = local_model(config, named)?;
+            if let Some(revision) = options.revision {
+                model.revision = Some(revision.into());
+            }
+            super::runtime()?.block_on(pull(&store, &model))?;
+        }
+        Models::Info(options) => info(&store, &local_model(config, &options.model)?)?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// What a name on the command line means: a configured id, or the name itself (a directory, too).
+fn local_model(config: &Config, name: &str) -> anyhow::Result<ModelRef> {
+    let name = name.strip_prefix("huggingface:").unwrap_or(name);
+    match config.models.iter().find(|entry| entry.id == name) {
+        Some(entry) if entry.provider == ProviderKind::HuggingFace => Ok(entry.model.clone()),
+        Some(entry) => bail!("'{name}' is served by {}; there is nothing to keep on this machine", entry.provider),
+        None => Ok(ModelRef::new(name)),
+    }
+}
+
+fn list(store: &ModelStore) {
+    let names = store.list();
+    if names.is_empty() {
+        say("no models here; fetch one with `embeddery models pull`");
+    }
+    for name in names {
+        let found = store.find(&ModelRef::new(name.as_str()));
+        let summary = match found.ok().flatten().map(|dir| ModelFiles::open(&dir)) {
+            Some(Ok(files)) => {
+                let info = files.info();
+                format!("{} dimensions, {} tokens, {}", info.dimensions, info.max_tokens, megabytes(info.weight_bytes))
+            }
+            Some(Err(error)) => format!("not usable: {error}"),
+            None => "not usable: its files are incomplete".into(),
+        };
+        say(format_args!("{name:<50} {summary}"));
+    }
+}
+
+async fn pull(store: &Arc<ModelStore>, model: &ModelRef) -> anyhow::Result<()> {
+    if let Some(directory) = store.find(model)? {
+        say(format_args!("{model} is here: {}", directory.display()));
+        return Ok(());
+    }
+    let progress = Progress::default();
+    let bar = ProgressBar::new(0); // draws on a terminal only
+    if let Ok(style) = ProgressStyle::with_template("{msg} {wide_bar} {bytes}/{total_bytes} {bytes_per_sec} {eta}") {
+        bar.set_style(style);
+    }
+    bar.set_message(model.to_string());
+    let watch = async {
+        let mut tick = tokio::time::interval(Duration::from_millis(100));
+        loop {
+            tick.tick().await;
+            let (done, total) = progress.bytes();
+            bar.set_length(total);
+            bar.set_position(done);
+        }
+    };
+    let result = tokio::select! {
+        result = store.fetch(model, &progress) => result,
+        () = watch => unreachable!("the watch never ends"),
+    };
+    bar.finish_and_clear();
+    say(format_args!("{model} is here: {}", result?.display()));
+    Ok(())
+}
+
+fn info(store: &ModelStore, model: &ModelRef) -> anyhow::Result<()> {
+    let directory = store.find(model)?.with_context(|| {
+        format!("'{model}' is not on this machine; fetch it with `embeddery models pull {}`", model.name)
+    })?;
+    let files = ModelFiles::open(&directory)?;
+    let info = files.info();
+    say(format_args!("model         {model}"));
+    say(format_args!("directory     {}", directory.display()));
+    say(format_args!("architecture  {}, {} layers, vocabulary of {}", info.architecture, info.layers, info.vocabulary));
+    say(format_args!("dimensions    {}", info.dimensions));
+    say(format_args!("max tokens    {}", info.max_tokens));
+    say(format_args!("pooling       {:?}", info.pooling));
+    say(format_args!("weights       {}", megabytes(info.weight_bytes)));
+    Ok(())
+}
+
+fn megabytes(bytes: u64) -> String {
+    format!("{:.1} MB", bytes as f64 / 1e6)
+}

@@ -1,0 +1,108 @@
+//! `embeddery serve`: bind, tell where, warm the default model in the background, serve until a signal.
+
+use std::{path::Path, process::ExitCode, sync::Arc};
+
+use anyhow::Context as _;
+use embeddery_gateway::{Router, Selector};
+use secrecy::ExposeSecret as _;
+use tokio::{
+    net::TcpListener,
+    signal::unix::{SignalKind, signal},
+};
+use tokio_util::sync::CancellationToken;
+
+use super::say;
+use crate::{
+    api_key::ApiKey,
+    config::{self, Config, Flags},
+    logging, wiring,
+};
+
+pub fn run(flags: &Flags) -> anyhow::Result<ExitCode> {
+    let config = config::load(flags)?;
+    logging::start(config.log);
+    for notice in &config.notices {
+        tracing::warn!("{notice}");
+    }
+    for (setting, dir) in directories(&config) {
+        writable(dir).with_context(|| format!("{setting}: {} cannot be written; mend its rights, or set {setting} to another directory", dir.display()))?;
+    }
+    super::runtime()?.block_on(serve(&config))
+}
+
+async fn serve(config: &Config) -> anyhow::Result<ExitCode> {
+    let key = ApiKey::obtain(config.api_key.as_ref(), &config.state_dir)?;
+    let app = Arc::new(wiring::app(config, key.secret())?);
+    // Before the address is told: whoever reads it may already send a signal.
+    let shutdown = on_signals()?;
+    let listener = TcpListener::bind(config.listen)
+        .await
+        .with_context(|| format!("cannot listen on {}; is another server running there?", config.listen))?;
+    say(format_args!("listening on http://{}", listener.local_addr()?));
+    match &key {
+        ApiKey::Given(_) => {}
+        ApiKey::Stored(_, path) => say(format_args!("the API key is in {}", path.display())),
+        ApiKey::Generated(key, path) => {
+            say(format_args!("a new API key: {} (kept in {})", key.expose_secret(), path.display()));
+        }
+    }
+    let warming = tokio::spawn(warm_up(Arc::clone(&app.router)));
+    embeddery_server::serve(listener, app, shutdown, config.shutdown_grace).await?;
+    warming.abort();
+    tracing::info!("stopped");
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Fetches and loads the default model, so that the first request finds it ready. A failure is no reason to
+/// stop: /ready tells of it, and the next request tries again.
+async fn warm_up(router: Arc<Router>) {
+    let default = Selector { model: None, provider: None };
+    let warmed = match router.download(default).await {
+        Ok(_) => router.warm_up(default).await,
+        Err(error) => Err(error),
+    };
+    if let Err(error) = warmed {
+        tracing::warn!(model = router.default_model(), %error, "the default model is not ready");
+    }
+}
+
+/// A token that SIGTERM or ctrl-C cancels; a second signal ends the process at once.
+fn on_signals() -> anyhow::Result<CancellationToken> {
+    let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let token = CancellationToken::new();
+    let cancelled = token.clone();
+    tokio::spawn(async move {
+        for first in [true, false] {
+            tokio::select! { _ = term.recv() => {}, _ = int.recv() => {} }
+            if first {
+                tracing::info!("stopping: requests under way are finished; a second signal stops at once");
+                cancelled.cancel();
+            } else {
+                end_now();
+            }
+        }
+    });
+    Ok(token)
+}
+
+#[expect(clippy::disallowed_methods, reason = "a second signal asks for exactly this: no cleaning up")]
+fn end_now() {
+    std::process::exit(130);
+}
+
+/// The directories that must be writable, with the setting that moves each.
+pub fn directories(config: &Config) -> [(&'static str, &Path); 3] {
+    [
+        ("USER_DB_BASE_DIR", &config.user_dir),
+        ("EMBEDDINGS_STATE_DIR", &config.state_dir),
+        ("EMBEDDINGS_MODEL_STORAGE_DIR", &config.store.base_dir),
+    ]
+}
+
+/// Makes the directory and proves that a file can be made in it.
+pub fn writable(dir: &Path) -> std::io::Result<()> {
+    std::fs::create_dir_all(dir)?;
+    let probe = dir.join(format!(".write-probe-{}", std::process::id()));
+    std::fs::write(&probe, b"")?;
+    std::fs::remove_file(&probe)
+}

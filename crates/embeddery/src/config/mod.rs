@@ -1,0 +1,94 @@
+//! Configuration: flag > environment > file > default, read once, checked as a whole, then plain values.
+//!
+//! Two steps, as a reader would do it by hand: [`file`] and [`environment`] say what somebody wrote,
+//! [`resolve`] turns that into what the program needs or a list of everything that is wrong with it. This is
+//! the only code of the product that reads the environment.
+
+mod environment;
+mod file;
+mod notices;
+mod resolve;
+
+use std::{collections::HashMap, fmt, net::SocketAddr, num::NonZeroUsize, path::PathBuf, sync::Arc, time::Duration};
+
+use embeddery_gateway::ConfiguredModel;
+use embeddery_model_store::StoreConfig;
+use embeddery_providers::local::ModelOptions;
+use embeddery_server::Settings;
+use secrecy::SecretString;
+
+pub use file::DEFAULTS;
+
+/// Everything the program was told, checked.
+pub struct Config {
+    /// Where the API listens.
+    pub listen: SocketAddr,
+    /// The caller's key; `None`: one is generated.
+    pub api_key: Option<SecretString>,
+    /// How the API treats requests.
+    pub server: Settings,
+    /// Time that requests under way get after SIGTERM.
+    pub shutdown_grace: Duration,
+    /// What is logged, and how.
+    pub log: LogConfig,
+    /// User data.
+    pub user_dir: PathBuf,
+    /// State of no user.
+    pub state_dir: PathBuf,
+    /// Where models come from.
+    pub store: StoreConfig,
+    /// The models with an entry of their own.
+    pub models: Vec<ConfiguredModel>,
+    /// What those entries say of local models, by model name.
+    pub model_options: HashMap<Arc<str>, ModelOptions>,
+    /// The model of a request that names none.
+    pub default_model: String,
+    /// Whether a request may fetch a model.
+    pub auto_download: bool,
+    /// Threads that compute.
+    pub threads: NonZeroUsize,
+    /// Tokens that may wait for one model.
+    pub queue_tokens: usize,
+    /// The file that was read, if any.
+    pub file: Option<PathBuf>,
+    /// What is accepted but has no effect, for the log.
+    pub notices: Vec<String>,
+}
+
+/// What is logged, and how.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LogConfig {
+    /// The least severe level that is shown.
+    pub level: tracing::Level,
+    /// JSON lines instead of text for people.
+    pub json: bool,
+}
+
+/// What the command line says.
+#[derive(Clone, Debug, Default)]
+pub struct Flags {
+    /// `--config`.
+    pub config: Option<PathBuf>,
+    /// `--listen`.
+    pub listen: Option<String>,
+}
+
+/// Everything that is wrong, one line each: the setting's name, what is wrong with it, the fix.
+#[derive(Debug)]
+pub struct ConfigError(pub Vec<String>);
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the configuration is not usable:")?;
+        self.0.iter().try_for_each(|problem| write!(f, "\n  - {problem}"))
+    }
+}
+
+impl std::error::Error for ConfigError {}
+
+/// Reads flags, environment and file.
+pub fn load(flags: &Flags) -> Result<Config, ConfigError> {
+    let environment = environment::Environment::of_process();
+    let (path, file) = file::find_and_read(flags.config.as_deref(), &environment)?;
+    resolve::resolve(resolve::Sources { flags, environment: &environment, file, path })
+}

@@ -1,0 +1,120 @@
+//! Settings that are accepted and have no effect: of the replaced service and meaningless here, or not yet
+//! served by this version. Nobody should believe that a limit or a database is in force when it is not, so
+//! each is named once at the start.
+
+use super::{environment::Environment, file::File};
+
+const PIPELINE: &str = "the pipeline is not part of this version";
+const RETIRED: &str = "of the replaced service, where it did nothing";
+
+/// One line per setting that is there and does nothing.
+pub(super) fn notices(file: &File, environment: &Environment) -> Vec<String> {
+    let mut notices: Vec<String> =
+        sections(file).into_iter().map(|(key, reason)| format!("'{key}' has no effect: {reason}")).collect();
+    for (id, model) in &file.models.entries {
+        let idle: Vec<&str> = model_keys(model);
+        if !idle.is_empty() {
+            notices.push(format!("models.{id}: this version does not read {}", idle.join(", ")));
+        }
+    }
+    let variables = [
+        ("REDIS_URL", PIPELINE),
+        ("EMBEDDINGS_REDIS_URL", PIPELINE),
+        ("DATABASE_URL", "collections are not part of this version"),
+        ("EMBEDDINGS_RATE_LIMIT", "this version does not limit rates; put a proxy in front if you need it"),
+        ("OPENAI_API_KEY", "the provider openai is not part of this version"),
+        ("COHERE_API_KEY", "the provider cohere is not part of this version"),
+        ("GOOGLE_API_KEY", "the provider google is not part of this version"),
+        ("MISTRAL_API_KEY", "the provider mistral is not part of this version"),
+        ("VOYAGE_API_KEY", "the provider voyage is not part of this version"),
+        ("CUDA_ALLOW_TF32", "there is no GPU path in this version"),
+    ];
+    for (name, reason) in variables {
+        if environment.get(name).is_some() {
+            notices.push(format!("{name} has no effect: {reason}"));
+        }
+    }
+    notices.extend(misspelt(environment));
+    notices
+}
+
+fn sections(file: &File) -> Vec<(&'static str, &'static str)> {
+    [
+        ("redis", file.redis.is_some(), PIPELINE),
+        ("worker_pools", file.worker_pools.is_some(), PIPELINE),
+        ("enable_autoscaling", file.enable_autoscaling.is_some(), PIPELINE),
+        ("enable_monitoring", file.enable_monitoring.is_some(), PIPELINE),
+        ("monitoring_port", file.monitoring_port.is_some(), PIPELINE),
+        ("scale_up_threshold", file.scale_up_threshold.is_some(), PIPELINE),
+        ("scale_down_threshold", file.scale_down_threshold.is_some(), PIPELINE),
+        ("scale_check_interval", file.scale_check_interval.is_some(), PIPELINE),
+        ("max_total_workers", file.max_total_workers.is_some(), PIPELINE),
+        ("max_memory_gb", file.max_memory_gb.is_some(), PIPELINE),
+        ("model_unload_timeout", file.model_unload_timeout.is_some(), "this version keeps loaded models in memory"),
+        ("rate_limiter", file.rate_limiter.is_some(), RETIRED),
+        ("retry_config", file.retry_config.is_some(), RETIRED),
+        ("providers", file.providers.is_some(), "list models under `models`, each with its provider"),
+        ("cache", file.cache.is_some(), "this version has no cache"),
+        ("resources", file.resources.is_some(), RETIRED),
+        ("batching", file.batching.is_some(), "batches form by themselves"),
+        ("security", file.security.is_some(), RETIRED),
+        ("monitoring", file.monitoring.is_some(), RETIRED),
+        ("default_provider", file.default_provider.is_some(), "set default_model_id"),
+        ("default_model", file.default_model.is_some(), "set default_model_id"),
+        ("chunk_size", file.chunk_size.is_some(), PIPELINE),
+        ("chunk_overlap", file.chunk_overlap.is_some(), PIPELINE),
+    ]
+    .into_iter()
+    .filter_map(|(key, present, reason)| present.then_some((key, reason)))
+    .collect()
+}
+
+fn model_keys(model: &super::file::Model) -> Vec<&'static str> {
+    [
+        ("hf_cache_dir_subpath", model.hf_cache_dir_subpath.is_some()),
+        ("onnx_storage_dir_subpath", model.onnx_storage_dir_subpath.is_some()),
+        ("unload_timeout_seconds", model.unload_timeout_seconds.is_some()),
+        ("onnx_file", model.onnx_file.is_some()),
+        ("onnx_providers", model.onnx_providers.is_some()),
+        ("api_url", model.api_url.is_some()),
+        ("api_dialect", model.api_dialect.is_some()),
+        ("api_key", model.api_key.is_some()),
+        ("api_keys", model.api_keys.is_some()),
+        ("base_url", model.base_url.is_some()),
+        ("headers", model.headers.is_some()),
+        ("fallback", model.fallback.is_some()),
+        ("allow_space_change", model.allow_space_change.is_some()),
+        ("dimensions", model.dimensions.is_some()),
+        ("truncate", model.truncate.is_some()),
+        ("prompts", model.prompts.is_some()),
+    ]
+    .into_iter()
+    .filter_map(|(key, present)| present.then_some(key))
+    .collect()
+}
+
+/// Variables that this version reads, or knows and leaves alone.
+const KNOWN: [&str; 13] = [
+    "EMBEDDINGS_LISTEN",
+    "EMBEDDINGS_CONFIG_PATH",
+    "EMBEDDINGS_MODEL_STORAGE_DIR",
+    "EMBEDDINGS_STATE_DIR",
+    "EMBEDDINGS_REQUEST_TIMEOUT",
+    "EMBEDDINGS_DIMENSION_POLICY",
+    "EMBEDDINGS_MODE",
+    "EMBEDDINGS_REDIS_URL",
+    "EMBEDDINGS_RATE_LIMIT",
+    "EMBEDDINGS_CACHE_MAX_SIZE",
+    "EMBEDDINGS_CACHE_TTL_SECONDS",
+    "EMBEDDINGS_MAX_BATCH_SIZE",
+    "EMBEDDINGS_UNLOAD_TIMEOUT_SECONDS",
+];
+
+/// A variable with our prefix that nobody knows is most likely a typo; others may own the prefix too, so it
+/// is not an error.
+fn misspelt(environment: &Environment) -> impl Iterator<Item = String> {
+    environment.names().filter(|name| name.starts_with("EMBEDDINGS_") && !KNOWN.contains(name)).map(|name| {
+        let nearest = KNOWN.iter().max_by(|a, b| strsim::jaro_winkler(name, a).total_cmp(&strsim::jaro_winkler(name, b)));
+        format!("{name} is not read; the nearest known variable is {}", nearest.unwrap_or(&""))
+    })
+}

@@ -1,0 +1,173 @@
+//! The rules of ARCHITECTURE.md that no compiler keeps. Each test names the invariant it stands for.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").canonicalize().unwrap()
+}
+
+/// Every Rust file below `dir` of the repository, with its text.
+fn rust_files(dir: &str) -> Vec<(PathBuf, String)> {
+    let mut found = Vec::new();
+    let mut pending = vec![root().join(dir)];
+    while let Some(dir) = pending.pop() {
+        for entry in fs::read_dir(dir).unwrap().flatten() {
+            let path = entry.path();
+            if path.is_dir() {
+                pending.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                let text = fs::read_to_string(&path).unwrap();
+                found.push((path, text));
+            }
+        }
+    }
+    assert!(!found.is_empty(), "no files below {dir}");
+    found
+}
+
+/// The crates' own source, without tests, examples and benches.
+fn product_files() -> Vec<(PathBuf, String)> {
+    rust_files("crates").into_iter().filter(|(path, _)| path.components().any(|part| part.as_os_str() == "src")).collect()
+}
+
+fn offenders(files: &[(PathBuf, String)], wrong: impl Fn(&Path, &str) -> bool) -> Vec<String> {
+    files.iter().filter(|(path, text)| wrong(path, text)).map(|(path, _)| path.display().to_string()).collect()
+}
+
+/// The names of a crate's direct dependencies, dev-dependencies left out.
+fn dependencies(of: &str) -> Vec<String> {
+    let output = Command::new(env!("CARGO"))
+        .args(["metadata", "--format-version", "1", "--no-deps", "--offline", "--locked"])
+        .current_dir(root())
+        .output()
+        .unwrap();
+    let metadata: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let package = metadata["packages"].as_array().unwrap().iter().find(|package| package["name"] == of);
+    package.unwrap_or_else(|| panic!("no crate {of}"))["dependencies"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter(|dependency| dependency["kind"].is_null())
+        .map(|dependency| dependency["name"].as_str().unwrap().to_owned())
+        .collect()
+}
+
+const CRATES: [&str; 8] = [
+    "embeddery-core",
+    "embeddery-engine",
+    "embeddery-model-store",
+    "embeddery-providers",
+    "embeddery-gateway",
+    "embeddery-server",
+    "embeddery",
+    "embeddery-test-support",
+];
+
+#[test]
+fn invariant_1_core_has_no_runtime_and_the_engine_none_of_ours() {
+    assert_eq!(dependencies("embeddery-core"), Vec::<String>::new());
+    let ours: Vec<_> = dependencies("embeddery-engine").into_iter().filter(|name| name.starts_with("embeddery")).collect();
+    assert_eq!(ours, Vec::<String>::new());
+    for runtime in ["tokio", "reqwest", "axum", "hyper"] {
+        assert!(!dependencies("embeddery-engine").iter().any(|name| name == runtime), "the engine names {runtime}");
+    }
+}
+
+#[test]
+fn invariant_2_one_crate_names_axum_and_one_an_http_client() {
+    for name in CRATES.iter().filter(|name| !["embeddery-server", "embeddery-test-support"].contains(name)) {
+        assert!(!dependencies(name).iter().any(|dependency| dependency == "axum"), "{name} names axum");
+    }
+    for name in CRATES.iter().filter(|name| !["embeddery-model-store", "embeddery-test-support"].contains(name)) {
+        assert!(!dependencies(name).iter().any(|dependency| dependency == "reqwest"), "{name} names reqwest");
+    }
+}
+
+#[test]
+fn who_may_depend_on_whom() {
+    let allowed: [(&str, &[&str]); 5] = [
+        ("embeddery-model-store", &["embeddery-core"]),
+        ("embeddery-providers", &["embeddery-core", "embeddery-engine"]),
+        ("embeddery-gateway", &["embeddery-core"]),
+        ("embeddery-server", &["embeddery-core", "embeddery-gateway"]),
+        ("embeddery-test-support", &["embeddery-core"]),
+    ];
+    for (name, allowed) in allowed {
+        for dependency in dependencies(name).iter().filter(|dependency| dependency.starts_with("embeddery")) {
+            assert!(allowed.contains(&dependency.as_str()), "{name} must not depend on {dependency}");
+        }
+    }
+}
+
+#[test]
+fn invariant_3_only_the_config_module_reads_the_environment() {
+    let wrong = offenders(&product_files(), |path, text| {
+        !path.ends_with("config/environment.rs") && text.contains("env::var")
+    });
+    assert_eq!(wrong, Vec::<String>::new());
+}
+
+#[test]
+fn invariant_4_one_file_chooses_statuses() {
+    // Success statuses are a handler's own; a failure's are the error table's.
+    let failures = ["BAD_REQUEST", "UNAUTHORIZED", "FORBIDDEN", "TOO_MANY_REQUESTS", "BAD_GATEWAY", "GATEWAY_TIMEOUT"];
+    let wrong = offenders(&product_files(), |path, text| {
+        path.components().any(|part| part.as_os_str() == "server")
+            && !path.ends_with("server/src/error.rs")
+            && failures.iter().any(|status| text.contains(&format!("StatusCode::{status}")))
+    });
+    assert_eq!(wrong, Vec::<String>::new());
+}
+
+#[test]
+fn invariant_6_inner_types_are_not_serialisable() {
+    assert!(!dependencies("embeddery-core").iter().any(|name| name == "serde"));
+    assert!(!dependencies("embeddery-gateway").iter().any(|name| name == "serde"));
+}
+
+#[test]
+fn invariant_7_no_stateful_statics() {
+    let wrong = offenders(&product_files(), |_, text| {
+        text.lines().any(|line| {
+            let line = line.trim_start();
+            (line.starts_with("static ") || line.starts_with("pub static ") || line.starts_with("pub(crate) static "))
+                && ["Mutex", "RwLock", "Atomic", "OnceLock", "LazyLock", "OnceCell", "mut "].iter().any(|state| line.contains(state))
+        })
+    });
+    assert_eq!(wrong, Vec::<String>::new());
+}
+
+#[test]
+fn every_file_says_what_it_is_for_and_is_short() {
+    let files = rust_files("crates");
+    let silent = offenders(&files, |path, text| {
+        let generated_docs = path.ends_with("lib.rs") && text.starts_with("#![doc");
+        !text.starts_with("//!") && !generated_docs
+    });
+    assert_eq!(silent, Vec::<String>::new(), "a file opens with what it is for");
+    let long = offenders(&files, |_, text| text.lines().count() > 800);
+    assert_eq!(long, Vec::<String>::new(), "no file has more than 800 lines");
+}
+
+#[test]
+fn every_dependency_has_a_reason() {
+    let manifest = fs::read_to_string(root().join("Cargo.toml")).unwrap();
+    let section = manifest.split("[workspace.dependencies]").nth(1).unwrap().split("\n[").next().unwrap();
+    for line in section.lines().filter(|line| line.contains('=') && !line.starts_with("embeddery")) {
+        assert!(line.contains(" # "), "no reason is given for: {line}");
+    }
+}
+
+#[test]
+fn nothing_large_or_binary_is_in_the_repository() {
+    let listed = Command::new("git").args(["ls-files", "-z"]).current_dir(root()).output().unwrap();
+    for name in String::from_utf8(listed.stdout).unwrap().split('\0').filter(|name| !name.is_empty()) {
+        let Ok(content) = fs::read(root().join(name)) else { continue };
+        assert!(content.len() < 512 * 1024, "{name} has {} bytes", content.len());
+        assert!(!content.contains(&0), "{name} is binary");
+    }
+}

@@ -1,0 +1,39 @@
+//! Nobody computes for a caller who has stopped waiting: after the request's deadline the inner future is
+//! dropped, which cancels what has not begun.
+
+use std::sync::Arc;
+
+use embeddery_core::{BoxFuture, EmbedError, EmbedRequest, Embedder, Embeddings, Limits, ModelCard, TokenCount};
+
+/// Ends a request at its deadline.
+pub struct Deadline(pub Arc<dyn Embedder>);
+
+impl Embedder for Deadline {
+    fn model(&self) -> &Arc<ModelCard> {
+        self.0.model()
+    }
+
+    fn limits(&self) -> &Limits {
+        self.0.limits()
+    }
+
+    fn count(&self, text: &str) -> TokenCount {
+        self.0.count(text)
+    }
+
+    fn embed(&self, request: EmbedRequest) -> BoxFuture<'_, Result<Embeddings, EmbedError>> {
+        let Some(deadline) = request.context.deadline else { return self.0.embed(request) };
+        Box::pin(async move {
+            tokio::time::timeout_at(deadline.into(), self.0.embed(request)).await.unwrap_or_else(|_| {
+                Err(EmbedError::timeout(format!(
+                    "'{}' did not answer before the deadline; send fewer or shorter inputs, or raise EMBEDDINGS_REQUEST_TIMEOUT",
+                    self.model().name
+                )))
+            })
+        })
+    }
+
+    fn warm_up(&self) -> BoxFuture<'_, Result<(), EmbedError>> {
+        self.0.warm_up()
+    }
+}

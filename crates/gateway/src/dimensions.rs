@@ -1,0 +1,152 @@
+//! Gives the caller the vector length it asked for, or says why not. A model trained for it (Matryoshka) is
+//! cut and renormalised; for any other the request's policy decides. A cut vector stays comparable only with
+//! vectors cut to the same length, so the space id gets the length.
+
+use std::{num::NonZeroUsize, sync::Arc};
+
+use embeddery_core::{
+    BoxFuture, DimensionPolicy, EmbedError, EmbedRequest, Embedder, Embeddings, Limits, ModelCard, SpaceId, TokenCount,
+};
+
+/// Brings vectors to the wanted length.
+pub struct Dimensions(pub Arc<dyn Embedder>);
+
+impl Embedder for Dimensions {
+    fn model(&self) -> &Arc<ModelCard> {
+        self.0.model()
+    }
+
+    fn limits(&self) -> &Limits {
+        self.0.limits()
+    }
+
+    fn count(&self, text: &str) -> TokenCount {
+        self.0.count(text)
+    }
+
+    fn embed(&self, mut request: EmbedRequest) -> BoxFuture<'_, Result<Embeddings, EmbedError>> {
+        let Some(wanted) = request.dimensions.take() else { return self.0.embed(request) };
+        let (policy, normalize) = (request.dimension_policy, request.normalize);
+        Box::pin(async move {
+            // Refused before the work where the card already tells.
+            if let Some(native) = self.model().dimensions {
+                check(self.model(), native.get(), wanted, policy)?;
+            }
+            let answer = self.0.embed(request).await?;
+            check(self.model(), answer.dim, wanted, policy)?;
+            Ok(if policy == DimensionPolicy::Ignore && !self.model().matryoshka {
+                answer
+            } else {
+                resize(answer, wanted.get(), normalize)
+            })
+        })
+    }
+
+    fn warm_up(&self) -> BoxFuture<'_, Result<(), EmbedError>> {
+        self.0.warm_up()
+    }
+}
+
+/// Whether `wanted` may be had from vectors of `native` numbers under `policy`.
+fn check(card: &ModelCard, native: usize, wanted: NonZeroUsize, policy: DimensionPolicy) -> Result<(), EmbedError> {
+    let wanted = wanted.get();
+    let allowed = match policy {
+        DimensionPolicy::Pad | DimensionPolicy::Ignore => true,
+        DimensionPolicy::Reduce => wanted <= native,
+        DimensionPolicy::Strict => wanted == native || (card.matryoshka && wanted < native),
+    };
+    if allowed {
+        return Ok(());
+    }
+    let reason = if wanted > native { "has fewer" } else { "was not trained to give fewer" };
+    Err(EmbedError::invalid(format!(
+        "dimensions: {wanted} was asked for, but '{}' gives {native} numbers and {reason}; leave `dimensions` out",
+        card.name
+    )))
+}
+
+/// Cuts each vector to `wanted` numbers, or fills it with zeros; a cut one is brought back to unit length.
+fn resize(answer: Embeddings, wanted: usize, normalize: bool) -> Embeddings {
+    let native = answer.dim;
+    if wanted == native {
+        return answer;
+    }
+    let mut data = Vec::with_capacity(answer.tokens.len() * wanted);
+    for row in answer.rows() {
+        let start = data.len();
+        data.extend_from_slice(&row[..wanted.min(native)]);
+        if normalize && wanted < native {
+            renormalize(&mut data[start..]);
+        }
+        data.resize(start + wanted, 0.0);
+    }
+    let space = SpaceId::new(format!("{}:{wanted}", answer.space));
+    Embeddings { data, dim: wanted, space, ..answer }
+}
+
+/// Divides by the Euclidean length; a zero vector stays as it is.
+fn renormalize(vector: &mut [f32]) {
+    let length = vector.iter().map(|x| f64::from(*x) * f64::from(*x)).sum::<f64>().sqrt();
+    if length > 0.0 {
+        for x in vector {
+            *x = (f64::from(*x) / length) as f32;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use embeddery_core::ProviderKind;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn card(matryoshka: bool) -> ModelCard {
+        ModelCard {
+            name: "m".into(),
+            provider: ProviderKind::HuggingFace,
+            dimensions: NonZeroUsize::new(4),
+            max_tokens: None,
+            matryoshka,
+        }
+    }
+
+    #[test]
+    fn each_policy_allows_what_it_promises() {
+        use DimensionPolicy::*;
+        let allowed = |matryoshka, wanted: usize, policy| {
+            check(&card(matryoshka), 4, NonZeroUsize::new(wanted).unwrap(), policy).is_ok()
+        };
+        assert!(allowed(false, 4, Strict) && !allowed(false, 2, Strict) && !allowed(false, 8, Strict));
+        assert!(allowed(true, 2, Strict) && !allowed(true, 8, Strict));
+        assert!(allowed(false, 2, Reduce) && !allowed(false, 8, Reduce));
+        assert!(allowed(false, 2, Pad) && allowed(false, 8, Pad));
+        assert!(allowed(false, 8, Ignore));
+    }
+
+    proptest! {
+        #[test]
+        fn a_resized_vector_has_the_length_asked_for_and_keeps_its_direction(
+            rows in proptest::collection::vec(proptest::collection::vec(-1f32..1.0, 4), 1..5),
+            wanted in 1usize..9,
+        ) {
+            let answer = Embeddings {
+                data: rows.concat(), dim: 4, space: SpaceId::new("s"), tokens: vec![1; rows.len()],
+                billed_tokens: 0, truncated: 0, failed: Vec::new(), served_by: Arc::new(card(false)),
+            };
+            let resized = resize(answer, wanted, true);
+            prop_assert_eq!(resized.dim, wanted);
+            prop_assert_eq!(resized.data.len(), wanted * rows.len());
+            for (new, old) in resized.rows().zip(&rows) {
+                let kept = wanted.min(4);
+                if wanted < 4 && old[..kept].iter().any(|x| x.abs() > 1e-3) {
+                    let length = new.iter().map(|x| x * x).sum::<f32>().sqrt();
+                    prop_assert!((length - 1.0).abs() < 1e-5, "length {length}");
+                } else if wanted >= 4 {
+                    prop_assert_eq!(&new[..4], &old[..]);
+                    prop_assert!(new[4..].iter().all(|x| *x == 0.0));
+                }
+            }
+        }
+    }
+}

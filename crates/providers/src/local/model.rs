@@ -1,0 +1,240 @@
+//! One local model as an [`Embedder`]: known from its configuration files at once, its weights loaded by the
+//! first request that needs them, its texts computed by one engine thread through the queue.
+
+use std::{
+    num::NonZeroUsize,
+    path::Path,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use embeddery_core::{
+    BoxFuture, EmbedError, EmbedRequest, Embedder, Embeddings, ErrorKind, Fault, InputFault, Limits, ModelCard,
+    ModelState, ProviderKind, Retry, SpaceId, TokenCount, Truncate,
+};
+use embeddery_engine::{Keep, LoadError, LoadOptions, Model, ModelFiles, Threads, TokenizeError, Tokens};
+use tokio::sync::{OnceCell, Semaphore};
+
+use super::{ModelOptions, queue::Queue};
+
+/// Texts shorter than this, together, are tokenized where they are: handing them to another thread would
+/// take longer than the work.
+const INLINE_BYTES: usize = 1024;
+
+/// What all local models share.
+pub(super) struct Shared {
+    threads: Arc<Threads>,
+    /// Tokenizing happens beside the engine's pool; as many at a time as the pool has threads.
+    tokenizing: Semaphore,
+    queue_tokens: usize,
+}
+
+impl Shared {
+    pub(super) fn new(threads: Threads, queue_tokens: usize) -> Self {
+        Self { tokenizing: Semaphore::new(threads.count()), threads: Arc::new(threads), queue_tokens }
+    }
+}
+
+/// One model directory.
+pub(super) struct LocalModel {
+    card: Arc<ModelCard>,
+    limits: Limits,
+    slot: Arc<Slot>,
+}
+
+/// The model's place in memory. Shared with the task that fills it, which outlives an impatient caller.
+struct Slot {
+    name: Arc<str>,
+    files: ModelFiles,
+    options: LoadOptions,
+    shared: Arc<Shared>,
+    loaded: OnceCell<Arc<Loaded>>,
+    failure: Mutex<Option<String>>,
+}
+
+/// A model in memory, with its engine thread.
+struct Loaded {
+    model: Arc<Model>,
+    queue: Arc<Queue>,
+    space: SpaceId,
+}
+
+impl Drop for Loaded {
+    fn drop(&mut self) {
+        self.queue.close();
+    }
+}
+
+impl LocalModel {
+    /// Reads the directory's configuration files; weights come later. Blocks on the disk.
+    pub(super) fn open(
+        name: Arc<str>,
+        directory: &Path,
+        options: ModelOptions,
+        shared: Arc<Shared>,
+    ) -> Result<Self, EmbedError> {
+        let files = ModelFiles::open(directory).map_err(|error| unusable(&name, &error))?;
+        let load = LoadOptions { max_length: options.max_length.map(NonZeroUsize::get), ..LoadOptions::default() };
+        let info = files.info();
+        let card = ModelCard {
+            name: Arc::clone(&name),
+            provider: ProviderKind::HuggingFace,
+            dimensions: NonZeroUsize::new(info.dimensions),
+            max_tokens: options.max_length.or(NonZeroUsize::new(info.max_tokens)),
+            matryoshka: options.matryoshka,
+        };
+        let slot = Slot { name, files, options: load, shared, loaded: OnceCell::new(), failure: Mutex::default() };
+        Ok(Self { card: Arc::new(card), limits: Limits::default(), slot: Arc::new(slot) })
+    }
+
+    pub(super) fn state(&self) -> ModelState {
+        if self.slot.loaded.initialized() {
+            return ModelState::Loaded;
+        }
+        match &*self.slot.failure.lock().unwrap_or_else(PoisonError::into_inner) {
+            Some(reason) => ModelState::Failed { reason: reason.clone() },
+            None => ModelState::OnDisk,
+        }
+    }
+
+    /// The model in memory, loaded now if it is not: by one task at a time, which goes on when its caller hangs up.
+    async fn loaded(&self) -> Result<Arc<Loaded>, EmbedError> {
+        if let Some(loaded) = self.slot.loaded.get() {
+            return Ok(Arc::clone(loaded));
+        }
+        let slot = Arc::clone(&self.slot);
+        tokio::spawn(async move { slot.loaded.get_or_try_init(|| load(&slot)).await.cloned() })
+            .await
+            .unwrap_or_else(|_| Err(EmbedError::internal("loading the model failed")))
+    }
+}
+
+impl Embedder for LocalModel {
+    fn model(&self) -> &Arc<ModelCard> {
+        &self.card
+    }
+
+    fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
+    fn count(&self, text: &str) -> TokenCount {
+        let exact = self.slot.loaded.get().and_then(|loaded| loaded.model.count_tokens(text).ok());
+        // Before the model is loaded: WordPiece makes about one token of four bytes of English.
+        exact.map_or(TokenCount::Estimate(text.len() / 4 + 2), TokenCount::Exact)
+    }
+
+    fn embed(&self, request: EmbedRequest) -> BoxFuture<'_, Result<Embeddings, EmbedError>> {
+        Box::pin(async move {
+            let loaded = self.loaded().await?;
+            let normalize = request.normalize;
+            let tokens = tokenize(&loaded, &self.slot.shared, request).await?;
+            let counts = tokens.iter().map(|tokens| u32::try_from(tokens.len()).unwrap_or(u32::MAX)).collect();
+            let truncated = tokens.iter().filter(|tokens| tokens.truncated()).count();
+            let mut data = loaded.queue.submit(tokens)?.await?;
+            let dim = loaded.model.info().dimensions;
+            if normalize {
+                data.chunks_exact_mut(dim).for_each(embeddery_engine::normalize);
+            }
+            Ok(Embeddings {
+                data,
+                dim,
+                space: loaded.space.clone(),
+                tokens: counts,
+                billed_tokens: 0,
+                truncated,
+                failed: Vec::new(),
+                served_by: Arc::clone(&self.card),
+            })
+        })
+    }
+
+    fn warm_up(&self) -> BoxFuture<'_, Result<(), EmbedError>> {
+        Box::pin(async move { self.loaded().await.map(drop) })
+    }
+}
+
+/// Loads the weights and starts the engine thread.
+async fn load(slot: &Arc<Slot>) -> Result<Arc<Loaded>, EmbedError> {
+    let task = Arc::clone(slot);
+    let began = std::time::Instant::now();
+    let result = tokio::task::spawn_blocking(move || task.files.load(&task.options))
+        .await
+        .map_err(|_| EmbedError::internal("loading the model failed"))?;
+    let mut failure = slot.failure.lock().unwrap_or_else(PoisonError::into_inner);
+    let model = match result {
+        Ok(model) => Arc::new(model),
+        Err(error) => {
+            *failure = Some(error.to_string());
+            return Err(unusable(&slot.name, &error));
+        }
+    };
+    *failure = None;
+    tracing::info!(
+        model = %slot.name, kernels = model.kernels(), dimensions = model.info().dimensions,
+        max_tokens = model.info().max_tokens, elapsed_ms = began.elapsed().as_millis() as u64, "model loaded"
+    );
+    let queue = Queue::start(Arc::clone(&model), Arc::clone(&slot.shared.threads), slot.shared.queue_tokens)
+        .map_err(|error| {
+            tracing::error!(model = %slot.name, %error, "the engine thread did not start");
+            EmbedError::internal("the engine thread could not be started")
+        })?;
+    let space = SpaceId::new(format!("{}:{}", model.fingerprint(), model.info().dimensions));
+    Ok(Arc::new(Loaded { model, queue, space }))
+}
+
+/// Tokens of every input, cut as asked; over-long inputs that must not be cut are refused together.
+async fn tokenize(loaded: &Arc<Loaded>, shared: &Shared, request: EmbedRequest) -> Result<Vec<Tokens>, EmbedError> {
+    let bytes: usize = request.inputs.iter().map(|input| input.text().len()).sum();
+    if bytes <= INLINE_BYTES {
+        return tokenize_all(&loaded.model, &request);
+    }
+    let _permit = shared.tokenizing.acquire().await;
+    let model = Arc::clone(&loaded.model);
+    tokio::task::spawn_blocking(move || tokenize_all(&model, &request))
+        .await
+        .map_err(|_| EmbedError::internal("reading the inputs failed"))?
+}
+
+fn tokenize_all(model: &Model, request: &EmbedRequest) -> Result<Vec<Tokens>, EmbedError> {
+    let keep = match request.truncate {
+        None | Some(Truncate::End) => Keep::Start,
+        Some(Truncate::Start) => Keep::End,
+        Some(Truncate::None) => Keep::All,
+    };
+    let mut all = Vec::with_capacity(request.inputs.len());
+    let mut too_long = Vec::new();
+    for (index, input) in request.inputs.iter().enumerate() {
+        match model.tokenize(input.text(), keep) {
+            Ok(tokens) => all.push(tokens),
+            Err(TokenizeError::TooLong { tokens, .. }) => too_long.push(InputFault { index, tokens: Some(tokens) }),
+            Err(error) => {
+                return Err(EmbedError::invalid(format!("input[{index}] cannot be read by this model: {error}"))
+                    .with_inputs(vec![InputFault { index, tokens: None }]));
+            }
+        }
+    }
+    if too_long.is_empty() {
+        return Ok(all);
+    }
+    let named: Vec<String> = too_long
+        .iter()
+        .take(5)
+        .map(|fault| format!("input[{}] has {}", fault.index, fault.tokens.unwrap_or(0)))
+        .chain((too_long.len() > 5).then(|| format!("and {} more", too_long.len() - 5)))
+        .collect();
+    Err(EmbedError::new(
+        ErrorKind::InputTooLong,
+        Fault::Caller,
+        Retry::Never,
+        format!(
+            "the model reads at most {} tokens: {}; shorten them, or ask for `truncate`: \"end\" or \"start\"",
+            model.info().max_tokens,
+            named.join(", ")
+        ),
+    )
+    .with_inputs(too_long))
+}
+
+fn unusable(name: &str, error: &LoadError) -> EmbedError {
+    EmbedError::new(ErrorKind::ModelUnusable, Fault::Us, Retry::Never, format!("model '{name}' cannot be used: {error}"))
+}
