@@ -1,0 +1,118 @@
+//! A load client for `make bench`: load URL KEY TEXTS --connections N --requests N --batch N [--base64].
+//! Keep-alive connections over plain sockets, so that the client takes little of the machine it measures;
+//! its own CPU time is printed. Prints one JSON object.
+
+#![expect(clippy::print_stdout, clippy::expect_used, reason = "a benchmark tool, not the product")]
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
+    time::{Duration, Instant},
+};
+
+use tokio::{
+    io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader},
+    net::TcpStream,
+};
+
+fn main() {
+    let mut positional = Vec::new();
+    let mut options: HashMap<String, String> = HashMap::new();
+    let mut arguments = std::env::args().skip(1);
+    while let Some(argument) = arguments.next() {
+        match argument.strip_prefix("--") {
+            Some("base64") => drop(options.insert("base64".into(), String::new())),
+            Some(name) => drop(options.insert(name.to_owned(), arguments.next().expect("a value"))),
+            None => positional.push(argument),
+        }
+    }
+    let [url, key, texts] = positional.try_into().expect("URL KEY TEXTS");
+    let number = |name: &str, default: usize| options.get(name).map_or(default, |text| text.parse().expect("a number"));
+    let (connections, total, batch) = (number("connections", 1), number("requests", 100), number("batch", 1));
+    let texts: Vec<String> = std::fs::read_to_string(texts).expect("texts").lines().map(str::to_owned).collect();
+    let host = url.trim_start_matches("http://").to_owned();
+    let bodies: Vec<Vec<u8>> = (0..total)
+        .map(|request| {
+            let inputs: Vec<&String> = (0..batch).map(|n| &texts[(request * batch + n) % texts.len()]).collect();
+            let format = if options.contains_key("base64") { "base64" } else { "float" };
+            let body = serde_json::json!({"input": inputs, "encoding_format": format}).to_string();
+            format!(
+                "POST /v1/embeddings HTTP/1.1\r\nHost: {host}\r\nAuthorization: Bearer {key}\r\n\
+                 Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+                body.len()
+            )
+            .into_bytes()
+        })
+        .collect();
+
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    let (mut latencies, elapsed) = runtime.block_on(run(host, Arc::new(bodies), connections));
+    latencies.sort_unstable();
+    let at = |share: f64| latencies[((latencies.len() - 1) as f64 * share) as usize].as_secs_f64() * 1e3;
+    println!(
+        "{}",
+        serde_json::json!({
+            "connections": connections, "batch": batch, "requests": total,
+            "requests_per_s": total as f64 / elapsed.as_secs_f64(),
+            "texts_per_s": (total * batch) as f64 / elapsed.as_secs_f64(),
+            "p50_ms": at(0.5), "p99_ms": at(0.99),
+            "client_cpu_share": cpu_seconds() / elapsed.as_secs_f64(),
+        })
+    );
+}
+
+async fn run(host: String, bodies: Arc<Vec<Vec<u8>>>, connections: usize) -> (Vec<Duration>, Duration) {
+    let next = Arc::new(AtomicUsize::new(0));
+    let mut workers = tokio::task::JoinSet::new();
+    let began = Instant::now();
+    for _ in 0..connections {
+        let (host, bodies, next) = (host.clone(), Arc::clone(&bodies), Arc::clone(&next));
+        workers.spawn(async move {
+            let stream = TcpStream::connect(&host).await.expect("a connection");
+            stream.set_nodelay(true).expect("no delay");
+            let mut stream = BufReader::new(stream);
+            let mut latencies = Vec::new();
+            loop {
+                let Some(body) = bodies.get(next.fetch_add(1, Relaxed)) else { return latencies };
+                let sent = Instant::now();
+                stream.write_all(body).await.expect("sent");
+                read_answer(&mut stream).await;
+                latencies.push(sent.elapsed());
+            }
+        });
+    }
+    let latencies = workers.join_all().await.concat();
+    (latencies, began.elapsed())
+}
+
+/// Reads one answer with a Content-Length and insists on 200.
+async fn read_answer(stream: &mut BufReader<TcpStream>) {
+    let (mut line, mut length, mut first) = (String::new(), 0, true);
+    loop {
+        line.clear();
+        stream.read_line(&mut line).await.expect("an answer");
+        if first {
+            assert!(line.contains(" 200 "), "{line}");
+            first = false;
+        }
+        if let Some(value) = line.to_ascii_lowercase().strip_prefix("content-length:") {
+            length = value.trim().parse().expect("a length");
+        }
+        if line == "\r\n" {
+            break;
+        }
+    }
+    let mut body = vec![0; length];
+    stream.read_exact(&mut body).await.expect("a body");
+}
+
+/// User and system time of this process, from /proc.
+fn cpu_seconds() -> f64 {
+    let stat = std::fs::read_to_string("/proc/self/stat").expect("stat");
+    let fields: Vec<&str> = stat.rsplit(')').next().expect("fields").split_whitespace().collect();
+    let ticks = |index: usize| fields[index].parse::<f64>().expect("ticks");
+    (ticks(11) + ticks(12)) / 100.0
+}
