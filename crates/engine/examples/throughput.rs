@@ -1,0 +1,154 @@
+//! How fast the engine is on a file of texts, one a line. `bench/run.py` runs it beside ONNX Runtime.
+//!
+//! ```text
+//! cargo run --release -p embeddery-engine --example throughput -- MODEL_DIR TEXTS_FILE \
+//!     [--threads N] [--kernels auto|avx512|avx2|portable] [--batch 32] [--json] [--out VECTORS]
+//! ```
+//!
+//! `--out` writes the normalised vectors as little-endian f32, in the order of the texts. `--batch 0` gives all
+//! texts to the engine at once.
+
+use std::{
+    error::Error,
+    fs,
+    num::NonZeroUsize,
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
+
+use embeddery_engine::{Keep, KernelChoice, LoadOptions, Model, ModelFiles, Threads, Tokens, normalize};
+
+const USAGE: &str = "usage: throughput MODEL_DIR TEXTS_FILE [--threads N] [--kernels auto|avx512|avx2|portable] \
+                     [--batch 32] [--json] [--out VECTORS]";
+
+struct Arguments {
+    model: PathBuf,
+    texts: PathBuf,
+    threads: NonZeroUsize,
+    kernels: KernelChoice,
+    batch: usize,
+    json: bool,
+    out: Option<PathBuf>,
+}
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let arguments = arguments(std::env::args().skip(1)).map_err(|problem| format!("{problem}\n{USAGE}"))?;
+    let file = fs::read_to_string(&arguments.texts)?;
+    let texts: Vec<&str> = file.lines().collect();
+    if texts.is_empty() {
+        return Err(format!("{} holds no text", arguments.texts.display()).into());
+    }
+    let threads = Threads::new(arguments.threads)?;
+
+    let began = Instant::now();
+    let options = LoadOptions { kernels: arguments.kernels, ..LoadOptions::default() };
+    let model = ModelFiles::open(&arguments.model)?.load(&options)?;
+    let load = began.elapsed();
+    model.encode(&threads, &[&model.tokenize("hello", Keep::Start)?]);
+    let first_vector = began.elapsed();
+    let resident = resident_mb();
+
+    let batch = if arguments.batch == 0 { texts.len() } else { arguments.batch };
+    let run = run(&model, &threads, &texts, batch)?;
+    if let Some(path) = &arguments.out {
+        write(path, &run.vectors)?;
+    }
+    report(&arguments, &model, &[
+        ("texts", texts.len() as f64),
+        ("tokens", run.tokens as f64),
+        ("tokens_per_s", run.tokens as f64 / run.computing.as_secs_f64()),
+        ("tokens_per_s_with_tokenization", run.tokens as f64 / (run.computing + run.tokenizing).as_secs_f64()),
+        ("load_ms", load.as_secs_f64() * 1e3),
+        ("first_vector_ms", first_vector.as_secs_f64() * 1e3),
+        ("rss_mb", resident),
+        ("rss_mb_at_the_end", resident_mb()),
+    ]);
+    Ok(())
+}
+
+/// What came of all texts. Tokenizing and computing take turns, so their times add up to the whole.
+struct Run {
+    vectors: Vec<f32>,
+    tokens: usize,
+    tokenizing: Duration,
+    computing: Duration,
+}
+
+fn run(model: &Model, threads: &Threads, texts: &[&str], batch: usize) -> Result<Run, Box<dyn Error>> {
+    let mut run =
+        Run { vectors: Vec::new(), tokens: 0, tokenizing: Duration::ZERO, computing: Duration::ZERO };
+    for texts in texts.chunks(batch) {
+        let began = Instant::now();
+        let tokens = texts.iter().map(|text| model.tokenize(text, Keep::Start)).collect::<Result<Vec<_>, _>>()?;
+        run.tokenizing += began.elapsed();
+
+        let began = Instant::now();
+        let mut vectors = model.encode(threads, &tokens.iter().collect::<Vec<_>>());
+        vectors.chunks_exact_mut(model.info().dimensions).for_each(normalize);
+        run.computing += began.elapsed();
+
+        run.vectors.append(&mut vectors);
+        run.tokens += tokens.iter().map(Tokens::len).sum::<usize>();
+    }
+    Ok(run)
+}
+
+#[expect(clippy::print_stdout, reason = "the figures are this program's purpose")]
+fn report(arguments: &Arguments, model: &Model, figures: &[(&str, f64)]) {
+    if arguments.json {
+        let mut object: serde_json::Map<_, _> =
+            figures.iter().map(|(name, value)| ((*name).to_owned(), (*value).into())).collect();
+        object.insert("kernels".into(), model.kernels().into());
+        object.insert("threads".into(), arguments.threads.get().into());
+        println!("{}", serde_json::Value::from(object));
+    } else {
+        println!("{:<32}{:>12}", "kernels", model.kernels());
+        println!("{:<32}{:>12}", "threads", arguments.threads);
+        for (name, value) in figures {
+            println!("{name:<32}{value:>12.1}");
+        }
+    }
+}
+
+fn write(path: &Path, vectors: &[f32]) -> std::io::Result<()> {
+    fs::write(path, vectors.iter().flat_map(|value| value.to_le_bytes()).collect::<Vec<u8>>())
+}
+
+/// Resident memory in MB (10^6 bytes); zero where there is no /proc.
+fn resident_mb() -> f64 {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap_or_default();
+    let kilobytes = line.split_whitespace().next().and_then(|number| number.parse::<f64>().ok());
+    kilobytes.unwrap_or(0.0) * 1024.0 / 1e6
+}
+
+fn arguments(mut given: impl Iterator<Item = String>) -> Result<Arguments, String> {
+    let (mut places, mut threads, mut kernels, mut batch) = (Vec::new(), NonZeroUsize::MIN, KernelChoice::Auto, 32);
+    let (mut json, mut out) = (false, None);
+    while let Some(argument) = given.next() {
+        let mut value = || given.next().ok_or_else(|| format!("{argument} needs a value"));
+        match argument.as_str() {
+            "--threads" => threads = number(&value()?)?,
+            "--batch" => batch = number(&value()?)?,
+            "--out" => out = Some(value()?.into()),
+            "--json" => json = true,
+            "--kernels" => {
+                kernels = match value()?.as_str() {
+                    "auto" => KernelChoice::Auto,
+                    "avx512" => KernelChoice::Avx512,
+                    "avx2" => KernelChoice::Avx2,
+                    "portable" => KernelChoice::Portable,
+                    other => return Err(format!("there are no kernels '{other}'")),
+                };
+            }
+            option if option.starts_with('-') => return Err(format!("there is no option '{option}'")),
+            place => places.push(PathBuf::from(place)),
+        }
+    }
+    let [model, texts] = <[PathBuf; 2]>::try_from(places).map_err(|_| "a model and a file of texts are needed")?;
+    Ok(Arguments { model, texts, threads, kernels, batch, json, out })
+}
+
+fn number<T: std::str::FromStr>(text: &str) -> Result<T, String> {
+    text.parse().map_err(|_| format!("'{text}' is not a number that can be used here"))
+}

@@ -1,0 +1,60 @@
+//! From token vectors to the text's vector, and to unit length.
+
+use crate::Pooling;
+
+/// Pools one text's token vectors (`[tokens × out.len()]`) into `out`; a text without tokens gives zeros.
+pub(crate) fn pool(pooling: Pooling, tokens: &[f32], out: &mut [f32]) {
+    match pooling {
+        Pooling::Cls if tokens.is_empty() => out.fill(0.0),
+        Pooling::Cls => out.copy_from_slice(&tokens[..out.len()]),
+        Pooling::Mean => {
+            out.fill(0.0);
+            let rows = tokens.chunks_exact(out.len());
+            let scale = 1.0 / rows.len().max(1) as f32;
+            for row in rows {
+                out.iter_mut().zip(row).for_each(|(sum, x)| *sum += x);
+            }
+            out.iter_mut().for_each(|sum| *sum *= scale);
+        }
+    }
+}
+
+/// Divides a vector by its Euclidean length; a zero vector stays as it is.
+pub fn normalize(vector: &mut [f32]) {
+    let length = vector.iter().map(|x| f64::from(*x) * f64::from(*x)).sum::<f64>().sqrt();
+    if length > 0.0 {
+        vector.iter_mut().for_each(|x| *x = (f64::from(*x) / length) as f32);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn mean_and_first() {
+        let tokens = [1.0, 2.0, 3.0, 6.0];
+        let mut out = [0.0; 2];
+        pool(Pooling::Mean, &tokens, &mut out);
+        assert_eq!(out, [2.0, 4.0]);
+        pool(Pooling::Cls, &tokens, &mut out);
+        assert_eq!(out, [1.0, 2.0]);
+        for pooling in [Pooling::Mean, Pooling::Cls] {
+            pool(pooling, &[], &mut out);
+            assert_eq!(out, [0.0, 0.0]);
+        }
+    }
+
+    #[test]
+    fn unit_length_and_zero() {
+        let mut vector = [3.0, 4.0];
+        normalize(&mut vector);
+        assert_eq!(vector, [0.6, 0.8]);
+        let mut zero = [0.0; 3];
+        normalize(&mut zero);
+        assert_eq!(zero, [0.0; 3]);
+        let mut large = [f32::MAX, 0.0];
+        normalize(&mut large);
+        assert_eq!(large, [1.0, 0.0]);
+    }
+}

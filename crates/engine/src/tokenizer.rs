@@ -1,0 +1,151 @@
+//! The reference tokenizer with the model's own limit.
+//!
+//! A `tokenizer.json` may carry truncation and padding of its own (MiniLM's says 128 for both); they are
+//! switched off, and a text is cut here, to the limit that sentence-transformers uses. When only the beginning
+//! is kept, only the beginning is tokenized: a megabyte costs no more than a page.
+
+use std::path::Path;
+
+use crate::{LoadError, TokenizeError};
+
+/// What to keep of a text that is longer than the model reads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Keep {
+    /// Its beginning.
+    Start,
+    /// Its end.
+    End,
+    /// All of it, or an error.
+    All,
+}
+
+/// A text as the model reads it. Made by [`Model::tokenize`](crate::Model::tokenize).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tokens {
+    ids: Vec<u32>,
+    truncated: bool,
+}
+
+impl Tokens {
+    /// Token ids, special tokens included.
+    pub fn ids(&self) -> &[u32] {
+        &self.ids
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.ids.len()
+    }
+
+    /// Whether there are none: a text of nothing, for a tokenizer without special tokens.
+    pub fn is_empty(&self) -> bool {
+        self.ids.is_empty()
+    }
+
+    /// Whether the text was longer.
+    pub fn truncated(&self) -> bool {
+        self.truncated
+    }
+}
+
+/// Text to tokens.
+pub(crate) struct Tokenizer {
+    inner: tokenizers::Tokenizer,
+    /// The special tokens before and after every text.
+    before: Vec<u32>,
+    after: Vec<u32>,
+    limit: usize,
+}
+
+/// Bytes tokenized at first for each token that may be kept: English has four to five.
+const BYTES_PER_TOKEN: usize = 8;
+/// Tokens behind the kept ones that must be there before a cut is believed: the last word before it may
+/// tokenize differently than in the whole text.
+const MARGIN: usize = 16;
+
+impl Tokenizer {
+    /// Reads `tokenizer.json`; `rows` is how many ids the weights know, `limit` the most tokens of a text.
+    pub(crate) fn load(file: &Path, limit: usize, rows: usize) -> Result<Self, LoadError> {
+        let malformed = |reason: String| LoadError::Malformed {
+            file: file.to_path_buf(),
+            expected: "a tokenizer",
+            reason,
+        };
+        let bytes = std::fs::read(file).map_err(|source| LoadError::Io { file: file.to_path_buf(), source })?;
+        let mut inner = tokenizers::Tokenizer::from_bytes(bytes).map_err(|error| malformed(error.to_string()))?;
+        inner.with_truncation(None).map_err(|error| malformed(error.to_string()))?;
+        inner.with_padding(None);
+        let largest = inner.get_vocab(true).into_values().max().unwrap_or(0) as usize;
+        if largest >= rows {
+            return Err(LoadError::TokenizerMismatch { file: file.to_path_buf(), largest, rows });
+        }
+        let encode = |specials| inner.encode_fast("a", specials).map_err(|error| malformed(error.to_string()));
+        let (bare, whole) = (encode(false)?, encode(true)?);
+        let (bare, whole) = (bare.get_ids(), whole.get_ids());
+        let Some(start) = whole.windows(bare.len().max(1)).position(|window| window == bare) else {
+            return Err(malformed("its post-processor changes a text's own tokens".into()));
+        };
+        let (before, after) = (whole[..start].to_vec(), whole[start + bare.len()..].to_vec());
+        if before.len() + after.len() >= limit {
+            return Err(LoadError::Setting {
+                setting: "max_length",
+                reason: format!("{limit} leaves no room beside {} special tokens", before.len() + after.len()),
+            });
+        }
+        Ok(Self { inner, before, after, limit })
+    }
+
+    /// Tokens of a text in all, special ones included.
+    pub(crate) fn count(&self, text: &str) -> Result<usize, TokenizeError> {
+        Ok(self.content(text)?.len() + self.specials())
+    }
+
+    pub(crate) fn tokenize(&self, text: &str, keep: Keep) -> Result<Tokens, TokenizeError> {
+        let room = self.limit - self.specials();
+        let content = match keep {
+            Keep::Start => self.beginning(text, room)?,
+            Keep::End | Keep::All => self.content(text)?,
+        };
+        let truncated = content.len() > room;
+        let kept = match keep {
+            _ if !truncated => &content[..],
+            Keep::Start => &content[..room],
+            Keep::End => &content[content.len() - room..],
+            Keep::All => {
+                return Err(TokenizeError::TooLong { tokens: content.len() + self.specials(), limit: self.limit });
+            }
+        };
+        Ok(Tokens { ids: [&self.before[..], kept, &self.after[..]].concat(), truncated })
+    }
+
+    fn specials(&self) -> usize {
+        self.before.len() + self.after.len()
+    }
+
+    /// All of the text's own tokens.
+    fn content(&self, text: &str) -> Result<Vec<u32>, TokenizeError> {
+        let encoding = self.inner.encode_fast(text, false).map_err(|error| TokenizeError::Tokenizer(error.to_string()))?;
+        Ok(encoding.get_ids().to_vec())
+    }
+
+    /// The text's own tokens as far as `room` and a margin, or all when there are fewer.
+    fn beginning(&self, text: &str, room: usize) -> Result<Vec<u32>, TokenizeError> {
+        let mut bytes = (room + MARGIN) * BYTES_PER_TOKEN;
+        while let Some(cut) = cut_before_space(text, bytes) {
+            let content = self.content(&text[..cut])?;
+            if content.len() >= room + MARGIN {
+                return Ok(content);
+            }
+            bytes = bytes.saturating_mul(4);
+        }
+        self.content(text)
+    }
+}
+
+/// The first place at or behind `bytes` where a white space begins; `None` when none comes before the end.
+/// No tokenizer joins what stands before a white space with what stands behind it.
+fn cut_before_space(text: &str, bytes: usize) -> Option<usize> {
+    let from = text.ceil_char_boundary(bytes);
+    let behind = text.get(from..).filter(|behind| !behind.is_empty())?;
+    behind.find(char::is_whitespace).map(|at| from + at)
+}
