@@ -15,6 +15,10 @@ use embeddery_core::{EmbedError, ErrorKind, Fault, Retry};
 use embeddery_engine::{Model, Threads, Tokens};
 use tokio::sync::oneshot;
 
+#[cfg(test)]
+#[path = "queue_tests.rs"]
+mod tests;
+
 /// Tokens of one step, for each thread of the pool: enough rows to pay for reading the weights once, few
 /// enough that a newcomer does not wait long.
 const STEP_TOKENS_PER_THREAD: usize = 512;

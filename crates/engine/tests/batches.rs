@@ -1,0 +1,115 @@
+//! A text's vector is the same to the bit, whatever else is in its batch, in whatever order, on however many
+//! threads; and a batch that should not have been made does no harm.
+
+mod support;
+
+use std::sync::LazyLock;
+
+use embeddery_engine::{Keep, KernelChoice, Model, Threads, Tokens};
+use proptest::prelude::*;
+use support::{KERNELS, encode, load, minilm, threads, tiny::Tiny, tokenize_all};
+
+struct Subject {
+    model: Model,
+    texts: Vec<Tokens>,
+    /// Each text's vector, computed alone.
+    alone: Vec<Vec<f32>>,
+}
+
+impl Subject {
+    fn new(model: Model, texts: &[String]) -> Self {
+        let texts = tokenize_all(&model, texts);
+        let alone = texts.iter().flat_map(|text| encode(&model, &POOLS[0], &[text])).collect();
+        Self { model, texts, alone }
+    }
+
+    fn check(&self, pool: &Threads, batch: &[usize]) -> Result<(), TestCaseError> {
+        let tokens: Vec<&Tokens> = batch.iter().map(|index| &self.texts[*index]).collect();
+        let vectors = encode(&self.model, pool, &tokens);
+        prop_assert_eq!(vectors.len(), batch.len());
+        for (index, vector) in batch.iter().zip(&vectors) {
+            let same = vector.iter().zip(&self.alone[*index]).all(|(a, b)| a.to_bits() == b.to_bits());
+            prop_assert!(same, "{}: text {} of batch {:?}", self.model.kernels(), index, batch);
+        }
+        Ok(())
+    }
+}
+
+static POOLS: LazyLock<Vec<Threads>> = LazyLock::new(|| (1..=4).map(threads).collect());
+
+/// Texts of 2 to 256 tokens.
+fn texts() -> Vec<String> {
+    let lengths = [0, 1, 2, 3, 5, 6, 7, 8, 9, 13, 14, 15, 16, 17, 30, 31, 46, 47, 62, 63, 64, 100, 200, 400];
+    let word = |i: usize| ["hello", "the", "cat", "world", "zebra", "at", "."][i * i % 7];
+    lengths.map(|length| (0..length).map(|i| word(i + length)).collect::<Vec<_>>().join(" ")).to_vec()
+}
+
+static TINY: LazyLock<Vec<Subject>> = LazyLock::new(|| {
+    let tiny = Tiny::new();
+    KERNELS.into_iter().filter_map(|kernels| load(tiny.path(), kernels)).map(|model| Subject::new(model, &texts())).collect()
+});
+
+static MINILM: LazyLock<Subject> = LazyLock::new(|| Subject::new(minilm(KernelChoice::Auto).unwrap(), &texts()));
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 200, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn tiny_vectors_do_not_depend_on_batch_order_or_threads(
+        batch in prop::collection::vec(0usize..24, 1..60), pool in 0usize..4,
+    ) {
+        for subject in &*TINY {
+            subject.check(&POOLS[pool], &batch)?;
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 12, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn minilm_vectors_do_not_depend_on_batch_order_or_threads(
+        batch in prop::collection::vec(0usize..24, 1..24), pool in 0usize..4,
+    ) {
+        MINILM.check(&POOLS[pool], &batch)?;
+    }
+}
+
+#[test]
+fn one_model_computes_for_many_callers_at_once() {
+    let subject = &TINY[0];
+    std::thread::scope(|scope| {
+        for caller in 0..8 {
+            scope.spawn(move || {
+                let batch: Vec<usize> = (0..24).map(|i| (i * 5 + caller) % 24).collect();
+                subject.check(&POOLS[caller % 4], &batch).unwrap();
+            });
+        }
+    });
+}
+
+#[test]
+fn no_texts_give_no_vectors() {
+    assert!(TINY[0].model.encode(&POOLS[1], &[]).is_empty());
+}
+
+#[test]
+fn tokens_of_another_model_do_no_harm() {
+    // Ids far beyond the tiny vocabulary and more tokens than it has positions: some vector, no panic.
+    let foreign = MINILM.model.tokenize(&"Zürich 漢字 zebra ".repeat(100), Keep::Start).unwrap();
+    for subject in &*TINY {
+        let dimensions = subject.model.info().dimensions;
+        let own = &subject.texts[5];
+        let vectors = encode(&subject.model, &POOLS[1], &[own, &foreign, own]);
+        assert_eq!(vectors[1].len(), dimensions);
+        assert!(vectors[1].iter().all(|value| value.is_finite()));
+        assert_eq!((&vectors[0], &vectors[2]), (&subject.alone[5], &subject.alone[5]));
+    }
+}
+
+#[test]
+fn ten_thousand_texts_at_once() {
+    let subject = &TINY[0];
+    let batch: Vec<usize> = (0..10_000).map(|i| i % 24).collect();
+    subject.check(&POOLS[1], &batch).unwrap();
+}

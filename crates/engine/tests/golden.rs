@@ -1,0 +1,90 @@
+//! Vectors beside the reference implementation's, for every kernel set of this machine: the real MiniLM by
+//! sentence-transformers, a tiny BERT of awkward sizes by transformers (tools/golden/make_golden.py).
+
+mod support;
+
+use embeddery_engine::{Keep, KernelChoice, Model, Pooling, normalize};
+use serde::Deserialize;
+use support::{KERNELS, cosine, distance, encode, golden, load, minilm, threads, tiny::Tiny, tokenize_all, vector};
+
+#[derive(Deserialize)]
+struct Golden {
+    limit: usize,
+    texts: Vec<GoldenText>,
+}
+
+#[derive(Deserialize)]
+struct GoldenText {
+    text: String,
+    /// Before truncation.
+    tokens: usize,
+    vector: String,
+}
+
+#[test]
+fn minilm_gives_the_reference_vectors() {
+    let golden: Golden = golden("minilm.json");
+    let texts: Vec<&str> = golden.texts.iter().map(|text| text.text.as_str()).collect();
+    let mut tried = 0;
+    for kernels in KERNELS {
+        let Some(model) = minilm(kernels) else { continue };
+        tried += 1;
+        let tokens = tokenize_all(&model, &texts);
+        let mut vectors = encode(&model, &threads(2), &tokens.iter().collect::<Vec<_>>());
+        vectors.iter_mut().for_each(|vector| normalize(vector));
+
+        let (mut least_cosine, mut most_distance) = (1.0_f64, 0.0_f32);
+        for (expected, found) in golden.texts.iter().zip(&vectors) {
+            let reference = vector(&expected.vector);
+            least_cosine = least_cosine.min(cosine(found, &reference));
+            most_distance = most_distance.max(distance(found, &reference));
+            assert!(cosine(found, &reference) >= 0.99999, "{:?}: {}", expected.text, cosine(found, &reference));
+        }
+        eprintln!("{}: least cosine {least_cosine:.9}, largest difference {most_distance:.1e}", model.kernels());
+        assert!(most_distance <= 2e-6, "{}: {most_distance}", model.kernels());
+    }
+    assert!(tried >= 1);
+}
+
+#[test]
+fn minilm_reads_as_many_tokens_as_the_reference() {
+    let golden: Golden = golden("minilm.json");
+    let model = minilm(KernelChoice::Auto).unwrap();
+    assert_eq!(model.info().max_tokens, golden.limit);
+    for expected in &golden.texts {
+        assert_eq!(model.count_tokens(&expected.text).unwrap(), expected.tokens, "{:?}", expected.text);
+        let tokens = model.tokenize(&expected.text, Keep::Start).unwrap();
+        assert_eq!(tokens.len(), expected.tokens.min(golden.limit), "{:?}", expected.text);
+        assert_eq!(tokens.truncated(), expected.tokens > golden.limit, "{:?}", expected.text);
+    }
+}
+
+#[test]
+fn minilm_is_what_its_files_say() {
+    let model = minilm(KernelChoice::Auto).unwrap();
+    let info = model.info();
+    assert_eq!((info.architecture, info.dimensions, info.max_tokens), ("bert", 384, 256));
+    assert_eq!((info.layers, info.vocabulary, info.pooling), (6, 30522, Pooling::Mean));
+    assert_eq!(info.weight_bytes, 90_868_376);
+}
+
+#[test]
+fn the_tiny_model_gives_the_reference_vectors() {
+    for (mode, pooling) in [("mean_tokens", Pooling::Mean), ("cls_token", Pooling::Cls)] {
+        let tiny = Tiny::new();
+        tiny.pooling(mode);
+        let models: Vec<Model> = KERNELS.into_iter().filter_map(|kernels| load(tiny.path(), kernels)).collect();
+        assert!(!models.is_empty());
+        for model in models {
+            assert_eq!(model.info().pooling, pooling);
+            for expected in &tiny.golden.texts {
+                let tokens = model.tokenize(&expected.text, Keep::Start).unwrap();
+                assert_eq!(tokens.ids(), expected.ids, "{:?}", expected.text);
+                let found = model.encode(&threads(1), &[&tokens]);
+                let reference = vector(if pooling == Pooling::Cls { &expected.cls } else { &expected.mean });
+                let off = distance(&found, &reference);
+                assert!(off <= 1e-5, "{} {mode} {:?}: {off}", model.kernels(), expected.text);
+            }
+        }
+    }
+}

@@ -1,0 +1,179 @@
+//! The local provider through its own face: real model files, a source that is a directory.
+
+use std::{
+    fs,
+    num::NonZeroUsize,
+    path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::SeqCst},
+    },
+    time::Duration,
+};
+
+use embeddery_core::{
+    BoxFuture, Context, DimensionPolicy, EmbedError, EmbedRequest, Embeddings, ErrorKind, Input, ModelRef,
+    ModelSource, ModelState, Progress, Provider as _, SourceError, SourceErrorKind, Truncate,
+};
+use embeddery_providers::local::{Local, LocalConfig};
+
+const MINILM: &str = "sentence-transformers/all-MiniLM-L6-v2";
+
+/// Models are directories below one; nothing can be fetched.
+struct Directory {
+    base: PathBuf,
+    fetches: AtomicUsize,
+}
+
+impl ModelSource for Directory {
+    fn find(&self, model: &ModelRef) -> Result<Option<PathBuf>, SourceError> {
+        let dir = self.base.join(&*model.name);
+        Ok(dir.is_dir().then_some(dir))
+    }
+
+    fn fetch<'a>(&'a self, model: &'a ModelRef, _: &'a Progress) -> BoxFuture<'a, Result<PathBuf, SourceError>> {
+        self.fetches.fetch_add(1, SeqCst);
+        let error = SourceError::new(SourceErrorKind::NotFound, format!("{model} is nowhere"));
+        Box::pin(async { Err(error) })
+    }
+
+    fn list(&self) -> Vec<String> {
+        vec![MINILM.into()]
+    }
+}
+
+fn models() -> PathBuf {
+    let base = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models/embedding_models_data");
+    assert!(base.join(MINILM).is_dir(), "`make test` fetches the model");
+    base
+}
+
+fn provider(base: &Path, auto_download: bool) -> (Local, Arc<Directory>) {
+    let source = Arc::new(Directory { base: base.into(), fetches: AtomicUsize::new(0) });
+    let config = LocalConfig {
+        source: Arc::clone(&source) as Arc<dyn ModelSource>,
+        threads: NonZeroUsize::new(2).unwrap(),
+        auto_download,
+        queue_tokens: 1_000_000,
+        models: Default::default(),
+    };
+    (Local::new(config).unwrap(), source)
+}
+
+fn request(texts: &[&str]) -> EmbedRequest {
+    EmbedRequest {
+        inputs: texts.iter().map(|text| Input::Text((*text).into())).collect(),
+        dimensions: None,
+        dimension_policy: DimensionPolicy::Strict,
+        truncate: None,
+        normalize: true,
+        context: Context { tenant: "1".into(), request_id: "test".into(), deadline: None },
+    }
+}
+
+async fn embed(local: &Local, model: &str, request: EmbedRequest) -> Result<Embeddings, EmbedError> {
+    local.open(&ModelRef::new(model)).await?.embed(request).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn many_callers_at_once_get_their_own_vectors() {
+    let (local, _) = provider(&models(), false);
+    let local = Arc::new(local);
+    let texts: Vec<String> = (0..24).map(|n| format!("caller {n} {}", "says more ".repeat(n))).collect();
+    let all: Vec<&str> = texts.iter().map(String::as_str).collect();
+    let together = embed(&local, MINILM, request(&all)).await.unwrap();
+    let mut callers = tokio::task::JoinSet::new();
+    for (index, text) in texts.into_iter().enumerate() {
+        let local = Arc::clone(&local);
+        callers.spawn(async move { (index, embed(&local, MINILM, request(&[&text])).await.unwrap()) });
+    }
+    while let Some(done) = callers.join_next().await {
+        let (index, alone) = done.unwrap();
+        assert_eq!(alone.data, together.rows().nth(index).unwrap());
+        assert_eq!(alone.tokens[0], together.tokens[index]);
+        assert_eq!(alone.space, together.space);
+    }
+}
+
+#[tokio::test]
+async fn unnormalised_vectors_point_the_same_way() {
+    let (local, _) = provider(&models(), false);
+    let unit = embed(&local, MINILM, request(&["hello"])).await.unwrap().data;
+    let raw = embed(&local, MINILM, EmbedRequest { normalize: false, ..request(&["hello"]) }).await.unwrap().data;
+    let length = raw.iter().map(|x| x * x).sum::<f32>().sqrt();
+    assert!((length - 1.0).abs() > 1e-3, "raw has length {length}");
+    assert!(unit.iter().zip(&raw).all(|(u, r)| (u - r / length).abs() < 1e-6));
+}
+
+#[tokio::test]
+async fn too_long_texts_are_named_together() {
+    let (local, _) = provider(&models(), false);
+    let long = "word ".repeat(300);
+    let asked = EmbedRequest { truncate: Some(Truncate::None), ..request(&["short", &long, "short", &long]) };
+    let error = embed(&local, MINILM, asked).await.unwrap_err();
+    assert_eq!(error.kind, ErrorKind::InputTooLong);
+    let named: Vec<_> = error.inputs.iter().map(|fault| (fault.index, fault.tokens)).collect();
+    assert_eq!(named, [(1, Some(302)), (3, Some(302))]);
+}
+
+#[tokio::test]
+async fn a_damaged_model_fails_alone_and_says_what_is_wrong() {
+    let base = tempfile::tempdir().unwrap();
+    for name in ["good", "bad"] {
+        copy(&models().join(MINILM), &base.path().join(name));
+    }
+    let weights = base.path().join("bad/model.safetensors");
+    let size = fs::metadata(&weights).unwrap().len();
+    fs::OpenOptions::new().write(true).open(&weights).unwrap().set_len(size / 2).unwrap();
+    let (local, _) = provider(base.path(), false);
+    let error = embed(&local, "bad", request(&["x"])).await.unwrap_err();
+    assert_eq!(error.kind, ErrorKind::ModelUnusable);
+    assert!(error.message.contains("model.safetensors"), "{}", error.message);
+    assert!(matches!(local.state(&ModelRef::new("bad")), Some(ModelState::Failed { .. })));
+    embed(&local, "good", request(&["x"])).await.unwrap();
+    // Mended on disk, it works without a restart.
+    fs::copy(base.path().join("good/model.safetensors"), &weights).unwrap();
+    embed(&local, "bad", request(&["x"])).await.unwrap();
+    assert_eq!(local.state(&ModelRef::new("bad")), Some(ModelState::Loaded));
+}
+
+#[tokio::test]
+async fn an_absent_model_is_asked_for_once_in_a_while() {
+    let (local, source) = provider(&models(), true);
+    for _ in 0..3 {
+        let error = embed(&local, "no/such", request(&["x"])).await.unwrap_err();
+        assert_eq!(error.kind, ErrorKind::ModelNotFound);
+        assert!(error.message.contains("no/such is nowhere"));
+    }
+    assert_eq!(source.fetches.load(SeqCst), 1, "the failure is remembered");
+    let (closed, source) = provider(&models(), false);
+    let error = embed(&closed, "no/such", request(&["x"])).await.unwrap_err();
+    assert!(error.message.contains("models pull no/such"), "{}", error.message);
+    assert_eq!(source.fetches.load(SeqCst), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_caller_who_gives_up_does_not_hold_up_the_others() {
+    let (local, _) = provider(&models(), false);
+    let embedder = local.open(&ModelRef::new(MINILM)).await.unwrap();
+    embedder.warm_up().await.unwrap();
+    let long = "many words in a text ".repeat(60);
+    let heavy: Vec<&str> = vec![&long; 2000];
+    let given_up = tokio::time::timeout(Duration::from_millis(1), embedder.embed(request(&heavy))).await;
+    assert!(given_up.is_err());
+    // Answered although half a million tokens were asked for a moment ago: they are gone, or this would
+    // take a minute and the test's own deadline would end it.
+    tokio::time::timeout(Duration::from_secs(40), embedder.embed(request(&["quick"]))).await.unwrap().unwrap();
+}
+
+fn copy(from: &Path, to: &Path) {
+    fs::create_dir_all(to).unwrap();
+    for entry in fs::read_dir(from).unwrap().flatten() {
+        let target = to.join(entry.file_name());
+        if entry.path().is_dir() {
+            copy(&entry.path(), &target);
+        } else {
+            fs::copy(entry.path(), target).unwrap();
+        }
+    }
+}
