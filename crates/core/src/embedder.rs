@@ -3,7 +3,8 @@
 use std::{future::Future, pin::Pin, sync::Arc};
 
 use crate::{
-    EmbedError, EmbedRequest, Embeddings, Limits, ModelCard, ModelRef, ModelState, ModelStatus, ProviderKind, TokenCount,
+    EmbedError, EmbedRequest, Embeddings, Limits, ModelCard, ModelRef, ModelState, ModelStatus, ProviderKind,
+    TokenCount,
 };
 
 /// A future behind a pointer, so that the traits below are object-safe.

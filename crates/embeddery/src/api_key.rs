@@ -12,7 +12,7 @@ use anyhow::Context as _;
 use secrecy::SecretString;
 
 /// A key, and how it came to be.
-pub enum ApiKey {
+pub(crate) enum ApiKey {
     /// From the environment.
     Given(SecretString),
     /// From an earlier start.
@@ -23,14 +23,19 @@ pub enum ApiKey {
 
 impl ApiKey {
     /// The configured key, or the stored one, or a new one.
-    pub fn obtain(given: Option<&SecretString>, state_dir: &Path) -> anyhow::Result<Self> {
+    pub(crate) fn obtain(given: Option<&SecretString>, state_dir: &Path) -> anyhow::Result<Self> {
         if let Some(key) = given {
             return Ok(Self::Given(key.clone()));
         }
         let path = state_dir.join("api-key");
         match fs::read_to_string(&path) {
-            Ok(key) if key.trim().len() >= 16 => return Ok(Self::Stored(SecretString::from(key.trim().to_owned()), path)),
-            Ok(_) => anyhow::bail!("{} holds no key; delete it to get a new one, or set SINGLE_USER_API_KEY", path.display()),
+            Ok(key) if key.trim().len() >= 16 => {
+                return Ok(Self::Stored(SecretString::from(key.trim().to_owned()), path));
+            }
+            Ok(_) => anyhow::bail!(
+                "{} holds no key; delete it to get a new one, or set SINGLE_USER_API_KEY",
+                path.display()
+            ),
             Err(error) if error.kind() == ErrorKind::NotFound => {}
             Err(error) => return Err(error).with_context(|| format!("reading {}", path.display())),
         }
@@ -38,7 +43,8 @@ impl ApiKey {
         // Written whole under another name, then linked: another start at the same moment sees no half key.
         let draft = state_dir.join(format!("api-key.{}", std::process::id()));
         let write = || -> std::io::Result<()> {
-            let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&draft)?;
+            let mut file =
+                OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&draft)?;
             file.write_all(key.as_bytes())?;
             file.write_all(b"\n")?;
             file.sync_all()?;
@@ -55,7 +61,7 @@ impl ApiKey {
     }
 
     /// The key itself.
-    pub fn secret(&self) -> SecretString {
+    pub(crate) fn secret(&self) -> SecretString {
         match self {
             Self::Given(key) | Self::Stored(key, _) | Self::Generated(key, _) => key.clone(),
         }
@@ -65,7 +71,8 @@ impl ApiKey {
 /// 192 random bits in hexadecimal.
 fn generate() -> anyhow::Result<String> {
     let mut bytes = [0; 24];
-    getrandom::fill(&mut bytes).map_err(|error| anyhow::anyhow!("the system gives no random numbers: {error}"))?;
+    getrandom::fill(&mut bytes)
+        .map_err(|error| anyhow::anyhow!("the system gives no random numbers: {error}"))?;
     Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
@@ -80,9 +87,13 @@ mod tests {
     #[test]
     fn a_key_is_made_once_and_kept_for_its_owner_alone() {
         let dir = tempfile::tempdir().unwrap();
-        let ApiKey::Generated(first, path) = ApiKey::obtain(None, dir.path()).unwrap() else { panic!("not generated") };
+        let ApiKey::Generated(first, path) = ApiKey::obtain(None, dir.path()).unwrap() else {
+            panic!("not generated")
+        };
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
-        let ApiKey::Stored(second, _) = ApiKey::obtain(None, dir.path()).unwrap() else { panic!("not stored") };
+        let ApiKey::Stored(second, _) = ApiKey::obtain(None, dir.path()).unwrap() else {
+            panic!("not stored")
+        };
         assert_eq!(first.expose_secret(), second.expose_secret());
         assert_eq!(first.expose_secret().len(), 48);
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1, "no draft is left");

@@ -7,17 +7,17 @@ use clap::{Args, Parser, Subcommand};
 /// Turns text into vectors: an embeddings API with local models, in one binary.
 #[derive(Debug, Parser)]
 #[command(version, propagate_version = true)]
-pub struct Cli {
+pub(crate) struct Cli {
     #[command(subcommand)]
-    pub command: Command,
+    pub(crate) command: Command,
 
     /// Configuration file (also EMBEDDINGS_CONFIG_PATH); `check --print-defaults` shows every key
     #[arg(long, global = true, value_name = "FILE")]
-    pub config: Option<PathBuf>,
+    pub(crate) config: Option<PathBuf>,
 }
 
 #[derive(Debug, Subcommand)]
-pub enum Command {
+pub(crate) enum Command {
     /// Run the API
     Serve(Serve),
     /// Ask a running server whether it is alive; exit 0 or 1 (for container health checks)
@@ -30,21 +30,21 @@ pub enum Command {
 }
 
 #[derive(Debug, Args)]
-pub struct Serve {
+pub(crate) struct Serve {
     /// Where to listen (also EMBEDDINGS_LISTEN); port 0 picks one and prints it
     #[arg(long, value_name = "ADDR:PORT")]
-    pub listen: Option<String>,
+    pub(crate) listen: Option<String>,
 }
 
 #[derive(Debug, Args)]
-pub struct Health {
+pub(crate) struct Health {
     /// The server's base URL; without it the configured address
     #[arg(long, value_name = "URL")]
-    pub url: Option<String>,
+    pub(crate) url: Option<String>,
 }
 
 #[derive(Debug, Subcommand)]
-pub enum Models {
+pub(crate) enum Models {
     /// Models on this machine
     List,
     /// Fetch a model from the hub
@@ -54,25 +54,25 @@ pub enum Models {
 }
 
 #[derive(Debug, Args)]
-pub struct Pull {
+pub(crate) struct Pull {
     /// For example sentence-transformers/all-MiniLM-L6-v2; without it the default model
-    pub model: Option<String>,
+    pub(crate) model: Option<String>,
     /// Branch, tag or commit
     #[arg(long)]
-    pub revision: Option<String>,
+    pub(crate) revision: Option<String>,
 }
 
 #[derive(Debug, Args)]
-pub struct Info {
+pub(crate) struct Info {
     /// A configured id, a model's name, or a directory
-    pub model: String,
+    pub(crate) model: String,
 }
 
 #[derive(Debug, Args)]
-pub struct Check {
+pub(crate) struct Check {
     /// Print the default configuration, commented, and do nothing else
     #[arg(long)]
-    pub print_defaults: bool,
+    pub(crate) print_defaults: bool,
 }
 
 #[cfg(test)]

@@ -23,7 +23,10 @@ fn main() -> ExitCode {
     }
 }
 
-#[expect(clippy::print_stderr, reason = "the last word of a failing command goes to the person at the terminal")]
+#[expect(
+    clippy::print_stderr,
+    reason = "the last word of a failing command goes to the person at the terminal"
+)]
 fn report(error: &anyhow::Error) {
     eprintln!("embeddery: {error:#}");
 }

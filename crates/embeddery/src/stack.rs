@@ -7,7 +7,7 @@ use embeddery_core::Embedder;
 use embeddery_gateway::{Deadline, Dimensions, Integrity, Measured, Metrics};
 
 /// Wraps a provider's adapter.
-pub fn stack(adapter: Arc<dyn Embedder>, metrics: &Metrics) -> Arc<dyn Embedder> {
+pub(crate) fn stack(adapter: Arc<dyn Embedder>, metrics: &Metrics) -> Arc<dyn Embedder> {
     // Innermost: nothing may see an answer that cannot be right.
     let embedder: Arc<dyn Embedder> = Arc::new(Integrity(adapter));
     // Around the whole vectors that were proven, so that a cut is made from the model's own answer.

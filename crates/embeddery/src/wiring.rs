@@ -17,12 +17,12 @@ use crate::{
 };
 
 /// The store of model directories.
-pub fn model_store(config: &Config) -> anyhow::Result<Arc<ModelStore>> {
+pub(crate) fn model_store(config: &Config) -> anyhow::Result<Arc<ModelStore>> {
     Ok(Arc::new(ModelStore::new(config.store.clone())?))
 }
 
 /// The API with everything behind it.
-pub fn app(config: &Config, key: SecretString) -> anyhow::Result<App> {
+pub(crate) fn app(config: &Config, key: SecretString) -> anyhow::Result<App> {
     let source: Arc<dyn ModelSource> = model_store(config)?;
     let local = Local::new(LocalConfig {
         source,
@@ -47,9 +47,9 @@ pub fn app(config: &Config, key: SecretString) -> anyhow::Result<App> {
         wrap,
         metrics,
     });
-    router.resolve(embeddery_gateway::Selector { model: None, provider: None }).map_err(|error| {
-        ConfigError(vec![format!("default_model_id: {error}")])
-    })?;
+    router
+        .resolve(embeddery_gateway::Selector { model: None, provider: None })
+        .map_err(|error| ConfigError(vec![format!("default_model_id: {error}")]))?;
     let settings = embeddery_server::Settings { api_key: Some(key), ..config.server.clone() };
     Ok(App { router: Arc::new(router), settings, registry })
 }

@@ -44,7 +44,10 @@ async fn pull_list_and_info() {
 fn offline_says_where_it_looked() {
     let dir = tempfile::tempdir().unwrap();
     let (code, _, stderr) = run(command(dir.path(), &["models", "pull", "a/b"]));
-    assert!(code == 1 && stderr.contains("HF_HUB_OFFLINE") && stderr.contains("models/embedding_models_data"), "{stderr}");
+    assert!(
+        code == 1 && stderr.contains("HF_HUB_OFFLINE") && stderr.contains("models/embedding_models_data"),
+        "{stderr}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -67,7 +70,8 @@ async fn a_model_on_its_way_is_a_503_with_retry_after_and_then_serves() {
     assert_eq!(health.status(), 200);
 
     held.release();
-    let download = server.post("/api/v1/embeddings/models/download", &json!({"model": NAME})).send().await.unwrap();
+    let download =
+        server.post("/api/v1/embeddings/models/download", &json!({"model": NAME})).send().await.unwrap();
     assert_eq!(download.status(), 200, "{}", download.text().await.unwrap());
     let warmup = json!({"provider": "huggingface", "model_id": NAME});
     let warmed = server.post("/api/v1/embeddings/models/warmup", &warmup).send().await.unwrap();
@@ -89,7 +93,12 @@ fn check_tells_what_is_wrong_and_how_to_mend_it() {
     assert!(code == 0 && stdout.contains("384 dimensions"), "{stdout}");
     assert!(stdout.contains("note  REDIS_URL has no effect"), "{stdout}");
     let (code, stdout, _) = check("empty");
-    assert!(code == 1 && stdout.contains("FAIL  default model") && stdout.contains("fix: run `embeddery models pull"), "{stdout}");
+    assert!(
+        code == 1
+            && stdout.contains("FAIL  default model")
+            && stdout.contains("fix: run `embeddery models pull"),
+        "{stdout}"
+    );
 }
 
 #[test]

@@ -38,9 +38,14 @@ async fn vectors_equal_the_reference_as_floats_and_as_base64() {
     for path in ["/v1/embeddings", "/api/v1/embeddings"] {
         let answer = server.post(path, &json!({"input": texts})).send().await.unwrap();
         assert_eq!(answer.headers()["x-embeddings-provider"], "huggingface");
-        assert_eq!(answer.headers()["x-embeddings-truncated"], "1", "the third text is longer than 256 tokens");
+        assert_eq!(
+            answer.headers()["x-embeddings-truncated"],
+            "1",
+            "the third text is longer than 256 tokens"
+        );
         let floats: Value = answer.json().await.unwrap();
-        let base64 = server.post(path, &json!({"input": texts, "encoding_format": "base64"})).send().await.unwrap();
+        let base64 =
+            server.post(path, &json!({"input": texts, "encoding_format": "base64"})).send().await.unwrap();
         let base64: Value = base64.json().await.unwrap();
         let mut tokens = 0;
         for (index, (text, count, wanted)) in reference().into_iter().enumerate() {
@@ -64,8 +69,10 @@ async fn vectors_equal_the_reference_as_floats_and_as_base64() {
 async fn concurrent_requests_get_the_vectors_they_would_get_alone() {
     let server = Server::start();
     server.ready().await;
-    let texts: Vec<String> = (0..40).map(|n| format!("text number {n} {}", "and some more words ".repeat(n))).collect();
-    let together: Value = server.post("/v1/embeddings", &json!({"input": texts})).send().await.unwrap().json().await.unwrap();
+    let texts: Vec<String> =
+        (0..40).map(|n| format!("text number {n} {}", "and some more words ".repeat(n))).collect();
+    let together: Value =
+        server.post("/v1/embeddings", &json!({"input": texts})).send().await.unwrap().json().await.unwrap();
     let alone = texts.iter().map(|text| server.post("/v1/embeddings", &json!({"input": text})).send());
     let mut tasks = tokio::task::JoinSet::new();
     for (index, request) in alone.enumerate() {
@@ -111,19 +118,29 @@ async fn too_long_inputs_are_cut_or_refused_as_asked() {
 #[tokio::test]
 async fn metrics_count_what_happened_and_exist_before() {
     let server = Server::start();
-    let scrape = || async { reqwest::get(format!("{}/metrics", server.url)).await.unwrap().text().await.unwrap() };
+    let scrape =
+        || async { reqwest::get(format!("{}/metrics", server.url)).await.unwrap().text().await.unwrap() };
     let series = r#"{provider="huggingface",model="sentence-transformers/all-MiniLM-L6-v2""#;
     let before = scrape().await;
-    for family in ["embedding_requests_total", "embedding_cache_hits_total", "active_embedding_requests", "embedding_request_duration_seconds"] {
+    for family in [
+        "embedding_requests_total",
+        "embedding_cache_hits_total",
+        "active_embedding_requests",
+        "embedding_request_duration_seconds",
+    ] {
         assert!(before.contains(&format!("# TYPE {family} ")), "{family} is missing:\n{before}");
     }
     assert!(before.contains(&format!("embedding_requests_total{series},status=\"success\"}} 0")), "{before}");
     server.ready().await;
-    let answer = server.post("/v1/embeddings", &json!({"input": "x", "model": "no-such-model"})).send().await.unwrap();
+    let answer =
+        server.post("/v1/embeddings", &json!({"input": "x", "model": "no-such-model"})).send().await.unwrap();
     assert_eq!(answer.status(), 404);
     let after = scrape().await;
     assert!(after.contains(&format!("embedding_requests_total{series},status=\"success\"}} 1")), "{after}");
-    assert!(after.contains(r#"embedding_requests_total{provider="other",model="other",status="invalid"} 1"#), "{after}");
+    assert!(
+        after.contains(r#"embedding_requests_total{provider="other",model="other",status="invalid"} 1"#),
+        "{after}"
+    );
     assert!(!after.contains("no-such-model"), "callers must not make labels");
 }
 
@@ -137,7 +154,8 @@ async fn without_a_key_one_is_made_and_kept_for_its_owner() {
     assert!(server.greeting.contains(key.trim()), "{}", server.greeting);
     assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
     let post = |key: &str| {
-        let client = reqwest::Client::new().post(format!("{}/v1/embeddings", server.url)).json(&json!({"input": "x"}));
+        let client =
+            reqwest::Client::new().post(format!("{}/v1/embeddings", server.url)).json(&json!({"input": "x"}));
         client.header("X-API-KEY", key.trim().to_owned()).send()
     };
     assert_eq!(post(&key).await.unwrap().status(), 200);
@@ -153,7 +171,14 @@ async fn sigterm_finishes_what_runs_and_exits_with_zero() {
     let request = server.post("/v1/embeddings", &json!({"input": texts}));
     let running = tokio::spawn(request.send());
     // The request is inside when the gauge says so.
-    while !reqwest::get(format!("{}/metrics", server.url)).await.unwrap().text().await.unwrap().contains("active_embedding_requests 1") {
+    while !reqwest::get(format!("{}/metrics", server.url))
+        .await
+        .unwrap()
+        .text()
+        .await
+        .unwrap()
+        .contains("active_embedding_requests 1")
+    {
         assert!(!running.is_finished(), "the request was answered before the gauge was seen");
         tokio::task::yield_now().await;
     }
@@ -180,9 +205,17 @@ fn a_bad_configuration_stops_the_start_with_name_and_fix() {
         stderr
     };
     assert!(refused(Some("serverr: {}"), &[]).contains("did you mean 'server'?"));
-    assert!(refused(None, &[("AUTH_MODE", "multi_user")]).contains("AUTH_MODE: multi_user is not part of this version"));
+    assert!(
+        refused(None, &[("AUTH_MODE", "multi_user")])
+            .contains("AUTH_MODE: multi_user is not part of this version")
+    );
     assert!(refused(None, &[("LOG_LEVEL", "LOUD")]).contains("LOG_LEVEL: 'LOUD'"));
-    assert!(refused(Some("listen: 0.0.0.0:0\n"), &[("EMBEDDINGS_LISTEN", "")]).is_empty().to_string().contains("false"));
+    assert!(
+        refused(Some("listen: 0.0.0.0:0\n"), &[("EMBEDDINGS_LISTEN", "")])
+            .is_empty()
+            .to_string()
+            .contains("false")
+    );
     assert!(refused(Some("default_model_id: nonsense\n"), &[]).contains("default_model_id"));
     let both = refused(Some("server: {max_inputs: 0}\ndimension_policy: bend\n"), &[]);
     assert!(both.contains("server.max_inputs") && both.contains("EMBEDDINGS_DIMENSION_POLICY"), "{both}");

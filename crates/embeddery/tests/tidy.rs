@@ -31,11 +31,18 @@ fn rust_files(dir: &str) -> Vec<(PathBuf, String)> {
 
 /// The crates' own source, without tests, examples and benches.
 fn product_files() -> Vec<(PathBuf, String)> {
-    rust_files("crates").into_iter().filter(|(path, _)| path.components().any(|part| part.as_os_str() == "src")).collect()
+    rust_files("crates")
+        .into_iter()
+        .filter(|(path, _)| path.components().any(|part| part.as_os_str() == "src"))
+        .collect()
 }
 
 fn offenders(files: &[(PathBuf, String)], wrong: impl Fn(&Path, &str) -> bool) -> Vec<String> {
-    files.iter().filter(|(path, text)| wrong(path, text)).map(|(path, _)| path.display().to_string()).collect()
+    files
+        .iter()
+        .filter(|(path, text)| wrong(path, text))
+        .map(|(path, _)| path.display().to_string())
+        .collect()
 }
 
 /// The names of a crate's direct dependencies, dev-dependencies left out.
@@ -70,10 +77,14 @@ const CRATES: [&str; 8] = [
 #[test]
 fn invariant_1_core_has_no_runtime_and_the_engine_none_of_ours() {
     assert_eq!(dependencies("embeddery-core"), Vec::<String>::new());
-    let ours: Vec<_> = dependencies("embeddery-engine").into_iter().filter(|name| name.starts_with("embeddery")).collect();
+    let ours: Vec<_> =
+        dependencies("embeddery-engine").into_iter().filter(|name| name.starts_with("embeddery")).collect();
     assert_eq!(ours, Vec::<String>::new());
     for runtime in ["tokio", "reqwest", "axum", "hyper"] {
-        assert!(!dependencies("embeddery-engine").iter().any(|name| name == runtime), "the engine names {runtime}");
+        assert!(
+            !dependencies("embeddery-engine").iter().any(|name| name == runtime),
+            "the engine names {runtime}"
+        );
     }
 }
 
@@ -82,7 +93,9 @@ fn invariant_2_one_crate_names_axum_and_one_an_http_client() {
     for name in CRATES.iter().filter(|name| !["embeddery-server", "embeddery-test-support"].contains(name)) {
         assert!(!dependencies(name).iter().any(|dependency| dependency == "axum"), "{name} names axum");
     }
-    for name in CRATES.iter().filter(|name| !["embeddery-model-store", "embeddery-test-support"].contains(name)) {
+    for name in
+        CRATES.iter().filter(|name| !["embeddery-model-store", "embeddery-test-support"].contains(name))
+    {
         assert!(!dependencies(name).iter().any(|dependency| dependency == "reqwest"), "{name} names reqwest");
     }
 }
@@ -114,7 +127,8 @@ fn invariant_3_only_the_config_module_reads_the_environment() {
 #[test]
 fn invariant_4_one_file_chooses_statuses() {
     // Success statuses are a handler's own; a failure's are the error table's.
-    let failures = ["BAD_REQUEST", "UNAUTHORIZED", "FORBIDDEN", "TOO_MANY_REQUESTS", "BAD_GATEWAY", "GATEWAY_TIMEOUT"];
+    let failures =
+        ["BAD_REQUEST", "UNAUTHORIZED", "FORBIDDEN", "TOO_MANY_REQUESTS", "BAD_GATEWAY", "GATEWAY_TIMEOUT"];
     let wrong = offenders(&product_files(), |path, text| {
         path.components().any(|part| part.as_os_str() == "server")
             && !path.ends_with("server/src/error.rs")
@@ -134,8 +148,12 @@ fn invariant_7_no_stateful_statics() {
     let wrong = offenders(&product_files(), |_, text| {
         text.lines().any(|line| {
             let line = line.trim_start();
-            (line.starts_with("static ") || line.starts_with("pub static ") || line.starts_with("pub(crate) static "))
-                && ["Mutex", "RwLock", "Atomic", "OnceLock", "LazyLock", "OnceCell", "mut "].iter().any(|state| line.contains(state))
+            (line.starts_with("static ")
+                || line.starts_with("pub static ")
+                || line.starts_with("pub(crate) static "))
+                && ["Mutex", "RwLock", "Atomic", "OnceLock", "LazyLock", "OnceCell", "mut "]
+                    .iter()
+                    .any(|state| line.contains(state))
         })
     });
     assert_eq!(wrong, Vec::<String>::new());

@@ -53,16 +53,23 @@ fn main() -> Result<(), Box<dyn Error>> {
     if let Some(path) = &arguments.out {
         write(path, &run.vectors)?;
     }
-    report(&arguments, &model, &[
-        ("texts", texts.len() as f64),
-        ("tokens", run.tokens as f64),
-        ("tokens_per_s", run.tokens as f64 / run.computing.as_secs_f64()),
-        ("tokens_per_s_with_tokenization", run.tokens as f64 / (run.computing + run.tokenizing).as_secs_f64()),
-        ("load_ms", load.as_secs_f64() * 1e3),
-        ("first_vector_ms", first_vector.as_secs_f64() * 1e3),
-        ("rss_mb", resident),
-        ("rss_mb_at_the_end", resident_mb()),
-    ]);
+    report(
+        &arguments,
+        &model,
+        &[
+            ("texts", texts.len() as f64),
+            ("tokens", run.tokens as f64),
+            ("tokens_per_s", run.tokens as f64 / run.computing.as_secs_f64()),
+            (
+                "tokens_per_s_with_tokenization",
+                run.tokens as f64 / (run.computing + run.tokenizing).as_secs_f64(),
+            ),
+            ("load_ms", load.as_secs_f64() * 1e3),
+            ("first_vector_ms", first_vector.as_secs_f64() * 1e3),
+            ("rss_mb", resident),
+            ("rss_mb_at_the_end", resident_mb()),
+        ],
+    );
     Ok(())
 }
 
@@ -79,7 +86,8 @@ fn run(model: &Model, threads: &Threads, texts: &[&str], batch: usize) -> Result
         Run { vectors: Vec::new(), tokens: 0, tokenizing: Duration::ZERO, computing: Duration::ZERO };
     for texts in texts.chunks(batch) {
         let began = Instant::now();
-        let tokens = texts.iter().map(|text| model.tokenize(text, Keep::Start)).collect::<Result<Vec<_>, _>>()?;
+        let tokens =
+            texts.iter().map(|text| model.tokenize(text, Keep::Start)).collect::<Result<Vec<_>, _>>()?;
         run.tokenizing += began.elapsed();
 
         let began = Instant::now();
@@ -123,7 +131,8 @@ fn resident_mb() -> f64 {
 }
 
 fn arguments(mut given: impl Iterator<Item = String>) -> Result<Arguments, String> {
-    let (mut places, mut threads, mut kernels, mut batch) = (Vec::new(), NonZeroUsize::MIN, KernelChoice::Auto, 32);
+    let (mut places, mut threads, mut kernels, mut batch) =
+        (Vec::new(), NonZeroUsize::MIN, KernelChoice::Auto, 32);
     let (mut json, mut out) = (false, None);
     while let Some(argument) = given.next() {
         let mut value = || given.next().ok_or_else(|| format!("{argument} needs a value"));
@@ -145,7 +154,8 @@ fn arguments(mut given: impl Iterator<Item = String>) -> Result<Arguments, Strin
             place => places.push(PathBuf::from(place)),
         }
     }
-    let [model, texts] = <[PathBuf; 2]>::try_from(places).map_err(|_| "a model and a file of texts are needed")?;
+    let [model, texts] =
+        <[PathBuf; 2]>::try_from(places).map_err(|_| "a model and a file of texts are needed")?;
     Ok(Arguments { model, texts, threads, kernels, batch, json, out })
 }
 

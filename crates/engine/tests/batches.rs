@@ -46,10 +46,15 @@ fn texts() -> Vec<String> {
 
 static TINY: LazyLock<Vec<Subject>> = LazyLock::new(|| {
     let tiny = Tiny::new();
-    KERNELS.into_iter().filter_map(|kernels| load(tiny.path(), kernels)).map(|model| Subject::new(model, &texts())).collect()
+    KERNELS
+        .into_iter()
+        .filter_map(|kernels| load(tiny.path(), kernels))
+        .map(|model| Subject::new(model, &texts()))
+        .collect()
 });
 
-static MINILM: LazyLock<Subject> = LazyLock::new(|| Subject::new(minilm(KernelChoice::Auto).unwrap(), &texts()));
+static MINILM: LazyLock<Subject> =
+    LazyLock::new(|| Subject::new(minilm(KernelChoice::Auto).unwrap(), &texts()));
 
 proptest! {
     #![proptest_config(ProptestConfig { cases: 200, failure_persistence: None, ..ProptestConfig::default() })]

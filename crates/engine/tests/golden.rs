@@ -5,7 +5,9 @@ mod support;
 
 use embeddery_engine::{Keep, KernelChoice, Model, Pooling, normalize};
 use serde::Deserialize;
-use support::{KERNELS, cosine, distance, encode, golden, load, minilm, threads, tiny::Tiny, tokenize_all, vector};
+use support::{
+    KERNELS, cosine, distance, encode, golden, load, minilm, threads, tiny::Tiny, tokenize_all, vector,
+};
 
 #[derive(Deserialize)]
 struct Golden {
@@ -38,9 +40,17 @@ fn minilm_gives_the_reference_vectors() {
             let reference = vector(&expected.vector);
             least_cosine = least_cosine.min(cosine(found, &reference));
             most_distance = most_distance.max(distance(found, &reference));
-            assert!(cosine(found, &reference) >= 0.99999, "{:?}: {}", expected.text, cosine(found, &reference));
+            assert!(
+                cosine(found, &reference) >= 0.99999,
+                "{:?}: {}",
+                expected.text,
+                cosine(found, &reference)
+            );
         }
-        eprintln!("{}: least cosine {least_cosine:.9}, largest difference {most_distance:.1e}", model.kernels());
+        eprintln!(
+            "{}: least cosine {least_cosine:.9}, largest difference {most_distance:.1e}",
+            model.kernels()
+        );
         assert!(most_distance <= 2e-6, "{}: {most_distance}", model.kernels());
     }
     assert!(tried >= 1);
@@ -73,7 +83,8 @@ fn the_tiny_model_gives_the_reference_vectors() {
     for (mode, pooling) in [("mean_tokens", Pooling::Mean), ("cls_token", Pooling::Cls)] {
         let tiny = Tiny::new();
         tiny.pooling(mode);
-        let models: Vec<Model> = KERNELS.into_iter().filter_map(|kernels| load(tiny.path(), kernels)).collect();
+        let models: Vec<Model> =
+            KERNELS.into_iter().filter_map(|kernels| load(tiny.path(), kernels)).collect();
         assert!(!models.is_empty());
         for model in models {
             assert_eq!(model.info().pooling, pooling);

@@ -24,7 +24,8 @@ fn check(text: &str) -> Result<(), TestCaseError> {
     let whole = REFERENCE.encode(text, true).unwrap().get_ids().to_vec();
     let shown: String = text.chars().take(60).collect();
     prop_assert_eq!(MINILM.count_tokens(text).unwrap(), whole.len(), "{:?}", shown);
-    let (start, end) = (MINILM.tokenize(text, Keep::Start).unwrap(), MINILM.tokenize(text, Keep::End).unwrap());
+    let (start, end) =
+        (MINILM.tokenize(text, Keep::Start).unwrap(), MINILM.tokenize(text, Keep::End).unwrap());
     let all = MINILM.tokenize(text, Keep::All);
     if whole.len() <= limit {
         prop_assert_eq!(start.ids(), &whole[..], "{:?}", shown);
@@ -37,7 +38,12 @@ fn check(text: &str) -> Result<(), TestCaseError> {
         let own = &whole[1..whole.len() - 1];
         let room = limit - 2;
         prop_assert_eq!(start.ids(), &[&[first], &own[..room], &[last]].concat()[..], "{:?}", shown);
-        prop_assert_eq!(end.ids(), &[&[first], &own[own.len() - room..], &[last]].concat()[..], "{:?}", shown);
+        prop_assert_eq!(
+            end.ids(),
+            &[&[first], &own[own.len() - room..], &[last]].concat()[..],
+            "{:?}",
+            shown
+        );
         prop_assert!(start.truncated() && end.truncated());
         let Err(TokenizeError::TooLong { tokens, limit: said }) = all else {
             return Err(TestCaseError::fail(format!("not refused: {shown:?}")));
@@ -66,7 +72,7 @@ fn piece() -> impl Strategy<Value = String> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 400, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 150, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn a_cut_text_has_the_tokens_of_the_whole(pieces in prop::collection::vec(piece(), 0..400)) {
@@ -79,8 +85,11 @@ proptest! {
 #[test]
 fn a_word_around_a_dropped_control_character_is_one_word() {
     for white in ['\u{b}', '\u{c}', '\u{85}', '\u{1c}'] {
-        for words in (0..1200).step_by(13) {
-            let text = format!("{}{}{white}{} end", "w ".repeat(words), "a".repeat(60), "b".repeat(60)) + &" w".repeat(300);
+        for words in 225..254 {
+            // One token in nine bytes, then a word of more than 100 letters, which is one unknown token, unless a
+            // cut leaves its first half: then that is many.
+            let word = format!("{}{white}{}", "az".repeat(30), "za".repeat(30));
+            let text = format!("{}{word}{}", "language ".repeat(words), " end".repeat(300));
             check(&text).unwrap_or_else(|error| panic!("{words} words, {white:?}: {error}"));
         }
     }
@@ -89,7 +98,14 @@ fn a_word_around_a_dropped_control_character_is_one_word() {
 #[test]
 fn texts_of_a_megabyte() {
     let size = 1 << 20;
-    for text in ["word ".repeat(size / 5), "a".repeat(size), "長".repeat(size / 3), "\u{1}".repeat(size), " ".repeat(size), "a.".repeat(size / 2)] {
+    for text in [
+        "word ".repeat(size / 5),
+        "a".repeat(size),
+        "長".repeat(size / 3),
+        "\u{1}".repeat(size),
+        " ".repeat(size),
+        "a.".repeat(size / 2),
+    ] {
         check(&text).unwrap();
     }
 }

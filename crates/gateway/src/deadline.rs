@@ -3,7 +3,9 @@
 
 use std::sync::Arc;
 
-use embeddery_core::{BoxFuture, EmbedError, EmbedRequest, Embedder, Embeddings, Limits, ModelCard, TokenCount};
+use embeddery_core::{
+    BoxFuture, EmbedError, EmbedRequest, Embedder, Embeddings, Limits, ModelCard, TokenCount,
+};
 
 /// Ends a request at its deadline.
 pub struct Deadline(pub Arc<dyn Embedder>);

@@ -5,7 +5,8 @@
 use std::{num::NonZeroUsize, sync::Arc};
 
 use embeddery_core::{
-    BoxFuture, DimensionPolicy, EmbedError, EmbedRequest, Embedder, Embeddings, Limits, ModelCard, SpaceId, TokenCount,
+    BoxFuture, DimensionPolicy, EmbedError, EmbedRequest, Embedder, Embeddings, Limits, ModelCard, SpaceId,
+    TokenCount,
 };
 
 /// Brings vectors to the wanted length.
@@ -48,7 +49,12 @@ impl Embedder for Dimensions {
 }
 
 /// Whether `wanted` may be had from vectors of `native` numbers under `policy`.
-fn check(card: &ModelCard, native: usize, wanted: NonZeroUsize, policy: DimensionPolicy) -> Result<(), EmbedError> {
+fn check(
+    card: &ModelCard,
+    native: usize,
+    wanted: NonZeroUsize,
+    policy: DimensionPolicy,
+) -> Result<(), EmbedError> {
     let wanted = wanted.get();
     let allowed = match policy {
         DimensionPolicy::Pad | DimensionPolicy::Ignore => true,

@@ -5,7 +5,8 @@
 use std::sync::Arc;
 
 use embeddery_core::{
-    BoxFuture, EmbedError, EmbedRequest, Embedder, Embeddings, ErrorKind, Fault, Limits, ModelCard, Retry, TokenCount,
+    BoxFuture, EmbedError, EmbedRequest, Embedder, Embeddings, ErrorKind, Fault, Limits, ModelCard, Retry,
+    TokenCount,
 };
 
 /// Refuses an answer that cannot be right.

@@ -4,7 +4,8 @@
 use std::{sync::Arc, time::Instant};
 
 use embeddery_core::{
-    BoxFuture, EmbedError, EmbedRequest, Embedder, Embeddings, ErrorKind, Fault, Limits, ModelCard, ProviderKind, TokenCount,
+    BoxFuture, EmbedError, EmbedRequest, Embedder, Embeddings, ErrorKind, Fault, Limits, ModelCard,
+    ProviderKind, TokenCount,
 };
 use prometheus_client::{
     encoding::EncodeLabelSet,
@@ -52,8 +53,16 @@ impl Metrics {
             "Time from request to vectors, successes and failures",
             metrics.duration.clone(),
         );
-        registry.register("embedding_cache_hits", "Texts answered from the cache", metrics.cache_hits.clone());
-        registry.register("active_embedding_requests", "Embedding requests being answered now", metrics.active.clone());
+        registry.register(
+            "embedding_cache_hits",
+            "Texts answered from the cache",
+            metrics.cache_hits.clone(),
+        );
+        registry.register(
+            "active_embedding_requests",
+            "Embedding requests being answered now",
+            metrics.active.clone(),
+        );
         metrics
     }
 
@@ -156,7 +165,5 @@ fn status(error: &EmbedError) -> &'static str {
 
 /// From a cached short query (1 ms) to the slowest allowed answer (60 s).
 fn latency_histogram() -> Histogram {
-    Histogram::new([
-        0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0,
-    ])
+    Histogram::new([0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0])
 }

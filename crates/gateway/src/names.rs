@@ -56,7 +56,10 @@ mod tests {
 
     #[test]
     fn only_a_known_provider_is_a_prefix() {
-        assert_eq!(split_prefix("openai:text-embedding-3-small"), Some((ProviderKind::OpenAi, "text-embedding-3-small")));
+        assert_eq!(
+            split_prefix("openai:text-embedding-3-small"),
+            Some((ProviderKind::OpenAi, "text-embedding-3-small"))
+        );
         assert_eq!(split_prefix("HuggingFace:a/b"), Some((ProviderKind::HuggingFace, "a/b")));
         assert_eq!(split_prefix("nomic-embed-text:latest"), None);
         assert_eq!(split_prefix("openai:"), None);

@@ -7,7 +7,8 @@ use std::{
 };
 
 use embeddery_core::{
-    EmbedError, EmbedRequest, Embedder, Embeddings, ErrorKind, Fault, ModelRef, ModelState, Provider, ProviderKind, Retry,
+    EmbedError, EmbedRequest, Embedder, Embeddings, ErrorKind, Fault, ModelRef, ModelState, Provider,
+    ProviderKind, Retry,
 };
 
 use crate::{Metrics, names};
@@ -103,13 +104,21 @@ impl Router {
     }
 
     /// Embeds with the model that `selector` names.
-    pub async fn embed(&self, selector: Selector<'_>, request: EmbedRequest) -> Result<Embeddings, EmbedError> {
+    pub async fn embed(
+        &self,
+        selector: Selector<'_>,
+        request: EmbedRequest,
+    ) -> Result<Embeddings, EmbedError> {
         let deadline = request.context.deadline;
         let opened = match deadline {
             // Opening happens outside the stack, so its deadline wrapper does not cover it.
-            Some(deadline) => tokio::time::timeout_at(deadline.into(), self.open(selector)).await.unwrap_or_else(|_| {
-                Err(EmbedError::timeout("the model was not ready before the deadline; warm it up, then ask again"))
-            }),
+            Some(deadline) => {
+                tokio::time::timeout_at(deadline.into(), self.open(selector)).await.unwrap_or_else(|_| {
+                    Err(EmbedError::timeout(
+                        "the model was not ready before the deadline; warm it up, then ask again",
+                    ))
+                })
+            }
             None => self.open(selector).await,
         };
         let stack = opened.inspect_err(|error| {

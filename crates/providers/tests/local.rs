@@ -31,7 +31,11 @@ impl ModelSource for Directory {
         Ok(dir.is_dir().then_some(dir))
     }
 
-    fn fetch<'a>(&'a self, model: &'a ModelRef, _: &'a Progress) -> BoxFuture<'a, Result<PathBuf, SourceError>> {
+    fn fetch<'a>(
+        &'a self,
+        model: &'a ModelRef,
+        _: &'a Progress,
+    ) -> BoxFuture<'a, Result<PathBuf, SourceError>> {
         self.fetches.fetch_add(1, SeqCst);
         let error = SourceError::new(SourceErrorKind::NotFound, format!("{model} is nowhere"));
         Box::pin(async { Err(error) })
@@ -99,7 +103,8 @@ async fn many_callers_at_once_get_their_own_vectors() {
 async fn unnormalised_vectors_point_the_same_way() {
     let (local, _) = provider(&models(), false);
     let unit = embed(&local, MINILM, request(&["hello"])).await.unwrap().data;
-    let raw = embed(&local, MINILM, EmbedRequest { normalize: false, ..request(&["hello"]) }).await.unwrap().data;
+    let raw =
+        embed(&local, MINILM, EmbedRequest { normalize: false, ..request(&["hello"]) }).await.unwrap().data;
     let length = raw.iter().map(|x| x * x).sum::<f32>().sqrt();
     assert!((length - 1.0).abs() > 1e-3, "raw has length {length}");
     assert!(unit.iter().zip(&raw).all(|(u, r)| (u - r / length).abs() < 1e-6));
@@ -163,7 +168,10 @@ async fn a_caller_who_gives_up_does_not_hold_up_the_others() {
     assert!(given_up.is_err());
     // Answered although half a million tokens were asked for a moment ago: they are gone, or this would
     // take a minute and the test's own deadline would end it.
-    tokio::time::timeout(Duration::from_secs(40), embedder.embed(request(&["quick"]))).await.unwrap().unwrap();
+    tokio::time::timeout(Duration::from_secs(40), embedder.embed(request(&["quick"])))
+        .await
+        .unwrap()
+        .unwrap();
 }
 
 fn copy(from: &Path, to: &Path) {

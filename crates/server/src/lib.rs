@@ -1,1 +1,71 @@
-//! embeddery-server
+//! The HTTP API. Wire types, statuses and limits live here and nowhere else; what an embedding is, the
+//! [`gateway`](embeddery_gateway) knows. Routes are grouped by resource in [`routes`], every failure becomes
+//! an answer in [`error`], and [`serve`] is the loop that accepts connections.
+
+mod access_log;
+mod auth;
+mod body;
+mod error;
+mod listen;
+mod request_id;
+mod routes;
+mod wire;
+
+use std::{sync::Arc, time::Duration};
+
+use embeddery_core::DimensionPolicy;
+use embeddery_gateway::Router;
+use prometheus_client::registry::Registry;
+use secrecy::SecretString;
+
+pub use listen::serve;
+pub use routes::{openapi, routes};
+
+/// What the API is made of.
+pub struct App {
+    /// Who serves models.
+    pub router: Arc<Router>,
+    /// Limits and rules.
+    pub settings: Settings,
+    /// What /metrics shows.
+    pub registry: Registry,
+}
+
+/// Limits and rules of the API.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// The key that callers must send, as `X-API-KEY` or as a bearer token; `None`: everything is open.
+    pub api_key: Option<SecretString>,
+    /// Whether /metrics asks for the key.
+    pub metrics_auth: bool,
+    /// An answer that would come later is a 504.
+    pub request_timeout: Duration,
+    /// A request that has not arrived whole by then is a 408.
+    pub body_timeout: Duration,
+    /// Bytes of a body; more is a 413.
+    pub body_limit: usize,
+    /// Bytes of one text; more is a 400.
+    pub text_limit: usize,
+    /// Texts in a request; more is a 400.
+    pub max_inputs: usize,
+    /// Bytes of a request's headers; more is a 431.
+    pub header_limit: usize,
+    /// What `dimensions` does under /api/v1 when the model cannot give them; under /v1 it is strict.
+    pub dimension_policy: DimensionPolicy,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            api_key: None,
+            metrics_auth: false,
+            request_timeout: Duration::from_secs(120),
+            body_timeout: Duration::from_secs(30),
+            body_limit: 32 << 20,
+            text_limit: 1 << 20,
+            max_inputs: 2048,
+            header_limit: 64 << 10,
+            dimension_policy: DimensionPolicy::Reduce,
+        }
+    }
+}

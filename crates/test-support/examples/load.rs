@@ -30,13 +30,17 @@ fn main() {
         }
     }
     let [url, key, texts] = positional.try_into().expect("URL KEY TEXTS");
-    let number = |name: &str, default: usize| options.get(name).map_or(default, |text| text.parse().expect("a number"));
+    let number = |name: &str, default: usize| {
+        options.get(name).map_or(default, |text| text.parse().expect("a number"))
+    };
     let (connections, total, batch) = (number("connections", 1), number("requests", 100), number("batch", 1));
-    let texts: Vec<String> = std::fs::read_to_string(texts).expect("texts").lines().map(str::to_owned).collect();
+    let texts: Vec<String> =
+        std::fs::read_to_string(texts).expect("texts").lines().map(str::to_owned).collect();
     let host = url.trim_start_matches("http://").to_owned();
     let bodies: Vec<Vec<u8>> = (0..total)
         .map(|request| {
-            let inputs: Vec<&String> = (0..batch).map(|n| &texts[(request * batch + n) % texts.len()]).collect();
+            let inputs: Vec<&String> =
+                (0..batch).map(|n| &texts[(request * batch + n) % texts.len()]).collect();
             let format = if options.contains_key("base64") { "base64" } else { "float" };
             let body = serde_json::json!({"input": inputs, "encoding_format": format}).to_string();
             format!(

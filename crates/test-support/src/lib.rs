@@ -1,1 +1,3 @@
-//! embeddery-test-support
+//! What tests of several crates share. Dev only: no product crate depends on it outside its tests.
+
+pub mod hub;

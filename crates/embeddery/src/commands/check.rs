@@ -14,15 +14,18 @@ use crate::{
     wiring,
 };
 
-pub fn print_defaults() -> anyhow::Result<ExitCode> {
+pub(crate) fn print_defaults() -> anyhow::Result<ExitCode> {
     say(DEFAULTS.trim_end());
     Ok(ExitCode::SUCCESS)
 }
 
-pub fn run(flags: &Flags) -> anyhow::Result<ExitCode> {
+pub(crate) fn run(flags: &Flags) -> anyhow::Result<ExitCode> {
     let config = config::load(flags)?;
     let mut findings = Findings::default();
-    let file = config.file.as_ref().map_or("no file; defaults and environment".into(), |path| path.display().to_string());
+    let file = config
+        .file
+        .as_ref()
+        .map_or("no file; defaults and environment".into(), |path| path.display().to_string());
     findings.good(format_args!("configuration: {file}"));
     for notice in &config.notices {
         findings.note(notice);
@@ -38,7 +41,10 @@ pub fn run(flags: &Flags) -> anyhow::Result<ExitCode> {
     }
     match &config.api_key {
         Some(_) => findings.good("API key: SINGLE_USER_API_KEY"),
-        None => findings.good(format_args!("API key: generated at the first start, in {}", config.state_dir.join("api-key").display())),
+        None => findings.good(format_args!(
+            "API key: generated at the first start, in {}",
+            config.state_dir.join("api-key").display()
+        )),
     }
     findings.good(format_args!("engine: {} threads", config.threads));
     default_model(&config, &mut findings)?;
@@ -71,7 +77,10 @@ fn local_model(config: &Config, model: &ModelRef, findings: &mut Findings) -> an
             return Ok(());
         }
         Ok(None) => {
-            findings.note(format_args!("default model: {model} will be fetched from {} at the start", config.store.endpoint));
+            findings.note(format_args!(
+                "default model: {model} will be fetched from {} at the start",
+                config.store.endpoint
+            ));
             return Ok(());
         }
         Err(error) => {
@@ -80,13 +89,18 @@ fn local_model(config: &Config, model: &ModelRef, findings: &mut Findings) -> an
         }
     };
     let options = config.model_options.get(&model.name).cloned().unwrap_or_default();
-    let load = LoadOptions { max_length: options.max_length.map(std::num::NonZeroUsize::get), ..LoadOptions::default() };
+    let load = LoadOptions {
+        max_length: options.max_length.map(std::num::NonZeroUsize::get),
+        ..LoadOptions::default()
+    };
     match ModelFiles::open(&directory).and_then(|files| files.load(&load)) {
         Ok(loaded) => {
             let info = loaded.info();
             findings.good(format_args!(
                 "default model: {model}, {} dimensions, {} tokens, {} kernels",
-                info.dimensions, info.max_tokens, loaded.kernels()
+                info.dimensions,
+                info.max_tokens,
+                loaded.kernels()
             ));
         }
         Err(error) => findings.bad(

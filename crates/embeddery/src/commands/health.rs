@@ -16,7 +16,7 @@ use crate::config::{self, Flags};
 const PATH: &str = "/api/v1/embeddings/health";
 const PATIENCE: Duration = Duration::from_secs(5);
 
-pub fn run(url: Option<&str>, flags: &Flags) -> anyhow::Result<ExitCode> {
+pub(crate) fn run(url: Option<&str>, flags: &Flags) -> anyhow::Result<ExitCode> {
     let url = match url {
         Some(url) => url.to_owned(),
         None => format!("http://{}", reachable(config::load(flags)?.listen)),
@@ -37,7 +37,11 @@ pub fn run(url: Option<&str>, flags: &Flags) -> anyhow::Result<ExitCode> {
 fn reachable(listen: SocketAddr) -> SocketAddr {
     let mut address = listen;
     if address.ip().is_unspecified() {
-        address.set_ip(if address.is_ipv4() { [127, 0, 0, 1].into() } else { std::net::Ipv6Addr::LOCALHOST.into() });
+        address.set_ip(if address.is_ipv4() {
+            [127, 0, 0, 1].into()
+        } else {
+            std::net::Ipv6Addr::LOCALHOST.into()
+        });
     }
     address
 }
@@ -52,7 +56,8 @@ fn ask(url: &str) -> anyhow::Result<()> {
     };
     let address = target.to_socket_addrs().with_context(|| format!("{target} is no address"))?.next();
     let address = address.with_context(|| format!("{target} has no address"))?;
-    let mut stream = TcpStream::connect_timeout(&address, PATIENCE).with_context(|| format!("connecting to {target}"))?;
+    let mut stream =
+        TcpStream::connect_timeout(&address, PATIENCE).with_context(|| format!("connecting to {target}"))?;
     stream.set_read_timeout(Some(PATIENCE))?;
     stream.set_write_timeout(Some(PATIENCE))?;
     write!(stream, "GET {PATH} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n")?;

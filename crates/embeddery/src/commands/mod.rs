@@ -13,7 +13,7 @@ use crate::{
 };
 
 /// Runs what the command line asks for.
-pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
+pub(crate) fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     let flags = Flags { config: cli.config, listen: None };
     match cli.command {
         Command::Serve(options) => serve::run(&Flags { listen: options.listen, ..flags }),

@@ -11,7 +11,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use super::say;
 use crate::{cli::Models, config::Config, wiring};
 
-pub fn run(command: Models, config: &Config) -> anyhow::Result<ExitCode> {
+pub(crate) fn run(command: Models, config: &Config) -> anyhow::Result<ExitCode> {
     crate::logging::start(config.log);
     let store = wiring::model_store(config)?;
     match command {
@@ -34,7 +34,9 @@ fn local_model(config: &Config, name: &str) -> anyhow::Result<ModelRef> {
     let name = name.strip_prefix("huggingface:").unwrap_or(name);
     match config.models.iter().find(|entry| entry.id == name) {
         Some(entry) if entry.provider == ProviderKind::HuggingFace => Ok(entry.model.clone()),
-        Some(entry) => bail!("'{name}' is served by {}; there is nothing to keep on this machine", entry.provider),
+        Some(entry) => {
+            bail!("'{name}' is served by {}; there is nothing to keep on this machine", entry.provider)
+        }
         None => Ok(ModelRef::new(name)),
     }
 }
@@ -49,7 +51,12 @@ fn list(store: &ModelStore) {
         let summary = match found.ok().flatten().map(|dir| ModelFiles::open(&dir)) {
             Some(Ok(files)) => {
                 let info = files.info();
-                format!("{} dimensions, {} tokens, {}", info.dimensions, info.max_tokens, megabytes(info.weight_bytes))
+                format!(
+                    "{} dimensions, {} tokens, {}",
+                    info.dimensions,
+                    info.max_tokens,
+                    megabytes(info.weight_bytes)
+                )
             }
             Some(Err(error)) => format!("not usable: {error}"),
             None => "not usable: its files are incomplete".into(),
@@ -65,7 +72,9 @@ async fn pull(store: &Arc<ModelStore>, model: &ModelRef) -> anyhow::Result<()> {
     }
     let progress = Progress::default();
     let bar = ProgressBar::new(0); // draws on a terminal only
-    if let Ok(style) = ProgressStyle::with_template("{msg} {wide_bar} {bytes}/{total_bytes} {bytes_per_sec} {eta}") {
+    if let Ok(style) =
+        ProgressStyle::with_template("{msg} {wide_bar} {bytes}/{total_bytes} {bytes_per_sec} {eta}")
+    {
         bar.set_style(style);
     }
     bar.set_message(model.to_string());
@@ -95,7 +104,10 @@ fn info(store: &ModelStore, model: &ModelRef) -> anyhow::Result<()> {
     let info = files.info();
     say(format_args!("model         {model}"));
     say(format_args!("directory     {}", directory.display()));
-    say(format_args!("architecture  {}, {} layers, vocabulary of {}", info.architecture, info.layers, info.vocabulary));
+    say(format_args!(
+        "architecture  {}, {} layers, vocabulary of {}",
+        info.architecture, info.layers, info.vocabulary
+    ));
     say(format_args!("dimensions    {}", info.dimensions));
     say(format_args!("max tokens    {}", info.max_tokens));
     say(format_args!("pooling       {:?}", info.pooling));

@@ -18,14 +18,19 @@ use crate::{
     logging, wiring,
 };
 
-pub fn run(flags: &Flags) -> anyhow::Result<ExitCode> {
+pub(crate) fn run(flags: &Flags) -> anyhow::Result<ExitCode> {
     let config = config::load(flags)?;
     logging::start(config.log);
     for notice in &config.notices {
         tracing::warn!("{notice}");
     }
     for (setting, dir) in directories(&config) {
-        writable(dir).with_context(|| format!("{setting}: {} cannot be written; mend its rights, or set {setting} to another directory", dir.display()))?;
+        writable(dir).with_context(|| {
+            format!(
+                "{setting}: {} cannot be written; mend its rights, or set {setting} to another directory",
+                dir.display()
+            )
+        })?;
     }
     super::runtime()?.block_on(serve(&config))
 }
@@ -91,7 +96,7 @@ fn end_now() {
 }
 
 /// The directories that must be writable, with the setting that moves each.
-pub fn directories(config: &Config) -> [(&'static str, &Path); 3] {
+pub(crate) fn directories(config: &Config) -> [(&'static str, &Path); 3] {
     [
         ("USER_DB_BASE_DIR", &config.user_dir),
         ("EMBEDDINGS_STATE_DIR", &config.state_dir),
@@ -100,7 +105,7 @@ pub fn directories(config: &Config) -> [(&'static str, &Path); 3] {
 }
 
 /// Makes the directory and proves that a file can be made in it.
-pub fn writable(dir: &Path) -> std::io::Result<()> {
+pub(crate) fn writable(dir: &Path) -> std::io::Result<()> {
     std::fs::create_dir_all(dir)?;
     let probe = dir.join(format!(".write-probe-{}", std::process::id()));
     std::fs::write(&probe, b"")?;

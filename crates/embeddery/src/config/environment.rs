@@ -50,13 +50,21 @@ mod tests {
 
     #[test]
     fn empty_is_unset() {
-        let environment: Environment =
-            [("A", ""), ("B", " "), ("C", "x")].map(|(n, v)| (n.to_owned(), v.to_owned())).into_iter().collect();
-        assert_eq!((environment.get("A"), environment.get("B"), environment.get("C")), (None, None, Some("x")));
+        let environment: Environment = [("A", ""), ("B", " "), ("C", "x")]
+            .map(|(n, v)| (n.to_owned(), v.to_owned()))
+            .into_iter()
+            .collect();
+        assert_eq!(
+            (environment.get("A"), environment.get("B"), environment.get("C")),
+            (None, None, Some("x"))
+        );
     }
 
     #[test]
     fn yes_and_no() {
-        assert_eq!(["on", "TRUE", "0", "No", "maybe"].map(parse_bool), [Some(true), Some(true), Some(false), Some(false), None]);
+        assert_eq!(
+            ["on", "TRUE", "0", "No", "maybe"].map(parse_bool),
+            [Some(true), Some(true), Some(false), Some(false), None]
+        );
     }
 }

@@ -15,7 +15,7 @@ use serde::{
 use super::{ConfigError, environment::Environment};
 
 /// Every key with its default value and a comment.
-pub const DEFAULTS: &str = include_str!("../../embeddery.default.yaml");
+pub(crate) const DEFAULTS: &str = include_str!("../../embeddery.default.yaml");
 
 /// Where a file is looked for when nobody names one.
 const SEARCH: [&str; 3] = ["embeddery.yaml", "embeddings_config.yaml", "config/embeddings.yaml"];
@@ -113,6 +113,7 @@ pub(super) struct Model {
     pub precision: Option<String>,
     pub max_length: Option<usize>,
     pub matryoshka: Option<bool>,
+    #[expect(dead_code, reason = "accepted for the guide's files; no foreign code is ever run")]
     pub trust_remote_code: Option<IgnoredAny>,
     // Read past by this version; `notices` says why.
     pub hf_cache_dir_subpath: Option<IgnoredAny>,
@@ -175,12 +176,16 @@ pub(super) fn find_and_read(
     named: Option<&Path>,
     environment: &Environment,
 ) -> Result<(Option<PathBuf>, File), ConfigError> {
-    let named = named.map(Path::to_path_buf).or_else(|| environment.get("EMBEDDINGS_CONFIG_PATH").map(PathBuf::from));
+    let named =
+        named.map(Path::to_path_buf).or_else(|| environment.get("EMBEDDINGS_CONFIG_PATH").map(PathBuf::from));
     let Some(path) = named.or_else(|| SEARCH.iter().map(PathBuf::from).find(|path| path.is_file())) else {
         return Ok((None, File::default()));
     };
     let text = std::fs::read_to_string(&path).map_err(|error| {
-        ConfigError(vec![format!("{}: cannot be read ({error}); name an existing file with --config", path.display())])
+        ConfigError(vec![format!(
+            "{}: cannot be read ({error}); name an existing file with --config",
+            path.display()
+        )])
     })?;
     let file = parse(&text, &path.display().to_string())?;
     Ok((Some(path), file))
@@ -232,7 +237,10 @@ mod tests {
             "test.yaml, line 2 column 1: unknown key 'defualt_model_id'; did you mean 'default_model_id'?"
         );
         assert!(problem("server:\n  max_input: 3\n").contains("'max_inputs'"));
-        assert!(problem("models:\n  a:\n    provider: x\n    model_name_or_path: y\n    revison: z\n").contains("'revision'"));
+        assert!(
+            problem("models:\n  a:\n    provider: x\n    model_name_or_path: y\n    revison: z\n")
+                .contains("'revision'")
+        );
     }
 
     #[test]

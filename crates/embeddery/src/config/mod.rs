@@ -9,7 +9,9 @@ mod file;
 mod notices;
 mod resolve;
 
-use std::{collections::HashMap, fmt, net::SocketAddr, num::NonZeroUsize, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    collections::HashMap, fmt, net::SocketAddr, num::NonZeroUsize, path::PathBuf, sync::Arc, time::Duration,
+};
 
 use embeddery_gateway::ConfiguredModel;
 use embeddery_model_store::StoreConfig;
@@ -17,65 +19,65 @@ use embeddery_providers::local::ModelOptions;
 use embeddery_server::Settings;
 use secrecy::SecretString;
 
-pub use file::DEFAULTS;
+pub(crate) use file::DEFAULTS;
 
 /// Everything the program was told, checked.
-pub struct Config {
+pub(crate) struct Config {
     /// Where the API listens.
-    pub listen: SocketAddr,
+    pub(crate) listen: SocketAddr,
     /// The caller's key; `None`: one is generated.
-    pub api_key: Option<SecretString>,
+    pub(crate) api_key: Option<SecretString>,
     /// How the API treats requests.
-    pub server: Settings,
+    pub(crate) server: Settings,
     /// Time that requests under way get after SIGTERM.
-    pub shutdown_grace: Duration,
+    pub(crate) shutdown_grace: Duration,
     /// What is logged, and how.
-    pub log: LogConfig,
+    pub(crate) log: LogConfig,
     /// User data.
-    pub user_dir: PathBuf,
+    pub(crate) user_dir: PathBuf,
     /// State of no user.
-    pub state_dir: PathBuf,
+    pub(crate) state_dir: PathBuf,
     /// Where models come from.
-    pub store: StoreConfig,
+    pub(crate) store: StoreConfig,
     /// The models with an entry of their own.
-    pub models: Vec<ConfiguredModel>,
+    pub(crate) models: Vec<ConfiguredModel>,
     /// What those entries say of local models, by model name.
-    pub model_options: HashMap<Arc<str>, ModelOptions>,
+    pub(crate) model_options: HashMap<Arc<str>, ModelOptions>,
     /// The model of a request that names none.
-    pub default_model: String,
+    pub(crate) default_model: String,
     /// Whether a request may fetch a model.
-    pub auto_download: bool,
+    pub(crate) auto_download: bool,
     /// Threads that compute.
-    pub threads: NonZeroUsize,
+    pub(crate) threads: NonZeroUsize,
     /// Tokens that may wait for one model.
-    pub queue_tokens: usize,
+    pub(crate) queue_tokens: usize,
     /// The file that was read, if any.
-    pub file: Option<PathBuf>,
+    pub(crate) file: Option<PathBuf>,
     /// What is accepted but has no effect, for the log.
-    pub notices: Vec<String>,
+    pub(crate) notices: Vec<String>,
 }
 
 /// What is logged, and how.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct LogConfig {
+pub(crate) struct LogConfig {
     /// The least severe level that is shown.
-    pub level: tracing::Level,
+    pub(crate) level: tracing::Level,
     /// JSON lines instead of text for people.
-    pub json: bool,
+    pub(crate) json: bool,
 }
 
 /// What the command line says.
 #[derive(Clone, Debug, Default)]
-pub struct Flags {
+pub(crate) struct Flags {
     /// `--config`.
-    pub config: Option<PathBuf>,
+    pub(crate) config: Option<PathBuf>,
     /// `--listen`.
-    pub listen: Option<String>,
+    pub(crate) listen: Option<String>,
 }
 
 /// Everything that is wrong, one line each: the setting's name, what is wrong with it, the fix.
 #[derive(Debug)]
-pub struct ConfigError(pub Vec<String>);
+pub(crate) struct ConfigError(pub(crate) Vec<String>);
 
 impl fmt::Display for ConfigError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -87,7 +89,7 @@ impl fmt::Display for ConfigError {
 impl std::error::Error for ConfigError {}
 
 /// Reads flags, environment and file.
-pub fn load(flags: &Flags) -> Result<Config, ConfigError> {
+pub(crate) fn load(flags: &Flags) -> Result<Config, ConfigError> {
     let environment = environment::Environment::of_process();
     let (path, file) = file::find_and_read(flags.config.as_deref(), &environment)?;
     resolve::resolve(resolve::Sources { flags, environment: &environment, file, path })

@@ -50,7 +50,11 @@ fn sections(file: &File) -> Vec<(&'static str, &'static str)> {
         ("scale_check_interval", file.scale_check_interval.is_some(), PIPELINE),
         ("max_total_workers", file.max_total_workers.is_some(), PIPELINE),
         ("max_memory_gb", file.max_memory_gb.is_some(), PIPELINE),
-        ("model_unload_timeout", file.model_unload_timeout.is_some(), "this version keeps loaded models in memory"),
+        (
+            "model_unload_timeout",
+            file.model_unload_timeout.is_some(),
+            "this version keeps loaded models in memory",
+        ),
         ("rate_limiter", file.rate_limiter.is_some(), RETIRED),
         ("retry_config", file.retry_config.is_some(), RETIRED),
         ("providers", file.providers.is_some(), "list models under `models`, each with its provider"),
@@ -114,7 +118,9 @@ const KNOWN: [&str; 13] = [
 /// is not an error.
 fn misspelt(environment: &Environment) -> impl Iterator<Item = String> {
     environment.names().filter(|name| name.starts_with("EMBEDDINGS_") && !KNOWN.contains(name)).map(|name| {
-        let nearest = KNOWN.iter().max_by(|a, b| strsim::jaro_winkler(name, a).total_cmp(&strsim::jaro_winkler(name, b)));
+        let nearest = KNOWN
+            .iter()
+            .max_by(|a, b| strsim::jaro_winkler(name, a).total_cmp(&strsim::jaro_winkler(name, b)));
         format!("{name} is not read; the nearest known variable is {}", nearest.unwrap_or(&""))
     })
 }

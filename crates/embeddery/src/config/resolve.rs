@@ -51,8 +51,11 @@ pub(super) fn resolve(sources: Sources<'_>) -> Result<Config, ConfigError> {
         Some(dir) if !dir.is_empty() => PathBuf::from(dir),
         _ => user_dir.join(".embeddery"),
     };
-    let base_dir =
-        found.path("EMBEDDINGS_MODEL_STORAGE_DIR", file.model_storage_base_dir, defaults.model_storage_base_dir);
+    let base_dir = found.path(
+        "EMBEDDINGS_MODEL_STORAGE_DIR",
+        file.model_storage_base_dir,
+        defaults.model_storage_base_dir,
+    );
 
     let level = found.text(&["LOG_LEVEL"], "log.level", [file.log.level, file.log_level, defaults.log.level]);
     let format = found.log_format(file.log.format.or(defaults.log.format));
@@ -73,11 +76,20 @@ pub(super) fn resolve(sources: Sources<'_>) -> Result<Config, ConfigError> {
         written.request_timeout_seconds,
         fallback.request_timeout_seconds,
     );
-    let body_timeout =
-        seconds("server.body_timeout_seconds", None, written.body_timeout_seconds, fallback.body_timeout_seconds);
-    let shutdown_grace =
-        seconds("server.shutdown_grace_seconds", None, written.shutdown_grace_seconds, fallback.shutdown_grace_seconds);
-    let mut size = |key, written: Option<usize>, fallback: Option<usize>| found.size(key, written.or(fallback));
+    let body_timeout = seconds(
+        "server.body_timeout_seconds",
+        None,
+        written.body_timeout_seconds,
+        fallback.body_timeout_seconds,
+    );
+    let shutdown_grace = seconds(
+        "server.shutdown_grace_seconds",
+        None,
+        written.shutdown_grace_seconds,
+        fallback.shutdown_grace_seconds,
+    );
+    let mut size =
+        |key, written: Option<usize>, fallback: Option<usize>| found.size(key, written.or(fallback));
     let server = Settings {
         api_key: None,
         metrics_auth: written.metrics_auth.or(fallback.metrics_auth).unwrap_or(false),
@@ -85,7 +97,11 @@ pub(super) fn resolve(sources: Sources<'_>) -> Result<Config, ConfigError> {
         body_timeout,
         body_limit: size("server.body_limit_bytes", written.body_limit_bytes, fallback.body_limit_bytes),
         text_limit: size("server.text_limit_bytes", written.text_limit_bytes, fallback.text_limit_bytes),
-        header_limit: size("server.header_limit_bytes", written.header_limit_bytes, fallback.header_limit_bytes),
+        header_limit: size(
+            "server.header_limit_bytes",
+            written.header_limit_bytes,
+            fallback.header_limit_bytes,
+        ),
         max_inputs: size("server.max_inputs", written.max_inputs, fallback.max_inputs),
         dimension_policy: DimensionPolicy::Reduce,
     };
@@ -96,9 +112,17 @@ pub(super) fn resolve(sources: Sources<'_>) -> Result<Config, ConfigError> {
     let store = StoreConfig {
         base_dir,
         hub_cache: hub_cache(environment),
-        endpoint: found.text(&["HF_ENDPOINT"], "hub.endpoint", [file.hub.endpoint, None, defaults.hub.endpoint]),
+        endpoint: found.text(
+            &["HF_ENDPOINT"],
+            "hub.endpoint",
+            [file.hub.endpoint, None, defaults.hub.endpoint],
+        ),
         token: hub_token(environment),
-        offline: found.switch("HF_HUB_OFFLINE").or(file.hub.offline).or(defaults.hub.offline).unwrap_or(false),
+        offline: found
+            .switch("HF_HUB_OFFLINE")
+            .or(file.hub.offline)
+            .or(defaults.hub.offline)
+            .unwrap_or(false),
     };
     let auto_download = file.models.auto_download.or(defaults.models.auto_download).unwrap_or(true);
     let (models, model_options) = found.models(file.models.entries);
@@ -150,7 +174,12 @@ impl Found<'_> {
         })
     }
 
-    fn path(&mut self, variable: &'static str, written: Option<PathBuf>, fallback: Option<PathBuf>) -> PathBuf {
+    fn path(
+        &mut self,
+        variable: &'static str,
+        written: Option<PathBuf>,
+        fallback: Option<PathBuf>,
+    ) -> PathBuf {
         self.environment.get(variable).map(PathBuf::from).or(written).or(fallback).unwrap_or_default()
     }
 
@@ -163,12 +192,20 @@ impl Found<'_> {
         parsed
     }
 
-    fn listen(&mut self, flag: Option<(&str, String)>, written: Option<String>, fallback: Option<String>) -> SocketAddr {
-        let variable = self.environment.get("EMBEDDINGS_LISTEN").map(|value| ("EMBEDDINGS_LISTEN", value.to_owned()));
+    fn listen(
+        &mut self,
+        flag: Option<(&str, String)>,
+        written: Option<String>,
+        fallback: Option<String>,
+    ) -> SocketAddr {
+        let variable =
+            self.environment.get("EMBEDDINGS_LISTEN").map(|value| ("EMBEDDINGS_LISTEN", value.to_owned()));
         let (source, text) =
             flag.or(variable).or(written.or(fallback).map(|value| ("listen", value))).unwrap_or_default();
         text.replace("localhost:", "127.0.0.1:").parse().unwrap_or_else(|_| {
-            self.problem(format!("{source}: '{text}' is not ADDRESS:PORT; write for example 127.0.0.1:8000 or 0.0.0.0:8000"));
+            self.problem(format!(
+                "{source}: '{text}' is not ADDRESS:PORT; write for example 127.0.0.1:8000 or 0.0.0.0:8000"
+            ));
             SocketAddr::from(([127, 0, 0, 1], 0))
         })
     }
@@ -177,14 +214,16 @@ impl Found<'_> {
         match self.environment.get("AUTH_MODE").map(str::to_owned).or(written).as_deref() {
             None | Some("single_user") => {}
             Some("multi_user") => self.problem(
-                "AUTH_MODE: multi_user is not part of this version; set single_user and SINGLE_USER_API_KEY".into(),
+                "AUTH_MODE: multi_user is not part of this version; set single_user and SINGLE_USER_API_KEY"
+                    .into(),
             ),
             Some(other) => self.problem(format!("AUTH_MODE: '{other}' is unknown; write single_user")),
         }
     }
 
     fn api_key(&mut self, listen: SocketAddr) -> Option<SecretString> {
-        let key = self.environment.first(&["SINGLE_USER_API_KEY", "API_KEY"]).map(|(_, key)| key.trim().to_owned());
+        let key =
+            self.environment.first(&["SINGLE_USER_API_KEY", "API_KEY"]).map(|(_, key)| key.trim().to_owned());
         let exposed = !listen.ip().is_loopback();
         match &key {
             None if exposed => self.problem(format!(
@@ -211,7 +250,9 @@ impl Found<'_> {
             "WARN" | "WARNING" => tracing::Level::WARN,
             "ERROR" | "CRITICAL" => tracing::Level::ERROR,
             _ => {
-                self.problem(format!("LOG_LEVEL: '{text}' is unknown; write TRACE, DEBUG, INFO, WARNING or ERROR"));
+                self.problem(format!(
+                    "LOG_LEVEL: '{text}' is unknown; write TRACE, DEBUG, INFO, WARNING or ERROR"
+                ));
                 tracing::Level::INFO
             }
         }
@@ -230,12 +271,14 @@ impl Found<'_> {
 
     fn dimension_policy(&mut self, text: &str) -> DimensionPolicy {
         use DimensionPolicy::{Ignore, Pad, Reduce, Strict};
-        [Strict, Reduce, Pad, Ignore].into_iter().find(|policy| policy.as_str() == text).unwrap_or_else(|| {
-            self.problem(format!(
-                "EMBEDDINGS_DIMENSION_POLICY: '{text}' is unknown; write strict, reduce, pad or ignore"
-            ));
-            Reduce
-        })
+        [Strict, Reduce, Pad, Ignore].into_iter().find(|policy| policy.as_str() == text).unwrap_or_else(
+            || {
+                self.problem(format!(
+                    "EMBEDDINGS_DIMENSION_POLICY: '{text}' is unknown; write strict, reduce, pad or ignore"
+                ));
+                Reduce
+            },
+        )
     }
 
     fn seconds(&mut self, key: &str, variable: Option<&'static str>, written: Option<f64>) -> Duration {
@@ -279,7 +322,10 @@ impl Found<'_> {
         count.and_then(NonZeroUsize::new).unwrap_or(available).min(MOST_THREADS)
     }
 
-    fn models(&mut self, entries: Vec<(String, Model)>) -> (Vec<ConfiguredModel>, HashMap<Arc<str>, ModelOptions>) {
+    fn models(
+        &mut self,
+        entries: Vec<(String, Model)>,
+    ) -> (Vec<ConfiguredModel>, HashMap<Arc<str>, ModelOptions>) {
         let (mut models, mut options, mut ids) = (Vec::new(), HashMap::new(), HashSet::new());
         for (id, entry) in entries {
             if !ids.insert(id.clone()) {
@@ -293,8 +339,12 @@ impl Found<'_> {
             if entry.model_name_or_path.trim().is_empty() {
                 self.problem(format!("models.{id}.model_name_or_path: is empty"));
             }
-            if let Some(precision) = entry.precision.filter(|precision| !matches!(precision.as_str(), "f32" | "auto")) {
-                self.problem(format!("models.{id}.precision: '{precision}' is not part of this version; write f32 or auto"));
+            if let Some(precision) =
+                entry.precision.filter(|precision| !matches!(precision.as_str(), "f32" | "auto"))
+            {
+                self.problem(format!(
+                    "models.{id}.precision: '{precision}' is not part of this version; write f32 or auto"
+                ));
             }
             if entry.max_length == Some(0) {
                 self.problem(format!("models.{id}.max_length: must be above zero"));
@@ -323,10 +373,16 @@ fn hub_cache(environment: &Environment) -> Option<PathBuf> {
 /// HF_TOKEN, or what `hf auth login` has stored.
 fn hub_token(environment: &Environment) -> Option<SecretString> {
     let stored = || {
-        let path = environment.get("HF_TOKEN_PATH").map(PathBuf::from).or_else(|| Some(hub_home(environment)?.join("token")))?;
+        let path = environment
+            .get("HF_TOKEN_PATH")
+            .map(PathBuf::from)
+            .or_else(|| Some(hub_home(environment)?.join("token")))?;
         std::fs::read_to_string(path).ok()
     };
-    let token = environment.first(&["HF_TOKEN", "HUGGINGFACE_API_KEY"]).map(|(_, token)| token.to_owned()).or_else(stored)?;
+    let token = environment
+        .first(&["HF_TOKEN", "HUGGINGFACE_API_KEY"])
+        .map(|(_, token)| token.to_owned())
+        .or_else(stored)?;
     let token = token.trim();
     (!token.is_empty()).then(|| SecretString::from(token.to_owned()))
 }

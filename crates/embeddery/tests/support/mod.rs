@@ -53,10 +53,15 @@ impl Server {
         let first = lines.next().and_then(Result::ok).unwrap_or_else(|| {
             panic!("no address: {}", fs::read_to_string(dir.path().join("stderr.log")).unwrap())
         });
-        let url = first.strip_prefix("listening on ").unwrap_or_else(|| panic!("unexpected: {first}")).to_owned();
+        let url =
+            first.strip_prefix("listening on ").unwrap_or_else(|| panic!("unexpected: {first}")).to_owned();
         // The key line follows at once when there is one to tell; read on in the background so that the
         // server never blocks on a full pipe.
-        let greeting = if command_has_key(&command) { first } else { format!("{first}\n{}", lines.next().unwrap().unwrap()) };
+        let greeting = if command_has_key(&command) {
+            first
+        } else {
+            format!("{first}\n{}", lines.next().unwrap().unwrap())
+        };
         std::thread::spawn(move || lines.for_each(drop));
         Self { url, greeting, dir, child }
     }
@@ -66,7 +71,8 @@ impl Server {
     }
 
     pub fn signal(&self, name: &str) {
-        let status = Command::new("kill").args([&format!("-{name}"), &self.child.id().to_string()]).status().unwrap();
+        let status =
+            Command::new("kill").args([&format!("-{name}"), &self.child.id().to_string()]).status().unwrap();
         assert!(status.success());
     }
 
@@ -81,13 +87,16 @@ impl Server {
     /// Waits until /ready says so.
     pub async fn ready(&self) {
         // A request that embeds waits for the model by itself: no polling.
-        let answer = self.post("/v1/embeddings", &serde_json::json!({"input": "ready?"})).send().await.unwrap();
+        let answer =
+            self.post("/v1/embeddings", &serde_json::json!({"input": "ready?"})).send().await.unwrap();
         assert_eq!(answer.status(), 200, "{}", answer.text().await.unwrap());
     }
 }
 
 fn command_has_key(command: &Command) -> bool {
-    command.get_envs().any(|(name, value)| name == "SINGLE_USER_API_KEY" && value.is_some_and(|value| !value.is_empty()))
+    command
+        .get_envs()
+        .any(|(name, value)| name == "SINGLE_USER_API_KEY" && value.is_some_and(|value| !value.is_empty()))
 }
 
 impl Drop for Server {
@@ -99,7 +108,8 @@ impl Drop for Server {
 
 /// Runs to the end: exit code, standard output, standard error.
 pub fn run(mut command: Command) -> (i32, String, String) {
-    let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut child =
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let mut stderr = child.stderr.take().unwrap();
     let reader = std::thread::spawn(move || {
         let mut text = String::new();

@@ -41,7 +41,8 @@ pub(crate) fn load(directory: &Path, kernels: KernelChoice) -> Option<Model> {
 }
 
 /// All kernel sets by name; some may be missing on a machine.
-pub(crate) const KERNELS: [KernelChoice; 3] = [KernelChoice::Portable, KernelChoice::Avx2, KernelChoice::Avx512];
+pub(crate) const KERNELS: [KernelChoice; 3] =
+    [KernelChoice::Portable, KernelChoice::Avx2, KernelChoice::Avx512];
 
 pub(crate) fn threads(count: usize) -> Threads {
     Threads::new(NonZeroUsize::new(count).unwrap()).unwrap()

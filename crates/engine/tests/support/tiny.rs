@@ -40,11 +40,14 @@ impl Tiny {
         for name in ["config.json", "tokenizer.json"] {
             fs::copy(super::golden_directory().join("tiny").join(name), tiny.path().join(name)).unwrap();
         }
-        tiny.write_json("modules.json", &json!([
-            { "path": "", "type": "sentence_transformers.models.Transformer" },
-            { "path": "1_Pooling", "type": "sentence_transformers.models.Pooling" },
-            { "path": "2_Normalize", "type": "sentence_transformers.models.Normalize" },
-        ]));
+        tiny.write_json(
+            "modules.json",
+            &json!([
+                { "path": "", "type": "sentence_transformers.models.Transformer" },
+                { "path": "1_Pooling", "type": "sentence_transformers.models.Pooling" },
+                { "path": "2_Normalize", "type": "sentence_transformers.models.Normalize" },
+            ]),
+        );
         tiny.pooling("mean_tokens");
         tiny.write_weights(tiny.tensors());
         tiny
@@ -107,7 +110,8 @@ impl Tiny {
 
 /// `weight` of make_golden.py.
 fn weight(name: &str, count: usize) -> Vec<f32> {
-    let mut state = name.bytes().fold(0x811C_9DC5_u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193));
+    let mut state =
+        name.bytes().fold(0x811C_9DC5_u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193));
     let offset = if name.ends_with("LayerNorm.weight") { 1.0 } else { 0.0 };
     let next = || {
         state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);

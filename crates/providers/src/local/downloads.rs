@@ -66,7 +66,11 @@ impl Downloads {
     /// The models on their way here.
     pub(super) fn running(&self) -> Vec<ModelRef> {
         let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        known.iter().filter(|(_, download)| download.outcome.borrow().is_none()).map(|(model, _)| model.clone()).collect()
+        known
+            .iter()
+            .filter(|(_, download)| download.outcome.borrow().is_none())
+            .map(|(model, _)| model.clone())
+            .collect()
     }
 
     fn start(&self, model: ModelRef) -> Download {
@@ -77,7 +81,9 @@ impl Downloads {
             tracing::info!(model = %model, "fetching model");
             let result = source.fetch(&model, &shared).await;
             match &result {
-                Ok(directory) => tracing::info!(model = %model, directory = %directory.display(), "model is here"),
+                Ok(directory) => {
+                    tracing::info!(model = %model, directory = %directory.display(), "model is here")
+                }
                 Err(error) => tracing::warn!(model = %model, error = %error, "model could not be fetched"),
             }
             report.send_replace(Some(Outcome { at: Instant::now(), result }));

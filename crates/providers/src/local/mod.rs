@@ -17,8 +17,8 @@ use std::{
 };
 
 use embeddery_core::{
-    BoxFuture, EmbedError, Embedder, ErrorKind, Fault, ModelRef, ModelSource, ModelState, ModelStatus, Provider,
-    ProviderKind, Retry, SourceError, SourceErrorKind,
+    BoxFuture, EmbedError, Embedder, ErrorKind, Fault, ModelRef, ModelSource, ModelState, ModelStatus,
+    Provider, ProviderKind, Retry, SourceError, SourceErrorKind,
 };
 use embeddery_engine::Threads;
 
@@ -62,7 +62,8 @@ pub struct Local {
 impl Local {
     /// Starts the thread pool; models come later, on demand.
     pub fn new(config: LocalConfig) -> Result<Self, String> {
-        let threads = Threads::new(config.threads).map_err(|e| format!("cannot start {} engine threads: {e}", config.threads))?;
+        let threads = Threads::new(config.threads)
+            .map_err(|e| format!("cannot start {} engine threads: {e}", config.threads))?;
         Ok(Self {
             shared: Arc::new(model::Shared::new(threads, config.queue_tokens)),
             downloads: Downloads::new(Arc::clone(&config.source)),

@@ -8,8 +8,8 @@ use std::{
 };
 
 use embeddery_core::{
-    BoxFuture, EmbedError, EmbedRequest, Embedder, Embeddings, ErrorKind, Fault, InputFault, Limits, ModelCard,
-    ModelState, ProviderKind, Retry, SpaceId, TokenCount, Truncate,
+    BoxFuture, EmbedError, EmbedRequest, Embedder, Embeddings, ErrorKind, Fault, InputFault, Limits,
+    ModelCard, ModelState, ProviderKind, Retry, SpaceId, TokenCount, Truncate,
 };
 use embeddery_engine::{Keep, LoadError, LoadOptions, Model, ModelFiles, Threads, TokenizeError, Tokens};
 use tokio::sync::{OnceCell, Semaphore};
@@ -73,7 +73,8 @@ impl LocalModel {
         shared: Arc<Shared>,
     ) -> Result<Self, EmbedError> {
         let files = ModelFiles::open(directory).map_err(|error| unusable(&name, &error))?;
-        let load = LoadOptions { max_length: options.max_length.map(NonZeroUsize::get), ..LoadOptions::default() };
+        let load =
+            LoadOptions { max_length: options.max_length.map(NonZeroUsize::get), ..LoadOptions::default() };
         let info = files.info();
         let card = ModelCard {
             name: Arc::clone(&name),
@@ -82,7 +83,8 @@ impl LocalModel {
             max_tokens: options.max_length.or(NonZeroUsize::new(info.max_tokens)),
             matryoshka: options.matryoshka,
         };
-        let slot = Slot { name, files, options: load, shared, loaded: OnceCell::new(), failure: Mutex::default() };
+        let slot =
+            Slot { name, files, options: load, shared, loaded: OnceCell::new(), failure: Mutex::default() };
         Ok(Self { card: Arc::new(card), limits: Limits::default(), slot: Arc::new(slot) })
     }
 
@@ -128,7 +130,8 @@ impl Embedder for LocalModel {
             let loaded = self.loaded().await?;
             let normalize = request.normalize;
             let tokens = tokenize(&loaded, &self.slot.shared, request).await?;
-            let counts = tokens.iter().map(|tokens| u32::try_from(tokens.len()).unwrap_or(u32::MAX)).collect();
+            let counts =
+                tokens.iter().map(|tokens| u32::try_from(tokens.len()).unwrap_or(u32::MAX)).collect();
             let truncated = tokens.iter().filter(|tokens| tokens.truncated()).count();
             let mut data = loaded.queue.submit(tokens)?.await?;
             let dim = loaded.model.info().dimensions;
@@ -183,7 +186,11 @@ async fn load(slot: &Arc<Slot>) -> Result<Arc<Loaded>, EmbedError> {
 }
 
 /// Tokens of every input, cut as asked; over-long inputs that must not be cut are refused together.
-async fn tokenize(loaded: &Arc<Loaded>, shared: &Shared, request: EmbedRequest) -> Result<Vec<Tokens>, EmbedError> {
+async fn tokenize(
+    loaded: &Arc<Loaded>,
+    shared: &Shared,
+    request: EmbedRequest,
+) -> Result<Vec<Tokens>, EmbedError> {
     let bytes: usize = request.inputs.iter().map(|input| input.text().len()).sum();
     if bytes <= INLINE_BYTES {
         return tokenize_all(&loaded.model, &request);
@@ -206,10 +213,14 @@ fn tokenize_all(model: &Model, request: &EmbedRequest) -> Result<Vec<Tokens>, Em
     for (index, input) in request.inputs.iter().enumerate() {
         match model.tokenize(input.text(), keep) {
             Ok(tokens) => all.push(tokens),
-            Err(TokenizeError::TooLong { tokens, .. }) => too_long.push(InputFault { index, tokens: Some(tokens) }),
+            Err(TokenizeError::TooLong { tokens, .. }) => {
+                too_long.push(InputFault { index, tokens: Some(tokens) })
+            }
             Err(error) => {
-                return Err(EmbedError::invalid(format!("input[{index}] cannot be read by this model: {error}"))
-                    .with_inputs(vec![InputFault { index, tokens: None }]));
+                return Err(EmbedError::invalid(format!(
+                    "input[{index}] cannot be read by this model: {error}"
+                ))
+                .with_inputs(vec![InputFault { index, tokens: None }]));
             }
         }
     }
@@ -236,5 +247,10 @@ fn tokenize_all(model: &Model, request: &EmbedRequest) -> Result<Vec<Tokens>, Em
 }
 
 fn unusable(name: &str, error: &LoadError) -> EmbedError {
-    EmbedError::new(ErrorKind::ModelUnusable, Fault::Us, Retry::Never, format!("model '{name}' cannot be used: {error}"))
+    EmbedError::new(
+        ErrorKind::ModelUnusable,
+        Fault::Us,
+        Retry::Never,
+        format!("model '{name}' cannot be used: {error}"),
+    )
 }

@@ -69,7 +69,11 @@ struct Taken {
 
 impl Queue {
     /// Starts the model's engine thread. It ends when the queue is closed.
-    pub(super) fn start(model: Arc<Model>, threads: Arc<Threads>, limit: usize) -> std::io::Result<Arc<Self>> {
+    pub(super) fn start(
+        model: Arc<Model>,
+        threads: Arc<Threads>,
+        limit: usize,
+    ) -> std::io::Result<Arc<Self>> {
         let queue = Arc::new(Self { state: Mutex::default(), arrived: Condvar::new(), limit });
         let worker = Arc::clone(&queue);
         std::thread::Builder::new().name("engine".into()).spawn(move || worker.run(&model, &threads))?;
@@ -78,12 +82,17 @@ impl Queue {
 
     /// Puts a request in the queue and returns a future of its vectors; dropping that takes the request back.
     /// Refused when too much waits, except that an empty queue takes any request.
-    pub(super) fn submit(&self, texts: Vec<Tokens>) -> Result<impl Future<Output = Answer> + use<>, EmbedError> {
+    pub(super) fn submit(
+        &self,
+        texts: Vec<Tokens>,
+    ) -> Result<impl Future<Output = Answer> + use<>, EmbedError> {
         let (reply, answer) = oneshot::channel();
         self.lock().admit(texts, reply, self.limit)?;
         self.arrived.notify_one();
         Ok(async move {
-            answer.await.unwrap_or_else(|_| Err(EmbedError::internal("the model was unloaded while it computed")))
+            answer
+                .await
+                .unwrap_or_else(|_| Err(EmbedError::internal("the model was unloaded while it computed")))
         })
     }
 
@@ -130,7 +139,12 @@ impl Queue {
 }
 
 impl State {
-    fn admit(&mut self, texts: Vec<Tokens>, reply: oneshot::Sender<Answer>, limit: usize) -> Result<(), EmbedError> {
+    fn admit(
+        &mut self,
+        texts: Vec<Tokens>,
+        reply: oneshot::Sender<Answer>,
+        limit: usize,
+    ) -> Result<(), EmbedError> {
         let tokens: usize = texts.iter().map(Tokens::len).sum();
         if self.tokens + tokens > limit {
             self.drop_abandoned();
@@ -185,7 +199,9 @@ impl State {
             job.vectors.resize(job.total * dim, 0.0);
             job.vectors[text.index * dim..][..dim].copy_from_slice(vector);
             job.missing -= 1;
-            if job.missing == 0 && let Some(job) = self.remove(text.job) {
+            if job.missing == 0
+                && let Some(job) = self.remove(text.job)
+            {
                 // The caller may have hung up in this very moment; then nobody wants the answer.
                 let _ = job.reply.send(Ok(job.vectors));
             }

@@ -1,0 +1,393 @@
+//! Directories that are damaged, contradictory or ask for what the engine does not do: each is refused with an
+//! error that names the file and the place in it, and no bytes whatsoever make the loader panic.
+
+mod support;
+
+use std::fs;
+
+use embeddery_engine::{Keep, KernelChoice, LoadError, LoadOptions, Model, ModelFiles};
+use proptest::prelude::*;
+use safetensors::Dtype;
+use serde_json::{Value, json};
+use support::{distance, load, minilm, threads, tiny::Tiny, vector};
+
+fn try_load(tiny: &Tiny) -> Result<Model, LoadError> {
+    ModelFiles::open(tiny.path())?.load(&LoadOptions::default())
+}
+
+/// The error's message, which must name all of `words`.
+fn refused(tiny: &Tiny, words: &[&str]) -> LoadError {
+    let error = try_load(tiny).err().unwrap_or_else(|| panic!("not refused; should name {words:?}"));
+    for word in words {
+        assert!(error.to_string().contains(word), "'{error}' does not name '{word}'");
+    }
+    error
+}
+
+const QUERY: &str = "encoder.layer.1.attention.self.query.weight";
+
+/// Every text's vector as the reference has it, to within `tolerance`.
+fn assert_right(tiny: &Tiny, tolerance: f32) {
+    let model = load(tiny.path(), KernelChoice::Auto).unwrap();
+    for expected in &tiny.golden.texts {
+        let tokens = model.tokenize(&expected.text, Keep::Start).unwrap();
+        let off = distance(&model.encode(&threads(1), &[&tokens]), &vector(&expected.mean));
+        assert!(off <= tolerance, "{:?}: {off}", expected.text);
+    }
+}
+
+#[test]
+fn missing_files_are_named() {
+    for name in ["config.json", "model.safetensors", "tokenizer.json", "1_Pooling/config.json"] {
+        let tiny = Tiny::new();
+        fs::remove_file(tiny.path().join(name)).unwrap();
+        refused(&tiny, &[name]);
+    }
+    let error = ModelFiles::open("/no/such/directory".as_ref()).unwrap_err();
+    assert!(error.to_string().contains("/no/such/directory"), "{error}");
+}
+
+#[test]
+fn a_directory_of_a_bare_transformer_gets_mean_pooling() {
+    let tiny = Tiny::new();
+    fs::remove_file(tiny.path().join("modules.json")).unwrap();
+    fs::remove_dir_all(tiny.path().join("1_Pooling")).unwrap();
+    assert_right(&tiny, 1e-5);
+}
+
+#[test]
+fn files_that_are_no_json_are_named() {
+    for name in [
+        "config.json",
+        "modules.json",
+        "1_Pooling/config.json",
+        "sentence_bert_config.json",
+        "tokenizer.json",
+    ] {
+        for content in ["", "{", "[1, 2", "\u{0}", "null", "\"text\"", "{\"model_type\": 3}"] {
+            let tiny = Tiny::new();
+            tiny.write(name, content);
+            match try_load(&tiny) {
+                // `null` and unknown keys are a configuration that says nothing, where all of it is optional.
+                Ok(_) => assert_eq!(name, "sentence_bert_config.json", "{content}"),
+                Err(error) => assert!(error.to_string().contains(name), "{error}"),
+            }
+        }
+    }
+}
+
+#[test]
+fn what_config_asks_for_in_vain_is_named() {
+    for (key, value) in [
+        ("model_type", json!("llama")),
+        ("model_type", json!("")),
+        ("hidden_act", json!("gelu_new")),
+        ("hidden_act", json!("relu")),
+        ("position_embedding_type", json!("relative_key")),
+        ("num_attention_heads", json!(7)),
+        ("num_attention_heads", json!(0)),
+        ("hidden_size", json!(0)),
+        ("num_hidden_layers", json!(0)),
+        ("vocab_size", json!(1_u64 << 60)),
+        ("layer_norm_eps", json!(-1.0)),
+        ("is_decoder", json!(true)),
+    ] {
+        let tiny = Tiny::new();
+        tiny.set("config.json", key, value.clone());
+        let error = refused(&tiny, &["config.json", key]);
+        assert!(matches!(error, LoadError::Unsupported { .. }), "{key} {value}: {error}");
+    }
+    let tiny = Tiny::new();
+    tiny.set("config.json", "model_type", "llama");
+    refused(&tiny, &["llama", "bert"]);
+    for (key, value) in [
+        ("hidden_size", json!(-40)),
+        ("hidden_size", json!("40")),
+        ("vocab_size", json!(1.5)),
+        ("vocab_size", Value::Null),
+    ] {
+        let tiny = Tiny::new();
+        tiny.set("config.json", key, value);
+        assert!(matches!(refused(&tiny, &["config.json"]), LoadError::Malformed { .. }));
+    }
+}
+
+#[test]
+fn sizes_that_the_weights_have_not_are_named_with_the_tensor() {
+    for (key, value, tensor) in [
+        ("vocab_size", 66, "embeddings.word_embeddings.weight"),
+        ("max_position_embeddings", 49, "embeddings.position_embeddings.weight"),
+        ("type_vocab_size", 1, "embeddings.token_type_embeddings.weight"),
+        ("intermediate_size", 101, "intermediate.dense.weight"),
+        ("hidden_size", 45, "embeddings"),
+    ] {
+        let tiny = Tiny::new();
+        tiny.set("config.json", key, value);
+        let error = refused(&tiny, &["model.safetensors", tensor]);
+        assert!(matches!(error, LoadError::WrongShape { .. }), "{key}: {error}");
+    }
+    let tiny = Tiny::new();
+    tiny.set("config.json", "num_hidden_layers", 3);
+    assert!(matches!(
+        refused(&tiny, &["model.safetensors", "encoder.layer.2."]),
+        LoadError::MissingTensor { .. }
+    ));
+}
+
+#[test]
+fn modules_that_we_do_not_run_are_named() {
+    for module in ["Dense", "LSTM", "CNN", "WeightedLayerPooling", "StaticEmbedding"] {
+        let tiny = Tiny::new();
+        let entry = |path: &str, kind: &str| json!({ "path": path, "type": format!("sentence_transformers.models.{kind}") });
+        tiny.write_json(
+            "modules.json",
+            &json!([entry("", "Transformer"), entry("1_Pooling", "Pooling"), entry("2_X", module)]),
+        );
+        assert!(matches!(refused(&tiny, &["modules.json", module]), LoadError::Unsupported { .. }));
+    }
+}
+
+#[test]
+fn poolings_that_we_do_not_run_are_named() {
+    for (mode, word) in [
+        ("max_tokens", "max"),
+        ("mean_sqrt_len_tokens", "mean_sqrt_len"),
+        ("weightedmean_tokens", "weightedmean"),
+        ("lasttoken", "lasttoken"),
+    ] {
+        let tiny = Tiny::new();
+        tiny.pooling(mode);
+        refused(&tiny, &["1_Pooling/config.json", word]);
+    }
+    let tiny = Tiny::new();
+    tiny.write("1_Pooling/config.json", "{}");
+    refused(&tiny, &["1_Pooling/config.json"]);
+    tiny.write_json(
+        "1_Pooling/config.json",
+        &json!({ "pooling_mode_cls_token": true, "pooling_mode_mean_tokens": true }),
+    );
+    refused(&tiny, &["1_Pooling/config.json", "cls", "mean"]);
+    tiny.write_json("1_Pooling/config.json", &json!({ "pooling_mode": "mean" }));
+    assert_right(&tiny, 1e-5);
+}
+
+#[test]
+fn tensors_that_are_wrong_are_named() {
+    let tiny = Tiny::new();
+    tiny.write_weights(tiny.tensors().into_iter().filter(|tensor| tensor.0 != QUERY).collect());
+    assert!(matches!(refused(&tiny, &["model.safetensors", QUERY]), LoadError::MissingTensor { .. }));
+
+    tiny.with_tensor(QUERY, |tensor| tensor.2 = vec![20, 80]);
+    assert!(matches!(
+        refused(&tiny, &["model.safetensors", QUERY, "[20, 80]", "[40, 40]"]),
+        LoadError::WrongShape { .. }
+    ));
+
+    tiny.with_tensor(QUERY, |tensor| tensor.1 = Dtype::I32);
+    assert!(matches!(
+        refused(&tiny, &["model.safetensors", QUERY, "I32", "BF16"]),
+        LoadError::Unsupported { .. }
+    ));
+
+    // In the first, the last and some value between, of a matrix and of a LayerNorm.
+    for (name, count) in [(QUERY, 1600), ("embeddings.LayerNorm.bias", 40)] {
+        for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+            for at in [0, 7, count - 1] {
+                tiny.with_tensor(name, |tensor| tensor.3[at * 4..][..4].copy_from_slice(&bad.to_le_bytes()));
+                assert!(matches!(refused(&tiny, &["model.safetensors", name]), LoadError::NotFinite { .. }));
+            }
+        }
+    }
+}
+
+#[test]
+fn weights_in_half_precision_are_widened() {
+    let narrow = |dtype, half: fn(f32) -> u16| {
+        let tiny = Tiny::new();
+        let tensors = tiny.tensors().into_iter().map(|(name, _, shape, bytes)| {
+            let values = bytes.as_chunks().0.iter().map(|chunk| f32::from_le_bytes(*chunk));
+            (name, dtype, shape, values.flat_map(|value| half(value).to_le_bytes()).collect())
+        });
+        tiny.write_weights(tensors.collect());
+        tiny
+    };
+    // The weights lose 16 or 13 of their bits, so the vectors are only near.
+    assert_right(&narrow(Dtype::BF16, |x| (x.to_bits() >> 16) as u16), 0.3);
+    // Binary16 by hand: the tiny weights are multiples of 2^−25 below 1.25, and small ones become zero.
+    let f16 = |x: f32| {
+        let bits = x.to_bits();
+        let exponent = (bits >> 23 & 0xff) as i32 - 112;
+        let sign = (bits >> 16 & 0x8000) as u16;
+        if exponent <= 0 { sign } else { sign | (exponent as u16) << 10 | (bits >> 13 & 0x3ff) as u16 }
+    };
+    assert_right(&narrow(Dtype::F16, f16), 0.03);
+}
+
+#[test]
+fn tensors_of_a_model_saved_with_its_head_are_found() {
+    let tiny = Tiny::new();
+    let prefixed = tiny
+        .tensors()
+        .into_iter()
+        .map(|(name, dtype, shape, bytes)| (format!("bert.{name}"), dtype, shape, bytes));
+    let head = ("cls.predictions.bias".to_owned(), Dtype::F32, vec![1], vec![0; 4]);
+    tiny.write_weights(prefixed.chain([head]).collect());
+    assert_right(&tiny, 1e-5);
+}
+
+#[test]
+fn weights_in_several_files_are_refused() {
+    let tiny = Tiny::new();
+    fs::rename(tiny.path().join("model.safetensors"), tiny.path().join("model-00001-of-00002.safetensors"))
+        .unwrap();
+    tiny.write("model.safetensors.index.json", "{}");
+    refused(&tiny, &["model.safetensors.index.json"]);
+}
+
+#[test]
+fn truncated_weights_are_named() {
+    let tiny = Tiny::new();
+    let whole = tiny.read("model.safetensors");
+    for length in [0, 1, 7, 8, 9, 100, 2000, whole.len() / 2, whole.len() - 1] {
+        tiny.write("model.safetensors", &whole[..length]);
+        refused(&tiny, &["model.safetensors"]);
+    }
+    tiny.write("model.safetensors", [&whole[..], &[0]].concat());
+    refused(&tiny, &["model.safetensors"]);
+    tiny.write("model.safetensors", [&u64::MAX.to_le_bytes()[..], &whole[8..]].concat());
+    refused(&tiny, &["model.safetensors"]);
+}
+
+#[test]
+fn a_tokenizer_of_another_model_is_refused() {
+    let tiny = Tiny::new();
+    let mut tokenizer: Value = serde_json::from_slice(&tiny.read("tokenizer.json")).unwrap();
+    tokenizer["model"]["vocab"]["beyond"] = json!(65);
+    tiny.write_json("tokenizer.json", &tokenizer);
+    assert!(matches!(
+        refused(&tiny, &["tokenizer.json", "65"]),
+        LoadError::TokenizerMismatch { largest: 65, rows: 65, .. }
+    ));
+}
+
+#[test]
+fn a_text_is_lowercased_where_the_directory_says_so() {
+    let tiny = Tiny::new();
+    let mut tokenizer: Value = serde_json::from_slice(&tiny.read("tokenizer.json")).unwrap();
+    tokenizer["normalizer"]["lowercase"] = json!(false);
+    tiny.write_json("tokenizer.json", &tokenizer);
+    let ids = |text| try_load(&tiny).unwrap().tokenize(text, Keep::Start).unwrap().ids().to_vec();
+    assert_ne!(ids("THE CAT"), ids("the cat"));
+    tiny.write("sentence_bert_config.json", r#"{"max_seq_length": 40, "do_lower_case": true}"#);
+    assert_eq!(ids("THE CAT"), ids("the cat"));
+}
+
+#[test]
+fn a_fingerprint_is_of_weights_tokenizer_and_pooling() {
+    let of = |change: &dyn Fn(&Tiny)| {
+        let tiny = Tiny::new();
+        change(&tiny);
+        try_load(&tiny).unwrap().fingerprint().to_owned()
+    };
+    let plain = of(&|_| {});
+    assert_eq!(plain.len(), 32);
+    assert!(plain.bytes().all(|byte| byte.is_ascii_hexdigit()));
+    assert_eq!(plain, of(&|_| {}));
+    // How long a text may be changes no vector of a text that fits.
+    assert_eq!(plain, of(&|tiny| tiny.write("sentence_bert_config.json", r#"{"max_seq_length": 20}"#)));
+    let weights = of(&|tiny| tiny.with_tensor(QUERY, |tensor| tensor.3[0] ^= 1));
+    let pooling = of(&|tiny| tiny.pooling("cls_token"));
+    let tokenizer = of(&|tiny| {
+        tiny.write(
+            "tokenizer.json",
+            String::from_utf8(tiny.read("tokenizer.json")).unwrap().replace("\"##at\"", "\"##et\""),
+        );
+    });
+    for (i, a) in [&plain, &weights, &pooling, &tokenizer].iter().enumerate() {
+        for b in [&plain, &weights, &pooling, &tokenizer].iter().skip(i + 1) {
+            assert_ne!(a, b);
+        }
+    }
+    let minilm = |kernels| minilm(kernels).unwrap().fingerprint().to_owned();
+    assert_eq!(minilm(KernelChoice::Auto), minilm(KernelChoice::Portable));
+}
+
+/// What the loader is given instead of a file's bytes.
+#[derive(Clone, Debug)]
+enum Damage {
+    /// Other bytes at some places; the places are shares of the length, so that headers and bodies are both hit.
+    Bytes(Vec<(f64, u8)>),
+    /// Only the beginning.
+    Cut(f64),
+    /// Some bytes more in the middle.
+    Insert(f64, Vec<u8>),
+    /// A digit where another was: sizes, offsets, ids that are still well-formed.
+    Digits(Vec<(f64, u8)>),
+}
+
+impl Damage {
+    fn apply(&self, mut bytes: Vec<u8>, reach: usize) -> Vec<u8> {
+        let reach = reach.min(bytes.len());
+        let at = |share: &f64| ((share * reach as f64) as usize).min(bytes.len() - 1);
+        match self {
+            Self::Bytes(changes) => {
+                let changes: Vec<_> = changes.iter().map(|(share, byte)| (at(share), *byte)).collect();
+                changes.into_iter().for_each(|(at, byte)| bytes[at] = byte);
+            }
+            Self::Cut(share) => bytes.truncate(at(share)),
+            Self::Insert(share, more) => {
+                let at = at(share);
+                bytes.splice(at..at, more.iter().copied());
+            }
+            Self::Digits(changes) => {
+                let digits: Vec<usize> = (0..reach).filter(|i| bytes[*i].is_ascii_digit()).collect();
+                for (share, digit) in changes {
+                    let at = digits.get((share * digits.len() as f64) as usize).copied().unwrap_or(0);
+                    bytes[at] = b'0' + digit % 10;
+                }
+            }
+        }
+        bytes
+    }
+}
+
+fn damage() -> impl Strategy<Value = Damage> {
+    let change = (0.0..1.0, any::<u8>());
+    prop_oneof![
+        prop::collection::vec(change.clone(), 1..6).prop_map(Damage::Bytes),
+        (0.0..1.0).prop_map(Damage::Cut),
+        (0.0..1.0, prop::collection::vec(any::<u8>(), 1..9))
+            .prop_map(|(share, more)| Damage::Insert(share, more)),
+        prop::collection::vec(change, 1..4).prop_map(Damage::Digits),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 1500, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn no_bytes_make_the_loader_panic(
+        (name, reach) in prop_oneof![
+            3 => Just(("model.safetensors", usize::MAX)),
+            4 => Just(("model.safetensors", 3000)), // the header
+            2 => Just(("config.json", usize::MAX)),
+            3 => Just(("tokenizer.json", usize::MAX)),
+            1 => Just(("modules.json", usize::MAX)),
+            1 => Just(("1_Pooling/config.json", usize::MAX)),
+        ],
+        damage in damage(),
+    ) {
+        thread_local!(static TINY: Tiny = Tiny::new());
+        TINY.with(|tiny| {
+            let whole = tiny.read(name);
+            tiny.write(name, damage.apply(whole.clone(), reach));
+            if let Ok(model) = try_load(tiny) {
+                // Damage that leaves a model leaves one that computes.
+                if let Ok(tokens) = model.tokenize("the cat sat 1 2 3", Keep::Start) {
+                    assert_eq!(model.encode(&threads(1), &[&tokens]).len(), model.info().dimensions);
+                }
+            }
+            tiny.write(name, whole);
+        });
+    }
+}

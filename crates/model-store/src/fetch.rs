@@ -1,0 +1,114 @@
+//! A whole model: listing, choice of files, one file after the other into the staging directory, and the
+//! rename that makes them a model. Everything is asked for by the commit that the listing named, so no
+//! mixture of two revisions can arise, and a download that was killed goes on where it was.
+
+use std::{collections::BTreeSet, path::PathBuf, sync::Arc};
+
+use embeddery_core::{
+    Progress, SourceError,
+    SourceErrorKind::{Corrupt, NotFound},
+};
+
+use crate::{
+    base::{Base, Sidecar, SidecarFile},
+    download::Download,
+    hub::{FileAddress, Hub, Listing, RemoteFile},
+    layout,
+    lock::Lock,
+    name::{HubName, Revision},
+    part::blocking,
+    retry::{Retries, RetryPolicy},
+};
+
+/// A model to be fetched, by who holds the right to.
+pub(crate) struct Order<'a> {
+    pub(crate) base: &'a Base,
+    pub(crate) hub: &'a Hub,
+    pub(crate) retry: RetryPolicy,
+    pub(crate) name: &'a HubName,
+    pub(crate) progress: &'a Progress,
+    pub(crate) lock: Lock,
+}
+
+impl Order<'_> {
+    /// Returns the model's directory once it is there whole.
+    pub(crate) async fn run(self, revision: &Revision) -> Result<PathBuf, SourceError> {
+        let Listing { commit, files } = self.listing(revision).await?;
+        let files = self.choose(files, revision)?;
+        self.progress.set_total(files.iter().filter_map(|file| file.size).sum());
+        let lock = Arc::new(self.lock);
+        let (base, name, named) = (self.base.clone(), self.name.clone(), commit.clone());
+        let staging = blocking(move || base.stage(&name, &named)).await??;
+
+        let mut done = 0;
+        let mut fetched = Vec::new();
+        for file in &files {
+            let target = staging.join(&file.path);
+            let size = match target.metadata() {
+                // An earlier attempt got this one whole: it has its final name only after its proof.
+                Ok(metadata) if file.size.is_none_or(|size| size == metadata.len()) => metadata.len(),
+                _ => {
+                    let download = Download {
+                        hub: self.hub,
+                        retry: self.retry,
+                        progress: self.progress,
+                        address: FileAddress { name: self.name, commit: &commit, path: &file.path },
+                        announced: file,
+                        target,
+                        before: done,
+                        lock: Arc::clone(&lock),
+                    };
+                    download.run().await?
+                }
+            };
+            done += size;
+            self.progress.set_done(done);
+            fetched.push(SidecarFile { path: file.path.clone(), size, checksum: file.checksum.clone() });
+        }
+        if let Some(lacking) = layout::lacking(&staging) {
+            let message = format!(
+                "model '{}' at revision '{revision}' refers to {lacking}, which it does not have",
+                self.name
+            );
+            return Err(SourceError::new(Corrupt, message));
+        }
+        let sidecar = Sidecar::new(self.name, revision, commit, fetched);
+        let (base, name) = (self.base.clone(), self.name.clone());
+        blocking(move || {
+            let published = base.publish(&name, &staging, &sidecar);
+            drop(lock); // held to the end even when the waiting future is dropped
+            published
+        })
+        .await?
+    }
+
+    async fn listing(&self, revision: &Revision) -> Result<Listing, SourceError> {
+        let mut retries = Retries::new(self.retry);
+        loop {
+            match self.hub.listing(self.name, revision).await {
+                Ok(listing) => return Ok(listing),
+                Err(failure) => retries.wait_after(failure).await?,
+            }
+        }
+    }
+
+    fn choose(&self, files: Vec<RemoteFile>, revision: &Revision) -> Result<Vec<RemoteFile>, SourceError> {
+        let paths: BTreeSet<&str> = files.iter().map(|file| file.path.as_str()).collect();
+        let chosen: BTreeSet<String> = layout::select(&paths)
+            .map_err(|lacking| {
+                SourceError::new(
+                    NotFound,
+                    format!(
+                        "model '{}' at revision '{revision}' has no {lacking}, which this engine needs; choose a \
+                         revision or a model that has it, or convert it and put it into {}",
+                        self.name,
+                        self.base.directory(self.name).display()
+                    ),
+                )
+            })?
+            .into_iter()
+            .map(str::to_owned)
+            .collect();
+        Ok(files.into_iter().filter(|file| chosen.contains(&file.path)).collect())
+    }
+}

@@ -1,0 +1,220 @@
+//! The one table: every failure, its status, its words. One body serves both worlds: `error` for clients of
+//! OpenAI, `detail` for clients of the replaced service. No other file chooses the status of a failure.
+
+use std::time::Duration;
+
+use axum::{
+    Json,
+    http::{HeaderValue, StatusCode, header},
+    response::{IntoResponse, Response},
+};
+use embeddery_core::{EmbedError, ErrorKind, Fault, InputFault, Retry};
+use serde::Serialize;
+use serde_json::{Value, json};
+use utoipa::ToSchema;
+
+/// A failure on its way to the caller.
+#[derive(Debug)]
+pub(crate) struct ApiError {
+    status: StatusCode,
+    code: &'static str,
+    param: Option<String>,
+    message: String,
+    detail: Option<Value>,
+    retry_after: Option<Duration>,
+}
+
+/// Which world a path belongs to: a body that does not fit is a 400 for OpenAI's clients, a 422 for others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Dialect {
+    /// Paths below /v1.
+    OpenAi,
+    /// All others.
+    Native,
+}
+
+impl Dialect {
+    pub(crate) fn of(path: &str) -> Self {
+        if path.starts_with("/v1/") { Self::OpenAi } else { Self::Native }
+    }
+}
+
+/// The body of every failure.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct ErrorBody {
+    error: ErrorDetail,
+    /// The message, or what is known of each input at fault.
+    #[schema(value_type = Object)]
+    detail: Value,
+}
+
+/// The failure, in OpenAI's form.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct ErrorDetail {
+    /// What was wrong, where, and what to do.
+    message: String,
+    /// `invalid_request_error`, `authentication_error`, `rate_limit_error`, `upstream_error` or `server_error`.
+    r#type: &'static str,
+    /// The field at fault.
+    param: Option<String>,
+    /// For programs.
+    code: &'static str,
+}
+
+impl ApiError {
+    /// A value that cannot be used.
+    pub(crate) fn invalid(param: impl Into<String>, message: impl Into<String>) -> Self {
+        Self { param: Some(param.into()), ..Self::new(StatusCode::BAD_REQUEST, "invalid_value", message) }
+    }
+
+    /// A body that is no JSON.
+    pub(crate) fn not_json(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, "invalid_json", message)
+    }
+
+    /// JSON that does not fit the schema.
+    pub(crate) fn schema(dialect: Dialect, param: Option<String>, message: impl Into<String>) -> Self {
+        let status = match dialect {
+            Dialect::OpenAi => StatusCode::BAD_REQUEST,
+            Dialect::Native => StatusCode::UNPROCESSABLE_ENTITY,
+        };
+        Self { param, ..Self::new(status, "invalid_request", message) }
+    }
+
+    pub(crate) fn missing_key() -> Self {
+        let message = "no API key was sent; send it as `Authorization: Bearer <key>` or as `X-API-KEY: <key>`";
+        Self::new(StatusCode::UNAUTHORIZED, "missing_api_key", message)
+    }
+
+    pub(crate) fn wrong_key() -> Self {
+        let message = "the API key is wrong; it is the server's SINGLE_USER_API_KEY, or the file `api-key` in its state directory";
+        Self::new(StatusCode::UNAUTHORIZED, "invalid_api_key", message)
+    }
+
+    pub(crate) fn unknown_path(path: &str) -> Self {
+        let message = format!("there is nothing at {path}; see /docs for what there is");
+        Self::new(StatusCode::NOT_FOUND, "not_found", message)
+    }
+
+    pub(crate) fn unknown_model(name: &str) -> Self {
+        let message = format!("model '{name}' is not known here; GET /v1/models lists what is");
+        Self { param: Some("model".into()), ..Self::new(StatusCode::NOT_FOUND, "model_not_found", message) }
+    }
+
+    pub(crate) fn wrong_method(method: &str, path: &str) -> Self {
+        let message = format!("{path} does not take {method}; the header Allow says what it takes");
+        Self::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", message)
+    }
+
+    pub(crate) fn wrong_content_type(found: &str) -> Self {
+        let message = format!("the body is announced as '{found}'; send JSON with `Content-Type: application/json`");
+        Self::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", message)
+    }
+
+    pub(crate) fn body_too_large(limit: usize) -> Self {
+        let message = format!("the body is larger than {limit} bytes; send fewer inputs in a request");
+        Self::new(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", message)
+    }
+
+    pub(crate) fn body_too_slow(limit: Duration) -> Self {
+        let message = format!("the body did not arrive within {} seconds", limit.as_secs_f64());
+        Self::new(StatusCode::REQUEST_TIMEOUT, "body_timeout", message)
+    }
+
+    /// The body ended early; most likely nobody is there to read this.
+    pub(crate) fn body_broken() -> Self {
+        Self::new(StatusCode::BAD_REQUEST, "body_incomplete", "the body ended before it was complete")
+    }
+
+    pub(crate) fn internal() -> Self {
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal_error", "this is a defect of the server; its log knows more")
+    }
+
+    fn new(status: StatusCode, code: &'static str, message: impl Into<String>) -> Self {
+        Self { status, code, param: None, message: message.into(), detail: None, retry_after: None }
+    }
+}
+
+impl From<EmbedError> for ApiError {
+    fn from(error: EmbedError) -> Self {
+        let (status, code, param) = match error.kind {
+            ErrorKind::InvalidRequest => (StatusCode::BAD_REQUEST, "invalid_value", None),
+            ErrorKind::InputTooLong => (StatusCode::BAD_REQUEST, "input_too_long", Some("input")),
+            ErrorKind::ModelNotFound => (StatusCode::NOT_FOUND, "model_not_found", Some("model")),
+            ErrorKind::ModelLoading { .. } => (StatusCode::SERVICE_UNAVAILABLE, "model_loading", Some("model")),
+            ErrorKind::ModelUnusable => (StatusCode::SERVICE_UNAVAILABLE, "model_unusable", Some("model")),
+            ErrorKind::Overloaded => (StatusCode::TOO_MANY_REQUESTS, "overloaded", None),
+            ErrorKind::Timeout => (StatusCode::GATEWAY_TIMEOUT, "timeout", None),
+            ErrorKind::Unavailable => (StatusCode::SERVICE_UNAVAILABLE, "unavailable", None),
+            ErrorKind::BadUpstreamAnswer => (StatusCode::BAD_GATEWAY, "bad_upstream_answer", None),
+            _ => {
+                tracing::error!(error = %error, "internal failure");
+                return Self::internal();
+            }
+        };
+        if error.fault != Fault::Caller {
+            tracing::warn!(error = %error, code, "request failed");
+        }
+        // A message begins with the field when it is about one: "dimensions: …", "input[3] …".
+        let field = ["dimensions", "input", "model"].into_iter().find(|field| error.message.starts_with(field));
+        Self {
+            param: param.or(field).map(str::to_owned),
+            detail: detail(&error),
+            retry_after: match error.retry {
+                Retry::After(wait) => Some(wait),
+                Retry::Backoff if status == StatusCode::SERVICE_UNAVAILABLE => Some(Duration::from_secs(5)),
+                Retry::Backoff | Retry::Never => None,
+            },
+            ..Self::new(status, code, error.message)
+        }
+    }
+}
+
+/// A part of the service is not ready; the body says which.
+pub(crate) fn not_ready(body: impl IntoResponse) -> Response {
+    (StatusCode::SERVICE_UNAVAILABLE, body).into_response()
+}
+
+/// What a program may want to know besides the message.
+fn detail(error: &EmbedError) -> Option<Value> {
+    match error.kind {
+        ErrorKind::ModelLoading { percent } => Some(json!({"message": error.message, "percent": percent})),
+        _ if error.inputs.is_empty() => None,
+        _ => Some(
+            error
+                .inputs
+                .iter()
+                .map(|InputFault { index, tokens }| match tokens {
+                    Some(tokens) => json!({"index": index, "tokens": tokens}),
+                    None => json!({"index": index}),
+                })
+                .collect(),
+        ),
+    }
+}
+
+/// The longest wait that we ask for; who comes back earlier than needed is told again.
+const LONGEST_WAIT_SECONDS: u64 = 120;
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        let kind = match self.status {
+            StatusCode::UNAUTHORIZED => "authentication_error",
+            StatusCode::TOO_MANY_REQUESTS => "rate_limit_error",
+            StatusCode::BAD_GATEWAY | StatusCode::GATEWAY_TIMEOUT => "upstream_error",
+            status if status.is_client_error() => "invalid_request_error",
+            _ => "server_error",
+        };
+        let detail = self.detail.unwrap_or_else(|| Value::String(self.message.clone()));
+        let error = ErrorDetail { message: self.message, r#type: kind, param: self.param, code: self.code };
+        let mut response = (self.status, Json(ErrorBody { error, detail })).into_response();
+        if let Some(wait) = self.retry_after {
+            let seconds = wait.as_secs_f64().ceil().max(1.0) as u64;
+            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds.min(LONGEST_WAIT_SECONDS)));
+        }
+        if self.status == StatusCode::UNAUTHORIZED {
+            response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
+        response
+    }
+}

@@ -1,0 +1,31 @@
+//! Every answer carries `X-Request-ID`: the caller's own when it is sane, else a new one. Log lines of one
+//! request share it.
+
+use std::sync::Arc;
+
+use axum::{
+    extract::Request,
+    http::{HeaderName, HeaderValue},
+    middleware::Next,
+    response::Response,
+};
+use uuid::Uuid;
+
+/// The request's id, among its extensions.
+#[derive(Clone)]
+pub(crate) struct RequestId(pub(crate) Arc<str>);
+
+const HEADER: HeaderName = HeaderName::from_static("x-request-id");
+const LONGEST: usize = 128;
+
+pub(crate) async fn layer(mut request: Request, next: Next) -> Response {
+    let sent = request.headers().get(&HEADER).and_then(|id| id.to_str().ok());
+    let sane = sent.filter(|id| !id.is_empty() && id.len() <= LONGEST && id.bytes().all(|byte| byte.is_ascii_graphic()));
+    let id: Arc<str> = sane.map_or_else(|| Uuid::now_v7().to_string().into(), Arc::from);
+    request.extensions_mut().insert(RequestId(Arc::clone(&id)));
+    let mut response = next.run(request).await;
+    if let Ok(value) = HeaderValue::from_str(&id) {
+        response.headers_mut().insert(HEADER, value);
+    }
+    response
+}

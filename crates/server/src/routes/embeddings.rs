@@ -1,0 +1,194 @@
+//! `POST /v1/embeddings` and `POST /api/v1/embeddings`: the main job.
+
+use std::{sync::Arc, time::Instant};
+
+use axum::{
+    Extension,
+    extract::State,
+    http::{HeaderMap, HeaderName, HeaderValue, header::CONTENT_TYPE},
+    response::{IntoResponse as _, Response},
+};
+use embeddery_core::{Context, DimensionPolicy, EmbedRequest, Embeddings, ProviderKind};
+use embeddery_gateway::Selector;
+
+use crate::{
+    App,
+    access_log::Logged,
+    auth::Caller,
+    body::JsonObject,
+    error::{ApiError, ErrorBody},
+    request_id::RequestId,
+    wire::embeddings::{EmbeddingsAnswer, EmbeddingsRequest, write},
+};
+
+/// Text to vectors.
+///
+/// Texts longer than the model reads are cut, as sentence-transformers does, unless `truncate` says otherwise;
+/// the header `X-Embeddings-Truncated` then says how many. With `dimensions`, a model that was not trained to
+/// give them is treated as the server's dimension policy says.
+#[utoipa::path(
+    post,
+    path = "/api/v1/embeddings",
+    tag = "embeddings",
+    params(("x-provider" = Option<String>, Header, description = "Who serves the model, where its name does not say")),
+    request_body = EmbeddingsRequest,
+    responses(
+        (status = 200, description = "The vectors", body = EmbeddingsAnswer,
+            headers(
+                ("X-Embeddings-Model" = String, description = "The provider's name for the model that answered"),
+                ("X-Embeddings-Provider" = String, description = "Who answered"),
+                ("X-Embeddings-Space" = String, description = "Vectors of equal spaces may be compared"),
+                ("X-Embeddings-Truncated" = u64, description = "How many texts were cut; absent when none"),
+                ("X-Embeddings-Dimensions-Policy" = String, description = "How `dimensions` was treated"),
+            )),
+        (status = 400, description = "A value that cannot be used, or no JSON", body = ErrorBody),
+        (status = 401, description = "No key, or a wrong one", body = ErrorBody),
+        (status = 404, description = "Nobody serves this model", body = ErrorBody),
+        (status = 408, description = "The body arrived too slowly", body = ErrorBody),
+        (status = 413, description = "The body is too large", body = ErrorBody),
+        (status = 415, description = "The body is not announced as JSON", body = ErrorBody),
+        (status = 422, description = "The body does not fit the schema", body = ErrorBody),
+        (status = 429, description = "Too much work is waiting; come back after Retry-After", body = ErrorBody),
+        (status = 500, description = "A defect of the server", body = ErrorBody),
+        (status = 502, description = "The upstream answered nonsense", body = ErrorBody),
+        (status = 503, description = "The model is on its way here, or cannot be used", body = ErrorBody),
+        (status = 504, description = "The answer would have come too late", body = ErrorBody),
+    ),
+    security(("key" = []), ("bearer" = [])),
+)]
+pub(super) async fn create(
+    caller: Caller,
+    State(app): State<Arc<App>>,
+    Extension(id): Extension<RequestId>,
+    headers: HeaderMap,
+    body: JsonObject,
+) -> Result<Response, ApiError> {
+    let policy = app.settings.dimension_policy;
+    embed(Call { app, caller, id, policy, provider: provider(&headers)? }, body).await
+}
+
+/// Text to vectors, as OpenAI's API does it.
+///
+/// As `POST /api/v1/embeddings`, but `dimensions` that the model was not trained to give are refused, and a body
+/// that does not fit the schema is a 400.
+#[utoipa::path(
+    post,
+    path = "/v1/embeddings",
+    tag = "openai",
+    params(("x-provider" = Option<String>, Header, description = "Who serves the model, where its name does not say")),
+    request_body = EmbeddingsRequest,
+    responses(
+        (status = 200, description = "The vectors, with the headers of /api/v1/embeddings", body = EmbeddingsAnswer),
+        (status = 400, description = "A value that cannot be used, or no JSON", body = ErrorBody),
+        (status = 401, description = "No key, or a wrong one", body = ErrorBody),
+        (status = 404, description = "Nobody serves this model", body = ErrorBody),
+        (status = 408, description = "The body arrived too slowly", body = ErrorBody),
+        (status = 413, description = "The body is too large", body = ErrorBody),
+        (status = 415, description = "The body is not announced as JSON", body = ErrorBody),
+        (status = 429, description = "Too much work is waiting; come back after Retry-After", body = ErrorBody),
+        (status = 500, description = "A defect of the server", body = ErrorBody),
+        (status = 502, description = "The upstream answered nonsense", body = ErrorBody),
+        (status = 503, description = "The model is on its way here, or cannot be used", body = ErrorBody),
+        (status = 504, description = "The answer would have come too late", body = ErrorBody),
+    ),
+    security(("key" = []), ("bearer" = [])),
+)]
+pub(super) async fn create_openai(
+    caller: Caller,
+    State(app): State<Arc<App>>,
+    Extension(id): Extension<RequestId>,
+    headers: HeaderMap,
+    body: JsonObject,
+) -> Result<Response, ApiError> {
+    embed(Call { app, caller, id, policy: DimensionPolicy::Strict, provider: provider(&headers)? }, body).await
+}
+
+/// A request without its body.
+struct Call {
+    app: Arc<App>,
+    caller: Caller,
+    id: RequestId,
+    policy: DimensionPolicy,
+    provider: Option<ProviderKind>,
+}
+
+async fn embed(call: Call, body: JsonObject) -> Result<Response, ApiError> {
+    let Call { app, caller, id, policy, provider } = call;
+    let asked = EmbeddingsRequest::read(body.0, &app.settings)?;
+    let request = EmbedRequest {
+        inputs: Arc::clone(&asked.input),
+        dimensions: asked.dimensions,
+        dimension_policy: policy,
+        truncate: asked.truncate,
+        normalize: asked.normalize,
+        context: Context {
+            tenant: caller.tenant,
+            request_id: id.0,
+            deadline: Some(Instant::now() + app.settings.request_timeout),
+        },
+    };
+    let began = Instant::now();
+    let selector = Selector { model: asked.model.as_deref(), provider };
+    let embeddings = app.router.embed(selector, request).await?;
+    let embedded = began.elapsed();
+
+    let logged = Logged {
+        model: embeddings.served_by.name.to_string(),
+        inputs: asked.input.len(),
+        tokens: embeddings.total_tokens(),
+    };
+    let mut headers = headers_of(&embeddings);
+    if asked.dimensions.is_some() {
+        headers.insert(HeaderName::from_static("x-embeddings-dimensions-policy"), HeaderValue::from_static(policy.as_str()));
+    }
+    let timing = format!("embed;dur={:.2}", embedded.as_secs_f64() * 1e3);
+    put(&mut headers, "server-timing", &timing);
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    let name = asked.model.unwrap_or_else(|| app.router.default_model().to_owned());
+    let json = written(embeddings, name, asked.encoding_format).await?;
+    Ok((headers, Extension(logged), json).into_response())
+}
+
+/// Numbers beyond which writing the answer takes milliseconds and moves to a thread that may block.
+const INLINE_NUMBERS: usize = 32 << 10;
+
+async fn written(
+    embeddings: Embeddings,
+    model: String,
+    encoding: crate::wire::embeddings::Encoding,
+) -> Result<Vec<u8>, ApiError> {
+    let json = if embeddings.data.len() <= INLINE_NUMBERS {
+        write(&embeddings, &model, encoding)
+    } else {
+        let task = tokio::task::spawn_blocking(move || write(&embeddings, &model, encoding));
+        task.await.map_err(|_| ApiError::internal())?
+    };
+    json.map_err(|error| {
+        tracing::error!(%error, "an answer could not be written");
+        ApiError::internal()
+    })
+}
+
+fn provider(headers: &HeaderMap) -> Result<Option<ProviderKind>, ApiError> {
+    let Some(value) = headers.get("x-provider") else { return Ok(None) };
+    let name = String::from_utf8_lossy(value.as_bytes());
+    name.trim().parse().map(Some).map_err(|error: String| ApiError::invalid("x-provider", error))
+}
+
+fn headers_of(embeddings: &Embeddings) -> HeaderMap {
+    let mut headers = HeaderMap::new();
+    put(&mut headers, "x-embeddings-model", &embeddings.served_by.name);
+    put(&mut headers, "x-embeddings-provider", embeddings.served_by.provider.as_str());
+    put(&mut headers, "x-embeddings-space", embeddings.space.as_str());
+    if embeddings.truncated > 0 {
+        put(&mut headers, "x-embeddings-truncated", &embeddings.truncated.to_string());
+    }
+    headers
+}
+
+/// A header whose value may come from outside; one that no header can carry is left out.
+fn put(headers: &mut HeaderMap, name: &'static str, value: &str) {
+    if let Ok(value) = HeaderValue::from_str(value) {
+        headers.insert(HeaderName::from_static(name), value);
+    }
+}

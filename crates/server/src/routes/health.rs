@@ -1,0 +1,96 @@
+//! Alive, and ready. Liveness never waits on work and never looks further than this process; readiness says
+//! which part is not ready.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use axum::{Json, extract::State, response::IntoResponse as _, response::Response};
+use embeddery_core::ModelState;
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use crate::{App, error::not_ready, wire::models::State as ModelStateWire};
+
+/// The process answers.
+#[derive(Serialize, ToSchema)]
+pub(super) struct Alive {
+    /// `ok`
+    status: &'static str,
+}
+
+/// The service and its parts.
+#[derive(Serialize, ToSchema)]
+pub(super) struct Health {
+    /// `healthy`, or `degraded` when a part does not work.
+    status: &'static str,
+    /// `embeddery`
+    service: &'static str,
+    version: &'static str,
+    /// RFC 3339, UTC.
+    timestamp: String,
+    default_model: DefaultModel,
+}
+
+#[derive(Serialize, ToSchema)]
+struct DefaultModel {
+    id: String,
+    #[serde(flatten)]
+    state: Option<ModelStateWire>,
+}
+
+/// Whether requests will be answered.
+#[derive(Serialize, ToSchema)]
+pub(super) struct Readiness {
+    /// `ready` or `not_ready`.
+    status: &'static str,
+    /// What is not ready, and why.
+    parts: BTreeMap<&'static str, String>,
+}
+
+/// Whether the process is alive.
+#[utoipa::path(get, path = "/health", tag = "operation", responses((status = 200, description = "Alive", body = Alive)))]
+pub(super) async fn alive() -> Json<Alive> {
+    Json(Alive { status: "ok" })
+}
+
+/// Whether the service is alive, with its parts. Always 200: `status` tells.
+#[utoipa::path(
+    get,
+    path = "/api/v1/embeddings/health",
+    tag = "operation",
+    responses((status = 200, description = "Alive; degraded parts are listed", body = Health)),
+)]
+pub(super) async fn service(State(app): State<Arc<App>>) -> Json<Health> {
+    let state = app.router.default_state();
+    let failed = matches!(state, Some(ModelState::Failed { .. } | ModelState::Absent));
+    Json(Health {
+        status: if failed { "degraded" } else { "healthy" },
+        service: "embeddery",
+        version: env!("CARGO_PKG_VERSION"),
+        timestamp: jiff::Timestamp::now().to_string(),
+        default_model: DefaultModel { id: app.router.default_model().to_owned(), state: state.map(Into::into) },
+    })
+}
+
+/// Whether requests will be answered: 503 until the default model is in memory.
+#[utoipa::path(
+    get,
+    path = "/ready",
+    tag = "operation",
+    responses(
+        (status = 200, description = "Ready", body = Readiness),
+        (status = 503, description = "Not ready; `parts` says what and why", body = Readiness),
+    ),
+)]
+pub(super) async fn ready(State(app): State<Arc<App>>) -> Response {
+    let waiting = match app.router.default_state() {
+        None | Some(ModelState::Loaded) => None,
+        Some(ModelState::Absent) => Some("not on this machine".to_owned()),
+        Some(ModelState::Downloading { percent }) => Some(format!("downloading, {percent} % is here")),
+        Some(ModelState::OnDisk) => Some("loading".to_owned()),
+        Some(ModelState::Failed { reason }) => Some(reason),
+    };
+    match waiting {
+        None => Json(Readiness { status: "ready", parts: BTreeMap::new() }).into_response(),
+        Some(reason) => not_ready(Json(Readiness { status: "not_ready", parts: [("default_model", reason)].into() })),
+    }
+}

@@ -1,0 +1,84 @@
+//! All routes with their middleware, in one place. A route and its entry in the OpenAPI document are one
+//! statement, so that neither can be without the other.
+
+mod docs;
+mod embeddings;
+mod health;
+mod metrics;
+mod models;
+
+use std::{any::Any, sync::Arc};
+
+use axum::{
+    Router,
+    extract::Request,
+    middleware::from_fn,
+    response::{IntoResponse as _, Response},
+};
+use tower_http::{
+    CompressionLevel,
+    catch_panic::CatchPanicLayer,
+    compression::{CompressionLayer, predicate::SizeAbove},
+};
+use utoipa::openapi::OpenApi;
+use utoipa_axum::{router::OpenApiRouter, routes};
+
+use crate::{App, access_log, error::ApiError, request_id};
+
+/// Answers smaller than this are sent as they are: compressing would take longer than sending.
+const COMPRESS_ABOVE_BYTES: u64 = 16 << 10;
+
+/// The whole API.
+pub fn routes(app: Arc<App>) -> Router {
+    let (router, document) = api().split_for_parts();
+    router
+        .merge(docs::routes(document))
+        .fallback(unknown_path)
+        .method_not_allowed_fallback(wrong_method)
+        // Innermost first. A panic becomes an answer before anything else looks at it;
+        .layer(CatchPanicLayer::custom(panicked))
+        // the line in the log shows what the caller gets, compression left aside;
+        .layer(from_fn(access_log::layer))
+        .layer(
+            CompressionLayer::new()
+                .quality(CompressionLevel::Fastest)
+                .compress_when(SizeAbove::new(COMPRESS_ABOVE_BYTES)),
+        )
+        // the id is outermost, so that every answer carries it and every line above can show it.
+        .layer(from_fn(request_id::layer))
+        .with_state(app)
+}
+
+/// The OpenAPI document.
+pub fn openapi() -> OpenApi {
+    api().split_for_parts().1
+}
+
+fn api() -> OpenApiRouter<Arc<App>> {
+    OpenApiRouter::with_openapi(docs::document())
+        .routes(routes!(embeddings::create))
+        .routes(routes!(embeddings::create_openai))
+        .routes(routes!(models::list))
+        .routes(routes!(models::list_openai))
+        .routes(routes!(models::get_openai))
+        .routes(routes!(models::download))
+        .routes(routes!(models::warm_up))
+        .routes(routes!(health::service))
+        .routes(routes!(health::alive))
+        .routes(routes!(health::ready))
+        .routes(routes!(metrics::metrics))
+        .routes(routes!(metrics::metrics_text))
+}
+
+async fn unknown_path(request: Request) -> ApiError {
+    ApiError::unknown_path(request.uri().path())
+}
+
+async fn wrong_method(request: Request) -> ApiError {
+    ApiError::wrong_method(request.method().as_str(), request.uri().path())
+}
+
+fn panicked(_: Box<dyn Any + Send>) -> Response {
+    tracing::error!("a handler panicked");
+    ApiError::internal().into_response()
+}

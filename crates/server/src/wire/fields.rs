@@ -1,0 +1,93 @@
+//! Reads a JSON object field by field, so that an error can say which field, what it is, and what was due. A
+//! field that nobody asked for is refused with the nearest known one: a typo must not be ignored.
+
+use serde_json::{Map, Value};
+
+use crate::error::{ApiError, Dialect};
+
+/// The fields of a body that have not been read yet.
+pub(crate) struct Fields {
+    map: Map<String, Value>,
+    known: Vec<&'static str>,
+    dialect: Dialect,
+}
+
+impl Fields {
+    pub(crate) fn new(map: Map<String, Value>, dialect: Dialect) -> Self {
+        Self { map, known: Vec::new(), dialect }
+    }
+
+    /// A field's value; `null` counts as absent.
+    pub(crate) fn take(&mut self, name: &'static str) -> Option<Value> {
+        self.known.push(name);
+        self.map.remove(name).filter(|value| !value.is_null())
+    }
+
+    pub(crate) fn text(&mut self, name: &'static str) -> Result<Option<String>, ApiError> {
+        match self.take(name) {
+            None => Ok(None),
+            Some(Value::String(text)) => Ok(Some(text)),
+            Some(other) => Err(self.mismatch(name, &other, "a string")),
+        }
+    }
+
+    pub(crate) fn switch(&mut self, name: &'static str) -> Result<Option<bool>, ApiError> {
+        match self.take(name) {
+            None => Ok(None),
+            Some(Value::Bool(on)) => Ok(Some(on)),
+            Some(other) => Err(self.mismatch(name, &other, "true or false")),
+        }
+    }
+
+    /// One of a few words.
+    pub(crate) fn choice<T: Copy>(&mut self, name: &'static str, choices: &[(&str, T)]) -> Result<Option<T>, ApiError> {
+        let Some(value) = self.take(name) else { return Ok(None) };
+        let chosen = value.as_str().and_then(|word| choices.iter().find(|(choice, _)| *choice == word));
+        match chosen {
+            Some((_, choice)) => Ok(Some(*choice)),
+            None => {
+                let words: Vec<String> = choices.iter().map(|(word, _)| format!("\"{word}\"")).collect();
+                Err(self.mismatch(name, &value, &words.join(" or ")))
+            }
+        }
+    }
+
+    /// Refuses what is left.
+    pub(crate) fn finish(self) -> Result<(), ApiError> {
+        let Some(unknown) = self.map.keys().next() else { return Ok(()) };
+        let nearest = self
+            .known
+            .iter()
+            .map(|known| (strsim::jaro_winkler(unknown, known), known))
+            .max_by(|a, b| a.0.total_cmp(&b.0))
+            .filter(|(score, _)| *score > 0.75);
+        let hint = match nearest {
+            Some((_, known)) => format!("did you mean '{known}'?"),
+            None => format!("known are {}", self.known.join(", ")),
+        };
+        Err(self.unfit(Some(unknown.clone()), format!("unknown field '{unknown}'; {hint}")))
+    }
+
+    /// The field is of the wrong kind.
+    pub(crate) fn mismatch(&self, name: &str, found: &Value, due: &str) -> ApiError {
+        self.unfit(Some(name.to_owned()), format!("{name} is {}, {due} is due", kind(found)))
+    }
+
+    /// The body does not fit the schema.
+    pub(crate) fn unfit(&self, param: Option<String>, message: String) -> ApiError {
+        ApiError::schema(self.dialect, param, message)
+    }
+}
+
+/// What a value is, in words; short texts are shown, because most often they are a typo.
+pub(crate) fn kind(value: &Value) -> String {
+    match value {
+        Value::Null => "null".into(),
+        Value::Bool(on) => on.to_string(),
+        Value::Number(number) => format!("the number {number}"),
+        Value::String(text) if text.len() <= 32 => format!("\"{text}\""),
+        Value::String(_) => "a string".into(),
+        Value::Array(_) => "a list".into(),
+        Value::Object(_) => "an object".into(),
+    }
+}
