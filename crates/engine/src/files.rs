@@ -105,9 +105,17 @@ impl ModelFiles {
         let weights = directory.join("model.safetensors");
         let weight_bytes = match fs::metadata(&weights) {
             Ok(metadata) => metadata.len(),
-            Err(error) if error.kind() == ErrorKind::NotFound && directory.join("model.safetensors.index.json").is_file() => {
+            Err(error)
+                if error.kind() == ErrorKind::NotFound
+                    && directory.join("model.safetensors.index.json").is_file() =>
+            {
                 let supported = "one file model.safetensors";
-                return Err(unsupported(&directory.join("model.safetensors.index.json"), "weights", "in several files", supported));
+                return Err(unsupported(
+                    &directory.join("model.safetensors.index.json"),
+                    "weights",
+                    "in several files",
+                    supported,
+                ));
             }
             Err(source) => return Err(LoadError::Io { file: weights, source }),
         };
@@ -167,11 +175,17 @@ fn check(file: &Path, bert: &BertConfig) -> Result<(), LoadError> {
         }
     }
     if !bert.hidden_size.is_multiple_of(bert.num_attention_heads) {
-        let heads = format!("{}, which does not divide hidden_size {}", bert.num_attention_heads, bert.hidden_size);
+        let heads =
+            format!("{}, which does not divide hidden_size {}", bert.num_attention_heads, bert.hidden_size);
         return Err(unsupported(file, "num_attention_heads", &heads, "a divisor of hidden_size"));
     }
     if !(bert.layer_norm_eps > 0.0 && bert.layer_norm_eps < 1.0) {
-        return Err(unsupported(file, "layer_norm_eps", &bert.layer_norm_eps.to_string(), "a number above 0 and below 1"));
+        return Err(unsupported(
+            file,
+            "layer_norm_eps",
+            &bert.layer_norm_eps.to_string(),
+            "a number above 0 and below 1",
+        ));
     }
     Ok(())
 }
@@ -198,7 +212,14 @@ fn modules(directory: &Path) -> Result<Modules, LoadError> {
     for entry in entries {
         match entry.r#type.rsplit('.').next().unwrap_or_default() {
             "Transformer" if entry.path.is_empty() => {}
-            "Transformer" => return Err(unsupported(&file, "path of the Transformer", &entry.path, "the directory itself")),
+            "Transformer" => {
+                return Err(unsupported(
+                    &file,
+                    "path of the Transformer",
+                    &entry.path,
+                    "the directory itself",
+                ));
+            }
             "Pooling" => modules.pooling = pooling(&directory.join(&entry.path).join("config.json"))?,
             "Normalize" => {} // whoever asks for a vector decides whether it is normalised
             other => return Err(unsupported(&file, "a module", other, "Transformer, Pooling and Normalize")),
@@ -236,7 +257,12 @@ fn pooling(file: &Path) -> Result<Pooling, LoadError> {
     match chosen.as_str() {
         "mean" => Ok(Pooling::Mean),
         "cls" => Ok(Pooling::Cls),
-        other => Err(unsupported(file, "pooling mode", if other.is_empty() { "none" } else { other }, "mean or cls, alone")),
+        other => Err(unsupported(
+            file,
+            "pooling mode",
+            if other.is_empty() { "none" } else { other },
+            "mean or cls, alone",
+        )),
     }
 }
 
@@ -259,9 +285,11 @@ fn max_tokens(transformer: &Path, directory: &Path, positions: usize) -> Result<
     if let Some(limit) = sentence.max_seq_length {
         return Ok(limit.clamp(1, positions));
     }
-    let tokenizer: TokenizerConfig = read_if_there(&directory.join("tokenizer_config.json"))?.unwrap_or_default();
+    let tokenizer: TokenizerConfig =
+        read_if_there(&directory.join("tokenizer_config.json"))?.unwrap_or_default();
     // Files say 1e30 for "no limit".
-    let limit = tokenizer.model_max_length.filter(|limit| *limit >= 1.0).map_or(positions, |limit| limit as usize);
+    let limit =
+        tokenizer.model_max_length.filter(|limit| *limit >= 1.0).map_or(positions, |limit| limit as usize);
     Ok(limit.clamp(1, positions))
 }
 

@@ -45,7 +45,10 @@ impl Model {
             if length == 0 || length > info.positions {
                 return Err(LoadError::Setting {
                     setting: "max_length",
-                    reason: format!("{length} is not in 1 to {}, the positions that the weights have", info.positions),
+                    reason: format!(
+                        "{length} is not in 1 to {}, the positions that the weights have",
+                        info.positions
+                    ),
                 });
             }
             info.max_tokens = length;
@@ -58,13 +61,21 @@ impl Model {
         let weights = WeightFile::open(&files.directory.join("model.safetensors"))?;
         // Tokenizer and fingerprint beside the weights: each takes as long as the other.
         let (tokenizer, fingerprint, network) = std::thread::scope(|scope| {
-            let tokenizer = scope.spawn(|| Tokenizer::load(&tokenizer_file, info.max_tokens, info.vocabulary));
+            let tokenizer =
+                scope.spawn(|| Tokenizer::load(&tokenizer_file, info.max_tokens, info.vocabulary));
             let fingerprint = scope.spawn(|| fingerprint(&weights, &tokenizer_file, &info));
             let network = weights.tensors().and_then(|tensors| Bert::load(&files.bert, &tensors, kernels));
             (joined(tokenizer), joined(fingerprint), network)
         });
         let network = network?;
-        Ok(Self { info, fingerprint: fingerprint?, tokenizer: tokenizer?, kernels, network, scratch: Mutex::default() })
+        Ok(Self {
+            info,
+            fingerprint: fingerprint?,
+            tokenizer: tokenizer?,
+            kernels,
+            network,
+            scratch: Mutex::default(),
+        })
     }
 
     /// What the model is.
@@ -120,13 +131,16 @@ impl Model {
             work.push((now, here));
             (texts, out) = (later, rest);
         }
-        threads.install(|| work.into_par_iter().with_max_len(1).for_each(|(texts, out)| self.compute(texts, out)));
+        threads.install(|| {
+            work.into_par_iter().with_max_len(1).for_each(|(texts, out)| self.compute(texts, out))
+        });
         vectors
     }
 
     /// Vectors of a few texts on this thread.
     fn compute(&self, texts: &[&Tokens], out: &mut [f32]) {
-        let mut scratch = self.scratch.lock().unwrap_or_else(PoisonError::into_inner).pop().unwrap_or_default();
+        let mut scratch =
+            self.scratch.lock().unwrap_or_else(PoisonError::into_inner).pop().unwrap_or_default();
         let dimensions = self.info.dimensions;
         let mut tokens = self.network.forward(texts, &mut scratch);
         for (text, vector) in texts.iter().zip(out.chunks_exact_mut(dimensions)) {
@@ -152,8 +166,13 @@ fn piece(texts: &[&Tokens], target: usize) -> usize {
     count
 }
 
-fn fingerprint(weights: &WeightFile, tokenizer: &std::path::Path, info: &ModelInfo) -> Result<String, LoadError> {
-    let text = std::fs::read(tokenizer).map_err(|source| LoadError::Io { file: tokenizer.to_path_buf(), source })?;
+fn fingerprint(
+    weights: &WeightFile,
+    tokenizer: &std::path::Path,
+    info: &ModelInfo,
+) -> Result<String, LoadError> {
+    let text =
+        std::fs::read(tokenizer).map_err(|source| LoadError::Io { file: tokenizer.to_path_buf(), source })?;
     let mut hasher = blake3::Hasher::new();
     for part in [weights.bytes(), &text, format!("{:?}", info.pooling).as_bytes()] {
         // Lengths first, so that no two models can run together.
@@ -169,6 +188,9 @@ fn joined<T>(handle: std::thread::ScopedJoinHandle<'_, T>) -> T {
 
 impl std::fmt::Debug for Model {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Model").field("info", &self.info).field("kernels", &self.kernels.name).finish_non_exhaustive()
+        f.debug_struct("Model")
+            .field("info", &self.info)
+            .field("kernels", &self.kernels.name)
+            .finish_non_exhaustive()
     }
 }

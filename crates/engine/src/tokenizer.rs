@@ -71,15 +71,18 @@ impl Tokenizer {
             expected: "a tokenizer",
             reason,
         };
-        let bytes = std::fs::read(file).map_err(|source| LoadError::Io { file: file.to_path_buf(), source })?;
-        let mut inner = tokenizers::Tokenizer::from_bytes(bytes).map_err(|error| malformed(error.to_string()))?;
+        let bytes =
+            std::fs::read(file).map_err(|source| LoadError::Io { file: file.to_path_buf(), source })?;
+        let mut inner =
+            tokenizers::Tokenizer::from_bytes(bytes).map_err(|error| malformed(error.to_string()))?;
         inner.with_truncation(None).map_err(|error| malformed(error.to_string()))?;
         inner.with_padding(None);
         let largest = inner.get_vocab(true).into_values().max().unwrap_or(0) as usize;
         if largest >= rows {
             return Err(LoadError::TokenizerMismatch { file: file.to_path_buf(), largest, rows });
         }
-        let encode = |specials| inner.encode_fast("a", specials).map_err(|error| malformed(error.to_string()));
+        let encode =
+            |specials| inner.encode_fast("a", specials).map_err(|error| malformed(error.to_string()));
         let (bare, whole) = (encode(false)?, encode(true)?);
         let (bare, whole) = (bare.get_ids(), whole.get_ids());
         let Some(start) = whole.windows(bare.len().max(1)).position(|window| window == bare) else {
@@ -89,7 +92,10 @@ impl Tokenizer {
         if before.len() + after.len() >= limit {
             return Err(LoadError::Setting {
                 setting: "max_length",
-                reason: format!("{limit} leaves no room beside {} special tokens", before.len() + after.len()),
+                reason: format!(
+                    "{limit} leaves no room beside {} special tokens",
+                    before.len() + after.len()
+                ),
             });
         }
         Ok(Self { inner, before, after, limit })
@@ -112,7 +118,10 @@ impl Tokenizer {
             Keep::Start => &content[..room],
             Keep::End => &content[content.len() - room..],
             Keep::All => {
-                return Err(TokenizeError::TooLong { tokens: content.len() + self.specials(), limit: self.limit });
+                return Err(TokenizeError::TooLong {
+                    tokens: content.len() + self.specials(),
+                    limit: self.limit,
+                });
             }
         };
         Ok(Tokens { ids: [&self.before[..], kept, &self.after[..]].concat(), truncated })
@@ -124,7 +133,10 @@ impl Tokenizer {
 
     /// All of the text's own tokens.
     fn content(&self, text: &str) -> Result<Vec<u32>, TokenizeError> {
-        let encoding = self.inner.encode_fast(text, false).map_err(|error| TokenizeError::Tokenizer(error.to_string()))?;
+        let encoding = self
+            .inner
+            .encode_fast(text, false)
+            .map_err(|error| TokenizeError::Tokenizer(error.to_string()))?;
         Ok(encoding.get_ids().to_vec())
     }
 

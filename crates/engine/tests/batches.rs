@@ -1,6 +1,8 @@
 //! A text's vector is the same to the bit, whatever else is in its batch, in whatever order, on however many
 //! threads; and a batch that should not have been made does no harm.
 
+#![expect(clippy::unwrap_used, clippy::panic, reason = "helpers of tests fail the test")]
+
 mod support;
 
 use std::sync::LazyLock;

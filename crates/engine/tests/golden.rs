@@ -1,6 +1,8 @@
 //! Vectors beside the reference implementation's, for every kernel set of this machine: the real MiniLM by
 //! sentence-transformers, a tiny BERT of awkward sizes by transformers (tools/golden/make_golden.py).
 
+#![expect(clippy::unwrap_used, clippy::panic, reason = "helpers of tests fail the test")]
+
 mod support;
 
 use embeddery_engine::{Keep, KernelChoice, Model, Pooling, normalize};
@@ -8,6 +10,9 @@ use serde::Deserialize;
 use support::{
     KERNELS, cosine, distance, encode, golden, load, minilm, threads, tiny::Tiny, tokenize_all, vector,
 };
+
+/// Of a component, with a margin: under 3.2e-7 was measured for every kernel set.
+const LARGEST_DIFFERENCE: f32 = 2e-6;
 
 #[derive(Deserialize)]
 struct Golden {
@@ -47,11 +52,11 @@ fn minilm_gives_the_reference_vectors() {
                 cosine(found, &reference)
             );
         }
-        eprintln!(
+        let measured = format!(
             "{}: least cosine {least_cosine:.9}, largest difference {most_distance:.1e}",
             model.kernels()
         );
-        assert!(most_distance <= 2e-6, "{}: {most_distance}", model.kernels());
+        assert!(most_distance <= LARGEST_DIFFERENCE, "{measured}");
     }
     assert!(tried >= 1);
 }

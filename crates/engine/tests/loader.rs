@@ -1,6 +1,8 @@
 //! Directories that are damaged, contradictory or ask for what the engine does not do: each is refused with an
 //! error that names the file and the place in it, and no bytes whatsoever make the loader panic.
 
+#![expect(clippy::unwrap_used, clippy::panic, reason = "helpers of tests fail the test")]
+
 mod support;
 
 use std::fs;
@@ -174,7 +176,7 @@ fn poolings_that_we_do_not_run_are_named() {
 #[test]
 fn tensors_that_are_wrong_are_named() {
     let tiny = Tiny::new();
-    tiny.write_weights(tiny.tensors().into_iter().filter(|tensor| tensor.0 != QUERY).collect());
+    tiny.write_weights(&tiny.tensors().into_iter().filter(|tensor| tensor.0 != QUERY).collect::<Vec<_>>());
     assert!(matches!(refused(&tiny, &["model.safetensors", QUERY]), LoadError::MissingTensor { .. }));
 
     tiny.with_tensor(QUERY, |tensor| tensor.2 = vec![20, 80]);
@@ -208,7 +210,7 @@ fn weights_in_half_precision_are_widened() {
             let values = bytes.as_chunks().0.iter().map(|chunk| f32::from_le_bytes(*chunk));
             (name, dtype, shape, values.flat_map(|value| half(value).to_le_bytes()).collect())
         });
-        tiny.write_weights(tensors.collect());
+        tiny.write_weights(&tensors.collect::<Vec<_>>());
         tiny
     };
     // The weights lose 16 or 13 of their bits, so the vectors are only near.
@@ -231,7 +233,7 @@ fn tensors_of_a_model_saved_with_its_head_are_found() {
         .into_iter()
         .map(|(name, dtype, shape, bytes)| (format!("bert.{name}"), dtype, shape, bytes));
     let head = ("cls.predictions.bias".to_owned(), Dtype::F32, vec![1], vec![0; 4]);
-    tiny.write_weights(prefixed.chain([head]).collect());
+    tiny.write_weights(&prefixed.chain([head]).collect::<Vec<_>>());
     assert_right(&tiny, 1e-5);
 }
 
@@ -268,6 +270,16 @@ fn a_tokenizer_of_another_model_is_refused() {
         refused(&tiny, &["tokenizer.json", "65"]),
         LoadError::TokenizerMismatch { largest: 65, rows: 65, .. }
     ));
+}
+
+/// The tokenizers library panics on this one.
+#[test]
+fn a_tokenizer_that_uses_a_special_token_it_does_not_define_is_refused() {
+    let tiny = Tiny::new();
+    let mut tokenizer: Value = serde_json::from_slice(&tiny.read("tokenizer.json")).unwrap();
+    tokenizer["post_processor"]["special_tokens"] = json!({});
+    tiny.write_json("tokenizer.json", &tokenizer);
+    assert!(matches!(refused(&tiny, &["tokenizer.json"]), LoadError::Malformed { .. }));
 }
 
 #[test]

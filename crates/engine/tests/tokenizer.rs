@@ -1,6 +1,8 @@
 //! Cutting a text: tokenizing only its beginning gives the tokens that tokenizing all of it would, and a long text
 //! costs no more than the part that is kept.
 
+#![expect(clippy::unwrap_used, clippy::panic, reason = "helpers of tests fail the test")]
+
 mod support;
 
 use std::sync::LazyLock;
@@ -92,6 +94,14 @@ fn a_word_around_a_dropped_control_character_is_one_word() {
             let text = format!("{}{word}{}", "language ".repeat(words), " end".repeat(300));
             check(&text).unwrap_or_else(|error| panic!("{words} words, {white:?}: {error}"));
         }
+    }
+}
+
+/// As many tokens before the first cut as the model reads, and more behind it: cut all the same.
+#[test]
+fn a_cut_at_the_very_limit_is_a_cut() {
+    for long_words in 0..254 {
+        check(&("language ".repeat(long_words) + &"word ".repeat(600))).unwrap();
     }
 }
 

@@ -41,6 +41,12 @@ pub struct ConfiguredModel {
     pub model: ModelRef,
 }
 
+impl ConfiguredModel {
+    fn resolved(&self) -> Resolved {
+        Resolved { provider: self.provider, model: self.model.clone() }
+    }
+}
+
 /// How a request names its model.
 #[derive(Clone, Copy, Debug)]
 pub struct Selector<'a> {
@@ -97,7 +103,7 @@ impl Router {
             metrics: config.metrics,
             stacks: Mutex::default(),
         };
-        if let Ok(resolved) = router.resolve(Selector { model: None, provider: None }) {
+        if let Some(resolved) = router.lookup(Selector { model: None, provider: None }) {
             router.metrics.announce(resolved.provider, &resolved.model.name);
         }
         router
@@ -122,7 +128,7 @@ impl Router {
             None => self.open(selector).await,
         };
         let stack = opened.inspect_err(|error| {
-            let provider = self.resolve(selector).ok().map(|resolved| resolved.provider);
+            let provider = self.lookup(selector).map(|resolved| resolved.provider);
             self.metrics.refused(provider, error);
         })?;
         stack.embed(request).await
@@ -156,7 +162,7 @@ impl Router {
 
     /// Configured models first, in their order, then the others that providers know of.
     pub fn models(&self) -> Vec<ListedModel> {
-        let default = self.resolve(Selector { model: None, provider: None }).ok();
+        let default = self.lookup(Selector { model: None, provider: None });
         let is_default = |provider, name: &str| {
             default.as_ref().is_some_and(|d| d.provider == provider && &*d.model.name == name)
         };
@@ -196,7 +202,7 @@ impl Router {
     /// Where the default model stands; `None` where its provider's models have no life of their own. Cheap
     /// enough for a readiness probe.
     pub fn default_state(&self) -> Option<ModelState> {
-        let resolved = self.resolve(Selector { model: None, provider: None }).ok()?;
+        let resolved = self.lookup(Selector { model: None, provider: None })?;
         self.providers.get(&resolved.provider)?.state(&resolved.model)
     }
 
@@ -205,33 +211,35 @@ impl Router {
         &self.default_model
     }
 
-    /// Which provider serves the model, and under which name. Never touches disk or network.
+    /// Which provider serves the model, and under which name. Never uses the network.
     pub fn resolve(&self, selector: Selector<'_>) -> Result<Resolved, EmbedError> {
+        self.lookup(selector).ok_or_else(|| self.unknown(selector.model.unwrap_or(&self.default_model)))
+    }
+
+    /// The rules of the specification (SPEC §3, "Model choice"), in their order.
+    fn lookup(&self, selector: Selector<'_>) -> Option<Resolved> {
         let asked = selector.model.unwrap_or(&self.default_model);
         if let Some(entry) = self.configured(asked, selector.provider) {
-            return Ok(Resolved { provider: entry.provider, model: entry.model.clone() });
-        }
-        if names::looks_like_path(asked) {
-            return Err(EmbedError::model_not_found(format!(
-                "model '{asked}' is a path; only the configuration's `models` may name directories of this machine"
-            )));
+            return Some(entry.resolved());
         }
         let (provider, name) = match names::split_prefix(asked) {
             Some((provider, name)) => (Some(provider), name),
             None => (selector.provider, asked),
         };
         if let Some(entry) = provider.and_then(|provider| self.configured(name, Some(provider))) {
-            return Ok(Resolved { provider: entry.provider, model: entry.model.clone() });
+            return Some(entry.resolved());
         }
         match provider {
+            // Only configuration may name places on this machine's disk.
+            _ if names::looks_like_path(name) => None,
             Some(ProviderKind::HuggingFace) => {
-                Ok(Resolved { provider: ProviderKind::HuggingFace, model: names::hub_name(name) })
+                Some(Resolved { provider: ProviderKind::HuggingFace, model: names::hub_name(name) })
             }
-            Some(provider) => Ok(Resolved { provider, model: ModelRef::new(name) }),
+            Some(provider) => Some(Resolved { provider, model: ModelRef::new(name) }),
             None if names::looks_like_hub_name(name) => {
-                Ok(Resolved { provider: ProviderKind::HuggingFace, model: names::hub_name(name) })
+                Some(Resolved { provider: ProviderKind::HuggingFace, model: names::hub_name(name) })
             }
-            None => Err(self.unknown(asked)),
+            None => None,
         }
     }
 
@@ -257,6 +265,11 @@ impl Router {
     }
 
     fn unknown(&self, asked: &str) -> EmbedError {
+        if names::looks_like_path(asked) {
+            return EmbedError::model_not_found(format!(
+                "model '{asked}' is a path; only the configuration's `models` may name directories of this machine"
+            ));
+        }
         let listed = self.models();
         let known = listed.iter().flat_map(|model| [model.id.as_str(), &*model.name]);
         let near = names::nearest(asked, known);

@@ -6,53 +6,23 @@
 
 use std::{
     fs::{self, File},
-    io::{self, ErrorKind, Write as _},
+    io::{self, ErrorKind},
     path::{Path, PathBuf},
 };
 
-use embeddery_core::{
-    SourceError,
-    SourceErrorKind::{Corrupt, Io},
-};
-use serde::{Deserialize, Serialize};
+use embeddery_core::{SourceError, SourceErrorKind::Io};
 
 use crate::{
-    checksum::Checksum,
     layout,
     lock::Lock,
     name::{HubName, Name, Revision},
+    sidecar::Sidecar,
 };
-
-const SIDECAR: &str = ".embeddery.json";
-const SCHEMA: u32 = 1;
 
 /// The base directory.
 #[derive(Clone, Debug)]
 pub(crate) struct Base {
     root: PathBuf,
-}
-
-/// What a downloaded directory says of itself.
-#[derive(Debug, Serialize, Deserialize)]
-pub(crate) struct Sidecar {
-    /// Version of this file's form.
-    schema: u32,
-    /// The model's name on the hub.
-    pub(crate) repo: String,
-    /// The revision that was asked for.
-    pub(crate) revision: String,
-    /// The commit it stood for.
-    pub(crate) commit: String,
-    /// Every file that was downloaded.
-    pub(crate) files: Vec<SidecarFile>,
-}
-
-/// One file of a download.
-#[derive(Debug, Serialize, Deserialize)]
-pub(crate) struct SidecarFile {
-    pub(crate) path: String,
-    pub(crate) size: u64,
-    pub(crate) checksum: Option<Checksum>,
 }
 
 impl Base {
@@ -94,12 +64,15 @@ impl Base {
             if self.root.join(&first).join(layout::CONFIG).is_file() {
                 names.push(first);
             } else {
-                names.extend(
-                    subdirectories(&self.root.join(&first)).map(|second| format!("{first}/{second}")),
-                );
+                let models = subdirectories(&self.root.join(&first));
+                names.extend(models.map(|second| format!("{first}/{second}")));
             }
         }
-        names.retain(|name| matches!(Name::parse(name), Ok(Name::Hub(name)) if matches!(self.find(&name, None), Ok(Some(_)))));
+        // Hidden directories, `.incoming` among them, do not pass as names.
+        names.retain(|name| match Name::parse(name) {
+            Ok(Name::Hub(name)) => matches!(self.find(&name, None), Ok(Some(_))),
+            _ => false,
+        });
         names
     }
 
@@ -175,56 +148,6 @@ impl Base {
     }
 }
 
-impl Sidecar {
-    pub(crate) fn new(name: &HubName, revision: &Revision, commit: String, files: Vec<SidecarFile>) -> Self {
-        Self { schema: SCHEMA, repo: name.to_string(), revision: revision.to_string(), commit, files }
-    }
-
-    /// The sidecar of a directory; `None` when it has none.
-    fn read(directory: &Path) -> Result<Option<Self>, SourceError> {
-        let path = directory.join(SIDECAR);
-        let content = match fs::read(&path) {
-            Ok(content) => content,
-            Err(error) if [ErrorKind::NotFound, ErrorKind::NotADirectory].contains(&error.kind()) => {
-                return Ok(None);
-            }
-            Err(error) => return Err(io_error("read", &path, &error)),
-        };
-        #[derive(Deserialize)]
-        struct Version {
-            schema: u32,
-        }
-        let damaged = |error: serde_json::Error| {
-            let advice =
-                "remove this file to use the directory as it is, or the directory to fetch the model again";
-            SourceError::new(Corrupt, format!("{} is damaged ({error}); {advice}", path.display()))
-        };
-        let version: Version = serde_json::from_slice(&content).map_err(damaged)?;
-        if version.schema > SCHEMA {
-            return Err(SourceError::new(
-                Io,
-                format!(
-                    "{} was written by a newer Embeddery (schema {}, this one knows {SCHEMA}); use that one, or remove \
-                     the directory to fetch the model again",
-                    path.display(),
-                    version.schema
-                ),
-            ));
-        }
-        serde_json::from_slice(&content).map(Some).map_err(damaged)
-    }
-
-    fn write(&self, directory: &Path) -> Result<(), SourceError> {
-        let path = directory.join(SIDECAR);
-        let write = || {
-            let mut file = File::create(&path)?;
-            file.write_all(serde_json::to_string_pretty(self)?.as_bytes())?;
-            file.sync_all()
-        };
-        write().map_err(|error: io::Error| io_error("write", &path, &error))
-    }
-}
-
 /// What the disk refused, at which path, and what helps.
 pub(crate) fn io_error(action: &str, path: &Path, error: &io::Error) -> SourceError {
     let advice = match error.kind() {
@@ -250,11 +173,8 @@ fn is_empty_directory(path: &Path) -> bool {
     fs::read_dir(path).is_ok_and(|mut entries| entries.next().is_none())
 }
 
-/// Names of the directories in a directory, hidden ones left out.
-fn subdirectories(path: &Path) -> impl Iterator<Item = String> {
+/// Names of the directories in a directory.
+fn subdirectories(path: &Path) -> impl Iterator<Item = String> + use<> {
     let entries = fs::read_dir(path).into_iter().flatten().flatten();
-    entries
-        .filter(|entry| entry.path().is_dir())
-        .filter_map(|entry| entry.file_name().into_string().ok())
-        .filter(|name| !name.starts_with('.'))
+    entries.filter(|entry| entry.path().is_dir()).filter_map(|entry| entry.file_name().into_string().ok())
 }

@@ -10,7 +10,7 @@ use embeddery_core::{
 };
 
 use crate::{
-    base::{Base, Sidecar, SidecarFile},
+    base::Base,
     download::Download,
     hub::{FileAddress, Hub, Listing, RemoteFile},
     layout,
@@ -18,6 +18,7 @@ use crate::{
     name::{HubName, Revision},
     part::blocking,
     retry::{Retries, RetryPolicy},
+    sidecar::{Sidecar, SidecarFile},
 };
 
 /// A model to be fetched, by who holds the right to.

@@ -4,24 +4,26 @@
 //! names the commit; `GET {endpoint}/{repo}/resolve/{commit}/{path}` gives a file, for large ones by a
 //! redirect to another host, to which the access token does not travel (reqwest strips it).
 
+mod listing;
+
 use std::{error::Error as _, fmt, time::Duration};
 
 use embeddery_core::{
     SourceError,
-    SourceErrorKind::{self, Corrupt, NotFound, Unauthorized, Unreachable},
+    SourceErrorKind::{self, NotFound, Unauthorized, Unreachable},
 };
 use reqwest::{
     Client, Response, StatusCode, Url,
     header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue, RANGE, RETRY_AFTER},
 };
 use secrecy::{ExposeSecret as _, SecretString};
-use serde::Deserialize;
 
 use crate::{
-    checksum::Checksum,
-    name::{self, HubName, Revision},
+    name::{HubName, Revision},
     retry::Failure,
 };
+
+pub(crate) use listing::{Listing, RemoteFile};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// The longest silence in a transfer. There is no limit on the whole: a large file may take hours.
@@ -35,22 +37,6 @@ pub(crate) struct Hub {
     client: Client,
     endpoint: Url,
     has_token: bool,
-}
-
-/// What a revision of a model holds.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Listing {
-    /// The commit that the revision stands for.
-    pub(crate) commit: String,
-    pub(crate) files: Vec<RemoteFile>,
-}
-
-/// A file of the hub, as announced. What a mirror does not announce is `None`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct RemoteFile {
-    pub(crate) path: String,
-    pub(crate) size: Option<u64>,
-    pub(crate) checksum: Option<Checksum>,
 }
 
 /// Reads the hub's address.
@@ -114,7 +100,7 @@ impl Hub {
             }
             body.extend_from_slice(&chunk);
         }
-        let answer: Answer = serde_json::from_slice(&body).map_err(|error| {
+        let answer: listing::Answer = serde_json::from_slice(&body).map_err(|error| {
             self.nonsense(&what, &format!("what is no listing ({content_type}: {error})"))
         })?;
         answer.check(&what).map_err(Failure::Final)
@@ -234,61 +220,6 @@ impl fmt::Display for FileAddress<'_> {
     }
 }
 
-#[derive(Deserialize)]
-struct Answer {
-    sha: String,
-    siblings: Vec<Sibling>,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Sibling {
-    rfilename: String,
-    size: Option<u64>,
-    blob_id: Option<String>,
-    lfs: Option<Lfs>,
-}
-
-#[derive(Deserialize)]
-struct Lfs {
-    sha256: String,
-    size: u64,
-}
-
-impl Answer {
-    /// Nothing of a listing is used before this: its paths become paths on this disk.
-    fn check(self, what: &str) -> Result<Listing, SourceError> {
-        let corrupt =
-            |why: String| SourceError::new(Corrupt, format!("the hub's listing of {what} is refused: {why}"));
-        if !name::is_commit(&self.sha) {
-            return Err(corrupt(format!("{:?} is no commit", self.sha)));
-        }
-        let files = self.siblings.into_iter().map(|sibling| {
-            let path = &sibling.rfilename;
-            if path.split('/').any(|part| matches!(part, "" | "." | "..")) || path.contains('\0') {
-                return Err(corrupt(format!("the path {path:?} leaves the model's directory")));
-            }
-            let (size, checksum) = match (sibling.lfs, sibling.blob_id) {
-                (Some(lfs), _) => {
-                    (Some(lfs.size), Some((lfs.sha256.len() == 64, Checksum::Sha256(lfs.sha256))))
-                }
-                // A git blob id is computed over the length, too.
-                (None, Some(id)) if sibling.size.is_some() => {
-                    (sibling.size, Some((name::is_commit(&id), Checksum::GitBlob(id))))
-                }
-                _ => (sibling.size, None),
-            };
-            match checksum {
-                Some((false, checksum)) => Err(corrupt(format!("{checksum} of {path:?} is no checksum"))),
-                checksum => {
-                    Ok(RemoteFile { path: sibling.rfilename, size, checksum: checksum.map(|(_, sum)| sum) })
-                }
-            }
-        });
-        Ok(Listing { commit: self.sha, files: files.collect::<Result<_, _>>()? })
-    }
-}
-
 fn header<'a>(headers: &'a HeaderMap, name: &str) -> &'a str {
     headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default()
 }
@@ -319,40 +250,6 @@ pub(crate) fn passing(kind: SourceErrorKind, message: String) -> Failure {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
-
-    fn check(siblings: &str) -> Result<Listing, SourceError> {
-        let answer: Answer =
-            serde_json::from_str(&format!(r#"{{"sha":"{COMMIT}","siblings":{siblings}}}"#)).unwrap();
-        answer.check("model 'a/b'")
-    }
-
-    #[test]
-    fn a_listing_with_and_without_checksums() {
-        let sha256 = "a".repeat(64);
-        let listing = check(&format!(
-            r#"[{{"rfilename":"w","size":9,"blobId":"{COMMIT}","lfs":{{"sha256":"{sha256}","size":9,"pointerSize":1}}}},
-               {{"rfilename":"d/s","size":2,"blobId":"{COMMIT}"}}, {{"rfilename":"m"}}]"#
-        ));
-        let file = |path: &str, size, checksum| RemoteFile { path: path.into(), size, checksum };
-        let expected = vec![
-            file("w", Some(9), Some(Checksum::Sha256(sha256))),
-            file("d/s", Some(2), Some(Checksum::GitBlob(COMMIT.into()))),
-            file("m", None, None),
-        ];
-        assert_eq!(listing.unwrap(), Listing { commit: COMMIT.into(), files: expected });
-    }
-
-    #[test]
-    fn nonsense_in_a_listing_is_refused() {
-        for path in ["../x", "a/../x", "/etc/passwd", "a//b", "", "."] {
-            let error = check(&format!(r#"[{{"rfilename":"{path}"}}]"#)).unwrap_err();
-            assert!(error.kind == Corrupt && error.message.contains("leaves"), "{error}");
-        }
-        let error = check(r#"[{"rfilename":"x","size":1,"blobId":"../../x"}]"#).unwrap_err();
-        assert!(error.message.contains("no checksum"), "{error}");
-    }
 
     #[test]
     fn endpoints() {

@@ -16,6 +16,7 @@ mod lock;
 mod name;
 mod part;
 mod retry;
+mod sidecar;
 
 use std::path::PathBuf;
 

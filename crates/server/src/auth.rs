@@ -45,7 +45,11 @@ fn check(headers: &HeaderMap, app: &App) -> Result<(), ApiError> {
     let sent = sent_key(headers).ok_or_else(ApiError::missing_key)?;
     // Hashes are of one length and compared in constant time, so that neither the key's length nor a common
     // beginning can be measured.
-    if blake3::hash(sent) == blake3::hash(wanted.expose_secret().as_bytes()) { Ok(()) } else { Err(ApiError::wrong_key()) }
+    if blake3::hash(sent) == blake3::hash(wanted.expose_secret().as_bytes()) {
+        Ok(())
+    } else {
+        Err(ApiError::wrong_key())
+    }
 }
 
 /// `X-API-KEY`, else the bearer token that OpenAI's clients send.

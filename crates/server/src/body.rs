@@ -39,7 +39,10 @@ impl FromRequest<Arc<App>> for JsonObject {
         match value {
             Value::Object(map) => Ok(Self(Fields::new(map, dialect))),
             other => {
-                let message = format!("the body is {}, a JSON object is due: {{\"input\": …}}", crate::wire::fields::kind(&other));
+                let message = format!(
+                    "the body is {}, a JSON object is due: {{\"input\": …}}",
+                    crate::wire::fields::kind(&other)
+                );
                 Err(Fields::new(Map::new(), dialect).unfit(None, message))
             }
         }
@@ -61,7 +64,8 @@ fn check_content_type(request: &Request) -> Result<(), ApiError> {
 /// is cut off while it sends sees a broken connection instead of the reason.
 async fn read(request: Request, app: &App) -> Result<Bytes, ApiError> {
     let (limit, patience) = (app.settings.body_limit, app.settings.body_timeout);
-    let announced = request.headers().get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
+    let announced =
+        request.headers().get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
     if announced.is_some_and(|length| length > 2 * limit as u64) {
         return Err(ApiError::body_too_large(limit));
     }
@@ -92,7 +96,10 @@ async fn drain(mut body: Body, limit: usize) {
 
 fn parse(bytes: &[u8]) -> Result<Value, ApiError> {
     let text = str::from_utf8(bytes).map_err(|error| {
-        ApiError::not_json(format!("the body is not UTF-8: the byte at {} is not part of a character", error.valid_up_to()))
+        ApiError::not_json(format!(
+            "the body is not UTF-8: the byte at {} is not part of a character",
+            error.valid_up_to()
+        ))
     })?;
     if text.trim().is_empty() {
         return Err(ApiError::not_json("the body is empty; a JSON object is due: {\"input\": …}"));

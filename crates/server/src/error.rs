@@ -82,7 +82,8 @@ impl ApiError {
     }
 
     pub(crate) fn missing_key() -> Self {
-        let message = "no API key was sent; send it as `Authorization: Bearer <key>` or as `X-API-KEY: <key>`";
+        let message =
+            "no API key was sent; send it as `Authorization: Bearer <key>` or as `X-API-KEY: <key>`";
         Self::new(StatusCode::UNAUTHORIZED, "missing_api_key", message)
     }
 
@@ -107,7 +108,8 @@ impl ApiError {
     }
 
     pub(crate) fn wrong_content_type(found: &str) -> Self {
-        let message = format!("the body is announced as '{found}'; send JSON with `Content-Type: application/json`");
+        let message =
+            format!("the body is announced as '{found}'; send JSON with `Content-Type: application/json`");
         Self::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", message)
     }
 
@@ -127,7 +129,11 @@ impl ApiError {
     }
 
     pub(crate) fn internal() -> Self {
-        Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal_error", "this is a defect of the server; its log knows more")
+        Self::new(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            "internal_error",
+            "this is a defect of the server; its log knows more",
+        )
     }
 
     fn new(status: StatusCode, code: &'static str, message: impl Into<String>) -> Self {
@@ -141,7 +147,9 @@ impl From<EmbedError> for ApiError {
             ErrorKind::InvalidRequest => (StatusCode::BAD_REQUEST, "invalid_value", None),
             ErrorKind::InputTooLong => (StatusCode::BAD_REQUEST, "input_too_long", Some("input")),
             ErrorKind::ModelNotFound => (StatusCode::NOT_FOUND, "model_not_found", Some("model")),
-            ErrorKind::ModelLoading { .. } => (StatusCode::SERVICE_UNAVAILABLE, "model_loading", Some("model")),
+            ErrorKind::ModelLoading { .. } => {
+                (StatusCode::SERVICE_UNAVAILABLE, "model_loading", Some("model"))
+            }
             ErrorKind::ModelUnusable => (StatusCode::SERVICE_UNAVAILABLE, "model_unusable", Some("model")),
             ErrorKind::Overloaded => (StatusCode::TOO_MANY_REQUESTS, "overloaded", None),
             ErrorKind::Timeout => (StatusCode::GATEWAY_TIMEOUT, "timeout", None),
@@ -156,7 +164,8 @@ impl From<EmbedError> for ApiError {
             tracing::warn!(error = %error, code, "request failed");
         }
         // A message begins with the field when it is about one: "dimensions: …", "input[3] …".
-        let field = ["dimensions", "input", "model"].into_iter().find(|field| error.message.starts_with(field));
+        let field =
+            ["dimensions", "input", "model"].into_iter().find(|field| error.message.starts_with(field));
         Self {
             param: param.or(field).map(str::to_owned),
             detail: detail(&error),
@@ -210,7 +219,9 @@ impl IntoResponse for ApiError {
         let mut response = (self.status, Json(ErrorBody { error, detail })).into_response();
         if let Some(wait) = self.retry_after {
             let seconds = wait.as_secs_f64().ceil().max(1.0) as u64;
-            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds.min(LONGEST_WAIT_SECONDS)));
+            response
+                .headers_mut()
+                .insert(header::RETRY_AFTER, HeaderValue::from(seconds.min(LONGEST_WAIT_SECONDS)));
         }
         if self.status == StatusCode::UNAUTHORIZED {
             response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));

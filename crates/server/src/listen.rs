@@ -18,7 +18,12 @@ use crate::{App, routes};
 ///
 /// # Errors
 /// None today: a connection that cannot be accepted is logged and the loop goes on.
-pub async fn serve(listener: TcpListener, app: Arc<App>, shutdown: CancellationToken, grace: Duration) -> io::Result<()> {
+pub async fn serve(
+    listener: TcpListener,
+    app: Arc<App>,
+    shutdown: CancellationToken,
+    grace: Duration,
+) -> io::Result<()> {
     let service = TowerToHyperService::new(routes(Arc::clone(&app)));
     let mut http = hyper::server::conn::http1::Builder::new();
     http.timer(TokioTimer::new())
@@ -53,7 +58,10 @@ pub async fn serve(listener: TcpListener, app: Arc<App>, shutdown: CancellationT
     }
     drop(listener);
     if tokio::time::timeout(grace, connections.shutdown()).await.is_err() {
-        tracing::warn!(grace_seconds = grace.as_secs_f64(), "requests were cut off: they took longer than the grace period");
+        tracing::warn!(
+            grace_seconds = grace.as_secs_f64(),
+            "requests were cut off: they took longer than the grace period"
+        );
     }
     Ok(())
 }

@@ -40,6 +40,8 @@ pub enum Fault {
     WrongBytes,
     /// A shorter file, honestly announced as such.
     Shorter,
+    /// A file ten times as long, honestly announced as such.
+    Longer,
     /// The whole file with status 200, whatever range was asked for.
     IgnoreRange,
     /// 416 whatever range was asked for.

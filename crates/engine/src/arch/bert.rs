@@ -59,11 +59,16 @@ pub(crate) struct Scratch {
 const FEED_FORWARD_ROWS: usize = 64;
 
 impl Bert {
-    pub(crate) fn load(config: &BertConfig, tensors: &Tensors<'_>, kernels: &'static Kernels) -> Result<Self, LoadError> {
+    pub(crate) fn load(
+        config: &BertConfig,
+        tensors: &Tensors<'_>,
+        kernels: &'static Kernels,
+    ) -> Result<Self, LoadError> {
         let h = config.hidden_size;
         let types = tensors.get("embeddings.token_type_embeddings.weight", &[config.type_vocab_size, h])?;
-        let mut positions =
-            tensors.get("embeddings.position_embeddings.weight", &[config.max_position_embeddings, h])?.into_owned();
+        let mut positions = tensors
+            .get("embeddings.position_embeddings.weight", &[config.max_position_embeddings, h])?
+            .into_owned();
         for row in positions.chunks_exact_mut(h) {
             row.iter_mut().zip(&types[..h]).for_each(|(x, t)| *x += t);
         }
@@ -76,7 +81,9 @@ impl Bert {
             words: tensors.get("embeddings.word_embeddings.weight", &[config.vocab_size, h])?.into_owned(),
             positions,
             embedding_norm: loader.norm("embeddings.LayerNorm")?,
-            layers: (0..config.num_hidden_layers).map(|index| loader.layer(index)).collect::<Result<_, _>>()?,
+            layers: (0..config.num_hidden_layers)
+                .map(|index| loader.layer(index))
+                .collect::<Result<_, _>>()?,
         })
     }
 
@@ -107,7 +114,12 @@ impl Bert {
             let mut first = 0;
             for text in texts.iter().filter(|text| !text.is_empty()) {
                 let last = first + text.len();
-                kernels.attention(&qkv[first * 3 * h..last * 3 * h], self.heads, attention, &mut context[first * h..last * h]);
+                kernels.attention(
+                    &qkv[first * 3 * h..last * 3 * h],
+                    self.heads,
+                    attention,
+                    &mut context[first * h..last * h],
+                );
                 first = last;
             }
             kernels.matmul(context, &layer.attention_output, Activation::None, y);
@@ -166,12 +178,17 @@ struct Loader<'a> {
 
 impl Loader<'_> {
     fn layer(&self, index: usize) -> Result<Layer, LoadError> {
-        let BertConfig { hidden_size: h, intermediate_size: wide, num_attention_heads: heads, .. } = *self.config;
+        let BertConfig { hidden_size: h, intermediate_size: wide, num_attention_heads: heads, .. } =
+            *self.config;
         let part = |name: &str| format!("encoder.layer.{index}.{name}");
         let query_scale = 1.0 / ((h / heads) as f32).sqrt();
         let attention = |name: &str| part(&format!("attention.self.{name}"));
         Ok(Layer {
-            qkv: self.linear(&[(attention("query"), query_scale), (attention("key"), 1.0), (attention("value"), 1.0)], h, h)?,
+            qkv: self.linear(
+                &[(attention("query"), query_scale), (attention("key"), 1.0), (attention("value"), 1.0)],
+                h,
+                h,
+            )?,
             attention_output: self.linear(&[(part("attention.output.dense"), 1.0)], h, h)?,
             attention_norm: self.norm(&part("attention.output.LayerNorm"))?,
             feed_forward: self.linear(&[(part("intermediate.dense"), 1.0)], h, wide)?,
@@ -181,7 +198,12 @@ impl Loader<'_> {
     }
 
     /// Linear layers of one input, packed as one; each with a factor for its outputs.
-    fn linear(&self, layers: &[(String, f32)], inputs: usize, outputs: usize) -> Result<PackedMatrix, LoadError> {
+    fn linear(
+        &self,
+        layers: &[(String, f32)],
+        inputs: usize,
+        outputs: usize,
+    ) -> Result<PackedMatrix, LoadError> {
         let tensors = layers
             .iter()
             .map(|(name, factor)| {

@@ -15,7 +15,7 @@ mod matmul;
 mod portable;
 mod rows;
 
-#[cfg(any())]
+#[cfg(test)]
 mod tests;
 
 use attention::Attention;

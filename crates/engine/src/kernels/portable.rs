@@ -53,7 +53,9 @@ impl Lanes for F32x4 {
     #[inline(always)]
     unsafe fn load_part(from: *const f32, count: usize, fill: f32) -> Self {
         // SAFETY: only the lanes below `count`, which the caller promises, are read.
-        Self(std::array::from_fn(|lane| if lane < count { unsafe { from.add(lane).read_unaligned() } } else { fill }))
+        Self(std::array::from_fn(|lane| {
+            if lane < count { unsafe { from.add(lane).read_unaligned() } } else { fill }
+        }))
     }
 
     #[inline(always)]

@@ -45,7 +45,11 @@ pub(super) unsafe fn layer_norm<L: Lanes>(call: &LayerNorm<'_>) {
             for at in (0..width).step_by(L::WIDTH) {
                 let left = width - at;
                 // Lanes beyond the row hold the mean, so that they add nothing.
-                let value = if left >= L::WIDTH { L::load(x.add(at)) } else { L::load_part(x.add(at), left, sum.sum() / width as f32) };
+                let value = if left >= L::WIDTH {
+                    L::load(x.add(at))
+                } else {
+                    L::load_part(x.add(at), left, sum.sum() / width as f32)
+                };
                 let distance = value.sub(mean);
                 squares = distance.mul_add(distance, squares);
             }

@@ -49,7 +49,7 @@ impl Tiny {
             ]),
         );
         tiny.pooling("mean_tokens");
-        tiny.write_weights(tiny.tensors());
+        tiny.write_weights(&tiny.tensors());
         tiny
     }
 
@@ -92,7 +92,7 @@ impl Tiny {
         self.golden.tensors.iter().map(tensor).collect()
     }
 
-    pub(crate) fn write_weights(&self, tensors: Vec<Tensor>) {
+    pub(crate) fn write_weights(&self, tensors: &[Tensor]) {
         let views: Vec<_> = tensors
             .iter()
             .map(|(name, dtype, shape, bytes)| (name, TensorView::new(*dtype, shape.clone(), bytes).unwrap()))
@@ -104,7 +104,7 @@ impl Tiny {
     pub(crate) fn with_tensor(&self, name: &str, change: impl FnOnce(&mut Tensor)) {
         let mut tensors = self.tensors();
         change(tensors.iter_mut().find(|tensor| tensor.0 == name).unwrap());
-        self.write_weights(tensors);
+        self.write_weights(&tensors);
     }
 }
 

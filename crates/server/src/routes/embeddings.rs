@@ -100,7 +100,8 @@ pub(super) async fn create_openai(
     headers: HeaderMap,
     body: JsonObject,
 ) -> Result<Response, ApiError> {
-    embed(Call { app, caller, id, policy: DimensionPolicy::Strict, provider: provider(&headers)? }, body).await
+    embed(Call { app, caller, id, policy: DimensionPolicy::Strict, provider: provider(&headers)? }, body)
+        .await
 }
 
 /// A request without its body.
@@ -139,7 +140,10 @@ async fn embed(call: Call, body: JsonObject) -> Result<Response, ApiError> {
     };
     let mut headers = headers_of(&embeddings);
     if asked.dimensions.is_some() {
-        headers.insert(HeaderName::from_static("x-embeddings-dimensions-policy"), HeaderValue::from_static(policy.as_str()));
+        headers.insert(
+            HeaderName::from_static("x-embeddings-dimensions-policy"),
+            HeaderValue::from_static(policy.as_str()),
+        );
     }
     let timing = format!("embed;dur={:.2}", embedded.as_secs_f64() * 1e3);
     put(&mut headers, "server-timing", &timing);

@@ -67,7 +67,10 @@ pub(super) async fn service(State(app): State<Arc<App>>) -> Json<Health> {
         service: "embeddery",
         version: env!("CARGO_PKG_VERSION"),
         timestamp: jiff::Timestamp::now().to_string(),
-        default_model: DefaultModel { id: app.router.default_model().to_owned(), state: state.map(Into::into) },
+        default_model: DefaultModel {
+            id: app.router.default_model().to_owned(),
+            state: state.map(Into::into),
+        },
     })
 }
 
@@ -91,6 +94,8 @@ pub(super) async fn ready(State(app): State<Arc<App>>) -> Response {
     };
     match waiting {
         None => Json(Readiness { status: "ready", parts: BTreeMap::new() }).into_response(),
-        Some(reason) => not_ready(Json(Readiness { status: "not_ready", parts: [("default_model", reason)].into() })),
+        Some(reason) => {
+            not_ready(Json(Readiness { status: "not_ready", parts: [("default_model", reason)].into() }))
+        }
     }
 }

@@ -27,7 +27,11 @@ const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=
     tag = "operation",
     responses((status = 200, description = "Text format 0.0.4, or OpenMetrics by Accept", body = String, content_type = "text/plain")),
 )]
-pub(super) async fn metrics(_: MetricsReader, State(app): State<Arc<App>>, headers: HeaderMap) -> Result<Response, ApiError> {
+pub(super) async fn metrics(
+    _: MetricsReader,
+    State(app): State<Arc<App>>,
+    headers: HeaderMap,
+) -> Result<Response, ApiError> {
     exposition(&app.registry, &headers)
 }
 

@@ -85,9 +85,14 @@ pub(super) async fn get_openai(
     ),
     security(("key" = []), ("bearer" = [])),
 )]
-pub(super) async fn download(_: Caller, State(app): State<Arc<App>>, body: JsonObject) -> Result<Json<ModelDone>, ApiError> {
+pub(super) async fn download(
+    _: Caller,
+    State(app): State<Arc<App>>,
+    body: JsonObject,
+) -> Result<Json<ModelDone>, ApiError> {
     let asked = ModelRequest::read(body.0)?;
-    let resolved = app.router.download(Selector { model: asked.model.as_deref(), provider: asked.provider }).await?;
+    let resolved =
+        app.router.download(Selector { model: asked.model.as_deref(), provider: asked.provider }).await?;
     Ok(Json(ModelDone { downloaded: Some(true), ..done(&resolved) }))
 }
 
@@ -107,13 +112,24 @@ pub(super) async fn download(_: Caller, State(app): State<Arc<App>>, body: JsonO
     ),
     security(("key" = []), ("bearer" = [])),
 )]
-pub(super) async fn warm_up(_: Caller, State(app): State<Arc<App>>, body: JsonObject) -> Result<Json<ModelDone>, ApiError> {
+pub(super) async fn warm_up(
+    _: Caller,
+    State(app): State<Arc<App>>,
+    body: JsonObject,
+) -> Result<Json<ModelDone>, ApiError> {
     let asked = ModelRequest::read(body.0)?;
-    let resolved = app.router.warm_up(Selector { model: asked.model.as_deref(), provider: asked.provider }).await?;
+    let resolved =
+        app.router.warm_up(Selector { model: asked.model.as_deref(), provider: asked.provider }).await?;
     Ok(Json(ModelDone { warmed: Some(true), ..done(&resolved) }))
 }
 
 fn done(resolved: &Resolved) -> ModelDone {
     let Resolved { provider, model } = resolved;
-    ModelDone { status: "ok", provider: provider.as_str(), model: model.name.to_string(), downloaded: None, warmed: None }
+    ModelDone {
+        status: "ok",
+        provider: provider.as_str(),
+        model: model.name.to_string(),
+        downloaded: None,
+        warmed: None,
+    }
 }

@@ -73,19 +73,27 @@ impl EmbeddingsRequest {
         let model = fields.text("model")?;
         let encodings = [("float", Encoding::Float), ("base64", Encoding::Base64)];
         let encoding_format = fields.choice("encoding_format", &encodings)?.unwrap_or(Encoding::Float);
-        let dimensions = match fields.take("dimensions") {
-            None => None,
-            Some(value) => {
-                let wanted = value.as_u64().and_then(|wanted| usize::try_from(wanted).ok()).and_then(NonZeroUsize::new);
-                Some(wanted.ok_or_else(|| fields.mismatch("dimensions", &value, "a whole number of at least 1"))?)
-            }
-        };
+        let dimensions =
+            match fields.take("dimensions") {
+                None => None,
+                Some(value) => {
+                    let wanted = value
+                        .as_u64()
+                        .and_then(|wanted| usize::try_from(wanted).ok())
+                        .and_then(NonZeroUsize::new);
+                    Some(wanted.ok_or_else(|| {
+                        fields.mismatch("dimensions", &value, "a whole number of at least 1")
+                    })?)
+                }
+            };
         let ends = [("end", Truncate::End), ("start", Truncate::Start), ("none", Truncate::None)];
         let truncate = fields.choice("truncate", &ends)?;
         let normalize = fields.switch("normalize")?.unwrap_or(true);
         let user = fields.text("user")?;
         let Some(input) = input else {
-            return Err(fields.unfit(Some("input".into()), "input is missing; send a text or a list of texts".into()));
+            return Err(
+                fields.unfit(Some("input".into()), "input is missing; send a text or a list of texts".into())
+            );
         };
         let input = inputs(input, &fields, settings)?;
         fields.finish()?;
@@ -102,11 +110,17 @@ fn inputs(value: Value, fields: &Fields, settings: &Settings) -> Result<Arc<[Inp
     if items.is_empty() {
         return Err(ApiError::invalid("input", "input is an empty list; send at least one text"));
     }
-    if items.iter().any(|item| item.is_number() || item.is_array()) && items.iter().all(|item| !item.is_string()) {
+    if items.iter().any(|item| item.is_number() || item.is_array())
+        && items.iter().all(|item| !item.is_string())
+    {
         return Err(ApiError::invalid("input", "input holds token ids; this version takes text only"));
     }
     if items.len() > settings.max_inputs {
-        let message = format!("input has {} texts, {} are allowed; send several requests", items.len(), settings.max_inputs);
+        let message = format!(
+            "input has {} texts, {} are allowed; send several requests",
+            items.len(),
+            settings.max_inputs
+        );
         return Err(ApiError::invalid("input", message));
     }
     items
@@ -127,7 +141,8 @@ fn check(place: &str, text: String, settings: &Settings) -> Result<String, ApiEr
         return Err(ApiError::invalid(place, format!("{place} is blank; leave it out or send a text")));
     }
     if text.len() > settings.text_limit {
-        let message = format!("{place} has {} bytes, {} are allowed; split it", text.len(), settings.text_limit);
+        let message =
+            format!("{place} has {} bytes, {} are allowed; split it", text.len(), settings.text_limit);
         return Err(ApiError::invalid(place, message));
     }
     Ok(text)
@@ -170,7 +185,11 @@ struct Usage {
 }
 
 /// The answer as JSON.
-pub(crate) fn write(embeddings: &Embeddings, model: &str, encoding: Encoding) -> Result<Vec<u8>, serde_json::Error> {
+pub(crate) fn write(
+    embeddings: &Embeddings,
+    model: &str,
+    encoding: Encoding,
+) -> Result<Vec<u8>, serde_json::Error> {
     let tokens = embeddings.total_tokens();
     let data: Vec<Item<'_>> = embeddings
         .rows()
@@ -179,7 +198,8 @@ pub(crate) fn write(embeddings: &Embeddings, model: &str, encoding: Encoding) ->
         .collect();
     let usage = Usage { prompt_tokens: tokens, total_tokens: tokens };
     // A number takes about twelve characters, or five and a half in base64.
-    let mut json = Vec::with_capacity(embeddings.data.len() * if encoding == Encoding::Float { 13 } else { 6 } + 256);
+    let mut json =
+        Vec::with_capacity(embeddings.data.len() * if encoding == Encoding::Float { 13 } else { 6 } + 256);
     serde_json::to_writer(&mut json, &EmbeddingsAnswer { object: "list", data, model, usage })?;
     Ok(json)
 }

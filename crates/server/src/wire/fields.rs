@@ -40,7 +40,11 @@ impl Fields {
     }
 
     /// One of a few words.
-    pub(crate) fn choice<T: Copy>(&mut self, name: &'static str, choices: &[(&str, T)]) -> Result<Option<T>, ApiError> {
+    pub(crate) fn choice<T: Copy>(
+        &mut self,
+        name: &'static str,
+        choices: &[(&str, T)],
+    ) -> Result<Option<T>, ApiError> {
         let Some(value) = self.take(name) else { return Ok(None) };
         let chosen = value.as_str().and_then(|word| choices.iter().find(|(choice, _)| *choice == word));
         match chosen {

@@ -132,7 +132,10 @@ impl ModelRequest {
         };
         let named = match (model, model_id) {
             (Some(a), Some(b)) if a != b => {
-                return Err(ApiError::invalid("model", format!("model is '{a}' and model_id is '{b}'; send one of them")));
+                return Err(ApiError::invalid(
+                    "model",
+                    format!("model is '{a}' and model_id is '{b}'; send one of them"),
+                ));
             }
             (a, b) => a.or(b).filter(|name| !name.trim().is_empty()),
         };

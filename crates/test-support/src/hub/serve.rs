@@ -104,6 +104,7 @@ async fn deliver(
         }
         Some(Fault::WrongBytes) => bytes = bytes.iter().map(|byte| !byte).collect(),
         Some(Fault::Shorter) => bytes.truncate(bytes.len() / 2),
+        Some(Fault::Longer) => bytes = bytes.repeat(10).into(),
         Some(Fault::IgnoreRange) => from = 0,
         Some(Fault::RefuseRange) => from = bytes.len(),
         Some(Fault::CutAfter(_) | Fault::StallAfter(_)) | None => {}

@@ -7,7 +7,8 @@ use std::{ops, ptr};
 use proptest::prelude::*;
 
 use super::{
-    Activation, Attention, Heads, KernelChoice, Kernels, LayerNorm, MatMul, Norm, PackedMatrix, Part, attention,
+    Activation, Attention, Heads, KernelChoice, Kernels, LayerNorm, MatMul, Norm, PackedMatrix, Part,
+    attention,
 };
 use crate::LoadOptions;
 
@@ -36,7 +37,14 @@ impl Guarded {
             let bytes = size_of_val(values);
             let map_len = bytes.next_multiple_of(page) + page;
             let protection = libc::PROT_READ | libc::PROT_WRITE;
-            let map = libc::mmap(ptr::null_mut(), map_len, protection, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS, -1, 0);
+            let map = libc::mmap(
+                ptr::null_mut(),
+                map_len,
+                protection,
+                libc::MAP_PRIVATE | libc::MAP_ANONYMOUS,
+                -1,
+                0,
+            );
             assert_ne!(map, libc::MAP_FAILED, "a mapping for the test");
             let guard = map.byte_add(map_len - page);
             assert_eq!(libc::mprotect(guard, page, libc::PROT_NONE), 0, "the guard page is closed");
@@ -146,7 +154,8 @@ fn naive_attention(heads: Heads, qkv: &[f32]) -> Vec<f64> {
             let weights: Vec<f64> = scores.iter().map(|score| (score - largest).exp()).collect();
             let total: f64 = weights.iter().sum();
             for at in 0..heads.width {
-                let sum: f64 = rows.iter().zip(&weights).map(|(row, w)| w * f64::from(head(2, row)[at])).sum();
+                let sum: f64 =
+                    rows.iter().zip(&weights).map(|(row, w)| w * f64::from(head(2, row)[at])).sum();
                 out.push(sum / total);
             }
         }
@@ -168,7 +177,11 @@ fn gelu_is_exact_to_a_millionth() {
     for kernels in sets() {
         let identity = kernels.pack(&[Part { weight: &[1.0], bias: &[0.0], factor: 1.0 }], 1);
         let out = product(kernels, &grid, &identity, Activation::Gelu);
-        let worst = grid.iter().zip(&*out).map(|(x, y)| (f64::from(*y) - gelu(f64::from(*x))).abs()).fold(0.0, f64::max);
+        let worst = grid
+            .iter()
+            .zip(&*out)
+            .map(|(x, y)| (f64::from(*y) - gelu(f64::from(*x))).abs())
+            .fold(0.0, f64::max);
         assert!(worst < 1e-6, "{}: {worst}", kernels.name);
         let far = product(kernels, &[-1e30, -100.0, 0.0, 100.0, 1e30], &identity, Activation::Gelu);
         assert_eq!(*far, [0.0, 0.0, 0.0, 100.0, 1e30], "{}", kernels.name);

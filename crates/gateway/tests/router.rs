@@ -1,0 +1,158 @@
+//! Model choice, rule by rule, over a provider that opens whatever it is asked for.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering::SeqCst},
+};
+
+use embeddery_core::{
+    BoxFuture, EmbedError, EmbedRequest, Embedder, Embeddings, ErrorKind, Limits, ModelCard, ModelRef,
+    ModelState, ModelStatus, Provider, ProviderKind, TokenCount,
+};
+use embeddery_gateway::{ConfiguredModel, Metrics, Router, RouterConfig, Selector};
+use prometheus_client::registry::Registry;
+
+struct Anything(AtomicUsize);
+
+struct Opened(Arc<ModelCard>, Limits);
+
+impl Embedder for Opened {
+    fn model(&self) -> &Arc<ModelCard> {
+        &self.0
+    }
+
+    fn limits(&self) -> &Limits {
+        &self.1
+    }
+
+    fn count(&self, _: &str) -> TokenCount {
+        TokenCount::Exact(1)
+    }
+
+    fn embed(&self, _: EmbedRequest) -> BoxFuture<'_, Result<Embeddings, EmbedError>> {
+        Box::pin(async { Err(EmbedError::internal("not asked here")) })
+    }
+}
+
+impl Provider for Anything {
+    fn kind(&self) -> ProviderKind {
+        ProviderKind::HuggingFace
+    }
+
+    fn open<'a>(&'a self, model: &'a ModelRef) -> BoxFuture<'a, Result<Arc<dyn Embedder>, EmbedError>> {
+        self.0.fetch_add(1, SeqCst);
+        let card = ModelCard {
+            name: Arc::clone(&model.name),
+            provider: self.kind(),
+            dimensions: None,
+            max_tokens: None,
+            matryoshka: false,
+        };
+        Box::pin(async { Ok(Arc::new(Opened(Arc::new(card), Limits::default())) as Arc<dyn Embedder>) })
+    }
+
+    fn download<'a>(&'a self, _: &'a ModelRef) -> BoxFuture<'a, Result<(), EmbedError>> {
+        Box::pin(async { Ok(()) })
+    }
+
+    fn state(&self, _: &ModelRef) -> Option<ModelState> {
+        Some(ModelState::OnDisk)
+    }
+
+    fn models(&self) -> Vec<ModelStatus> {
+        let on_disk = |name: &str| ModelStatus { name: name.into(), state: ModelState::OnDisk };
+        vec![on_disk("org/other"), on_disk("sentence-transformers/all-MiniLM-L6-v2")]
+    }
+}
+
+fn router(default_model: &str) -> (Router, Arc<Anything>) {
+    let provider = Arc::new(Anything(AtomicUsize::new(0)));
+    let entry = |id: &str, provider, name: &str| ConfiguredModel {
+        id: id.into(),
+        provider,
+        model: ModelRef::new(name),
+    };
+    let router = Router::new(RouterConfig {
+        providers: vec![Arc::clone(&provider) as Arc<dyn Provider>],
+        models: vec![
+            entry("notes", ProviderKind::HuggingFace, "/srv/models/notes"),
+            entry("small", ProviderKind::OpenAi, "text-embedding-3-small"),
+        ],
+        default_model: default_model.into(),
+        wrap: Arc::new(|adapter| adapter),
+        metrics: Metrics::new(&mut Registry::default()),
+    });
+    (router, provider)
+}
+
+fn resolve(model: &str, provider: Option<ProviderKind>) -> Result<(ProviderKind, String), EmbedError> {
+    let (router, _) = router("all-MiniLM-L6-v2");
+    router
+        .resolve(Selector { model: Some(model), provider })
+        .map(|found| (found.provider, found.model.name.to_string()))
+}
+
+#[test]
+fn a_name_is_found_by_the_rules_in_their_order() {
+    use ProviderKind::{Cohere, HuggingFace, OpenAi};
+    let found = |model, provider| resolve(model, provider).unwrap();
+    assert_eq!(found("notes", None), (HuggingFace, "/srv/models/notes".into()));
+    assert_eq!(found("text-embedding-3-small", None), (OpenAi, "text-embedding-3-small".into()));
+    assert_eq!(found("openai:small", None), (OpenAi, "text-embedding-3-small".into()));
+    assert_eq!(found("cohere:embed-v4.0", None), (Cohere, "embed-v4.0".into()));
+    assert_eq!(found("embed-v4.0", Some(Cohere)), (Cohere, "embed-v4.0".into()));
+    assert_eq!(
+        found("huggingface:a/b", Some(Cohere)),
+        (HuggingFace, "a/b".into()),
+        "a prefix beats the header"
+    );
+    assert_eq!(
+        found("all-MiniLM-L6-v2", None),
+        (HuggingFace, "sentence-transformers/all-MiniLM-L6-v2".into())
+    );
+    assert_eq!(found("BAAI/bge-small-en-v1.5", None), (HuggingFace, "BAAI/bge-small-en-v1.5".into()));
+}
+
+#[test]
+fn an_unknown_name_is_told_the_near_ones_and_a_path_is_refused() {
+    let message = |model| resolve(model, None).unwrap_err().message;
+    assert!(message("all_minilm").contains("did you mean 'sentence-transformers/all-MiniLM-L6-v2'"));
+    assert!(message("qqqq").contains("the default is 'all-MiniLM-L6-v2'"));
+    for path in ["/etc/passwd", "../../etc", "huggingface:/etc", "a/../../b", "~/x"] {
+        assert!(resolve(path, None).is_err(), "{path}");
+    }
+}
+
+#[tokio::test]
+async fn a_default_that_nobody_knows_is_an_error_and_not_the_end() {
+    let (router, _) = router("nonsense");
+    let error = router.resolve(Selector { model: None, provider: None }).unwrap_err();
+    assert_eq!(error.kind, ErrorKind::ModelNotFound);
+    assert!(router.models().iter().all(|model| !model.default));
+    assert_eq!(router.default_state(), None);
+}
+
+#[tokio::test]
+async fn a_model_is_opened_once_and_its_stack_is_shared() {
+    let (router, provider) = router("all-MiniLM-L6-v2");
+    let select = |model| Selector { model, provider: None };
+    let first = router.open(select(None)).await.unwrap();
+    let second = router.open(select(Some("sentence-transformers/all-MiniLM-L6-v2"))).await.unwrap();
+    assert!(Arc::ptr_eq(&first, &second));
+    assert_eq!(provider.0.load(SeqCst), 1);
+    let Err(error) = router.open(select(Some("small"))).await else { panic!("opened") };
+    assert_eq!(error.kind, ErrorKind::Unavailable);
+}
+
+#[test]
+fn the_list_shows_configured_models_first_and_marks_the_default() {
+    let (router, _) = router("all-MiniLM-L6-v2");
+    let ids: Vec<_> = router.models().into_iter().map(|model| (model.id, model.default)).collect();
+    let wanted = [
+        ("notes", false),
+        ("small", false),
+        ("org/other", false),
+        ("sentence-transformers/all-MiniLM-L6-v2", true),
+    ];
+    assert_eq!(ids, wanted.map(|(id, default)| (id.to_owned(), default)));
+}

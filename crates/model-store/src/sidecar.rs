@@ -1,0 +1,95 @@
+//! `.embeddery.json`: what a downloaded directory says of itself. A directory that has none is its owner's.
+
+use std::{
+    fs::{self, File},
+    io::{self, ErrorKind, Write as _},
+    path::Path,
+};
+
+use embeddery_core::{
+    SourceError,
+    SourceErrorKind::{Corrupt, Io},
+};
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    base::io_error,
+    checksum::Checksum,
+    name::{HubName, Revision},
+};
+
+const FILE: &str = ".embeddery.json";
+const SCHEMA: u32 = 1;
+
+/// What a downloaded directory says of itself.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Sidecar {
+    /// Version of this file's form.
+    schema: u32,
+    /// The model's name on the hub.
+    pub(crate) repo: String,
+    /// The revision that was asked for.
+    pub(crate) revision: String,
+    /// The commit it stood for.
+    pub(crate) commit: String,
+    /// Every file that was downloaded.
+    pub(crate) files: Vec<SidecarFile>,
+}
+
+/// One file of a download.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct SidecarFile {
+    pub(crate) path: String,
+    pub(crate) size: u64,
+    pub(crate) checksum: Option<Checksum>,
+}
+
+impl Sidecar {
+    pub(crate) fn new(name: &HubName, revision: &Revision, commit: String, files: Vec<SidecarFile>) -> Self {
+        Self { schema: SCHEMA, repo: name.to_string(), revision: revision.to_string(), commit, files }
+    }
+
+    /// The sidecar of a directory; `None` when it has none.
+    pub(crate) fn read(directory: &Path) -> Result<Option<Self>, SourceError> {
+        let path = directory.join(FILE);
+        let content = match fs::read(&path) {
+            Ok(content) => content,
+            Err(error) if [ErrorKind::NotFound, ErrorKind::NotADirectory].contains(&error.kind()) => {
+                return Ok(None);
+            }
+            Err(error) => return Err(io_error("read", &path, &error)),
+        };
+        #[derive(Deserialize)]
+        struct Version {
+            schema: u32,
+        }
+        let damaged = |error: serde_json::Error| {
+            let advice =
+                "remove this file to use the directory as it is, or the directory to fetch the model again";
+            SourceError::new(Corrupt, format!("{} is damaged ({error}); {advice}", path.display()))
+        };
+        let version: Version = serde_json::from_slice(&content).map_err(damaged)?;
+        if version.schema > SCHEMA {
+            return Err(SourceError::new(
+                Io,
+                format!(
+                    "{} was written by a newer Embeddery (schema {}, this one knows {SCHEMA}); use that one, or remove \
+                     the directory to fetch the model again",
+                    path.display(),
+                    version.schema
+                ),
+            ));
+        }
+        serde_json::from_slice(&content).map(Some).map_err(damaged)
+    }
+
+    pub(crate) fn write(&self, directory: &Path) -> Result<(), SourceError> {
+        let path = directory.join(FILE);
+        let write = || {
+            let mut file = File::create(&path)?;
+            file.write_all(serde_json::to_string_pretty(self)?.as_bytes())?;
+            file.sync_all()
+        };
+        write().map_err(|error: io::Error| io_error("write", &path, &error))
+    }
+}

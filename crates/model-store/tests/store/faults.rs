@@ -1,0 +1,182 @@
+//! Whatever the line and the hub do, a model arrives proven or an error says what is wrong.
+
+use std::{fs, net::TcpListener};
+
+use crate::support::{Fixture, NAME, WEIGHTS, WEIGHTS_LEN, fetch, files, store};
+use embeddery_core::{ModelRef, ModelSource as _, Progress, SourceErrorKind};
+use embeddery_test_support::hub::{Fault, LISTING};
+
+/// Fetches with these faults in the way of the weights, and expects the model whole all the same.
+async fn survives(faults: &[Fault]) -> Fixture {
+    let fixture = Fixture::new().await;
+    for fault in faults {
+        fixture.hub.spoil(WEIGHTS, *fault);
+    }
+    let progress = Progress::default();
+    fixture.store().fetch(&ModelRef::new(NAME), &progress).await.unwrap();
+    fixture.assert_whole(1);
+    let (done, total) = progress.bytes();
+    assert_eq!(done, total);
+    fixture
+}
+
+#[tokio::test]
+async fn a_cut_line_is_resumed_where_it_was_cut() {
+    let fixture = survives(&[Fault::CutAfter(100_000), Fault::CutAfter(50_000)]).await;
+    let resumed = ["bytes=100000-", "bytes=150000-"].map(|range| Some(range.to_owned()));
+    assert_eq!(fixture.weight_ranges(), [None, resumed[0].clone(), resumed[1].clone()]);
+    assert_eq!(fixture.hub.bytes_sent(WEIGHTS), WEIGHTS_LEN, "no byte was sent twice");
+}
+
+#[tokio::test]
+async fn patience_comes_back_with_every_step_forward() {
+    survives(&[Fault::CutAfter(10_000); 20]).await;
+}
+
+#[tokio::test]
+async fn a_server_that_ignores_ranges_costs_a_restart() {
+    let fixture = survives(&[Fault::CutAfter(100_000), Fault::IgnoreRange]).await;
+    assert_eq!(fixture.hub.bytes_sent(WEIGHTS), 100_000 + WEIGHTS_LEN);
+}
+
+#[tokio::test]
+async fn a_server_that_refuses_ranges_costs_a_restart() {
+    let fixture = survives(&[Fault::CutAfter(100_000), Fault::RefuseRange]).await;
+    assert_eq!(fixture.weight_ranges(), [None, Some("bytes=100000-".into()), None]);
+    survives(&[Fault::CutAfter(100_000), Fault::RefuseRange, Fault::WrongBytes]).await;
+}
+
+#[tokio::test]
+async fn a_server_that_always_cuts_and_ignores_ranges_is_given_up() {
+    let fixture = Fixture::new().await;
+    for _ in 0..20 {
+        fixture.hub.spoil(WEIGHTS, Fault::CutAfter(0));
+    }
+    let error = fixture.fetch().await.unwrap_err();
+    assert!(error.kind == SourceErrorKind::Unreachable && error.message.contains("tried 6 times"), "{error}");
+    assert_eq!(fixture.hub.requests_for(WEIGHTS), 6);
+}
+
+#[tokio::test]
+async fn busy_servers_are_asked_again() {
+    let busy = [Fault::Status(503, None), Fault::Status(429, Some(0)), Fault::Status(500, None)];
+    survives(&busy).await;
+    let fixture = Fixture::new().await;
+    for fault in busy {
+        fixture.hub.spoil(LISTING, fault);
+        fixture.hub.spoil("config.json", fault);
+    }
+    fixture.fetch().await.unwrap();
+    assert_eq!(fixture.hub.requests_for(LISTING), 4);
+}
+
+#[tokio::test]
+async fn a_storage_host_that_refuses_its_signature_is_asked_through_the_hub_again() {
+    let fixture = survives(&[Fault::CutAfter(100_000), Fault::Status(403, None)]).await;
+    assert_eq!(fixture.hub.requests_for(WEIGHTS), 3);
+}
+
+#[tokio::test]
+async fn a_long_wish_of_the_hub_is_told_and_not_waited_for() {
+    let fixture = Fixture::new().await;
+    fixture.hub.spoil(LISTING, Fault::Status(429, Some(3600)));
+    let error = fixture.fetch().await.unwrap_err();
+    assert!(error.kind == SourceErrorKind::Unreachable && error.message.contains("3600 s"), "{error}");
+}
+
+#[tokio::test]
+async fn wrong_content_is_fetched_once_more_and_then_an_error() {
+    survives(&[Fault::WrongBytes]).await;
+    survives(&[Fault::Shorter]).await;
+    for (path, fault, words) in [
+        (WEIGHTS, Fault::WrongBytes, "expected sha256"),
+        ("tokenizer.json", Fault::WrongBytes, "expected git blob"),
+        (WEIGHTS, Fault::Shorter, "expected 300000 bytes, found 150000"),
+    ] {
+        let fixture = Fixture::new().await;
+        fixture.hub.spoil(path, fault);
+        fixture.hub.spoil(path, fault);
+        let error = fixture.fetch().await.unwrap_err();
+        assert_eq!(error.kind, SourceErrorKind::Corrupt, "{error}");
+        for word in [path, NAME, words, "found"] {
+            assert!(error.message.contains(word), "{word} is not in: {error}");
+        }
+        assert_eq!(fixture.hub.requests_for(path), 2);
+        assert!(!fixture.base().join(NAME).exists());
+        fixture.fetch().await.unwrap();
+        fixture.assert_whole(1);
+    }
+}
+
+#[tokio::test]
+async fn more_than_was_announced_is_not_read_to_the_end() {
+    let fixture = Fixture::new().await;
+    fixture.hub.spoil(WEIGHTS, Fault::Longer);
+    fixture.hub.spoil(WEIGHTS, Fault::Longer);
+    let error = fixture.fetch().await.unwrap_err();
+    assert!(
+        error.kind == SourceErrorKind::Corrupt && error.message.contains("expected 300000 bytes"),
+        "{error}"
+    );
+    assert!(!error.message.contains("found 3000000"), "{error}");
+}
+
+#[tokio::test]
+async fn a_damaged_part_of_an_earlier_attempt_does_no_harm() {
+    let fixture = Fixture::new().await;
+    let commit = fixture.hub.publish(NAME, "main", files(1));
+    let staging = fixture.base().join(format!(".incoming/{NAME}@{commit}"));
+    for len in [1000, WEIGHTS_LEN, WEIGHTS_LEN + 1] {
+        fs::create_dir_all(&staging).unwrap();
+        fs::write(staging.join(format!("{WEIGHTS}.part")), vec![0; len]).unwrap();
+        fixture.fetch().await.unwrap();
+        fixture.assert_whole(1);
+        fs::remove_dir_all(fixture.base().join(NAME)).unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_mirror_that_announces_names_only() {
+    let fixture = Fixture::new().await;
+    let commit = fixture.hub.publish(NAME, "main", files(1));
+    let siblings: Vec<String> =
+        files(1).iter().map(|(path, _)| format!(r#"{{"rfilename":"{path}"}}"#)).collect();
+    fixture.hub.answer_listing(NAME, format!(r#"{{"sha":"{commit}","siblings":[{}]}}"#, siblings.join(",")));
+    fixture.hub.spoil(WEIGHTS, Fault::CutAfter(1000));
+    fixture.fetch().await.unwrap();
+    fixture.assert_whole(1);
+}
+
+#[tokio::test]
+async fn nonsense_in_a_listing_is_refused() {
+    let fixture = Fixture::new().await;
+    let commit = "0".repeat(40);
+    let long = " ".repeat(17 << 20);
+    let traversal = format!(r#"{{"sha":"{commit}","siblings":[{{"rfilename":"../../evil/config.json"}}]}}"#);
+    for (listing, kind, words) in [
+        ("<html>Log in to the hotel's network</html>", SourceErrorKind::Unreachable, "no listing"),
+        ("{}", SourceErrorKind::Unreachable, "no listing"),
+        (&long, SourceErrorKind::Unreachable, "16 MiB"),
+        (r#"{"sha":"../..","siblings":[]}"#, SourceErrorKind::Corrupt, "no commit"),
+        (&traversal, SourceErrorKind::Corrupt, "leaves the model's directory"),
+    ] {
+        fixture.hub.answer_listing(NAME, listing);
+        let error = fixture.fetch().await.unwrap_err();
+        assert_eq!(error.kind, kind, "{error}");
+        assert!(error.message.contains(NAME) && error.message.contains(words), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn an_unreachable_hub_is_named_with_the_ways_out() {
+    let fixture = Fixture::new().await;
+    let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let mut config = fixture.config();
+    config.endpoint = format!("http://{closed}");
+    let error = fetch(&store(config), NAME).await.unwrap_err();
+    assert_eq!(error.kind, SourceErrorKind::Unreachable);
+    let place = fixture.base().join(NAME).display().to_string();
+    for word in [&closed.to_string(), "HF_ENDPOINT", "HF_HUB_OFFLINE", &place] {
+        assert!(error.message.contains(word), "{word} is not in: {error}");
+    }
+}

@@ -1,0 +1,106 @@
+//! A stand-in hub with one small model, a directory to fetch it into, and stores between the two.
+
+use std::{fs, path::PathBuf, time::Duration};
+
+use embeddery_core::{ModelRef, ModelSource as _, Progress, SourceError};
+use embeddery_model_store::{ModelStore, RetryPolicy, StoreConfig};
+use embeddery_test_support::hub::Hub;
+use tempfile::TempDir;
+
+pub(crate) const NAME: &str = "org/model";
+pub(crate) const WEIGHTS: &str = "model.safetensors";
+/// Large enough for several pieces on the wire.
+pub(crate) const WEIGHTS_LEN: usize = 300_000;
+
+pub(crate) struct Fixture {
+    pub(crate) hub: Hub,
+    pub(crate) dir: TempDir,
+}
+
+impl Fixture {
+    pub(crate) async fn new() -> Self {
+        let hub = Hub::start().await;
+        hub.publish(NAME, "main", files(1));
+        Self { hub, dir: tempfile::tempdir().unwrap() }
+    }
+
+    pub(crate) fn base(&self) -> PathBuf {
+        self.dir.path().join("models")
+    }
+
+    pub(crate) fn config(&self) -> StoreConfig {
+        StoreConfig {
+            base_dir: self.base(),
+            hub_cache: Some(self.dir.path().join("hub")),
+            endpoint: self.hub.url(),
+            token: None,
+            offline: false,
+        }
+    }
+
+    pub(crate) fn store(&self) -> ModelStore {
+        store(self.config())
+    }
+
+    pub(crate) async fn fetch(&self) -> Result<PathBuf, SourceError> {
+        fetch(&self.store(), NAME).await
+    }
+
+    /// The model lies in the base directory, byte for byte.
+    pub(crate) fn assert_whole(&self, variant: u8) {
+        for (path, content) in files(variant).into_iter().filter(|(path, _)| !IGNORED.contains(path)) {
+            assert!(fs::read(self.base().join(NAME).join(path)).unwrap() == content, "{path} differs");
+        }
+    }
+
+    /// The ranges in which the weights were asked for at the storage host.
+    pub(crate) fn weight_ranges(&self) -> Vec<Option<String>> {
+        let requests = self.hub.requests().into_iter();
+        requests.filter(|seen| seen.storage && seen.path == WEIGHTS).map(|seen| seen.range).collect()
+    }
+}
+
+/// A store that does not pause between attempts.
+pub(crate) fn store(config: StoreConfig) -> ModelStore {
+    let policy = RetryPolicy { first_pause: Duration::ZERO, ..RetryPolicy::default() };
+    ModelStore::new(config).unwrap().with_retry(policy)
+}
+
+pub(crate) async fn fetch(store: &ModelStore, name: &str) -> Result<PathBuf, SourceError> {
+    store.fetch(&ModelRef::new(name), &Progress::default()).await
+}
+
+pub(crate) fn at(revision: &str) -> ModelRef {
+    ModelRef { revision: Some(revision.into()), ..ModelRef::new(NAME) }
+}
+
+/// What the hub has and an encoder does not need.
+pub(crate) const IGNORED: [&str; 3] = ["README.md", "pytorch_model.bin", "onnx/model.onnx"];
+
+/// A repository's files; variants differ in every file.
+pub(crate) fn files(variant: u8) -> Vec<(&'static str, Vec<u8>)> {
+    let json = |text: &str| format!("{{\"variant\":{variant},\"x\":\"{text}\"}}").into_bytes();
+    let modules = r#"[{"path":"","type":"sentence_transformers.models.Transformer"},
+        {"path":"1_Pooling","type":"sentence_transformers.models.Pooling"},
+        {"path":"2_Normalize","type":"sentence_transformers.models.Normalize"}]"#;
+    vec![
+        ("config.json", json("config")),
+        ("tokenizer.json", json("tokenizer")),
+        ("modules.json", modules.as_bytes().to_vec()),
+        ("1_Pooling/config.json", json("pooling")),
+        (WEIGHTS, bytes(WEIGHTS_LEN, variant)),
+        ("README.md", b"# A model".to_vec()),
+        ("pytorch_model.bin", b"pickle".to_vec()),
+        ("onnx/model.onnx", b"onnx".to_vec()),
+    ]
+}
+
+/// Bytes without a period, so that a piece in the wrong place shows.
+fn bytes(len: usize, seed: u8) -> Vec<u8> {
+    let mut state = u32::from(seed);
+    let mut next = || {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        (state >> 24) as u8
+    };
+    (0..len).map(|_| next()).collect()
+}

@@ -1,0 +1,192 @@
+//! The main job: what a good request gets.
+
+use base64::{Engine as _, prelude::BASE64_STANDARD};
+use embeddery_core::{DimensionPolicy, Truncate};
+use reqwest::Method;
+use serde_json::json;
+
+use crate::support::{Answer, DIM, KEY, MAX_TOKENS, PLAIN, Server, vector};
+
+const PATHS: [&str; 2] = ["/api/v1/embeddings", "/v1/embeddings"];
+
+#[tokio::test]
+async fn a_text_gets_its_vector_at_both_paths() {
+    let server = Server::start().await;
+    for path in PATHS {
+        let answer = server.post(path, &json!({"input": "two words"})).await;
+        assert_eq!(answer.status, 200, "{}", answer.text);
+        assert_eq!(
+            answer.json,
+            json!({
+                "object": "list",
+                "data": [{"object": "embedding", "index": 0, "embedding": vector("two words", true)}],
+                "model": "small",
+                "usage": {"prompt_tokens": 4, "total_tokens": 4},
+            })
+        );
+        assert_eq!(answer.header("content-type"), "application/json");
+        assert_eq!(answer.header("x-embeddings-model"), PLAIN);
+        assert_eq!(answer.header("x-embeddings-provider"), "huggingface");
+        assert_eq!(answer.header("x-embeddings-space"), "test-space");
+        assert!(answer.header("server-timing").contains("embed;dur="));
+        for absent in ["x-embeddings-truncated", "x-embeddings-dimensions-policy"] {
+            assert_eq!(answer.header(absent), "", "{absent}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn texts_keep_their_order_and_tokens_add_up() {
+    let server = Server::start().await;
+    let texts: Vec<String> = (0..2048).map(|i| format!("text {i}")).collect();
+    let answer = server.post("/v1/embeddings", &json!({"input": texts})).await;
+    assert_eq!(answer.status, 200, "{}", answer.text);
+    let due: Vec<_> = texts.iter().map(|text| vector(text, true)).collect();
+    assert_eq!(answer.vectors(), due);
+    assert!((0..2048).all(|i| answer.json["data"][i]["index"] == i));
+    assert_eq!(answer.json["usage"], json!({"prompt_tokens": 2048 * 4, "total_tokens": 2048 * 4}));
+}
+
+#[tokio::test]
+async fn base64_holds_the_same_bits_as_floats() {
+    let server = Server::start().await;
+    // Few vectors are written at once, many on another thread: both ways are taken.
+    for count in [3, 32 * 1024 / DIM + 1] {
+        let texts: Vec<String> = (0..count).map(|i| format!("text number {i}")).collect();
+        let floats =
+            server.post("/v1/embeddings", &json!({"input": texts, "encoding_format": "float"})).await;
+        let packed =
+            server.post("/v1/embeddings", &json!({"input": texts[..3], "encoding_format": "base64"})).await;
+        for (index, row) in floats.vectors().iter().take(3).enumerate() {
+            let text = packed.json["data"][index]["embedding"].as_str().unwrap();
+            let bytes: Vec<u8> = row.iter().flat_map(|number| number.to_le_bytes()).collect();
+            assert_eq!(BASE64_STANDARD.decode(text).unwrap(), bytes);
+        }
+        assert_eq!(floats.vectors().len(), count);
+    }
+}
+
+#[tokio::test]
+async fn the_model_is_echoed_as_it_was_sent() {
+    let server = Server::start().await;
+    for sent in ["small", PLAIN, "huggingface:test/plain", "test/other"] {
+        let answer = server.post("/v1/embeddings", &json!({"input": "a", "model": sent})).await;
+        assert_eq!((answer.status.as_u16(), &answer.json["model"]), (200, &json!(sent)), "{}", answer.text);
+    }
+}
+
+#[tokio::test]
+async fn null_counts_as_absent() {
+    let server = Server::start().await;
+    let body = json!({
+        "input": "a", "model": null, "encoding_format": null, "dimensions": null,
+        "user": null, "truncate": null, "normalize": null,
+    });
+    let answer = server.post("/v1/embeddings", &body).await;
+    assert_eq!((answer.status.as_u16(), answer.vectors()), (200, vec![vector("a", true)]), "{}", answer.text);
+    assert_eq!(answer.header("x-embeddings-dimensions-policy"), "");
+}
+
+#[tokio::test]
+async fn every_field_reaches_the_provider() {
+    let server = Server::start().await;
+    let answer = server.post("/v1/embeddings", &json!({"input": "a", "user": "u", "normalize": false})).await;
+    assert_eq!(answer.vectors(), [vector("a", false)]);
+    let asked = server.fake.last();
+    assert_eq!((asked.truncate, asked.normalize), (None, false));
+    assert!(asked.context.deadline.is_some());
+    assert_eq!(&*asked.context.request_id, answer.header("x-request-id"));
+    for (word, due) in [("end", Truncate::End), ("start", Truncate::Start), ("none", Truncate::None)] {
+        server.post("/v1/embeddings", &json!({"input": "a", "truncate": word})).await;
+        assert_eq!(server.fake.last().truncate, Some(due));
+    }
+}
+
+#[tokio::test]
+async fn cut_texts_are_counted_and_refused_on_wish() {
+    let server = Server::start().await;
+    let long = "word ".repeat(MAX_TOKENS);
+    let answer = server.post("/v1/embeddings", &json!({"input": ["short", long, long]})).await;
+    assert_eq!((answer.status.as_u16(), answer.header("x-embeddings-truncated")), (200, "2"));
+
+    let body = json!({"input": ["short", long], "truncate": "none"});
+    let answer = server.post("/v1/embeddings", &body).await;
+    assert_eq!((answer.status.as_u16(), answer.code()), (400, "input_too_long"));
+    assert_eq!(answer.json["error"]["param"], "input");
+    assert_eq!(answer.json["detail"], json!([{"index": 1, "tokens": MAX_TOKENS + 2}]));
+}
+
+#[tokio::test]
+async fn dimensions_follow_the_policy_and_v1_is_strict() {
+    let server = Server::start().await;
+    let body = json!({"input": "a", "dimensions": 4});
+    let reduced = server.post("/api/v1/embeddings", &body).await;
+    assert_eq!(reduced.header("x-embeddings-dimensions-policy"), "reduce");
+    assert_eq!(reduced.vectors()[0].len(), 4);
+    let refused = server.post("/v1/embeddings", &body).await;
+    assert_eq!((refused.status.as_u16(), refused.code()), (400, "invalid_value"));
+    assert_eq!(refused.json["error"]["param"], "dimensions");
+    let native = server.post("/v1/embeddings", &json!({"input": "a", "dimensions": DIM})).await;
+    assert_eq!((native.status.as_u16(), native.header("x-embeddings-dimensions-policy")), (200, "strict"));
+
+    let server = Server::with(|settings| settings.dimension_policy = DimensionPolicy::Pad).await;
+    let padded = server.post("/api/v1/embeddings", &json!({"input": "a", "dimensions": DIM + 2})).await;
+    assert_eq!(padded.vectors()[0][DIM..], [0.0, 0.0]);
+    assert_eq!(padded.header("x-embeddings-dimensions-policy"), "pad");
+}
+
+#[tokio::test]
+async fn the_provider_header_chooses_or_is_refused() {
+    let server = Server::start().await;
+    let ask = |provider: &'static str| {
+        let request = server.request(Method::POST, "/v1/embeddings").header("x-provider", provider);
+        Answer::of(request.json(&json!({"input": "a", "model": "test/plain"})))
+    };
+    assert_eq!(ask("HuggingFace").await.status, 200);
+    let unknown = ask("nobody").await;
+    assert_eq!((unknown.status.as_u16(), unknown.code()), (400, "invalid_value"));
+    assert!(
+        unknown.message().contains("'nobody'") && unknown.message().contains("voyage"),
+        "{}",
+        unknown.message()
+    );
+    let absent = ask("openai").await;
+    assert_eq!((absent.status.as_u16(), absent.code()), (503, "unavailable"));
+}
+
+#[tokio::test]
+async fn a_long_answer_is_compressed_for_who_asks() {
+    use std::io::Read as _;
+
+    let server = Server::start().await;
+    let texts: Vec<String> = (0..400).map(|i| format!("text {i}")).collect();
+    let ask = |texts: &[String]| {
+        let request = server.request(Method::POST, "/v1/embeddings").header("accept-encoding", "gzip");
+        request.json(&json!({"input": texts})).send()
+    };
+    let long = ask(&texts).await.unwrap();
+    assert_eq!(long.headers()["content-encoding"], "gzip");
+    let packed = long.bytes().await.unwrap();
+    let mut text = String::new();
+    flate2::read::GzDecoder::new(&packed[..]).read_to_string(&mut text).unwrap();
+    let plain = server.post("/v1/embeddings", &json!({"input": texts})).await;
+    assert_eq!(text, plain.text);
+    assert_eq!(plain.header("content-encoding"), "");
+    assert!(
+        ask(&texts[..1]).await.unwrap().headers().get("content-encoding").is_none(),
+        "a short one is not"
+    );
+}
+
+#[tokio::test]
+async fn either_way_to_send_the_key_works() {
+    let server = Server::start().await;
+    for (name, value) in [
+        ("x-api-key", KEY.to_owned()),
+        ("authorization", format!("Bearer {KEY}")),
+        ("authorization", format!("bearer {KEY}")),
+    ] {
+        let request = server.bare(Method::POST, "/v1/embeddings").header(name, value);
+        assert_eq!(Answer::of(request.json(&json!({"input": "a"}))).await.status, 200, "{name}");
+    }
+}

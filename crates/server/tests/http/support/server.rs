@@ -1,0 +1,177 @@
+//! A server on a port of its own, and short ways to ask it over HTTP or over bare TCP.
+
+use std::{future::Future, net::SocketAddr, sync::Arc, time::Duration};
+
+use embeddery_core::{Embedder, ModelRef, ProviderKind};
+use embeddery_gateway::{
+    ConfiguredModel, Deadline, Dimensions, Integrity, Measured, Metrics, Router, RouterConfig,
+};
+use embeddery_server::{App, Settings, serve};
+use prometheus_client::registry::Registry;
+use reqwest::{Client, Method, RequestBuilder, Response, StatusCode, header::HeaderMap};
+use serde_json::Value;
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::{TcpListener, TcpStream},
+    task::JoinHandle,
+};
+use tokio_util::sync::CancellationToken;
+
+use super::fake::{Fake, FakeProvider, PLAIN};
+
+/// The key of every test server.
+pub const KEY: &str = "a-key-for-tests-only";
+
+/// The API's parts around a scripted provider, with the wrappers in the binary's order.
+pub fn app(fake: &Arc<Fake>, settings: Settings) -> App {
+    let mut registry = Registry::default();
+    let metrics = Metrics::new(&mut registry);
+    let counted = metrics.clone();
+    let router = Router::new(RouterConfig {
+        providers: vec![Arc::new(FakeProvider(Arc::clone(fake)))],
+        models: vec![ConfiguredModel {
+            id: "small".into(),
+            provider: ProviderKind::HuggingFace,
+            model: ModelRef::new(PLAIN),
+        }],
+        default_model: "small".into(),
+        wrap: Arc::new(move |adapter: Arc<dyn Embedder>| {
+            let inner = Arc::new(Deadline(Arc::new(Dimensions(Arc::new(Integrity(adapter))))));
+            Arc::new(Measured::new(inner, &counted))
+        }),
+        metrics,
+    });
+    App { router: Arc::new(router), settings, registry }
+}
+
+/// A running server; told to stop when dropped.
+pub struct Server {
+    pub address: SocketAddr,
+    pub fake: Arc<Fake>,
+    pub shutdown: CancellationToken,
+    pub task: JoinHandle<std::io::Result<()>>,
+    client: Client,
+}
+
+impl Server {
+    pub async fn start() -> Self {
+        Self::with(|_| ()).await
+    }
+
+    /// With changed settings. The key is [`KEY`].
+    pub async fn with(change: impl FnOnce(&mut Settings)) -> Self {
+        let mut settings = Settings { api_key: Some(KEY.to_owned().into()), ..Settings::default() };
+        change(&mut settings);
+        let fake = Fake::new();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let shutdown = CancellationToken::new();
+        let app = Arc::new(app(&fake, settings));
+        let task = tokio::spawn(serve(listener, app, shutdown.clone(), Duration::from_secs(20)));
+        let client = Client::builder().no_proxy().build().unwrap();
+        Self { address, fake, shutdown, task, client }
+    }
+
+    /// A request without a key.
+    pub fn bare(&self, method: Method, path: &str) -> RequestBuilder {
+        self.client.request(method, format!("http://{}{path}", self.address))
+    }
+
+    pub fn request(&self, method: Method, path: &str) -> RequestBuilder {
+        self.bare(method, path).header("x-api-key", KEY)
+    }
+
+    pub async fn get(&self, path: &str) -> Answer {
+        Answer::of(self.request(Method::GET, path)).await
+    }
+
+    pub async fn post(&self, path: &str, body: &Value) -> Answer {
+        Answer::of(self.request(Method::POST, path).json(body)).await
+    }
+
+    /// Posts bytes that claim to be JSON.
+    pub async fn post_bytes(&self, path: &str, body: impl Into<Vec<u8>>) -> Answer {
+        let request = self.request(Method::POST, path).header("content-type", "application/json");
+        Answer::of(request.body(body.into())).await
+    }
+
+    /// A connection that has sent `bytes`.
+    pub async fn tcp(&self, bytes: impl AsRef<[u8]>) -> TcpStream {
+        let mut stream = TcpStream::connect(self.address).await.unwrap();
+        stream.write_all(bytes.as_ref()).await.unwrap();
+        stream
+    }
+
+    /// The head of a POST to /v1/embeddings for bare TCP; `more` are header lines, each with its line end.
+    pub fn head(more: &str) -> String {
+        format!(
+            "POST /v1/embeddings HTTP/1.1\r\nhost: test\r\nx-api-key: {KEY}\r\ncontent-type: application/json\r\n{more}\r\n"
+        )
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.shutdown.cancel();
+    }
+}
+
+/// An answer, read whole.
+pub struct Answer {
+    pub status: StatusCode,
+    pub headers: HeaderMap,
+    pub text: String,
+    /// `null` when the body is no JSON.
+    pub json: Value,
+}
+
+impl Answer {
+    pub async fn of(request: RequestBuilder) -> Self {
+        Self::read(soon(request.send()).await.unwrap()).await
+    }
+
+    pub async fn read(response: Response) -> Self {
+        let (status, headers) = (response.status(), response.headers().clone());
+        let text = soon(response.text()).await.unwrap();
+        let json = serde_json::from_str(&text).unwrap_or(Value::Null);
+        Self { status, headers, text, json }
+    }
+
+    /// A header's value, empty when absent.
+    pub fn header(&self, name: &str) -> &str {
+        self.headers.get(name).map_or("", |value| value.to_str().unwrap())
+    }
+
+    pub fn message(&self) -> &str {
+        self.json["error"]["message"].as_str().unwrap_or_else(|| panic!("not our error: {}", self.text))
+    }
+
+    /// Asserts the shape that every failure has, and returns its code.
+    pub fn code(&self) -> &str {
+        assert!(!self.message().is_empty());
+        assert!(!self.header("x-request-id").is_empty(), "no request id: {:?}", self.headers);
+        let error = &self.json["error"];
+        assert!(error["type"].is_string() && error.get("param").is_some(), "{}", self.text);
+        assert!(!self.json["detail"].is_null(), "{}", self.text);
+        error["code"].as_str().unwrap_or_else(|| panic!("no code: {}", self.text))
+    }
+
+    /// The vectors of a float answer.
+    pub fn vectors(&self) -> Vec<Vec<f32>> {
+        let data = self.json["data"].as_array().unwrap_or_else(|| panic!("no vectors: {}", self.text));
+        data.iter().map(|item| serde_json::from_value(item["embedding"].clone()).unwrap()).collect()
+    }
+}
+
+/// Fails a test that would hang. No test depends on how long anything takes.
+pub async fn soon<F: Future>(future: F) -> F::Output {
+    tokio::time::timeout(Duration::from_secs(60), future).await.expect("this hangs")
+}
+
+/// Everything a connection still says until it ends.
+pub async fn rest(stream: &mut TcpStream) -> String {
+    let mut bytes = Vec::new();
+    // A reset after the last byte is an end, too.
+    let _ = soon(stream.read_to_end(&mut bytes)).await;
+    String::from_utf8_lossy(&bytes).into_owned()
+}
