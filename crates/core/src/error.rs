@@ -41,6 +41,16 @@ pub enum ErrorKind {
     Timeout,
     /// The provider is not configured, switched off or out of reach.
     Unavailable,
+    /// Policy forbids this model or provider.
+    Forbidden,
+    /// The upstream asks for fewer requests or tokens; feeds the governor, never the breaker.
+    RateLimited,
+    /// The upstream says that one call carried too many tokens or bytes; the splitter halves it.
+    BatchTooLarge,
+    /// The upstream refuses our credentials; not retried, not counted by the breaker.
+    UpstreamAuth,
+    /// The breaker is open: the provider failed too often a moment ago.
+    BreakerOpen,
     /// The upstream answered something that is not the answer to the question.
     BadUpstreamAnswer,
     /// A defect of ours.

@@ -17,5 +17,5 @@ pub use embeddings::Embeddings;
 pub use error::{EmbedError, ErrorKind, Fault, InputFault, Retry};
 pub use model::{Limits, ModelCard, ModelRef, ModelState, ModelStatus, ProviderKind, SpaceId, TokenCount};
 pub use progress::Progress;
-pub use request::{Context, DimensionPolicy, EmbedRequest, Input, Truncate};
+pub use request::{Context, DimensionPolicy, EmbedRequest, Input, InputType, Priority, Truncate};
 pub use source::{ModelSource, SourceError, SourceErrorKind};

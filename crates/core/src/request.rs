@@ -15,8 +15,29 @@ pub struct EmbedRequest {
     pub truncate: Option<Truncate>,
     /// Whether vectors are brought to unit length.
     pub normalize: bool,
+    /// What the vectors are for, where the model makes a difference; `None` is the model's plain form.
+    pub input_type: Option<InputType>,
+    /// Whether inputs may fail alone ([`Embeddings::failed`](crate::Embeddings::failed)) instead of failing
+    /// the request.
+    pub partial: bool,
     /// On whose behalf, and until when.
     pub context: Context,
+}
+
+impl EmbedRequest {
+    /// Inputs with nothing said about how: whole vectors of unit length, or an error.
+    pub fn plain(inputs: impl Into<Arc<[Input]>>, context: Context) -> Self {
+        Self {
+            inputs: inputs.into(),
+            dimensions: None,
+            dimension_policy: DimensionPolicy::Strict,
+            truncate: None,
+            normalize: true,
+            input_type: None,
+            partial: false,
+            context,
+        }
+    }
 }
 
 /// One thing to embed.
@@ -24,13 +45,42 @@ pub struct EmbedRequest {
 pub enum Input {
     /// A text, never blank.
     Text(Arc<str>),
+    /// Token ids of a vendor's tokenizer, never empty. Only that vendor's adapter gets to see them; for every
+    /// other model they have been decoded to a text before.
+    Tokens(Arc<[u32]>),
 }
 
 impl Input {
-    /// The text of this input.
-    pub fn text(&self) -> &str {
+    /// The text of this input; `None` for token ids.
+    pub fn text(&self) -> Option<&str> {
         match self {
-            Self::Text(text) => text,
+            Self::Text(text) => Some(text),
+            Self::Tokens(_) => None,
+        }
+    }
+}
+
+/// What a vector is for. Mapped to a vendor's own field or to the model's own prompt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum InputType {
+    /// Something that is searched with.
+    Query,
+    /// Something that is found.
+    Document,
+    /// The input of a classifier.
+    Classification,
+    /// A member of clusters.
+    Clustering,
+}
+
+impl InputType {
+    /// The name on the wire.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Query => "query",
+            Self::Document => "document",
+            Self::Classification => "classification",
+            Self::Clustering => "clustering",
         }
     }
 }
@@ -80,4 +130,27 @@ pub struct Context {
     pub request_id: Arc<str>,
     /// After this moment nobody waits for the answer.
     pub deadline: Option<Instant>,
+    /// Whether a person waits.
+    pub priority: Priority,
+}
+
+impl Context {
+    /// A person's request without a deadline.
+    pub fn new(tenant: impl Into<Arc<str>>, request_id: impl Into<Arc<str>>) -> Self {
+        Self {
+            tenant: tenant.into(),
+            request_id: request_id.into(),
+            deadline: None,
+            priority: Priority::Interactive,
+        }
+    }
+}
+
+/// Who goes first where work has to wait.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Priority {
+    /// A person waits.
+    Interactive,
+    /// A pipeline waits.
+    Batch,
 }

@@ -207,12 +207,6 @@ fn a_bad_configuration_stops_the_start_with_name_and_fix() {
             .contains("AUTH_MODE: multi_user is not part of this version")
     );
     assert!(refused(None, &[("LOG_LEVEL", "LOUD")]).contains("LOG_LEVEL: 'LOUD'"));
-    assert!(
-        refused(Some("listen: 0.0.0.0:0\n"), &[("EMBEDDINGS_LISTEN", "")])
-            .is_empty()
-            .to_string()
-            .contains("false")
-    );
     assert!(refused(Some("default_model_id: nonsense\n"), &[]).contains("default_model_id"));
     let both = refused(Some("server: {max_inputs: 0}\ndimension_policy: bend\n"), &[]);
     assert!(both.contains("server.max_inputs") && both.contains("EMBEDDINGS_DIMENSION_POLICY"), "{both}");

@@ -12,8 +12,8 @@ use std::{
 };
 
 use embeddery_core::{
-    BoxFuture, Context, DimensionPolicy, EmbedError, EmbedRequest, Embeddings, ErrorKind, Input, ModelRef,
-    ModelSource, ModelState, Progress, Provider as _, SourceError, SourceErrorKind, Truncate,
+    BoxFuture, Context, EmbedError, EmbedRequest, Embeddings, ErrorKind, Input, ModelRef, ModelSource,
+    ModelState, Progress, Provider as _, SourceError, SourceErrorKind, Truncate,
 };
 use embeddery_providers::local::{Local, LocalConfig};
 
@@ -65,14 +65,8 @@ fn provider(base: &Path, auto_download: bool) -> (Local, Arc<Directory>) {
 }
 
 fn request(texts: &[&str]) -> EmbedRequest {
-    EmbedRequest {
-        inputs: texts.iter().map(|text| Input::Text((*text).into())).collect(),
-        dimensions: None,
-        dimension_policy: DimensionPolicy::Strict,
-        truncate: None,
-        normalize: true,
-        context: Context { tenant: "1".into(), request_id: "test".into(), deadline: None },
-    }
+    let inputs: Vec<_> = texts.iter().map(|text| Input::Text((*text).into())).collect();
+    EmbedRequest::plain(inputs, Context::new("1", "test"))
 }
 
 async fn embed(local: &Local, model: &str, request: EmbedRequest) -> Result<Embeddings, EmbedError> {

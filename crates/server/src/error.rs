@@ -154,6 +154,11 @@ impl From<EmbedError> for ApiError {
             ErrorKind::Overloaded => (StatusCode::TOO_MANY_REQUESTS, "overloaded", None),
             ErrorKind::Timeout => (StatusCode::GATEWAY_TIMEOUT, "timeout", None),
             ErrorKind::Unavailable => (StatusCode::SERVICE_UNAVAILABLE, "unavailable", None),
+            ErrorKind::Forbidden => (StatusCode::FORBIDDEN, "forbidden", Some("model")),
+            ErrorKind::RateLimited => (StatusCode::TOO_MANY_REQUESTS, "upstream_rate_limited", None),
+            ErrorKind::BatchTooLarge => (StatusCode::BAD_REQUEST, "input_too_long", Some("input")),
+            ErrorKind::UpstreamAuth => (StatusCode::BAD_GATEWAY, "upstream_unauthorized", None),
+            ErrorKind::BreakerOpen => (StatusCode::SERVICE_UNAVAILABLE, "breaker_open", None),
             ErrorKind::BadUpstreamAnswer => (StatusCode::BAD_GATEWAY, "bad_upstream_answer", None),
             _ => {
                 tracing::error!(error = %error, "internal failure");

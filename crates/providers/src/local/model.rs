@@ -8,7 +8,7 @@ use std::{
 };
 
 use embeddery_core::{
-    BoxFuture, EmbedError, EmbedRequest, Embedder, Embeddings, ErrorKind, Fault, InputFault, Limits,
+    BoxFuture, EmbedError, EmbedRequest, Embedder, Embeddings, ErrorKind, Fault, Input, InputFault, Limits,
     ModelCard, ModelState, ProviderKind, Retry, SpaceId, TokenCount, Truncate,
 };
 use embeddery_engine::{Keep, LoadError, LoadOptions, Model, ModelFiles, Threads, TokenizeError, Tokens};
@@ -191,7 +191,7 @@ async fn tokenize(
     shared: &Shared,
     request: EmbedRequest,
 ) -> Result<Vec<Tokens>, EmbedError> {
-    let bytes: usize = request.inputs.iter().map(|input| input.text().len()).sum();
+    let bytes: usize = request.inputs.iter().filter_map(Input::text).map(str::len).sum();
     if bytes <= INLINE_BYTES {
         return tokenize_all(&loaded.model, &request);
     }
@@ -211,7 +211,8 @@ fn tokenize_all(model: &Model, request: &EmbedRequest) -> Result<Vec<Tokens>, Em
     let mut all = Vec::with_capacity(request.inputs.len());
     let mut too_long = Vec::new();
     for (index, input) in request.inputs.iter().enumerate() {
-        match model.tokenize(input.text(), keep) {
+        let text = input.text().ok_or_else(|| EmbedError::internal("token ids reached a model of text"))?;
+        match model.tokenize(text, keep) {
             Ok(tokens) => all.push(tokens),
             Err(TokenizeError::TooLong { tokens, .. }) => {
                 too_long.push(InputFault { index, tokens: Some(tokens) })

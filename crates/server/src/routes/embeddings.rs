@@ -116,17 +116,16 @@ struct Call {
 async fn embed(call: Call, body: JsonObject) -> Result<Response, ApiError> {
     let Call { app, caller, id, policy, provider } = call;
     let asked = EmbeddingsRequest::read(body.0, &app.settings)?;
+    let context = Context {
+        deadline: Some(Instant::now() + app.settings.request_timeout),
+        ..Context::new(caller.tenant, id.0)
+    };
     let request = EmbedRequest {
-        inputs: Arc::clone(&asked.input),
         dimensions: asked.dimensions,
         dimension_policy: policy,
         truncate: asked.truncate,
         normalize: asked.normalize,
-        context: Context {
-            tenant: caller.tenant,
-            request_id: id.0,
-            deadline: Some(Instant::now() + app.settings.request_timeout),
-        },
+        ..EmbedRequest::plain(Arc::clone(&asked.input), context)
     };
     let began = Instant::now();
     let selector = Selector { model: asked.model.as_deref(), provider };

@@ -172,7 +172,7 @@ impl Embedder for FakeModel {
 impl FakeModel {
     fn answer(&self, request: &EmbedRequest) -> Result<Embeddings, EmbedError> {
         let counts: Vec<usize> =
-            request.inputs.iter().map(|input| input.text().split_whitespace().count() + 2).collect();
+            request.inputs.iter().map(|input| input.text().unwrap().split_whitespace().count() + 2).collect();
         let long = || counts.iter().enumerate().filter(|(_, count)| **count > MAX_TOKENS);
         if request.truncate == Some(Truncate::None) && long().next().is_some() {
             let inputs = long().map(|(index, &tokens)| InputFault { index, tokens: Some(tokens) }).collect();
@@ -182,7 +182,11 @@ impl FakeModel {
                 .with_inputs(inputs));
         }
         Ok(Embeddings {
-            data: request.inputs.iter().flat_map(|input| vector(input.text(), request.normalize)).collect(),
+            data: request
+                .inputs
+                .iter()
+                .flat_map(|input| vector(input.text().unwrap(), request.normalize))
+                .collect(),
             dim: DIM,
             space: SpaceId::new("test-space"),
             tokens: counts.iter().map(|&count| count.min(MAX_TOKENS) as u32).collect(),
