@@ -30,7 +30,7 @@ const COMPRESS_ABOVE_BYTES: u64 = 16 << 10;
 
 /// The whole API.
 pub fn routes(app: Arc<App>) -> Router {
-    let (router, document) = api().split_for_parts();
+    let (router, document) = api();
     router
         .merge(docs::routes(document))
         .fallback(unknown_path)
@@ -51,11 +51,11 @@ pub fn routes(app: Arc<App>) -> Router {
 
 /// The OpenAPI document.
 pub fn openapi() -> OpenApi {
-    api().split_for_parts().1
+    api().1
 }
 
-fn api() -> OpenApiRouter<Arc<App>> {
-    OpenApiRouter::with_openapi(docs::document())
+fn api() -> (Router<Arc<App>>, OpenApi) {
+    let (router, mut document) = OpenApiRouter::with_openapi(docs::document())
         .routes(routes!(embeddings::create))
         .routes(routes!(embeddings::create_openai))
         .routes(routes!(models::list))
@@ -68,6 +68,11 @@ fn api() -> OpenApiRouter<Arc<App>> {
         .routes(routes!(health::ready))
         .routes(routes!(metrics::metrics))
         .routes(routes!(metrics::metrics_text))
+        .split_for_parts();
+    // axum's sign for "slashes included" is unknown to OpenAPI, where a parameter is called by its name alone.
+    let paths = std::mem::take(&mut document.paths.paths);
+    document.paths.paths = paths.into_iter().map(|(path, item)| (path.replace("{*", "{"), item)).collect();
+    (router, document)
 }
 
 async fn unknown_path(request: Request) -> ApiError {
