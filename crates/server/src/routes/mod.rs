@@ -12,7 +12,7 @@ use std::{any::Any, sync::Arc};
 use axum::{
     Router,
     extract::Request,
-    middleware::from_fn,
+    middleware::{from_fn, from_fn_with_state},
     response::{IntoResponse as _, Response},
 };
 use tower_http::{
@@ -23,7 +23,7 @@ use tower_http::{
 use utoipa::openapi::OpenApi;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use crate::{App, access_log, error::ApiError, request_id};
+use crate::{App, access_log, error::ApiError, head, request_id};
 
 /// Answers smaller than this are sent as they are: compressing would take longer than sending.
 const COMPRESS_ABOVE_BYTES: u64 = 16 << 10;
@@ -35,7 +35,9 @@ pub fn routes(app: Arc<App>) -> Router {
         .merge(docs::routes(document))
         .fallback(unknown_path)
         .method_not_allowed_fallback(wrong_method)
-        // Innermost first. A panic becomes an answer before anything else looks at it;
+        // Innermost first. A head beyond the limit goes no further;
+        .layer(from_fn_with_state(Arc::clone(&app), head::layer))
+        // a panic becomes an answer before anything else looks at it;
         .layer(CatchPanicLayer::custom(panicked))
         // the line in the log shows what the caller gets, compression left aside;
         .layer(from_fn(access_log::layer))
