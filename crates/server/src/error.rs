@@ -43,8 +43,7 @@ impl Dialect {
 #[derive(Serialize, ToSchema)]
 pub(crate) struct ErrorBody {
     error: ErrorDetail,
-    /// The message, or what is known of each input at fault.
-    #[schema(value_type = Object)]
+    /// The message, or what a program may want to know: a list of the inputs at fault, how far a model is.
     detail: Value,
 }
 

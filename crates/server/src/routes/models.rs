@@ -120,6 +120,7 @@ pub(super) async fn download(
         (status = 415, description = "The body is not announced as JSON", body = ErrorBody),
         (status = 422, description = "The body does not fit the schema", body = ErrorBody),
         (status = 500, description = "A defect of the server", body = ErrorBody),
+        (status = 502, description = "What arrived is not what the hub announced", body = ErrorBody),
         (status = 503, description = "It is on its way here, or cannot be used", body = ErrorBody),
     ),
     security(("key" = []), ("bearer" = [])),

@@ -111,6 +111,7 @@ impl From<Vec<ListedModel>> for Models {
 
 /// Which model to bring here.
 #[derive(ToSchema)]
+#[serde(deny_unknown_fields)]
 pub(crate) struct ModelRequest {
     /// A configured id, or a model's name. `model_id` means the same.
     #[schema(example = "sentence-transformers/all-MiniLM-L6-v2")]
