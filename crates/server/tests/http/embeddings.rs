@@ -5,7 +5,7 @@ use embeddery_core::{DimensionPolicy, Truncate};
 use reqwest::Method;
 use serde_json::json;
 
-use crate::support::{Answer, DIM, KEY, MAX_TOKENS, PLAIN, Server, vector};
+use crate::support::{Answer, DIM, MAX_TOKENS, PLAIN, Server, vector};
 
 const PATHS: [&str; 2] = ["/api/v1/embeddings", "/v1/embeddings"];
 
@@ -15,11 +15,14 @@ async fn a_text_gets_its_vector_at_both_paths() {
     for path in PATHS {
         let answer = server.post(path, &json!({"input": "two words"})).await;
         assert_eq!(answer.status, 200, "{}", answer.text);
+        assert_eq!(answer.vectors(), [vector("two words", true)]);
+        let mut rest = answer.json.clone();
+        rest["data"][0]["embedding"] = json!("seen above");
         assert_eq!(
-            answer.json,
+            rest,
             json!({
                 "object": "list",
-                "data": [{"object": "embedding", "index": 0, "embedding": vector("two words", true)}],
+                "data": [{"object": "embedding", "index": 0, "embedding": "seen above"}],
                 "model": "small",
                 "usage": {"prompt_tokens": 4, "total_tokens": 4},
             })
@@ -49,15 +52,15 @@ async fn texts_keep_their_order_and_tokens_add_up() {
 
 #[tokio::test]
 async fn base64_holds_the_same_bits_as_floats() {
-    let server = Server::start().await;
+    let server = Server::with(|settings| settings.max_inputs = 10_000).await;
     // Few vectors are written at once, many on another thread: both ways are taken.
     for count in [3, 32 * 1024 / DIM + 1] {
         let texts: Vec<String> = (0..count).map(|i| format!("text number {i}")).collect();
         let floats =
             server.post("/v1/embeddings", &json!({"input": texts, "encoding_format": "float"})).await;
         let packed =
-            server.post("/v1/embeddings", &json!({"input": texts[..3], "encoding_format": "base64"})).await;
-        for (index, row) in floats.vectors().iter().take(3).enumerate() {
+            server.post("/v1/embeddings", &json!({"input": texts, "encoding_format": "base64"})).await;
+        for (index, row) in floats.vectors().iter().enumerate() {
             let text = packed.json["data"][index]["embedding"].as_str().unwrap();
             let bytes: Vec<u8> = row.iter().flat_map(|number| number.to_le_bytes()).collect();
             assert_eq!(BASE64_STANDARD.decode(text).unwrap(), bytes);
@@ -152,41 +155,4 @@ async fn the_provider_header_chooses_or_is_refused() {
     );
     let absent = ask("openai").await;
     assert_eq!((absent.status.as_u16(), absent.code()), (503, "unavailable"));
-}
-
-#[tokio::test]
-async fn a_long_answer_is_compressed_for_who_asks() {
-    use std::io::Read as _;
-
-    let server = Server::start().await;
-    let texts: Vec<String> = (0..400).map(|i| format!("text {i}")).collect();
-    let ask = |texts: &[String]| {
-        let request = server.request(Method::POST, "/v1/embeddings").header("accept-encoding", "gzip");
-        request.json(&json!({"input": texts})).send()
-    };
-    let long = ask(&texts).await.unwrap();
-    assert_eq!(long.headers()["content-encoding"], "gzip");
-    let packed = long.bytes().await.unwrap();
-    let mut text = String::new();
-    flate2::read::GzDecoder::new(&packed[..]).read_to_string(&mut text).unwrap();
-    let plain = server.post("/v1/embeddings", &json!({"input": texts})).await;
-    assert_eq!(text, plain.text);
-    assert_eq!(plain.header("content-encoding"), "");
-    assert!(
-        ask(&texts[..1]).await.unwrap().headers().get("content-encoding").is_none(),
-        "a short one is not"
-    );
-}
-
-#[tokio::test]
-async fn either_way_to_send_the_key_works() {
-    let server = Server::start().await;
-    for (name, value) in [
-        ("x-api-key", KEY.to_owned()),
-        ("authorization", format!("Bearer {KEY}")),
-        ("authorization", format!("bearer {KEY}")),
-    ] {
-        let request = server.bare(Method::POST, "/v1/embeddings").header(name, value);
-        assert_eq!(Answer::of(request.json(&json!({"input": "a"}))).await.status, 200, "{name}");
-    }
 }
