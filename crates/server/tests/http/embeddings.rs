@@ -131,11 +131,40 @@ async fn dimensions_follow_the_policy_and_v1_is_strict() {
     assert_eq!(refused.json["error"]["param"], "dimensions");
     let native = server.post("/v1/embeddings", &json!({"input": "a", "dimensions": DIM})).await;
     assert_eq!((native.status.as_u16(), native.header("x-embeddings-dimensions-policy")), (200, "strict"));
+    assert_eq!(native.vectors(), [vector("a", true)]);
+}
 
-    let server = Server::with(|settings| settings.dimension_policy = DimensionPolicy::Pad).await;
-    let padded = server.post("/api/v1/embeddings", &json!({"input": "a", "dimensions": DIM + 2})).await;
-    assert_eq!(padded.vectors()[0][DIM..], [0.0, 0.0]);
-    assert_eq!(padded.header("x-embeddings-dimensions-policy"), "pad");
+#[tokio::test]
+async fn each_policy_does_what_its_name_says() {
+    use DimensionPolicy::{Ignore, Pad, Reduce, Strict};
+
+    // Dimensions asked for, and those that come; `None`: refused.
+    for (policy, name, asked, due) in [
+        (Strict, "strict", DIM - 1, None),
+        (Strict, "strict", DIM, Some(DIM)),
+        (Strict, "strict", DIM + 1, None),
+        (Reduce, "reduce", DIM - 1, Some(DIM - 1)),
+        (Reduce, "reduce", DIM + 1, None),
+        (Pad, "pad", DIM + 2, Some(DIM + 2)),
+        (Ignore, "ignore", DIM - 1, Some(DIM)),
+    ] {
+        let server = Server::with(|settings| settings.dimension_policy = policy).await;
+        let answer = server.post("/api/v1/embeddings", &json!({"input": "a", "dimensions": asked})).await;
+        let Some(due) = due else {
+            assert_eq!((answer.status.as_u16(), answer.code()), (400, "invalid_value"), "{name} {asked}");
+            assert_eq!(answer.json["error"]["param"], "dimensions");
+            assert!(answer.message().contains(&asked.to_string()), "{}", answer.message());
+            continue;
+        };
+        assert_eq!((answer.status.as_u16(), answer.vectors()[0].len()), (200, due), "{name} {asked}");
+        assert_eq!(answer.header("x-embeddings-dimensions-policy"), name);
+        if due > DIM {
+            assert!(answer.vectors()[0][DIM..].iter().all(|number| *number == 0.0));
+        }
+        // Without the field no policy is spoken of.
+        let plain = server.post("/api/v1/embeddings", &json!({"input": "a"})).await;
+        assert_eq!(plain.header("x-embeddings-dimensions-policy"), "");
+    }
 }
 
 #[tokio::test]

@@ -11,4 +11,5 @@ mod failures;
 mod log;
 mod models;
 mod operation;
+mod protocol;
 mod support;
