@@ -53,7 +53,10 @@ async fn a_head_beyond_the_limit_is_a_431() {
     let answer = said(&server, with(64 << 10)).await;
     assert!(answer.starts_with("HTTP/1.1 431 "), "{answer}");
     assert!(answer.contains("head_too_large") && answer.contains("65536 bytes"), "{answer}");
-    let answer = said(&server, with(1 << 20)).await;
+    // One that does not end is not waited for. The server may hang up before it is sent whole.
+    let mut stream = server.tcp("GET / HTTP/1.1\r\nx-endless: ").await;
+    let _ = soon(stream.write_all(&[b'a'; 200 << 10])).await;
+    let answer = rest(&mut stream).await;
     assert!(answer.starts_with("HTTP/1.1 431 "), "{answer}");
     let many: String = (0..1000).map(|i| format!("x-{i}: a\r\n")).collect();
     let answer = said(&server, Server::head(&many)).await;
