@@ -4,8 +4,8 @@ use std::{sync::Arc, time::Instant};
 
 use axum::{
     Extension,
-    extract::State,
-    http::{HeaderMap, HeaderName, HeaderValue, header::CONTENT_TYPE},
+    extract::FromRequestParts,
+    http::{HeaderMap, HeaderName, HeaderValue, header::CONTENT_TYPE, request::Parts},
     response::{IntoResponse as _, Response},
 };
 use embeddery_core::{Context, DimensionPolicy, EmbedRequest, Embeddings, ProviderKind};
@@ -56,15 +56,9 @@ use crate::{
     ),
     security(("key" = []), ("bearer" = [])),
 )]
-pub(super) async fn create(
-    caller: Caller,
-    State(app): State<Arc<App>>,
-    Extension(id): Extension<RequestId>,
-    headers: HeaderMap,
-    body: JsonObject,
-) -> Result<Response, ApiError> {
-    let policy = app.settings.dimension_policy;
-    embed(Call { app, caller, id, policy, provider: provider(&headers)? }, body).await
+pub(super) async fn create(call: Call, body: JsonObject) -> Result<Response, ApiError> {
+    let policy = call.app.settings.dimension_policy;
+    embed(call, policy, body).await
 }
 
 /// Text to vectors, as OpenAI's API does it.
@@ -93,32 +87,34 @@ pub(super) async fn create(
     ),
     security(("key" = []), ("bearer" = [])),
 )]
-pub(super) async fn create_openai(
-    caller: Caller,
-    State(app): State<Arc<App>>,
-    Extension(id): Extension<RequestId>,
-    headers: HeaderMap,
-    body: JsonObject,
-) -> Result<Response, ApiError> {
-    embed(Call { app, caller, id, policy: DimensionPolicy::Strict, provider: provider(&headers)? }, body)
-        .await
+pub(super) async fn create_openai(call: Call, body: JsonObject) -> Result<Response, ApiError> {
+    embed(call, DimensionPolicy::Strict, body).await
 }
 
 /// A request without its body.
-struct Call {
+pub(super) struct Call {
     app: Arc<App>,
     caller: Caller,
-    id: RequestId,
-    policy: DimensionPolicy,
+    id: Arc<str>,
     provider: Option<ProviderKind>,
 }
 
-async fn embed(call: Call, body: JsonObject) -> Result<Response, ApiError> {
-    let Call { app, caller, id, policy, provider } = call;
+impl FromRequestParts<Arc<App>> for Call {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<Self, ApiError> {
+        let caller = Caller::from_request_parts(parts, app).await?;
+        let id = parts.extensions.get::<RequestId>().ok_or_else(ApiError::internal)?;
+        Ok(Self { app: Arc::clone(app), caller, id: Arc::clone(&id.0), provider: provider(&parts.headers)? })
+    }
+}
+
+async fn embed(call: Call, policy: DimensionPolicy, body: JsonObject) -> Result<Response, ApiError> {
+    let Call { app, caller, id, provider } = call;
     let asked = EmbeddingsRequest::read(body.0, &app.settings)?;
     let context = Context {
         deadline: Some(Instant::now() + app.settings.request_timeout),
-        ..Context::new(caller.tenant, id.0)
+        ..Context::new(caller.tenant, id)
     };
     let request = EmbedRequest {
         dimensions: asked.dimensions,
