@@ -66,6 +66,15 @@ fn the_request_is_described_as_it_is_read() {
     assert_eq!(schemas["ModelRequest"]["additionalProperties"], false);
 }
 
+#[test]
+fn a_model_is_described_as_it_is_shown() {
+    let schemas = &document()["components"]["schemas"];
+    assert_eq!(schemas["State"].get("required"), None, "a vendor's model has no state");
+    for holder in ["Model", "DefaultModel"] {
+        assert_eq!(schemas[holder]["allOf"][0]["$ref"], "#/components/schemas/State", "{holder}");
+    }
+}
+
 fn every_reference_leads_somewhere(document: &Value, part: &Value) {
     match part {
         Value::Object(fields) => {
