@@ -137,17 +137,79 @@ where
 #[inline(always)]
 unsafe fn pack_keys<T: Tile>(call: &Attention<'_>, key: *const u8, stride: usize, to: *mut u8) {
     const { assert!(T::GROUP_BYTES == 4 && T::WEIGHT_BYTES == 4) };
-    let panel = VECTORS * T::Lanes::WIDTH;
+    let (lanes, panel) = (T::Lanes::WIDTH, VECTORS * T::Lanes::WIDTH);
     let steps = call.heads.width / T::DEPTH;
-    for first in (0..call.tokens).step_by(panel) {
-        for token in first..call.tokens.min(first + panel) {
-            for step in 0..steps {
-                // SAFETY: inside the token's key and inside the panel.
-                unsafe {
-                    let word = key.add(token * stride).cast::<u32>().add(step).read_unaligned();
-                    let place = (first * steps) + step * panel + (token - first);
-                    to.cast::<u32>().add(place).write(word);
+    let to = to.cast::<f32>();
+    for first in (0..call.tokens).step_by(lanes) {
+        let here = lanes.min(call.tokens - first);
+        // SAFETY: reads are inside the tokens' keys, writes inside the panel.
+        unsafe {
+            let key = key.add(first * stride);
+            let to = to.add(first / panel * panel * steps + first % panel);
+            let whole = steps / lanes * lanes;
+            for step in (0..whole).step_by(lanes) {
+                let (key, to) = (key.add(4 * step), to.add(step * panel));
+                match lanes {
+                    16 => transpose::<T::Lanes, 16>((key, stride, here), (to, panel)),
+                    8 => transpose::<T::Lanes, 8>((key, stride, here), (to, panel)),
+                    _ => transpose::<T::Lanes, 4>((key, stride, here), (to, panel)),
                 }
+            }
+            for step in whole..steps {
+                for token in 0..here {
+                    let word = key.add(token * stride + 4 * step).cast::<f32>().read_unaligned();
+                    to.add(step * panel + token).write(word);
+                }
+            }
+        }
+    }
+}
+
+/// A square of words: up to `WIDTH` rows of `WIDTH` words become as many columns.
+///
+/// # Safety
+/// As [`Lanes`], which has `WIDTH` lanes; `here` rows, `stride` bytes apart, are valid for a vector, and so are
+/// `WIDTH` vectors of the result, `panel` words apart.
+#[inline(always)]
+unsafe fn transpose<L: Lanes, const WIDTH: usize>(
+    (from, stride, here): (*const u8, usize, usize),
+    (to, panel): (*mut f32, usize),
+) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let mut rows = [L::splat(0.0); WIDTH];
+        for (row, vector) in rows.iter_mut().enumerate() {
+            if row < here {
+                *vector = L::load(from.add(row * stride).cast());
+            }
+        }
+        exchange::<L, WIDTH, 1>(&mut rows);
+        exchange::<L, WIDTH, 2>(&mut rows);
+        if WIDTH > 4 {
+            exchange::<L, WIDTH, 4>(&mut rows);
+        }
+        if WIDTH > 8 {
+            exchange::<L, WIDTH, 8>(&mut rows);
+        }
+        for (row, vector) in rows.into_iter().enumerate() {
+            vector.store(to.add(row * panel));
+        }
+    }
+}
+
+/// One step of a transposition: exchanges one bit of the row's number with the same bit of the lane's.
+///
+/// # Safety
+/// As [`Lanes`].
+#[inline(always)]
+unsafe fn exchange<L: Lanes, const WIDTH: usize, const DISTANCE: usize>(rows: &mut [L; WIDTH]) {
+    for i in 0..WIDTH {
+        if i & DISTANCE == 0 {
+            let (a, b) = (rows[i], rows[i + DISTANCE]);
+            // SAFETY: the caller's promise.
+            unsafe {
+                rows[i] = a.pick::<DISTANCE>(b.swap::<DISTANCE>());
+                rows[i + DISTANCE] = a.swap::<DISTANCE>().pick::<DISTANCE>(b);
             }
         }
     }
@@ -202,8 +264,9 @@ where
     // SAFETY: passed on; partial stores keep to the head's own columns.
     unsafe {
         let queries = call.qkv.add(((call.first + first) * call.qkv_stride + head.index * width) * number);
+        let least = T::Lanes::splat(f32::NEG_INFINITY);
+        let mut largest = [least; ROWS];
         for key in (0..tokens).step_by(panel) {
-            let mut sums = [[T::zero(); VECTORS]; ROWS];
             let operands = Operands {
                 a: queries,
                 a_stride: call.qkv_stride * number,
@@ -211,11 +274,19 @@ where
                 b_stride: 4 * panel,
                 steps: width / T::DEPTH,
             };
-            accumulate::<T, ROWS, VECTORS>(&mut sums, operands);
-            for (row, vectors) in sums.into_iter().enumerate() {
-                for (vector, sum) in vectors.into_iter().enumerate() {
-                    let score = T::finish(sum, NO_BIAS, 1.0);
-                    score.store(head.scores.add(row * head.padded_keys + key + vector * lanes));
+            let sums = accumulate::<T, ROWS, VECTORS>(operands);
+            for vector in 0..VECTORS {
+                let at = key + vector * lanes;
+                for row in 0..ROWS {
+                    let score = T::finish(sums[row][vector], NO_BIAS, 1.0);
+                    score.store(head.scores.add(row * head.padded_keys + at));
+                    // Only keys that there are.
+                    let seen = if tokens >= at + lanes {
+                        score
+                    } else {
+                        score.first(tokens.saturating_sub(at), least)
+                    };
+                    largest[row] = largest[row].max(seen);
                 }
             }
         }
@@ -225,10 +296,10 @@ where
             let scores = head.scores.add(at);
             if let Some(DistanceBias { values, reach }) = bias {
                 let from = head.index * (2 * reach - 1) + reach - 1 - (call.first + first + row);
-                add::<T::Lanes>(scores, values.as_ptr().add(from), tokens);
+                largest[row] = add::<T::Lanes>(scores, values.as_ptr().add(from), tokens);
             }
             let weights = head.weights.cast::<S::Number>().add(at);
-            *scale = 1.0 / exponentials::<T, S>(scores, weights, tokens);
+            *scale = 1.0 / exponentials::<T, S>((scores, tokens), weights, largest[row].largest());
         }
         let mut at = 0;
         while at < width {
@@ -259,54 +330,56 @@ const NO_BIAS: Columns =
     Columns { bias: ZEROS.as_ptr(), scales: std::ptr::null(), offsets: std::ptr::null() };
 const ZEROS: &[f32; 16] = &[0.0; 16];
 
-/// `x += y`.
+/// `x += y`; returns the largest sums, by lane.
 ///
 /// # Safety
 /// As [`Lanes`]; both are valid for `width` floats.
 #[inline(always)]
-unsafe fn add<L: Lanes>(x: *mut f32, y: *const f32, width: usize) {
-    for at in (0..width).step_by(L::WIDTH) {
-        // SAFETY: the caller's promise.
-        unsafe {
-            let sum = part::<L>(x.add(at), width - at).add(part::<L>(y.add(at), width - at));
-            AsF32::put(sum, x.add(at), width - at);
+unsafe fn add<L: Lanes>(x: *mut f32, y: *const f32, width: usize) -> L {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let least = L::splat(f32::NEG_INFINITY);
+        let mut largest = least;
+        for at in (0..width).step_by(L::WIDTH) {
+            let left = width - at;
+            let sum = part::<L>(x.add(at), left).add(part::<L>(y.add(at), left));
+            AsF32::put(sum, x.add(at), left);
+            largest = largest.max(sum.first(left.min(L::WIDTH), least));
         }
+        largest
     }
 }
 
-/// Writes e^(x - max) of a row and returns their sum. The largest is 1, so nothing overflows. Behind the row,
-/// to the end of the last vector, come zeros.
+/// Writes e^(x - largest) of a row of `width` and returns their sum. The largest is 1, so nothing overflows.
+/// Behind the row, to the end of the last vector, come zeros.
 ///
 /// # Safety
 /// As [`Lanes`]; `x` is valid for `width` floats, at least one, and for the rest of its last vector; `to` for
 /// as many numbers.
 #[inline(always)]
-unsafe fn exponentials<T: Tile, S: Store<T::Lanes>>(x: *const f32, to: *mut S::Number, width: usize) -> f32 {
+unsafe fn exponentials<T: Tile, S: Store<T::Lanes>>(
+    (x, width): (*const f32, usize),
+    to: *mut S::Number,
+    largest: f32,
+) -> f32 {
     let lanes = T::Lanes::WIDTH;
     // SAFETY: inside the row, by the caller's promise.
     unsafe {
-        let mut largest = T::Lanes::splat(f32::NEG_INFINITY);
-        for at in (0..width).step_by(lanes) {
-            largest = largest.max(T::Lanes::load_part(x.add(at), width - at, f32::NEG_INFINITY));
-        }
-        let largest = T::Lanes::splat(largest.largest());
-        let mut sum = T::Lanes::splat(0.0);
-        let mut last = 0.0;
-        for at in (0..width).step_by(lanes) {
-            let left = width - at;
+        let largest = T::Lanes::splat(largest);
+        let zero = T::Lanes::splat(0.0);
+        let mut sum = zero;
+        let whole = width / lanes * lanes;
+        for at in (0..whole).step_by(lanes) {
             let value = T::exp(T::Lanes::load(x.add(at)).sub(largest));
-            if left >= lanes {
-                S::put(value, to.add(at), lanes);
-                sum = sum.add(value);
-            } else {
-                let mut kept = [0.0; 16];
-                value.store_part(kept.as_mut_ptr(), left);
-                let value = T::Lanes::load(kept.as_ptr());
-                S::put(value, to.add(at), lanes);
-                last = value.sum();
-            }
+            S::put(value, to.add(at), lanes);
+            sum = sum.add(value);
         }
-        sum.sum() + last
+        if whole < width {
+            let value = T::exp(T::Lanes::load(x.add(whole)).sub(largest)).first(width - whole, zero);
+            S::put(value, to.add(whole), lanes);
+            sum = sum.add(value);
+        }
+        sum.sum()
     }
 }
 
@@ -334,8 +407,7 @@ unsafe fn weigh<T, O, const ROWS: usize, const VECTORS: usize>(
 {
     // SAFETY: passed on.
     unsafe {
-        let mut sums = [[T::zero(); VECTORS]; ROWS];
-        accumulate::<T, ROWS, VECTORS>(&mut sums, operands);
+        let sums = accumulate::<T, ROWS, VECTORS>(operands);
         for (row, vectors) in sums.into_iter().enumerate() {
             for (vector, sum) in vectors.into_iter().enumerate() {
                 let at = vector * T::Lanes::WIDTH;

@@ -322,6 +322,22 @@ impl Lanes for F32x8 {
     }
 
     #[inline(always)]
+    unsafe fn pick<const DISTANCE: usize>(self, other: Self) -> Self {
+        Self(unsafe {
+            match DISTANCE {
+                1 => _mm256_blend_ps::<0b1010_1010>(self.0, other.0),
+                2 => _mm256_blend_ps::<0b1100_1100>(self.0, other.0),
+                _ => _mm256_blend_ps::<0b1111_0000>(self.0, other.0),
+            }
+        })
+    }
+
+    #[inline(always)]
+    unsafe fn first(self, count: usize, other: Self) -> Self {
+        Self(unsafe { _mm256_blendv_ps(other.0, self.0, _mm256_castsi256_ps(first(count))) })
+    }
+
+    #[inline(always)]
     unsafe fn sum(self) -> f32 {
         unsafe {
             let four = _mm_add_ps(_mm256_castps256_ps128(self.0), _mm256_extractf128_ps::<1>(self.0));

@@ -440,6 +440,23 @@ impl Lanes for F32x16 {
     }
 
     #[inline(always)]
+    unsafe fn pick<const DISTANCE: usize>(self, other: Self) -> Self {
+        Self(unsafe {
+            match DISTANCE {
+                1 => _mm512_mask_blend_ps(0xaaaa, self.0, other.0),
+                2 => _mm512_mask_blend_ps(0xcccc, self.0, other.0),
+                4 => _mm512_mask_blend_ps(0xf0f0, self.0, other.0),
+                _ => _mm512_mask_blend_ps(0xff00, self.0, other.0),
+            }
+        })
+    }
+
+    #[inline(always)]
+    unsafe fn first(self, count: usize, other: Self) -> Self {
+        Self(unsafe { _mm512_mask_blend_ps(first(count), other.0, self.0) })
+    }
+
+    #[inline(always)]
     unsafe fn sum(self) -> f32 {
         unsafe { _mm512_reduce_add_ps(self.0) }
     }

@@ -37,6 +37,10 @@ pub(crate) trait Lanes: Copy {
     unsafe fn exp2_whole(self) -> Self;
     /// Lane `i` gets lane `i ^ DISTANCE`, which is a power of two below `WIDTH`.
     unsafe fn swap<const DISTANCE: usize>(self) -> Self;
+    /// The lanes whose index has not the bit `DISTANCE` from `self`, the others from `other`.
+    unsafe fn pick<const DISTANCE: usize>(self, other: Self) -> Self;
+    /// The first `count` lanes, at most `WIDTH`, from `self`, the others from `other`.
+    unsafe fn first(self, count: usize, other: Self) -> Self;
     unsafe fn sum(self) -> f32;
     unsafe fn largest(self) -> f32;
 }

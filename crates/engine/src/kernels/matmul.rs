@@ -124,7 +124,6 @@ unsafe fn tile<T: Tile, S: Store<T::Lanes>, const ROWS: usize, const VECTORS: us
     // SAFETY: a packed panel begins at every multiple of its width and holds `steps` rows of it; what belongs to
     // columns is padded to whole panels; the row and column ranges exist by the caller's promise.
     unsafe {
-        let mut sums = [[T::zero(); VECTORS]; ROWS];
         let operands = Operands {
             a: call.x.add(first_row * call.x_stride),
             a_stride: call.x_stride,
@@ -132,7 +131,7 @@ unsafe fn tile<T: Tile, S: Store<T::Lanes>, const ROWS: usize, const VECTORS: us
             b_stride: VECTORS * width * T::WEIGHT_BYTES,
             steps: matrix.steps,
         };
-        accumulate::<T, ROWS, VECTORS>(&mut sums, operands);
+        let sums = accumulate::<T, ROWS, VECTORS>(operands);
         for (row, vectors) in sums.iter().enumerate() {
             let out = call.out.cast::<S::Number>().add((first_row + row) * call.out_stride + first_column);
             let scale = if call.row_scales.is_null() { 1.0 } else { *call.row_scales.add(first_row + row) };
@@ -167,16 +166,18 @@ pub(super) struct Operands {
     pub(super) steps: usize,
 }
 
-/// `sums[row][vector] += Σ_k a[row][k] · b[k][vector]`, in the order of k.
+/// `sums[row][vector] = Σ_k a[row][k] · b[k][vector]`, in the order of k. The sums are returned and not written
+/// through a reference, so that they live in registers.
 ///
 /// # Safety
 /// As [`Lanes`]; `a` holds `ROWS` rows of `steps` groups, `b` holds `steps` rows of `VECTORS` vectors.
 #[inline(always)]
 pub(super) unsafe fn accumulate<T: Tile, const ROWS: usize, const VECTORS: usize>(
-    sums: &mut [[T::Sum; VECTORS]; ROWS],
     operands: Operands,
-) {
+) -> [[T::Sum; VECTORS]; ROWS] {
     let Operands { mut a, a_stride, mut b, b_stride, steps } = operands;
+    // SAFETY: the caller's promise.
+    let mut sums = [[unsafe { T::zero() }; VECTORS]; ROWS];
     for _ in 0..steps {
         // SAFETY: inside the operands, by the caller's promise.
         unsafe {
@@ -194,4 +195,5 @@ pub(super) unsafe fn accumulate<T: Tile, const ROWS: usize, const VECTORS: usize
             b = b.add(b_stride);
         }
     }
+    sums
 }

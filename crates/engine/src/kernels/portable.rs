@@ -169,7 +169,17 @@ impl Lanes for F32x4 {
 
     #[inline(always)]
     unsafe fn swap<const DISTANCE: usize>(self) -> Self {
-        Self(std::array::from_fn(|lane| self.0[lane ^ DISTANCE]))
+        Self(std::array::from_fn(|lane| self.0[(lane ^ DISTANCE) & 3]))
+    }
+
+    #[inline(always)]
+    unsafe fn pick<const DISTANCE: usize>(self, other: Self) -> Self {
+        Self(std::array::from_fn(|lane| if lane & DISTANCE == 0 { self.0[lane] } else { other.0[lane] }))
+    }
+
+    #[inline(always)]
+    unsafe fn first(self, count: usize, other: Self) -> Self {
+        Self(std::array::from_fn(|lane| if lane < count { self.0[lane] } else { other.0[lane] }))
     }
 
     #[inline(always)]
