@@ -3,6 +3,7 @@
 //! unknown key is an error that names the nearest known one: a typo must not silently mean "default".
 
 use std::{
+    collections::BTreeMap,
     fmt,
     path::{Path, PathBuf},
 };
@@ -93,6 +94,7 @@ pub(super) struct Server {
 #[serde(deny_unknown_fields, default)]
 pub(super) struct Engine {
     pub threads: Option<usize>,
+    pub precision: Option<String>,
     pub queue_tokens: Option<usize>,
 }
 
@@ -131,7 +133,7 @@ pub(super) struct Model {
     pub allow_space_change: Option<IgnoredAny>,
     pub dimensions: Option<IgnoredAny>,
     pub truncate: Option<IgnoredAny>,
-    pub prompts: Option<IgnoredAny>,
+    pub prompts: Option<BTreeMap<String, String>>,
 }
 
 /// The map `models`: entries by id, and one switch among them.

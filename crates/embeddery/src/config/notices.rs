@@ -90,7 +90,6 @@ fn model_keys(model: &super::file::Model) -> Vec<&'static str> {
         ("allow_space_change", model.allow_space_change.is_some()),
         ("dimensions", model.dimensions.is_some()),
         ("truncate", model.truncate.is_some()),
-        ("prompts", model.prompts.is_some()),
     ]
     .into_iter()
     .filter_map(|(key, present)| present.then_some(key))
