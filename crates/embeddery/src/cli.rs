@@ -57,6 +57,9 @@ pub(crate) enum Models {
 
 #[derive(Debug, Args)]
 pub(crate) struct Bench {
+    /// How long each precision is measured
+    #[arg(long, default_value_t = 5)]
+    pub(crate) seconds: u64,
     /// A configured id, a model's name, or a directory; without it the default model
     pub(crate) model: Option<String>,
 }

@@ -17,19 +17,24 @@ use embeddery_model_store::ModelStore;
 use super::say;
 
 const PRECISIONS: [Precision; 3] = [Precision::F32, Precision::Bf16, Precision::Int8];
-/// How long one precision's throughput is measured.
-const PATIENCE: Duration = Duration::from_secs(5);
 const QUERY: &str = "how do I get my money back";
 const QUERIES: usize = 200;
 /// Tokens computed together, as the server's batches.
 const BATCH_TOKENS: usize = 1024;
 
-pub(crate) fn bench(store: &ModelStore, model: &ModelRef, threads: NonZeroUsize) -> anyhow::Result<()> {
+/// How it is measured.
+pub(crate) struct Measuring {
+    pub(crate) threads: NonZeroUsize,
+    /// How long one precision's throughput is.
+    pub(crate) patience: Duration,
+}
+
+pub(crate) fn bench(store: &ModelStore, model: &ModelRef, measuring: &Measuring) -> anyhow::Result<()> {
     let directory = store.find(model)?.with_context(|| {
         format!("'{model}' is not on this machine; fetch it with `embeddery models pull {}`", model.name)
     })?;
     let files = ModelFiles::open(&directory)?;
-    let threads = Threads::new(threads)?;
+    let threads = Threads::new(measuring.threads)?;
     let texts = texts();
     say(format_args!("{model}, {} threads", threads.count()));
     say(format_args!(
@@ -41,7 +46,7 @@ pub(crate) fn bench(store: &ModelStore, model: &ModelRef, threads: NonZeroUsize)
         let model = files.load(&LoadOptions { precision, ..LoadOptions::default() })?;
         let tokens =
             texts.iter().map(|text| model.tokenize(text, Keep::Start)).collect::<Result<Vec<Tokens>, _>>()?;
-        let (vectors, rate) = throughput(&model, &threads, &tokens);
+        let (vectors, rate) = throughput(&model, (&threads, measuring.patience), &tokens);
         let peak =
             peak_operations_per_second(&threads, KernelChoice::Auto, precision, 20).unwrap_or(f64::NAN);
         let share = rate * model.linear_operations_per_token() as f64 / peak;
@@ -70,7 +75,7 @@ pub(crate) fn bench(store: &ModelStore, model: &ModelRef, threads: NonZeroUsize)
 }
 
 /// The vectors of all texts, of unit length, and tokens a second.
-fn throughput(model: &Model, threads: &Threads, texts: &[Tokens]) -> (Vec<f32>, f64) {
+fn throughput(model: &Model, (threads, patience): (&Threads, Duration), texts: &[Tokens]) -> (Vec<f32>, f64) {
     let dimensions = model.info().dimensions;
     let pass = || {
         let mut vectors = Vec::with_capacity(texts.len() * dimensions);
@@ -91,7 +96,7 @@ fn throughput(model: &Model, threads: &Threads, texts: &[Tokens]) -> (Vec<f32>, 
     let vectors = pass(); // the first pass grows buffers
     let tokens: usize = texts.iter().map(Tokens::len).sum();
     let (began, mut passes) = (Instant::now(), 0);
-    while passes == 0 || began.elapsed() < PATIENCE {
+    while passes == 0 || began.elapsed() < patience {
         pass();
         passes += 1;
     }
