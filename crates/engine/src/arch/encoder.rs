@@ -120,11 +120,11 @@ impl Encoder {
         if work.members.len() < members {
             work.members.resize_with(members, Scratch::default);
         }
-        let rows = |member: usize| t * member / members..t * (member + 1) / members;
+        let (rows, apart) = divide(&spans, members);
         let mut parts = Vec::with_capacity(members);
         let mut rest = &mut work.x[..t * h];
         for (member, scratch) in work.members.iter_mut().enumerate().take(members) {
-            let (own, others) = rest.split_at_mut(rows(member).len() * h);
+            let (own, others) = rest.split_at_mut(rows[member].len() * h);
             parts.push(std::sync::Mutex::new(Some((own, scratch))));
             rest = others;
         }
@@ -133,8 +133,9 @@ impl Encoder {
             // Every member takes its own part, once.
             let part = parts[member.index].lock().ok().and_then(|mut part| part.take());
             if let Some((x, scratch)) = part {
-                let share = Share { encoder: self, texts, spans: &spans, rows: rows(member.index), qkv };
-                share.run(member, x, scratch);
+                let rows = rows[member.index].clone();
+                let share = Share { encoder: self, texts, spans: &spans, rows, qkv };
+                share.run((!apart).then_some(member), x, scratch);
             }
         });
         drop(parts);
@@ -155,6 +156,29 @@ fn spans(texts: &[&Tokens]) -> Vec<Range<usize>> {
         .collect()
 }
 
+/// Divides the tokens among the members, evenly or, where that is nearly even, between texts; and whether no text is
+/// shared, so that nobody has to wait for anybody.
+fn divide(spans: &[Range<usize>], members: usize) -> (Vec<Range<usize>>, bool) {
+    let t = spans.last().map_or(0, |span| span.end);
+    let even = |member: usize| t * member / members;
+    let between = |member: usize| {
+        let next = spans.partition_point(|span| span.end < even(member));
+        let span = &spans[next.min(spans.len() - 1)];
+        let nearest = if even(member) - span.start < span.end - even(member) { span.start } else { span.end };
+        (nearest.abs_diff(even(member)) * members * UNEVEN <= t).then_some(nearest)
+    };
+    let inner: Option<Vec<usize>> = (1..members).map(between).collect();
+    let apart = inner.is_some();
+    let inner = inner.unwrap_or_else(|| (1..members).map(even).collect());
+    let starts = std::iter::once(0).chain(inner.iter().copied());
+    let ends = inner.iter().copied().chain([t]);
+    (starts.zip(ends).map(|(start, end)| start..end).collect(), apart)
+}
+
+/// A share may be larger or smaller by its n-th part, where that spares the members from waiting for each other: on a
+/// machine that also does other work, waiting costs more.
+const UNEVEN: usize = 12;
+
 /// One thread's share of a call.
 struct Share<'a> {
     encoder: &'a Encoder,
@@ -167,7 +191,8 @@ struct Share<'a> {
 
 impl Share<'_> {
     /// `x` is `[rows × h]`.
-    fn run(&self, member: &Member<'_>, x: &mut [f32], scratch: &mut Scratch) {
+    /// `together` is with whom this thread shares a text, if it does.
+    fn run(&self, together: Option<&Member<'_>>, x: &mut [f32], scratch: &mut Scratch) {
         let Encoder { kernels, hidden: h, layers, embedding_norm, .. } = self.encoder;
         grow(&mut scratch.y, BLOCK * h);
         self.embed(x);
@@ -176,7 +201,9 @@ impl Share<'_> {
             self.project(0, &block, &mut scratch.narrow_room);
         }
         for (index, layer) in layers.iter().enumerate() {
-            member.wait();
+            if let Some(member) = together {
+                member.wait();
+            }
             self.attend(index, scratch);
             for mut block in blocks(x, *h) {
                 self.feed_forward(layer, &mut block, scratch);
@@ -205,8 +232,8 @@ impl Share<'_> {
         let count = x.len() / hidden;
         let from = self.rows.start + first;
         let x = kernels.prepare(kernels.form(*precision), (x, *hidden), room);
-        // SAFETY: between the barrier before the last one and the next, nobody reads this buffer, and these rows are
-        // this thread's own.
+        // SAFETY: these rows are this thread's own. Others read them only where a text is shared; then the last
+        // reading of this buffer was before the last barrier, and the next is behind the next one.
         let out = unsafe { self.qkv[index % 2].rows_mut(from..from + count) };
         kernels.matmul(x, &layers[index].qkv, out);
     }
@@ -233,7 +260,8 @@ impl Share<'_> {
             } else {
                 NumbersMut::F32 { numbers: &mut context[at.start * h..at.end * h], stride: *h }
             };
-            // SAFETY: after the barrier all rows of this buffer are written, and nobody writes to it before the next.
+            // SAFETY: the text is all this thread's own, or all members have written their rows of this buffer before
+            // the last barrier and write none before the next.
             let qkv = unsafe { self.qkv[index % 2].rows(span.clone()) };
             kernels.attention(Asking { qkv, first: own.start - span.start, heads }, attention, out);
         }
@@ -296,7 +324,20 @@ fn common(a: &Range<usize>, b: &Range<usize>) -> Range<usize> {
 
 #[cfg(test)]
 mod tests {
-    use super::common;
+    use super::{common, divide};
+
+    #[test]
+    fn tokens_are_divided_between_texts_where_that_is_nearly_even() {
+        assert_eq!(divide(&[0..10, 10..20], 2), (vec![0..10, 10..20], true));
+        assert_eq!(divide(&[0..48, 48..52, 52..100], 2), (vec![0..48, 48..100], true));
+        assert_eq!(divide(&[0..100], 2), (vec![0..50, 50..100], false));
+        assert_eq!(divide(&[0..30, 30..100], 2), (vec![0..50, 50..100], false));
+        assert_eq!(divide(&[0..7], 1), (vec![0..7], true));
+        let texts: Vec<_> = (0..300).map(|i| i * 3..i * 3 + 3).collect();
+        let (rows, apart) = divide(&texts, 4);
+        assert!(apart && rows[0].start == 0 && rows[3].end == 900);
+        assert!(rows.windows(2).all(|pair| pair[0].end == pair[1].start));
+    }
 
     #[test]
     fn what_ranges_have_in_common() {
