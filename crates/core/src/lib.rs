@@ -9,13 +9,17 @@ mod embeddings;
 mod error;
 mod model;
 mod progress;
+mod rate;
 mod request;
 mod source;
 
 pub use embedder::{BoxFuture, Embedder, Provider};
 pub use embeddings::Embeddings;
 pub use error::{EmbedError, ErrorKind, Fault, InputFault, Retry};
-pub use model::{Limits, ModelCard, ModelRef, ModelState, ModelStatus, ProviderKind, SpaceId, TokenCount};
+pub use model::{
+    Lengths, Limits, ModelCard, ModelRef, ModelState, ModelStatus, ProviderKind, SpaceId, TokenCount,
+};
 pub use progress::Progress;
+pub use rate::{RateHint, RateListener, RateWindow};
 pub use request::{Context, DimensionPolicy, EmbedRequest, Input, InputType, Priority, Truncate};
 pub use source::{ModelSource, SourceError, SourceErrorKind};

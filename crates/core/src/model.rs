@@ -117,6 +117,32 @@ pub struct Limits {
     pub tokens: Option<NonZeroUsize>,
     /// Bytes of one call's body.
     pub bytes: Option<NonZeroUsize>,
+    /// The vector lengths that the model itself gives when asked.
+    pub lengths: Lengths,
+}
+
+/// Which vector lengths may be asked of a model besides its own. Whatever is in here is forwarded; for any
+/// other length the request's policy decides.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Lengths {
+    /// Its own, and no other.
+    #[default]
+    Own,
+    /// Each of these.
+    OneOf(Arc<[NonZeroUsize]>),
+    /// Everything from the first to the second.
+    Between(NonZeroUsize, NonZeroUsize),
+}
+
+impl Lengths {
+    /// Whether a length may be asked for.
+    pub fn contains(&self, length: NonZeroUsize) -> bool {
+        match self {
+            Self::Own => false,
+            Self::OneOf(lengths) => lengths.contains(&length),
+            Self::Between(least, most) => (*least..=*most).contains(&length),
+        }
+    }
 }
 
 /// How many tokens a text has, and whether that is known or guessed.
