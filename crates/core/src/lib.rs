@@ -8,6 +8,7 @@ mod embedder;
 mod embeddings;
 mod error;
 mod model;
+mod notes;
 mod progress;
 mod rate;
 mod request;
@@ -17,8 +18,9 @@ pub use embedder::{BoxFuture, Embedder, Provider};
 pub use embeddings::Embeddings;
 pub use error::{EmbedError, ErrorKind, Fault, InputFault, Retry};
 pub use model::{
-    Lengths, Limits, ModelCard, ModelRef, ModelState, ModelStatus, ProviderKind, SpaceId, TokenCount,
+    Identity, Lengths, Limits, ModelCard, ModelRef, ModelState, ModelStatus, ProviderKind, SpaceId, TokenCount,
 };
+pub use notes::Notes;
 pub use progress::Progress;
 pub use rate::{RateHint, RateListener, RateWindow};
 pub use request::{Context, DimensionPolicy, EmbedRequest, Input, InputType, Priority, Truncate};

@@ -178,6 +178,16 @@ impl fmt::Display for SpaceId {
     }
 }
 
+/// What the numbers of a model's plain vectors depend on.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Identity {
+    /// The space of its vectors at their own length.
+    pub space: SpaceId,
+    /// What it computes in (`f32`, `bf16`), where that is a choice of ours. Vectors of two precisions may be
+    /// compared, but they are not the same numbers.
+    pub precision: Option<&'static str>,
+}
+
 /// Where a model of a local provider stands in its life.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ModelState {

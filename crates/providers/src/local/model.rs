@@ -8,7 +8,7 @@ use std::{
 };
 
 use embeddery_core::{
-    BoxFuture, EmbedError, EmbedRequest, Embedder, Embeddings, ErrorKind, Fault, Input, InputFault, Limits,
+    BoxFuture, EmbedError, EmbedRequest, Embedder, Embeddings, ErrorKind, Fault, Identity, Input, InputFault, Limits,
     ModelCard, ModelState, ProviderKind, Retry, SpaceId, TokenCount, Truncate,
 };
 use embeddery_engine::{Keep, LoadError, LoadOptions, Model, ModelFiles, Threads, TokenizeError, Tokens};
@@ -123,6 +123,10 @@ impl Embedder for LocalModel {
         let exact = self.slot.loaded.get().and_then(|loaded| loaded.model.count_tokens(text).ok());
         // Before the model is loaded: WordPiece makes about one token of four bytes of English.
         exact.map_or(TokenCount::Estimate(text.len() / 4 + 2), TokenCount::Exact)
+    }
+
+    fn identity(&self) -> Option<Identity> {
+        self.slot.loaded.get().map(|loaded| Identity { space: loaded.space.clone(), precision: Some("f32") })
     }
 
     fn embed(&self, request: EmbedRequest) -> BoxFuture<'_, Result<Embeddings, EmbedError>> {
