@@ -12,7 +12,7 @@ use serde::{
     de::{IgnoredAny, MapAccess, Visitor},
 };
 
-use super::{ConfigError, environment::Environment};
+use super::{ConfigError, environment::Environment, gateway};
 
 /// Every key with its default value and a comment.
 pub(crate) const DEFAULTS: &str = include_str!("../../embeddery.default.yaml");
@@ -37,6 +37,11 @@ pub(super) struct File {
     pub server: Server,
     pub engine: Engine,
     pub hub: Hub,
+    pub cache: gateway::Cache,
+    pub retry: gateway::Retry,
+    pub breaker: gateway::Breaker,
+    pub upstream: gateway::Upstream,
+    pub policy: gateway::PolicySection,
     // Sections of the guide's files that this version reads past; `notices` says why.
     pub redis: Option<IgnoredAny>,
     pub worker_pools: Option<IgnoredAny>,
@@ -52,7 +57,6 @@ pub(super) struct File {
     pub rate_limiter: Option<IgnoredAny>,
     pub retry_config: Option<IgnoredAny>,
     pub providers: Option<IgnoredAny>,
-    pub cache: Option<IgnoredAny>,
     pub resources: Option<IgnoredAny>,
     pub batching: Option<IgnoredAny>,
     pub security: Option<IgnoredAny>,
@@ -113,6 +117,8 @@ pub(super) struct Model {
     pub precision: Option<String>,
     pub max_length: Option<usize>,
     pub matryoshka: Option<bool>,
+    pub fallback: Option<OneOrMany>,
+    pub allow_space_change: Option<bool>,
     #[expect(dead_code, reason = "accepted for the guide's files; no foreign code is ever run")]
     pub trust_remote_code: Option<IgnoredAny>,
     // Read past by this version; `notices` says why.
@@ -127,11 +133,26 @@ pub(super) struct Model {
     pub api_keys: Option<IgnoredAny>,
     pub base_url: Option<IgnoredAny>,
     pub headers: Option<IgnoredAny>,
-    pub fallback: Option<IgnoredAny>,
-    pub allow_space_change: Option<IgnoredAny>,
     pub dimensions: Option<IgnoredAny>,
     pub truncate: Option<IgnoredAny>,
     pub prompts: Option<IgnoredAny>,
+}
+
+/// A name, or a list of names.
+#[derive(Debug, Deserialize)]
+#[serde(untagged)]
+pub(super) enum OneOrMany {
+    One(String),
+    Many(Vec<String>),
+}
+
+impl From<OneOrMany> for Vec<String> {
+    fn from(names: OneOrMany) -> Self {
+        match names {
+            OneOrMany::One(name) => vec![name],
+            OneOrMany::Many(names) => names,
+        }
+    }
 }
 
 /// The map `models`: entries by id, and one switch among them.

@@ -6,6 +6,7 @@
 
 mod environment;
 mod file;
+mod gateway;
 mod notices;
 mod resolve;
 
@@ -20,6 +21,7 @@ use embeddery_server::Settings;
 use secrecy::SecretString;
 
 pub(crate) use file::DEFAULTS;
+pub(crate) use gateway::{GatewayConfig, SecondLevelConfig};
 
 /// Everything the program was told, checked.
 pub(crate) struct Config {
@@ -51,6 +53,8 @@ pub(crate) struct Config {
     pub(crate) threads: NonZeroUsize,
     /// Tokens that may wait for one model.
     pub(crate) queue_tokens: usize,
+    /// Cache, retries, breakers, policy.
+    pub(crate) gateway: GatewayConfig,
     /// The file that was read, if any.
     pub(crate) file: Option<PathBuf>,
     /// What is accepted but has no effect, for the log.
@@ -93,4 +97,18 @@ pub(crate) fn load(flags: &Flags) -> Result<Config, ConfigError> {
     let environment = environment::Environment::of_process();
     let (path, file) = file::find_and_read(flags.config.as_deref(), &environment)?;
     resolve::resolve(resolve::Sources { flags, environment: &environment, file, path })
+}
+
+#[cfg(test)]
+mod tests_support {
+    use super::*;
+
+    /// The configuration of a file and an environment.
+    pub(super) fn resolved(text: &str, variables: &[(&str, &str)]) -> Result<Config, ConfigError> {
+        let environment =
+            variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        let file = file::parse(text, "test.yaml")?;
+        let flags = Flags::default();
+        resolve::resolve(resolve::Sources { flags: &flags, environment: &environment, file, path: None })
+    }
 }

@@ -27,6 +27,9 @@ pub(super) fn notices(file: &File, environment: &Environment) -> Vec<String> {
         ("GOOGLE_API_KEY", "the provider google is not part of this version"),
         ("MISTRAL_API_KEY", "the provider mistral is not part of this version"),
         ("VOYAGE_API_KEY", "the provider voyage is not part of this version"),
+        ("EMBEDDINGS_MAX_BATCH_SIZE", "calls are as large as each provider allows"),
+        ("EMBEDDINGS_CACHE_CLEANUP_INTERVAL", "cached vectors end by themselves"),
+        ("EMBEDDINGS_ALLOW_FALLBACK_WITH_HEADER", "who names a provider means it"),
         ("CUDA_ALLOW_TF32", "there is no GPU path in this version"),
     ];
     for (name, reason) in variables {
@@ -58,7 +61,6 @@ fn sections(file: &File) -> Vec<(&'static str, &'static str)> {
         ("rate_limiter", file.rate_limiter.is_some(), RETIRED),
         ("retry_config", file.retry_config.is_some(), RETIRED),
         ("providers", file.providers.is_some(), "list models under `models`, each with its provider"),
-        ("cache", file.cache.is_some(), "this version has no cache"),
         ("resources", file.resources.is_some(), RETIRED),
         ("batching", file.batching.is_some(), "batches form by themselves"),
         ("security", file.security.is_some(), RETIRED),
@@ -86,8 +88,6 @@ fn model_keys(model: &super::file::Model) -> Vec<&'static str> {
         ("api_keys", model.api_keys.is_some()),
         ("base_url", model.base_url.is_some()),
         ("headers", model.headers.is_some()),
-        ("fallback", model.fallback.is_some()),
-        ("allow_space_change", model.allow_space_change.is_some()),
         ("dimensions", model.dimensions.is_some()),
         ("truncate", model.truncate.is_some()),
         ("prompts", model.prompts.is_some()),
@@ -98,7 +98,7 @@ fn model_keys(model: &super::file::Model) -> Vec<&'static str> {
 }
 
 /// Variables that this version reads, or knows and leaves alone.
-const KNOWN: [&str; 13] = [
+const KNOWN: [&str; 18] = [
     "EMBEDDINGS_LISTEN",
     "EMBEDDINGS_CONFIG_PATH",
     "EMBEDDINGS_MODEL_STORAGE_DIR",
@@ -112,6 +112,11 @@ const KNOWN: [&str; 13] = [
     "EMBEDDINGS_CACHE_TTL_SECONDS",
     "EMBEDDINGS_MAX_BATCH_SIZE",
     "EMBEDDINGS_UNLOAD_TIMEOUT_SECONDS",
+    "EMBEDDINGS_MAX_RETRIES",
+    "EMBEDDINGS_ENFORCE_POLICY",
+    "EMBEDDINGS_CONNECTION_POOL_SIZE",
+    "EMBEDDINGS_CACHE_CLEANUP_INTERVAL",
+    "EMBEDDINGS_ALLOW_FALLBACK_WITH_HEADER",
 ];
 
 /// A variable with our prefix that nobody knows is most likely a typo; others may own the prefix too, so it

@@ -21,6 +21,7 @@ use super::{
     Config, ConfigError, Flags, LogConfig,
     environment::{Environment, parse_bool},
     file::{DEFAULTS, File, Model, parse},
+    gateway::{self, Sections},
     notices::notices,
 };
 
@@ -36,11 +37,12 @@ pub(super) struct Sources<'a> {
 const KEY_CHARACTERS: usize = 16;
 
 pub(super) fn resolve(sources: Sources<'_>) -> Result<Config, ConfigError> {
-    let Sources { flags, environment, file, path } = sources;
-    let defaults = parse(DEFAULTS, "the embedded defaults")?;
+    let Sources { flags, environment, mut file, path } = sources;
+    let mut defaults = parse(DEFAULTS, "the embedded defaults")?;
     let notices = notices(&file, environment);
     let mut found = Found { environment, problems: Vec::new() };
 
+    let gateway = gateway::resolve(&mut found, Sections::take(&mut file), Sections::take(&mut defaults));
     let listen_text = flags.listen.clone().map(|value| ("--listen", value));
     let listen = found.listen(listen_text, file.listen, defaults.listen);
     found.auth_mode(file.auth.mode);
@@ -144,6 +146,7 @@ pub(super) fn resolve(sources: Sources<'_>) -> Result<Config, ConfigError> {
         model_options,
         default_model,
         auto_download,
+        gateway,
         threads,
         queue_tokens,
         file: path,
@@ -153,13 +156,13 @@ pub(super) fn resolve(sources: Sources<'_>) -> Result<Config, ConfigError> {
 
 /// Reads settings and keeps what is wrong with them. A setting with a problem gets a harmless value, because
 /// nothing is built from it.
-struct Found<'a> {
-    environment: &'a Environment,
+pub(super) struct Found<'a> {
+    pub(super) environment: &'a Environment,
     problems: Vec<String>,
 }
 
 impl Found<'_> {
-    fn problem(&mut self, text: String) {
+    pub(super) fn problem(&mut self, text: String) {
         self.problems.push(text);
     }
 
@@ -183,11 +186,21 @@ impl Found<'_> {
         self.environment.get(variable).map(PathBuf::from).or(written).or(fallback).unwrap_or_default()
     }
 
-    fn switch(&mut self, variable: &'static str) -> Option<bool> {
+    pub(super) fn switch(&mut self, variable: &'static str) -> Option<bool> {
         let value = self.environment.get(variable)?;
         let parsed = parse_bool(value);
         if parsed.is_none() {
             self.problem(format!("{variable}: '{value}' is neither on nor off; write 1 or 0"));
+        }
+        parsed
+    }
+
+    /// A whole number that a variable holds.
+    pub(super) fn number(&mut self, variable: &'static str) -> Option<usize> {
+        let text = self.environment.get(variable)?;
+        let parsed = text.trim().parse().ok();
+        if parsed.is_none() {
+            self.problem(format!("{variable}: '{text}' is not a whole number"));
         }
         parsed
     }
@@ -281,7 +294,7 @@ impl Found<'_> {
         )
     }
 
-    fn seconds(&mut self, key: &str, variable: Option<&'static str>, written: Option<f64>) -> Duration {
+    pub(super) fn seconds(&mut self, key: &str, variable: Option<&'static str>, written: Option<f64>) -> Duration {
         let from_variable = variable.and_then(|name| Some((name, self.environment.get(name)?.to_owned())));
         let (source, value) = match &from_variable {
             Some((name, text)) => (*name, text.parse().ok()),
@@ -297,7 +310,7 @@ impl Found<'_> {
         }
     }
 
-    fn size(&mut self, key: &str, value: Option<usize>) -> usize {
+    pub(super) fn size(&mut self, key: &str, value: Option<usize>) -> usize {
         value.filter(|size| *size > 0).unwrap_or_else(|| {
             self.problem(format!("{key}: must be above zero"));
             1
@@ -356,7 +369,10 @@ impl Found<'_> {
                 options.insert(Arc::clone(&name), ModelOptions { max_length, matryoshka });
             }
             let model = ModelRef { name, revision: entry.revision.map(Into::into) };
-            models.push(ConfiguredModel { id, provider, model });
+            let fallback = entry.fallback.map(Vec::from).unwrap_or_default();
+            gateway::check_fallbacks(self, &id, &fallback);
+            let allow_space_change = entry.allow_space_change.unwrap_or(false);
+            models.push(ConfiguredModel { fallback, allow_space_change, ..ConfiguredModel::new(id, provider, model) });
         }
         (models, options)
     }
