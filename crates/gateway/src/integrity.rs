@@ -4,9 +4,7 @@
 
 use std::{sync::Arc, time::Instant};
 
-use embeddery_core::{
-    BoxFuture, EmbedError, EmbedRequest, Embedder, Embeddings, ErrorKind, Fault, Retry,
-};
+use embeddery_core::{BoxFuture, EmbedError, EmbedRequest, Embedder, Embeddings, ErrorKind, Fault, Retry};
 
 use crate::{cache::variant, wrapper::passed_on};
 

@@ -11,7 +11,7 @@ use crate::local_api::Dialect;
 const BUILT_IN: &str = include_str!("catalogue.yaml");
 
 /// Everything that is known.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Catalogue(BTreeMap<String, Family>);
 
 /// What is known of one vendor.

@@ -69,6 +69,30 @@ pub(crate) struct Call {
     pub deadline: Option<std::time::Instant>,
 }
 
+impl Outbound {
+    /// What is wrong with the proxy's address or the certificates, if anything is.
+    pub fn check(&self) -> Result<(), String> {
+        self.proxy().and(self.certificates()).map(drop)
+    }
+
+    fn proxy(&self) -> Result<Option<Proxy>, String> {
+        let Some(proxy) = &self.proxy else { return Ok(None) };
+        let proxy = Proxy::all(proxy.expose_secret())
+            .map_err(|_| "the proxy's address cannot be read; write http://host:port".to_owned())?;
+        Ok(Some(proxy.no_proxy(NoProxy::from_string(&self.no_proxy))))
+    }
+
+    fn certificates(&self) -> Result<Vec<Certificate>, String> {
+        let Some(pem) = &self.certificates else { return Ok(Vec::new()) };
+        let certificates = Certificate::from_pem_bundle(pem)
+            .map_err(|error| format!("the certificates cannot be read: {}", root_cause(&error)))?;
+        if certificates.is_empty() {
+            return Err("no certificate is in the file; it must be PEM".into());
+        }
+        Ok(certificates)
+    }
+}
+
 impl Sender {
     /// A sender; fails when the proxy's address or the certificates cannot be read.
     pub fn new(outbound: &Outbound) -> Result<Self, String> {
@@ -78,17 +102,11 @@ impl Sender {
             .tcp_nodelay(true)
             .connect_timeout(CONNECT_TIMEOUT)
             .no_proxy();
-        if let Some(proxy) = &outbound.proxy {
-            let proxy = Proxy::all(proxy.expose_secret())
-                .map_err(|_| "the proxy's address cannot be read; write http://host:port".to_owned())?;
-            builder = builder.proxy(proxy.no_proxy(NoProxy::from_string(&outbound.no_proxy)));
+        if let Some(proxy) = outbound.proxy()? {
+            builder = builder.proxy(proxy);
         }
-        if let Some(pem) = &outbound.certificates {
-            let certificates = Certificate::from_pem_bundle(pem)
-                .map_err(|error| format!("the certificates cannot be read: {}", root_cause(&error)))?;
-            if certificates.is_empty() {
-                return Err("no certificate is in the file; it must be PEM".into());
-            }
+        let certificates = outbound.certificates()?;
+        if !certificates.is_empty() {
             builder = builder.tls_certs_merge(certificates);
         }
         let client =
@@ -110,14 +128,7 @@ impl Sender {
                 other => return other,
             }
         }
-        Err(last.unwrap_or_else(|| {
-            EmbedError::new(
-                ErrorKind::Unavailable,
-                Fault::Us,
-                Retry::Never,
-                format!("provider '{}' has no key; set {}", target.provider, target.keys.setting()),
-            )
-        }))
+        Err(last.unwrap_or_else(|| target.no_key()))
     }
 
     async fn once(&self, target: &Target, call: &Call, key: usize) -> Result<Bytes, EmbedError> {
@@ -164,6 +175,20 @@ impl Sender {
 }
 
 impl Target {
+    /// Fails when no request can be sent.
+    pub(crate) fn check(&self) -> Result<(), EmbedError> {
+        if self.keys.usable() { Ok(()) } else { Err(self.no_key()) }
+    }
+
+    fn no_key(&self) -> EmbedError {
+        EmbedError::new(
+            ErrorKind::Unavailable,
+            Fault::Us,
+            Retry::Never,
+            format!("provider '{}' has no key; set {}", self.provider, self.keys.setting()),
+        )
+    }
+
     /// An answer that is none.
     pub(crate) fn nonsense(&self, what: &str, retry: Retry) -> EmbedError {
         EmbedError::new(

