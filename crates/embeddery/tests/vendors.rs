@@ -1,5 +1,6 @@
 //! Providers elsewhere through the front door: the real binary, stand-in vendors, real HTTP.
 
+#[expect(dead_code, reason = "other tests use the rest")]
 mod support;
 
 use embeddery_test_support::vendors::{Behaviour, Form, Vendors, vector};
