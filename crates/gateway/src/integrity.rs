@@ -58,7 +58,7 @@ fn defect(answer: &Embeddings, inputs: usize) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
-    use embeddery_core::{ProviderKind, SpaceId};
+    use embeddery_core::{ModelCard, ProviderKind, SpaceId};
 
     use super::*;
 

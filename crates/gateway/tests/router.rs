@@ -9,7 +9,10 @@ use embeddery_core::{
     BoxFuture, EmbedError, EmbedRequest, Embedder, Embeddings, ErrorKind, Limits, ModelCard, ModelRef,
     ModelState, ModelStatus, Provider, ProviderKind, TokenCount,
 };
-use embeddery_gateway::{ConfiguredModel, Metrics, Router, RouterConfig, Selector, VendorModel};
+use embeddery_gateway::{
+    Alternatives, ConfiguredModel, Metrics, Policy, Router, RouterConfig, Selector, Stack, TokenDecoder,
+    TokenEncoding, VendorModel,
+};
 use prometheus_client::registry::Registry;
 
 struct Anything(AtomicUsize);
@@ -65,13 +68,28 @@ impl Provider for Anything {
     }
 }
 
+/// No wrappers at all.
+struct Bare;
+
+impl Stack for Bare {
+    fn around_adapter(&self, adapter: Arc<dyn Embedder>, _: &str) -> Arc<dyn Embedder> {
+        adapter
+    }
+
+    fn around_request(
+        &self,
+        model: Arc<dyn Embedder>,
+        _: Option<Alternatives>,
+        _: &str,
+    ) -> Arc<dyn Embedder> {
+        model
+    }
+}
+
 fn router(default_model: &str) -> (Router, Arc<Anything>) {
     let provider = Arc::new(Anything(AtomicUsize::new(0)));
-    let entry = |id: &str, provider, name: &str| ConfiguredModel {
-        id: id.into(),
-        provider,
-        model: ModelRef::new(name),
-    };
+    let entry = |id: &str, provider, name: &str| ConfiguredModel::new(id, provider, ModelRef::new(name));
+    let known = |provider, name: &str, listed| VendorModel { provider, name: name.into(), listed };
     let router = Router::new(RouterConfig {
         providers: vec![Arc::clone(&provider) as Arc<dyn Provider>],
         models: vec![
@@ -79,15 +97,16 @@ fn router(default_model: &str) -> (Router, Arc<Anything>) {
             entry("small", ProviderKind::OpenAi, "text-embedding-3-small"),
         ],
         default_model: default_model.into(),
-        wrap: Arc::new(|adapter| adapter),
+        vendor_models: vec![
+            known(ProviderKind::Voyage, "voyage-4", true),
+            known(ProviderKind::Cohere, "embed-v4.0", false),
+            known(ProviderKind::OpenAi, "text-embedding-3-small", true),
+        ],
+        stack: Arc::new(Bare),
+        policy: Policy::default(),
+        decoder: Arc::new(TokenDecoder::new(TokenEncoding::Cl100k)),
         metrics: Metrics::new(&mut Registry::default()),
     });
-    let known = |provider, name: &str, listed| VendorModel { provider, name: name.into(), listed };
-    let router = router.with_vendor_models(vec![
-        known(ProviderKind::Voyage, "voyage-4", true),
-        known(ProviderKind::Cohere, "embed-v4.0", false),
-        known(ProviderKind::OpenAi, "text-embedding-3-small", true),
-    ]);
     (router, provider)
 }
 
