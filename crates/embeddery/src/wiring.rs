@@ -3,13 +3,16 @@
 use std::{path::Path, sync::Arc};
 
 use anyhow::Context as _;
-use embeddery_core::ModelSource;
+use embeddery_core::{ModelSource, Provider, RateListener};
 use embeddery_gateway::{
     Breakers, Collected, Governors, Metrics, RedisLevel, Router, RouterConfig, SecondLevel, Selector,
-    SqliteLevel, TokenDecoder, VectorCache,
+    SqliteLevel, TokenDecoder, VectorCache, VendorModel,
 };
 use embeddery_model_store::ModelStore;
-use embeddery_providers::local::{Local, LocalConfig};
+use embeddery_providers::{
+    Sender, Vendor, VendorConfig,
+    local::{Local, LocalConfig},
+};
 use embeddery_server::{App, Controls};
 use prometheus_client::registry::Registry;
 use secrecy::{ExposeSecret as _, SecretString};
@@ -45,9 +48,14 @@ pub(crate) fn app(config: &Config, key: SecretString) -> anyhow::Result<App> {
         breakers: Arc::clone(&layers.breakers),
         cache: layers.cache.clone(),
     }));
+    let vendors = vendors(config, &layers.governors)?;
+    let vendor_models = vendor_models(config, &vendors);
+    let mut providers: Vec<Arc<dyn Provider>> = vec![Arc::new(local)];
+    providers.extend(vendors.into_iter().map(|vendor| vendor as Arc<dyn Provider>));
     let router = Router::new(RouterConfig {
-        providers: vec![Arc::new(local)],
+        providers,
         models: config.models.clone(),
+        vendor_models,
         default_model: config.default_model.clone(),
         decoder: Arc::clone(&layers.decoder),
         stack: Arc::new(layers),
@@ -107,4 +115,31 @@ fn check_names(router: &Router, config: &Config) -> Result<(), ConfigError> {
     });
     let problems: Vec<String> = default.into_iter().chain(fallbacks).collect();
     if problems.is_empty() { Ok(()) } else { Err(ConfigError(problems)) }
+}
+
+/// Every provider whose models are elsewhere. Those without a key are here, too: they say what is missing.
+fn vendors(config: &Config, governors: &Arc<Governors>) -> anyhow::Result<Vec<Arc<Vendor>>> {
+    let sender = Arc::new(Sender::new(&config.upstreams.outbound).map_err(anyhow::Error::msg)?);
+    let vendors = config.upstreams.vendors.iter().map(|upstream| {
+        Vendor::new(VendorConfig {
+            kind: upstream.kind,
+            access: upstream.access.clone(),
+            models: upstream.models.clone(),
+            catalogue: Arc::clone(&config.upstreams.catalogue),
+            sender: Arc::clone(&sender),
+            listener: Some(Arc::clone(governors) as Arc<dyn RateListener>),
+        })
+        .map(Arc::new)
+        .map_err(anyhow::Error::msg)
+    });
+    vendors.collect()
+}
+
+/// The models that vendors are known for.
+fn vendor_models(config: &Config, vendors: &[Arc<Vendor>]) -> Vec<VendorModel> {
+    let usable = |kind| vendors.iter().any(|vendor| vendor.kind() == kind && vendor.usable());
+    let known = config.upstreams.catalogue.vendor_models();
+    known
+        .map(|(provider, name)| VendorModel { provider, name: name.into(), listed: usable(provider) })
+        .collect()
 }

@@ -3,9 +3,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use embeddery_core::{
-    BoxFuture, EmbedError, EmbedRequest, Embedder, Embeddings, ErrorKind, Fault, Retry,
-};
+use embeddery_core::{BoxFuture, EmbedError, EmbedRequest, Embedder, Embeddings, ErrorKind, Fault, Retry};
 
 use crate::wrapper::passed_on;
 

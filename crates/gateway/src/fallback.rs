@@ -7,12 +7,7 @@ use embeddery_core::{
     BoxFuture, EmbedError, EmbedRequest, Embedder, Embeddings, ErrorKind, Fault, Retry, SpaceId,
 };
 
-use crate::{
-    metrics::Metrics,
-    opener::Opener,
-    router::Resolved,
-    wrapper::passed_on,
-};
+use crate::{metrics::Metrics, opener::Opener, router::Resolved, wrapper::passed_on};
 
 /// Who steps in, in order.
 #[derive(Clone)]

@@ -63,10 +63,10 @@ impl SingleFlight {
     /// Keys of all inputs. Without an identity (a model that is not loaded) the name has to do: a flight does
     /// not outlive the model.
     fn keys(&self, request: &EmbedRequest) -> Vec<Key> {
-        let identity = self.inner.identity().unwrap_or_else(|| Identity {
-            space: SpaceId::new("unknown"),
-            precision: None,
-        });
+        let identity = self
+            .inner
+            .identity()
+            .unwrap_or_else(|| Identity { space: SpaceId::new("unknown"), precision: None });
         let keys = Keys::new(&*self.inner, &identity, request, self.scope);
         // What does not change a vector may still change how a flight ends, and how soon.
         let manner = [u8::from(request.partial), request.context.priority as u8];

@@ -11,10 +11,13 @@ use std::{
 };
 
 use embeddery_core::{
-    BoxFuture, EmbedError, EmbedRequest, Embedder, Embeddings, ErrorKind, Fault, Input, Priority, ProviderKind,
-    RateHint, RateListener, Retry, TokenCount,
+    BoxFuture, EmbedError, EmbedRequest, Embedder, Embeddings, ErrorKind, Fault, Input, Priority,
+    ProviderKind, RateHint, RateListener, Retry, TokenCount,
 };
-use tokio::{sync::{Notify, oneshot}, time::Instant};
+use tokio::{
+    sync::{Notify, oneshot},
+    time::Instant,
+};
 
 use crate::wrapper::passed_on;
 use state::State;
@@ -116,7 +119,8 @@ impl Governor {
             changed.as_mut().enable();
             let pause = self.state().closed_until(ask.tokens, Instant::now());
             if let Some(until) = pause
-                && until.saturating_duration_since(Instant::now()) > self.config.longest_wait.min(ask.patience())
+                && until.saturating_duration_since(Instant::now())
+                    > self.config.longest_wait.min(ask.patience())
             {
                 return Err(self.too_long(until));
             }

@@ -4,9 +4,7 @@
 
 use std::{sync::Arc, time::Instant};
 
-use embeddery_core::{
-    BoxFuture, EmbedError, EmbedRequest, Embedder, Embeddings, ErrorKind, Fault, Retry,
-};
+use embeddery_core::{BoxFuture, EmbedError, EmbedRequest, Embedder, Embeddings, ErrorKind, Fault, Retry};
 
 use crate::{cache::variant, wrapper::passed_on};
 
@@ -60,7 +58,7 @@ fn defect(answer: &Embeddings, inputs: usize) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
-    use embeddery_core::{ProviderKind, SpaceId};
+    use embeddery_core::{ModelCard, ProviderKind, SpaceId};
 
     use super::*;
 

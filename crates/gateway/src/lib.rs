@@ -38,6 +38,6 @@ pub use metrics::{CacheMetrics, Collected, CountingFailures, Measured, Metrics};
 pub use opener::{Opener, Stack};
 pub use policy::{Denied, Policy};
 pub use retry::{Jitter, RetryConfig, Retrying};
-pub use router::{ConfiguredModel, ListedModel, Resolved, Router, RouterConfig, Selector};
+pub use router::{ConfiguredModel, ListedModel, Resolved, Router, RouterConfig, Selector, VendorModel};
 pub use splitter::Splitter;
 pub use tokens::{Decoding, TokenDecoder, TokenEncoding};

@@ -8,11 +8,7 @@ use std::{
 
 use embeddery_core::{EmbedError, Embedder, ErrorKind, Fault, Provider, ProviderKind, Retry};
 
-use crate::{
-    fallback::Alternatives,
-    metrics::OTHER,
-    router::{ConfiguredModel, Resolved},
-};
+use crate::{fallback::Alternatives, metrics::OTHER, router::Resolved};
 
 /// How models are dressed; the binary's `stack.rs` implements it.
 pub trait Stack: Send + Sync {
@@ -32,7 +28,8 @@ pub trait Stack: Send + Sync {
 pub struct Opener {
     pub(crate) providers: BTreeMap<ProviderKind, Arc<dyn Provider>>,
     pub(crate) stack: Arc<dyn Stack>,
-    configured: HashSet<Resolved>,
+    /// The models that configuration names or vendors are known for.
+    known: HashSet<Resolved>,
     opened: Mutex<HashMap<Resolved, Arc<dyn Embedder>>>,
 }
 
@@ -44,12 +41,12 @@ impl Opener {
     pub(crate) fn new(
         providers: Vec<Arc<dyn Provider>>,
         stack: Arc<dyn Stack>,
-        models: &[ConfiguredModel],
+        known: HashSet<Resolved>,
     ) -> Self {
         Self {
             providers: providers.into_iter().map(|provider| (provider.kind(), provider)).collect(),
             stack,
-            configured: models.iter().map(ConfiguredModel::resolved).collect(),
+            known,
             opened: Mutex::default(),
         }
     }
@@ -72,7 +69,7 @@ impl Opener {
 
     /// Whether a model is kept when so many are already.
     pub(crate) fn keeps(&self, model: &Resolved, kept: usize) -> bool {
-        kept < self.configured.len() + STRANGERS || self.is_known(model)
+        kept < self.known.len() + STRANGERS || self.is_known(model)
     }
 
     /// What metrics call a model: callers must not be able to make labels.
@@ -83,11 +80,7 @@ impl Opener {
     fn is_known(&self, model: &Resolved) -> bool {
         // A local model that was opened lies on this machine's disk.
         let local = matches!(model.provider, ProviderKind::HuggingFace | ProviderKind::Onnx);
-        let listed = || {
-            let provider = self.providers.get(&model.provider);
-            provider.is_some_and(|provider| provider.models().iter().any(|m| m.name == model.model.name))
-        };
-        local || self.configured.contains(model) || listed()
+        local || self.known.contains(model)
     }
 
     pub(crate) fn provider(&self, kind: ProviderKind) -> Result<&Arc<dyn Provider>, EmbedError> {

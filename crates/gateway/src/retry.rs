@@ -54,7 +54,10 @@ impl Retrying {
     /// The pause before the next attempt; `None` when there shall be none.
     fn pause(&self, error: &EmbedError, attempt: u32, deadline: Option<Instant>) -> Option<Duration> {
         // An open breaker says by itself when to come back; waiting here would hold the caller for nothing.
-        if attempt >= self.config.retries || error.fault == Fault::Caller || error.kind == ErrorKind::BreakerOpen {
+        if attempt >= self.config.retries
+            || error.fault == Fault::Caller
+            || error.kind == ErrorKind::BreakerOpen
+        {
             return None;
         }
         let pause = match error.retry {
@@ -62,7 +65,8 @@ impl Retrying {
             Retry::After(wait) if wait > self.config.longest_asked => return None,
             Retry::After(wait) => wait,
             Retry::Backoff => {
-                let most = self.config.base.saturating_mul(2_u32.saturating_pow(attempt)).min(self.config.longest);
+                let most =
+                    self.config.base.saturating_mul(2_u32.saturating_pow(attempt)).min(self.config.longest);
                 (self.config.jitter)(most)
             }
         };

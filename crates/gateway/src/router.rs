@@ -19,6 +19,8 @@ pub struct RouterConfig {
     pub providers: Vec<Arc<dyn Provider>>,
     /// The models that configuration names.
     pub models: Vec<ConfiguredModel>,
+    /// The models that vendors are known for: a bare name of one of them needs no provider.
+    pub vendor_models: Vec<VendorModel>,
     /// The model of a request that names none: a configured id or any name a request could use.
     pub default_model: String,
     /// The wrappers.
@@ -29,6 +31,23 @@ pub struct RouterConfig {
     pub decoder: Arc<TokenDecoder>,
     /// Where requests that reach no model are counted.
     pub metrics: Metrics,
+}
+
+/// A model that a vendor is known for.
+#[derive(Clone, Debug)]
+pub struct VendorModel {
+    /// The vendor.
+    pub provider: ProviderKind,
+    /// The vendor's name for it.
+    pub name: Arc<str>,
+    /// Whether lists show it: those of a vendor without a key would only disappoint.
+    pub listed: bool,
+}
+
+impl VendorModel {
+    fn resolved(&self) -> Resolved {
+        Resolved { provider: self.provider, model: ModelRef::new(Arc::clone(&self.name)) }
+    }
 }
 
 /// An entry of the configuration's `models`.
@@ -96,6 +115,7 @@ pub struct ListedModel {
 pub struct Router {
     opener: Arc<Opener>,
     models: Vec<ConfiguredModel>,
+    vendor_models: Vec<VendorModel>,
     default_model: String,
     policy: Policy,
     decoder: Arc<TokenDecoder>,
@@ -115,9 +135,12 @@ enum Fallbacks {
 impl Router {
     /// A router over these providers and models.
     pub fn new(config: RouterConfig) -> Self {
+        let configured = config.models.iter().map(ConfiguredModel::resolved);
+        let known = configured.chain(config.vendor_models.iter().map(VendorModel::resolved)).collect();
         let router = Self {
-            opener: Arc::new(Opener::new(config.providers, config.stack, &config.models)),
+            opener: Arc::new(Opener::new(config.providers, config.stack, known)),
             models: config.models,
+            vendor_models: config.vendor_models,
             default_model: config.default_model,
             policy: config.policy,
             decoder: config.decoder,
@@ -198,7 +221,9 @@ impl Router {
         let Err(denied) = self.policy.permit(resolved.provider, &[asked, name]) else { return Ok(()) };
         self.metrics.refused_by_policy(resolved.provider, self.opener.label(resolved), denied.as_str());
         let message = match denied {
-            Denied::Provider => format!("provider '{}' is not on this server's allow-list", resolved.provider),
+            Denied::Provider => {
+                format!("provider '{}' is not on this server's allow-list", resolved.provider)
+            }
             Denied::Model => format!("model '{asked}' is not on this server's allow-list"),
         };
         Err(EmbedError::new(ErrorKind::Forbidden, Fault::Caller, Retry::Never, message))
@@ -264,8 +289,12 @@ impl Router {
                 allowed: allowed(entry.provider, &[&entry.id, &entry.model.name]),
             });
         }
+        let of_vendors = self.vendor_models.iter().filter(|model| model.listed);
+        let of_vendors = of_vendors.map(|model| ((model.provider, Arc::clone(&model.name)), None));
         let mut others: Vec<_> = statuses
             .into_iter()
+            .map(|(model, state)| (model, Some(state)))
+            .chain(of_vendors)
             .filter(|((provider, name), _)| {
                 !known.iter().any(|listed| listed.provider == *provider && listed.name == *name)
             })
@@ -275,7 +304,7 @@ impl Router {
                 default: is_default(provider, &name),
                 allowed: allowed(provider, &[&name]),
                 name,
-                state: Some(state),
+                state,
             })
             .collect();
         others.sort_by(|a, b| a.id.cmp(&b.id));
@@ -330,11 +359,18 @@ impl Router {
                 Some(Resolved { provider: ProviderKind::HuggingFace, model: names::hub_name(name) })
             }
             Some(provider) => Some(Resolved { provider, model: ModelRef::new(name) }),
-            None if names::looks_like_hub_name(name) => {
-                Some(Resolved { provider: ProviderKind::HuggingFace, model: names::hub_name(name) })
-            }
-            None => None,
+            None => self
+                .vendor_of(name)
+                .map(|provider| Resolved { provider, model: ModelRef::new(name) })
+                .or_else(|| {
+                    let model = names::looks_like_hub_name(name).then(|| names::hub_name(name))?;
+                    Some(Resolved { provider: ProviderKind::HuggingFace, model })
+                }),
         }
+    }
+
+    fn vendor_of(&self, name: &str) -> Option<ProviderKind> {
+        self.vendor_models.iter().find(|known| &*known.name == name).map(|known| known.provider)
     }
 
     fn configured(&self, asked: &str, provider: Option<ProviderKind>) -> Option<&ConfiguredModel> {
@@ -354,6 +390,7 @@ impl Router {
         }
         let listed = self.models();
         let known = listed.iter().flat_map(|model| [model.id.as_str(), &*model.name]);
+        let known = known.chain(self.vendor_models.iter().map(|model| &*model.name));
         let near = names::nearest(asked, known);
         let hint = if near.is_empty() {
             format!("the default is '{}', GET /v1/models lists the others", self.default_model)

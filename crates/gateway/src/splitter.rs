@@ -68,7 +68,9 @@ impl Splitter {
             // An answer without a single vector helps nobody; the failure says more.
             Some((place, error)) if failed.len() == whole.inputs.len() => {
                 Err(error.clone().with_inputs(match error.fault {
-                    Fault::Caller => failed.iter().map(|(index, _)| InputFault { index: *index, tokens: None }).collect(),
+                    Fault::Caller => {
+                        failed.iter().map(|(index, _)| InputFault { index: *index, tokens: None }).collect()
+                    }
                     _ => vec![InputFault { index: *place, tokens: None }],
                 }))
             }
@@ -128,7 +130,12 @@ fn after(error: EmbedError, part: &[usize], partial: bool) -> After {
     }
     let lost = lost.into_iter().map(|row| {
         let fault = error.inputs.iter().find(|fault| fault.index == row).copied();
-        (part[row], error.clone().with_inputs(fault.map(|fault| InputFault { index: part[row], ..fault }).into_iter().collect()))
+        (
+            part[row],
+            error.clone().with_inputs(
+                fault.map(|fault| InputFault { index: part[row], ..fault }).into_iter().collect(),
+            ),
+        )
     });
     let left: Part = left.into_iter().map(|row| part[row]).collect();
     After::Lose(lost.collect(), (!left.is_empty()).then_some(left))

@@ -31,7 +31,8 @@ pub(crate) fn cut(embedder: &dyn Embedder, inputs: &[Input], answer: &Embeddings
     let most = answer.served_by.max_tokens.map_or(usize::MAX, std::num::NonZeroUsize::get);
     let full: Vec<usize> = (0..cut.len()).filter(|&row| answer.tokens[row] as usize >= most).collect();
     for &row in &full {
-        let too_long = |text: &str| matches!(embedder.count(text), TokenCount::Exact(tokens) if tokens > most);
+        let too_long =
+            |text: &str| matches!(embedder.count(text), TokenCount::Exact(tokens) if tokens > most);
         cut[row] = full.len() == answer.truncated || inputs[row].text().is_some_and(too_long);
     }
     cut
@@ -53,7 +54,10 @@ impl Whole {
 
     /// Puts a part's rows to their places.
     pub(crate) fn put(&mut self, part: Embeddings, places: &[usize]) -> Result<(), OtherSpace> {
-        if self.made.is_none() && places.len() == self.inputs && places.iter().enumerate().all(|(i, p)| i == *p) {
+        if self.made.is_none()
+            && places.len() == self.inputs
+            && places.iter().enumerate().all(|(i, p)| i == *p)
+        {
             self.made = Some(part); // the whole in one part: nothing to move
             return Ok(());
         }

@@ -69,8 +69,9 @@ impl TokenDecoder {
             }
             .ok()
         });
-        let vocabulary =
-            vocabulary.as_ref().ok_or_else(|| EmbedError::internal("the token vocabulary could not be read"))?;
+        let vocabulary = vocabulary
+            .as_ref()
+            .ok_or_else(|| EmbedError::internal("the token vocabulary could not be read"))?;
         let inputs: Result<Vec<Input>, EmbedError> = request
             .inputs
             .iter()

@@ -3,6 +3,7 @@
 //! unknown key is an error that names the nearest known one: a typo must not silently mean "default".
 
 use std::{
+    collections::BTreeMap,
     fmt,
     path::{Path, PathBuf},
 };
@@ -12,7 +13,14 @@ use serde::{
     de::{IgnoredAny, MapAccess, Visitor},
 };
 
-use super::{ConfigError, environment::Environment, gateway};
+use secrecy::SecretString;
+
+use super::{
+    ConfigError,
+    environment::Environment,
+    gateway,
+    providers::{OutboundSection, Providers},
+};
 
 /// Every key with its default value and a comment.
 pub(crate) const DEFAULTS: &str = include_str!("../../embeddery.default.yaml");
@@ -42,6 +50,8 @@ pub(super) struct File {
     pub breaker: gateway::Breaker,
     pub upstream: gateway::Upstream,
     pub policy: gateway::PolicySection,
+    pub providers: Providers,
+    pub outbound: OutboundSection,
     // Sections of the guide's files that this version reads past; `notices` says why.
     pub redis: Option<IgnoredAny>,
     pub worker_pools: Option<IgnoredAny>,
@@ -56,7 +66,6 @@ pub(super) struct File {
     pub model_unload_timeout: Option<IgnoredAny>,
     pub rate_limiter: Option<IgnoredAny>,
     pub retry_config: Option<IgnoredAny>,
-    pub providers: Option<IgnoredAny>,
     pub resources: Option<IgnoredAny>,
     pub batching: Option<IgnoredAny>,
     pub security: Option<IgnoredAny>,
@@ -119,6 +128,15 @@ pub(super) struct Model {
     pub matryoshka: Option<bool>,
     pub fallback: Option<OneOrMany>,
     pub allow_space_change: Option<bool>,
+    // Of providers elsewhere.
+    pub api_url: Option<String>,
+    pub api_dialect: Option<String>,
+    pub api_key: Option<SecretString>,
+    pub api_keys: Option<Vec<SecretString>>,
+    pub base_url: Option<String>,
+    pub headers: Option<BTreeMap<String, SecretString>>,
+    pub dimensions: Option<usize>,
+    pub prompts: Option<BTreeMap<String, String>>,
     #[expect(dead_code, reason = "accepted for the guide's files; no foreign code is ever run")]
     pub trust_remote_code: Option<IgnoredAny>,
     // Read past by this version; `notices` says why.
@@ -127,15 +145,7 @@ pub(super) struct Model {
     pub unload_timeout_seconds: Option<IgnoredAny>,
     pub onnx_file: Option<IgnoredAny>,
     pub onnx_providers: Option<IgnoredAny>,
-    pub api_url: Option<IgnoredAny>,
-    pub api_dialect: Option<IgnoredAny>,
-    pub api_key: Option<IgnoredAny>,
-    pub api_keys: Option<IgnoredAny>,
-    pub base_url: Option<IgnoredAny>,
-    pub headers: Option<IgnoredAny>,
-    pub dimensions: Option<IgnoredAny>,
     pub truncate: Option<IgnoredAny>,
-    pub prompts: Option<IgnoredAny>,
 }
 
 /// A name, or a list of names.

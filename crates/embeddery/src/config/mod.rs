@@ -8,6 +8,7 @@ mod environment;
 mod file;
 mod gateway;
 mod notices;
+mod providers;
 mod resolve;
 
 use std::{
@@ -22,6 +23,7 @@ use secrecy::SecretString;
 
 pub(crate) use file::DEFAULTS;
 pub(crate) use gateway::{GatewayConfig, SecondLevelConfig};
+pub(crate) use providers::Upstreams;
 
 /// Everything the program was told, checked.
 pub(crate) struct Config {
@@ -45,6 +47,8 @@ pub(crate) struct Config {
     pub(crate) models: Vec<ConfiguredModel>,
     /// What those entries say of local models, by model name.
     pub(crate) model_options: HashMap<Arc<str>, ModelOptions>,
+    /// Providers whose models are elsewhere.
+    pub(crate) upstreams: Upstreams,
     /// The model of a request that names none.
     pub(crate) default_model: String,
     /// Whether a request may fetch a model.

@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use embeddery_core::{DimensionPolicy, ModelRef, ProviderKind};
+use embeddery_core::{DimensionPolicy, ProviderKind};
 use embeddery_gateway::ConfiguredModel;
 use embeddery_model_store::StoreConfig;
 use embeddery_providers::local::ModelOptions;
@@ -18,11 +18,12 @@ use embeddery_server::Settings;
 use secrecy::SecretString;
 
 use super::{
-    Config, ConfigError, Flags, LogConfig,
+    Config, ConfigError, Flags, LogConfig, Upstreams,
     environment::{Environment, parse_bool},
     file::{DEFAULTS, File, Model, parse},
     gateway::{self, Sections},
     notices::notices,
+    providers,
 };
 
 /// Everywhere a setting can come from.
@@ -127,7 +128,8 @@ pub(super) fn resolve(sources: Sources<'_>) -> Result<Config, ConfigError> {
             .unwrap_or(false),
     };
     let auto_download = file.models.auto_download.or(defaults.models.auto_download).unwrap_or(true);
-    let (models, model_options) = found.models(file.models.entries);
+    let mut upstreams = providers::resolve(&mut found, file.providers, file.outbound);
+    let (models, model_options) = found.models(file.models.entries, &mut upstreams);
     let default_model = file.default_model_id.or(defaults.default_model_id).unwrap_or_default();
 
     if !found.problems.is_empty() {
@@ -144,6 +146,7 @@ pub(super) fn resolve(sources: Sources<'_>) -> Result<Config, ConfigError> {
         store,
         models,
         model_options,
+        upstreams,
         default_model,
         auto_download,
         gateway,
@@ -294,7 +297,12 @@ impl Found<'_> {
         )
     }
 
-    pub(super) fn seconds(&mut self, key: &str, variable: Option<&'static str>, written: Option<f64>) -> Duration {
+    pub(super) fn seconds(
+        &mut self,
+        key: &str,
+        variable: Option<&'static str>,
+        written: Option<f64>,
+    ) -> Duration {
         let from_variable = variable.and_then(|name| Some((name, self.environment.get(name)?.to_owned())));
         let (source, value) = match &from_variable {
             Some((name, text)) => (*name, text.parse().ok()),
@@ -338,9 +346,11 @@ impl Found<'_> {
     fn models(
         &mut self,
         entries: Vec<(String, Model)>,
+        upstreams: &mut Upstreams,
     ) -> (Vec<ConfiguredModel>, HashMap<Arc<str>, ModelOptions>) {
         let (mut models, mut options, mut ids) = (Vec::new(), HashMap::new(), HashSet::new());
-        for (id, entry) in entries {
+        let mut elsewhere = providers::Entries::new(upstreams);
+        for (id, mut entry) in entries {
             if !ids.insert(id.clone()) {
                 self.problem(format!("models.{id}: is there twice"));
             }
@@ -353,7 +363,7 @@ impl Found<'_> {
                 self.problem(format!("models.{id}.model_name_or_path: is empty"));
             }
             if let Some(precision) =
-                entry.precision.filter(|precision| !matches!(precision.as_str(), "f32" | "auto"))
+                entry.precision.take().filter(|precision| !matches!(precision.as_str(), "f32" | "auto"))
             {
                 self.problem(format!(
                     "models.{id}.precision: '{precision}' is not part of this version; write f32 or auto"
@@ -362,17 +372,20 @@ impl Found<'_> {
             if entry.max_length == Some(0) {
                 self.problem(format!("models.{id}.max_length: must be above zero"));
             }
-            let name: Arc<str> = entry.model_name_or_path.into();
+            let model = elsewhere.add(self, (&id, provider), &mut entry);
             if provider == ProviderKind::HuggingFace {
                 let max_length = entry.max_length.and_then(NonZeroUsize::new);
                 let matryoshka = entry.matryoshka.unwrap_or(false);
-                options.insert(Arc::clone(&name), ModelOptions { max_length, matryoshka });
+                options.insert(Arc::clone(&model.name), ModelOptions { max_length, matryoshka });
             }
-            let model = ModelRef { name, revision: entry.revision.map(Into::into) };
             let fallback = entry.fallback.map(Vec::from).unwrap_or_default();
             gateway::check_fallbacks(self, &id, &fallback);
             let allow_space_change = entry.allow_space_change.unwrap_or(false);
-            models.push(ConfiguredModel { fallback, allow_space_change, ..ConfiguredModel::new(id, provider, model) });
+            models.push(ConfiguredModel {
+                fallback,
+                allow_space_change,
+                ..ConfiguredModel::new(id, provider, model)
+            });
         }
         (models, options)
     }

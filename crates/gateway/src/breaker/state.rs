@@ -121,7 +121,12 @@ impl Machine {
         false
     }
 
-    fn half_open(&mut self, (running, successes): (u32, u32), outcome: Outcome, config: &BreakerConfig) -> bool {
+    fn half_open(
+        &mut self,
+        (running, successes): (u32, u32),
+        outcome: Outcome,
+        config: &BreakerConfig,
+    ) -> bool {
         let running = running.saturating_sub(1);
         match outcome {
             Outcome::Neither => self.state = State::HalfOpen { running, successes },
@@ -184,7 +189,10 @@ mod tests {
 
     fn opened() -> Machine {
         let mut machine = Machine::default();
-        assert_eq!([(); 5].map(|()| call(&mut machine, Outcome::Failure)), [false, false, false, false, true]);
+        assert_eq!(
+            [(); 5].map(|()| call(&mut machine, Outcome::Failure)),
+            [false, false, false, false, true]
+        );
         machine
     }
 
@@ -199,7 +207,9 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_success_between_failures_starts_the_count_anew_and_neither_does_not() {
         let mut machine = Machine::default();
-        for outcome in [Outcome::Failure, Outcome::Failure, Outcome::Failure, Outcome::Failure, Outcome::Success] {
+        for outcome in
+            [Outcome::Failure, Outcome::Failure, Outcome::Failure, Outcome::Failure, Outcome::Success]
+        {
             assert!(!call(&mut machine, outcome));
         }
         for _ in 0..4 {
@@ -214,7 +224,10 @@ mod tests {
         let mut machine = opened();
         tokio::time::advance(Duration::from_millis(59_999)).await;
         machine.advance(Instant::now());
-        assert_eq!((machine.name(), machine.open_for(Instant::now())), (BreakerState::Open, Some(Duration::from_millis(1))));
+        assert_eq!(
+            (machine.name(), machine.open_for(Instant::now())),
+            (BreakerState::Open, Some(Duration::from_millis(1)))
+        );
         assert!(machine.admit(&BreakerConfig::default()).is_none());
         tokio::time::advance(Duration::from_millis(1)).await;
         machine.advance(Instant::now());

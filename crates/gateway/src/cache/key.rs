@@ -20,7 +20,12 @@ pub(crate) struct Keys(blake3::Hasher);
 
 impl Keys {
     /// For a model of this identity.
-    pub(crate) fn new(embedder: &dyn Embedder, identity: &Identity, request: &EmbedRequest, scope: Scope) -> Self {
+    pub(crate) fn new(
+        embedder: &dyn Embedder,
+        identity: &Identity,
+        request: &EmbedRequest,
+        scope: Scope,
+    ) -> Self {
         let card = embedder.model();
         let mut keys = Self(blake3::Hasher::new());
         // Models may share a space and still give other numbers, so the model is named as well.

@@ -30,7 +30,8 @@ impl SqliteLevel {
     pub fn open(path: &Path, most_bytes: u64) -> Result<Self, LevelError> {
         let connection = Connection::open(path).map_err(failed)?;
         connection.busy_timeout(Duration::from_secs(5)).map_err(failed)?;
-        let version: i64 = connection.query_row("PRAGMA user_version", [], |row| row.get(0)).map_err(failed)?;
+        let version: i64 =
+            connection.query_row("PRAGMA user_version", [], |row| row.get(0)).map_err(failed)?;
         if version > VERSION {
             return Err(LevelError(format!(
                 "it has version {version}, this program knows {VERSION}; remove the file or use the newer program"

@@ -49,7 +49,9 @@ impl Collector for Collected {
         type Total = fn(&BreakerReport) -> u64;
         let totals: [(&str, &str, Total); 3] = [
             ("circuit_breaker_failures", "Calls that the provider failed", |report| report.totals.failures),
-            ("circuit_breaker_successes", "Calls that the provider answered", |report| report.totals.successes),
+            ("circuit_breaker_successes", "Calls that the provider answered", |report| {
+                report.totals.successes
+            }),
             ("circuit_breaker_trips", "How often the breaker opened", |report| report.totals.trips),
         ];
         for (name, help, total) in totals {
@@ -61,8 +63,12 @@ impl Collector for Collected {
         }
         let entries = self.cache.as_ref().map_or(0, |cache| cache.stats().entries);
         let size = ConstGauge::new(i64::try_from(entries).unwrap_or(i64::MAX));
-        let encoder =
-            encoder.encode_descriptor("embedding_cache_size", "Vectors in memory", None, size.metric_type())?;
+        let encoder = encoder.encode_descriptor(
+            "embedding_cache_size",
+            "Vectors in memory",
+            None,
+            size.metric_type(),
+        )?;
         size.encode(encoder)
     }
 }

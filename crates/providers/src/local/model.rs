@@ -8,8 +8,8 @@ use std::{
 };
 
 use embeddery_core::{
-    BoxFuture, EmbedError, EmbedRequest, Embedder, Embeddings, ErrorKind, Fault, Identity, Input, InputFault, Limits,
-    ModelCard, ModelState, ProviderKind, Retry, SpaceId, TokenCount, Truncate,
+    BoxFuture, EmbedError, EmbedRequest, Embedder, Embeddings, ErrorKind, Fault, Identity, Input, InputFault,
+    Limits, ModelCard, ModelState, ProviderKind, Retry, SpaceId, TokenCount, Truncate,
 };
 use embeddery_engine::{Keep, LoadError, LoadOptions, Model, ModelFiles, Threads, TokenizeError, Tokens};
 use tokio::sync::{OnceCell, Semaphore};

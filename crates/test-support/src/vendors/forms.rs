@@ -30,7 +30,11 @@ impl Refusal {
             _ => format!("Requested {requested} tokens, max {most} tokens per request"),
         };
         let status = if form == Form::Tei { 413 } else { 400 };
-        let code = matches!(form, Form::OpenAi | Form::Azure).then_some("max_tokens_per_request");
+        let code = match form {
+            Form::OpenAi | Form::Azure => Some("max_tokens_per_request"),
+            Form::Mistral => Some("3210"),
+            _ => None,
+        };
         Self { status, message, code }
     }
 
@@ -51,7 +55,7 @@ impl Refusal {
             Form::Google => json!({"error": {
                 "code": status, "message": message, "status": "INVALID_ARGUMENT"}}),
             Form::Mistral => json!({"object": "error", "message": message,
-                "type": "invalid_request_error", "param": null, "code": "3210"}),
+                "type": "invalid_request_error", "param": null, "code": code.unwrap_or("1000")}),
             Form::Voyage => json!({"detail": message}),
             Form::Ollama | Form::OllamaLegacy | Form::Tldw => json!({"error": message}),
             Form::Tei => json!({"error": message, "error_type": "Validation"}),

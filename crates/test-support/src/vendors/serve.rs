@@ -59,7 +59,7 @@ pub(super) async fn start(shared: Arc<Shared>, server: &mut JoinSet<()>) -> Sock
 }
 
 /// The form that an address means, with the model where the address names it.
-fn form(path: &str) -> Option<(Form, Option<&str>)> {
+fn form(path: &str) -> Option<(Form, Option<String>)> {
     let fixed = match path {
         "/openai/v1/embeddings" => Form::OpenAi,
         "/cohere/v2/embed" => Form::Cohere,
@@ -74,10 +74,26 @@ fn form(path: &str) -> Option<(Form, Option<&str>)> {
             let within = |start: &str, end: &str| path.strip_prefix(start)?.strip_suffix(end);
             let google = within("/google/v1beta/models/", ":batchEmbedContents").map(|m| (Form::Google, m));
             let azure = within("/azure/openai/deployments/", "/embeddings").map(|m| (Form::Azure, m));
-            return google.or(azure).map(|(form, model)| (form, Some(model)));
+            return google.or(azure).map(|(form, model)| (form, Some(decode(model))));
         }
     };
     Some((fixed, None))
+}
+
+/// A segment of a path as it was before it was encoded.
+fn decode(segment: &str) -> String {
+    let mut bytes = Vec::new();
+    let mut rest = segment.as_bytes();
+    while let Some((&first, others)) = rest.split_first() {
+        let hex = others.get(..2).and_then(|hex| u8::from_str_radix(std::str::from_utf8(hex).ok()?, 16).ok());
+        let (byte, left) = match hex {
+            Some(byte) if first == b'%' => (byte, &others[2..]),
+            _ => (first, others),
+        };
+        bytes.push(byte);
+        rest = left;
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
 }
 
 async fn handle(
@@ -95,7 +111,7 @@ async fn handle(
     };
     let given = given_key(form, &headers);
     let body: Value = serde_json::from_slice(&bytes).unwrap_or_default();
-    let ask = ask::read(form, path_model, &body);
+    let ask = ask::read(form, path_model.as_deref(), &body);
     let seen = Seen {
         form,
         path: uri.to_string(),
