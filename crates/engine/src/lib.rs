@@ -3,17 +3,20 @@
 mod arch;
 mod error;
 mod files;
+mod head;
 mod kernels;
 mod model;
 mod pooling;
+mod precision;
 mod threads;
 mod tokenizer;
 mod weights;
 
 pub use error::{LoadError, TokenizeError};
-pub use files::{ModelFiles, ModelInfo, Pooling};
+pub use files::{ModelFiles, ModelInfo, Pooling, Prompts};
 pub use kernels::KernelChoice;
 pub use model::{LoadOptions, Model};
 pub use pooling::normalize;
+pub use precision::Precision;
 pub use threads::{Threads, ThreadsError};
 pub use tokenizer::{Keep, Tokens};

@@ -1,16 +1,18 @@
 //! A loaded model: text in, tokens out; tokens in, vectors out.
 
-use std::sync::{Mutex, PoisonError};
-
-use rayon::iter::{IndexedParallelIterator as _, IntoParallelIterator as _, ParallelIterator as _};
+use std::{
+    path::Path,
+    sync::{Mutex, PoisonError},
+};
 
 use crate::{
-    Keep, KernelChoice, LoadError, ModelFiles, ModelInfo, Threads, TokenizeError, Tokens,
-    arch::bert::{Bert, Scratch},
+    Keep, KernelChoice, LoadError, ModelFiles, ModelInfo, Precision, Prompts, Threads, TokenizeError, Tokens,
+    arch::{Encoder, Workspace},
+    head::Head,
     kernels::Kernels,
     pooling::pool,
-    tokenizer::Tokenizer,
-    weights::WeightFile,
+    tokenizer::{Tokenizer, TokenizerFiles},
+    weights::WeightFiles,
 };
 
 /// How a model is loaded.
@@ -19,6 +21,8 @@ pub struct LoadOptions {
     /// Most tokens of one text, where it should not be the model's own limit. More than the weights have
     /// positions for is an error.
     pub max_length: Option<usize>,
+    /// How exactly it computes.
+    pub precision: Precision,
     /// Which kernels compute.
     pub kernels: KernelChoice,
 }
@@ -26,17 +30,16 @@ pub struct LoadOptions {
 /// A model in memory. It holds no locks while it computes and can be used from many threads.
 pub struct Model {
     info: ModelInfo,
+    prompts: Prompts,
     fingerprint: String,
     tokenizer: Tokenizer,
-    kernels: &'static Kernels,
-    network: Bert,
-    /// Buffers not in use: at most one for each thread that has ever computed at the same time.
-    scratch: Mutex<Vec<Scratch>>,
+    kernels: Kernels,
+    precision: Precision,
+    encoder: Encoder,
+    head: Head,
+    /// Buffers not in use: one for each call that has ever run at the same time as others.
+    idle: Mutex<Vec<Workspace>>,
 }
-
-/// Tokens that a thread computes together. More would not make the matrix products more efficient, and
-/// less could not be divided among threads as evenly.
-const PIECE_TOKENS: usize = 512;
 
 impl Model {
     pub(crate) fn load(files: &ModelFiles, options: &LoadOptions) -> Result<Self, LoadError> {
@@ -53,28 +56,39 @@ impl Model {
             }
             info.max_tokens = length;
         }
-        let kernels = Kernels::select(options).ok_or_else(|| LoadError::Setting {
+        let kernels = Kernels::select(options.kernels).ok_or_else(|| LoadError::Setting {
             setting: "kernels",
             reason: format!("this CPU lacks the instructions of {:?}; use Auto", options.kernels),
         })?;
+        let precision = kernels.resolve(options.precision);
         let tokenizer_file = files.directory.join("tokenizer.json");
-        let weights = WeightFile::open(&files.directory.join("model.safetensors"))?;
+        let tokenizer = TokenizerFiles {
+            file: &tokenizer_file,
+            limit: info.max_tokens,
+            rows: info.vocabulary,
+            lowercase: files.lowercase,
+        };
+        let weights = WeightFiles::open(&files.weights)?;
+        let head = Head::load(&files.modules, kernels)?;
         // Tokenizer and fingerprint beside the weights: each takes as long as the other.
-        let (tokenizer, fingerprint, network) = std::thread::scope(|scope| {
-            let tokenizer =
-                scope.spawn(|| Tokenizer::load(&tokenizer_file, info.max_tokens, info.vocabulary));
-            let fingerprint = scope.spawn(|| fingerprint(&weights, &tokenizer_file, &info));
-            let network = weights.tensors().and_then(|tensors| Bert::load(&files.bert, &tensors, kernels));
-            (joined(tokenizer), joined(fingerprint), network)
+        let (tokenizer, fingerprint, encoder) = std::thread::scope(|scope| {
+            let tokenizer = scope.spawn(|| Tokenizer::load(&tokenizer));
+            let fingerprint = scope.spawn(|| fingerprint(files, &weights, &tokenizer_file));
+            let encoder = weights
+                .tensors(files.architecture.prefix())
+                .and_then(|tensors| files.architecture.load(&files.config, &tensors, (kernels, precision)));
+            (joined(tokenizer), joined(fingerprint), encoder)
         });
-        let network = network?;
         Ok(Self {
             info,
+            prompts: files.prompts().clone(),
+            encoder: encoder?,
             fingerprint: fingerprint?,
             tokenizer: tokenizer?,
             kernels,
-            network,
-            scratch: Mutex::default(),
+            precision,
+            head,
+            idle: Mutex::default(),
         })
     }
 
@@ -83,20 +97,30 @@ impl Model {
         &self.info
     }
 
-    /// Identifies the vectors: a hash of weights, tokenizer and pooling, 32 hexadecimal digits. Models with
-    /// equal fingerprints give comparable vectors.
+    /// What the model wants put before texts.
+    pub fn prompts(&self) -> &Prompts {
+        &self.prompts
+    }
+
+    /// Identifies the vectors: a hash of weights, tokenizer, pooling, what follows it, and prompts, 32 hexadecimal
+    /// digits. Models with equal fingerprints give comparable vectors, in whatever precision.
     pub fn fingerprint(&self) -> &str {
         &self.fingerprint
     }
 
-    /// The name of the kernels that compute: `avx512`, `avx2` or `portable`.
+    /// The name of the kernels that compute, as `avx512-bf16-vnni`, `avx2` or `portable`.
     pub fn kernels(&self) -> &'static str {
         self.kernels.name
     }
 
+    /// The precision that computes, never `Auto`.
+    pub fn precision(&self) -> Precision {
+        self.precision
+    }
+
     /// Bytes of weights in memory.
     pub fn weight_bytes(&self) -> usize {
-        self.network.bytes()
+        self.encoder.bytes() + self.head.bytes()
     }
 
     /// A text as the model reads it, cut to [`ModelInfo::max_tokens`] as `keep` says.
@@ -115,68 +139,45 @@ impl Model {
         self.tokenizer.count(text)
     }
 
-    /// Vectors of a batch, `[texts × dimensions]`, pooled and not yet of unit length. A text's vector is the
-    /// same, to the bit, whatever else is in the batch and however many threads there are.
+    /// Vectors of a batch, `[texts × dimensions]`, not yet of unit length. A text's vector is the same, to the bit,
+    /// whatever else is in the batch and however many threads there are.
     pub fn encode(&self, threads: &Threads, batch: &[&Tokens]) -> Vec<f32> {
-        let dimensions = self.info.dimensions;
-        let mut vectors = vec![0.0; batch.len() * dimensions];
-        let total: usize = batch.iter().map(|text| text.len()).sum();
-        let target = total.div_ceil(threads.count()).min(PIECE_TOKENS);
-        let mut work = Vec::new();
-        let (mut texts, mut out) = (batch, &mut vectors[..]);
-        while !texts.is_empty() {
-            let count = piece(texts, target);
-            let (now, later) = texts.split_at(count);
-            let (here, rest) = out.split_at_mut(count * dimensions);
-            work.push((now, here));
-            (texts, out) = (later, rest);
-        }
-        threads.install(|| {
-            work.into_par_iter().with_max_len(1).for_each(|(texts, out)| self.compute(texts, out))
-        });
-        vectors
-    }
-
-    /// Vectors of a few texts on this thread.
-    fn compute(&self, texts: &[&Tokens], out: &mut [f32]) {
-        let mut scratch =
-            self.scratch.lock().unwrap_or_else(PoisonError::into_inner).pop().unwrap_or_default();
-        let dimensions = self.info.dimensions;
-        let mut tokens = self.network.forward(texts, &mut scratch);
-        for (text, vector) in texts.iter().zip(out.chunks_exact_mut(dimensions)) {
-            let (own, others) = tokens.split_at(text.len() * dimensions);
+        let mut work = self.idle().pop().unwrap_or_default();
+        let hidden = self.encoder.hidden();
+        let mut pooled = vec![0.0; batch.len() * hidden];
+        let mut tokens = self.encoder.forward(threads, batch, &mut work);
+        for (text, vector) in batch.iter().zip(pooled.chunks_exact_mut(hidden)) {
+            let (own, others) = tokens.split_at(text.len() * hidden);
             pool(self.info.pooling, own, vector);
             tokens = others;
         }
-        self.scratch.lock().unwrap_or_else(PoisonError::into_inner).push(scratch);
+        self.idle().push(work);
+        self.head.apply(pooled)
+    }
+
+    fn idle(&self) -> std::sync::MutexGuard<'_, Vec<Workspace>> {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// How many of the first texts make a piece of about `target` tokens; at least one.
-fn piece(texts: &[&Tokens], target: usize) -> usize {
-    let (mut count, mut tokens) = (0, 0);
-    for text in texts {
-        // Stop where going on would overshoot by more than stopping falls short.
-        if count > 0 && tokens + text.len() / 2 > target {
-            break;
-        }
-        tokens += text.len();
-        count += 1;
-    }
-    count
-}
-
-fn fingerprint(
-    weights: &WeightFile,
-    tokenizer: &std::path::Path,
-    info: &ModelInfo,
-) -> Result<String, LoadError> {
-    let text =
-        std::fs::read(tokenizer).map_err(|source| LoadError::Io { file: tokenizer.to_path_buf(), source })?;
+fn fingerprint(files: &ModelFiles, weights: &WeightFiles, tokenizer: &Path) -> Result<String, LoadError> {
+    let read = |file: &Path| {
+        std::fs::read(file).map_err(|source| LoadError::Io { file: file.to_path_buf(), source })
+    };
     let mut hasher = blake3::Hasher::new();
-    for part in [weights.bytes(), &text, format!("{:?}", info.pooling).as_bytes()] {
-        // Lengths first, so that no two models can run together.
+    // Lengths first, so that no two models can run together.
+    let mut take = |part: &[u8]| {
         hasher.update(&(part.len() as u64).to_le_bytes()).update(part);
+    };
+    weights.bytes().for_each(&mut take);
+    take(&read(tokenizer)?);
+    take(format!("{:?} {}", files.modules.pooling, files.lowercase).as_bytes());
+    for file in files.modules.files() {
+        take(&read(&file)?);
+    }
+    for (name, prompt) in files.prompts().iter() {
+        take(name.as_bytes());
+        take(prompt.as_bytes());
     }
     Ok(hasher.finalize().to_hex()[..32].to_owned())
 }
@@ -191,6 +192,7 @@ impl std::fmt::Debug for Model {
         f.debug_struct("Model")
             .field("info", &self.info)
             .field("kernels", &self.kernels.name)
+            .field("precision", &self.precision)
             .finish_non_exhaustive()
     }
 }

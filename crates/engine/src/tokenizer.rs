@@ -4,7 +4,11 @@
 //! switched off, and a text is cut here, to the limit that sentence-transformers uses. When only the beginning
 //! is kept, only the beginning is tokenized: a megabyte costs no more than a page.
 
-use std::path::Path;
+use std::{
+    borrow::Cow,
+    panic::{AssertUnwindSafe, catch_unwind},
+    path::Path,
+};
 
 use crate::{LoadError, TokenizeError};
 
@@ -55,6 +59,19 @@ pub(crate) struct Tokenizer {
     before: Vec<u32>,
     after: Vec<u32>,
     limit: usize,
+    lowercase: bool,
+}
+
+/// What a tokenizer is made from.
+pub(crate) struct TokenizerFiles<'a> {
+    /// `tokenizer.json`
+    pub(crate) file: &'a Path,
+    /// Most tokens of a text.
+    pub(crate) limit: usize,
+    /// How many ids the weights know.
+    pub(crate) rows: usize,
+    /// Whether texts are lowercased first, whatever the tokenizer does.
+    pub(crate) lowercase: bool,
 }
 
 /// Bytes tokenized at first for each token that may be kept: English has four to five.
@@ -64,8 +81,9 @@ const BYTES_PER_TOKEN: usize = 8;
 const MARGIN: usize = 16;
 
 impl Tokenizer {
-    /// Reads `tokenizer.json`; `rows` is how many ids the weights know, `limit` the most tokens of a text.
-    pub(crate) fn load(file: &Path, limit: usize, rows: usize) -> Result<Self, LoadError> {
+    /// Reads `tokenizer.json`.
+    pub(crate) fn load(from: &TokenizerFiles<'_>) -> Result<Self, LoadError> {
+        let TokenizerFiles { file, limit, rows, lowercase } = *from;
         let malformed = |reason: String| LoadError::Malformed {
             file: file.to_path_buf(),
             expected: "a tokenizer",
@@ -81,10 +99,8 @@ impl Tokenizer {
         if largest >= rows {
             return Err(LoadError::TokenizerMismatch { file: file.to_path_buf(), largest, rows });
         }
-        let encode =
-            |specials| inner.encode_fast("a", specials).map_err(|error| malformed(error.to_string()));
+        let encode = |specials| encode(&inner, "a", specials).map_err(malformed);
         let (bare, whole) = (encode(false)?, encode(true)?);
-        let (bare, whole) = (bare.get_ids(), whole.get_ids());
         let Some(start) = whole.windows(bare.len().max(1)).position(|window| window == bare) else {
             return Err(malformed("its post-processor changes a text's own tokens".into()));
         };
@@ -98,7 +114,7 @@ impl Tokenizer {
                 ),
             });
         }
-        Ok(Self { inner, before, after, limit })
+        Ok(Self { inner, before, after, limit, lowercase })
     }
 
     /// Tokens of a text in all, special ones included.
@@ -133,11 +149,8 @@ impl Tokenizer {
 
     /// All of the text's own tokens.
     fn content(&self, text: &str) -> Result<Vec<u32>, TokenizeError> {
-        let encoding = self
-            .inner
-            .encode_fast(text, false)
-            .map_err(|error| TokenizeError::Tokenizer(error.to_string()))?;
-        Ok(encoding.get_ids().to_vec())
+        let text = if self.lowercase { Cow::Owned(text.to_lowercase()) } else { Cow::Borrowed(text) };
+        encode(&self.inner, &text, false).map_err(TokenizeError::Tokenizer)
     }
 
     /// The text's own tokens as far as `room` and a margin, or all when there are fewer.
@@ -154,10 +167,21 @@ impl Tokenizer {
     }
 }
 
-/// The first place at or behind `bytes` where a white space begins; `None` when none comes before the end.
-/// No tokenizer joins what stands before a white space with what stands behind it.
+/// Token ids of a text. The library panics on some files that contradict themselves (a template that names a token
+/// nobody defined); that is an error like any other.
+fn encode(tokenizer: &tokenizers::Tokenizer, text: &str, specials: bool) -> Result<Vec<u32>, String> {
+    match catch_unwind(AssertUnwindSafe(|| tokenizer.encode_fast(text, specials))) {
+        Ok(Ok(encoding)) => Ok(encoding.get_ids().to_vec()),
+        Ok(Err(error)) => Err(error.to_string()),
+        Err(_) => Err("it contradicts itself: the tokenizers library panics on it".into()),
+    }
+}
+
+/// The first place at or behind `bytes` where a plain white space begins; `None` when none comes before the end.
+/// No tokenizer joins what stands before one with what stands behind it. Others are no such border: BERT's drops
+/// U+000B, U+0085 and their like as control characters, and the words on both sides grow together.
 fn cut_before_space(text: &str, bytes: usize) -> Option<usize> {
     let from = text.ceil_char_boundary(bytes);
     let behind = text.get(from..).filter(|behind| !behind.is_empty())?;
-    behind.find(char::is_whitespace).map(|at| from + at)
+    behind.find([' ', '\t', '\n', '\r']).map(|at| from + at)
 }

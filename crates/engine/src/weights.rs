@@ -1,55 +1,105 @@
-//! The weight file: mapped while a model loads, each tensor checked and widened to f32 as it is taken out.
+//! The weight files: mapped while a model loads, each tensor checked and widened to f32 as it is taken out. Large
+//! models come in several files, with an index that says which tensor lies in which; the files' own headers say
+//! the same, so the index is read only for the files' names.
 
 use std::{
     borrow::Cow,
-    fs::File,
+    collections::{BTreeMap, BTreeSet},
+    fs::{self, File},
     path::{Path, PathBuf},
 };
 
 use half::{bf16, f16};
 use memmap2::Mmap;
 use safetensors::{Dtype, SafeTensors};
+use serde::Deserialize;
 
 use crate::LoadError;
 
-/// A mapped safetensors file.
-pub(crate) struct WeightFile {
-    path: PathBuf,
-    map: Mmap,
+const WHOLE: &str = "model.safetensors";
+const INDEX: &str = "model.safetensors.index.json";
+
+/// The files that hold a directory's weights, and their size together.
+pub(crate) fn find(directory: &Path) -> Result<(Vec<PathBuf>, u64), LoadError> {
+    let index = directory.join(INDEX);
+    let files = if !directory.join(WHOLE).is_file() && index.is_file() {
+        parts(&index)?.into_iter().map(|name| directory.join(name)).collect()
+    } else {
+        vec![directory.join(WHOLE)]
+    };
+    let mut bytes = 0;
+    for file in &files {
+        bytes += fs::metadata(file).map_err(|source| LoadError::Io { file: file.clone(), source })?.len();
+    }
+    Ok((files, bytes))
 }
 
-impl WeightFile {
-    pub(crate) fn open(path: &Path) -> Result<Self, LoadError> {
-        let io = |source| LoadError::Io { file: path.to_path_buf(), source };
-        let file = File::open(path).map_err(io)?;
-        // SAFETY: the map is read only while the model loads. Another process that shortened the file in these
-        // milliseconds would end this one; model directories are replaced whole, never written in place.
-        let map = unsafe { Mmap::map(&file) }.map_err(io)?;
-        Ok(Self { path: path.to_path_buf(), map })
-    }
+#[derive(Deserialize)]
+struct Index {
+    weight_map: BTreeMap<String, String>,
+}
 
-    /// The file's bytes, for a fingerprint.
-    pub(crate) fn bytes(&self) -> &[u8] {
-        &self.map
-    }
-
-    /// Reads the header.
-    pub(crate) fn tensors(&self) -> Result<Tensors<'_>, LoadError> {
-        let tensors = SafeTensors::deserialize(&self.map).map_err(|error| LoadError::Malformed {
-            file: self.path.clone(),
-            expected: "safetensors",
-            reason: error.to_string(),
-        })?;
-        // Checkpoints saved with a task's head keep the encoder under its own name.
-        let prefix = if tensors.tensor("embeddings.word_embeddings.weight").is_err() { "bert." } else { "" };
-        Ok(Tensors { path: &self.path, tensors, prefix })
+/// The names of the files that an index lists. They must lie beside it.
+fn parts(index: &Path) -> Result<BTreeSet<String>, LoadError> {
+    let malformed = |reason: String| LoadError::Malformed {
+        file: index.to_path_buf(),
+        expected: "an index of weight files",
+        reason,
+    };
+    let text = match fs::read(index) {
+        Ok(text) => text,
+        Err(source) => return Err(LoadError::Io { file: index.to_path_buf(), source }),
+    };
+    let Index { weight_map } = serde_json::from_slice(&text).map_err(|error| malformed(error.to_string()))?;
+    let names: BTreeSet<String> = weight_map.into_values().collect();
+    match names.iter().find(|name| name.contains(['/', '\\']) || !name.ends_with(".safetensors")) {
+        Some(name) => Err(malformed(format!("'{name}' is not the name of a weight file beside it"))),
+        None if names.is_empty() => Err(malformed("it lists no file".into())),
+        None => Ok(names),
     }
 }
 
-/// The tensors of a weight file, by the encoder's own names.
+/// Mapped safetensors files.
+pub(crate) struct WeightFiles(Vec<(PathBuf, Mmap)>);
+
+impl WeightFiles {
+    pub(crate) fn open(paths: &[PathBuf]) -> Result<Self, LoadError> {
+        let open = |path: &PathBuf| {
+            let io = |source| LoadError::Io { file: path.clone(), source };
+            let file = File::open(path).map_err(io)?;
+            // SAFETY: the map is read only while the model loads. Another process that shortened the file in these
+            // milliseconds would end this one; model directories are replaced whole, never written in place.
+            let map = unsafe { Mmap::map(&file) }.map_err(io)?;
+            Ok((path.clone(), map))
+        };
+        paths.iter().map(open).collect::<Result<_, _>>().map(Self)
+    }
+
+    /// The files' bytes, for a fingerprint.
+    pub(crate) fn bytes(&self) -> impl Iterator<Item = &[u8]> {
+        self.0.iter().map(|(_, map)| &map[..])
+    }
+
+    /// Reads the headers. `prefix` is what checkpoints saved with a task's head put before the encoder's own names.
+    pub(crate) fn tensors(&self, prefix: &'static str) -> Result<Tensors<'_>, LoadError> {
+        let files = self.0.iter().map(|(path, map)| match SafeTensors::deserialize(map) {
+            Ok(tensors) => Ok((path.as_path(), tensors)),
+            Err(error) => Err(LoadError::Malformed {
+                file: path.clone(),
+                expected: "safetensors",
+                reason: error.to_string(),
+            }),
+        });
+        let files = files.collect::<Result<Vec<_>, _>>()?;
+        let word_embeddings = format!("{prefix}embeddings.word_embeddings.weight");
+        let has_prefix = files.iter().any(|(_, tensors)| tensors.tensor(&word_embeddings).is_ok());
+        Ok(Tensors { files, prefix: if has_prefix { prefix } else { "" } })
+    }
+}
+
+/// The tensors of weight files, by the encoder's own names.
 pub(crate) struct Tensors<'a> {
-    path: &'a Path,
-    tensors: SafeTensors<'a>,
+    files: Vec<(&'a Path, SafeTensors<'a>)>,
     prefix: &'static str,
 }
 
@@ -58,13 +108,15 @@ impl<'a> Tensors<'a> {
     /// where it lies there as aligned f32.
     pub(crate) fn get(&self, name: &str, shape: &[usize]) -> Result<Cow<'a, [f32]>, LoadError> {
         let tensor = format!("{}{name}", self.prefix);
-        let view = self.tensors.tensor(&tensor).map_err(|_| LoadError::MissingTensor {
-            file: self.path.to_path_buf(),
-            tensor: tensor.clone(),
-        })?;
+        let found =
+            self.files.iter().find_map(|(path, tensors)| Some((*path, tensors.tensor(&tensor).ok()?)));
+        let Some((path, view)) = found else {
+            let file = self.files.first().map_or_else(PathBuf::new, |(path, _)| path.to_path_buf());
+            return Err(LoadError::MissingTensor { file, tensor });
+        };
         if view.shape() != shape {
             return Err(LoadError::WrongShape {
-                file: self.path.to_path_buf(),
+                file: path.to_path_buf(),
                 tensor,
                 expected: shape.to_vec(),
                 found: view.shape().to_vec(),
@@ -80,7 +132,7 @@ impl<'a> Tensors<'a> {
             Dtype::BF16 => widen(bytes, |two| bf16::from_le_bytes(two).to_f32()),
             other => {
                 return Err(LoadError::Unsupported {
-                    file: self.path.to_path_buf(),
+                    file: path.to_path_buf(),
                     key: format!("the type of tensor '{tensor}'"),
                     found: format!("{other:?}"),
                     supported: "F32, F16 and BF16".into(),
@@ -89,7 +141,7 @@ impl<'a> Tensors<'a> {
         };
         // Without a branch per number, so that the compiler can use vectors: x·0 is 0 exactly for finite x.
         if numbers.chunks(4096).any(|chunk| chunk.iter().map(|x| x * 0.0).sum::<f32>() != 0.0) {
-            return Err(LoadError::NotFinite { file: self.path.to_path_buf(), tensor });
+            return Err(LoadError::NotFinite { file: path.to_path_buf(), tensor });
         }
         Ok(numbers)
     }

@@ -43,8 +43,7 @@ impl Dialect {
 #[derive(Serialize, ToSchema)]
 pub(crate) struct ErrorBody {
     error: ErrorDetail,
-    /// The message, or what is known of each input at fault.
-    #[schema(value_type = Object)]
+    /// The message, or what a program may want to know: a list of the inputs at fault, how far a model is.
     detail: Value,
 }
 
@@ -129,6 +128,12 @@ impl ApiError {
         Self::new(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", message)
     }
 
+    pub(crate) fn head_too_large(limit: usize) -> Self {
+        let message =
+            format!("the request's path and headers are larger than {limit} bytes; send less in them");
+        Self::new(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "head_too_large", message)
+    }
+
     pub(crate) fn body_too_slow(limit: Duration) -> Self {
         let message = format!("the body did not arrive within {} seconds", limit.as_secs_f64());
         Self::new(StatusCode::REQUEST_TIMEOUT, "body_timeout", message)
@@ -211,12 +216,17 @@ impl From<EmbedError> for ApiError {
             detail: detail(&error),
             retry_after: match error.retry {
                 Retry::After(wait) => Some(wait),
-                Retry::Backoff if status == StatusCode::SERVICE_UNAVAILABLE => Some(Duration::from_secs(5)),
+                Retry::Backoff if is_busy(status) => Some(Duration::from_secs(5)),
                 Retry::Backoff | Retry::Never => None,
             },
             ..Self::new(status, code, placed(error))
         }
     }
+}
+
+/// Whether the status itself promises a better moment, so that callers look for `Retry-After`.
+fn is_busy(status: StatusCode) -> bool {
+    matches!(status, StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS)
 }
 
 /// A part of the service is not ready; the body says which.

@@ -6,6 +6,7 @@ mod access_log;
 mod auth;
 mod body;
 mod error;
+mod head;
 mod listen;
 mod request_id;
 mod routes;

@@ -28,8 +28,8 @@ pub async fn serve(
     let mut http = hyper::server::conn::http1::Builder::new();
     http.timer(TokioTimer::new())
         .header_read_timeout(app.settings.body_timeout)
-        // hyper's buffer holds the whole head of a request; a longer head is answered with 431. Less than 8 KiB
-        // it does not take.
+        // hyper's buffer holds the whole head of a request; `head.rs` has the exact limit. Less than 8 KiB it does
+        // not take.
         .max_buf_size(app.settings.header_limit.max(8 << 10));
     let connections = GracefulShutdown::new();
     loop {

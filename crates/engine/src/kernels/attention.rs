@@ -1,178 +1,419 @@
-//! Softmax attention of one text: every head looks at every token, with no mask, because there is no padding.
+//! Softmax attention within one text: a row of queries looks at every token of its text, with no mask,
+//! because there is no padding.
 //!
-//! Per head, keys are packed across (so that scores are a matrix product of the usual tile), a few query rows
-//! at a time get their scores, their softmax, and their weighted sum of values, while all of it is in cache.
+//! Per head, keys and values are packed as a product's weights, a few query rows at a time get their scores,
+//! their softmax and their weighted sum of values, while all of it is in cache. Scores are computed in the form
+//! of the queries and keys, f32 or bf16; softmax is in f32 either way.
 
 use super::{
-    lanes::Lanes,
-    matmul::{Operands, accumulate},
-    rows::{put, softmax},
+    lanes::{AsF32, Lanes, Store, part},
+    matmul::{Operands, accumulate, tiles},
+    tile::{Columns, MOST_ROWS, Tile},
 };
 
 /// Vectors of keys, or of value columns, in a tile.
 const VECTORS: usize = 2;
 
-/// Attention of one text; made by [`super::Kernels::attention`], which checks the lengths.
+/// Attention of some rows of one text; made by [`super::Kernels::attention`], which checks the lengths.
+#[derive(Clone, Copy)]
 pub(crate) struct Attention<'a> {
     /// Tokens of the text.
     pub(super) tokens: usize,
-    pub(super) heads: usize,
-    /// Width of one head.
-    pub(super) head: usize,
-    /// `[tokens × 3 × heads × head]`: queries (already scaled by 1/√head), keys, values.
-    pub(super) qkv: &'a [f32],
-    /// `[tokens × heads × head]`
-    pub(super) out: *mut f32,
-    pub(super) scratch: *mut f32,
+    /// Which of them ask: `first..first + rows`.
+    pub(super) first: usize,
+    pub(super) rows: usize,
+    pub(super) heads: Heads<'a>,
+    /// `tokens` rows of queries (scaled by 1/√head), keys and values, each `heads × head` numbers of the form
+    /// that the entry point is for.
+    pub(super) qkv: *const u8,
+    /// Numbers from one row to the next.
+    pub(super) qkv_stride: usize,
+    /// `rows` rows of `heads × head`, f32 or bf16 as the entry point says.
+    pub(super) out: *mut u8,
+    /// Numbers from one row to the next.
+    pub(super) out_stride: usize,
+    /// As long as [`room`] says.
+    pub(super) room: *mut u8,
 }
 
-/// Floats of scratch that a text needs, for vectors of `lanes`.
-pub(super) fn scratch_len(tokens: usize, head: usize, lanes: usize) -> usize {
+/// How a row of queries, keys or values is divided.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Heads<'a> {
+    pub(crate) count: usize,
+    pub(crate) width: usize,
+    /// What is added to every score, where the model has such a bias.
+    pub(crate) bias: Option<&'a DistanceBias>,
+}
+
+/// A bias that depends on the head and on how far the key stands behind the query.
+#[derive(Debug)]
+pub(crate) struct DistanceBias {
+    /// `[heads × (2·reach - 1)]`; the bias for key j and query i is at `j - i + reach - 1`.
+    pub(crate) values: Vec<f32>,
+    /// Texts are shorter than or as long as this.
+    pub(crate) reach: usize,
+}
+
+/// Bytes of room that a text needs, for vectors of `lanes`: packed keys, packed values, scores, weights.
+pub(super) fn room(tokens: usize, head: usize, lanes: usize) -> usize {
     let keys = tokens.next_multiple_of(VECTORS * lanes);
-    keys * head + tokens * head.next_multiple_of(lanes) + MOST_ROWS * keys
+    4 * (keys * head + (keys + 1) * head.next_multiple_of(lanes) + 2 * MOST_ROWS * keys)
 }
 
-/// No instruction set's tile has more rows.
-const MOST_ROWS: usize = 8;
-
-/// # Safety
-/// As [`Lanes`]; the buffers have the lengths that [`Attention`] and [`scratch_len`] say.
-#[inline(always)]
-pub(super) unsafe fn run<L: Lanes>(call: &Attention<'_>) {
-    let Attention { tokens, heads, head, .. } = *call;
-    let key_panel = VECTORS * L::WIDTH;
-    let padded_keys = tokens.next_multiple_of(key_panel);
-    let padded_head = head.next_multiple_of(L::WIDTH);
-    // SAFETY: the three parts of the scratch follow each other in `scratch_len`; every head's slice of a token's
-    // queries, keys and values lies inside its row of `qkv`.
-    unsafe {
-        let keys = call.scratch;
-        let values = keys.add(padded_keys * head);
-        let scores = values.add(tokens * padded_head);
-        let stride = 3 * heads * head;
-        for index in 0..heads {
-            let query = call.qkv.as_ptr().add(index * head);
-            let key = query.add(heads * head);
-            let value = key.add(heads * head);
-            for token in 0..tokens {
-                // Panels of keys, each [head][key_panel]; what lies behind the last key is never looked at.
-                let panel = keys.add(token / key_panel * key_panel * head + token % key_panel);
-                for at in 0..head {
-                    *panel.add(at * key_panel) = *key.add(token * stride + at);
-                }
-                for at in (0..padded_head).step_by(L::WIDTH) {
-                    let left = head - at;
-                    let part = L::load_part(value.add(token * stride + at), left, 0.0);
-                    part.store(values.add(token * padded_head + at));
-                }
-            }
-            for first in (0..tokens).step_by(L::ROWS) {
-                let rows = Rows {
-                    query: query.add(first * stride),
-                    stride,
-                    keys,
-                    values,
-                    scores,
-                    padded_keys,
-                    padded_head,
-                    out: call.out.add(first * heads * head + index * head),
-                };
-                match (tokens - first).min(L::ROWS) {
-                    1 => attend::<L, 1>(call, rows),
-                    2 => attend::<L, 2>(call, rows),
-                    3 => attend::<L, 3>(call, rows),
-                    4 => attend::<L, 4>(call, rows),
-                    5 => attend::<L, 5>(call, rows),
-                    6 => attend::<L, 6>(call, rows),
-                    7 => attend::<L, 7>(call, rows),
-                    _ => attend::<L, 8>(call, rows),
-                }
-            }
-        }
-    }
-}
-
-/// A few query rows of one head, and where their operands lie.
+/// Where one head's operands lie.
 #[derive(Clone, Copy)]
-struct Rows {
-    query: *const f32,
-    stride: usize,
-    keys: *const f32,
-    values: *const f32,
+struct Head {
+    /// `[key panels][steps][panel]` groups.
+    keys: *const u8,
+    /// `[steps of tokens][padded head]` groups.
+    values: *const u8,
     scores: *mut f32,
+    /// The softmax's weights, not yet divided by their sum.
+    weights: *mut u8,
     padded_keys: usize,
     padded_head: usize,
-    out: *mut f32,
+    index: usize,
 }
 
 /// # Safety
-/// As [`run`]; `ROWS` query rows exist.
+/// As [`Lanes`]; the buffers are as [`Attention`] says; `S` stores what `T` multiplies, a group of `T` divides
+/// `head`; `O` is the form of `out`.
 #[inline(always)]
-unsafe fn attend<L: Lanes, const ROWS: usize>(call: &Attention<'_>, rows: Rows) {
-    let Attention { tokens, heads, head, .. } = *call;
-    let key_panel = VECTORS * L::WIDTH;
-    // SAFETY: passed on; partial stores keep to the head's own columns.
+pub(super) unsafe fn run<T, S, O>(call: &Attention<'_>)
+where
+    T: Tile,
+    S: Store<T::Lanes>,
+    O: Store<T::Lanes>,
+{
+    let Attention { tokens, heads: Heads { count, width: head, .. }, .. } = *call;
+    let lanes = T::Lanes::WIDTH;
+    let padded_keys = tokens.next_multiple_of(VECTORS * lanes);
+    let padded_head = head.next_multiple_of(lanes);
+    let number = size_of::<S::Number>();
+    // SAFETY: the parts of the room follow each other as `room` counts them; every head's slice of a token's
+    // queries, keys and values lies inside its row.
     unsafe {
-        for first in (0..tokens).step_by(key_panel) {
-            let mut scores = [[L::splat(0.0); VECTORS]; ROWS];
-            let operands = Operands {
-                a: rows.query,
-                a_stride: rows.stride,
-                b: rows.keys.add(first * head),
-                b_stride: key_panel,
-                depth: head,
+        let keys = call.room;
+        let values = keys.add(4 * padded_keys * head);
+        let scores = values.add(4 * (padded_keys + 1) * padded_head);
+        let weights = scores.add(4 * MOST_ROWS * padded_keys);
+        for index in 0..count {
+            let queries = call.qkv.add(index * head * number);
+            let key = queries.add(count * head * number);
+            let value = key.add(count * head * number);
+            pack_keys::<T>(call, key, call.qkv_stride * number, keys);
+            pack_values::<T, S>(call, value.cast(), values.cast());
+            let place = Head {
+                keys,
+                values,
+                scores: scores.cast(),
+                // f32 weights take the scores' place.
+                weights: if number == 4 { scores } else { weights },
+                padded_keys,
+                padded_head,
+                index,
             };
-            accumulate::<L, ROWS, VECTORS>(&mut scores, operands);
-            for (row, vectors) in scores.iter().enumerate() {
-                for (vector, value) in vectors.iter().enumerate() {
-                    value.store(rows.scores.add(row * rows.padded_keys + first + vector * L::WIDTH));
+            for (first, rows) in tiles(call.rows, T::ROWS) {
+                match rows {
+                    1 => attend::<T, S, O, 1>(call, place, first),
+                    2 => attend::<T, S, O, 2>(call, place, first),
+                    3 => attend::<T, S, O, 3>(call, place, first),
+                    4 => attend::<T, S, O, 4>(call, place, first),
+                    5 => attend::<T, S, O, 5>(call, place, first),
+                    6 => attend::<T, S, O, 6>(call, place, first),
+                    7 => attend::<T, S, O, 7>(call, place, first),
+                    _ => attend::<T, S, O, MOST_ROWS>(call, place, first),
                 }
-            }
-        }
-        for row in 0..ROWS {
-            softmax::<L>(rows.scores.add(row * rows.padded_keys), tokens);
-        }
-        let mut at = 0;
-        while at < head {
-            let operands = Operands {
-                a: rows.scores,
-                a_stride: rows.padded_keys,
-                b: rows.values.add(at),
-                b_stride: rows.padded_head,
-                depth: tokens,
-            };
-            let out = rows.out.add(at);
-            if rows.padded_head - at >= key_panel {
-                weigh::<L, ROWS, VECTORS>(operands, out, heads * head, head - at);
-                at += key_panel;
-            } else {
-                weigh::<L, ROWS, 1>(operands, out, heads * head, head - at);
-                at += L::WIDTH;
             }
         }
     }
 }
 
-/// `out[row][..] = Σ_token weights[row][token] · values[token][..]` for a few columns of the head.
+/// Keys become columns: a group of a key's numbers is a word, and words are transposed in panels. What lies
+/// behind the last key is never looked at.
 ///
 /// # Safety
-/// As [`attend`]; `out` is valid for `ROWS` rows of `left` floats, or of `VECTORS` vectors if that is less.
+/// As [`run`]; `key` points to the first token's.
 #[inline(always)]
-unsafe fn weigh<L: Lanes, const ROWS: usize, const VECTORS: usize>(
-    operands: Operands,
-    out: *mut f32,
-    out_stride: usize,
-    left: usize,
+unsafe fn pack_keys<T: Tile>(call: &Attention<'_>, key: *const u8, stride: usize, to: *mut u8) {
+    const { assert!(T::GROUP_BYTES == 4 && T::WEIGHT_BYTES == 4) };
+    let (lanes, panel) = (T::Lanes::WIDTH, VECTORS * T::Lanes::WIDTH);
+    let steps = call.heads.width / T::DEPTH;
+    let to = to.cast::<f32>();
+    for first in (0..call.tokens).step_by(lanes) {
+        let here = lanes.min(call.tokens - first);
+        // SAFETY: reads are inside the tokens' keys, writes inside the panel.
+        unsafe {
+            let key = key.add(first * stride);
+            let to = to.add(first / panel * panel * steps + first % panel);
+            let whole = steps / lanes * lanes;
+            for step in (0..whole).step_by(lanes) {
+                let (key, to) = (key.add(4 * step), to.add(step * panel));
+                match lanes {
+                    16 => transpose::<T::Lanes, 16>((key, stride, here), (to, panel)),
+                    8 => transpose::<T::Lanes, 8>((key, stride, here), (to, panel)),
+                    _ => transpose::<T::Lanes, 4>((key, stride, here), (to, panel)),
+                }
+            }
+            for step in whole..steps {
+                for token in 0..here {
+                    let word = key.add(token * stride + 4 * step).cast::<f32>().read_unaligned();
+                    to.add(step * panel + token).write(word);
+                }
+            }
+        }
+    }
+}
+
+/// A square of words: up to `WIDTH` rows of `WIDTH` words become as many columns.
+///
+/// # Safety
+/// As [`Lanes`], which has `WIDTH` lanes; `here` rows, `stride` bytes apart, are valid for a vector, and so are
+/// `WIDTH` vectors of the result, `panel` words apart.
+#[inline(always)]
+unsafe fn transpose<L: Lanes, const WIDTH: usize>(
+    (from, stride, here): (*const u8, usize, usize),
+    (to, panel): (*mut f32, usize),
 ) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let mut rows = [L::splat(0.0); WIDTH];
+        for (row, vector) in rows.iter_mut().enumerate() {
+            if row < here {
+                *vector = L::load(from.add(row * stride).cast());
+            }
+        }
+        exchange::<L, WIDTH, 1>(&mut rows);
+        exchange::<L, WIDTH, 2>(&mut rows);
+        if WIDTH > 4 {
+            exchange::<L, WIDTH, 4>(&mut rows);
+        }
+        if WIDTH > 8 {
+            exchange::<L, WIDTH, 8>(&mut rows);
+        }
+        for (row, vector) in rows.into_iter().enumerate() {
+            vector.store(to.add(row * panel));
+        }
+    }
+}
+
+/// One step of a transposition: exchanges one bit of the row's number with the same bit of the lane's.
+///
+/// # Safety
+/// As [`Lanes`].
+#[inline(always)]
+unsafe fn exchange<L: Lanes, const WIDTH: usize, const DISTANCE: usize>(rows: &mut [L; WIDTH]) {
+    for i in 0..WIDTH {
+        if i & DISTANCE == 0 {
+            let (a, b) = (rows[i], rows[i + DISTANCE]);
+            // SAFETY: the caller's promise.
+            unsafe {
+                rows[i] = a.pick::<DISTANCE>(b.swap::<DISTANCE>());
+                rows[i + DISTANCE] = a.swap::<DISTANCE>().pick::<DISTANCE>(b);
+            }
+        }
+    }
+}
+
+/// Values stay rows; `DEPTH` tokens' rows are interleaved, with zeros behind the last.
+///
+/// # Safety
+/// As [`run`]; `value` points to the first token's.
+#[inline(always)]
+unsafe fn pack_values<T: Tile, S: Store<T::Lanes>>(
+    call: &Attention<'_>,
+    value: *const S::Number,
+    to: *mut S::Number,
+) {
+    let head = call.heads.width;
+    let padded = head.next_multiple_of(T::Lanes::WIDTH);
+    for first in (0..call.tokens).step_by(T::DEPTH) {
+        for (within, token) in (first..first + T::DEPTH).enumerate() {
+            // SAFETY: a token's value lies in its row; the padded row has its room. All zero bits are a zero of
+            // both forms.
+            unsafe {
+                let to = to.add(first * padded + within);
+                if token < call.tokens {
+                    let value = value.add(token * call.qkv_stride);
+                    for at in 0..head {
+                        *to.add(at * T::DEPTH) = *value.add(at);
+                    }
+                } else {
+                    for at in 0..head {
+                        to.add(at * T::DEPTH).write_bytes(0, 1);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// # Safety
+/// As [`run`]; `ROWS` query rows from `first` exist.
+#[inline(always)]
+unsafe fn attend<T, S, O, const ROWS: usize>(call: &Attention<'_>, head: Head, first: usize)
+where
+    T: Tile,
+    S: Store<T::Lanes>,
+    O: Store<T::Lanes>,
+{
+    let Attention { tokens, heads: Heads { count, width, bias }, .. } = *call;
+    let lanes = T::Lanes::WIDTH;
+    let panel = VECTORS * lanes;
+    let number = size_of::<S::Number>();
+    // SAFETY: passed on; partial stores keep to the head's own columns.
+    unsafe {
+        let queries = call.qkv.add(((call.first + first) * call.qkv_stride + head.index * width) * number);
+        let least = T::Lanes::splat(f32::NEG_INFINITY);
+        let mut largest = [least; ROWS];
+        for key in (0..tokens).step_by(panel) {
+            let operands = Operands {
+                a: queries,
+                a_stride: call.qkv_stride * number,
+                b: head.keys.add(4 * key * (width / T::DEPTH)),
+                b_stride: 4 * panel,
+                steps: width / T::DEPTH,
+            };
+            let sums = accumulate::<T, ROWS, VECTORS>(operands);
+            for vector in 0..VECTORS {
+                let at = key + vector * lanes;
+                for row in 0..ROWS {
+                    let score = T::finish(sums[row][vector], NO_BIAS, 1.0);
+                    score.store(head.scores.add(row * head.padded_keys + at));
+                    // Only keys that there are.
+                    let seen = if tokens >= at + lanes {
+                        score
+                    } else {
+                        score.first(tokens.saturating_sub(at), least)
+                    };
+                    largest[row] = largest[row].max(seen);
+                }
+            }
+        }
+        let mut scales = [0.0; ROWS];
+        for (row, scale) in scales.iter_mut().enumerate() {
+            let at = row * head.padded_keys;
+            let scores = head.scores.add(at);
+            if let Some(DistanceBias { values, reach }) = bias {
+                let from = head.index * (2 * reach - 1) + reach - 1 - (call.first + first + row);
+                largest[row] = add::<T::Lanes>(scores, values.as_ptr().add(from), tokens);
+            }
+            let weights = head.weights.cast::<S::Number>().add(at);
+            *scale = 1.0 / exponentials::<T, S>((scores, tokens), weights, largest[row].largest());
+        }
+        let mut at = 0;
+        while at < width {
+            let operands = Operands {
+                a: head.weights,
+                a_stride: head.padded_keys * number,
+                b: head.values.add(4 * at),
+                b_stride: 4 * head.padded_head,
+                steps: tokens.div_ceil(T::DEPTH),
+            };
+            let column = first * call.out_stride + head.index * width + at;
+            let out = call.out.cast::<O::Number>().add(column);
+            let place = Place { out, stride: call.out_stride, left: width - at };
+            if head.padded_head - at >= panel {
+                weigh::<T, O, ROWS, VECTORS>(operands, place, &scales);
+                at += panel;
+            } else {
+                weigh::<T, O, ROWS, 1>(operands, place, &scales);
+                at += lanes;
+            }
+        }
+        debug_assert!(head.index < count);
+    }
+}
+
+/// Sums of attention have nothing added to them.
+const NO_BIAS: Columns =
+    Columns { bias: ZEROS.as_ptr(), scales: std::ptr::null(), offsets: std::ptr::null() };
+const ZEROS: &[f32; 16] = &[0.0; 16];
+
+/// `x += y`; returns the largest sums, by lane.
+///
+/// # Safety
+/// As [`Lanes`]; both are valid for `width` floats.
+#[inline(always)]
+unsafe fn add<L: Lanes>(x: *mut f32, y: *const f32, width: usize) -> L {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let least = L::splat(f32::NEG_INFINITY);
+        let mut largest = least;
+        for at in (0..width).step_by(L::WIDTH) {
+            let left = width - at;
+            let sum = part::<L>(x.add(at), left).add(part::<L>(y.add(at), left));
+            AsF32::put(sum, x.add(at), left);
+            largest = largest.max(sum.first(left.min(L::WIDTH), least));
+        }
+        largest
+    }
+}
+
+/// Writes e^(x - largest) of a row of `width` and returns their sum. The largest is 1, so nothing overflows.
+/// Behind the row, to the end of the last vector, come zeros.
+///
+/// # Safety
+/// As [`Lanes`]; `x` is valid for `width` floats, at least one, and for the rest of its last vector; `to` for
+/// as many numbers.
+#[inline(always)]
+unsafe fn exponentials<T: Tile, S: Store<T::Lanes>>(
+    (x, width): (*const f32, usize),
+    to: *mut S::Number,
+    largest: f32,
+) -> f32 {
+    let lanes = T::Lanes::WIDTH;
+    // SAFETY: inside the row, by the caller's promise.
+    unsafe {
+        let largest = T::Lanes::splat(largest);
+        let zero = T::Lanes::splat(0.0);
+        let mut sum = zero;
+        let whole = width / lanes * lanes;
+        for at in (0..whole).step_by(lanes) {
+            let value = T::exp(T::Lanes::load(x.add(at)).sub(largest));
+            S::put(value, to.add(at), lanes);
+            sum = sum.add(value);
+        }
+        if whole < width {
+            let value = T::exp(T::Lanes::load(x.add(whole)).sub(largest)).first(width - whole, zero);
+            S::put(value, to.add(whole), lanes);
+            sum = sum.add(value);
+        }
+        sum.sum()
+    }
+}
+
+/// Where a tile's results go.
+#[derive(Clone, Copy)]
+struct Place<N> {
+    out: *mut N,
+    stride: usize,
+    /// Columns that the head has from here on.
+    left: usize,
+}
+
+/// `out[row][..] = scale[row] · Σ_token weights[row][token] · values[token][..]` for a few columns of the head.
+///
+/// # Safety
+/// As [`attend`]; `out` is valid for `ROWS` rows of `left` numbers, or of `VECTORS` vectors if that is less.
+#[inline(always)]
+unsafe fn weigh<T, O, const ROWS: usize, const VECTORS: usize>(
+    operands: Operands,
+    place: Place<O::Number>,
+    scales: &[f32; ROWS],
+) where
+    T: Tile,
+    O: Store<T::Lanes>,
+{
     // SAFETY: passed on.
     unsafe {
-        let mut sums = [[L::splat(0.0); VECTORS]; ROWS];
-        accumulate::<L, ROWS, VECTORS>(&mut sums, operands);
-        for (row, vectors) in sums.iter().enumerate() {
-            for (vector, value) in vectors.iter().enumerate() {
-                let at = vector * L::WIDTH;
-                if left > at {
-                    put(*value, out.add(row * out_stride + at), left - at);
+        let sums = accumulate::<T, ROWS, VECTORS>(operands);
+        for (row, vectors) in sums.into_iter().enumerate() {
+            for (vector, sum) in vectors.into_iter().enumerate() {
+                let at = vector * T::Lanes::WIDTH;
+                if place.left > at {
+                    let value = T::finish(sum, NO_BIAS, 1.0).mul(T::Lanes::splat(scales[row]));
+                    O::put(value, place.out.add(row * place.stride + at), place.left - at);
                 }
             }
         }

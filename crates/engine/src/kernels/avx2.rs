@@ -1,50 +1,196 @@
-//! The kernels for AVX2 with FMA: vectors of eight.
+//! The kernels for AVX2 with FMA: vectors of eight. Eight-bit products use AVX-VNNI where the CPU has it.
 
-use std::arch::x86_64::{
-    __m256, __m256i, _MM_FROUND_NO_EXC, _MM_FROUND_TO_NEAREST_INT, _mm_add_ps, _mm_add_ss, _mm_cvtss_f32,
-    _mm_max_ps, _mm_max_ss, _mm_movehl_ps, _mm_shuffle_ps, _mm256_add_epi32, _mm256_add_ps, _mm256_andnot_ps,
-    _mm256_blendv_ps, _mm256_castps256_ps128, _mm256_castsi256_ps, _mm256_cmpgt_epi32, _mm256_cvtps_epi32,
-    _mm256_div_ps, _mm256_extractf128_ps, _mm256_fmadd_ps, _mm256_loadu_ps, _mm256_maskload_ps,
-    _mm256_maskstore_ps, _mm256_max_ps, _mm256_mul_ps, _mm256_round_ps, _mm256_set1_epi32, _mm256_set1_ps,
-    _mm256_setr_epi32, _mm256_slli_epi32, _mm256_storeu_ps, _mm256_sub_ps,
+#![expect(
+    clippy::undocumented_unsafe_blocks,
+    reason = "every block is under the one contract of Lanes and Tile: the CPU has the features that `kernels` \
+              asks for, and pointers are valid for what is read or written"
+)]
+
+use std::arch::x86_64::*;
+
+use super::{
+    Attending, Attention, Form, Kernels, LayerNorm, MatMul, Product, Quantise, Stored, attention,
+    lanes::{AsF32, Lanes},
+    matmul, quantise, rows,
+    tile::{Columns, F32, Tile, Widened},
 };
-
-use super::{Attention, Kernels, LayerNorm, MatMul, attention, lanes::Lanes, matmul, rows};
 
 #[derive(Clone, Copy)]
 pub(crate) struct F32x8(__m256);
 
+type Exact = F32<F32x8, 6, 2>;
+type Narrow = Widened<F32x8, 6, 2>;
+
+/// A function that runs a kernel with CPU features switched on.
+macro_rules! enter {
+    ($features:literal, $call:ty, $kernel:path) => {{
+        #[target_feature(enable = $features)]
+        unsafe fn enter(call: &$call) {
+            unsafe { $kernel(call) }
+        }
+        |call: &$call| unsafe { enter(call) }
+    }};
+}
+
+/// Instructions beyond the base that this set uses where they are.
+#[derive(Clone, Copy)]
+pub(super) struct Extras {
+    pub(super) vnni: bool,
+}
+
 /// The kernels, when this CPU has the instructions.
-pub(super) fn kernels() -> Option<&'static Kernels> {
-    (is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma")).then_some(&KERNELS)
+pub(super) fn kernels() -> Option<Kernels> {
+    with(Extras { vnni: true })
 }
 
-const KERNELS: Kernels = Kernels {
-    name: "avx2",
-    panel: F32x8::PANEL_VECTORS * F32x8::WIDTH,
-    lanes: F32x8::WIDTH,
-    // SAFETY of the three: `kernels` gives them out only where AVX2 and FMA are; pointers as the argument types say.
-    matmul: |call: &MatMul| unsafe { run_matmul(call) },
-    attention: |call: &Attention| unsafe { run_attention(call) },
-    layer_norm: |call: &LayerNorm| unsafe { run_layer_norm(call) },
-};
-
-#[target_feature(enable = "avx2,fma")]
-unsafe fn run_matmul(call: &MatMul) {
-    // SAFETY: the caller's promises are passed on; the features are enabled here.
-    unsafe { matmul::run::<F32x8>(call) }
+/// The kernels, using of these extras what the CPU has.
+pub(super) fn with(extras: Extras) -> Option<Kernels> {
+    let vnni = extras.vnni && is_x86_feature_detected!("avxvnni");
+    (is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma")).then(|| {
+        let quantise: fn(&Quantise) = enter!("avx2,fma", Quantise, quantise::quantise::<F32x8>);
+        Kernels {
+            name: if vnni { "avx2-vnni" } else { "avx2" },
+            lanes: F32x8::WIDTH,
+            f32: Product {
+                form: Form::F32,
+                stored: Stored::F32,
+                depth: Exact::DEPTH,
+                panel: Exact::VECTORS * 8,
+                run: enter!("avx2,fma", MatMul<'_>, matmul::run::<Exact, AsF32>),
+                run_to_bf16: None,
+                quantise,
+            },
+            bf16: Product {
+                form: Form::F32,
+                stored: Stored::Bf16,
+                depth: Narrow::DEPTH,
+                panel: Narrow::VECTORS * 8,
+                run: enter!("avx2,fma", MatMul<'_>, matmul::run::<Narrow, AsF32>),
+                run_to_bf16: None,
+                quantise,
+            },
+            int8: Product {
+                form: Form::U8,
+                stored: Stored::I8,
+                depth: if vnni { Bytes::DEPTH } else { Words::DEPTH },
+                panel: Words::VECTORS * 8,
+                run: if vnni {
+                    enter!("avx2,fma,avxvnni", MatMul<'_>, matmul::run::<Bytes, AsF32>)
+                } else {
+                    enter!("avx2,fma", MatMul<'_>, matmul::run::<Words, AsF32>)
+                },
+                run_to_bf16: None,
+                quantise,
+            },
+            attention: Attending {
+                to_f32: enter!("avx2,fma", Attention<'_>, attention::run::<Exact, AsF32, AsF32>),
+                to_bf16: None,
+            },
+            attention_bf16: None,
+            layer_norm: enter!("avx2,fma", LayerNorm<'_>, rows::layer_norm::<F32x8>),
+            quantise,
+            round: None,
+        }
+    })
 }
 
-#[target_feature(enable = "avx2,fma")]
-unsafe fn run_attention(call: &Attention) {
-    // SAFETY: as above.
-    unsafe { attention::run::<F32x8>(call) }
+/// Four bytes of activations times four of weights, `vpdpbusd`.
+struct Bytes;
+
+impl Tile for Bytes {
+    type Lanes = F32x8;
+    type Group = __m256i;
+    type Weights = __m256i;
+    type Sum = __m256i;
+    const ROWS: usize = 6;
+    const VECTORS: usize = 2;
+    const DEPTH: usize = 4;
+    const GROUP_BYTES: usize = 4;
+    const WEIGHT_BYTES: usize = 4;
+    const EXACT: bool = false;
+
+    #[inline(always)]
+    unsafe fn zero() -> __m256i {
+        unsafe { _mm256_setzero_si256() }
+    }
+
+    #[inline(always)]
+    unsafe fn group(from: *const u8) -> __m256i {
+        unsafe { _mm256_set1_epi32(from.cast::<i32>().read_unaligned()) }
+    }
+
+    #[inline(always)]
+    unsafe fn weights(from: *const u8) -> __m256i {
+        unsafe { _mm256_loadu_si256(from.cast()) }
+    }
+
+    #[inline(always)]
+    unsafe fn dot(group: __m256i, weights: __m256i, sum: __m256i) -> __m256i {
+        unsafe { _mm256_dpbusd_avx_epi32(sum, group, weights) }
+    }
+
+    #[inline(always)]
+    unsafe fn finish(sum: __m256i, columns: Columns, row_scale: f32) -> F32x8 {
+        unsafe { scaled(sum, columns, row_scale) }
+    }
 }
 
-#[target_feature(enable = "avx2,fma")]
-unsafe fn run_layer_norm(call: &LayerNorm) {
-    // SAFETY: as above.
-    unsafe { rows::layer_norm::<F32x8>(call) }
+/// Two bytes of activations times two of weights, widened to sixteen bits: exact as [`Bytes`], at half the rate,
+/// for a CPU without AVX-VNNI.
+struct Words;
+
+impl Tile for Words {
+    type Lanes = F32x8;
+    type Group = __m256i;
+    type Weights = __m256i;
+    type Sum = __m256i;
+    const ROWS: usize = 6;
+    const VECTORS: usize = 2;
+    const DEPTH: usize = 2;
+    const GROUP_BYTES: usize = 2;
+    const WEIGHT_BYTES: usize = 2;
+    const EXACT: bool = false;
+
+    #[inline(always)]
+    unsafe fn zero() -> __m256i {
+        unsafe { _mm256_setzero_si256() }
+    }
+
+    #[inline(always)]
+    unsafe fn group(from: *const u8) -> __m256i {
+        unsafe {
+            let [low, high] = from.cast::<[u8; 2]>().read_unaligned();
+            _mm256_set1_epi32(i32::from(low) | i32::from(high) << 16)
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn weights(from: *const u8) -> __m256i {
+        unsafe { _mm256_cvtepi8_epi16(_mm_loadu_si128(from.cast())) }
+    }
+
+    #[inline(always)]
+    unsafe fn dot(group: __m256i, weights: __m256i, sum: __m256i) -> __m256i {
+        unsafe { _mm256_add_epi32(sum, _mm256_madd_epi16(group, weights)) }
+    }
+
+    #[inline(always)]
+    unsafe fn finish(sum: __m256i, columns: Columns, row_scale: f32) -> F32x8 {
+        unsafe { scaled(sum, columns, row_scale) }
+    }
+}
+
+/// Sums of bytes as the f32 they stand for, with the bias.
+///
+/// # Safety
+/// As [`Tile`].
+#[inline(always)]
+unsafe fn scaled(sum: __m256i, columns: Columns, row_scale: f32) -> F32x8 {
+    unsafe {
+        let sum = _mm256_sub_epi32(sum, _mm256_loadu_si256(columns.offsets.cast()));
+        let scale = F32x8::load(columns.scales).mul(F32x8::splat(row_scale));
+        F32x8(_mm256_cvtepi32_ps(sum)).mul_add(scale, F32x8::load(columns.bias))
+    }
 }
 
 /// All bits set in the first `count` lanes.
@@ -58,11 +204,8 @@ unsafe fn first(count: usize) -> __m256i {
     }
 }
 
-// SAFETY of every block below: the trait's contract, AVX2, FMA and valid pointers.
 impl Lanes for F32x8 {
     const WIDTH: usize = 8;
-    const ROWS: usize = 6;
-    const PANEL_VECTORS: usize = 2;
 
     #[inline(always)]
     unsafe fn splat(x: f32) -> Self {
@@ -143,6 +286,55 @@ impl Lanes for F32x8 {
             let exponent = _mm256_add_epi32(_mm256_cvtps_epi32(self.0), _mm256_set1_epi32(127));
             Self(_mm256_castsi256_ps(_mm256_slli_epi32::<23>(exponent)))
         }
+    }
+
+    #[inline(always)]
+    unsafe fn min(self, other: Self) -> Self {
+        Self(unsafe { _mm256_min_ps(self.0, other.0) })
+    }
+
+    #[inline(always)]
+    unsafe fn load_bf16(from: *const u16) -> Self {
+        unsafe {
+            let halves = _mm256_cvtepu16_epi32(_mm_loadu_si128(from.cast()));
+            Self(_mm256_castsi256_ps(_mm256_slli_epi32::<16>(halves)))
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn store_bytes(self, to: *mut u8) {
+        unsafe {
+            let whole = _mm256_cvtps_epi32(self.0);
+            let words = _mm_packus_epi32(_mm256_castsi256_si128(whole), _mm256_extracti128_si256::<1>(whole));
+            _mm_storel_epi64(to.cast(), _mm_packus_epi16(words, words));
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn swap<const DISTANCE: usize>(self) -> Self {
+        Self(unsafe {
+            match DISTANCE {
+                1 => _mm256_permute_ps::<0b10_11_00_01>(self.0),
+                2 => _mm256_permute_ps::<0b01_00_11_10>(self.0),
+                _ => _mm256_permute2f128_ps::<1>(self.0, self.0),
+            }
+        })
+    }
+
+    #[inline(always)]
+    unsafe fn pick<const DISTANCE: usize>(self, other: Self) -> Self {
+        Self(unsafe {
+            match DISTANCE {
+                1 => _mm256_blend_ps::<0b1010_1010>(self.0, other.0),
+                2 => _mm256_blend_ps::<0b1100_1100>(self.0, other.0),
+                _ => _mm256_blend_ps::<0b1111_0000>(self.0, other.0),
+            }
+        })
+    }
+
+    #[inline(always)]
+    unsafe fn first(self, count: usize, other: Self) -> Self {
+        Self(unsafe { _mm256_blendv_ps(other.0, self.0, _mm256_castsi256_ps(first(count))) })
     }
 
     #[inline(always)]

@@ -1,48 +1,333 @@
-//! The kernels for AVX-512F: vectors of sixteen.
+//! The kernels for AVX-512: vectors of sixteen, with bf16 and eight-bit products where the CPU has the
+//! instructions for them (BF16, VNNI).
 
-use std::arch::x86_64::{
-    __m512, __mmask16, _MM_FROUND_NO_EXC, _MM_FROUND_TO_NEAREST_INT, _mm512_abs_ps, _mm512_add_ps,
-    _mm512_div_ps, _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_mask_loadu_ps, _mm512_mask_storeu_ps,
-    _mm512_max_ps, _mm512_mul_ps, _mm512_reduce_add_ps, _mm512_reduce_max_ps, _mm512_roundscale_ps,
-    _mm512_scalef_ps, _mm512_set1_ps, _mm512_storeu_ps, _mm512_sub_ps,
+#![expect(
+    clippy::undocumented_unsafe_blocks,
+    reason = "every block is under the one contract of Lanes and Tile: the CPU has the features that `kernels` \
+              asks for, and pointers are valid for what is read or written"
+)]
+
+use std::{arch::x86_64::*, mem::transmute};
+
+use super::{
+    Attending, Attention, Form, Kernels, LayerNorm, MatMul, Product, Quantise, Round, Stored, attention,
+    lanes::{AsF32, Lanes, Store},
+    matmul, quantise, rows,
+    tile::{Columns, F32, Tile, Widened},
 };
-
-use super::{Attention, Kernels, LayerNorm, MatMul, attention, lanes::Lanes, matmul, rows};
 
 #[derive(Clone, Copy)]
 pub(crate) struct F32x16(__m512);
 
-/// The kernels, when this CPU has the instructions.
-pub(super) fn kernels() -> Option<&'static Kernels> {
-    is_x86_feature_detected!("avx512f").then_some(&KERNELS)
+type Exact = F32<F32x16, 8, 3>;
+type Narrow = Widened<F32x16, 8, 3>;
+
+/// A function that runs a kernel with CPU features switched on.
+macro_rules! enter {
+    ($features:literal, $call:ty, $kernel:path) => {{
+        #[target_feature(enable = $features)]
+        unsafe fn enter(call: &$call) {
+            unsafe { $kernel(call) }
+        }
+        |call: &$call| unsafe { enter(call) }
+    }};
 }
 
-const KERNELS: Kernels = Kernels {
-    name: "avx512",
-    panel: F32x16::PANEL_VECTORS * F32x16::WIDTH,
-    lanes: F32x16::WIDTH,
-    // SAFETY of the three: `kernels` gives them out only where AVX-512F is; pointers as the argument types say.
-    matmul: |call: &MatMul| unsafe { run_matmul(call) },
-    attention: |call: &Attention| unsafe { run_attention(call) },
-    layer_norm: |call: &LayerNorm| unsafe { run_layer_norm(call) },
+/// Instructions beyond the base that this set uses where they are.
+#[derive(Clone, Copy)]
+pub(super) struct Extras {
+    pub(super) bf16: bool,
+    pub(super) vnni: bool,
+}
+
+/// The kernels, when this CPU has the instructions.
+pub(super) fn kernels() -> Option<Kernels> {
+    with(Extras { bf16: true, vnni: true })
+}
+
+/// The kernels, using of these extras what the CPU has.
+pub(super) fn with(extras: Extras) -> Option<Kernels> {
+    let base = is_x86_feature_detected!("avx512f")
+        && is_x86_feature_detected!("avx512bw")
+        && is_x86_feature_detected!("avx512dq")
+        && is_x86_feature_detected!("avx512vl");
+    base.then(|| {
+        let bf16 = extras.bf16 && is_x86_feature_detected!("avx512bf16");
+        let vnni = extras.vnni && is_x86_feature_detected!("avx512vnni");
+        let quantise: fn(&Quantise) =
+            enter!("avx512f,avx512bw,avx512dq,avx512vl", Quantise, quantise::quantise::<F32x16>);
+        Kernels {
+            name: match (bf16, vnni) {
+                (true, true) => "avx512-bf16-vnni",
+                (true, false) => "avx512-bf16",
+                (false, true) => "avx512-vnni",
+                (false, false) => "avx512",
+            },
+            lanes: F32x16::WIDTH,
+            f32: Product {
+                form: Form::F32,
+                stored: Stored::F32,
+                depth: 1,
+                panel: Exact::VECTORS * 16,
+                run: enter!("avx512f,avx512bw,avx512dq,avx512vl", MatMul<'_>, matmul::run::<Exact, AsF32>),
+                run_to_bf16: None,
+                quantise,
+            },
+            bf16: if bf16 { native_bf16(quantise) } else { narrow(quantise) },
+            int8: match (vnni, bf16) {
+                (true, true) => Product { run_to_bf16: Some(BYTES_TO_BF16), ..vnni_bytes(quantise) },
+                (true, false) => vnni_bytes(quantise),
+                (false, _) => words(quantise),
+            },
+            attention: Attending {
+                to_f32: enter!(
+                    "avx512f,avx512bw,avx512dq,avx512vl",
+                    Attention<'_>,
+                    attention::run::<Exact, AsF32, AsF32>
+                ),
+                to_bf16: None,
+            },
+            attention_bf16: bf16.then_some(ATTENTION_BF16),
+            layer_norm: enter!(
+                "avx512f,avx512bw,avx512dq,avx512vl",
+                LayerNorm<'_>,
+                rows::layer_norm::<F32x16>
+            ),
+            quantise,
+            round: if bf16 { Some(ROUND) } else { None },
+        }
+    })
+}
+
+const BYTES_TO_BF16: fn(&MatMul<'_>) = enter!(
+    "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16,avx512vnni",
+    MatMul<'_>,
+    matmul::run::<Bytes, AsBf16>
+);
+const ROUND: fn(&Round) =
+    enter!("avx512f,avx512bw,avx512dq,avx512vl,avx512bf16", Round, rows::round::<F32x16, AsBf16>);
+const ATTENTION_BF16: Attending = Attending {
+    to_f32: enter!(
+        "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16",
+        Attention<'_>,
+        attention::run::<Pairs, AsBf16, AsF32>
+    ),
+    to_bf16: Some(enter!(
+        "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16",
+        Attention<'_>,
+        attention::run::<Pairs, AsBf16, AsBf16>
+    )),
 };
 
-#[target_feature(enable = "avx512f")]
-unsafe fn run_matmul(call: &MatMul) {
-    // SAFETY: the caller's promises are passed on; the feature is enabled here.
-    unsafe { matmul::run::<F32x16>(call) }
+fn native_bf16(quantise: fn(&Quantise)) -> Product {
+    Product {
+        form: Form::Bf16,
+        stored: Stored::Bf16,
+        depth: Pairs::DEPTH,
+        panel: Pairs::VECTORS * 16,
+        run: enter!("avx512f,avx512bw,avx512dq,avx512vl,avx512bf16", MatMul<'_>, matmul::run::<Pairs, AsF32>),
+        run_to_bf16: Some(enter!(
+            "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16",
+            MatMul<'_>,
+            matmul::run::<Pairs, AsBf16>
+        )),
+        quantise,
+    }
 }
 
-#[target_feature(enable = "avx512f")]
-unsafe fn run_attention(call: &Attention) {
-    // SAFETY: as above.
-    unsafe { attention::run::<F32x16>(call) }
+fn narrow(quantise: fn(&Quantise)) -> Product {
+    Product {
+        form: Form::F32,
+        stored: Stored::Bf16,
+        depth: Narrow::DEPTH,
+        panel: Narrow::VECTORS * 16,
+        run: enter!("avx512f,avx512bw,avx512dq,avx512vl", MatMul<'_>, matmul::run::<Narrow, AsF32>),
+        run_to_bf16: None,
+        quantise,
+    }
 }
 
-#[target_feature(enable = "avx512f")]
-unsafe fn run_layer_norm(call: &LayerNorm) {
-    // SAFETY: as above.
-    unsafe { rows::layer_norm::<F32x16>(call) }
+fn vnni_bytes(quantise: fn(&Quantise)) -> Product {
+    Product {
+        form: Form::U8,
+        stored: Stored::I8,
+        depth: Bytes::DEPTH,
+        panel: Bytes::VECTORS * 16,
+        run: enter!("avx512f,avx512bw,avx512dq,avx512vl,avx512vnni", MatMul<'_>, matmul::run::<Bytes, AsF32>),
+        run_to_bf16: None,
+        quantise,
+    }
+}
+
+fn words(quantise: fn(&Quantise)) -> Product {
+    Product {
+        form: Form::U8,
+        stored: Stored::I8,
+        depth: Words::DEPTH,
+        panel: Words::VECTORS * 16,
+        run: enter!("avx512f,avx512bw,avx512dq,avx512vl", MatMul<'_>, matmul::run::<Words, AsF32>),
+        run_to_bf16: None,
+        quantise,
+    }
+}
+
+/// Results are rounded to bf16, to nearest even.
+struct AsBf16;
+
+impl Store<F32x16> for AsBf16 {
+    type Number = u16;
+
+    #[inline(always)]
+    unsafe fn put(value: F32x16, to: *mut u16, left: usize) {
+        unsafe {
+            let halves: __m256i = transmute(_mm512_cvtneps_pbh(value.0));
+            if left >= 16 {
+                _mm256_storeu_si256(to.cast(), halves);
+            } else {
+                _mm256_mask_storeu_epi16(to.cast(), first(left), halves);
+            }
+        }
+    }
+}
+
+/// Two bf16 activations times two of weights, `vdpbf16ps`.
+struct Pairs;
+
+impl Tile for Pairs {
+    type Lanes = F32x16;
+    type Group = __m512i;
+    type Weights = __m512i;
+    type Sum = F32x16;
+    const ROWS: usize = 8;
+    const VECTORS: usize = 3;
+    const DEPTH: usize = 2;
+    const GROUP_BYTES: usize = 4;
+    const WEIGHT_BYTES: usize = 4;
+    const EXACT: bool = false;
+
+    #[inline(always)]
+    unsafe fn zero() -> F32x16 {
+        F32x16(unsafe { _mm512_setzero_ps() })
+    }
+
+    #[inline(always)]
+    unsafe fn group(from: *const u8) -> __m512i {
+        unsafe { _mm512_set1_epi32(from.cast::<i32>().read_unaligned()) }
+    }
+
+    #[inline(always)]
+    unsafe fn weights(from: *const u8) -> __m512i {
+        unsafe { _mm512_loadu_si512(from.cast()) }
+    }
+
+    #[inline(always)]
+    unsafe fn dot(group: __m512i, weights: __m512i, sum: F32x16) -> F32x16 {
+        F32x16(unsafe { _mm512_dpbf16_ps(sum.0, transmute(group), transmute(weights)) })
+    }
+
+    #[inline(always)]
+    unsafe fn finish(sum: F32x16, columns: Columns, _: f32) -> F32x16 {
+        unsafe { sum.add(F32x16::load(columns.bias)) }
+    }
+}
+
+/// Four bytes of activations times four of weights, `vpdpbusd`.
+struct Bytes;
+
+impl Tile for Bytes {
+    type Lanes = F32x16;
+    type Group = __m512i;
+    type Weights = __m512i;
+    type Sum = __m512i;
+    const ROWS: usize = 8;
+    const VECTORS: usize = 3;
+    const DEPTH: usize = 4;
+    const GROUP_BYTES: usize = 4;
+    const WEIGHT_BYTES: usize = 4;
+    const EXACT: bool = false;
+
+    #[inline(always)]
+    unsafe fn zero() -> __m512i {
+        unsafe { _mm512_setzero_si512() }
+    }
+
+    #[inline(always)]
+    unsafe fn group(from: *const u8) -> __m512i {
+        unsafe { _mm512_set1_epi32(from.cast::<i32>().read_unaligned()) }
+    }
+
+    #[inline(always)]
+    unsafe fn weights(from: *const u8) -> __m512i {
+        unsafe { _mm512_loadu_si512(from.cast()) }
+    }
+
+    #[inline(always)]
+    unsafe fn dot(group: __m512i, weights: __m512i, sum: __m512i) -> __m512i {
+        unsafe { _mm512_dpbusd_epi32(sum, group, weights) }
+    }
+
+    #[inline(always)]
+    unsafe fn finish(sum: __m512i, columns: Columns, row_scale: f32) -> F32x16 {
+        unsafe { scaled(sum, columns, row_scale) }
+    }
+}
+
+/// Two bytes of activations times two of weights, widened to sixteen bits: exact as [`Bytes`], at half the rate,
+/// for a CPU without VNNI.
+struct Words;
+
+impl Tile for Words {
+    type Lanes = F32x16;
+    type Group = __m512i;
+    type Weights = __m512i;
+    type Sum = __m512i;
+    const ROWS: usize = 8;
+    const VECTORS: usize = 3;
+    const DEPTH: usize = 2;
+    const GROUP_BYTES: usize = 2;
+    const WEIGHT_BYTES: usize = 2;
+    const EXACT: bool = false;
+
+    #[inline(always)]
+    unsafe fn zero() -> __m512i {
+        unsafe { _mm512_setzero_si512() }
+    }
+
+    #[inline(always)]
+    unsafe fn group(from: *const u8) -> __m512i {
+        unsafe {
+            let [low, high] = from.cast::<[u8; 2]>().read_unaligned();
+            _mm512_set1_epi32(i32::from(low) | i32::from(high) << 16)
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn weights(from: *const u8) -> __m512i {
+        unsafe { _mm512_cvtepi8_epi16(_mm256_loadu_si256(from.cast())) }
+    }
+
+    #[inline(always)]
+    unsafe fn dot(group: __m512i, weights: __m512i, sum: __m512i) -> __m512i {
+        unsafe { _mm512_add_epi32(sum, _mm512_madd_epi16(group, weights)) }
+    }
+
+    #[inline(always)]
+    unsafe fn finish(sum: __m512i, columns: Columns, row_scale: f32) -> F32x16 {
+        unsafe { scaled(sum, columns, row_scale) }
+    }
+}
+
+/// Sums of bytes as the f32 they stand for, with the bias.
+///
+/// # Safety
+/// As [`Tile`].
+#[inline(always)]
+unsafe fn scaled(sum: __m512i, columns: Columns, row_scale: f32) -> F32x16 {
+    unsafe {
+        let sum = _mm512_sub_epi32(sum, _mm512_loadu_si512(columns.offsets.cast()));
+        let scale = F32x16::load(columns.scales).mul(F32x16::splat(row_scale));
+        F32x16(_mm512_cvtepi32_ps(sum)).mul_add(scale, F32x16::load(columns.bias))
+    }
 }
 
 /// The first `count` lanes.
@@ -51,11 +336,8 @@ fn first(count: usize) -> __mmask16 {
     if count >= 16 { !0 } else { (1 << count) - 1 }
 }
 
-// SAFETY of every block below: the trait's contract, AVX-512F and valid pointers.
 impl Lanes for F32x16 {
     const WIDTH: usize = 16;
-    const ROWS: usize = 8;
-    const PANEL_VECTORS: usize = 3;
 
     #[inline(always)]
     unsafe fn splat(x: f32) -> Self {
@@ -125,6 +407,53 @@ impl Lanes for F32x16 {
     #[inline(always)]
     unsafe fn exp2_whole(self) -> Self {
         Self(unsafe { _mm512_scalef_ps(_mm512_set1_ps(1.0), self.0) })
+    }
+
+    #[inline(always)]
+    unsafe fn min(self, other: Self) -> Self {
+        Self(unsafe { _mm512_min_ps(self.0, other.0) })
+    }
+
+    #[inline(always)]
+    unsafe fn load_bf16(from: *const u16) -> Self {
+        unsafe {
+            let halves = _mm512_cvtepu16_epi32(_mm256_loadu_si256(from.cast()));
+            Self(_mm512_castsi512_ps(_mm512_slli_epi32::<16>(halves)))
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn store_bytes(self, to: *mut u8) {
+        unsafe { _mm_storeu_si128(to.cast(), _mm512_cvtusepi32_epi8(_mm512_cvtps_epi32(self.0))) }
+    }
+
+    #[inline(always)]
+    unsafe fn swap<const DISTANCE: usize>(self) -> Self {
+        Self(unsafe {
+            match DISTANCE {
+                1 => _mm512_permute_ps::<0b10_11_00_01>(self.0),
+                2 => _mm512_permute_ps::<0b01_00_11_10>(self.0),
+                4 => _mm512_shuffle_f32x4::<0b10_11_00_01>(self.0, self.0),
+                _ => _mm512_shuffle_f32x4::<0b01_00_11_10>(self.0, self.0),
+            }
+        })
+    }
+
+    #[inline(always)]
+    unsafe fn pick<const DISTANCE: usize>(self, other: Self) -> Self {
+        Self(unsafe {
+            match DISTANCE {
+                1 => _mm512_mask_blend_ps(0xaaaa, self.0, other.0),
+                2 => _mm512_mask_blend_ps(0xcccc, self.0, other.0),
+                4 => _mm512_mask_blend_ps(0xf0f0, self.0, other.0),
+                _ => _mm512_mask_blend_ps(0xff00, self.0, other.0),
+            }
+        })
+    }
+
+    #[inline(always)]
+    unsafe fn first(self, count: usize, other: Self) -> Self {
+        Self(unsafe { _mm512_mask_blend_ps(first(count), other.0, self.0) })
     }
 
     #[inline(always)]

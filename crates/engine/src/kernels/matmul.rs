@@ -1,58 +1,14 @@
 //! The matrix product that nearly all time is spent in: rows of activations times packed weights.
 //!
-//! Weights are packed once into panels of `PANEL_VECTORS` vectors of output columns, so that the innermost
-//! loop reads them in order: one step of it loads a panel row, and for each of `ROWS` rows broadcasts one
-//! activation and multiplies. An output is one chain of multiply-adds over k in order, starting at the bias,
-//! whatever tile it falls in: that is why a text's vector does not depend on its batch mates.
+//! The innermost loop reads a panel of weights in order: one step of it loads a panel row, and for each row of
+//! the tile broadcasts one group of activations and multiplies. An output is one chain of multiply-adds over k
+//! in order, whatever tile it falls in: that is why a text's vector does not depend on its batch mates.
 
-use super::lanes::{Lanes, gelu};
-
-/// A weight matrix in panels, with its bias.
-pub(crate) struct PackedMatrix {
-    /// `[panels][inputs][panel]`; columns beyond `outputs` are zero.
-    weights: Vec<f32>,
-    /// `[panels × panel]`, zero beyond `outputs`.
-    bias: Vec<f32>,
-    pub(crate) inputs: usize,
-    pub(crate) outputs: usize,
-    /// Columns in a panel.
-    pub(super) panel: usize,
-}
-
-impl PackedMatrix {
-    /// Packs parts of `[outputs × inputs]` row-major (as PyTorch keeps a linear layer), stacked along the
-    /// outputs, each with its bias and a factor for both.
-    pub(crate) fn pack(parts: &[Part<'_>], inputs: usize, panel: usize) -> Self {
-        let outputs: usize = parts.iter().map(|part| part.bias.len()).sum();
-        let panels = outputs.div_ceil(panel);
-        let (mut weights, mut bias) = (vec![0.0; panels * inputs * panel], vec![0.0; panels * panel]);
-        let mut column = 0;
-        for part in parts {
-            for (row, b) in part.weight.chunks_exact(inputs).zip(part.bias) {
-                bias[column] = b * part.factor;
-                let (in_panel, lane) = (column / panel, column % panel);
-                let target = &mut weights[in_panel * inputs * panel..][..inputs * panel];
-                for (slot, w) in target[lane..].iter_mut().step_by(panel).zip(row) {
-                    *slot = w * part.factor;
-                }
-                column += 1;
-            }
-        }
-        Self { weights, bias, inputs, outputs, panel }
-    }
-
-    /// Bytes in memory.
-    pub(crate) fn bytes(&self) -> usize {
-        size_of_val(&*self.weights) + size_of_val(&*self.bias)
-    }
-}
-
-/// One linear layer among those packed together.
-pub(crate) struct Part<'a> {
-    pub(crate) weight: &'a [f32],
-    pub(crate) bias: &'a [f32],
-    pub(crate) factor: f32,
-}
+use super::{
+    lanes::{Lanes, Store},
+    packed::PackedMatrix,
+    tile::{Columns, MOST_ROWS, Tile},
+};
 
 /// What happens to an output before it is stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,37 +21,73 @@ pub(crate) enum Activation {
 /// checks the lengths.
 pub(crate) struct MatMul<'a> {
     pub(super) rows: usize,
-    pub(super) x: &'a [f32],
+    /// Activations in the form that the matrix wants.
+    pub(super) x: *const u8,
+    /// Bytes from one row of activations to the next.
+    pub(super) x_stride: usize,
+    /// One scale a row, for eight-bit activations; null for others.
+    pub(super) row_scales: *const f32,
     pub(super) matrix: &'a PackedMatrix,
     pub(super) activation: Activation,
-    pub(super) out: *mut f32,
+    /// f32 or bf16, as the entry point that is called says.
+    pub(super) out: *mut u8,
+    /// Numbers from one row of results to the next.
+    pub(super) out_stride: usize,
 }
 
 /// # Safety
-/// As [`Lanes`]; `x` has `rows × inputs` floats, `out` is valid for writing `rows × outputs`, and the matrix
-/// was packed for panels of `L::PANEL_VECTORS × L::WIDTH`.
+/// As [`Lanes`]; `x` has `rows` rows of whole groups, `row_scales` a scale for each where the tile reads them,
+/// `out` is valid for writing `rows × outputs` numbers of `S`, and the matrix was packed for `T`.
 #[inline(always)]
-pub(super) unsafe fn run<L: Lanes>(call: &MatMul<'_>) {
-    let MatMul { rows, matrix, .. } = *call;
-    let panel = L::PANEL_VECTORS * L::WIDTH;
-    // All rows for one panel before the next: the panel (tens of kilobytes) stays in the second-level cache.
-    for first_column in (0..matrix.outputs).step_by(panel) {
-        for first_row in (0..rows).step_by(L::ROWS) {
+pub(super) unsafe fn run<T: Tile, S: Store<T::Lanes>>(call: &MatMul<'_>) {
+    let panel = T::VECTORS * T::Lanes::WIDTH;
+    // All rows for one panel before the next: the panel (tens of kilobytes) stays in the nearest caches.
+    for first_column in (0..call.matrix.outputs).step_by(panel) {
+        for (first_row, rows) in tiles(call.rows, T::ROWS) {
             let place = Place { first_row, first_column };
             // SAFETY: the caller's promise is passed on; rows and columns stay inside the matrix.
             unsafe {
-                match (rows - first_row).min(L::ROWS) {
-                    1 => tile_of_width::<L, 1>(call, place),
-                    2 => tile_of_width::<L, 2>(call, place),
-                    3 => tile_of_width::<L, 3>(call, place),
-                    4 => tile_of_width::<L, 4>(call, place),
-                    5 => tile_of_width::<L, 5>(call, place),
-                    6 => tile_of_width::<L, 6>(call, place),
-                    7 => tile_of_width::<L, 7>(call, place),
-                    _ => tile_of_width::<L, 8>(call, place),
+                match rows {
+                    1 => tile_of_width::<T, S, 1>(call, place),
+                    2 => tile_of_width::<T, S, 2>(call, place),
+                    3 => tile_of_width::<T, S, 3>(call, place),
+                    4 => tile_of_width::<T, S, 4>(call, place),
+                    5 => tile_of_width::<T, S, 5>(call, place),
+                    6 => tile_of_width::<T, S, 6>(call, place),
+                    7 => tile_of_width::<T, S, 7>(call, place),
+                    _ => tile_of_width::<T, S, MOST_ROWS>(call, place),
                 }
             }
         }
+    }
+}
+
+/// Tiles (first row, rows) of nearly equal height that cover `rows`: ten rows are 5 + 5 and not 8 + 2, because a
+/// flat tile leaves the multipliers waiting.
+#[inline(always)]
+pub(super) fn tiles(rows: usize, most: usize) -> Tiles {
+    Tiles { first: 0, end: rows, left: rows.div_ceil(most) }
+}
+
+/// Made by [`tiles`].
+pub(super) struct Tiles {
+    first: usize,
+    end: usize,
+    left: usize,
+}
+
+impl Iterator for Tiles {
+    type Item = (usize, usize);
+
+    #[inline(always)]
+    fn next(&mut self) -> Option<(usize, usize)> {
+        if self.left == 0 {
+            return None;
+        }
+        let (first, rows) = (self.first, (self.end - self.first).div_ceil(self.left));
+        self.first += rows;
+        self.left -= 1;
+        Some((first, rows))
     }
 }
 
@@ -108,89 +100,100 @@ struct Place {
 /// # Safety
 /// As [`run`]; `ROWS` rows from `place` exist.
 #[inline(always)]
-unsafe fn tile_of_width<L: Lanes, const ROWS: usize>(call: &MatMul<'_>, place: Place) {
+unsafe fn tile_of_width<T: Tile, S: Store<T::Lanes>, const ROWS: usize>(call: &MatMul<'_>, place: Place) {
     // SAFETY: passed on.
     unsafe {
-        if L::PANEL_VECTORS == 3 { tile::<L, ROWS, 3>(call, place) } else { tile::<L, ROWS, 2>(call, place) }
+        match T::VECTORS {
+            4 => tile::<T, S, ROWS, 4>(call, place),
+            3 => tile::<T, S, ROWS, 3>(call, place),
+            _ => tile::<T, S, ROWS, 2>(call, place),
+        }
     }
 }
 
 /// # Safety
 /// As [`tile_of_width`].
 #[inline(always)]
-unsafe fn tile<L: Lanes, const ROWS: usize, const VECTORS: usize>(call: &MatMul<'_>, place: Place) {
-    let (inputs, outputs) = (call.matrix.inputs, call.matrix.outputs);
+unsafe fn tile<T: Tile, S: Store<T::Lanes>, const ROWS: usize, const VECTORS: usize>(
+    call: &MatMul<'_>,
+    place: Place,
+) {
+    let matrix = call.matrix;
     let Place { first_row, first_column } = place;
-    let columns = (outputs - first_column).min(VECTORS * L::WIDTH);
-    // SAFETY: a packed panel begins at every multiple of its width and holds `inputs` rows of it; bias is
-    // padded to whole panels; the row and column ranges exist by the caller's promise.
+    let width = T::Lanes::WIDTH;
+    // SAFETY: a packed panel begins at every multiple of its width and holds `steps` rows of it; what belongs to
+    // columns is padded to whole panels; the row and column ranges exist by the caller's promise.
     unsafe {
-        let mut accumulators = [[L::splat(0.0); VECTORS]; ROWS];
-        for vector in 0..VECTORS {
-            let bias = L::load(call.matrix.bias.as_ptr().add(first_column + vector * L::WIDTH));
-            for row in &mut accumulators {
-                row[vector] = bias;
-            }
-        }
         let operands = Operands {
-            a: call.x.as_ptr().add(first_row * inputs),
-            a_stride: inputs,
-            b: call.matrix.weights.as_ptr().add(first_column * inputs),
-            b_stride: VECTORS * L::WIDTH,
-            depth: inputs,
+            a: call.x.add(first_row * call.x_stride),
+            a_stride: call.x_stride,
+            b: matrix.panel_of(first_column),
+            b_stride: VECTORS * width * T::WEIGHT_BYTES,
+            steps: matrix.steps,
         };
-        accumulate::<L, ROWS, VECTORS>(&mut accumulators, operands);
-        for (row, vectors) in accumulators.iter().enumerate() {
-            let out = call.out.add((first_row + row) * outputs + first_column);
-            for (vector, value) in vectors.iter().enumerate() {
-                let value = if call.activation == Activation::Gelu { gelu(*value) } else { *value };
-                let left = columns.saturating_sub(vector * L::WIDTH);
-                if left >= L::WIDTH {
-                    value.store(out.add(vector * L::WIDTH));
-                } else if left > 0 {
-                    value.store_part(out.add(vector * L::WIDTH), left);
+        let sums = accumulate::<T, ROWS, VECTORS>(operands);
+        for (row, vectors) in sums.iter().enumerate() {
+            let out = call.out.cast::<S::Number>().add((first_row + row) * call.out_stride + first_column);
+            let scale = if call.row_scales.is_null() { 1.0 } else { *call.row_scales.add(first_row + row) };
+            for (vector, sum) in vectors.iter().enumerate() {
+                let at = vector * width;
+                if first_column + at >= matrix.outputs {
+                    break;
                 }
+                let left = matrix.outputs - first_column - at;
+                let columns = Columns {
+                    bias: matrix.bias.as_ptr().add(first_column + at),
+                    scales: matrix.scales.as_ptr().wrapping_add(first_column + at),
+                    offsets: matrix.offsets.as_ptr().wrapping_add(first_column + at),
+                };
+                let value = T::finish(*sum, columns, scale);
+                let value = if call.activation == Activation::Gelu { T::gelu(value) } else { value };
+                S::put(value, out.add(at), left);
             }
         }
     }
 }
 
-/// Where a tile's operands lie, in floats.
+/// Where a tile's operands lie, in bytes.
 #[derive(Clone, Copy)]
 pub(super) struct Operands {
     /// Row-major rows of activations.
-    pub(super) a: *const f32,
+    pub(super) a: *const u8,
     pub(super) a_stride: usize,
-    /// `depth` rows of the panel.
-    pub(super) b: *const f32,
+    /// `steps` rows of weights.
+    pub(super) b: *const u8,
     pub(super) b_stride: usize,
-    pub(super) depth: usize,
+    pub(super) steps: usize,
 }
 
-/// `accumulators[row][vector] += Σ_k a[row][k] · b[k][vector]`, in the order of k.
+/// `sums[row][vector] = Σ_k a[row][k] · b[k][vector]`, in the order of k. The sums are returned and not written
+/// through a reference, so that they live in registers.
 ///
 /// # Safety
-/// As [`Lanes`]; `a` holds `ROWS` rows of `depth`, `b` holds `depth` rows of `VECTORS` vectors.
+/// As [`Lanes`]; `a` holds `ROWS` rows of `steps` groups, `b` holds `steps` rows of `VECTORS` vectors.
 #[inline(always)]
-pub(super) unsafe fn accumulate<L: Lanes, const ROWS: usize, const VECTORS: usize>(
-    accumulators: &mut [[L; VECTORS]; ROWS],
+pub(super) unsafe fn accumulate<T: Tile, const ROWS: usize, const VECTORS: usize>(
     operands: Operands,
-) {
-    let Operands { a, a_stride, mut b, b_stride, depth } = operands;
-    for k in 0..depth {
+) -> [[T::Sum; VECTORS]; ROWS] {
+    let Operands { mut a, a_stride, mut b, b_stride, steps } = operands;
+    // SAFETY: the caller's promise.
+    let mut sums = [[unsafe { T::zero() }; VECTORS]; ROWS];
+    for _ in 0..steps {
         // SAFETY: inside the operands, by the caller's promise.
         unsafe {
-            let mut panel_row = [L::splat(0.0); VECTORS];
-            for (vector, slot) in panel_row.iter_mut().enumerate() {
-                *slot = L::load(b.add(vector * L::WIDTH));
+            let mut weights = [T::weights(b); VECTORS];
+            for (vector, weights) in weights.iter_mut().enumerate().skip(1) {
+                *weights = T::weights(b.add(vector * T::Lanes::WIDTH * T::WEIGHT_BYTES));
             }
-            for row in 0..ROWS {
-                let factor = L::splat(*a.add(row * a_stride + k));
+            for (row, sums) in sums.iter_mut().enumerate() {
+                let group = T::group(a.add(row * a_stride));
                 for vector in 0..VECTORS {
-                    accumulators[row][vector] = factor.mul_add(panel_row[vector], accumulators[row][vector]);
+                    sums[vector] = T::dot(group, weights[vector], sums[vector]);
                 }
             }
+            a = a.add(T::GROUP_BYTES);
             b = b.add(b_stride);
         }
     }
+    sums
 }

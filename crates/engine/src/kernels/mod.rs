@@ -1,31 +1,42 @@
-//! The arithmetic, behind a small face: matrix product over packed weights, attention of one text, LayerNorm.
+//! The arithmetic, behind a small face: matrix product over packed weights, attention within a text, LayerNorm,
+//! and the forms that activations take between them.
 //!
-//! Each kernel is written once over [`lanes::Lanes`]; an instruction set is one file that implements the trait
-//! and instantiates the kernels with its features switched on. Which one runs is decided once, when a model is
-//! loaded, by what the CPU has. All `unsafe` of the crate's arithmetic is below this face: the methods of
-//! [`Kernels`] check lengths, so that callers need no care.
+//! Each kernel is written once, over [`lanes::Lanes`] (a vector) and [`tile::Tile`] (how a precision multiplies);
+//! an instruction set is one file that implements them and instantiates the kernels with its features switched
+//! on. What runs is decided once, when a model is loaded, by what the CPU has. All `unsafe` of the crate's
+//! arithmetic is below this face: the methods of [`Kernels`] check lengths, so that callers need no care.
 
 mod attention;
 #[cfg(target_arch = "x86_64")]
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+mod functions;
 mod lanes;
 mod matmul;
+mod operand;
+mod packed;
 mod portable;
+mod quantise;
 mod rows;
+mod tile;
 
 #[cfg(test)]
 mod tests;
 
 use attention::Attention;
 use matmul::MatMul;
-use rows::LayerNorm;
+use packed::Stored;
+use quantise::Quantise;
+use rows::{LayerNorm, Round};
 
-pub(crate) use matmul::{Activation, PackedMatrix, Part};
+pub(crate) use attention::{DistanceBias, Heads};
+pub(crate) use matmul::Activation;
+pub(crate) use operand::{Form, Numbers, NumbersMut, Operand, Room, grow, stride};
+pub(crate) use packed::{PackedMatrix, Part};
 pub(crate) use rows::Norm;
 
-use crate::LoadOptions;
+use crate::Precision;
 
 /// Which kernels to use.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -33,101 +44,215 @@ pub enum KernelChoice {
     /// The fastest that this CPU has.
     #[default]
     Auto,
-    /// Sixteen lanes; needs AVX-512F.
+    /// Sixteen lanes; needs AVX-512 (F, BW, DQ, VL), and uses its BF16 and VNNI where they are.
     Avx512,
-    /// Eight lanes; needs AVX2 and FMA.
+    /// Eight lanes; needs AVX2 and FMA, and uses AVX-VNNI where it is.
     Avx2,
     /// Runs everywhere.
     Portable,
 }
 
 /// The kernels of one instruction set.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 pub(crate) struct Kernels {
     pub(crate) name: &'static str,
-    /// Output columns that [`PackedMatrix`] keeps together.
-    panel: usize,
     lanes: usize,
-    matmul: fn(&MatMul<'_>),
-    attention: fn(&Attention<'_>),
+    f32: Product,
+    bf16: Product,
+    int8: Product,
+    attention: Attending,
+    /// Queries, keys and values in bf16, where the CPU multiplies them.
+    attention_bf16: Option<Attending>,
     layer_norm: fn(&LayerNorm<'_>),
+    quantise: fn(&Quantise),
+    /// Where the CPU multiplies bf16.
+    round: Option<fn(&Round)>,
+}
+
+/// A matrix product of one precision.
+#[derive(Clone, Copy, Debug)]
+struct Product {
+    /// The form that activations must have.
+    form: Form,
+    stored: Stored,
+    /// Weights of a column that one step takes.
+    depth: usize,
+    /// Columns that are packed together.
+    panel: usize,
+    /// Writes f32.
+    run: fn(&MatMul<'_>),
+    /// Writes bf16, where the CPU has it.
+    run_to_bf16: Option<fn(&MatMul<'_>)>,
+    quantise: fn(&Quantise),
+}
+
+/// Attention for one form of queries, keys and values.
+#[derive(Clone, Copy, Debug)]
+struct Attending {
+    to_f32: fn(&Attention<'_>),
+    to_bf16: Option<fn(&Attention<'_>)>,
 }
 
 impl Kernels {
     /// The kernels asked for; `None` when this CPU lacks their instructions.
-    pub(crate) fn select(options: &LoadOptions) -> Option<&'static Self> {
-        match options.kernels {
-            KernelChoice::Auto => avx512().or_else(avx2).or(Some(&portable::KERNELS)),
+    pub(crate) fn select(choice: KernelChoice) -> Option<Self> {
+        match choice {
+            KernelChoice::Auto => avx512().or_else(avx2).or(Some(portable::KERNELS)),
             KernelChoice::Avx512 => avx512(),
             KernelChoice::Avx2 => avx2(),
-            KernelChoice::Portable => Some(&portable::KERNELS),
+            KernelChoice::Portable => Some(portable::KERNELS),
         }
     }
 
-    /// Packs linear layers for this instruction set.
-    pub(crate) fn pack(&self, parts: &[Part<'_>], inputs: usize) -> PackedMatrix {
-        PackedMatrix::pack(parts, inputs, self.panel)
-    }
-
-    /// `out[rows × outputs] = activation(x[rows × inputs] · Wᵀ + bias)`, with a matrix packed by
-    /// [`pack`](Self::pack) of the same kernels.
-    pub(crate) fn matmul(&self, x: &[f32], matrix: &PackedMatrix, activation: Activation, out: &mut [f32]) {
-        let rows = x.len() / matrix.inputs.max(1);
-        assert_eq!(x.len(), rows * matrix.inputs, "x is whole rows");
-        assert_eq!(out.len(), rows * matrix.outputs, "out has a row for each of x");
-        assert_eq!(matrix.panel, self.panel, "the matrix was packed for these kernels");
-        (self.matmul)(&MatMul { rows, x, matrix, activation, out: out.as_mut_ptr() });
-    }
-
-    /// Attention of one text: `qkv` is `[tokens × 3 × heads × head]` with scaled queries, `out` is
-    /// `[tokens × heads × head]`. `scratch` is made as long as needed and kept for the next call.
-    pub(crate) fn attention(&self, qkv: &[f32], heads: Heads, scratch: &mut Vec<f32>, out: &mut [f32]) {
-        let Heads { count, width } = heads;
-        let tokens = out.len() / (count * width).max(1);
-        assert_eq!(out.len(), tokens * count * width, "out is whole rows");
-        assert_eq!(qkv.len(), 3 * out.len(), "qkv has three parts");
-        let needed = attention::scratch_len(tokens, width, self.lanes);
-        if scratch.len() < needed {
-            scratch.resize(needed, 0.0);
+    /// What [`Precision::Auto`] means here: bf16 where the CPU multiplies it.
+    pub(crate) fn resolve(&self, precision: Precision) -> Precision {
+        match precision {
+            Precision::Auto if self.bf16.form == Form::Bf16 => Precision::Bf16,
+            Precision::Auto => Precision::F32,
+            chosen => chosen,
         }
-        let (out, scratch) = (out.as_mut_ptr(), scratch.as_mut_ptr());
-        (self.attention)(&Attention { tokens, heads: count, head: width, qkv, out, scratch });
     }
 
-    /// `x = LayerNorm(x + residual)` for each row.
-    pub(crate) fn layer_norm(&self, x: &mut [f32], residual: &[f32], norm: &Norm) {
+    fn product(&self, precision: Precision) -> &Product {
+        match self.resolve(precision) {
+            Precision::Bf16 => &self.bf16,
+            Precision::Int8 => &self.int8,
+            Precision::F32 | Precision::Auto => &self.f32,
+        }
+    }
+
+    /// Packs linear layers, stacked along their outputs, for products in this precision.
+    pub(crate) fn pack(&self, precision: Precision, parts: &[Part<'_>], inputs: usize) -> PackedMatrix {
+        PackedMatrix::pack((self.product(precision), self.resolve(precision)), parts, inputs)
+    }
+
+    /// The form in which a product of this precision wants its activations.
+    pub(crate) fn form(&self, precision: Precision) -> Form {
+        self.product(precision).form
+    }
+
+    /// The form in which queries, keys and values of this precision are best kept.
+    pub(crate) fn attention_form(&self, precision: Precision, head: usize) -> Form {
+        let exact = self.resolve(precision) == Precision::F32;
+        // A step of bf16 takes two numbers.
+        if !exact && self.attention_bf16.is_some() && head.is_multiple_of(2) { Form::Bf16 } else { Form::F32 }
+    }
+
+    /// `out[rows × outputs] = activation(x[rows × inputs] · Wᵀ + bias)`.
+    pub(crate) fn matmul(
+        &self,
+        x: Operand<'_>,
+        matrix: &PackedMatrix,
+        activation: Activation,
+        out: NumbersMut<'_>,
+    ) {
+        let product = self.product(matrix.precision);
+        assert_eq!(x.form(), product.form, "activations have the form that the product reads");
+        assert!(matrix.fits(product), "the matrix was packed for this product");
+        let groups = matrix.inputs.next_multiple_of(product.depth);
+        assert!(x.holds(groups), "activations have rows of whole groups");
+        assert!(out.holds(x.rows(), matrix.outputs), "there is a row of results for each of x");
+        let call = |out, out_stride| MatMul {
+            rows: x.rows(),
+            x: x.bytes(),
+            x_stride: x.stride_bytes(),
+            row_scales: x.scales(),
+            matrix,
+            activation,
+            out,
+            out_stride,
+        };
+        match out {
+            NumbersMut::F32 { numbers, stride } => {
+                (product.run)(&call(numbers.as_mut_ptr().cast(), stride));
+            }
+            NumbersMut::Bf16 { numbers, stride } => {
+                let run =
+                    product.run_to_bf16.unwrap_or_else(|| unreachable!("bf16 is asked for where it is"));
+                run(&call(numbers.as_mut_ptr().cast(), stride));
+            }
+        }
+    }
+
+    /// Attention of the tokens `first..` of one text, as many as `out` has rows. `qkv` has a row for every token
+    /// of the text: scaled queries, keys, values. `room` is made as long as needed and kept for the next call.
+    pub(crate) fn attention(
+        &self,
+        (qkv, first): (Numbers<'_>, usize),
+        heads: Heads<'_>,
+        room: &mut Vec<u8>,
+        out: NumbersMut<'_>,
+    ) {
+        let width = heads.count * heads.width;
+        let tokens = qkv.rows();
+        let rows = out.rows();
+        assert!(qkv.holds(3 * width), "qkv has three parts");
+        assert!(out.holds(rows, width), "out has a row for each query");
+        assert!(first + rows <= tokens, "only tokens of the text ask");
+        if let Some(bias) = heads.bias {
+            assert!(tokens <= bias.reach, "the bias reaches over the text");
+            assert_eq!(bias.values.len(), heads.count * (2 * bias.reach - 1), "every head has its bias");
+        }
+        let needed = attention::room(tokens, heads.width, self.lanes);
+        if room.len() < needed {
+            room.resize(needed, 0);
+        }
+        let attending = match qkv {
+            Numbers::F32 { .. } => Some(self.attention),
+            Numbers::Bf16 { .. } => self.attention_bf16.filter(|_| heads.width.is_multiple_of(2)),
+        };
+        let attending = attending.unwrap_or_else(|| unreachable!("attention_form chose the form"));
+        let (run, out, out_stride) = match out {
+            NumbersMut::F32 { numbers, stride } => {
+                (Some(attending.to_f32), numbers.as_mut_ptr().cast(), stride)
+            }
+            NumbersMut::Bf16 { numbers, stride } => (attending.to_bf16, numbers.as_mut_ptr().cast(), stride),
+        };
+        let run = run.unwrap_or_else(|| unreachable!("bf16 is asked for where it is"));
+        run(&Attention {
+            tokens,
+            first,
+            rows,
+            heads,
+            qkv: qkv.bytes(),
+            qkv_stride: qkv.stride(),
+            out,
+            out_stride,
+            room: room.as_mut_ptr(),
+        });
+    }
+
+    /// `x = LayerNorm(x + residual)` for each row; without a residual, of `x` alone.
+    pub(crate) fn layer_norm(&self, x: &mut [f32], residual: Option<&[f32]>, norm: &Norm) {
         let width = norm.gamma.len();
         let rows = x.len() / width.max(1);
         assert_eq!(norm.beta.len(), width, "gamma and beta are of one length");
         assert_eq!(x.len(), rows * width, "x is whole rows");
-        assert_eq!(residual.len(), x.len(), "there is a residual for every number");
+        assert!(
+            residual.is_none_or(|residual| residual.len() == x.len()),
+            "there is a residual for every number"
+        );
+        let residual = residual.map_or(std::ptr::null(), <[f32]>::as_ptr);
         (self.layer_norm)(&LayerNorm { rows, width, x: x.as_mut_ptr(), residual, norm });
     }
 }
 
-/// How a row of queries, keys or values is divided.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Heads {
-    pub(crate) count: usize,
-    pub(crate) width: usize,
-}
-
 #[cfg(target_arch = "x86_64")]
-fn avx512() -> Option<&'static Kernels> {
+fn avx512() -> Option<Kernels> {
     avx512::kernels()
 }
 
 #[cfg(target_arch = "x86_64")]
-fn avx2() -> Option<&'static Kernels> {
+fn avx2() -> Option<Kernels> {
     avx2::kernels()
 }
 
 #[cfg(not(target_arch = "x86_64"))]
-fn avx512() -> Option<&'static Kernels> {
+fn avx512() -> Option<Kernels> {
     None
 }
 
 #[cfg(not(target_arch = "x86_64"))]
-fn avx2() -> Option<&'static Kernels> {
+fn avx2() -> Option<Kernels> {
     None
 }

@@ -1,19 +1,63 @@
 //! The kernels for any CPU: vectors of four, written so that the compiler turns them into whatever 128-bit
 //! instructions there are. The reference that the SIMD kernels are tested against in shape and order.
 
-use super::{Attention, Kernels, LayerNorm, MatMul, attention, lanes::Lanes, matmul, rows};
+#![expect(
+    clippy::undocumented_unsafe_blocks,
+    reason = "every block is under the one contract of Lanes: pointers valid for what is read or written"
+)]
+
+use super::{
+    Attending, Form, Kernels, Product, Stored, attention,
+    lanes::{AsF32, Lanes},
+    matmul, quantise, rows,
+    tile::{Columns, F32, Tile, Widened},
+};
 
 #[derive(Clone, Copy)]
 pub(crate) struct F32x4([f32; 4]);
 
+type Exact = F32<F32x4, 4, 2>;
+type Narrow = Widened<F32x4, 4, 2>;
+
+// Nothing here uses an instruction that a CPU could lack; pointers are as the argument types say.
 pub(super) const KERNELS: Kernels = Kernels {
     name: "portable",
-    panel: F32x4::PANEL_VECTORS * F32x4::WIDTH,
     lanes: F32x4::WIDTH,
-    // SAFETY of the three: F32x4 uses no instruction that a CPU could lack; pointers as the argument types say.
-    matmul: |call: &MatMul| unsafe { matmul::run::<F32x4>(call) },
-    attention: |call: &Attention| unsafe { attention::run::<F32x4>(call) },
-    layer_norm: |call: &LayerNorm| unsafe { rows::layer_norm::<F32x4>(call) },
+    f32: Product {
+        form: Form::F32,
+        stored: Stored::F32,
+        depth: 1,
+        panel: 8,
+        run: |call| unsafe { matmul::run::<Exact, AsF32>(call) },
+        run_to_bf16: None,
+        quantise: |call| unsafe { quantise::quantise::<F32x4>(call) },
+    },
+    bf16: Product {
+        form: Form::F32,
+        stored: Stored::Bf16,
+        depth: 1,
+        panel: 8,
+        run: |call| unsafe { matmul::run::<Narrow, AsF32>(call) },
+        run_to_bf16: None,
+        quantise: |call| unsafe { quantise::quantise::<F32x4>(call) },
+    },
+    int8: Product {
+        form: Form::U8,
+        stored: Stored::I8,
+        depth: 4,
+        panel: 8,
+        run: |call| unsafe { matmul::run::<Bytes, AsF32>(call) },
+        run_to_bf16: None,
+        quantise: |call| unsafe { quantise::quantise::<F32x4>(call) },
+    },
+    attention: Attending {
+        to_f32: |call| unsafe { attention::run::<Exact, AsF32, AsF32>(call) },
+        to_bf16: None,
+    },
+    attention_bf16: None,
+    layer_norm: |call| unsafe { rows::layer_norm::<F32x4>(call) },
+    quantise: |call| unsafe { quantise::quantise::<F32x4>(call) },
+    round: None,
 };
 
 impl F32x4 {
@@ -30,8 +74,6 @@ impl F32x4 {
 
 impl Lanes for F32x4 {
     const WIDTH: usize = 4;
-    const ROWS: usize = 4;
-    const PANEL_VECTORS: usize = 2;
 
     #[inline(always)]
     unsafe fn splat(x: f32) -> Self {
@@ -40,30 +82,37 @@ impl Lanes for F32x4 {
 
     #[inline(always)]
     unsafe fn load(from: *const f32) -> Self {
-        // SAFETY: the caller promises four readable floats.
         Self(unsafe { from.cast::<[f32; 4]>().read_unaligned() })
     }
 
     #[inline(always)]
     unsafe fn store(self, to: *mut f32) {
-        // SAFETY: the caller promises four writable floats.
         unsafe { to.cast::<[f32; 4]>().write_unaligned(self.0) }
     }
 
     #[inline(always)]
     unsafe fn load_part(from: *const f32, count: usize, fill: f32) -> Self {
-        // SAFETY: only the lanes below `count`, which the caller promises, are read.
-        Self(std::array::from_fn(|lane| {
-            if lane < count { unsafe { from.add(lane).read_unaligned() } } else { fill }
-        }))
+        let lane = |lane| if lane < count { unsafe { from.add(lane).read_unaligned() } } else { fill };
+        Self(std::array::from_fn(lane))
     }
 
     #[inline(always)]
     unsafe fn store_part(self, to: *mut f32, count: usize) {
         for lane in 0..count.min(4) {
-            // SAFETY: only the lanes below `count`, which the caller promises, are written.
             unsafe { to.add(lane).write_unaligned(self.0[lane]) }
         }
+    }
+
+    #[inline(always)]
+    unsafe fn load_bf16(from: *const u16) -> Self {
+        let halves = unsafe { from.cast::<[u16; 4]>().read_unaligned() };
+        Self(halves.map(|half| f32::from_bits(u32::from(half) << 16)))
+    }
+
+    #[inline(always)]
+    unsafe fn store_bytes(self, to: *mut u8) {
+        let bytes = unsafe { self.round() }.0.map(|x| x as u8);
+        unsafe { to.cast::<[u8; 4]>().write_unaligned(bytes) }
     }
 
     #[inline(always)]
@@ -94,7 +143,12 @@ impl Lanes for F32x4 {
 
     #[inline(always)]
     unsafe fn max(self, other: Self) -> Self {
-        self.zip(other, f32::max)
+        self.zip(other, |a, b| if a > b { a } else { b })
+    }
+
+    #[inline(always)]
+    unsafe fn min(self, other: Self) -> Self {
+        self.zip(other, |a, b| if a < b { a } else { b })
     }
 
     #[inline(always)]
@@ -114,6 +168,21 @@ impl Lanes for F32x4 {
     }
 
     #[inline(always)]
+    unsafe fn swap<const DISTANCE: usize>(self) -> Self {
+        Self(std::array::from_fn(|lane| self.0[(lane ^ DISTANCE) & 3]))
+    }
+
+    #[inline(always)]
+    unsafe fn pick<const DISTANCE: usize>(self, other: Self) -> Self {
+        Self(std::array::from_fn(|lane| if lane & DISTANCE == 0 { self.0[lane] } else { other.0[lane] }))
+    }
+
+    #[inline(always)]
+    unsafe fn first(self, count: usize, other: Self) -> Self {
+        Self(std::array::from_fn(|lane| if lane < count { self.0[lane] } else { other.0[lane] }))
+    }
+
+    #[inline(always)]
     unsafe fn sum(self) -> f32 {
         (self.0[0] + self.0[2]) + (self.0[1] + self.0[3])
     }
@@ -121,5 +190,54 @@ impl Lanes for F32x4 {
     #[inline(always)]
     unsafe fn largest(self) -> f32 {
         self.0[0].max(self.0[1]).max(self.0[2].max(self.0[3]))
+    }
+}
+
+/// Four bytes of activations times four of weights.
+struct Bytes;
+
+impl Tile for Bytes {
+    type Lanes = F32x4;
+    type Group = [u8; 4];
+    type Weights = [[i8; 4]; 4];
+    type Sum = [i32; 4];
+    const ROWS: usize = 4;
+    const VECTORS: usize = 2;
+    const DEPTH: usize = 4;
+    const GROUP_BYTES: usize = 4;
+    const WEIGHT_BYTES: usize = 4;
+    const EXACT: bool = false;
+
+    #[inline(always)]
+    unsafe fn zero() -> [i32; 4] {
+        [0; 4]
+    }
+
+    #[inline(always)]
+    unsafe fn group(from: *const u8) -> [u8; 4] {
+        unsafe { from.cast::<[u8; 4]>().read_unaligned() }
+    }
+
+    #[inline(always)]
+    unsafe fn weights(from: *const u8) -> [[i8; 4]; 4] {
+        unsafe { from.cast::<[[i8; 4]; 4]>().read_unaligned() }
+    }
+
+    #[inline(always)]
+    unsafe fn dot(group: [u8; 4], weights: [[i8; 4]; 4], sum: [i32; 4]) -> [i32; 4] {
+        std::array::from_fn(|lane| {
+            let products = group.iter().zip(weights[lane]).map(|(a, b)| i32::from(*a) * i32::from(b));
+            sum[lane] + products.sum::<i32>()
+        })
+    }
+
+    #[inline(always)]
+    unsafe fn finish(sum: [i32; 4], columns: Columns, row_scale: f32) -> F32x4 {
+        unsafe {
+            let offsets = columns.offsets.cast::<[i32; 4]>().read_unaligned();
+            let sum = F32x4(std::array::from_fn(|lane| (sum[lane] - offsets[lane]) as f32));
+            let scale = F32x4::load(columns.scales).mul(F32x4::splat(row_scale));
+            sum.mul_add(scale, F32x4::load(columns.bias))
+        }
     }
 }

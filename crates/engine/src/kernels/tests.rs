@@ -7,17 +7,27 @@ use std::{ops, ptr};
 use proptest::prelude::*;
 
 use super::{
-    Activation, Attention, Heads, KernelChoice, Kernels, LayerNorm, MatMul, Norm, PackedMatrix, Part,
-    attention,
+    Activation, DistanceBias, Form, Heads, KernelChoice, Kernels, Norm, Numbers, NumbersMut, Operand,
+    PackedMatrix, Part, Room,
 };
-use crate::LoadOptions;
+use crate::Precision;
 
-/// The kernel sets that this machine can run.
-fn sets() -> Vec<&'static Kernels> {
-    [KernelChoice::Portable, KernelChoice::Avx2, KernelChoice::Avx512]
-        .into_iter()
-        .filter_map(|kernels| Kernels::select(&LoadOptions { kernels, ..LoadOptions::default() }))
-        .collect()
+const PRECISIONS: [Precision; 3] = [Precision::F32, Precision::Bf16, Precision::Int8];
+
+/// The kernel sets that this machine can run, also those of CPUs that lack its newest instructions.
+fn sets() -> Vec<Kernels> {
+    #[cfg_attr(not(target_arch = "x86_64"), expect(unused_mut, reason = "there are more sets on x86-64"))]
+    let mut sets = vec![Kernels::select(KernelChoice::Portable).unwrap()];
+    #[cfg(target_arch = "x86_64")]
+    {
+        use super::{avx2, avx512};
+        sets.extend([true, false].into_iter().filter_map(|vnni| avx2::with(avx2::Extras { vnni })));
+        let extras = [(true, true), (true, false), (false, true), (false, false)];
+        sets.extend(
+            extras.into_iter().filter_map(|(bf16, vnni)| avx512::with(avx512::Extras { bf16, vnni })),
+        );
+    }
+    sets
 }
 
 /// f32 that end where a forbidden page begins.
@@ -120,42 +130,66 @@ fn near(found: f32, expected: f64, magnitude: f64, terms: usize) -> bool {
     (f64::from(found) - expected).abs() <= tolerance
 }
 
+/// The product of one matrix with `x`, operands at guard pages, activations prepared as the precision wants them.
 fn product(kernels: &Kernels, x: &[f32], matrix: &PackedMatrix, activation: Activation) -> Guarded {
     let rows = x.len() / matrix.inputs;
     let (x, mut out) = (Guarded::new(x), Guarded::filled(rows * matrix.outputs));
-    (kernels.matmul)(&MatMul { rows, x: &x, matrix, activation, out: out.as_mut_ptr() });
+    let mut room = Room::default();
+    let x = kernels.prepare(kernels.form(matrix.precision), (&x, matrix.inputs), &mut room);
+    let to = NumbersMut::F32 { numbers: &mut out, stride: matrix.outputs };
+    kernels.matmul(x, matrix, activation, to);
     out
 }
 
-fn attend(kernels: &Kernels, heads: Heads, qkv: &[f32]) -> Guarded {
-    let tokens = qkv.len() / (3 * heads.count * heads.width);
-    let (qkv, mut out) = (Guarded::new(qkv), Guarded::filled(tokens * heads.count * heads.width));
-    let mut scratch = Guarded::filled(attention::scratch_len(tokens, heads.width, kernels.lanes));
-    (kernels.attention)(&Attention {
-        tokens,
-        heads: heads.count,
-        head: heads.width,
-        qkv: &qkv,
-        out: out.as_mut_ptr(),
-        scratch: scratch.as_mut_ptr(),
-    });
+/// Attention of the tokens from `first` on, in the form that a precision uses.
+fn attend(
+    kernels: &Kernels,
+    (heads, precision): (Heads<'_>, Precision),
+    qkv: &[f32],
+    first: usize,
+) -> Guarded {
+    let hidden = heads.count * heads.width;
+    let tokens = qkv.len() / (3 * hidden);
+    let mut out = Guarded::filled((tokens - first) * hidden);
+    let to = NumbersMut::F32 { numbers: &mut out, stride: hidden };
+    let (mut bytes, mut room) = (Vec::new(), Room::default());
+    let qkv = Guarded::new(qkv);
+    let numbers = match kernels.prepare(
+        kernels.attention_form(precision, heads.width),
+        (&qkv, 3 * hidden),
+        &mut room,
+    ) {
+        Operand::Numbers(numbers) => numbers,
+        Operand::U8 { .. } => unreachable!("attention is never in bytes"),
+    };
+    kernels.attention((numbers, first), heads, &mut bytes, to);
     out
 }
 
-fn naive_attention(heads: Heads, qkv: &[f32]) -> Vec<f64> {
+fn naive_attention(heads: Heads<'_>, qkv: &[f32]) -> Vec<f64> {
     let hidden = heads.count * heads.width;
     let rows: Vec<&[f32]> = qkv.chunks_exact(3 * hidden).collect();
     let mut out = Vec::new();
-    for query in &rows {
-        for first in (0..hidden).step_by(heads.width) {
-            let head = |part: usize, row: &[f32]| row[part * hidden + first..][..heads.width].to_vec();
-            let scores: Vec<f64> = rows.iter().map(|row| dot(&head(0, query), &head(1, row))).collect();
+    for (i, query) in rows.iter().enumerate() {
+        for head in 0..heads.count {
+            let first = head * heads.width;
+            let part = |part: usize, row: &[f32]| row[part * hidden + first..][..heads.width].to_vec();
+            let bias = |j: usize| {
+                heads.bias.map_or(0.0, |bias| {
+                    f64::from(bias.values[head * (2 * bias.reach - 1) + bias.reach - 1 + j - i])
+                })
+            };
+            let scores: Vec<f64> = rows
+                .iter()
+                .enumerate()
+                .map(|(j, row)| dot(&part(0, query), &part(1, row)) + bias(j))
+                .collect();
             let largest = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
             let weights: Vec<f64> = scores.iter().map(|score| (score - largest).exp()).collect();
             let total: f64 = weights.iter().sum();
             for at in 0..heads.width {
                 let sum: f64 =
-                    rows.iter().zip(&weights).map(|(row, w)| w * f64::from(head(2, row)[at])).sum();
+                    rows.iter().zip(&weights).map(|(row, w)| w * f64::from(part(2, row)[at])).sum();
                 out.push(sum / total);
             }
         }
@@ -163,85 +197,158 @@ fn naive_attention(heads: Heads, qkv: &[f32]) -> Vec<f64> {
     out
 }
 
+/// The length of a vector.
+fn norm(x: &[f32]) -> f64 {
+    dot(x, x).sqrt()
+}
+
+/// How far a product in a precision may be from the exact one.
+fn allowed(precision: Precision, x: &[f32], weight: &[f32]) -> f64 {
+    let (size, terms) = (norm(x) * norm(weight), x.len() as f64);
+    match precision {
+        Precision::F32 | Precision::Auto => f64::from(f32::EPSILON) * (2.0 + terms) * size + 1e-6,
+        // Both operands are rounded to eight bits of mantissa.
+        Precision::Bf16 => size / 128.0 + 1e-6,
+        // Both are rounded to half a 127th of their largest number, in a basis where all lengths are the same.
+        Precision::Int8 => size * (terms.sqrt() / 127.0 + terms / (4.0 * 127.0 * 127.0)) + 1e-5,
+    }
+}
+
 #[test]
 fn the_machine_tests_more_than_the_portable_kernels() {
     // Not a failure elsewhere, but on x86-64 of the last ten years the SIMD kernels must be in the list.
-    if cfg!(target_arch = "x86_64") && std::arch::is_x86_feature_detected!("avx2") {
+    #[cfg(target_arch = "x86_64")]
+    if std::arch::is_x86_feature_detected!("avx2") {
         assert!(sets().len() >= 2);
     }
 }
 
 #[test]
-fn gelu_is_exact_to_a_millionth() {
-    let grid: Vec<f32> = (-120_000..120_000).map(|i| i as f32 * 1e-4).collect();
+fn gelu_is_as_exact_as_its_precision() {
+    let grid: Vec<f32> = (-12_000..12_000).map(|i| i as f32 * 1e-3).collect();
     for kernels in sets() {
-        let identity = kernels.pack(&[Part { weight: &[1.0], bias: &[0.0], factor: 1.0 }], 1);
-        let out = product(kernels, &grid, &identity, Activation::Gelu);
-        let worst = grid
-            .iter()
-            .zip(&*out)
-            .map(|(x, y)| (f64::from(*y) - gelu(f64::from(*x))).abs())
-            .fold(0.0, f64::max);
-        assert!(worst < 1e-6, "{}: {worst}", kernels.name);
-        let far = product(kernels, &[-1e30, -100.0, 0.0, 100.0, 1e30], &identity, Activation::Gelu);
-        assert_eq!(*far, [0.0, 0.0, 0.0, 100.0, 1e30], "{}", kernels.name);
+        for (precision, tolerance) in [(Precision::F32, 1e-6), (Precision::Bf16, 1e-4)] {
+            // One row with all numbers as biases, so that only the function's own error is seen.
+            let zeros = vec![0.0; grid.len()];
+            let biases = kernels.pack(precision, &[Part { weight: &zeros, bias: &grid, factor: 1.0 }], 1);
+            let out = product(&kernels, &[1.0], &biases, Activation::Gelu);
+            let off = |(x, y): (&f32, &f32)| (f64::from(*y) - gelu(f64::from(*x))).abs();
+            let worst = grid.iter().zip(&*out).map(off).fold(0.0, f64::max);
+            assert!(worst < tolerance, "{} {precision}: {worst}", kernels.name);
+        }
+        let far = [-1e30, -100.0, 0.0, 100.0, 1e30];
+        let biases = kernels.pack(Precision::F32, &[Part { weight: &[0.0; 5], bias: &far, factor: 1.0 }], 1);
+        let out = product(&kernels, &[1.0], &biases, Activation::Gelu);
+        assert_eq!(*out, [0.0, 0.0, 0.0, 100.0, 1e30], "{}", kernels.name);
     }
 }
 
 #[test]
 fn softmax_survives_scores_without_bound() {
-    let heads = Heads { count: 1, width: 2 };
+    let heads = Heads { count: 1, width: 2, bias: None };
     // The second key's score is so much larger that the first gets no weight at all, and must not become NaN.
     let qkv = [1e15, 0.0, -1e15, 0.0, 1.0, 2.0, 1e15, 0.0, 1e15, 0.0, 3.0, 4.0];
     for kernels in sets() {
-        assert_eq!(*attend(kernels, heads, &qkv), [3.0, 4.0, 3.0, 4.0], "{}", kernels.name);
+        for precision in PRECISIONS {
+            let out = attend(&kernels, (heads, precision), &qkv, 0);
+            assert_eq!(*out, [3.0, 4.0, 3.0, 4.0], "{} {precision}", kernels.name);
+        }
     }
 }
 
+#[test]
+fn a_row_of_zeros_has_the_bias() {
+    for kernels in sets() {
+        for precision in PRECISIONS {
+            let part = Part { weight: &[1.0; 3 * 48], bias: &[1.0, -2.0, 0.5], factor: 1.0 };
+            let matrix = kernels.pack(precision, &[part], 48);
+            assert_eq!(*product(&kernels, &[0.0; 48], &matrix, Activation::None), [1.0, -2.0, 0.5]);
+        }
+    }
+}
+
+/// Widths that rotate in blocks of every size, and widths that cannot.
+fn width() -> impl Strategy<Value = usize> {
+    prop_oneof![3 => 1usize..70, 2 => (1usize..9).prop_map(|n| n * 16), 1 => Just(128usize), 1 => Just(384usize)]
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 300, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 200, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn matmul_is_the_product(
-        rows in 1usize..20, inputs in 1usize..70, outputs in 1usize..120, factor in 0.1f32..2.0, mut seed: u64,
+        rows in 1usize..20, inputs in width(), outputs in 1usize..120, factor in 0.1f32..2.0, mut seed: u64,
         activation in prop_oneof![Just(Activation::None), Just(Activation::Gelu)],
     ) {
         let x = values(rows * inputs, 1.0, &mut seed);
         let weight = values(outputs * inputs, 1.0, &mut seed);
         let bias = values(outputs, 1.0, &mut seed);
-        for kernels in sets() {
+        for (kernels, precision) in sets().into_iter().flat_map(|set| PRECISIONS.map(|precision| (set, precision))) {
             // Two parts of unequal height, as queries, keys and values are stacked; only the first is scaled.
             let first = outputs.div_ceil(3);
             let (w, b) = (weight.split_at(first * inputs), bias.split_at(first));
-            let matrix = kernels.pack(&[
+            let parts = [
                 Part { weight: w.0, bias: b.0, factor },
                 Part { weight: w.1, bias: b.1, factor: 1.0 },
-            ], inputs);
-            let out = product(kernels, &x, &matrix, activation);
+            ];
+            let matrix = kernels.pack(precision, &parts, inputs);
+            let out = product(&kernels, &x, &matrix, activation);
             for (i, found) in out.iter().enumerate() {
                 let (row, column) = (i / outputs, i % outputs);
+                let (x, weight) = (&x[row * inputs..][..inputs], &weight[column * inputs..][..inputs]);
                 let scale = if column < first { f64::from(factor) } else { 1.0 };
-                let sum = dot(&x[row * inputs..][..inputs], &weight[column * inputs..][..inputs]);
-                let plain = scale * (f64::from(bias[column]) + sum);
+                let plain = scale * (f64::from(bias[column]) + dot(x, weight));
                 let expected = if activation == Activation::Gelu { gelu(plain) } else { plain };
-                let magnitude = scale * (1.0 + inputs as f64);
-                prop_assert!(near(*found, expected, magnitude, inputs), "{} [{row}, {column}]: {found} {expected}", kernels.name);
+                // GELU's slope is at most 1.13.
+                let allowed = 1.13 * scale * allowed(precision, x, weight) + 4e-6 * scale
+                    + if precision == Precision::F32 { 0.0 } else { 1e-4 };
+                prop_assert!(
+                    (f64::from(*found) - expected).abs() <= allowed,
+                    "{} {precision} [{row}, {column}]: {found} {expected} {allowed}", kernels.name
+                );
             }
         }
     }
 
     #[test]
     fn a_row_of_a_matmul_does_not_depend_on_the_others(
-        rows in 2usize..20, inputs in 1usize..70, outputs in 1usize..120, mut seed: u64,
+        rows in 2usize..20, inputs in width(), outputs in 1usize..120, mut seed: u64,
     ) {
         let x = values(rows * inputs, 1.0, &mut seed);
         let (weight, bias) = (values(outputs * inputs, 1.0, &mut seed), values(outputs, 1.0, &mut seed));
-        for kernels in sets() {
-            let matrix = kernels.pack(&[Part { weight: &weight, bias: &bias, factor: 1.0 }], inputs);
-            let all = product(kernels, &x, &matrix, Activation::Gelu);
+        for (kernels, precision) in sets().into_iter().flat_map(|set| PRECISIONS.map(|precision| (set, precision))) {
+            let part = Part { weight: &weight, bias: &bias, factor: 1.0 };
+            let matrix = kernels.pack(precision, &[part], inputs);
+            let all = product(&kernels, &x, &matrix, Activation::Gelu);
             for (row, together) in x.chunks_exact(inputs).zip(all.chunks_exact(outputs)) {
-                let alone = product(kernels, row, &matrix, Activation::Gelu);
-                prop_assert_eq!(&*alone, together, "{}", kernels.name);
+                let alone = product(&kernels, row, &matrix, Activation::Gelu);
+                prop_assert_eq!(&*alone, together, "{} {}", kernels.name, precision);
+            }
+        }
+    }
+
+    /// What a product writes in bf16 is what it writes in f32, rounded.
+    #[test]
+    fn results_in_bf16_are_the_results_rounded(
+        rows in 1usize..12, inputs in width(), outputs in 1usize..120, mut seed: u64,
+    ) {
+        let x = values(rows * inputs, 1.0, &mut seed);
+        let (weight, bias) = (values(outputs * inputs, 1.0, &mut seed), values(outputs, 1.0, &mut seed));
+        for (kernels, precision) in sets().into_iter().flat_map(|set| PRECISIONS.map(|precision| (set, precision))) {
+            if kernels.product(precision).run_to_bf16.is_none() {
+                continue;
+            }
+            let part = Part { weight: &weight, bias: &bias, factor: 1.0 };
+            let matrix = kernels.pack(precision, &[part], inputs);
+            let exact = product(&kernels, &x, &matrix, Activation::None);
+            let (mut room, mut to) = (Room::default(), Room::default());
+            let x = kernels.prepare(kernels.form(precision), (&x, inputs), &mut room);
+            kernels.matmul(x, &matrix, Activation::None, to.bf16(rows, outputs));
+            let Operand::Numbers(Numbers::Bf16 { numbers, stride }) = to.written(0..rows, outputs) else { unreachable!() };
+            for (row, exact) in numbers.chunks_exact(stride).zip(exact.chunks_exact(outputs)) {
+                let rounded: Vec<u16> = exact.iter().map(|x| half::bf16::from_f32(*x).to_bits()).collect();
+                prop_assert_eq!(&row[..outputs], &rounded[..]);
+                prop_assert!(row[outputs..].iter().all(|padding| *padding == 0));
             }
         }
     }
@@ -249,34 +356,45 @@ proptest! {
     #[test]
     fn attention_is_softmax_of_scores_times_values(
         tokens in 1usize..70, count in 1usize..4, width in 1usize..70, mut seed: u64,
-        scale in prop_oneof![Just(0.1f32), Just(1.0), Just(4.0)],
+        scale in prop_oneof![Just(0.1f32), Just(1.0), Just(4.0)], biased: bool, skipped in 0.0f64..1.0,
     ) {
-        let heads = Heads { count, width };
-        let mut qkv = values(tokens * 3 * count * width, 1.0, &mut seed);
-        for row in qkv.chunks_exact_mut(3 * count * width) {
-            row[..count * width].iter_mut().for_each(|query| *query *= scale / (width as f32).sqrt());
+        let reach = tokens + 3;
+        let bias = DistanceBias { values: values(count * (2 * reach - 1), 1.0, &mut seed), reach };
+        let heads = Heads { count, width, bias: biased.then_some(&bias) };
+        let hidden = count * width;
+        let mut qkv = values(tokens * 3 * hidden, 1.0, &mut seed);
+        for row in qkv.chunks_exact_mut(3 * hidden) {
+            row[..hidden].iter_mut().for_each(|query| *query *= scale / (width as f32).sqrt());
         }
         let expected = naive_attention(heads, &qkv);
-        for kernels in sets() {
-            let out = attend(kernels, heads, &qkv);
-            for (i, (found, expected)) in out.iter().zip(&expected).enumerate() {
+        // A thread may have only the later tokens of a text.
+        let first = (skipped * tokens as f64) as usize;
+        for (kernels, precision) in sets().into_iter().flat_map(|set| PRECISIONS.map(|precision| (set, precision))) {
+            let out = attend(&kernels, (heads, precision), &qkv, first);
+            let exact = kernels.attention_form(precision, width) == Form::F32;
+            for (i, (found, expected)) in out.iter().zip(&expected[first * hidden..]).enumerate() {
                 // An error of a score is an error of its weight's exponent.
                 let magnitude = 1.0 + f64::from(scale) * (width as f64).sqrt();
-                prop_assert!(near(*found, *expected, magnitude, width + 8), "{} [{i}]: {found} {expected}", kernels.name);
+                let right = if exact {
+                    near(*found, *expected, magnitude, width + 8)
+                } else {
+                    (f64::from(*found) - expected).abs() <= magnitude / 64.0
+                };
+                prop_assert!(right, "{} {precision} [{i}]: {found} {expected}", kernels.name);
             }
         }
     }
 
     #[test]
     fn layer_norm_has_the_row_at_unit_variance(
-        rows in 1usize..6, width in 1usize..100, mean in -50f32..50.0, mut seed: u64,
+        rows in 1usize..6, width in 1usize..100, mean in -50f32..50.0, mut seed: u64, alone: bool,
     ) {
         let x: Vec<f32> = values(rows * width, 1.0, &mut seed).iter().map(|x| x + mean).collect();
-        let residual = values(rows * width, 1.0, &mut seed);
+        let residual = values(rows * width, if alone { 0.0 } else { 1.0 }, &mut seed);
         let norm = Norm { gamma: values(width, 2.0, &mut seed), beta: values(width, 2.0, &mut seed), epsilon: 1e-5 };
         for kernels in sets() {
             let (mut out, residual) = (Guarded::new(&x), Guarded::new(&residual));
-            (kernels.layer_norm)(&LayerNorm { rows, width, x: out.as_mut_ptr(), residual: &residual, norm: &norm });
+            kernels.layer_norm(&mut out, (!alone).then_some(&*residual), &norm);
             for row in 0..rows {
                 let sums: Vec<f64> = (0..width).map(|i| f64::from(x[row * width + i] + residual[row * width + i])).collect();
                 let mean = sums.iter().sum::<f64>() / width as f64;

@@ -10,7 +10,7 @@ use std::{
 };
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
-use embeddery_engine::{Keep, KernelChoice, LoadOptions, Model, ModelFiles, Threads, Tokens};
+use embeddery_engine::{Keep, KernelChoice, LoadOptions, Model, ModelFiles, Precision, Threads, Tokens};
 use serde::de::DeserializeOwned;
 
 /// The real model's directory.
@@ -30,10 +30,10 @@ pub(crate) fn minilm(kernels: KernelChoice) -> Option<Model> {
     load(&minilm_directory(), kernels)
 }
 
-/// A model with the kernels asked for; `None` when this CPU lacks them.
+/// A model in f32 with the kernels asked for; `None` when this CPU lacks them.
 pub(crate) fn load(directory: &Path, kernels: KernelChoice) -> Option<Model> {
     let files = ModelFiles::open(directory).unwrap();
-    match files.load(&LoadOptions { kernels, ..LoadOptions::default() }) {
+    match files.load(&LoadOptions { kernels, precision: Precision::F32, ..LoadOptions::default() }) {
         Ok(model) => Some(model),
         Err(error) if kernels != KernelChoice::Auto && error.to_string().contains("CPU") => None,
         Err(error) => panic!("{error}"),

@@ -1,21 +1,14 @@
 //! `POST /api/v1/embeddings/batch`: texts to vectors, in the replaced service's form.
 
-use std::sync::Arc;
-
 use axum::{
     Extension, Json,
-    extract::State,
-    http::HeaderMap,
     response::{IntoResponse as _, Response},
 };
 
 use super::embed::{Call, Wish, embed};
 use crate::{
-    App,
-    auth::Caller,
     body::JsonObject,
     error::{ApiError, ErrorBody},
-    request_id::RequestId,
     wire::batch::{BatchAnswer, BatchRequest},
 };
 
@@ -45,21 +38,15 @@ use crate::{
     ),
     security(("key" = []), ("bearer" = [])),
 )]
-pub(super) async fn create(
-    caller: Caller,
-    State(app): State<Arc<App>>,
-    Extension(id): Extension<RequestId>,
-    headers: HeaderMap,
-    body: JsonObject,
-) -> Result<Response, ApiError> {
-    let asked = BatchRequest::read(body.0, &app.settings)?;
-    let provider = match asked.provider {
-        Some(provider) => Some(provider),
-        None => super::embed::provider(&headers)?,
+pub(super) async fn create(call: Call, body: JsonObject) -> Result<Response, ApiError> {
+    let asked = BatchRequest::read(body.0, &call.app.settings)?;
+    let policy = call.app.settings.dimension_policy;
+    let call = Call { provider: asked.provider.or(call.provider), ..call };
+    let wish = Wish {
+        dimensions: asked.dimensions,
+        policy,
+        ..Wish::plain(asked.model.as_deref(), asked.texts)
     };
-    let policy = app.settings.dimension_policy;
-    let wish = Wish { dimensions: asked.dimensions, policy, ..Wish::plain(asked.texts) };
-    let call = Call { app, caller, id, provider, model: asked.model };
     let answer = embed(&call, wish).await?;
     let embeddings = &answer.embeddings;
     let body = BatchAnswer {

@@ -3,7 +3,13 @@
 
 use std::sync::Arc;
 
-use axum::Router;
+use axum::{
+    Router,
+    extract::Request,
+    http::StatusCode,
+    middleware::{Next, from_fn},
+    response::{IntoResponse as _, Response},
+};
 use utoipa::{
     Modify, OpenApi as _,
     openapi::{
@@ -13,10 +19,20 @@ use utoipa::{
 };
 use utoipa_swagger_ui::SwaggerUi;
 
-use crate::App;
+use crate::{App, error::ApiError};
 
 pub(super) fn routes(document: OpenApi) -> Router<Arc<App>> {
-    SwaggerUi::new("/docs").url("/openapi.json", document).into()
+    Router::from(SwaggerUi::new("/docs").url("/openapi.json", document)).layer(from_fn(in_our_words))
+}
+
+/// The viewer says nothing about a file that it does not have.
+async fn in_our_words(request: Request, next: Next) -> Response {
+    let path = request.uri().path().to_owned();
+    let response = next.run(request).await;
+    if response.status() == StatusCode::NOT_FOUND {
+        return ApiError::unknown_path(&path).into_response();
+    }
+    response
 }
 
 /// The document without its paths.

@@ -2,7 +2,10 @@
 
 use std::{num::NonZeroUsize, sync::Arc, time::Instant};
 
-use axum::http::{HeaderMap, HeaderName, HeaderValue};
+use axum::{
+    extract::FromRequestParts,
+    http::{HeaderMap, HeaderName, HeaderValue, request::Parts},
+};
 use embeddery_core::{
     Context, DimensionPolicy, EmbedRequest, Embeddings, Input, InputType, Notes, ProviderKind, Truncate,
 };
@@ -10,17 +13,28 @@ use embeddery_gateway::{Resolved, Selector};
 
 use crate::{App, access_log::Logged, auth::Caller, error::ApiError, request_id::RequestId};
 
-/// Who asks, and which model.
+/// A request without its body.
 pub(super) struct Call {
     pub(super) app: Arc<App>,
     pub(super) caller: Caller,
-    pub(super) id: RequestId,
+    pub(super) id: Arc<str>,
+    /// The header `x-provider`.
     pub(super) provider: Option<ProviderKind>,
-    pub(super) model: Option<String>,
+}
+
+impl FromRequestParts<Arc<App>> for Call {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<Self, ApiError> {
+        let caller = Caller::from_request_parts(parts, app).await?;
+        let id = parts.extensions.get::<RequestId>().ok_or_else(ApiError::internal)?;
+        Ok(Self { app: Arc::clone(app), caller, id: Arc::clone(&id.0), provider: provider(&parts.headers)? })
+    }
 }
 
 /// What is wanted.
-pub(super) struct Wish {
+pub(super) struct Wish<'a> {
+    pub(super) model: Option<&'a str>,
     pub(super) inputs: Arc<[Input]>,
     pub(super) dimensions: Option<NonZeroUsize>,
     pub(super) policy: DimensionPolicy,
@@ -30,10 +44,11 @@ pub(super) struct Wish {
     pub(super) partial: bool,
 }
 
-impl Wish {
+impl<'a> Wish<'a> {
     /// Whole vectors of unit length.
-    pub(super) fn plain(inputs: Arc<[Input]>) -> Self {
+    pub(super) fn plain(model: Option<&'a str>, inputs: Arc<[Input]>) -> Self {
         Self {
+            model,
             inputs,
             dimensions: None,
             policy: DimensionPolicy::Strict,
@@ -52,14 +67,14 @@ pub(super) struct Answer {
     pub(super) logged: Logged,
 }
 
-pub(super) async fn embed(call: &Call, wish: Wish) -> Result<Answer, ApiError> {
-    let Call { app, caller, id, provider, model } = call;
+pub(super) async fn embed(call: &Call, wish: Wish<'_>) -> Result<Answer, ApiError> {
+    let Call { app, caller, id, provider } = call;
     let context = Context {
         deadline: Some(Instant::now() + app.settings.request_timeout),
-        ..Context::new(Arc::clone(&caller.tenant), Arc::clone(&id.0))
+        ..Context::new(Arc::clone(&caller.tenant), Arc::clone(id))
     };
     let notes = context.notes.clone();
-    let Wish { inputs, dimensions, policy, input_type, truncate, normalize, partial } = wish;
+    let Wish { model, inputs, dimensions, policy, input_type, truncate, normalize, partial } = wish;
     let count = inputs.len();
     let request = EmbedRequest {
         dimensions,
@@ -71,7 +86,7 @@ pub(super) async fn embed(call: &Call, wish: Wish) -> Result<Answer, ApiError> {
         ..EmbedRequest::plain(inputs, context)
     };
     let began = Instant::now();
-    let selector = Selector { model: model.as_deref(), provider: *provider };
+    let selector = Selector { model, provider: *provider };
     let embeddings = app.router.embed(selector, request).await?;
     let elapsed = began.elapsed();
 
@@ -99,7 +114,7 @@ fn served_by_another(embeddings: &Embeddings, asked: &Resolved) -> bool {
 }
 
 /// The header that names who serves the model.
-pub(super) fn provider(headers: &HeaderMap) -> Result<Option<ProviderKind>, ApiError> {
+fn provider(headers: &HeaderMap) -> Result<Option<ProviderKind>, ApiError> {
     let Some(value) = headers.get("x-provider") else { return Ok(None) };
     let name = String::from_utf8_lossy(value.as_bytes());
     name.trim().parse().map(Some).map_err(|error: String| ApiError::invalid("x-provider", error))
@@ -133,7 +148,7 @@ fn noted(headers: &mut HeaderMap, notes: &Notes, elapsed: std::time::Duration) {
 }
 
 /// A header whose value may come from outside; one that no header can carry is left out.
-pub(super) fn put(headers: &mut HeaderMap, name: &'static str, value: &str) {
+fn put(headers: &mut HeaderMap, name: &'static str, value: &str) {
     if let Ok(value) = HeaderValue::from_str(value) {
         headers.insert(HeaderName::from_static(name), value);
     }

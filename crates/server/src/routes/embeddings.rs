@@ -1,22 +1,16 @@
 //! `POST /v1/embeddings` and `POST /api/v1/embeddings`: the main job.
 
-use std::sync::Arc;
-
 use axum::{
     Extension,
-    extract::State,
-    http::{HeaderMap, HeaderValue, header::CONTENT_TYPE},
+    http::{HeaderValue, header::CONTENT_TYPE},
     response::{IntoResponse as _, Response},
 };
 use embeddery_core::{DimensionPolicy, Embeddings};
 
-use super::embed::{Call, Wish, embed, provider};
+use super::embed::{Call, Wish, embed};
 use crate::{
-    App,
-    auth::Caller,
     body::JsonObject,
     error::{ApiError, ErrorBody},
-    request_id::RequestId,
     wire::{
         answer::{EmbeddingsAnswer, Form, write},
         embeddings::{EmbeddingsRequest, OnError},
@@ -63,15 +57,9 @@ use crate::{
     ),
     security(("key" = []), ("bearer" = [])),
 )]
-pub(super) async fn create(
-    caller: Caller,
-    State(app): State<Arc<App>>,
-    Extension(id): Extension<RequestId>,
-    headers: HeaderMap,
-    body: JsonObject,
-) -> Result<Response, ApiError> {
-    let policy = app.settings.dimension_policy;
-    answer(Asker { app, caller, id, headers, policy }, body).await
+pub(super) async fn create(call: Call, body: JsonObject) -> Result<Response, ApiError> {
+    let policy = call.app.settings.dimension_policy;
+    answer(&call, policy, body).await
 }
 
 /// Text to vectors, as OpenAI's API does it.
@@ -101,30 +89,15 @@ pub(super) async fn create(
     ),
     security(("key" = []), ("bearer" = [])),
 )]
-pub(super) async fn create_openai(
-    caller: Caller,
-    State(app): State<Arc<App>>,
-    Extension(id): Extension<RequestId>,
-    headers: HeaderMap,
-    body: JsonObject,
-) -> Result<Response, ApiError> {
-    answer(Asker { app, caller, id, headers, policy: DimensionPolicy::Strict }, body).await
+pub(super) async fn create_openai(call: Call, body: JsonObject) -> Result<Response, ApiError> {
+    answer(&call, DimensionPolicy::Strict, body).await
 }
 
-/// A request without its body.
-struct Asker {
-    app: Arc<App>,
-    caller: Caller,
-    id: RequestId,
-    headers: HeaderMap,
-    policy: DimensionPolicy,
-}
-
-async fn answer(asker: Asker, body: JsonObject) -> Result<Response, ApiError> {
-    let Asker { app, caller, id, headers, policy } = asker;
-    let asked = EmbeddingsRequest::read(body.0, &app.settings)?;
+async fn answer(call: &Call, policy: DimensionPolicy, body: JsonObject) -> Result<Response, ApiError> {
+    let asked = EmbeddingsRequest::read(body.0, &call.app.settings)?;
     let form = asked.form();
     let wish = Wish {
+        model: asked.model.as_deref(),
         inputs: asked.input,
         dimensions: asked.dimensions,
         policy,
@@ -133,10 +106,9 @@ async fn answer(asker: Asker, body: JsonObject) -> Result<Response, ApiError> {
         normalize: asked.normalize,
         partial: asked.on_error == OnError::Partial,
     };
-    let call = Call { app, caller, id, provider: provider(&headers)?, model: asked.model };
-    let mut answer = embed(&call, wish).await?;
+    let mut answer = embed(call, wish).await?;
     answer.headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    let name = call.model.unwrap_or_else(|| call.app.router.default_model().to_owned());
+    let name = asked.model.unwrap_or_else(|| call.app.router.default_model().to_owned());
     let json = written(answer.embeddings, name, form).await?;
     Ok((answer.headers, Extension(answer.logged), json).into_response())
 }

@@ -34,7 +34,7 @@ pub(super) struct Health {
 struct DefaultModel {
     id: String,
     #[serde(flatten)]
-    state: Option<ModelStateWire>,
+    state: ModelStateWire,
 }
 
 /// Whether requests will be answered.
@@ -67,10 +67,7 @@ pub(super) async fn service(State(app): State<Arc<App>>) -> Json<Health> {
         service: "embeddery",
         version: env!("CARGO_PKG_VERSION"),
         timestamp: jiff::Timestamp::now().to_string(),
-        default_model: DefaultModel {
-            id: app.router.default_model().to_owned(),
-            state: state.map(Into::into),
-        },
+        default_model: DefaultModel { id: app.router.default_model().to_owned(), state: state.into() },
     })
 }
 

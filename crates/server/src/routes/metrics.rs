@@ -15,7 +15,11 @@ use prometheus_client::{
     registry::Registry,
 };
 
-use crate::{App, auth::MetricsReader, error::ApiError};
+use crate::{
+    App,
+    auth::MetricsReader,
+    error::{ApiError, ErrorBody},
+};
 
 const PLAIN: &str = "text/plain; version=0.0.4; charset=utf-8";
 const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -25,7 +29,10 @@ const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=
     get,
     path = "/metrics",
     tag = "operation",
-    responses((status = 200, description = "Text format 0.0.4, or OpenMetrics by Accept", body = String, content_type = "text/plain")),
+    responses(
+        (status = 200, description = "Text format 0.0.4, or OpenMetrics by Accept", body = String, content_type = "text/plain"),
+        (status = 401, description = "No key, or a wrong one, where `metrics_auth` is on", body = ErrorBody),
+    ),
 )]
 pub(super) async fn metrics(
     _: MetricsReader,
@@ -40,7 +47,10 @@ pub(super) async fn metrics(
     get,
     path = "/api/v1/metrics/text",
     tag = "operation",
-    responses((status = 200, description = "As /metrics", body = String, content_type = "text/plain")),
+    responses(
+        (status = 200, description = "As /metrics", body = String, content_type = "text/plain"),
+        (status = 401, description = "As /metrics", body = ErrorBody),
+    ),
 )]
 pub(super) async fn metrics_text(
     _: MetricsReader,

@@ -15,7 +15,7 @@ use std::{any::Any, sync::Arc};
 use axum::{
     Router,
     extract::Request,
-    middleware::from_fn,
+    middleware::{from_fn, from_fn_with_state},
     response::{IntoResponse as _, Response},
 };
 use tower_http::{
@@ -26,19 +26,21 @@ use tower_http::{
 use utoipa::openapi::OpenApi;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use crate::{App, access_log, error::ApiError, request_id};
+use crate::{App, access_log, error::ApiError, head, request_id};
 
 /// Answers smaller than this are sent as they are: compressing would take longer than sending.
 const COMPRESS_ABOVE_BYTES: u64 = 16 << 10;
 
 /// The whole API.
 pub fn routes(app: Arc<App>) -> Router {
-    let (router, document) = api().split_for_parts();
+    let (router, document) = api();
     router
         .merge(docs::routes(document))
         .fallback(unknown_path)
         .method_not_allowed_fallback(wrong_method)
-        // Innermost first. A panic becomes an answer before anything else looks at it;
+        // Innermost first. A head beyond the limit goes no further;
+        .layer(from_fn_with_state(Arc::clone(&app), head::layer))
+        // a panic becomes an answer before anything else looks at it;
         .layer(CatchPanicLayer::custom(panicked))
         // the line in the log shows what the caller gets, compression left aside;
         .layer(from_fn(access_log::layer))
@@ -54,11 +56,11 @@ pub fn routes(app: Arc<App>) -> Router {
 
 /// The OpenAPI document.
 pub fn openapi() -> OpenApi {
-    api().split_for_parts().1
+    api().1
 }
 
-fn api() -> OpenApiRouter<Arc<App>> {
-    OpenApiRouter::with_openapi(docs::document())
+fn api() -> (Router<Arc<App>>, OpenApi) {
+    let (router, mut document) = OpenApiRouter::with_openapi(docs::document())
         .routes(routes!(embeddings::create))
         .routes(routes!(embeddings::create_openai))
         .routes(routes!(batch::create))
@@ -77,6 +79,11 @@ fn api() -> OpenApiRouter<Arc<App>> {
         .routes(routes!(health::ready))
         .routes(routes!(metrics::metrics))
         .routes(routes!(metrics::metrics_text))
+        .split_for_parts();
+    // axum's sign for "slashes included" is unknown to OpenAPI, where a parameter is called by its name alone.
+    let paths = std::mem::take(&mut document.paths.paths);
+    document.paths.paths = paths.into_iter().map(|(path, item)| (path.replace("{*", "{"), item)).collect();
+    (router, document)
 }
 
 async fn unknown_path(request: Request) -> ApiError {

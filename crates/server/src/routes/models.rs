@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use axum::{
     Json,
-    extract::{Path, State},
+    extract::{Path, State, rejection::PathRejection},
 };
 use embeddery_gateway::{Resolved, Selector};
 
@@ -54,6 +54,7 @@ pub(super) async fn list_openai(_: Caller, State(app): State<Arc<App>>) -> Json<
     params(("id" = String, Path, description = "What a request may call it; may hold a slash")),
     responses(
         (status = 200, description = "The model", body = OpenAiModel),
+        (status = 400, description = "The id is not UTF-8", body = ErrorBody),
         (status = 401, description = "No key, or a wrong one", body = ErrorBody),
         (status = 404, description = "No such model here", body = ErrorBody),
     ),
@@ -62,8 +63,11 @@ pub(super) async fn list_openai(_: Caller, State(app): State<Arc<App>>) -> Json<
 pub(super) async fn get_openai(
     _: Caller,
     State(app): State<Arc<App>>,
-    Path(id): Path<String>,
+    id: Result<Path<String>, PathRejection>,
 ) -> Result<Json<OpenAiModel>, ApiError> {
+    let Ok(Path(id)) = id else {
+        return Err(ApiError::invalid("id", "the model's id in the path is not UTF-8 when decoded"));
+    };
     let found = app.router.models().into_iter().find(|model| model.id == id);
     found.map(|model| Json(model.into())).ok_or_else(|| ApiError::unknown_model(&id))
 }
@@ -80,7 +84,11 @@ pub(super) async fn get_openai(
         (status = 401, description = "No key, or a wrong one", body = ErrorBody),
         (status = 403, description = "The allow-list does not have this model", body = ErrorBody),
         (status = 404, description = "Neither here nor on the hub", body = ErrorBody),
+        (status = 408, description = "The body arrived too slowly", body = ErrorBody),
+        (status = 413, description = "The body is too large", body = ErrorBody),
+        (status = 415, description = "The body is not announced as JSON", body = ErrorBody),
         (status = 422, description = "The body does not fit the schema", body = ErrorBody),
+        (status = 500, description = "A defect of the server", body = ErrorBody),
         (status = 502, description = "What arrived is not what the hub announced", body = ErrorBody),
         (status = 503, description = "The hub is out of reach or refuses", body = ErrorBody),
     ),
@@ -109,7 +117,12 @@ pub(super) async fn download(
         (status = 401, description = "No key, or a wrong one", body = ErrorBody),
         (status = 403, description = "The allow-list does not have this model", body = ErrorBody),
         (status = 404, description = "Neither here nor on the hub", body = ErrorBody),
+        (status = 408, description = "The body arrived too slowly", body = ErrorBody),
+        (status = 413, description = "The body is too large", body = ErrorBody),
+        (status = 415, description = "The body is not announced as JSON", body = ErrorBody),
         (status = 422, description = "The body does not fit the schema", body = ErrorBody),
+        (status = 500, description = "A defect of the server", body = ErrorBody),
+        (status = 502, description = "What arrived is not what the hub announced", body = ErrorBody),
         (status = 503, description = "It is on its way here, or cannot be used", body = ErrorBody),
     ),
     security(("key" = []), ("bearer" = [])),

@@ -15,6 +15,7 @@ use crate::{Settings, error::ApiError};
 
 /// What to embed, and how.
 #[derive(Debug, ToSchema)]
+#[serde(deny_unknown_fields)]
 pub(crate) struct EmbeddingsRequest {
     /// A text, or 1 to 2048 texts, none of them blank; or the same as ids of OpenAI's tokenizers, which are
     /// decoded for models of other families.
@@ -23,8 +24,8 @@ pub(crate) struct EmbeddingsRequest {
     /// A configured id, or a model's name. Without it the default model answers.
     #[schema(example = "sentence-transformers/all-MiniLM-L6-v2")]
     pub(crate) model: Option<String>,
-    /// How vectors are written.
-    #[schema(inline, default = "float")]
+    /// How vectors are written; `float` when absent.
+    #[schema(value_type = Option<Encoding>, inline)]
     pub(crate) encoding_format: Encoding,
     /// The wanted length of a vector.
     #[schema(value_type = Option<u32>, minimum = 1)]
@@ -36,7 +37,7 @@ pub(crate) struct EmbeddingsRequest {
     #[schema(value_type = Option<TruncateName>, inline)]
     pub(crate) truncate: Option<Truncate>,
     /// Whether vectors are brought to unit length.
-    #[schema(default = true)]
+    #[schema(value_type = Option<bool>, default = true)]
     pub(crate) normalize: bool,
     /// What the numbers are: `int8` is a component times 127, rounded; `uint8` the same plus 128; `ubinary` has
     /// a bit for each component above zero, eight to a byte, the first highest; `binary` the same minus 128.

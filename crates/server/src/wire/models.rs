@@ -63,14 +63,15 @@ pub(crate) struct Model {
     /// Whether it answers requests that name no model.
     default: bool,
     #[serde(flatten)]
-    state: Option<State>,
+    state: State,
 }
 
-/// Where a model of this machine stands.
-#[derive(Serialize, ToSchema)]
+/// Where a model of this machine stands; a vendor's model stands nowhere, and nothing is said.
+#[derive(Default, Serialize, ToSchema)]
 pub(crate) struct State {
     /// `absent`, `downloading`, `on_disk`, `loaded` or `failed`.
-    pub(crate) state: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) state: Option<&'static str>,
     /// How much of it is here, while it is downloading.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) percent: Option<u8>,
@@ -79,9 +80,10 @@ pub(crate) struct State {
     pub(crate) reason: Option<String>,
 }
 
-impl From<ModelState> for State {
-    fn from(state: ModelState) -> Self {
-        let plain = |state| Self { state, percent: None, reason: None };
+impl From<Option<ModelState>> for State {
+    fn from(state: Option<ModelState>) -> Self {
+        let plain = |state| Self { state: Some(state), percent: None, reason: None };
+        let Some(state) = state else { return Self::default() };
         match state {
             ModelState::Absent => plain("absent"),
             ModelState::Downloading { percent } => Self { percent: Some(percent), ..plain("downloading") },
@@ -103,7 +105,7 @@ impl Models {
                 model: model.name.to_string(),
                 allowed: model.allowed,
                 default: model.default,
-                state: model.state.map(State::from),
+                state: model.state.into(),
             })
             .collect();
         let names = |providers: &Vec<ProviderKind>| providers.iter().map(|p| p.as_str().to_owned()).collect();
@@ -117,6 +119,7 @@ impl Models {
 
 /// Which model to bring here.
 #[derive(ToSchema)]
+#[serde(deny_unknown_fields)]
 pub(crate) struct ModelRequest {
     /// A configured id, or a model's name. `model_id` means the same.
     #[schema(example = "sentence-transformers/all-MiniLM-L6-v2")]

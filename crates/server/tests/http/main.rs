@@ -1,6 +1,17 @@
 //! The API through its front door: a real listener on a port of its own, the wrappers of the binary, and a
 //! provider that answers, waits, fails or panics as a test tells it. One program, so that it links once.
 
+#![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
+
+mod access;
+mod any_body;
 mod bad_input;
+mod connections;
+mod documents;
 mod embeddings;
+mod failures;
+mod log;
+mod models;
+mod operation;
+mod protocol;
 mod support;

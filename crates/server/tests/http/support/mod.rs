@@ -3,5 +3,5 @@
 mod fake;
 mod server;
 
-pub use fake::{DIM, Fake, MAX_TOKENS, PLAIN, vector};
-pub use server::{Answer, KEY, Server, app, rest, soon};
+pub use fake::{DIM, MAX_TOKENS, PLAIN, vector};
+pub use server::{Answer, KEY, Server, rest, soon};

@@ -24,7 +24,7 @@ use super::fake::{Fake, FakeProvider, PLAIN};
 pub const KEY: &str = "a-key-for-tests-only";
 
 /// The API's parts around a scripted provider, with the wrappers in the binary's order.
-pub fn app(fake: &Arc<Fake>, settings: Settings) -> App {
+fn app(fake: &Arc<Fake>, settings: Settings) -> App {
     let mut registry = Registry::default();
     let metrics = Metrics::new(&mut registry);
     let router = Router::new(RouterConfig {

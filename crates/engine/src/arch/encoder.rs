@@ -1,0 +1,300 @@
+//! The encoder that BERT and its kin share: embeddings, then layers of attention and feed-forward, each followed
+//! by residual and LayerNorm. Architectures differ in the names of their tensors and in small parts, which their
+//! own files fill in.
+//!
+//! All texts of a call lie end to end, `t` tokens in all, with no padding: every linear layer is a matrix product
+//! over tokens, and only attention looks at texts one by one. The tokens are divided evenly among the threads,
+//! wherever a text ends, so that one long text uses all of them; a thread takes its tokens through a whole layer
+//! while they are in its cache, and waits for the others once a layer, when queries, keys and values of all
+//! tokens are there. `h` is the hidden size.
+
+use std::ops::Range;
+
+use super::{shared::SharedRows, table::Table};
+use crate::{
+    Precision, Threads, Tokens,
+    kernels::{
+        Activation, DistanceBias, Form, Heads, Kernels, Norm, NumbersMut, Operand, PackedMatrix, Room, grow,
+    },
+    threads::Member,
+};
+
+/// Weights, packed for the kernels.
+pub(crate) struct Encoder {
+    pub(super) kernels: Kernels,
+    pub(super) precision: Precision,
+    pub(super) hidden: usize,
+    pub(super) intermediate: usize,
+    pub(super) head_count: usize,
+    /// `[vocabulary × h]`
+    pub(super) words: Table,
+    /// `[positions × h]`; a text's first token has the first row.
+    pub(super) positions: Table,
+    pub(super) embedding_norm: Norm,
+    pub(super) layers: Vec<Layer>,
+    /// Added to every layer's attention scores.
+    pub(super) bias: Option<DistanceBias>,
+}
+
+pub(super) struct Layer {
+    /// h → 3h: queries (scaled by 1/√head width), keys, values.
+    pub(super) qkv: PackedMatrix,
+    /// h → h
+    pub(super) attention_output: PackedMatrix,
+    pub(super) attention_norm: Norm,
+    /// h → intermediate
+    pub(super) feed_forward: PackedMatrix,
+    /// intermediate → h
+    pub(super) output: PackedMatrix,
+    pub(super) output_norm: Norm,
+}
+
+/// Buffers of one call, kept for the next.
+#[derive(Default)]
+pub(crate) struct Workspace {
+    /// `[t × h]`, the tokens' vectors.
+    x: Vec<f32>,
+    /// Two of `[t × 3h]`, in turn: while one layer's are read, the next layer's are written.
+    qkv: [SharedRows; 2],
+    members: Vec<Scratch>,
+}
+
+/// Buffers of one thread.
+#[derive(Default)]
+struct Scratch {
+    /// `[rows × h]`, attention's result.
+    context: Vec<f32>,
+    context_bf16: Room,
+    /// `[BLOCK × h]`, after attention.
+    y: Vec<f32>,
+    /// `[BLOCK × intermediate]`
+    wide: Vec<f32>,
+    /// Activations in the form of a product, of width h and of the intermediate width.
+    narrow_room: Room,
+    wide_room: Room,
+    attention: Vec<u8>,
+}
+
+/// Tokens that go through a layer's products together: their activations stay in the second-level cache, and the
+/// weights, which stream by, are used this often.
+const BLOCK: usize = 64;
+/// Tokens below which another thread is not worth waking.
+const LEAST_ROWS: usize = 4;
+
+impl Encoder {
+    /// Numbers in a token's vector.
+    pub(crate) fn hidden(&self) -> usize {
+        self.hidden
+    }
+
+    /// Bytes of weights in memory.
+    pub(crate) fn bytes(&self) -> usize {
+        let matrices: usize = self
+            .layers
+            .iter()
+            .flat_map(|layer| [&layer.qkv, &layer.attention_output, &layer.feed_forward, &layer.output])
+            .map(PackedMatrix::bytes)
+            .sum();
+        matrices + self.words.bytes() + self.positions.bytes()
+    }
+
+    /// The last layer's token vectors, `[t × h]`, of all texts end to end.
+    pub(crate) fn forward<'a>(
+        &self,
+        threads: &Threads,
+        texts: &[&Tokens],
+        work: &'a mut Workspace,
+    ) -> &'a [f32] {
+        let h = self.hidden;
+        let spans = spans(texts);
+        let t = spans.last().map_or(0, |span| span.end);
+        let members = t.div_ceil(LEAST_ROWS).clamp(1, threads.count());
+        grow(&mut work.x, t * h);
+        for qkv in &mut work.qkv {
+            qkv.fit(self.kernels.attention_form(self.precision, h / self.head_count), t, 3 * h);
+        }
+        if work.members.len() < members {
+            work.members.resize_with(members, Scratch::default);
+        }
+        let rows = |member: usize| t * member / members..t * (member + 1) / members;
+        let mut parts = Vec::with_capacity(members);
+        let mut rest = &mut work.x[..t * h];
+        for (member, scratch) in work.members.iter_mut().enumerate().take(members) {
+            let (own, others) = rest.split_at_mut(rows(member).len() * h);
+            parts.push(std::sync::Mutex::new(Some((own, scratch))));
+            rest = others;
+        }
+        let qkv = &work.qkv;
+        threads.team(members, |member| {
+            // Every member takes its own part, once.
+            let part = parts[member.index].lock().ok().and_then(|mut part| part.take());
+            if let Some((x, scratch)) = part {
+                let share = Share { encoder: self, texts, spans: &spans, rows: rows(member.index), qkv };
+                share.run(member, x, scratch);
+            }
+        });
+        drop(parts);
+        &work.x[..t * h]
+    }
+}
+
+/// Where each text's tokens lie.
+fn spans(texts: &[&Tokens]) -> Vec<Range<usize>> {
+    let mut end = 0;
+    texts
+        .iter()
+        .map(|text| {
+            let first = end;
+            end += text.len();
+            first..end
+        })
+        .collect()
+}
+
+/// One thread's share of a call.
+struct Share<'a> {
+    encoder: &'a Encoder,
+    texts: &'a [&'a Tokens],
+    spans: &'a [Range<usize>],
+    /// The tokens of this thread.
+    rows: Range<usize>,
+    qkv: &'a [SharedRows; 2],
+}
+
+impl Share<'_> {
+    /// `x` is `[rows × h]`.
+    fn run(&self, member: &Member<'_>, x: &mut [f32], scratch: &mut Scratch) {
+        let Encoder { kernels, hidden: h, layers, embedding_norm, .. } = self.encoder;
+        grow(&mut scratch.y, BLOCK * h);
+        self.embed(x);
+        kernels.layer_norm(x, None, embedding_norm);
+        for (block, first) in blocks(x, *h).zip((0..).step_by(BLOCK)) {
+            self.project(0, block, first, &mut scratch.narrow_room);
+        }
+        for (index, layer) in layers.iter().enumerate() {
+            member.wait();
+            self.attend(index, scratch);
+            for (x, first) in blocks(x, *h).zip((0..).step_by(BLOCK)) {
+                self.feed_forward(layer, x, first, scratch);
+                if index + 1 < layers.len() {
+                    self.project(index + 1, x, first, &mut scratch.narrow_room);
+                }
+            }
+        }
+    }
+
+    /// Word plus position embeddings.
+    fn embed(&self, x: &mut [f32]) {
+        let Encoder { hidden, words, positions, .. } = self.encoder;
+        for (text, span) in self.texts.iter().zip(self.spans) {
+            for row in common(span, &self.rows) {
+                let x = &mut x[(row - self.rows.start) * hidden..][..*hidden];
+                words.copy(text.ids()[row - span.start] as usize, x);
+                positions.add(row - span.start, x);
+            }
+        }
+    }
+
+    /// Queries, keys and values of layer `index` for some of this thread's tokens, from `first` on.
+    fn project(&self, index: usize, x: &[f32], first: usize, room: &mut Room) {
+        let Encoder { kernels, precision, hidden, layers, .. } = self.encoder;
+        let count = x.len() / hidden;
+        let from = self.rows.start + first;
+        let x = kernels.prepare(kernels.form(*precision), (x, *hidden), room);
+        // SAFETY: between the barrier before the last one and the next, nobody reads this buffer, and these rows are
+        // this thread's own.
+        let out = unsafe { self.qkv[index % 2].rows_mut(from..from + count) };
+        kernels.matmul(x, &layers[index].qkv, Activation::None, out);
+    }
+
+    /// Attention of layer `index` for this thread's tokens, into the scratch's context.
+    fn attend(&self, index: usize, scratch: &mut Scratch) {
+        let Encoder { kernels, precision, hidden: h, head_count, bias, .. } = self.encoder;
+        let heads = Heads { count: *head_count, width: h / head_count, bias: bias.as_ref() };
+        let bf16 = kernels.form(*precision) == Form::Bf16
+            && kernels.attention_form(*precision, heads.width) == Form::Bf16;
+        let Scratch { context, context_bf16, attention, .. } = scratch;
+        let all = self.rows.len();
+        if !bf16 {
+            grow(context, all * h);
+        }
+        for span in self.spans {
+            let own = common(span, &self.rows);
+            if own.is_empty() {
+                continue;
+            }
+            let at = own.start - self.rows.start..own.end - self.rows.start;
+            let out = if bf16 {
+                context_bf16.bf16(all, *h).slice(at)
+            } else {
+                NumbersMut::F32 { numbers: &mut context[at.start * h..at.end * h], stride: *h }
+            };
+            // SAFETY: after the barrier all rows of this buffer are written, and nobody writes to it before the next.
+            let qkv = unsafe { self.qkv[index % 2].rows(span.clone()) };
+            kernels.attention((qkv, own.start - span.start), heads, attention, out);
+        }
+    }
+
+    /// All of a layer behind attention, for a block of this thread's tokens from `first` on.
+    fn feed_forward(&self, layer: &Layer, x: &mut [f32], first: usize, scratch: &mut Scratch) {
+        let Encoder { kernels, precision, hidden: h, intermediate, head_count, .. } = self.encoder;
+        let form = kernels.form(*precision);
+        let Scratch { context, context_bf16, y, wide, narrow_room, wide_room, .. } = scratch;
+        let rows = x.len() / h;
+        let y = &mut y[..rows * h];
+
+        let attended =
+            if form == Form::Bf16 && kernels.attention_form(*precision, h / head_count) == Form::Bf16 {
+                context_bf16.written(first..first + rows, *h)
+            } else {
+                kernels.prepare(form, (&context[first * h..(first + rows) * h], *h), narrow_room)
+            };
+        kernels.matmul(attended, &layer.attention_output, Activation::None, dense(y, *h));
+        kernels.layer_norm(y, Some(x), &layer.attention_norm);
+
+        let narrow = kernels.prepare(form, (y, *h), narrow_room);
+        let wide: Operand<'_> = if form == Form::Bf16 {
+            kernels.matmul(
+                narrow,
+                &layer.feed_forward,
+                Activation::Gelu,
+                wide_room.bf16(rows, *intermediate),
+            );
+            wide_room.written(0..rows, *intermediate)
+        } else {
+            grow(wide, rows * intermediate);
+            let wide = &mut wide[..rows * intermediate];
+            kernels.matmul(narrow, &layer.feed_forward, Activation::Gelu, dense(wide, *intermediate));
+            kernels.prepare(form, (wide, *intermediate), wide_room)
+        };
+        kernels.matmul(wide, &layer.output, Activation::None, dense(x, *h));
+        kernels.layer_norm(x, Some(y), &layer.output_norm);
+    }
+}
+
+/// Rows of f32 that follow each other closely.
+fn dense(numbers: &mut [f32], stride: usize) -> NumbersMut<'_> {
+    NumbersMut::F32 { numbers, stride }
+}
+
+fn blocks(x: &mut [f32], h: usize) -> std::slice::ChunksMut<'_, f32> {
+    x.chunks_mut(BLOCK * h)
+}
+
+fn common(a: &Range<usize>, b: &Range<usize>) -> Range<usize> {
+    let start = a.start.max(b.start);
+    start..a.end.min(b.end).max(start)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::common;
+
+    #[test]
+    fn what_ranges_have_in_common() {
+        assert_eq!(common(&(0..5), &(3..9)), 3..5);
+        assert_eq!(common(&(3..9), &(0..5)), 3..5);
+        assert!(common(&(0..3), &(3..9)).is_empty());
+        assert!(common(&(7..9), &(0..3)).is_empty());
+    }
+}

@@ -1,0 +1,157 @@
+//! How numbers are multiplied: one description per precision and instruction set. Everything else about a
+//! matrix product (packing, panels, remainders, attention) is written once over [`Tile`].
+//!
+//! One step multiplies a *group* of [`DEPTH`](Tile::DEPTH) consecutive activations of a row, repeated on every
+//! lane, with a vector of weights that holds as many consecutive weights for each of its columns.
+
+use super::{
+    functions::{exp, exp_rough, gelu, gelu_rough},
+    lanes::Lanes,
+};
+
+/// The innermost arithmetic of a product.
+pub(crate) trait Tile {
+    /// The f32 vector that results come in.
+    type Lanes: Lanes;
+    /// A group of activations on every lane.
+    type Group: Copy;
+    /// A vector of weights.
+    type Weights: Copy;
+    /// A vector of running sums.
+    type Sum: Copy;
+
+    /// Rows of the register tile, at most [`MOST_ROWS`], and vectors of columns in each: as many sums as leave
+    /// registers for the operands.
+    const ROWS: usize;
+    /// See [`ROWS`](Tile::ROWS); 2, 3 or 4.
+    const VECTORS: usize;
+    /// Consecutive numbers multiplied in one step.
+    const DEPTH: usize;
+    /// Bytes of a group of activations as stored.
+    const GROUP_BYTES: usize;
+    /// Bytes of one column's weights of a step as stored.
+    const WEIGHT_BYTES: usize;
+    /// Whether results are as exact as f32 allows; others are rounded anyway and get the cheaper functions.
+    const EXACT: bool;
+
+    unsafe fn zero() -> Self::Sum;
+    unsafe fn group(from: *const u8) -> Self::Group;
+    unsafe fn weights(from: *const u8) -> Self::Weights;
+    unsafe fn dot(group: Self::Group, weights: Self::Weights, sum: Self::Sum) -> Self::Sum;
+    /// The sums as f32, scaled where the precision has scales, with the bias.
+    unsafe fn finish(sum: Self::Sum, columns: Columns, row_scale: f32) -> Self::Lanes;
+
+    /// # Safety
+    /// As [`Lanes`].
+    #[inline(always)]
+    unsafe fn exp(x: Self::Lanes) -> Self::Lanes {
+        // SAFETY: the caller's promise.
+        unsafe { if Self::EXACT { exp(x) } else { exp_rough(x) } }
+    }
+
+    /// # Safety
+    /// As [`Lanes`].
+    #[inline(always)]
+    unsafe fn gelu(x: Self::Lanes) -> Self::Lanes {
+        // SAFETY: the caller's promise.
+        unsafe { if Self::EXACT { gelu(x) } else { gelu_rough(x) } }
+    }
+}
+
+/// No tile has more rows.
+pub(crate) const MOST_ROWS: usize = 8;
+
+/// What belongs to a vector of output columns: pointers to its first column's.
+#[derive(Clone, Copy)]
+pub(crate) struct Columns {
+    pub(crate) bias: *const f32,
+    /// The weights' scales, for eight-bit weights.
+    pub(crate) scales: *const f32,
+    /// What the activations' offset adds to a sum, for eight-bit weights.
+    pub(crate) offsets: *const i32,
+}
+
+/// f32 activations and weights, on any vector: the exact tile.
+pub(crate) struct F32<L, const ROWS: usize, const VECTORS: usize>(std::marker::PhantomData<L>);
+
+impl<L: Lanes, const ROWS: usize, const VECTORS: usize> Tile for F32<L, ROWS, VECTORS> {
+    type Lanes = L;
+    type Group = L;
+    type Weights = L;
+    type Sum = L;
+    const ROWS: usize = ROWS;
+    const VECTORS: usize = VECTORS;
+    const DEPTH: usize = 1;
+    const GROUP_BYTES: usize = 4;
+    const WEIGHT_BYTES: usize = 4;
+    const EXACT: bool = true;
+
+    // SAFETY of the blocks below: the trait's contract, which is that of Lanes.
+    #[inline(always)]
+    unsafe fn zero() -> L {
+        unsafe { L::splat(0.0) }
+    }
+
+    #[inline(always)]
+    unsafe fn group(from: *const u8) -> L {
+        unsafe { L::splat(from.cast::<f32>().read_unaligned()) }
+    }
+
+    #[inline(always)]
+    unsafe fn weights(from: *const u8) -> L {
+        unsafe { L::load(from.cast()) }
+    }
+
+    #[inline(always)]
+    unsafe fn dot(group: L, weights: L, sum: L) -> L {
+        unsafe { group.mul_add(weights, sum) }
+    }
+
+    #[inline(always)]
+    unsafe fn finish(sum: L, columns: Columns, _: f32) -> L {
+        unsafe { sum.add(L::load(columns.bias)) }
+    }
+}
+
+/// bf16 weights, widened as they are read, and f32 activations: half the memory where the CPU has no bf16
+/// arithmetic.
+pub(crate) struct Widened<L, const ROWS: usize, const VECTORS: usize>(std::marker::PhantomData<L>);
+
+impl<L: Lanes, const ROWS: usize, const VECTORS: usize> Tile for Widened<L, ROWS, VECTORS> {
+    type Lanes = L;
+    type Group = L;
+    type Weights = L;
+    type Sum = L;
+    const ROWS: usize = ROWS;
+    const VECTORS: usize = VECTORS;
+    const DEPTH: usize = 1;
+    const GROUP_BYTES: usize = 4;
+    const WEIGHT_BYTES: usize = 2;
+    const EXACT: bool = false;
+
+    // SAFETY of the blocks below: the trait's contract, which is that of Lanes.
+    #[inline(always)]
+    unsafe fn zero() -> L {
+        unsafe { L::splat(0.0) }
+    }
+
+    #[inline(always)]
+    unsafe fn group(from: *const u8) -> L {
+        unsafe { L::splat(from.cast::<f32>().read_unaligned()) }
+    }
+
+    #[inline(always)]
+    unsafe fn weights(from: *const u8) -> L {
+        unsafe { L::load_bf16(from.cast()) }
+    }
+
+    #[inline(always)]
+    unsafe fn dot(group: L, weights: L, sum: L) -> L {
+        unsafe { group.mul_add(weights, sum) }
+    }
+
+    #[inline(always)]
+    unsafe fn finish(sum: L, columns: Columns, _: f32) -> L {
+        unsafe { sum.add(L::load(columns.bias)) }
+    }
+}

@@ -1,0 +1,166 @@
+//! Who may ask what: every route of the OpenAPI document is tried, so that a new one cannot be left open.
+
+use reqwest::Method;
+use serde_json::{Value, json};
+
+use crate::support::{Answer, KEY, Server};
+
+/// Open to anybody (SPEC §3). `/docs` and `/openapi.json` are not in the document; they are tried as well.
+const OPEN: [&str; 5] = ["/health", "/ready", "/api/v1/embeddings/health", "/docs/", "/openapi.json"];
+/// Open unless `metrics_auth` is on.
+const METRICS: [&str; 2] = ["/metrics", "/api/v1/metrics/text"];
+
+/// A route of the document, and a body it takes.
+struct Route {
+    method: Method,
+    path: String,
+    body: Option<Value>,
+    /// What the document says about keys.
+    documented_as_closed: bool,
+    documented: Vec<u16>,
+}
+
+impl Route {
+    async fn ask(&self, server: &Server, header: Option<(&str, &str)>) -> Answer {
+        let mut request = server.bare(self.method.clone(), &self.path);
+        if let Some((name, value)) = header {
+            request = request.header(name, value);
+        }
+        Answer::of(match &self.body {
+            Some(body) => request.json(body),
+            None => request,
+        })
+        .await
+    }
+
+    fn is_metrics(&self) -> bool {
+        METRICS.contains(&self.path.as_str())
+    }
+
+    fn is_open(&self) -> bool {
+        OPEN.contains(&self.path.as_str())
+    }
+}
+
+fn routes() -> Vec<Route> {
+    let document = serde_json::to_value(embeddery_server::openapi()).unwrap();
+    let mut routes = Vec::new();
+    for (path, item) in document["paths"].as_object().unwrap() {
+        for (method, operation) in item.as_object().unwrap() {
+            let method: Method = method.to_uppercase().parse().unwrap();
+            let body = operation.get("requestBody").map(|_| match path.contains("/models/") {
+                true => json!({"model": "small"}),
+                false => json!({"input": "a"}),
+            });
+            let statuses = operation["responses"].as_object().unwrap().keys();
+            routes.push(Route {
+                method,
+                path: path.replace("{id}", "small"),
+                body,
+                documented_as_closed: operation.get("security").is_some(),
+                documented: statuses.map(|status| status.parse().unwrap()).collect(),
+            });
+        }
+    }
+    for path in ["/docs/", "/openapi.json"] {
+        let (method, path) = (Method::GET, path.to_owned());
+        routes.push(Route { method, path, body: None, documented_as_closed: false, documented: vec![200] });
+    }
+    assert!(routes.len() >= 14, "the walk saw only {} routes", routes.len());
+    routes
+}
+
+/// What nobody may enter with.
+fn wrong_keys() -> Vec<(Option<(&'static str, String)>, &'static str)> {
+    let (short, long) = (KEY[..KEY.len() - 1].to_owned(), format!("{KEY}x"));
+    vec![
+        (None, "missing_api_key"),
+        (Some(("authorization", String::new())), "missing_api_key"),
+        (Some(("authorization", "Bearer".into())), "missing_api_key"),
+        (Some(("authorization", format!("Basic {KEY}"))), "missing_api_key"),
+        (Some(("authorization", KEY.into())), "missing_api_key"),
+        (Some(("authorization", "Bearer wrong".into())), "invalid_api_key"),
+        (Some(("authorization", format!("Bearer {long}"))), "invalid_api_key"),
+        (Some(("x-api-key", String::new())), "invalid_api_key"),
+        (Some(("x-api-key", short)), "invalid_api_key"),
+        (Some(("x-api-key", long)), "invalid_api_key"),
+        (Some(("x-api-key", KEY.to_uppercase())), "invalid_api_key"),
+    ]
+}
+
+async fn is_closed(server: &Server, route: &Route) {
+    for (header, code) in wrong_keys() {
+        let header = header.as_ref().map(|(name, value)| (*name, value.as_str()));
+        let answer = route.ask(server, header).await;
+        let what = format!("{} {} with {header:?}", route.method, route.path);
+        assert_eq!(answer.status, 401, "{what}: {}", answer.text);
+        assert_eq!(answer.code(), code, "{what}");
+        assert_eq!(answer.json["error"]["type"], "authentication_error", "{what}");
+        assert_eq!(answer.header("www-authenticate"), "Bearer", "{what}");
+        assert!(!answer.text.contains(KEY), "{what}: {}", answer.text);
+    }
+    assert!(route.documented.contains(&401), "{} can be a 401, which is not documented", route.path);
+}
+
+async fn lets_the_key_in(server: &Server, route: &Route) {
+    let (bearer, lower) = (format!("Bearer {KEY}"), format!("bearer {KEY}"));
+    for header in [("x-api-key", KEY), ("authorization", &bearer), ("authorization", &lower)] {
+        let answer = route.ask(server, Some(header)).await;
+        assert_eq!(answer.status, 200, "{} with {}: {}", route.path, header.0, answer.text);
+    }
+}
+
+#[tokio::test]
+async fn every_route_asks_for_the_key_but_the_open_ones() {
+    let server = Server::start().await;
+    for route in routes() {
+        lets_the_key_in(&server, &route).await;
+        if route.is_open() || route.is_metrics() {
+            for (header, _) in wrong_keys() {
+                let header = header.as_ref().map(|(name, value)| (*name, value.as_str()));
+                assert_eq!(route.ask(&server, header).await.status, 200, "{}", route.path);
+            }
+            assert!(!route.documented_as_closed, "{}", route.path);
+        } else {
+            is_closed(&server, &route).await;
+            assert!(route.documented_as_closed, "{}", route.path);
+        }
+    }
+    let mut brought = server.fake.brought.lock().unwrap().clone();
+    brought.sort();
+    assert_eq!(
+        brought,
+        [["downloaded test/plain"; 3], ["warmed test/plain"; 3]].concat(),
+        "only requests with the key did anything"
+    );
+}
+
+#[tokio::test]
+async fn metrics_ask_for_the_key_when_told_to() {
+    let server = Server::with(|settings| settings.metrics_auth = true).await;
+    let routes = routes();
+    for route in routes.iter().filter(|route| route.is_metrics()) {
+        is_closed(&server, route).await;
+        lets_the_key_in(&server, route).await;
+    }
+    for route in routes.iter().filter(|route| route.is_open()) {
+        assert_eq!(route.ask(&server, None).await.status, 200, "{} stays open", route.path);
+    }
+}
+
+#[tokio::test]
+async fn without_a_configured_key_all_is_open() {
+    let server = Server::with(|settings| settings.api_key = None).await;
+    for route in routes() {
+        assert_eq!(route.ask(&server, None).await.status, 200, "{}", route.path);
+    }
+}
+
+#[tokio::test]
+async fn the_key_is_asked_for_before_the_body_is_looked_at() {
+    let server = Server::start().await;
+    let request = server.bare(Method::POST, "/v1/embeddings").header("content-type", "text/plain");
+    assert_eq!(Answer::of(request.body("no JSON")).await.status, 401);
+    let request = server.bare(Method::GET, "/v1/models/no-such-model");
+    assert_eq!(Answer::of(request).await.status, 401, "names are not told to strangers");
+}

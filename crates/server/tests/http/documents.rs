@@ -1,0 +1,152 @@
+//! What describes the API: the OpenAPI document, the copy of it in the repository, and the page that shows it.
+
+use std::collections::BTreeSet;
+
+use reqwest::Method;
+use serde_json::Value;
+
+use crate::support::{Answer, Server};
+
+fn document() -> Value {
+    serde_json::to_value(embeddery_server::openapi()).unwrap()
+}
+
+#[test]
+fn the_copy_in_the_repository_is_the_codes_document() {
+    let copy: Value = serde_json::from_str(include_str!("../../openapi.json")).unwrap();
+    assert!(copy == document(), "crates/server/openapi.json is old; `make openapi` writes it anew");
+}
+
+#[tokio::test]
+async fn the_served_document_is_the_codes_document() {
+    let server = Server::start().await;
+    let answer = Answer::of(server.bare(Method::GET, "/openapi.json")).await;
+    assert_eq!((answer.status.as_u16(), answer.header("content-type")), (200, "application/json"));
+    assert_eq!(answer.json, document());
+}
+
+#[test]
+fn the_document_is_one_that_tools_can_read() {
+    let document = document();
+    assert!(document["openapi"].as_str().unwrap().starts_with("3.1."));
+    assert_eq!(document["info"]["title"], "Embeddery");
+    assert_eq!(document["info"]["version"], env!("CARGO_PKG_VERSION"));
+    every_reference_leads_somewhere(&document, &document);
+
+    let tags: BTreeSet<_> =
+        document["tags"].as_array().unwrap().iter().map(|tag| tag["name"].as_str().unwrap()).collect();
+    let schemes = document["components"]["securitySchemes"].as_object().unwrap();
+    let mut ids = BTreeSet::new();
+    for (path, item) in document["paths"].as_object().unwrap() {
+        for (method, operation) in item.as_object().unwrap() {
+            let what = format!("{method} {path}");
+            let id = operation["operationId"].as_str().unwrap();
+            assert!(ids.insert(id.to_owned()), "{what}: another operation is called {id}, too");
+            assert!(!operation["summary"].as_str().unwrap_or_default().is_empty(), "{what} says nothing");
+            assert!(
+                tags.contains(operation["tags"][0].as_str().unwrap()),
+                "{what}: its tag is not described"
+            );
+            let keys = operation["security"].as_array().into_iter().flatten();
+            for name in keys.flat_map(|key| key.as_object().unwrap().keys()) {
+                assert!(schemes.contains_key(name), "{what}: there is no way '{name}' to send a key");
+            }
+            assert_eq!(parameters_of(path), described_parameters(operation), "{what}");
+            every_failure_has_our_shape(&what, operation);
+        }
+    }
+}
+
+#[test]
+fn the_request_is_described_as_it_is_read() {
+    let schemas = &document()["components"]["schemas"];
+    let request = &schemas["EmbeddingsRequest"];
+    assert_eq!(request["required"], serde_json::json!(["input"]), "nothing else is due");
+    assert_eq!(request["additionalProperties"], false, "what is not described is refused");
+    assert_eq!(schemas["ModelRequest"]["additionalProperties"], false);
+}
+
+#[test]
+fn a_model_is_described_as_it_is_shown() {
+    let schemas = &document()["components"]["schemas"];
+    assert_eq!(schemas["State"].get("required"), None, "a vendor's model has no state");
+    for holder in ["Model", "DefaultModel"] {
+        assert_eq!(schemas[holder]["allOf"][0]["$ref"], "#/components/schemas/State", "{holder}");
+    }
+}
+
+fn every_reference_leads_somewhere(document: &Value, part: &Value) {
+    match part {
+        Value::Object(fields) => {
+            if let Some(Value::String(place)) = fields.get("$ref") {
+                let place = place.strip_prefix('#').unwrap();
+                assert!(document.pointer(place).is_some(), "{place} is not there");
+            }
+            fields.values().for_each(|value| every_reference_leads_somewhere(document, value));
+        }
+        Value::Array(items) => items.iter().for_each(|item| every_reference_leads_somewhere(document, item)),
+        _ => {}
+    }
+}
+
+fn every_failure_has_our_shape(what: &str, operation: &Value) {
+    for (status, response) in operation["responses"].as_object().unwrap() {
+        let schema = &response["content"]["application/json"]["schema"]["$ref"];
+        match (what, status.as_str()) {
+            (_, "200") => {
+                assert!(response["content"].is_object(), "{what}: what comes back is not described");
+            }
+            ("get /ready", "503") => assert_eq!(schema, "#/components/schemas/Readiness"),
+            _ => assert_eq!(schema, "#/components/schemas/ErrorBody", "{what}: {status}"),
+        }
+    }
+}
+
+/// The names between braces.
+fn parameters_of(path: &str) -> BTreeSet<&str> {
+    path.split('{').skip(1).map(|rest| rest.split_once('}').unwrap().0).collect()
+}
+
+fn described_parameters(operation: &Value) -> BTreeSet<&str> {
+    let parameters = operation["parameters"].as_array().into_iter().flatten();
+    parameters
+        .filter(|parameter| parameter["in"] == "path")
+        .map(|parameter| parameter["name"].as_str().unwrap())
+        .collect()
+}
+
+#[tokio::test]
+async fn the_page_is_served_with_all_it_needs() {
+    let server = Server::start().await;
+    let get = |path: String| Answer::of(server.bare(Method::GET, &path));
+    // Without the slash a browser is sent to the page.
+    for path in ["/docs", "/docs/", "/docs/index.html"] {
+        let page = get(path.to_owned()).await;
+        assert_eq!(page.status, 200, "{path}");
+        assert!(page.header("content-type").starts_with("text/html"), "{path}");
+        assert!(page.text.contains("swagger-ui"), "{path}: {}", page.text);
+    }
+    let page = get("/docs/".to_owned()).await.text;
+    let assets: Vec<&str> = ["src=\"", "href=\""]
+        .iter()
+        .flat_map(|attribute| page.split(attribute).skip(1).map(|rest| rest.split_once('"').unwrap().0))
+        .collect();
+    assert!(assets.len() >= 5, "{assets:?}");
+    for asset in assets {
+        assert!(!asset.contains("//"), "{asset} would be loaded from elsewhere");
+        let answer = get(format!("/docs/{}", asset.trim_start_matches("./"))).await;
+        assert_eq!((answer.status.as_u16(), answer.text.is_empty()), (200, false), "{asset}");
+        let due = match asset.rsplit_once('.').unwrap().1 {
+            "js" => "javascript",
+            "css" => "text/css",
+            "png" => "image/png",
+            other => panic!("{other}"),
+        };
+        assert!(answer.header("content-type").contains(due), "{asset}: {}", answer.header("content-type"));
+    }
+    let start = get("/docs/swagger-initializer.js".to_owned()).await.text;
+    assert!(start.contains("/openapi.json"), "the page shows our document: {start}");
+
+    let nothing = get("/docs/no-such-file".to_owned()).await;
+    assert_eq!((nothing.status.as_u16(), nothing.code()), (404, "not_found"));
+}

@@ -1,0 +1,155 @@
+//! Which models there are, and how one gets here.
+
+use std::time::Duration;
+
+use embeddery_core::{EmbedError, ErrorKind, Fault, ModelState, Retry};
+use reqwest::Method;
+use serde_json::{Value, json};
+
+use crate::support::{Answer, PLAIN, Server, soon};
+
+const DOWNLOAD: &str = "/api/v1/embeddings/models/download";
+const WARM_UP: &str = "/api/v1/embeddings/models/warmup";
+
+#[tokio::test]
+async fn the_list_says_where_each_model_stands() {
+    let server = Server::start().await;
+    for (state, shown) in [
+        (ModelState::Absent, json!({"state": "absent"})),
+        (ModelState::Downloading { percent: 42 }, json!({"state": "downloading", "percent": 42})),
+        (ModelState::OnDisk, json!({"state": "on_disk"})),
+        (ModelState::Loaded, json!({"state": "loaded"})),
+        (ModelState::Failed { reason: "torn".into() }, json!({"state": "failed", "reason": "torn"})),
+    ] {
+        server.fake.set_state(state);
+        let mut due = json!({
+            "id": "small", "provider": "huggingface", "model": PLAIN, "allowed": true, "default": true,
+        });
+        due.as_object_mut().unwrap().extend(shown.as_object().unwrap().clone());
+        let answer = server.get("/api/v1/embeddings/models").await;
+        assert_eq!(answer.status, 200);
+        assert_eq!(answer.json, json!({"data": [due], "allowed_providers": null, "allowed_models": null}));
+    }
+}
+
+#[tokio::test]
+async fn openais_clients_see_the_same_models() {
+    let server = Server::start().await;
+    let small = json!({"id": "small", "object": "model", "created": 0, "owned_by": "huggingface"});
+    let list = server.get("/v1/models").await;
+    assert_eq!((list.status.as_u16(), &list.json), (200, &json!({"object": "list", "data": [small]})));
+    let one = server.get("/v1/models/small").await;
+    assert_eq!((one.status.as_u16(), &one.json), (200, &small));
+
+    for (path, shown) in [
+        ("/v1/models/no-such", "'no-such'"),
+        ("/v1/models/with/a/slash", "'with/a/slash'"),
+        ("/v1/models/with%2Fa%20slash", "'with/a slash'"),
+    ] {
+        let answer = server.get(path).await;
+        assert_eq!((answer.status.as_u16(), answer.code()), (404, "model_not_found"), "{path}");
+        assert!(answer.message().contains(shown), "{path}: {}", answer.message());
+        assert_eq!(answer.json["error"]["param"], "model");
+    }
+    let answer = server.get("/v1/models/%FF").await;
+    assert_eq!((answer.status.as_u16(), answer.code()), (400, "invalid_value"), "{}", answer.text);
+}
+
+#[tokio::test]
+async fn a_model_is_brought_here_and_warmed_under_any_of_its_names() {
+    let server = Server::start().await;
+    for (path, did, key) in [(DOWNLOAD, "downloaded", "downloaded"), (WARM_UP, "warmed", "warmed")] {
+        for body in [
+            json!({"model": "small"}),
+            json!({"model_id": "small"}),
+            json!({"model": "small", "model_id": "small"}),
+            json!({"model": PLAIN}),
+            json!({"model": PLAIN, "provider": "huggingface"}),
+            json!({"model": "huggingface:test/plain", "provider": null, "model_id": null}),
+        ] {
+            server.fake.brought.lock().unwrap().clear();
+            let answer = server.post(path, &body).await;
+            assert_eq!(answer.status, 200, "{body}: {}", answer.text);
+            let due = json!({"status": "ok", "provider": "huggingface", "model": PLAIN, key: true});
+            assert_eq!(answer.json, due, "{body}");
+            assert_eq!(*server.fake.brought.lock().unwrap(), [format!("{did} {PLAIN}")], "{body}");
+        }
+    }
+}
+
+/// What is sent to both routes, and what must come back.
+async fn refused(server: &Server, body: Value, due: (u16, &str, Value), says: &[&str]) {
+    for path in [DOWNLOAD, WARM_UP] {
+        let answer = server.post(path, &body).await;
+        let found = (answer.status.as_u16(), answer.code(), answer.json["error"]["param"].clone());
+        assert_eq!(found, due, "{path} {body}: {}", answer.text);
+        for word in says {
+            assert!(answer.message().contains(word), "'{word}' is not in: {}", answer.message());
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_names_no_model_is_refused() {
+    let server = Server::start().await;
+    let model = || json!("model");
+    for body in [json!({}), json!({"model": null}), json!({"model": ""}), json!({"model_id": "  "})] {
+        refused(&server, body, (422, "invalid_request", model()), &["model is missing"]).await;
+    }
+    let two = json!({"model": "small", "model_id": "large"});
+    refused(&server, two, (400, "invalid_value", model()), &["'small'", "'large'"]).await;
+    refused(&server, json!({"model": 7}), (422, "invalid_request", model()), &["the number 7"]).await;
+    let typo = json!({"model": "small", "provder": "huggingface"});
+    refused(&server, typo, (422, "invalid_request", json!("provder")), &["did you mean 'provider'"]).await;
+    let nobody = json!({"model": "small", "provider": "nobody"});
+    refused(&server, nobody, (400, "invalid_value", json!("provider")), &["'nobody'", "huggingface"]).await;
+    let absent = json!({"model": "text-embedding-3-small", "provider": "openai"});
+    refused(&server, absent, (503, "unavailable", Value::Null), &["'openai'", "huggingface"]).await;
+    refused(&server, json!({"model": "smal"}), (404, "model_not_found", model()), &["'smal'", "'small'"])
+        .await;
+    for path in ["/etc/passwd", "../secret", "./models/x"] {
+        refused(&server, json!({"model": path}), (404, "model_not_found", model()), &["configuration"]).await;
+    }
+    assert!(server.fake.brought.lock().unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn a_name_that_the_hub_does_not_know_is_a_404() {
+    let server = Server::start().await;
+    let answer = server.post(WARM_UP, &json!({"model": "nobody/nothing"})).await;
+    assert_eq!((answer.status.as_u16(), answer.code()), (404, "model_not_found"));
+    assert!(answer.message().contains("nobody/nothing"), "{}", answer.message());
+}
+
+#[tokio::test]
+async fn a_failure_on_the_way_here_is_told() {
+    let server = Server::start().await;
+    let soon_again = Retry::After(Duration::from_secs(9));
+    for (kind, fault, retry, due) in [
+        (ErrorKind::ModelNotFound, Fault::Caller, Retry::Never, (404, "model_not_found", "")),
+        (ErrorKind::BadUpstreamAnswer, Fault::Upstream, Retry::Backoff, (502, "bad_upstream_answer", "")),
+        (ErrorKind::Unavailable, Fault::Upstream, Retry::Backoff, (503, "unavailable", "5")),
+        (ErrorKind::ModelLoading { percent: 3 }, Fault::Us, soon_again, (503, "model_loading", "9")),
+        (ErrorKind::ModelUnusable, Fault::Us, Retry::Never, (503, "model_unusable", "")),
+    ] {
+        *server.fake.failure.lock().unwrap() = EmbedError::new(kind, fault, retry, "the hub is away");
+        for path in [DOWNLOAD, WARM_UP] {
+            let answer = server.post(path, &json!({"model": "test/failing"})).await;
+            let found = (answer.status.as_u16(), answer.code(), answer.header("retry-after"));
+            assert_eq!(found, due, "{path}: {}", answer.text);
+            assert_eq!(answer.message(), "the hub is away");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_download_answers_when_the_model_is_here() {
+    let server = Server::start().await;
+    let request = server.request(Method::POST, DOWNLOAD).json(&json!({"model": "test/gated"}));
+    let download = tokio::spawn(Answer::of(request));
+    soon(server.fake.has_begun(1)).await;
+    assert!(!download.is_finished() && server.fake.brought.lock().unwrap().is_empty());
+    server.fake.gate.add_permits(1);
+    assert_eq!(soon(download).await.unwrap().status, 200);
+    assert_eq!(*server.fake.brought.lock().unwrap(), ["downloaded test/gated"]);
+}
