@@ -11,7 +11,7 @@ use std::{
 };
 
 use embeddery_core::{
-    BoxFuture, EmbedError, EmbedRequest, Embedder, Embeddings, ErrorKind, Fault, Input, InputType, Limits,
+    BoxFuture, EmbedError, EmbedRequest, Embedder, Embeddings, ErrorKind, Fault, Identity, Input, InputType, Limits,
     ModelCard, ModelRef, ModelState, ModelStatus, Provider, ProviderKind, RateListener, Retry, SpaceId,
     TokenCount,
 };
@@ -313,6 +313,12 @@ impl Embedder for Model {
 
     fn count(&self, text: &str) -> TokenCount {
         TokenCount::Estimate(tokens::estimate(text))
+    }
+
+    /// Of a family that shares a space, whatever the length.
+    fn identity(&self) -> Option<Identity> {
+        let space = SpaceId::new(format!("{}:{}", self.card.provider, self.space));
+        Some(Identity { space, precision: None })
     }
 
     fn embed(&self, request: EmbedRequest) -> BoxFuture<'_, Result<Embeddings, EmbedError>> {

@@ -27,8 +27,8 @@ pub(super) struct Cache {
     enabled: Option<bool>,
     // The replaced service swept its cache by a clock; here nothing is to be swept.
     #[serde(alias = "cleanup_interval")]
-    #[expect(dead_code, reason = "accepted for the guide's files; entries end by themselves")]
-    cleanup: Option<IgnoredAny>,
+    #[serde(rename = "cleanup")]
+    _cleanup: Option<IgnoredAny>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -213,7 +213,7 @@ fn token_encoding(found: &mut Found<'_>, written: Option<String>) -> TokenEncodi
 }
 
 fn policy(found: &mut Found<'_>, file: PolicySection) -> Policy {
-    let mut list = |variable, written: Option<Vec<String>>| {
+    let list = |variable, written: Option<Vec<String>>| {
         let from_variable = found.environment.get(variable).map(|text| {
             text.split(',').map(str::trim).filter(|name| !name.is_empty()).map(str::to_owned).collect()
         });

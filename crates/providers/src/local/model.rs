@@ -222,9 +222,7 @@ fn tokenize_all(model: &Model, request: &EmbedRequest) -> Result<Vec<Tokens>, Em
                 too_long.push(InputFault { index, tokens: Some(tokens) })
             }
             Err(error) => {
-                return Err(EmbedError::invalid(format!(
-                    "input[{index}] cannot be read by this model: {error}"
-                ))
+                return Err(EmbedError::invalid(format!("the input cannot be read by this model: {error}"))
                 .with_inputs(vec![InputFault { index, tokens: None }]));
             }
         }
@@ -232,20 +230,13 @@ fn tokenize_all(model: &Model, request: &EmbedRequest) -> Result<Vec<Tokens>, Em
     if too_long.is_empty() {
         return Ok(all);
     }
-    let named: Vec<String> = too_long
-        .iter()
-        .take(5)
-        .map(|fault| format!("input[{}] has {}", fault.index, fault.tokens.unwrap_or(0)))
-        .chain((too_long.len() > 5).then(|| format!("and {} more", too_long.len() - 5)))
-        .collect();
     Err(EmbedError::new(
         ErrorKind::InputTooLong,
         Fault::Caller,
         Retry::Never,
         format!(
-            "the model reads at most {} tokens: {}; shorten them, or ask for `truncate`: \"end\" or \"start\"",
-            model.info().max_tokens,
-            named.join(", ")
+            "the model reads at most {} tokens; shorten the input, or ask for `truncate`: \"end\" or \"start\"",
+            model.info().max_tokens
         ),
     )
     .with_inputs(too_long))

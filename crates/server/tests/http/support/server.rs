@@ -31,6 +31,7 @@ fn app(fake: &Arc<Fake>, settings: Settings) -> App {
         providers: vec![Arc::new(FakeProvider(Arc::clone(fake)))],
         models: vec![ConfiguredModel::new("small", ProviderKind::HuggingFace, ModelRef::new(PLAIN))],
         default_model: "small".into(),
+        vendor_models: Vec::new(),
         stack: Arc::new(Plain(metrics.clone())),
         policy: Policy::default(),
         decoder: Arc::new(TokenDecoder::new(TokenEncoding::Cl100k)),
