@@ -98,7 +98,7 @@ pub(super) async fn clear_cache(
     ),
     security(("key" = []), ("bearer" = [])),
 )]
-pub(super) async fn metrics(_: Caller, State(app): State<Arc<App>>) -> Json<EmbeddingMetrics> {
+pub(super) async fn embedding_metrics(_: Caller, State(app): State<Arc<App>>) -> Json<EmbeddingMetrics> {
     Json(read_metrics(&app, &app.registry))
 }
 

@@ -38,7 +38,7 @@ use crate::{
     ),
     security(("key" = []), ("bearer" = [])),
 )]
-pub(super) async fn create(call: Call, body: JsonObject) -> Result<Response, ApiError> {
+pub(super) async fn create_batch(call: Call, body: JsonObject) -> Result<Response, ApiError> {
     let asked = BatchRequest::read(body.0, &call.app.settings)?;
     let policy = call.app.settings.dimension_policy;
     let call = Call { provider: asked.provider.or(call.provider), ..call };

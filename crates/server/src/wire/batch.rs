@@ -12,6 +12,7 @@ use crate::{Settings, error::ApiError};
 
 /// Texts to embed.
 #[derive(ToSchema)]
+#[serde(deny_unknown_fields)]
 pub(crate) struct BatchRequest {
     /// 1 to 2048 texts, none of them blank.
     #[schema(value_type = Vec<String>)]

@@ -39,12 +39,13 @@ pub(crate) struct EmbeddingsRequest {
     /// Whether vectors are brought to unit length.
     #[schema(value_type = Option<bool>, default = true)]
     pub(crate) normalize: bool,
-    /// What the numbers are: `int8` is a component times 127, rounded; `uint8` the same plus 128; `ubinary` has
+    /// What the numbers are, `float` when absent: `int8` is a component times 127, rounded; `uint8` the same plus 128; `ubinary` has
     /// a bit for each component above zero, eight to a byte, the first highest; `binary` the same minus 128.
-    #[schema(inline, default = "float")]
+    #[schema(value_type = Option<Dtype>, inline)]
     pub(crate) output_dtype: Dtype,
-    /// Whether an input that fails fails the request, or has an error in its place in `data`.
-    #[schema(inline, default = "fail")]
+    /// Whether an input that fails fails the request, or has an error in its place in `data`; `fail`
+    /// when absent.
+    #[schema(value_type = Option<OnError>, inline)]
     pub(crate) on_error: OnError,
     /// Accepted for OpenAI's clients; has no effect.
     #[expect(dead_code, reason = "documented and accepted, nothing reads it")]

@@ -9,6 +9,7 @@ mod bad_input;
 mod connections;
 mod documents;
 mod embeddings;
+mod features;
 mod failures;
 mod log;
 mod models;
