@@ -13,7 +13,7 @@ use embeddery_core::{
 use tokio::sync::watch;
 
 use crate::{
-    cache::{Key, Keys, Scope},
+    cache::{Key, Keys, Scope, variant},
     subset,
     wrapper::passed_on,
 };
@@ -150,7 +150,14 @@ impl SingleFlight {
             }
             landed.push(arrived);
         }
-        texts.arrange(&tickets, &landed).map(Ok)
+        let answer = texts.arrange(&tickets, &landed)?;
+        // Who joined a flight has notes of its own.
+        if Arc::ptr_eq(&answer.served_by, self.model())
+            && let Some(identity) = self.inner.identity()
+        {
+            request.context.notes.made_by(|| variant(&identity, request).into());
+        }
+        Some(Ok(answer))
     }
 }
 

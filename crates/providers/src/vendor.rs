@@ -11,9 +11,9 @@ use std::{
 };
 
 use embeddery_core::{
-    BoxFuture, EmbedError, EmbedRequest, Embedder, Embeddings, ErrorKind, Fault, Identity, Input, InputType, Limits,
-    ModelCard, ModelRef, ModelState, ModelStatus, Provider, ProviderKind, RateListener, Retry, SpaceId,
-    TokenCount,
+    BoxFuture, EmbedError, EmbedRequest, Embedder, Embeddings, ErrorKind, Fault, Identity, Input, InputType,
+    Limits, ModelCard, ModelRef, ModelState, ModelStatus, Provider, ProviderKind, RateListener, Retry,
+    SpaceId, TokenCount,
 };
 use secrecy::SecretString;
 

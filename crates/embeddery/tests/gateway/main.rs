@@ -6,6 +6,7 @@
 mod support;
 
 mod cache;
+mod clients;
 mod controls;
 mod fallback;
 mod gateway;

@@ -152,7 +152,8 @@ async fn what_answers_say_is_left_is_not_overspent() {
 async fn tokens_are_counted_and_a_call_larger_than_a_window_is_not_held_for_ever() {
     let governor = governor(8, well(), Duration::ZERO);
     governor.hear(RateWindow::default(), window(10, 20, 5 * SECOND));
-    let tasks = ["eight...", "eight...", &"x".repeat(50)].map(|text| governor.send(text, Priority::Interactive));
+    let tasks =
+        ["eight...", "eight...", &"x".repeat(50)].map(|text| governor.send(text, Priority::Interactive));
     assert!(all(tasks.into()).await.iter().all(Result::is_ok));
     assert_eq!(governor.model.seconds(governor.began), [0, 5, 5]);
 }

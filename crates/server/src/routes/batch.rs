@@ -1,11 +1,12 @@
 //! `POST /api/v1/embeddings/batch`: texts to vectors, in the replaced service's form.
 
 use axum::{
-    Extension, Json,
+    Extension,
+    http::{HeaderValue, header::CONTENT_TYPE},
     response::{IntoResponse as _, Response},
 };
 
-use super::embed::{Call, Wish, embed};
+use super::embed::{Call, Wish, embed, written};
 use crate::{
     body::JsonObject,
     error::{ApiError, ErrorBody},
@@ -42,18 +43,12 @@ pub(super) async fn create_batch(call: Call, body: JsonObject) -> Result<Respons
     let asked = BatchRequest::read(body.0, &call.app.settings)?;
     let policy = call.app.settings.dimension_policy;
     let call = Call { provider: asked.provider.or(call.provider), ..call };
-    let wish = Wish {
-        dimensions: asked.dimensions,
-        policy,
-        ..Wish::plain(asked.model.as_deref(), asked.texts)
-    };
+    let wish =
+        Wish { dimensions: asked.dimensions, policy, ..Wish::plain(asked.model.as_deref(), asked.texts) };
     let answer = embed(&call, wish).await?;
-    let embeddings = &answer.embeddings;
-    let body = BatchAnswer {
-        embeddings: embeddings.rows().map(<[f32]>::to_vec).collect(),
-        model: embeddings.served_by.name.to_string(),
-        provider: embeddings.served_by.provider.as_str(),
-        count: embeddings.tokens.len(),
-    };
-    Ok((answer.headers, Extension(answer.logged), Json(body)).into_response())
+    let (embeddings, numbers) = (answer.embeddings, answer.numbers);
+    let json = written(numbers, move || serde_json::to_vec(&BatchAnswer::of(&embeddings))).await?;
+    let mut headers = answer.headers;
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    Ok((headers, Extension(answer.logged), json).into_response())
 }

@@ -63,6 +63,8 @@ impl<'a> Wish<'a> {
 /// What came of it.
 pub(super) struct Answer {
     pub(super) embeddings: Embeddings,
+    /// How many numbers its vectors have.
+    pub(super) numbers: usize,
     pub(super) headers: HeaderMap,
     pub(super) logged: Logged,
 }
@@ -105,7 +107,7 @@ pub(super) async fn embed(call: &Call, wish: Wish<'_>) -> Result<Answer, ApiErro
         inputs: count,
         tokens: embeddings.total_tokens(),
     };
-    Ok(Answer { embeddings, headers, logged })
+    Ok(Answer { numbers: embeddings.data.len(), embeddings, headers, logged })
 }
 
 fn served_by_another(embeddings: &Embeddings, asked: &Resolved) -> bool {
@@ -142,7 +144,8 @@ fn noted(headers: &mut HeaderMap, notes: &Notes, elapsed: std::time::Duration) {
     let mut timing = format!("embed;dur={:.2}", elapsed.as_secs_f64() * 1e3);
     let (attempts, upstream) = notes.upstream();
     if attempts > 0 {
-        timing += &format!(", provider;dur={:.2};desc=\"attempts: {attempts}\"", upstream.as_secs_f64() * 1e3);
+        timing +=
+            &format!(", provider;dur={:.2};desc=\"attempts: {attempts}\"", upstream.as_secs_f64() * 1e3);
     }
     put(headers, "server-timing", &timing);
 }
@@ -152,4 +155,23 @@ fn put(headers: &mut HeaderMap, name: &'static str, value: &str) {
     if let Ok(value) = HeaderValue::from_str(value) {
         headers.insert(HeaderName::from_static(name), value);
     }
+}
+
+/// Numbers beyond which writing the answer takes milliseconds and moves to a thread that may block.
+const INLINE_NUMBERS: usize = 32 << 10;
+
+/// An answer of so many numbers as JSON.
+pub(super) async fn written(
+    numbers: usize,
+    write: impl FnOnce() -> Result<Vec<u8>, serde_json::Error> + Send + 'static,
+) -> Result<Vec<u8>, ApiError> {
+    let json = if numbers <= INLINE_NUMBERS {
+        write()
+    } else {
+        tokio::task::spawn_blocking(write).await.map_err(|_| ApiError::internal())?
+    };
+    json.map_err(|error| {
+        tracing::error!(%error, "an answer could not be written");
+        ApiError::internal()
+    })
 }

@@ -5,14 +5,14 @@ use axum::{
     http::{HeaderValue, header::CONTENT_TYPE},
     response::{IntoResponse as _, Response},
 };
-use embeddery_core::{DimensionPolicy, Embeddings};
+use embeddery_core::DimensionPolicy;
 
-use super::embed::{Call, Wish, embed};
+use super::embed::{Call, Wish, embed, written};
 use crate::{
     body::JsonObject,
     error::{ApiError, ErrorBody},
     wire::{
-        answer::{EmbeddingsAnswer, Form, write},
+        answer::{EmbeddingsAnswer, write},
         embeddings::{EmbeddingsRequest, OnError},
     },
 };
@@ -109,22 +109,7 @@ async fn answer(call: &Call, policy: DimensionPolicy, body: JsonObject) -> Resul
     let mut answer = embed(call, wish).await?;
     answer.headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     let name = asked.model.unwrap_or_else(|| call.app.router.default_model().to_owned());
-    let json = written(answer.embeddings, name, form).await?;
+    let (embeddings, numbers) = (answer.embeddings, answer.numbers);
+    let json = written(numbers, move || write(embeddings, &name, form)).await?;
     Ok((answer.headers, Extension(answer.logged), json).into_response())
-}
-
-/// Numbers beyond which writing the answer takes milliseconds and moves to a thread that may block.
-const INLINE_NUMBERS: usize = 32 << 10;
-
-async fn written(embeddings: Embeddings, model: String, form: Form) -> Result<Vec<u8>, ApiError> {
-    let json = if embeddings.data.len() <= INLINE_NUMBERS {
-        write(embeddings, &model, form)
-    } else {
-        let task = tokio::task::spawn_blocking(move || write(embeddings, &model, form));
-        task.await.map_err(|_| ApiError::internal())?
-    };
-    json.map_err(|error| {
-        tracing::error!(%error, "an answer could not be written");
-        ApiError::internal()
-    })
 }

@@ -2,12 +2,15 @@
 
 use std::{num::NonZeroUsize, sync::Arc};
 
-use embeddery_core::{Input, ProviderKind};
+use embeddery_core::{Embeddings, Input, ProviderKind};
 use serde::Serialize;
 use serde_json::Value;
 use utoipa::ToSchema;
 
-use super::{fields::{Fields, kind}, input::text_input};
+use super::{
+    fields::{Fields, kind},
+    input::text_input,
+};
 use crate::{Settings, error::ApiError};
 
 /// Texts to embed.
@@ -33,14 +36,24 @@ pub(crate) struct BatchRequest {
 
 /// The vectors, in the order of the texts, of unit length.
 #[derive(Serialize, ToSchema)]
-pub(crate) struct BatchAnswer {
-    #[schema(value_type = Vec<Vec<f32>>)]
-    pub(crate) embeddings: Vec<Vec<f32>>,
+pub(crate) struct BatchAnswer<'a> {
+    embeddings: Vec<&'a [f32]>,
     /// The provider's name for the model that answered.
-    pub(crate) model: String,
+    model: &'a str,
     /// Who answered.
-    pub(crate) provider: &'static str,
-    pub(crate) count: usize,
+    provider: &'static str,
+    count: usize,
+}
+
+impl<'a> BatchAnswer<'a> {
+    pub(crate) fn of(embeddings: &'a Embeddings) -> Self {
+        Self {
+            embeddings: embeddings.rows().collect(),
+            model: &embeddings.served_by.name,
+            provider: embeddings.served_by.provider.as_str(),
+            count: embeddings.tokens.len(),
+        }
+    }
 }
 
 impl BatchRequest {
@@ -56,13 +69,23 @@ impl BatchRequest {
         let texts = match texts {
             Some(Value::Array(texts)) => texts,
             Some(other) => return Err(fields.mismatch("texts", &other, "a list of texts")),
-            None => return Err(fields.unfit(Some("texts".into()), "texts is missing; send a list of texts".into())),
+            None => {
+                return Err(
+                    fields.unfit(Some("texts".into()), "texts is missing; send a list of texts".into())
+                );
+            }
         };
         if texts.is_empty() {
-            return Err(fields.unfit(Some("texts".into()), "texts is an empty list; send at least one text".into()));
+            return Err(
+                fields.unfit(Some("texts".into()), "texts is an empty list; send at least one text".into())
+            );
         }
         if texts.len() > settings.max_inputs {
-            let message = format!("texts has {} entries, {} are allowed; send several requests", texts.len(), settings.max_inputs);
+            let message = format!(
+                "texts has {} entries, {} are allowed; send several requests",
+                texts.len(),
+                settings.max_inputs
+            );
             return Err(ApiError::invalid("texts", message));
         }
         let texts = texts
@@ -72,7 +95,8 @@ impl BatchRequest {
                 let place = format!("texts[{index}]");
                 match text {
                     Value::String(text) => text_input(&place, text, settings),
-                    other => Err(fields.unfit(Some(place.clone()), format!("{place} is {}, a text is due", kind(&other)))),
+                    other => Err(fields
+                        .unfit(Some(place.clone()), format!("{place} is {}, a text is due", kind(&other)))),
                 }
             })
             .collect::<Result<_, _>>()?;

@@ -52,7 +52,11 @@ async fn values_that_cannot_be_used() {
         invalid(json!({"input": []}), "input", &["empty list"]),
         invalid(json!({"input": vec!["a"; 2049]}), "input", &["2049", "2048"]),
         invalid(json!({"input": [[9906], []]}), "input[1]", &["empty list"]),
-        invalid(json!({"input": "a", "normalize": false, "output_dtype": "int8"}), "output_dtype", &["unit length"]),
+        invalid(
+            json!({"input": "a", "normalize": false, "output_dtype": "int8"}),
+            "output_dtype",
+            &["unit length"],
+        ),
         invalid(json!({"input": "a".repeat((1 << 20) + 1)}), "input", &["1048577", "1048576"]),
         invalid(
             json!({"input": ["a", "b".repeat(2 << 20)]}),

@@ -13,11 +13,20 @@ async fn token_ids_become_the_text_that_they_stand_for() {
     // cl100k_base for "Hello world" and " two words".
     let both = json!({"input": [[9906, 1917], [1403, 4339]]});
     let answer = server.post("/v1/embeddings", &both).await;
-    assert_eq!(answer.vectors(), [vector("Hello world", true), vector(" two words", true)], "{}", answer.text);
+    assert_eq!(
+        answer.vectors(),
+        [vector("Hello world", true), vector(" two words", true)],
+        "{}",
+        answer.text
+    );
     let one = server.post("/v1/embeddings", &json!({"input": [9906, 1917]})).await;
     assert_eq!(one.vectors(), [vector("Hello world", true)]);
     for (input, place, due) in [
-        (json!([[9906], [4_000_000]]), "input[1]", "token id 4000000 is not in the vocabulary of cl100k_base"),
+        (
+            json!([[9906], [4_000_000]]),
+            "input[1]",
+            "token id 4000000 is not in the vocabulary of cl100k_base",
+        ),
         (json!([9906, 4_000_000]), "input[0]", "cl100k_base"),
         (json!([[9906], [220]]), "input[1]", "no text"),
     ] {
@@ -94,7 +103,11 @@ async fn the_batch_route_answers_in_the_old_form() {
         (json!({"text": ["a"]}), 422, "texts"),
     ] {
         let refused = server.post("/api/v1/embeddings/batch", &body).await;
-        assert_eq!((refused.status.as_u16(), &refused.json["error"]["param"]), (status, &json!(param)), "{body}");
+        assert_eq!(
+            (refused.status.as_u16(), &refused.json["error"]["param"]),
+            (status, &json!(param)),
+            "{body}"
+        );
     }
 }
 
@@ -120,7 +133,10 @@ async fn counters_and_providers_come_as_json() {
     server.post("/v1/embeddings", &json!({"input": [9906]})).await;
     server.post("/v1/embeddings", &json!({"input": "a", "model": "nobody-knows"})).await;
     let metrics = server.get("/api/v1/embeddings/metrics").await.json;
-    assert_eq!((&metrics["counters"]["requests_total"], &metrics["counters"]["token_inputs_total"]), (&json!(2.0), &json!(1.0)));
+    assert_eq!(
+        (&metrics["counters"]["requests_total"], &metrics["counters"]["token_inputs_total"]),
+        (&json!(2.0), &json!(1.0))
+    );
     let due = json!({"name": "embedding_token_inputs_total", "value": 1.0, "mode": "single"});
     assert_eq!(metrics["details"]["token_inputs"], json!([due]));
     assert_eq!(metrics["config"], json!({"enforce_policy": false, "dimension_policy": "reduce"}));
