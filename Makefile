@@ -27,10 +27,10 @@ test-deps:
 	python3 scripts/make_venv.py $(VENV) tests/requirements.txt
 	command -v redis-server >/dev/null || $(ROOT_DO) apt-get install -y --no-install-recommends redis-server
 
-bench: ## measure beside ONNX Runtime, over HTTP, and the gateway beside its peers; prints ratios and versions
+bench: ## measure beside ONNX Runtime, over HTTP, and the gateway beside its peers; prints ratios and versions (PEERS=torch: sentence-transformers, too)
 	cargo build --release --locked --workspace --examples --bin embeddery
 	python3 scripts/fetch_default_model.py --binary target/release/embeddery --models $(MODELS)
-	python3 scripts/make_venv.py .cache/bench-venv bench/requirements.txt
+	python3 scripts/make_venv.py .cache/bench-venv bench/requirements$(if $(findstring torch,$(PEERS)),-torch).txt
 	.cache/bench-venv/bin/python bench/run.py --model $(MODELS)/sentence-transformers/all-MiniLM-L6-v2
 	python3 scripts/make_venv.py .cache/gateway-bench-venv bench/gateway-requirements.txt
 	npm install --prefix .cache/portkey --no-audit --no-fund --silent @portkey-ai/gateway@1.15.2

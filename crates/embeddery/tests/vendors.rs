@@ -1,5 +1,6 @@
 //! Providers elsewhere through the front door: the real binary, stand-in vendors, real HTTP.
 
+#[path = "binary/support.rs"]
 #[expect(dead_code, reason = "other tests use the rest")]
 mod support;
 

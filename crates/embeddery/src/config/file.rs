@@ -106,6 +106,7 @@ pub(super) struct Server {
 #[serde(deny_unknown_fields, default)]
 pub(super) struct Engine {
     pub threads: Option<usize>,
+    pub precision: Option<String>,
     pub queue_tokens: Option<usize>,
 }
 

@@ -15,6 +15,7 @@ use std::{
     collections::HashMap, fmt, net::SocketAddr, num::NonZeroUsize, path::PathBuf, sync::Arc, time::Duration,
 };
 
+use embeddery_engine::Precision;
 use embeddery_gateway::ConfiguredModel;
 use embeddery_model_store::StoreConfig;
 use embeddery_providers::local::ModelOptions;
@@ -57,6 +58,8 @@ pub(crate) struct Config {
     pub(crate) threads: NonZeroUsize,
     /// Tokens that may wait for one model.
     pub(crate) queue_tokens: usize,
+    /// How exactly local models compute that have no setting of their own.
+    pub(crate) precision: Precision,
     /// Cache, retries, breakers, policy.
     pub(crate) gateway: GatewayConfig,
     /// The file that was read, if any.

@@ -3,7 +3,7 @@
 
 #![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "helpers of tests fail the test")]
 
-#[path = "../support/mod.rs"]
+#[path = "../binary/support.rs"]
 #[expect(dead_code, reason = "each test uses its part")]
 mod support;
 

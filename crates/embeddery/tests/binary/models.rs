@@ -1,12 +1,10 @@
 //! `embeddery models` and a server whose model is not here yet, against a stand-in hub over real HTTP.
 
-mod support;
-
 use std::fs;
 
+use crate::support::{KEY, Server, command, models, run};
 use embeddery_test_support::hub::Hub;
 use serde_json::{Value, json};
-use support::{KEY, Server, command, models, run};
 
 const NAME: &str = "sentence-transformers/all-MiniLM-L6-v2";
 
@@ -111,4 +109,22 @@ fn the_defaults_that_are_printed_are_a_valid_file() {
     again.env("EMBEDDINGS_MODEL_STORAGE_DIR", models());
     let (code, stdout, stderr) = run(again);
     assert!(code == 0 && stdout.contains("configuration: embeddery.yaml"), "{stdout}{stderr}");
+}
+
+#[test]
+fn bench_measures_every_precision() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut command = command(dir.path(), &["models", "bench", "--seconds", "0"]);
+    command.env("EMBEDDINGS_MODEL_STORAGE_DIR", models());
+    let (code, stdout, stderr) = run(command);
+    assert_eq!(code, 0, "{stderr}");
+    let row = |precision: &str| {
+        let row =
+            stdout.lines().find(|line| line.starts_with(precision)).unwrap_or_else(|| panic!("{stdout}"));
+        row.split_whitespace().map(str::to_owned).collect::<Vec<_>>()
+    };
+    for (precision, due) in [("f32", 1.0), ("bf16", 0.9999), ("int8", 0.998)] {
+        let least: f64 = row(precision).last().unwrap().parse().unwrap();
+        assert!(least >= due - 1e-6, "{stdout}");
+    }
 }
