@@ -11,9 +11,9 @@ use std::{
 };
 
 use embeddery_core::{
-    BoxFuture, EmbedError, EmbedRequest, Embedder, Embeddings, ErrorKind, Fault, Identity, Input, InputType, Limits,
-    ModelCard, ModelRef, ModelState, ModelStatus, Provider, ProviderKind, RateListener, Retry, SpaceId,
-    TokenCount,
+    BoxFuture, EmbedError, EmbedRequest, Embedder, Embeddings, ErrorKind, Fault, Identity, Input, InputType,
+    Limits, ModelCard, ModelRef, ModelState, ModelStatus, Provider, ProviderKind, RateListener, Retry,
+    SpaceId, TokenCount,
 };
 use secrecy::SecretString;
 
@@ -59,7 +59,7 @@ pub struct Access {
 /// What configuration says of one model.
 #[derive(Clone, Debug, Default)]
 pub struct ModelSettings {
-    /// Its own access. Keys of the vendor are not sent to an address of the model's own.
+    /// Its own access. Keys and headers of the vendor are not sent to an address of the model's own.
     pub access: Access,
     /// Length of a vector.
     pub dimensions: Option<NonZeroUsize>,
@@ -92,13 +92,31 @@ impl Access {
         if let Some(dialect) = self.dialect.filter(|dialect| !known.contains(dialect)) {
             return Err(format!("api_dialect: '{dialect}' is not a dialect of {kind}"));
         }
-        http::headers(&self.headers).and(self.keys(kind).map(drop))
+        http::headers(&self.headers).and(self.keys(kind, self.wire(kind)).map(drop))
     }
 
-    fn keys(&self, kind: ProviderKind) -> Result<Keys, String> {
-        let keys = Keys::new(&self.keys, self.wire(kind).key_header(), self.key_setting.as_str())
+    fn keys(&self, kind: ProviderKind, wire: &dyn Wire) -> Result<Keys, String> {
+        let place = wire.key_header();
+        let keys = Keys::new(&self.keys, place, self.key_setting.as_str())
             .map_err(|problem| format!("{}: {problem}", self.key_setting))?;
-        Ok(if kind == ProviderKind::LocalApi { keys.optional() } else { keys })
+        // Servers near by may ask for none, and a header may stand in for it.
+        let header = self.headers.iter().any(|(name, _)| name.eq_ignore_ascii_case(place.name().as_str()));
+        Ok(if kind == ProviderKind::LocalApi || header { keys.optional() } else { keys })
+    }
+
+    /// These settings, and another's where these say nothing.
+    fn or(self, other: &Self) -> Self {
+        let (keys, key_setting) = match self.keys.is_empty() {
+            true => (other.keys.clone(), other.key_setting.clone()),
+            false => (self.keys, self.key_setting),
+        };
+        Self {
+            address: self.address.or_else(|| other.address.clone()),
+            dialect: self.dialect.or(other.dialect),
+            keys,
+            key_setting,
+            headers: other.headers.iter().cloned().chain(self.headers).collect(),
+        }
     }
 
     fn wire(&self, kind: ProviderKind) -> &'static dyn Wire {
@@ -114,7 +132,7 @@ impl Vendor {
         for settings in config.models.values() {
             settings.access.check(config.kind)?;
         }
-        let keys = config.access.keys(config.kind)?;
+        let keys = config.access.keys(config.kind, config.access.wire(config.kind))?;
         Ok(Self { keys: Arc::new(keys), config })
     }
 
@@ -128,22 +146,19 @@ impl Vendor {
         let name = Arc::clone(&model.name);
         check_name(kind, &name)?;
         let settings = self.config.models.get(model).cloned().unwrap_or_default();
-        let (mut own, shared) = (settings.access, &self.config.access);
-        let elsewhere = own.address.is_some();
-        let base = own.address.clone().or_else(|| shared.address.clone());
+        let (own, shared) = (settings.access, &self.config.access);
+        let base = own.address.as_ref().or(shared.address.as_ref()).cloned();
         let base = base.or_else(|| own_address(kind, &shared.keys)).ok_or_else(|| no_address(kind, &name))?;
-        let dialect = own.dialect.or(if elsewhere { None } else { shared.dialect });
-        let dialect = dialect.unwrap_or_else(|| Dialect::recognise(kind, &base));
+        let access = if own.address.is_some() { own } else { own.or(shared) };
+        let dialect = access.dialect.unwrap_or_else(|| Dialect::recognise(kind, &base));
         let wire = wire::of(kind, dialect);
-        own.dialect = Some(dialect).filter(|_| matches!(kind, ProviderKind::OpenAi | ProviderKind::LocalApi));
         let internal = |_| EmbedError::internal("a setting that was checked at the start is wrong");
-        let keys = if own.keys.is_empty() && !elsewhere {
-            Arc::clone(&self.keys)
-        } else {
-            Arc::new(own.keys(kind).map_err(internal)?)
+        let headers = http::headers(&access.headers).map_err(internal)?;
+        // A model without settings of its own takes turns with all others.
+        let keys = match self.config.models.contains_key(model) {
+            true => Arc::new(access.keys(kind, wire).map_err(internal)?),
+            false => Arc::clone(&self.keys),
         };
-        let mut headers = http::headers(&shared.headers).map_err(internal)?;
-        headers.extend(http::headers(&own.headers).map_err(internal)?);
         let known = self.config.catalogue.known(kind, dialect, &name);
         let card = ModelCard {
             name: Arc::clone(&name),
@@ -161,7 +176,7 @@ impl Vendor {
             listener: self.config.listener.clone(),
         };
         Ok(Model {
-            space: known.space.as_deref().unwrap_or(&name).into(),
+            space: format!("{kind}:{}{}", known.space.as_deref().unwrap_or(&name), mark(&settings.prompts)),
             limits: known.limits(),
             card: Arc::new(card),
             learnt: OnceLock::new(),
@@ -201,7 +216,8 @@ struct Model {
     /// The card with the dimension that the first answer showed.
     learnt: OnceLock<Arc<ModelCard>>,
     limits: Limits,
-    space: Arc<str>,
+    /// Without the length.
+    space: String,
     prompts: HashMap<InputType, Arc<str>>,
     wire: &'static dyn Wire,
     target: Target,
@@ -276,7 +292,7 @@ impl Model {
         Ok(Embeddings {
             data,
             dim,
-            space: SpaceId::new(format!("{}:{}:{dim}", self.card.provider, self.space)),
+            space: SpaceId::new(format!("{}:{dim}", self.space)),
             tokens: counts,
             billed_tokens: billed,
             truncated: 0,
@@ -315,10 +331,13 @@ impl Embedder for Model {
         TokenCount::Estimate(tokens::estimate(text))
     }
 
-    /// Of a family that shares a space, whatever the length.
+    /// By what was known before the first answer, so that it stays the same.
     fn identity(&self) -> Option<Identity> {
-        let space = SpaceId::new(format!("{}:{}", self.card.provider, self.space));
-        Some(Identity { space, precision: None })
+        let space = match self.card.dimensions {
+            Some(length) => format!("{}:{length}", self.space),
+            None => self.space.clone(),
+        };
+        Some(Identity { space: SpaceId::new(space), precision: None })
     }
 
     fn embed(&self, request: EmbedRequest) -> BoxFuture<'_, Result<Embeddings, EmbedError>> {
@@ -361,6 +380,17 @@ fn no_address(kind: ProviderKind, name: &str) -> EmbedError {
         "model '{name}' of {kind} has no address; set api_url in its entry of `models`, or providers.{kind}.base_url"
     );
     EmbedError::new(ErrorKind::Unavailable, Fault::Us, Retry::Never, message)
+}
+
+/// Prompts change every vector, so they are part of the space: nothing without prompts, else a hash of all.
+fn mark(prompts: &HashMap<InputType, Arc<str>>) -> String {
+    if prompts.is_empty() {
+        return String::new();
+    }
+    let mut table: Vec<_> = prompts.iter().map(|(purpose, prompt)| (purpose.as_str(), &**prompt)).collect();
+    table.sort_unstable();
+    let hash = blake3::hash(format!("{table:?}").as_bytes());
+    format!("+{}", &hash.to_hex()[..8])
 }
 
 /// The vendor's own address.

@@ -128,7 +128,7 @@ pub(super) fn resolve(sources: Sources<'_>) -> Result<Config, ConfigError> {
             .unwrap_or(false),
     };
     let auto_download = file.models.auto_download.or(defaults.models.auto_download).unwrap_or(true);
-    let mut upstreams = providers::resolve(&mut found, file.providers, file.outbound);
+    let mut upstreams = providers::resolve(&mut found, file.providers, file.outbound.or(defaults.outbound));
     let (models, model_options) = found.models(file.models.entries, &mut upstreams);
     let default_model = file.default_model_id.or(defaults.default_model_id).unwrap_or_default();
 

@@ -4,7 +4,7 @@
 //! vendor's own words, keys taken out; for everything else the words are ours, because a vendor's may show
 //! what callers need not see.
 
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use embeddery_core::{EmbedError, ErrorKind, Fault, InputFault, Retry};
 use reqwest::header::HeaderMap;
@@ -72,8 +72,7 @@ impl Failure<'_> {
     }
 
     fn rate_limited(&self, complaint: &Complaint, words: &str) -> EmbedError {
-        let wait = wait::from_headers(self.headers, SystemTime::now())
-            .or_else(|| wait::from_body(complaint.details.as_ref(), &complaint.message));
+        let wait = self.wait(complaint);
         let never = self.headers.get("x-should-retry").is_some_and(|value| value == "false");
         if complaint.code.contains("insufficient_quota")
             || (wait.is_none() && words.contains("check your plan and billing"))
@@ -86,6 +85,11 @@ impl Failure<'_> {
             None => Retry::Backoff,
         };
         self.error(ErrorKind::RateLimited, retry, "asks for fewer requests; try again later")
+    }
+
+    fn wait(&self, complaint: &Complaint) -> Option<Duration> {
+        let body = (complaint.details.as_ref(), complaint.message.as_str());
+        wait::wait(self.headers, body, SystemTime::now())
     }
 
     fn quota_gone(&self) -> EmbedError {
@@ -137,8 +141,7 @@ impl Failure<'_> {
     }
 
     fn unavailable(&self, complaint: &Complaint) -> EmbedError {
-        let wait = wait::from_headers(self.headers, SystemTime::now())
-            .or_else(|| wait::from_body(complaint.details.as_ref(), &complaint.message));
+        let wait = self.wait(complaint);
         self.error(
             ErrorKind::Unavailable,
             wait.map_or(Retry::Backoff, Retry::After),

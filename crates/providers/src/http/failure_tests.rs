@@ -1,6 +1,6 @@
 //! Refusals as vendors write them, each with the decision it must lead to.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use embeddery_core::{
     ErrorKind::{
