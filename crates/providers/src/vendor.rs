@@ -147,9 +147,9 @@ impl Vendor {
         check_name(kind, &name)?;
         let settings = self.config.models.get(model).cloned().unwrap_or_default();
         let (own, shared) = (settings.access, &self.config.access);
-        let base = own.address.as_ref().or(shared.address.as_ref()).cloned();
-        let base = base.or_else(|| own_address(kind, &shared.keys)).ok_or_else(|| no_address(kind, &name))?;
         let access = if own.address.is_some() { own } else { own.or(shared) };
+        let base = access.address.clone().or_else(|| own_address(kind, &access.keys));
+        let base = base.ok_or_else(|| no_address(kind, &name))?;
         let dialect = access.dialect.unwrap_or_else(|| Dialect::recognise(kind, &base));
         let wire = wire::of(kind, dialect);
         let internal = |_| EmbedError::internal("a setting that was checked at the start is wrong");
@@ -305,16 +305,21 @@ impl Model {
     /// model was exchanged must not go unnoticed.
     fn check_length(&self, dim: usize, wanted: Option<NonZeroUsize>) -> Result<(), EmbedError> {
         let Some(got) = NonZeroUsize::new(dim) else { return Ok(()) };
-        let due = wanted.or(self.card.dimensions).unwrap_or_else(|| {
-            let learnt = self.learnt.get_or_init(|| {
-                Arc::new(ModelCard { dimensions: Some(got), ..ModelCard::clone(&self.card) })
-            });
-            learnt.dimensions.unwrap_or(got)
-        });
+        let (due, hint) = match wanted.or(self.card.dimensions) {
+            Some(due) => (due, ""),
+            None => {
+                let learnt = self.learnt.get_or_init(|| {
+                    Arc::new(ModelCard { dimensions: Some(got), ..ModelCard::clone(&self.card) })
+                });
+                let hint = ", as before; if its model was exchanged on purpose, start this server anew";
+                (learnt.dimensions.unwrap_or(got), hint)
+            }
+        };
         if due == got {
             return Ok(());
         }
-        Err(self.target.nonsense(&format!("vectors of {got} numbers where {due} were due"), Retry::Backoff))
+        let what = format!("vectors of {got} numbers where {due} were due{hint}");
+        Err(self.target.nonsense(&what, Retry::Backoff))
     }
 }
 

@@ -92,14 +92,19 @@ impl ApiError {
     }
 
     pub(crate) fn unknown_breaker(name: &str) -> Self {
-        let message = format!("there is no circuit breaker '{name}'; GET /api/v1/embeddings/circuit-breakers lists them");
+        let message = format!(
+            "there is no circuit breaker '{name}'; GET /api/v1/embeddings/circuit-breakers lists them"
+        );
         Self::new(StatusCode::NOT_FOUND, "not_found", message)
     }
 
     /// A part of the cache could not be reached.
     pub(crate) fn cache_away(reason: &str) -> Self {
         let message = format!("memory is cleared, but not the cache's second level: {reason}; try again");
-        Self { retry_after: Some(Duration::from_secs(5)), ..Self::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", message) }
+        Self {
+            retry_after: Some(Duration::from_secs(5)),
+            ..Self::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", message)
+        }
     }
 
     pub(crate) fn unknown_path(path: &str) -> Self {

@@ -114,7 +114,11 @@ pub(crate) enum SecondLevelConfig {
 
 pub(super) fn resolve(found: &mut Found<'_>, file: Sections, defaults: Sections) -> GatewayConfig {
     let scope = scope(found, file.cache.scope.as_ref().or(defaults.cache.scope.as_ref()));
-    let max_wait = seconds(found, "retry.max_wait_seconds", (file.retry.max_wait_seconds, defaults.retry.max_wait_seconds));
+    let max_wait = seconds(
+        found,
+        "retry.max_wait_seconds",
+        (file.retry.max_wait_seconds, defaults.retry.max_wait_seconds),
+    );
     let concurrency = count(
         found,
         ("upstream.concurrency", "EMBEDDINGS_CONNECTION_POOL_SIZE"),
@@ -185,8 +189,16 @@ fn retry(found: &mut Found<'_>, file: &Retry, defaults: &Retry) -> RetryConfig {
     let retries = found.number("EMBEDDINGS_MAX_RETRIES").and_then(|retries| u32::try_from(retries).ok());
     RetryConfig {
         retries: retries.or(file.max_retries).or(defaults.max_retries).unwrap_or_default(),
-        base: seconds(found, "retry.base_delay_seconds", (file.base_delay_seconds, defaults.base_delay_seconds)),
-        longest: seconds(found, "retry.max_delay_seconds", (file.max_delay_seconds, defaults.max_delay_seconds)),
+        base: seconds(
+            found,
+            "retry.base_delay_seconds",
+            (file.base_delay_seconds, defaults.base_delay_seconds),
+        ),
+        longest: seconds(
+            found,
+            "retry.max_delay_seconds",
+            (file.max_delay_seconds, defaults.max_delay_seconds),
+        ),
         ..RetryConfig::default()
     }
 }
@@ -207,7 +219,9 @@ fn token_encoding(found: &mut Found<'_>, written: Option<String>) -> TokenEncodi
     let all = [TokenEncoding::Cl100k, TokenEncoding::O200k];
     let Some(written) = written else { return TokenEncoding::Cl100k };
     all.into_iter().find(|encoding| encoding.as_str() == written).unwrap_or_else(|| {
-        found.problem(format!("upstream.token_encoding: '{written}' is unknown; write cl100k_base or o200k_base"));
+        found.problem(format!(
+            "upstream.token_encoding: '{written}' is unknown; write cl100k_base or o200k_base"
+        ));
         TokenEncoding::Cl100k
     })
 }
@@ -252,7 +266,9 @@ fn count(
 pub(super) fn check_fallbacks(found: &mut Found<'_>, id: &str, fallback: &[String]) {
     for name in fallback {
         if name.trim().is_empty() || name == id {
-            found.problem(format!("models.{id}.fallback: '{name}' is not another model; name a key of `models`"));
+            found.problem(format!(
+                "models.{id}.fallback: '{name}' is not another model; name a key of `models`"
+            ));
         }
     }
 }
@@ -301,7 +317,10 @@ mod tests {
             ("breaker: {failures: 0}", "breaker.failures: must be above zero"),
             ("upstream: {token_encoding: gpt2}", "write cl100k_base or o200k_base"),
             ("policy: {allowed_providers: [nobody]}", "policy.allowed_providers: 'nobody'"),
-            ("models: {a: {provider: openai, model_name_or_path: x, fallback: [a]}}", "models.a.fallback: 'a'"),
+            (
+                "models: {a: {provider: openai, model_name_or_path: x, fallback: [a]}}",
+                "models.a.fallback: 'a'",
+            ),
         ] {
             let problems = resolved(file, &[]).err().expect(file).0.join("\n");
             assert!(problems.contains(due), "{file}: {problems}");

@@ -168,7 +168,13 @@ impl Failure<'_> {
     /// A vendor's words without our keys, without whatever else looks like one, on one line, not too long.
     fn redacted(&self, text: &str) -> String {
         const LONGEST: usize = 300;
-        let text = self.target.keys.redact(text);
+        let mut text = self.target.keys.redact(text);
+        // A configured header may be a key as well.
+        for value in self.target.headers.values().filter_map(|value| value.to_str().ok()) {
+            if value.len() >= 8 && text.contains(value) {
+                text = text.replace(value, "***");
+            }
+        }
         let words = text.split_whitespace().map(|word| if looks_like_key(word) { "***" } else { word });
         let line: String =
             words.collect::<Vec<_>>().join(" ").chars().filter(|c| !c.is_control()).take(LONGEST).collect();

@@ -82,7 +82,7 @@ impl Downloads {
             let result = source.fetch(&model, &shared).await;
             match &result {
                 Ok(directory) => {
-                    tracing::info!(model = %model, directory = %directory.display(), "model is here")
+                    tracing::info!(model = %model, directory = %directory.display(), "model is here");
                 }
                 Err(error) => tracing::warn!(model = %model, error = %error, "model could not be fetched"),
             }

@@ -90,9 +90,10 @@ impl Local {
     async fn open_here(&self, model: &ModelRef, directory: PathBuf) -> Result<Arc<dyn Embedder>, EmbedError> {
         let options = self.options.get(&model.name).cloned().unwrap_or_default();
         let (name, shared) = (Arc::clone(&model.name), Arc::clone(&self.shared));
-        let opened = tokio::task::spawn_blocking(move || LocalModel::open(name, &directory, options, shared))
-            .await
-            .map_err(|_| EmbedError::internal("opening the model failed"))??;
+        let opened =
+            tokio::task::spawn_blocking(move || LocalModel::open(name, &directory, &options, shared))
+                .await
+                .map_err(|_| EmbedError::internal("opening the model failed"))??;
         let mut all = self.opened.lock().unwrap_or_else(PoisonError::into_inner);
         Ok(Arc::clone(all.entry(model.clone()).or_insert_with(|| Arc::new(opened))) as Arc<dyn Embedder>)
     }

@@ -69,7 +69,7 @@ impl LocalModel {
     pub(super) fn open(
         name: Arc<str>,
         directory: &Path,
-        options: ModelOptions,
+        options: &ModelOptions,
         shared: Arc<Shared>,
     ) -> Result<Self, EmbedError> {
         let files = ModelFiles::open(directory).map_err(|error| unusable(&name, &error))?;
@@ -219,7 +219,7 @@ fn tokenize_all(model: &Model, request: &EmbedRequest) -> Result<Vec<Tokens>, Em
         match model.tokenize(text, keep) {
             Ok(tokens) => all.push(tokens),
             Err(TokenizeError::TooLong { tokens, .. }) => {
-                too_long.push(InputFault { index, tokens: Some(tokens) })
+                too_long.push(InputFault { index, tokens: Some(tokens) });
             }
             Err(error) => {
                 return Err(EmbedError::invalid(format!("the input cannot be read by this model: {error}"))

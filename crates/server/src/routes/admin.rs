@@ -14,7 +14,8 @@ use crate::{
     auth::Caller,
     error::{ApiError, ErrorBody},
     wire::admin::{
-        Breaker, Cleared, Done, EmbeddingMetrics, ProvidersConfig, breakers, metrics as read_metrics, providers,
+        Breaker, Cleared, Done, EmbeddingMetrics, ProvidersConfig, breakers, metrics as read_metrics,
+        providers,
     },
 };
 
@@ -76,10 +77,7 @@ pub(super) async fn reset_breaker(
     ),
     security(("key" = []), ("bearer" = [])),
 )]
-pub(super) async fn clear_cache(
-    _: Caller,
-    State(app): State<Arc<App>>,
-) -> Result<Json<Cleared>, ApiError> {
+pub(super) async fn clear_cache(_: Caller, State(app): State<Arc<App>>) -> Result<Json<Cleared>, ApiError> {
     let removed = match &app.controls.cache {
         Some(cache) => cache.clear().await.map_err(|error| ApiError::cache_away(&error.to_string()))?,
         None => 0,

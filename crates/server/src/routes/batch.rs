@@ -42,11 +42,8 @@ pub(super) async fn create_batch(call: Call, body: JsonObject) -> Result<Respons
     let asked = BatchRequest::read(body.0, &call.app.settings)?;
     let policy = call.app.settings.dimension_policy;
     let call = Call { provider: asked.provider.or(call.provider), ..call };
-    let wish = Wish {
-        dimensions: asked.dimensions,
-        policy,
-        ..Wish::plain(asked.model.as_deref(), asked.texts)
-    };
+    let wish =
+        Wish { dimensions: asked.dimensions, policy, ..Wish::plain(asked.model.as_deref(), asked.texts) };
     let answer = embed(&call, wish).await?;
     let embeddings = &answer.embeddings;
     let body = BatchAnswer {

@@ -142,7 +142,8 @@ fn noted(headers: &mut HeaderMap, notes: &Notes, elapsed: std::time::Duration) {
     let mut timing = format!("embed;dur={:.2}", elapsed.as_secs_f64() * 1e3);
     let (attempts, upstream) = notes.upstream();
     if attempts > 0 {
-        timing += &format!(", provider;dur={:.2};desc=\"attempts: {attempts}\"", upstream.as_secs_f64() * 1e3);
+        timing +=
+            &format!(", provider;dur={:.2};desc=\"attempts: {attempts}\"", upstream.as_secs_f64() * 1e3);
     }
     put(headers, "server-timing", &timing);
 }

@@ -107,7 +107,15 @@ pub(crate) struct Cache {
 impl From<Option<CacheStats>> for Cache {
     fn from(stats: Option<CacheStats>) -> Self {
         let Some(CacheStats { entries, hits, misses, config }) = stats else {
-            return Self { size: 0, max_size: 0, max_bytes: 0, ttl_seconds: 0.0, hits: 0, misses: 0, hit_rate: 0.0 };
+            return Self {
+                size: 0,
+                max_size: 0,
+                max_bytes: 0,
+                ttl_seconds: 0.0,
+                hits: 0,
+                misses: 0,
+                hit_rate: 0.0,
+            };
         };
         let texts = hits + misses;
         Self {

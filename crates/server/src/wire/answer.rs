@@ -74,7 +74,11 @@ struct Usage {
 }
 
 /// The answer as JSON.
-pub(crate) fn write(mut embeddings: Embeddings, model: &str, form: Form) -> Result<Vec<u8>, serde_json::Error> {
+pub(crate) fn write(
+    mut embeddings: Embeddings,
+    model: &str,
+    form: Form,
+) -> Result<Vec<u8>, serde_json::Error> {
     let tokens = embeddings.total_tokens();
     let mut failed = std::mem::take(&mut embeddings.failed).into_iter().peekable();
     let data: Vec<Item<'_>> = embeddings

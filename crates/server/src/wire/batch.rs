@@ -7,7 +7,10 @@ use serde::Serialize;
 use serde_json::Value;
 use utoipa::ToSchema;
 
-use super::{fields::{Fields, kind}, input::text_input};
+use super::{
+    fields::{Fields, kind},
+    input::text_input,
+};
 use crate::{Settings, error::ApiError};
 
 /// Texts to embed.
@@ -56,13 +59,23 @@ impl BatchRequest {
         let texts = match texts {
             Some(Value::Array(texts)) => texts,
             Some(other) => return Err(fields.mismatch("texts", &other, "a list of texts")),
-            None => return Err(fields.unfit(Some("texts".into()), "texts is missing; send a list of texts".into())),
+            None => {
+                return Err(
+                    fields.unfit(Some("texts".into()), "texts is missing; send a list of texts".into())
+                );
+            }
         };
         if texts.is_empty() {
-            return Err(fields.unfit(Some("texts".into()), "texts is an empty list; send at least one text".into()));
+            return Err(
+                fields.unfit(Some("texts".into()), "texts is an empty list; send at least one text".into())
+            );
         }
         if texts.len() > settings.max_inputs {
-            let message = format!("texts has {} entries, {} are allowed; send several requests", texts.len(), settings.max_inputs);
+            let message = format!(
+                "texts has {} entries, {} are allowed; send several requests",
+                texts.len(),
+                settings.max_inputs
+            );
             return Err(ApiError::invalid("texts", message));
         }
         let texts = texts
@@ -72,7 +85,8 @@ impl BatchRequest {
                 let place = format!("texts[{index}]");
                 match text {
                     Value::String(text) => text_input(&place, text, settings),
-                    other => Err(fields.unfit(Some(place.clone()), format!("{place} is {}, a text is due", kind(&other)))),
+                    other => Err(fields
+                        .unfit(Some(place.clone()), format!("{place} is {}, a text is due", kind(&other)))),
                 }
             })
             .collect::<Result<_, _>>()?;

@@ -106,7 +106,8 @@ impl EmbeddingsRequest {
             );
         };
         if !normalize && matches!(output_dtype, Dtype::Int8 | Dtype::Uint8) {
-            let message = "output_dtype: int8 and uint8 are made from vectors of unit length; leave `normalize` out";
+            let message =
+                "output_dtype: int8 and uint8 are made from vectors of unit length; leave `normalize` out";
             return Err(ApiError::invalid("output_dtype", message));
         }
         let input = input::read(input, &fields, settings)?;

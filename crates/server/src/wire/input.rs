@@ -76,11 +76,7 @@ pub(crate) fn text_input(place: &str, text: String, settings: &Settings) -> Resu
     Ok(Input::Text(text.into()))
 }
 
-fn tokens(
-    place: &str,
-    ids: &[Value],
-    (fields, settings): (&Fields, &Settings),
-) -> Result<Input, ApiError> {
+fn tokens(place: &str, ids: &[Value], (fields, settings): (&Fields, &Settings)) -> Result<Input, ApiError> {
     if ids.is_empty() {
         return Err(ApiError::invalid(place, format!("{place} is an empty list; leave it out")));
     }

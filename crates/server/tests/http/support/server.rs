@@ -4,8 +4,8 @@ use std::{future::Future, net::SocketAddr, sync::Arc, time::Duration};
 
 use embeddery_core::{Embedder, ModelRef, ProviderKind};
 use embeddery_gateway::{
-    Alternatives, BreakerConfig, Breakers, ConfiguredModel, Deadline, Dimensions, Integrity, Measured, Metrics,
-    Policy, Router, RouterConfig, Stack, TokenDecoder, TokenEncoding,
+    Alternatives, BreakerConfig, Breakers, ConfiguredModel, Deadline, Dimensions, Integrity, Measured,
+    Metrics, Policy, Router, RouterConfig, Stack, TokenDecoder, TokenEncoding,
 };
 use embeddery_server::{App, Controls, Settings, serve};
 use prometheus_client::registry::Registry;
