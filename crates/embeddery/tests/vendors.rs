@@ -1,5 +1,7 @@
 //! Providers elsewhere through the front door: the real binary, stand-in vendors, real HTTP.
 
+#![expect(clippy::unwrap_used, clippy::panic, reason = "helpers of tests fail the test")]
+
 #[expect(dead_code, reason = "other tests use the rest")]
 mod support;
 

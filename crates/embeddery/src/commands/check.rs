@@ -79,7 +79,7 @@ fn default_model(config: &Config, findings: &mut Findings) -> anyhow::Result<()>
                 .block_on(async { app.router.warm_up(Selector { model: None, provider: None }).await });
             match opened {
                 Ok(found) => {
-                    findings.good(format_args!("default model: {} of {}", found.model, found.provider))
+                    findings.good(format_args!("default model: {} of {}", found.model, found.provider));
                 }
                 Err(error) => findings.bad(
                     format_args!("default model: {error}"),

@@ -223,7 +223,7 @@ fn tokenize_all(model: &Model, request: &EmbedRequest) -> Result<Vec<Tokens>, Em
             }
             Err(error) => {
                 return Err(EmbedError::invalid(format!("the input cannot be read by this model: {error}"))
-                .with_inputs(vec![InputFault { index, tokens: None }]));
+                    .with_inputs(vec![InputFault { index, tokens: None }]));
             }
         }
     }
