@@ -9,8 +9,10 @@ Writes into crates/engine/tests/golden:
     tiny/config.json      a BERT of awkward sizes (no dimension is a multiple of a kernel's tile)
     tiny/tokenizer.json   its tokenizer, with the trap that real ones have: truncation and padding to 8 tokens
     tiny.json             its vectors, CLS and mean pooling, by transformers, as they come
+    mpnet/config.json,    an MPNet of such sizes with the same tokenizer, and its vectors; its texts are long enough
+    mpnet.json            for every bucket of its relative positions
 
-The tiny model's weights are not kept: `weight` below says what they are, and tests/support/tiny.rs says the same
+The tiny models' weights are not kept: `weight` below says what they are, and tests/support/tiny.rs says the same
 in Rust. Vectors are base64 of little-endian float32.
 """
 
@@ -62,6 +64,7 @@ TEXTS = [
 
 TINY_TEXTS = ["a", "hello world", "the cat sat on the mat.", "zebra! quiz? unknown ☃ sign", "a b c d e f g h i j k l m n o p",
               "the " * 60, ""]
+MPNET_TEXTS = [*TINY_TEXTS, " ".join("abcdefghijklmnopqrstuvwxyz" * 5)]
 
 
 def base64_of(vector) -> str:
@@ -129,28 +132,52 @@ def tiny() -> dict:
         intermediate_size=100, max_position_embeddings=48, type_vocab_size=2, layer_norm_eps=1e-12,
         attn_implementation="eager")
     model = transformers.BertModel(config, add_pooling_layer=False).eval()
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            parameter.copy_(weight(name, parameter.shape))
-    texts = []
-    for text in TINY_TEXTS:
-        ids = tokenizer.encode(text).ids
-        if len(ids) > config.max_position_embeddings:
-            ids = ids[:config.max_position_embeddings - 1] + ids[-1:]
-        with torch.no_grad():
-            hidden = model(torch.tensor([ids])).last_hidden_state[0]
-        texts.append({"text": text, "ids": ids, "cls": base64_of(hidden[0]), "mean": base64_of(hidden.mean(0))})
-
-    kept = ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size", "vocab_size",
-            "max_position_embeddings", "type_vocab_size", "layer_norm_eps", "hidden_act")
-    write("tiny/config.json", {"model_type": "bert", **{key: getattr(config, key) for key in kept}})
+    golden = vectors_of(model, tokenizer, TINY_TEXTS, first_position=0)
+    write("tiny/config.json", kept(config, "type_vocab_size"))
     tokenizer.enable_truncation(8)
     tokenizer.enable_padding(length=8)
     write("tiny/tokenizer.json", json.loads(tokenizer.to_str()))
+    return golden
+
+
+def mpnet() -> dict:
+    tokenizer = tiny_tokenizer()
+    config = transformers.MPNetConfig(
+        vocab_size=tokenizer.get_vocab_size(), hidden_size=40, num_hidden_layers=2, num_attention_heads=5,
+        intermediate_size=100, max_position_embeddings=134, layer_norm_eps=1e-5, relative_attention_num_buckets=32,
+        attn_implementation="eager")
+    model = transformers.MPNetModel(config, add_pooling_layer=False).eval()
+    write("mpnet/config.json", kept(config, "relative_attention_num_buckets"))
+    # Positions begin behind the padding token's, whose id is 1.
+    return vectors_of(model, tokenizer, MPNET_TEXTS, first_position=2)
+
+
+def vectors_of(model, tokenizer, texts, first_position) -> dict:
+    """The vectors of a model with our weights, and the shapes of these."""
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            parameter.copy_(weight(name, parameter.shape))
+    limit = model.config.max_position_embeddings - first_position
+    found = []
+    for text in texts:
+        ids = tokenizer.encode(text).ids
+        if len(ids) > limit:
+            ids = ids[:limit - 1] + ids[-1:]
+        positions = torch.arange(first_position, first_position + len(ids)).unsqueeze(0)
+        with torch.no_grad():
+            hidden = model(torch.tensor([ids]), position_ids=positions).last_hidden_state[0]
+        found.append({"text": text, "ids": ids, "cls": base64_of(hidden[0]), "mean": base64_of(hidden.mean(0))})
     names = {name: list(parameter.shape) for name, parameter in model.named_parameters()}
-    return {"made_with": made_with(), "tensors": names, "texts": texts}
+    return {"made_with": made_with(), "tensors": names, "texts": found}
+
+
+def kept(config, *own) -> dict:
+    keys = ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size", "vocab_size",
+            "max_position_embeddings", "layer_norm_eps", "hidden_act", *own)
+    return {"model_type": config.model_type, **{key: getattr(config, key) for key in keys}}
 
 
 if __name__ == "__main__":
     write("minilm.json", minilm(pathlib.Path(sys.argv[1]) if len(sys.argv) > 1 else MINILM))
     write("tiny.json", tiny())
+    write("mpnet.json", mpnet())

@@ -145,11 +145,17 @@ impl Model {
         let mut work = self.idle().pop().unwrap_or_default();
         let hidden = self.encoder.hidden();
         let mut pooled = vec![0.0; batch.len() * hidden];
-        let mut tokens = self.encoder.forward(threads, batch, &mut work);
-        for (text, vector) in batch.iter().zip(pooled.chunks_exact_mut(hidden)) {
-            let (own, others) = tokens.split_at(text.len() * hidden);
-            pool(self.info.pooling, own, vector);
-            tokens = others;
+        let (mut texts, mut vectors) = (batch, &mut pooled[..]);
+        while !texts.is_empty() {
+            let (now, later) = texts.split_at(fitting(texts, CALL_TOKENS * threads.count()));
+            let (here, rest) = vectors.split_at_mut(now.len() * hidden);
+            let mut tokens = self.encoder.forward(threads, now, &mut work);
+            for (text, vector) in now.iter().zip(here.chunks_exact_mut(hidden)) {
+                let (own, others) = tokens.split_at(text.len() * hidden);
+                pool(self.info.pooling, own, vector);
+                tokens = others;
+            }
+            (texts, vectors) = (later, rest);
         }
         self.idle().push(work);
         self.head.apply(pooled)
@@ -158,6 +164,20 @@ impl Model {
     fn idle(&self) -> std::sync::MutexGuard<'_, Vec<Workspace>> {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Tokens for each thread that one call computes together: enough that waiting for each other costs nothing, few
+/// enough that buffers stay small.
+const CALL_TOKENS: usize = 1024;
+
+/// How many of the first texts have at most `most` tokens together; at least one.
+fn fitting(texts: &[&Tokens], most: usize) -> usize {
+    let mut tokens = 0;
+    let fitting = texts.iter().take_while(|text| {
+        tokens += text.len();
+        tokens <= most
+    });
+    fitting.count().max(1)
 }
 
 fn fingerprint(files: &ModelFiles, weights: &WeightFiles, tokenizer: &Path) -> Result<String, LoadError> {

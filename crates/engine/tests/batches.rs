@@ -9,7 +9,7 @@ use std::sync::LazyLock;
 
 use embeddery_engine::{Keep, KernelChoice, Model, Threads, Tokens};
 use proptest::prelude::*;
-use support::{KERNELS, encode, load, minilm, threads, tiny::Tiny, tokenize_all};
+use support::{KERNELS, PRECISIONS, encode, load_in, minilm_directory, threads, tiny::Tiny, tokenize_all};
 
 struct Subject {
     model: Model,
@@ -31,7 +31,14 @@ impl Subject {
         prop_assert_eq!(vectors.len(), batch.len());
         for (index, vector) in batch.iter().zip(&vectors) {
             let same = vector.iter().zip(&self.alone[*index]).all(|(a, b)| a.to_bits() == b.to_bits());
-            prop_assert!(same, "{}: text {} of batch {:?}", self.model.kernels(), index, batch);
+            prop_assert!(
+                same,
+                "{} {}: text {} of batch {:?}",
+                self.model.kernels(),
+                self.model.precision(),
+                index,
+                batch
+            );
         }
         Ok(())
     }
@@ -50,13 +57,16 @@ static TINY: LazyLock<Vec<Subject>> = LazyLock::new(|| {
     let tiny = Tiny::new();
     KERNELS
         .into_iter()
-        .filter_map(|kernels| load(tiny.path(), kernels))
+        .flat_map(|kernels| PRECISIONS.map(|precision| (kernels, precision)))
+        .filter_map(|(kernels, precision)| load_in(tiny.path(), kernels, precision))
         .map(|model| Subject::new(model, &texts()))
         .collect()
 });
 
-static MINILM: LazyLock<Subject> =
-    LazyLock::new(|| Subject::new(minilm(KernelChoice::Auto).unwrap(), &texts()));
+static MINILM: LazyLock<Vec<Subject>> = LazyLock::new(|| {
+    let load = |precision| load_in(&minilm_directory(), KernelChoice::Auto, precision).unwrap();
+    PRECISIONS.map(|precision| Subject::new(load(precision), &texts())).into()
+});
 
 proptest! {
     #![proptest_config(ProptestConfig { cases: 200, failure_persistence: None, ..ProptestConfig::default() })]
@@ -78,7 +88,9 @@ proptest! {
     fn minilm_vectors_do_not_depend_on_batch_order_or_threads(
         batch in prop::collection::vec(0usize..24, 1..24), pool in 0usize..4,
     ) {
-        MINILM.check(&POOLS[pool], &batch)?;
+        for subject in &*MINILM {
+            subject.check(&POOLS[pool], &batch)?;
+        }
     }
 }
 
@@ -103,7 +115,7 @@ fn no_texts_give_no_vectors() {
 #[test]
 fn tokens_of_another_model_do_no_harm() {
     // Ids far beyond the tiny vocabulary and more tokens than it has positions: some vector, no panic.
-    let foreign = MINILM.model.tokenize(&"Zürich 漢字 zebra ".repeat(100), Keep::Start).unwrap();
+    let foreign = MINILM[0].model.tokenize(&"Zürich 漢字 zebra ".repeat(100), Keep::Start).unwrap();
     for subject in &*TINY {
         let dimensions = subject.model.info().dimensions;
         let own = &subject.texts[5];

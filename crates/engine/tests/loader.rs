@@ -9,8 +9,8 @@ use std::fs;
 
 use embeddery_engine::{Keep, KernelChoice, LoadError, LoadOptions, Model, ModelFiles};
 use proptest::prelude::*;
-use safetensors::Dtype;
-use serde_json::{Value, json};
+use safetensors::{Dtype, tensor::TensorView};
+use serde_json::{Map, Value, json};
 use support::{distance, load, minilm, threads, tiny::Tiny, vector};
 
 fn try_load(tiny: &Tiny) -> Result<Model, LoadError> {
@@ -138,7 +138,7 @@ fn sizes_that_the_weights_have_not_are_named_with_the_tensor() {
 
 #[test]
 fn modules_that_we_do_not_run_are_named() {
-    for module in ["Dense", "LSTM", "CNN", "WeightedLayerPooling", "StaticEmbedding"] {
+    for module in ["LSTM", "CNN", "WeightedLayerPooling", "StaticEmbedding"] {
         let tiny = Tiny::new();
         let entry = |path: &str, kind: &str| json!({ "path": path, "type": format!("sentence_transformers.models.{kind}") });
         tiny.write_json(
@@ -238,12 +238,112 @@ fn tensors_of_a_model_saved_with_its_head_are_found() {
 }
 
 #[test]
-fn weights_in_several_files_are_refused() {
+fn weights_in_several_files_are_one_model() {
     let tiny = Tiny::new();
-    fs::rename(tiny.path().join("model.safetensors"), tiny.path().join("model-00001-of-00002.safetensors"))
-        .unwrap();
-    tiny.write("model.safetensors.index.json", "{}");
-    refused(&tiny, &["model.safetensors.index.json"]);
+    let (first, second): (Vec<_>, Vec<_>) =
+        tiny.tensors().into_iter().partition(|(name, ..)| name.contains("layer.0"));
+    let mut files = Map::new();
+    for (file, tensors) in
+        [("model-00001-of-00002.safetensors", first), ("model-00002-of-00002.safetensors", second)]
+    {
+        tensors.iter().for_each(|(name, ..)| {
+            files.insert(name.clone(), file.into());
+        });
+        tiny.write_weights(&tensors);
+        fs::rename(tiny.path().join("model.safetensors"), tiny.path().join(file)).unwrap();
+    }
+    tiny.write_json("model.safetensors.index.json", &json!({ "weight_map": files }));
+    assert_right(&tiny, 1e-5);
+    fs::remove_file(tiny.path().join("model-00002-of-00002.safetensors")).unwrap();
+    refused(&tiny, &["model-00002-of-00002.safetensors"]);
+}
+
+#[test]
+fn an_index_of_weight_files_that_cannot_be_followed_is_named() {
+    for index in
+        [json!({}), json!({ "weight_map": {} }), json!({ "weight_map": { "x": "../x.safetensors" } })]
+    {
+        let tiny = Tiny::new();
+        fs::remove_file(tiny.path().join("model.safetensors")).unwrap();
+        tiny.write_json("model.safetensors.index.json", &index);
+        refused(&tiny, &["model.safetensors.index.json"]);
+    }
+}
+
+/// The tiny model with linear layers behind pooling, each with the same weights as a plain list.
+fn with_dense(tiny: &Tiny, layers: &[(usize, usize, &str)]) -> Vec<(Vec<f32>, Vec<f32>)> {
+    let entry = |path: &str, kind: &str| json!({ "path": path, "type": format!("sentence_transformers.models.{kind}") });
+    let mut modules = vec![entry("", "Transformer"), entry("1_Pooling", "Pooling")];
+    let mut weights = Vec::new();
+    for (index, (inputs, outputs, activation)) in layers.iter().enumerate() {
+        let path = format!("{}_Dense", index + 2);
+        modules.push(entry(&path, "Dense"));
+        let config = json!({ "in_features": inputs, "out_features": outputs, "bias": true,
+            "activation_function": format!("torch.nn.modules.activation.{activation}") });
+        tiny.write_json(&format!("{path}/config.json"), &config);
+        let numbers =
+            |count: usize| (0..count).map(|i| ((i * 37 % 101) as f32 - 50.0) / 100.0).collect::<Vec<_>>();
+        let (weight, bias) = (numbers(inputs * outputs), numbers(*outputs));
+        let bytes = |numbers: &[f32]| numbers.iter().flat_map(|x| x.to_le_bytes()).collect::<Vec<u8>>();
+        let (weight_bytes, bias_bytes) = (bytes(&weight), bytes(&bias));
+        let views = [
+            ("linear.weight", TensorView::new(Dtype::F32, vec![*outputs, *inputs], &weight_bytes).unwrap()),
+            ("linear.bias", TensorView::new(Dtype::F32, vec![*outputs], &bias_bytes).unwrap()),
+        ];
+        tiny.write(&format!("{path}/model.safetensors"), safetensors::serialize(views, None).unwrap());
+        weights.push((weight, bias));
+    }
+    modules.push(entry("9_Normalize", "Normalize"));
+    tiny.write_json("modules.json", &Value::from(modules));
+    weights
+}
+
+#[test]
+fn linear_layers_behind_pooling_are_applied() {
+    let tiny = Tiny::new();
+    let weights = with_dense(&tiny, &[(40, 7, "Tanh"), (7, 50, "Identity")]);
+    let model = load(tiny.path(), KernelChoice::Auto).unwrap();
+    assert_eq!(model.info().dimensions, 50);
+    for expected in &tiny.golden.texts {
+        let linear = |x: &[f32], (weight, bias): &(Vec<f32>, Vec<f32>)| -> Vec<f32> {
+            let rows = weight.chunks_exact(x.len()).zip(bias);
+            rows.map(|(row, bias)| row.iter().zip(x).map(|(w, x)| w * x).sum::<f32>() + bias).collect()
+        };
+        let inner: Vec<f32> = linear(&vector(&expected.mean), &weights[0]).iter().map(|x| x.tanh()).collect();
+        let tokens = model.tokenize(&expected.text, Keep::Start).unwrap();
+        let off = distance(&model.encode(&threads(1), &[&tokens]), &linear(&inner, &weights[1]));
+        assert!(off < 1e-4, "{:?}: {off}", expected.text);
+    }
+}
+
+#[test]
+fn a_linear_layer_that_does_not_fit_is_named() {
+    let tiny = Tiny::new();
+    with_dense(&tiny, &[(40, 7, "Tanh")]);
+    for (key, value) in
+        [("in_features", json!(41)), ("out_features", json!(0)), ("activation_function", json!("x.ReLU"))]
+    {
+        let whole = tiny.read("2_Dense/config.json");
+        tiny.set("2_Dense/config.json", key, value);
+        refused(&tiny, &["2_Dense/config.json", key]);
+        tiny.write("2_Dense/config.json", whole);
+    }
+    tiny.set("2_Dense/config.json", "out_features", 8);
+    refused(&tiny, &["2_Dense/model.safetensors", "linear.weight"]);
+}
+
+#[test]
+fn prompts_are_read_and_are_part_of_what_the_model_is() {
+    let tiny = Tiny::new();
+    let plain = load(tiny.path(), KernelChoice::Auto).unwrap();
+    assert_eq!((plain.prompts().default_prompt(), plain.prompts().named(&["query"])), ("", None));
+    let prompts =
+        json!({ "prompts": { "query": "the cat: ", "passage": "" }, "default_prompt_name": "query" });
+    tiny.write_json("config_sentence_transformers.json", &prompts);
+    let prompted = load(tiny.path(), KernelChoice::Auto).unwrap();
+    assert_eq!(prompted.prompts().named(&["search_query", "query"]), Some("the cat: "));
+    assert_eq!(prompted.prompts().default_prompt(), "the cat: ");
+    assert_ne!(plain.fingerprint(), prompted.fingerprint());
 }
 
 #[test]

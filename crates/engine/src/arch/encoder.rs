@@ -72,7 +72,7 @@ struct Scratch {
     /// Activations in the form of a product, of width h and of the intermediate width.
     narrow_room: Room,
     wide_room: Room,
-    attention: Vec<u8>,
+    attention: Vec<u32>,
 }
 
 /// Tokens that go through a layer's products together: their activations stay in the second-level cache, and the

@@ -33,7 +33,7 @@ pub(crate) struct Attention<'a> {
     /// Numbers from one row to the next.
     pub(super) out_stride: usize,
     /// As long as [`room`] says.
-    pub(super) room: *mut u8,
+    pub(super) room: *mut u32,
 }
 
 /// How a row of queries, keys or values is divided.
@@ -54,10 +54,10 @@ pub(crate) struct DistanceBias {
     pub(crate) reach: usize,
 }
 
-/// Bytes of room that a text needs, for vectors of `lanes`: packed keys, packed values, scores, weights.
+/// Words of room that a text needs, for vectors of `lanes`: packed keys, packed values, scores, weights.
 pub(super) fn room(tokens: usize, head: usize, lanes: usize) -> usize {
     let keys = tokens.next_multiple_of(VECTORS * lanes);
-    4 * (keys * head + (keys + 1) * head.next_multiple_of(lanes) + 2 * MOST_ROWS * keys)
+    keys * head + (keys + 1) * head.next_multiple_of(lanes) + 2 * MOST_ROWS * keys
 }
 
 /// Where one head's operands lie.
@@ -93,7 +93,7 @@ where
     // SAFETY: the parts of the room follow each other as `room` counts them; every head's slice of a token's
     // queries, keys and values lies inside its row.
     unsafe {
-        let keys = call.room;
+        let keys = call.room.cast::<u8>();
         let values = keys.add(4 * padded_keys * head);
         let scores = values.add(4 * (padded_keys + 1) * padded_head);
         let weights = scores.add(4 * MOST_ROWS * padded_keys);
@@ -102,7 +102,7 @@ where
             let key = queries.add(count * head * number);
             let value = key.add(count * head * number);
             pack_keys::<T>(call, key, call.qkv_stride * number, keys);
-            pack_values::<T, S>(call, value.cast(), values.cast());
+            pack_values::<T, S>(call, value, values);
             let place = Head {
                 keys,
                 values,
@@ -179,9 +179,8 @@ unsafe fn transpose<L: Lanes, const WIDTH: usize>(
     unsafe {
         let mut rows = [L::splat(0.0); WIDTH];
         for (row, vector) in rows.iter_mut().enumerate() {
-            if row < here {
-                *vector = L::load(from.add(row * stride).cast());
-            }
+            // Rows that are not there are the last again, without a branch; nobody looks at their columns.
+            *vector = L::load(from.add(row.min(here - 1) * stride).cast());
         }
         exchange::<L, WIDTH, 1>(&mut rows);
         exchange::<L, WIDTH, 2>(&mut rows);
@@ -215,34 +214,33 @@ unsafe fn exchange<L: Lanes, const WIDTH: usize, const DISTANCE: usize>(rows: &m
     }
 }
 
-/// Values stay rows; `DEPTH` tokens' rows are interleaved, with zeros behind the last.
+/// Values stay rows; `DEPTH` tokens' rows are interleaved, with zeros behind the last token.
 ///
 /// # Safety
 /// As [`run`]; `value` points to the first token's.
 #[inline(always)]
-unsafe fn pack_values<T: Tile, S: Store<T::Lanes>>(
-    call: &Attention<'_>,
-    value: *const S::Number,
-    to: *mut S::Number,
-) {
-    let head = call.heads.width;
+unsafe fn pack_values<T: Tile, S: Store<T::Lanes>>(call: &Attention<'_>, value: *const u8, to: *mut u8) {
+    const { assert!(T::DEPTH * size_of::<S::Number>() == 4) };
+    let Attention { tokens, qkv_stride, heads: Heads { width: head, .. }, .. } = *call;
     let padded = head.next_multiple_of(T::Lanes::WIDTH);
-    for first in (0..call.tokens).step_by(T::DEPTH) {
-        for (within, token) in (first..first + T::DEPTH).enumerate() {
-            // SAFETY: a token's value lies in its row; the padded row has its room. All zero bits are a zero of
-            // both forms.
-            unsafe {
-                let to = to.add(first * padded + within);
-                if token < call.tokens {
-                    let value = value.add(token * call.qkv_stride);
-                    for at in 0..head {
-                        *to.add(at * T::DEPTH) = *value.add(at);
-                    }
-                } else {
-                    for at in 0..head {
-                        to.add(at * T::DEPTH).write_bytes(0, 1);
-                    }
+    for first in (0..tokens).step_by(T::DEPTH) {
+        // SAFETY: a token's value lies in its row of `qkv`; the padded row, a word for each column, in the room.
+        unsafe {
+            let to = std::slice::from_raw_parts_mut(to.cast::<u32>().add(first / T::DEPTH * padded), head);
+            if T::DEPTH == 1 {
+                let row = value.cast::<u32>().add(first * qkv_stride);
+                to.copy_from_slice(std::slice::from_raw_parts(row, head));
+                continue;
+            }
+            let row = value.cast::<u16>().add(first * qkv_stride);
+            let even = std::slice::from_raw_parts(row, head);
+            if first + 1 < tokens {
+                let odd = std::slice::from_raw_parts(row.add(qkv_stride), head);
+                for ((to, even), odd) in to.iter_mut().zip(even).zip(odd) {
+                    *to = u32::from(*even) | u32::from(*odd) << 16;
                 }
+            } else {
+                to.iter_mut().zip(even).for_each(|(to, even)| *to = u32::from(*even));
             }
         }
     }

@@ -180,7 +180,7 @@ impl Kernels {
         &self,
         (qkv, first): (Numbers<'_>, usize),
         heads: Heads<'_>,
-        room: &mut Vec<u8>,
+        room: &mut Vec<u32>,
         out: NumbersMut<'_>,
     ) {
         let width = heads.count * heads.width;

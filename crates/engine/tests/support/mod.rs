@@ -32,8 +32,13 @@ pub(crate) fn minilm(kernels: KernelChoice) -> Option<Model> {
 
 /// A model in f32 with the kernels asked for; `None` when this CPU lacks them.
 pub(crate) fn load(directory: &Path, kernels: KernelChoice) -> Option<Model> {
+    load_in(directory, kernels, Precision::F32)
+}
+
+/// A model with the kernels asked for; `None` when this CPU lacks them.
+pub(crate) fn load_in(directory: &Path, kernels: KernelChoice, precision: Precision) -> Option<Model> {
     let files = ModelFiles::open(directory).unwrap();
-    match files.load(&LoadOptions { kernels, precision: Precision::F32, ..LoadOptions::default() }) {
+    match files.load(&LoadOptions { kernels, precision, ..LoadOptions::default() }) {
         Ok(model) => Some(model),
         Err(error) if kernels != KernelChoice::Auto && error.to_string().contains("CPU") => None,
         Err(error) => panic!("{error}"),
@@ -43,6 +48,8 @@ pub(crate) fn load(directory: &Path, kernels: KernelChoice) -> Option<Model> {
 /// All kernel sets by name; some may be missing on a machine.
 pub(crate) const KERNELS: [KernelChoice; 3] =
     [KernelChoice::Portable, KernelChoice::Avx2, KernelChoice::Avx512];
+
+pub(crate) const PRECISIONS: [Precision; 3] = [Precision::F32, Precision::Bf16, Precision::Int8];
 
 pub(crate) fn threads(count: usize) -> Threads {
     Threads::new(NonZeroUsize::new(count).unwrap()).unwrap()

@@ -33,12 +33,22 @@ pub(crate) struct Tiny {
 pub(crate) type Tensor = (String, Dtype, Vec<usize>, Vec<u8>);
 
 impl Tiny {
-    /// The whole model, with mean pooling.
+    /// The whole BERT, with mean pooling.
     pub(crate) fn new() -> Self {
-        let golden: Golden = super::golden("tiny.json");
+        Self::of("tiny")
+    }
+
+    /// The whole MPNet, with mean pooling.
+    pub(crate) fn mpnet() -> Self {
+        Self::of("mpnet")
+    }
+
+    fn of(name: &str) -> Self {
+        let golden: Golden = super::golden(&format!("{name}.json"));
         let tiny = Self { directory: TempDir::new().unwrap(), golden };
-        for name in ["config.json", "tokenizer.json"] {
-            fs::copy(super::golden_directory().join("tiny").join(name), tiny.path().join(name)).unwrap();
+        for file in [format!("{name}/config.json"), "tiny/tokenizer.json".into()] {
+            let from = super::golden_directory().join(&file);
+            fs::copy(&from, tiny.path().join(from.file_name().unwrap())).unwrap();
         }
         tiny.write_json(
             "modules.json",
