@@ -25,10 +25,10 @@ test-deps:
 	python3 scripts/fetch_default_model.py --binary target/debug/embeddery --models $(MODELS)
 	python3 scripts/make_venv.py $(VENV) tests/requirements.txt
 
-bench: ## measure beside ONNX Runtime and over HTTP; prints ratios and versions
+bench: ## measure beside ONNX Runtime and over HTTP; prints ratios and versions (PEERS=torch: sentence-transformers, too)
 	cargo build --release --locked --workspace --examples --bin embeddery
 	python3 scripts/fetch_default_model.py --binary target/release/embeddery --models $(MODELS)
-	python3 scripts/make_venv.py .cache/bench-venv bench/requirements.txt
+	python3 scripts/make_venv.py .cache/bench-venv bench/requirements$(if $(findstring torch,$(PEERS)),-torch).txt
 	.cache/bench-venv/bin/python bench/run.py --model $(MODELS)/sentence-transformers/all-MiniLM-L6-v2
 
 lint: ## formatting, clippy, docs, dependency rules

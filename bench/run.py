@@ -7,7 +7,6 @@ import json
 import os
 import pathlib
 import platform
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -17,8 +16,8 @@ import urllib.request
 import numpy as np
 import onnxruntime
 
+import engine
 import texts
-from onnx_peer import Peer
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 RELEASE = ROOT / "target/release"
@@ -30,14 +29,21 @@ def main() -> None:
     arguments.add_argument("--model", required=True, type=pathlib.Path)
     arguments.add_argument("--texts", type=int, default=1024)
     options = arguments.parse_args()
+    model = options.model.resolve()
     with tempfile.TemporaryDirectory() as directory:
         scratch = pathlib.Path(directory)
         sets = {"mixed": texts.mixed(options.texts), "queries": texts.queries(options.texts)}
         for name, lines in sets.items():
             (scratch / f"{name}.txt").write_text("\n".join(lines) + "\n")
         print_machine()
-        engine(options.model.resolve(), sets, scratch)
-        server(options.model.resolve(), scratch)
+        ours = engine.Engine(RELEASE / "examples/throughput", model, scratch)
+        engine.compare(ours, sets, torch="torch" in os.environ.get("PEERS", ""))
+        engine.peak(RELEASE / "embeddery", model, {"PATH": os.environ["PATH"]})
+        engine.ranking(ours, texts.held_out(1000))
+        engine.long_text(ours, " ".join(texts.mixed(20))[:4000])
+        engine.memory(ours, sets["mixed"])
+        for precision in engine.PRECISIONS:
+            server(model, scratch, precision)
 
 
 def print_machine() -> None:
@@ -47,42 +53,8 @@ def print_machine() -> None:
           f"Python {platform.python_version()}\n")
 
 
-def engine(model: pathlib.Path, sets: dict, scratch: pathlib.Path) -> None:
-    print("engine, tokens/s, tokenization included (ours in f32, ONNX Runtime in fp32 with padded batches of 32)")
-    print(f"{'texts':<22}{'threads':>8}{'ours':>10}{'ORT':>10}{'ratio':>8}{'cosine min':>13}")
-    for threads in (1, 2):
-        peer = Peer(model, threads)
-        for name, lines in sets.items():
-            for by_length in (True, False):
-                ours, theirs, cosine = side_by_side(model, peer, name, lines, threads, by_length, scratch)
-                label = f"{name}, {'sorted' if by_length else 'unsorted'}"
-                print(f"{label:<22}{threads:>8}{ours:>10,.0f}{theirs:>10,.0f}{ours / theirs:>8.2f}{cosine:>13.7f}", flush=True)
-    print()
-
-
-def side_by_side(model, peer, name, lines, threads, by_length, scratch):
-    """Ours, theirs, ours, theirs …: the median of three each, so that a drift of the machine hits both."""
-    ours, theirs, cosine = [], [], 1.0
-    order = sorted(lines, key=len) if by_length else lines
-    source = scratch / f"{name}-{'sorted' if by_length else 'unsorted'}.txt"
-    source.write_text("\n".join(order) + "\n")
-    for _ in range(3):
-        vectors = scratch / "vectors.f32"
-        result = subprocess.run(
-            [RELEASE / "examples/throughput", model, source, "--threads", str(threads), "--json", "--out", vectors],
-            capture_output=True, text=True, check=True)
-        ours.append(json.loads(result.stdout)["tokens_per_s_with_tokenization"])
-        began = time.perf_counter()
-        sequences = peer.tokenize(order)
-        answer = peer.encode(sequences, by_length=by_length)
-        theirs.append(sum(map(len, sequences)) / (time.perf_counter() - began))
-        mine = np.fromfile(vectors, dtype="<f4").reshape(answer.shape)
-        cosine = min(cosine, float((mine * answer).sum(1).min()))
-    return statistics.median(ours), statistics.median(theirs), cosine
-
-
-def server(model: pathlib.Path, scratch: pathlib.Path) -> None:
-    environment = {"PATH": os.environ["PATH"], "SINGLE_USER_API_KEY": KEY, "HF_HUB_OFFLINE": "1", "LOG_LEVEL": "WARN",
+def server(model: pathlib.Path, scratch: pathlib.Path, precision: str) -> None:
+    environment = {"PATH": os.environ["PATH"], "SINGLE_USER_API_KEY": KEY, "HF_HUB_OFFLINE": "1", "LOG_LEVEL": "WARN", "EMBEDDINGS_PRECISION": precision,
                    "EMBEDDINGS_MODEL_STORAGE_DIR": str(model.parent.parent), "USER_DB_BASE_DIR": str(scratch / "db")}
     began = time.perf_counter()
     process = subprocess.Popen([RELEASE / "embeddery", "serve", "--listen", "127.0.0.1:0"], cwd=scratch,
@@ -96,9 +68,9 @@ def server(model: pathlib.Path, scratch: pathlib.Path) -> None:
         weights = (model / "model.safetensors").stat().st_size
         resident = resident_bytes(process.pid)
         binary = (RELEASE / "embeddery").stat().st_size
-        print(f"start to first vector {first * 1e3:.0f} ms; resident after it {resident / 1e6:.0f} MB, "
+        print(f"server in {precision}: start to first vector {first * 1e3:.0f} ms; resident after it {resident / 1e6:.0f} MB, "
               f"{resident / weights:.2f} x the weights ({weights / 1e6:.0f} MB); binary {binary / 1e6:.1f} MB\n")
-        print("server over HTTP (compiled client on the same machine, its CPU share in the last column)")
+        print("over HTTP (compiled client on the same machine, its CPU share in the last column)")
         print(f"{'load':<34}{'requests/s':>12}{'texts/s':>10}{'p50 ms':>9}{'p99 ms':>9}{'client':>8}")
         for label, source, connections, requests, extra in [
             ("one query, 1 connection", "queries", 1, 500, []),

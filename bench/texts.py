@@ -44,3 +44,8 @@ def queries(count: int) -> list[str]:
     words = " ".join(rng.sample(paragraphs, len(paragraphs))).split()
     starts = [rng.randrange(len(words) - 9) for _ in range(count)]
     return [" ".join(words[start:start + rng.randint(5, 9)]) for start in starts]
+
+
+def held_out(count: int) -> list[str]:
+    """Paragraphs as they stand, which no choice of ours was tuned on."""
+    return random.Random(SEED + 2).sample(_paragraphs(), count)

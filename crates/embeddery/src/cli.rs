@@ -51,6 +51,14 @@ pub(crate) enum Models {
     Pull(Pull),
     /// What a model on this machine is
     Info(Info),
+    /// How fast a model is on this machine, in each precision, and how exact
+    Bench(Bench),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Bench {
+    /// A configured id, a model's name, or a directory; without it the default model
+    pub(crate) model: Option<String>,
 }
 
 #[derive(Debug, Args)]

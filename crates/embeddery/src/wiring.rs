@@ -35,6 +35,7 @@ pub(crate) fn app(config: &Config, key: SecretString) -> anyhow::Result<App> {
         threads: config.threads,
         auto_download: config.auto_download,
         queue_tokens: config.queue_tokens,
+        precision: config.precision,
         models: config.model_options.clone(),
     })
     .map_err(anyhow::Error::msg)

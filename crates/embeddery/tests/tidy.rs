@@ -1,5 +1,7 @@
 //! The rules of ARCHITECTURE.md that no compiler keeps. Each test names the invariant it stands for.
 
+#![expect(clippy::unwrap_used, clippy::panic, reason = "helpers of tests fail the test")]
+
 use std::{
     fs,
     path::{Path, PathBuf},

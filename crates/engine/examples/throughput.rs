@@ -72,6 +72,7 @@ fn main() -> Result<(), Box<dyn Error>> {
             ),
             // Of all threads: steadier than the clock where other programs run beside.
             ("tokens_per_cpu_s", run.tokens as f64 / cpu.max(1e-3)),
+            ("weights_mb", model.weight_bytes() as f64 / 1e6),
             ("load_ms", load.as_secs_f64() * 1e3),
             ("first_vector_ms", first_vector.as_secs_f64() * 1e3),
             ("rss_mb", resident),

@@ -4,7 +4,7 @@
 use crate::{
     LoadError, Precision,
     files::{After, DenseConfig, Modules},
-    kernels::{Activation, Kernels, Numbers, NumbersMut, Operand, PackedMatrix, Part},
+    kernels::{Activation, Kernels, Linear, Numbers, NumbersMut, Operand, PackedMatrix, Part},
     pooling::normalize,
     weights::{self, WeightFiles},
 };
@@ -46,7 +46,7 @@ impl Head {
                     let mut out = vec![0.0; vectors.len() / inputs * outputs];
                     let x = Operand::Numbers(Numbers::F32 { numbers: &vectors, stride: inputs });
                     let to = NumbersMut::F32 { numbers: &mut out, stride: outputs };
-                    self.kernels.matmul(x, matrix, Activation::None, to);
+                    self.kernels.matmul(x, matrix, to);
                     if *tanh {
                         out.iter_mut().for_each(|x| *x = x.tanh());
                     }
@@ -77,5 +77,6 @@ fn dense(config: &DenseConfig, kernels: Kernels) -> Result<PackedMatrix, LoadErr
         false => vec![0.0; config.outputs],
     };
     let part = Part { weight: &weight, bias: &bias, factor: 1.0 };
-    Ok(kernels.pack(Precision::F32, &[part], config.inputs))
+    let linear = Linear { parts: &[part], inputs: config.inputs, activation: Activation::None };
+    Ok(kernels.pack(Precision::F32, &linear))
 }

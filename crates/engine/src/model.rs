@@ -118,6 +118,12 @@ impl Model {
         self.precision
     }
 
+    /// Multiplications and additions of the linear layers for one token. Attention comes on top and depends on the
+    /// text's length: `4 · layers · hidden · tokens` for each token.
+    pub fn linear_operations_per_token(&self) -> usize {
+        self.encoder.linear_operations_per_token()
+    }
+
     /// Bytes of weights in memory.
     pub fn weight_bytes(&self) -> usize {
         self.encoder.bytes() + self.head.bytes()

@@ -17,6 +17,7 @@ use embeddery_core::{
     BoxFuture, Context, EmbedError, EmbedRequest, Embeddings, ErrorKind, Input, ModelRef, ModelSource,
     ModelState, Progress, Provider as _, SourceError, SourceErrorKind, Truncate,
 };
+use embeddery_engine::Precision;
 use embeddery_providers::local::{Local, LocalConfig};
 
 const MINILM: &str = "sentence-transformers/all-MiniLM-L6-v2";
@@ -61,6 +62,7 @@ fn provider(base: &Path, auto_download: bool) -> (Local, Arc<Directory>) {
         threads: NonZeroUsize::new(2).unwrap(),
         auto_download,
         queue_tokens: 1_000_000,
+        precision: Precision::F32,
         models: Default::default(),
     };
     (Local::new(config).unwrap(), source)

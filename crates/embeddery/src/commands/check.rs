@@ -117,15 +117,17 @@ fn local_model(config: &Config, model: &ModelRef, findings: &mut Findings) -> an
     let options = config.model_options.get(&model.name).cloned().unwrap_or_default();
     let load = LoadOptions {
         max_length: options.max_length.map(std::num::NonZeroUsize::get),
+        precision: options.precision.unwrap_or(config.precision),
         ..LoadOptions::default()
     };
     match ModelFiles::open(&directory).and_then(|files| files.load(&load)) {
         Ok(loaded) => {
             let info = loaded.info();
             findings.good(format_args!(
-                "default model: {model}, {} dimensions, {} tokens, {} kernels",
+                "default model: {model}, {} dimensions, {} tokens, {} in {}",
                 info.dimensions,
                 info.max_tokens,
+                loaded.precision(),
                 loaded.kernels()
             ));
         }

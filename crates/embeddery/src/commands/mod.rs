@@ -1,5 +1,6 @@
 //! One file per subcommand. Each reads the configuration itself, because each reports a bad one its own way.
 
+mod bench;
 mod check;
 mod health;
 mod models;

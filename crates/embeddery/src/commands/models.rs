@@ -24,6 +24,10 @@ pub(crate) fn run(command: Models, config: &Config) -> anyhow::Result<ExitCode> 
             }
             super::runtime()?.block_on(pull(&store, &model))?;
         }
+        Models::Bench(options) => {
+            let named = options.model.as_deref().unwrap_or(&config.default_model);
+            super::bench::bench(&store, &local_model(config, named)?, config.threads)?;
+        }
         Models::Info(options) => info(&store, &local_model(config, &options.model)?)?,
     }
     Ok(ExitCode::SUCCESS)

@@ -8,12 +8,11 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use secrecy::SecretString;
 use serde::{
     Deserialize, Deserializer,
     de::{IgnoredAny, MapAccess, Visitor},
 };
-
-use secrecy::SecretString;
 
 use super::{
     ConfigError,
@@ -106,6 +105,7 @@ pub(super) struct Server {
 #[serde(deny_unknown_fields, default)]
 pub(super) struct Engine {
     pub threads: Option<usize>,
+    pub precision: Option<String>,
     pub queue_tokens: Option<usize>,
 }
 

@@ -15,6 +15,7 @@ use std::{
     collections::HashMap, fmt, net::SocketAddr, num::NonZeroUsize, path::PathBuf, sync::Arc, time::Duration,
 };
 
+use embeddery_engine::Precision;
 use embeddery_gateway::ConfiguredModel;
 use embeddery_model_store::StoreConfig;
 use embeddery_providers::local::ModelOptions;
@@ -59,6 +60,8 @@ pub(crate) struct Config {
     pub(crate) queue_tokens: usize,
     /// Cache, retries, breakers, policy.
     pub(crate) gateway: GatewayConfig,
+    /// How exactly local models compute that have no setting of their own.
+    pub(crate) precision: Precision,
     /// The file that was read, if any.
     pub(crate) file: Option<PathBuf>,
     /// What is accepted but has no effect, for the log.

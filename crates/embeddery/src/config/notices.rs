@@ -93,7 +93,6 @@ fn model_keys(model: &super::file::Model) -> Vec<&'static str> {
         ("headers", here && model.headers.is_some()),
         ("dimensions", here && model.dimensions.is_some()),
         ("truncate", model.truncate.is_some()),
-        ("prompts", here && model.prompts.is_some()),
     ]
     .into_iter()
     .filter_map(|(key, present)| present.then_some(key))

@@ -11,6 +11,7 @@ use std::{
 };
 
 use embeddery_core::{DimensionPolicy, ProviderKind};
+use embeddery_engine::Precision;
 use embeddery_gateway::ConfiguredModel;
 use embeddery_model_store::StoreConfig;
 use embeddery_providers::local::ModelOptions;
@@ -111,6 +112,12 @@ pub(super) fn resolve(sources: Sources<'_>) -> Result<Config, ConfigError> {
     let queue_tokens = size("engine.queue_tokens", file.engine.queue_tokens, defaults.engine.queue_tokens);
     let server = Settings { dimension_policy: found.dimension_policy(&policy), ..server };
     let threads = found.threads(file.engine.threads);
+    let precision = found.text(
+        &["EMBEDDINGS_PRECISION"],
+        "engine.precision",
+        [file.engine.precision, None, defaults.engine.precision],
+    );
+    let precision = found.precision("EMBEDDINGS_PRECISION", &precision);
 
     let store = StoreConfig {
         base_dir,
@@ -152,6 +159,7 @@ pub(super) fn resolve(sources: Sources<'_>) -> Result<Config, ConfigError> {
         gateway,
         threads,
         queue_tokens,
+        precision,
         file: path,
         notices,
     })
@@ -297,6 +305,13 @@ impl Found<'_> {
         )
     }
 
+    fn precision(&mut self, source: &str, text: &str) -> Precision {
+        text.parse().unwrap_or_else(|error| {
+            self.problem(format!("{source}: {error}"));
+            Precision::Auto
+        })
+    }
+
     pub(super) fn seconds(
         &mut self,
         key: &str,
@@ -362,13 +377,6 @@ impl Found<'_> {
             if entry.model_name_or_path.trim().is_empty() {
                 self.problem(format!("models.{id}.model_name_or_path: is empty"));
             }
-            if let Some(precision) =
-                entry.precision.take().filter(|precision| !matches!(precision.as_str(), "f32" | "auto"))
-            {
-                self.problem(format!(
-                    "models.{id}.precision: '{precision}' is not part of this version; write f32 or auto"
-                ));
-            }
             if entry.max_length == Some(0) {
                 self.problem(format!("models.{id}.max_length: must be above zero"));
             }
@@ -376,7 +384,13 @@ impl Found<'_> {
             if provider == ProviderKind::HuggingFace {
                 let max_length = entry.max_length.and_then(NonZeroUsize::new);
                 let matryoshka = entry.matryoshka.unwrap_or(false);
-                options.insert(Arc::clone(&model.name), ModelOptions { max_length, matryoshka });
+                let key = format!("models.{id}.precision");
+                let precision = entry.precision.map(|precision| self.precision(&key, &precision));
+                let prompts = entry.prompts.unwrap_or_default();
+                options.insert(
+                    Arc::clone(&model.name),
+                    ModelOptions { max_length, precision, prompts, matryoshka },
+                );
             }
             let fallback = entry.fallback.map(Vec::from).unwrap_or_default();
             gateway::check_fallbacks(self, &id, &fallback);

@@ -24,9 +24,15 @@ async fn repeats_in_a_request_cost_one_text() {
     assert_eq!(usage(&cached), usage(&answer), "usage counts what the model reads, cached or not");
     let some = gateway.embed(&json!({"input": ["again", "new"], "model": MODEL})).await;
     some.is_right_for(&["again", "new"]);
-    assert_eq!((some.header("x-embeddings-cache"), gateway.billed()), ("hits=1,misses=1", vec!["new".to_owned()]));
+    assert_eq!(
+        (some.header("x-embeddings-cache"), gateway.billed()),
+        ("hits=1,misses=1", vec!["new".to_owned()])
+    );
     let hits = r#"embedding_cache_hits_total{provider="openai",model="text-embedding-3-small"}"#;
-    assert_eq!((gateway.metric(hits).await, gateway.metric("embedding_cache_size").await), (Some(5.0), Some(3.0)));
+    assert_eq!(
+        (gateway.metric(hits).await, gateway.metric("embedding_cache_size").await),
+        (Some(5.0), Some(3.0))
+    );
 }
 
 #[tokio::test]
@@ -69,7 +75,11 @@ async fn what_makes_another_vector_makes_another_entry() {
         assert_eq!(gateway.embed(&body).await.status, 200);
         assert_eq!(gateway.billed(), ["x"], "{body}");
         let again = gateway.embed(&body).await;
-        assert_eq!((again.header("x-embeddings-cache"), gateway.billed().len()), ("hits=1,misses=0", 0), "{body}");
+        assert_eq!(
+            (again.header("x-embeddings-cache"), gateway.billed().len()),
+            ("hits=1,misses=0", 0),
+            "{body}"
+        );
         assert!(!again.header("x-embeddings-variant").is_empty());
     }
 }

@@ -15,13 +15,15 @@ async fn what_is_not_on_the_list_is_refused_and_lists_say_so() {
     let provider = ask("voyage-4").await;
     assert_eq!(provider.status, 403);
     assert!(provider.message().contains("provider 'voyage'"), "{}", provider.json);
-    let denied = r#"embedding_policy_denied_total{provider="voyage",model="voyage-4",policy_type="provider"}"#;
+    let denied =
+        r#"embedding_policy_denied_total{provider="voyage",model="voyage-4",policy_type="provider"}"#;
     assert_eq!(gateway.metric(denied).await, Some(1.0));
     let models = gateway.get("/api/v1/embeddings/models").await;
     assert_eq!(models["allowed_providers"], json!(["openai"]));
     assert_eq!(models["allowed_models"], json!(["text-embedding-3-*"]));
     for model in models["data"].as_array().unwrap() {
-        let due = model["provider"] == "openai" && model["id"].as_str().unwrap().starts_with("text-embedding-3-");
+        let due =
+            model["provider"] == "openai" && model["id"].as_str().unwrap().starts_with("text-embedding-3-");
         assert_eq!(model["allowed"], due, "{model}");
     }
     let lax = Gateway::with(file, &[("EMBEDDINGS_ENFORCE_POLICY", "false")]).await;

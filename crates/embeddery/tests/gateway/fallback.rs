@@ -21,7 +21,8 @@ async fn a_model_of_the_same_space_steps_in_and_is_named() {
     let answer = gateway.embed(&json!({"input": "x", "model": "main"})).await;
     answer.is_right_for_length(&["x"], 1024);
     assert_eq!(
-        ["x-embeddings-model", "x-embeddings-provider", "x-embeddings-fallback-from"].map(|name| answer.header(name)),
+        ["x-embeddings-model", "x-embeddings-provider", "x-embeddings-fallback-from"]
+            .map(|name| answer.header(name)),
         ["voyage-4-lite", "voyage", "voyage"]
     );
     let fell = r#"embedding_fallbacks_total{from_provider="voyage",to_provider="voyage"}"#;
@@ -80,7 +81,11 @@ async fn token_ids_are_the_vendors_own_only_at_openai() {
     assert_eq!(gateway.billed(), ["tokens [9906, 1917]"]);
     for model in ["voyage-4", "embed-v4.0", "mistral-embed", "gemini-embedding-001"] {
         let answer = gateway.embed(&json!({"input": ids, "model": model})).await;
-        assert_eq!((answer.status.as_u16(), gateway.billed()), (200, vec!["Hello world".to_owned()]), "{model}");
+        assert_eq!(
+            (answer.status.as_u16(), gateway.billed()),
+            (200, vec!["Hello world".to_owned()]),
+            "{model}"
+        );
     }
     gateway.vendors.next(Behaviour::Status(500));
     let fallen = gateway.embed(&json!({"input": [ids], "model": "lax"})).await;

@@ -8,7 +8,8 @@ use tempfile::TempDir;
 use crate::support::{KEY, Server};
 
 /// Retries wait next to nothing, so that tests do not.
-const QUICK: &str = "retry: {base_delay_seconds: 0.001, max_delay_seconds: 0.001, attempt_timeout_seconds: 30}\n";
+const QUICK: &str =
+    "retry: {base_delay_seconds: 0.001, max_delay_seconds: 0.001, attempt_timeout_seconds: 30}\n";
 pub const MODEL: &str = "text-embedding-3-small";
 pub const DIM: usize = 1536;
 

@@ -1,7 +1,7 @@
 //! The gateway through the front door: the real binary over HTTP, with stand-ins for the vendors behind it
 //! that enforce limits, misbehave on command and record every text they are asked for.
 
-#[path = "../support/mod.rs"]
+#[path = "../binary/support.rs"]
 #[expect(dead_code, reason = "each test uses its part")]
 mod support;
 

@@ -42,7 +42,11 @@ async fn what_passes_is_tried_again_and_the_caller_never_sees_it() {
         answer.is_right_for(&TEXTS);
         assert!(answer.header("server-timing").contains("attempts: 2"), "{behaviour:?}");
         assert_eq!(gateway.billed().len(), 2 * TEXTS.len(), "{behaviour:?}: one attempt more, and no other");
-        assert_eq!(gateway.breaker("openai").await, "CLOSED", "{behaviour:?}: a success starts the count anew");
+        assert_eq!(
+            gateway.breaker("openai").await,
+            "CLOSED",
+            "{behaviour:?}: a success starts the count anew"
+        );
     }
     // An answer in another order is right; nothing is to be tried again.
     gateway.vendors.next(Behaviour::Shuffled);
@@ -112,7 +116,12 @@ async fn a_long_pause_is_the_callers_to_wait_and_nobody_asks_meanwhile() {
     gateway.vendors.next(Behaviour::RateLimited(100));
     for billed in [TEXTS.len(), 0] {
         let answer = ask(&gateway).await;
-        assert_eq!((answer.status.as_u16(), answer.code()), (429, "upstream_rate_limited"), "{}", answer.json);
+        assert_eq!(
+            (answer.status.as_u16(), answer.code()),
+            (429, "upstream_rate_limited"),
+            "{}",
+            answer.json
+        );
         let wait: u64 = answer.header("retry-after").parse().unwrap();
         assert!((90..=100).contains(&wait), "{wait}");
         assert_eq!(gateway.billed().len(), billed, "the governor keeps the second from asking");

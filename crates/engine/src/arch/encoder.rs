@@ -14,7 +14,7 @@ use super::{shared::SharedRows, table::Table};
 use crate::{
     Precision, Threads, Tokens,
     kernels::{
-        Activation, DistanceBias, Form, Heads, Kernels, Norm, NumbersMut, Operand, PackedMatrix, Room, grow,
+        Asking, DistanceBias, Form, Heads, Kernels, Norm, NumbersMut, Operand, PackedMatrix, Room, grow,
     },
     threads::Member,
 };
@@ -87,15 +87,19 @@ impl Encoder {
         self.hidden
     }
 
-    /// Bytes of weights in memory.
-    pub(crate) fn bytes(&self) -> usize {
-        let matrices: usize = self
-            .layers
+    fn matrices(&self) -> impl Iterator<Item = &PackedMatrix> {
+        self.layers
             .iter()
             .flat_map(|layer| [&layer.qkv, &layer.attention_output, &layer.feed_forward, &layer.output])
-            .map(PackedMatrix::bytes)
-            .sum();
-        matrices + self.words.bytes() + self.positions.bytes()
+    }
+
+    pub(crate) fn linear_operations_per_token(&self) -> usize {
+        self.matrices().map(|matrix| 2 * matrix.inputs * matrix.outputs).sum()
+    }
+
+    /// Bytes of weights in memory.
+    pub(crate) fn bytes(&self) -> usize {
+        self.matrices().map(PackedMatrix::bytes).sum::<usize>() + self.words.bytes() + self.positions.bytes()
     }
 
     /// The last layer's token vectors, `[t × h]`, of all texts end to end.
@@ -168,16 +172,16 @@ impl Share<'_> {
         grow(&mut scratch.y, BLOCK * h);
         self.embed(x);
         kernels.layer_norm(x, None, embedding_norm);
-        for (block, first) in blocks(x, *h).zip((0..).step_by(BLOCK)) {
-            self.project(0, block, first, &mut scratch.narrow_room);
+        for block in blocks(x, *h) {
+            self.project(0, &block, &mut scratch.narrow_room);
         }
         for (index, layer) in layers.iter().enumerate() {
             member.wait();
             self.attend(index, scratch);
-            for (x, first) in blocks(x, *h).zip((0..).step_by(BLOCK)) {
-                self.feed_forward(layer, x, first, scratch);
+            for mut block in blocks(x, *h) {
+                self.feed_forward(layer, &mut block, scratch);
                 if index + 1 < layers.len() {
-                    self.project(index + 1, x, first, &mut scratch.narrow_room);
+                    self.project(index + 1, &block, &mut scratch.narrow_room);
                 }
             }
         }
@@ -195,8 +199,8 @@ impl Share<'_> {
         }
     }
 
-    /// Queries, keys and values of layer `index` for some of this thread's tokens, from `first` on.
-    fn project(&self, index: usize, x: &[f32], first: usize, room: &mut Room) {
+    /// Queries, keys and values of layer `index` for some of this thread's tokens.
+    fn project(&self, index: usize, Block { x, first }: &Block<'_>, room: &mut Room) {
         let Encoder { kernels, precision, hidden, layers, .. } = self.encoder;
         let count = x.len() / hidden;
         let from = self.rows.start + first;
@@ -204,7 +208,7 @@ impl Share<'_> {
         // SAFETY: between the barrier before the last one and the next, nobody reads this buffer, and these rows are
         // this thread's own.
         let out = unsafe { self.qkv[index % 2].rows_mut(from..from + count) };
-        kernels.matmul(x, &layers[index].qkv, Activation::None, out);
+        kernels.matmul(x, &layers[index].qkv, out);
     }
 
     /// Attention of layer `index` for this thread's tokens, into the scratch's context.
@@ -231,12 +235,13 @@ impl Share<'_> {
             };
             // SAFETY: after the barrier all rows of this buffer are written, and nobody writes to it before the next.
             let qkv = unsafe { self.qkv[index % 2].rows(span.clone()) };
-            kernels.attention((qkv, own.start - span.start), heads, attention, out);
+            kernels.attention(Asking { qkv, first: own.start - span.start, heads }, attention, out);
         }
     }
 
-    /// All of a layer behind attention, for a block of this thread's tokens from `first` on.
-    fn feed_forward(&self, layer: &Layer, x: &mut [f32], first: usize, scratch: &mut Scratch) {
+    /// All of a layer behind attention, for some of this thread's tokens.
+    fn feed_forward(&self, layer: &Layer, Block { x, first }: &mut Block<'_>, scratch: &mut Scratch) {
+        let first = *first;
         let Encoder { kernels, precision, hidden: h, intermediate, head_count, .. } = self.encoder;
         let form = kernels.form(*precision);
         let Scratch { context, context_bf16, y, wide, narrow_room, wide_room, .. } = scratch;
@@ -249,25 +254,20 @@ impl Share<'_> {
             } else {
                 kernels.prepare(form, (&context[first * h..(first + rows) * h], *h), narrow_room)
             };
-        kernels.matmul(attended, &layer.attention_output, Activation::None, dense(y, *h));
+        kernels.matmul(attended, &layer.attention_output, dense(y, *h));
         kernels.layer_norm(y, Some(x), &layer.attention_norm);
 
         let narrow = kernels.prepare(form, (y, *h), narrow_room);
         let wide: Operand<'_> = if form == Form::Bf16 {
-            kernels.matmul(
-                narrow,
-                &layer.feed_forward,
-                Activation::Gelu,
-                wide_room.bf16(rows, *intermediate),
-            );
+            kernels.matmul(narrow, &layer.feed_forward, wide_room.bf16(rows, *intermediate));
             wide_room.written(0..rows, *intermediate)
         } else {
             grow(wide, rows * intermediate);
             let wide = &mut wide[..rows * intermediate];
-            kernels.matmul(narrow, &layer.feed_forward, Activation::Gelu, dense(wide, *intermediate));
+            kernels.matmul(narrow, &layer.feed_forward, dense(wide, *intermediate));
             kernels.prepare(form, (wide, *intermediate), wide_room)
         };
-        kernels.matmul(wide, &layer.output, Activation::None, dense(x, *h));
+        kernels.matmul(wide, &layer.output, dense(x, *h));
         kernels.layer_norm(x, Some(y), &layer.output_norm);
     }
 }
@@ -277,8 +277,16 @@ fn dense(numbers: &mut [f32], stride: usize) -> NumbersMut<'_> {
     NumbersMut::F32 { numbers, stride }
 }
 
-fn blocks(x: &mut [f32], h: usize) -> std::slice::ChunksMut<'_, f32> {
-    x.chunks_mut(BLOCK * h)
+/// Some of a thread's tokens that go through the products together.
+struct Block<'a> {
+    /// `[rows × h]`
+    x: &'a mut [f32],
+    /// The first of them, counted from the thread's first.
+    first: usize,
+}
+
+fn blocks(x: &mut [f32], h: usize) -> impl Iterator<Item = Block<'_>> {
+    x.chunks_mut(BLOCK * h).zip((0..).step_by(BLOCK)).map(|(x, first)| Block { x, first })
 }
 
 fn common(a: &Range<usize>, b: &Range<usize>) -> Range<usize> {

@@ -4,7 +4,7 @@ use super::encoder::{Encoder, Layer};
 use crate::{
     LoadError, Precision,
     files::EncoderConfig,
-    kernels::{DistanceBias, Kernels, Norm, PackedMatrix, Part},
+    kernels::{Activation, DistanceBias, Kernels, Linear, Norm, PackedMatrix, Part},
     weights::Tensors,
 };
 
@@ -76,11 +76,15 @@ impl Loader<'_> {
         let query_scale = 1.0 / ((h / heads) as f32).sqrt();
         let qkv = [(named(names.query), query_scale), (named(names.key), 1.0), (named(names.value), 1.0)];
         Ok(Layer {
-            qkv: self.linear(&qkv, h, h)?,
-            attention_output: self.linear(&[(named(names.attention_output), 1.0)], h, h)?,
+            qkv: self.linear(&qkv, (h, h), Activation::None)?,
+            attention_output: self.linear(
+                &[(named(names.attention_output), 1.0)],
+                (h, h),
+                Activation::None,
+            )?,
             attention_norm: self.norm(&named(names.attention_norm))?,
-            feed_forward: self.linear(&[(named("intermediate.dense"), 1.0)], h, wide)?,
-            output: self.linear(&[(named("output.dense"), 1.0)], wide, h)?,
+            feed_forward: self.linear(&[(named("intermediate.dense"), 1.0)], (h, wide), Activation::Gelu)?,
+            output: self.linear(&[(named("output.dense"), 1.0)], (wide, h), Activation::None)?,
             output_norm: self.norm(&named("output.LayerNorm"))?,
         })
     }
@@ -89,8 +93,8 @@ impl Loader<'_> {
     fn linear(
         &self,
         layers: &[(String, f32)],
-        inputs: usize,
-        outputs: usize,
+        (inputs, outputs): (usize, usize),
+        activation: Activation,
     ) -> Result<PackedMatrix, LoadError> {
         let tensors = layers
             .iter()
@@ -102,7 +106,7 @@ impl Loader<'_> {
             .collect::<Result<Vec<_>, LoadError>>()?;
         let parts: Vec<Part<'_>> =
             tensors.iter().map(|(weight, bias, factor)| Part { weight, bias, factor: *factor }).collect();
-        Ok(self.kernels.pack(self.precision, &parts, inputs))
+        Ok(self.kernels.pack(self.precision, &Linear { parts: &parts, inputs, activation }))
     }
 
     fn norm(&self, name: &str) -> Result<Norm, LoadError> {

@@ -45,7 +45,6 @@ impl SharedRows {
     ///
     /// # Safety
     /// Until the result is dropped, nobody else reads or writes these rows.
-    #[expect(clippy::mut_from_ref, reason = "that is what this type is for; the contract is the caller's")]
     pub(super) unsafe fn rows_mut(&self, rows: Range<usize>) -> NumbersMut<'_> {
         let stride = self.stride;
         let numbers = rows.start * stride..rows.end * stride;

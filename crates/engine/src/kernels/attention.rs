@@ -6,6 +6,7 @@
 //! of the queries and keys, f32 or bf16; softmax is in f32 either way.
 
 use super::{
+    Numbers,
     lanes::{AsF32, Lanes, Store, part},
     matmul::{Operands, accumulate, tiles},
     tile::{Columns, MOST_ROWS, Tile},
@@ -34,6 +35,15 @@ pub(crate) struct Attention<'a> {
     pub(super) out_stride: usize,
     /// As long as [`room`] says.
     pub(super) room: *mut u32,
+}
+
+/// Who asks: the tokens of one text from `first` on.
+#[derive(Clone, Copy)]
+pub(crate) struct Asking<'a> {
+    /// A row for every token of the text: scaled queries, keys, values.
+    pub(crate) qkv: Numbers<'a>,
+    pub(crate) first: usize,
+    pub(crate) heads: Heads<'a>,
 }
 
 /// How a row of queries, keys or values is divided.
@@ -273,10 +283,10 @@ where
                 steps: width / T::DEPTH,
             };
             let sums = accumulate::<T, ROWS, VECTORS>(operands);
-            for vector in 0..VECTORS {
-                let at = key + vector * lanes;
-                for row in 0..ROWS {
-                    let score = T::finish(sums[row][vector], NO_BIAS, 1.0);
+            for (row, vectors) in sums.into_iter().enumerate() {
+                for (vector, sum) in vectors.into_iter().enumerate() {
+                    let at = key + vector * lanes;
+                    let score = T::finish(sum, NO_BIAS, 1.0);
                     score.store(head.scores.add(row * head.padded_keys + at));
                     // Only keys that there are.
                     let seen = if tokens >= at + lanes {

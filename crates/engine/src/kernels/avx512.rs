@@ -180,7 +180,7 @@ impl Store<F32x16> for AsBf16 {
     #[inline(always)]
     unsafe fn put(value: F32x16, to: *mut u16, left: usize) {
         unsafe {
-            let halves: __m256i = transmute(_mm512_cvtneps_pbh(value.0));
+            let halves: __m256i = transmute::<__m256bh, __m256i>(_mm512_cvtneps_pbh(value.0));
             if left >= 16 {
                 _mm256_storeu_si256(to.cast(), halves);
             } else {
@@ -222,13 +222,19 @@ impl Tile for Pairs {
 
     #[inline(always)]
     unsafe fn dot(group: __m512i, weights: __m512i, sum: F32x16) -> F32x16 {
-        F32x16(unsafe { _mm512_dpbf16_ps(sum.0, transmute(group), transmute(weights)) })
+        F32x16(unsafe { _mm512_dpbf16_ps(sum.0, bf16(group), bf16(weights)) })
     }
 
     #[inline(always)]
     unsafe fn finish(sum: F32x16, columns: Columns, _: f32) -> F32x16 {
         unsafe { sum.add(F32x16::load(columns.bias)) }
     }
+}
+
+/// The same bits as pairs of bf16.
+#[inline(always)]
+unsafe fn bf16(bits: __m512i) -> __m512bh {
+    unsafe { transmute::<__m512i, __m512bh>(bits) }
 }
 
 /// Four bytes of activations times four of weights, `vpdpbusd`.

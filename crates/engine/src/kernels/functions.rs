@@ -16,10 +16,10 @@ pub(crate) unsafe fn exp<L: Lanes>(x: L) -> L {
     unsafe {
         let x = x.max(L::splat(-87.0));
         let n = x.mul(L::splat(std::f32::consts::LOG2_E)).round();
-        let r = n.mul_add(L::splat(-0.693_359_375), x);
+        let r = n.mul_add(L::splat(-0.693_359_4), x);
         let r = n.mul_add(L::splat(2.121_944_4e-4), r);
         let mut p = L::splat(1.987_569_1e-4);
-        for coefficient in [1.398_199_9e-3, 8.333_452e-3, 4.166_579_6e-2, 1.666_666_5e-1, 5.000_000_1e-1] {
+        for coefficient in [1.398_199_9e-3, 8.333_452e-3, 4.166_579_6e-2, 1.666_666_5e-1, 0.5] {
             p = p.mul_add(r, L::splat(coefficient));
         }
         p.mul_add(r.mul(r), r.add(L::splat(1.0))).mul(n.exp2_whole())

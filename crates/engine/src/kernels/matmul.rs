@@ -28,7 +28,6 @@ pub(crate) struct MatMul<'a> {
     /// One scale a row, for eight-bit activations; null for others.
     pub(super) row_scales: *const f32,
     pub(super) matrix: &'a PackedMatrix,
-    pub(super) activation: Activation,
     /// f32 or bf16, as the entry point that is called says.
     pub(super) out: *mut u8,
     /// Numbers from one row of results to the next.
@@ -147,7 +146,7 @@ unsafe fn tile<T: Tile, S: Store<T::Lanes>, const ROWS: usize, const VECTORS: us
                     offsets: matrix.offsets.as_ptr().wrapping_add(first_column + at),
                 };
                 let value = T::finish(*sum, columns, scale);
-                let value = if call.activation == Activation::Gelu { T::gelu(value) } else { value };
+                let value = if matrix.activation == Activation::Gelu { T::gelu(value) } else { value };
                 S::put(value, out.add(at), left);
             }
         }

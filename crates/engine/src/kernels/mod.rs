@@ -30,10 +30,10 @@ use packed::Stored;
 use quantise::Quantise;
 use rows::{LayerNorm, Round};
 
-pub(crate) use attention::{DistanceBias, Heads};
+pub(crate) use attention::{Asking, DistanceBias, Heads};
 pub(crate) use matmul::Activation;
 pub(crate) use operand::{Form, Numbers, NumbersMut, Operand, Room, grow, stride};
-pub(crate) use packed::{PackedMatrix, Part};
+pub(crate) use packed::{Linear, PackedMatrix, Part};
 pub(crate) use rows::Norm;
 
 use crate::Precision;
@@ -121,9 +121,9 @@ impl Kernels {
         }
     }
 
-    /// Packs linear layers, stacked along their outputs, for products in this precision.
-    pub(crate) fn pack(&self, precision: Precision, parts: &[Part<'_>], inputs: usize) -> PackedMatrix {
-        PackedMatrix::pack((self.product(precision), self.resolve(precision)), parts, inputs)
+    /// Packs linear layers for products in this precision.
+    pub(crate) fn pack(&self, precision: Precision, linear: &Linear<'_>) -> PackedMatrix {
+        PackedMatrix::pack((self.product(precision), self.resolve(precision)), linear)
     }
 
     /// The form in which a product of this precision wants its activations.
@@ -139,13 +139,7 @@ impl Kernels {
     }
 
     /// `out[rows × outputs] = activation(x[rows × inputs] · Wᵀ + bias)`.
-    pub(crate) fn matmul(
-        &self,
-        x: Operand<'_>,
-        matrix: &PackedMatrix,
-        activation: Activation,
-        out: NumbersMut<'_>,
-    ) {
+    pub(crate) fn matmul(&self, x: Operand<'_>, matrix: &PackedMatrix, out: NumbersMut<'_>) {
         let product = self.product(matrix.precision);
         assert_eq!(x.form(), product.form, "activations have the form that the product reads");
         assert!(matrix.fits(product), "the matrix was packed for this product");
@@ -158,7 +152,6 @@ impl Kernels {
             x_stride: x.stride_bytes(),
             row_scales: x.scales(),
             matrix,
-            activation,
             out,
             out_stride,
         };
@@ -174,15 +167,10 @@ impl Kernels {
         }
     }
 
-    /// Attention of the tokens `first..` of one text, as many as `out` has rows. `qkv` has a row for every token
-    /// of the text: scaled queries, keys, values. `room` is made as long as needed and kept for the next call.
-    pub(crate) fn attention(
-        &self,
-        (qkv, first): (Numbers<'_>, usize),
-        heads: Heads<'_>,
-        room: &mut Vec<u32>,
-        out: NumbersMut<'_>,
-    ) {
+    /// Attention of some tokens of one text, as many as `out` has rows. `room` is made as long as needed and kept for
+    /// the next call.
+    pub(crate) fn attention(&self, asking: Asking<'_>, room: &mut Vec<u32>, out: NumbersMut<'_>) {
+        let Asking { qkv, first, heads } = asking;
         let width = heads.count * heads.width;
         let tokens = qkv.rows();
         let rows = out.rows();

@@ -1,7 +1,7 @@
 //! Weights as the products read them, packed once when a model is loaded: panels of a few vectors of output
 //! columns, each panel in the order in which the innermost loop takes it.
 
-use super::{Product, Quantise, operand, quantise};
+use super::{Activation, Product, Quantise, operand, quantise};
 use crate::Precision;
 
 /// A weight matrix in panels, with its bias.
@@ -20,11 +20,20 @@ pub(crate) struct PackedMatrix {
     pub(super) steps: usize,
     /// What it was packed for, never `Auto`.
     pub(super) precision: Precision,
+    pub(super) activation: Activation,
     panel: usize,
     step_bytes: usize,
 }
 
-/// One linear layer among those packed together.
+/// Linear layers with the same input, to be packed together, and what happens to their outputs.
+pub(crate) struct Linear<'a> {
+    /// Stacked along the outputs.
+    pub(crate) parts: &'a [Part<'a>],
+    pub(crate) inputs: usize,
+    pub(crate) activation: Activation,
+}
+
+/// One of them.
 pub(crate) struct Part<'a> {
     /// `[outputs × inputs]`, row major, as PyTorch keeps a linear layer.
     pub(crate) weight: &'a [f32],
@@ -44,12 +53,9 @@ pub(super) enum Stored {
 }
 
 impl PackedMatrix {
-    /// Packs parts, stacked along the outputs, for one product.
-    pub(super) fn pack(
-        (product, precision): (&Product, Precision),
-        parts: &[Part<'_>],
-        inputs: usize,
-    ) -> Self {
+    /// Packs layers for one product.
+    pub(super) fn pack((product, precision): (&Product, Precision), linear: &Linear<'_>) -> Self {
+        let Linear { parts, inputs, activation } = *linear;
         let outputs: usize = parts.iter().map(|part| part.bias.len()).sum();
         let (panel, depth) = (product.panel, product.depth);
         let (panels, steps) = (outputs.div_ceil(panel), inputs.div_ceil(depth));
@@ -64,6 +70,7 @@ impl PackedMatrix {
             outputs,
             steps,
             precision,
+            activation,
             panel,
             step_bytes: panel * group,
         };

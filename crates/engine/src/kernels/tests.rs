@@ -7,8 +7,8 @@ use std::{ops, ptr};
 use proptest::prelude::*;
 
 use super::{
-    Activation, DistanceBias, Form, Heads, KernelChoice, Kernels, Norm, Numbers, NumbersMut, Operand,
-    PackedMatrix, Part, Room,
+    Activation, Asking, DistanceBias, Form, Heads, KernelChoice, Kernels, Linear, Norm, Numbers, NumbersMut,
+    Operand, PackedMatrix, Part, Room,
 };
 use crate::Precision;
 
@@ -130,14 +130,20 @@ fn near(found: f32, expected: f64, magnitude: f64, terms: usize) -> bool {
     (f64::from(found) - expected).abs() <= tolerance
 }
 
+const GELU: Activation = Activation::Gelu;
+
+fn linear<'a>(parts: &'a [Part<'a>], inputs: usize, activation: Activation) -> Linear<'a> {
+    Linear { parts, inputs, activation }
+}
+
 /// The product of one matrix with `x`, operands at guard pages, activations prepared as the precision wants them.
-fn product(kernels: &Kernels, x: &[f32], matrix: &PackedMatrix, activation: Activation) -> Guarded {
+fn product(kernels: &Kernels, x: &[f32], matrix: &PackedMatrix) -> Guarded {
     let rows = x.len() / matrix.inputs;
     let (x, mut out) = (Guarded::new(x), Guarded::filled(rows * matrix.outputs));
     let mut room = Room::default();
     let x = kernels.prepare(kernels.form(matrix.precision), (&x, matrix.inputs), &mut room);
     let to = NumbersMut::F32 { numbers: &mut out, stride: matrix.outputs };
-    kernels.matmul(x, matrix, activation, to);
+    kernels.matmul(x, matrix, to);
     out
 }
 
@@ -162,7 +168,7 @@ fn attend(
         Operand::Numbers(numbers) => numbers,
         Operand::U8 { .. } => unreachable!("attention is never in bytes"),
     };
-    kernels.attention((numbers, first), heads, &mut bytes, to);
+    kernels.attention(Asking { qkv: numbers, first, heads }, &mut bytes, to);
     out
 }
 
@@ -230,15 +236,17 @@ fn gelu_is_as_exact_as_its_precision() {
         for (precision, tolerance) in [(Precision::F32, 1e-6), (Precision::Bf16, 1e-4)] {
             // One row with all numbers as biases, so that only the function's own error is seen.
             let zeros = vec![0.0; grid.len()];
-            let biases = kernels.pack(precision, &[Part { weight: &zeros, bias: &grid, factor: 1.0 }], 1);
-            let out = product(&kernels, &[1.0], &biases, Activation::Gelu);
+            let biases = kernels
+                .pack(precision, &linear(&[Part { weight: &zeros, bias: &grid, factor: 1.0 }], 1, GELU));
+            let out = product(&kernels, &[1.0], &biases);
             let off = |(x, y): (&f32, &f32)| (f64::from(*y) - gelu(f64::from(*x))).abs();
             let worst = grid.iter().zip(&*out).map(off).fold(0.0, f64::max);
             assert!(worst < tolerance, "{} {precision}: {worst}", kernels.name);
         }
         let far = [-1e30, -100.0, 0.0, 100.0, 1e30];
-        let biases = kernels.pack(Precision::F32, &[Part { weight: &[0.0; 5], bias: &far, factor: 1.0 }], 1);
-        let out = product(&kernels, &[1.0], &biases, Activation::Gelu);
+        let biases = kernels
+            .pack(Precision::F32, &linear(&[Part { weight: &[0.0; 5], bias: &far, factor: 1.0 }], 1, GELU));
+        let out = product(&kernels, &[1.0], &biases);
         assert_eq!(*out, [0.0, 0.0, 0.0, 100.0, 1e30], "{}", kernels.name);
     }
 }
@@ -261,7 +269,7 @@ fn a_row_of_zeros_has_the_bias() {
     for kernels in sets() {
         for precision in PRECISIONS {
             let part = Part { weight: &[1.0; 3 * 48], bias: &[1.0, -2.0, 0.5], factor: 1.0 };
-            let matrix = kernels.pack(precision, &[part], 48);
+            let matrix = kernels.pack(precision, &linear(&[part], 48, Activation::None));
             assert_eq!(*product(&kernels, &[0.0; 48], &matrix, Activation::None), [1.0, -2.0, 0.5]);
         }
     }
@@ -291,8 +299,8 @@ proptest! {
                 Part { weight: w.0, bias: b.0, factor },
                 Part { weight: w.1, bias: b.1, factor: 1.0 },
             ];
-            let matrix = kernels.pack(precision, &parts, inputs);
-            let out = product(&kernels, &x, &matrix, activation);
+            let matrix = kernels.pack(precision, &linear(&parts, inputs, activation));
+            let out = product(&kernels, &x, &matrix);
             for (i, found) in out.iter().enumerate() {
                 let (row, column) = (i / outputs, i % outputs);
                 let (x, weight) = (&x[row * inputs..][..inputs], &weight[column * inputs..][..inputs]);
@@ -318,10 +326,10 @@ proptest! {
         let (weight, bias) = (values(outputs * inputs, 1.0, &mut seed), values(outputs, 1.0, &mut seed));
         for (kernels, precision) in sets().into_iter().flat_map(|set| PRECISIONS.map(|precision| (set, precision))) {
             let part = Part { weight: &weight, bias: &bias, factor: 1.0 };
-            let matrix = kernels.pack(precision, &[part], inputs);
-            let all = product(&kernels, &x, &matrix, Activation::Gelu);
+            let matrix = kernels.pack(precision, &linear(&[part], inputs, GELU));
+            let all = product(&kernels, &x, &matrix);
             for (row, together) in x.chunks_exact(inputs).zip(all.chunks_exact(outputs)) {
-                let alone = product(&kernels, row, &matrix, Activation::Gelu);
+                let alone = product(&kernels, row, &matrix);
                 prop_assert_eq!(&*alone, together, "{} {}", kernels.name, precision);
             }
         }
@@ -339,11 +347,11 @@ proptest! {
                 continue;
             }
             let part = Part { weight: &weight, bias: &bias, factor: 1.0 };
-            let matrix = kernels.pack(precision, &[part], inputs);
-            let exact = product(&kernels, &x, &matrix, Activation::None);
+            let matrix = kernels.pack(precision, &linear(&[part], inputs, Activation::None));
+            let exact = product(&kernels, &x, &matrix);
             let (mut room, mut to) = (Room::default(), Room::default());
             let x = kernels.prepare(kernels.form(precision), (&x, inputs), &mut room);
-            kernels.matmul(x, &matrix, Activation::None, to.bf16(rows, outputs));
+            kernels.matmul(x, &matrix, to.bf16(rows, outputs));
             let Operand::Numbers(Numbers::Bf16 { numbers, stride }) = to.written(0..rows, outputs) else { unreachable!() };
             for (row, exact) in numbers.chunks_exact(stride).zip(exact.chunks_exact(outputs)) {
                 let rounded: Vec<u16> = exact.iter().map(|x| half::bf16::from_f32(*x).to_bits()).collect();

@@ -4,6 +4,11 @@
 //! One step multiplies a *group* of [`DEPTH`](Tile::DEPTH) consecutive activations of a row, repeated on every
 //! lane, with a vector of weights that holds as many consecutive weights for each of its columns.
 
+#![expect(
+    clippy::undocumented_unsafe_blocks,
+    reason = "every block is under the one contract of Lanes and Tile: CPU features and valid pointers"
+)]
+
 use super::{
     functions::{exp, exp_rough, gelu, gelu_rough},
     lanes::Lanes,
@@ -86,7 +91,6 @@ impl<L: Lanes, const ROWS: usize, const VECTORS: usize> Tile for F32<L, ROWS, VE
     const WEIGHT_BYTES: usize = 4;
     const EXACT: bool = true;
 
-    // SAFETY of the blocks below: the trait's contract, which is that of Lanes.
     #[inline(always)]
     unsafe fn zero() -> L {
         unsafe { L::splat(0.0) }
@@ -129,7 +133,6 @@ impl<L: Lanes, const ROWS: usize, const VECTORS: usize> Tile for Widened<L, ROWS
     const WEIGHT_BYTES: usize = 2;
     const EXACT: bool = false;
 
-    // SAFETY of the blocks below: the trait's contract, which is that of Lanes.
     #[inline(always)]
     unsafe fn zero() -> L {
         unsafe { L::splat(0.0) }

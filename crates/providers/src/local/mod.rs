@@ -20,7 +20,7 @@ use embeddery_core::{
     BoxFuture, EmbedError, Embedder, ErrorKind, Fault, ModelRef, ModelSource, ModelState, ModelStatus,
     Provider, ProviderKind, Retry, SourceError, SourceErrorKind,
 };
-use embeddery_engine::Threads;
+use embeddery_engine::{Precision, Threads};
 
 use downloads::{Downloads, Status};
 use model::LocalModel;
@@ -35,6 +35,8 @@ pub struct LocalConfig {
     pub auto_download: bool,
     /// Tokens that may wait in one model's queue; a request beyond that is refused, unless nothing waits.
     pub queue_tokens: usize,
+    /// How exactly models compute that have no setting of their own.
+    pub precision: Precision,
     /// What configuration says of single models, by the model's name.
     pub models: HashMap<Arc<str>, ModelOptions>,
 }
@@ -44,6 +46,10 @@ pub struct LocalConfig {
 pub struct ModelOptions {
     /// Most tokens of one text, where it should not be the model's own limit.
     pub max_length: Option<NonZeroUsize>,
+    /// How exactly it computes; `None` is the provider's own setting.
+    pub precision: Option<Precision>,
+    /// Prompts by name, each in place of the model's own of that name.
+    pub prompts: BTreeMap<String, String>,
     /// Whether a cut vector is itself a good vector.
     pub matryoshka: bool,
 }
@@ -65,7 +71,7 @@ impl Local {
         let threads = Threads::new(config.threads)
             .map_err(|e| format!("cannot start {} engine threads: {e}", config.threads))?;
         Ok(Self {
-            shared: Arc::new(model::Shared::new(threads, config.queue_tokens)),
+            shared: Arc::new(model::Shared::new(threads, config.queue_tokens, config.precision)),
             downloads: Downloads::new(Arc::clone(&config.source)),
             source: config.source,
             auto_download: config.auto_download,
@@ -90,10 +96,9 @@ impl Local {
     async fn open_here(&self, model: &ModelRef, directory: PathBuf) -> Result<Arc<dyn Embedder>, EmbedError> {
         let options = self.options.get(&model.name).cloned().unwrap_or_default();
         let (name, shared) = (Arc::clone(&model.name), Arc::clone(&self.shared));
-        let opened =
-            tokio::task::spawn_blocking(move || LocalModel::open(name, &directory, &options, shared))
-                .await
-                .map_err(|_| EmbedError::internal("opening the model failed"))??;
+        let opened = tokio::task::spawn_blocking(move || LocalModel::open(name, &directory, options, shared))
+            .await
+            .map_err(|_| EmbedError::internal("opening the model failed"))??;
         let mut all = self.opened.lock().unwrap_or_else(PoisonError::into_inner);
         Ok(Arc::clone(all.entry(model.clone()).or_insert_with(|| Arc::new(opened))) as Arc<dyn Embedder>)
     }

@@ -2,6 +2,8 @@
 //! first request that needs them, its texts computed by one engine thread through the queue.
 
 use std::{
+    borrow::Cow,
+    collections::BTreeMap,
     num::NonZeroUsize,
     path::Path,
     sync::{Arc, Mutex, PoisonError},
@@ -9,9 +11,11 @@ use std::{
 
 use embeddery_core::{
     BoxFuture, EmbedError, EmbedRequest, Embedder, Embeddings, ErrorKind, Fault, Identity, Input, InputFault,
-    Limits, ModelCard, ModelState, ProviderKind, Retry, SpaceId, TokenCount, Truncate,
+    InputType, Limits, ModelCard, ModelState, ProviderKind, Retry, SpaceId, TokenCount, Truncate,
 };
-use embeddery_engine::{Keep, LoadError, LoadOptions, Model, ModelFiles, Threads, TokenizeError, Tokens};
+use embeddery_engine::{
+    Keep, LoadError, LoadOptions, Model, ModelFiles, Precision, Threads, TokenizeError, Tokens,
+};
 use tokio::sync::{OnceCell, Semaphore};
 
 use super::{ModelOptions, queue::Queue};
@@ -26,11 +30,13 @@ pub(super) struct Shared {
     /// Tokenizing happens beside the engine's pool; as many at a time as the pool has threads.
     tokenizing: Semaphore,
     queue_tokens: usize,
+    precision: Precision,
 }
 
 impl Shared {
-    pub(super) fn new(threads: Threads, queue_tokens: usize) -> Self {
-        Self { tokenizing: Semaphore::new(threads.count()), threads: Arc::new(threads), queue_tokens }
+    pub(super) fn new(threads: Threads, queue_tokens: usize, precision: Precision) -> Self {
+        let tokenizing = Semaphore::new(threads.count());
+        Self { tokenizing, threads: Arc::new(threads), queue_tokens, precision }
     }
 }
 
@@ -46,6 +52,7 @@ struct Slot {
     name: Arc<str>,
     files: ModelFiles,
     options: LoadOptions,
+    prompts: BTreeMap<String, String>,
     shared: Arc<Shared>,
     loaded: OnceCell<Arc<Loaded>>,
     failure: Mutex<Option<String>>,
@@ -56,6 +63,25 @@ struct Loaded {
     model: Arc<Model>,
     queue: Arc<Queue>,
     space: SpaceId,
+    /// What configuration puts in place of the model's own prompts.
+    prompts: BTreeMap<String, String>,
+}
+
+impl Loaded {
+    /// What is put before a text for this purpose: what configuration says, else what the model's own files say. The
+    /// names are those that model authors use.
+    fn prompt(&self, purpose: Option<InputType>) -> &str {
+        let names: &[&str] = match purpose {
+            Some(InputType::Query) => &["query", "search_query"],
+            Some(InputType::Document) => &["document", "passage", "search_document"],
+            Some(InputType::Classification) => &["classification", "Classification"],
+            Some(InputType::Clustering) => &["clustering", "Clustering"],
+            None => &[],
+        };
+        let configured = names.iter().find_map(|name| self.prompts.get(*name)).map(String::as_str);
+        let own = self.model.prompts();
+        configured.or_else(|| own.named(names)).unwrap_or_else(|| own.default_prompt())
+    }
 }
 
 impl Drop for Loaded {
@@ -69,12 +95,15 @@ impl LocalModel {
     pub(super) fn open(
         name: Arc<str>,
         directory: &Path,
-        options: &ModelOptions,
+        options: ModelOptions,
         shared: Arc<Shared>,
     ) -> Result<Self, EmbedError> {
         let files = ModelFiles::open(directory).map_err(|error| unusable(&name, &error))?;
-        let load =
-            LoadOptions { max_length: options.max_length.map(NonZeroUsize::get), ..LoadOptions::default() };
+        let load = LoadOptions {
+            max_length: options.max_length.map(NonZeroUsize::get),
+            precision: options.precision.unwrap_or(shared.precision),
+            ..LoadOptions::default()
+        };
         let info = files.info();
         let card = ModelCard {
             name: Arc::clone(&name),
@@ -83,8 +112,15 @@ impl LocalModel {
             max_tokens: options.max_length.or(NonZeroUsize::new(info.max_tokens)),
             matryoshka: options.matryoshka,
         };
-        let slot =
-            Slot { name, files, options: load, shared, loaded: OnceCell::new(), failure: Mutex::default() };
+        let slot = Slot {
+            name,
+            files,
+            options: load,
+            prompts: options.prompts,
+            shared,
+            loaded: OnceCell::new(),
+            failure: Mutex::default(),
+        };
         Ok(Self { card: Arc::new(card), limits: Limits::default(), slot: Arc::new(slot) })
     }
 
@@ -126,7 +162,8 @@ impl Embedder for LocalModel {
     }
 
     fn identity(&self) -> Option<Identity> {
-        self.slot.loaded.get().map(|loaded| Identity { space: loaded.space.clone(), precision: Some("f32") })
+        let loaded = self.slot.loaded.get()?;
+        Some(Identity { space: loaded.space.clone(), precision: Some(loaded.model.precision().as_str()) })
     }
 
     fn embed(&self, request: EmbedRequest) -> BoxFuture<'_, Result<Embeddings, EmbedError>> {
@@ -177,7 +214,7 @@ async fn load(slot: &Arc<Slot>) -> Result<Arc<Loaded>, EmbedError> {
     };
     *failure = None;
     tracing::info!(
-        model = %slot.name, kernels = model.kernels(), dimensions = model.info().dimensions,
+        model = %slot.name, kernels = model.kernels(), precision = %model.precision(), dimensions = model.info().dimensions,
         max_tokens = model.info().max_tokens, elapsed_ms = began.elapsed().as_millis() as u64, "model loaded"
     );
     let queue = Queue::start(Arc::clone(&model), Arc::clone(&slot.shared.threads), slot.shared.queue_tokens)
@@ -186,7 +223,7 @@ async fn load(slot: &Arc<Slot>) -> Result<Arc<Loaded>, EmbedError> {
             EmbedError::internal("the engine thread could not be started")
         })?;
     let space = SpaceId::new(format!("{}:{}", model.fingerprint(), model.info().dimensions));
-    Ok(Arc::new(Loaded { model, queue, space }))
+    Ok(Arc::new(Loaded { model, queue, space, prompts: slot.prompts.clone() }))
 }
 
 /// Tokens of every input, cut as asked; over-long inputs that must not be cut are refused together.
@@ -197,16 +234,18 @@ async fn tokenize(
 ) -> Result<Vec<Tokens>, EmbedError> {
     let bytes: usize = request.inputs.iter().filter_map(Input::text).map(str::len).sum();
     if bytes <= INLINE_BYTES {
-        return tokenize_all(&loaded.model, &request);
+        return tokenize_all(loaded, &request);
     }
     let _permit = shared.tokenizing.acquire().await;
-    let model = Arc::clone(&loaded.model);
-    tokio::task::spawn_blocking(move || tokenize_all(&model, &request))
+    let loaded = Arc::clone(loaded);
+    tokio::task::spawn_blocking(move || tokenize_all(&loaded, &request))
         .await
         .map_err(|_| EmbedError::internal("reading the inputs failed"))?
 }
 
-fn tokenize_all(model: &Model, request: &EmbedRequest) -> Result<Vec<Tokens>, EmbedError> {
+fn tokenize_all(loaded: &Loaded, request: &EmbedRequest) -> Result<Vec<Tokens>, EmbedError> {
+    let model = &loaded.model;
+    let prompt = loaded.prompt(request.input_type);
     let keep = match request.truncate {
         None | Some(Truncate::End) => Keep::Start,
         Some(Truncate::Start) => Keep::End,
@@ -216,7 +255,8 @@ fn tokenize_all(model: &Model, request: &EmbedRequest) -> Result<Vec<Tokens>, Em
     let mut too_long = Vec::new();
     for (index, input) in request.inputs.iter().enumerate() {
         let text = input.text().ok_or_else(|| EmbedError::internal("token ids reached a model of text"))?;
-        match model.tokenize(text, keep) {
+        let prompted = if prompt.is_empty() { text.into() } else { Cow::from([prompt, text].concat()) };
+        match model.tokenize(&prompted, keep) {
             Ok(tokens) => all.push(tokens),
             Err(TokenizeError::TooLong { tokens, .. }) => {
                 too_long.push(InputFault { index, tokens: Some(tokens) });

@@ -40,6 +40,8 @@ impl Server {
     pub fn start() -> Self {
         Self::with(|command| {
             command.env("EMBEDDINGS_MODEL_STORAGE_DIR", models()).env("SINGLE_USER_API_KEY", KEY);
+            // Vectors are compared with the reference's, which are in f32.
+            command.env("EMBEDDINGS_PRECISION", "f32");
         })
     }
 

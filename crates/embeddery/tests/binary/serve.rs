@@ -1,12 +1,10 @@
 //! The main job through the front door: the real binary, the real model, real HTTP.
 
-mod support;
-
 use std::{fs, os::unix::fs::PermissionsExt as _, path::Path, process::Command};
 
+use crate::support::{KEY, Server, command, models, run};
 use base64::Engine as _;
 use serde_json::{Value, json};
-use support::{KEY, Server, command, models, run};
 
 fn reference() -> Vec<(String, usize, Vec<f32>)> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/reference.json");
@@ -62,6 +60,20 @@ async fn vectors_equal_the_reference_as_floats_and_as_base64() {
             tokens += count;
         }
         assert_eq!(floats["usage"], json!({"prompt_tokens": tokens, "total_tokens": tokens}));
+    }
+}
+
+#[tokio::test]
+async fn in_the_default_precision_vectors_point_where_the_reference_points() {
+    let server = Server::with(|command| {
+        command.env("EMBEDDINGS_MODEL_STORAGE_DIR", models()).env("SINGLE_USER_API_KEY", KEY);
+    });
+    for (text, _, wanted) in reference() {
+        let answer = server.post("/v1/embeddings", &json!({"input": text})).send().await.unwrap();
+        let answer: Value = answer.json().await.unwrap();
+        let vector = numbers(&answer["data"][0]["embedding"]);
+        let cosine: f32 = vector.iter().zip(&wanted).map(|(a, b)| a * b).sum();
+        assert!(cosine > 0.9999, "{text}: {cosine}");
     }
 }
 

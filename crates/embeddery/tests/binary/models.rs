@@ -1,12 +1,10 @@
 //! `embeddery models` and a server whose model is not here yet, against a stand-in hub over real HTTP.
 
-mod support;
-
 use std::fs;
 
+use crate::support::{KEY, Server, command, models, run};
 use embeddery_test_support::hub::Hub;
 use serde_json::{Value, json};
-use support::{KEY, Server, command, models, run};
 
 const NAME: &str = "sentence-transformers/all-MiniLM-L6-v2";
 

@@ -1,0 +1,139 @@
+//! `embeddery models bench`: what a model does on this machine in each precision, in a minute: tokens a second, the
+//! time of one short query, memory, how near its vectors are to f32, and the share of what the machine can do.
+
+use std::{
+    num::NonZeroUsize,
+    time::{Duration, Instant},
+};
+
+use anyhow::Context as _;
+use embeddery_core::{ModelRef, ModelSource as _};
+use embeddery_engine::{
+    Keep, KernelChoice, LoadOptions, Model, ModelFiles, Precision, Threads, Tokens, normalize,
+    peak_operations_per_second,
+};
+use embeddery_model_store::ModelStore;
+
+use super::say;
+
+const PRECISIONS: [Precision; 3] = [Precision::F32, Precision::Bf16, Precision::Int8];
+/// How long one precision's throughput is measured.
+const PATIENCE: Duration = Duration::from_secs(5);
+const QUERY: &str = "how do I get my money back";
+const QUERIES: usize = 200;
+/// Tokens computed together, as the server's batches.
+const BATCH_TOKENS: usize = 1024;
+
+pub(crate) fn bench(store: &ModelStore, model: &ModelRef, threads: NonZeroUsize) -> anyhow::Result<()> {
+    let directory = store.find(model)?.with_context(|| {
+        format!("'{model}' is not on this machine; fetch it with `embeddery models pull {}`", model.name)
+    })?;
+    let files = ModelFiles::open(&directory)?;
+    let threads = Threads::new(threads)?;
+    let texts = texts();
+    say(format_args!("{model}, {} threads", threads.count()));
+    say(format_args!(
+        "{:<10}{:<18}{:>10}{:>12}{:>11}{:>10}{:>13}{:>13}",
+        "precision", "kernels", "tokens/s", "of peak", "query ms", "MB", "cosine mean", "cosine least"
+    ));
+    let mut exact: Option<Vec<f32>> = None;
+    for precision in PRECISIONS {
+        let model = files.load(&LoadOptions { precision, ..LoadOptions::default() })?;
+        let tokens =
+            texts.iter().map(|text| model.tokenize(text, Keep::Start)).collect::<Result<Vec<Tokens>, _>>()?;
+        let (vectors, rate) = throughput(&model, &threads, &tokens);
+        let peak =
+            peak_operations_per_second(&threads, KernelChoice::Auto, precision, 20).unwrap_or(f64::NAN);
+        let share = rate * model.linear_operations_per_token() as f64 / peak;
+        let query = model.tokenize(QUERY, Keep::Start)?;
+        let (mean, least) = cosines(exact.as_ref().unwrap_or(&vectors), &vectors, model.info().dimensions);
+        say(format_args!(
+            "{:<10}{:<18}{:>10.0}{:>11.0}%{:>11.2}{:>10.1}{:>13.6}{:>13.6}",
+            precision,
+            model.kernels(),
+            rate,
+            100.0 * share,
+            latency(&model, &threads, &query).as_secs_f64() * 1e3,
+            model.weight_bytes() as f64 / 1e6,
+            mean,
+            least,
+        ));
+        exact.get_or_insert(vectors);
+    }
+    say(
+        "tokens/s: texts of 4 to 180 words, tokens ready; of peak: the linear layers' share of what products in the",
+    );
+    say(
+        "nearest cache reach; query: median, tokens ready; MB: weights in memory; cosine: to the vectors in f32",
+    );
+    Ok(())
+}
+
+/// The vectors of all texts, of unit length, and tokens a second.
+fn throughput(model: &Model, threads: &Threads, texts: &[Tokens]) -> (Vec<f32>, f64) {
+    let dimensions = model.info().dimensions;
+    let pass = || {
+        let mut vectors = Vec::with_capacity(texts.len() * dimensions);
+        let mut rest = texts;
+        while !rest.is_empty() {
+            let mut tokens = 0;
+            let fits = |text: &&Tokens| {
+                tokens += text.len();
+                tokens <= BATCH_TOKENS
+            };
+            let (batch, later) = rest.split_at(rest.iter().take_while(fits).count().max(1));
+            vectors.extend(model.encode(threads, &batch.iter().collect::<Vec<_>>()));
+            rest = later;
+        }
+        vectors.chunks_exact_mut(dimensions).for_each(normalize);
+        vectors
+    };
+    let vectors = pass(); // the first pass grows buffers
+    let tokens: usize = texts.iter().map(Tokens::len).sum();
+    let (began, mut passes) = (Instant::now(), 0);
+    while passes == 0 || began.elapsed() < PATIENCE {
+        pass();
+        passes += 1;
+    }
+    (vectors, (tokens * passes) as f64 / began.elapsed().as_secs_f64())
+}
+
+/// The median time of one query.
+fn latency(model: &Model, threads: &Threads, query: &Tokens) -> Duration {
+    let mut times: Vec<Duration> = (0..QUERIES)
+        .map(|_| {
+            let began = Instant::now();
+            model.encode(threads, &[query]);
+            began.elapsed()
+        })
+        .collect();
+    times.sort_unstable();
+    times[times.len() / 2]
+}
+
+/// Mean and least cosine of vectors of unit length.
+fn cosines(a: &[f32], b: &[f32], dimensions: usize) -> (f64, f64) {
+    let rows = a.chunks_exact(dimensions).zip(b.chunks_exact(dimensions));
+    let cosines = rows.map(|(a, b)| a.iter().zip(b).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum::<f64>());
+    let cosines: Vec<f64> = cosines.collect();
+    (cosines.iter().sum::<f64>() / cosines.len() as f64, cosines.iter().copied().fold(1.0, f64::min))
+}
+
+/// English of 4 to 180 words, the same every time.
+fn texts() -> Vec<String> {
+    const WORDS: &str = "a customer writes that the second parcel of the order never arrived although the page says \
+        it was delivered on monday morning and asks whether the money can be returned or a new one sent before \
+        the end of next week because it is a present the manual explains how to replace the battery clean the \
+        filter and reset the clock after a power failure but not what the red light means when it blinks twice \
+        our study of forty rivers shows that warmer winters move the first flood of the year forward by nine days";
+    let words: Vec<&str> = WORDS.split_whitespace().collect();
+    (0..256_usize)
+        .map(|text| {
+            let count = 4 + text * text * 7 % 177;
+            (0..count)
+                .map(|word| words[(text * 31 + word * (1 + text % 3)) % words.len()])
+                .collect::<Vec<_>>()
+                .join(" ")
+        })
+        .collect()
+}

@@ -1,0 +1,8 @@
+//! The binary as its users meet it: started, asked over HTTP, stopped by signals. One program, so that it links once.
+
+#![expect(clippy::unwrap_used, clippy::panic, reason = "helpers of tests fail the test")]
+
+mod models;
+mod serve;
+mod support;
+mod vendors;
