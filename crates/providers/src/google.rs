@@ -104,8 +104,8 @@ fn purpose(model: &str, input_type: Option<InputType>) -> (Option<&'static str>,
 
 /// Texts that might be cut. Every token has at least one byte, so whatever has no more bytes than the model
 /// reads tokens is surely whole.
-fn may_be_cut(ask: &Ask<'_>) -> Vec<InputFault> {
-    let most = ask.max_tokens.map_or(0, NonZeroUsize::get);
+fn may_be_cut(ask: &Ask<'_>, prefix: &str) -> Vec<InputFault> {
+    let most = ask.max_tokens.map_or(0, NonZeroUsize::get).saturating_sub(prefix.len());
     let lengths = ask.inputs.iter().map(|input| input.text().map_or(0, str::len)).enumerate();
     lengths.filter(|(_, bytes)| *bytes > most).map(|(index, _)| InputFault { index, tokens: None }).collect()
 }
@@ -126,12 +126,13 @@ impl Wire for Google {
     }
 
     fn body(&self, ask: &Ask<'_>) -> Result<Vec<u8>, EmbedError> {
+        let (task_type, prefix) = purpose(ask.model, ask.input_type);
         match ask.truncate {
             Some(Truncate::Start) => {
                 return Err(cannot_truncate(ProviderKind::Google, "cut the start off a text"));
             }
             Some(Truncate::None) => {
-                let doubtful = may_be_cut(ask);
+                let doubtful = may_be_cut(ask, prefix);
                 if let Some(first) = doubtful.first() {
                     let message = format!(
                         "input[{}] may be longer than '{}' reads, and google cuts without saying so; shorten it, or leave `truncate` out",
@@ -149,7 +150,6 @@ impl Wire for Google {
             Some(Truncate::End) | None => {}
         }
         let model = format!("models/{}", bare(ask.model));
-        let (task_type, prefix) = purpose(ask.model, ask.input_type);
         to_json(&Body {
             requests: ask
                 .inputs

@@ -16,7 +16,10 @@ use bytes::Bytes;
 use embeddery_core::{EmbedError, ErrorKind, Fault, ProviderKind, RateListener, Retry};
 use reqwest::{
     Certificate, Client, NoProxy, Proxy, Response,
-    header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, LOCATION},
+    header::{
+        CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, LOCATION,
+        TRANSFER_ENCODING,
+    },
     redirect,
 };
 use secrecy::{ExposeSecret as _, SecretString};
@@ -132,16 +135,15 @@ impl Sender {
     }
 
     async fn once(&self, target: &Target, call: &Call, key: usize) -> Result<Bytes, EmbedError> {
-        let mut request = self
-            .client
-            .post(target.address.url().clone())
-            .headers(target.headers.clone())
-            .header(CONTENT_TYPE, HeaderValue::from_static("application/json"))
-            .body(call.body.clone());
+        let mut headers = target.headers.clone();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         if let Some((name, value)) = target.keys.header(key) {
-            request = request.header(name, value);
+            // A configured header of that name is meant to stand in for the key.
+            headers.entry(name).or_insert(value);
         }
-        let response = request.send().await.map_err(|error| target.lost(&error))?;
+        let request = self.client.post(target.address.url().clone()).headers(headers);
+        let sent = request.body(call.body.clone()).send().await;
+        let response = sent.map_err(|error| target.lost(&error))?;
         self.read(target, call, response).await
     }
 
@@ -235,6 +237,9 @@ pub(crate) fn headers(written: &[(String, SecretString)]) -> Result<HeaderMap, S
     for (name, value) in written {
         let parsed = HeaderName::try_from(name.as_str())
             .map_err(|_| format!("'{}' is not a header's name", name.escape_debug()))?;
+        if matches!(parsed, CONNECTION | CONTENT_LENGTH | CONTENT_TYPE | TRANSFER_ENCODING) {
+            return Err(format!("'{name}' cannot be set; it follows from the request"));
+        }
         let mut value = HeaderValue::from_str(value.expose_secret())
             .map_err(|_| format!("the value of '{name}' holds characters that no header can carry"))?;
         value.set_sensitive(true);

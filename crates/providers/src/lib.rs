@@ -3,6 +3,7 @@
 //! ([`Vendor`]), one file per vendor's form. Adapters decide what a failure means; the gateway's wrappers only
 //! obey.
 
+mod access;
 mod catalogue;
 mod cohere;
 mod google;
@@ -18,7 +19,8 @@ mod vendor;
 mod voyage;
 mod wire;
 
+pub use access::Access;
 pub use catalogue::{CallLimits, Catalogue, Family, Known, WrittenLengths};
 pub use http::{Address, Outbound, Sender};
 pub use local_api::Dialect;
-pub use vendor::{Access, ModelSettings, Vendor, VendorConfig};
+pub use vendor::{ModelSettings, Vendor, VendorConfig};

@@ -2,7 +2,7 @@
 //! misbehaviour on command. What was asked of them is recorded, so that tests can say what was billed.
 //!
 //! One server speaks all forms, each below its own address ([`Vendors::base_url`]). A text's vector is a
-//! function of the text alone ([`vector`]), whatever the form, so tests know which vectors are due. Nothing
+//! function of the text alone ([`vector()`]), whatever the form, so tests know which vectors are due. Nothing
 //! in it sleeps except the slow drip; whoever needs requests to wait holds them ([`Vendors::hold`]).
 
 mod ask;

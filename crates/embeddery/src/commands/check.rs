@@ -79,9 +79,12 @@ fn default_model(config: &Config, findings: &mut Findings) -> anyhow::Result<()>
                 .block_on(async { app.router.warm_up(Selector { model: None, provider: None }).await });
             match opened {
                 Ok(found) => {
-                    findings.good(format_args!("default model: {} of {}", found.model, found.provider))
+                    findings.good(format_args!("default model: {} of {}", found.model, found.provider));
                 }
-                Err(error) => findings.bad(format_args!("default model: {error}"), "see the line above"),
+                Err(error) => findings.bad(
+                    format_args!("default model: {error}"),
+                    "set what it names, or another default_model_id",
+                ),
             }
             Ok(())
         }

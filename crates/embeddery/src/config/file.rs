@@ -8,12 +8,11 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use secrecy::SecretString;
 use serde::{
     Deserialize, Deserializer,
     de::{IgnoredAny, MapAccess, Visitor},
 };
-
-use secrecy::SecretString;
 
 use super::{
     ConfigError,

@@ -1,6 +1,6 @@
 //! Configuration: flag > environment > file > default, read once, checked as a whole, then plain values.
 //!
-//! Two steps, as a reader would do it by hand: [`file`] and [`environment`] say what somebody wrote,
+//! Two steps, as a reader would do it by hand: [`mod@file`] and [`environment`] say what somebody wrote,
 //! [`resolve`] turns that into what the program needs or a list of everything that is wrong with it. This is
 //! the only code of the product that reads the environment.
 
@@ -58,10 +58,10 @@ pub(crate) struct Config {
     pub(crate) threads: NonZeroUsize,
     /// Tokens that may wait for one model.
     pub(crate) queue_tokens: usize,
-    /// How exactly local models compute that have no setting of their own.
-    pub(crate) precision: Precision,
     /// Cache, retries, breakers, policy.
     pub(crate) gateway: GatewayConfig,
+    /// How exactly local models compute that have no setting of their own.
+    pub(crate) precision: Precision,
     /// The file that was read, if any.
     pub(crate) file: Option<PathBuf>,
     /// What is accepted but has no effect, for the log.

@@ -105,6 +105,17 @@ pub(in crate::config) struct OutboundSection {
     ca_file: Option<PathBuf>,
 }
 
+impl OutboundSection {
+    /// These settings, and another's where these say nothing.
+    pub(super) fn or(self, other: Self) -> Self {
+        Self {
+            proxy: self.proxy.or(other.proxy),
+            no_proxy: self.no_proxy.or(other.no_proxy),
+            ca_file: self.ca_file.or(other.ca_file),
+        }
+    }
+}
+
 impl<'de> Deserialize<'de> for Providers {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct Either;
@@ -231,12 +242,7 @@ fn resolve_outbound(found: &mut Found<'_>, written: OutboundSection) -> Outbound
             })
             .ok()
     });
-    let outbound = Outbound {
-        proxy,
-        // What is on this machine is not reached through a proxy.
-        no_proxy: no_proxy.unwrap_or_else(|| "localhost,127.0.0.0/8,::1".into()),
-        certificates,
-    };
+    let outbound = Outbound { proxy, no_proxy: no_proxy.unwrap_or_default(), certificates };
     if let Err(problem) = outbound.check() {
         found.problem(format!("outbound: {problem}"));
     }

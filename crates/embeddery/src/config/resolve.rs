@@ -135,7 +135,7 @@ pub(super) fn resolve(sources: Sources<'_>) -> Result<Config, ConfigError> {
             .unwrap_or(false),
     };
     let auto_download = file.models.auto_download.or(defaults.models.auto_download).unwrap_or(true);
-    let mut upstreams = providers::resolve(&mut found, file.providers, file.outbound);
+    let mut upstreams = providers::resolve(&mut found, file.providers, file.outbound.or(defaults.outbound));
     let (models, model_options) = found.models(file.models.entries, &mut upstreams);
     let default_model = file.default_model_id.or(defaults.default_model_id).unwrap_or_default();
 
@@ -387,8 +387,10 @@ impl Found<'_> {
                 let key = format!("models.{id}.precision");
                 let precision = entry.precision.map(|precision| self.precision(&key, &precision));
                 let prompts = entry.prompts.unwrap_or_default();
-                let local = ModelOptions { max_length, precision, prompts, matryoshka };
-                options.insert(Arc::clone(&model.name), local);
+                options.insert(
+                    Arc::clone(&model.name),
+                    ModelOptions { max_length, precision, prompts, matryoshka },
+                );
             }
             let fallback = entry.fallback.map(Vec::from).unwrap_or_default();
             gateway::check_fallbacks(self, &id, &fallback);

@@ -4,7 +4,7 @@
 //! vendor's own words, keys taken out; for everything else the words are ours, because a vendor's may show
 //! what callers need not see.
 
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use embeddery_core::{EmbedError, ErrorKind, Fault, InputFault, Retry};
 use reqwest::header::HeaderMap;
@@ -72,8 +72,7 @@ impl Failure<'_> {
     }
 
     fn rate_limited(&self, complaint: &Complaint, words: &str) -> EmbedError {
-        let wait = wait::from_headers(self.headers, SystemTime::now())
-            .or_else(|| wait::from_body(complaint.details.as_ref(), &complaint.message));
+        let wait = self.wait(complaint);
         let never = self.headers.get("x-should-retry").is_some_and(|value| value == "false");
         if complaint.code.contains("insufficient_quota")
             || (wait.is_none() && words.contains("check your plan and billing"))
@@ -86,6 +85,11 @@ impl Failure<'_> {
             None => Retry::Backoff,
         };
         self.error(ErrorKind::RateLimited, retry, "asks for fewer requests; try again later")
+    }
+
+    fn wait(&self, complaint: &Complaint) -> Option<Duration> {
+        let body = (complaint.details.as_ref(), complaint.message.as_str());
+        wait::wait(self.headers, body, SystemTime::now())
     }
 
     fn quota_gone(&self) -> EmbedError {
@@ -137,8 +141,7 @@ impl Failure<'_> {
     }
 
     fn unavailable(&self, complaint: &Complaint) -> EmbedError {
-        let wait = wait::from_headers(self.headers, SystemTime::now())
-            .or_else(|| wait::from_body(complaint.details.as_ref(), &complaint.message));
+        let wait = self.wait(complaint);
         self.error(
             ErrorKind::Unavailable,
             wait.map_or(Retry::Backoff, Retry::After),
@@ -165,7 +168,13 @@ impl Failure<'_> {
     /// A vendor's words without our keys, without whatever else looks like one, on one line, not too long.
     fn redacted(&self, text: &str) -> String {
         const LONGEST: usize = 300;
-        let text = self.target.keys.redact(text);
+        let mut text = self.target.keys.redact(text);
+        // A configured header may be a key as well.
+        for value in self.target.headers.values().filter_map(|value| value.to_str().ok()) {
+            if value.len() >= 8 && text.contains(value) {
+                text = text.replace(value, "***");
+            }
+        }
         let words = text.split_whitespace().map(|word| if looks_like_key(word) { "***" } else { word });
         let line: String =
             words.collect::<Vec<_>>().join(" ").chars().filter(|c| !c.is_control()).take(LONGEST).collect();

@@ -1,6 +1,6 @@
 //! Refusals as vendors write them, each with the decision it must lead to.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use embeddery_core::{
     ErrorKind::{
@@ -9,7 +9,7 @@ use embeddery_core::{
     ProviderKind,
     Retry::{After, Backoff, Never},
 };
-use reqwest::header::HeaderValue;
+use reqwest::header::{HeaderName, HeaderValue};
 
 use super::*;
 use crate::http::{Address, KeyHeader, Keys};
@@ -25,7 +25,9 @@ fn with_headers(status: u16, body: &str, items: usize, headers: &HeaderMap) -> E
         provider: ProviderKind::OpenAi,
         model: "m".into(),
         address: Address::parse("https://x").unwrap(),
-        headers: HeaderMap::new(),
+        headers: [(HeaderName::from_static("x-secret"), HeaderValue::from_static("of-a-header"))]
+            .into_iter()
+            .collect(),
         keys: Arc::new(Keys::new(&[KEY.into()], KeyHeader::Bearer, "OPENAI_API_KEY").unwrap()),
         listener: None,
     };
@@ -160,6 +162,7 @@ fn a_refused_key_is_ours_to_mend_and_never_shown() {
     let error =
         refusal(400, &format!(r#"{{"message":"bad {KEY} or ({KEY}) or sk-other-key-123\u0000\n"}}"#), 1);
     assert_eq!(error.message, "openai says: bad *** or (***) or ***");
+    assert_eq!(refusal(400, r#"{"message":"bad of-a-header"}"#, 1).message, "openai says: bad ***");
 }
 
 #[test]

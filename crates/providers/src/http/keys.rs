@@ -43,6 +43,17 @@ struct Key {
     refused: Mutex<Option<Instant>>,
 }
 
+impl KeyHeader {
+    /// The header's name.
+    pub(crate) fn name(self) -> HeaderName {
+        match self {
+            Self::Bearer => AUTHORIZATION,
+            Self::ApiKey => HeaderName::from_static("api-key"),
+            Self::Google => HeaderName::from_static("x-goog-api-key"),
+        }
+    }
+}
+
 impl Keys {
     /// Keys of a vendor. `setting` is what a user has to set to change them.
     pub fn new(
@@ -50,11 +61,7 @@ impl Keys {
         place: KeyHeader,
         setting: impl Into<String>,
     ) -> Result<Self, String> {
-        let (header, prefix) = match place {
-            KeyHeader::Bearer => (AUTHORIZATION, "Bearer "),
-            KeyHeader::ApiKey => (HeaderName::from_static("api-key"), ""),
-            KeyHeader::Google => (HeaderName::from_static("x-goog-api-key"), ""),
-        };
+        let prefix = if place == KeyHeader::Bearer { "Bearer " } else { "" };
         let keys = secrets
             .iter()
             .map(|secret| {
@@ -64,7 +71,13 @@ impl Keys {
                 Ok(Key { secret: secret.clone(), value, refused: Mutex::default() })
             })
             .collect::<Result<_, String>>()?;
-        Ok(Self { header, keys, setting: setting.into(), optional: false, turn: AtomicUsize::new(0) })
+        Ok(Self {
+            header: place.name(),
+            keys,
+            setting: setting.into(),
+            optional: false,
+            turn: AtomicUsize::new(0),
+        })
     }
 
     /// The same keys, for servers that may not ask for one.

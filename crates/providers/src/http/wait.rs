@@ -9,8 +9,18 @@ use serde_json::Value;
 /// Longer waits are a misreading.
 const LONGEST: Duration = Duration::from_secs(24 * 3600);
 
-/// What the headers say.
-pub(super) fn from_headers(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
+/// How long to wait, if anything says so: what is meant for us first, what we can only infer last.
+pub(super) fn wait(
+    headers: &HeaderMap,
+    (details, message): (Option<&Value>, &str),
+    now: SystemTime,
+) -> Option<Duration> {
+    let said = from_headers(headers, now).or_else(|| from_body(details, message));
+    said.or_else(|| until_reset(headers, now)).filter(|wait| *wait <= LONGEST)
+}
+
+/// What `Retry-After` and its finer cousin say.
+fn from_headers(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
     let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok()).map(str::trim);
     let milliseconds =
         text("retry-after-ms").and_then(|text| text.parse::<f64>().ok()).and_then(|ms| seconds(ms / 1000.0));
@@ -21,28 +31,29 @@ pub(super) fn from_headers(headers: &HeaderMap, now: SystemTime) -> Option<Durat
             Err(_) => Some(httpdate::parse_http_date(text).ok()?.duration_since(now).unwrap_or_default()),
         }
     };
-    // Of several budgets the empty one decides; when none says that it is empty, the slowest.
-    let resets = || {
-        let budgets = ["requests", "tokens"].map(|unit| {
-            let empty = text(&format!("x-ratelimit-remaining-{unit}")) == Some("0");
-            (empty, text(&format!("x-ratelimit-reset-{unit}")).and_then(|text| reset(text, now)))
-        });
-        let any_empty = budgets.iter().any(|(empty, reset)| *empty && reset.is_some());
-        let slowest =
-            budgets.iter().filter(|(empty, _)| *empty || !any_empty).filter_map(|(_, reset)| *reset).max();
-        slowest.or_else(|| reset(text("x-ratelimit-reset")?, now))
-    };
-    milliseconds.or_else(standard).or_else(resets).filter(|wait| *wait <= LONGEST)
+    milliseconds.or_else(standard)
+}
+
+/// When the budget that is empty is full again; when none says that it is empty, the slowest.
+fn until_reset(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
+    let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok()).map(str::trim);
+    let budgets = ["requests", "tokens"].map(|unit| {
+        let empty = text(&format!("x-ratelimit-remaining-{unit}")) == Some("0");
+        (empty, text(&format!("x-ratelimit-reset-{unit}")).and_then(|text| reset(text, now)))
+    });
+    let any_empty = budgets.iter().any(|(empty, reset)| *empty && reset.is_some());
+    let deciding = budgets.iter().filter(|(empty, _)| *empty || !any_empty);
+    deciding.filter_map(|(_, reset)| *reset).max().or_else(|| reset(text("x-ratelimit-reset")?, now))
 }
 
 /// What an error's details (Google's RetryInfo) or its message say.
-pub(super) fn from_body(details: Option<&Value>, message: &str) -> Option<Duration> {
+fn from_body(details: Option<&Value>, message: &str) -> Option<Duration> {
     let info = details
         .and_then(Value::as_array)
         .into_iter()
         .flatten()
         .find_map(|detail| span(detail.get("retryDelay")?.as_str()?));
-    info.or_else(|| from_words(message)).filter(|wait| *wait <= LONGEST)
+    info.or_else(|| from_words(message))
 }
 
 /// "Please try again in 1m30.5s", "retry in 27 seconds", "retry after 20 seconds".
@@ -115,34 +126,43 @@ mod tests {
 
     use super::*;
 
-    fn wait(headers: &[(&'static str, &'static str)]) -> Option<f64> {
+    fn waits(headers: &[(&'static str, &'static str)]) -> Option<f64> {
         let headers = headers
             .iter()
             .map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value)))
             .collect();
         let now = httpdate::parse_http_date("Wed, 21 Oct 2026 07:28:00 GMT").unwrap();
-        from_headers(&headers, now).map(|wait| wait.as_secs_f64())
+        wait(&headers, (None, ""), now).map(|wait| wait.as_secs_f64())
     }
 
     #[test]
     fn every_header_is_read_and_the_finest_wins() {
-        assert_eq!(wait(&[("retry-after", "7")]), Some(7.0));
-        assert_eq!(wait(&[("retry-after", "0.5")]), Some(0.5));
-        assert_eq!(wait(&[("retry-after", "9"), ("retry-after-ms", "250")]), Some(0.25));
-        assert_eq!(wait(&[("retry-after", "Wed, 21 Oct 2026 07:28:30 GMT")]), Some(30.0));
-        assert_eq!(wait(&[("retry-after", "Wed, 21 Oct 2026 07:00:00 GMT")]), Some(0.0));
-        assert_eq!(wait(&[("retry-after", "-3")]), None);
-        assert_eq!(wait(&[("retry-after", "soon")]), None);
-        assert_eq!(wait(&[]), None);
+        assert_eq!(waits(&[("retry-after", "7")]), Some(7.0));
+        assert_eq!(waits(&[("retry-after", "0.5")]), Some(0.5));
+        assert_eq!(waits(&[("retry-after", "9"), ("retry-after-ms", "250")]), Some(0.25));
+        assert_eq!(waits(&[("retry-after", "Wed, 21 Oct 2026 07:28:30 GMT")]), Some(30.0));
+        assert_eq!(waits(&[("retry-after", "Wed, 21 Oct 2026 07:00:00 GMT")]), Some(0.0));
+        assert_eq!(waits(&[("retry-after", "-3")]), None);
+        assert_eq!(waits(&[("retry-after", "soon")]), None);
+        assert_eq!(waits(&[]), None);
     }
 
     #[test]
     fn of_several_budgets_the_empty_one_decides() {
         let both = [("x-ratelimit-reset-requests", "6m0s"), ("x-ratelimit-reset-tokens", "20ms")];
-        assert_eq!(wait(&both), Some(360.0));
+        assert_eq!(waits(&both), Some(360.0));
         let tokens_gone = [both[0], both[1], ("x-ratelimit-remaining-tokens", "0")];
-        assert_eq!(wait(&tokens_gone), Some(0.02));
-        assert_eq!(wait(&[("x-ratelimit-reset", "1792567690")]), Some(10.0));
+        assert_eq!(waits(&tokens_gone), Some(0.02));
+        assert_eq!(waits(&[("x-ratelimit-reset", "1792567690")]), Some(10.0));
+    }
+
+    #[test]
+    fn words_meant_for_us_beat_what_we_infer() {
+        let headers =
+            [(HeaderName::from_static("x-ratelimit-reset-tokens"), HeaderValue::from_static("6m0s"))];
+        let headers = headers.into_iter().collect();
+        let said = wait(&headers, (None, "Please try again in 2s."), SystemTime::now());
+        assert_eq!(said, seconds(2.0));
     }
 
     #[test]

@@ -162,10 +162,8 @@ impl Embedder for LocalModel {
     }
 
     fn identity(&self) -> Option<Identity> {
-        self.slot.loaded.get().map(|loaded| Identity {
-            space: loaded.space.clone(),
-            precision: Some(loaded.model.precision().as_str()),
-        })
+        let loaded = self.slot.loaded.get()?;
+        Some(Identity { space: loaded.space.clone(), precision: Some(loaded.model.precision().as_str()) })
     }
 
     fn embed(&self, request: EmbedRequest) -> BoxFuture<'_, Result<Embeddings, EmbedError>> {

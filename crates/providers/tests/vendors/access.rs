@@ -60,12 +60,14 @@ async fn one_revoked_key_of_several_harms_nobody() {
 #[tokio::test]
 async fn a_models_own_address_does_not_get_the_vendors_key() {
     let (vendors, elsewhere) = (Vendors::start().await, Vendors::start().await);
+    let mut vendors_headers = access(&vendors, Form::OpenAi, &[KEY]);
+    vendors_headers.headers = vec![("X-Vendor".into(), KEY.into())];
     let own = Access {
         address: Some(Address::parse(&elsewhere.base_url(Form::OpenAi)).unwrap()),
         key_setting: "models.x.api_key".into(),
         ..Access::default()
     };
-    let shared = || config(ProviderKind::OpenAi, access(&vendors, Form::OpenAi, &[KEY]));
+    let shared = || config(ProviderKind::OpenAi, vendors_headers.clone());
     let settings = ModelSettings { access: own.clone(), ..ModelSettings::default() };
     let error = embed(&open(with_settings(shared(), "m", settings), "m").await, &["a"]).await.unwrap_err();
     assert!(error.message.contains("models.x.api_key"), "{error}");
@@ -78,7 +80,30 @@ async fn a_models_own_address_does_not_get_the_vendors_key() {
     let seen = &elsewhere.requests()[0];
     assert_eq!(seen.headers["authorization"], "Bearer own-key");
     assert_eq!(seen.headers["openai-project"], "p");
+    assert!(!seen.headers.contains_key("x-vendor"));
     assert!(vendors.requests().is_empty());
+
+    // At the vendor's address it gets both, and its own header beside the vendor's.
+    let access = Access { headers: vec![("OpenAI-Project".into(), "p".into())], ..Access::default() };
+    let settings = ModelSettings { access, ..ModelSettings::default() };
+    embed(&open(with_settings(shared(), "m", settings), "m").await, &["a"]).await.unwrap();
+    let seen = &vendors.requests()[0].headers;
+    assert_eq!((seen["x-vendor"].as_str(), seen["openai-project"].as_str()), (KEY, "p"));
+    assert_eq!(seen["authorization"], format!("Bearer {KEY}"));
+}
+
+#[tokio::test]
+async fn a_configured_header_can_stand_in_for_the_key() {
+    let vendors = Vendors::start().await;
+    let mut access = access(&vendors, Form::OpenAi, &[]);
+    access.headers = vec![("authorization".into(), "Bearer of-a-company-gateway".into())];
+    for keys in [vec![], vec![KEY.into()]] {
+        let access = Access { keys, ..access.clone() };
+        embed(&open(config(ProviderKind::OpenAi, access), "m").await, &["a"]).await.unwrap();
+    }
+    for seen in vendors.requests() {
+        assert_eq!(seen.headers["authorization"], "Bearer of-a-company-gateway");
+    }
 }
 
 #[tokio::test]
@@ -166,6 +191,8 @@ fn what_cannot_be_sent_is_refused_at_the_start() {
         refused(Access { headers: vec![("a b".into(), "x".into())], ..access.clone() }).contains("'a b'")
     );
     assert!(refused(Access { headers: vec![("a".into(), "x\ny".into())], ..access.clone() }).contains("'a'"));
+    let length = Access { headers: vec![("Content-Length".into(), "1".into())], ..access.clone() };
+    assert!(refused(length).contains("cannot be set"));
     assert!(refused(Access { dialect: Some("ollama".parse().unwrap()), ..access }).contains("ollama"));
     assert!(
         Sender::new(&Outbound { certificates: Some(b"no pem".to_vec()), ..Outbound::default() }).is_err()

@@ -187,6 +187,25 @@ async fn models_of_one_family_share_a_space() {
         spaces.push(answer.space.to_string());
     }
     assert_eq!(spaces, ["voyage:voyage-4:1024"; 3]);
+    let identity = adapter(&vendors, Form::Voyage, "voyage-4-lite").await.identity().unwrap();
+    assert_eq!(identity.space.as_str(), "voyage:voyage-4:1024");
+}
+
+#[tokio::test]
+async fn prompts_make_a_space_of_their_own() {
+    let vendors = Vendors::start().await;
+    let with_prompt = |prompt: &str| {
+        let prompts = [(InputType::Query, prompt.into())].into();
+        let near = config(ProviderKind::LocalApi, access(&vendors, Form::Ollama, &[]));
+        open(with_settings(near, "m", ModelSettings { prompts, ..ModelSettings::default() }), "m")
+    };
+    let plain = adapter(&vendors, Form::Ollama, "m").await.identity().unwrap();
+    let (one, two) = (with_prompt("a: ").await, with_prompt("b: ").await);
+    assert_eq!(plain.space.as_str(), "local_api:m");
+    assert_ne!(one.identity(), two.identity());
+    assert_eq!(one.identity(), with_prompt("a: ").await.identity());
+    let answer = embed(&one, &["x"]).await.unwrap();
+    assert!(answer.space.as_str().starts_with("local_api:m+") && answer.space.as_str().ends_with(":16"));
 }
 
 #[tokio::test]

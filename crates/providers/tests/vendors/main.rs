@@ -7,3 +7,4 @@ mod access;
 mod forms;
 mod misbehaviour;
 mod support;
+mod tls;

@@ -1,12 +1,8 @@
 //! Providers elsewhere through the front door: the real binary, stand-in vendors, real HTTP.
 
-#[path = "binary/support.rs"]
-#[expect(dead_code, reason = "other tests use the rest")]
-mod support;
-
+use crate::support::{KEY, Server, command, run};
 use embeddery_test_support::vendors::{Behaviour, Form, Vendors, vector};
 use serde_json::{Value, json};
-use support::{KEY, Server, command, run};
 
 const SECRET: &str = "sk-the-vendors-secret-key";
 
