@@ -5,6 +5,7 @@ own. Exits 0 when every answer is right; an assertion says what was not. Which t
 test that runs this knows."""
 
 import os
+import pathlib
 import sys
 
 import numpy
@@ -14,6 +15,9 @@ os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"  # no look at the internet
 import langchain_openai
 import litellm
 import openai
+
+# LangChain's tokenizer would fetch its vocabulary; LiteLLM brings it along.
+os.environ["TIKTOKEN_CACHE_DIR"] = str(pathlib.Path(litellm.__file__).parent / "litellm_core_utils/tokenizers")
 
 url, key = sys.argv[1:3]
 base = f"{url}/v1"
