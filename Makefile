@@ -4,6 +4,7 @@
 SHELL := /bin/bash
 MODELS ?= models/embedding_models_data
 VENV := .cache/venv
+ROOT_DO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 export CARGO_TERM_COLOR ?= auto
 
 .PHONY: run test bench lint fmt openapi golden test-deps help
@@ -24,12 +25,16 @@ test-deps:
 	cargo build --workspace --locked --bin embeddery
 	python3 scripts/fetch_default_model.py --binary target/debug/embeddery --models $(MODELS)
 	python3 scripts/make_venv.py $(VENV) tests/requirements.txt
+	command -v redis-server >/dev/null || $(ROOT_DO) apt-get install -y --no-install-recommends redis-server
 
-bench: ## measure beside ONNX Runtime and over HTTP; prints ratios and versions (PEERS=torch: sentence-transformers, too)
+bench: ## measure beside ONNX Runtime, over HTTP, and the gateway beside its peers; prints ratios and versions (PEERS=torch: sentence-transformers, too)
 	cargo build --release --locked --workspace --examples --bin embeddery
 	python3 scripts/fetch_default_model.py --binary target/release/embeddery --models $(MODELS)
 	python3 scripts/make_venv.py .cache/bench-venv bench/requirements$(if $(findstring torch,$(PEERS)),-torch).txt
 	.cache/bench-venv/bin/python bench/run.py --model $(MODELS)/sentence-transformers/all-MiniLM-L6-v2
+	python3 scripts/make_venv.py .cache/gateway-bench-venv bench/gateway-requirements.txt
+	npm install --prefix .cache/portkey --no-audit --no-fund --silent @portkey-ai/gateway@1.15.2
+	python3 bench/gateway.py
 
 lint: ## formatting, clippy, docs, dependency rules
 	cargo fmt --all --check

@@ -3,8 +3,8 @@
 use std::{future::Future, pin::Pin, sync::Arc};
 
 use crate::{
-    EmbedError, EmbedRequest, Embeddings, Limits, ModelCard, ModelRef, ModelState, ModelStatus, ProviderKind,
-    TokenCount,
+    EmbedError, EmbedRequest, Embeddings, Identity, Limits, ModelCard, ModelRef, ModelState, ModelStatus,
+    ProviderKind, SpaceId, TokenCount,
 };
 
 /// A future behind a pointer, so that the traits below are object-safe.
@@ -20,6 +20,12 @@ pub trait Embedder: Send + Sync {
 
     /// How many tokens the model would read for `text`, special tokens included, before truncation.
     fn count(&self, text: &str) -> TokenCount;
+
+    /// Which vectors its own are, as far as that is known by now: `None` for a local model that is not loaded.
+    fn identity(&self) -> Option<Identity> {
+        let card = self.model();
+        Some(Identity { space: SpaceId::new(format!("{}:{}", card.provider, card.name)), precision: None })
+    }
 
     /// Embeds a batch. Dropping the future cancels the work that has not begun.
     fn embed(&self, request: EmbedRequest) -> BoxFuture<'_, Result<Embeddings, EmbedError>>;

@@ -8,14 +8,21 @@ mod embedder;
 mod embeddings;
 mod error;
 mod model;
+mod notes;
 mod progress;
+mod rate;
 mod request;
 mod source;
 
 pub use embedder::{BoxFuture, Embedder, Provider};
 pub use embeddings::Embeddings;
 pub use error::{EmbedError, ErrorKind, Fault, InputFault, Retry};
-pub use model::{Limits, ModelCard, ModelRef, ModelState, ModelStatus, ProviderKind, SpaceId, TokenCount};
+pub use model::{
+    Identity, Lengths, Limits, ModelCard, ModelRef, ModelState, ModelStatus, ProviderKind, SpaceId,
+    TokenCount,
+};
+pub use notes::Notes;
 pub use progress::Progress;
+pub use rate::{RateHint, RateListener, RateWindow};
 pub use request::{Context, DimensionPolicy, EmbedRequest, Input, InputType, Priority, Truncate};
 pub use source::{ModelSource, SourceError, SourceErrorKind};

@@ -117,6 +117,32 @@ pub struct Limits {
     pub tokens: Option<NonZeroUsize>,
     /// Bytes of one call's body.
     pub bytes: Option<NonZeroUsize>,
+    /// The vector lengths that the model itself gives when asked.
+    pub lengths: Lengths,
+}
+
+/// Which vector lengths may be asked of a model besides its own. Whatever is in here is forwarded; for any
+/// other length the request's policy decides.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Lengths {
+    /// Its own, and no other.
+    #[default]
+    Own,
+    /// Each of these.
+    OneOf(Arc<[NonZeroUsize]>),
+    /// Everything from the first to the second.
+    Between(NonZeroUsize, NonZeroUsize),
+}
+
+impl Lengths {
+    /// Whether a length may be asked for.
+    pub fn contains(&self, length: NonZeroUsize) -> bool {
+        match self {
+            Self::Own => false,
+            Self::OneOf(lengths) => lengths.contains(&length),
+            Self::Between(least, most) => (*least..=*most).contains(&length),
+        }
+    }
 }
 
 /// How many tokens a text has, and whether that is known or guessed.
@@ -150,6 +176,16 @@ impl fmt::Display for SpaceId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
     }
+}
+
+/// What the numbers of a model's plain vectors depend on.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Identity {
+    /// The space of its vectors at their own length.
+    pub space: SpaceId,
+    /// What it computes in (`f32`, `bf16`), where that is a choice of ours. Vectors of two precisions may be
+    /// compared, but they are not the same numbers.
+    pub precision: Option<&'static str>,
 }
 
 /// Where a model of a local provider stands in its life.

@@ -2,6 +2,8 @@
 
 use std::{num::NonZeroUsize, sync::Arc, time::Instant};
 
+use crate::Notes;
+
 /// One batch of inputs for one model. A single text is a batch of one; there is no other form.
 #[derive(Clone, Debug)]
 pub struct EmbedRequest {
@@ -132,6 +134,8 @@ pub struct Context {
     pub deadline: Option<Instant>,
     /// Whether a person waits.
     pub priority: Priority,
+    /// What happened on the way to the answer.
+    pub notes: Notes,
 }
 
 impl Context {
@@ -142,6 +146,7 @@ impl Context {
             request_id: request_id.into(),
             deadline: None,
             priority: Priority::Interactive,
+            notes: Notes::default(),
         }
     }
 }

@@ -1,19 +1,25 @@
 //! From configuration to a running program's parts: who depends on whom is decided here and nowhere else.
 
-use std::sync::Arc;
+use std::{path::Path, sync::Arc};
 
 use anyhow::Context as _;
-use embeddery_core::ModelSource;
-use embeddery_gateway::{Metrics, Router, RouterConfig, Wrap};
+use embeddery_core::{ModelSource, Provider, RateListener};
+use embeddery_gateway::{
+    Breakers, Collected, Governors, Metrics, RedisLevel, Router, RouterConfig, SecondLevel, Selector,
+    SqliteLevel, TokenDecoder, VectorCache, VendorModel,
+};
 use embeddery_model_store::ModelStore;
-use embeddery_providers::local::{Local, LocalConfig};
-use embeddery_server::App;
+use embeddery_providers::{
+    Sender, Vendor, VendorConfig,
+    local::{Local, LocalConfig},
+};
+use embeddery_server::{App, Controls};
 use prometheus_client::registry::Registry;
-use secrecy::SecretString;
+use secrecy::{ExposeSecret as _, SecretString};
 
 use crate::{
-    config::{Config, ConfigError},
-    stack::stack,
+    config::{Config, ConfigError, GatewayConfig, SecondLevelConfig},
+    stack::Layers,
 };
 
 /// The store of model directories.
@@ -37,20 +43,104 @@ pub(crate) fn app(config: &Config, key: SecretString) -> anyhow::Result<App> {
 
     let mut registry = Registry::default();
     let metrics = Metrics::new(&mut registry);
-    let wrap: Wrap = {
-        let metrics = metrics.clone();
-        Arc::new(move |adapter| stack(adapter, &metrics))
-    };
+    let layers = layers(&config.gateway, &config.state_dir, &metrics)?;
+    let controls = Controls { breakers: Arc::clone(&layers.breakers), cache: layers.cache.clone() };
+    registry.register_collector(Box::new(Collected {
+        breakers: Arc::clone(&layers.breakers),
+        cache: layers.cache.clone(),
+    }));
+    let vendors = vendors(config, &layers.governors)?;
+    let vendor_models = vendor_models(config, &vendors);
+    let mut providers: Vec<Arc<dyn Provider>> = vec![Arc::new(local)];
+    providers.extend(vendors.into_iter().map(|vendor| vendor as Arc<dyn Provider>));
     let router = Router::new(RouterConfig {
-        providers: vec![Arc::new(local)],
+        providers,
         models: config.models.clone(),
+        vendor_models,
         default_model: config.default_model.clone(),
-        wrap,
+        decoder: Arc::clone(&layers.decoder),
+        stack: Arc::new(layers),
+        policy: config.gateway.policy.clone(),
         metrics,
     });
-    router
-        .resolve(embeddery_gateway::Selector { model: None, provider: None })
-        .map_err(|error| ConfigError(vec![format!("default_model_id: {error}")]))?;
+    check_names(&router, config)?;
     let settings = embeddery_server::Settings { api_key: Some(key), ..config.server.clone() };
-    Ok(App { router: Arc::new(router), settings, registry })
+    Ok(App { router: Arc::new(router), controls, settings, registry })
+}
+
+/// What the wrappers of all models share.
+fn layers(config: &GatewayConfig, state_dir: &Path, metrics: &Metrics) -> anyhow::Result<Layers> {
+    let second = match (&config.cache, &config.second_level) {
+        (Some(_), Some(level)) => Some(second_level(level, state_dir)?),
+        _ => None,
+    };
+    let governor = config.governor;
+    Ok(Layers {
+        metrics: metrics.clone(),
+        cache: config.cache.map(|cache| Arc::new(VectorCache::new(cache, second))),
+        scope: config.scope,
+        decoder: Arc::new(TokenDecoder::new(config.token_encoding)),
+        retry: config.retry.clone(),
+        breakers: Arc::new(Breakers::new(config.breaker)),
+        governors: Arc::new(Governors::new(|_| governor)),
+        attempt_timeout: config.attempt_timeout,
+        parallel: governor.concurrency,
+    })
+}
+
+fn second_level(config: &SecondLevelConfig, state_dir: &Path) -> anyhow::Result<Arc<dyn SecondLevel>> {
+    Ok(match config {
+        SecondLevelConfig::Sqlite(most_bytes) => {
+            std::fs::create_dir_all(state_dir)
+                .with_context(|| format!("making the state directory {}", state_dir.display()))?;
+            let path = state_dir.join("cache.sqlite");
+            let level = SqliteLevel::open(&path, *most_bytes);
+            Arc::new(level.with_context(|| format!("opening the cache {}", path.display()))?)
+        }
+        SecondLevelConfig::Redis(url) => {
+            let level = RedisLevel::new(url.expose_secret(), "{embeddings}");
+            Arc::new(level.map_err(|error| ConfigError(vec![format!("REDIS_URL: {error}")]))?)
+        }
+    })
+}
+
+/// The models that configuration names for others must be models that requests could name.
+fn check_names(router: &Router, config: &Config) -> Result<(), ConfigError> {
+    let problem = |key: String, name: Option<&str>| {
+        let resolved = router.resolve(Selector { model: name, provider: None });
+        resolved.err().map(|error| format!("{key}: {error}"))
+    };
+    let default = problem("default_model_id".into(), None);
+    let fallbacks = config.models.iter().flat_map(|entry| {
+        entry.fallback.iter().filter_map(|name| problem(format!("models.{}.fallback", entry.id), Some(name)))
+    });
+    let problems: Vec<String> = default.into_iter().chain(fallbacks).collect();
+    if problems.is_empty() { Ok(()) } else { Err(ConfigError(problems)) }
+}
+
+/// Every provider whose models are elsewhere. Those without a key are here, too: they say what is missing.
+fn vendors(config: &Config, governors: &Arc<Governors>) -> anyhow::Result<Vec<Arc<Vendor>>> {
+    let sender = Arc::new(Sender::new(&config.upstreams.outbound).map_err(anyhow::Error::msg)?);
+    let vendors = config.upstreams.vendors.iter().map(|upstream| {
+        Vendor::new(VendorConfig {
+            kind: upstream.kind,
+            access: upstream.access.clone(),
+            models: upstream.models.clone(),
+            catalogue: Arc::clone(&config.upstreams.catalogue),
+            sender: Arc::clone(&sender),
+            listener: Some(Arc::clone(governors) as Arc<dyn RateListener>),
+        })
+        .map(Arc::new)
+        .map_err(anyhow::Error::msg)
+    });
+    vendors.collect()
+}
+
+/// The models that vendors are known for.
+fn vendor_models(config: &Config, vendors: &[Arc<Vendor>]) -> Vec<VendorModel> {
+    let usable = |kind| vendors.iter().any(|vendor| vendor.kind() == kind && vendor.usable());
+    let known = config.upstreams.catalogue.vendor_models();
+    known
+        .map(|(provider, name)| VendorModel { provider, name: name.into(), listed: usable(provider) })
+        .collect()
 }

@@ -95,11 +95,19 @@ fn invariant_2_one_crate_names_axum_and_one_an_http_client() {
     for name in CRATES.iter().filter(|name| !["embeddery-server", "embeddery-test-support"].contains(name)) {
         assert!(!dependencies(name).iter().any(|dependency| dependency == "axum"), "{name} names axum");
     }
-    for name in
-        CRATES.iter().filter(|name| !["embeddery-model-store", "embeddery-test-support"].contains(name))
-    {
+    let may = ["embeddery-model-store", "embeddery-providers", "embeddery-test-support"];
+    for name in CRATES.iter().filter(|name| !may.contains(name)) {
         assert!(!dependencies(name).iter().any(|dependency| dependency == "reqwest"), "{name} names reqwest");
     }
+}
+
+#[test]
+fn invariants_2_and_4_one_file_of_the_providers_sends_and_reads_statuses() {
+    let wrong = offenders(&product_files(), |path, text| {
+        let path = path.display().to_string();
+        path.contains("providers/src") && !path.contains("providers/src/http") && text.contains("reqwest")
+    });
+    assert_eq!(wrong, Vec::<String>::new());
 }
 
 #[test]

@@ -3,25 +3,15 @@
 
 use std::sync::Arc;
 
-use embeddery_core::{
-    BoxFuture, EmbedError, EmbedRequest, Embedder, Embeddings, Limits, ModelCard, TokenCount,
-};
+use embeddery_core::{BoxFuture, EmbedError, EmbedRequest, Embedder, Embeddings};
+
+use crate::wrapper::passed_on;
 
 /// Ends a request at its deadline.
 pub struct Deadline(pub Arc<dyn Embedder>);
 
 impl Embedder for Deadline {
-    fn model(&self) -> &Arc<ModelCard> {
-        self.0.model()
-    }
-
-    fn limits(&self) -> &Limits {
-        self.0.limits()
-    }
-
-    fn count(&self, text: &str) -> TokenCount {
-        self.0.count(text)
-    }
+    passed_on!(0);
 
     fn embed(&self, request: EmbedRequest) -> BoxFuture<'_, Result<Embeddings, EmbedError>> {
         let Some(deadline) = request.context.deadline else { return self.0.embed(request) };
@@ -33,9 +23,5 @@ impl Embedder for Deadline {
                 )))
             })
         })
-    }
-
-    fn warm_up(&self) -> BoxFuture<'_, Result<(), EmbedError>> {
-        self.0.warm_up()
     }
 }

@@ -5,46 +5,49 @@
 use std::{num::NonZeroUsize, sync::Arc};
 
 use embeddery_core::{
-    BoxFuture, DimensionPolicy, EmbedError, EmbedRequest, Embedder, Embeddings, Limits, ModelCard, SpaceId,
-    TokenCount,
+    BoxFuture, DimensionPolicy, EmbedError, EmbedRequest, Embedder, Embeddings, ModelCard, SpaceId,
 };
 
+use crate::{metrics::Metrics, wrapper::passed_on};
+
 /// Brings vectors to the wanted length.
-pub struct Dimensions(pub Arc<dyn Embedder>);
+pub struct Dimensions {
+    inner: Arc<dyn Embedder>,
+    metrics: Metrics,
+}
+
+impl Dimensions {
+    /// Around `inner`.
+    pub fn new(inner: Arc<dyn Embedder>, metrics: &Metrics) -> Self {
+        Self { inner, metrics: metrics.clone() }
+    }
+}
 
 impl Embedder for Dimensions {
-    fn model(&self) -> &Arc<ModelCard> {
-        self.0.model()
-    }
-
-    fn limits(&self) -> &Limits {
-        self.0.limits()
-    }
-
-    fn count(&self, text: &str) -> TokenCount {
-        self.0.count(text)
-    }
+    passed_on!(inner);
 
     fn embed(&self, mut request: EmbedRequest) -> BoxFuture<'_, Result<Embeddings, EmbedError>> {
-        let Some(wanted) = request.dimensions.take() else { return self.0.embed(request) };
+        let Some(wanted) = request.dimensions else { return self.inner.embed(request) };
+        // A model that gives this length itself is asked for it.
+        if self.limits().lengths.contains(wanted) {
+            return self.inner.embed(request);
+        }
+        request.dimensions = None;
         let (policy, normalize) = (request.dimension_policy, request.normalize);
         Box::pin(async move {
             // Refused before the work where the card already tells.
             if let Some(native) = self.model().dimensions {
                 check(self.model(), native.get(), wanted, policy)?;
             }
-            let answer = self.0.embed(request).await?;
+            let answer = self.inner.embed(request).await?;
             check(self.model(), answer.dim, wanted, policy)?;
-            Ok(if policy == DimensionPolicy::Ignore && !self.model().matryoshka {
-                answer
-            } else {
-                resize(answer, wanted.get(), normalize)
-            })
+            if answer.dim == wanted.get() || (policy == DimensionPolicy::Ignore && !self.model().matryoshka) {
+                return Ok(answer);
+            }
+            let method = if wanted.get() < answer.dim { "reduce" } else { "pad" };
+            self.metrics.adjusted(self.model().provider, method);
+            Ok(resize(answer, wanted.get(), normalize))
         })
-    }
-
-    fn warm_up(&self) -> BoxFuture<'_, Result<(), EmbedError>> {
-        self.0.warm_up()
     }
 }
 

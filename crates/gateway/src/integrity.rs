@@ -2,47 +2,38 @@
 //! length, every number finite. Peers pass on what they get; a short or broken answer then corrupts an
 //! index silently. Whoever lies is at fault, whatever status it sent.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Instant};
 
-use embeddery_core::{
-    BoxFuture, EmbedError, EmbedRequest, Embedder, Embeddings, ErrorKind, Fault, Limits, ModelCard, Retry,
-    TokenCount,
-};
+use embeddery_core::{BoxFuture, EmbedError, EmbedRequest, Embedder, Embeddings, ErrorKind, Fault, Retry};
+
+use crate::{cache::variant, wrapper::passed_on};
 
 /// Refuses an answer that cannot be right.
 pub struct Integrity(pub Arc<dyn Embedder>);
 
 impl Embedder for Integrity {
-    fn model(&self) -> &Arc<ModelCard> {
-        self.0.model()
-    }
-
-    fn limits(&self) -> &Limits {
-        self.0.limits()
-    }
-
-    fn count(&self, text: &str) -> TokenCount {
-        self.0.count(text)
-    }
+    passed_on!(0);
 
     fn embed(&self, request: EmbedRequest) -> BoxFuture<'_, Result<Embeddings, EmbedError>> {
-        let inputs = request.inputs.len();
         Box::pin(async move {
-            let answer = self.0.embed(request).await?;
-            match defect(&answer, inputs) {
-                None => Ok(answer),
-                Some(defect) => Err(EmbedError::new(
+            let (asked, began) = (request.clone(), Instant::now());
+            let notes = asked.context.notes.clone();
+            let answer = self.0.embed(request).await;
+            notes.attempted(began.elapsed());
+            let answer = answer?;
+            if let Some(defect) = defect(&answer, asked.inputs.len()) {
+                return Err(EmbedError::new(
                     ErrorKind::BadUpstreamAnswer,
                     Fault::Upstream,
                     Retry::Backoff,
                     format!("'{}' of {} answered {defect}", self.model().name, self.model().provider),
-                )),
+                ));
             }
+            if let Some(identity) = self.identity() {
+                notes.made_by(|| variant(&identity, &asked).into());
+            }
+            Ok(answer)
         })
-    }
-
-    fn warm_up(&self) -> BoxFuture<'_, Result<(), EmbedError>> {
-        self.0.warm_up()
     }
 }
 
@@ -67,7 +58,7 @@ fn defect(answer: &Embeddings, inputs: usize) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
-    use embeddery_core::{ProviderKind, SpaceId};
+    use embeddery_core::{ModelCard, ProviderKind, SpaceId};
 
     use super::*;
 

@@ -1,11 +1,13 @@
-//! What Prometheus sees of embedding: the four families of the deployment guide. The wrapper stands
-//! outermost, so that a request is counted once, however it ends; failures count too.
+//! What Prometheus sees of embedding. [`Measured`] stands outermost, so that a request is counted once, however
+//! it ends, failures too; the other wrappers count here what only they see. Labels are bounded: a model that is
+//! neither configured nor known to its provider is `other`.
+
+mod collected;
 
 use std::{sync::Arc, time::Instant};
 
 use embeddery_core::{
-    BoxFuture, EmbedError, EmbedRequest, Embedder, Embeddings, ErrorKind, Fault, Limits, ModelCard,
-    ProviderKind, TokenCount,
+    BoxFuture, EmbedError, EmbedRequest, Embedder, Embeddings, ErrorKind, Fault, ProviderKind,
 };
 use prometheus_client::{
     encoding::EncodeLabelSet,
@@ -13,13 +15,54 @@ use prometheus_client::{
     registry::Registry,
 };
 
+pub use collected::Collected;
+
+use crate::wrapper::passed_on;
+
 /// The families. Clones share their numbers.
 #[derive(Clone)]
 pub struct Metrics {
     requests: Family<Outcome, Counter>,
     duration: Family<Served, Histogram, fn() -> Histogram>,
     cache_hits: Family<Served, Counter>,
+    cache_misses: Family<Served, Counter>,
+    failures: Family<Failure, Counter>,
+    fallbacks: Family<Fell, Counter>,
+    denied: Family<Denied, Counter>,
+    adjustments: Family<Adjusted, Counter>,
+    token_inputs: Family<Mode, Counter>,
     active: Gauge,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Failure {
+    provider: &'static str,
+    model: String,
+    reason: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Fell {
+    from_provider: &'static str,
+    to_provider: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Denied {
+    provider: &'static str,
+    model: String,
+    policy_type: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Adjusted {
+    provider: &'static str,
+    method: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Mode {
+    mode: &'static str,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -36,7 +79,7 @@ struct Outcome {
 }
 
 /// The label of a model that nobody serves: callers must not be able to make labels.
-const OTHER: &str = "other";
+pub(crate) const OTHER: &str = "other";
 
 impl Metrics {
     /// Registers the families.
@@ -45,6 +88,12 @@ impl Metrics {
             requests: Family::default(),
             duration: Family::new_with_constructor(latency_histogram as fn() -> Histogram),
             cache_hits: Family::default(),
+            cache_misses: Family::default(),
+            failures: Family::default(),
+            fallbacks: Family::default(),
+            denied: Family::default(),
+            adjustments: Family::default(),
+            token_inputs: Family::default(),
             active: Gauge::default(),
         };
         registry.register("embedding_requests", "Embedding requests, by outcome", metrics.requests.clone());
@@ -57,6 +106,36 @@ impl Metrics {
             "embedding_cache_hits",
             "Texts answered from the cache",
             metrics.cache_hits.clone(),
+        );
+        registry.register(
+            "embedding_cache_misses",
+            "Texts looked for in the cache in vain",
+            metrics.cache_misses.clone(),
+        );
+        registry.register(
+            "embedding_provider_failures",
+            "Attempts at a provider that failed, by reason",
+            metrics.failures.clone(),
+        );
+        registry.register(
+            "embedding_fallbacks",
+            "Requests that another provider's model answered",
+            metrics.fallbacks.clone(),
+        );
+        registry.register(
+            "embedding_policy_denied",
+            "Requests that the allow-list refused",
+            metrics.denied.clone(),
+        );
+        registry.register(
+            "embedding_dimension_adjustments",
+            "Answers cut or filled to the wanted length",
+            metrics.adjustments.clone(),
+        );
+        registry.register(
+            "embedding_token_inputs",
+            "Requests whose input was token ids",
+            metrics.token_inputs.clone(),
         );
         registry.register(
             "active_embedding_requests",
@@ -72,6 +151,38 @@ impl Metrics {
         drop(self.requests.get_or_create(&outcome(&served, "success")));
         drop(self.duration.get_or_create(&served));
         drop(self.cache_hits.get_or_create(&served));
+        drop(self.cache_misses.get_or_create(&served));
+    }
+
+    /// A model's cache counters.
+    pub fn cache(&self, provider: ProviderKind, label: &str) -> CacheMetrics {
+        let served = Served { provider: provider.as_str(), model: label.to_owned() };
+        CacheMetrics {
+            hits: self.cache_hits.get_or_create(&served).clone(),
+            misses: self.cache_misses.get_or_create(&served).clone(),
+        }
+    }
+
+    /// Another provider's model answered.
+    pub(crate) fn fell_back(&self, from: ProviderKind, to: ProviderKind) {
+        let fell = Fell { from_provider: from.as_str(), to_provider: to.as_str() };
+        self.fallbacks.get_or_create(&fell).inc();
+    }
+
+    /// The allow-list refused a request; `by` is what it went by.
+    pub(crate) fn refused_by_policy(&self, provider: ProviderKind, model: &str, by: &'static str) {
+        let denied = Denied { provider: provider.as_str(), model: model.to_owned(), policy_type: by };
+        self.denied.get_or_create(&denied).inc();
+    }
+
+    /// An answer was cut or filled.
+    pub(crate) fn adjusted(&self, provider: ProviderKind, method: &'static str) {
+        self.adjustments.get_or_create(&Adjusted { provider: provider.as_str(), method }).inc();
+    }
+
+    /// A request came as token ids: one list of them, or several.
+    pub(crate) fn token_input(&self, several: bool) {
+        self.token_inputs.get_or_create(&Mode { mode: if several { "batch" } else { "single" } }).inc();
     }
 
     /// Counts a request that no model was opened for.
@@ -90,27 +201,17 @@ pub struct Measured {
 }
 
 impl Measured {
-    /// Around `inner`, into `metrics`.
-    pub fn new(inner: Arc<dyn Embedder>, metrics: &Metrics) -> Self {
-        let card = inner.model();
-        let served = Served { provider: card.provider.as_str(), model: card.name.to_string() };
-        metrics.announce(card.provider, &card.name);
+    /// Around `inner`, into `metrics`, under this label.
+    pub fn new(inner: Arc<dyn Embedder>, metrics: &Metrics, label: &str) -> Self {
+        let provider = inner.model().provider;
+        let served = Served { provider: provider.as_str(), model: label.to_owned() };
+        metrics.announce(provider, label);
         Self { served, metrics: metrics.clone(), inner }
     }
 }
 
 impl Embedder for Measured {
-    fn model(&self) -> &Arc<ModelCard> {
-        self.inner.model()
-    }
-
-    fn limits(&self) -> &Limits {
-        self.inner.limits()
-    }
-
-    fn count(&self, text: &str) -> TokenCount {
-        self.inner.count(text)
-    }
+    passed_on!(inner);
 
     fn embed(&self, request: EmbedRequest) -> BoxFuture<'_, Result<Embeddings, EmbedError>> {
         Box::pin(async move {
@@ -120,9 +221,54 @@ impl Embedder for Measured {
             answer
         })
     }
+}
 
-    fn warm_up(&self) -> BoxFuture<'_, Result<(), EmbedError>> {
-        self.inner.warm_up()
+/// Counts the attempts at a provider that fail.
+pub struct CountingFailures {
+    inner: Arc<dyn Embedder>,
+    metrics: Metrics,
+    label: String,
+}
+
+impl CountingFailures {
+    /// Around `inner`, into `metrics`, under this label.
+    pub fn new(inner: Arc<dyn Embedder>, metrics: &Metrics, label: &str) -> Self {
+        Self { inner, metrics: metrics.clone(), label: label.to_owned() }
+    }
+}
+
+impl Embedder for CountingFailures {
+    passed_on!(inner);
+
+    fn embed(&self, request: EmbedRequest) -> BoxFuture<'_, Result<Embeddings, EmbedError>> {
+        Box::pin(async move {
+            let answer = self.inner.embed(request).await;
+            if let Err(error) = &answer
+                && error.fault == Fault::Upstream
+            {
+                let provider = self.model().provider.as_str();
+                let failure = Failure { provider, model: self.label.clone(), reason: reason(error.kind) };
+                self.metrics.failures.get_or_create(&failure).inc();
+            }
+            answer
+        })
+    }
+}
+
+/// One model's hits and misses.
+#[derive(Clone)]
+pub struct CacheMetrics {
+    hits: Counter,
+    misses: Counter,
+}
+
+impl CacheMetrics {
+    pub(crate) fn hits(&self, texts: usize) {
+        self.hits.inc_by(texts as u64);
+    }
+
+    pub(crate) fn misses(&self, texts: usize) {
+        self.misses.inc_by(texts as u64);
     }
 }
 
@@ -159,6 +305,19 @@ fn status(error: &EmbedError) -> &'static str {
         (ErrorKind::Timeout, _) => "timeout",
         (ErrorKind::Overloaded | ErrorKind::ModelLoading { .. }, _) => "rejected",
         (_, Fault::Caller) => "invalid",
+        _ => "error",
+    }
+}
+
+/// The `reason` label of a provider's failure.
+fn reason(kind: ErrorKind) -> &'static str {
+    match kind {
+        ErrorKind::Timeout => "timeout",
+        ErrorKind::RateLimited => "rate_limited",
+        ErrorKind::BatchTooLarge => "too_large",
+        ErrorKind::UpstreamAuth => "unauthorized",
+        ErrorKind::BadUpstreamAnswer => "bad_answer",
+        ErrorKind::Unavailable => "unavailable",
         _ => "error",
     }
 }

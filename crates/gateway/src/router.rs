@@ -1,20 +1,17 @@
-//! Finds who serves a model and hands out the model's stack: the provider's adapter inside its wrappers,
-//! built once per model, so that what a wrapper learns is shared by all requests.
+//! Finds who serves a model, whether that is allowed, and hands out the model's stack: the provider's adapter
+//! inside its wrappers, built once per model, so that what a wrapper learns is shared by all requests.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::HashMap,
     sync::{Arc, Mutex, PoisonError},
 };
 
 use embeddery_core::{
-    EmbedError, EmbedRequest, Embedder, Embeddings, ErrorKind, Fault, ModelRef, ModelState, Provider,
+    EmbedError, EmbedRequest, Embedder, Embeddings, ErrorKind, Fault, Input, ModelRef, ModelState, Provider,
     ProviderKind, Retry,
 };
 
-use crate::{Metrics, names};
-
-/// Puts a provider's adapter inside the wrappers; the binary's `stack.rs` is the one that does.
-pub type Wrap = Arc<dyn Fn(Arc<dyn Embedder>) -> Arc<dyn Embedder> + Send + Sync>;
+use crate::{Alternatives, Denied, Metrics, Opener, Policy, Stack, TokenDecoder, names};
 
 /// What a router is made of.
 pub struct RouterConfig {
@@ -22,12 +19,35 @@ pub struct RouterConfig {
     pub providers: Vec<Arc<dyn Provider>>,
     /// The models that configuration names.
     pub models: Vec<ConfiguredModel>,
+    /// The models that vendors are known for: a bare name of one of them needs no provider.
+    pub vendor_models: Vec<VendorModel>,
     /// The model of a request that names none: a configured id or any name a request could use.
     pub default_model: String,
     /// The wrappers.
-    pub wrap: Wrap,
+    pub stack: Arc<dyn Stack>,
+    /// Which models may be used.
+    pub policy: Policy,
+    /// Reads token ids.
+    pub decoder: Arc<TokenDecoder>,
     /// Where requests that reach no model are counted.
     pub metrics: Metrics,
+}
+
+/// A model that a vendor is known for.
+#[derive(Clone, Debug)]
+pub struct VendorModel {
+    /// The vendor.
+    pub provider: ProviderKind,
+    /// The vendor's name for it.
+    pub name: Arc<str>,
+    /// Whether lists show it: those of a vendor without a key would only disappoint.
+    pub listed: bool,
+}
+
+impl VendorModel {
+    fn resolved(&self) -> Resolved {
+        Resolved { provider: self.provider, model: ModelRef::new(Arc::clone(&self.name)) }
+    }
 }
 
 /// An entry of the configuration's `models`.
@@ -39,10 +59,19 @@ pub struct ConfiguredModel {
     pub provider: ProviderKind,
     /// The provider's name for it.
     pub model: ModelRef,
+    /// Who answers when it cannot, in order: names that a request could use.
+    pub fallback: Vec<String>,
+    /// Whether a fallback's vectors may be of another space.
+    pub allow_space_change: bool,
 }
 
 impl ConfiguredModel {
-    fn resolved(&self) -> Resolved {
+    /// A model without fallbacks.
+    pub fn new(id: impl Into<String>, provider: ProviderKind, model: ModelRef) -> Self {
+        Self { id: id.into(), provider, model, fallback: Vec::new(), allow_space_change: false }
+    }
+
+    pub(crate) fn resolved(&self) -> Resolved {
         Resolved { provider: self.provider, model: self.model.clone() }
     }
 }
@@ -78,28 +107,43 @@ pub struct ListedModel {
     pub state: Option<ModelState>,
     /// Whether it answers requests that name no model.
     pub default: bool,
+    /// Whether the allow-list has it.
+    pub allowed: bool,
 }
 
 /// Finds and opens models.
 pub struct Router {
-    providers: BTreeMap<ProviderKind, Arc<dyn Provider>>,
+    opener: Arc<Opener>,
     models: Vec<ConfiguredModel>,
+    vendor_models: Vec<VendorModel>,
     default_model: String,
-    wrap: Wrap,
+    policy: Policy,
+    decoder: Arc<TokenDecoder>,
     metrics: Metrics,
-    /// One stack per opened model. Only models that exist get in, so callers cannot grow it.
-    stacks: Mutex<HashMap<Resolved, Arc<dyn Embedder>>>,
+    /// One stack per opened model, with its fallbacks or without.
+    stacks: Mutex<HashMap<(Resolved, Fallbacks), Arc<dyn Embedder>>>,
+}
+
+/// Whether others may step in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Fallbacks {
+    Allowed,
+    /// The caller has named the provider, and means it.
+    Excluded,
 }
 
 impl Router {
     /// A router over these providers and models.
     pub fn new(config: RouterConfig) -> Self {
-        let providers = config.providers.into_iter().map(|provider| (provider.kind(), provider)).collect();
+        let configured = config.models.iter().map(ConfiguredModel::resolved);
+        let known = configured.chain(config.vendor_models.iter().map(VendorModel::resolved)).collect();
         let router = Self {
-            providers,
+            opener: Arc::new(Opener::new(config.providers, config.stack, known)),
             models: config.models,
+            vendor_models: config.vendor_models,
             default_model: config.default_model,
-            wrap: config.wrap,
+            policy: config.policy,
+            decoder: config.decoder,
             metrics: config.metrics,
             stacks: Mutex::default(),
         };
@@ -127,23 +171,83 @@ impl Router {
             }
             None => self.open(selector).await,
         };
-        let stack = opened.inspect_err(|error| {
+        let refused = |error: &EmbedError| {
             let provider = self.lookup(selector).map(|resolved| resolved.provider);
             self.metrics.refused(provider, error);
-        })?;
+        };
+        let stack = opened.inspect_err(refused)?;
+        let request = self.readable(request, stack.model().provider).await.inspect_err(refused)?;
         stack.embed(request).await
     }
 
     /// The stack of the model that `selector` names.
     pub async fn open(&self, selector: Selector<'_>) -> Result<Arc<dyn Embedder>, EmbedError> {
         let resolved = self.resolve(selector)?;
-        if let Some(stack) = self.stacks.lock().unwrap_or_else(PoisonError::into_inner).get(&resolved) {
+        self.permit(&resolved, selector)?;
+        let alternatives = self.alternatives(&resolved, selector);
+        let fallbacks = if alternatives.is_some() { Fallbacks::Allowed } else { Fallbacks::Excluded };
+        let key = (resolved, fallbacks);
+        if let Some(stack) = self.stacks.lock().unwrap_or_else(PoisonError::into_inner).get(&key) {
             return Ok(Arc::clone(stack));
         }
-        let adapter = self.provider(resolved.provider)?.open(&resolved.model).await?;
+        let model = self.opener.open(&key.0).await?;
+        let label = self.opener.label(&key.0);
+        let stack = self.opener.stack.around_request(model, alternatives, label);
         let mut stacks = self.stacks.lock().unwrap_or_else(PoisonError::into_inner);
+        if !self.opener.keeps(&key.0, stacks.len()) {
+            return Ok(stack);
+        }
         // Two first requests may both come here: the first stack stays, so that its wrappers are shared.
-        Ok(Arc::clone(stacks.entry(resolved).or_insert_with(|| (self.wrap)(adapter))))
+        Ok(Arc::clone(stacks.entry(key).or_insert(stack)))
+    }
+
+    /// Token ids as the provider can take them.
+    async fn readable(
+        &self,
+        request: EmbedRequest,
+        provider: ProviderKind,
+    ) -> Result<EmbedRequest, EmbedError> {
+        if !request.inputs.iter().any(|input| matches!(input, Input::Tokens(_))) {
+            return Ok(request);
+        }
+        self.metrics.token_input(request.inputs.len() > 1);
+        self.decoder.prepare(request, provider).await
+    }
+
+    /// Refuses what the allow-list does not have.
+    fn permit(&self, resolved: &Resolved, selector: Selector<'_>) -> Result<(), EmbedError> {
+        let asked = selector.model.unwrap_or(&self.default_model);
+        let name = &*resolved.model.name;
+        let Err(denied) = self.policy.permit(resolved.provider, &[asked, name]) else { return Ok(()) };
+        self.metrics.refused_by_policy(resolved.provider, self.opener.label(resolved), denied.as_str());
+        let message = match denied {
+            Denied::Provider => {
+                format!("provider '{}' is not on this server's allow-list", resolved.provider)
+            }
+            Denied::Model => format!("model '{asked}' is not on this server's allow-list"),
+        };
+        Err(EmbedError::new(ErrorKind::Forbidden, Fault::Caller, Retry::Never, message))
+    }
+
+    /// Who steps in for a model; nobody for a caller who has named the provider.
+    fn alternatives(&self, resolved: &Resolved, selector: Selector<'_>) -> Option<Alternatives> {
+        if selector.provider.is_some() {
+            return None;
+        }
+        let mut entries = self.models.iter().filter(|entry| !entry.fallback.is_empty());
+        let entry =
+            entries.find(|entry| entry.provider == resolved.provider && entry.model == resolved.model)?;
+        let models: Vec<Resolved> = entry
+            .fallback
+            .iter()
+            .filter_map(|name| {
+                let model = self.lookup(Selector { model: Some(name), provider: None })?;
+                let permitted = self.policy.permit(model.provider, &[name, &model.model.name]);
+                permitted.is_ok().then_some(model)
+            })
+            .collect();
+        let (opener, allow_space_change) = (Arc::clone(&self.opener), entry.allow_space_change);
+        (!models.is_empty()).then_some(Alternatives { opener, models, allow_space_change })
     }
 
     /// Loads a model, so that the next request does not wait.
@@ -156,7 +260,8 @@ impl Router {
     /// Brings a model to this machine and returns when it is there.
     pub async fn download(&self, selector: Selector<'_>) -> Result<Resolved, EmbedError> {
         let resolved = self.resolve(selector)?;
-        self.provider(resolved.provider)?.download(&resolved.model).await?;
+        self.permit(&resolved, selector)?;
+        self.opener.provider(resolved.provider)?.download(&resolved.model).await?;
         Ok(resolved)
     }
 
@@ -167,7 +272,9 @@ impl Router {
             default.as_ref().is_some_and(|d| d.provider == provider && &*d.model.name == name)
         };
         let mut known: Vec<ListedModel> = Vec::new();
+        let allowed = |provider, names: &[&str]| self.policy.check(provider, names).is_ok();
         let statuses: HashMap<(ProviderKind, Arc<str>), ModelState> = self
+            .opener
             .providers
             .iter()
             .flat_map(|(kind, provider)| provider.models().into_iter().map(|m| ((*kind, m.name), m.state)))
@@ -179,10 +286,15 @@ impl Router {
                 name: Arc::clone(&entry.model.name),
                 state: statuses.get(&(entry.provider, Arc::clone(&entry.model.name))).cloned(),
                 default: is_default(entry.provider, &entry.model.name),
+                allowed: allowed(entry.provider, &[&entry.id, &entry.model.name]),
             });
         }
+        let of_vendors = self.vendor_models.iter().filter(|model| model.listed);
+        let of_vendors = of_vendors.map(|model| ((model.provider, Arc::clone(&model.name)), None));
         let mut others: Vec<_> = statuses
             .into_iter()
+            .map(|(model, state)| (model, Some(state)))
+            .chain(of_vendors)
             .filter(|((provider, name), _)| {
                 !known.iter().any(|listed| listed.provider == *provider && listed.name == *name)
             })
@@ -190,8 +302,9 @@ impl Router {
                 id: name.to_string(),
                 provider,
                 default: is_default(provider, &name),
+                allowed: allowed(provider, &[&name]),
                 name,
-                state: Some(state),
+                state,
             })
             .collect();
         others.sort_by(|a, b| a.id.cmp(&b.id));
@@ -203,7 +316,17 @@ impl Router {
     /// enough for a readiness probe.
     pub fn default_state(&self) -> Option<ModelState> {
         let resolved = self.lookup(Selector { model: None, provider: None })?;
-        self.providers.get(&resolved.provider)?.state(&resolved.model)
+        self.opener.providers.get(&resolved.provider)?.state(&resolved.model)
+    }
+
+    /// Which models may be used.
+    pub fn policy(&self) -> &Policy {
+        &self.policy
+    }
+
+    /// The providers that are here.
+    pub fn providers(&self) -> impl Iterator<Item = ProviderKind> {
+        self.opener.providers.keys().copied()
     }
 
     /// The name of the model that answers when a request names none.
@@ -236,11 +359,18 @@ impl Router {
                 Some(Resolved { provider: ProviderKind::HuggingFace, model: names::hub_name(name) })
             }
             Some(provider) => Some(Resolved { provider, model: ModelRef::new(name) }),
-            None if names::looks_like_hub_name(name) => {
-                Some(Resolved { provider: ProviderKind::HuggingFace, model: names::hub_name(name) })
-            }
-            None => None,
+            None => self
+                .vendor_of(name)
+                .map(|provider| Resolved { provider, model: ModelRef::new(name) })
+                .or_else(|| {
+                    let model = names::looks_like_hub_name(name).then(|| names::hub_name(name))?;
+                    Some(Resolved { provider: ProviderKind::HuggingFace, model })
+                }),
         }
+    }
+
+    fn vendor_of(&self, name: &str) -> Option<ProviderKind> {
+        self.vendor_models.iter().find(|known| &*known.name == name).map(|known| known.provider)
     }
 
     fn configured(&self, asked: &str, provider: Option<ProviderKind>) -> Option<&ConfiguredModel> {
@@ -252,18 +382,6 @@ impl Router {
         })
     }
 
-    fn provider(&self, kind: ProviderKind) -> Result<&Arc<dyn Provider>, EmbedError> {
-        self.providers.get(&kind).ok_or_else(|| {
-            let here: Vec<_> = self.providers.keys().map(|kind| kind.as_str()).collect();
-            EmbedError::new(
-                ErrorKind::Unavailable,
-                Fault::Us,
-                Retry::Never,
-                format!("provider '{kind}' is not available here; available: {}", here.join(", ")),
-            )
-        })
-    }
-
     fn unknown(&self, asked: &str) -> EmbedError {
         if names::looks_like_path(asked) {
             return EmbedError::model_not_found(format!(
@@ -272,6 +390,7 @@ impl Router {
         }
         let listed = self.models();
         let known = listed.iter().flat_map(|model| [model.id.as_str(), &*model.name]);
+        let known = known.chain(self.vendor_models.iter().map(|model| &*model.name));
         let near = names::nearest(asked, known);
         let hint = if near.is_empty() {
             format!("the default is '{}', GET /v1/models lists the others", self.default_model)

@@ -9,7 +9,10 @@ use embeddery_core::{
     BoxFuture, EmbedError, EmbedRequest, Embedder, Embeddings, ErrorKind, Limits, ModelCard, ModelRef,
     ModelState, ModelStatus, Provider, ProviderKind, TokenCount,
 };
-use embeddery_gateway::{ConfiguredModel, Metrics, Router, RouterConfig, Selector};
+use embeddery_gateway::{
+    Alternatives, ConfiguredModel, Metrics, Policy, Router, RouterConfig, Selector, Stack, TokenDecoder,
+    TokenEncoding, VendorModel,
+};
 use prometheus_client::registry::Registry;
 
 struct Anything(AtomicUsize);
@@ -65,13 +68,28 @@ impl Provider for Anything {
     }
 }
 
+/// No wrappers at all.
+struct Bare;
+
+impl Stack for Bare {
+    fn around_adapter(&self, adapter: Arc<dyn Embedder>, _: &str) -> Arc<dyn Embedder> {
+        adapter
+    }
+
+    fn around_request(
+        &self,
+        model: Arc<dyn Embedder>,
+        _: Option<Alternatives>,
+        _: &str,
+    ) -> Arc<dyn Embedder> {
+        model
+    }
+}
+
 fn router(default_model: &str) -> (Router, Arc<Anything>) {
     let provider = Arc::new(Anything(AtomicUsize::new(0)));
-    let entry = |id: &str, provider, name: &str| ConfiguredModel {
-        id: id.into(),
-        provider,
-        model: ModelRef::new(name),
-    };
+    let entry = |id: &str, provider, name: &str| ConfiguredModel::new(id, provider, ModelRef::new(name));
+    let known = |provider, name: &str, listed| VendorModel { provider, name: name.into(), listed };
     let router = Router::new(RouterConfig {
         providers: vec![Arc::clone(&provider) as Arc<dyn Provider>],
         models: vec![
@@ -79,10 +97,40 @@ fn router(default_model: &str) -> (Router, Arc<Anything>) {
             entry("small", ProviderKind::OpenAi, "text-embedding-3-small"),
         ],
         default_model: default_model.into(),
-        wrap: Arc::new(|adapter| adapter),
+        vendor_models: vec![
+            known(ProviderKind::Voyage, "voyage-4", true),
+            known(ProviderKind::Cohere, "embed-v4.0", false),
+            known(ProviderKind::OpenAi, "text-embedding-3-small", true),
+        ],
+        stack: Arc::new(Bare),
+        policy: Policy::default(),
+        decoder: Arc::new(TokenDecoder::new(TokenEncoding::Cl100k)),
         metrics: Metrics::new(&mut Registry::default()),
     });
     (router, provider)
+}
+
+#[test]
+fn a_vendors_model_needs_no_provider() {
+    use ProviderKind::{Cohere, OpenAi, Voyage};
+    let found = |model, provider| resolve(model, provider).unwrap();
+    assert_eq!(found("voyage-4", None), (Voyage, "voyage-4".into()));
+    assert_eq!(found("embed-v4.0", None), (Cohere, "embed-v4.0".into()));
+    // Whoever names a provider means it.
+    assert_eq!(found("voyage-4", Some(OpenAi)), (OpenAi, "voyage-4".into()));
+    assert_eq!(found("openai:voyage-4", None), (OpenAi, "voyage-4".into()));
+    let near = resolve("voyage4", None).unwrap_err();
+    assert!(near.message.contains("'voyage-4'"), "{near}");
+}
+
+#[test]
+fn lists_show_the_models_of_vendors_that_can_answer() {
+    let (router, _) = router("all-MiniLM-L6-v2");
+    let ids: Vec<_> = router.models().into_iter().map(|model| (model.id, model.state)).collect();
+    assert!(ids.contains(&("voyage-4".into(), None)));
+    assert!(!ids.iter().any(|(id, _)| id == "embed-v4.0"), "its vendor has no key");
+    // A configured model is listed once, under its id.
+    assert!(!ids.iter().any(|(id, _)| id == "text-embedding-3-small"));
 }
 
 fn resolve(model: &str, provider: Option<ProviderKind>) -> Result<(ProviderKind, String), EmbedError> {
@@ -153,6 +201,7 @@ fn the_list_shows_configured_models_first_and_marks_the_default() {
         ("small", false),
         ("org/other", false),
         ("sentence-transformers/all-MiniLM-L6-v2", true),
+        ("voyage-4", false),
     ];
     assert_eq!(ids, wanted.map(|(id, default)| (id.to_owned(), default)));
 }

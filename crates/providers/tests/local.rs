@@ -1,5 +1,7 @@
 //! The local provider through its own face: real model files, a source that is a directory.
 
+#![expect(clippy::unwrap_used, reason = "helpers of tests fail the test")]
+
 use std::{
     fs,
     num::NonZeroUsize,

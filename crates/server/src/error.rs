@@ -91,6 +91,22 @@ impl ApiError {
         Self::new(StatusCode::UNAUTHORIZED, "invalid_api_key", message)
     }
 
+    pub(crate) fn unknown_breaker(name: &str) -> Self {
+        let message = format!(
+            "there is no circuit breaker '{name}'; GET /api/v1/embeddings/circuit-breakers lists them"
+        );
+        Self::new(StatusCode::NOT_FOUND, "not_found", message)
+    }
+
+    /// A part of the cache could not be reached.
+    pub(crate) fn cache_away(reason: &str) -> Self {
+        let message = format!("memory is cleared, but not the cache's second level: {reason}; try again");
+        Self {
+            retry_after: Some(Duration::from_secs(5)),
+            ..Self::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", message)
+        }
+    }
+
     pub(crate) fn unknown_path(path: &str) -> Self {
         let message = format!("there is nothing at {path}; see /docs for what there is");
         Self::new(StatusCode::NOT_FOUND, "not_found", message)
@@ -141,8 +157,28 @@ impl ApiError {
         )
     }
 
+    /// The failure in words, and what a program may want to know besides.
+    fn describe(self) -> (ErrorDetail, Value) {
+        let kind = match self.status {
+            StatusCode::UNAUTHORIZED => "authentication_error",
+            StatusCode::TOO_MANY_REQUESTS => "rate_limit_error",
+            StatusCode::BAD_GATEWAY | StatusCode::GATEWAY_TIMEOUT => "upstream_error",
+            status if status.is_client_error() => "invalid_request_error",
+            _ => "server_error",
+        };
+        let detail = self.detail.unwrap_or_else(|| Value::String(self.message.clone()));
+        (ErrorDetail { message: self.message, r#type: kind, param: self.param, code: self.code }, detail)
+    }
+
     fn new(status: StatusCode, code: &'static str, message: impl Into<String>) -> Self {
         Self { status, code, param: None, message: message.into(), detail: None, retry_after: None }
+    }
+}
+
+impl From<EmbedError> for ErrorDetail {
+    /// One input's failure, inside an answer.
+    fn from(error: EmbedError) -> Self {
+        ApiError::from(error).describe().0
     }
 }
 
@@ -177,14 +213,18 @@ impl From<EmbedError> for ApiError {
         let field =
             ["dimensions", "input", "model"].into_iter().find(|field| error.message.starts_with(field));
         Self {
-            param: param.or(field).map(str::to_owned),
+            param: match &error.inputs[..] {
+                [one] => Some(format!("input[{}]", one.index)).filter(|_| param.is_none()),
+                _ => None,
+            }
+            .or_else(|| param.or(field).map(str::to_owned)),
             detail: detail(&error),
             retry_after: match error.retry {
                 Retry::After(wait) => Some(wait),
                 Retry::Backoff if is_busy(status) => Some(Duration::from_secs(5)),
                 Retry::Backoff | Retry::Never => None,
             },
-            ..Self::new(status, code, error.message)
+            ..Self::new(status, code, placed(error))
         }
     }
 }
@@ -197,6 +237,23 @@ fn is_busy(status: StatusCode) -> bool {
 /// A part of the service is not ready; the body says which.
 pub(crate) fn not_ready(body: impl IntoResponse) -> Response {
     (StatusCode::SERVICE_UNAVAILABLE, body).into_response()
+}
+
+/// The message, beginning with the inputs at fault: only here are their places those of the request.
+fn placed(error: EmbedError) -> String {
+    const NAMED: usize = 5;
+    if error.inputs.is_empty() {
+        return error.message;
+    }
+    let place = |fault: &InputFault| match fault.tokens {
+        Some(tokens) => format!("input[{}] ({tokens} tokens)", fault.index),
+        None => format!("input[{}]", fault.index),
+    };
+    let mut places: Vec<String> = error.inputs.iter().take(NAMED).map(place).collect();
+    if error.inputs.len() > NAMED {
+        places.push(format!("{} more", error.inputs.len() - NAMED));
+    }
+    format!("{}: {}", places.join(", "), error.message)
 }
 
 /// What a program may want to know besides the message.
@@ -222,23 +279,16 @@ const LONGEST_WAIT_SECONDS: u64 = 120;
 
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
-        let kind = match self.status {
-            StatusCode::UNAUTHORIZED => "authentication_error",
-            StatusCode::TOO_MANY_REQUESTS => "rate_limit_error",
-            StatusCode::BAD_GATEWAY | StatusCode::GATEWAY_TIMEOUT => "upstream_error",
-            status if status.is_client_error() => "invalid_request_error",
-            _ => "server_error",
-        };
-        let detail = self.detail.unwrap_or_else(|| Value::String(self.message.clone()));
-        let error = ErrorDetail { message: self.message, r#type: kind, param: self.param, code: self.code };
-        let mut response = (self.status, Json(ErrorBody { error, detail })).into_response();
-        if let Some(wait) = self.retry_after {
+        let (status, retry_after) = (self.status, self.retry_after);
+        let (error, detail) = self.describe();
+        let mut response = (status, Json(ErrorBody { error, detail })).into_response();
+        if let Some(wait) = retry_after {
             let seconds = wait.as_secs_f64().ceil().max(1.0) as u64;
             response
                 .headers_mut()
                 .insert(header::RETRY_AFTER, HeaderValue::from(seconds.min(LONGEST_WAIT_SECONDS)));
         }
-        if self.status == StatusCode::UNAUTHORIZED {
+        if status == StatusCode::UNAUTHORIZED {
             response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         }
         response

@@ -15,7 +15,7 @@ mod wire;
 use std::{sync::Arc, time::Duration};
 
 use embeddery_core::DimensionPolicy;
-use embeddery_gateway::Router;
+use embeddery_gateway::{Breakers, Router, VectorCache};
 use prometheus_client::registry::Registry;
 use secrecy::SecretString;
 
@@ -26,10 +26,21 @@ pub use routes::{openapi, routes};
 pub struct App {
     /// Who serves models.
     pub router: Arc<Router>,
+    /// What an administrator may look at and change.
+    pub controls: Controls,
     /// Limits and rules.
     pub settings: Settings,
     /// What /metrics shows.
     pub registry: Registry,
+}
+
+/// What an administrator may look at and change.
+#[derive(Clone)]
+pub struct Controls {
+    /// The breakers of all providers.
+    pub breakers: Arc<Breakers>,
+    /// The cache; `None` where it is off.
+    pub cache: Option<Arc<VectorCache>>,
 }
 
 /// Limits and rules of the API.

@@ -1,4 +1,5 @@
-//! A load client for `make bench`: load URL KEY TEXTS --connections N --requests N --batch N [--base64].
+//! A load client for `make bench`: load URL KEY TEXTS --connections N --requests N --batch N [--base64]
+//! [--model NAME] [--distinct: no two texts are equal] [--headers "Name: value|Name: value"].
 //! Keep-alive connections over plain sockets, so that the client takes little of the machine it measures;
 //! its own CPU time is printed. Prints one JSON object.
 
@@ -24,7 +25,7 @@ fn main() {
     let mut arguments = std::env::args().skip(1);
     while let Some(argument) = arguments.next() {
         match argument.strip_prefix("--") {
-            Some("base64") => drop(options.insert("base64".into(), String::new())),
+            Some(flag @ ("base64" | "distinct")) => drop(options.insert(flag.to_owned(), String::new())),
             Some(name) => drop(options.insert(name.to_owned(), arguments.next().expect("a value"))),
             None => positional.push(argument),
         }
@@ -37,14 +38,28 @@ fn main() {
     let texts: Vec<String> =
         std::fs::read_to_string(texts).expect("texts").lines().map(str::to_owned).collect();
     let host = url.trim_start_matches("http://").to_owned();
+    let headers: String = options
+        .get("headers")
+        .map_or("", String::as_str)
+        .split_terminator('|')
+        .map(|header| format!("{header}\r\n"))
+        .collect();
     let bodies: Vec<Vec<u8>> = (0..total)
         .map(|request| {
-            let inputs: Vec<&String> =
-                (0..batch).map(|n| &texts[(request * batch + n) % texts.len()]).collect();
+            let input = |n: usize| {
+                let place = request * batch + n;
+                let text = texts[place % texts.len()].clone();
+                if options.contains_key("distinct") { format!("{place} {text}") } else { text }
+            };
+            let inputs: Vec<String> = (0..batch).map(input).collect();
             let format = if options.contains_key("base64") { "base64" } else { "float" };
-            let body = serde_json::json!({"input": inputs, "encoding_format": format}).to_string();
+            let mut body = serde_json::json!({"input": inputs, "encoding_format": format});
+            if let Some(model) = options.get("model") {
+                body["model"] = model.as_str().into();
+            }
+            let body = body.to_string();
             format!(
-                "POST /v1/embeddings HTTP/1.1\r\nHost: {host}\r\nAuthorization: Bearer {key}\r\n\
+                "POST /v1/embeddings HTTP/1.1\r\nHost: {host}\r\nAuthorization: Bearer {key}\r\n{headers}\
                  Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
                 body.len()
             )
@@ -92,9 +107,9 @@ async fn run(host: String, bodies: Arc<Vec<Vec<u8>>>, connections: usize) -> (Ve
     (latencies, began.elapsed())
 }
 
-/// Reads one answer with a Content-Length and insists on 200.
+/// Reads one answer, by its length or in chunks, and insists on 200.
 async fn read_answer(stream: &mut BufReader<TcpStream>) {
-    let (mut line, mut length, mut first) = (String::new(), 0, true);
+    let (mut line, mut length, mut first) = (String::new(), None, true);
     loop {
         line.clear();
         stream.read_line(&mut line).await.expect("an answer");
@@ -103,14 +118,29 @@ async fn read_answer(stream: &mut BufReader<TcpStream>) {
             first = false;
         }
         if let Some(value) = line.to_ascii_lowercase().strip_prefix("content-length:") {
-            length = value.trim().parse().expect("a length");
+            length = Some(value.trim().parse().expect("a length"));
         }
         if line == "\r\n" {
             break;
         }
     }
-    let mut body = vec![0; length];
-    stream.read_exact(&mut body).await.expect("a body");
+    if let Some(length) = length {
+        return read(stream, length).await;
+    }
+    loop {
+        line.clear();
+        stream.read_line(&mut line).await.expect("a chunk");
+        let length = usize::from_str_radix(line.trim(), 16).expect("a chunk's length");
+        read(stream, length + 2).await;
+        if length == 0 {
+            return;
+        }
+    }
+}
+
+async fn read(stream: &mut BufReader<TcpStream>, length: usize) {
+    let mut bytes = vec![0; length];
+    stream.read_exact(&mut bytes).await.expect("a body");
 }
 
 /// User and system time of this process, from /proc.

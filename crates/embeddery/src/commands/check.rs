@@ -47,6 +47,13 @@ pub(crate) fn run(flags: &Flags) -> anyhow::Result<ExitCode> {
         )),
     }
     findings.good(format_args!("engine: {} threads", config.threads));
+    for upstream in &config.upstreams.vendors {
+        match upstream.access.keys.len() {
+            0 => {}
+            1 => findings.good(format_args!("provider {}: a key", upstream.kind)),
+            keys => findings.good(format_args!("provider {}: {keys} keys, used in turn", upstream.kind)),
+        }
+    }
     default_model(&config, &mut findings)?;
     Ok(if findings.bad == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
@@ -55,14 +62,33 @@ pub(crate) fn run(flags: &Flags) -> anyhow::Result<ExitCode> {
 fn default_model(config: &Config, findings: &mut Findings) -> anyhow::Result<()> {
     let app = super::runtime()?.block_on(async { wiring::app(config, SecretString::default()) })?;
     let resolved = app.router.resolve(Selector { model: None, provider: None })?;
-    if resolved.provider != ProviderKind::HuggingFace {
-        findings.bad(
-            format_args!("default model: the provider {} is not part of this version", resolved.provider),
-            "set default_model_id to a huggingface model",
-        );
-        return Ok(());
+    match config.upstreams.vendors.iter().find(|upstream| upstream.kind == resolved.provider) {
+        None if resolved.provider == ProviderKind::HuggingFace => {
+            local_model(config, &resolved.model, findings)
+        }
+        None => {
+            findings.bad(
+                format_args!("default model: the provider {} is not part of this version", resolved.provider),
+                "set default_model_id to another provider's model",
+            );
+            Ok(())
+        }
+        // Whether the key is good only a request can tell, and that would cost money.
+        Some(_) => {
+            let opened = super::runtime()?
+                .block_on(async { app.router.warm_up(Selector { model: None, provider: None }).await });
+            match opened {
+                Ok(found) => {
+                    findings.good(format_args!("default model: {} of {}", found.model, found.provider));
+                }
+                Err(error) => findings.bad(
+                    format_args!("default model: {error}"),
+                    "set what it names, or another default_model_id",
+                ),
+            }
+            Ok(())
+        }
     }
-    local_model(config, &resolved.model, findings)
 }
 
 fn local_model(config: &Config, model: &ModelRef, findings: &mut Findings) -> anyhow::Result<()> {

@@ -8,12 +8,18 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use secrecy::SecretString;
 use serde::{
     Deserialize, Deserializer,
     de::{IgnoredAny, MapAccess, Visitor},
 };
 
-use super::{ConfigError, environment::Environment};
+use super::{
+    ConfigError,
+    environment::Environment,
+    gateway,
+    providers::{OutboundSection, Providers},
+};
 
 /// Every key with its default value and a comment.
 pub(crate) const DEFAULTS: &str = include_str!("../../embeddery.default.yaml");
@@ -38,6 +44,13 @@ pub(super) struct File {
     pub server: Server,
     pub engine: Engine,
     pub hub: Hub,
+    pub cache: gateway::Cache,
+    pub retry: gateway::Retry,
+    pub breaker: gateway::Breaker,
+    pub upstream: gateway::Upstream,
+    pub policy: gateway::PolicySection,
+    pub providers: Providers,
+    pub outbound: OutboundSection,
     // Sections of the guide's files that this version reads past; `notices` says why.
     pub redis: Option<IgnoredAny>,
     pub worker_pools: Option<IgnoredAny>,
@@ -52,8 +65,6 @@ pub(super) struct File {
     pub model_unload_timeout: Option<IgnoredAny>,
     pub rate_limiter: Option<IgnoredAny>,
     pub retry_config: Option<IgnoredAny>,
-    pub providers: Option<IgnoredAny>,
-    pub cache: Option<IgnoredAny>,
     pub resources: Option<IgnoredAny>,
     pub batching: Option<IgnoredAny>,
     pub security: Option<IgnoredAny>,
@@ -115,6 +126,17 @@ pub(super) struct Model {
     pub precision: Option<String>,
     pub max_length: Option<usize>,
     pub matryoshka: Option<bool>,
+    pub fallback: Option<OneOrMany>,
+    pub allow_space_change: Option<bool>,
+    // Of providers elsewhere.
+    pub api_url: Option<String>,
+    pub api_dialect: Option<String>,
+    pub api_key: Option<SecretString>,
+    pub api_keys: Option<Vec<SecretString>>,
+    pub base_url: Option<String>,
+    pub headers: Option<BTreeMap<String, SecretString>>,
+    pub dimensions: Option<usize>,
+    pub prompts: Option<BTreeMap<String, String>>,
     #[expect(dead_code, reason = "accepted for the guide's files; no foreign code is ever run")]
     pub trust_remote_code: Option<IgnoredAny>,
     // Read past by this version; `notices` says why.
@@ -123,17 +145,24 @@ pub(super) struct Model {
     pub unload_timeout_seconds: Option<IgnoredAny>,
     pub onnx_file: Option<IgnoredAny>,
     pub onnx_providers: Option<IgnoredAny>,
-    pub api_url: Option<IgnoredAny>,
-    pub api_dialect: Option<IgnoredAny>,
-    pub api_key: Option<IgnoredAny>,
-    pub api_keys: Option<IgnoredAny>,
-    pub base_url: Option<IgnoredAny>,
-    pub headers: Option<IgnoredAny>,
-    pub fallback: Option<IgnoredAny>,
-    pub allow_space_change: Option<IgnoredAny>,
-    pub dimensions: Option<IgnoredAny>,
     pub truncate: Option<IgnoredAny>,
-    pub prompts: Option<BTreeMap<String, String>>,
+}
+
+/// A name, or a list of names.
+#[derive(Debug, Deserialize)]
+#[serde(untagged)]
+pub(super) enum OneOrMany {
+    One(String),
+    Many(Vec<String>),
+}
+
+impl From<OneOrMany> for Vec<String> {
+    fn from(names: OneOrMany) -> Self {
+        match names {
+            OneOrMany::One(name) => vec![name],
+            OneOrMany::Many(names) => names,
+        }
+    }
 }
 
 /// The map `models`: entries by id, and one switch among them.

@@ -1,12 +1,14 @@
 //! Configuration: flag > environment > file > default, read once, checked as a whole, then plain values.
 //!
-//! Two steps, as a reader would do it by hand: [`file`] and [`environment`] say what somebody wrote,
+//! Two steps, as a reader would do it by hand: [`mod@file`] and [`environment`] say what somebody wrote,
 //! [`resolve`] turns that into what the program needs or a list of everything that is wrong with it. This is
 //! the only code of the product that reads the environment.
 
 mod environment;
 mod file;
+mod gateway;
 mod notices;
+mod providers;
 mod resolve;
 
 use std::{
@@ -21,6 +23,8 @@ use embeddery_server::Settings;
 use secrecy::SecretString;
 
 pub(crate) use file::DEFAULTS;
+pub(crate) use gateway::{GatewayConfig, SecondLevelConfig};
+pub(crate) use providers::Upstreams;
 
 /// Everything the program was told, checked.
 pub(crate) struct Config {
@@ -44,6 +48,8 @@ pub(crate) struct Config {
     pub(crate) models: Vec<ConfiguredModel>,
     /// What those entries say of local models, by model name.
     pub(crate) model_options: HashMap<Arc<str>, ModelOptions>,
+    /// Providers whose models are elsewhere.
+    pub(crate) upstreams: Upstreams,
     /// The model of a request that names none.
     pub(crate) default_model: String,
     /// Whether a request may fetch a model.
@@ -52,6 +58,8 @@ pub(crate) struct Config {
     pub(crate) threads: NonZeroUsize,
     /// Tokens that may wait for one model.
     pub(crate) queue_tokens: usize,
+    /// Cache, retries, breakers, policy.
+    pub(crate) gateway: GatewayConfig,
     /// How exactly local models compute that have no setting of their own.
     pub(crate) precision: Precision,
     /// The file that was read, if any.
@@ -96,4 +104,18 @@ pub(crate) fn load(flags: &Flags) -> Result<Config, ConfigError> {
     let environment = environment::Environment::of_process();
     let (path, file) = file::find_and_read(flags.config.as_deref(), &environment)?;
     resolve::resolve(resolve::Sources { flags, environment: &environment, file, path })
+}
+
+#[cfg(test)]
+mod tests_support {
+    use super::*;
+
+    /// The configuration of a file and an environment.
+    pub(super) fn resolved(text: &str, variables: &[(&str, &str)]) -> Result<Config, ConfigError> {
+        let environment =
+            variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        let file = file::parse(text, "test.yaml")?;
+        let flags = Flags::default();
+        resolve::resolve(resolve::Sources { flags: &flags, environment: &environment, file, path: None })
+    }
 }

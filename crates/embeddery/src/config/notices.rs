@@ -2,7 +2,9 @@
 //! served by this version. Nobody should believe that a limit or a database is in force when it is not, so
 //! each is named once at the start.
 
-use super::{environment::Environment, file::File};
+use embeddery_core::ProviderKind;
+
+use super::{environment::Environment, file::File, providers::Providers};
 
 const PIPELINE: &str = "the pipeline is not part of this version";
 const RETIRED: &str = "of the replaced service, where it did nothing";
@@ -22,11 +24,9 @@ pub(super) fn notices(file: &File, environment: &Environment) -> Vec<String> {
         ("EMBEDDINGS_REDIS_URL", PIPELINE),
         ("DATABASE_URL", "collections are not part of this version"),
         ("EMBEDDINGS_RATE_LIMIT", "this version does not limit rates; put a proxy in front if you need it"),
-        ("OPENAI_API_KEY", "the provider openai is not part of this version"),
-        ("COHERE_API_KEY", "the provider cohere is not part of this version"),
-        ("GOOGLE_API_KEY", "the provider google is not part of this version"),
-        ("MISTRAL_API_KEY", "the provider mistral is not part of this version"),
-        ("VOYAGE_API_KEY", "the provider voyage is not part of this version"),
+        ("EMBEDDINGS_MAX_BATCH_SIZE", "calls are as large as each provider allows"),
+        ("EMBEDDINGS_CACHE_CLEANUP_INTERVAL", "cached vectors end by themselves"),
+        ("EMBEDDINGS_ALLOW_FALLBACK_WITH_HEADER", "who names a provider means it"),
         ("CUDA_ALLOW_TF32", "there is no GPU path in this version"),
     ];
     for (name, reason) in variables {
@@ -57,8 +57,11 @@ fn sections(file: &File) -> Vec<(&'static str, &'static str)> {
         ),
         ("rate_limiter", file.rate_limiter.is_some(), RETIRED),
         ("retry_config", file.retry_config.is_some(), RETIRED),
-        ("providers", file.providers.is_some(), "list models under `models`, each with its provider"),
-        ("cache", file.cache.is_some(), "this version has no cache"),
+        (
+            "providers",
+            matches!(file.providers, Providers::OldList),
+            "list models under `models`, each with its provider",
+        ),
         ("resources", file.resources.is_some(), RETIRED),
         ("batching", file.batching.is_some(), "batches form by themselves"),
         ("security", file.security.is_some(), RETIRED),
@@ -74,21 +77,21 @@ fn sections(file: &File) -> Vec<(&'static str, &'static str)> {
 }
 
 fn model_keys(model: &super::file::Model) -> Vec<&'static str> {
+    // Of models on this machine: whatever is about reaching others.
+    let here = matches!(model.provider.parse(), Ok(ProviderKind::HuggingFace | ProviderKind::Onnx));
     [
         ("hf_cache_dir_subpath", model.hf_cache_dir_subpath.is_some()),
         ("onnx_storage_dir_subpath", model.onnx_storage_dir_subpath.is_some()),
         ("unload_timeout_seconds", model.unload_timeout_seconds.is_some()),
         ("onnx_file", model.onnx_file.is_some()),
         ("onnx_providers", model.onnx_providers.is_some()),
-        ("api_url", model.api_url.is_some()),
-        ("api_dialect", model.api_dialect.is_some()),
-        ("api_key", model.api_key.is_some()),
-        ("api_keys", model.api_keys.is_some()),
-        ("base_url", model.base_url.is_some()),
-        ("headers", model.headers.is_some()),
-        ("fallback", model.fallback.is_some()),
-        ("allow_space_change", model.allow_space_change.is_some()),
-        ("dimensions", model.dimensions.is_some()),
+        ("api_url", here && model.api_url.is_some()),
+        ("api_dialect", here && model.api_dialect.is_some()),
+        ("api_key", here && model.api_key.is_some()),
+        ("api_keys", here && model.api_keys.is_some()),
+        ("base_url", here && model.base_url.is_some()),
+        ("headers", here && model.headers.is_some()),
+        ("dimensions", here && model.dimensions.is_some()),
         ("truncate", model.truncate.is_some()),
     ]
     .into_iter()
@@ -97,7 +100,10 @@ fn model_keys(model: &super::file::Model) -> Vec<&'static str> {
 }
 
 /// Variables that this version reads, or knows and leaves alone.
-const KNOWN: [&str; 13] = [
+const KNOWN: [&str; 21] = [
+    "EMBEDDINGS_PROXY",
+    "EMBEDDINGS_NO_PROXY",
+    "EMBEDDINGS_CA_FILE",
     "EMBEDDINGS_LISTEN",
     "EMBEDDINGS_CONFIG_PATH",
     "EMBEDDINGS_MODEL_STORAGE_DIR",
@@ -111,6 +117,11 @@ const KNOWN: [&str; 13] = [
     "EMBEDDINGS_CACHE_TTL_SECONDS",
     "EMBEDDINGS_MAX_BATCH_SIZE",
     "EMBEDDINGS_UNLOAD_TIMEOUT_SECONDS",
+    "EMBEDDINGS_MAX_RETRIES",
+    "EMBEDDINGS_ENFORCE_POLICY",
+    "EMBEDDINGS_CONNECTION_POOL_SIZE",
+    "EMBEDDINGS_CACHE_CLEANUP_INTERVAL",
+    "EMBEDDINGS_ALLOW_FALLBACK_WITH_HEADER",
 ];
 
 /// A variable with our prefix that nobody knows is most likely a typo; others may own the prefix too, so it

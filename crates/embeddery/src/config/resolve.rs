@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use embeddery_core::{DimensionPolicy, ModelRef, ProviderKind};
+use embeddery_core::{DimensionPolicy, ProviderKind};
 use embeddery_engine::Precision;
 use embeddery_gateway::ConfiguredModel;
 use embeddery_model_store::StoreConfig;
@@ -19,10 +19,12 @@ use embeddery_server::Settings;
 use secrecy::SecretString;
 
 use super::{
-    Config, ConfigError, Flags, LogConfig,
+    Config, ConfigError, Flags, LogConfig, Upstreams,
     environment::{Environment, parse_bool},
     file::{DEFAULTS, File, Model, parse},
+    gateway::{self, Sections},
     notices::notices,
+    providers,
 };
 
 /// Everywhere a setting can come from.
@@ -37,11 +39,12 @@ pub(super) struct Sources<'a> {
 const KEY_CHARACTERS: usize = 16;
 
 pub(super) fn resolve(sources: Sources<'_>) -> Result<Config, ConfigError> {
-    let Sources { flags, environment, file, path } = sources;
-    let defaults = parse(DEFAULTS, "the embedded defaults")?;
+    let Sources { flags, environment, mut file, path } = sources;
+    let mut defaults = parse(DEFAULTS, "the embedded defaults")?;
     let notices = notices(&file, environment);
     let mut found = Found { environment, problems: Vec::new() };
 
+    let gateway = gateway::resolve(&mut found, Sections::take(&mut file), Sections::take(&mut defaults));
     let listen_text = flags.listen.clone().map(|value| ("--listen", value));
     let listen = found.listen(listen_text, file.listen, defaults.listen);
     found.auth_mode(file.auth.mode);
@@ -132,7 +135,8 @@ pub(super) fn resolve(sources: Sources<'_>) -> Result<Config, ConfigError> {
             .unwrap_or(false),
     };
     let auto_download = file.models.auto_download.or(defaults.models.auto_download).unwrap_or(true);
-    let (models, model_options) = found.models(file.models.entries);
+    let mut upstreams = providers::resolve(&mut found, file.providers, file.outbound.or(defaults.outbound));
+    let (models, model_options) = found.models(file.models.entries, &mut upstreams);
     let default_model = file.default_model_id.or(defaults.default_model_id).unwrap_or_default();
 
     if !found.problems.is_empty() {
@@ -149,8 +153,10 @@ pub(super) fn resolve(sources: Sources<'_>) -> Result<Config, ConfigError> {
         store,
         models,
         model_options,
+        upstreams,
         default_model,
         auto_download,
+        gateway,
         threads,
         queue_tokens,
         precision,
@@ -161,13 +167,13 @@ pub(super) fn resolve(sources: Sources<'_>) -> Result<Config, ConfigError> {
 
 /// Reads settings and keeps what is wrong with them. A setting with a problem gets a harmless value, because
 /// nothing is built from it.
-struct Found<'a> {
-    environment: &'a Environment,
+pub(super) struct Found<'a> {
+    pub(super) environment: &'a Environment,
     problems: Vec<String>,
 }
 
 impl Found<'_> {
-    fn problem(&mut self, text: String) {
+    pub(super) fn problem(&mut self, text: String) {
         self.problems.push(text);
     }
 
@@ -191,11 +197,21 @@ impl Found<'_> {
         self.environment.get(variable).map(PathBuf::from).or(written).or(fallback).unwrap_or_default()
     }
 
-    fn switch(&mut self, variable: &'static str) -> Option<bool> {
+    pub(super) fn switch(&mut self, variable: &'static str) -> Option<bool> {
         let value = self.environment.get(variable)?;
         let parsed = parse_bool(value);
         if parsed.is_none() {
             self.problem(format!("{variable}: '{value}' is neither on nor off; write 1 or 0"));
+        }
+        parsed
+    }
+
+    /// A whole number that a variable holds.
+    pub(super) fn number(&mut self, variable: &'static str) -> Option<usize> {
+        let text = self.environment.get(variable)?;
+        let parsed = text.trim().parse().ok();
+        if parsed.is_none() {
+            self.problem(format!("{variable}: '{text}' is not a whole number"));
         }
         parsed
     }
@@ -296,7 +312,12 @@ impl Found<'_> {
         })
     }
 
-    fn seconds(&mut self, key: &str, variable: Option<&'static str>, written: Option<f64>) -> Duration {
+    pub(super) fn seconds(
+        &mut self,
+        key: &str,
+        variable: Option<&'static str>,
+        written: Option<f64>,
+    ) -> Duration {
         let from_variable = variable.and_then(|name| Some((name, self.environment.get(name)?.to_owned())));
         let (source, value) = match &from_variable {
             Some((name, text)) => (*name, text.parse().ok()),
@@ -312,7 +333,7 @@ impl Found<'_> {
         }
     }
 
-    fn size(&mut self, key: &str, value: Option<usize>) -> usize {
+    pub(super) fn size(&mut self, key: &str, value: Option<usize>) -> usize {
         value.filter(|size| *size > 0).unwrap_or_else(|| {
             self.problem(format!("{key}: must be above zero"));
             1
@@ -340,9 +361,11 @@ impl Found<'_> {
     fn models(
         &mut self,
         entries: Vec<(String, Model)>,
+        upstreams: &mut Upstreams,
     ) -> (Vec<ConfiguredModel>, HashMap<Arc<str>, ModelOptions>) {
         let (mut models, mut options, mut ids) = (Vec::new(), HashMap::new(), HashSet::new());
-        for (id, entry) in entries {
+        let mut elsewhere = providers::Entries::new(upstreams);
+        for (id, mut entry) in entries {
             if !ids.insert(id.clone()) {
                 self.problem(format!("models.{id}: is there twice"));
             }
@@ -357,18 +380,26 @@ impl Found<'_> {
             if entry.max_length == Some(0) {
                 self.problem(format!("models.{id}.max_length: must be above zero"));
             }
-            let name: Arc<str> = entry.model_name_or_path.into();
+            let model = elsewhere.add(self, (&id, provider), &mut entry);
             if provider == ProviderKind::HuggingFace {
                 let max_length = entry.max_length.and_then(NonZeroUsize::new);
                 let matryoshka = entry.matryoshka.unwrap_or(false);
                 let key = format!("models.{id}.precision");
                 let precision = entry.precision.map(|precision| self.precision(&key, &precision));
                 let prompts = entry.prompts.unwrap_or_default();
-                options
-                    .insert(Arc::clone(&name), ModelOptions { max_length, precision, prompts, matryoshka });
+                options.insert(
+                    Arc::clone(&model.name),
+                    ModelOptions { max_length, precision, prompts, matryoshka },
+                );
             }
-            let model = ModelRef { name, revision: entry.revision.map(Into::into) };
-            models.push(ConfiguredModel { id, provider, model });
+            let fallback = entry.fallback.map(Vec::from).unwrap_or_default();
+            gateway::check_fallbacks(self, &id, &fallback);
+            let allow_space_change = entry.allow_space_change.unwrap_or(false);
+            models.push(ConfiguredModel {
+                fallback,
+                allow_space_change,
+                ..ConfiguredModel::new(id, provider, model)
+            });
         }
         (models, options)
     }

@@ -5,3 +5,4 @@
 mod models;
 mod serve;
 mod support;
+mod vendors;

@@ -1,7 +1,7 @@
 //! The provider `huggingface`: model directories run by this process' own engine.
 //!
-//! A model moves through these hands: [`downloads`] brings it here, [`model`] loads it on first use,
-//! [`queue`] makes batches of whatever waits. Each model is fetched once, loaded once at a time, and
+//! A model moves through these hands: `downloads` brings it here, `model` loads it on first use,
+//! `queue` makes batches of whatever waits. Each model is fetched once, loaded once at a time, and
 //! computed by one engine thread that uses the process' shared pool.
 
 mod downloads;

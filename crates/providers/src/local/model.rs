@@ -10,7 +10,7 @@ use std::{
 };
 
 use embeddery_core::{
-    BoxFuture, EmbedError, EmbedRequest, Embedder, Embeddings, ErrorKind, Fault, Input, InputFault,
+    BoxFuture, EmbedError, EmbedRequest, Embedder, Embeddings, ErrorKind, Fault, Identity, Input, InputFault,
     InputType, Limits, ModelCard, ModelState, ProviderKind, Retry, SpaceId, TokenCount, Truncate,
 };
 use embeddery_engine::{
@@ -161,6 +161,11 @@ impl Embedder for LocalModel {
         exact.map_or(TokenCount::Estimate(text.len() / 4 + 2), TokenCount::Exact)
     }
 
+    fn identity(&self) -> Option<Identity> {
+        let loaded = self.slot.loaded.get()?;
+        Some(Identity { space: loaded.space.clone(), precision: Some(loaded.model.precision().as_str()) })
+    }
+
     fn embed(&self, request: EmbedRequest) -> BoxFuture<'_, Result<Embeddings, EmbedError>> {
         Box::pin(async move {
             let loaded = self.loaded().await?;
@@ -257,30 +262,21 @@ fn tokenize_all(loaded: &Loaded, request: &EmbedRequest) -> Result<Vec<Tokens>, 
                 too_long.push(InputFault { index, tokens: Some(tokens) });
             }
             Err(error) => {
-                return Err(EmbedError::invalid(format!(
-                    "input[{index}] cannot be read by this model: {error}"
-                ))
-                .with_inputs(vec![InputFault { index, tokens: None }]));
+                return Err(EmbedError::invalid(format!("the input cannot be read by this model: {error}"))
+                    .with_inputs(vec![InputFault { index, tokens: None }]));
             }
         }
     }
     if too_long.is_empty() {
         return Ok(all);
     }
-    let named: Vec<String> = too_long
-        .iter()
-        .take(5)
-        .map(|fault| format!("input[{}] has {}", fault.index, fault.tokens.unwrap_or(0)))
-        .chain((too_long.len() > 5).then(|| format!("and {} more", too_long.len() - 5)))
-        .collect();
     Err(EmbedError::new(
         ErrorKind::InputTooLong,
         Fault::Caller,
         Retry::Never,
         format!(
-            "the model reads at most {} tokens: {}; shorten them, or ask for `truncate`: \"end\" or \"start\"",
-            model.info().max_tokens,
-            named.join(", ")
+            "the model reads at most {} tokens; shorten the input, or ask for `truncate`: \"end\" or \"start\"",
+            model.info().max_tokens
         ),
     )
     .with_inputs(too_long))

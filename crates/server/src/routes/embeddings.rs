@@ -1,24 +1,20 @@
 //! `POST /v1/embeddings` and `POST /api/v1/embeddings`: the main job.
 
-use std::{sync::Arc, time::Instant};
-
 use axum::{
     Extension,
-    extract::FromRequestParts,
-    http::{HeaderMap, HeaderName, HeaderValue, header::CONTENT_TYPE, request::Parts},
+    http::{HeaderValue, header::CONTENT_TYPE},
     response::{IntoResponse as _, Response},
 };
-use embeddery_core::{Context, DimensionPolicy, EmbedRequest, Embeddings, ProviderKind};
-use embeddery_gateway::Selector;
+use embeddery_core::DimensionPolicy;
 
+use super::embed::{Call, Wish, embed, written};
 use crate::{
-    App,
-    access_log::Logged,
-    auth::Caller,
     body::JsonObject,
     error::{ApiError, ErrorBody},
-    request_id::RequestId,
-    wire::embeddings::{EmbeddingsAnswer, EmbeddingsRequest, write},
+    wire::{
+        answer::{EmbeddingsAnswer, write},
+        embeddings::{EmbeddingsRequest, OnError},
+    },
 };
 
 /// Text to vectors.
@@ -40,9 +36,14 @@ use crate::{
                 ("X-Embeddings-Space" = String, description = "Vectors of equal spaces may be compared"),
                 ("X-Embeddings-Truncated" = u64, description = "How many texts were cut; absent when none"),
                 ("X-Embeddings-Dimensions-Policy" = String, description = "How `dimensions` was treated"),
+                ("X-Embeddings-Variant" = String, description = "What made the numbers: space, precision, purpose, length"),
+                ("X-Embeddings-Fallback-From" = String, description = "Who was asked, when another model answered"),
+                ("X-Embeddings-Cache" = String, description = "hits=a,misses=b: texts found in the cache and not"),
+                ("Server-Timing" = String, description = "Milliseconds in all, and of them at the provider"),
             )),
         (status = 400, description = "A value that cannot be used, or no JSON", body = ErrorBody),
         (status = 401, description = "No key, or a wrong one", body = ErrorBody),
+        (status = 403, description = "The allow-list does not have this model", body = ErrorBody),
         (status = 404, description = "Nobody serves this model", body = ErrorBody),
         (status = 408, description = "The body arrived too slowly", body = ErrorBody),
         (status = 413, description = "The body is too large", body = ErrorBody),
@@ -58,7 +59,7 @@ use crate::{
 )]
 pub(super) async fn create(call: Call, body: JsonObject) -> Result<Response, ApiError> {
     let policy = call.app.settings.dimension_policy;
-    embed(call, policy, body).await
+    answer(&call, policy, body).await
 }
 
 /// Text to vectors, as OpenAI's API does it.
@@ -75,6 +76,7 @@ pub(super) async fn create(call: Call, body: JsonObject) -> Result<Response, Api
         (status = 200, description = "The vectors, with the headers of /api/v1/embeddings", body = EmbeddingsAnswer),
         (status = 400, description = "A value that cannot be used, or no JSON", body = ErrorBody),
         (status = 401, description = "No key, or a wrong one", body = ErrorBody),
+        (status = 403, description = "The allow-list does not have this model", body = ErrorBody),
         (status = 404, description = "Nobody serves this model", body = ErrorBody),
         (status = 408, description = "The body arrived too slowly", body = ErrorBody),
         (status = 413, description = "The body is too large", body = ErrorBody),
@@ -88,106 +90,26 @@ pub(super) async fn create(call: Call, body: JsonObject) -> Result<Response, Api
     security(("key" = []), ("bearer" = [])),
 )]
 pub(super) async fn create_openai(call: Call, body: JsonObject) -> Result<Response, ApiError> {
-    embed(call, DimensionPolicy::Strict, body).await
+    answer(&call, DimensionPolicy::Strict, body).await
 }
 
-/// A request without its body.
-pub(super) struct Call {
-    app: Arc<App>,
-    caller: Caller,
-    id: Arc<str>,
-    provider: Option<ProviderKind>,
-}
-
-impl FromRequestParts<Arc<App>> for Call {
-    type Rejection = ApiError;
-
-    async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<Self, ApiError> {
-        let caller = Caller::from_request_parts(parts, app).await?;
-        let id = parts.extensions.get::<RequestId>().ok_or_else(ApiError::internal)?;
-        Ok(Self { app: Arc::clone(app), caller, id: Arc::clone(&id.0), provider: provider(&parts.headers)? })
-    }
-}
-
-async fn embed(call: Call, policy: DimensionPolicy, body: JsonObject) -> Result<Response, ApiError> {
-    let Call { app, caller, id, provider } = call;
-    let asked = EmbeddingsRequest::read(body.0, &app.settings)?;
-    let context = Context {
-        deadline: Some(Instant::now() + app.settings.request_timeout),
-        ..Context::new(caller.tenant, id)
-    };
-    let request = EmbedRequest {
+async fn answer(call: &Call, policy: DimensionPolicy, body: JsonObject) -> Result<Response, ApiError> {
+    let asked = EmbeddingsRequest::read(body.0, &call.app.settings)?;
+    let form = asked.form();
+    let wish = Wish {
+        model: asked.model.as_deref(),
+        inputs: asked.input,
         dimensions: asked.dimensions,
-        dimension_policy: policy,
+        policy,
+        input_type: asked.input_type,
         truncate: asked.truncate,
         normalize: asked.normalize,
-        ..EmbedRequest::plain(Arc::clone(&asked.input), context)
+        partial: asked.on_error == OnError::Partial,
     };
-    let began = Instant::now();
-    let selector = Selector { model: asked.model.as_deref(), provider };
-    let embeddings = app.router.embed(selector, request).await?;
-    let embedded = began.elapsed();
-
-    let logged = Logged {
-        model: embeddings.served_by.name.to_string(),
-        inputs: asked.input.len(),
-        tokens: embeddings.total_tokens(),
-    };
-    let mut headers = headers_of(&embeddings);
-    if asked.dimensions.is_some() {
-        headers.insert(
-            HeaderName::from_static("x-embeddings-dimensions-policy"),
-            HeaderValue::from_static(policy.as_str()),
-        );
-    }
-    let timing = format!("embed;dur={:.2}", embedded.as_secs_f64() * 1e3);
-    put(&mut headers, "server-timing", &timing);
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    let name = asked.model.unwrap_or_else(|| app.router.default_model().to_owned());
-    let json = written(embeddings, name, asked.encoding_format).await?;
-    Ok((headers, Extension(logged), json).into_response())
-}
-
-/// Numbers beyond which writing the answer takes milliseconds and moves to a thread that may block.
-const INLINE_NUMBERS: usize = 32 << 10;
-
-async fn written(
-    embeddings: Embeddings,
-    model: String,
-    encoding: crate::wire::embeddings::Encoding,
-) -> Result<Vec<u8>, ApiError> {
-    let json = if embeddings.data.len() <= INLINE_NUMBERS {
-        write(&embeddings, &model, encoding)
-    } else {
-        let task = tokio::task::spawn_blocking(move || write(&embeddings, &model, encoding));
-        task.await.map_err(|_| ApiError::internal())?
-    };
-    json.map_err(|error| {
-        tracing::error!(%error, "an answer could not be written");
-        ApiError::internal()
-    })
-}
-
-fn provider(headers: &HeaderMap) -> Result<Option<ProviderKind>, ApiError> {
-    let Some(value) = headers.get("x-provider") else { return Ok(None) };
-    let name = String::from_utf8_lossy(value.as_bytes());
-    name.trim().parse().map(Some).map_err(|error: String| ApiError::invalid("x-provider", error))
-}
-
-fn headers_of(embeddings: &Embeddings) -> HeaderMap {
-    let mut headers = HeaderMap::new();
-    put(&mut headers, "x-embeddings-model", &embeddings.served_by.name);
-    put(&mut headers, "x-embeddings-provider", embeddings.served_by.provider.as_str());
-    put(&mut headers, "x-embeddings-space", embeddings.space.as_str());
-    if embeddings.truncated > 0 {
-        put(&mut headers, "x-embeddings-truncated", &embeddings.truncated.to_string());
-    }
-    headers
-}
-
-/// A header whose value may come from outside; one that no header can carry is left out.
-fn put(headers: &mut HeaderMap, name: &'static str, value: &str) {
-    if let Ok(value) = HeaderValue::from_str(value) {
-        headers.insert(HeaderName::from_static(name), value);
-    }
+    let mut answer = embed(call, wish).await?;
+    answer.headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    let name = asked.model.unwrap_or_else(|| call.app.router.default_model().to_owned());
+    let (embeddings, numbers) = (answer.embeddings, answer.numbers);
+    let json = written(numbers, move || write(embeddings, &name, form)).await?;
+    Ok((answer.headers, Extension(answer.logged), json).into_response())
 }

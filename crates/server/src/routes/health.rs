@@ -8,7 +8,14 @@ use embeddery_core::ModelState;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use crate::{App, error::not_ready, wire::models::State as ModelStateWire};
+use crate::{
+    App,
+    error::not_ready,
+    wire::{
+        admin::{Breaker, Breakers, Cache, breakers, cache},
+        models::State as ModelStateWire,
+    },
+};
 
 /// The process answers.
 #[derive(Serialize, ToSchema)]
@@ -28,6 +35,10 @@ pub(super) struct Health {
     /// RFC 3339, UTC.
     timestamp: String,
     default_model: DefaultModel,
+    cache_stats: Cache,
+    /// By name, `embeddings_<provider>`. An open one degrades only who asks that provider.
+    #[schema(value_type = BTreeMap<String, Breaker>)]
+    circuit_breakers: Breakers,
 }
 
 #[derive(Serialize, ToSchema)]
@@ -68,6 +79,8 @@ pub(super) async fn service(State(app): State<Arc<App>>) -> Json<Health> {
         version: env!("CARGO_PKG_VERSION"),
         timestamp: jiff::Timestamp::now().to_string(),
         default_model: DefaultModel { id: app.router.default_model().to_owned(), state: state.into() },
+        cache_stats: cache(&app),
+        circuit_breakers: breakers(&app),
     })
 }
 

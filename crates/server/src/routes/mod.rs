@@ -1,7 +1,10 @@
 //! All routes with their middleware, in one place. A route and its entry in the OpenAPI document are one
 //! statement, so that neither can be without the other.
 
+mod admin;
+mod batch;
 mod docs;
+mod embed;
 mod embeddings;
 mod health;
 mod metrics;
@@ -60,6 +63,12 @@ fn api() -> (Router<Arc<App>>, OpenApi) {
     let (router, mut document) = OpenApiRouter::with_openapi(docs::document())
         .routes(routes!(embeddings::create))
         .routes(routes!(embeddings::create_openai))
+        .routes(routes!(batch::create_batch))
+        .routes(routes!(admin::list_breakers))
+        .routes(routes!(admin::reset_breaker))
+        .routes(routes!(admin::clear_cache))
+        .routes(routes!(admin::embedding_metrics))
+        .routes(routes!(admin::providers_config))
         .routes(routes!(models::list))
         .routes(routes!(models::list_openai))
         .routes(routes!(models::get_openai))

@@ -28,7 +28,7 @@ use crate::{
     security(("key" = []), ("bearer" = [])),
 )]
 pub(super) async fn list(_: Caller, State(app): State<Arc<App>>) -> Json<Models> {
-    Json(app.router.models().into())
+    Json(Models::new(app.router.models(), app.router.policy()))
 }
 
 /// The models here, in OpenAI's form.
@@ -82,6 +82,7 @@ pub(super) async fn get_openai(
         (status = 200, description = "It is here", body = ModelDone),
         (status = 400, description = "A value that cannot be used, or no JSON", body = ErrorBody),
         (status = 401, description = "No key, or a wrong one", body = ErrorBody),
+        (status = 403, description = "The allow-list does not have this model", body = ErrorBody),
         (status = 404, description = "Neither here nor on the hub", body = ErrorBody),
         (status = 408, description = "The body arrived too slowly", body = ErrorBody),
         (status = 413, description = "The body is too large", body = ErrorBody),
@@ -114,6 +115,7 @@ pub(super) async fn download(
         (status = 200, description = "It is in memory", body = ModelDone),
         (status = 400, description = "A value that cannot be used, or no JSON", body = ErrorBody),
         (status = 401, description = "No key, or a wrong one", body = ErrorBody),
+        (status = 403, description = "The allow-list does not have this model", body = ErrorBody),
         (status = 404, description = "Neither here nor on the hub", body = ErrorBody),
         (status = 408, description = "The body arrived too slowly", body = ErrorBody),
         (status = 413, description = "The body is too large", body = ErrorBody),

@@ -1,22 +1,25 @@
-//! The embeddings request and its answer, in OpenAI's form with our additions.
+//! The embeddings request, in OpenAI's form with our additions.
 
 use std::{num::NonZeroUsize, sync::Arc};
 
-use base64::{Engine as _, prelude::BASE64_STANDARD};
-use embeddery_core::{Embeddings, Input, Truncate};
-use serde::Serialize;
-use serde_json::Value;
+use embeddery_core::{Input, InputType, Truncate};
 use utoipa::ToSchema;
 
-use super::fields::{Fields, kind};
+use super::{
+    answer::{Encoding, Form},
+    dtype::{DTYPES, Dtype},
+    fields::Fields,
+    input::{self, InputForms},
+};
 use crate::{Settings, error::ApiError};
 
 /// What to embed, and how.
 #[derive(Debug, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct EmbeddingsRequest {
-    /// A text, or 1 to 2048 texts. None may be blank.
-    #[schema(value_type = OneOrMany)]
+    /// A text, or 1 to 2048 texts, none of them blank; or the same as ids of OpenAI's tokenizers, which are
+    /// decoded for models of other families.
+    #[schema(value_type = InputForms)]
     pub(crate) input: Arc<[Input]>,
     /// A configured id, or a model's name. Without it the default model answers.
     #[schema(example = "sentence-transformers/all-MiniLM-L6-v2")]
@@ -27,34 +30,26 @@ pub(crate) struct EmbeddingsRequest {
     /// The wanted length of a vector.
     #[schema(value_type = Option<u32>, minimum = 1)]
     pub(crate) dimensions: Option<NonZeroUsize>,
+    /// What the vectors are for, where the model makes a difference.
+    #[schema(value_type = Option<InputTypeName>, inline)]
+    pub(crate) input_type: Option<InputType>,
     /// Which end of a text that is too long is dropped; `none` refuses it.
     #[schema(value_type = Option<TruncateName>, inline)]
     pub(crate) truncate: Option<Truncate>,
     /// Whether vectors are brought to unit length.
     #[schema(value_type = Option<bool>, default = true)]
     pub(crate) normalize: bool,
+    /// What the numbers are, `float` when absent: `int8` is a component times 127, rounded; `uint8` the same plus 128; `ubinary` has
+    /// a bit for each component above zero, eight to a byte, the first highest; `binary` the same minus 128.
+    #[schema(value_type = Option<Dtype>, inline)]
+    pub(crate) output_dtype: Dtype,
+    /// Whether an input that fails fails the request, or has an error in its place in `data`; `fail`
+    /// when absent.
+    #[schema(value_type = Option<OnError>, inline)]
+    pub(crate) on_error: OnError,
     /// Accepted for OpenAI's clients; has no effect.
     #[expect(dead_code, reason = "documented and accepted, nothing reads it")]
     pub(crate) user: Option<String>,
-}
-
-/// One text or several.
-#[derive(Serialize, ToSchema)]
-#[serde(untagged)]
-#[expect(dead_code, reason = "the documentation's picture of `input`")]
-pub(crate) enum OneOrMany {
-    One(String),
-    Many(Vec<String>),
-}
-
-/// How vectors are written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ToSchema)]
-#[schema(rename_all = "lowercase")]
-pub(crate) enum Encoding {
-    /// Numbers.
-    Float,
-    /// Little-endian f32, in base64.
-    Base64,
 }
 
 /// The words of `truncate`.
@@ -67,6 +62,27 @@ pub(crate) enum TruncateName {
     None,
 }
 
+/// The words of `input_type`.
+#[derive(ToSchema)]
+#[schema(rename_all = "lowercase")]
+#[expect(dead_code, reason = "the documentation's picture of `input_type`")]
+pub(crate) enum InputTypeName {
+    Query,
+    Document,
+    Classification,
+    Clustering,
+}
+
+/// What becomes of a request when an input fails.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ToSchema)]
+#[schema(rename_all = "lowercase")]
+pub(crate) enum OnError {
+    /// It fails.
+    Fail,
+    /// The others are answered.
+    Partial,
+}
+
 impl EmbeddingsRequest {
     /// Reads the body and checks what can be checked without a model.
     pub(crate) fn read(mut fields: Fields, settings: &Settings) -> Result<Self, ApiError> {
@@ -74,143 +90,44 @@ impl EmbeddingsRequest {
         let model = fields.text("model")?;
         let encodings = [("float", Encoding::Float), ("base64", Encoding::Base64)];
         let encoding_format = fields.choice("encoding_format", &encodings)?.unwrap_or(Encoding::Float);
-        let dimensions =
-            match fields.take("dimensions") {
-                None => None,
-                Some(value) => {
-                    let wanted = value
-                        .as_u64()
-                        .and_then(|wanted| usize::try_from(wanted).ok())
-                        .and_then(NonZeroUsize::new);
-                    Some(wanted.ok_or_else(|| {
-                        fields.mismatch("dimensions", &value, "a whole number of at least 1")
-                    })?)
-                }
-            };
+        let dimensions = fields.count("dimensions")?;
+        let types = [InputType::Query, InputType::Document, InputType::Classification, InputType::Clustering];
+        let input_type = fields.choice("input_type", &types.map(|each| (each.as_str(), each)))?;
         let ends = [("end", Truncate::End), ("start", Truncate::Start), ("none", Truncate::None)];
         let truncate = fields.choice("truncate", &ends)?;
         let normalize = fields.switch("normalize")?.unwrap_or(true);
+        let output_dtype = fields.choice("output_dtype", &DTYPES)?.unwrap_or(Dtype::Float);
+        let outcomes = [("fail", OnError::Fail), ("partial", OnError::Partial)];
+        let on_error = fields.choice("on_error", &outcomes)?.unwrap_or(OnError::Fail);
         let user = fields.text("user")?;
         let Some(input) = input else {
             return Err(
                 fields.unfit(Some("input".into()), "input is missing; send a text or a list of texts".into())
             );
         };
-        let input = inputs(input, &fields, settings)?;
-        fields.finish()?;
-        Ok(Self { input, model, encoding_format, dimensions, truncate, normalize, user })
-    }
-}
-
-fn inputs(value: Value, fields: &Fields, settings: &Settings) -> Result<Arc<[Input]>, ApiError> {
-    let items = match value {
-        Value::String(text) => return Ok(Arc::new([Input::Text(check("input", text, settings)?.into())])),
-        Value::Array(items) => items,
-        other => return Err(fields.mismatch("input", &other, "a text or a list of texts")),
-    };
-    if items.is_empty() {
-        return Err(ApiError::invalid("input", "input is an empty list; send at least one text"));
-    }
-    if items.iter().any(|item| item.is_number() || item.is_array())
-        && items.iter().all(|item| !item.is_string())
-    {
-        return Err(ApiError::invalid("input", "input holds token ids; this version takes text only"));
-    }
-    if items.len() > settings.max_inputs {
-        let message = format!(
-            "input has {} texts, {} are allowed; send several requests",
-            items.len(),
-            settings.max_inputs
-        );
-        return Err(ApiError::invalid("input", message));
-    }
-    items
-        .into_iter()
-        .enumerate()
-        .map(|(index, item)| match item {
-            Value::String(text) => Ok(Input::Text(check(&format!("input[{index}]"), text, settings)?.into())),
-            other => {
-                let place = format!("input[{index}]");
-                Err(fields.unfit(Some(place.clone()), format!("{place} is {}, a text is due", kind(&other))))
-            }
-        })
-        .collect()
-}
-
-fn check(place: &str, text: String, settings: &Settings) -> Result<String, ApiError> {
-    if text.trim().is_empty() {
-        return Err(ApiError::invalid(place, format!("{place} is blank; leave it out or send a text")));
-    }
-    if text.len() > settings.text_limit {
-        let message =
-            format!("{place} has {} bytes, {} are allowed; split it", text.len(), settings.text_limit);
-        return Err(ApiError::invalid(place, message));
-    }
-    Ok(text)
-}
-
-/// The vectors, in the order of the inputs.
-#[derive(Serialize, ToSchema)]
-pub(crate) struct EmbeddingsAnswer<'a> {
-    /// `list`
-    object: &'static str,
-    data: Vec<Item<'a>>,
-    /// The model's name as it was asked for.
-    model: &'a str,
-    usage: Usage,
-}
-
-/// One input's vector.
-#[derive(Serialize, ToSchema)]
-struct Item<'a> {
-    /// `embedding`
-    object: &'static str,
-    /// The input's place in the request.
-    index: usize,
-    embedding: Vector<'a>,
-}
-
-/// Numbers, or base64 of little-endian f32.
-#[derive(Serialize, ToSchema)]
-#[serde(untagged)]
-enum Vector<'a> {
-    Float(&'a [f32]),
-    Base64(String),
-}
-
-/// Tokens the model read, special tokens included.
-#[derive(Serialize, ToSchema)]
-struct Usage {
-    prompt_tokens: u64,
-    total_tokens: u64,
-}
-
-/// The answer as JSON.
-pub(crate) fn write(
-    embeddings: &Embeddings,
-    model: &str,
-    encoding: Encoding,
-) -> Result<Vec<u8>, serde_json::Error> {
-    let tokens = embeddings.total_tokens();
-    let data: Vec<Item<'_>> = embeddings
-        .rows()
-        .enumerate()
-        .map(|(index, row)| Item { object: "embedding", index, embedding: vector(row, encoding) })
-        .collect();
-    let usage = Usage { prompt_tokens: tokens, total_tokens: tokens };
-    // A number takes about twelve characters, or five and a half in base64.
-    let mut json =
-        Vec::with_capacity(embeddings.data.len() * if encoding == Encoding::Float { 13 } else { 6 } + 256);
-    serde_json::to_writer(&mut json, &EmbeddingsAnswer { object: "list", data, model, usage })?;
-    Ok(json)
-}
-
-fn vector(row: &[f32], encoding: Encoding) -> Vector<'_> {
-    match encoding {
-        Encoding::Float => Vector::Float(row),
-        Encoding::Base64 => {
-            let bytes: Vec<u8> = row.iter().flat_map(|number| number.to_le_bytes()).collect();
-            Vector::Base64(BASE64_STANDARD.encode(bytes))
+        if !normalize && matches!(output_dtype, Dtype::Int8 | Dtype::Uint8) {
+            let message =
+                "output_dtype: int8 and uint8 are made from vectors of unit length; leave `normalize` out";
+            return Err(ApiError::invalid("output_dtype", message));
         }
+        let input = input::read(input, &fields, settings)?;
+        fields.finish()?;
+        Ok(Self {
+            input,
+            model,
+            encoding_format,
+            dimensions,
+            input_type,
+            truncate,
+            normalize,
+            output_dtype,
+            on_error,
+            user,
+        })
+    }
+
+    /// How the vectors are to be written.
+    pub(crate) fn form(&self) -> Form {
+        Form { encoding: self.encoding_format, dtype: self.output_dtype }
     }
 }

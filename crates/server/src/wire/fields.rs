@@ -1,6 +1,8 @@
 //! Reads a JSON object field by field, so that an error can say which field, what it is, and what was due. A
 //! field that nobody asked for is refused with the nearest known one: a typo must not be ignored.
 
+use std::num::NonZeroUsize;
+
 use serde_json::{Map, Value};
 
 use crate::error::{ApiError, Dialect};
@@ -37,6 +39,13 @@ impl Fields {
             Some(Value::Bool(on)) => Ok(Some(on)),
             Some(other) => Err(self.mismatch(name, &other, "true or false")),
         }
+    }
+
+    /// A whole number of at least 1.
+    pub(crate) fn count(&mut self, name: &'static str) -> Result<Option<NonZeroUsize>, ApiError> {
+        let Some(value) = self.take(name) else { return Ok(None) };
+        let count = value.as_u64().and_then(|count| usize::try_from(count).ok()).and_then(NonZeroUsize::new);
+        count.map(Some).ok_or_else(|| self.mismatch(name, &value, "a whole number of at least 1"))
     }
 
     /// One of a few words.

@@ -1,5 +1,11 @@
 //! What travels: requests as callers write them, answers as they read them. Nothing here leaves this crate.
 
+pub(crate) mod admin;
+pub(crate) mod answer;
+pub(crate) mod batch;
+pub(crate) mod dtype;
 pub(crate) mod embeddings;
 pub(crate) mod fields;
+pub(crate) mod input;
 pub(crate) mod models;
+pub(crate) mod samples;

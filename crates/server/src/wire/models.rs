@@ -1,7 +1,7 @@
 //! Models as lists show them, and the requests that bring one here.
 
 use embeddery_core::{ModelState, ProviderKind};
-use embeddery_gateway::ListedModel;
+use embeddery_gateway::{ListedModel, Policy};
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -94,20 +94,26 @@ impl From<Option<ModelState>> for State {
     }
 }
 
-impl From<Vec<ListedModel>> for Models {
-    fn from(models: Vec<ListedModel>) -> Self {
+impl Models {
+    /// The models, and what the allow-list says of them.
+    pub(crate) fn new(models: Vec<ListedModel>, policy: &Policy) -> Self {
         let data = models
             .into_iter()
             .map(|model| Model {
                 id: model.id,
                 provider: model.provider.as_str(),
                 model: model.name.to_string(),
-                allowed: true,
+                allowed: model.allowed,
                 default: model.default,
                 state: model.state.into(),
             })
             .collect();
-        Self { data, allowed_providers: None, allowed_models: None }
+        let names = |providers: &Vec<ProviderKind>| providers.iter().map(|p| p.as_str().to_owned()).collect();
+        Self {
+            data,
+            allowed_providers: policy.providers.as_ref().map(names),
+            allowed_models: policy.models.clone(),
+        }
     }
 }
 

@@ -48,14 +48,15 @@ fn routes() -> Vec<Route> {
     for (path, item) in document["paths"].as_object().unwrap() {
         for (method, operation) in item.as_object().unwrap() {
             let method: Method = method.to_uppercase().parse().unwrap();
-            let body = operation.get("requestBody").map(|_| match path.contains("/models/") {
-                true => json!({"model": "small"}),
-                false => json!({"input": "a"}),
+            let body = operation.get("requestBody").map(|_| match path.as_str() {
+                "/api/v1/embeddings/batch" => json!({"texts": ["a"]}),
+                _ if path.contains("/models/") => json!({"model": "small"}),
+                _ => json!({"input": "a"}),
             });
             let statuses = operation["responses"].as_object().unwrap().keys();
             routes.push(Route {
                 method,
-                path: path.replace("{id}", "small"),
+                path: path.replace("{id}", "small").replace("{provider}", "openai"),
                 body,
                 documented_as_closed: operation.get("security").is_some(),
                 documented: statuses.map(|status| status.parse().unwrap()).collect(),

@@ -10,6 +10,7 @@ mod connections;
 mod documents;
 mod embeddings;
 mod failures;
+mod features;
 mod log;
 mod models;
 mod operation;

@@ -4,9 +4,10 @@ use std::{future::Future, net::SocketAddr, sync::Arc, time::Duration};
 
 use embeddery_core::{Embedder, ModelRef, ProviderKind};
 use embeddery_gateway::{
-    ConfiguredModel, Deadline, Dimensions, Integrity, Measured, Metrics, Router, RouterConfig,
+    Alternatives, BreakerConfig, Breakers, ConfiguredModel, Deadline, Dimensions, Integrity, Measured,
+    Metrics, Policy, Router, RouterConfig, Stack, TokenDecoder, TokenEncoding,
 };
-use embeddery_server::{App, Settings, serve};
+use embeddery_server::{App, Controls, Settings, serve};
 use prometheus_client::registry::Registry;
 use reqwest::{Client, Method, RequestBuilder, Response, StatusCode, header::HeaderMap};
 use serde_json::Value;
@@ -26,22 +27,36 @@ pub const KEY: &str = "a-key-for-tests-only";
 fn app(fake: &Arc<Fake>, settings: Settings) -> App {
     let mut registry = Registry::default();
     let metrics = Metrics::new(&mut registry);
-    let counted = metrics.clone();
     let router = Router::new(RouterConfig {
         providers: vec![Arc::new(FakeProvider(Arc::clone(fake)))],
-        models: vec![ConfiguredModel {
-            id: "small".into(),
-            provider: ProviderKind::HuggingFace,
-            model: ModelRef::new(PLAIN),
-        }],
+        models: vec![ConfiguredModel::new("small", ProviderKind::HuggingFace, ModelRef::new(PLAIN))],
         default_model: "small".into(),
-        wrap: Arc::new(move |adapter: Arc<dyn Embedder>| {
-            let inner = Arc::new(Deadline(Arc::new(Dimensions(Arc::new(Integrity(adapter))))));
-            Arc::new(Measured::new(inner, &counted))
-        }),
+        vendor_models: Vec::new(),
+        stack: Arc::new(Plain(metrics.clone())),
+        policy: Policy::default(),
+        decoder: Arc::new(TokenDecoder::new(TokenEncoding::Cl100k)),
         metrics,
     });
-    App { router: Arc::new(router), settings, registry }
+    let controls = Controls { breakers: Arc::new(Breakers::new(BreakerConfig::default())), cache: None };
+    App { router: Arc::new(router), controls, settings, registry }
+}
+
+/// The wrappers that the edge can tell apart; the others are tested with the binary.
+struct Plain(Metrics);
+
+impl Stack for Plain {
+    fn around_adapter(&self, adapter: Arc<dyn Embedder>, _: &str) -> Arc<dyn Embedder> {
+        Arc::new(Dimensions::new(Arc::new(Integrity(adapter)), &self.0))
+    }
+
+    fn around_request(
+        &self,
+        model: Arc<dyn Embedder>,
+        _: Option<Alternatives>,
+        label: &str,
+    ) -> Arc<dyn Embedder> {
+        Arc::new(Measured::new(Arc::new(Deadline(model)), &self.0, label))
+    }
 }
 
 /// A running server; told to stop when dropped.

@@ -1,0 +1,155 @@
+//! A text costs once: in a request, at a time, within the hour, and over a restart.
+
+use embeddery_test_support::vendors::Vendors;
+use serde_json::json;
+
+use crate::{
+    gateway::{Answer, Gateway, MODEL},
+    redis::Redis,
+    support::KEY,
+};
+
+#[tokio::test]
+async fn repeats_in_a_request_cost_one_text() {
+    let gateway = Gateway::start().await;
+    let texts = ["again", "other", "again", "again"];
+    let answer = gateway.embed(&json!({"input": texts, "model": MODEL})).await;
+    answer.is_right_for(&texts);
+    assert_eq!(gateway.billed(), ["again", "other"]);
+    let usage = |answer: &Answer| answer.json["usage"]["prompt_tokens"].as_u64().unwrap();
+    let cached = gateway.embed(&json!({"input": texts, "model": MODEL})).await;
+    cached.is_right_for(&texts);
+    assert!(gateway.billed().is_empty());
+    assert_eq!(cached.header("x-embeddings-cache"), "hits=4,misses=0");
+    assert_eq!(usage(&cached), usage(&answer), "usage counts what the model reads, cached or not");
+    let some = gateway.embed(&json!({"input": ["again", "new"], "model": MODEL})).await;
+    some.is_right_for(&["again", "new"]);
+    assert_eq!(
+        (some.header("x-embeddings-cache"), gateway.billed()),
+        ("hits=1,misses=1", vec!["new".to_owned()])
+    );
+    let hits = r#"embedding_cache_hits_total{provider="openai",model="text-embedding-3-small"}"#;
+    assert_eq!(
+        (gateway.metric(hits).await, gateway.metric("embedding_cache_size").await),
+        (Some(5.0), Some(3.0))
+    );
+}
+
+#[tokio::test]
+async fn fifty_identical_concurrent_requests_cost_one_text_and_a_leader_who_leaves_fails_nobody() {
+    let gateway = Gateway::start().await;
+    let held = gateway.vendors.hold();
+    let body = json!({"input": "all at once", "model": MODEL});
+    let send = || {
+        let request = gateway.request(reqwest::Method::POST, "/v1/embeddings").json(&body);
+        tokio::spawn(Answer::of(request))
+    };
+    let leader = send();
+    held.arrived(1).await;
+    let followers: Vec<_> = (0..50).map(|_| send()).collect();
+    // They have joined when they are counted as being answered.
+    while gateway.metric("active_embedding_requests").await != Some(51.0) {
+        tokio::task::yield_now().await;
+    }
+    leader.abort();
+    while gateway.metric("active_embedding_requests").await != Some(50.0) {
+        tokio::task::yield_now().await;
+    }
+    held.release();
+    for follower in followers {
+        follower.await.unwrap().is_right_for(&["all at once"]);
+    }
+    assert_eq!(gateway.billed(), ["all at once"]);
+}
+
+#[tokio::test]
+async fn what_makes_another_vector_makes_another_entry() {
+    let gateway = Gateway::start().await;
+    for body in [
+        json!({"input": "x", "model": "embed-v4.0"}),
+        json!({"input": "x", "model": "embed-v4.0", "input_type": "query"}),
+        json!({"input": "x", "model": "embed-v4.0", "dimensions": 256}),
+        json!({"input": "x", "model": "embed-v4.0", "normalize": false}),
+        json!({"input": "x", "model": "text-embedding-3-large"}),
+    ] {
+        assert_eq!(gateway.embed(&body).await.status, 200);
+        assert_eq!(gateway.billed(), ["x"], "{body}");
+        let again = gateway.embed(&body).await;
+        assert_eq!(
+            (again.header("x-embeddings-cache"), gateway.billed().len()),
+            ("hits=1,misses=0", 0),
+            "{body}"
+        );
+        assert!(!again.header("x-embeddings-variant").is_empty());
+    }
+}
+
+#[tokio::test]
+async fn it_can_be_cleared_and_switched_off() {
+    let gateway = Gateway::start().await;
+    let body = json!({"input": ["a", "b"], "model": MODEL});
+    gateway.embed(&body).await;
+    let cleared = Answer::of(gateway.request(reqwest::Method::DELETE, "/api/v1/embeddings/cache")).await;
+    assert_eq!(cleared.json["entries_removed"], 2);
+    gateway.embed(&body).await;
+    assert_eq!(gateway.billed().len(), 4);
+
+    let off = Gateway::with("", &[("EMBEDDINGS_CACHE_MAX_SIZE", "0")]).await;
+    for _ in 0..2 {
+        assert_eq!(off.embed(&body).await.header("x-embeddings-cache"), "");
+    }
+    assert_eq!(off.billed().len(), 4);
+}
+
+#[tokio::test]
+async fn a_sqlite_second_level_outlives_the_process() {
+    let state = tempfile::tempdir().unwrap();
+    let variables = [("EMBEDDINGS_STATE_DIR", state.path().to_str().unwrap())];
+    let file = "cache: {second_level: sqlite}\n";
+    let gateway = Gateway::with(file, &variables).await;
+    let body = json!({"input": ["kept", "kept too"], "model": MODEL});
+    gateway.embed(&body).await;
+    // What is written in the background is there when the file says so.
+    let written = || {
+        let file = rusqlite::Connection::open(state.path().join("cache.sqlite")).unwrap();
+        file.query_row("SELECT count(*) FROM vectors", [], |row| row.get::<_, i64>(0)).unwrap()
+    };
+    while written() < 2 {
+        tokio::task::yield_now().await;
+    }
+    drop(gateway.server);
+    let gateway = Gateway::before(gateway.vendors, file, &variables);
+    gateway.billed();
+    let answer = gateway.embed(&body).await;
+    answer.is_right_for(&["kept", "kept too"]);
+    assert_eq!((answer.header("x-embeddings-cache"), gateway.billed().len()), ("hits=2,misses=0", 0));
+    let cleared = Answer::of(gateway.request(reqwest::Method::DELETE, "/api/v1/embeddings/cache")).await;
+    assert_eq!((&cleared.json["entries_removed"], written()), (&json!(2), 0));
+}
+
+#[tokio::test]
+async fn a_redis_second_level_is_shared_and_may_be_away() {
+    let mut redis = Redis::start().await;
+    let url = redis.url();
+    let variables = [("REDIS_URL", url.as_str())];
+    let file = "cache: {second_level: redis}\n";
+    let first = Gateway::with(file, &variables).await;
+    let body = json!({"input": "shared", "model": MODEL});
+    first.embed(&body).await.is_right_for(&["shared"]);
+    while redis.keys().await == 0 {
+        tokio::task::yield_now().await;
+    }
+    let second = Gateway::before(Vendors::start().await, file, &variables);
+    let answer = second.embed(&body).await;
+    answer.is_right_for(&["shared"]);
+    assert_eq!((answer.header("x-embeddings-cache"), second.billed().len()), ("hits=1,misses=0", 0));
+    redis.stop();
+    let answer = second.embed(&json!({"input": "without redis", "model": MODEL})).await;
+    answer.is_right_for(&["without redis"]);
+    let refused = Answer::of(second.request(reqwest::Method::DELETE, "/api/v1/embeddings/cache")).await;
+    assert_eq!(refused.status, 503, "{}", refused.json);
+    // Redis away at the start is no reason not to start.
+    let third = Gateway::before(Vendors::start().await, file, &variables);
+    third.embed(&body).await.is_right_for(&["shared"]);
+    assert!(!third.server.log().contains(KEY));
+}

@@ -1,0 +1,83 @@
+//! A cached vector, and its form in a second level: a version, what is known of it, the numbers.
+
+use std::sync::Arc;
+
+use embeddery_core::SpaceId;
+
+/// The vector of one text.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Entry {
+    /// The numbers.
+    pub vector: Arc<[f32]>,
+    /// Tokens the model read.
+    pub tokens: u32,
+    /// Whether the text was cut.
+    pub cut: bool,
+    /// What the vector may be compared with.
+    pub space: SpaceId,
+}
+
+const VERSION: u8 = 1;
+
+impl Entry {
+    /// Memory that it takes, about.
+    pub(super) fn bytes(&self) -> usize {
+        self.vector.len() * 4 + 160
+    }
+
+    /// As a second level stores it.
+    pub(super) fn to_bytes(&self) -> Vec<u8> {
+        let space = self.space.as_str().as_bytes();
+        let length = u16::try_from(space.len()).unwrap_or(0);
+        let mut bytes = Vec::with_capacity(8 + space.len() + self.vector.len() * 4);
+        bytes.extend([VERSION, u8::from(self.cut)]);
+        bytes.extend(self.tokens.to_le_bytes());
+        bytes.extend(length.to_le_bytes());
+        bytes.extend(&space[..usize::from(length)]);
+        self.vector.iter().for_each(|number| bytes.extend(number.to_le_bytes()));
+        bytes
+    }
+
+    /// What a second level has stored; `None` for whatever is not one of ours, whole.
+    pub(super) fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        let ([VERSION, cut @ (0 | 1)], rest) = bytes.split_first_chunk()? else { return None };
+        let (tokens, rest) = rest.split_first_chunk()?;
+        let (length, rest) = rest.split_first_chunk()?;
+        let (space, numbers) = rest.split_at_checked(usize::from(u16::from_le_bytes(*length)))?;
+        let (numbers, []) = numbers.as_chunks() else { return None };
+        let vector: Arc<[f32]> = numbers.iter().map(|number| f32::from_le_bytes(*number)).collect();
+        let whole = !space.is_empty() && !vector.is_empty() && vector.iter().all(|number| number.is_finite());
+        whole.then_some(Self {
+            vector,
+            tokens: u32::from_le_bytes(*tokens),
+            cut: *cut == 1,
+            space: SpaceId::new(str::from_utf8(space).ok()?),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn what_is_stored_comes_back_and_a_part_of_it_does_not(
+            vector in proptest::collection::vec(-1e3f32..1e3, 1..40), tokens: u32, cut: bool, keep in 0usize..200,
+        ) {
+            let entry = Entry { vector: vector.into(), tokens, cut, space: SpaceId::new("a space:3") };
+            let bytes = entry.to_bytes();
+            prop_assert_eq!(Entry::from_bytes(&bytes), Some(entry.clone()));
+            if let Some(broken) = bytes.get(..keep.min(bytes.len() - 1)) {
+                prop_assert_ne!(Entry::from_bytes(broken), Some(entry));
+            }
+        }
+
+        #[test]
+        fn foreign_bytes_are_nothing_and_no_panic(bytes: Vec<u8>) {
+            let _ = Entry::from_bytes(&bytes);
+        }
+    }
+}

@@ -1,0 +1,8 @@
+//! Wrappers that depend on time or on any input, over a scripted model; time is paused.
+
+#![expect(clippy::unwrap_used, reason = "helpers of tests fail the test")]
+
+mod governor;
+mod retry;
+mod scripted;
+mod splitter;

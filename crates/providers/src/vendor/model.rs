@@ -1,0 +1,175 @@
+//! One model that is elsewhere: asks for one batch in one call, and proves that the answer fits.
+
+use std::{
+    collections::HashMap,
+    num::NonZeroUsize,
+    sync::{Arc, OnceLock},
+};
+
+use embeddery_core::{
+    BoxFuture, EmbedError, EmbedRequest, Embedder, Embeddings, Identity, Input, InputType, Limits, ModelCard,
+    ProviderKind, Retry, SpaceId, TokenCount,
+};
+
+use crate::{
+    http::{Call, Sender, Target},
+    tokens,
+    wire::{Ask, Wire},
+};
+
+/// One model of a vendor.
+pub(super) struct Model {
+    pub(super) card: Arc<ModelCard>,
+    /// The card with the dimension that the first answer showed.
+    pub(super) learnt: OnceLock<Arc<ModelCard>>,
+    pub(super) limits: Limits,
+    /// Without the length.
+    pub(super) space: String,
+    pub(super) prompts: HashMap<InputType, Arc<str>>,
+    pub(super) wire: &'static dyn Wire,
+    pub(super) target: Target,
+    pub(super) sender: Arc<Sender>,
+}
+
+impl Model {
+    fn card(&self) -> &Arc<ModelCard> {
+        self.learnt.get().unwrap_or(&self.card)
+    }
+
+    fn ask<'a>(&'a self, request: &'a EmbedRequest, inputs: &'a [Input]) -> Result<Ask<'a>, EmbedError> {
+        let own = self.card().dimensions;
+        let dimensions = request.dimensions.filter(|wanted| Some(*wanted) != own);
+        if let Some(wanted) = dimensions.filter(|wanted| !self.limits.lengths.contains(*wanted)) {
+            return Err(EmbedError::invalid(format!(
+                "dimensions: '{}' of {} does not give {wanted} numbers; leave `dimensions` out",
+                self.card.name, self.card.provider
+            )));
+        }
+        if !self.wire.takes_tokens() && inputs.iter().any(|input| input.text().is_none()) {
+            return Err(EmbedError::internal("token ids reached a model of text"));
+        }
+        Ok(Ask {
+            model: &self.card.name,
+            inputs,
+            input_type: request.input_type,
+            dimensions,
+            truncate: request.truncate,
+            max_tokens: self.card.max_tokens,
+        })
+    }
+
+    /// The inputs with the prompt of their purpose before them.
+    fn prompted(&self, request: &EmbedRequest) -> Arc<[Input]> {
+        match request.input_type.and_then(|purpose| self.prompts.get(&purpose)) {
+            None => Arc::clone(&request.inputs),
+            Some(prompt) => request
+                .inputs
+                .iter()
+                .map(|input| match input.text() {
+                    Some(text) => Input::Text(format!("{prompt}{text}").into()),
+                    None => input.clone(),
+                })
+                .collect(),
+        }
+    }
+
+    async fn call(&self, request: EmbedRequest) -> Result<Embeddings, EmbedError> {
+        self.target.check()?;
+        let inputs = self.prompted(&request);
+        let ask = self.ask(&request, &inputs)?;
+        let wanted = ask.dimensions;
+        let call = Call {
+            body: self.wire.body(&ask)?.into(),
+            items: inputs.len(),
+            deadline: request.context.deadline,
+        };
+        let body = self.sender.post(&self.target, &call).await?;
+        let nonsense = |what: String| self.target.nonsense(&what, Retry::Backoff);
+        let answer = self.wire.answer(&body).map_err(nonsense)?;
+        let (mut data, dim) = answer.rows.into_flat(inputs.len()).map_err(nonsense)?;
+        self.check_length(dim, wanted)?;
+        if request.normalize {
+            data.chunks_exact_mut(dim).for_each(to_unit_length);
+        }
+        let counts = tokens::share(&inputs, answer.tokens);
+        let billed = match self.card.provider {
+            ProviderKind::LocalApi => 0,
+            _ => answer.tokens.unwrap_or_else(|| counts.iter().map(|count| u64::from(*count)).sum()),
+        };
+        Ok(Embeddings {
+            data,
+            dim,
+            space: SpaceId::new(format!("{}:{dim}", self.space)),
+            tokens: counts,
+            billed_tokens: billed,
+            truncated: 0,
+            failed: Vec::new(),
+            served_by: Arc::clone(self.card()),
+        })
+    }
+
+    /// Refuses vectors of another length than was asked for, or than the model had before: a server whose
+    /// model was exchanged must not go unnoticed.
+    fn check_length(&self, dim: usize, wanted: Option<NonZeroUsize>) -> Result<(), EmbedError> {
+        let Some(got) = NonZeroUsize::new(dim) else { return Ok(()) };
+        let (due, hint) = match wanted.or(self.card.dimensions) {
+            Some(due) => (due, ""),
+            None => {
+                let learnt = self.learnt.get_or_init(|| {
+                    Arc::new(ModelCard { dimensions: Some(got), ..ModelCard::clone(&self.card) })
+                });
+                let hint = ", as before; if its model was exchanged on purpose, start this server anew";
+                (learnt.dimensions.unwrap_or(got), hint)
+            }
+        };
+        if due == got {
+            return Ok(());
+        }
+        let what = format!("vectors of {got} numbers where {due} were due{hint}");
+        Err(self.target.nonsense(&what, Retry::Backoff))
+    }
+}
+
+impl Embedder for Model {
+    fn model(&self) -> &Arc<ModelCard> {
+        self.card()
+    }
+
+    fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
+    fn count(&self, text: &str) -> TokenCount {
+        TokenCount::Estimate(tokens::estimate(text))
+    }
+
+    /// By what was known before the first answer, so that it stays the same.
+    fn identity(&self) -> Option<Identity> {
+        let space = match self.card.dimensions {
+            Some(length) => format!("{}:{length}", self.space),
+            None => self.space.clone(),
+        };
+        Some(Identity { space: SpaceId::new(space), precision: None })
+    }
+
+    fn embed(&self, request: EmbedRequest) -> BoxFuture<'_, Result<Embeddings, EmbedError>> {
+        Box::pin(self.call(request))
+    }
+
+    /// There is nothing to load; whether there is a key can be said.
+    fn warm_up(&self) -> BoxFuture<'_, Result<(), EmbedError>> {
+        Box::pin(async { self.target.check() })
+    }
+}
+
+/// Vendors answer with vectors of unit length, but not all, and not at every length. One that has it already
+/// stays as it is, bit for bit.
+fn to_unit_length(vector: &mut [f32]) {
+    let square: f64 = vector.iter().map(|x| f64::from(*x) * f64::from(*x)).sum();
+    if square > 0.0 && (square - 1.0).abs() > 1e-4 {
+        let length = square.sqrt();
+        for x in vector {
+            *x = (f64::from(*x) / length) as f32;
+        }
+    }
+}

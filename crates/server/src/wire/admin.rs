@@ -1,0 +1,218 @@
+//! What an administrator sees: breakers, cache, providers, counters. The names are the replaced service's.
+
+use std::{collections::BTreeMap, time::SystemTime};
+
+use embeddery_gateway::{BreakerReport, BreakerState, CacheStats, Router};
+use prometheus_client::registry::Registry;
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use super::samples::{Sample, samples};
+use crate::App;
+
+/// Breakers by name, `embeddings_<provider>`.
+pub(crate) type Breakers = BTreeMap<String, Breaker>;
+
+/// A provider's circuit breaker, as it stands at this moment.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct Breaker {
+    name: String,
+    /// `CLOSED`, `OPEN` or `HALF_OPEN`.
+    state: &'static str,
+    /// Failures in a row.
+    failure_count: u32,
+    /// Successful trial calls.
+    success_count: u32,
+    /// Seconds since 1970; `null`: it never failed.
+    last_failure_time: Option<f64>,
+    /// Trial calls under way.
+    half_open_calls: u32,
+    /// Seconds until calls are tried again; `null` unless it is open.
+    retry_after: Option<f64>,
+    settings: BreakerSettings,
+}
+
+/// When a breaker opens and closes.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct BreakerSettings {
+    failure_threshold: u32,
+    /// Seconds.
+    recovery_timeout: f64,
+    success_threshold: u32,
+    half_open_max_calls: u32,
+}
+
+impl From<BreakerReport> for Breaker {
+    fn from(report: BreakerReport) -> Self {
+        let since = |time: SystemTime| time.duration_since(SystemTime::UNIX_EPOCH).ok();
+        Self {
+            name: report.name(),
+            state: state(report.state),
+            failure_count: report.failures,
+            success_count: report.successes,
+            last_failure_time: report.last_failure.and_then(since).map(|time| time.as_secs_f64()),
+            half_open_calls: report.trials,
+            retry_after: report.opens_for.map(|wait| wait.as_secs_f64()),
+            settings: BreakerSettings {
+                failure_threshold: report.config.failures,
+                recovery_timeout: report.config.open.as_secs_f64(),
+                success_threshold: report.config.successes,
+                half_open_max_calls: report.config.trials,
+            },
+        }
+    }
+}
+
+pub(crate) fn state(state: BreakerState) -> &'static str {
+    match state {
+        BreakerState::Closed => "CLOSED",
+        BreakerState::Open => "OPEN",
+        BreakerState::HalfOpen => "HALF_OPEN",
+    }
+}
+
+/// All of them.
+pub(crate) fn breakers(app: &App) -> Breakers {
+    let reports = app.controls.breakers.report().into_iter();
+    reports.map(|report| (report.name(), Breaker::from(report))).collect()
+}
+
+/// It was done.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct Done {
+    pub(crate) message: String,
+}
+
+/// The cache was cleared.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct Cleared {
+    pub(crate) message: &'static str,
+    pub(crate) entries_removed: u64,
+}
+
+/// The cache in numbers.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct Cache {
+    size: usize,
+    /// 0: it is off.
+    max_size: usize,
+    max_bytes: usize,
+    ttl_seconds: f64,
+    hits: u64,
+    misses: u64,
+    /// Hits among all texts looked for; 0 before the first.
+    hit_rate: f64,
+}
+
+impl From<Option<CacheStats>> for Cache {
+    fn from(stats: Option<CacheStats>) -> Self {
+        let Some(CacheStats { entries, hits, misses, config }) = stats else {
+            return Self {
+                size: 0,
+                max_size: 0,
+                max_bytes: 0,
+                ttl_seconds: 0.0,
+                hits: 0,
+                misses: 0,
+                hit_rate: 0.0,
+            };
+        };
+        let texts = hits + misses;
+        Self {
+            size: entries,
+            max_size: config.entries,
+            max_bytes: config.bytes,
+            ttl_seconds: config.ttl.as_secs_f64(),
+            hits,
+            misses,
+            hit_rate: if texts == 0 { 0.0 } else { hits as f64 / texts as f64 },
+        }
+    }
+}
+
+/// The cache's numbers now.
+pub(crate) fn cache(app: &App) -> Cache {
+    app.controls.cache.as_ref().map(|cache| cache.stats()).into()
+}
+
+/// Who serves which models.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct ProvidersConfig {
+    default_provider: Option<&'static str>,
+    default_model: String,
+    providers: Vec<ProviderModels>,
+}
+
+/// A provider and the models of it that are known here.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct ProviderModels {
+    name: &'static str,
+    models: Vec<String>,
+}
+
+/// Who serves which models.
+pub(crate) fn providers(router: &Router) -> ProvidersConfig {
+    let models = router.models();
+    let of = |provider| {
+        models.iter().filter(|model| model.provider == provider).map(|model| model.name.to_string()).collect()
+    };
+    ProvidersConfig {
+        default_provider: models.iter().find(|model| model.default).map(|model| model.provider.as_str()),
+        default_model: router.default_model().to_owned(),
+        providers: router
+            .providers()
+            .map(|provider| ProviderModels { name: provider.as_str(), models: of(provider) })
+            .collect(),
+    }
+}
+
+/// What embedding has done since the start.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct EmbeddingMetrics {
+    cache: Cache,
+    active_requests: f64,
+    circuit_breakers: Breakers,
+    /// Sums over all labels: `requests_total`, `provider_failures_total`, ….
+    counters: BTreeMap<String, f64>,
+    /// Every series of those families.
+    details: BTreeMap<&'static str, Vec<Sample>>,
+    config: MetricsConfig,
+}
+
+/// The settings that the numbers depend on.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct MetricsConfig {
+    enforce_policy: bool,
+    dimension_policy: &'static str,
+}
+
+const FAMILIES: [&str; 6] =
+    ["requests", "provider_failures", "fallbacks", "policy_denied", "dimension_adjustments", "token_inputs"];
+
+/// The numbers now.
+pub(crate) fn metrics(app: &App, registry: &Registry) -> EmbeddingMetrics {
+    let all = samples(registry);
+    let details: BTreeMap<&'static str, Vec<Sample>> = FAMILIES
+        .into_iter()
+        .map(|family| {
+            let name = format!("embedding_{family}_total");
+            (family, all.iter().filter(|sample| sample.name == name).cloned().collect())
+        })
+        .collect();
+    let counters = details
+        .iter()
+        .map(|(family, samples)| (format!("{family}_total"), samples.iter().map(|sample| sample.value).sum()))
+        .collect();
+    let active = all.iter().find(|sample| sample.name == "active_embedding_requests");
+    EmbeddingMetrics {
+        cache: cache(app),
+        active_requests: active.map_or(0.0, |sample| sample.value),
+        circuit_breakers: breakers(app),
+        counters,
+        details,
+        config: MetricsConfig {
+            enforce_policy: app.router.policy().enforced,
+            dimension_policy: app.settings.dimension_policy.as_str(),
+        },
+    }
+}

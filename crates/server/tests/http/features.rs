@@ -1,0 +1,151 @@
+//! What goes beyond OpenAI's request, and what an administrator asks.
+
+use base64::{Engine as _, prelude::BASE64_STANDARD};
+use embeddery_core::InputType;
+use reqwest::Method;
+use serde_json::json;
+
+use crate::support::{Answer, Server, vector};
+
+#[tokio::test]
+async fn token_ids_become_the_text_that_they_stand_for() {
+    let server = Server::start().await;
+    // cl100k_base for "Hello world" and " two words".
+    let both = json!({"input": [[9906, 1917], [1403, 4339]]});
+    let answer = server.post("/v1/embeddings", &both).await;
+    assert_eq!(
+        answer.vectors(),
+        [vector("Hello world", true), vector(" two words", true)],
+        "{}",
+        answer.text
+    );
+    let one = server.post("/v1/embeddings", &json!({"input": [9906, 1917]})).await;
+    assert_eq!(one.vectors(), [vector("Hello world", true)]);
+    for (input, place, due) in [
+        (
+            json!([[9906], [4_000_000]]),
+            "input[1]",
+            "token id 4000000 is not in the vocabulary of cl100k_base",
+        ),
+        (json!([9906, 4_000_000]), "input[0]", "cl100k_base"),
+        (json!([[9906], [220]]), "input[1]", "no text"),
+    ] {
+        let refused = server.post("/v1/embeddings", &json!({"input": input})).await;
+        assert_eq!((refused.status.as_u16(), refused.code()), (400, "invalid_value"), "{input}");
+        assert!(refused.message().starts_with(place) && refused.message().contains(due), "{}", refused.text);
+        assert_eq!(refused.json["error"]["param"], place);
+    }
+}
+
+#[tokio::test]
+async fn every_field_beyond_openais_reaches_the_provider() {
+    let server = Server::start().await;
+    for (word, due) in [
+        ("query", InputType::Query),
+        ("document", InputType::Document),
+        ("classification", InputType::Classification),
+        ("clustering", InputType::Clustering),
+    ] {
+        let body = json!({"input": "a", "input_type": word, "on_error": "partial"});
+        assert_eq!(server.post("/v1/embeddings", &body).await.status, 200);
+        let asked = server.fake.last();
+        assert_eq!((asked.input_type, asked.partial), (Some(due), true));
+    }
+}
+
+#[tokio::test]
+async fn vectors_come_in_every_type() {
+    let server = Server::start().await;
+    let due = vector("a", true);
+    let int8: Vec<i8> = due.iter().map(|x| (x * 127.0).round() as i8).collect();
+    let bits: u8 = due.iter().enumerate().map(|(at, x)| if *x > 0.0 { 0x80 >> at } else { 0 }).sum();
+    let expected = [
+        ("int8", json!(int8), int8.iter().map(|x| *x as u8).collect::<Vec<u8>>()),
+        (
+            "uint8",
+            json!(int8.iter().map(|x| i32::from(*x) + 128).collect::<Vec<_>>()),
+            int8.iter().map(|x| (i32::from(*x) + 128) as u8).collect(),
+        ),
+        ("ubinary", json!([bits]), vec![bits]),
+        ("binary", json!([i32::from(bits) - 128]), vec![bits.wrapping_sub(128)]),
+    ];
+    for (dtype, numbers, bytes) in expected {
+        let body = json!({"input": "a", "output_dtype": dtype});
+        let answer = server.post("/v1/embeddings", &body).await;
+        assert_eq!(answer.json["data"][0]["embedding"], numbers, "{dtype}");
+        let body = json!({"input": "a", "output_dtype": dtype, "encoding_format": "base64"});
+        let packed = server.post("/v1/embeddings", &body).await;
+        let text = packed.json["data"][0]["embedding"].as_str().unwrap();
+        assert_eq!(BASE64_STANDARD.decode(text).unwrap(), bytes, "{dtype}");
+    }
+}
+
+#[tokio::test]
+async fn the_batch_route_answers_in_the_old_form() {
+    let server = Server::start().await;
+    let body = json!({"texts": ["a", "b"], "model": "small", "batch_size": 1});
+    let answer = server.post("/api/v1/embeddings/batch", &body).await;
+    assert_eq!(answer.status, 200, "{}", answer.text);
+    let rows: Vec<Vec<f32>> = serde_json::from_value(answer.json["embeddings"].clone()).unwrap();
+    assert_eq!(rows, [vector("a", true), vector("b", true)]);
+    let (model, provider, count) = (&answer.json["model"], &answer.json["provider"], &answer.json["count"]);
+    assert_eq!((model, provider, count), (&json!("test/plain"), &json!("huggingface"), &json!(2)));
+    let cut = server.post("/api/v1/embeddings/batch", &json!({"texts": ["a"], "dimensions": 4})).await;
+    assert_eq!(cut.json["embeddings"][0].as_array().unwrap().len(), 4);
+    assert_eq!(cut.header("x-embeddings-dimensions-policy"), "reduce");
+    for (body, status, param) in [
+        (json!({"texts": ["a", " "]}), 400, "texts[1]"),
+        (json!({"texts": []}), 422, "texts"),
+        (json!({"texts": "a"}), 422, "texts"),
+        (json!({"texts": ["a", 1]}), 422, "texts[1]"),
+        (json!({"texts": ["a"], "batch_size": 0}), 422, "batch_size"),
+        (json!({"texts": ["a"], "provider": "nobody"}), 400, "provider"),
+        (json!({"text": ["a"]}), 422, "texts"),
+    ] {
+        let refused = server.post("/api/v1/embeddings/batch", &body).await;
+        assert_eq!(
+            (refused.status.as_u16(), &refused.json["error"]["param"]),
+            (status, &json!(param)),
+            "{body}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn breakers_of_all_providers_are_there_and_can_be_reset() {
+    let server = Server::start().await;
+    let list = server.get("/api/v1/embeddings/circuit-breakers").await;
+    let breaker = &list.json["embeddings_openai"];
+    assert_eq!((&breaker["state"], &breaker["failure_count"]), (&json!("CLOSED"), &json!(0)));
+    let settings = json!({"failure_threshold": 5, "recovery_timeout": 60.0, "success_threshold": 2, "half_open_max_calls": 3});
+    assert_eq!((&breaker["settings"], list.json.as_object().unwrap().len()), (&settings, 8));
+    let path = |name| format!("/api/v1/embeddings/circuit-breakers/{name}/reset");
+    for name in ["openai", "embeddings_voyage"] {
+        assert_eq!(Answer::of(server.request(Method::POST, &path(name))).await.status, 200);
+    }
+    let unknown = Answer::of(server.request(Method::POST, &path("nobody"))).await;
+    assert_eq!((unknown.status.as_u16(), unknown.code()), (404, "not_found"));
+}
+
+#[tokio::test]
+async fn counters_and_providers_come_as_json() {
+    let server = Server::start().await;
+    server.post("/v1/embeddings", &json!({"input": [9906]})).await;
+    server.post("/v1/embeddings", &json!({"input": "a", "model": "nobody-knows"})).await;
+    let metrics = server.get("/api/v1/embeddings/metrics").await.json;
+    assert_eq!(
+        (&metrics["counters"]["requests_total"], &metrics["counters"]["token_inputs_total"]),
+        (&json!(2.0), &json!(1.0))
+    );
+    let due = json!({"name": "embedding_token_inputs_total", "value": 1.0, "mode": "single"});
+    assert_eq!(metrics["details"]["token_inputs"], json!([due]));
+    assert_eq!(metrics["config"], json!({"enforce_policy": false, "dimension_policy": "reduce"}));
+    let providers = server.get("/api/v1/embeddings/providers-config").await.json;
+    let due = json!({
+        "default_provider": "huggingface", "default_model": "small",
+        "providers": [{"name": "huggingface", "models": ["test/plain"]}],
+    });
+    assert_eq!(providers, due);
+    let cleared = Answer::of(server.request(Method::DELETE, "/api/v1/embeddings/cache")).await;
+    assert_eq!(cleared.json, json!({"message": "Cache cleared successfully", "entries_removed": 0}));
+}

@@ -1,0 +1,56 @@
+//! The vendors' limits and their models' vector lengths, as the stand-ins enforce them. Tokens are counted as
+//! OpenAI's own check does it: a quarter of the bytes.
+
+use super::{Form, forms::Refusal};
+
+/// What one request may hold: texts, tokens together, tokens of one text, bytes.
+fn limits(form: Form, model: &str) -> (usize, usize, usize, usize) {
+    const NONE: usize = usize::MAX;
+    match form {
+        Form::OpenAi | Form::Azure => (2048, 300_000, 8192, NONE),
+        Form::Cohere => (96, NONE, NONE, NONE),
+        Form::Google => (100, NONE, NONE, 4_194_304),
+        Form::Mistral => (512, 16_384, 8192, NONE),
+        Form::Voyage => (1000, if model.ends_with("-lite") { 1_000_000 } else { 120_000 }, NONE, NONE),
+        Form::Tei => (32, 16_384, NONE, 2_000_000),
+        Form::OllamaLegacy => (1, NONE, NONE, NONE),
+        Form::LocalOpenAi | Form::Ollama | Form::Tldw => (NONE, NONE, NONE, NONE),
+    }
+}
+
+/// Refuses what the vendor would.
+pub(super) fn enforce(form: Form, model: &str, texts: &[String], bytes: usize) -> Result<(), Refusal> {
+    let (items, tokens, tokens_each, most_bytes) = limits(form, model);
+    if bytes > most_bytes {
+        return Err(Refusal::new(413, "Request payload size exceeds the limit"));
+    }
+    if texts.len() > items {
+        let message = format!("batch size {} > maximum allowed batch size {items}", texts.len());
+        return Err(Refusal::new(if form == Form::Tei { 413 } else { 400 }, message));
+    }
+    if texts.iter().any(String::is_empty) && !matches!(form, Form::Ollama | Form::OllamaLegacy | Form::Tldw) {
+        return Err(Refusal::new(400, "input cannot be an empty string"));
+    }
+    let counts: Vec<usize> = texts.iter().map(|text| text.len().div_ceil(4)).collect();
+    if let Some(longest) = counts.iter().find(|count| **count > tokens_each) {
+        return Err(Refusal::input_too_long(*longest, tokens_each));
+    }
+    let sum: usize = counts.iter().sum();
+    if sum > tokens {
+        return Err(Refusal::too_many_tokens(form, sum, tokens));
+    }
+    Ok(())
+}
+
+/// The length of a model's vectors.
+pub(super) fn native_length(model: &str) -> usize {
+    match model {
+        "text-embedding-3-small" | "text-embedding-ada-002" | "embed-v4.0" | "codestral-embed" => 1536,
+        "text-embedding-3-large" | "gemini-embedding-001" | "gemini-embedding-2" => 3072,
+        "embed-v5.0-pro" | "embed-v5.0-fast" => 2048,
+        "embed-english-light-v3.0" | "embed-multilingual-light-v3.0" => 384,
+        "nomic-embed-text" => 768,
+        _ if model.starts_with("voyage-") || model.starts_with("embed-") || model == "mistral-embed" => 1024,
+        _ => 16,
+    }
+}
