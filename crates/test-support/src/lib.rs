@@ -1,3 +1,4 @@
 //! What tests of several crates share. Dev only: no product crate depends on it outside its tests.
 
 pub mod hub;
+pub mod redis;

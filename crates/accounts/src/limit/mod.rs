@@ -45,6 +45,10 @@ impl Rate {
         Self::per_second(f64::from(amount) / 60.0, amount)
     }
 
+    fn full(&self) -> Standing {
+        Standing { limit: self.burst, remaining: self.burst, reset: Duration::ZERO }
+    }
+
     /// How long `amount` takes.
     fn time(&self, amount: u32) -> Duration {
         self.period.saturating_mul(amount)
@@ -60,6 +64,16 @@ pub struct Rates {
     pub tokens: Option<Rate>,
     /// Refused keys and tokens from one address.
     pub failures: Option<Rate>,
+}
+
+impl Rates {
+    fn of(&self, measure: Measure) -> Option<Rate> {
+        match measure {
+            Measure::Requests => self.requests,
+            Measure::Tokens => self.tokens,
+            Measure::Failures => self.failures,
+        }
+    }
 }
 
 /// Whose budget is used.
@@ -150,18 +164,23 @@ impl Limiter {
         payer: &Payer,
         amount: u32,
     ) -> Result<Option<Standing>, Limited> {
-        let rate = match measure {
-            Measure::Requests => self.rates.requests,
-            Measure::Tokens => self.rates.tokens,
-            Measure::Failures => self.rates.failures,
-        };
-        let Some(rate) = rate.filter(|_| amount > 0) else { return Ok(None) };
+        let Some(rate) = self.rates.of(measure).filter(|_| amount > 0) else { return Ok(None) };
         if amount > rate.burst {
             return Err(Limited::TooMuch { limit: rate.burst });
         }
         match &self.store {
             Store::Local(local) => local.take(measure, payer, amount),
             Store::Shared(shared) => shared.take((measure, rate), payer, amount).await,
+        }
+    }
+
+    /// Where a payer stands, without taking anything. `None`: not limited, or Redis is away.
+    pub async fn look(&self, measure: Measure, payer: &Payer) -> Option<Standing> {
+        let rate = self.rates.of(measure)?;
+        match &self.store {
+            // Nobody seen yet has a full bucket.
+            Store::Local(local) => Some(local.look(measure, payer).unwrap_or(rate.full())),
+            Store::Shared(shared) => shared.take((measure, rate), payer, 0).await.ok().flatten(),
         }
     }
 }
@@ -197,6 +216,7 @@ mod tests {
         for remaining in [2, 1, 0] {
             let standing = limiter.take(Measure::Requests, &ann, 1).await.unwrap().unwrap();
             assert_eq!((standing.limit, standing.remaining), (3, remaining));
+            assert_eq!(limiter.look(Measure::Requests, &ann).await.unwrap().remaining, remaining);
         }
         let Err(Limited::Wait { wait, standing }) = limiter.take(Measure::Requests, &ann, 1).await else {
             panic!("passed")

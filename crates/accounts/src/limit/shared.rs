@@ -49,7 +49,9 @@ if wait > 0 then
   local remaining = math.floor((now + period * burst - full) / period)
   return {0, remaining, math.ceil(wait), math.ceil(full - now)}
 end
-redis.call('SET', KEYS[1], string.format('%.0f', after), 'PX', math.ceil((after - now) / 1000))
+if amount > 0 then
+  redis.call('SET', KEYS[1], string.format('%.0f', after), 'PX', math.ceil((after - now) / 1000))
+end
 return {1, math.floor(-wait / period + 0.000001), 0, math.ceil(after - now)}
 ";
 

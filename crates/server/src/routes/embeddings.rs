@@ -14,7 +14,7 @@ use embeddery_gateway::Selector;
 use crate::{
     App,
     access_log::Logged,
-    auth::Caller,
+    accounting::{Metered, spent},
     body::JsonObject,
     error::{ApiError, ErrorBody},
     request_id::RequestId,
@@ -94,7 +94,7 @@ pub(super) async fn create_openai(call: Call, body: JsonObject) -> Result<Respon
 /// A request without its body.
 pub(super) struct Call {
     app: Arc<App>,
-    caller: Caller,
+    caller: Metered,
     id: Arc<str>,
     provider: Option<ProviderKind>,
 }
@@ -103,7 +103,7 @@ impl FromRequestParts<Arc<App>> for Call {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<Self, ApiError> {
-        let caller = Caller::from_request_parts(parts, app).await?;
+        let caller = Metered::from_request_parts(parts, app).await?;
         let id = parts.extensions.get::<RequestId>().ok_or_else(ApiError::internal)?;
         Ok(Self { app: Arc::clone(app), caller, id: Arc::clone(&id.0), provider: provider(&parts.headers)? })
     }
@@ -114,7 +114,7 @@ async fn embed(call: Call, policy: DimensionPolicy, body: JsonObject) -> Result<
     let asked = EmbeddingsRequest::read(body.0, &app.settings)?;
     let context = Context {
         deadline: Some(Instant::now() + app.settings.request_timeout),
-        ..Context::new(caller.tenant, id)
+        ..Context::new(caller.identity.user.shared(), id)
     };
     let request = EmbedRequest {
         dimensions: asked.dimensions,
@@ -123,10 +123,13 @@ async fn embed(call: Call, policy: DimensionPolicy, body: JsonObject) -> Result<
         normalize: asked.normalize,
         ..EmbedRequest::plain(Arc::clone(&asked.input), context)
     };
-    let began = Instant::now();
     let selector = Selector { model: asked.model.as_deref(), provider };
+    // Dropped without being settled, by a failure or by a caller who hangs up, it gives the tokens back.
+    let reservation = caller.reserve(&app, &asked.input).await?;
+    let began = Instant::now();
     let embeddings = app.router.embed(selector, request).await?;
     let embedded = began.elapsed();
+    reservation.settle(spent(&embeddings)).await;
 
     let logged = Logged {
         model: embeddings.served_by.name.to_string(),
