@@ -3,16 +3,22 @@
 use std::sync::Arc;
 
 use anyhow::Context as _;
+use embeddery_accounts::{
+    Accounts, AccountsConfig, AuditConfig, Auth, Limiter,
+    auth::Tokens,
+    ledger::LedgerConfig,
+    limit::Rates,
+};
 use embeddery_core::ModelSource;
 use embeddery_gateway::{Metrics, Router, RouterConfig, Wrap};
 use embeddery_model_store::ModelStore;
 use embeddery_providers::local::{Local, LocalConfig};
-use embeddery_server::App;
+use embeddery_server::{App, Tls};
 use prometheus_client::registry::Registry;
 use secrecy::SecretString;
 
 use crate::{
-    config::{Config, ConfigError},
+    config::{AuthConfig, Config, ConfigError, MultiUser},
     stack::stack,
 };
 
@@ -21,8 +27,19 @@ pub(crate) fn model_store(config: &Config) -> anyhow::Result<Arc<ModelStore>> {
     Ok(Arc::new(ModelStore::new(config.store.clone())?))
 }
 
-/// The API with everything behind it.
-pub(crate) fn app(config: &Config, key: SecretString) -> anyhow::Result<App> {
+/// The API with everything behind it. `key` is the one key of single_user mode.
+pub(crate) fn app(config: &Config, key: &SecretString) -> anyhow::Result<App> {
+    let mut registry = Registry::default();
+    let router = router(config, &mut registry)?;
+    let mut settings = config.server.clone();
+    if let Some((certificate, key)) = &config.accounts.tls {
+        settings.tls = Some(Tls::from_files(certificate, key).map_err(|error| problem("tls", &error))?);
+    }
+    Ok(App { router: Arc::new(router), accounts: accounts(config, key)?, settings, registry })
+}
+
+/// Who serves models.
+pub(crate) fn router(config: &Config, registry: &mut Registry) -> anyhow::Result<Router> {
     let source: Arc<dyn ModelSource> = model_store(config)?;
     let local = Local::new(LocalConfig {
         source,
@@ -35,8 +52,7 @@ pub(crate) fn app(config: &Config, key: SecretString) -> anyhow::Result<App> {
     .map_err(anyhow::Error::msg)
     .context("starting the engine")?;
 
-    let mut registry = Registry::default();
-    let metrics = Metrics::new(&mut registry);
+    let metrics = Metrics::new(registry);
     let wrap: Wrap = {
         let metrics = metrics.clone();
         Arc::new(move |adapter| stack(adapter, &metrics))
@@ -50,7 +66,43 @@ pub(crate) fn app(config: &Config, key: SecretString) -> anyhow::Result<App> {
     });
     router
         .resolve(embeddery_gateway::Selector { model: None, provider: None })
-        .map_err(|error| ConfigError(vec![format!("default_model_id: {error}")]))?;
-    let settings = embeddery_server::Settings { api_key: Some(key), ..config.server.clone() };
-    Ok(App { router: Arc::new(router), settings, registry })
+        .map_err(|error| problem("default_model_id", &error.to_string()))?;
+    Ok(router)
+}
+
+/// Who may ask, how much, and what it cost.
+fn accounts(config: &Config, key: &SecretString) -> anyhow::Result<Accounts> {
+    let settings = &config.accounts;
+    let auth = match &settings.auth {
+        AuthConfig::SingleUser(_) => Auth::single(key),
+        AuthConfig::MultiUser(multi) => Auth::tokens(tokens(multi)?),
+    };
+    let limiter = match &settings.redis_url {
+        Some(url) if settings.rates != Rates::default() => {
+            Limiter::shared(settings.rates, url, "{embeddings}").map_err(|error| problem("REDIS_URL", &error))?
+        }
+        _ => Limiter::local(settings.rates),
+    };
+    let ledger = LedgerConfig {
+        path: config.state_dir.join("usage.sqlite3"),
+        quotas: settings.quotas,
+        retention_days: settings.retention_days,
+        // Only local models are served so far, and they cost nothing.
+        prices: Arc::new(|_, _: &str| None),
+    };
+    let audit = AuditConfig {
+        path: config.state_dir.join("audit.jsonl"),
+        max_bytes: settings.audit_max_bytes,
+        keep: settings.audit_keep,
+    };
+    Ok(Accounts::open(AccountsConfig { auth, limiter, ledger, audit })?)
+}
+
+/// The check of tokens; a key file that cannot be used is a mistake in the configuration.
+pub(crate) fn tokens(multi: &MultiUser) -> anyhow::Result<Tokens> {
+    Ok(Tokens::load(multi.tokens.clone()).map_err(|error| problem("auth", &error))?)
+}
+
+fn problem(setting: &str, error: &str) -> ConfigError {
+    ConfigError(vec![format!("{setting}: {error}")])
 }

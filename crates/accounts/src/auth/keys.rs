@@ -45,6 +45,7 @@ impl Algorithm {
 }
 
 /// Where the keys come from.
+#[derive(Clone)]
 pub enum KeyConfig {
     /// HS256: the secret, and the one before it while tokens of both are about.
     Secrets(Vec<SecretString>),

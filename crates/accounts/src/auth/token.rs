@@ -14,6 +14,7 @@ use super::{
 use crate::{Identity, Role, UserId};
 
 /// What a good token is.
+#[derive(Clone)]
 pub struct TokenConfig {
     /// What signatures are checked with.
     pub keys: KeyConfig,
@@ -80,8 +81,11 @@ impl Tokens {
         Ok(Self { keys, validation, admin_role: config.admin_role, revoked })
     }
 
-    /// Who a token names, or why it is not good.
-    pub(super) fn verify(&self, token: &[u8]) -> Result<Identity, &'static str> {
+    /// Who a token names.
+    ///
+    /// # Errors
+    /// Why it is not good; for the operator, never for the caller.
+    pub fn verify(&self, token: &[u8]) -> Result<Identity, &'static str> {
         if token.len() > LONGEST_TOKEN {
             return Err("token too long");
         }

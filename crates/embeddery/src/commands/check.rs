@@ -6,11 +6,12 @@ use std::process::ExitCode;
 use embeddery_core::{ModelRef, ModelSource as _, ProviderKind};
 use embeddery_engine::{LoadOptions, ModelFiles};
 use embeddery_gateway::Selector;
-use secrecy::SecretString;
+use embeddery_server::Tls;
+use prometheus_client::registry::Registry;
 
 use super::{say, serve};
 use crate::{
-    config::{self, Config, DEFAULTS, Flags},
+    config::{self, AuthConfig, Config, DEFAULTS, Flags},
     wiring,
 };
 
@@ -39,22 +40,44 @@ pub(crate) fn run(flags: &Flags) -> anyhow::Result<ExitCode> {
             ),
         }
     }
-    match &config.api_key {
-        Some(_) => findings.good("API key: SINGLE_USER_API_KEY"),
-        None => findings.good(format_args!(
-            "API key: generated at the first start, in {}",
-            config.state_dir.join("api-key").display()
-        )),
-    }
+    accounts(&config, &mut findings);
     findings.good(format_args!("engine: {} threads", config.threads));
     default_model(&config, &mut findings)?;
     Ok(if findings.bad == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
+fn accounts(config: &Config, findings: &mut Findings) {
+    match &config.accounts.auth {
+        AuthConfig::SingleUser(Some(_)) => findings.good("API key: SINGLE_USER_API_KEY"),
+        AuthConfig::SingleUser(None) => findings.good(format_args!(
+            "API key: generated at the first start, in {}",
+            config.state_dir.join("api-key").display()
+        )),
+        AuthConfig::MultiUser(multi) => match wiring::tokens(multi) {
+            Ok(_) => findings.good("tokens: the keys that they are checked with can be used"),
+            Err(error) => findings.bad(format_args!("tokens: {error}"), "set the key or the file that is named"),
+        },
+    }
+    if let Some((certificate, key)) = &config.accounts.tls {
+        match Tls::from_files(certificate, key) {
+            Ok(_) => findings.good(format_args!("TLS: {}", certificate.display())),
+            Err(error) => findings.bad(format_args!("TLS: {error}"), "write both files anew, as PEM"),
+        }
+    }
+    match &config.accounts.rates.requests {
+        Some(rate) => findings.good(format_args!(
+            "rate limits: {:.3} requests a second, {} at once",
+            1.0 / rate.period.as_secs_f64(),
+            rate.burst
+        )),
+        None => findings.note("rate limits: off; EMBEDDINGS_RATE_LIMIT=on turns them on"),
+    }
+}
+
 /// Finds the default model and loads it, which is the only proof that it works.
 fn default_model(config: &Config, findings: &mut Findings) -> anyhow::Result<()> {
-    let app = super::runtime()?.block_on(async { wiring::app(config, SecretString::default()) })?;
-    let resolved = app.router.resolve(Selector { model: None, provider: None })?;
+    let router = super::runtime()?.block_on(async { wiring::router(config, &mut Registry::default()) })?;
+    let resolved = router.resolve(Selector { model: None, provider: None })?;
     if resolved.provider != ProviderKind::HuggingFace {
         findings.bad(
             format_args!("default model: the provider {} is not part of this version", resolved.provider),

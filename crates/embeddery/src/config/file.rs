@@ -13,7 +13,7 @@ use serde::{
     de::{IgnoredAny, MapAccess, Visitor},
 };
 
-use super::{ConfigError, environment::Environment};
+use super::{ConfigError, accounts, environment::Environment};
 
 /// Every key with its default value and a comment.
 pub(crate) const DEFAULTS: &str = include_str!("../../embeddery.default.yaml");
@@ -31,7 +31,12 @@ pub(super) struct File {
     pub listen: Option<String>,
     pub user_db_base_dir: Option<PathBuf>,
     pub state_dir: Option<String>,
-    pub auth: Auth,
+    pub auth: accounts::Auth,
+    pub limits: accounts::Limits,
+    pub quotas: accounts::WrittenQuotas,
+    pub usage: accounts::Usage,
+    pub audit: accounts::Audit,
+    pub tls: accounts::Tls,
     pub dimension_policy: Option<String>,
     pub log: Log,
     pub log_level: Option<String>,
@@ -66,12 +71,6 @@ pub(super) struct File {
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub(super) struct Auth {
-    pub mode: Option<String>,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
 pub(super) struct Log {
     pub level: Option<String>,
     pub format: Option<String>,
@@ -88,6 +87,9 @@ pub(super) struct Server {
     pub max_inputs: Option<usize>,
     pub shutdown_grace_seconds: Option<f64>,
     pub metrics_auth: Option<bool>,
+    pub max_connections: Option<usize>,
+    pub trusted_proxies: Option<Vec<String>>,
+    pub cors_origins: Option<Vec<String>>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -141,6 +143,21 @@ pub(super) struct Model {
 pub(super) struct Models {
     pub auto_download: Option<bool>,
     pub entries: Vec<(String, Model)>,
+}
+
+impl File {
+    /// The sections about accounts.
+    pub(super) fn take_accounts(&mut self) -> accounts::Sections {
+        use std::mem::take;
+        accounts::Sections {
+            auth: take(&mut self.auth),
+            limits: take(&mut self.limits),
+            quotas: take(&mut self.quotas),
+            usage: take(&mut self.usage),
+            audit: take(&mut self.audit),
+            tls: take(&mut self.tls),
+        }
+    }
 }
 
 impl<'de> Deserialize<'de> for Models {

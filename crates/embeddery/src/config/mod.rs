@@ -4,6 +4,7 @@
 //! [`resolve`] turns that into what the program needs or a list of everything that is wrong with it. This is
 //! the only code of the product that reads the environment.
 
+mod accounts;
 mod environment;
 mod file;
 mod notices;
@@ -18,16 +19,16 @@ use embeddery_gateway::ConfiguredModel;
 use embeddery_model_store::StoreConfig;
 use embeddery_providers::local::ModelOptions;
 use embeddery_server::Settings;
-use secrecy::SecretString;
 
+pub(crate) use accounts::{AccountsSettings, AuthConfig, MultiUser};
 pub(crate) use file::DEFAULTS;
 
 /// Everything the program was told, checked.
 pub(crate) struct Config {
     /// Where the API listens.
     pub(crate) listen: SocketAddr,
-    /// The caller's key; `None`: one is generated.
-    pub(crate) api_key: Option<SecretString>,
+    /// Who may ask, how much, and what is kept of it.
+    pub(crate) accounts: AccountsSettings,
     /// How the API treats requests.
     pub(crate) server: Settings,
     /// Time that requests under way get after SIGTERM.

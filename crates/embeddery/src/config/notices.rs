@@ -18,10 +18,7 @@ pub(super) fn notices(file: &File, environment: &Environment) -> Vec<String> {
         }
     }
     let variables = [
-        ("REDIS_URL", PIPELINE),
-        ("EMBEDDINGS_REDIS_URL", PIPELINE),
         ("DATABASE_URL", "collections are not part of this version"),
-        ("EMBEDDINGS_RATE_LIMIT", "this version does not limit rates; put a proxy in front if you need it"),
         ("OPENAI_API_KEY", "the provider openai is not part of this version"),
         ("COHERE_API_KEY", "the provider cohere is not part of this version"),
         ("GOOGLE_API_KEY", "the provider google is not part of this version"),
@@ -36,6 +33,12 @@ pub(super) fn notices(file: &File, environment: &Environment) -> Vec<String> {
     }
     notices.extend(misspelt(environment));
     notices
+}
+
+/// Redis has nothing to do while rates are not limited.
+pub(super) fn idle_redis(environment: &Environment) -> Option<String> {
+    let (name, _) = environment.first(&["EMBEDDINGS_REDIS_URL", "REDIS_URL"])?;
+    Some(format!("{name} has no effect: {PIPELINE}, and rates are not limited"))
 }
 
 fn sections(file: &File) -> Vec<(&'static str, &'static str)> {
@@ -97,7 +100,7 @@ fn model_keys(model: &super::file::Model) -> Vec<&'static str> {
 }
 
 /// Variables that this version reads, or knows and leaves alone.
-const KNOWN: [&str; 13] = [
+const KNOWN: [&str; 15] = [
     "EMBEDDINGS_LISTEN",
     "EMBEDDINGS_CONFIG_PATH",
     "EMBEDDINGS_MODEL_STORAGE_DIR",
@@ -111,6 +114,8 @@ const KNOWN: [&str; 13] = [
     "EMBEDDINGS_CACHE_TTL_SECONDS",
     "EMBEDDINGS_MAX_BATCH_SIZE",
     "EMBEDDINGS_UNLOAD_TIMEOUT_SECONDS",
+    "EMBEDDINGS_TLS_CERT_FILE",
+    "EMBEDDINGS_TLS_KEY_FILE",
 ];
 
 /// A variable with our prefix that nobody knows is most likely a typo; others may own the prefix too, so it
