@@ -21,6 +21,7 @@ test: test-deps ## install what tests need, run all of them
 	cargo test --workspace --locked --no-fail-fast
 
 test-deps:
+	python3 scripts/install_redis.py
 	cargo build --workspace --locked --bin embeddery
 	python3 scripts/fetch_default_model.py --binary target/debug/embeddery --models $(MODELS)
 	python3 scripts/make_venv.py $(VENV) tests/requirements.txt
@@ -29,6 +30,8 @@ bench: ## measure beside ONNX Runtime and over HTTP; prints ratios and versions 
 	cargo build --release --locked --workspace --examples --bin embeddery
 	python3 scripts/fetch_default_model.py --binary target/release/embeddery --models $(MODELS)
 	python3 scripts/make_venv.py .cache/bench-venv bench/requirements$(if $(findstring torch,$(PEERS)),-torch).txt
+	python3 scripts/install_redis.py
+	target/release/examples/latency
 	.cache/bench-venv/bin/python bench/run.py --model $(MODELS)/sentence-transformers/all-MiniLM-L6-v2
 
 lint: ## formatting, clippy, docs, dependency rules

@@ -214,10 +214,7 @@ fn a_bad_configuration_stops_the_start_with_name_and_fix() {
         stderr
     };
     assert!(refused(Some("serverr: {}"), &[]).contains("did you mean 'server'?"));
-    assert!(
-        refused(None, &[("AUTH_MODE", "multi_user")])
-            .contains("AUTH_MODE: multi_user is not part of this version")
-    );
+    assert!(refused(None, &[("AUTH_MODE", "anything")]).contains("AUTH_MODE: 'anything' is unknown"));
     assert!(refused(None, &[("LOG_LEVEL", "LOUD")]).contains("LOG_LEVEL: 'LOUD'"));
     assert!(refused(Some("default_model_id: nonsense\n"), &[]).contains("default_model_id"));
     let both = refused(Some("server: {max_inputs: 0}\ndimension_policy: bend\n"), &[]);
