@@ -74,7 +74,9 @@ async fn main() {
         let _ = shared.take(Measure::Tokens, &payer, 1).await;
     })
     .await;
-    for (name, tokens_per_day) in [("usage, on disk", None), ("quota and usage, on disk", Some(u64::MAX >> 2))] {
+    for (name, tokens_per_day) in
+        [("usage, on disk", None), ("quota and usage, on disk", Some(u64::MAX >> 2))]
+    {
         let dir = tempfile::tempdir().unwrap();
         let ledger = Ledger::open(LedgerConfig {
             path: dir.path().join("usage.sqlite3"),

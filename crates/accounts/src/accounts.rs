@@ -4,10 +4,7 @@ use std::path::PathBuf;
 
 use thiserror::Error;
 
-use crate::{
-    Audit, AuditConfig, Auth, Ledger, Limiter,
-    ledger::LedgerConfig,
-};
+use crate::{Audit, AuditConfig, Auth, Ledger, Limiter, ledger::LedgerConfig};
 
 /// What accounts are made of.
 pub struct AccountsConfig {

@@ -176,7 +176,10 @@ mod tests {
             let text = fs::read_to_string(dir.path().join(name)).unwrap();
             assert!(text.len() <= 2000);
             last.extend(text.lines().map(|line| {
-                serde_json::from_str::<serde_json::Value>(line).unwrap()["request_id"].as_str().unwrap().to_owned()
+                serde_json::from_str::<serde_json::Value>(line).unwrap()["request_id"]
+                    .as_str()
+                    .unwrap()
+                    .to_owned()
             }));
         }
         let wanted: Vec<String> = (200 - last.len()..200).map(|n| format!("{n:03}")).collect();

@@ -191,8 +191,14 @@ fn issuer_and_audience_must_be_ours_when_they_are_configured() {
     };
     assert!(token(json!("https://id.example"), json!("embeddery")).is_ok());
     assert!(token(json!("https://id.example"), json!(["other", "embeddery"])).is_ok());
-    assert_eq!(token(json!("https://id.example"), json!("other")), Err(Refused::Bad("token for another audience")));
-    assert_eq!(token(json!("https://evil.example"), json!("embeddery")), Err(Refused::Bad("token of another issuer")));
+    assert_eq!(
+        token(json!("https://id.example"), json!("other")),
+        Err(Refused::Bad("token for another audience"))
+    );
+    assert_eq!(
+        token(json!("https://evil.example"), json!("embeddery")),
+        Err(Refused::Bad("token of another issuer"))
+    );
     assert!(token(Value::Null, json!("embeddery")).is_err());
     assert!(token(json!("https://id.example"), Value::Null).is_err());
     assert!(ask(&strict, &hs256(&good())).is_err());
@@ -246,7 +252,8 @@ fn jwks(path: &PathBuf, signer_pem: &str, algorithm: jsonwebtoken::Algorithm, id
     };
     let mut jwk = jsonwebtoken::jwk::Jwk::from_encoding_key(&key.unwrap(), algorithm).unwrap();
     jwk.common.key_id = Some(id.into());
-    fs::write(path, json!({"keys": [jwk, {"kty": "oct", "k": "c2VjcmV0", "kid": "shared"}]}).to_string()).unwrap();
+    fs::write(path, json!({"keys": [jwk, {"kty": "oct", "k": "c2VjcmV0", "kid": "shared"}]}).to_string())
+        .unwrap();
 }
 
 #[test]
@@ -254,8 +261,9 @@ fn a_jwks_file_is_followed_when_its_keys_change() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("jwks.json");
     let first = rcgen::KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).unwrap().serialize_pem();
-    let second =
-        rcgen::KeyPair::generate_rsa_for(&rcgen::PKCS_RSA_SHA256, rcgen::RsaKeySize::_2048).unwrap().serialize_pem();
+    let second = rcgen::KeyPair::generate_rsa_for(&rcgen::PKCS_RSA_SHA256, rcgen::RsaKeySize::_2048)
+        .unwrap()
+        .serialize_pem();
     jwks(&path, &first, jsonwebtoken::Algorithm::ES256, "first");
     let auth = auth(config(KeyConfig::Jwks(path.clone())));
     let signed = |algorithm, pem: &str| {
@@ -271,7 +279,9 @@ fn a_jwks_file_is_followed_when_its_keys_change() {
 #[test]
 fn keys_that_cannot_be_used_are_named_at_the_start() {
     let bad = |keys| Tokens::load(config(keys)).err().unwrap();
-    assert!(bad(KeyConfig::Pem { algorithm: Algorithm::Rs256, text: "x".into() }).contains("public key in PEM"));
+    assert!(
+        bad(KeyConfig::Pem { algorithm: Algorithm::Rs256, text: "x".into() }).contains("public key in PEM")
+    );
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("jwks.json");
     assert!(bad(KeyConfig::Jwks(path.clone())).contains("cannot be read"));

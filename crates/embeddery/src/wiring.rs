@@ -4,10 +4,7 @@ use std::sync::Arc;
 
 use anyhow::Context as _;
 use embeddery_accounts::{
-    Accounts, AccountsConfig, AuditConfig, Auth, Limiter,
-    auth::Tokens,
-    ledger::LedgerConfig,
-    limit::Rates,
+    Accounts, AccountsConfig, AuditConfig, Auth, Limiter, auth::Tokens, ledger::LedgerConfig, limit::Rates,
 };
 use embeddery_core::ModelSource;
 use embeddery_gateway::{Metrics, Router, RouterConfig, Wrap};
@@ -79,7 +76,8 @@ fn accounts(config: &Config, key: &SecretString) -> anyhow::Result<Accounts> {
     };
     let limiter = match &settings.redis_url {
         Some(url) if settings.rates != Rates::default() => {
-            Limiter::shared(settings.rates, url, "{embeddings}").map_err(|error| problem("REDIS_URL", &error))?
+            Limiter::shared(settings.rates, url, "{embeddings}")
+                .map_err(|error| problem("REDIS_URL", &error))?
         }
         _ => Limiter::local(settings.rates),
     };

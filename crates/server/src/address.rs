@@ -66,7 +66,11 @@ mod tests {
     #[test]
     fn a_trusted_proxy_is_believed_for_what_it_added_itself() {
         assert_eq!(seen("10.0.0.1", &["203.0.113.9"]), "203.0.113.9");
-        assert_eq!(seen("10.0.0.1", &["1.1.1.1, 203.0.113.9"]), "203.0.113.9", "the left one is the stranger's own word");
+        assert_eq!(
+            seen("10.0.0.1", &["1.1.1.1, 203.0.113.9"]),
+            "203.0.113.9",
+            "the left one is the stranger's own word"
+        );
         assert_eq!(seen("10.0.0.1", &["1.1.1.1, 203.0.113.9, 10.0.0.2"]), "203.0.113.9", "two proxies");
         assert_eq!(seen("10.0.0.1", &["1.1.1.1", "203.0.113.9"]), "203.0.113.9", "two headers are one list");
         assert_eq!(seen("::1", &["[2001:db8::7]:4711"]), "2001:db8::7");

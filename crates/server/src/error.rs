@@ -160,6 +160,12 @@ impl ApiError {
         Self { param: Some("model".into()), ..Self::new(StatusCode::NOT_FOUND, "model_not_found", message) }
     }
 
+    /// Where many users share a machine, what is not on it is an admin's to bring.
+    pub(crate) fn not_fetched_for_users(name: &str) -> Self {
+        let message = format!("model '{name}' is not on this machine, and only an admin may bring it here");
+        Self { param: Some("model".into()), ..Self::new(StatusCode::NOT_FOUND, "model_not_found", message) }
+    }
+
     pub(crate) fn wrong_method(method: &str, path: &str) -> Self {
         let message = format!("{path} does not take {method}; the header Allow says what it takes");
         Self::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", message)
@@ -201,7 +207,15 @@ impl ApiError {
     }
 
     fn new(status: StatusCode, code: &'static str, message: impl Into<String>) -> Self {
-        Self { status, code, param: None, message: message.into(), detail: None, retry_after: None, patient: false }
+        Self {
+            status,
+            code,
+            param: None,
+            message: message.into(),
+            detail: None,
+            retry_after: None,
+            patient: false,
+        }
     }
 }
 

@@ -33,9 +33,7 @@ impl Tls {
         let mut config = ServerConfig::builder_with_provider(Arc::new(crypto::aws_lc_rs::default_provider()))
             .with_safe_default_protocol_versions()
             .and_then(|builder| builder.with_no_client_auth().with_single_cert(chain, secret))
-            .map_err(|error| {
-                format!("{} and {}: {error}", certificates.display(), key.display())
-            })?;
+            .map_err(|error| format!("{} and {}: {error}", certificates.display(), key.display()))?;
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
         Ok(Self(TlsAcceptor::from(Arc::new(config))))
     }

@@ -106,8 +106,9 @@ mod tests {
         drop(old);
         let next = [MIGRATIONS[0], "ALTER TABLE counter ADD COLUMN note TEXT NOT NULL DEFAULT 'none'"];
         let new = migrated(&path, &next).unwrap();
-        let row: (i64, String) =
-            new.query_row("SELECT value, note FROM counter", [], |row| Ok((row.get(0)?, row.get(1)?))).unwrap();
+        let row: (i64, String) = new
+            .query_row("SELECT value, note FROM counter", [], |row| Ok((row.get(0)?, row.get(1)?)))
+            .unwrap();
         assert_eq!(row, (3, "none".into()));
         let refused = open(&path).unwrap_err();
         assert!(refused.contains("is of schema 2, this version knows 1"), "{refused}");
@@ -117,7 +118,8 @@ mod tests {
     fn a_file_that_is_none_is_refused_and_kept() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("usage.sqlite3");
-        std::fs::write(&path, "this is no database, and long enough to be looked at as one".repeat(40)).unwrap();
+        std::fs::write(&path, "this is no database, and long enough to be looked at as one".repeat(40))
+            .unwrap();
         assert!(open(&path).unwrap_err().contains("move it away"));
         assert!(std::fs::read_to_string(&path).unwrap().starts_with("this is"));
     }

@@ -197,8 +197,7 @@ impl Ledger {
             Counter::Jobs => self.quotas.concurrent_jobs,
         };
         let user = user.shared();
-        let taken =
-            self.writer.run(move |db| operations::count(db, (&user, counter), (count, limit))).await;
+        let taken = self.writer.run(move |db| operations::count(db, (&user, counter), (count, limit))).await;
         match (taken, limit) {
             (Ok(Err(used)), Some(limit)) => Err(Exhausted::Counter { counter, limit, used }),
             _ => Ok(()),

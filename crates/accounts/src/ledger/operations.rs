@@ -24,9 +24,13 @@ pub(super) fn reserve(db: &Connection, asked: &Reserve) -> Result<std::result::R
     if taken.saturating_add(asked.tokens) > asked.limit {
         return Ok(Err(taken));
     }
-    db.prepare_cached("INSERT INTO reservation VALUES (?, ?, ?, ?, ?)")?.execute(
-        params![asked.id, asked.user, day(asked.now), number(asked.tokens), asked.until],
-    )?;
+    db.prepare_cached("INSERT INTO reservation VALUES (?, ?, ?, ?, ?)")?.execute(params![
+        asked.id,
+        asked.user,
+        day(asked.now),
+        number(asked.tokens),
+        asked.until
+    ])?;
     Ok(Ok(()))
 }
 
@@ -115,8 +119,11 @@ pub(super) fn uncount(db: &Connection, (user, counter): (&str, Counter), count: 
 
 /// Sets a counter.
 pub(super) fn set_count(db: &Connection, (user, counter): (&str, Counter), count: u64) -> Result<()> {
-    db.prepare_cached("INSERT OR REPLACE INTO counter VALUES (?, ?, ?)")?
-        .execute(params![user, counter.as_str(), number(count)])?;
+    db.prepare_cached("INSERT OR REPLACE INTO counter VALUES (?, ?, ?)")?.execute(params![
+        user,
+        counter.as_str(),
+        number(count)
+    ])?;
     Ok(())
 }
 

@@ -31,8 +31,7 @@ impl<'a> Reservation<'a> {
     pub async fn settle(mut self, spent: Spent) {
         let cost = self.ledger.cost(&spent);
         let (user, id) = (self.user.shared(), self.id.take());
-        let settle =
-            move |db: &_| operations::settle(db, (&user, id), (&spent, cost), Timestamp::now());
+        let settle = move |db: &_| operations::settle(db, (&user, id), (&spent, cost), Timestamp::now());
         // A failure is in the log, and the answer is not held back for it.
         let _ = self.ledger.writer.run(settle).await;
     }

@@ -52,10 +52,7 @@ impl Writer {
     }
 
     /// Does `work` some time soon.
-    pub(super) fn run_later(
-        &self,
-        work: impl FnOnce(&Connection) -> rusqlite::Result<()> + Send + 'static,
-    ) {
+    pub(super) fn run_later(&self, work: impl FnOnce(&Connection) -> rusqlite::Result<()> + Send + 'static) {
         self.send(Box::new(move |db| work(db).map(|()| Box::new(|| ()) as Answer)));
     }
 
@@ -85,7 +82,9 @@ fn write(mut connection: Connection, waiting: &Receiver<Task>, retention_days: u
         match commit(&mut connection, batch, due.then_some((now, retention_days))) {
             // Only now: who is told, is told of something that is on disk.
             Ok(answers) => answers.into_iter().for_each(|answer| answer()),
-            Err(error) => tracing::error!(%error, "usage could not be written; requests are answered without"),
+            Err(error) => {
+                tracing::error!(%error, "usage could not be written; requests are answered without")
+            }
         }
         if due {
             swept = Some(now);

@@ -55,7 +55,9 @@ fn accounts(config: &Config, findings: &mut Findings) {
         )),
         AuthConfig::MultiUser(multi) => match wiring::tokens(multi) {
             Ok(_) => findings.good("tokens: the keys that they are checked with can be used"),
-            Err(error) => findings.bad(format_args!("tokens: {error}"), "set the key or the file that is named"),
+            Err(error) => {
+                findings.bad(format_args!("tokens: {error}"), "set the key or the file that is named")
+            }
         },
     }
     if let Some((certificate, key)) = &config.accounts.tls {

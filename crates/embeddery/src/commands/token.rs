@@ -88,7 +88,11 @@ fn look(options: Inspect, multi: &MultiUser) -> anyhow::Result<ExitCode> {
     match wiring::tokens(multi)?.verify(token.as_bytes()) {
         Ok(identity) => {
             let role = if identity.role == Role::Admin { "an admin" } else { "a user" };
-            say(format_args!("good    {} is {role}; directory {}", identity.user, identity.user.directory_name()));
+            say(format_args!(
+                "good    {} is {role}; directory {}",
+                identity.user,
+                identity.user.directory_name()
+            ));
             Ok(ExitCode::SUCCESS)
         }
         Err(reason) => {

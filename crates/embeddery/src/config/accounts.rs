@@ -190,7 +190,8 @@ fn api_key(found: &mut Found<'_>, listen: SocketAddr) -> Option<SecretString> {
 }
 
 fn multi_user(found: &mut Found<'_>, written: Auth, defaults: Auth) -> AuthConfig {
-    let name = found.text(&["JWT_ALGORITHM"], "auth.algorithm", [written.algorithm, None, defaults.algorithm]);
+    let name =
+        found.text(&["JWT_ALGORITHM"], "auth.algorithm", [written.algorithm, None, defaults.algorithm]);
     let algorithm = Algorithm::ALL.into_iter().find(|algorithm| algorithm.as_str() == name);
     if algorithm.is_none() {
         found.problem(format!("JWT_ALGORITHM: '{name}' is unknown; write HS256, RS256 or ES256"));
@@ -301,7 +302,8 @@ fn tls(found: &mut Found<'_>, written: Tls) -> Option<(PathBuf, PathBuf)> {
         (None, None) => None,
         _ => {
             found.problem(
-                "tls.certificate_file and tls.key_file: one is set without the other; set both or none".into(),
+                "tls.certificate_file and tls.key_file: one is set without the other; set both or none"
+                    .into(),
             );
             None
         }
@@ -312,8 +314,7 @@ fn tls(found: &mut Found<'_>, written: Tls) -> Option<(PathBuf, PathBuf)> {
 pub(super) fn trusted_proxies(found: &mut Found<'_>, written: Option<Vec<String>>) -> Vec<IpNet> {
     let mut networks = Vec::new();
     for text in written.unwrap_or_default() {
-        let network =
-            text.parse().ok().or_else(|| text.parse::<std::net::IpAddr>().ok().map(IpNet::from));
+        let network = text.parse().ok().or_else(|| text.parse::<std::net::IpAddr>().ok().map(IpNet::from));
         match network {
             Some(network) => networks.push(network),
             None => found.problem(format!(

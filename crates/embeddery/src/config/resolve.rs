@@ -19,7 +19,7 @@ use embeddery_server::Settings;
 use secrecy::SecretString;
 
 use super::{
-    accounts, Config, ConfigError, Flags, LogConfig,
+    Config, ConfigError, Flags, LogConfig, accounts,
     environment::{Environment, parse_bool},
     file::{DEFAULTS, File, Model, parse},
     notices::{idle_redis, notices},
@@ -177,7 +177,12 @@ impl Found<'_> {
     }
 
     /// The first that is there: a variable, then the candidates in order.
-    pub(super) fn text(&mut self, variables: &[&'static str], key: &str, candidates: [Option<String>; 3]) -> String {
+    pub(super) fn text(
+        &mut self,
+        variables: &[&'static str],
+        key: &str,
+        candidates: [Option<String>; 3],
+    ) -> String {
         if let Some((_, value)) = self.environment.first(variables) {
             return value.to_owned();
         }

@@ -145,7 +145,7 @@ fn start() -> Attacker {
         command.env("EMBEDDINGS_MODEL_STORAGE_DIR", models()).env("SINGLE_USER_API_KEY", KEY);
     });
     let many = Server::with(|command| {
-        write(command, "models: {auto_download: false}\nlimits: {failed_logins_per_minute: 60, requests_per_second: 100}\n");
+        write(command, "limits: {failed_logins_per_minute: 60, requests_per_second: 100}\n");
         fs::write(command.get_current_dir().unwrap().join("revoked"), "stolen\n").unwrap();
         command.env("EMBEDDINGS_MODEL_STORAGE_DIR", models()).env("AUTH_MODE", "multi_user");
         command.env("JWT_SECRET_KEY", SECRET).env("JWT_REVOKED_FILE", "revoked");
@@ -179,7 +179,10 @@ async fn every_attack_gets_what_the_page_says() {
     assert_eq!(outcome(attacker.with_token(Method::GET, "/v1/models", &good("ann", "user"))).await, "200");
     let page = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/security.md"));
     let page = page.unwrap_or_default();
-    let written: Vec<&str> = page.lines().filter(|line| line.starts_with("| ") && line[2..].starts_with(|c: char| c.is_ascii_digit())).collect();
+    let written: Vec<&str> = page
+        .lines()
+        .filter(|line| line.starts_with("| ") && line[2..].starts_with(|c: char| c.is_ascii_digit()))
+        .collect();
     assert_eq!(written, table, "docs/security.md must say:\n{}", table.join("\n"));
 }
 
@@ -233,63 +236,116 @@ async fn paths(attacker: &mut Attacker) {
         attacker.raw(attack, format!("GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")).await;
     }
     attacker
-        .raw("`GET http://other.example/v1/models` (a proxy's form) without a key", "GET http://other.example/v1/models HTTP/1.1\r\nhost: other.example\r\nconnection: close\r\n\r\n")
+        .raw(
+            "`GET http://other.example/v1/models` (a proxy's form) without a key",
+            "GET http://other.example/v1/models HTTP/1.1\r\nhost: other.example\r\nconnection: close\r\n\r\n",
+        )
         .await;
 }
 
 async fn protocol(attacker: &mut Attacker) {
     let head = |more: &str| {
-        format!("POST /v1/embeddings HTTP/1.1\r\nhost: x\r\nx-api-key: {KEY}\r\ncontent-type: application/json\r\n{more}")
+        format!(
+            "POST /v1/embeddings HTTP/1.1\r\nhost: x\r\nx-api-key: {KEY}\r\ncontent-type: application/json\r\n{more}"
+        )
     };
     let smuggled = "GET /v1/models HTTP/1.1\r\nhost: x\r\n\r\n";
-    let attack = format!("{}{smuggled}", head("content-length: 5\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n"));
+    let attack =
+        format!("{}{smuggled}", head("content-length: 5\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n"));
     attacker.raw("smuggling: Content-Length and Transfer-Encoding", attack).await;
-    attacker.raw("smuggling: two different Content-Lengths", head("content-length: 2\r\ncontent-length: 3\r\n\r\n{}")).await;
-    attacker.raw("smuggling: `Transfer-Encoding: xchunked`", head("transfer-encoding: xchunked\r\n\r\n0\r\n\r\n")).await;
+    attacker
+        .raw(
+            "smuggling: two different Content-Lengths",
+            head("content-length: 2\r\ncontent-length: 3\r\n\r\n{}"),
+        )
+        .await;
+    attacker
+        .raw("smuggling: `Transfer-Encoding: xchunked`", head("transfer-encoding: xchunked\r\n\r\n0\r\n\r\n"))
+        .await;
     attacker.raw("smuggling: a space before the colon", head("content-length : 2\r\n\r\n{}")).await;
     attacker.raw("a negative Content-Length", head("content-length: -1\r\n\r\n")).await;
-    attacker.raw("a line break inside a header (folding)", head("x-a: b\r\n c\r\ncontent-length: 2\r\nconnection: close\r\n\r\n{}")).await;
+    attacker
+        .raw(
+            "a line break inside a header (folding)",
+            head("x-a: b\r\n c\r\ncontent-length: 2\r\nconnection: close\r\n\r\n{}"),
+        )
+        .await;
     attacker.raw("a NUL in a header", head("x-a: b\0c\r\ncontent-length: 2\r\n\r\n{}")).await;
     attacker.raw("headers of 100 KiB", head(&format!("x-a: {}\r\n\r\n", "a".repeat(100 << 10)))).await;
     attacker.raw("a thousand headers", head(&"x-a: b\r\n".repeat(1000)) + "\r\n").await;
     attacker.raw("garbage instead of HTTP", "\x16\x03\x01\x02\x00\x01\x00\x01\u{fc}\r\n\r\n").await;
     attacker.raw("TRACE", "TRACE / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").await;
-    attacker.raw("CONNECT, to use us as a proxy", "CONNECT evil.example:443 HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").await;
+    attacker
+        .raw(
+            "CONNECT, to use us as a proxy",
+            "CONNECT evil.example:443 HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n",
+        )
+        .await;
     attacker.raw("a head that never ends (slowloris)", head("x-a: b")).await;
     attacker.raw("a body that never ends", head("content-length: 100\r\nconnection: close\r\n\r\n{")).await;
-    attacker.raw("chunks without end, beyond the limit", {
-        let mut bytes = head("transfer-encoding: chunked\r\nconnection: close\r\n\r\n").into_bytes();
-        for _ in 0..33 {
-            bytes.extend_from_slice(b"100000\r\n");
-            bytes.resize(bytes.len() + (1 << 20), b' ');
-            bytes.extend_from_slice(b"\r\n");
-        }
-        bytes.extend_from_slice(b"0\r\n\r\n");
-        bytes
-    })
-    .await;
+    attacker
+        .raw("chunks without end, beyond the limit", {
+            let mut bytes = head("transfer-encoding: chunked\r\nconnection: close\r\n\r\n").into_bytes();
+            for _ in 0..33 {
+                bytes.extend_from_slice(b"100000\r\n");
+                bytes.resize(bytes.len() + (1 << 20), b' ');
+                bytes.extend_from_slice(b"\r\n");
+            }
+            bytes.extend_from_slice(b"0\r\n\r\n");
+            bytes
+        })
+        .await;
 }
 
 async fn bodies(attacker: &mut Attacker) {
     attacker.embed("a body of 33 MiB", vec![b' '; 33 << 20]).await;
     attacker.embed("JSON 100 000 levels deep", "[".repeat(100_000).into_bytes()).await;
     attacker.embed("a body that is not UTF-8", b"{\"input\": \"\xff\xfe\"}".to_vec()).await;
-    attacker.embed("a number beyond all numbers", b"{\"input\": \"a\", \"dimensions\": 1e999}".to_vec()).await;
-    attacker.json("`dimensions` of four billion", json!({"input": "a", "dimensions": 4_000_000_000_u64})).await;
+    attacker
+        .embed("a number beyond all numbers", b"{\"input\": \"a\", \"dimensions\": 1e999}".to_vec())
+        .await;
+    attacker
+        .json("`dimensions` of four billion", json!({"input": "a", "dimensions": 4_000_000_000_u64}))
+        .await;
     attacker.json("2049 inputs", json!({"input": vec!["a"; 2049]})).await;
     attacker.json("one text of more than 1 MiB", json!({"input": "a".repeat((1 << 20) + 1)})).await;
     attacker.json("an object where a text is due", json!({"input": {"$ne": null}})).await;
-    attacker.json("`../../../../etc/passwd` as the model", json!({"input": "a", "model": "../../../../etc/passwd"})).await;
+    attacker
+        .json(
+            "`../../../../etc/passwd` as the model",
+            json!({"input": "a", "model": "../../../../etc/passwd"}),
+        )
+        .await;
     attacker.json("`/etc` as the model", json!({"input": "a", "model": "/etc"})).await;
-    attacker.json("a URL as the model (SSRF)", json!({"input": "a", "model": "http://169.254.169.254/latest/meta-data"})).await;
-    attacker.json("line breaks in the model's name, to forge a line of the log", json!({"input": "a", "model": "x\nINFO forged line"})).await;
+    attacker
+        .json(
+            "a URL as the model (SSRF)",
+            json!({"input": "a", "model": "http://169.254.169.254/latest/meta-data"}),
+        )
+        .await;
+    attacker
+        .json(
+            "line breaks in the model's name, to forge a line of the log",
+            json!({"input": "a", "model": "x\nINFO forged line"}),
+        )
+        .await;
     attacker.json("NUL and control characters in a text", json!({"input": "a\u{0}\u{1b}[2J\u{202e}b"})).await;
     assert!(!attacker.single.log().lines().any(|line| line.starts_with("INFO forged")));
-    let request = attacker.ask(Method::POST, "/v1/embeddings").bearer_auth(KEY).header("x-request-id", "a".repeat(10_000));
+    let request = attacker
+        .ask(Method::POST, "/v1/embeddings")
+        .bearer_auth(KEY)
+        .header("x-request-id", "a".repeat(10_000));
     attacker.http("a request id of 10 000 characters", request.json(&json!({"input": "a"}))).await;
-    let request = attacker.ask(Method::POST, "/v1/embeddings").bearer_auth(KEY).header("content-encoding", "gzip");
-    attacker.http("a compressed body (a bomb)", request.header("content-type", "application/json").body(vec![0x1f, 0x8b, 8, 0])).await;
-    let request = attacker.ask(Method::POST, "/v1/embeddings").bearer_auth(KEY).header("content-type", "text/plain");
+    let request =
+        attacker.ask(Method::POST, "/v1/embeddings").bearer_auth(KEY).header("content-encoding", "gzip");
+    attacker
+        .http(
+            "a compressed body (a bomb)",
+            request.header("content-type", "application/json").body(vec![0x1f, 0x8b, 8, 0]),
+        )
+        .await;
+    let request =
+        attacker.ask(Method::POST, "/v1/embeddings").bearer_auth(KEY).header("content-type", "text/plain");
     attacker.http("a form's content type, which needs no preflight", request.body("{\"input\":\"a\"}")).await;
 }
 
@@ -302,12 +358,26 @@ async fn forged_tokens(attacker: &mut Attacker) {
     let parts: Vec<String> = real.split('.').map(str::to_owned).collect();
     let admin = encode(&ours("ann", "admin"));
     attacker.token("token: `alg: none`", format!("{}.{admin}.", encode(&json!({"alg": "none"})))).await;
-    attacker.token("token: `alg: nOnE` with a signature", format!("{}.{admin}.{}", encode(&json!({"alg": "nOnE"})), parts[2])).await;
+    attacker
+        .token(
+            "token: `alg: nOnE` with a signature",
+            format!("{}.{admin}.{}", encode(&json!({"alg": "nOnE"})), parts[2]),
+        )
+        .await;
     attacker.token("token: role changed, signature kept", format!("{}.{admin}.{}", parts[0], parts[2])).await;
     attacker.token("token: signature cut off", format!("{}.{}.", parts[0], parts[1])).await;
-    attacker.token("token: signed with another secret", signed(Algorithm::HS256, &ours("ann", "admin"), "another-secret-of-thirty-two-chars")).await;
-    attacker.token("token: signed with an empty secret", signed(Algorithm::HS256, &ours("ann", "admin"), "")).await;
-    attacker.token("token: HS512 with our secret", signed(Algorithm::HS512, &ours("ann", "user"), SECRET)).await;
+    attacker
+        .token(
+            "token: signed with another secret",
+            signed(Algorithm::HS256, &ours("ann", "admin"), "another-secret-of-thirty-two-chars"),
+        )
+        .await;
+    attacker
+        .token("token: signed with an empty secret", signed(Algorithm::HS256, &ours("ann", "admin"), ""))
+        .await;
+    attacker
+        .token("token: HS512 with our secret", signed(Algorithm::HS512, &ours("ann", "user"), SECRET))
+        .await;
     let pair = rcgen::KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).unwrap();
     let key = jsonwebtoken::EncodingKey::from_ec_pem(pair.serialize_pem().as_bytes()).unwrap();
     let mut header = jsonwebtoken::Header::new(Algorithm::ES256);
@@ -342,19 +412,31 @@ async fn users(attacker: &mut Attacker) {
     attacker.http("a user does what is an admin's (warm-up)", warm).await;
     let download = attacker.with_token(Method::POST, "/api/v1/embeddings/models/download", &ann);
     attacker.http("a user downloads a model", download.json(&json!({"model": "a/b"}))).await;
+    let wish = attacker.with_token(Method::POST, "/v1/embeddings", &ann);
+    attacker
+        .http(
+            "a user asks for a model that is not here, to fill the disk",
+            wish.json(&json!({"input": "a", "model": "some/model"})),
+        )
+        .await;
     let spy = attacker.with_token(Method::GET, "/api/v1/embeddings/usage?user=bob", &ann);
     attacker.http("a user reads the usage of another", spy).await;
-    let injection = attacker.with_token(Method::GET, "/api/v1/embeddings/usage?from=2026-01-01'%20OR%201=1--", &ann);
+    let injection =
+        attacker.with_token(Method::GET, "/api/v1/embeddings/usage?from=2026-01-01'%20OR%201=1--", &ann);
     attacker.http("SQL in a parameter of the usage report", injection).await;
     let capital = good("ann", "ADMIN");
-    let warm = attacker.with_token(Method::POST, "/api/v1/embeddings/models/warmup", &capital).json(&json!({}));
+    let warm =
+        attacker.with_token(Method::POST, "/api/v1/embeddings/models/warmup", &capital).json(&json!({}));
     attacker.http("`role: ADMIN`", warm).await;
     let climber = good("../../../../tmp/evil", "user");
     let request = attacker.with_token(Method::POST, "/v1/embeddings", &climber).json(&json!({"input": "a"}));
-    attacker.http("a user called `../../../../tmp/evil` (is served; nothing is written outside)", request).await;
+    attacker
+        .http("a user called `../../../../tmp/evil` (is served; nothing is written outside)", request)
+        .await;
     assert!(!Path::new("/tmp/evil").exists());
     let forger = good("ann\n{\"event\":\"forged\"}", "user");
-    let warm = attacker.with_token(Method::POST, "/api/v1/embeddings/models/warmup", &forger).json(&json!({}));
+    let warm =
+        attacker.with_token(Method::POST, "/api/v1/embeddings/models/warmup", &forger).json(&json!({}));
     attacker.http("a user whose id holds a line of the audit log", warm).await;
     let audit = attacker.many.dir.path().join("Databases/user_databases/.embeddery/audit.jsonl");
     let audit = fs::read_to_string(audit).unwrap();

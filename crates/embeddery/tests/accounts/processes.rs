@@ -181,7 +181,10 @@ fn what_is_wrong_with_accounts_stops_the_start_with_name_and_fix() {
     let many = ("AUTH_MODE", "multi_user");
     assert!(refused("", &[many]).contains("JWT_SECRET_KEY: is required in multi_user"));
     let short = refused("", &[many, ("JWT_SECRET_KEY", "short-secret")]);
-    assert!(short.contains("JWT_SECRET_KEY: has 12 characters; 32") && !short.contains("short-secret"), "{short}");
+    assert!(
+        short.contains("JWT_SECRET_KEY: has 12 characters; 32") && !short.contains("short-secret"),
+        "{short}"
+    );
     assert!(refused("", &[many, ("JWT_ALGORITHM", "none")]).contains("JWT_ALGORITHM: 'none' is unknown"));
     assert!(refused("", &[many, ("JWT_ALGORITHM", "RS256")]).contains("JWT_PUBLIC_KEY_FILE: is required"));
     let no_key = [many, ("JWT_ALGORITHM", "ES256"), ("JWT_PUBLIC_KEY", "nonsense")];
@@ -196,7 +199,13 @@ fn what_is_wrong_with_accounts_stops_the_start_with_name_and_fix() {
         "limits: {burst: 0}\nserver: {trusted_proxies: [here], cors_origins: [app.example]}\ntls: {key_file: x}\naudit: {max_bytes: 1}\n",
         &[],
     );
-    for name in ["limits.burst", "server.trusted_proxies: 'here'", "server.cors_origins: 'app.example'", "tls.certificate_file", "audit.max_bytes"] {
+    for name in [
+        "limits.burst",
+        "server.trusted_proxies: 'here'",
+        "server.cors_origins: 'app.example'",
+        "tls.certificate_file",
+        "audit.max_bytes",
+    ] {
         assert!(several.contains(name), "{name}: {several}");
     }
     assert!(refused("auth: {modus: x}\n", &[]).contains("did you mean 'mode'?"));
@@ -208,7 +217,10 @@ fn what_is_wrong_with_accounts_stops_the_start_with_name_and_fix() {
 fn settings_of_the_other_mode_are_ignored() {
     let dir = tempfile::tempdir().unwrap();
     let mut single = command(dir.path(), &["check"]);
-    single.env("EMBEDDINGS_MODEL_STORAGE_DIR", models()).env("JWT_SECRET_KEY", "short").env("JWT_ALGORITHM", "x");
+    single
+        .env("EMBEDDINGS_MODEL_STORAGE_DIR", models())
+        .env("JWT_SECRET_KEY", "short")
+        .env("JWT_ALGORITHM", "x");
     let (code, stdout, stderr) = run(single);
     assert_eq!(code, 0, "{stdout}{stderr}");
     let mut multi = command(dir.path(), &["check"]);
@@ -229,7 +241,11 @@ async fn a_usage_file_of_a_newer_version_stops_the_start() {
     assert_eq!(status(&state.join("audit.jsonl")).permissions().mode() & 0o777, 0o600);
     drop(server);
     let dir = tempfile::tempdir().unwrap();
-    fs::write(dir.path().join("usage.sqlite3"), "not a database at all, but a text of some length ".repeat(30)).unwrap();
+    fs::write(
+        dir.path().join("usage.sqlite3"),
+        "not a database at all, but a text of some length ".repeat(30),
+    )
+    .unwrap();
     let mut command = command(dir.path(), &["serve", "--listen", "127.0.0.1:0"]);
     command.env("EMBEDDINGS_MODEL_STORAGE_DIR", models()).env("EMBEDDINGS_STATE_DIR", dir.path());
     let (code, _, stderr) = run(command);

@@ -127,11 +127,16 @@ async fn no_secret_of_a_whole_session_shows_anywhere() {
     let mut places = files(server.dir.path());
     places.push(("the greeting".into(), server.greeting.clone().into_bytes()));
     places.push(("what commands said".into(), commands.into_bytes()));
-    places.extend(answers.into_iter().enumerate().map(|(n, text)| (format!("answer {n}"), text.into_bytes())));
+    places
+        .extend(answers.into_iter().enumerate().map(|(n, text)| (format!("answer {n}"), text.into_bytes())));
     let names: Vec<&str> = places.iter().map(|(name, _)| name.rsplit('/').next().unwrap()).collect();
     for name in ["stderr.log", "usage.sqlite3", "audit.jsonl"] {
         assert!(names.contains(&name), "{names:?}");
     }
+    assert!(
+        places.iter().any(|(place, bytes)| place.ends_with("audit.jsonl") && holds(bytes, "ann")),
+        "it is found when it is there"
+    );
     for (place, bytes) in &places {
         for secret in &secrets {
             assert!(!holds(bytes, secret), "{secret} shows in {place}");

@@ -43,10 +43,8 @@ pub(super) async fn quotas(
     let user = &caller.identity.user;
     let (limiter, ledger) = (&app.accounts.limiter, &app.accounts.ledger);
     let payer = Payer::user(user);
-    let standings = Standings(
-        limiter.look(Measure::Requests, &payer).await,
-        limiter.look(Measure::Tokens, &payer).await,
-    );
+    let standings =
+        Standings(limiter.look(Measure::Requests, &payer).await, limiter.look(Measure::Tokens, &payer).await);
     let used = ledger.used(user).await.map_err(unreadable)?;
     Ok(Json(QuotasAnswer::new(user.as_str(), (limiter, standings), (ledger.quotas(), used))))
 }
@@ -87,7 +85,10 @@ pub(super) async fn usage(
         Some("json") => false,
         None => accept.contains("text/csv"),
         Some(other) => {
-            return Err(ApiError::invalid("format", format!("format: '{other}' is unknown; write json or csv")));
+            return Err(ApiError::invalid(
+                "format",
+                format!("format: '{other}' is unknown; write json or csv"),
+            ));
         }
     };
     let filter = Filter {

@@ -8,6 +8,7 @@ use axum::{
     http::{HeaderMap, HeaderName, HeaderValue, header::CONTENT_TYPE, request::Parts},
     response::{IntoResponse as _, Response},
 };
+use embeddery_accounts::Role;
 use embeddery_core::{Context, DimensionPolicy, EmbedRequest, Embeddings, ProviderKind};
 use embeddery_gateway::Selector;
 
@@ -40,6 +41,9 @@ use crate::{
                 ("X-Embeddings-Space" = String, description = "Vectors of equal spaces may be compared"),
                 ("X-Embeddings-Truncated" = u64, description = "How many texts were cut; absent when none"),
                 ("X-Embeddings-Dimensions-Policy" = String, description = "How `dimensions` was treated"),
+                ("X-RateLimit-Limit" = u64, description = "Requests that may come at once; absent when not limited"),
+                ("X-RateLimit-Remaining" = u64, description = "Requests that may still come at once"),
+                ("X-RateLimit-Reset" = u64, description = "Seconds until all of them may come again"),
             )),
         (status = 400, description = "A value that cannot be used, or no JSON", body = ErrorBody),
         (status = 401, description = "No key, or a wrong one", body = ErrorBody),
@@ -48,7 +52,7 @@ use crate::{
         (status = 413, description = "The body is too large", body = ErrorBody),
         (status = 415, description = "The body is not announced as JSON", body = ErrorBody),
         (status = 422, description = "The body does not fit the schema", body = ErrorBody),
-        (status = 429, description = "Too much work is waiting; come back after Retry-After", body = ErrorBody),
+        (status = 429, description = "A rate or a quota is used up, or too much work is waiting; come back after Retry-After", body = ErrorBody),
         (status = 500, description = "A defect of the server", body = ErrorBody),
         (status = 502, description = "The upstream answered nonsense", body = ErrorBody),
         (status = 503, description = "The model is on its way here, or cannot be used", body = ErrorBody),
@@ -79,7 +83,7 @@ pub(super) async fn create(call: Call, body: JsonObject) -> Result<Response, Api
         (status = 408, description = "The body arrived too slowly", body = ErrorBody),
         (status = 413, description = "The body is too large", body = ErrorBody),
         (status = 415, description = "The body is not announced as JSON", body = ErrorBody),
-        (status = 429, description = "Too much work is waiting; come back after Retry-After", body = ErrorBody),
+        (status = 429, description = "A rate or a quota is used up, or too much work is waiting; come back after Retry-After", body = ErrorBody),
         (status = 500, description = "A defect of the server", body = ErrorBody),
         (status = 502, description = "The upstream answered nonsense", body = ErrorBody),
         (status = 503, description = "The model is on its way here, or cannot be used", body = ErrorBody),
@@ -124,6 +128,13 @@ async fn embed(call: Call, policy: DimensionPolicy, body: JsonObject) -> Result<
         ..EmbedRequest::plain(Arc::clone(&asked.input), context)
     };
     let selector = Selector { model: asked.model.as_deref(), provider };
+    // One user's wish must not fill everybody's disk.
+    if app.accounts.auth.is_multi_user()
+        && caller.identity.role != Role::Admin
+        && !app.router.is_at_hand(selector)
+    {
+        return Err(ApiError::not_fetched_for_users(asked.model.as_deref().unwrap_or_default()));
+    }
     // Dropped without being settled, by a failure or by a caller who hangs up, it gives the tokens back.
     let reservation = caller.reserve(&app, &asked.input).await?;
     let began = Instant::now();

@@ -43,11 +43,15 @@ const QUOTAS: &str = "/api/v1/embeddings/tenant/quotas";
 async fn a_burst_passes_then_429_tells_when_and_each_user_has_their_own() {
     let rate = Rate::per_second(0.1, 2);
     let server =
-        for_many(|config| config.limiter = Limiter::local(Rates { requests: rate, ..Rates::default() })).await;
+        for_many(|config| config.limiter = Limiter::local(Rates { requests: rate, ..Rates::default() }))
+            .await;
     for remaining in [1, 0] {
         let answer = embed(&server, "ann", &json!({"input": "a"})).await;
         assert_eq!(answer.status, 200);
-        assert_eq!((number(&answer, "x-ratelimit-limit"), number(&answer, "x-ratelimit-remaining")), (2, remaining));
+        assert_eq!(
+            (number(&answer, "x-ratelimit-limit"), number(&answer, "x-ratelimit-remaining")),
+            (2, remaining)
+        );
         assert_eq!(number(&answer, "x-ratelimit-reset"), 10 * (2 - remaining));
     }
     let refused = embed(&server, "ann", &json!({"input": "a"})).await;
@@ -70,7 +74,8 @@ async fn a_burst_passes_then_429_tells_when_and_each_user_has_their_own() {
 async fn a_request_that_fails_still_shows_where_the_caller_stands() {
     let rate = Rate::per_second(0.1, 5);
     let server =
-        for_many(|config| config.limiter = Limiter::local(Rates { requests: rate, ..Rates::default() })).await;
+        for_many(|config| config.limiter = Limiter::local(Rates { requests: rate, ..Rates::default() }))
+            .await;
     let answer = embed(&server, "ann", &json!({"input": ""})).await;
     assert_eq!((answer.status.as_u16(), number(&answer, "x-ratelimit-remaining")), (400, 4));
 }
@@ -105,12 +110,18 @@ async fn a_day_s_tokens_are_reserved_settled_and_refunded() {
     let waiting = tokio::spawn(Answer::of(request));
     server.fake.has_begun(1).await;
     let day = ask(&server, "ann", QUOTAS).await.json;
-    assert_eq!((&day["tokens_reserved"], &day["tokens_per_day"]), (&json!(5), &json!({"limit": 20, "used": 0, "remaining": 15})));
+    assert_eq!(
+        (&day["tokens_reserved"], &day["tokens_per_day"]),
+        (&json!(5), &json!({"limit": 20, "used": 0, "remaining": 15}))
+    );
     server.fake.gate.add_permits(1);
     assert_eq!(waiting.await.unwrap().status, 200);
     // The model has read eight: six words, and two of its own.
     let day = ask(&server, "ann", QUOTAS).await.json;
-    assert_eq!((&day["tokens_reserved"], &day["tokens_per_day"]), (&json!(0), &json!({"limit": 20, "used": 8, "remaining": 12})));
+    assert_eq!(
+        (&day["tokens_reserved"], &day["tokens_per_day"]),
+        (&json!(0), &json!({"limit": 20, "used": 8, "remaining": 12}))
+    );
     // A failure costs nothing, and a caller who hangs up gets back what was set aside.
     let failed = embed(&server, "ann", &json!({"input": "a b c d e f ", "model": "test/failing"})).await;
     assert_eq!(failed.status, 500);
@@ -168,7 +179,8 @@ async fn usage_shows_callers_their_own_and_admins_all_as_json_and_csv() {
     let lines: Vec<&str> = csv.text.lines().collect();
     assert_eq!(lines[0], "day,user,provider,model,requests,texts,cached_texts,tokens,billed_tokens,cost_usd");
     assert!(lines[1].contains(",\"'=bob\",huggingface,test/plain,1,1,0,3,3,0.000006"), "{}", lines[1]);
-    let request = server.bare(Method::GET, USAGE).bearer_auth(token("ann", "user")).header(ACCEPT, "text/csv");
+    let request =
+        server.bare(Method::GET, USAGE).bearer_auth(token("ann", "user")).header(ACCEPT, "text/csv");
     assert_eq!(Answer::of(request).await.text.lines().count(), 2);
 }
 
@@ -193,7 +205,10 @@ async fn one_user_alone_sees_what_is_used_without_any_limit() {
     let server = Server::start().await;
     server.post("/v1/embeddings", &json!({"input": "a"})).await;
     let quotas = server.get(QUOTAS).await.json;
-    assert_eq!((&quotas["user"], &quotas["limit_rps"], &quotas["remaining"]), (&json!("1"), &json!(0.0), &Value::Null));
+    assert_eq!(
+        (&quotas["user"], &quotas["limit_rps"], &quotas["remaining"]),
+        (&json!("1"), &json!(0.0), &Value::Null)
+    );
     assert_eq!(quotas["tokens_per_day"], json!({"limit": null, "used": 3, "remaining": null}));
     assert_eq!(quotas["concurrent_jobs"], json!({"limit": null, "used": 0, "remaining": null}));
     assert_eq!(server.get(USAGE).await.json["data"][0]["user"], "1");

@@ -49,7 +49,7 @@ async fn every_route_asks_for_what_it_should() {
         for (method, operation) in item.as_object().unwrap() {
             let method: Method = method.to_uppercase().parse().unwrap();
             let ask = async |token: Option<String>| {
-                let mut request = server.bare(method.clone(), &path.replace("{*id}", "small").replace("{id}", "small"));
+                let mut request = server.bare(method.clone(), &path.replace("{id}", "small"));
                 if operation.get("requestBody").is_some() {
                     let field = if path.contains("/models/") { "model" } else { "input" };
                     request = request.json(&json!({field: "small"}));
@@ -87,7 +87,8 @@ async fn every_route_asks_for_what_it_should() {
 async fn refusals_and_admins_deeds_are_written_down_without_a_secret() {
     let server = server().await;
     let path = "/api/v1/embeddings/models/warmup";
-    let post = |token: &str| server.bare(Method::POST, path).json(&json!({"model": "small"})).bearer_auth(token);
+    let post =
+        |token: &str| server.bare(Method::POST, path).json(&json!({"model": "small"})).bearer_auth(token);
     let stolen = token("ann", "user");
     Answer::of(server.bare(Method::GET, "/v1/models")).await;
     Answer::of(post(&format!("{stolen}x"))).await;
@@ -148,4 +149,21 @@ async fn two_keys_in_one_request_are_refused() {
         .header("authorization", format!("Bearer {}", crate::support::KEY))
         .header("authorization", "Bearer another");
     assert_eq!(Answer::of(request).await.status, 401);
+}
+
+#[tokio::test]
+async fn only_an_admin_brings_new_models_to_a_machine_that_many_share() {
+    let server = server().await;
+    let ask = async |token: String, model: &str| {
+        let request = server.bare(Method::POST, "/v1/embeddings").bearer_auth(token);
+        Answer::of(request.json(&json!({"input": "a", "model": model}))).await
+    };
+    server.fake.set_state(embeddery_core::ModelState::Absent);
+    let refused = ask(token("ann", "user"), "test/other").await;
+    assert_eq!((refused.status.as_u16(), refused.code()), (404, "model_not_found"));
+    assert!(refused.message().contains("only an admin"), "{}", refused.message());
+    assert_eq!(ask(token("ann", "user"), "small").await.status, 200, "what is configured may be fetched");
+    assert_eq!(ask(token("root", "admin"), "test/other").await.status, 200);
+    server.fake.set_state(embeddery_core::ModelState::OnDisk);
+    assert_eq!(ask(token("ann", "user"), "test/other").await.status, 200);
 }

@@ -31,7 +31,11 @@ async fn who_guesses_is_slowed_down_and_who_knows_is_not() {
         assert_eq!(guess(&server, &format!("198.51.100.{n}")).await.status, 401);
     }
     let slowed = guess(&server, "198.51.100.9").await;
-    assert_eq!((slowed.status.as_u16(), slowed.code()), (429, "too_many_failures"), "a forged address is not believed");
+    assert_eq!(
+        (slowed.status.as_u16(), slowed.code()),
+        (429, "too_many_failures"),
+        "a forged address is not believed"
+    );
     assert_eq!(slowed.header("retry-after"), "20");
     assert_eq!(server.get("/v1/models").await.status, 200, "nobody locks the neighbours out");
     let lines = fs::read_to_string(server.dir.path().join("audit.jsonl")).unwrap();
@@ -79,7 +83,8 @@ async fn pages_of_other_origins_may_ask_only_when_named() {
     assert_eq!(answer.header("access-control-allow-origin"), "https://app.example");
     assert!(answer.header("access-control-expose-headers").contains("x-request-id"));
     assert_eq!(answer.header("access-control-allow-credentials"), "");
-    let stranger = Answer::of(server.bare(Method::GET, "/v1/models").header("origin", "https://app.example")).await;
+    let stranger =
+        Answer::of(server.bare(Method::GET, "/v1/models").header("origin", "https://app.example")).await;
     assert_eq!(stranger.status, 401, "an origin is no key");
 }
 
