@@ -50,7 +50,7 @@ async fn main() {
     let rate = Rate::per_second(1e6, 1_000_000);
     let rates = Rates { requests: rate, tokens: rate, failures: None };
     let local = Limiter::local(rates);
-    let redis = Redis::start();
+    let redis = Redis::start().unwrap();
     let shared = Limiter::shared(rates, &redis.url().into(), "{bench}").unwrap();
     let ann = UserId::new("ann");
 

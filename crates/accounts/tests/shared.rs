@@ -1,5 +1,7 @@
 //! Rates in a real Redis: one budget for two limiters, exact waits, and everything passes while Redis is away.
 
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+
 use std::time::Duration;
 
 use embeddery_accounts::{
@@ -19,7 +21,7 @@ fn ann() -> Payer {
 
 #[tokio::test]
 async fn two_limiters_share_one_budget() {
-    let redis = Redis::start();
+    let redis = Redis::start().unwrap();
     let rate = Rate::per_second(0.001, 10);
     let (here, there) = (limiter(&redis, rate), limiter(&redis, rate));
     for n in 0..10 {
@@ -43,7 +45,7 @@ async fn two_limiters_share_one_budget() {
 
 #[tokio::test]
 async fn it_passes_again_after_exactly_the_wait_that_was_told() {
-    let redis = Redis::start();
+    let redis = Redis::start().unwrap();
     let limiter = limiter(&redis, Rate::per_second(20.0, 1));
     limiter.take(Measure::Requests, &ann(), 1).await.unwrap();
     let Err(Limited::Wait { wait, .. }) = limiter.take(Measure::Requests, &ann(), 1).await else {
@@ -56,15 +58,15 @@ async fn it_passes_again_after_exactly_the_wait_that_was_told() {
 
 #[tokio::test]
 async fn without_redis_everything_passes_and_limits_hold_again_after_it() {
-    let mut redis = Redis::start();
+    let mut redis = Redis::start().unwrap();
     let limiter = limiter(&redis, Rate::per_second(0.001, 1));
     assert!(limiter.take(Measure::Requests, &ann(), 1).await.unwrap().is_some());
     assert!(limiter.take(Measure::Requests, &ann(), 1).await.is_err());
-    redis.kill();
+    redis.kill().unwrap();
     for _ in 0..20 {
         assert_eq!(limiter.take(Measure::Requests, &ann(), 1).await, Ok(None));
     }
-    redis.restart();
+    redis.restart().unwrap();
     // The limiter finds it by itself; how soon is its own affair.
     tokio::time::timeout(Duration::from_secs(60), async {
         while limiter.take(Measure::Requests, &ann(), 1).await == Ok(None) {
@@ -77,8 +79,8 @@ async fn without_redis_everything_passes_and_limits_hold_again_after_it() {
 
 #[tokio::test]
 async fn a_limiter_can_be_made_while_redis_is_away_and_a_bad_url_cannot() {
-    let mut redis = Redis::start();
-    redis.kill();
+    let mut redis = Redis::start().unwrap();
+    redis.kill().unwrap();
     let limiter = limiter(&redis, Rate::per_second(1.0, 1));
     assert_eq!(limiter.take(Measure::Requests, &ann(), 1).await, Ok(None));
     let refused = Limiter::shared(Rates::default(), &"nonsense:secret".to_owned().into(), "p").err().unwrap();

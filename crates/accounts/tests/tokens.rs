@@ -1,5 +1,7 @@
 //! Every way in which a token can be wrong, and the few in which it is right.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::{fs, path::PathBuf, time::Duration};
 
 use embeddery_accounts::{
@@ -144,8 +146,7 @@ fn a_changed_token_is_refused() {
     let token = hs256(&good());
     let parts: Vec<&str> = token.split('.').collect();
     let forged = base64(&with("role", json!("admin")).to_string());
-    let mut header = jsonwebtoken::Header::default();
-    header.crit = Some(vec!["exp".into()]);
+    let header = jsonwebtoken::Header { crit: Some(vec!["exp".into()]), ..Default::default() };
     let critical =
         jsonwebtoken::encode(&header, &good(), &jsonwebtoken::EncodingKey::from_secret(SECRET.as_bytes()))
             .unwrap();

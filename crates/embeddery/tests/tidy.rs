@@ -104,6 +104,13 @@ fn invariant_2_one_crate_names_axum_and_one_an_http_client() {
 }
 
 #[test]
+fn invariant_2_redis_is_named_where_something_is_shared() {
+    for name in CRATES.iter().filter(|name| !["embeddery-accounts"].contains(name)) {
+        assert!(!dependencies(name).iter().any(|dependency| dependency == "redis"), "{name} names redis");
+    }
+}
+
+#[test]
 fn who_may_depend_on_whom() {
     let allowed: [(&str, &[&str]); 6] = [
         ("embeddery-accounts", &["embeddery-core"]),

@@ -86,7 +86,7 @@ impl Door {
             // hyper's buffer holds the whole head of a request; `head.rs` has the exact limit. Less than 8 KiB it
             // does not take.
             .max_buf_size(app.settings.header_limit.max(8 << 10));
-        let service = TowerToHyperService::new(routes(Arc::clone(app)));
+        let service = TowerToHyperService::new(routes(app));
         Self { http, service, tls: app.settings.tls.clone(), patience }
     }
 

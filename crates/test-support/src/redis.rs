@@ -1,8 +1,9 @@
 //! A real Redis of one test's own: on a free port, in a directory of its own, killed when dropped.
 
 use std::{
-    io::{BufRead as _, BufReader},
+    io::{self, BufRead as _, BufReader},
     net::TcpListener,
+    path::Path,
     process::{Child, Command, Stdio},
 };
 
@@ -16,18 +17,18 @@ pub struct Redis {
 impl Redis {
     /// Starts `redis-server` and waits until it accepts connections.
     ///
-    /// # Panics
-    /// When there is no `redis-server`; `make test` installs it.
-    pub fn start() -> Self {
-        let dir = tempfile::tempdir().expect("a directory for Redis");
+    /// # Errors
+    /// When there is no `redis-server` (`make test` installs it), or it does not start.
+    pub fn start() -> io::Result<Self> {
+        let dir = tempfile::tempdir()?;
         // Another program may take a free port before Redis does; then another is tried.
         for _ in 0..20 {
-            let port = free_port();
-            if let Some(child) = launch(port, dir.path()) {
-                return Self { child, port, dir };
+            let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
+            if let Some(child) = launch(port, dir.path())? {
+                return Ok(Self { child, port, dir });
             }
         }
-        panic!("redis-server did not start");
+        Err(io::Error::other("redis-server does not start"))
     }
 
     /// `redis://…`
@@ -37,50 +38,40 @@ impl Redis {
 
     /// Kills it, as a machine that dies does.
     ///
-    /// # Panics
-    /// When it is dead already.
-    pub fn kill(&mut self) {
-        self.child.kill().expect("Redis runs");
-        self.child.wait().expect("Redis ends");
+    /// # Errors
+    /// When it cannot be killed.
+    pub fn kill(&mut self) -> io::Result<()> {
+        self.child.kill()?;
+        self.child.wait().map(drop)
     }
 
     /// Starts it again on the same port.
     ///
-    /// # Panics
+    /// # Errors
     /// When it does not start.
-    pub fn restart(&mut self) {
-        self.child = launch(self.port, self.dir.path()).expect("Redis starts again");
+    pub fn restart(&mut self) -> io::Result<()> {
+        let again = launch(self.port, self.dir.path())?;
+        self.child = again.ok_or_else(|| io::Error::other("the port is taken"))?;
+        Ok(())
     }
 }
 
 impl Drop for Redis {
     fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        let _ = self.kill();
     }
 }
 
-fn free_port() -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
-    listener.local_addr().expect("its address").port()
-}
-
-fn launch(port: u16, dir: &std::path::Path) -> Option<Child> {
-    let mut child = Command::new("redis-server")
-        .args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"])
-        .current_dir(dir)
-        .stdout(Stdio::piped())
-        .stderr(Stdio::null())
-        .spawn()
-        .expect("redis-server is installed; `make test` does it");
-    let output = child.stdout.take()?;
-    let mut lines = BufReader::new(output).lines();
-    let ready = lines.by_ref().map_while(Result::ok).any(|line| line.contains("Ready to accept connections"));
-    if !ready {
-        let _ = child.wait();
-        return None;
+fn launch(port: u16, dir: &Path) -> io::Result<Option<Child>> {
+    let mut command = Command::new("redis-server");
+    command.args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]);
+    let mut child = command.current_dir(dir).stdout(Stdio::piped()).stderr(Stdio::null()).spawn()?;
+    let mut lines = child.stdout.take().map(|output| BufReader::new(output).lines()).into_iter().flatten();
+    if !lines.by_ref().map_while(Result::ok).any(|line| line.contains("Ready to accept connections")) {
+        child.wait()?;
+        return Ok(None);
     }
     // Read on, so that Redis never blocks on a full pipe.
     std::thread::spawn(move || lines.for_each(drop));
-    Some(child)
+    Ok(Some(child))
 }

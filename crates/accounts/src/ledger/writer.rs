@@ -83,7 +83,7 @@ fn write(mut connection: Connection, waiting: &Receiver<Task>, retention_days: u
             // Only now: who is told, is told of something that is on disk.
             Ok(answers) => answers.into_iter().for_each(|answer| answer()),
             Err(error) => {
-                tracing::error!(%error, "usage could not be written; requests are answered without")
+                tracing::error!(%error, "usage could not be written; requests are answered without");
             }
         }
         if due {

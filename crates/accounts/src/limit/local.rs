@@ -87,7 +87,7 @@ impl Local {
         let buckets = self.buckets(measure)?;
         let since: Duration = self.clock.now().duration_since(buckets.start).into();
         // The store hands out the moment at which the bucket is full; an error leaves it as it is.
-        let full = buckets.store.measure_and_replace(payer, |full| Err::<((), Nanos), _>(full)).err()??;
+        let full = buckets.store.measure_and_replace(payer, Err::<((), Nanos), _>).err()??;
         Some(standing(&buckets.rate, Duration::from(full).saturating_sub(since)))
     }
 }

@@ -131,14 +131,14 @@ pub struct Limiter {
 }
 
 enum Store {
-    Local(Local),
+    Local(Box<Local>),
     Shared(Box<Shared>),
 }
 
 impl Limiter {
     /// In this process.
     pub fn local(rates: Rates) -> Self {
-        Self { rates, store: Store::Local(Local::new(&rates)) }
+        Self { rates, store: Store::Local(Box::new(Local::new(&rates))) }
     }
 
     /// In Redis, below `prefix`. Connects when first used, so that a Redis that is away stops no start.

@@ -56,7 +56,7 @@ fn accounts(config: &Config, findings: &mut Findings) {
         AuthConfig::MultiUser(multi) => match wiring::tokens(multi) {
             Ok(_) => findings.good("tokens: the keys that they are checked with can be used"),
             Err(error) => {
-                findings.bad(format_args!("tokens: {error}"), "set the key or the file that is named")
+                findings.bad(format_args!("tokens: {error}"), "set the key or the file that is named");
             }
         },
     }

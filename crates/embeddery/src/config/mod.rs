@@ -5,10 +5,12 @@
 //! the only code of the product that reads the environment.
 
 mod accounts;
+mod auth;
 mod environment;
 mod file;
 mod notices;
 mod resolve;
+mod strangers;
 
 use std::{
     collections::HashMap, fmt, net::SocketAddr, num::NonZeroUsize, path::PathBuf, sync::Arc, time::Duration,
@@ -20,7 +22,8 @@ use embeddery_model_store::StoreConfig;
 use embeddery_providers::local::ModelOptions;
 use embeddery_server::Settings;
 
-pub(crate) use accounts::{AccountsSettings, AuthConfig, MultiUser};
+pub(crate) use accounts::AccountsSettings;
+pub(crate) use auth::{AuthConfig, MultiUser};
 pub(crate) use file::DEFAULTS;
 
 /// Everything the program was told, checked.

@@ -23,6 +23,7 @@ use super::{
     environment::{Environment, parse_bool},
     file::{DEFAULTS, File, Model, parse},
     notices::{idle_redis, notices},
+    strangers,
 };
 
 /// Everywhere a setting can come from.
@@ -68,8 +69,8 @@ pub(super) fn resolve(sources: Sources<'_>) -> Result<Config, ConfigError> {
         [file.dimension_policy, None, defaults.dimension_policy],
     );
     let (mut written, fallback) = (file.server, defaults.server);
-    let trusted_proxies = accounts::trusted_proxies(&mut found, written.trusted_proxies.take());
-    let cors_origins = accounts::cors_origins(&mut found, written.cors_origins.take());
+    let trusted_proxies = strangers::trusted_proxies(&mut found, written.trusted_proxies.take());
+    let cors_origins = strangers::cors_origins(&mut found, written.cors_origins.take());
     let mut seconds = |key, variable, written: Option<f64>, fallback: Option<f64>| {
         found.seconds(key, variable, written.or(fallback))
     };

@@ -31,7 +31,7 @@ async fn spend(server: &Server) -> StatusCode {
 
 #[tokio::test]
 async fn two_processes_share_one_budget_and_redis_away_means_no_limit() {
-    let mut redis = Redis::start();
+    let mut redis = Redis::start().unwrap();
     let servers = [limited(&redis), limited(&redis)];
     let mut statuses = Vec::new();
     for n in 0..14 {
@@ -53,7 +53,7 @@ async fn two_processes_share_one_budget_and_redis_away_means_no_limit() {
         .unwrap();
     assert_eq!((&quotas["remaining"], &quotas["burst"]), (&json!(0), &json!(10)));
 
-    redis.kill();
+    redis.kill().unwrap();
     for _ in 0..10 {
         assert_eq!(spend(&servers[0]).await, 400, "everything passes");
     }
@@ -92,7 +92,8 @@ async fn what_was_answered_is_on_disk_when_the_process_is_killed() {
     while usage(&server).await["total"]["requests"].as_i64().unwrap() < 20 {
         tokio::task::yield_now().await;
     }
-    server.kill();
+    server.signal("KILL");
+    server.wait();
     let answered: i64 = sending.join_all().await.into_iter().sum();
     let again = start();
     let total = usage(&again).await["total"].clone();
@@ -251,4 +252,37 @@ async fn a_usage_file_of_a_newer_version_stops_the_start() {
     let (code, _, stderr) = run(command);
     assert!(code == 1 && stderr.contains("usage.sqlite3: is not usable"), "{stderr}");
     assert!(stderr.contains("move it away"), "{stderr}");
+}
+
+#[test]
+fn health_asks_over_tls_and_believes_only_the_configured_certificate() {
+    let keys = tempfile::tempdir().unwrap();
+    let write = |name: &str| {
+        let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+        let paths = ["crt", "key"].map(|kind| keys.path().join(format!("{name}.{kind}")));
+        fs::write(&paths[0], made.cert.pem()).unwrap();
+        fs::write(&paths[1], made.signing_key.serialize_pem()).unwrap();
+        paths
+    };
+    let (ours, theirs) = (write("ours"), write("theirs"));
+    let with = |command: &mut Command, [certificate, key]: &[std::path::PathBuf; 2]| {
+        command.env("EMBEDDINGS_TLS_CERT_FILE", certificate).env("EMBEDDINGS_TLS_KEY_FILE", key);
+    };
+    let server = Server::with(|command| {
+        command.env("EMBEDDINGS_MODEL_STORAGE_DIR", models()).env("SINGLE_USER_API_KEY", KEY);
+        with(command, &ours);
+    });
+    assert!(server.url.starts_with("https://"), "{}", server.greeting);
+    let dir = tempfile::tempdir().unwrap();
+    let ask = |keys: &[std::path::PathBuf; 2], arguments: &[&str]| {
+        let mut command = command(dir.path(), &[&["health"], arguments].concat());
+        command.env("EMBEDDINGS_LISTEN", server.url.trim_start_matches("https://"));
+        with(&mut command, keys);
+        run(command)
+    };
+    assert_eq!(ask(&ours, &[]).0, 0);
+    assert_eq!(ask(&ours, &["--url", &server.url]).0, 0);
+    let (code, stdout, _) = ask(&theirs, &[]);
+    assert!(code == 1 && stdout.starts_with("unhealthy"), "{stdout}");
+    assert_eq!(ask(&ours, &["--url", &server.url.replace("https", "http")]).0, 1);
 }

@@ -51,7 +51,7 @@ fn holds(bytes: &[u8], secret: &str) -> bool {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn no_secret_of_a_whole_session_shows_anywhere() {
-    let redis = Redis::start();
+    let redis = Redis::start().unwrap();
     // The password goes with every connection; this Redis does not want one and says so in its error.
     let redis_url = redis.url().replace("redis://", &format!("redis://:{REDIS_PASSWORD}@"));
     let keys = tempfile::tempdir().unwrap();

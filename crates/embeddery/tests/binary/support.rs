@@ -78,12 +78,6 @@ impl Server {
         assert!(status.success());
     }
 
-    /// Ends it without a word, as a power cut does.
-    pub fn kill(&mut self) {
-        self.child.kill().unwrap();
-        self.child.wait().unwrap();
-    }
-
     pub fn wait(&mut self) -> ExitStatus {
         self.child.wait().unwrap()
     }

@@ -45,7 +45,7 @@ pub(super) async fn quotas(
     let payer = Payer::user(user);
     let standings =
         Standings(limiter.look(Measure::Requests, &payer).await, limiter.look(Measure::Tokens, &payer).await);
-    let used = ledger.used(user).await.map_err(unreadable)?;
+    let used = ledger.used(user).await.map_err(|error| unreadable(&error))?;
     Ok(Json(QuotasAnswer::new(user.as_str(), (limiter, standings), (ledger.quotas(), used))))
 }
 
@@ -97,7 +97,8 @@ pub(super) async fn usage(
         to: day("to", query.to)?,
         limit: MOST_ENTRIES as u32 + 1,
     };
-    let answer = UsageAnswer::new(app.accounts.ledger.report(filter).await.map_err(unreadable)?);
+    let answer =
+        UsageAnswer::new(app.accounts.ledger.report(filter).await.map_err(|error| unreadable(&error))?);
     Ok(if csv {
         ([(CONTENT_TYPE, "text/csv; charset=utf-8")], answer.csv()).into_response()
     } else {
@@ -113,7 +114,7 @@ fn day(name: &'static str, text: Option<String>) -> Result<Option<String>, ApiEr
     }
 }
 
-fn unreadable(error: String) -> ApiError {
+fn unreadable(error: &str) -> ApiError {
     tracing::error!(error, "usage could not be read");
     ApiError::internal()
 }

@@ -31,18 +31,18 @@ use crate::{App, access_log, accounting, error::ApiError, head, request_id};
 const COMPRESS_ABOVE_BYTES: u64 = 16 << 10;
 
 /// The whole API.
-pub fn routes(app: Arc<App>) -> Router {
+pub fn routes(app: &Arc<App>) -> Router {
     let (router, document) = api();
     let router = router
         .merge(docs::routes(document))
         .fallback(unknown_path)
         .method_not_allowed_fallback(wrong_method)
         // Innermost first. A head beyond the limit goes no further;
-        .layer(from_fn_with_state(Arc::clone(&app), head::layer))
+        .layer(from_fn_with_state(Arc::clone(app), head::layer))
         // a panic becomes an answer before anything else looks at it;
         .layer(CatchPanicLayer::custom(panicked))
         // what extractors noted becomes headers and audit lines;
-        .layer(from_fn_with_state(Arc::clone(&app), accounting::layer))
+        .layer(from_fn_with_state(Arc::clone(app), accounting::layer))
         // the line in the log shows what the caller gets, compression left aside;
         .layer(from_fn(access_log::layer))
         .layer(
@@ -50,7 +50,7 @@ pub fn routes(app: Arc<App>) -> Router {
                 .quality(CompressionLevel::Fastest)
                 .compress_when(SizeAbove::new(COMPRESS_ABOVE_BYTES)),
         )
-        .with_state(Arc::clone(&app));
+        .with_state(Arc::clone(app));
     // A browser's question whether it may ask needs no key and no handler;
     cors::allow(router, &app.settings.cors_origins)
         // the id is outermost, so that every answer carries it and every line above can show it.
