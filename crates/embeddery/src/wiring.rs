@@ -75,7 +75,7 @@ fn accounts(config: &Config, key: &SecretString) -> anyhow::Result<Accounts> {
         AuthConfig::MultiUser(multi) => Auth::tokens(tokens(multi)?),
     };
     let limiter = match &settings.redis_url {
-        Some(url) if settings.rates != Rates::default() => {
+        Some(url) if settings.rates.requests.is_some() => {
             Limiter::shared(settings.rates, url, "{embeddings}")
                 .map_err(|error| problem("REDIS_URL", &error))?
         }

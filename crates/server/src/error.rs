@@ -125,11 +125,9 @@ impl ApiError {
             (Measure::Tokens, _, Some(rate)) => {
                 format!("too many tokens: {} a minute may come", rate.burst)
             }
-            (_, Some(rate), _) => format!(
-                "too many requests: {:.3} a second may come, {} at once",
-                1.0 / rate.period.as_secs_f64(),
-                rate.burst
-            ),
+            (_, Some(rate), _) => {
+                format!("too many requests: {} a second may come, {} at once", rate.a_second(), rate.burst)
+            }
             _ => "too many requests".to_owned(),
         };
         Self {

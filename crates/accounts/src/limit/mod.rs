@@ -45,6 +45,11 @@ impl Rate {
         Self::per_second(f64::from(amount) / 60.0, amount)
     }
 
+    /// How much may come a second in the long run, to three places.
+    pub fn a_second(&self) -> f64 {
+        (1e3 / self.period.as_secs_f64()).round() / 1e3
+    }
+
     fn full(&self) -> Standing {
         Standing { limit: self.burst, remaining: self.burst, reset: Duration::ZERO }
     }
@@ -192,6 +197,7 @@ mod tests {
     #[test]
     fn rates_are_read_from_numbers_and_nonsense_is_none() {
         assert_eq!(Rate::per_second(5.0, 10).unwrap().period, Duration::from_millis(200));
+        assert_eq!(Rate::per_second(5.0, 10).unwrap().a_second(), 5.0);
         assert_eq!(Rate::per_minute(120).unwrap().period, Duration::from_millis(500));
         for rate in [0.0, -1.0, f64::NAN, f64::INFINITY, 1e300] {
             assert_eq!(Rate::per_second(rate, 1), None, "{rate}");

@@ -68,8 +68,8 @@ fn accounts(config: &Config, findings: &mut Findings) {
     }
     match &config.accounts.rates.requests {
         Some(rate) => findings.good(format_args!(
-            "rate limits: {:.3} requests a second, {} at once",
-            1.0 / rate.period.as_secs_f64(),
+            "rate limits: {} requests a second, {} at once",
+            rate.a_second(),
             rate.burst
         )),
         None => findings.note("rate limits: off; EMBEDDINGS_RATE_LIMIT=on turns them on"),

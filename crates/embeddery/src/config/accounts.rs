@@ -117,6 +117,18 @@ pub(super) fn resolve(
 fn rates(found: &mut Found<'_>, written: &Limits, defaults: &Limits) -> Rates {
     let enabled = found.switch("EMBEDDINGS_RATE_LIMIT").or(written.enabled).or(defaults.enabled);
     let per_second = written.requests_per_second.or(defaults.requests_per_second).unwrap_or_default();
+    // The replaced service's variable: a rate, and with it the wish to have one.
+    let tenant = found.environment.get("EMBEDDINGS_TENANT_RPS").map(str::to_owned);
+    let (enabled, per_second) = match tenant.as_deref().map(str::parse::<f64>) {
+        None | Some(Ok(0.0)) => (enabled, per_second),
+        Some(Ok(rate)) => (found.switch("EMBEDDINGS_RATE_LIMIT").or(Some(true)), rate),
+        Some(Err(_)) => {
+            found.problem(
+                "EMBEDDINGS_TENANT_RPS: is no number; write requests a second, for example 5".into(),
+            );
+            (enabled, per_second)
+        }
+    };
     let burst = written.burst.or(defaults.burst).unwrap_or_default();
     let requests = Rate::per_second(per_second, burst);
     if requests.is_none() {
@@ -129,5 +141,10 @@ fn rates(found: &mut Found<'_>, written: &Limits, defaults: &Limits) -> Rates {
     };
     let tokens = a_minute(written.tokens_per_minute, defaults.tokens_per_minute);
     let failures = a_minute(written.failed_logins_per_minute, defaults.failed_logins_per_minute);
-    if enabled == Some(true) { Rates { requests, tokens, failures } } else { Rates::default() }
+    // Guessing is slowed down whether or not work is limited.
+    if enabled == Some(true) {
+        Rates { requests, tokens, failures }
+    } else {
+        Rates { failures, ..Rates::default() }
+    }
 }

@@ -100,7 +100,7 @@ fn model_keys(model: &super::file::Model) -> Vec<&'static str> {
 }
 
 /// Variables that this version reads, or knows and leaves alone.
-const KNOWN: [&str; 15] = [
+const KNOWN: [&str; 16] = [
     "EMBEDDINGS_LISTEN",
     "EMBEDDINGS_CONFIG_PATH",
     "EMBEDDINGS_MODEL_STORAGE_DIR",
@@ -114,6 +114,7 @@ const KNOWN: [&str; 15] = [
     "EMBEDDINGS_CACHE_TTL_SECONDS",
     "EMBEDDINGS_MAX_BATCH_SIZE",
     "EMBEDDINGS_UNLOAD_TIMEOUT_SECONDS",
+    "EMBEDDINGS_TENANT_RPS",
     "EMBEDDINGS_TLS_CERT_FILE",
     "EMBEDDINGS_TLS_KEY_FILE",
 ];

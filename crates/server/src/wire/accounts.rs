@@ -76,7 +76,7 @@ impl QuotasAnswer {
             tokens_per_day.remaining.map(|left| left.saturating_sub(used.tokens_reserved));
         Self {
             user: user.to_owned(),
-            limit_rps: rate.map_or(0.0, |rate| (1e3 / rate.period.as_secs_f64()).round() / 1e3),
+            limit_rps: rate.map_or(0.0, |rate| rate.a_second()),
             remaining: requests.map(|standing| standing.remaining),
             burst: rate.map(|rate| rate.burst),
             tokens_per_minute: Share::standing(tokens),
