@@ -1,6 +1,6 @@
 //! Configuration: flag > environment > file > default, read once, checked as a whole, then plain values.
 //!
-//! Two steps, as a reader would do it by hand: [`file`] and [`environment`] say what somebody wrote,
+//! Two steps, as a reader would do it by hand: [`mod@file`] and [`environment`] say what somebody wrote,
 //! [`resolve`] turns that into what the program needs or a list of everything that is wrong with it. This is
 //! the only code of the product that reads the environment.
 

@@ -104,6 +104,10 @@ async fn who_says_nothing_or_does_not_listen_is_cut() {
     let server = Server::with(|settings| settings.body_timeout = Duration::from_millis(200)).await;
     let mut silent = server.tcp("GET /heal").await;
     rest(&mut silent).await;
+    let mut idle = server.tcp("").await;
+    assert_eq!(rest(&mut idle).await, "");
+    let mut lingering = server.tcp("GET /health HTTP/1.1\r\nhost: x\r\n\r\n").await;
+    assert_eq!(rest(&mut lingering).await.matches("HTTP/1.1 200").count(), 1);
     // An answer far larger than the socket's buffers, which nobody reads: the connection ends all the same,
     // and with it the place it held.
     let texts: Vec<String> = (0..2000).map(|n| n.to_string()).collect();
