@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use anyhow::Context as _;
 use embeddery_accounts::{
-    Accounts, AccountsConfig, AuditConfig, Auth, Limiter, auth::Tokens, ledger::LedgerConfig, limit::Rates,
+    Accounts, AccountsConfig, AuditConfig, Auth, Limiter, auth::Tokens, ledger::LedgerConfig,
 };
 use embeddery_core::ModelSource;
 use embeddery_gateway::{Metrics, Router, RouterConfig, Wrap};

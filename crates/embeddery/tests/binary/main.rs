@@ -2,6 +2,10 @@
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "helpers of tests fail the test")]
 
+mod accounts;
+mod attacks;
 mod models;
+mod secrets;
 mod serve;
 mod support;
+mod tokens;

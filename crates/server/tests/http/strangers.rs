@@ -1,7 +1,7 @@
 //! Those whom nobody knows: guessers, forged addresses, pages of other origins, callers who hold a connection
 //! without using it, and TLS.
 
-use std::{fs, sync::Arc, time::Duration};
+use std::{fs, time::Duration};
 
 use embeddery_accounts::{
     Limiter,
@@ -119,11 +119,19 @@ async fn who_says_nothing_or_does_not_listen_is_cut() {
     soon(async { while deaf.write_all(request.as_bytes()).await.is_ok() {} }).await;
 }
 
+/// A client that believes this certificate alone.
+fn believing(certificate: &rcgen::Certificate, server: &Server) -> reqwest::Client {
+    let root = reqwest::Certificate::from_pem(certificate.pem().as_bytes()).unwrap();
+    let client = reqwest::Client::builder().no_proxy().tls_certs_only([root]);
+    client.resolve("localhost", server.address).build().unwrap()
+}
+
 #[tokio::test]
-async fn tls_is_served_from_pem_files() {
+async fn tls_is_served_from_pem_files_and_a_renewed_certificate_is_taken_up() {
     let dir = tempfile::tempdir().unwrap();
-    let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
     let (certificate, key) = (dir.path().join("cert.pem"), dir.path().join("key.pem"));
+    let make = || rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    let made = make();
     fs::write(&certificate, made.cert.pem()).unwrap();
     fs::write(&key, made.signing_key.serialize_pem()).unwrap();
     let server = Server::with(|settings| {
@@ -131,14 +139,8 @@ async fn tls_is_served_from_pem_files() {
         settings.body_timeout = Duration::from_millis(500);
     })
     .await;
-    let root = reqwest::Certificate::from_pem(made.cert.pem().as_bytes()).unwrap();
-    let client = reqwest::Client::builder()
-        .no_proxy()
-        .tls_certs_only([root])
-        .resolve("localhost", server.address)
-        .build()
-        .unwrap();
     let url = |path| format!("https://localhost:{}{path}", server.address.port());
+    let client = believing(&made.cert, &server);
     let body = json!({"input": "a"});
     let request = client.post(url("/v1/embeddings")).bearer_auth(KEY).json(&body);
     assert_eq!(Answer::of(request).await.status, 200);
@@ -148,7 +150,14 @@ async fn tls_is_served_from_pem_files() {
     assert!(!rest(&mut plain).await.contains("HTTP/1.1"));
     let mut silent = TcpStream::connect(server.address).await.unwrap();
     assert_eq!(rest(&mut silent).await, "");
-    assert_eq!(Answer::of(client.get(url("/health"))).await.status, 200);
+
+    // A renewal that is half done changes nothing; a whole one does.
+    let renewed = make();
+    fs::write(&certificate, renewed.cert.pem()).unwrap();
+    assert_eq!(Answer::of(believing(&made.cert, &server).get(url("/health"))).await.status, 200);
+    fs::write(&key, renewed.signing_key.serialize_pem()).unwrap();
+    assert_eq!(Answer::of(believing(&renewed.cert, &server).get(url("/health"))).await.status, 200);
+    assert!(believing(&made.cert, &server).get(url("/health")).send().await.is_err());
 }
 
 #[test]
@@ -164,5 +173,4 @@ fn tls_files_that_cannot_be_used_are_named_and_not_shown() {
     let other = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
     fs::write(&key, other.signing_key.serialize_pem()).unwrap();
     assert!(refused().contains("cert.pem"), "a key of another certificate");
-    let _: Arc<str> = refused().into();
 }
