@@ -166,7 +166,7 @@ mod tests {
     fn files_stay_small_and_few_also_with_two_writers() {
         let dir = tempfile::tempdir().unwrap();
         let config = AuditConfig { path: dir.path().join("audit.jsonl"), max_bytes: 2000, keep: 2 };
-        let audits = [Audit::open(config.clone()).unwrap(), Audit::open(config.clone()).unwrap()];
+        let audits = [Audit::open(config.clone()).unwrap(), Audit::open(config).unwrap()];
         for n in 0..200 {
             audits[n % 2].record(&event(&format!("{n:03}")));
         }
