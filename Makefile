@@ -22,6 +22,7 @@ test: test-deps ## install what tests need, run all of them
 	cargo test --workspace --locked --no-fail-fast
 
 test-deps:
+	python3 scripts/install_redis.py
 	cargo build --workspace --locked --bin embeddery
 	python3 scripts/fetch_default_model.py --binary target/debug/embeddery --models $(MODELS)
 	python3 scripts/make_venv.py $(VENV) tests/requirements.txt
@@ -31,6 +32,8 @@ bench: ## measure beside ONNX Runtime, over HTTP, and the gateway beside its pee
 	cargo build --release --locked --workspace --examples --bin embeddery
 	python3 scripts/fetch_default_model.py --binary target/release/embeddery --models $(MODELS)
 	python3 scripts/make_venv.py .cache/bench-venv bench/requirements$(if $(findstring torch,$(PEERS)),-torch).txt
+	python3 scripts/install_redis.py
+	target/release/examples/latency
 	.cache/bench-venv/bin/python bench/run.py --model $(MODELS)/sentence-transformers/all-MiniLM-L6-v2
 	python3 scripts/make_venv.py .cache/gateway-bench-venv bench/gateway-requirements.txt
 	npm install --prefix .cache/portkey --no-audit --no-fund --silent @portkey-ai/gateway@1.15.2

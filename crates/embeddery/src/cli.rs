@@ -25,6 +25,9 @@ pub(crate) enum Command {
     /// Look after the models on this machine
     #[command(subcommand)]
     Models(Models),
+    /// Tokens of multi_user
+    #[command(subcommand)]
+    Token(Token),
     /// Examine configuration, directories, models and processor; say the fix for each finding
     Check(Check),
 }
@@ -77,6 +80,39 @@ pub(crate) struct Pull {
 pub(crate) struct Info {
     /// A configured id, a model's name, or a directory
     pub(crate) model: String,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Token {
+    /// Print a new token, signed with JWT_SECRET_KEY or with a private key
+    Issue(Issue),
+    /// Say what a token holds and whether this configuration accepts it; exit 0 or 1
+    Inspect(Inspect),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Issue {
+    /// Whose token it is (`sub`)
+    #[arg(long, value_name = "ID")]
+    pub(crate) user: String,
+    /// What they may do (`role`); the configured admin role opens what concerns all
+    #[arg(long, default_value = "user")]
+    pub(crate) role: String,
+    /// For how long it holds: 90s, 30m, 12h, 7d
+    #[arg(long, value_name = "TIME", default_value = "30m")]
+    pub(crate) expires: String,
+    /// Its id (`jti`), by which it can be revoked; without it a new one
+    #[arg(long, value_name = "JTI")]
+    pub(crate) id: Option<String>,
+    /// Sign RS256 or ES256 with the private key in this PEM file
+    #[arg(long, value_name = "FILE")]
+    pub(crate) private_key: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Inspect {
+    /// The token; without it standard input is read, so that it does not show in the list of processes
+    pub(crate) token: Option<String>,
 }
 
 #[derive(Debug, Args)]

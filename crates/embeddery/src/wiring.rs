@@ -3,7 +3,10 @@
 use std::{path::Path, sync::Arc};
 
 use anyhow::Context as _;
-use embeddery_core::{ModelSource, Provider, RateListener};
+use embeddery_accounts::{
+    Accounts, AccountsConfig, AuditConfig, Auth, Limiter, auth::Tokens, ledger::LedgerConfig,
+};
+use embeddery_core::{ModelSource, Provider, ProviderKind, RateListener};
 use embeddery_gateway::{
     Breakers, Collected, Governors, Metrics, RedisLevel, Router, RouterConfig, SecondLevel, Selector,
     SqliteLevel, TokenDecoder, VectorCache, VendorModel,
@@ -13,12 +16,12 @@ use embeddery_providers::{
     Sender, Vendor, VendorConfig,
     local::{Local, LocalConfig},
 };
-use embeddery_server::{App, Controls};
+use embeddery_server::{App, Controls, Tls};
 use prometheus_client::registry::Registry;
 use secrecy::{ExposeSecret as _, SecretString};
 
 use crate::{
-    config::{Config, ConfigError, GatewayConfig, SecondLevelConfig},
+    config::{AuthConfig, Config, ConfigError, GatewayConfig, MultiUser, SecondLevelConfig},
     stack::Layers,
 };
 
@@ -27,8 +30,19 @@ pub(crate) fn model_store(config: &Config) -> anyhow::Result<Arc<ModelStore>> {
     Ok(Arc::new(ModelStore::new(config.store.clone())?))
 }
 
-/// The API with everything behind it.
-pub(crate) fn app(config: &Config, key: SecretString) -> anyhow::Result<App> {
+/// The API with everything behind it. `key` is the one key of single_user mode.
+pub(crate) fn app(config: &Config, key: &SecretString) -> anyhow::Result<App> {
+    let mut registry = Registry::default();
+    let (router, controls) = router(config, &mut registry)?;
+    let mut settings = config.server.clone();
+    if let Some((certificate, key)) = &config.accounts.tls {
+        settings.tls = Some(Tls::from_files(certificate, key).map_err(|error| problem("tls", &error))?);
+    }
+    Ok(App { router, controls, accounts: accounts(config, key)?, settings, registry })
+}
+
+/// Who serves models, and what an administrator may look at and change of it.
+pub(crate) fn router(config: &Config, registry: &mut Registry) -> anyhow::Result<(Arc<Router>, Controls)> {
     let source: Arc<dyn ModelSource> = model_store(config)?;
     let local = Local::new(LocalConfig {
         source,
@@ -41,8 +55,7 @@ pub(crate) fn app(config: &Config, key: SecretString) -> anyhow::Result<App> {
     .map_err(anyhow::Error::msg)
     .context("starting the engine")?;
 
-    let mut registry = Registry::default();
-    let metrics = Metrics::new(&mut registry);
+    let metrics = Metrics::new(registry);
     let layers = layers(&config.gateway, &config.state_dir, &metrics)?;
     let controls = Controls { breakers: Arc::clone(&layers.breakers), cache: layers.cache.clone() };
     registry.register_collector(Box::new(Collected {
@@ -64,8 +77,7 @@ pub(crate) fn app(config: &Config, key: SecretString) -> anyhow::Result<App> {
         metrics,
     });
     check_names(&router, config)?;
-    let settings = embeddery_server::Settings { api_key: Some(key), ..config.server.clone() };
-    Ok(App { router: Arc::new(router), controls, settings, registry })
+    Ok((Arc::new(router), controls))
 }
 
 /// What the wrappers of all models share.
@@ -143,4 +155,42 @@ fn vendor_models(config: &Config, vendors: &[Arc<Vendor>]) -> Vec<VendorModel> {
     known
         .map(|(provider, name)| VendorModel { provider, name: name.into(), listed: usable(provider) })
         .collect()
+}
+
+/// Who may ask, how much, and what it cost.
+fn accounts(config: &Config, key: &SecretString) -> anyhow::Result<Accounts> {
+    let settings = &config.accounts;
+    let auth = match &settings.auth {
+        AuthConfig::SingleUser(_) => Auth::single(key),
+        AuthConfig::MultiUser(multi) => Auth::tokens(tokens(multi)?),
+    };
+    let limiter = match &settings.redis_url {
+        Some(url) if settings.rates.requests.is_some() => {
+            Limiter::shared(settings.rates, url, "{embeddings}")
+                .map_err(|error| problem("REDIS_URL", &error))?
+        }
+        _ => Limiter::local(settings.rates),
+    };
+    let catalogue = Arc::clone(&config.upstreams.catalogue);
+    let ledger = LedgerConfig {
+        path: config.state_dir.join("usage.sqlite3"),
+        quotas: settings.quotas,
+        retention_days: settings.retention_days,
+        prices: Arc::new(move |provider: ProviderKind, model: &str| catalogue.price(provider, model)),
+    };
+    let audit = AuditConfig {
+        path: config.state_dir.join("audit.jsonl"),
+        max_bytes: settings.audit_max_bytes,
+        keep: settings.audit_keep,
+    };
+    Ok(Accounts::open(AccountsConfig { auth, limiter, ledger, audit })?)
+}
+
+/// The check of tokens; a key file that cannot be used is a mistake in the configuration.
+pub(crate) fn tokens(multi: &MultiUser) -> anyhow::Result<Tokens> {
+    Ok(Tokens::load(multi.tokens.clone()).map_err(|error| problem("auth", &error))?)
+}
+
+fn problem(setting: &str, error: &str) -> ConfigError {
+    ConfigError(vec![format!("{setting}: {error}")])
 }

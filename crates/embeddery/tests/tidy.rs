@@ -65,7 +65,8 @@ fn dependencies(of: &str) -> Vec<String> {
         .collect()
 }
 
-const CRATES: [&str; 8] = [
+const CRATES: [&str; 9] = [
+    "embeddery-accounts",
     "embeddery-core",
     "embeddery-engine",
     "embeddery-model-store",
@@ -111,12 +112,20 @@ fn invariants_2_and_4_one_file_of_the_providers_sends_and_reads_statuses() {
 }
 
 #[test]
+fn invariant_2_redis_is_named_where_something_is_shared() {
+    for name in CRATES.iter().filter(|name| !["embeddery-accounts", "embeddery-gateway"].contains(name)) {
+        assert!(!dependencies(name).iter().any(|dependency| dependency == "redis"), "{name} names redis");
+    }
+}
+
+#[test]
 fn who_may_depend_on_whom() {
-    let allowed: [(&str, &[&str]); 5] = [
+    let allowed: [(&str, &[&str]); 6] = [
+        ("embeddery-accounts", &["embeddery-core"]),
         ("embeddery-model-store", &["embeddery-core"]),
         ("embeddery-providers", &["embeddery-core", "embeddery-engine"]),
         ("embeddery-gateway", &["embeddery-core"]),
-        ("embeddery-server", &["embeddery-core", "embeddery-gateway"]),
+        ("embeddery-server", &["embeddery-accounts", "embeddery-core", "embeddery-gateway"]),
         ("embeddery-test-support", &["embeddery-core"]),
     ];
     for (name, allowed) in allowed {

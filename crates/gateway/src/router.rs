@@ -339,6 +339,18 @@ impl Router {
         self.lookup(selector).ok_or_else(|| self.unknown(selector.model.unwrap_or(&self.default_model)))
     }
 
+    /// Whether the model can serve without being fetched first: configuration names it, it is on this machine, or
+    /// it never has to be. What nobody knows is refused elsewhere.
+    pub fn is_at_hand(&self, selector: Selector<'_>) -> bool {
+        let Some(resolved) = self.lookup(selector) else { return true };
+        let configured = self.models.iter().any(|entry| entry.resolved() == resolved);
+        let default = || self.lookup(Selector { model: None, provider: None });
+        configured || default().as_ref() == Some(&resolved) || {
+            let state = self.opener.providers.get(&resolved.provider).and_then(|found| found.state(&resolved.model));
+            matches!(state, None | Some(ModelState::OnDisk | ModelState::Loaded))
+        }
+    }
+
     /// The rules of the specification (SPEC §3, "Model choice"), in their order.
     fn lookup(&self, selector: Selector<'_>) -> Option<Resolved> {
         let asked = selector.model.unwrap_or(&self.default_model);

@@ -1,5 +1,5 @@
-//! Who may ask. A handler that takes a [`Caller`] runs only for one who sent the key; a test walks the OpenAPI
-//! document and proves which handlers do.
+//! Who may ask. A handler that takes a [`Caller`] or an [`Admin`] runs only for one who sent a good key or
+//! token, and cannot forget to ask; a test walks the OpenAPI document and proves what each route asks for.
 
 use std::sync::Arc;
 
@@ -7,22 +7,46 @@ use axum::{
     extract::FromRequestParts,
     http::{HeaderMap, header::AUTHORIZATION, request::Parts},
 };
-use secrecy::ExposeSecret as _;
+use embeddery_accounts::{
+    Identity, Refused, Role,
+    limit::{Limited, Measure, Payer},
+};
 
-use crate::{App, error::ApiError};
+use crate::{App, accounting::Asking, error::ApiError};
 
-/// Somebody who sent the key.
+/// Somebody whose key or token is good.
 pub(crate) struct Caller {
-    /// Whose data and limits apply; in single_user mode there is one user, `1`.
-    pub(crate) tenant: Arc<str>,
+    /// Who they are; whose data and limits apply.
+    pub(crate) identity: Identity,
 }
 
 impl FromRequestParts<Arc<App>> for Caller {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<Self, ApiError> {
-        check(&parts.headers, app)?;
-        Ok(Self { tenant: "1".into() })
+        let identified = sent_key(&parts.headers).and_then(|sent| app.accounts.auth.identify(sent));
+        match identified {
+            Ok(identity) => Ok(Self { identity }),
+            Err(refused) => Err(refuse(parts, app, refused).await),
+        }
+    }
+}
+
+/// Somebody who may do what concerns all. What they do is in the audit log before they do it.
+pub(crate) struct Admin;
+
+impl FromRequestParts<Arc<App>> for Admin {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<Self, ApiError> {
+        let Caller { identity } = Caller::from_request_parts(parts, app).await?;
+        let asking = Asking::of(parts, app);
+        if identity.role != Role::Admin {
+            app.accounts.audit.record(&asking.event("admin_refused", Some(identity.user.as_str())));
+            return Err(ApiError::not_admin());
+        }
+        asking.admin_acts(app, &identity.user);
+        Ok(Self)
     }
 }
 
@@ -34,29 +58,48 @@ impl FromRequestParts<Arc<App>> for MetricsReader {
 
     async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<Self, ApiError> {
         if app.settings.metrics_auth {
-            check(&parts.headers, app)?;
+            Caller::from_request_parts(parts, app).await?;
         }
         Ok(Self)
     }
 }
 
-fn check(headers: &HeaderMap, app: &App) -> Result<(), ApiError> {
-    let Some(wanted) = &app.settings.api_key else { return Ok(()) };
-    let sent = sent_key(headers).ok_or_else(ApiError::missing_key)?;
-    // Hashes are of one length and compared in constant time, so that neither the key's length nor a common
-    // beginning can be measured.
-    if blake3::hash(sent) == blake3::hash(wanted.expose_secret().as_bytes()) {
-        Ok(())
-    } else {
-        Err(ApiError::wrong_key())
+/// Every bad key and every bad token gets the same answer. Who guesses from one address is slowed down when
+/// rates are limited; a good key from there still opens, so that nobody can lock a neighbour out.
+async fn refuse(parts: &Parts, app: &App, refused: Refused) -> ApiError {
+    let asking = Asking::of(parts, app);
+    if let Some(address) = asking.address {
+        let failed = app.accounts.limiter.take(Measure::Failures, &Payer::address(address), 1).await;
+        if let Err(Limited::Wait { wait, .. }) = failed {
+            return ApiError::too_many_failures(wait);
+        }
+    }
+    let mut event = asking.event("login_refused", None);
+    event.reason = Some(match refused {
+        Refused::Missing => "nothing sent",
+        Refused::Bad(reason) => reason,
+    });
+    app.accounts.audit.record(&event);
+    match (refused, app.accounts.auth.is_multi_user()) {
+        (Refused::Missing, false) => ApiError::missing_key(),
+        (Refused::Bad(_), false) => ApiError::wrong_key(),
+        (Refused::Missing, true) => ApiError::missing_token(),
+        (Refused::Bad(_), true) => ApiError::bad_token(),
     }
 }
 
-/// `X-API-KEY`, else the bearer token that OpenAI's clients send.
-fn sent_key(headers: &HeaderMap) -> Option<&[u8]> {
-    if let Some(key) = headers.get("x-api-key") {
-        return Some(key.as_bytes().trim_ascii());
+/// `X-API-KEY`, else the bearer token that OpenAI's clients send. Two of a kind are refused: a proxy and we
+/// might look at different ones.
+fn sent_key(headers: &HeaderMap) -> Result<Option<&[u8]>, Refused> {
+    let twice = |name| headers.get_all(name).iter().nth(1).is_some();
+    if twice("x-api-key") || twice(AUTHORIZATION.as_str()) {
+        return Err(Refused::Bad("two keys sent"));
     }
-    let (scheme, token) = headers.get(AUTHORIZATION)?.as_bytes().split_at_checked(7)?;
-    scheme.eq_ignore_ascii_case(b"bearer ").then(|| token.trim_ascii())
+    if let Some(key) = headers.get("x-api-key") {
+        return Ok(Some(key.as_bytes().trim_ascii()));
+    }
+    let bearer = headers.get(AUTHORIZATION).and_then(|value| value.as_bytes().split_at_checked(7));
+    Ok(bearer
+        .filter(|(scheme, _)| scheme.eq_ignore_ascii_case(b"bearer "))
+        .map(|(_, token)| token.trim_ascii()))
 }

@@ -8,6 +8,10 @@ use axum::{
     http::{HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
+use embeddery_accounts::{
+    ledger::{Counter, Exhausted},
+    limit::{Measure, Rates},
+};
 use embeddery_core::{EmbedError, ErrorKind, Fault, InputFault, Retry};
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -22,6 +26,8 @@ pub(crate) struct ApiError {
     message: String,
     detail: Option<Value>,
     retry_after: Option<Duration>,
+    /// Whether a long wait is told as it is: an exhausted day does not end after two minutes.
+    patient: bool,
 }
 
 /// Which world a path belongs to: a body that does not fit is a 400 for OpenAI's clients, a 422 for others.
@@ -107,6 +113,57 @@ impl ApiError {
         }
     }
 
+    pub(crate) fn missing_token() -> Self {
+        let message = "no token was sent; send it as `Authorization: Bearer <token>`";
+        Self::new(StatusCode::UNAUTHORIZED, "missing_token", message)
+    }
+
+    /// One answer for every bad token: what is wrong with it is nobody's business but the audit log's.
+    pub(crate) fn bad_token() -> Self {
+        let message = "the token is not accepted; get a new one where your tokens come from";
+        Self::new(StatusCode::UNAUTHORIZED, "invalid_token", message)
+    }
+
+    pub(crate) fn not_admin() -> Self {
+        Self::new(StatusCode::FORBIDDEN, "admin_required", "this is for admins; ask for the admin's role")
+    }
+
+    pub(crate) fn too_many_failures(wait: Duration) -> Self {
+        let message = "too many wrong keys or tokens came from this address; come back after Retry-After";
+        Self {
+            retry_after: Some(wait),
+            ..Self::new(StatusCode::TOO_MANY_REQUESTS, "too_many_failures", message)
+        }
+    }
+
+    pub(crate) fn rate_limited(measure: Measure, rates: &Rates, wait: Duration) -> Self {
+        let message = match (measure, rates.requests, rates.tokens) {
+            (Measure::Tokens, _, Some(rate)) => {
+                format!("too many tokens: {} a minute may come", rate.burst)
+            }
+            (_, Some(rate), _) => {
+                format!("too many requests: {} a second may come, {} at once", rate.a_second(), rate.burst)
+            }
+            _ => "too many requests".to_owned(),
+        };
+        Self {
+            retry_after: Some(wait),
+            ..Self::new(
+                StatusCode::TOO_MANY_REQUESTS,
+                "rate_limit_exceeded",
+                format!("{message}; come back after Retry-After"),
+            )
+        }
+    }
+
+    /// More at once than a minute allows: waiting does not help, so it is no 429.
+    pub(crate) fn beyond_rate(amount: u32, limit: u32) -> Self {
+        let message = format!(
+            "input: has about {amount} tokens, and {limit} a minute may come; send fewer inputs in a request"
+        );
+        Self { param: Some("input".into()), ..Self::new(StatusCode::BAD_REQUEST, "too_many_tokens", message) }
+    }
+
     pub(crate) fn unknown_path(path: &str) -> Self {
         let message = format!("there is nothing at {path}; see /docs for what there is");
         Self::new(StatusCode::NOT_FOUND, "not_found", message)
@@ -114,6 +171,12 @@ impl ApiError {
 
     pub(crate) fn unknown_model(name: &str) -> Self {
         let message = format!("model '{name}' is not known here; GET /v1/models lists what is");
+        Self { param: Some("model".into()), ..Self::new(StatusCode::NOT_FOUND, "model_not_found", message) }
+    }
+
+    /// Where many users share a machine, what is not on it is an admin's to bring.
+    pub(crate) fn not_fetched_for_users(name: &str) -> Self {
+        let message = format!("model '{name}' is not on this machine, and only an admin may bring it here");
         Self { param: Some("model".into()), ..Self::new(StatusCode::NOT_FOUND, "model_not_found", message) }
     }
 
@@ -171,7 +234,15 @@ impl ApiError {
     }
 
     fn new(status: StatusCode, code: &'static str, message: impl Into<String>) -> Self {
-        Self { status, code, param: None, message: message.into(), detail: None, retry_after: None }
+        Self {
+            status,
+            code,
+            param: None,
+            message: message.into(),
+            detail: None,
+            retry_after: None,
+            patient: false,
+        }
     }
 }
 
@@ -234,6 +305,28 @@ fn is_busy(status: StatusCode) -> bool {
     matches!(status, StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS)
 }
 
+impl From<Exhausted> for ApiError {
+    fn from(exhausted: Exhausted) -> Self {
+        let (wait, message) = match exhausted {
+            Exhausted::Tokens { limit, used, wait } => (
+                Some(wait),
+                format!("{used} of today's {limit} tokens are used; the next day of UTC brings new ones"),
+            ),
+            Exhausted::Counter { counter: Counter::StoredVectors, limit, used } => {
+                (None, format!("{used} of {limit} vectors are stored; delete what is not needed"))
+            }
+            Exhausted::Counter { counter: Counter::Jobs, limit, used } => {
+                (None, format!("{used} of {limit} jobs are not finished; wait for one to end, or cancel it"))
+            }
+        };
+        Self {
+            retry_after: wait,
+            patient: true,
+            ..Self::new(StatusCode::TOO_MANY_REQUESTS, "quota_exceeded", message)
+        }
+    }
+}
+
 /// A part of the service is not ready; the body says which.
 pub(crate) fn not_ready(body: impl IntoResponse) -> Response {
     (StatusCode::SERVICE_UNAVAILABLE, body).into_response()
@@ -279,14 +372,13 @@ const LONGEST_WAIT_SECONDS: u64 = 120;
 
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
-        let (status, retry_after) = (self.status, self.retry_after);
+        let (status, retry_after, patient) = (self.status, self.retry_after, self.patient);
         let (error, detail) = self.describe();
         let mut response = (status, Json(ErrorBody { error, detail })).into_response();
         if let Some(wait) = retry_after {
             let seconds = wait.as_secs_f64().ceil().max(1.0) as u64;
-            response
-                .headers_mut()
-                .insert(header::RETRY_AFTER, HeaderValue::from(seconds.min(LONGEST_WAIT_SECONDS)));
+            let longest = if patient { u64::MAX } else { LONGEST_WAIT_SECONDS };
+            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds.min(longest)));
         }
         if status == StatusCode::UNAUTHORIZED {
             response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));

@@ -1,8 +1,10 @@
 //! The HTTP API. Wire types, statuses and limits live here and nowhere else; what an embedding is, the
-//! [`gateway`](embeddery_gateway) knows. Routes are grouped by resource in [`routes`], every failure becomes
-//! an answer in [`error`], and [`serve`] is the loop that accepts connections.
+//! [`gateway`](embeddery_gateway) knows. Routes are grouped by resource in `routes`, every failure becomes
+//! an answer in `error`, and [`serve`] is the loop that accepts connections.
 
 mod access_log;
+mod accounting;
+mod address;
 mod auth;
 mod body;
 mod error;
@@ -10,17 +12,20 @@ mod head;
 mod listen;
 mod request_id;
 mod routes;
+mod tls;
 mod wire;
 
 use std::{sync::Arc, time::Duration};
 
+use embeddery_accounts::Accounts;
 use embeddery_core::DimensionPolicy;
 use embeddery_gateway::{Breakers, Router, VectorCache};
 use prometheus_client::registry::Registry;
-use secrecy::SecretString;
 
+pub use ipnet::IpNet;
 pub use listen::serve;
 pub use routes::{openapi, routes};
+pub use tls::Tls;
 
 /// What the API is made of.
 pub struct App {
@@ -28,6 +33,8 @@ pub struct App {
     pub router: Arc<Router>,
     /// What an administrator may look at and change.
     pub controls: Controls,
+    /// Who may ask, how much, and what it cost.
+    pub accounts: Accounts,
     /// Limits and rules.
     pub settings: Settings,
     /// What /metrics shows.
@@ -46,8 +53,6 @@ pub struct Controls {
 /// Limits and rules of the API.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// The key that callers must send, as `X-API-KEY` or as a bearer token; `None`: everything is open.
-    pub api_key: Option<SecretString>,
     /// Whether /metrics asks for the key.
     pub metrics_auth: bool,
     /// An answer that would come later is a 504.
@@ -62,6 +67,14 @@ pub struct Settings {
     pub max_inputs: usize,
     /// Bytes of a request's headers; more is a 431.
     pub header_limit: usize,
+    /// Proxies whose `X-Forwarded-For` is believed.
+    pub trusted_proxies: Vec<IpNet>,
+    /// Origins whose pages may call the API from a browser; `*` is all of them. None: no page may.
+    pub cors_origins: Vec<String>,
+    /// Connections at a time; more wait until one ends.
+    pub max_connections: usize,
+    /// What callers are greeted with; `None`: plain HTTP.
+    pub tls: Option<Tls>,
     /// What `dimensions` does under /api/v1 when the model cannot give them; under /v1 it is strict.
     pub dimension_policy: DimensionPolicy,
 }
@@ -69,7 +82,6 @@ pub struct Settings {
 impl Default for Settings {
     fn default() -> Self {
         Self {
-            api_key: None,
             metrics_auth: false,
             request_timeout: Duration::from_secs(120),
             body_timeout: Duration::from_secs(30),
@@ -77,6 +89,10 @@ impl Default for Settings {
             text_limit: 1 << 20,
             max_inputs: 2048,
             header_limit: 64 << 10,
+            trusted_proxies: Vec::new(),
+            cors_origins: Vec::new(),
+            max_connections: 10_000,
+            tls: None,
             dimension_policy: DimensionPolicy::Reduce,
         }
     }

@@ -1,17 +1,23 @@
 //! The loop that accepts connections. `axum::serve` offers neither a limit for headers nor a time for them to
 //! arrive, and both keep a stranger from holding memory; so connections are served by hyper directly.
 
-use std::{io, sync::Arc, time::Duration};
+use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
+use hyper::{Request, body::Incoming, server::conn::http1, service::Service as _};
 use hyper_util::{
     rt::{TokioIo, TokioTimer},
-    server::graceful::GracefulShutdown,
+    server::graceful::{GracefulShutdown, Watcher},
     service::TowerToHyperService,
 };
-use tokio::net::{TcpListener, TcpStream};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::{TcpListener, TcpStream},
+    sync::Semaphore,
+};
+use tokio_io_timeout::TimeoutStream;
 use tokio_util::sync::CancellationToken;
 
-use crate::{App, routes};
+use crate::{App, Tls, address::Peer, routes};
 
 /// Serves until `shutdown` is cancelled; then accepts nothing more, and gives the requests under way `grace`
 /// to finish.
@@ -24,31 +30,27 @@ pub async fn serve(
     shutdown: CancellationToken,
     grace: Duration,
 ) -> io::Result<()> {
-    let service = TowerToHyperService::new(routes(Arc::clone(&app)));
-    let mut http = hyper::server::conn::http1::Builder::new();
-    http.timer(TokioTimer::new())
-        .header_read_timeout(app.settings.body_timeout)
-        // hyper's buffer holds the whole head of a request; `head.rs` has the exact limit. Less than 8 KiB it does
-        // not take.
-        .max_buf_size(app.settings.header_limit.max(8 << 10));
+    let door = Door::new(&app);
+    // Callers beyond the limit wait in the system's queue until somebody leaves.
+    let places = Arc::new(Semaphore::new(app.settings.max_connections));
     let connections = GracefulShutdown::new();
     loop {
         let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
+            accepted = async {
+                let place = Arc::clone(&places).acquire_owned().await;
+                (place, listener.accept().await)
+            } => accepted,
             () = shutdown.cancelled() => break,
         };
         match accepted {
-            Ok((stream, _)) => {
-                let connection = http.serve_connection(prepared(stream), service.clone());
-                let watched = connections.watch(connection);
+            (place, Ok((stream, peer))) => {
+                let (door, watcher) = (door.clone(), connections.watcher());
                 tokio::spawn(async move {
-                    if let Err(error) = watched.await {
-                        // A caller who hung up, or spoke nonsense and has been told so.
-                        tracing::debug!(%error, "connection ended");
-                    }
+                    door.welcome(stream, peer, watcher).await;
+                    drop(place);
                 });
             }
-            Err(error) => {
+            (_, Err(error)) => {
                 // Most likely no file descriptor is free. Connections that end will free some; until then a
                 // pause keeps this loop from spinning.
                 tracing::error!(%error, "a connection could not be accepted");
@@ -66,10 +68,58 @@ pub async fn serve(
     Ok(())
 }
 
-fn prepared(stream: TcpStream) -> TokioIo<TcpStream> {
-    // Answers are written whole; waiting to fill a packet would only add latency.
-    if let Err(error) = stream.set_nodelay(true) {
-        tracing::debug!(%error, "TCP_NODELAY was refused");
+/// What every connection passes through.
+#[derive(Clone)]
+struct Door {
+    http: http1::Builder,
+    service: TowerToHyperService<axum::Router>,
+    tls: Option<Tls>,
+    patience: Duration,
+}
+
+impl Door {
+    fn new(app: &Arc<App>) -> Self {
+        let patience = app.settings.body_timeout;
+        let mut http = http1::Builder::new();
+        http.timer(TokioTimer::new())
+            .header_read_timeout(patience)
+            // hyper's buffer holds the whole head of a request; `head.rs` has the exact limit. Less than 8 KiB it
+            // does not take.
+            .max_buf_size(app.settings.header_limit.max(8 << 10));
+        let service = TowerToHyperService::new(routes(app));
+        Self { http, service, tls: app.settings.tls.clone(), patience }
     }
-    TokioIo::new(stream)
+
+    async fn welcome(&self, stream: TcpStream, peer: SocketAddr, watcher: Watcher) {
+        // Answers are written whole; waiting to fill a packet would only add latency.
+        if let Err(error) = stream.set_nodelay(true) {
+            tracing::debug!(%error, "TCP_NODELAY was refused");
+        }
+        // A caller who does not read its answer is cut like one who does not send its request.
+        let mut stream = TimeoutStream::new(stream);
+        stream.set_write_timeout(Some(self.patience));
+        let stream = Box::pin(stream);
+        let Some(tls) = &self.tls else { return self.converse(stream, peer, watcher).await };
+        match tokio::time::timeout(self.patience, tls.accept(stream)).await {
+            Ok(Ok(stream)) => self.converse(stream, peer, watcher).await,
+            Ok(Err(error)) => tracing::debug!(%error, "no TLS with a caller"),
+            Err(_) => tracing::debug!("a caller was too slow to agree on TLS"),
+        }
+    }
+
+    async fn converse<S>(&self, stream: S, peer: SocketAddr, watcher: Watcher)
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let inner = self.service.clone();
+        let service = hyper::service::service_fn(move |mut request: Request<Incoming>| {
+            request.extensions_mut().insert(Peer(peer));
+            inner.call(request)
+        });
+        let connection = self.http.serve_connection(TokioIo::new(stream), service);
+        if let Err(error) = watcher.watch(connection).await {
+            // A caller who hung up, or spoke nonsense and has been told so.
+            tracing::debug!(%error, "connection ended");
+        }
+    }
 }

@@ -6,11 +6,12 @@ use std::process::ExitCode;
 use embeddery_core::{ModelRef, ModelSource as _, ProviderKind};
 use embeddery_engine::{LoadOptions, ModelFiles};
 use embeddery_gateway::Selector;
-use secrecy::SecretString;
+use embeddery_server::Tls;
+use prometheus_client::registry::Registry;
 
 use super::{say, serve};
 use crate::{
-    config::{self, Config, DEFAULTS, Flags},
+    config::{self, AuthConfig, Config, DEFAULTS, Flags},
     wiring,
 };
 
@@ -39,13 +40,7 @@ pub(crate) fn run(flags: &Flags) -> anyhow::Result<ExitCode> {
             ),
         }
     }
-    match &config.api_key {
-        Some(_) => findings.good("API key: SINGLE_USER_API_KEY"),
-        None => findings.good(format_args!(
-            "API key: generated at the first start, in {}",
-            config.state_dir.join("api-key").display()
-        )),
-    }
+    accounts(&config, &mut findings);
     findings.good(format_args!("engine: {} threads", config.threads));
     for upstream in &config.upstreams.vendors {
         match upstream.access.keys.len() {
@@ -58,10 +53,41 @@ pub(crate) fn run(flags: &Flags) -> anyhow::Result<ExitCode> {
     Ok(if findings.bad == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
+fn accounts(config: &Config, findings: &mut Findings) {
+    match &config.accounts.auth {
+        AuthConfig::SingleUser(Some(_)) => findings.good("API key: SINGLE_USER_API_KEY"),
+        AuthConfig::SingleUser(None) => findings.good(format_args!(
+            "API key: generated at the first start, in {}",
+            config.state_dir.join("api-key").display()
+        )),
+        AuthConfig::MultiUser(multi) => match wiring::tokens(multi) {
+            Ok(_) => findings.good("tokens: the keys that they are checked with can be used"),
+            Err(error) => {
+                findings.bad(format_args!("tokens: {error}"), "set the key or the file that is named");
+            }
+        },
+    }
+    if let Some((certificate, key)) = &config.accounts.tls {
+        match Tls::from_files(certificate, key) {
+            Ok(_) => findings.good(format_args!("TLS: {}", certificate.display())),
+            Err(error) => findings.bad(format_args!("TLS: {error}"), "write both files anew, as PEM"),
+        }
+    }
+    match &config.accounts.rates.requests {
+        Some(rate) => findings.good(format_args!(
+            "rate limits: {} requests a second, {} at once",
+            rate.a_second(),
+            rate.burst
+        )),
+        None => findings.note("rate limits: off; EMBEDDINGS_RATE_LIMIT=on turns them on"),
+    }
+}
+
 /// Finds the default model and loads it, which is the only proof that it works.
 fn default_model(config: &Config, findings: &mut Findings) -> anyhow::Result<()> {
-    let app = super::runtime()?.block_on(async { wiring::app(config, SecretString::default()) })?;
-    let resolved = app.router.resolve(Selector { model: None, provider: None })?;
+    let runtime = super::runtime()?;
+    let (router, _) = runtime.block_on(async { wiring::router(config, &mut Registry::default()) })?;
+    let resolved = router.resolve(Selector { model: None, provider: None })?;
     match config.upstreams.vendors.iter().find(|upstream| upstream.kind == resolved.provider) {
         None if resolved.provider == ProviderKind::HuggingFace => {
             local_model(config, &resolved.model, findings)
@@ -75,8 +101,8 @@ fn default_model(config: &Config, findings: &mut Findings) -> anyhow::Result<()>
         }
         // Whether the key is good only a request can tell, and that would cost money.
         Some(_) => {
-            let opened = super::runtime()?
-                .block_on(async { app.router.warm_up(Selector { model: None, provider: None }).await });
+            let opened = runtime
+                .block_on(async { router.warm_up(Selector { model: None, provider: None }).await });
             match opened {
                 Ok(found) => {
                     findings.good(format_args!("default model: {} of {}", found.model, found.provider));

@@ -5,6 +5,7 @@ mod check;
 mod health;
 mod models;
 mod serve;
+mod token;
 
 use std::process::ExitCode;
 
@@ -20,6 +21,7 @@ pub(crate) fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Serve(options) => serve::run(&Flags { listen: options.listen, ..flags }),
         Command::Health(options) => health::run(options.url.as_deref(), &flags),
         Command::Models(command) => models::run(command, &config::load(&flags)?),
+        Command::Token(command) => token::run(command, &config::load(&flags)?),
         Command::Check(options) if options.print_defaults => check::print_defaults(),
         Command::Check(_) => check::run(&flags),
     }

@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use super::say;
 use crate::{
     api_key::ApiKey,
-    config::{self, Config, Flags},
+    config::{self, AuthConfig, Config, Flags},
     logging, wiring,
 };
 
@@ -36,18 +36,23 @@ pub(crate) fn run(flags: &Flags) -> anyhow::Result<ExitCode> {
 }
 
 async fn serve(config: &Config) -> anyhow::Result<ExitCode> {
-    let key = ApiKey::obtain(config.api_key.as_ref(), &config.state_dir)?;
-    let app = Arc::new(wiring::app(config, key.secret())?);
+    let key = match &config.accounts.auth {
+        AuthConfig::SingleUser(given) => Some(ApiKey::obtain(given.as_ref(), &config.state_dir)?),
+        AuthConfig::MultiUser(_) => None,
+    };
+    let secret = key.as_ref().map(ApiKey::secret).unwrap_or_default();
+    let app = Arc::new(wiring::app(config, &secret)?);
     // Before the address is told: whoever reads it may already send a signal.
     let shutdown = on_signals()?;
     let listener = TcpListener::bind(config.listen)
         .await
         .with_context(|| format!("cannot listen on {}; is another server running there?", config.listen))?;
-    say(format_args!("listening on http://{}", listener.local_addr()?));
+    let scheme = if app.settings.tls.is_some() { "https" } else { "http" };
+    say(format_args!("listening on {scheme}://{}", listener.local_addr()?));
     match &key {
-        ApiKey::Given(_) => {}
-        ApiKey::Stored(_, path) => say(format_args!("the API key is in {}", path.display())),
-        ApiKey::Generated(key, path) => {
+        None | Some(ApiKey::Given(_)) => {}
+        Some(ApiKey::Stored(_, path)) => say(format_args!("the API key is in {}", path.display())),
+        Some(ApiKey::Generated(key, path)) => {
             say(format_args!("a new API key: {} (kept in {})", key.expose_secret(), path.display()));
         }
     }

@@ -15,7 +15,7 @@ use serde::{
 };
 
 use super::{
-    ConfigError,
+    ConfigError, accounts,
     environment::Environment,
     gateway,
     providers::{OutboundSection, Providers},
@@ -37,7 +37,12 @@ pub(super) struct File {
     pub listen: Option<String>,
     pub user_db_base_dir: Option<PathBuf>,
     pub state_dir: Option<String>,
-    pub auth: Auth,
+    pub auth: super::auth::Auth,
+    pub limits: accounts::Limits,
+    pub quotas: accounts::WrittenQuotas,
+    pub usage: accounts::Usage,
+    pub audit: accounts::Audit,
+    pub tls: super::strangers::Tls,
     pub dimension_policy: Option<String>,
     pub log: Log,
     pub log_level: Option<String>,
@@ -77,12 +82,6 @@ pub(super) struct File {
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub(super) struct Auth {
-    pub mode: Option<String>,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
 pub(super) struct Log {
     pub level: Option<String>,
     pub format: Option<String>,
@@ -99,6 +98,9 @@ pub(super) struct Server {
     pub max_inputs: Option<usize>,
     pub shutdown_grace_seconds: Option<f64>,
     pub metrics_auth: Option<bool>,
+    pub max_connections: Option<usize>,
+    pub trusted_proxies: Option<Vec<String>>,
+    pub cors_origins: Option<Vec<String>>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -170,6 +172,21 @@ impl From<OneOrMany> for Vec<String> {
 pub(super) struct Models {
     pub auto_download: Option<bool>,
     pub entries: Vec<(String, Model)>,
+}
+
+impl File {
+    /// The sections about accounts.
+    pub(super) fn take_accounts(&mut self) -> accounts::Sections {
+        use std::mem::take;
+        accounts::Sections {
+            auth: take(&mut self.auth),
+            limits: take(&mut self.limits),
+            quotas: take(&mut self.quotas),
+            usage: take(&mut self.usage),
+            audit: take(&mut self.audit),
+            tls: take(&mut self.tls),
+        }
+    }
 }
 
 impl<'de> Deserialize<'de> for Models {

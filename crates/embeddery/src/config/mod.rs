@@ -4,12 +4,15 @@
 //! [`resolve`] turns that into what the program needs or a list of everything that is wrong with it. This is
 //! the only code of the product that reads the environment.
 
+mod accounts;
+mod auth;
 mod environment;
 mod file;
 mod gateway;
 mod notices;
 mod providers;
 mod resolve;
+mod strangers;
 
 use std::{
     collections::HashMap, fmt, net::SocketAddr, num::NonZeroUsize, path::PathBuf, sync::Arc, time::Duration,
@@ -20,8 +23,9 @@ use embeddery_gateway::ConfiguredModel;
 use embeddery_model_store::StoreConfig;
 use embeddery_providers::local::ModelOptions;
 use embeddery_server::Settings;
-use secrecy::SecretString;
 
+pub(crate) use accounts::AccountsSettings;
+pub(crate) use auth::{AuthConfig, MultiUser};
 pub(crate) use file::DEFAULTS;
 pub(crate) use gateway::{GatewayConfig, SecondLevelConfig};
 pub(crate) use providers::Upstreams;
@@ -30,8 +34,8 @@ pub(crate) use providers::Upstreams;
 pub(crate) struct Config {
     /// Where the API listens.
     pub(crate) listen: SocketAddr,
-    /// The caller's key; `None`: one is generated.
-    pub(crate) api_key: Option<SecretString>,
+    /// Who may ask, how much, and what is kept of it.
+    pub(crate) accounts: AccountsSettings,
     /// How the API treats requests.
     pub(crate) server: Settings,
     /// Time that requests under way get after SIGTERM.

@@ -20,10 +20,7 @@ pub(super) fn notices(file: &File, environment: &Environment) -> Vec<String> {
         }
     }
     let variables = [
-        ("REDIS_URL", PIPELINE),
-        ("EMBEDDINGS_REDIS_URL", PIPELINE),
         ("DATABASE_URL", "collections are not part of this version"),
-        ("EMBEDDINGS_RATE_LIMIT", "this version does not limit rates; put a proxy in front if you need it"),
         ("EMBEDDINGS_MAX_BATCH_SIZE", "calls are as large as each provider allows"),
         ("EMBEDDINGS_CACHE_CLEANUP_INTERVAL", "cached vectors end by themselves"),
         ("EMBEDDINGS_ALLOW_FALLBACK_WITH_HEADER", "who names a provider means it"),
@@ -36,6 +33,12 @@ pub(super) fn notices(file: &File, environment: &Environment) -> Vec<String> {
     }
     notices.extend(misspelt(environment));
     notices
+}
+
+/// Redis has nothing to do while rates are not limited.
+pub(super) fn idle_redis(environment: &Environment) -> Option<String> {
+    let (name, _) = environment.first(&["EMBEDDINGS_REDIS_URL", "REDIS_URL"])?;
+    Some(format!("{name} has no effect: {PIPELINE}, and rates are not limited"))
 }
 
 fn sections(file: &File) -> Vec<(&'static str, &'static str)> {
@@ -100,7 +103,7 @@ fn model_keys(model: &super::file::Model) -> Vec<&'static str> {
 }
 
 /// Variables that this version reads, or knows and leaves alone.
-const KNOWN: [&str; 21] = [
+const KNOWN: [&str; 24] = [
     "EMBEDDINGS_PROXY",
     "EMBEDDINGS_NO_PROXY",
     "EMBEDDINGS_CA_FILE",
@@ -122,6 +125,9 @@ const KNOWN: [&str; 21] = [
     "EMBEDDINGS_CONNECTION_POOL_SIZE",
     "EMBEDDINGS_CACHE_CLEANUP_INTERVAL",
     "EMBEDDINGS_ALLOW_FALLBACK_WITH_HEADER",
+    "EMBEDDINGS_TENANT_RPS",
+    "EMBEDDINGS_TLS_CERT_FILE",
+    "EMBEDDINGS_TLS_KEY_FILE",
 ];
 
 /// A variable with our prefix that nobody knows is most likely a typo; others may own the prefix too, so it

@@ -19,12 +19,12 @@ use embeddery_server::Settings;
 use secrecy::SecretString;
 
 use super::{
-    Config, ConfigError, Flags, LogConfig, Upstreams,
+    Config, ConfigError, Flags, LogConfig, Upstreams, accounts,
     environment::{Environment, parse_bool},
     file::{DEFAULTS, File, Model, parse},
     gateway::{self, Sections},
-    notices::notices,
-    providers,
+    notices::{idle_redis, notices},
+    providers, strangers,
 };
 
 /// Everywhere a setting can come from.
@@ -35,20 +35,20 @@ pub(super) struct Sources<'a> {
     pub path: Option<PathBuf>,
 }
 
-/// The least length of a key that strangers can try.
-const KEY_CHARACTERS: usize = 16;
-
 pub(super) fn resolve(sources: Sources<'_>) -> Result<Config, ConfigError> {
     let Sources { flags, environment, mut file, path } = sources;
     let mut defaults = parse(DEFAULTS, "the embedded defaults")?;
-    let notices = notices(&file, environment);
+    let mut notices = notices(&file, environment);
+    let sections = (file.take_accounts(), defaults.take_accounts());
     let mut found = Found { environment, problems: Vec::new() };
 
     let gateway = gateway::resolve(&mut found, Sections::take(&mut file), Sections::take(&mut defaults));
     let listen_text = flags.listen.clone().map(|value| ("--listen", value));
     let listen = found.listen(listen_text, file.listen, defaults.listen);
-    found.auth_mode(file.auth.mode);
-    let api_key = found.api_key(listen);
+    let accounts = accounts::resolve(&mut found, sections, listen);
+    if accounts.rates.requests.is_none() {
+        notices.extend(idle_redis(environment));
+    }
 
     let user_dir = found.path("USER_DB_BASE_DIR", file.user_db_base_dir, defaults.user_db_base_dir);
     let state_dir = match environment.get("EMBEDDINGS_STATE_DIR").map(str::to_owned).or(file.state_dir) {
@@ -70,7 +70,9 @@ pub(super) fn resolve(sources: Sources<'_>) -> Result<Config, ConfigError> {
         "dimension_policy",
         [file.dimension_policy, None, defaults.dimension_policy],
     );
-    let (written, fallback) = (file.server, defaults.server);
+    let (mut written, fallback) = (file.server, defaults.server);
+    let trusted_proxies = strangers::trusted_proxies(&mut found, written.trusted_proxies.take());
+    let cors_origins = strangers::cors_origins(&mut found, written.cors_origins.take());
     let mut seconds = |key, variable, written: Option<f64>, fallback: Option<f64>| {
         found.seconds(key, variable, written.or(fallback))
     };
@@ -95,7 +97,6 @@ pub(super) fn resolve(sources: Sources<'_>) -> Result<Config, ConfigError> {
     let mut size =
         |key, written: Option<usize>, fallback: Option<usize>| found.size(key, written.or(fallback));
     let server = Settings {
-        api_key: None,
         metrics_auth: written.metrics_auth.or(fallback.metrics_auth).unwrap_or(false),
         request_timeout,
         body_timeout,
@@ -107,6 +108,10 @@ pub(super) fn resolve(sources: Sources<'_>) -> Result<Config, ConfigError> {
             fallback.header_limit_bytes,
         ),
         max_inputs: size("server.max_inputs", written.max_inputs, fallback.max_inputs),
+        max_connections: size("server.max_connections", written.max_connections, fallback.max_connections),
+        trusted_proxies,
+        cors_origins,
+        tls: None,
         dimension_policy: DimensionPolicy::Reduce,
     };
     let queue_tokens = size("engine.queue_tokens", file.engine.queue_tokens, defaults.engine.queue_tokens);
@@ -144,7 +149,7 @@ pub(super) fn resolve(sources: Sources<'_>) -> Result<Config, ConfigError> {
     }
     Ok(Config {
         listen,
-        api_key,
+        accounts,
         server,
         shutdown_grace,
         log,
@@ -178,7 +183,12 @@ impl Found<'_> {
     }
 
     /// The first that is there: a variable, then the candidates in order.
-    fn text(&mut self, variables: &[&'static str], key: &str, candidates: [Option<String>; 3]) -> String {
+    pub(super) fn text(
+        &mut self,
+        variables: &[&'static str],
+        key: &str,
+        candidates: [Option<String>; 3],
+    ) -> String {
         if let Some((_, value)) = self.environment.first(variables) {
             return value.to_owned();
         }
@@ -232,37 +242,6 @@ impl Found<'_> {
             ));
             SocketAddr::from(([127, 0, 0, 1], 0))
         })
-    }
-
-    fn auth_mode(&mut self, written: Option<String>) {
-        match self.environment.get("AUTH_MODE").map(str::to_owned).or(written).as_deref() {
-            None | Some("single_user") => {}
-            Some("multi_user") => self.problem(
-                "AUTH_MODE: multi_user is not part of this version; set single_user and SINGLE_USER_API_KEY"
-                    .into(),
-            ),
-            Some(other) => self.problem(format!("AUTH_MODE: '{other}' is unknown; write single_user")),
-        }
-    }
-
-    fn api_key(&mut self, listen: SocketAddr) -> Option<SecretString> {
-        let key =
-            self.environment.first(&["SINGLE_USER_API_KEY", "API_KEY"]).map(|(_, key)| key.trim().to_owned());
-        let exposed = !listen.ip().is_loopback();
-        match &key {
-            None if exposed => self.problem(format!(
-                "SINGLE_USER_API_KEY: is required to listen on {listen}; set {KEY_CHARACTERS} characters or more, or listen on 127.0.0.1"
-            )),
-            Some(key) if exposed && key.chars().count() < KEY_CHARACTERS => self.problem(format!(
-                "SINGLE_USER_API_KEY: has {} characters; {KEY_CHARACTERS} or more are required to listen on {listen}",
-                key.chars().count()
-            )),
-            Some(key) if !key.bytes().all(|byte| byte.is_ascii_graphic()) => self.problem(
-                "SINGLE_USER_API_KEY: holds a space or a character outside ASCII, which a header cannot carry".into(),
-            ),
-            _ => {}
-        }
-        key.map(SecretString::from)
     }
 
     fn log_level(&mut self, text: &str) -> tracing::Level {

@@ -2,7 +2,11 @@
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "helpers of tests fail the test")]
 
+mod accounts;
+mod attacks;
 mod models;
+mod secrets;
 mod serve;
 mod support;
 mod vendors;
+mod tokens;

@@ -174,7 +174,12 @@ async fn without_a_key_one_is_made_and_kept_for_its_owner() {
 
 #[tokio::test]
 async fn sigterm_finishes_what_runs_and_exits_with_zero() {
-    let mut server = Server::start();
+    // However busy this machine is: what is tested is that the work is finished, not how soon.
+    let mut server = Server::with(|command| {
+        let file = command.get_current_dir().unwrap().join("embeddery.yaml");
+        fs::write(file, "server: {shutdown_grace_seconds: 600, request_timeout_seconds: 600}\n").unwrap();
+        command.env("EMBEDDINGS_MODEL_STORAGE_DIR", models()).env("SINGLE_USER_API_KEY", KEY);
+    });
     server.ready().await;
     let texts: Vec<String> = (0..300).map(|n| format!("{n} {}", "a longer text ".repeat(20))).collect();
     let request = server.post("/v1/embeddings", &json!({"input": texts}));
@@ -214,10 +219,7 @@ fn a_bad_configuration_stops_the_start_with_name_and_fix() {
         stderr
     };
     assert!(refused(Some("serverr: {}"), &[]).contains("did you mean 'server'?"));
-    assert!(
-        refused(None, &[("AUTH_MODE", "multi_user")])
-            .contains("AUTH_MODE: multi_user is not part of this version")
-    );
+    assert!(refused(None, &[("AUTH_MODE", "anything")]).contains("AUTH_MODE: 'anything' is unknown"));
     assert!(refused(None, &[("LOG_LEVEL", "LOUD")]).contains("LOG_LEVEL: 'LOUD'"));
     assert!(refused(Some("default_model_id: nonsense\n"), &[]).contains("default_model_id"));
     let both = refused(Some("server: {max_inputs: 0}\ndimension_policy: bend\n"), &[]);

@@ -95,10 +95,11 @@ impl Server {
     }
 }
 
+/// Whether no line about a key follows the address: one is given, or tokens are asked for.
 fn command_has_key(command: &Command) -> bool {
-    command
-        .get_envs()
-        .any(|(name, value)| name == "SINGLE_USER_API_KEY" && value.is_some_and(|value| !value.is_empty()))
+    command.get_envs().any(|(name, value)| {
+        (name == "SINGLE_USER_API_KEY" || name == "AUTH_MODE") && value.is_some_and(|value| !value.is_empty())
+    })
 }
 
 impl Drop for Server {

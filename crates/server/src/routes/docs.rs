@@ -48,6 +48,7 @@ pub(super) fn document() -> OpenApi {
         (name = "embeddings", description = "Text to vectors"),
         (name = "openai", description = "The same for OpenAI's clients"),
         (name = "models", description = "Which models there are, and how one gets here"),
+        (name = "accounts", description = "What a caller may use, and what was used"),
         (name = "operation", description = "Alive, ready, metrics"),
     ),
 )]

@@ -6,17 +6,24 @@ use axum::{
     extract::FromRequestParts,
     http::{HeaderMap, HeaderName, HeaderValue, request::Parts},
 };
+use embeddery_accounts::Role;
 use embeddery_core::{
     Context, DimensionPolicy, EmbedRequest, Embeddings, Input, InputType, Notes, ProviderKind, Truncate,
 };
 use embeddery_gateway::{Resolved, Selector};
 
-use crate::{App, access_log::Logged, auth::Caller, error::ApiError, request_id::RequestId};
+use crate::{
+    App,
+    access_log::Logged,
+    accounting::{Metered, spent},
+    error::ApiError,
+    request_id::RequestId,
+};
 
 /// A request without its body.
 pub(super) struct Call {
     pub(super) app: Arc<App>,
-    pub(super) caller: Caller,
+    pub(super) caller: Metered,
     pub(super) id: Arc<str>,
     /// The header `x-provider`.
     pub(super) provider: Option<ProviderKind>,
@@ -26,7 +33,7 @@ impl FromRequestParts<Arc<App>> for Call {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<Self, ApiError> {
-        let caller = Caller::from_request_parts(parts, app).await?;
+        let caller = Metered::from_request_parts(parts, app).await?;
         let id = parts.extensions.get::<RequestId>().ok_or_else(ApiError::internal)?;
         Ok(Self { app: Arc::clone(app), caller, id: Arc::clone(&id.0), provider: provider(&parts.headers)? })
     }
@@ -73,11 +80,21 @@ pub(super) async fn embed(call: &Call, wish: Wish<'_>) -> Result<Answer, ApiErro
     let Call { app, caller, id, provider } = call;
     let context = Context {
         deadline: Some(Instant::now() + app.settings.request_timeout),
-        ..Context::new(Arc::clone(&caller.tenant), Arc::clone(id))
+        ..Context::new(caller.identity.user.shared(), Arc::clone(id))
     };
     let notes = context.notes.clone();
     let Wish { model, inputs, dimensions, policy, input_type, truncate, normalize, partial } = wish;
     let count = inputs.len();
+    let selector = Selector { model, provider: *provider };
+    // One user's wish must not fill everybody's disk.
+    if app.accounts.auth.is_multi_user()
+        && caller.identity.role != Role::Admin
+        && !app.router.is_at_hand(selector)
+    {
+        return Err(ApiError::not_fetched_for_users(model.unwrap_or_default()));
+    }
+    // Dropped without being settled, by a failure or by a caller who hangs up, it gives the tokens back.
+    let reservation = caller.reserve(app, &inputs).await?;
     let request = EmbedRequest {
         dimensions,
         dimension_policy: policy,
@@ -88,9 +105,10 @@ pub(super) async fn embed(call: &Call, wish: Wish<'_>) -> Result<Answer, ApiErro
         ..EmbedRequest::plain(inputs, context)
     };
     let began = Instant::now();
-    let selector = Selector { model, provider: *provider };
     let embeddings = app.router.embed(selector, request).await?;
     let elapsed = began.elapsed();
+    let hits = notes.cache().map_or(0, |(hits, _)| hits);
+    reservation.settle(spent(&embeddings, hits as u64)).await;
 
     let mut headers = headers_of(&embeddings);
     if dimensions.is_some() {

@@ -1,6 +1,8 @@
 //! All routes with their middleware, in one place. A route and its entry in the OpenAPI document are one
 //! statement, so that neither can be without the other.
 
+mod accounts;
+mod cors;
 mod admin;
 mod batch;
 mod docs;
@@ -26,22 +28,24 @@ use tower_http::{
 use utoipa::openapi::OpenApi;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use crate::{App, access_log, error::ApiError, head, request_id};
+use crate::{App, access_log, accounting, error::ApiError, head, request_id};
 
 /// Answers smaller than this are sent as they are: compressing would take longer than sending.
 const COMPRESS_ABOVE_BYTES: u64 = 16 << 10;
 
 /// The whole API.
-pub fn routes(app: Arc<App>) -> Router {
+pub fn routes(app: &Arc<App>) -> Router {
     let (router, document) = api();
-    router
+    let router = router
         .merge(docs::routes(document))
         .fallback(unknown_path)
         .method_not_allowed_fallback(wrong_method)
         // Innermost first. A head beyond the limit goes no further;
-        .layer(from_fn_with_state(Arc::clone(&app), head::layer))
+        .layer(from_fn_with_state(Arc::clone(app), head::layer))
         // a panic becomes an answer before anything else looks at it;
         .layer(CatchPanicLayer::custom(panicked))
+        // what extractors noted becomes headers and audit lines;
+        .layer(from_fn_with_state(Arc::clone(app), accounting::layer))
         // the line in the log shows what the caller gets, compression left aside;
         .layer(from_fn(access_log::layer))
         .layer(
@@ -49,9 +53,11 @@ pub fn routes(app: Arc<App>) -> Router {
                 .quality(CompressionLevel::Fastest)
                 .compress_when(SizeAbove::new(COMPRESS_ABOVE_BYTES)),
         )
+        .with_state(Arc::clone(app));
+    // A browser's question whether it may ask needs no key and no handler;
+    cors::allow(router, &app.settings.cors_origins)
         // the id is outermost, so that every answer carries it and every line above can show it.
         .layer(from_fn(request_id::layer))
-        .with_state(app)
 }
 
 /// The OpenAPI document.
@@ -74,6 +80,8 @@ fn api() -> (Router<Arc<App>>, OpenApi) {
         .routes(routes!(models::get_openai))
         .routes(routes!(models::download))
         .routes(routes!(models::warm_up))
+        .routes(routes!(accounts::quotas))
+        .routes(routes!(accounts::usage))
         .routes(routes!(health::service))
         .routes(routes!(health::alive))
         .routes(routes!(health::ready))

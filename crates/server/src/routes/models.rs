@@ -10,7 +10,7 @@ use embeddery_gateway::{Resolved, Selector};
 
 use crate::{
     App,
-    auth::Caller,
+    auth::{Admin, Caller},
     body::JsonObject,
     error::{ApiError, ErrorBody},
     wire::models::{ModelDone, ModelRequest, Models, OpenAiModel, OpenAiModels},
@@ -82,7 +82,7 @@ pub(super) async fn get_openai(
         (status = 200, description = "It is here", body = ModelDone),
         (status = 400, description = "A value that cannot be used, or no JSON", body = ErrorBody),
         (status = 401, description = "No key, or a wrong one", body = ErrorBody),
-        (status = 403, description = "The allow-list does not have this model", body = ErrorBody),
+        (status = 403, description = "The caller is no admin, or the allow-list does not have this model", body = ErrorBody),
         (status = 404, description = "Neither here nor on the hub", body = ErrorBody),
         (status = 408, description = "The body arrived too slowly", body = ErrorBody),
         (status = 413, description = "The body is too large", body = ErrorBody),
@@ -95,7 +95,7 @@ pub(super) async fn get_openai(
     security(("key" = []), ("bearer" = [])),
 )]
 pub(super) async fn download(
-    _: Caller,
+    _: Admin,
     State(app): State<Arc<App>>,
     body: JsonObject,
 ) -> Result<Json<ModelDone>, ApiError> {
@@ -115,7 +115,7 @@ pub(super) async fn download(
         (status = 200, description = "It is in memory", body = ModelDone),
         (status = 400, description = "A value that cannot be used, or no JSON", body = ErrorBody),
         (status = 401, description = "No key, or a wrong one", body = ErrorBody),
-        (status = 403, description = "The allow-list does not have this model", body = ErrorBody),
+        (status = 403, description = "The caller is no admin, or the allow-list does not have this model", body = ErrorBody),
         (status = 404, description = "Neither here nor on the hub", body = ErrorBody),
         (status = 408, description = "The body arrived too slowly", body = ErrorBody),
         (status = 413, description = "The body is too large", body = ErrorBody),
@@ -128,7 +128,7 @@ pub(super) async fn download(
     security(("key" = []), ("bearer" = [])),
 )]
 pub(super) async fn warm_up(
-    _: Caller,
+    _: Admin,
     State(app): State<Arc<App>>,
     body: JsonObject,
 ) -> Result<Json<ModelDone>, ApiError> {

@@ -1,5 +1,6 @@
 //! What travels: requests as callers write them, answers as they read them. Nothing here leaves this crate.
 
+pub(crate) mod accounts;
 pub(crate) mod admin;
 pub(crate) mod answer;
 pub(crate) mod batch;

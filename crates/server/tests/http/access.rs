@@ -150,14 +150,6 @@ async fn metrics_ask_for_the_key_when_told_to() {
 }
 
 #[tokio::test]
-async fn without_a_configured_key_all_is_open() {
-    let server = Server::with(|settings| settings.api_key = None).await;
-    for route in routes() {
-        assert_eq!(route.ask(&server, None).await.status, 200, "{}", route.path);
-    }
-}
-
-#[tokio::test]
 async fn the_key_is_asked_for_before_the_body_is_looked_at() {
     let server = Server::start().await;
     let request = server.bare(Method::POST, "/v1/embeddings").header("content-type", "text/plain");

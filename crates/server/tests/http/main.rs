@@ -4,6 +4,7 @@
 #![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
 mod access;
+mod accounts;
 mod any_body;
 mod bad_input;
 mod connections;
@@ -15,4 +16,6 @@ mod log;
 mod models;
 mod operation;
 mod protocol;
+mod roles;
+mod strangers;
 mod support;

@@ -190,7 +190,7 @@ impl FakeModel {
             dim: DIM,
             space: SpaceId::new("test-space"),
             tokens: counts.iter().map(|&count| count.min(MAX_TOKENS) as u32).collect(),
-            billed_tokens: 0,
+            billed_tokens: counts.iter().map(|&count| count.min(MAX_TOKENS) as u64).sum(),
             truncated: long().count(),
             failed: Vec::new(),
             served_by: Arc::clone(&self.card),

@@ -1,5 +1,6 @@
 //! A server with a scripted provider behind it, and short ways to ask it.
 
+pub mod accounts;
 mod fake;
 mod server;
 

@@ -2,6 +2,7 @@
 
 use std::{future::Future, net::SocketAddr, sync::Arc, time::Duration};
 
+use embeddery_accounts::AccountsConfig;
 use embeddery_core::{Embedder, ModelRef, ProviderKind};
 use embeddery_gateway::{
     Alternatives, BreakerConfig, Breakers, ConfiguredModel, Deadline, Dimensions, Integrity, Measured,
@@ -11,6 +12,7 @@ use embeddery_server::{App, Controls, Settings, serve};
 use prometheus_client::registry::Registry;
 use reqwest::{Client, Method, RequestBuilder, Response, StatusCode, header::HeaderMap};
 use serde_json::Value;
+use tempfile::TempDir;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{TcpListener, TcpStream},
@@ -18,13 +20,14 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
+use super::accounts;
 use super::fake::{Fake, FakeProvider, PLAIN};
 
 /// The key of every test server.
 pub const KEY: &str = "a-key-for-tests-only";
 
 /// The API's parts around a scripted provider, with the wrappers in the binary's order.
-fn app(fake: &Arc<Fake>, settings: Settings) -> App {
+fn app(fake: &Arc<Fake>, settings: Settings, accounts: AccountsConfig) -> App {
     let mut registry = Registry::default();
     let metrics = Metrics::new(&mut registry);
     let router = Router::new(RouterConfig {
@@ -38,7 +41,7 @@ fn app(fake: &Arc<Fake>, settings: Settings) -> App {
         metrics,
     });
     let controls = Controls { breakers: Arc::new(Breakers::new(BreakerConfig::default())), cache: None };
-    App { router: Arc::new(router), controls, settings, registry }
+    App { router: Arc::new(router), controls, accounts: accounts::open(accounts), settings, registry }
 }
 
 /// The wrappers that the edge can tell apart; the others are tested with the binary.
@@ -65,6 +68,8 @@ pub struct Server {
     pub fake: Arc<Fake>,
     pub shutdown: CancellationToken,
     pub task: JoinHandle<std::io::Result<()>>,
+    /// Where usage and audit lie.
+    pub dir: TempDir,
     client: Client,
 }
 
@@ -75,16 +80,22 @@ impl Server {
 
     /// With changed settings. The key is [`KEY`].
     pub async fn with(change: impl FnOnce(&mut Settings)) -> Self {
-        let mut settings = Settings { api_key: Some(KEY.to_owned().into()), ..Settings::default() };
-        change(&mut settings);
+        Self::with_accounts(|settings, _| change(settings)).await
+    }
+
+    /// With changed settings and accounts.
+    pub async fn with_accounts(change: impl FnOnce(&mut Settings, &mut AccountsConfig)) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let (mut settings, mut accounts) = (Settings::default(), accounts::plain(dir.path()));
+        change(&mut settings, &mut accounts);
         let fake = Fake::new();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let shutdown = CancellationToken::new();
-        let app = Arc::new(app(&fake, settings));
+        let app = Arc::new(app(&fake, settings, accounts));
         let task = tokio::spawn(serve(listener, app, shutdown.clone(), Duration::from_secs(20)));
         let client = Client::builder().no_proxy().build().unwrap();
-        Self { address, fake, shutdown, task, client }
+        Self { address, fake, shutdown, task, dir, client }
     }
 
     /// A request without a key.

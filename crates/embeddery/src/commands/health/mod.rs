@@ -1,14 +1,17 @@
 //! `embeddery health`: one GET over a plain socket, so that a container needs no curl. It asks for
-//! liveness only, and speaks to servers near by: HTTP, no TLS.
+//! liveness only, and speaks to servers near by; over TLS to the one that holds the configured certificate.
+
+mod tls;
 
 use std::{
-    io::{Read as _, Write as _},
+    io::{Read, Write},
     net::{SocketAddr, TcpStream, ToSocketAddrs as _},
+    path::Path,
     process::ExitCode,
     time::Duration,
 };
 
-use anyhow::{Context as _, ensure};
+use anyhow::{Context as _, bail, ensure};
 
 use super::say;
 use crate::config::{self, Flags};
@@ -17,11 +20,17 @@ const PATH: &str = "/api/v1/embeddings/health";
 const PATIENCE: Duration = Duration::from_secs(5);
 
 pub(crate) fn run(url: Option<&str>, flags: &Flags) -> anyhow::Result<ExitCode> {
-    let url = match url {
-        Some(url) => url.to_owned(),
-        None => format!("http://{}", reachable(config::load(flags)?.listen)),
+    let (url, certificate) = match url {
+        Some(url) if !url.starts_with("https://") => (url.to_owned(), None),
+        given => {
+            let config = config::load(flags)?;
+            let certificate = config.accounts.tls.map(|(certificate, _)| certificate);
+            let scheme = if certificate.is_some() { "https" } else { "http" };
+            let own = || format!("{scheme}://{}", reachable(config.listen));
+            (given.map_or_else(own, str::to_owned), certificate)
+        }
     };
-    match ask(&url) {
+    match ask(&url, certificate.as_deref()) {
         Ok(()) => {
             say("healthy");
             Ok(ExitCode::SUCCESS)
@@ -46,25 +55,38 @@ fn reachable(listen: SocketAddr) -> SocketAddr {
     address
 }
 
-fn ask(url: &str) -> anyhow::Result<()> {
-    let rest = url.strip_prefix("http://").context("--url must begin with http://")?;
+fn ask(url: &str, certificate: Option<&Path>) -> anyhow::Result<()> {
+    let (scheme, rest) = url.split_once("://").context("--url must begin with http:// or https://")?;
+    let default_port = match scheme {
+        "http" => 80,
+        "https" => 443,
+        _ => bail!("--url must begin with http:// or https://"),
+    };
     let host = rest.split('/').next().unwrap_or_default();
     let target = if host.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok()) {
         host.to_owned()
     } else {
-        format!("{host}:80")
+        format!("{host}:{default_port}")
     };
     let address = target.to_socket_addrs().with_context(|| format!("{target} is no address"))?.next();
     let address = address.with_context(|| format!("{target} has no address"))?;
-    let mut stream =
+    let stream =
         TcpStream::connect_timeout(&address, PATIENCE).with_context(|| format!("connecting to {target}"))?;
     stream.set_read_timeout(Some(PATIENCE))?;
     stream.set_write_timeout(Some(PATIENCE))?;
+    if scheme == "http" {
+        return converse(stream, host);
+    }
+    let certificate = certificate.context("which certificate? set tls.certificate_file to the server's")?;
+    converse(tls::connect(stream, host, certificate)?, host)
+}
+
+fn converse(mut stream: impl Read + Write, host: &str) -> anyhow::Result<()> {
     write!(stream, "GET {PATH} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n")?;
     let mut answer = Vec::new();
-    stream.take(64 * 1024).read_to_end(&mut answer).with_context(|| format!("reading from {target}"))?;
+    stream.take(64 * 1024).read_to_end(&mut answer).with_context(|| format!("reading from {host}"))?;
     let first = String::from_utf8_lossy(&answer);
     let first = first.lines().next().unwrap_or_default();
-    ensure!(first.split(' ').nth(1) == Some("200"), "{url}{PATH} answered '{first}'");
+    ensure!(first.split(' ').nth(1) == Some("200"), "{host}{PATH} answered '{first}'");
     Ok(())
 }

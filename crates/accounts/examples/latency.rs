@@ -1,0 +1,117 @@
+//! What accounts add to a request: the check of a token, the rates in process and in Redis, a quota and the
+//! usage entry. Prints the median and the 99th percentile of each, in microseconds.
+//!
+//! `cargo run --release -p embeddery-accounts --example latency`; a `redis-server` of its own is started.
+
+#![expect(clippy::print_stdout, clippy::unwrap_used, reason = "a measurement for a person at a terminal")]
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use embeddery_accounts::{
+    Auth, Ledger, Limiter, UserId,
+    auth::{KeyConfig, Signer, TokenConfig, Tokens, Wanted},
+    ledger::{LedgerConfig, Quotas, Spent},
+    limit::{Measure, Payer, Rate, Rates},
+};
+use embeddery_core::ProviderKind;
+use embeddery_test_support::redis::Redis;
+
+const ROUNDS: usize = 20_000;
+
+#[tokio::main]
+async fn main() {
+    let secret = "a secret of thirty-two characters";
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
+    let token = Signer::secret(&secret.to_owned().into())
+        .sign(&Wanted {
+            user: "ann".into(),
+            role: "user".into(),
+            issuer: Some("https://id.example".into()),
+            audience: Some("embeddery".into()),
+            id: "018f7c52-0000-7000-8000-000000000000".into(),
+            now: now.as_secs(),
+            lifetime: Duration::from_secs(3600),
+        })
+        .unwrap();
+    let auth = Auth::tokens(
+        Tokens::load(TokenConfig {
+            keys: KeyConfig::Secrets(vec![secret.to_owned().into()]),
+            issuers: vec!["https://id.example".into()],
+            audiences: vec!["embeddery".into()],
+            leeway: 30,
+            admin_role: "admin".into(),
+            revoked: None,
+        })
+        .unwrap(),
+    );
+    let rate = Rate::per_second(1e6, 1_000_000);
+    let rates = Rates { requests: rate, tokens: rate, failures: None };
+    let local = Limiter::local(rates);
+    let redis = Redis::start().unwrap();
+    let shared = Limiter::shared(rates, &redis.url().into(), "{bench}").unwrap();
+    let ann = UserId::new("ann");
+
+    measure("HS256 token", async || drop(auth.identify(Some(token.as_bytes())).unwrap())).await;
+    measure("HS256 token + requests + tokens, in process", async || {
+        let identity = auth.identify(Some(token.as_bytes())).unwrap();
+        let payer = Payer::user(&identity.user);
+        let _ = local.take(Measure::Requests, &payer, 1).await;
+        let _ = local.take(Measure::Tokens, &payer, 1).await;
+    })
+    .await;
+    measure("HS256 token + requests, in Redis", async || {
+        let identity = auth.identify(Some(token.as_bytes())).unwrap();
+        let _ = shared.take(Measure::Requests, &Payer::user(&identity.user), 1).await;
+    })
+    .await;
+    measure("HS256 token + requests + tokens, in Redis", async || {
+        let identity = auth.identify(Some(token.as_bytes())).unwrap();
+        let payer = Payer::user(&identity.user);
+        let _ = shared.take(Measure::Requests, &payer, 1).await;
+        let _ = shared.take(Measure::Tokens, &payer, 1).await;
+    })
+    .await;
+    for (name, tokens_per_day) in
+        [("usage, on disk", None), ("quota and usage, on disk", Some(u64::MAX >> 2))]
+    {
+        let dir = tempfile::tempdir().unwrap();
+        let ledger = Ledger::open(LedgerConfig {
+            path: dir.path().join("usage.sqlite3"),
+            quotas: Quotas { tokens_per_day, ..Quotas::default() },
+            retention_days: 400,
+            prices: Arc::new(|_, _: &str| None),
+        })
+        .unwrap();
+        measure(name, async || {
+            let reservation = ledger.reserve(&ann, 10, Duration::from_secs(60)).await.unwrap();
+            reservation
+                .settle(Spent {
+                    provider: ProviderKind::HuggingFace,
+                    model: "m".into(),
+                    texts: 1,
+                    cached_texts: 0,
+                    tokens: 10,
+                    billed_tokens: 0,
+                })
+                .await;
+        })
+        .await;
+    }
+}
+
+async fn measure(name: &str, work: impl AsyncFn()) {
+    let mut times = Vec::with_capacity(ROUNDS);
+    for round in 0..ROUNDS + 1000 {
+        let began = Instant::now();
+        work().await;
+        if round >= 1000 {
+            times.push(began.elapsed());
+        }
+    }
+    times.sort_unstable();
+    let at = |share: f64| times[((times.len() - 1) as f64 * share) as usize].as_secs_f64() * 1e6;
+    println!("{name:<46} p50 {:>7.1} µs   p99 {:>7.1} µs", at(0.5), at(0.99));
+}

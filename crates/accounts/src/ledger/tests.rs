@@ -1,0 +1,134 @@
+//! The ledger's promises: nothing lost, nothing counted twice, nothing held for the dead.
+
+use super::*;
+
+fn ledger(path: &Path, tokens_per_day: Option<u64>) -> Ledger {
+    Ledger::open(LedgerConfig {
+        path: path.into(),
+        quotas: Quotas { tokens_per_day, stored_vectors: Some(10), concurrent_jobs: None },
+        retention_days: 400,
+        prices: Arc::new(|provider, _: &str| (provider == ProviderKind::OpenAi).then_some(0.02)),
+    })
+    .unwrap()
+}
+
+fn spent(tokens: u64) -> Spent {
+    Spent {
+        provider: ProviderKind::OpenAi,
+        model: "small".into(),
+        texts: 2,
+        cached_texts: 1,
+        tokens,
+        billed_tokens: tokens / 2,
+    }
+}
+
+const MINUTE: Duration = Duration::from_secs(60);
+
+#[tokio::test]
+async fn reserved_before_settled_after_refunded_when_dropped() {
+    let dir = tempfile::tempdir().unwrap();
+    let ledger = ledger(&dir.path().join("u"), Some(100));
+    let ann = UserId::new("ann");
+    let first = ledger.reserve(&ann, 60, MINUTE).await.unwrap();
+    let Err(Exhausted::Tokens { limit: 100, used: 60, wait }) = ledger.reserve(&ann, 50, MINUTE).await else {
+        panic!("more than there is")
+    };
+    assert!(wait <= Duration::from_secs(86_400));
+    assert!(ledger.reserve(&UserId::new("bob"), 50, MINUTE).await.is_ok(), "bob has his own day");
+    drop(first);
+    let second = ledger.reserve(&ann, 90, MINUTE).await.unwrap();
+    second.settle(spent(40)).await;
+    let used = ledger.used(&ann).await.unwrap();
+    assert_eq!((used.tokens_today, used.tokens_reserved), (40, 0));
+}
+
+#[tokio::test]
+async fn usage_survives_and_adds_up_with_its_cost() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("u");
+    let ann = UserId::new("ann");
+    for _ in 0..2 {
+        let ledger = ledger(&path, None);
+        ledger.reserve(&ann, 1, MINUTE).await.unwrap().settle(spent(1000)).await;
+    }
+    let ledger = ledger(&path, None);
+    let rows = ledger.report(Filter { user: Some(ann), limit: 10, ..Filter::default() }).await.unwrap();
+    let [row] = rows.as_slice() else { panic!("{rows:?}") };
+    assert_eq!((row.requests, row.texts, row.cached_texts, row.tokens), (2, 4, 2, 2000));
+    assert_eq!((row.billed_tokens, row.cost_nanodollars), (1000, 20_000), "1000 tokens at $0.02 a million");
+    let other = Filter { user: Some(UserId::new("bob")), limit: 10, ..Filter::default() };
+    assert_eq!(ledger.report(other).await.unwrap(), []);
+    let old = Filter { to: Some("2020-01-01".into()), limit: 10, ..Filter::default() };
+    assert_eq!(ledger.report(old).await.unwrap(), []);
+}
+
+#[tokio::test]
+async fn two_ledgers_of_one_file_share_a_quota_to_the_token() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("u");
+    let (here, there) = (ledger(&path, Some(50)), ledger(&path, Some(50)));
+    let ann = UserId::new("ann");
+    let mut passed = 0;
+    for n in 0..80 {
+        let ledger = if n % 2 == 0 { &here } else { &there };
+        if let Ok(held) = ledger.reserve(&ann, 1, MINUTE).await {
+            held.settle(spent(1)).await;
+            passed += 1;
+        }
+    }
+    assert_eq!(passed, 50);
+}
+
+#[tokio::test]
+async fn what_a_dead_process_held_is_free_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("u");
+    let ledger = ledger(&path, Some(100));
+    let ann = UserId::new("ann");
+    // As a killed process leaves it: never dropped, its time over.
+    let held = ledger.reserve(&ann, 100, MINUTE).await.unwrap();
+    std::mem::forget(held);
+    assert!(ledger.reserve(&ann, 1, MINUTE).await.is_err());
+    file::open(&path).unwrap().execute("UPDATE reservation SET until = 1", []).unwrap();
+    assert!(ledger.reserve(&ann, 1, MINUTE).await.is_ok());
+}
+
+#[tokio::test]
+async fn counters_hold_their_limit_and_never_fall_below_zero() {
+    let dir = tempfile::tempdir().unwrap();
+    let ledger = ledger(&dir.path().join("u"), None);
+    let ann = UserId::new("ann");
+    let vectors = Counter::StoredVectors;
+    ledger.take(&ann, vectors, 8).await.unwrap();
+    let refused = Exhausted::Counter { counter: vectors, limit: 10, used: 8 };
+    assert_eq!(ledger.take(&ann, vectors, 3).await, Err(refused));
+    ledger.take(&ann, vectors, 2).await.unwrap();
+    ledger.give_back(&ann, vectors, 25).await;
+    ledger.take(&ann, Counter::Jobs, 1_000_000).await.unwrap();
+    let used = ledger.used(&ann).await.unwrap();
+    assert_eq!((used.stored_vectors, used.jobs), (0, 1_000_000));
+    ledger.forget(&ann).await;
+    assert_eq!(ledger.used(&ann).await.unwrap(), Used::default());
+}
+
+#[test]
+fn a_day_ends_at_midnight_of_utc() {
+    let at = |text: &str| until_midnight(text.parse().unwrap()).as_secs();
+    assert_eq!(at("2026-11-25T23:59:59Z"), 1);
+    assert_eq!(at("2026-11-25T00:00:00Z"), 86_400);
+    assert_eq!(day("2026-11-25T23:59:59Z".parse().unwrap()), "2026-11-25");
+}
+
+#[test]
+fn what_is_past_is_dropped() {
+    let dir = tempfile::tempdir().unwrap();
+    let db = file::open(&dir.path().join("u")).unwrap();
+    let now: Timestamp = "2026-11-25T12:00:00Z".parse().unwrap();
+    for day in ["2026-11-25T12:00:00Z", "2026-11-15T12:00:00Z", "2026-11-14T12:00:00Z"] {
+        operations::settle(&db, ("ann", None), (&spent(1), 0), day.parse().unwrap()).unwrap();
+    }
+    operations::sweep(&db, now, 10).unwrap();
+    let days: i64 = db.query_row("SELECT count(*) FROM usage", [], |row| row.get(0)).unwrap();
+    assert_eq!(days, 2);
+}

@@ -1,0 +1,190 @@
+//! What a request costs its caller: rates and quotas before, usage after, `X-RateLimit-*` on whatever is
+//! answered, and the audit log's lines.
+
+use std::{
+    net::IpAddr,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use axum::{
+    extract::{FromRequestParts, MatchedPath, Request, State},
+    http::{HeaderName, HeaderValue, Method, request::Parts},
+    middleware::Next,
+    response::Response,
+};
+use embeddery_accounts::{
+    Event, Identity, UserId,
+    ledger::{Reservation, Spent},
+    limit::{Limited, Measure, Payer, Standing},
+};
+use embeddery_core::{Embeddings, Input};
+
+use crate::{App, address, auth::Caller, error::ApiError, request_id::RequestId};
+
+/// A caller whose request counts against their rate: embedding, batch and search requests.
+pub(crate) struct Metered {
+    /// Who asks.
+    pub(crate) identity: Identity,
+    payer: Payer,
+    notes: Option<Notes>,
+}
+
+impl FromRequestParts<Arc<App>> for Metered {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<Self, ApiError> {
+        let Caller { identity } = Caller::from_request_parts(parts, app).await?;
+        let payer = Payer::user(&identity.user);
+        let metered = Self { identity, payer, notes: parts.extensions.get::<Notes>().cloned() };
+        metered.take(app, Measure::Requests, 1).await?;
+        Ok(metered)
+    }
+}
+
+impl Metered {
+    /// Takes the tokens that these inputs will about have out of the caller's minute, and sets them aside from
+    /// their day. Nothing has read the texts yet, so it is a guess; the day is settled with the truth.
+    pub(crate) async fn reserve<'a>(
+        &self,
+        app: &'a App,
+        inputs: &[Input],
+    ) -> Result<Reservation<'a>, ApiError> {
+        let tokens = about_tokens(inputs);
+        self.take(app, Measure::Tokens, u32::try_from(tokens).unwrap_or(u32::MAX)).await?;
+        let within = app.settings.request_timeout;
+        app.accounts.ledger.reserve(&self.identity.user, tokens, within).await.map_err(Into::into)
+    }
+
+    async fn take(&self, app: &App, measure: Measure, amount: u32) -> Result<(), ApiError> {
+        let (standing, outcome) = match app.accounts.limiter.take(measure, &self.payer, amount).await {
+            Ok(standing) => (standing, Ok(())),
+            Err(Limited::Wait { wait, standing }) => {
+                (Some(standing), Err(ApiError::rate_limited(measure, app.accounts.limiter.rates(), wait)))
+            }
+            Err(Limited::TooMuch { limit }) => (None, Err(ApiError::beyond_rate(amount, limit))),
+        };
+        if let (Some(standing), Some(notes)) = (standing, &self.notes) {
+            notes.update(|noted| match measure {
+                Measure::Tokens => noted.tokens = Some(standing),
+                Measure::Requests | Measure::Failures => noted.requests = Some(standing),
+            });
+        }
+        outcome
+    }
+}
+
+/// What an answer took, for the ledger; `cached_texts` of its texts came from the cache.
+pub(crate) fn spent(embeddings: &Embeddings, cached_texts: u64) -> Spent {
+    Spent {
+        provider: embeddings.served_by.provider,
+        model: Arc::clone(&embeddings.served_by.name),
+        texts: embeddings.tokens.len().saturating_sub(embeddings.failed.len()) as u64,
+        cached_texts,
+        tokens: embeddings.total_tokens(),
+        billed_tokens: embeddings.billed_tokens,
+    }
+}
+
+/// A token is about four bytes of text; models add two of their own to each text.
+fn about_tokens(inputs: &[Input]) -> u64 {
+    let tokens = inputs.iter().map(|input| match input {
+        Input::Text(text) => text.len().div_ceil(4) + 2,
+        Input::Tokens(tokens) => tokens.len(),
+    });
+    tokens.sum::<usize>() as u64
+}
+
+/// Who asks for what, from where: the audit log's words for a request.
+pub(crate) struct Asking {
+    pub(crate) address: Option<IpAddr>,
+    method: Method,
+    route: Arc<str>,
+    request_id: Arc<str>,
+    notes: Option<Notes>,
+}
+
+impl Asking {
+    pub(crate) fn of(parts: &Parts, app: &App) -> Self {
+        let extensions = &parts.extensions;
+        Self {
+            address: address::of(extensions, &parts.headers, &app.settings.trusted_proxies),
+            method: parts.method.clone(),
+            // The route, not the path: a path may hold anything.
+            route: extensions.get::<MatchedPath>().map_or("none", MatchedPath::as_str).into(),
+            request_id: extensions.get::<RequestId>().map_or_else(|| "".into(), |id| Arc::clone(&id.0)),
+            notes: extensions.get::<Notes>().cloned(),
+        }
+    }
+
+    pub(crate) fn event<'a>(&'a self, event: &'static str, user: Option<&'a str>) -> Event<'a> {
+        Event {
+            event,
+            user,
+            address: self.address,
+            method: self.method.as_str(),
+            route: &self.route,
+            request_id: &self.request_id,
+            reason: None,
+            status: None,
+        }
+    }
+
+    /// Writes down that an admin acts, and notes that the end is to be written down, too. An admin who hangs up
+    /// leaves the first line.
+    pub(crate) fn admin_acts(self, app: &App, user: &UserId) {
+        app.accounts.audit.record(&self.event("admin_action", Some(user.as_str())));
+        if let Some(notes) = self.notes.clone() {
+            notes.update(|noted| noted.admin = Some((user.clone(), self)));
+        }
+    }
+}
+
+/// What extractors learn and the layer around the handler needs.
+#[derive(Clone, Default)]
+struct Notes(Arc<Mutex<Noted>>);
+
+#[derive(Default)]
+struct Noted {
+    requests: Option<Standing>,
+    tokens: Option<Standing>,
+    admin: Option<(UserId, Asking)>,
+}
+
+impl Notes {
+    fn update(&self, change: impl FnOnce(&mut Noted)) {
+        change(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+
+    fn take(&self) -> Noted {
+        std::mem::take(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+pub(crate) async fn layer(State(app): State<Arc<App>>, mut request: Request, next: Next) -> Response {
+    let notes = Notes::default();
+    request.extensions_mut().insert(notes.clone());
+    let mut response = next.run(request).await;
+    let Noted { requests, tokens, admin } = notes.take();
+    if let Some(standing) = requests {
+        show(&mut response, standing, ["x-ratelimit-limit", "x-ratelimit-remaining", "x-ratelimit-reset"]);
+    }
+    if let Some(standing) = tokens {
+        let names = ["x-ratelimit-limit-tokens", "x-ratelimit-remaining-tokens", "x-ratelimit-reset-tokens"];
+        show(&mut response, standing, names);
+    }
+    if let Some((user, asking)) = admin {
+        let mut event = asking.event("admin_action_ended", Some(user.as_str()));
+        event.status = Some(response.status().as_u16());
+        app.accounts.audit.record(&event);
+    }
+    response
+}
+
+/// The bucket's size, what may still come at once, seconds until it is full again.
+fn show(response: &mut Response, standing: Standing, names: [&'static str; 3]) {
+    let reset = standing.reset.as_secs_f64().ceil() as u64;
+    let values = [u64::from(standing.limit), u64::from(standing.remaining), reset];
+    for (name, value) in names.into_iter().zip(values) {
+        response.headers_mut().insert(HeaderName::from_static(name), HeaderValue::from(value));
+    }
+}

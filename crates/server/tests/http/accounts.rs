@@ -1,0 +1,216 @@
+//! How much a caller may, and what it cost: rates, quotas, usage, each as callers see it.
+
+use embeddery_accounts::{
+    Limiter,
+    ledger::Quotas,
+    limit::{Rate, Rates},
+};
+use reqwest::{Method, header::ACCEPT};
+use serde_json::{Value, json};
+
+use crate::support::{
+    Answer, KEY, Server,
+    accounts::{self, token},
+};
+
+/// A server for many users.
+async fn for_many(change: impl FnOnce(&mut embeddery_accounts::AccountsConfig)) -> Server {
+    Server::with_accounts(|_, config| {
+        config.auth = accounts::tokens();
+        change(config);
+    })
+    .await
+}
+
+async fn ask(server: &Server, user: &str, path: &str) -> Answer {
+    let role = if user == "root" { "admin" } else { "user" };
+    Answer::of(server.bare(Method::GET, path).bearer_auth(token(user, role))).await
+}
+
+async fn embed(server: &Server, user: &str, body: &Value) -> Answer {
+    let request = server.bare(Method::POST, "/v1/embeddings").bearer_auth(token(user, "user"));
+    Answer::of(request.json(body)).await
+}
+
+fn number(answer: &Answer, header: &str) -> u64 {
+    answer.header(header).parse().unwrap_or_else(|_| panic!("{header}: '{}'", answer.header(header)))
+}
+
+const USAGE: &str = "/api/v1/embeddings/usage";
+const QUOTAS: &str = "/api/v1/embeddings/tenant/quotas";
+
+#[tokio::test]
+async fn a_burst_passes_then_429_tells_when_and_each_user_has_their_own() {
+    let rate = Rate::per_second(0.1, 2);
+    let server =
+        for_many(|config| config.limiter = Limiter::local(Rates { requests: rate, ..Rates::default() }))
+            .await;
+    for remaining in [1, 0] {
+        let answer = embed(&server, "ann", &json!({"input": "a"})).await;
+        assert_eq!(answer.status, 200);
+        assert_eq!(
+            (number(&answer, "x-ratelimit-limit"), number(&answer, "x-ratelimit-remaining")),
+            (2, remaining)
+        );
+        assert_eq!(number(&answer, "x-ratelimit-reset"), 10 * (2 - remaining));
+    }
+    let refused = embed(&server, "ann", &json!({"input": "a"})).await;
+    assert_eq!((refused.status.as_u16(), refused.code()), (429, "rate_limit_exceeded"));
+    assert_eq!(refused.json["error"]["type"], "rate_limit_error");
+    assert_eq!((number(&refused, "retry-after"), number(&refused, "x-ratelimit-remaining")), (10, 0));
+    assert!(refused.message().contains("0.1 a second may come, 2 at once"), "{}", refused.message());
+    assert_eq!(embed(&server, "bob", &json!({"input": "a"})).await.status, 200);
+    // What is not work is not limited, and tells the truth.
+    for _ in 0..5 {
+        let quotas = ask(&server, "ann", QUOTAS).await;
+        assert_eq!(quotas.status, 200);
+        assert_eq!((&quotas.json["limit_rps"], &quotas.json["remaining"]), (&json!(0.1), &json!(0)));
+        assert_eq!(quotas.header("x-ratelimit-limit"), "");
+    }
+    assert_eq!(ask(&server, "eve", QUOTAS).await.json["remaining"], 2);
+}
+
+#[tokio::test]
+async fn a_request_that_fails_still_shows_where_the_caller_stands() {
+    let rate = Rate::per_second(0.1, 5);
+    let server =
+        for_many(|config| config.limiter = Limiter::local(Rates { requests: rate, ..Rates::default() }))
+            .await;
+    let answer = embed(&server, "ann", &json!({"input": ""})).await;
+    assert_eq!((answer.status.as_u16(), number(&answer, "x-ratelimit-remaining")), (400, 4));
+}
+
+#[tokio::test]
+async fn tokens_of_a_minute_are_limited_and_more_than_a_minute_is_a_400() {
+    let tokens = Rate::per_minute(60);
+    let server =
+        for_many(|config| config.limiter = Limiter::local(Rates { tokens, ..Rates::default() })).await;
+    let text = "w ".repeat(100); // about 52 tokens
+    let answer = embed(&server, "ann", &json!({"input": text})).await;
+    assert_eq!(answer.status, 200);
+    assert_eq!(number(&answer, "x-ratelimit-remaining-tokens"), 8);
+    let refused = embed(&server, "ann", &json!({"input": text})).await;
+    assert_eq!((refused.status.as_u16(), refused.code()), (429, "rate_limit_exceeded"));
+    assert!((40..=44).contains(&number(&refused, "retry-after")), "44 tokens are missing, one a second");
+    let never = embed(&server, "ann", &json!({"input": [text, text]})).await;
+    assert_eq!((never.status.as_u16(), never.code()), (400, "too_many_tokens"));
+    assert_eq!(never.header("retry-after"), "", "waiting does not help");
+    assert_eq!(ask(&server, "ann", QUOTAS).await.json["tokens_per_minute"]["limit"], 60);
+}
+
+#[tokio::test]
+async fn a_day_s_tokens_are_reserved_settled_and_refunded() {
+    let server = for_many(|config| {
+        config.ledger.quotas = Quotas { tokens_per_day: Some(20), ..Quotas::default() };
+    })
+    .await;
+    // A text of twelve bytes is about five tokens; while its model thinks, these are set aside.
+    let body = json!({"input": "a b c d e f ", "model": "test/gated"});
+    let request = server.bare(Method::POST, "/v1/embeddings").bearer_auth(token("ann", "user")).json(&body);
+    let waiting = tokio::spawn(Answer::of(request));
+    server.fake.has_begun(1).await;
+    let day = ask(&server, "ann", QUOTAS).await.json;
+    assert_eq!(
+        (&day["tokens_reserved"], &day["tokens_per_day"]),
+        (&json!(5), &json!({"limit": 20, "used": 0, "remaining": 15}))
+    );
+    server.fake.gate.add_permits(1);
+    assert_eq!(waiting.await.unwrap().status, 200);
+    // The model has read eight: six words, and two of its own.
+    let day = ask(&server, "ann", QUOTAS).await.json;
+    assert_eq!(
+        (&day["tokens_reserved"], &day["tokens_per_day"]),
+        (&json!(0), &json!({"limit": 20, "used": 8, "remaining": 12}))
+    );
+    // A failure costs nothing, and a caller who hangs up gets back what was set aside.
+    let failed = embed(&server, "ann", &json!({"input": "a b c d e f ", "model": "test/failing"})).await;
+    assert_eq!(failed.status, 500);
+    let request = server.bare(Method::POST, "/v1/embeddings").bearer_auth(token("ann", "user")).json(&body);
+    let hung_up = tokio::spawn(Answer::of(request));
+    server.fake.has_begun(2).await;
+    hung_up.abort();
+    server.fake.has_ended(2).await;
+    let day = ask(&server, "ann", QUOTAS).await.json;
+    assert_eq!((&day["tokens_reserved"], &day["tokens_per_day"]["used"]), (&json!(0), &json!(8)));
+    // What does not fit any more is a 429 that tells the true time, however long.
+    let refused = embed(&server, "ann", &json!({"input": "w ".repeat(30)})).await;
+    assert_eq!((refused.status.as_u16(), refused.code()), (429, "quota_exceeded"));
+    assert!(refused.message().contains("8 of today's 20 tokens are used"), "{}", refused.message());
+    let seconds = 86_400 - jiff::Timestamp::now().as_second().rem_euclid(86_400);
+    let told = number(&refused, "retry-after") as i64;
+    assert!((seconds..=seconds + 60).contains(&told) || told < 60, "{told} until midnight in {seconds}");
+    assert_eq!(embed(&server, "bob", &json!({"input": "w ".repeat(30)})).await.status, 200);
+}
+
+#[tokio::test]
+async fn usage_shows_callers_their_own_and_admins_all_as_json_and_csv() {
+    let server = for_many(|_| ()).await;
+    for _ in 0..2 {
+        assert_eq!(embed(&server, "ann", &json!({"input": ["a b", "c"]})).await.status, 200);
+    }
+    assert_eq!(embed(&server, "=bob", &json!({"input": "d"})).await.status, 200);
+    assert_eq!(embed(&server, "ann", &json!({"input": "d", "model": "test/failing"})).await.status, 500);
+
+    let own = ask(&server, "ann", USAGE).await.json;
+    let [entry] = own["data"].as_array().unwrap().as_slice() else { panic!("{own}") };
+    let mut wanted = json!({
+        "day": entry["day"], "user": "ann", "provider": "huggingface", "model": "test/plain",
+        "requests": 2, "texts": 4, "cached_texts": 0, "tokens": 14, "billed_tokens": 14, "cost_usd": 0.000028,
+    });
+    assert_eq!(entry, &wanted, "the failed request is not there");
+    wanted.as_object_mut().unwrap().retain(|name, _| own["total"].get(name).is_some());
+    assert_eq!(own["total"], wanted);
+
+    let all = ask(&server, "root", USAGE).await.json;
+    let users: Vec<&str> =
+        all["data"].as_array().unwrap().iter().map(|entry| entry["user"].as_str().unwrap()).collect();
+    assert_eq!(users, ["=bob", "ann"]);
+    assert_eq!(all["total"]["requests"], 3);
+    let one = ask(&server, "root", &format!("{USAGE}?user=ann")).await.json;
+    assert_eq!(one["total"]["requests"], 2);
+    assert_eq!(ask(&server, "ann", &format!("{USAGE}?user=ann")).await.json["total"]["requests"], 2);
+    let others = ask(&server, "ann", &format!("{USAGE}?user=%3Dbob")).await;
+    assert_eq!((others.status.as_u16(), others.code()), (403, "admin_required"));
+    let none = ask(&server, "root", &format!("{USAGE}?to=2020-01-01")).await.json;
+    assert_eq!((&none["data"], &none["total"]["tokens"]), (&json!([]), &json!(0)));
+
+    let csv = ask(&server, "root", &format!("{USAGE}?format=csv")).await;
+    assert_eq!(csv.header("content-type"), "text/csv; charset=utf-8");
+    let lines: Vec<&str> = csv.text.lines().collect();
+    assert_eq!(lines[0], "day,user,provider,model,requests,texts,cached_texts,tokens,billed_tokens,cost_usd");
+    assert!(lines[1].contains(",\"'=bob\",huggingface,test/plain,1,1,0,3,3,0.000006"), "{}", lines[1]);
+    let request =
+        server.bare(Method::GET, USAGE).bearer_auth(token("ann", "user")).header(ACCEPT, "text/csv");
+    assert_eq!(Answer::of(request).await.text.lines().count(), 2);
+}
+
+#[tokio::test]
+async fn usage_that_cannot_be_read_says_why() {
+    let server = Server::start().await;
+    for (query, words) in [
+        ("from=yesterday", "from: 'yesterday' is no day"),
+        ("to=2026-13-01", "to: '2026-13-01' is no day"),
+        ("format=xml", "write json or csv"),
+        ("usr=1", "unknown field `usr`"),
+        ("user=1&user=2", "duplicate field `user`"),
+    ] {
+        let answer = server.get(&format!("{USAGE}?{query}")).await;
+        assert_eq!(answer.status, 400, "{query}");
+        assert!(answer.message().contains(words), "{}", answer.message());
+    }
+}
+
+#[tokio::test]
+async fn one_user_alone_sees_what_is_used_without_any_limit() {
+    let server = Server::start().await;
+    server.post("/v1/embeddings", &json!({"input": "a"})).await;
+    let quotas = server.get(QUOTAS).await.json;
+    assert_eq!(
+        (&quotas["user"], &quotas["limit_rps"], &quotas["remaining"]),
+        (&json!("1"), &json!(0.0), &Value::Null)
+    );
+    assert_eq!(quotas["tokens_per_day"], json!({"limit": null, "used": 3, "remaining": null}));
+    assert_eq!(quotas["concurrent_jobs"], json!({"limit": null, "used": 0, "remaining": null}));
+    assert_eq!(server.get(USAGE).await.json["data"][0]["user"], "1");
+    assert!(!server.get(USAGE).await.text.contains(KEY));
+}

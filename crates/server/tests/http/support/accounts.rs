@@ -1,0 +1,63 @@
+//! Accounts for a server under test: their files in a directory of its own.
+
+use std::{path::Path, sync::Arc};
+
+use embeddery_accounts::{
+    Accounts, AccountsConfig, AuditConfig, Auth, Limiter,
+    auth::{KeyConfig, Signer, TokenConfig, Tokens, Wanted},
+    ledger::{LedgerConfig, Quotas},
+    limit::Rates,
+};
+use embeddery_core::ProviderKind;
+
+use super::KEY;
+
+/// Signs the tokens of tests.
+pub const SECRET: &str = "a secret of thirty-two characters";
+
+/// One key, no limits.
+pub fn plain(dir: &Path) -> AccountsConfig {
+    AccountsConfig {
+        auth: Auth::single(&KEY.to_owned().into()),
+        limiter: Limiter::local(Rates::default()),
+        ledger: LedgerConfig {
+            path: dir.join("usage.sqlite3"),
+            quotas: Quotas::default(),
+            retention_days: 400,
+            prices: Arc::new(|provider, _: &str| (provider == ProviderKind::HuggingFace).then_some(2.0)),
+        },
+        audit: AuditConfig { path: dir.join("audit.jsonl"), max_bytes: 1 << 20, keep: 1 },
+    }
+}
+
+/// Tokens signed with [`SECRET`].
+pub fn tokens() -> Auth {
+    let config = TokenConfig {
+        keys: KeyConfig::Secrets(vec![SECRET.to_owned().into()]),
+        issuers: vec![],
+        audiences: vec![],
+        leeway: 0,
+        admin_role: "admin".into(),
+        revoked: None,
+    };
+    Auth::tokens(Tokens::load(config).unwrap())
+}
+
+/// A good token.
+pub fn token(user: &str, role: &str) -> String {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
+    let wanted = Wanted {
+        user: user.into(),
+        role: role.into(),
+        issuer: None,
+        audience: None,
+        id: "id".into(),
+        now: now.as_secs(),
+        lifetime: std::time::Duration::from_secs(600),
+    };
+    Signer::secret(&SECRET.to_owned().into()).sign(&wanted).unwrap()
+}
+
+pub fn open(config: AccountsConfig) -> Accounts {
+    Accounts::open(config).unwrap()
+}
