@@ -346,7 +346,8 @@ impl Router {
         let configured = self.models.iter().any(|entry| entry.resolved() == resolved);
         let default = || self.lookup(Selector { model: None, provider: None });
         configured || default().as_ref() == Some(&resolved) || {
-            let state = self.opener.providers.get(&resolved.provider).and_then(|found| found.state(&resolved.model));
+            let state =
+                self.opener.providers.get(&resolved.provider).and_then(|found| found.state(&resolved.model));
             matches!(state, None | Some(ModelState::OnDisk | ModelState::Loaded))
         }
     }

@@ -101,8 +101,8 @@ fn default_model(config: &Config, findings: &mut Findings) -> anyhow::Result<()>
         }
         // Whether the key is good only a request can tell, and that would cost money.
         Some(_) => {
-            let opened = runtime
-                .block_on(async { router.warm_up(Selector { model: None, provider: None }).await });
+            let opened =
+                runtime.block_on(async { router.warm_up(Selector { model: None, provider: None }).await });
             match opened {
                 Ok(found) => {
                     findings.good(format_args!("default model: {} of {}", found.model, found.provider));

@@ -112,8 +112,12 @@ pub(crate) enum SecondLevelConfig {
     Redis(SecretString),
 }
 
-pub(super) fn resolve(found: &mut Found<'_>, file: Sections, defaults: Sections) -> GatewayConfig {
-    let scope = scope(found, file.cache.scope.as_ref().or(defaults.cache.scope.as_ref()));
+pub(super) fn resolve(
+    found: &mut Found<'_>,
+    (file, defaults): (Sections, Sections),
+    several_users: bool,
+) -> GatewayConfig {
+    let scope = scope(found, file.cache.scope.as_ref().or(defaults.cache.scope.as_ref()), several_users);
     let max_wait = seconds(
         found,
         "retry.max_wait_seconds",
@@ -156,12 +160,13 @@ fn cache(found: &mut Found<'_>, (file, defaults): (&Cache, &Cache), scope: Scope
     on.then_some(CacheConfig { entries, bytes, ttl, scope })
 }
 
-fn scope(found: &mut Found<'_>, written: Option<&String>) -> Scope {
+fn scope(found: &mut Found<'_>, written: Option<&String>, several_users: bool) -> Scope {
     match written.map(String::as_str) {
-        None | Some("shared") => Scope::Shared,
+        None | Some("auto") if several_users => Scope::Tenant,
+        None | Some("auto" | "shared") => Scope::Shared,
         Some("tenant") => Scope::Tenant,
         Some(other) => {
-            found.problem(format!("cache.scope: '{other}' is unknown; write shared or tenant"));
+            found.problem(format!("cache.scope: '{other}' is unknown; write auto, shared or tenant"));
             Scope::Tenant
         }
     }

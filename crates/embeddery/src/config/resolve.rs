@@ -19,7 +19,7 @@ use embeddery_server::Settings;
 use secrecy::SecretString;
 
 use super::{
-    Config, ConfigError, Flags, LogConfig, Upstreams, accounts,
+    AuthConfig, Config, ConfigError, Flags, LogConfig, Upstreams, accounts,
     environment::{Environment, parse_bool},
     file::{DEFAULTS, File, Model, parse},
     gateway::{self, Sections},
@@ -40,12 +40,14 @@ pub(super) fn resolve(sources: Sources<'_>) -> Result<Config, ConfigError> {
     let mut defaults = parse(DEFAULTS, "the embedded defaults")?;
     let mut notices = notices(&file, environment);
     let sections = (file.take_accounts(), defaults.take_accounts());
+    let gateway_sections = (Sections::take(&mut file), Sections::take(&mut defaults));
     let mut found = Found { environment, problems: Vec::new() };
 
-    let gateway = gateway::resolve(&mut found, Sections::take(&mut file), Sections::take(&mut defaults));
     let listen_text = flags.listen.clone().map(|value| ("--listen", value));
     let listen = found.listen(listen_text, file.listen, defaults.listen);
     let accounts = accounts::resolve(&mut found, sections, listen);
+    let several_users = matches!(accounts.auth, AuthConfig::MultiUser(_));
+    let gateway = gateway::resolve(&mut found, gateway_sections, several_users);
     if accounts.rates.requests.is_none() {
         notices.extend(idle_redis(environment));
     }

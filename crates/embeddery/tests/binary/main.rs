@@ -8,5 +8,5 @@ mod models;
 mod secrets;
 mod serve;
 mod support;
-mod vendors;
 mod tokens;
+mod vendors;

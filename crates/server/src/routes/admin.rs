@@ -11,7 +11,7 @@ use embeddery_core::ProviderKind;
 
 use crate::{
     App,
-    auth::Caller,
+    auth::{Admin, Caller},
     error::{ApiError, ErrorBody},
     wire::admin::{
         Breaker, Cleared, Done, EmbeddingMetrics, ProvidersConfig, breakers, metrics as read_metrics,
@@ -27,11 +27,12 @@ use crate::{
     responses(
         (status = 200, description = "By name, `embeddings_<provider>`", body = std::collections::BTreeMap<String, Breaker>),
         (status = 401, description = "No key, or a wrong one", body = ErrorBody),
+        (status = 403, description = "The caller is no admin", body = ErrorBody),
     ),
     security(("key" = []), ("bearer" = [])),
 )]
 pub(super) async fn list_breakers(
-    _: Caller,
+    _: Admin,
     State(app): State<Arc<App>>,
 ) -> Json<std::collections::BTreeMap<String, Breaker>> {
     Json(breakers(&app))
@@ -46,12 +47,13 @@ pub(super) async fn list_breakers(
     responses(
         (status = 200, description = "It is closed", body = Done),
         (status = 401, description = "No key, or a wrong one", body = ErrorBody),
+        (status = 403, description = "The caller is no admin", body = ErrorBody),
         (status = 404, description = "No such provider", body = ErrorBody),
     ),
     security(("key" = []), ("bearer" = [])),
 )]
 pub(super) async fn reset_breaker(
-    _: Caller,
+    _: Admin,
     State(app): State<Arc<App>>,
     Path(provider): Path<String>,
 ) -> Result<Json<Done>, ApiError> {
@@ -73,11 +75,12 @@ pub(super) async fn reset_breaker(
     responses(
         (status = 200, description = "It is empty", body = Cleared),
         (status = 401, description = "No key, or a wrong one", body = ErrorBody),
+        (status = 403, description = "The caller is no admin", body = ErrorBody),
         (status = 503, description = "Memory is empty, but the second level is away", body = ErrorBody),
     ),
     security(("key" = []), ("bearer" = [])),
 )]
-pub(super) async fn clear_cache(_: Caller, State(app): State<Arc<App>>) -> Result<Json<Cleared>, ApiError> {
+pub(super) async fn clear_cache(_: Admin, State(app): State<Arc<App>>) -> Result<Json<Cleared>, ApiError> {
     let removed = match &app.controls.cache {
         Some(cache) => cache.clear().await.map_err(|error| ApiError::cache_away(&error.to_string()))?,
         None => 0,
@@ -93,10 +96,11 @@ pub(super) async fn clear_cache(_: Caller, State(app): State<Arc<App>>) -> Resul
     responses(
         (status = 200, description = "The numbers of /metrics that are about embedding", body = EmbeddingMetrics),
         (status = 401, description = "No key, or a wrong one", body = ErrorBody),
+        (status = 403, description = "The caller is no admin", body = ErrorBody),
     ),
     security(("key" = []), ("bearer" = [])),
 )]
-pub(super) async fn embedding_metrics(_: Caller, State(app): State<Arc<App>>) -> Json<EmbeddingMetrics> {
+pub(super) async fn embedding_metrics(_: Admin, State(app): State<Arc<App>>) -> Json<EmbeddingMetrics> {
     Json(read_metrics(&app, &app.registry))
 }
 

@@ -2,9 +2,9 @@
 //! statement, so that neither can be without the other.
 
 mod accounts;
-mod cors;
 mod admin;
 mod batch;
+mod cors;
 mod docs;
 mod embed;
 mod embeddings;

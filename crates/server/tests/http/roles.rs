@@ -20,7 +20,7 @@ enum Asks {
 }
 
 /// The routes that do not ask for a user's key. A new route is not here, so the walk expects it to ask for one.
-const OTHERS: [(&str, Asks); 7] = [
+const OTHERS: [(&str, Asks); 11] = [
     ("/health", Asks::Nothing),
     ("/ready", Asks::Nothing),
     ("/api/v1/embeddings/health", Asks::Nothing),
@@ -28,6 +28,10 @@ const OTHERS: [(&str, Asks); 7] = [
     ("/api/v1/metrics/text", Asks::Nothing),
     ("/api/v1/embeddings/models/download", Asks::Admin),
     ("/api/v1/embeddings/models/warmup", Asks::Admin),
+    ("/api/v1/embeddings/circuit-breakers", Asks::Admin),
+    ("/api/v1/embeddings/circuit-breakers/{provider}/reset", Asks::Admin),
+    ("/api/v1/embeddings/cache", Asks::Admin),
+    ("/api/v1/embeddings/metrics", Asks::Admin),
 ];
 
 async fn server() -> Server {
@@ -49,10 +53,14 @@ async fn every_route_asks_for_what_it_should() {
         for (method, operation) in item.as_object().unwrap() {
             let method: Method = method.to_uppercase().parse().unwrap();
             let ask = async |token: Option<String>| {
-                let mut request = server.bare(method.clone(), &path.replace("{id}", "small"));
+                let path = path.replace("{id}", "small").replace("{provider}", "openai");
+                let mut request = server.bare(method.clone(), &path);
                 if operation.get("requestBody").is_some() {
-                    let field = if path.contains("/models/") { "model" } else { "input" };
-                    request = request.json(&json!({field: "small"}));
+                    request = request.json(&match path.as_str() {
+                        "/api/v1/embeddings/batch" => json!({"texts": ["small"]}),
+                        path if path.contains("/models/") => json!({"model": "small"}),
+                        _ => json!({"input": "small"}),
+                    });
                 }
                 Answer::of(match token {
                     Some(token) => request.bearer_auth(token),
