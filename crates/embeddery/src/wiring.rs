@@ -16,7 +16,8 @@ use embeddery_providers::{
     Sender, Vendor, VendorConfig,
     local::{Local, LocalConfig},
 };
-use embeddery_server::{App, Controls, Tls};
+use embeddery_server::{App, Collections, Controls, Tls};
+use embeddery_store::{PostgresConfig, PostgresStore, SqliteStore, VectorStore};
 use prometheus_client::registry::Registry;
 use secrecy::{ExposeSecret as _, SecretString};
 
@@ -30,6 +31,19 @@ pub(crate) fn model_store(config: &Config) -> anyhow::Result<Arc<ModelStore>> {
     Ok(Arc::new(ModelStore::new(config.store.clone())?))
 }
 
+/// Where collections are kept.
+pub(crate) fn vector_store(config: &Config) -> anyhow::Result<Arc<dyn VectorStore>> {
+    let Some(database) = &config.collections.database else {
+        return Ok(Arc::new(SqliteStore::new(config.collections.embedded.clone())));
+    };
+    let store = PostgresStore::new(&PostgresConfig {
+        url: database.url.expose_secret().to_owned(),
+        connections: database.connections,
+        timeout: database.timeout,
+    });
+    Ok(Arc::new(store.map_err(|error| ConfigError(vec![format!("DATABASE_URL: {error}")]))?))
+}
+
 /// The API with everything behind it. `key` is the one key of single_user mode.
 pub(crate) fn app(config: &Config, key: &SecretString) -> anyhow::Result<App> {
     let mut registry = Registry::default();
@@ -38,7 +52,8 @@ pub(crate) fn app(config: &Config, key: &SecretString) -> anyhow::Result<App> {
     if let Some((certificate, key)) = &config.accounts.tls {
         settings.tls = Some(Tls::from_files(certificate, key).map_err(|error| problem("tls", &error))?);
     }
-    Ok(App { router, controls, accounts: accounts(config, key)?, settings, registry })
+    let collections = Collections::new(vector_store(config)?);
+    Ok(App { router, controls, accounts: accounts(config, key)?, settings, collections, registry })
 }
 
 /// Who serves models, and what an administrator may look at and change of it.

@@ -13,6 +13,7 @@ use embeddery_accounts::{
     limit::{Measure, Rates},
 };
 use embeddery_core::{EmbedError, ErrorKind, Fault, InputFault, Retry};
+use embeddery_store::{FilterError, StoreError, StoreErrorKind};
 use serde::Serialize;
 use serde_json::{Value, json};
 use utoipa::ToSchema;
@@ -191,6 +192,13 @@ impl ApiError {
         Self::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", message)
     }
 
+    pub(crate) fn no_lines(found: &str) -> Self {
+        let message = format!(
+            "the body is announced as '{found}'; send lines of JSON with `Content-Type: application/x-ndjson`"
+        );
+        Self::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", message)
+    }
+
     pub(crate) fn body_too_large(limit: usize) -> Self {
         let message = format!("the body is larger than {limit} bytes; send fewer inputs in a request");
         Self::new(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", message)
@@ -243,6 +251,44 @@ impl ApiError {
             retry_after: None,
             patient: false,
         }
+    }
+
+    /// Whether the same may succeed later, for work that nobody waits for.
+    pub(crate) fn may_pass(&self) -> bool {
+        matches!(
+            self.status,
+            StatusCode::TOO_MANY_REQUESTS
+                | StatusCode::BAD_GATEWAY
+                | StatusCode::SERVICE_UNAVAILABLE
+                | StatusCode::GATEWAY_TIMEOUT
+        )
+    }
+
+    /// When to come back.
+    pub(crate) fn retry_after(&self) -> Option<Duration> {
+        self.retry_after
+    }
+
+    /// The same failure in a part of the body: `documents[3]`.
+    pub(crate) fn within(mut self, place: &str) -> Self {
+        let param = self.param.take();
+        self.param = Some(param.map_or_else(|| place.to_owned(), |param| format!("{place}.{param}")));
+        self.message = format!("{place}: {}", self.message);
+        self
+    }
+
+    /// A move to another model runs; one at a time.
+    pub(crate) fn already_moving(collection: &str) -> Self {
+        let message = format!(
+            "collection '{collection}' is being moved to another model; GET …/{collection}/stats shows how far it is"
+        );
+        Self::new(StatusCode::CONFLICT, "already_moving", message)
+    }
+
+    /// A line of an import that cannot be taken; what came before it is stored.
+    pub(crate) fn in_line(mut self, line: u64, stored: u64) -> Self {
+        self.message = format!("line {line}: {} ({stored} documents before it are stored)", self.message);
+        self
     }
 }
 
@@ -324,6 +370,51 @@ impl From<Exhausted> for ApiError {
             patient: true,
             ..Self::new(StatusCode::TOO_MANY_REQUESTS, "quota_exceeded", message)
         }
+    }
+}
+
+impl From<StoreError> for ApiError {
+    fn from(error: StoreError) -> Self {
+        let plain = |status, code| Self::new(status, code, error.message.clone());
+        match &error.kind {
+            StoreErrorKind::Invalid => plain(StatusCode::BAD_REQUEST, "invalid_value"),
+            StoreErrorKind::NotFound => plain(StatusCode::NOT_FOUND, "not_found"),
+            StoreErrorKind::Exists => plain(StatusCode::CONFLICT, "already_exists"),
+            StoreErrorKind::SpaceMismatch { bound, offered } => Self {
+                detail: Some(json!({
+                    "message": error.message,
+                    "collection_space": bound.as_str(),
+                    "offered_space": offered.as_str(),
+                })),
+                ..plain(StatusCode::CONFLICT, "space_mismatch")
+            },
+            StoreErrorKind::Migration => plain(StatusCode::CONFLICT, "migration_conflict"),
+            StoreErrorKind::VectorMissing => plain(StatusCode::CONFLICT, "changed_meanwhile"),
+            StoreErrorKind::Full => plain(StatusCode::INSUFFICIENT_STORAGE, "disk_full"),
+            StoreErrorKind::Unavailable { after } => Self {
+                retry_after: Some(*after),
+                ..plain(StatusCode::SERVICE_UNAVAILABLE, "store_unavailable")
+            },
+            StoreErrorKind::TooNew => plain(StatusCode::SERVICE_UNAVAILABLE, "store_too_new"),
+            StoreErrorKind::Unsupported => plain(StatusCode::NOT_IMPLEMENTED, "unsupported"),
+            StoreErrorKind::Internal => {
+                tracing::error!(error = %error, "the store failed");
+                Self::internal()
+            }
+        }
+    }
+}
+
+impl From<FilterError> for ApiError {
+    fn from(error: FilterError) -> Self {
+        Self::invalid("filter", error.0)
+    }
+}
+
+/// For logs of background tasks.
+impl std::fmt::Display for ApiError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.message)
     }
 }
 

@@ -7,9 +7,11 @@ mod accounting;
 mod address;
 mod auth;
 mod body;
+mod collections;
 mod error;
 mod head;
 mod listen;
+mod ndjson;
 mod request_id;
 mod routes;
 mod tls;
@@ -22,6 +24,7 @@ use embeddery_core::DimensionPolicy;
 use embeddery_gateway::{Breakers, Router, VectorCache};
 use prometheus_client::registry::Registry;
 
+pub use collections::Collections;
 pub use ipnet::IpNet;
 pub use listen::serve;
 pub use routes::{openapi, routes};
@@ -37,6 +40,8 @@ pub struct App {
     pub accounts: Accounts,
     /// Limits and rules.
     pub settings: Settings,
+    /// Vectors that are kept.
+    pub collections: Collections,
     /// What /metrics shows.
     pub registry: Registry,
 }

@@ -3,6 +3,7 @@
 mod bench;
 mod check;
 mod health;
+mod import_chroma;
 mod models;
 mod serve;
 mod token;
@@ -22,6 +23,7 @@ pub(crate) fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Health(options) => health::run(options.url.as_deref(), &flags),
         Command::Models(command) => models::run(command, &config::load(&flags)?),
         Command::Token(command) => token::run(command, &config::load(&flags)?),
+        Command::ImportChroma(options) => import_chroma::run(&options, &config::load(&flags)?),
         Command::Check(options) if options.print_defaults => check::print_defaults(),
         Command::Check(_) => check::run(&flags),
     }

@@ -56,6 +56,7 @@ pub(super) struct File {
     pub policy: gateway::PolicySection,
     pub providers: Providers,
     pub outbound: OutboundSection,
+    pub collections: super::collections::Collections,
     // Sections of the guide's files that this version reads past; `notices` says why.
     pub redis: Option<IgnoredAny>,
     pub worker_pools: Option<IgnoredAny>,

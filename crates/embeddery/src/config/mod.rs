@@ -6,6 +6,7 @@
 
 mod accounts;
 mod auth;
+mod collections;
 mod environment;
 mod file;
 mod gateway;
@@ -26,6 +27,7 @@ use embeddery_server::Settings;
 
 pub(crate) use accounts::AccountsSettings;
 pub(crate) use auth::{AuthConfig, MultiUser};
+pub(crate) use collections::CollectionsConfig;
 pub(crate) use file::DEFAULTS;
 pub(crate) use gateway::{GatewayConfig, SecondLevelConfig};
 pub(crate) use providers::Upstreams;
@@ -66,6 +68,8 @@ pub(crate) struct Config {
     pub(crate) gateway: GatewayConfig,
     /// How exactly local models compute that have no setting of their own.
     pub(crate) precision: Precision,
+    /// Where collections are kept.
+    pub(crate) collections: CollectionsConfig,
     /// The file that was read, if any.
     pub(crate) file: Option<PathBuf>,
     /// What is accepted but has no effect, for the log.

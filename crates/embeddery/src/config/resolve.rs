@@ -19,7 +19,7 @@ use embeddery_server::Settings;
 use secrecy::SecretString;
 
 use super::{
-    AuthConfig, Config, ConfigError, Flags, LogConfig, Upstreams, accounts,
+    AuthConfig, Config, ConfigError, Flags, LogConfig, Upstreams, accounts, collections,
     environment::{Environment, parse_bool},
     file::{DEFAULTS, File, Model, parse},
     gateway::{self, Sections},
@@ -41,7 +41,7 @@ pub(super) fn resolve(sources: Sources<'_>) -> Result<Config, ConfigError> {
     let mut notices = notices(&file, environment);
     let sections = (file.take_accounts(), defaults.take_accounts());
     let gateway_sections = (Sections::take(&mut file), Sections::take(&mut defaults));
-    let mut found = Found { environment, problems: Vec::new() };
+    let mut found = Found::new(environment);
 
     let listen_text = flags.listen.clone().map(|value| ("--listen", value));
     let listen = found.listen(listen_text, file.listen, defaults.listen);
@@ -146,6 +146,13 @@ pub(super) fn resolve(sources: Sources<'_>) -> Result<Config, ConfigError> {
     let (models, model_options) = found.models(file.models.entries, &mut upstreams);
     let default_model = file.default_model_id.or(defaults.default_model_id).unwrap_or_default();
 
+    let collections = collections::resolve(
+        &mut found,
+        &file.collections,
+        &defaults.collections,
+        (user_dir.clone(), threads.get()),
+    );
+
     if !found.problems.is_empty() {
         return Err(ConfigError(found.problems));
     }
@@ -167,6 +174,7 @@ pub(super) fn resolve(sources: Sources<'_>) -> Result<Config, ConfigError> {
         threads,
         queue_tokens,
         precision,
+        collections,
         file: path,
         notices,
     })
@@ -176,10 +184,19 @@ pub(super) fn resolve(sources: Sources<'_>) -> Result<Config, ConfigError> {
 /// nothing is built from it.
 pub(super) struct Found<'a> {
     pub(super) environment: &'a Environment,
-    problems: Vec<String>,
+    pub(super) problems: Vec<String>,
 }
 
-impl Found<'_> {
+impl<'a> Found<'a> {
+    pub(super) fn new(environment: &'a Environment) -> Self {
+        Self { environment, problems: Vec::new() }
+    }
+
+    /// A variable's value.
+    pub(super) fn variable(&self, name: &str) -> Option<&'a str> {
+        self.environment.get(name)
+    }
+
     pub(super) fn problem(&mut self, text: String) {
         self.problems.push(text);
     }

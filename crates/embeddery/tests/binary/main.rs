@@ -4,6 +4,8 @@
 
 mod accounts;
 mod attacks;
+mod collections;
+mod import_chroma;
 mod models;
 mod secrets;
 mod serve;

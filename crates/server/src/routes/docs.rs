@@ -49,6 +49,7 @@ pub(super) fn document() -> OpenApi {
         (name = "openai", description = "The same for OpenAI's clients"),
         (name = "models", description = "Which models there are, and how one gets here"),
         (name = "accounts", description = "What a caller may use, and what was used"),
+        (name = "collections", description = "Vectors that are kept and found again"),
         (name = "operation", description = "Alive, ready, metrics"),
     ),
 )]

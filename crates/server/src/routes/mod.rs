@@ -4,6 +4,7 @@
 mod accounts;
 mod admin;
 mod batch;
+mod collections;
 mod cors;
 mod docs;
 mod embed;
@@ -82,6 +83,21 @@ fn api() -> (Router<Arc<App>>, OpenApi) {
         .routes(routes!(models::warm_up))
         .routes(routes!(accounts::quotas))
         .routes(routes!(accounts::usage))
+        .routes(routes!(collections::create, collections::list))
+        .routes(routes!(collections::get, collections::delete))
+        .routes(routes!(collections::stats))
+        .routes(routes!(collections::reembed))
+        .routes(routes!(
+            collections::documents::add,
+            collections::documents::list,
+            collections::documents::delete_some
+        ))
+        .routes(routes!(collections::documents::get, collections::documents::delete))
+        .routes(routes!(collections::search::search))
+        .routes(routes!(collections::archive::export))
+        .routes(routes!(collections::archive::import))
+        .routes(routes!(collections::user::backup))
+        .routes(routes!(collections::user::delete))
         .routes(routes!(health::service))
         .routes(routes!(health::alive))
         .routes(routes!(health::ready))

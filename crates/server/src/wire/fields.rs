@@ -48,6 +48,37 @@ impl Fields {
         count.map(Some).ok_or_else(|| self.mismatch(name, &value, "a whole number of at least 1"))
     }
 
+    /// A whole number within bounds.
+    pub(crate) fn bounded(
+        &mut self,
+        name: &'static str,
+        bounds: std::ops::RangeInclusive<usize>,
+    ) -> Result<Option<usize>, ApiError> {
+        let Some(value) = self.take(name) else { return Ok(None) };
+        let (least, most) = (bounds.start(), bounds.end());
+        let number = match &value {
+            Value::Number(number) => number.as_u64().and_then(|number| usize::try_from(number).ok()),
+            other => return Err(self.mismatch(name, other, "a whole number")),
+        };
+        number.filter(|number| bounds.contains(number)).map(Some).ok_or_else(|| {
+            ApiError::invalid(name, format!("{name} is {value}; it must be between {least} and {most}"))
+        })
+    }
+
+    /// An object, absent or not.
+    pub(crate) fn object(&mut self, name: &'static str) -> Result<Option<Map<String, Value>>, ApiError> {
+        match self.take(name) {
+            None => Ok(None),
+            Some(Value::Object(map)) => Ok(Some(map)),
+            Some(other) => Err(self.mismatch(name, &other, "an object")),
+        }
+    }
+
+    /// The fields of a part of the body, read by the same rules.
+    pub(crate) fn part(&self, map: Map<String, Value>) -> Self {
+        Self::new(map, self.dialect)
+    }
+
     /// One of a few words.
     pub(crate) fn choice<T: Copy>(
         &mut self,

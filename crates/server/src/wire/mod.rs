@@ -4,6 +4,7 @@ pub(crate) mod accounts;
 pub(crate) mod admin;
 pub(crate) mod answer;
 pub(crate) mod batch;
+pub(crate) mod collections;
 pub(crate) mod dtype;
 pub(crate) mod embeddings;
 pub(crate) mod fields;

@@ -71,6 +71,15 @@ fn routes() -> Vec<Route> {
     routes
 }
 
+impl Route {
+    /// Whether the status is one of somebody who was let in. Routes of collections that are not there, or that are
+    /// asked without what they need, say so to those only.
+    fn is_answer(&self, status: reqwest::StatusCode) -> bool {
+        let kept = self.path.contains("/collections") || self.path.contains("/users/");
+        status == 200 || (kept && status != 401 && !status.is_server_error())
+    }
+}
+
 /// What nobody may enter with.
 fn wrong_keys() -> Vec<(Option<(&'static str, String)>, &'static str)> {
     let (short, long) = (KEY[..KEY.len() - 1].to_owned(), format!("{KEY}x"));
@@ -107,7 +116,7 @@ async fn lets_the_key_in(server: &Server, route: &Route) {
     let (bearer, lower) = (format!("Bearer {KEY}"), format!("bearer {KEY}"));
     for header in [("x-api-key", KEY), ("authorization", &bearer), ("authorization", &lower)] {
         let answer = route.ask(server, Some(header)).await;
-        assert_eq!(answer.status, 200, "{} with {}: {}", route.path, header.0, answer.text);
+        assert!(route.is_answer(answer.status), "{} with {}: {}", route.path, header.0, answer.text);
     }
 }
 

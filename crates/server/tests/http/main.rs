@@ -7,6 +7,7 @@ mod access;
 mod accounts;
 mod any_body;
 mod bad_input;
+mod collections;
 mod connections;
 mod documents;
 mod embeddings;

@@ -188,7 +188,7 @@ impl FakeModel {
                 .flat_map(|input| vector(input.text().unwrap(), request.normalize))
                 .collect(),
             dim: DIM,
-            space: SpaceId::new("test-space"),
+            space: SpaceId::new(if &*self.card.name == "test/gated" { "gated-space" } else { "test-space" }),
             tokens: counts.iter().map(|&count| count.min(MAX_TOKENS) as u32).collect(),
             billed_tokens: counts.iter().map(|&count| count.min(MAX_TOKENS) as u64).sum(),
             truncated: long().count(),

@@ -8,7 +8,8 @@ use embeddery_gateway::{
     Alternatives, BreakerConfig, Breakers, ConfiguredModel, Deadline, Dimensions, Integrity, Measured,
     Metrics, Policy, Router, RouterConfig, Stack, TokenDecoder, TokenEncoding,
 };
-use embeddery_server::{App, Controls, Settings, serve};
+use embeddery_server::{App, Collections, Controls, Settings, serve};
+use embeddery_store::{SqliteConfig, SqliteStore};
 use prometheus_client::registry::Registry;
 use reqwest::{Client, Method, RequestBuilder, Response, StatusCode, header::HeaderMap};
 use serde_json::Value;
@@ -41,7 +42,23 @@ fn app(fake: &Arc<Fake>, settings: Settings, accounts: AccountsConfig) -> App {
         metrics,
     });
     let controls = Controls { breakers: Arc::new(Breakers::new(BreakerConfig::default())), cache: None };
-    App { router: Arc::new(router), controls, accounts: accounts::open(accounts), settings, registry }
+    // Lives as long as the tests' process: a server may still write when its test has ended.
+    let base_dir = tempfile::tempdir().unwrap().keep();
+    let store = SqliteStore::new(SqliteConfig {
+        base_dir,
+        open_users: 4,
+        matrix_bytes: 16 << 20,
+        search_threads: 1,
+        min_free_bytes: 0,
+    });
+    App {
+        router: Arc::new(router),
+        controls,
+        accounts: accounts::open(accounts),
+        settings,
+        collections: Collections::new(Arc::new(store)),
+        registry,
+    }
 }
 
 /// The wrappers that the edge can tell apart; the others are tested with the binary.

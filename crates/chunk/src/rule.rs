@@ -1,0 +1,198 @@
+//! How to cut: a method, a size, an overlap, and what they are counted in. A rule that exists can be followed.
+
+use std::str::FromStr;
+
+/// How to cut a text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rule {
+    method: Method,
+    size: usize,
+    overlap: usize,
+    unit: Unit,
+}
+
+/// Where to cut.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Method {
+    /// Nowhere: the text is one chunk.
+    Whole,
+    /// At the largest structure that fits: paragraphs, then lines, sentences, words.
+    Recursive,
+    /// Between sentences; several share a chunk while they fit.
+    Sentences,
+    /// After every so many words.
+    Words,
+    /// After every so many tokens.
+    Tokens,
+}
+
+/// What sizes are counted in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unit {
+    /// Unicode scalar values.
+    Characters,
+    /// Words, as Unicode finds them in any script.
+    Words,
+    /// Tokens of the model that will read the chunks.
+    Tokens,
+}
+
+/// A rule that nobody could follow.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum RuleError {
+    /// Not a method.
+    #[error("method '{0}' is unknown; known are none, recursive, sentences, words, tokens")]
+    Method(String),
+    /// Not a unit.
+    #[error("unit '{0}' is unknown; known are characters, words, tokens")]
+    Unit(String),
+    /// A size of zero, or one beyond reason.
+    #[error("size is {0}; it must be between 1 and {LARGEST}")]
+    Size(usize),
+    /// Chunks that would never advance.
+    #[error(
+        "overlap is {overlap}, which is not smaller than size, {size}; a tenth to a fifth of size is usual"
+    )]
+    Overlap {
+        /// The overlap.
+        overlap: usize,
+        /// The size.
+        size: usize,
+    },
+    /// Words counted in tokens, or tokens in words.
+    #[error("method '{method}' counts in {due}; leave unit out")]
+    UnitOfMethod {
+        /// The method's name.
+        method: &'static str,
+        /// Its unit.
+        due: &'static str,
+    },
+}
+
+/// Larger chunks are a mistake: no model reads them.
+const LARGEST: usize = 1_000_000;
+
+impl Rule {
+    /// The text as one chunk.
+    pub const WHOLE: Self = Self { method: Method::Whole, size: LARGEST, overlap: 0, unit: Unit::Characters };
+
+    /// A rule; what is absent gets the usual value: tokens, or the method's own unit; 256 tokens, 200 words or
+    /// 1000 characters; an overlap of an eighth.
+    pub fn new(
+        method: Method,
+        size: Option<usize>,
+        overlap: Option<usize>,
+        unit: Option<Unit>,
+    ) -> Result<Self, RuleError> {
+        let unit = match (method, unit) {
+            (Method::Whole, _) => return Ok(Self::WHOLE),
+            (Method::Words, None | Some(Unit::Words)) => Unit::Words,
+            (Method::Words, _) => return Err(RuleError::UnitOfMethod { method: "words", due: "words" }),
+            (Method::Tokens, None | Some(Unit::Tokens)) => Unit::Tokens,
+            (Method::Tokens, _) => return Err(RuleError::UnitOfMethod { method: "tokens", due: "tokens" }),
+            (Method::Recursive | Method::Sentences, unit) => unit.unwrap_or(Unit::Tokens),
+        };
+        let usual = match unit {
+            Unit::Characters => 1000,
+            Unit::Words => 200,
+            Unit::Tokens => 256,
+        };
+        let size = size.unwrap_or(usual);
+        if !(1..=LARGEST).contains(&size) {
+            return Err(RuleError::Size(size));
+        }
+        let overlap = overlap.unwrap_or(size / 8);
+        if overlap >= size {
+            return Err(RuleError::Overlap { overlap, size });
+        }
+        Ok(Self { method, size, overlap, unit })
+    }
+
+    /// The same rule for a model that reads `most` tokens: a larger chunk would be cut by the model, unseen.
+    #[must_use]
+    pub fn within(self, most: usize) -> Self {
+        if self.unit != Unit::Tokens || self.size <= most {
+            return self;
+        }
+        let size = most.max(1);
+        Self { size, overlap: self.overlap.min(size / 2), ..self }
+    }
+
+    /// Where to cut.
+    pub const fn method(&self) -> Method {
+        self.method
+    }
+
+    /// The largest chunk, in units.
+    pub const fn size(&self) -> usize {
+        self.size
+    }
+
+    /// How many units of a chunk stand in the next one again, at most.
+    pub const fn overlap(&self) -> usize {
+        self.overlap
+    }
+
+    /// What sizes are counted in.
+    pub const fn unit(&self) -> Unit {
+        self.unit
+    }
+}
+
+impl FromStr for Method {
+    type Err = RuleError;
+
+    fn from_str(name: &str) -> Result<Self, RuleError> {
+        match name {
+            "none" => Ok(Self::Whole),
+            "recursive" => Ok(Self::Recursive),
+            "sentences" => Ok(Self::Sentences),
+            "words" => Ok(Self::Words),
+            "tokens" => Ok(Self::Tokens),
+            other => Err(RuleError::Method(other.into())),
+        }
+    }
+}
+
+impl FromStr for Unit {
+    type Err = RuleError;
+
+    fn from_str(name: &str) -> Result<Self, RuleError> {
+        match name {
+            "characters" | "chars" => Ok(Self::Characters),
+            "words" => Ok(Self::Words),
+            "tokens" => Ok(Self::Tokens),
+            other => Err(RuleError::Unit(other.into())),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_absent_gets_the_usual_value() {
+        let rule = Rule::new(Method::Recursive, None, None, None).unwrap();
+        assert_eq!((rule.size(), rule.overlap(), rule.unit()), (256, 32, Unit::Tokens));
+        let rule = Rule::new(Method::Words, None, None, None).unwrap();
+        assert_eq!((rule.size(), rule.overlap(), rule.unit()), (200, 25, Unit::Words));
+    }
+
+    #[test]
+    fn a_rule_that_nobody_could_follow_is_refused() {
+        assert_eq!(Rule::new(Method::Words, Some(0), None, None), Err(RuleError::Size(0)));
+        assert_eq!(
+            Rule::new(Method::Words, Some(5), Some(5), None),
+            Err(RuleError::Overlap { overlap: 5, size: 5 })
+        );
+        assert!(Rule::new(Method::Words, None, None, Some(Unit::Tokens)).is_err());
+        assert!("semantic".parse::<Method>().unwrap_err().to_string().contains("recursive"));
+    }
+
+    #[test]
+    fn a_model_that_reads_less_makes_chunks_smaller() {
+        let rule = Rule::new(Method::Tokens, Some(512), Some(400), None).unwrap().within(254);
+        assert_eq!((rule.size(), rule.overlap()), (254, 127));
+    }
+}

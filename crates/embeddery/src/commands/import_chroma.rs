@@ -1,0 +1,195 @@
+//! `embeddery import-chroma`: the collections of a running Chroma server become ours, with their vectors.
+//!
+//! Chroma does not know which model made a vector. So the model that its metadata name, or the default one, is
+//! asked for a few of the texts: when its vectors are the stored ones, the collection is bound to the model's space
+//! and can be searched by text and added to. Otherwise it gets a space of its own: it can be searched by vector and
+//! by words, and moved to a model with `reembed`.
+
+use std::{process::ExitCode, sync::Arc};
+
+use embeddery_accounts::UserId;
+use embeddery_core::{Context, EmbedRequest, Input, SpaceId};
+use embeddery_gateway::{Router, Selector};
+use embeddery_store::{
+    Binding, Chroma, ChromaCollection, ChromaRecord, Chunk, Document, NewCollection, Place, Span,
+    StoreErrorKind, VectorStore,
+};
+use prometheus_client::registry::Registry;
+
+use super::say;
+use crate::{cli, config::Config, wiring};
+
+/// Records that are read and written together.
+const BATCH: usize = 256;
+
+/// Texts that a model is tried with.
+const SAMPLE: usize = 3;
+
+pub(crate) fn run(options: &cli::ImportChroma, config: &Config) -> anyhow::Result<ExitCode> {
+    super::runtime()?.block_on(async {
+        let (router, _) = wiring::router(config, &mut Registry::default())?;
+        let store = wiring::vector_store(config)?;
+        let user = UserId::new(options.user.as_str()).directory_name();
+        let chroma = Chroma::new(&options.url, &options.tenant, &options.database)?;
+        let import = Import { chroma, store, router, user: &user };
+        let mut complete = true;
+        for collection in import.chroma.collections().await? {
+            if !options.collection.is_empty() && !options.collection.contains(&collection.name) {
+                continue;
+            }
+            match import.collection(&collection).await {
+                Ok(report) => {
+                    complete &= report.skipped.is_empty();
+                    say(report);
+                }
+                Err(error) => {
+                    complete = false;
+                    say(format_args!("{}: not imported: {error:#}", collection.name));
+                }
+            }
+        }
+        Ok(ExitCode::from(u8::from(!complete)))
+    })
+}
+
+struct Import<'a> {
+    chroma: Chroma,
+    store: Arc<dyn VectorStore>,
+    router: Arc<Router>,
+    user: &'a str,
+}
+
+/// What became of a collection.
+struct Report {
+    name: String,
+    records: u64,
+    bound_to: String,
+    /// What could not be read, and why.
+    skipped: Vec<String>,
+}
+
+impl std::fmt::Display for Report {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}: {} records imported, {}", self.name, self.records, self.bound_to)?;
+        if !self.skipped.is_empty() {
+            write!(f, "; {} could not be read", self.skipped.len())?;
+        }
+        self.skipped.iter().take(10).try_for_each(|skipped| write!(f, "\n  {skipped}"))
+    }
+}
+
+impl Import<'_> {
+    async fn collection(&self, source: &ChromaCollection) -> anyhow::Result<Report> {
+        let place = Place { tenant: self.user, collection: &source.name };
+        let first = self.chroma.records(&source.id, 0, BATCH).await?;
+        let Some(dim) = first.iter().find_map(|record| record.vector.as_ref().map(Vec::len)) else {
+            anyhow::bail!("it holds no vector");
+        };
+        let (binding, bound_to) = self.binding(source, &first, dim).await;
+        let new = NewCollection { binding: binding.clone(), metadata: source.metadata.clone() };
+        match self.store.create(place, new).await {
+            Err(error) if error.kind == StoreErrorKind::Exists => {}
+            made => drop(made?),
+        }
+        let mut report = Report { name: source.name.clone(), records: 0, bound_to, skipped: Vec::new() };
+        let (mut page, mut offset) = (first, 0);
+        while !page.is_empty() {
+            offset += page.len();
+            let mut documents = Vec::with_capacity(page.len());
+            for record in page {
+                let id = record.id.clone();
+                match document(record, dim) {
+                    Ok(document) => documents.push(document),
+                    Err(why) => report.skipped.push(format!("{id}: {why}")),
+                }
+            }
+            report.records += documents.len() as u64;
+            self.store.upsert(place, Some(binding.space.clone()), documents).await?;
+            page = self.chroma.records(&source.id, offset, BATCH).await?;
+        }
+        Ok(report)
+    }
+
+    /// What the collection is bound to, and how to say it.
+    async fn binding(
+        &self,
+        source: &ChromaCollection,
+        sample: &[ChromaRecord],
+        dim: usize,
+    ) -> (Binding, String) {
+        let named = source.metadata.get("embedding_model").and_then(|name| name.as_str());
+        let name = named.unwrap_or_else(|| self.router.default_model());
+        match self.try_model(name, sample).await {
+            Ok(binding) => {
+                let said = format!("bound to {}, which makes the same vectors", binding.model);
+                (binding, said)
+            }
+            Err(why) => {
+                let binding = Binding {
+                    provider: "unknown".into(),
+                    model: named.unwrap_or("unknown").to_owned(),
+                    space: SpaceId::new(format!("chroma:{}", source.id)),
+                    dim,
+                    cut: false,
+                };
+                (
+                    binding,
+                    format!(
+                        "in a space of its own ({why}); search it by vector or words, or move it with reembed"
+                    ),
+                )
+            }
+        }
+    }
+
+    async fn try_model(&self, name: &str, sample: &[ChromaRecord]) -> Result<Binding, String> {
+        let known: Vec<(&str, &[f32])> = sample
+            .iter()
+            .filter_map(|record| Some((record.text.as_deref()?, record.vector.as_deref()?)))
+            .filter(|(text, _)| !text.trim().is_empty())
+            .take(SAMPLE)
+            .collect();
+        if known.is_empty() {
+            return Err("no record has a text to try a model with".into());
+        }
+        let selector = Selector { model: Some(name), provider: None };
+        let inputs: Vec<Input> = known.iter().map(|(text, _)| Input::Text((*text).into())).collect();
+        let request = EmbedRequest::plain(inputs, Context::new(self.user, "import-chroma"));
+        self.router.download(selector).await.map_err(|error| error.to_string())?;
+        let answer = self.router.embed(selector, request).await.map_err(|error| error.to_string())?;
+        let resolved = self.router.resolve(selector).map_err(|error| error.to_string())?;
+        if !answer.rows().zip(&known).all(|(made, (_, stored))| alike(made, stored)) {
+            return Err(format!("{name} makes other vectors"));
+        }
+        Ok(Binding {
+            provider: resolved.provider.to_string(),
+            model: resolved.model.name.to_string(),
+            dim: answer.dim,
+            space: answer.space,
+            cut: false,
+        })
+    }
+}
+
+/// Whether two vectors are the same but for rounding.
+fn alike(a: &[f32], b: &[f32]) -> bool {
+    let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f32>();
+    a.len() == b.len() && dot(a, b) >= 0.999 * (dot(a, a) * dot(b, b)).sqrt()
+}
+
+fn document(record: ChromaRecord, dim: usize) -> Result<Document, String> {
+    let vector = record.vector.ok_or("it has no vector")?;
+    if vector.len() != dim {
+        return Err(format!("its vector has {} numbers, the collection's have {dim}", vector.len()));
+    }
+    if !vector.iter().all(|x| x.is_finite()) || vector.iter().all(|x| *x == 0.0) {
+        return Err("its vector cannot be compared".into());
+    }
+    let text = record.text.filter(|text| !text.trim().is_empty()).ok_or("it has no text")?;
+    let span = Span { bytes: (0, text.len() as u64), characters: (0, text.chars().count() as u64) };
+    Ok(Document {
+        id: record.id,
+        metadata: record.metadata,
+        chunks: vec![Chunk { text, span, vector: Some(vector) }],
+    })
+}

@@ -1,0 +1,122 @@
+//! Documents in: cut, embedded where no vector is stored, written in one step.
+
+use std::sync::Arc;
+
+use embeddery_chunk::{Rule, Unit};
+use embeddery_core::InputType;
+use embeddery_store::{Binding, Chunk, Document, Span, StoreErrorKind, Written};
+use serde_json::{Map, Value};
+
+use super::Desk;
+use crate::error::ApiError;
+
+/// A document as a request sends it.
+#[derive(Clone, Debug)]
+pub(crate) struct NewDocument {
+    pub(crate) id: String,
+    pub(crate) text: Arc<str>,
+    pub(crate) metadata: Map<String, Value>,
+}
+
+/// What became of documents.
+pub(crate) struct Added {
+    pub(crate) written: Written,
+    /// Each document's id and how many chunks it has.
+    pub(crate) documents: Vec<(String, usize)>,
+    pub(crate) binding: Binding,
+}
+
+impl Desk {
+    /// Stores documents; what of them is stored already is not embedded again.
+    pub(crate) async fn add(
+        &self,
+        collection: &str,
+        documents: Vec<NewDocument>,
+        rule: Rule,
+    ) -> Result<Added, ApiError> {
+        let binding = self.store().get(self.place(collection)).await?.binding;
+        let cut = self.cut(&binding, documents, rule).await?;
+        let sizes = cut.iter().map(|document| (document.id.clone(), document.chunks.len())).collect();
+        let written = self.write(collection, &binding, cut).await?;
+        Ok(Added { written, documents: sizes, binding })
+    }
+
+    /// Embeds chunks that have no vector, and stores the documents.
+    pub(crate) async fn write(
+        &self,
+        collection: &str,
+        binding: &Binding,
+        documents: Vec<Document>,
+    ) -> Result<Written, ApiError> {
+        let place = self.place(collection);
+        let stored = self.store().stored(place, &documents).await?;
+        let first = self.embed_missing((collection, binding), documents.clone(), |d, c| stored[d][c]).await?;
+        match self.store().upsert(place, Some(binding.space.clone()), first).await {
+            // Somebody removed a chunk between the look and the write; the second time nothing is taken as stored.
+            Err(error) if error.kind == StoreErrorKind::VectorMissing => {
+                let all = self.embed_missing((collection, binding), documents, |_, _| false).await?;
+                Ok(self.store().upsert(place, Some(binding.space.clone()), all).await?)
+            }
+            written => Ok(written?),
+        }
+    }
+
+    async fn embed_missing(
+        &self,
+        bound: (&str, &Binding),
+        mut documents: Vec<Document>,
+        stored: impl Fn(usize, usize) -> bool,
+    ) -> Result<Vec<Document>, ApiError> {
+        let mut missing: Vec<&mut Chunk> = Vec::new();
+        for (d, document) in documents.iter_mut().enumerate() {
+            for (c, chunk) in document.chunks.iter_mut().enumerate() {
+                if chunk.vector.is_none() && !stored(d, c) {
+                    missing.push(chunk);
+                }
+            }
+        }
+        let texts: Vec<Arc<str>> = missing.iter().map(|chunk| chunk.text.as_str().into()).collect();
+        let vectors = self.vectors(bound, &texts, InputType::Document).await?;
+        for (chunk, vector) in missing.into_iter().zip(vectors) {
+            chunk.vector = Some(vector);
+        }
+        Ok(documents)
+    }
+
+    /// Cuts texts on a thread that may take its time.
+    pub(crate) async fn cut(
+        &self,
+        binding: &Binding,
+        documents: Vec<NewDocument>,
+        rule: Rule,
+    ) -> Result<Vec<Document>, ApiError> {
+        if rule.unit() != Unit::Tokens {
+            return blocking(move || cut(documents, &rule, &|_| 0)).await;
+        }
+        let (most, count) = self.counter(binding).await?;
+        let rule = most.map_or(rule, |most| rule.within(most));
+        blocking(move || cut(documents, &rule, &count)).await
+    }
+}
+
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, ApiError> {
+    tokio::task::spawn_blocking(work).await.map_err(|_| ApiError::internal())
+}
+
+fn cut(documents: Vec<NewDocument>, rule: &Rule, count: &dyn Fn(&str) -> usize) -> Vec<Document> {
+    documents
+        .into_iter()
+        .map(|document| {
+            let chunks = embeddery_chunk::chunk(&document.text, rule, count);
+            let chunks = chunks.into_iter().map(|part| Chunk {
+                text: part.text.to_owned(),
+                span: Span {
+                    bytes: (part.bytes.start as u64, part.bytes.end as u64),
+                    characters: (part.characters.start as u64, part.characters.end as u64),
+                },
+                vector: None,
+            });
+            Document { chunks: chunks.collect(), id: document.id, metadata: document.metadata }
+        })
+        .collect()
+}

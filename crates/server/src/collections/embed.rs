@@ -1,0 +1,119 @@
+//! Texts to vectors of one collection's space, or a refusal.
+
+use std::{num::NonZeroUsize, sync::Arc};
+
+use embeddery_accounts::Role;
+use embeddery_core::{
+    EmbedRequest, Embeddings, Input, InputType, Priority, ProviderKind, SpaceId, TokenCount,
+};
+use embeddery_gateway::Selector;
+use embeddery_store::{Binding, StoreError};
+
+use super::{Desk, selector};
+use crate::{accounting::spent, error::ApiError};
+
+/// A model as a request names it.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Model {
+    pub(crate) name: Option<String>,
+    pub(crate) provider: Option<ProviderKind>,
+    pub(crate) dimensions: Option<NonZeroUsize>,
+}
+
+/// Texts that go to a model together: enough to keep it busy, few enough that nobody waits long behind them.
+const BATCH: usize = 256;
+
+impl Desk {
+    /// What a collection of this model is bound to: the model is asked, because only its answer tells the space.
+    pub(crate) async fn bind(&self, model: &Model) -> Result<Binding, ApiError> {
+        let selector = Selector { model: model.name.as_deref(), provider: model.provider };
+        let resolved = self.app.router.resolve(selector)?;
+        let probe = self.request(&["collection probe".into()], model.dimensions, InputType::Document);
+        let answer = self.embed(selector, probe).await?;
+        Ok(Binding {
+            provider: resolved.provider.to_string(),
+            model: resolved.model.name.to_string(),
+            cut: model.dimensions.is_some(),
+            space: answer.space,
+            dim: answer.dim,
+        })
+    }
+
+    /// The vectors of texts, in order, all of the binding's space.
+    pub(crate) async fn vectors(
+        &self,
+        (collection, binding): (&str, &Binding),
+        texts: &[Arc<str>],
+        input_type: InputType,
+    ) -> Result<Vec<Vec<f32>>, ApiError> {
+        let dimensions = if binding.cut { NonZeroUsize::new(binding.dim) } else { None };
+        let mut vectors = Vec::with_capacity(texts.len());
+        for batch in texts.chunks(BATCH) {
+            let request = self.request(batch, dimensions, input_type);
+            let answer = self.embed(selector(binding), request).await?;
+            check_space(collection, binding, &answer)?;
+            vectors.extend(answer.rows().map(<[f32]>::to_vec));
+        }
+        Ok(vectors)
+    }
+
+    /// Embeds on the caller's account: rate and quota before, usage after.
+    async fn embed(&self, selector: Selector<'_>, request: EmbedRequest) -> Result<Embeddings, ApiError> {
+        // One user's wish must not fill everybody's disk.
+        if self.app.accounts.auth.is_multi_user()
+            && self.metered.identity.role != Role::Admin
+            && !self.app.router.is_at_hand(selector)
+        {
+            return Err(ApiError::not_fetched_for_users(selector.model.unwrap_or_default()));
+        }
+        let reservation = self.metered.reserve(&self.app, &request.inputs).await?;
+        let notes = request.context.notes.clone();
+        let answer = self.app.router.embed(selector, request).await?;
+        reservation.settle(spent(&answer, notes.cache().map_or(0, |(hits, _)| hits) as u64)).await;
+        Ok(answer)
+    }
+
+    /// How many tokens the binding's model reads of a text, special ones left out, and a function that counts.
+    pub(crate) async fn counter(
+        &self,
+        binding: &Binding,
+    ) -> Result<(Option<usize>, impl Fn(&str) -> usize + Send + 'static + use<>), ApiError> {
+        let embedder = self.app.router.open(selector(binding)).await?;
+        let count = move |text: &str| match embedder.count(text) {
+            TokenCount::Exact(tokens) | TokenCount::Estimate(tokens) => tokens,
+        };
+        let embedder = self.app.router.open(selector(binding)).await?;
+        let special = count("");
+        let most = embedder.model().max_tokens.map(|most| most.get().saturating_sub(special));
+        Ok((most, count))
+    }
+
+    fn request(
+        &self,
+        texts: &[Arc<str>],
+        dimensions: Option<NonZeroUsize>,
+        input_type: InputType,
+    ) -> EmbedRequest {
+        let inputs: Arc<[Input]> = texts.iter().map(|text| Input::Text(Arc::clone(text))).collect();
+        let mut context = self.context();
+        if self.deadline.is_none() {
+            context.priority = Priority::Batch;
+        }
+        EmbedRequest {
+            dimensions,
+            dimension_policy: self.app.settings.dimension_policy,
+            input_type: Some(input_type),
+            ..EmbedRequest::plain(inputs, context)
+        }
+    }
+}
+
+/// The model may have changed under its name, or a fallback may have answered: then nothing is stored or compared.
+fn check_space(collection: &str, binding: &Binding, answer: &Embeddings) -> Result<(), ApiError> {
+    same_space(collection, &binding.space, &answer.space)
+}
+
+/// Refuses vectors of another space, by name.
+pub(crate) fn same_space(collection: &str, bound: &SpaceId, offered: &SpaceId) -> Result<(), ApiError> {
+    if bound == offered { Ok(()) } else { Err(StoreError::space_mismatch(collection, bound, offered).into()) }
+}

@@ -1,0 +1,98 @@
+//! Where the three that do not know each other meet: texts are cut by `chunk`, become vectors in the gateway, and
+//! are kept in the store. What a route asks for is done here, step by step; what it looks like on the wire is not
+//! known here.
+
+mod add;
+mod embed;
+mod reembed;
+mod search;
+
+use std::{sync::Arc, time::Instant};
+
+use axum::{Extension, extract::FromRequestParts, http::request::Parts};
+use embeddery_core::{Context, ProviderKind};
+use embeddery_gateway::Selector;
+use embeddery_store::{Binding, Place, VectorStore};
+
+pub(crate) use add::{Added, NewDocument};
+pub(crate) use embed::Model;
+pub(crate) use reembed::Moving;
+pub(crate) use search::Asked;
+
+use crate::{App, Settings, accounting::Metered, error::ApiError, request_id::RequestId};
+
+/// What the API needs for collections.
+pub struct Collections {
+    /// Where they are kept.
+    pub store: Arc<dyn VectorStore>,
+    /// The moves to another model that run in this process.
+    moving: Moving,
+}
+
+impl Collections {
+    /// Collections in this store.
+    pub fn new(store: Arc<dyn VectorStore>) -> Self {
+        Self { store, moving: Moving::default() }
+    }
+}
+
+/// One request about collections: on whose behalf, with which parts.
+#[derive(Clone)]
+pub(crate) struct Desk {
+    app: Arc<App>,
+    /// Pays for what is embedded.
+    metered: Arc<Metered>,
+    /// The user as the store names them: safe as a directory's name.
+    tenant: Arc<str>,
+    request_id: Arc<str>,
+    deadline: Option<Instant>,
+}
+
+impl Desk {
+    pub(crate) fn settings(&self) -> &Settings {
+        &self.app.settings
+    }
+
+    /// The same desk for work that nobody waits for.
+    pub(crate) fn without_deadline(&self) -> Self {
+        Self { deadline: None, ..self.clone() }
+    }
+
+    pub(crate) fn place<'a>(&'a self, collection: &'a str) -> Place<'a> {
+        Place { tenant: &self.tenant, collection }
+    }
+
+    pub(crate) fn tenant(&self) -> &str {
+        &self.tenant
+    }
+
+    pub(crate) fn store(&self) -> &dyn VectorStore {
+        &*self.app.collections.store
+    }
+
+    fn context(&self) -> Context {
+        Context {
+            deadline: self.deadline,
+            ..Context::new(self.metered.identity.user.shared(), Arc::clone(&self.request_id))
+        }
+    }
+}
+
+impl FromRequestParts<Arc<App>> for Desk {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<Self, ApiError> {
+        let metered = Metered::from_request_parts(parts, app).await?;
+        let app = Arc::clone(app);
+        let id = Extension::<RequestId>::from_request_parts(parts, &app).await;
+        let Extension(id) = id.map_err(|_| ApiError::internal())?;
+        let deadline = Some(Instant::now() + app.settings.request_timeout);
+        let tenant = metered.identity.user.directory_name().into();
+        Ok(Self { app, metered: Arc::new(metered), tenant, request_id: id.0, deadline })
+    }
+}
+
+/// How the gateway is asked for a collection's model.
+fn selector(binding: &Binding) -> Selector<'_> {
+    Selector { model: Some(&binding.model), provider: binding.provider.parse::<ProviderKind>().ok() }
+}

@@ -1,0 +1,195 @@
+//! A collection as lines of JSON: a head that says what it is, a line for each document with its vectors, an end
+//! that says how many there were. An import also takes plain lines, `{"id", "text", "metadata"}`, and embeds them.
+
+use base64::{Engine as _, prelude::BASE64_STANDARD};
+use embeddery_core::SpaceId;
+use embeddery_store::{Binding, Chunk, Collection, Document, Span, StoredDocument};
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+use utoipa::ToSchema;
+
+use super::documents::{check_id, document};
+use crate::{
+    Settings,
+    collections::NewDocument,
+    error::{ApiError, Dialect},
+    wire::fields::{Fields, kind},
+};
+
+/// The version of the format. A reader refuses a higher one.
+const VERSION: u64 = 1;
+
+/// The first line.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Head {
+    embeddery_collection: u64,
+    name: String,
+    provider: String,
+    model: String,
+    space: String,
+    dimensions: usize,
+    #[serde(default)]
+    cut: bool,
+    #[serde(default)]
+    pub(crate) metadata: Map<String, Value>,
+}
+
+/// A document with its vectors.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Line {
+    id: String,
+    #[serde(default)]
+    metadata: Map<String, Value>,
+    chunks: Vec<ChunkLine>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ChunkLine {
+    text: String,
+    bytes: [u64; 2],
+    characters: [u64; 2],
+    /// f32, little-endian, in base64.
+    vector: String,
+}
+
+/// The last line.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct End {
+    end: EndCounts,
+}
+
+#[derive(Serialize, Deserialize)]
+struct EndCounts {
+    documents: u64,
+}
+
+/// What a line of an import says.
+pub(crate) enum Record {
+    /// What the collection is.
+    Head(Box<Head>),
+    /// A document with its vectors.
+    Whole(Document),
+    /// A document to be embedded.
+    Plain(NewDocument),
+    /// That there were so many documents, and no more.
+    End(u64),
+}
+
+impl Record {
+    /// Reads a line.
+    pub(crate) fn read(line: &[u8], settings: &Settings) -> Result<Self, ApiError> {
+        let value: Value = serde_json::from_slice(line)
+            .map_err(|error| ApiError::not_json(format!("this is not JSON: {error}")))?;
+        let Value::Object(map) = value else {
+            return Err(ApiError::not_json(format!("this is {}, an object is due", kind(&value))));
+        };
+        if let Some(version) = map.get("embeddery_collection") {
+            if version.as_u64().is_none_or(|version| version > VERSION) {
+                let message = format!(
+                    "the file is of version {version}, known here is {VERSION}; it comes from a newer Embeddery"
+                );
+                return Err(ApiError::invalid("embeddery_collection", message));
+            }
+            return Ok(Self::Head(Box::new(typed(map)?)));
+        }
+        if map.contains_key("end") {
+            return typed::<End>(map).map(|end| Self::End(end.end.documents));
+        }
+        if !map.contains_key("chunks") {
+            return document(Fields::new(map, Dialect::Native), settings).map(Self::Plain);
+        }
+        let line: Line = typed(map)?;
+        let chunks = line.chunks.into_iter().map(ChunkLine::read).collect::<Result<_, _>>()?;
+        Ok(Self::Whole(Document { id: check_id(line.id)?, metadata: line.metadata, chunks }))
+    }
+}
+
+fn typed<T: for<'de> Deserialize<'de>>(map: Map<String, Value>) -> Result<T, ApiError> {
+    serde_json::from_value(Value::Object(map))
+        .map_err(|error| ApiError::schema(Dialect::Native, None, error.to_string()))
+}
+
+impl Head {
+    pub(crate) fn binding(&self) -> Binding {
+        Binding {
+            provider: self.provider.clone(),
+            model: self.model.clone(),
+            space: SpaceId::new(self.space.as_str()),
+            dim: self.dimensions,
+            cut: self.cut,
+        }
+    }
+}
+
+impl ChunkLine {
+    fn read(self) -> Result<Chunk, ApiError> {
+        let bytes = BASE64_STANDARD.decode(&self.vector).ok().filter(|bytes| bytes.len() % 4 == 0);
+        let Some(bytes) = bytes else {
+            return Err(ApiError::invalid("vector", "a vector is no base64 of 32-bit numbers"));
+        };
+        let vector =
+            bytes.chunks_exact(4).map(|four| f32::from_le_bytes([four[0], four[1], four[2], four[3]]));
+        Ok(Chunk {
+            vector: Some(vector.collect()),
+            text: self.text,
+            span: Span {
+                bytes: (self.bytes[0], self.bytes[1]),
+                characters: (self.characters[0], self.characters[1]),
+            },
+        })
+    }
+}
+
+/// The first line of an export.
+pub(crate) fn head(collection: &Collection) -> Result<Vec<u8>, serde_json::Error> {
+    let Binding { provider, model, space, dim, cut } = collection.binding.clone();
+    line(&Head {
+        embeddery_collection: VERSION,
+        name: collection.name.clone(),
+        provider,
+        model,
+        space: space.as_str().to_owned(),
+        dimensions: dim,
+        cut,
+        metadata: collection.metadata.clone(),
+    })
+}
+
+/// A document's line.
+pub(crate) fn whole(document: StoredDocument) -> Result<Vec<u8>, serde_json::Error> {
+    let chunks = document.chunks.into_iter().map(|chunk| ChunkLine {
+        text: chunk.text,
+        bytes: [chunk.span.bytes.0, chunk.span.bytes.1],
+        characters: [chunk.span.characters.0, chunk.span.characters.1],
+        vector: BASE64_STANDARD
+            .encode(chunk.vector.iter().flat_map(|number| number.to_le_bytes()).collect::<Vec<u8>>()),
+    });
+    line(&Line { id: document.id, metadata: document.metadata, chunks: chunks.collect() })
+}
+
+/// The last line.
+pub(crate) fn end(documents: u64) -> Result<Vec<u8>, serde_json::Error> {
+    line(&End { end: EndCounts { documents } })
+}
+
+fn line(value: &impl Serialize) -> Result<Vec<u8>, serde_json::Error> {
+    let mut line = serde_json::to_vec(value)?;
+    line.push(b'\n');
+    Ok(line)
+}
+
+/// What an import did.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct ImportAnswer {
+    pub(crate) documents: u64,
+    /// Vectors that are new.
+    pub(crate) added: u64,
+    /// Vectors that were there already.
+    pub(crate) unchanged: u64,
+    /// Vectors of chunks that are no more.
+    pub(crate) removed: u64,
+}

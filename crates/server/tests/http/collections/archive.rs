@@ -1,0 +1,138 @@
+//! Collections as lines of JSON.
+
+use serde_json::{Value, json};
+
+use super::{BASE, add, found, path, search, three, with_notes};
+use crate::support::{Answer, Server};
+use reqwest::Method;
+
+async fn import(server: &Server, name: &str, lines: impl Into<reqwest::Body>) -> Answer {
+    let request = server.request(Method::POST, &format!("{BASE}/{name}/import"));
+    Answer::of(request.header("content-type", "application/x-ndjson").body(lines)).await
+}
+
+#[tokio::test]
+async fn an_export_becomes_the_same_collection() {
+    let server = with_notes().await;
+    let many: Vec<_> = (0..200)
+        .map(|i| json!({"id": format!("{i:03}"), "text": format!("text {i}"), "metadata": {"i": [i]}}))
+        .collect();
+    assert_eq!(add(&server, &json!({"documents": many})).await.status, 200);
+    let export = server.get(&path("/export")).await;
+    assert_eq!(export.header("content-type"), "application/x-ndjson");
+    let lines: Vec<Value> = export.text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(
+        (lines.len(), &lines[0]["embeddery_collection"], &lines[201]),
+        (202, &json!(1), &json!({"end": {"documents": 200}}))
+    );
+
+    *server.fake.asked.lock().unwrap() = None;
+    let imported = import(&server, "copy", export.text.clone()).await;
+    assert_eq!(
+        imported.json,
+        json!({"documents": 200, "added": 200, "unchanged": 0, "removed": 0}),
+        "{}",
+        imported.text
+    );
+    assert!(server.fake.asked.lock().unwrap().is_none(), "vectors come with the lines");
+    let again = import(&server, "copy", export.text.clone()).await;
+    assert_eq!(again.json["unchanged"], 200);
+    let copy = server.get(&format!("{BASE}/copy/export")).await;
+    assert_eq!(
+        copy.text.lines().skip(1).collect::<Vec<_>>(),
+        export.text.lines().skip(1).collect::<Vec<_>>()
+    );
+    let hit = server.post(&format!("{BASE}/copy/search"), &json!({"query": "text 77", "top_k": 1})).await;
+    assert_eq!(found(&hit), ["077"]);
+}
+
+#[tokio::test]
+async fn plain_lines_are_embedded() {
+    let server = with_notes().await;
+    let lines = "{\"id\": \"a\", \"text\": \"one\"}\r\n\n{\"text\": \"two\", \"metadata\": {\"n\": 2}}";
+    assert_eq!(import(&server, "notes", lines).await.json["documents"], 2);
+    assert_eq!(
+        search(&server, &json!({"query": "one", "top_k": 1})).await.json["results"][0]["document_id"],
+        "a"
+    );
+    let absent = import(&server, "absent", lines).await;
+    assert_eq!((absent.status.as_u16(), absent.code()), (404, "not_found"));
+}
+
+#[tokio::test]
+async fn a_broken_file_says_where_and_what_is_stored() {
+    let server = with_notes().await;
+    add(&server, &three()).await;
+    let export = server.get(&path("/export")).await.text;
+    let lines: Vec<&str> = export.lines().collect();
+
+    let cut = import(&server, "cut", lines[..3].join("\n")).await;
+    assert_eq!((cut.status.as_u16(), cut.code()), (400, "invalid_json"));
+    assert!(cut.message().contains("not whole") && cut.message().contains("2 are stored"), "{}", cut.text);
+
+    let newer = export.replacen("\"embeddery_collection\":1", "\"embeddery_collection\":2", 1);
+    let newer = import(&server, "newer", newer).await;
+    assert!(newer.status == 400 && newer.message().contains("newer Embeddery"), "{}", newer.text);
+
+    let other = export.replacen("test-space", "another-space", 1);
+    let other = import(&server, "notes", other).await;
+    assert_eq!((other.status.as_u16(), other.code()), (409, "space_mismatch"));
+    assert_eq!(other.json["detail"]["collection_space"], "test-space");
+    assert_eq!(other.json["detail"]["offered_space"], "another-space");
+
+    for (line, word) in [
+        ("nonsense", "line 2"),
+        ("[1]", "line 2"),
+        ("{\"text\": \"\"}", "blank"),
+        ("{\"id\": \"a\", \"chunks\": [{}]}", "line 2"),
+    ] {
+        let answer = import(&server, "notes", format!("{{\"text\": \"fine\"}}\n{line}\n")).await;
+        assert!(
+            answer.status.is_client_error() && answer.message().contains(word),
+            "{line}: {}",
+            answer.text
+        );
+    }
+}
+
+/// The model of an imported collection answers with vectors of another space than the file's.
+#[tokio::test]
+async fn a_model_that_changed_is_refused_with_both_spaces() {
+    let server = with_notes().await;
+    add(&server, &three()).await;
+    let export = server.get(&path("/export")).await.text.replacen("test-space", "older-space", 1);
+    assert_eq!(import(&server, "old", export).await.status, 200);
+    for (path, body) in
+        [("documents", json!({"documents": [{"text": "new"}]})), ("search", json!({"query": "new"}))]
+    {
+        let answer = server.post(&format!("{BASE}/old/{path}"), &body).await;
+        assert_eq!((answer.status.as_u16(), answer.code()), (409, "space_mismatch"), "{}", answer.text);
+        assert!(answer.message().contains("'older-space'") && answer.message().contains("'test-space'"));
+    }
+    let known = server.post(&format!("{BASE}/old/documents"), &three()).await;
+    assert_eq!(
+        (known.status.as_u16(), &known.json["unchanged"]),
+        (200, &json!(3)),
+        "what is stored costs nothing"
+    );
+}
+
+#[tokio::test]
+async fn lines_are_announced_as_lines() {
+    let server = with_notes().await;
+    let request =
+        server.request(Method::POST, &path("/import")).header("content-type", "application/json").body("{}");
+    let answer = Answer::of(request).await;
+    assert_eq!((answer.status.as_u16(), answer.code()), (415, "unsupported_media_type"));
+}
+
+#[tokio::test]
+async fn a_line_beyond_the_limit_is_refused() {
+    let server = Server::with(|settings| settings.body_limit = 1000).await;
+    assert_eq!(server.post(BASE, &json!({"name": "notes"})).await.status, 201);
+    let short: String = (0..100).map(|i| format!("{{\"id\": \"{i}\", \"text\": \"short\"}}\n")).collect();
+    assert!(short.len() > 1000);
+    assert_eq!(import(&server, "notes", short).await.json["documents"], 100, "the body may be longer");
+    let long = format!("{{\"text\": \"{}\"}}", "x".repeat(5000));
+    assert_eq!(import(&server, "notes", long).await.status, 413);
+}

@@ -1,0 +1,131 @@
+//! Documents in and out, and found.
+
+use serde_json::json;
+
+use super::{add, delete, found, path, search, three, with_notes};
+use crate::support::vector;
+
+#[tokio::test]
+async fn what_is_added_is_found_by_text_by_vector_and_by_words() {
+    let server = with_notes().await;
+    let added = add(&server, &three()).await;
+    assert_eq!(
+        added.json,
+        json!({
+            "added": 3, "unchanged": 0, "removed": 0,
+            "documents": [{"id": "fox", "chunks": 1}, {"id": "hen", "chunks": 1}, {"id": "table", "chunks": 1}],
+        })
+    );
+    let by_text = search(&server, &json!({"query": "A hen on the roof", "top_k": 2})).await;
+    assert_eq!((by_text.status.as_u16(), found(&by_text).len(), found(&by_text)[0]), (200, 2, "hen"));
+    let hit = &by_text.json["results"][0];
+    assert!((hit["score"].as_f64().unwrap() - 1.0).abs() < 1e-5, "{hit}");
+    assert_eq!(
+        (&hit["text"], &hit["metadata"]["legs"], &hit["bytes"]),
+        (&json!("A hen on the roof"), &json!(2), &json!([0, 17]))
+    );
+    assert_eq!(by_text.header("x-embeddings-space"), "test-space");
+
+    let by_vector = json!({"vector": vector("The quick brown fox", true), "top_k": 1, "with_text": false, "space": "test-space"});
+    let by_vector = search(&server, &by_vector).await;
+    assert_eq!(found(&by_vector), ["fox"]);
+    assert!(by_vector.json["results"][0].get("text").is_none());
+
+    let by_words =
+        search(&server, &json!({"query": "oak FOX?", "mode": "text", "filter": {"kind": "thing"}})).await;
+    assert_eq!(found(&by_words), ["table"]);
+    let both = search(
+        &server,
+        &json!({"query": "A table of oak", "mode": "hybrid", "filter": {"legs": {"$gt": 2}}}),
+    )
+    .await;
+    assert_eq!(found(&both), ["table", "fox"]);
+    assert_eq!(
+        found(&search(&server, &json!({"query": "x", "filter": {"absent": 1}})).await),
+        Vec::<&str>::new()
+    );
+}
+
+#[tokio::test]
+async fn adding_again_costs_nothing() {
+    let server = with_notes().await;
+    add(&server, &three()).await;
+    *server.fake.asked.lock().unwrap() = None;
+    let again = add(&server, &three()).await;
+    assert_eq!((&again.json["added"], &again.json["unchanged"]), (&json!(0), &json!(3)));
+    assert!(server.fake.asked.lock().unwrap().is_none(), "the model was not asked");
+
+    let changed = json!({"documents": [{"id": "fox", "text": "The slow brown fox"}, {"id": "hen", "text": "A hen on the roof"}]});
+    let changed = add(&server, &changed).await.json;
+    assert_eq!(
+        (&changed["added"], &changed["unchanged"], &changed["removed"]),
+        (&json!(1), &json!(1), &json!(1))
+    );
+    assert_eq!(server.fake.last().inputs.len(), 1, "only what is new was embedded");
+    let fox = server.get(&path("/documents/fox")).await.json;
+    assert_eq!((&fox["chunks"][0]["text"], &fox["metadata"]), (&json!("The slow brown fox"), &json!({})));
+}
+
+#[tokio::test]
+async fn chunks_have_offsets_and_change_alone() {
+    let server = with_notes().await;
+    let text = "Füchse laufen. Hunde schlafen lange. Hühner gackern.";
+    let body = |text: &str| {
+        json!({
+            "documents": [{"id": "d", "text": text}],
+            "chunking": {"method": "sentences", "size": 4, "overlap": 0, "unit": "words"},
+        })
+    };
+    assert_eq!(add(&server, &body(text)).await.json["added"], 3);
+    let document = server.get(&path("/documents/d")).await.json;
+    let second = &document["chunks"][1];
+    assert_eq!(second["text"], "Hunde schlafen lange.");
+    assert_eq!((&second["bytes"], &second["characters"]), (&json!([16, 37]), &json!([15, 36])));
+    let longer = add(&server, &body(&format!("Neu ist das. {text}"))).await.json;
+    assert_eq!(
+        (&longer["added"], &longer["unchanged"], &longer["removed"]),
+        (&json!(1), &json!(3), &json!(0))
+    );
+
+    let tokens = json!({
+        "documents": [{"id": "t", "text": "one two three four five six seven eight nine ten eleven twelve"}],
+        "chunking": {"method": "tokens", "size": 500},
+    });
+    let answer = add(&server, &tokens).await.json;
+    assert_eq!(
+        answer["documents"][0]["chunks"], 2,
+        "the model reads twelve tokens, two of them special: {answer}"
+    );
+}
+
+#[tokio::test]
+async fn documents_are_paged_and_deleted() {
+    let server = with_notes().await;
+    let documents: Vec<_> = (0..7)
+        .map(|i| json!({"id": format!("a/{i}"), "text": format!("text {i}"), "metadata": {"i": i}}))
+        .collect();
+    assert_eq!(add(&server, &json!({"documents": documents})).await.status, 200);
+    let first = server.get(&path("/documents?limit=4")).await.json;
+    assert_eq!((first["documents"].as_array().unwrap().len(), &first["next"]), (4, &json!("a/3")));
+    let second = server.get(&path("/documents?limit=4&after=a%2F3")).await.json;
+    assert_eq!((second["documents"].as_array().unwrap().len(), second.get("next")), (3, None));
+
+    assert_eq!(delete(&server, &path("/documents/a%2F1"), None).await.status, 204);
+    let gone = delete(&server, &path("/documents/a%2F1"), None).await;
+    assert_eq!((gone.status.as_u16(), gone.code()), (404, "not_found"));
+    let by_filter = delete(&server, &path("/documents"), Some(json!({"filter": {"i": {"$gte": 4}}}))).await;
+    assert_eq!(by_filter.json, json!({"deleted": 3}));
+    let by_ids = delete(&server, &path("/documents"), Some(json!({"ids": ["a/0", "absent"]}))).await;
+    assert_eq!(by_ids.json, json!({"deleted": 1}));
+    assert_eq!(server.get(&path("/stats")).await.json["count"], 2);
+}
+
+#[tokio::test]
+async fn without_an_id_the_text_gives_one() {
+    let server = with_notes().await;
+    let body = json!({"documents": [{"text": "some text"}]});
+    let first = add(&server, &body).await.json;
+    let second = add(&server, &body).await.json;
+    assert_eq!(first["documents"][0]["id"], second["documents"][0]["id"]);
+    assert_eq!((&second["added"], &second["unchanged"]), (&json!(0), &json!(1)));
+}

@@ -1,0 +1,227 @@
+//! `make bench-store`: the embedded store on clustered vectors, and pgvector where a database is named.
+//!
+//! bench DIRECTORY ROWS...            the embedded store; leaves vectors and queries in DIRECTORY for the peer
+//! bench --postgres URL ROWS          the distributed store, several tenants, search of one of them
+//!
+//! Vectors are made, not found: 384 numbers, points around 200 centres, as texts of a few subjects are. The same
+//! seed gives the same bytes on every machine.
+
+#![expect(clippy::print_stdout, clippy::unwrap_used, reason = "a program for developers")]
+
+use std::{
+    fs::File,
+    io::{BufWriter, Write as _},
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
+
+use embeddery_core::SpaceId;
+use embeddery_store::{
+    Binding, Chunk, Document, Filter, Mode, NewCollection, Place, PostgresConfig, PostgresStore, Query, Span,
+    SqliteConfig, SqliteStore, VectorStore,
+};
+use serde_json::{Map, json};
+
+const DIM: usize = 384;
+const CENTRES: u64 = 200;
+const QUERIES: usize = 200;
+const TOP: usize = 10;
+
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        // SplitMix64.
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    /// Nearly normal: a sum of uniform numbers.
+    fn normal(&mut self) -> f32 {
+        (0..4).map(|_| (self.next() >> 40) as f32 / (1 << 24) as f32 - 0.5).sum::<f32>() * 1.73
+    }
+}
+
+fn vector(seed: u64) -> Vec<f32> {
+    let mut own = Random(seed.wrapping_mul(0x1000_0001) ^ 0xabcd);
+    let mut centre = Random(own.next() % CENTRES);
+    let numbers: Vec<f32> = (0..DIM).map(|_| centre.normal() + 0.7 * own.normal()).collect();
+    let norm = numbers.iter().map(|x| x * x).sum::<f32>().sqrt();
+    numbers.iter().map(|x| x / norm).collect()
+}
+
+fn queries() -> Vec<Vec<f32>> {
+    (0..QUERIES as u64).map(|i| vector(1 << 40 | i)).collect()
+}
+
+fn document(i: u64) -> Document {
+    let text = format!("note {i} on subject {}", i % 977);
+    let metadata: Map<_, _> =
+        [("one_in_hundred".to_owned(), json!(i.is_multiple_of(100)))].into_iter().collect();
+    Document {
+        id: i.to_string(),
+        metadata,
+        chunks: vec![Chunk { text, span: Span::default(), vector: Some(vector(i)) }],
+    }
+}
+
+fn new() -> NewCollection {
+    let space = SpaceId::new("bench");
+    let binding = Binding { provider: "bench".into(), model: "made".into(), space, dim: DIM, cut: false };
+    NewCollection { binding, metadata: Map::new() }
+}
+
+fn query(vector: &[f32], filter: Option<&Filter>) -> Query {
+    Query { mode: Mode::Vector(vector.to_vec()), top_k: TOP, filter: filter.cloned(), with_text: false }
+}
+
+/// The exact answer: ids of the nearest, by plain f32.
+fn exact(all: &[f32], query: &[f32], fits: impl Fn(usize) -> bool) -> Vec<String> {
+    let mut scores: Vec<(f32, usize)> = all
+        .chunks_exact(DIM)
+        .enumerate()
+        .filter(|(i, _)| fits(*i))
+        .map(|(i, row)| (row.iter().zip(query).map(|(a, b)| a * b).sum(), i))
+        .collect();
+    let top = TOP.min(scores.len());
+    scores.select_nth_unstable_by(top - 1, |a, b| b.0.total_cmp(&a.0));
+    scores[..top].iter().map(|(_, i)| i.to_string()).collect()
+}
+
+fn percentile(times: &mut [Duration], share: f64) -> f64 {
+    times.sort();
+    times[((times.len() - 1) as f64 * share) as usize].as_secs_f64() * 1e3
+}
+
+fn resident_mib() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find(|line| line.starts_with("VmRSS"));
+    line.and_then(|line| line.split_whitespace().nth(1)?.parse::<u64>().ok()).unwrap_or(0) / 1024
+}
+
+async fn insert(store: &dyn VectorStore, place: Place<'_>, rows: std::ops::Range<u64>) -> f64 {
+    let (begin, end) = (rows.start, rows.end);
+    let mut spent = Duration::ZERO;
+    let mut from = begin;
+    while from < end {
+        let batch: Vec<Document> = (from..end.min(from + 1000)).map(document).collect();
+        from += batch.len() as u64;
+        let began = Instant::now();
+        store.upsert(place, Some(SpaceId::new("bench")), batch).await.unwrap();
+        spent += began.elapsed();
+    }
+    (end - begin) as f64 / spent.as_secs_f64()
+}
+
+async fn measure(
+    store: &dyn VectorStore,
+    place: Place<'_>,
+    filter: Option<&Filter>,
+    due: &[Vec<String>],
+) -> String {
+    let queries = queries();
+    store.search(place, query(&queries[0], filter)).await.unwrap();
+    let (mut times, mut right, mut few) = (Vec::new(), 0, 0);
+    for (vector, due) in queries.iter().zip(due) {
+        let began = Instant::now();
+        let hits = store.search(place, query(vector, filter)).await.unwrap();
+        times.push(began.elapsed());
+        right += hits.iter().filter(|hit| due.contains(&hit.document)).count();
+        few += usize::from(hits.len() < due.len());
+    }
+    let total: usize = due.iter().map(Vec::len).sum();
+    format!(
+        "p50 {:.2} ms, p99 {:.2} ms, recall {:.4}, too few {few} times",
+        percentile(&mut times, 0.5),
+        percentile(&mut times, 0.99),
+        right as f64 / total as f64
+    )
+}
+
+async fn embedded(directory: &Path, rows: u64) {
+    println!("embedded, {rows} x {DIM}");
+    let config = |threads| SqliteConfig {
+        base_dir: directory.join(format!("embeddery-{rows}")),
+        open_users: 1,
+        matrix_bytes: 4 << 30,
+        search_threads: threads,
+        min_free_bytes: 0,
+    };
+    let place = Place { tenant: "1", collection: "bench" };
+    let all: Vec<f32> = (0..rows).flat_map(vector).collect();
+    let queries = queries();
+    let due: Vec<_> = queries.iter().map(|query| exact(&all, query, |_| true)).collect();
+    let due_filtered: Vec<_> =
+        queries.iter().map(|query| exact(&all, query, |i: usize| i.is_multiple_of(100))).collect();
+    write(&directory.join(format!("vectors-{rows}.f32")), &all);
+    write(&directory.join("queries.f32"), &queries.concat());
+    drop(all);
+
+    let store = SqliteStore::new(config(1));
+    store.create(place, new()).await.unwrap();
+    println!("  insert, batches of 1000: {:.0} a second", insert(&store, place, 0..rows).await);
+    drop(store);
+    let filter = Filter::parse(&json!({"one_in_hundred": true})).unwrap();
+    for threads in [1, 2] {
+        let before = resident_mib();
+        let store = SqliteStore::new(config(threads));
+        let began = Instant::now();
+        store.search(place, query(&queries[0], None)).await.unwrap();
+        println!(
+            "  {threads} thread(s): first search, which loads, {:.0} ms",
+            began.elapsed().as_secs_f64() * 1e3
+        );
+        println!("    top {TOP}: {}", measure(&store, place, None, &due).await);
+        println!("    1 % filter: {}", measure(&store, place, Some(&filter), &due_filtered).await);
+        println!("    resident: {} MiB more", resident_mib().saturating_sub(before));
+    }
+}
+
+fn write(path: &PathBuf, numbers: &[f32]) {
+    let mut file = BufWriter::new(File::create(path).unwrap());
+    for number in numbers {
+        file.write_all(&number.to_le_bytes()).unwrap();
+    }
+}
+
+/// Four tenants share the rows; one of them is searched.
+async fn distributed(url: &str, rows: u64) {
+    println!("pgvector, {rows} x {DIM}, four tenants");
+    let timeout = Duration::from_secs(600);
+    let store = PostgresStore::new(&PostgresConfig { url: url.to_owned(), connections: 4, timeout }).unwrap();
+    let share = rows / 4;
+    for tenant in 0..4 {
+        let name = format!("bench{tenant}");
+        let place = Place { tenant: &name, collection: "bench" };
+        store.delete_tenant(&name).await.unwrap();
+        store.create(place, new()).await.unwrap();
+        let rate = insert(&store, place, tenant * share..(tenant + 1) * share).await;
+        println!("  insert, tenant {tenant}: {rate:.0} a second");
+    }
+    let all: Vec<f32> = (0..share).flat_map(vector).collect();
+    let due: Vec<_> = queries().iter().map(|query| exact(&all, query, |_| true)).collect();
+    let due_filtered: Vec<_> =
+        queries().iter().map(|query| exact(&all, query, |i: usize| i.is_multiple_of(100))).collect();
+    let place = Place { tenant: "bench0", collection: "bench" };
+    println!("    top {TOP}: {}", measure(&store, place, None, &due).await);
+    let filter = Filter::parse(&json!({"one_in_hundred": true})).unwrap();
+    println!("    1 % filter: {}", measure(&store, place, Some(&filter), &due_filtered).await);
+}
+
+#[tokio::main]
+async fn main() {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let rows = |text: &String| text.parse::<u64>().unwrap();
+    match arguments.as_slice() {
+        [flag, url, count] if flag == "--postgres" => distributed(url, rows(count)).await,
+        [directory, counts @ ..] if !counts.is_empty() => {
+            for count in counts {
+                embedded(Path::new(directory), rows(count)).await;
+            }
+        }
+        _ => println!("bench DIRECTORY ROWS... | bench --postgres URL ROWS"),
+    }
+}

@@ -1,0 +1,154 @@
+//! Connections, pooled and replaced when they break, and transactions on behalf of a tenant.
+
+use std::{sync::Arc, time::Duration};
+
+use deadpool_postgres::{
+    Client, Manager, ManagerConfig, Pool, PoolError, RecyclingMethod, Runtime, Transaction,
+};
+use rustls_platform_verifier::BuilderVerifierExt as _;
+use tokio::sync::OnceCell;
+use tokio_postgres::{IsolationLevel, config::SslMode, error::SqlState, types::ToSql};
+
+use super::{PostgresConfig, schema};
+use crate::{StoreError, StoreErrorKind};
+
+/// The database.
+pub(super) struct Connections {
+    pool: Pool,
+    timeout: Duration,
+    /// Filled once the schema is there.
+    ready: OnceCell<()>,
+}
+
+/// A statement's parameters.
+pub(super) type Parameters<'a> = Vec<&'a (dyn ToSql + Sync)>;
+
+impl Connections {
+    pub(super) fn new(config: &PostgresConfig) -> Result<Self, StoreError> {
+        // The reason is not repeated: it may quote the URL.
+        let mut target: tokio_postgres::Config =
+            config.url.parse().map_err(|_| StoreError::invalid("the database's URL cannot be understood"))?;
+        target.application_name("embeddery");
+        if target.get_connect_timeout().is_none() {
+            target.connect_timeout(config.timeout.min(Duration::from_secs(10)));
+        }
+        let recycling = ManagerConfig { recycling_method: RecyclingMethod::Fast };
+        let manager = match target.get_ssl_mode() {
+            SslMode::Disable => Manager::from_config(target, tokio_postgres::NoTls, recycling),
+            _ => Manager::from_config(target, tls()?, recycling),
+        };
+        let pool = Pool::builder(manager)
+            .max_size(config.connections)
+            .runtime(Runtime::Tokio1)
+            .wait_timeout(Some(config.timeout))
+            .create_timeout(Some(config.timeout))
+            .build()
+            .map_err(StoreError::internal)?;
+        Ok(Self { pool, timeout: config.timeout, ready: OnceCell::new() })
+    }
+
+    /// A connection to a database that has the schema.
+    pub(super) async fn client(&self) -> Result<Client, StoreError> {
+        let mut client = self.pool.get().await?;
+        self.ready.get_or_try_init(|| schema::migrate(&mut client)).await?;
+        Ok(client)
+    }
+
+    /// Begins a transaction that sees one tenant's rows.
+    pub(super) async fn begin<'c>(
+        &self,
+        client: &'c mut Client,
+        tenant: &str,
+    ) -> Result<Transaction<'c>, StoreError> {
+        self.begin_at(client, tenant, IsolationLevel::ReadCommitted).await
+    }
+
+    /// Begins a transaction of which every statement sees the same moment.
+    pub(super) async fn begin_snapshot<'c>(
+        &self,
+        client: &'c mut Client,
+        tenant: &str,
+    ) -> Result<Transaction<'c>, StoreError> {
+        self.begin_at(client, tenant, IsolationLevel::RepeatableRead).await
+    }
+
+    async fn begin_at<'c>(
+        &self,
+        client: &'c mut Client,
+        tenant: &str,
+        level: IsolationLevel,
+    ) -> Result<Transaction<'c>, StoreError> {
+        let tx = client.build_transaction().isolation_level(level).start().await?;
+        let timeout = self.timeout.as_millis().to_string();
+        let settings = tx
+            .prepare_cached(
+                "SELECT set_config('embeddery.tenant', $1, true), set_config('statement_timeout', $2, true),
+                        set_config('plan_cache_mode', 'force_custom_plan', true)",
+            )
+            .await?;
+        tx.execute(&settings, &[&tenant, &timeout]).await?;
+        Ok(tx)
+    }
+}
+
+fn tls() -> Result<tokio_postgres_rustls::MakeRustlsConnect, StoreError> {
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let config = rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .and_then(|builder| builder.with_platform_verifier())
+        .map_err(StoreError::internal)?
+        .with_no_client_auth();
+    Ok(tokio_postgres_rustls::MakeRustlsConnect::new(config))
+}
+
+/// So many new ids.
+pub(super) async fn new_ids(tx: &Transaction<'_>, count: usize) -> Result<Vec<i64>, StoreError> {
+    if count == 0 {
+        return Ok(Vec::new());
+    }
+    let statement =
+        tx.prepare_cached("SELECT nextval('embeddery.ids') FROM generate_series(1, $1::bigint)").await?;
+    let rows = tx.query(&statement, &[&(count as i64)]).await?;
+    Ok(rows.iter().map(|row| row.get(0)).collect())
+}
+
+impl From<PoolError> for StoreError {
+    fn from(error: PoolError) -> Self {
+        match error {
+            PoolError::Backend(error) => error.into(),
+            error => {
+                tracing::warn!(%error, "no connection to the database");
+                Self::unavailable("the database of the collections is out of reach or busy; try again")
+            }
+        }
+    }
+}
+
+impl From<tokio_postgres::Error> for StoreError {
+    fn from(error: tokio_postgres::Error) -> Self {
+        let Some(said) = error.as_db_error() else {
+            tracing::warn!(%error, "the connection to the database broke");
+            return Self::unavailable("the database of the collections is out of reach; try again");
+        };
+        let code = said.code();
+        match code.code() {
+            "53100" | "53200" => Self::new(StoreErrorKind::Full, "the database's disk or memory is full"),
+            "22021" | "22P05" => {
+                Self::invalid("a text or metadata hold the character U+0000, which the database cannot store")
+            }
+            _ if *code == SqlState::QUERY_CANCELED => Self::unavailable(
+                "the database took too long; try again, or raise collections.database_timeout_seconds",
+            ),
+            // Connection, resources, operator's intervention, a conflict between transactions.
+            text if ["08", "53", "57", "40", "55"].contains(&&text[..2]) => {
+                tracing::warn!(error = %said, "the database is not available");
+                Self::unavailable("the database of the collections is not available; try again")
+            }
+            "28P01" | "28000" | "3D000" => {
+                tracing::error!(error = %said, "the database refuses DATABASE_URL");
+                Self::unavailable("the database of the collections refuses the service")
+            }
+            _ => Self::internal(said),
+        }
+    }
+}

@@ -1,0 +1,137 @@
+//! Documents as they are stored.
+
+use std::collections::{HashMap, HashSet};
+
+use deadpool_postgres::Transaction;
+use pgvector::HalfVector;
+use tokio_postgres::Row;
+
+use super::{
+    collections::{Found, Hold, find, object},
+    connection::Connections,
+    write::{key, span},
+};
+use crate::{
+    Document, DocumentView, Page, Place, StoreError, StoredChunk, StoredDocument, fingerprints, vector_id,
+};
+
+/// For each chunk, whether it is stored; a stored chunk has its live vector.
+pub(super) async fn stored(
+    connections: &Connections,
+    place: Place<'_>,
+    documents: &[Document],
+) -> Result<Vec<Vec<bool>>, StoreError> {
+    let mut client = connections.client().await?;
+    let tx = connections.begin(&mut client, place.tenant).await?;
+    let found = find(&tx, place, Hold::No).await?;
+    let names: Vec<&str> = documents.iter().map(|document| document.id.as_str()).collect();
+    let rows = tx
+        .query(
+            "SELECT d.name, c.fingerprint, c.occurrence FROM embeddery.documents d
+             JOIN embeddery.chunks c ON c.document = d.id WHERE d.collection = $1 AND d.name = ANY($2)",
+            &[&found.id, &names],
+        )
+        .await?;
+    let there: HashSet<(&str, _)> =
+        rows.iter().map(|row| (row.get(0), key(row.get(1), row.get(2)))).collect();
+    let flags = documents.iter().map(|document| {
+        let keys = fingerprints(document.chunks.iter().map(|chunk| chunk.text.as_str()));
+        keys.into_iter().map(|key| there.contains(&(document.id.as_str(), key))).collect()
+    });
+    Ok(flags.collect())
+}
+
+pub(super) async fn documents(
+    connections: &Connections,
+    place: Place<'_>,
+    page: Page<'_>,
+) -> Result<Vec<DocumentView>, StoreError> {
+    let mut client = connections.client().await?;
+    let tx = connections.begin(&mut client, place.tenant).await?;
+    let found = find(&tx, place, Hold::No).await?;
+    let rows = tx
+        .query(
+            "SELECT d.name, d.metadata, (SELECT count(*) FROM embeddery.chunks WHERE document = d.id)
+             FROM embeddery.documents d WHERE d.collection = $1 AND d.name > $2 ORDER BY d.name LIMIT $3",
+            &[&found.id, &page.after.unwrap_or_default(), &(page.limit as i64)],
+        )
+        .await?;
+    let views = rows.iter().map(|row| DocumentView {
+        id: row.get(0),
+        metadata: object(row.get(1)),
+        chunks: row.get::<_, i64>(2) as u64,
+    });
+    Ok(views.collect())
+}
+
+pub(super) async fn document(
+    connections: &Connections,
+    place: Place<'_>,
+    id: &str,
+) -> Result<StoredDocument, StoreError> {
+    let mut client = connections.client().await?;
+    let tx = connections.begin_snapshot(&mut client, place.tenant).await?;
+    let found = find(&tx, place, Hold::No).await?;
+    let rows = tx
+        .query(
+            "SELECT id, name, metadata FROM embeddery.documents WHERE collection = $1 AND name = $2",
+            &[&found.id, &id],
+        )
+        .await?;
+    whole(&tx, (place, &found), rows)
+        .await?
+        .pop()
+        .ok_or_else(|| StoreError::no_document(place.collection, id))
+}
+
+pub(super) async fn export(
+    connections: &Connections,
+    place: Place<'_>,
+    page: Page<'_>,
+) -> Result<Vec<StoredDocument>, StoreError> {
+    let mut client = connections.client().await?;
+    let tx = connections.begin_snapshot(&mut client, place.tenant).await?;
+    let found = find(&tx, place, Hold::No).await?;
+    let rows = tx
+        .query(
+            "SELECT id, name, metadata FROM embeddery.documents WHERE collection = $1 AND name > $2
+             ORDER BY name LIMIT $3",
+            &[&found.id, &page.after.unwrap_or_default(), &(page.limit as i64)],
+        )
+        .await?;
+    whole(&tx, (place, &found), rows).await
+}
+
+async fn whole(
+    tx: &Transaction<'_>,
+    (place, found): (Place<'_>, &Found),
+    documents: Vec<Row>,
+) -> Result<Vec<StoredDocument>, StoreError> {
+    let numbers: Vec<i64> = documents.iter().map(|row| row.get(0)).collect();
+    let rows = tx
+        .query(
+            "SELECT c.document, c.fingerprint, c.occurrence, c.text, c.span, v.embedding
+             FROM embeddery.chunks c JOIN embeddery.vectors v ON v.chunk = c.id AND v.generation = $2
+             WHERE c.document = ANY($1) ORDER BY c.document, c.ordinal",
+            &[&numbers, &found.live],
+        )
+        .await?;
+    let mut chunks: HashMap<i64, Vec<&Row>> = HashMap::new();
+    for row in &rows {
+        chunks.entry(row.get(0)).or_default().push(row);
+    }
+    let space = &found.view.binding.space;
+    let stored = documents.iter().map(|row| {
+        let id: String = row.get(1);
+        let chunks = chunks.remove(&row.get(0)).unwrap_or_default();
+        let chunks = chunks.into_iter().map(|row| StoredChunk {
+            id: vector_id(place, &id, key(row.get(1), row.get(2)), space),
+            text: row.get(3),
+            span: span(&row.get::<_, Vec<i64>>(4)),
+            vector: row.get::<_, HalfVector>(5).as_slice().iter().map(|x| x.to_f32()).collect(),
+        });
+        let chunks = chunks.collect();
+        StoredDocument { metadata: object(row.get(2)), chunks, id }
+    });
+    Ok(stored.collect())
+}

@@ -1,0 +1,124 @@
+//! What stands in the database, in a schema of its own. A published script never changes.
+//!
+//! As in the embedded store, documents and chunks are stored once and vectors belong to a generation. Every row
+//! names its tenant, and a policy on every table lets a transaction see only the tenant it speaks for, the owner of
+//! the tables included. A superuser is above policies; do not run the service as one.
+
+use deadpool_postgres::Client;
+
+use crate::{StoreError, StoreErrorKind};
+
+const MIGRATIONS: [&str; 1] = [r#"
+    CREATE SEQUENCE embeddery.ids;
+    CREATE TABLE embeddery.collections (
+        id bigint PRIMARY KEY,
+        tenant text NOT NULL,
+        name text NOT NULL COLLATE "C",
+        metadata jsonb NOT NULL,
+        live bigint NOT NULL,                       -- the generation that is searched
+        building bigint,                            -- the one a migration makes
+        UNIQUE (tenant, name)
+    );
+    CREATE TABLE embeddery.generations (
+        id bigint PRIMARY KEY,
+        tenant text NOT NULL,
+        collection bigint NOT NULL REFERENCES embeddery.collections ON DELETE CASCADE,
+        provider text NOT NULL,
+        model text NOT NULL,
+        space text NOT NULL,
+        dim integer NOT NULL,
+        cut boolean NOT NULL
+    );
+    CREATE INDEX generations_of_collection ON embeddery.generations (collection);
+    CREATE TABLE embeddery.documents (
+        id bigint PRIMARY KEY,
+        tenant text NOT NULL,
+        collection bigint NOT NULL REFERENCES embeddery.collections ON DELETE CASCADE,
+        name text NOT NULL COLLATE "C",
+        metadata jsonb NOT NULL,
+        UNIQUE (collection, name)
+    );
+    CREATE INDEX documents_by_metadata ON embeddery.documents USING gin (metadata jsonb_path_ops);
+    CREATE TABLE embeddery.chunks (
+        id bigint PRIMARY KEY,
+        tenant text NOT NULL,
+        document bigint NOT NULL REFERENCES embeddery.documents ON DELETE CASCADE,
+        ordinal bigint NOT NULL,
+        fingerprint bytea NOT NULL,
+        occurrence bigint NOT NULL,
+        span bigint[] NOT NULL,                     -- bytes from, to, characters from, to
+        text text NOT NULL,
+        -- A longer text has no more words that anybody looks for, and would not fit a tsvector.
+        words tsvector GENERATED ALWAYS AS (to_tsvector('simple', left(text, 200000))) STORED
+    );
+    CREATE INDEX chunks_of_document ON embeddery.chunks (document, ordinal);
+    CREATE INDEX chunks_by_words ON embeddery.chunks USING gin (words);
+    CREATE TABLE embeddery.vectors (
+        generation bigint NOT NULL REFERENCES embeddery.generations ON DELETE CASCADE,
+        chunk bigint NOT NULL REFERENCES embeddery.chunks ON DELETE CASCADE,
+        tenant text NOT NULL,
+        document bigint NOT NULL,
+        embedding halfvec NOT NULL,
+        PRIMARY KEY (generation, chunk)
+    );
+    CREATE INDEX vectors_of_chunk ON embeddery.vectors (chunk);
+    DO $$
+    DECLARE name text;
+    BEGIN
+        FOREACH name IN ARRAY ARRAY['collections', 'generations', 'documents', 'chunks', 'vectors'] LOOP
+            EXECUTE format('ALTER TABLE embeddery.%I ENABLE ROW LEVEL SECURITY', name);
+            EXECUTE format('ALTER TABLE embeddery.%I FORCE ROW LEVEL SECURITY', name);
+            EXECUTE format('CREATE POLICY own_rows ON embeddery.%I
+                USING (tenant = current_setting(''embeddery.tenant'', true))
+                WITH CHECK (tenant = current_setting(''embeddery.tenant'', true))', name);
+        END LOOP;
+    END $$;
+"#];
+
+/// One process migrates at a time, and one makes an index.
+pub(super) const LOCK: i64 = 0x656d_6265_6464_6572;
+
+/// Brings the database to this version's schema.
+pub(super) async fn migrate(client: &mut Client) -> Result<(), StoreError> {
+    let tx = client.transaction().await?;
+    tx.execute("SELECT pg_advisory_xact_lock($1)", &[&LOCK]).await?;
+    let has_extension = tx.query_opt("SELECT 1 FROM pg_extension WHERE extname = 'vector'", &[]).await?;
+    if has_extension.is_none() {
+        tx.batch_execute("CREATE EXTENSION vector").await.map_err(|error| {
+            tracing::error!(%error, "pgvector cannot be installed in the database");
+            StoreError::unavailable(
+                "the database has no pgvector; run CREATE EXTENSION vector in it as a superuser",
+            )
+        })?;
+    }
+    tx.batch_execute(
+        "CREATE SCHEMA IF NOT EXISTS embeddery;
+         CREATE TABLE IF NOT EXISTS embeddery.migrations (version integer PRIMARY KEY);",
+    )
+    .await?;
+    let found: i32 =
+        tx.query_one("SELECT coalesce(max(version), 0) FROM embeddery.migrations", &[]).await?.get(0);
+    let known = MIGRATIONS.len() as i32;
+    if found > known {
+        return Err(StoreError::new(
+            StoreErrorKind::TooNew,
+            format!(
+                "the database was written by a newer version (schema {found}, known here is {known}); use that version"
+            ),
+        ));
+    }
+    for (version, script) in (1..).zip(MIGRATIONS).skip(found as usize) {
+        tx.batch_execute(script).await?;
+        tx.execute("INSERT INTO embeddery.migrations VALUES ($1)", &[&version]).await?;
+    }
+    let role = tx
+        .query_one("SELECT rolsuper OR rolbypassrls FROM pg_roles WHERE rolname = current_user", &[])
+        .await?;
+    if role.get(0) {
+        tracing::warn!("the database's role is above row-level security; use one that is no superuser");
+    }
+    Ok(tx.commit().await?)
+}
+
+/// pgvector's HNSW takes half vectors up to this length; longer ones are compared one by one.
+pub(super) const LONGEST_INDEXED: usize = 4000;

@@ -1,0 +1,286 @@
+//! Documents in and out. As in the embedded store a document is compared with what is stored of it; here the whole
+//! request is compared at once, so that it takes a few statements however many documents there are.
+
+use std::collections::HashMap;
+
+use deadpool_postgres::Transaction;
+use embeddery_core::SpaceId;
+use pgvector::HalfVector;
+use serde_json::Value;
+
+use super::{
+    collections::{Found, Hold, find},
+    connection::{Connections, new_ids},
+    filter,
+};
+use crate::{
+    Document, Fingerprint, Place, Removal, Span, StoreError, StoreErrorKind, Written, check_vector,
+    fingerprints, types::ChunkKey,
+};
+
+pub(super) async fn upsert(
+    connections: &Connections,
+    place: Place<'_>,
+    space: Option<SpaceId>,
+    mut documents: Vec<Document>,
+) -> Result<Written, StoreError> {
+    let mut client = connections.client().await?;
+    let tx = connections.begin(&mut client, place.tenant).await?;
+    let found = find(&tx, place, Hold::Shared).await?;
+    let binding = &found.view.binding;
+    if let Some(space) = space.filter(|space| *space != binding.space) {
+        return Err(StoreError::space_mismatch(place.collection, &binding.space, &space));
+    }
+    // The last of the same id holds. All writers take documents in one order, so that none waits for another that
+    // waits for it.
+    documents.reverse();
+    documents.sort_by(|a, b| a.id.cmp(&b.id));
+    documents.dedup_by(|later, first| later.id == first.id);
+
+    let rows = put_documents(&tx, (place.tenant, &found), &documents).await?;
+    let mut stored = stored_chunks(&tx, &rows).await?;
+    let (mut written, mut new, mut moved) =
+        (Written::default(), NewChunks::default(), MovedChunks::default());
+    for (document, row) in documents.iter().zip(rows) {
+        let keys = fingerprints(document.chunks.iter().map(|chunk| chunk.text.as_str()));
+        for (ordinal, (chunk, key)) in document.chunks.iter().zip(keys).enumerate() {
+            let at = (ordinal as i64, chunk.span);
+            if let Some((id, before)) = stored.remove(&(row, key)) {
+                if before != at {
+                    moved.push(id, at);
+                }
+                written.kept += 1;
+                continue;
+            }
+            let Some(vector) = &chunk.vector else {
+                return Err(StoreError::new(
+                    StoreErrorKind::VectorMissing,
+                    format!(
+                        "document '{}' was changed by somebody else meanwhile; send it again",
+                        document.id
+                    ),
+                ));
+            };
+            check_vector(vector, binding.dim)?;
+            new.push((row, key, at), &chunk.text, half(vector));
+            written.added += 1;
+        }
+    }
+    let gone: Vec<i64> = stored.into_values().map(|(id, _)| id).collect();
+    written.removed = gone.len() as u64;
+    tx.execute("DELETE FROM embeddery.chunks WHERE id = ANY($1)", &[&gone]).await?;
+    moved.write(&tx).await?;
+    new.write(&tx, place.tenant, found.live).await?;
+    tx.commit().await?;
+    Ok(written)
+}
+
+/// A vector as the database keeps it: of unit length, so that half precision can hold any. One that is of unit
+/// length already is left as it is, so that an export imports to the same bits.
+pub(super) fn half(vector: &[f32]) -> HalfVector {
+    let norm = vector.iter().map(|x| f64::from(*x) * f64::from(*x)).sum::<f64>().sqrt();
+    if (norm - 1.0).abs() < 0.01 {
+        return HalfVector::from_f32_slice(vector);
+    }
+    let unit: Vec<f32> = vector.iter().map(|x| (f64::from(*x) / norm) as f32).collect();
+    HalfVector::from_f32_slice(&unit)
+}
+
+/// Writes documents' rows and returns their numbers, in order.
+async fn put_documents(
+    tx: &Transaction<'_>,
+    (tenant, found): (&str, &Found),
+    documents: &[Document],
+) -> Result<Vec<i64>, StoreError> {
+    let ids = new_ids(tx, documents.len()).await?;
+    let names: Vec<&str> = documents.iter().map(|document| document.id.as_str()).collect();
+    let metadata: Vec<Value> =
+        documents.iter().map(|document| Value::Object(document.metadata.clone())).collect();
+    // Also a row that stays as it is is written: that is what locks it until the end.
+    let statement = tx
+        .prepare_cached(
+            "INSERT INTO embeddery.documents (id, tenant, collection, name, metadata)
+             SELECT id, $1, $2, name, metadata FROM unnest($3::bigint[], $4::text[], $5::jsonb[]) AS new (id, name, metadata)
+             ON CONFLICT (collection, name) DO UPDATE SET metadata = excluded.metadata
+             RETURNING name, id",
+        )
+        .await?;
+    let rows = tx.query(&statement, &[&tenant, &found.id, &ids, &names, &metadata]).await?;
+    let by_name: HashMap<String, i64> = rows.iter().map(|row| (row.get(0), row.get(1))).collect();
+    names
+        .iter()
+        .map(|name| {
+            by_name.get(*name).copied().ok_or_else(|| StoreError::internal("a document was not written"))
+        })
+        .collect()
+}
+
+/// A chunk's place among its neighbours and in the text.
+type ChunkPlace = (i64, Span);
+
+async fn stored_chunks(
+    tx: &Transaction<'_>,
+    documents: &[i64],
+) -> Result<HashMap<(i64, ChunkKey), (i64, ChunkPlace)>, StoreError> {
+    let statement = tx
+        .prepare_cached(
+            "SELECT document, fingerprint, occurrence, id, ordinal, span FROM embeddery.chunks WHERE document = ANY($1)",
+        )
+        .await?;
+    let rows = tx.query(&statement, &[&documents]).await?;
+    let stored = rows.iter().map(|row| {
+        let key = (row.get(0), key(row.get(1), row.get(2)));
+        (key, (row.get(3), (row.get(4), span(&row.get::<_, Vec<i64>>(5)))))
+    });
+    Ok(stored.collect())
+}
+
+/// A key that stands in two columns.
+pub(super) fn key(fingerprint: &[u8], occurrence: i64) -> ChunkKey {
+    ChunkKey {
+        fingerprint: Fingerprint::try_from(fingerprint).unwrap_or_default(),
+        occurrence: occurrence as u32,
+    }
+}
+
+/// A span that stands in an array.
+pub(super) fn span(numbers: &[i64]) -> Span {
+    let at = |index: usize| numbers.get(index).copied().unwrap_or(0) as u64;
+    Span { bytes: (at(0), at(1)), characters: (at(2), at(3)) }
+}
+
+/// The same as text: an array of arrays would have to be square, and is not what it means.
+fn span_text(span: Span) -> String {
+    format!("{{{},{},{},{}}}", span.bytes.0, span.bytes.1, span.characters.0, span.characters.1)
+}
+
+#[derive(Default)]
+struct MovedChunks {
+    ids: Vec<i64>,
+    ordinals: Vec<i64>,
+    spans: Vec<String>,
+}
+
+impl MovedChunks {
+    fn push(&mut self, id: i64, (ordinal, span): ChunkPlace) {
+        self.ids.push(id);
+        self.ordinals.push(ordinal);
+        self.spans.push(span_text(span));
+    }
+
+    async fn write(&self, tx: &Transaction<'_>) -> Result<(), StoreError> {
+        if self.ids.is_empty() {
+            return Ok(());
+        }
+        tx.execute(
+            "UPDATE embeddery.chunks c SET ordinal = new.ordinal, span = new.span::bigint[]
+             FROM unnest($1::bigint[], $2::bigint[], $3::text[]) AS new (id, ordinal, span) WHERE c.id = new.id",
+            &[&self.ids, &self.ordinals, &self.spans],
+        )
+        .await?;
+        Ok(())
+    }
+}
+
+#[derive(Default)]
+struct NewChunks<'d> {
+    documents: Vec<i64>,
+    fingerprints: Vec<Vec<u8>>,
+    occurrences: Vec<i64>,
+    ordinals: Vec<i64>,
+    spans: Vec<String>,
+    texts: Vec<&'d str>,
+    vectors: Vec<HalfVector>,
+}
+
+impl<'d> NewChunks<'d> {
+    fn push(
+        &mut self,
+        (document, key, (ordinal, span)): (i64, ChunkKey, ChunkPlace),
+        text: &'d str,
+        vector: HalfVector,
+    ) {
+        self.documents.push(document);
+        self.fingerprints.push(key.fingerprint.to_vec());
+        self.occurrences.push(key.occurrence.into());
+        self.ordinals.push(ordinal);
+        self.spans.push(span_text(span));
+        self.texts.push(text);
+        self.vectors.push(vector);
+    }
+
+    async fn write(&self, tx: &Transaction<'_>, tenant: &str, generation: i64) -> Result<(), StoreError> {
+        if self.documents.is_empty() {
+            return Ok(());
+        }
+        let ids = new_ids(tx, self.documents.len()).await?;
+        let chunks = tx
+            .prepare_cached(
+                "INSERT INTO embeddery.chunks (id, tenant, document, fingerprint, occurrence, ordinal, span, text)
+                 SELECT id, $1, document, fingerprint, occurrence, ordinal, span::bigint[], text
+                 FROM unnest($2::bigint[], $3::bigint[], $4::bytea[], $5::bigint[], $6::bigint[], $7::text[], $8::text[])
+                      AS new (id, document, fingerprint, occurrence, ordinal, span, text)",
+            )
+            .await?;
+        tx.execute(
+            &chunks,
+            &[
+                &tenant,
+                &ids,
+                &self.documents,
+                &self.fingerprints,
+                &self.occurrences,
+                &self.ordinals,
+                &self.spans,
+                &self.texts,
+            ],
+        )
+        .await?;
+        add_vectors(tx, (tenant, generation), (&self.documents, &ids, &self.vectors)).await
+    }
+}
+
+/// Adds vectors to a generation: documents, chunks and vectors side by side.
+pub(super) async fn add_vectors(
+    tx: &Transaction<'_>,
+    (tenant, generation): (&str, i64),
+    (documents, chunks, vectors): (&[i64], &[i64], &[HalfVector]),
+) -> Result<(), StoreError> {
+    let statement = tx
+        .prepare_cached(
+            "INSERT INTO embeddery.vectors (generation, tenant, document, chunk, embedding)
+             SELECT $1, $2, document, chunk, embedding
+             FROM unnest($3::bigint[], $4::bigint[], $5::halfvec[]) AS new (document, chunk, embedding)
+             ON CONFLICT DO NOTHING",
+        )
+        .await?;
+    tx.execute(&statement, &[&generation, &tenant, &documents, &chunks, &vectors]).await?;
+    Ok(())
+}
+
+pub(super) async fn delete(
+    connections: &Connections,
+    place: Place<'_>,
+    removal: Removal<'_>,
+) -> Result<u64, StoreError> {
+    let mut client = connections.client().await?;
+    let tx = connections.begin(&mut client, place.tenant).await?;
+    let found = find(&tx, place, Hold::Shared).await?;
+    let gone = match removal {
+        Removal::Ids(ids) => {
+            tx.execute(
+                "DELETE FROM embeddery.documents WHERE collection = $1 AND name = ANY($2)",
+                &[&found.id, &ids],
+            )
+            .await?
+        }
+        Removal::Where(condition) => {
+            let mut values = filter::Values::default();
+            let condition = filter::compile(condition, &mut values, 2);
+            let sql = format!("DELETE FROM embeddery.documents d WHERE d.collection = $1 AND {condition}");
+            tx.execute(&sql, &values.after(vec![&found.id])).await?
+        }
+    };
+    tx.commit().await?;
+    Ok(gone)
+}

@@ -1,0 +1,94 @@
+//! What stands in a user's database. A migration is a script; how many have run is SQLite's own `user_version`.
+//! A published script never changes.
+//!
+//! Documents and chunks are stored once; vectors belong to a *generation*, which is one model's vectors of one
+//! collection. A collection searches its live generation; a second one may be under construction.
+//! A vector is never changed in place and its id never used again, so that an id stands for one content for ever,
+//! which is what lets a matrix grow by what is new. A generation counts what was ever removed from it: a matrix
+//! that has seen as many removals need not look for gone rows.
+
+use rusqlite::{Connection, TransactionBehavior};
+
+use crate::{StoreError, StoreErrorKind};
+
+const MIGRATIONS: [&str; 1] = ["
+    CREATE TABLE collections (
+        id INTEGER PRIMARY KEY AUTOINCREMENT,
+        name TEXT NOT NULL UNIQUE,
+        metadata TEXT NOT NULL,
+        live INTEGER NOT NULL,                      -- the generation that is searched
+        building INTEGER,                           -- the one a migration makes
+        documents INTEGER NOT NULL DEFAULT 0
+    ) STRICT;
+    CREATE TABLE generations (
+        id INTEGER PRIMARY KEY AUTOINCREMENT,
+        provider TEXT NOT NULL,
+        model TEXT NOT NULL,
+        space TEXT NOT NULL,
+        dim INTEGER NOT NULL,
+        cut INTEGER NOT NULL,
+        vectors INTEGER NOT NULL DEFAULT 0,         -- how many there are
+        removals INTEGER NOT NULL DEFAULT 0,        -- how many there were and are gone
+        last_vector INTEGER NOT NULL DEFAULT 0      -- the highest id among them ever
+    ) STRICT;
+    CREATE TABLE documents (
+        id INTEGER PRIMARY KEY AUTOINCREMENT,
+        collection INTEGER NOT NULL,
+        name TEXT NOT NULL,
+        metadata TEXT NOT NULL,
+        UNIQUE (collection, name)
+    ) STRICT;
+    -- Metadata taken apart for filters. The first letter of a key is the value's type: n, s or b.
+    CREATE TABLE attributes (
+        collection INTEGER NOT NULL,
+        key TEXT NOT NULL,
+        value ANY NOT NULL,
+        document INTEGER NOT NULL,
+        PRIMARY KEY (collection, key, value, document)
+    ) STRICT, WITHOUT ROWID;
+    CREATE TABLE chunks (
+        id INTEGER PRIMARY KEY AUTOINCREMENT,
+        document INTEGER NOT NULL,
+        ordinal INTEGER NOT NULL,
+        fingerprint BLOB NOT NULL,
+        occurrence INTEGER NOT NULL,
+        byte_from INTEGER NOT NULL,
+        byte_to INTEGER NOT NULL,
+        char_from INTEGER NOT NULL,
+        char_to INTEGER NOT NULL,
+        text TEXT NOT NULL
+    ) STRICT;
+    CREATE INDEX chunks_of_document ON chunks (document, ordinal);
+    CREATE TABLE vectors (
+        id INTEGER PRIMARY KEY AUTOINCREMENT,
+        generation INTEGER NOT NULL,
+        document INTEGER NOT NULL,
+        chunk INTEGER NOT NULL,
+        vector BLOB NOT NULL                        -- f32, little-endian
+    ) STRICT;
+    CREATE INDEX vectors_of_generation ON vectors (generation);
+    CREATE UNIQUE INDEX vectors_of_chunk ON vectors (chunk, generation);
+    CREATE VIRTUAL TABLE words USING fts5 (
+        text, content = 'chunks', content_rowid = 'id', tokenize = 'unicode61 remove_diacritics 2'
+    );
+"];
+
+/// Brings a database to this version's schema.
+pub(super) fn migrate(connection: &mut Connection) -> Result<(), StoreError> {
+    let tx = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    let found: usize = tx.query_row("PRAGMA user_version", [], |row| row.get(0))?;
+    if found > MIGRATIONS.len() {
+        return Err(StoreError::new(
+            StoreErrorKind::TooNew,
+            format!(
+                "this user's collections were written by a newer version (schema {found}, known here is {}); use that version",
+                MIGRATIONS.len()
+            ),
+        ));
+    }
+    for (index, script) in MIGRATIONS.iter().enumerate().skip(found) {
+        tx.execute_batch(script)?;
+        tx.pragma_update(None, "user_version", index + 1)?;
+    }
+    Ok(tx.commit()?)
+}
