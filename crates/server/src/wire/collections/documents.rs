@@ -290,6 +290,7 @@ pub(crate) struct DeleteAnswer {
 /// A page of a list.
 #[derive(serde::Deserialize, utoipa::IntoParams)]
 #[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 pub(crate) struct PageQuery {
     /// The last id of the page before.
     pub(crate) after: Option<String>,
