@@ -26,7 +26,6 @@ test-deps:
 	cargo build --workspace --locked --bin embeddery
 	python3 scripts/fetch_default_model.py --binary target/debug/embeddery --models $(MODELS)
 	python3 scripts/make_venv.py $(VENV) tests/requirements.txt
-	command -v redis-server >/dev/null || $(ROOT_DO) apt-get install -y --no-install-recommends redis-server
 	python3 scripts/make_venv.py .cache/postgres tests/services/postgres.txt
 	python3 scripts/make_venv.py .cache/chroma tests/services/chroma.txt --no-deps
 
