@@ -69,7 +69,7 @@ impl Desk {
         let reservation = self.metered.reserve(&self.app, &request.inputs).await?;
         let notes = request.context.notes.clone();
         let answer = self.app.router.embed(selector, request).await?;
-        reservation.settle(spent(&answer, notes.cache().map_or(0, |(hits, _)| hits) as u64)).await;
+        reservation.settle(spent(&answer, notes.cache().map_or(0, |(hits, _)| hits))).await;
         Ok(answer)
     }
 

@@ -108,7 +108,7 @@ pub(super) async fn embed(call: &Call, wish: Wish<'_>) -> Result<Answer, ApiErro
     let embeddings = app.router.embed(selector, request).await?;
     let elapsed = began.elapsed();
     let hits = notes.cache().map_or(0, |(hits, _)| hits);
-    reservation.settle(spent(&embeddings, hits as u64)).await;
+    reservation.settle(spent(&embeddings, hits)).await;
 
     let mut headers = headers_of(&embeddings);
     if dimensions.is_some() {

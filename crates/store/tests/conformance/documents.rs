@@ -125,7 +125,7 @@ pub async fn deletion_by_id_and_by_filter(tenant: &Tenant) {
     let ids = ["d1".to_owned(), "d1".to_owned(), "absent".to_owned()];
     assert_eq!(tenant.store.delete(tenant.here(), Removal::Ids(&ids)).await.unwrap(), 1);
     assert_eq!(tenant.counts().await, (9, 18));
-    let condition = filter(json!({"i": {"$gte": 5}}));
+    let condition = filter(&json!({"i": {"$gte": 5}}));
     assert_eq!(tenant.store.delete(tenant.here(), Removal::Where(&condition)).await.unwrap(), 5);
     assert_eq!(tenant.counts().await, (4, 8));
     let found = tenant.search(Mode::Text("text".into()), 20, None).await;

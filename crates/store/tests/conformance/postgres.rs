@@ -53,7 +53,7 @@ async fn a_small_tenant_among_large_ones_gets_enough() {
     let store = store().await;
     let (large, small) = (Tenant::new(Arc::clone(&store)), Tenant::new(store));
     let made = |i: u64, far: bool| {
-        let mut made = document(&i.to_string(), &[&format!("t{i}")], json!({"even": i % 2 == 0}));
+        let mut made = document(&i.to_string(), &[&format!("t{i}")], json!({"even": i.is_multiple_of(2)}));
         let v = vector(i, DIM);
         made.chunks[0].vector = Some(if far {
             v.iter().map(|x| -x.abs()).collect()

@@ -73,8 +73,8 @@ pub fn bare(mut document: Document) -> Document {
     document
 }
 
-pub fn filter(value: Value) -> Filter {
-    Filter::parse(&value).unwrap()
+pub fn filter(value: &Value) -> Filter {
+    Filter::parse(value).unwrap()
 }
 
 impl Tenant {
@@ -112,7 +112,7 @@ impl Tenant {
     }
 
     pub async fn search(&self, mode: Mode, top_k: usize, condition: Option<Value>) -> Vec<Hit> {
-        let query = Query { mode, top_k, filter: condition.map(filter), with_text: true };
+        let query = Query { mode, top_k, filter: condition.as_ref().map(filter), with_text: true };
         self.store.search(self.here(), query).await.unwrap()
     }
 
