@@ -54,7 +54,9 @@ def print_machine() -> None:
 
 
 def server(model: pathlib.Path, scratch: pathlib.Path, precision: str) -> None:
-    environment = {"PATH": os.environ["PATH"], "SINGLE_USER_API_KEY": KEY, "HF_HUB_OFFLINE": "1", "LOG_LEVEL": "WARN", "EMBEDDINGS_PRECISION": precision,
+    environment = {"PATH": os.environ["PATH"], "SINGLE_USER_API_KEY": KEY, "HF_HUB_OFFLINE": "1", "LOG_LEVEL": "WARN",
+                   # Every request is computed.
+                   "EMBEDDINGS_PRECISION": precision, "EMBEDDINGS_CACHE_MAX_SIZE": "0",
                    "EMBEDDINGS_MODEL_STORAGE_DIR": str(model.parent.parent), "USER_DB_BASE_DIR": str(scratch / "db")}
     began = time.perf_counter()
     process = subprocess.Popen([RELEASE / "embeddery", "serve", "--listen", "127.0.0.1:0"], cwd=scratch,

@@ -396,7 +396,7 @@ impl From<StoreError> for ApiError {
                 ..plain(StatusCode::SERVICE_UNAVAILABLE, "store_unavailable")
             },
             StoreErrorKind::TooNew => plain(StatusCode::SERVICE_UNAVAILABLE, "store_too_new"),
-            StoreErrorKind::Unsupported => plain(StatusCode::NOT_IMPLEMENTED, "unsupported"),
+            StoreErrorKind::Unsupported => plain(StatusCode::CONFLICT, "unsupported"),
             StoreErrorKind::Internal => {
                 tracing::error!(error = %error, "the store failed");
                 Self::internal()

@@ -19,7 +19,7 @@ use crate::{
     responses(
         (status = 200, description = "The file is written", body = BackupView),
         (status = 401, description = "No key, or a wrong one", body = ErrorBody),
-        (status = 501, description = "The database has its own means: pg_dump", body = ErrorBody),
+        (status = 409, description = "The database has its own means: pg_dump", body = ErrorBody),
         (status = 503, description = "The store is out of reach", body = ErrorBody),
         (status = 507, description = "The disk is full", body = ErrorBody),
     ),
