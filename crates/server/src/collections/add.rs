@@ -50,6 +50,19 @@ impl Desk {
     ) -> Result<Written, ApiError> {
         let place = self.place(collection);
         let stored = self.store().stored(place, &documents).await?;
+        self.take_room(stored.iter().flatten().filter(|stored| !**stored).count()).await?;
+        let written = self.embed_and_store((collection, binding), documents, &stored).await;
+        self.recount().await;
+        written
+    }
+
+    async fn embed_and_store(
+        &self,
+        (collection, binding): (&str, &Binding),
+        documents: Vec<Document>,
+        stored: &[Vec<bool>],
+    ) -> Result<Written, ApiError> {
+        let place = self.place(collection);
         let first = self.embed_missing((collection, binding), documents.clone(), |d, c| stored[d][c]).await?;
         match self.store().upsert(place, Some(binding.space.clone()), first).await {
             // Somebody removed a chunk between the look and the write; the second time nothing is taken as stored.

@@ -4,6 +4,7 @@
 
 mod add;
 mod embed;
+mod quota;
 mod reembed;
 mod search;
 

@@ -214,3 +214,34 @@ async fn one_user_alone_sees_what_is_used_without_any_limit() {
     assert_eq!(server.get(USAGE).await.json["data"][0]["user"], "1");
     assert!(!server.get(USAGE).await.text.contains(KEY));
 }
+
+#[tokio::test]
+async fn stored_vectors_are_counted_and_limited() {
+    let server = for_many(|config| {
+        config.ledger.quotas = Quotas { stored_vectors: Some(3), ..Quotas::default() };
+    })
+    .await;
+    let send = async |method: Method, path: &str, body: &Value| {
+        let request = server.bare(method, &format!("/api/v1/embeddings/collections{path}"));
+        Answer::of(request.bearer_auth(token("ann", "user")).json(body)).await
+    };
+    let stored = async || ask(&server, "ann", QUOTAS).await.json["stored_vectors"]["used"].clone();
+    let documents = |ids: &[&str]| {
+        let documents: Vec<_> =
+            ids.iter().map(|id| json!({"id": id, "text": format!("text {id}")})).collect();
+        json!({ "documents": documents })
+    };
+    assert_eq!(send(Method::POST, "", &json!({"name": "notes"})).await.status, 201);
+    assert_eq!(send(Method::POST, "/notes/documents", &documents(&["a", "b"])).await.status, 200);
+    assert_eq!(stored().await, 2);
+    // The same again needs no room; two more do not fit, and nothing of them is kept.
+    assert_eq!(send(Method::POST, "/notes/documents", &documents(&["a", "b"])).await.status, 200);
+    let refused = send(Method::POST, "/notes/documents", &documents(&["c", "d"])).await;
+    assert_eq!((refused.status.as_u16(), refused.code()), (429, "quota_exceeded"), "{}", refused.text);
+    assert_eq!(stored().await, 2);
+    assert_eq!(send(Method::DELETE, "/notes/documents/a", &json!({})).await.status.as_u16() / 100, 2);
+    assert_eq!(stored().await, 1);
+    assert_eq!(send(Method::POST, "/notes/documents", &documents(&["c", "d"])).await.status, 200);
+    assert_eq!(send(Method::DELETE, "/notes", &json!({})).await.status.as_u16() / 100, 2);
+    assert_eq!(stored().await, 0);
+}

@@ -130,7 +130,9 @@ pub(crate) async fn delete(
     Path((name, document)): Path<(String, String)>,
 ) -> Result<StatusCode, ApiError> {
     let ids = [document];
-    match desk.store().delete(desk.place(&name), Removal::Ids(&ids)).await? {
+    let deleted = desk.store().delete(desk.place(&name), Removal::Ids(&ids)).await?;
+    desk.recount().await;
+    match deleted {
         0 => Err(StoreError::no_document(&name, &ids[0]).into()),
         _ => Ok(StatusCode::NO_CONTENT),
     }
@@ -164,5 +166,7 @@ pub(crate) async fn delete_some(
         (_, Some(filter)) => Removal::Where(filter),
         (ids, None) => Removal::Ids(ids.as_deref().unwrap_or_default()),
     };
-    Ok(Json(DeleteAnswer { deleted: desk.store().delete(desk.place(&name), removal).await? }))
+    let deleted = desk.store().delete(desk.place(&name), removal).await?;
+    desk.recount().await;
+    Ok(Json(DeleteAnswer { deleted }))
 }

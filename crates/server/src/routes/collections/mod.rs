@@ -102,6 +102,7 @@ pub(super) async fn get(desk: Desk, Path(name): Path<String>) -> Result<Json<Col
 )]
 pub(super) async fn delete(desk: Desk, Path(name): Path<String>) -> Result<StatusCode, ApiError> {
     desk.store().drop_collection(desk.place(&name)).await?;
+    desk.recount().await;
     Ok(StatusCode::NO_CONTENT)
 }
 

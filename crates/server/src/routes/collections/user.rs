@@ -44,5 +44,6 @@ pub(crate) async fn backup(desk: Desk) -> Result<Json<BackupView>, ApiError> {
 )]
 pub(crate) async fn delete(desk: Desk) -> Result<Json<ReceiptView>, ApiError> {
     let receipt = desk.store().delete_tenant(desk.tenant()).await?;
+    desk.recount().await;
     Ok(Json(ReceiptView::new(desk.tenant(), receipt)))
 }
