@@ -101,9 +101,10 @@ impl EmbeddingsRequest {
         let on_error = fields.choice("on_error", &outcomes)?.unwrap_or(OnError::Fail);
         let user = fields.text("user")?;
         let Some(input) = input else {
-            return Err(
-                fields.unfit(Some("input".into()), "input is missing; send a text or a list of texts".into())
-            );
+            let missing = "input is missing; send a text or a list of texts".to_owned();
+            let missing = fields.unfit(Some("input".into()), missing);
+            // A misspelt name tells more than a missing one.
+            return Err(fields.finish().err().unwrap_or(missing));
         };
         if !normalize && matches!(output_dtype, Dtype::Int8 | Dtype::Uint8) {
             let message =

@@ -158,3 +158,11 @@ async fn an_unknown_model_is_named_with_those_near_it() {
     let answer = server.post("/v1/embeddings", &json!({"input": "a", "model": "no/such"})).await;
     assert_eq!((answer.status.as_u16(), answer.code()), (404, "model_not_found"));
 }
+
+#[tokio::test]
+async fn a_misspelt_input_is_named_and_not_called_missing() {
+    let server = Server::start().await;
+    let answer = server.post("/v1/embeddings", &json!({"inptu": "x"})).await;
+    assert_eq!(answer.status, 400);
+    assert!(answer.message().contains("did you mean 'input'"), "{}", answer.message());
+}
