@@ -103,7 +103,8 @@ fn model_keys(model: &super::file::Model) -> Vec<&'static str> {
 }
 
 /// Variables that this version reads, or knows and leaves alone.
-const KNOWN: [&str; 24] = [
+const KNOWN: [&str; 25] = [
+    "EMBEDDINGS_PRECISION",
     "EMBEDDINGS_PROXY",
     "EMBEDDINGS_NO_PROXY",
     "EMBEDDINGS_CA_FILE",
