@@ -326,6 +326,7 @@ fn common(a: &Range<usize>, b: &Range<usize>) -> Range<usize> {
 mod tests {
     use super::{common, divide};
 
+    #[expect(clippy::single_range_in_vec_init, reason = "one text is one range")]
     #[test]
     fn tokens_are_divided_between_texts_where_that_is_nearly_even() {
         assert_eq!(divide(&[0..10, 10..20], 2), (vec![0..10, 10..20], true));
