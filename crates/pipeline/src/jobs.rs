@@ -1,0 +1,346 @@
+//! The contract of the job store: the truth about jobs, outside the queue. One per installation: SQLite in the state
+//! directory, shared by the processes of one host, or PostgreSQL where several hosts work together.
+//!
+//! A document's row says how far it is. A stage first writes its result here and then settles its lease; a crash
+//! between the two repeats the stage, which finds the result and only settles. Counts of a job are those of its rows.
+
+use std::{collections::BTreeMap, fmt, ops::Range, sync::Arc, time::Duration};
+
+use embeddery_core::{BoxFuture, SpaceId};
+use serde_json::{Map, Value};
+
+use crate::{JobId, Priority, Reason, Stage, TaskId};
+
+/// The future of an operation.
+pub type JobOp<'a, T> = BoxFuture<'a, Result<T, JobError>>;
+
+/// The truth about jobs.
+pub trait JobStore: Send + Sync {
+    /// Opens a job that nobody sees and nothing works on yet; or finds the one of the same idempotency key.
+    fn open(&self, job: NewJob) -> JobOp<'_, Opened>;
+
+    /// Adds documents to an open job, all or none.
+    fn append(&self, job: JobId, documents: Vec<NewDocument>) -> JobOp<'_, ()>;
+
+    /// Makes an open job run: from now on it is seen, and the reconciler answers for it. `body_hash` is the hash of
+    /// the whole request, known only now when it was streamed.
+    fn start(&self, job: JobId, body_hash: [u8; 32]) -> JobOp<'_, Opened>;
+
+    /// A job of a tenant; `None` also when it is another tenant's.
+    fn job<'a>(&'a self, tenant: &'a str, job: JobId) -> JobOp<'a, Option<Job>>;
+
+    /// A tenant's jobs, newest first.
+    fn jobs<'a>(&'a self, tenant: &'a str, page: Page<Status, JobId>) -> JobOp<'a, Vec<Job>>;
+
+    /// Documents of a job, by their place.
+    fn documents(&self, job: JobId, page: Page<DocumentState, u32>) -> JobOp<'_, Vec<DocumentRow>>;
+
+    /// All a stage needs of a document; `None` when the job is gone.
+    fn load(&self, task: TaskId) -> JobOp<'_, Option<Work>>;
+
+    /// Where a document's chunks stand; it is at [`Stage::Embedding`] now.
+    fn put_chunks(&self, task: TaskId, chunks: Vec<ChunkSpan>) -> JobOp<'_, Put>;
+
+    /// A document's vectors; it is at [`Stage::Storage`] now.
+    fn put_vectors(&self, task: TaskId, vectors: Vectors) -> JobOp<'_, Put>;
+
+    /// A document's end. The text and the results are removed unless it failed. The first end stays.
+    fn finish(&self, task: TaskId, end: End) -> JobOp<'_, Put>;
+
+    /// Notes a failure after which the document will be tried again.
+    fn note_attempt<'a>(&'a self, task: TaskId, reason: &'a Reason) -> JobOp<'a, ()>;
+
+    /// Ends a job's unfinished documents as cancelled; false when it had ended already.
+    fn cancel<'a>(&'a self, tenant: &'a str, job: JobId) -> JobOp<'a, bool>;
+
+    /// Sets failed documents back to the stage they failed at, and the job to running; what to enqueue.
+    fn retry<'a>(&'a self, tenant: &'a str, job: JobId) -> JobOp<'a, Vec<Unfinished>>;
+
+    /// Unfinished documents of running jobs that nothing has touched for this long, after this one, at most `limit`:
+    /// what the reconciler compares with the queue.
+    fn unfinished(
+        &self,
+        untouched: Duration,
+        after: Option<TaskId>,
+        limit: usize,
+    ) -> JobOp<'_, Vec<Unfinished>>;
+
+    /// Removes jobs that ended before, and jobs opened but never started, by age; how many.
+    fn sweep(&self, ended: Duration, abandoned: Duration) -> JobOp<'_, u64>;
+
+    /// Removes all of a tenant; how many jobs.
+    fn delete_tenant<'a>(&'a self, tenant: &'a str) -> JobOp<'a, u64>;
+
+    /// Whether the store can be used.
+    fn health(&self) -> JobOp<'_, ()>;
+}
+
+/// A page of a list.
+#[derive(Clone, Copy, Debug)]
+pub struct Page<State, Key> {
+    /// Only those of this state.
+    pub state: Option<State>,
+    /// What comes after this one.
+    pub after: Option<Key>,
+    /// At most so many.
+    pub limit: usize,
+}
+
+/// A job to be opened.
+#[derive(Clone, Debug)]
+pub struct NewJob {
+    /// Whose it is.
+    pub tenant: Arc<str>,
+    /// Who may repeat the request without repeating the job.
+    pub idempotency_key: Option<String>,
+    /// What is to be done with each document.
+    pub plan: Plan,
+    /// Who goes first.
+    pub priority: Priority,
+    /// The trace the job belongs to.
+    pub traceparent: Option<Arc<str>>,
+}
+
+/// What is to be done with each document of a job.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Plan {
+    /// Where it is stored; made when the first document is, bound to the model's space.
+    pub collection: String,
+    /// Who serves the model.
+    pub provider: String,
+    /// The provider's name for the model.
+    pub model: String,
+    /// The length asked for; `None` is the model's own.
+    pub dimensions: Option<usize>,
+    /// How texts are cut.
+    pub chunking: Chunking,
+}
+
+/// How texts are cut, as it was asked for (and checked); the words are those of the API.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Chunking {
+    /// `recursive`, `markdown`, `sentences` …
+    pub method: String,
+    /// The most a chunk holds, in units.
+    pub size: usize,
+    /// What two neighbours share, in units.
+    pub overlap: usize,
+    /// `tokens`, `words`, `characters`.
+    pub unit: String,
+}
+
+/// What became of opening a job.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Opened {
+    /// It is new.
+    New(JobId),
+    /// The same request was sent before: this is its job.
+    Same(JobId),
+    /// The key was used for another request.
+    Conflict(JobId),
+}
+
+/// A document to be ingested.
+#[derive(Clone, Debug)]
+pub struct NewDocument {
+    /// Its id in the collection.
+    pub id: String,
+    /// Its text, never blank.
+    pub text: String,
+    /// What searches can filter by.
+    pub metadata: Map<String, Value>,
+    /// A MIME type or a language's name; chooses how `code` cuts.
+    pub content_type: Option<String>,
+}
+
+/// A job and its counts.
+#[derive(Clone, Debug)]
+pub struct Job {
+    /// Its id.
+    pub id: JobId,
+    /// Whose it is.
+    pub tenant: Arc<str>,
+    /// What is done.
+    pub plan: Plan,
+    /// Who goes first.
+    pub priority: Priority,
+    /// How far it is.
+    pub status: Status,
+    /// Documents by state.
+    pub documents: BTreeMap<DocumentState, u64>,
+    /// Chunks known, and stored.
+    pub chunks: (u64, u64),
+    /// When it was submitted, first worked on, and ended; milliseconds since 1970.
+    pub submitted_at_ms: u64,
+    /// First result.
+    pub started_at_ms: Option<u64>,
+    /// The end.
+    pub ended_at_ms: Option<u64>,
+}
+
+/// How far a job is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Status {
+    /// Nothing has been done.
+    Pending,
+    /// Something has been, not all.
+    Running,
+    /// Every document is stored.
+    Completed,
+    /// Some are stored, some failed.
+    Partial,
+    /// None is stored.
+    Failed,
+    /// It was cancelled.
+    Cancelled,
+}
+
+/// How far a document is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum DocumentState {
+    /// Waits for, or is in, this stage.
+    At(Stage),
+    /// It can be found.
+    Stored,
+    /// It could not be; the row says why.
+    Failed,
+    /// It was to be left out.
+    Skipped,
+    /// Its job was cancelled first.
+    Cancelled,
+}
+
+/// A document of a job, without its text.
+#[derive(Clone, Debug)]
+pub struct DocumentRow {
+    /// Its place.
+    pub item: u32,
+    /// Its id in the collection.
+    pub id: String,
+    /// How far it is.
+    pub state: DocumentState,
+    /// How many chunks it has, when it was cut.
+    pub chunks: Option<u64>,
+    /// The last failure, also one after which it is tried again.
+    pub reason: Option<Reason>,
+    /// Failures so far.
+    pub attempts: u32,
+}
+
+/// All a stage needs.
+#[derive(Clone, Debug)]
+pub struct Work {
+    /// Whose it is.
+    pub tenant: Arc<str>,
+    /// What is done.
+    pub plan: Arc<Plan>,
+    /// How far the document is; a stage that is behind it only settles.
+    pub state: DocumentState,
+    /// The document.
+    pub document: NewDocument,
+    /// The result of chunking.
+    pub chunks: Option<Vec<ChunkSpan>>,
+    /// The result of embedding.
+    pub vectors: Option<Vectors>,
+}
+
+/// Where a chunk stands in its document.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ChunkSpan {
+    /// In bytes.
+    pub bytes: Range<u64>,
+    /// In characters.
+    pub characters: Range<u64>,
+    /// The headings above it, outermost first.
+    pub headings: Vec<String>,
+}
+
+/// A document's vectors.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Vectors {
+    /// Which vectors they may be compared with.
+    pub space: SpaceId,
+    /// Length of each.
+    pub dim: usize,
+    /// For each chunk its row in `data`, or `None` when the collection has its vector already.
+    pub rows: Vec<Option<u32>>,
+    /// The rows, end to end.
+    pub data: Vec<f32>,
+    /// Chunks that no vector could be made of, and why; the document is stored without them, or fails if all did.
+    pub failed: Vec<(u32, Reason)>,
+}
+
+/// How a document ended.
+#[derive(Clone, Debug, PartialEq)]
+pub enum End {
+    /// It can be found; so many chunks, so many of them new.
+    Stored {
+        /// All.
+        chunks: u64,
+        /// Embedded anew.
+        added: u64,
+    },
+    /// It could not be stored.
+    Failed {
+        /// At which stage.
+        stage: Stage,
+        /// Why.
+        reason: Reason,
+    },
+    /// It was to be left out.
+    Skipped,
+}
+
+/// What became of a result.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Put {
+    /// Written.
+    Written,
+    /// The document is at this state already; the caller settles by it.
+    Already(DocumentState),
+    /// There is no such job any more.
+    Gone,
+}
+
+/// A document that has not ended.
+#[derive(Clone, Debug)]
+pub struct Unfinished {
+    /// Which.
+    pub task: TaskId,
+    /// Whose.
+    pub tenant: Arc<str>,
+    /// Where it stands.
+    pub stage: Stage,
+    /// Who goes first.
+    pub priority: Priority,
+    /// Bytes of text.
+    pub bytes: u64,
+    /// The trace it belongs to.
+    pub traceparent: Option<Arc<str>>,
+}
+
+/// A failed operation.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum JobError {
+    /// Out of reach or busy; later may help.
+    Unavailable(String),
+    /// The disk is full, or close to it.
+    Full(String),
+    /// Written by a newer version of the program.
+    TooNew(String),
+    /// A defect of ours; the message is for the log.
+    Internal(String),
+}
+
+impl fmt::Display for JobError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unavailable(message)
+            | Self::Full(message)
+            | Self::TooNew(message)
+            | Self::Internal(message) => f.write_str(message),
+        }
+    }
+}
+
+impl std::error::Error for JobError {}

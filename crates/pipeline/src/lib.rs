@@ -1,0 +1,19 @@
+//! Documents in, searchable vectors out, nothing lost.
+//!
+//! The truth about a job, with its documents' texts and the results of each stage, is in the [`JobStore`]; the
+//! [`Queue`] holds only who does what next. What the queue loses is put there again from the truth, and a stage that
+//! runs twice leaves the same result, so that a crash at any instruction loses nothing and stores nothing twice.
+
+mod jobs;
+mod queue;
+mod task;
+
+pub use jobs::{
+    ChunkSpan, Chunking, DocumentRow, DocumentState, End, Job, JobError, JobOp, JobStore, NewDocument,
+    NewJob, Opened, Plan, Put, Status, Unfinished, Vectors, Work,
+};
+pub use queue::{
+    Asked, Consumer, DeadLetter, DeadLetterId, Depth, Flow, Lease, LeaseRequest, Op, Outcome, Pressure,
+    Queue, QueueError, Settled, WorkerReport,
+};
+pub use task::{JobId, MESSAGE_VERSION, Priority, Reason, Stage, Task, TaskId};

@@ -1,0 +1,262 @@
+//! The contract of a queue. Each method is one atomic step, and each may be repeated after an answer was lost.
+//!
+//! A task is in one of these places at any moment: waiting (in its tenant's list of a stage), ready (picked by the
+//! pump, fair between tenants), leased, delayed, or dead. All stages have their own lists, so that one tenant's ten
+//! thousand documents never stand before another's five at any stage. A lease is fenced: who lost it cannot settle.
+
+use std::{collections::BTreeMap, fmt, time::Duration};
+
+use embeddery_core::BoxFuture;
+
+use crate::{JobId, Reason, Stage, Task, TaskId};
+
+/// The future of an operation.
+pub type Op<'a, T> = BoxFuture<'a, Result<T, QueueError>>;
+
+/// Who does what next.
+pub trait Queue: Send + Sync {
+    /// Puts tasks into their tenants' lists and says which were new. A task whose id the queue holds, at whatever
+    /// stage, stays as it is; so enqueueing twice is enqueueing once.
+    fn enqueue<'a>(&'a self, tasks: &'a [Task]) -> Op<'a, Vec<bool>>;
+
+    /// Leases tasks to a consumer: expired leases first (a death each), then due delayed tasks, then waiting ones, in
+    /// the order of fairness and priority. Returns at once, empty when there is nothing (or the stage is paused).
+    fn lease<'a>(&'a self, request: LeaseRequest<'a>) -> Op<'a, Vec<Lease>>;
+
+    /// Waits until [`Queue::lease`] may find something, or this long.
+    fn wait(&self, stage: Stage, at_most: Duration) -> BoxFuture<'_, ()>;
+
+    /// Lengthens leases and says which are still held. Never counts as a delivery.
+    fn renew<'a>(&'a self, leases: &'a [Lease], by: Duration) -> Op<'a, Vec<bool>>;
+
+    /// Ends leases, each as one step with what comes after: what the queue did with each.
+    fn settle<'a>(&'a self, outcomes: &'a [(Lease, Outcome)]) -> Op<'a, Vec<Settled>>;
+
+    /// Takes a job's waiting, ready and delayed tasks out and refuses the leased ones' outcomes from now on. Returns
+    /// how many were taken out.
+    fn cancel(&self, job: JobId) -> Op<'_, u64>;
+
+    /// Moves a job's waiting tasks to another priority; later stages keep it.
+    fn reprioritize(&self, job: JobId, priority: crate::Priority) -> Op<'_, u64>;
+
+    /// For each id, whether the queue holds it (dead letters count): the reconciler enqueues the others.
+    fn holds<'a>(&'a self, ids: &'a [TaskId]) -> Op<'a, Vec<bool>>;
+
+    /// How much is where, by stage.
+    fn depth(&self) -> Op<'_, BTreeMap<Stage, Depth>>;
+
+    /// How much a tenant, and everybody, has waiting: what the API refuses new jobs by.
+    fn pressure<'a>(&'a self, tenant: &'a str) -> Op<'a, Pressure>;
+
+    /// How a stage flows; [`Flow::Run`] until said otherwise. Outlives restarts.
+    fn set_flow(&self, stage: Stage, flow: Flow) -> Op<'_, ()>;
+
+    /// How each stage flows.
+    fn flow(&self) -> Op<'_, BTreeMap<Stage, Flow>>;
+
+    /// Dead letters of a stage, newest first, after this id, at most `limit`.
+    fn dead_letters(
+        &self,
+        stage: Stage,
+        after: Option<DeadLetterId>,
+        limit: usize,
+    ) -> Op<'_, Vec<DeadLetter>>;
+
+    /// Puts a dead letter's task back to its stage's list with no failures charged; false when it is gone.
+    fn revive<'a>(&'a self, stage: Stage, id: &'a DeadLetterId) -> Op<'a, bool>;
+
+    /// Removes a dead letter for good; false when it was gone.
+    fn bury<'a>(&'a self, stage: Stage, id: &'a DeadLetterId) -> Op<'a, bool>;
+
+    /// Makes a worker known for this long.
+    fn report<'a>(&'a self, worker: &'a WorkerReport, lives: Duration) -> Op<'a, ()>;
+
+    /// Workers known now.
+    fn workers(&self) -> Op<'_, Vec<WorkerReport>>;
+
+    /// Takes a consumer out that stops in order; its leases, if any, are handed back uncharged.
+    fn retire<'a>(&'a self, consumer: &'a Consumer) -> Op<'a, ()>;
+
+    /// Whether the queue answers, and what could lose or evict work there, each with the setting that mends it.
+    fn health(&self) -> Op<'_, Vec<String>>;
+}
+
+/// One start of one worker: never used twice.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Consumer(pub String);
+
+/// What a worker asks for.
+#[derive(Clone, Copy, Debug)]
+pub struct LeaseRequest<'a> {
+    /// Of which stage.
+    pub stage: Stage,
+    /// Who asks.
+    pub consumer: &'a Consumer,
+    /// As many as it has free slots.
+    pub most: usize,
+    /// For how long.
+    pub length: Duration,
+    /// Whether it runs nothing else: only then may it get a task that must run alone.
+    pub idle: bool,
+}
+
+/// A task that is this consumer's for a while.
+#[derive(Clone, Debug)]
+pub struct Lease {
+    /// The task.
+    pub task: Task,
+    /// Whose it is.
+    pub consumer: Consumer,
+    /// Changes with every lease of the task: the fence.
+    pub token: String,
+    /// Whether the process must run nothing beside it, because two deaths could have been its doing. Then it came as
+    /// the only one.
+    pub alone: bool,
+}
+
+/// What comes after a lease.
+#[derive(Clone, Debug)]
+pub enum Outcome {
+    /// On to the stage after this; `bytes` is what that one reads. After the last stage the task is done.
+    Next {
+        /// Size of what the next stage reads.
+        bytes: u64,
+    },
+    /// There is nothing more to do with this document (skipped, cancelled, failed without a dead letter).
+    Finished,
+    /// Again after this pause. Charged when the failure was the task's own; a provider's outage is not.
+    Later {
+        /// How long.
+        after: Duration,
+        /// Whether it counts as an attempt.
+        charged: bool,
+    },
+    /// Back to the front of the list at once, uncharged: the worker stops.
+    HandBack,
+    /// Put aside for the operator.
+    Dead(Reason),
+}
+
+/// What the queue did with an outcome.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Settled {
+    /// As asked.
+    Done,
+    /// The lease was not this consumer's any more: nothing was done, another has the task.
+    Lost,
+    /// The job is cancelled: the task is out of the queue.
+    Cancelled,
+}
+
+/// How a stage flows.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Flow {
+    /// Work is handed out.
+    #[default]
+    Run,
+    /// Nothing is handed out; what is leased ends.
+    Pause,
+    /// What is in the stage is worked off; what would enter waits before it.
+    Drain,
+}
+
+/// How much is where in one stage.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Depth {
+    /// In lists or ready.
+    pub waiting: u64,
+    /// Until they are due.
+    pub delayed: u64,
+    /// Being worked on.
+    pub leased: u64,
+    /// For the operator.
+    pub dead: u64,
+    /// Bytes of what waits.
+    pub bytes: u64,
+    /// Age of the oldest waiting task.
+    pub oldest: Duration,
+}
+
+/// One side of [`Pressure`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Asked {
+    /// Documents in the queue, leased ones included, dead ones not.
+    pub items: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Age of the oldest.
+    pub oldest: Duration,
+}
+
+/// How much waits.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Pressure {
+    /// Of the tenant.
+    pub tenant: Asked,
+    /// Of everybody.
+    pub all: Asked,
+}
+
+/// Names a dead letter within its stage.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct DeadLetterId(pub String);
+
+/// A task put aside.
+#[derive(Clone, Debug, PartialEq)]
+pub struct DeadLetter {
+    /// Its name.
+    pub id: DeadLetterId,
+    /// The task as it was; `None` when the message could not be read.
+    pub task: Option<Task>,
+    /// The message as found, when it could not be read.
+    pub raw: Option<Vec<u8>>,
+    /// Why.
+    pub reason: Reason,
+    /// When it died, in milliseconds since 1970.
+    pub at_ms: u64,
+}
+
+/// What a worker says of itself.
+#[derive(Clone, Debug, PartialEq)]
+pub struct WorkerReport {
+    /// Who.
+    pub consumer: Consumer,
+    /// Which stages it serves.
+    pub stages: Vec<Stage>,
+    /// Tasks it runs at a time.
+    pub slots: u32,
+    /// Tasks it runs now.
+    pub busy: u32,
+    /// Tasks it has brought to an end, and those that failed, since its start.
+    pub done: (u64, u64),
+    /// When it started, in milliseconds since 1970.
+    pub started_at_ms: u64,
+    /// Its program's version.
+    pub version: String,
+}
+
+/// A failed operation.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum QueueError {
+    /// Out of reach; nothing is known of whether the step happened. Later may help.
+    Unavailable(String),
+    /// The queue's disk or memory is full: nothing was done.
+    Full(String),
+    /// Written by a newer version of the program.
+    TooNew(String),
+    /// A defect of ours; the message is for the log.
+    Internal(String),
+}
+
+impl fmt::Display for QueueError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unavailable(message)
+            | Self::Full(message)
+            | Self::TooNew(message)
+            | Self::Internal(message) => f.write_str(message),
+        }
+    }
+}
+
+impl std::error::Error for QueueError {}
