@@ -37,7 +37,7 @@ bench: ## measure beside ONNX Runtime, over HTTP, and the gateway beside its pee
 	target/release/examples/latency
 	.cache/bench-venv/bin/python bench/run.py --model $(MODELS)/sentence-transformers/all-MiniLM-L6-v2
 	python3 scripts/make_venv.py .cache/gateway-bench-venv bench/gateway-requirements.txt
-	npm install --prefix .cache/portkey --no-audit --no-fund --silent @portkey-ai/gateway@1.15.2
+	npm install --prefix .cache/portkey --no-audit --no-fund --silent @portkey-ai/gateway@1.9.8
 	python3 bench/gateway.py
 
 lint: ## formatting, clippy, docs, dependency rules

@@ -87,7 +87,8 @@ def litellm(fake: str, scratch: pathlib.Path) -> Process:
         "model": f"openai/{MODEL}", "api_base": f"{fake}/v1", "api_key": KEY}}]}
     (scratch / "litellm.yaml").write_text(json.dumps(config))
     port = free_port()
-    environment = {**os.environ, "LITELLM_LOCAL_MODEL_COST_MAP": "True", "LITELLM_LOG": "ERROR"}
+    environment = {**os.environ, "LITELLM_LOCAL_MODEL_COST_MAP": "True", "LITELLM_LOG": "ERROR",
+                   "LITELLM_MASTER_KEY": KEY}
     command = [CACHE / "gateway-bench-venv/bin/litellm", "--config", scratch / "litellm.yaml", "--host", "127.0.0.1",
                "--port", str(port), "--num_workers", "2"]
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}

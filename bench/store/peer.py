@@ -2,10 +2,10 @@
 """sqlite-vec beside us, on the vectors that `bench` left behind: peer.py DIRECTORY ROWS..."""
 
 import pathlib
-import sqlite3
 import sys
 import time
 
+import apsw  # Python's own sqlite3 is often built without extensions
 import numpy as np
 import sqlite_vec
 
@@ -19,16 +19,16 @@ def main() -> None:
         vectors = np.fromfile(directory / f"vectors-{rows}.f32", "<f4").reshape(-1, DIM)
         path = directory / f"sqlite-vec-{rows}.db"
         path.unlink(missing_ok=True)
-        db = sqlite3.connect(path)
+        db = apsw.Connection(str(path))
         db.enable_load_extension(True)
-        sqlite_vec.load(db)
+        db.load_extension(sqlite_vec.loadable_path())
         db.execute("PRAGMA journal_mode = WAL")
         db.execute(f"CREATE VIRTUAL TABLE v USING vec0(rare boolean, e float[{DIM}] distance_metric=cosine)")
         began = time.perf_counter()
         for start in range(0, rows, 1000):
             batch = enumerate(vectors[start : start + 1000], start)
-            db.executemany("INSERT INTO v(rowid, rare, e) VALUES (?, ?, ?)", ((i, i % 100 == 0, e.tobytes()) for i, e in batch))
-            db.commit()
+            with db:
+                db.executemany("INSERT INTO v(rowid, rare, e) VALUES (?, ?, ?)", ((i, i % 100 == 0, e.tobytes()) for i, e in batch))
         rate = rows / (time.perf_counter() - began)
         print(f"sqlite-vec {sqlite_vec.__version__}, {rows} x {DIM}: insert {rate:.0f} a second")
         for name, where in (("top 10", ""), ("1 % filter", " AND rare = 1")):
