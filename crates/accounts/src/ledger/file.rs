@@ -41,6 +41,19 @@ pub(super) fn open(path: &Path) -> Result<Connection, String> {
     migrated(path, MIGRATIONS).map_err(|error| format!("{}: {error}", path.display()))
 }
 
+/// A second connection to a file that is open, for commits that may not wait: it gives up at once when another
+/// writes, and leaves it to the first to move the log into the file.
+pub(super) fn open_without_waiting(path: &Path) -> Result<Connection, String> {
+    let open = || {
+        let connection = Connection::open(path)?;
+        connection.busy_timeout(Duration::ZERO)?;
+        connection.pragma_update(None, "synchronous", "NORMAL")?;
+        connection.pragma_update(None, "wal_autocheckpoint", 0)?;
+        Ok(connection)
+    };
+    open().map_err(|error: rusqlite::Error| format!("{}: {error}", path.display()))
+}
+
 /// Opens the file for reading.
 pub(super) fn open_to_read(path: &Path) -> rusqlite::Result<Connection> {
     let connection = Connection::open_with_flags(path, rusqlite::OpenFlags::SQLITE_OPEN_READ_ONLY)?;

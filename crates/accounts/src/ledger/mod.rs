@@ -146,7 +146,7 @@ impl Ledger {
     pub fn open(config: LedgerConfig) -> Result<Self, String> {
         let LedgerConfig { path, quotas, retention_days, prices } = config;
         let connection = file::open(&path)?;
-        let writer = Writer::start(connection, retention_days)?;
+        let writer = Writer::start(connection, file::open_without_waiting(&path)?, retention_days)?;
         Ok(Self { quotas, prices, path, writer })
     }
 
