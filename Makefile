@@ -39,6 +39,7 @@ bench: ## measure beside ONNX Runtime, over HTTP, and the gateway beside its pee
 	python3 scripts/make_venv.py .cache/gateway-bench-venv bench/gateway-requirements.txt
 	npm install --prefix .cache/portkey --no-audit --no-fund --silent @portkey-ai/gateway@1.9.8
 	python3 bench/gateway.py
+	$(MAKE) bench-store
 
 lint: ## formatting, clippy, docs, dependency rules
 	cargo fmt --all --check
@@ -57,10 +58,12 @@ golden: ## make the golden vectors anew, with the reference implementation from 
 	python3 scripts/make_venv.py .cache/golden-venv tools/golden/requirements.txt
 	.cache/golden-venv/bin/python tools/golden/make_golden.py
 
-bench-store: ## measure collections: 10k, 100k, 1M vectors, beside sqlite-vec (needs 10 GB of disk)
+bench-store: ## measure collections: 10k, 100k, 1M vectors, beside sqlite-vec, and pgvector (needs 10 GB of disk); part of bench
 	cargo build --release --locked -p embeddery-store --example bench
 	python3 scripts/make_venv.py .cache/bench-store bench/store/requirements.txt
 	mkdir -p .cache/bench-data
 	target/release/examples/bench .cache/bench-data 10000 100000 1000000
 	.cache/bench-store/bin/python bench/store/peer.py .cache/bench-data 10000 100000 1000000
 	rm -rf .cache/bench-data
+	python3 scripts/make_venv.py .cache/postgres tests/services/postgres.txt
+	python3 bench/store/postgres.py target/release/examples/bench 100000

@@ -1,35 +1,22 @@
 //! A filter as SQL over documents' metadata. A comparison is a JSON path, which takes a list's elements one by one
-//! and compares values of one type only: what the embedded store does with its table of attributes.
+//! and compares values of one type only: what the embedded store does with its table of attributes. Equality is
+//! answered by the index on metadata.
 
-use serde_json::{Value, json};
+use serde_json::Value;
 use tokio_postgres::types::ToSql;
 
 use super::connection::Parameters;
 use crate::{Filter, Order, Scalar};
 
-/// The parameters of a compiled filter.
+/// The parameters of a compiled filter: JSON paths.
 #[derive(Default)]
-pub(super) struct Values {
-    paths: Vec<String>,
-    variables: Vec<Value>,
-    /// Which of the two comes next, in the order of the numbers in the SQL.
-    order: Vec<(bool, usize)>,
-}
+pub(super) struct Values(Vec<String>);
 
 impl Values {
     /// All parameters of a statement that has others before the filter's.
     pub(super) fn after<'a>(&'a self, mut before: Parameters<'a>) -> Parameters<'a> {
-        before.extend(self.order.iter().map(|&(is_path, index)| {
-            let value: &(dyn ToSql + Sync) =
-                if is_path { &self.paths[index] } else { &self.variables[index] };
-            value
-        }));
+        before.extend(self.0.iter().map(|path| -> &(dyn ToSql + Sync) { path }));
         before
-    }
-
-    /// How many there are.
-    pub(super) fn len(&self) -> usize {
-        self.order.len()
     }
 }
 
@@ -45,10 +32,8 @@ pub(super) fn compile(filter: &Filter, values: &mut Values, first: usize) -> Str
         Filter::Not(part) => format!("NOT {}", compile(part, values, first)),
         Filter::Among(_, scalars) if scalars.is_empty() => "false".into(),
         Filter::Among(field, scalars) => {
-            let tests: Vec<_> = (0..scalars.len()).map(|index| format!("@ == $v{index}")).collect();
-            let variables =
-                scalars.iter().enumerate().map(|(index, scalar)| (format!("v{index}"), json(scalar)));
-            path(field, &tests.join(" || "), Value::Object(variables.collect()), (values, first))
+            let tests: Vec<_> = scalars.iter().map(|scalar| format!("@ == {}", json(scalar))).collect();
+            path(field, &tests.join(" || "), (values, first))
         }
         Filter::Compare(field, order, scalar) => {
             let operator = match order {
@@ -57,19 +42,15 @@ pub(super) fn compile(filter: &Filter, values: &mut Values, first: usize) -> Str
                 Order::Below => "<",
                 Order::AtMost => "<=",
             };
-            path(field, &format!("@ {operator} $v0"), json!({"v0": json(scalar)}), (values, first))
+            path(field, &format!("@ {operator} {}", json(scalar)), (values, first))
         }
     }
 }
 
-fn path(field: &str, test: &str, variables: Value, (values, first): (&mut Values, usize)) -> String {
-    let number = first + values.len();
-    // A JSON string is a path's string, too.
-    values.paths.push(format!("$.{}[*] ? ({test})", Value::from(field)));
-    values.order.push((true, values.paths.len() - 1));
-    values.variables.push(variables);
-    values.order.push((false, values.variables.len() - 1));
-    format!("jsonb_path_exists(d.metadata, ${number}::text::jsonpath, ${}::jsonb, true)", number + 1)
+fn path(field: &str, test: &str, (values, first): (&mut Values, usize)) -> String {
+    // A JSON string is a path's string, too, and so are numbers; nothing in them can end the quotes.
+    values.0.push(format!("$.{}[*] ? ({test})", Value::from(field)));
+    format!("d.metadata @? ${}::text::jsonpath", first + values.0.len() - 1)
 }
 
 fn json(scalar: &Scalar) -> Value {

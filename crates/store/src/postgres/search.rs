@@ -1,5 +1,6 @@
 //! Search: by HNSW, by words, or by both. The index is asked to go on until enough rows pass the filter, in the
-//! order of distance; when it gives up before that, the vectors are compared one by one.
+//! order of distance; when it gives up before that, the vectors are compared one by one. So are those of a filter
+//! that few chunks pass: the index would walk past most of them and still miss some.
 
 use std::collections::HashMap;
 
@@ -12,10 +13,13 @@ use super::{
     schema::LONGEST_INDEXED,
     write::{half, key, span},
 };
-use crate::{Hit, Mode, Place, Query, StoreError, check_vector, fusion, vector_id, words::words};
+use crate::{Filter, Hit, Mode, Place, Query, StoreError, check_vector, fusion, vector_id, words::words};
 
 /// How many rows the index keeps in sight while it looks; more find more, and take longer.
 const IN_SIGHT: usize = 100;
+
+/// Chunks that are compared one by one in a few milliseconds.
+const FEW: usize = 10_000;
 
 /// How deep each ranking is read before they are fused.
 fn fused_depth(top_k: usize) -> usize {
@@ -59,6 +63,11 @@ impl Search<'_> {
     async fn nearest(&self, vector: &[f32], top: usize) -> Result<Ranking, StoreError> {
         let dim = self.found.view.binding.dim;
         check_vector(vector, dim)?;
+        if let Some(filter) = &self.query.filter
+            && self.few_pass(filter).await?
+        {
+            return self.nearest_of_few(vector, (filter, top)).await;
+        }
         let in_sight = IN_SIGHT.max(top).min(1000);
         self.tx
             .batch_execute(&format!(
@@ -74,6 +83,40 @@ impl Search<'_> {
         let ranking = self.nearest_once(vector, top).await?;
         self.tx.batch_execute("SET LOCAL enable_indexscan = on").await?;
         Ok(ranking)
+    }
+
+    async fn few_pass(&self, filter: &Filter) -> Result<bool, StoreError> {
+        let mut values = filter::Values::default();
+        let condition = filter::compile(filter, &mut values, 2);
+        let sql = format!(
+            "SELECT count(*) FROM (
+                 SELECT 1 FROM embeddery.documents d JOIN embeddery.chunks c ON c.document = d.id
+                 WHERE d.collection = $1 AND {condition} LIMIT {FEW} + 1) AS passed"
+        );
+        let count: i64 = self.tx.query_one(&sql, &values.after(vec![&self.found.id])).await?.get(0);
+        Ok(count <= FEW as i64)
+    }
+
+    async fn nearest_of_few(
+        &self,
+        vector: &[f32],
+        (filter, top): (&Filter, usize),
+    ) -> Result<Ranking, StoreError> {
+        let (dim, vector, top) = (self.found.view.binding.dim, half(vector), top as i64);
+        let mut values = filter::Values::default();
+        let condition = filter::compile(filter, &mut values, 5);
+        // The distance plus nothing: an order that no index has.
+        let sql = format!(
+            "WITH passed AS MATERIALIZED (
+                 SELECT c.id FROM embeddery.documents d JOIN embeddery.chunks c ON c.document = d.id
+                 WHERE d.collection = $3 AND {condition})
+             SELECT v.chunk, 1 - (v.embedding::halfvec({dim}) <=> $1::halfvec) AS score
+             FROM passed JOIN embeddery.vectors v ON v.generation = $2 AND v.chunk = passed.id
+             ORDER BY (v.embedding::halfvec({dim}) <=> $1::halfvec) + 0, v.chunk LIMIT $4"
+        );
+        let parameters: Parameters<'_> = vec![&vector, &self.found.live, &self.found.id, &top];
+        let rows = self.tx.query(&sql, &values.after(parameters)).await?;
+        Ok(rows.iter().map(|row| (row.get(0), row.get::<_, f64>(1) as f32)).collect())
     }
 
     async fn nearest_once(&self, vector: &[f32], top: usize) -> Result<Ranking, StoreError> {

@@ -80,6 +80,30 @@ async fn a_small_tenant_among_large_ones_gets_enough() {
     assert!(right >= 9, "{right} of 10: {hits:?}");
 }
 
+/// What an index would walk past: the few that pass a filter are compared one by one, and none is missed.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_filter_that_few_pass_misses_none_of_the_nearest() {
+    let tenant = Tenant::new(store().await);
+    let vector_of = |i: u64| vector(i, DIM);
+    let made = |i: u64| {
+        let mut made = document(&i.to_string(), &[&format!("t{i}")], json!({"rare": i.is_multiple_of(50)}));
+        made.chunks[0].vector = Some(vector_of(i));
+        made
+    };
+    tenant.with((0..3000).map(made).collect()).await;
+    let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f32>();
+    for seed in 10_000..10_010 {
+        let query = vector_of(seed);
+        let cosine = |i: u64| dot(&vector_of(i), &query) / (dot(&vector_of(i), &vector_of(i))).sqrt();
+        let mut due: Vec<u64> = (0..3000).step_by(50).collect();
+        due.sort_by(|a, b| cosine(*b).total_cmp(&cosine(*a)));
+        let hits = tenant.search(Mode::Vector(query.clone()), 10, Some(json!({"rare": true}))).await;
+        let found: Vec<_> = hits.iter().map(|hit| hit.document.clone()).collect();
+        let due: Vec<_> = due[..10].iter().map(u64::to_string).collect();
+        assert_eq!(found, due);
+    }
+}
+
 #[tokio::test]
 async fn a_text_that_the_database_cannot_hold_is_the_callers() {
     let tenant = Tenant::new(store().await);
