@@ -4,14 +4,19 @@
 //! Every unit is one thing, a [`Measure`]: the sorted byte offsets at which its units begin. It is made once per
 //! text; the size of any part is then two binary searches, so that no method ever counts the same text twice.
 
+mod headings;
+mod language;
 mod measure;
+mod method;
 mod rule;
 mod split;
 
 use std::ops::Range;
 
+pub use language::Language;
 pub use measure::Measure;
-pub use rule::{Method, Rule, RuleError, Unit};
+pub use method::{Method, Unit};
+pub use rule::{Rule, RuleError};
 
 /// A part of a text.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,6 +27,8 @@ pub struct Chunk<'t> {
     pub bytes: Range<usize>,
     /// Where it stands in the text, in characters.
     pub characters: Range<usize>,
+    /// The headings of the sections it begins in, outermost first; only [`Method::Markdown`] looks for them.
+    pub headings: Vec<String>,
 }
 
 /// Cuts `text` by `rule`. `count` says how many tokens a piece of text has; it is asked once per word, and only
@@ -32,13 +39,23 @@ pub fn chunk<'t>(text: &'t str, rule: &Rule, count: &dyn Fn(&str) -> usize) -> V
         Unit::Words => Measure::words(text),
         Unit::Tokens => Measure::tokens(text, count),
     };
-    let ranges = match rule.method() {
-        Method::Whole => std::iter::once(0..text.len()).collect(),
-        Method::Recursive => split::recursive(text, &measure(), rule),
-        Method::Sentences => split::sentences(text, &measure(), rule),
-        Method::Words | Method::Tokens => split::windows(text, &measure(), rule),
+    let ranges = match (rule.method(), rule.language()) {
+        (Method::Whole, _) => std::iter::once(0..text.len()).collect(),
+        (Method::Code, Some(language)) => split::code(text, &measure(), rule, language),
+        (Method::Recursive | Method::Code, _) => split::recursive(text, &measure(), rule),
+        (Method::Markdown, _) => split::markdown(text, &measure(), rule),
+        (Method::Paragraphs, _) => split::paragraphs(text, &measure(), rule),
+        (Method::Sentences, _) => split::sentences(text, &measure(), rule),
+        (Method::Words | Method::Tokens | Method::FixedSize, _) => split::windows(text, &measure(), rule),
     };
-    with_offsets(text, ranges)
+    let mut chunks = with_offsets(text, ranges);
+    if rule.method() == Method::Markdown {
+        let paths = headings::Headings::of(text).above(chunks.iter().map(|chunk| chunk.bytes.start));
+        for (chunk, path) in chunks.iter_mut().zip(paths) {
+            chunk.headings = path;
+        }
+    }
+    chunks
 }
 
 /// Trims each range, drops blank ones and ones that add nothing, and counts characters in one walk.
@@ -58,7 +75,7 @@ fn with_offsets(text: &str, ranges: Vec<Range<usize>>) -> Vec<Chunk<'_>> {
         character += text[byte..start].chars().count();
         byte = start;
         let characters = character..character + trimmed.chars().count();
-        chunks.push(Chunk { text: trimmed, bytes, characters });
+        chunks.push(Chunk { text: trimmed, bytes, characters, headings: Vec::new() });
     }
     chunks
 }

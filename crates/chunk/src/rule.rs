@@ -1,6 +1,6 @@
 //! How to cut: a method, a size, an overlap, and what they are counted in. A rule that exists can be followed.
 
-use std::str::FromStr;
+use crate::{Language, Method, Unit};
 
 /// How to cut a text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -9,43 +9,19 @@ pub struct Rule {
     size: usize,
     overlap: usize,
     unit: Unit,
-}
-
-/// Where to cut.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Method {
-    /// Nowhere: the text is one chunk.
-    Whole,
-    /// At the largest structure that fits: paragraphs, then lines, sentences, words.
-    Recursive,
-    /// Between sentences; several share a chunk while they fit.
-    Sentences,
-    /// After every so many words.
-    Words,
-    /// After every so many tokens.
-    Tokens,
-}
-
-/// What sizes are counted in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Unit {
-    /// Unicode scalar values.
-    Characters,
-    /// Words, as Unicode finds them in any script.
-    Words,
-    /// Tokens of the model that will read the chunks.
-    Tokens,
+    /// What `code` reads; `None` is a language of no known grammar.
+    language: Option<Language>,
 }
 
 /// A rule that nobody could follow.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RuleError {
-    /// Not a method.
-    #[error("method '{0}' is unknown; known are none, recursive, sentences, words, tokens")]
-    Method(String),
-    /// Not a unit.
-    #[error("unit '{0}' is unknown; known are characters, words, tokens")]
-    Unit(String),
+    /// Not a method; and those there are.
+    #[error("method '{0}' is unknown; known are {1}")]
+    Method(String, String),
+    /// Not a unit; and those there are.
+    #[error("unit '{0}' is unknown; known are {1}")]
+    Unit(String, String),
     /// A size of zero, or one beyond reason.
     #[error("size is {0}; it must be between 1 and {LARGEST}")]
     Size(usize),
@@ -74,7 +50,8 @@ const LARGEST: usize = 1_000_000;
 
 impl Rule {
     /// The text as one chunk.
-    pub const WHOLE: Self = Self { method: Method::Whole, size: LARGEST, overlap: 0, unit: Unit::Characters };
+    pub const WHOLE: Self =
+        Self { method: Method::Whole, size: LARGEST, overlap: 0, unit: Unit::Characters, language: None };
 
     /// A rule; what is absent gets the usual value: tokens, or the method's own unit; 256 tokens, 200 words or
     /// 1000 characters; an overlap of an eighth.
@@ -84,13 +61,20 @@ impl Rule {
         overlap: Option<usize>,
         unit: Option<Unit>,
     ) -> Result<Self, RuleError> {
-        let unit = match (method, unit) {
-            (Method::Whole, _) => return Ok(Self::WHOLE),
-            (Method::Words, None | Some(Unit::Words)) => Unit::Words,
-            (Method::Words, _) => return Err(RuleError::UnitOfMethod { method: "words", due: "words" }),
-            (Method::Tokens, None | Some(Unit::Tokens)) => Unit::Tokens,
-            (Method::Tokens, _) => return Err(RuleError::UnitOfMethod { method: "tokens", due: "tokens" }),
-            (Method::Recursive | Method::Sentences, unit) => unit.unwrap_or(Unit::Tokens),
+        let only = |due: Unit| match unit {
+            Some(other) if other != due => {
+                Err(RuleError::UnitOfMethod { method: method.as_str(), due: due.as_str() })
+            }
+            _ => Ok(due),
+        };
+        let unit = match method {
+            Method::Whole => return Ok(Self::WHOLE),
+            Method::Words => only(Unit::Words)?,
+            Method::Tokens => only(Unit::Tokens)?,
+            Method::FixedSize => unit.unwrap_or(Unit::Characters),
+            Method::Recursive | Method::Paragraphs | Method::Sentences | Method::Markdown | Method::Code => {
+                unit.unwrap_or(Unit::Tokens)
+            }
         };
         let usual = match unit {
             Unit::Characters => 1000,
@@ -105,7 +89,7 @@ impl Rule {
         if overlap >= size {
             return Err(RuleError::Overlap { overlap, size });
         }
-        Ok(Self { method, size, overlap, unit })
+        Ok(Self { method, size, overlap, unit, language: None })
     }
 
     /// The same rule for a model that reads `most` tokens: a larger chunk would be cut by the model, unseen.
@@ -116,6 +100,12 @@ impl Rule {
         }
         let size = most.max(1);
         Self { size, overlap: self.overlap.min(size / 2), ..self }
+    }
+
+    /// The same rule for a text of this content type: `code` reads its language.
+    #[must_use]
+    pub fn reading(self, content_type: Option<&str>) -> Self {
+        Self { language: content_type.and_then(Language::of), ..self }
     }
 
     /// Where to cut.
@@ -137,33 +127,10 @@ impl Rule {
     pub const fn unit(&self) -> Unit {
         self.unit
     }
-}
 
-impl FromStr for Method {
-    type Err = RuleError;
-
-    fn from_str(name: &str) -> Result<Self, RuleError> {
-        match name {
-            "none" => Ok(Self::Whole),
-            "recursive" => Ok(Self::Recursive),
-            "sentences" => Ok(Self::Sentences),
-            "words" => Ok(Self::Words),
-            "tokens" => Ok(Self::Tokens),
-            other => Err(RuleError::Method(other.into())),
-        }
-    }
-}
-
-impl FromStr for Unit {
-    type Err = RuleError;
-
-    fn from_str(name: &str) -> Result<Self, RuleError> {
-        match name {
-            "characters" | "chars" => Ok(Self::Characters),
-            "words" => Ok(Self::Words),
-            "tokens" => Ok(Self::Tokens),
-            other => Err(RuleError::Unit(other.into())),
-        }
+    /// What `code` reads.
+    pub const fn language(&self) -> Option<Language> {
+        self.language
     }
 }
 
@@ -177,6 +144,8 @@ mod tests {
         assert_eq!((rule.size(), rule.overlap(), rule.unit()), (256, 32, Unit::Tokens));
         let rule = Rule::new(Method::Words, None, None, None).unwrap();
         assert_eq!((rule.size(), rule.overlap(), rule.unit()), (200, 25, Unit::Words));
+        let rule = Rule::new(Method::FixedSize, None, None, None).unwrap();
+        assert_eq!((rule.size(), rule.overlap(), rule.unit()), (1000, 125, Unit::Characters));
     }
 
     #[test]
@@ -187,7 +156,19 @@ mod tests {
             Err(RuleError::Overlap { overlap: 5, size: 5 })
         );
         assert!(Rule::new(Method::Words, None, None, Some(Unit::Tokens)).is_err());
-        assert!("semantic".parse::<Method>().unwrap_err().to_string().contains("recursive"));
+        let unknown = "semantic".parse::<Method>().unwrap_err().to_string();
+        assert!(unknown.contains("recursive, markdown"), "{unknown}");
+    }
+
+    #[test]
+    fn names_are_read_back() {
+        for method in Method::ALL {
+            assert_eq!(method.as_str().parse(), Ok(method));
+        }
+        for unit in Unit::ALL {
+            assert_eq!(unit.as_str().parse(), Ok(unit));
+        }
+        assert_eq!("chars".parse(), Ok(Unit::Characters));
     }
 
     #[test]

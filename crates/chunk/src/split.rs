@@ -2,10 +2,10 @@
 
 use std::ops::Range;
 
-use text_splitter::{ChunkConfig, ChunkSizer, TextSplitter};
+use text_splitter::{ChunkConfig, ChunkSizer, CodeSplitter, MarkdownSplitter, TextSplitter};
 use unicode_segmentation::UnicodeSegmentation as _;
 
-use crate::{Measure, Rule};
+use crate::{Language, Measure, Rule};
 
 /// text-splitter asks for the size of many overlapping candidates; each answer is two binary searches.
 struct Sizer<'m>(&'m Measure);
@@ -17,25 +17,90 @@ impl ChunkSizer for Sizer<'_> {
     }
 }
 
+/// A rule's overlap is smaller than its size, which is all that can be wrong with it: `None` does not come.
+fn config<'m>(measure: &'m Measure, rule: &Rule) -> Option<ChunkConfig<Sizer<'m>>> {
+    ChunkConfig::new(rule.size()).with_sizer(Sizer(measure)).with_overlap(rule.overlap()).ok()
+}
+
+fn ranges<'t>(parts: impl Iterator<Item = (usize, &'t str)>) -> Vec<Range<usize>> {
+    parts.map(|(at, part)| at..at + part.len()).collect()
+}
+
 /// Along the text's own structure, the largest that fits.
 pub(crate) fn recursive(text: &str, measure: &Measure, rule: &Rule) -> Vec<Range<usize>> {
-    let config = ChunkConfig::new(rule.size()).with_sizer(Sizer(measure));
-    // A rule's overlap is smaller than its size, which is all that can be wrong here.
-    let Ok(config) = config.with_overlap(rule.overlap()) else { return windows(text, measure, rule) };
-    TextSplitter::new(config).chunk_indices(text).map(|(at, part)| at..at + part.len()).collect()
+    let Some(config) = config(measure, rule) else { return windows(text, measure, rule) };
+    ranges(TextSplitter::new(config).chunk_indices(text))
+}
+
+/// Along Markdown's sections and blocks.
+pub(crate) fn markdown(text: &str, measure: &Measure, rule: &Rule) -> Vec<Range<usize>> {
+    let Some(config) = config(measure, rule) else { return windows(text, measure, rule) };
+    ranges(MarkdownSplitter::new(config).chunk_indices(text))
+}
+
+/// Along a program's functions and statements.
+pub(crate) fn code(text: &str, measure: &Measure, rule: &Rule, language: Language) -> Vec<Range<usize>> {
+    let splitter = config(measure, rule).map(|config| CodeSplitter::new(language.grammar(), config));
+    // A grammar that the parser cannot read is a defect of the build, found by the tests.
+    let Some(Ok(splitter)) = splitter else { return recursive(text, measure, rule) };
+    ranges(splitter.chunk_indices(text))
+}
+
+/// Whole paragraphs, as many as fit; one that is too long by itself is cut into sentences.
+pub(crate) fn paragraphs(text: &str, measure: &Measure, rule: &Rule) -> Vec<Range<usize>> {
+    let mut pieces = Vec::new();
+    for paragraph in blocks(text) {
+        if measure.size(paragraph.start, paragraph.end) <= rule.size() {
+            pieces.push(paragraph);
+        } else {
+            pieces.extend(sentence_pieces(text, paragraph, measure, rule));
+        }
+    }
+    packed(&pieces, measure, rule)
 }
 
 /// Whole sentences, as many as fit; one that is too long by itself is cut by units.
 pub(crate) fn sentences(text: &str, measure: &Measure, rule: &Rule) -> Vec<Range<usize>> {
+    packed(&sentence_pieces(text, 0..text.len(), measure, rule), measure, rule)
+}
+
+/// After every so many units.
+pub(crate) fn windows(text: &str, measure: &Measure, rule: &Rule) -> Vec<Range<usize>> {
+    cut(measure, 0..text.len(), rule.size(), rule.overlap())
+}
+
+/// What stands between blank lines, each with the blank lines after it.
+fn blocks(text: &str) -> Vec<Range<usize>> {
+    let (mut found, mut start, mut at, mut blank) = (Vec::new(), 0, 0, false);
+    for line in text.split_inclusive('\n') {
+        let is_blank = line.trim().is_empty();
+        if blank && !is_blank && at > start {
+            found.push(start..at);
+            start = at;
+        }
+        (blank, at) = (is_blank, at + line.len());
+    }
+    found.push(start..text.len());
+    found
+}
+
+/// The sentences of a part, the too long ones in pieces.
+fn sentence_pieces(text: &str, part: Range<usize>, measure: &Measure, rule: &Rule) -> Vec<Range<usize>> {
     let mut pieces = Vec::new();
-    for (at, sentence) in text.split_sentence_bound_indices() {
-        let (from, to) = (at, at + sentence.len());
+    for (at, sentence) in text[part.clone()].split_sentence_bound_indices() {
+        let (from, to) = (part.start + at, part.start + at + sentence.len());
         if measure.size(from, to) <= rule.size() {
             pieces.push(from..to);
         } else {
             pieces.extend(cut(measure, from..to, rule.size(), 0));
         }
     }
+    pieces
+}
+
+/// Neighbouring pieces share a chunk while they fit; a chunk begins with the pieces at the end of the one before
+/// that fit the overlap.
+fn packed(pieces: &[Range<usize>], measure: &Measure, rule: &Rule) -> Vec<Range<usize>> {
     let mut chunks: Vec<Range<usize>> = Vec::new();
     let mut first = 0;
     while first < pieces.len() {
@@ -45,7 +110,6 @@ pub(crate) fn sentences(text: &str, measure: &Measure, rule: &Rule) -> Vec<Range
             last += 1;
         }
         chunks.push(start..pieces[last].end);
-        // The next chunk begins with the sentences at the end of this one that fit the overlap.
         let mut next = last + 1;
         while next - 1 > first && measure.size(pieces[next - 1].start, pieces[last].end) <= rule.overlap() {
             next -= 1;
@@ -53,11 +117,6 @@ pub(crate) fn sentences(text: &str, measure: &Measure, rule: &Rule) -> Vec<Range
         first = next;
     }
     chunks
-}
-
-/// After every so many units.
-pub(crate) fn windows(text: &str, measure: &Measure, rule: &Rule) -> Vec<Range<usize>> {
-    cut(measure, 0..text.len(), rule.size(), rule.overlap())
 }
 
 /// Cuts a range before units: the text before its first unit belongs to the first chunk.

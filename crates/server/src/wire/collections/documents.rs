@@ -46,7 +46,7 @@ struct DocumentPicture {
 #[derive(ToSchema)]
 #[expect(dead_code, reason = "the documentation's picture")]
 struct ChunkingPicture {
-    /// `none`, `recursive`, `sentences`, `words` or `tokens`.
+    /// `none`, `recursive`, `markdown`, `code`, `paragraphs`, `sentences`, `words`, `tokens` or `fixed_size`.
     method: String,
     /// The largest chunk; 256 tokens, 200 words or 1000 characters when absent.
     size: Option<u32>,

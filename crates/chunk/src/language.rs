@@ -1,0 +1,97 @@
+//! Programming languages whose grammar is known: `code` cuts them between functions and statements, and everything
+//! else as text.
+
+use tree_sitter::Language as Grammar;
+
+/// A programming language whose grammar is known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Language {
+    /// Go.
+    Go,
+    /// Java.
+    Java,
+    /// JavaScript, JSX included.
+    JavaScript,
+    /// Python.
+    Python,
+    /// Rust.
+    Rust,
+    /// TypeScript and TSX.
+    TypeScript,
+}
+
+impl Language {
+    /// All of them.
+    pub const ALL: [Self; 6] =
+        [Self::Go, Self::Java, Self::JavaScript, Self::Python, Self::Rust, Self::TypeScript];
+
+    /// The language's name.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Go => "go",
+            Self::Java => "java",
+            Self::JavaScript => "javascript",
+            Self::Python => "python",
+            Self::Rust => "rust",
+            Self::TypeScript => "typescript",
+        }
+    }
+
+    /// The language of a content type: a MIME type with or without parameters (`text/x-python; charset=utf-8`), a
+    /// language's name, or the end of a file's name (`rs`, `.tsx`).
+    pub fn of(content_type: &str) -> Option<Self> {
+        let essence = content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+        let name = match essence.split_once('/') {
+            Some(("text" | "application", subtype)) => subtype.trim_start_matches("x-"),
+            Some(_) => return None,
+            None => essence.trim_start_matches('.'),
+        };
+        Some(match name {
+            "go" | "golang" => Self::Go,
+            "java" | "java-source" => Self::Java,
+            "javascript" | "ecmascript" | "js" | "mjs" | "cjs" | "jsx" => Self::JavaScript,
+            "python" | "py" | "pyi" | "python-script" | "script.python" => Self::Python,
+            "rust" | "rs" | "rust-source" => Self::Rust,
+            "typescript" | "ts" | "tsx" | "mts" | "cts" => Self::TypeScript,
+            _ => return None,
+        })
+    }
+
+    pub(crate) fn grammar(self) -> Grammar {
+        match self {
+            Self::Go => tree_sitter_go::LANGUAGE,
+            Self::Java => tree_sitter_java::LANGUAGE,
+            Self::JavaScript => tree_sitter_javascript::LANGUAGE,
+            Self::Python => tree_sitter_python::LANGUAGE,
+            Self::Rust => tree_sitter_rust::LANGUAGE,
+            // It reads plain TypeScript, too, all but casts written `<T>x`.
+            Self::TypeScript => tree_sitter_typescript::LANGUAGE_TSX,
+        }
+        .into()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn content_types() {
+        for (content_type, language) in [
+            ("text/x-python; charset=utf-8", Language::Python),
+            ("application/javascript", Language::JavaScript),
+            ("TEXT/RUST", Language::Rust),
+            ("text/x-java-source", Language::Java),
+            ("golang", Language::Go),
+            (".tsx", Language::TypeScript),
+        ] {
+            assert_eq!(Language::of(content_type), Some(language), "{content_type}");
+        }
+        for unknown in ["", "text/plain", "text/markdown", "image/x-python", "c++"] {
+            assert_eq!(Language::of(unknown), None, "{unknown}");
+        }
+        for language in Language::ALL {
+            assert_eq!(Language::of(language.as_str()), Some(language));
+        }
+    }
+}
