@@ -1,16 +1,21 @@
 //! The same text is computed once: repeats inside a request, and texts that another request is waiting for at
-//! this moment. A flight is a task of its own, so a caller who hangs up never fails those who joined; when all
-//! have left, it stops.
+//! this moment. A flight belongs to all its passengers, whichever of them moves it on: a caller who hangs up never
+//! fails those who joined; when all have left, it stops. It is no task of its own, because for a lone request, the
+//! usual one, the hop to another thread is most of what a gateway costs.
 
 use std::{
     collections::HashMap,
+    panic::AssertUnwindSafe,
     sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
 };
 
 use embeddery_core::{
     BoxFuture, EmbedError, EmbedRequest, Embedder, Embeddings, Fault, Identity, InputFault, SpaceId,
 };
-use tokio::sync::watch;
+use futures_util::{
+    FutureExt as _,
+    future::{Shared, try_join_all},
+};
 
 use crate::{
     cache::{Key, Keys, Scope, variant},
@@ -37,7 +42,7 @@ struct Seat {
 }
 
 struct Flight {
-    landed: watch::Receiver<Option<Arc<Landed>>>,
+    landed: Shared<BoxFuture<'static, Arc<Landed>>>,
 }
 
 /// What a flight brought, and which of its texts were cut.
@@ -112,24 +117,22 @@ impl SingleFlight {
     fn take_off(&self, request: &EmbedRequest, keys: &[Key], places: &[usize]) -> Arc<Flight> {
         let whole = places.len() == request.inputs.len();
         let request = if whole { request.clone() } else { subset::request(request, places) };
-        let (landing, landed) = watch::channel(None);
-        let flight = Arc::new(Flight { landed });
-        let leaving =
-            Leaving { board: Arc::clone(&self.board), keys: keys.to_vec(), flight: Arc::downgrade(&flight) };
         let inner = Arc::clone(&self.inner);
-        tokio::spawn(async move {
-            let inputs = Arc::clone(&request.inputs);
-            tokio::select! {
-                outcome = inner.embed(request) => {
-                    // Off the board first: whoever comes from now on finds the vectors in the cache.
-                    drop(leaving);
-                    let cut = outcome.as_ref().map_or(Vec::new(), |answer| subset::cut(&*inner, &inputs, answer));
-                    landing.send_replace(Some(Arc::new(Landed { outcome, cut })));
-                }
-                () = landing.closed() => {} // nobody waits any more
-            }
-        });
-        flight
+        Arc::new_cyclic(|flight| {
+            let leaving =
+                Leaving { board: Arc::clone(&self.board), keys: keys.to_vec(), flight: Weak::clone(flight) };
+            let landed = async move {
+                let inputs = Arc::clone(&request.inputs);
+                // A defect fails this flight, not everybody who asks for its outcome.
+                let outcome = AssertUnwindSafe(inner.embed(request)).catch_unwind().await;
+                let outcome = outcome.unwrap_or_else(|_| Err(EmbedError::internal("the work was lost")));
+                // Off the board first: whoever comes from now on finds the vectors in the cache.
+                drop(leaving);
+                let cut = outcome.as_ref().map_or(Vec::new(), |answer| subset::cut(&*inner, &inputs, answer));
+                Arc::new(Landed { outcome, cut })
+            };
+            Flight { landed: landed.boxed().shared() }
+        })
     }
 
     /// Computes the request's distinct texts, in others' flights too if we may `join`. `None` when those do not
@@ -137,19 +140,11 @@ impl SingleFlight {
     async fn fly(&self, request: &EmbedRequest, join: bool) -> Option<Result<Embeddings, EmbedError>> {
         let texts = Texts::of(self.keys(request));
         let tickets = self.seats(request, &texts.distinct, join);
-        let mut landed = Vec::with_capacity(tickets.len());
-        for ticket in &tickets {
-            let mut arrival = ticket.flight.landed.clone();
-            let arrived = arrival.wait_for(Option::is_some).await.ok().and_then(|landed| landed.clone());
-            let Some(arrived) = arrived else { return Some(Err(EmbedError::internal("the work was lost"))) };
-            if let Err(error) = &arrived.outcome {
-                if ticket.joined && error.fault == Fault::Caller {
-                    return None;
-                }
-                return Some(Err(texts.in_request(error.clone(), ticket, &tickets)));
-            }
-            landed.push(arrived);
-        }
+        let landed = match land(&tickets).await {
+            Ok(landed) => landed,
+            Err((error, ticket)) if ticket.joined && error.fault == Fault::Caller => return None,
+            Err((error, ticket)) => return Some(Err(texts.in_request(error, ticket, &tickets))),
+        };
         let answer = texts.arrange(&tickets, &landed)?;
         // Who joined a flight has notes of its own.
         if Arc::ptr_eq(&answer.served_by, self.model())
@@ -159,6 +154,29 @@ impl SingleFlight {
         }
         Some(Ok(answer))
     }
+}
+
+/// Waits for each ticket's flight, all of them at the same time, or for the first that fails: its error and the
+/// ticket for it.
+async fn land(tickets: &[Ticket]) -> Result<Vec<Arc<Landed>>, (EmbedError, &Ticket)> {
+    let mut flights: Vec<&Ticket> = Vec::new();
+    let mut places = Vec::with_capacity(tickets.len());
+    for ticket in tickets {
+        let known = flights.iter().position(|known| Arc::ptr_eq(&known.flight, &ticket.flight));
+        places.push(known.unwrap_or(flights.len()));
+        if known.is_none() {
+            flights.push(ticket);
+        }
+    }
+    let landed = try_join_all(flights.into_iter().map(|ticket| async move {
+        let landed = ticket.flight.landed.clone().await;
+        match &landed.outcome {
+            Ok(_) => Ok(landed),
+            Err(error) => Err((error.clone(), ticket)),
+        }
+    }));
+    let landed = landed.await?;
+    Ok(places.into_iter().map(|place| Arc::clone(&landed[place])).collect())
 }
 
 impl Embedder for SingleFlight {
