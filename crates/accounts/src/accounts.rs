@@ -1,6 +1,6 @@
 //! All of it together, as the server takes it.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, sync::Arc};
 
 use thiserror::Error;
 
@@ -25,7 +25,7 @@ pub struct Accounts {
     /// How fast.
     pub limiter: Limiter,
     /// How much, and what it cost.
-    pub ledger: Ledger,
+    pub ledger: Arc<Ledger>,
     /// What is kept for auditors.
     pub audit: Audit,
 }
@@ -60,7 +60,7 @@ impl Accounts {
         Ok(Self {
             auth: config.auth,
             limiter: config.limiter,
-            ledger: Ledger::open(config.ledger).map_err(Error::File)?,
+            ledger: Arc::new(Ledger::open(config.ledger).map_err(Error::File)?),
             audit: Audit::open(config.audit).map_err(Error::File)?,
         })
     }

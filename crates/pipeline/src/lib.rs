@@ -6,7 +6,10 @@
 
 mod jobs;
 mod queue;
+mod reconcile;
+pub mod stages;
 mod task;
+mod worker;
 
 pub use jobs::{
     ChunkSpan, Chunking, DocumentRow, DocumentState, End, Job, JobError, JobOp, JobStore, NewDocument,
@@ -16,4 +19,6 @@ pub use queue::{
     Asked, Consumer, DeadLetter, DeadLetterId, Depth, Flow, Lease, LeaseRequest, Op, Outcome, Pressure,
     Queue, QueueError, Settled, WorkerReport,
 };
+pub use reconcile::{ReconcileConfig, reconcile, round, task};
 pub use task::{JobId, MESSAGE_VERSION, Priority, Reason, Stage, Task, TaskId};
+pub use worker::{Worker, WorkerConfig, WorkerMetrics};

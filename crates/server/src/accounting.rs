@@ -14,10 +14,10 @@ use axum::{
 };
 use embeddery_accounts::{
     Event, Identity, UserId,
-    ledger::{Reservation, Spent},
+    ledger::Reservation,
     limit::{Limited, Measure, Payer, Standing},
 };
-use embeddery_core::{Embeddings, Input};
+use embeddery_core::Input;
 
 use crate::{App, address, auth::Caller, error::ApiError, request_id::RequestId};
 
@@ -70,18 +70,6 @@ impl Metered {
             });
         }
         outcome
-    }
-}
-
-/// What an answer took, for the ledger; `cached_texts` of its texts came from the cache.
-pub(crate) fn spent(embeddings: &Embeddings, cached_texts: u64) -> Spent {
-    Spent {
-        provider: embeddings.served_by.provider,
-        model: Arc::clone(&embeddings.served_by.name),
-        texts: embeddings.tokens.len().saturating_sub(embeddings.failed.len()) as u64,
-        cached_texts,
-        tokens: embeddings.total_tokens(),
-        billed_tokens: embeddings.billed_tokens,
     }
 }
 

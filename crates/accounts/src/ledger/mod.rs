@@ -16,7 +16,7 @@ use std::{
     time::Duration,
 };
 
-use embeddery_core::ProviderKind;
+use embeddery_core::{Embeddings, ProviderKind};
 use jiff::Timestamp;
 
 use crate::UserId;
@@ -80,6 +80,20 @@ pub struct Spent {
     pub tokens: u64,
     /// Tokens a vendor charged for.
     pub billed_tokens: u64,
+}
+
+impl Spent {
+    /// What an answer took; `cached_texts` of its texts came from the cache.
+    pub fn of(answer: &Embeddings, cached_texts: u64) -> Self {
+        Self {
+            provider: answer.served_by.provider,
+            model: Arc::clone(&answer.served_by.name),
+            texts: answer.tokens.len().saturating_sub(answer.failed.len()) as u64,
+            cached_texts,
+            tokens: answer.total_tokens(),
+            billed_tokens: answer.billed_tokens,
+        }
+    }
 }
 
 /// Where a user stands against their quotas.

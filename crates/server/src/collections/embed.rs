@@ -2,7 +2,7 @@
 
 use std::{num::NonZeroUsize, sync::Arc};
 
-use embeddery_accounts::Role;
+use embeddery_accounts::{Role, ledger::Spent};
 use embeddery_core::{
     EmbedRequest, Embeddings, Input, InputType, Priority, ProviderKind, SpaceId, TokenCount,
 };
@@ -10,7 +10,7 @@ use embeddery_gateway::Selector;
 use embeddery_store::{Binding, StoreError};
 
 use super::{Desk, selector};
-use crate::{accounting::spent, error::ApiError};
+use crate::error::ApiError;
 
 /// A model as a request names it.
 #[derive(Clone, Debug, Default)]
@@ -69,7 +69,7 @@ impl Desk {
         let reservation = self.metered.reserve(&self.app, &request.inputs).await?;
         let notes = request.context.notes.clone();
         let answer = self.app.router.embed(selector, request).await?;
-        reservation.settle(spent(&answer, notes.cache().map_or(0, |(hits, _)| hits))).await;
+        reservation.settle(Spent::of(&answer, notes.cache().map_or(0, |(hits, _)| hits))).await;
         Ok(answer)
     }
 

@@ -6,19 +6,13 @@ use axum::{
     extract::FromRequestParts,
     http::{HeaderMap, HeaderName, HeaderValue, request::Parts},
 };
-use embeddery_accounts::Role;
+use embeddery_accounts::{Role, ledger::Spent};
 use embeddery_core::{
     Context, DimensionPolicy, EmbedRequest, Embeddings, Input, InputType, Notes, ProviderKind, Truncate,
 };
 use embeddery_gateway::{Resolved, Selector};
 
-use crate::{
-    App,
-    access_log::Logged,
-    accounting::{Metered, spent},
-    error::ApiError,
-    request_id::RequestId,
-};
+use crate::{App, access_log::Logged, accounting::Metered, error::ApiError, request_id::RequestId};
 
 /// A request without its body.
 pub(super) struct Call {
@@ -108,7 +102,7 @@ pub(super) async fn embed(call: &Call, wish: Wish<'_>) -> Result<Answer, ApiErro
     let embeddings = app.router.embed(selector, request).await?;
     let elapsed = began.elapsed();
     let hits = notes.cache().map_or(0, |(hits, _)| hits);
-    reservation.settle(spent(&embeddings, hits)).await;
+    reservation.settle(Spent::of(&embeddings, hits)).await;
 
     let mut headers = headers_of(&embeddings);
     if dimensions.is_some() {

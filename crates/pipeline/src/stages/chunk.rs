@@ -1,0 +1,113 @@
+//! The first stage: a text becomes spans. Each document is cut on a thread of its own, so that a text which takes
+//! long, or finds a defect, is alone with it.
+
+use std::{collections::HashMap, sync::Arc};
+
+use embeddery_chunk::{Rule, RuleError, Unit};
+use embeddery_core::{EmbedError, Embedder, TokenCount};
+use futures_util::future::join_all;
+
+use super::{
+    Item, Step, Tools, Trouble, after, reason, selector,
+    trouble::{Blame, code, of_model},
+};
+use crate::{ChunkSpan, Chunking, Plan, Stage};
+
+pub(super) async fn run(tools: &Tools, items: &[Item]) -> Vec<Step> {
+    let models = open(tools, items).await;
+    join_all(items.iter().map(|item| async {
+        match spans(tools, item, models.get(&key(&item.work.plan))).await {
+            Ok(spans) => {
+                let put = tools.jobs.put_chunks(item.task, spans).await;
+                put.map_or_else(
+                    |error| Step::Trouble(Trouble::of_jobs(&error)),
+                    |put| after(Stage::Chunking, put, item.bytes()),
+                )
+            }
+            Err(trouble) => Step::Trouble(trouble),
+        }
+    }))
+    .await
+}
+
+/// A plan's way to cut.
+pub fn rule(chunking: &Chunking) -> Result<Rule, RuleError> {
+    let Chunking { method, size, overlap, unit } = chunking;
+    Rule::new(method.parse()?, Some(*size), Some(*overlap), Some(unit.parse()?))
+}
+
+/// Cuts a text by a rule, measured by the model that will read the chunks where sizes are tokens. Takes its time:
+/// not for an async thread.
+pub fn cut(text: &str, rule: Rule, model: Option<&dyn Embedder>) -> Vec<ChunkSpan> {
+    let count = |piece: &str| match model.map(|model| model.count(piece)) {
+        Some(TokenCount::Exact(tokens) | TokenCount::Estimate(tokens)) => tokens,
+        None => 0,
+    };
+    let special = count("");
+    let most = model.and_then(|model| model.model().max_tokens);
+    let rule = most.map_or(rule, |most| rule.within(most.get().saturating_sub(special)));
+    let chunks = embeddery_chunk::chunk(text, &rule, &count).into_iter();
+    chunks
+        .map(|chunk| ChunkSpan {
+            bytes: chunk.bytes.start as u64..chunk.bytes.end as u64,
+            characters: chunk.characters.start as u64..chunk.characters.end as u64,
+            headings: chunk.headings,
+        })
+        .collect()
+}
+
+type Opened = Result<Arc<dyn Embedder>, EmbedError>;
+
+/// The models that count tokens for these documents, each opened once.
+async fn open(tools: &Tools, items: &[Item]) -> HashMap<(String, String), Opened> {
+    let mut models = HashMap::new();
+    for item in items {
+        let plan = &item.work.plan;
+        if counts_tokens(plan) && !models.contains_key(&key(plan)) {
+            models.insert(key(plan), tools.router.open(selector(plan)).await);
+        }
+    }
+    models
+}
+
+fn counts_tokens(plan: &Plan) -> bool {
+    rule(&plan.chunking).is_ok_and(|rule| rule.unit() == Unit::Tokens)
+}
+
+fn key(plan: &Plan) -> (String, String) {
+    (plan.provider.clone(), plan.model.clone())
+}
+
+async fn spans(tools: &Tools, item: &Item, model: Option<&Opened>) -> Result<Vec<ChunkSpan>, Trouble> {
+    let rule = rule(&item.work.plan.chunking)
+        .map_err(|error| Trouble::failed("invalid_chunking", format!("chunking: {error}")))?;
+    let model = match model {
+        Some(Ok(model)) => Some(Arc::clone(model)),
+        Some(Err(error)) => return Err(not_opened(tools, item, error)),
+        None => None,
+    };
+    let (work, rule) = (Arc::clone(&item.work), rule.reading(item.work.document.content_type.as_deref()));
+    let cutting = tokio::task::spawn_blocking(move || cut(&work.document.text, rule, model.as_deref()));
+    match tokio::time::timeout(tools.patience, cutting).await {
+        Ok(Ok(spans)) if spans.is_empty() => {
+            Err(Trouble::failed("empty_document", "the text has nothing but white space"))
+        }
+        Ok(Ok(spans)) => Ok(spans),
+        Ok(Err(_)) => Err(Trouble::again("internal", "cutting the text failed; the log knows more")),
+        Err(_) => {
+            let message = format!("cutting the text took more than {} s", tools.patience.as_secs());
+            Err(Trouble::again("timeout", message))
+        }
+    }
+}
+
+/// A tokenizer that is not here yet is waited for like the model itself.
+fn not_opened(tools: &Tools, item: &Item, error: &EmbedError) -> Trouble {
+    match Blame::of(error) {
+        Blame::Provider(pause) => {
+            tools.lanes.park(&item.work.plan, reason(code(error), error.message.clone()), pause)
+        }
+        Blame::Model => of_model(error),
+        Blame::Texts | Blame::Unclear => Trouble::again(code(error), error.message.clone()),
+    }
+}

@@ -1,0 +1,343 @@
+//! The second stage: chunks that the collection has no vector of become vectors. Chunks of all documents that came
+//! together go to a model together; a call that fails over one text is halved until that text stands alone.
+
+use std::{collections::BTreeMap, num::NonZeroUsize, sync::Arc};
+
+use embeddery_core::{EmbedError, Embeddings, ErrorKind, Retry};
+use embeddery_store::{Binding, Chunk, Document, Place, Span, StoreError, StoreErrorKind};
+use futures_util::future::join_all;
+
+use super::{
+    Item, Step, Tools, Trouble, after,
+    metered::{self, Asking, Refused},
+    place_of, reason,
+    trouble::code,
+};
+use crate::{ChunkSpan, Stage, Vectors};
+
+/// Texts of one call: enough to keep a model busy, few enough that nobody waits long behind them.
+const TEXTS: usize = 256;
+/// Bytes of one call's texts.
+const BYTES: usize = 1 << 20;
+
+pub(super) async fn run(tools: &Tools, items: &[Item]) -> Vec<Step> {
+    let known = look(tools, items).await;
+    let mut wanted = Vec::new();
+    for (item, known) in items.iter().zip(&known) {
+        let Ok(known) = known else { continue };
+        let missing = known.stored.iter().enumerate().filter(|(_, stored)| !**stored);
+        wanted.push(Wanted {
+            item,
+            dimensions: known.dimensions(item),
+            chunks: missing.map(|(chunk, _)| chunk).collect(),
+        });
+    }
+    let mut made = vectors(tools, &wanted).await.into_iter();
+    join_all(items.iter().zip(known).map(|(item, known)| {
+        let made = if known.is_ok() { made.next() } else { None };
+        async move {
+            let vectors =
+                known.and_then(|known| laid_out(item, &known, &made.unwrap_or_else(|| Ok(Vec::new()))?));
+            match vectors {
+                Ok(vectors) => {
+                    let put = tools.jobs.put_vectors(item.task, vectors).await;
+                    put.map_or_else(
+                        |error| Step::Trouble(Trouble::of_jobs(&error)),
+                        |put| after(Stage::Embedding, put, item.bytes()),
+                    )
+                }
+                Err(trouble) => Step::Trouble(trouble),
+            }
+        }
+    }))
+    .await
+}
+
+/// What the collection knows of a document.
+struct Known {
+    binding: Option<Binding>,
+    /// For each chunk, whether its vector is there.
+    stored: Vec<bool>,
+}
+
+impl Known {
+    /// The length to ask for: the collection's where there is one.
+    fn dimensions(&self, item: &Item) -> Option<NonZeroUsize> {
+        match &self.binding {
+            Some(binding) if binding.cut => NonZeroUsize::new(binding.dim),
+            Some(_) => None,
+            None => item.work.plan.dimensions.and_then(NonZeroUsize::new),
+        }
+    }
+}
+
+/// Asks each collection once for all its documents.
+async fn look(tools: &Tools, items: &[Item]) -> Vec<Result<Known, Trouble>> {
+    let mut groups: BTreeMap<(&str, &str), Vec<usize>> = BTreeMap::new();
+    for (index, item) in items.iter().enumerate() {
+        groups.entry((&item.work.tenant, &item.work.plan.collection)).or_default().push(index);
+    }
+    let looked = join_all(groups.into_iter().map(|((tenant, collection), members)| async move {
+        let documents = members.iter().map(|&index| document(&items[index])).collect::<Result<Vec<_>, _>>();
+        let answer = match documents {
+            Ok(documents) => look_into(tools, (tenant, collection), &documents).await,
+            Err(trouble) => Err(trouble),
+        };
+        (members, answer)
+    }))
+    .await;
+    let mut known: Vec<Result<Known, Trouble>> =
+        items.iter().map(|_| Err(Trouble::again("internal", "nobody looked"))).collect();
+    for (members, answer) in looked {
+        match answer {
+            Ok((binding, stored)) => {
+                for (index, stored) in members.into_iter().zip(stored) {
+                    known[index] = Ok(Known { binding: binding.clone(), stored });
+                }
+            }
+            Err(trouble) => members.into_iter().for_each(|index| known[index] = Err(trouble.clone())),
+        }
+    }
+    known
+}
+
+async fn look_into(
+    tools: &Tools,
+    (tenant, collection): (&str, &str),
+    documents: &[Document],
+) -> Result<(Option<Binding>, Vec<Vec<bool>>), Trouble> {
+    let tenant = place_of(tenant);
+    let place = Place { tenant: &tenant, collection };
+    let nothing = || (None, documents.iter().map(|document| vec![false; document.chunks.len()]).collect());
+    let found = match tools.store.get(place).await {
+        Ok(found) => found,
+        Err(error) if error.kind == StoreErrorKind::NotFound => return Ok(nothing()),
+        Err(error) => return Err(Trouble::of_store(&error)),
+    };
+    match tools.store.stored(place, documents).await {
+        Ok(stored) => Ok((Some(found.binding), stored)),
+        Err(error) if error.kind == StoreErrorKind::NotFound => Ok(nothing()),
+        Err(error) => Err(Trouble::of_store(&error)),
+    }
+}
+
+/// A document with its chunks and without vectors, as the store takes it.
+pub(super) fn document(item: &Item) -> Result<Document, Trouble> {
+    let work = &item.work;
+    let chunks = spans(item)?.iter().map(|span| {
+        let text = slice(item, span)?.to_owned();
+        let (bytes, characters) = (&span.bytes, &span.characters);
+        let span = Span { bytes: (bytes.start, bytes.end), characters: (characters.start, characters.end) };
+        Ok(Chunk { text, span, vector: None })
+    });
+    Ok(Document {
+        id: work.document.id.clone(),
+        metadata: work.document.metadata.clone(),
+        chunks: chunks.collect::<Result<_, Trouble>>()?,
+    })
+}
+
+fn spans(item: &Item) -> Result<&[ChunkSpan], Trouble> {
+    let lost = || Trouble::again("internal", "the document's chunks are lost");
+    item.work.chunks.as_deref().ok_or_else(lost)
+}
+
+fn slice<'a>(item: &'a Item, span: &ChunkSpan) -> Result<&'a str, Trouble> {
+    let place = usize::try_from(span.bytes.start).ok().zip(usize::try_from(span.bytes.end).ok());
+    let text = place.and_then(|(start, end)| item.work.document.text.get(start..end));
+    text.ok_or_else(|| Trouble::again("internal", "the document's chunks do not fit its text"))
+}
+
+/// Chunks of a document that are to become vectors.
+pub(super) struct Wanted<'a> {
+    pub(super) item: &'a Item,
+    pub(super) dimensions: Option<NonZeroUsize>,
+    pub(super) chunks: Vec<usize>,
+}
+
+/// A vector: a row of an answer.
+pub(super) type Made = (Arc<Embeddings>, usize);
+
+/// One text on its way.
+struct Piece {
+    /// Whose, by place in `wanted`.
+    owner: usize,
+    /// Which of the chunks wanted.
+    place: usize,
+    text: Arc<str>,
+}
+
+/// The vectors of what is wanted of each document, or why it has none.
+pub(super) async fn vectors(tools: &Tools, wanted: &[Wanted<'_>]) -> Vec<Result<Vec<Made>, Trouble>> {
+    // What one call may carry together: tenants have their own caches, accounts and turns.
+    let mut groups: BTreeMap<_, Vec<usize>> = BTreeMap::new();
+    for (owner, wanted) in wanted.iter().enumerate() {
+        let plan = &wanted.item.work.plan;
+        let key = (&wanted.item.work.tenant, &plan.provider, &plan.model, wanted.dimensions);
+        groups.entry(key).or_default().push(owner);
+    }
+    let answered = join_all(groups.into_values().map(|members| group(tools, wanted, members)))
+        .await
+        .into_iter()
+        .flatten();
+    let mut all: Vec<_> = wanted.iter().map(|_| Ok(Vec::new())).collect();
+    answered.for_each(|(owner, result)| all[owner] = result);
+    all
+}
+
+type Answered = Vec<(usize, Result<Vec<Made>, Trouble>)>;
+
+async fn group(tools: &Tools, wanted: &[Wanted<'_>], members: Vec<usize>) -> Answered {
+    let mut results: BTreeMap<usize, Result<Vec<Option<Made>>, Trouble>> = BTreeMap::new();
+    let mut pieces = Vec::new();
+    for owner in members {
+        match texts(&wanted[owner]) {
+            Ok(texts) => {
+                results.insert(owner, Ok(vec![None; texts.len()]));
+                let texts = texts.into_iter().enumerate();
+                pieces.extend(texts.map(|(place, text)| Piece { owner, place, text }));
+            }
+            Err(trouble) => drop(results.insert(owner, Err(trouble))),
+        }
+    }
+    let mut waiting = calls(pieces);
+    waiting.reverse();
+    while let Some(mut call) = waiting.pop() {
+        // Nobody pays for a document that has failed by another chunk, or whose job was cancelled.
+        call.retain(|piece| results[&piece.owner].is_ok() && !wanted[piece.owner].item.is_dropped());
+        let Some(first) = call.first() else { continue };
+        let Wanted { item, dimensions, .. } = &wanted[first.owner];
+        let request_id: Arc<str> = item.task.job.to_string().into();
+        let asking = Asking {
+            tenant: &item.work.tenant,
+            plan: &item.work.plan,
+            dimensions: *dimensions,
+            request_id: &request_id,
+        };
+        let texts: Vec<Arc<str>> = call.iter().map(|piece| Arc::clone(&piece.text)).collect();
+        let answer = match tools.lanes.blocked(asking.plan) {
+            Some(trouble) => Err(Refused::All(trouble)),
+            None => metered::embed(tools, &asking, &texts).await,
+        };
+        match answer {
+            Ok(answer) => {
+                let answer = Arc::new(answer);
+                for (row, piece) in call.iter().enumerate() {
+                    if let Some(Ok(made)) = results.get_mut(&piece.owner) {
+                        made[piece.place] = Some((Arc::clone(&answer), row));
+                    }
+                }
+            }
+            Err(Refused::All(trouble)) => {
+                let rest = waiting.drain(..).flatten();
+                for piece in call
+                    .into_iter()
+                    .chain(rest)
+                    .filter(|piece| results[&piece.owner].is_ok())
+                    .collect::<Vec<_>>()
+                {
+                    results.insert(piece.owner, Err(trouble.clone()));
+                }
+            }
+            Err(Refused::Split(error)) => {
+                for piece in apart(&error, call, &mut waiting) {
+                    let Wanted { item, chunks, .. } = &wanted[piece.owner];
+                    results.insert(piece.owner, Err(of_chunk(&error, item, chunks[piece.place])));
+                }
+            }
+        }
+    }
+    let complete = |made: Vec<Option<Made>>| {
+        let made: Option<Vec<Made>> = made.into_iter().collect();
+        made.ok_or_else(|| {
+            Trouble::again("cancelled", "the job was cancelled, or another worker has the document")
+        })
+    };
+    results.into_iter().map(|(owner, result)| (owner, result.and_then(complete))).collect()
+}
+
+fn texts(wanted: &Wanted<'_>) -> Result<Vec<Arc<str>>, Trouble> {
+    let spans = spans(wanted.item)?;
+    let span = |&chunk: &usize| {
+        let span = spans.get(chunk).ok_or_else(|| Trouble::again("internal", "a chunk is lost"))?;
+        Ok(slice(wanted.item, span)?.into())
+    };
+    wanted.chunks.iter().map(span).collect()
+}
+
+/// Pieces in their order, as many to a call as it may carry.
+fn calls(pieces: Vec<Piece>) -> Vec<Vec<Piece>> {
+    let mut calls: Vec<Vec<Piece>> = Vec::new();
+    let mut bytes = 0;
+    for piece in pieces {
+        bytes += piece.text.len();
+        match calls.last_mut() {
+            Some(call) if call.len() < TEXTS && bytes <= BYTES => call.push(piece),
+            _ => {
+                bytes = piece.text.len();
+                calls.push(vec![piece]);
+            }
+        }
+    }
+    calls
+}
+
+/// Takes a refused call apart: returns the pieces at fault and lets the others wait for another call.
+fn apart(error: &EmbedError, mut call: Vec<Piece>, waiting: &mut Vec<Vec<Piece>>) -> Vec<Piece> {
+    if call.len() == 1 {
+        return call;
+    }
+    let named = |index: &usize| error.inputs.iter().any(|fault| fault.index == *index);
+    let (guilty, others): (Vec<_>, Vec<_>) = call.drain(..).enumerate().partition(|(index, _)| named(index));
+    let others: Vec<Piece> = others.into_iter().map(|(_, piece)| piece).collect();
+    if !guilty.is_empty() {
+        waiting.push(others);
+        return guilty.into_iter().map(|(_, piece)| piece).collect();
+    }
+    let mut first = others;
+    let second = first.split_off(first.len() / 2);
+    waiting.push(second);
+    waiting.push(first);
+    Vec::new()
+}
+
+/// A failure that one chunk has alone; it is named, so that its author can find it.
+fn of_chunk(error: &EmbedError, item: &Item, chunk: usize) -> Trouble {
+    let characters =
+        item.work.chunks.as_ref().and_then(|chunks| chunks.get(chunk)).map(|span| &span.characters);
+    let place = characters.map_or_else(String::new, |at| format!(" (characters {} to {})", at.start, at.end));
+    let message = format!("chunk {chunk}{place}: {}", error.message);
+    let after = match error.retry {
+        Retry::After(after) => Some(after),
+        Retry::Backoff | Retry::Never => None,
+    };
+    match error.kind {
+        ErrorKind::InvalidRequest | ErrorKind::InputTooLong | ErrorKind::BatchTooLarge => {
+            Trouble::failed(code(error), message)
+        }
+        _ => Trouble::Again { reason: reason(code(error), message), after },
+    }
+}
+
+/// A document's vectors as the job store keeps them; all of one space, the collection's where there is one.
+fn laid_out(item: &Item, known: &Known, made: &[Made]) -> Result<Vectors, Trouble> {
+    let collection = &item.work.plan.collection;
+    let bound = known.binding.as_ref().map(|binding| (&binding.space, binding.dim));
+    let answered = made.first().map(|(answer, _)| (&answer.space, answer.dim));
+    let Some((space, dim)) = bound.or(answered) else {
+        return Err(Trouble::again("internal", "a document without vectors has no collection"));
+    };
+    if let Some((other, _)) = made.iter().find(|(answer, _)| answer.space != *space || answer.dim != dim) {
+        return Err(Trouble::of_store(&StoreError::space_mismatch(collection, space, &other.space)));
+    }
+    let (mut rows, mut data) = (Vec::with_capacity(known.stored.len()), Vec::with_capacity(made.len() * dim));
+    let mut made = made.iter();
+    for stored in &known.stored {
+        let new = if *stored { None } else { made.next() };
+        rows.push(new.as_ref().and_then(|_| u32::try_from(data.len() / dim.max(1)).ok()));
+        if let Some((answer, row)) = new {
+            data.extend_from_slice(&answer.data[row * dim..(row + 1) * dim]);
+        }
+    }
+    Ok(Vectors { space: space.clone(), dim, rows, data, failed: Vec::new() })
+}

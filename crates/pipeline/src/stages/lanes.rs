@@ -1,0 +1,101 @@
+//! Providers that are out of order: while one is parked, its documents wait without asking it, and those of all
+//! others go on.
+
+use std::{
+    collections::HashMap,
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use tokio::time::Instant;
+
+use super::Trouble;
+use crate::{Plan, Reason};
+
+/// The lanes of one process, a lane for each provider's model.
+#[derive(Default)]
+pub struct Lanes(Mutex<HashMap<Lane, Parked>>);
+
+type Lane = (String, String);
+
+struct Parked {
+    until: Instant,
+    reason: Reason,
+    /// Parked so often in a row.
+    times: u32,
+}
+
+/// The longest pause that nobody has asked for.
+const LONGEST: Duration = Duration::from_secs(60);
+
+impl Lanes {
+    /// What a plan's documents wait for, if they do.
+    pub(super) fn blocked(&self, plan: &Plan) -> Option<Trouble> {
+        let lanes = self.lock();
+        let parked = lanes.get(&lane(plan))?;
+        let after = parked.until.checked_duration_since(Instant::now()).filter(|after| !after.is_zero())?;
+        Some(Trouble::Wait { reason: parked.reason.clone(), after })
+    }
+
+    /// Parks a plan's lane for a pause that doubles with each time in a row, up to a minute, or that is as long as
+    /// was asked for.
+    pub(super) fn park(&self, plan: &Plan, reason: Reason, pause: Duration) -> Trouble {
+        let mut lanes = self.lock();
+        let times = lanes.get(&lane(plan)).map_or(0, |parked| parked.times);
+        let after = pause.saturating_mul(2_u32.saturating_pow(times)).min(LONGEST.max(pause));
+        if times == 0 {
+            tracing::warn!(
+                provider = plan.provider,
+                model = plan.model,
+                why = reason.message,
+                "documents wait"
+            );
+        }
+        let parked = Parked { until: Instant::now() + after, reason: reason.clone(), times: times + 1 };
+        lanes.insert(lane(plan), parked);
+        Trouble::Wait { reason, after }
+    }
+
+    /// A plan's lane has answered.
+    pub(super) fn open(&self, plan: &Plan) {
+        if self.lock().remove(&lane(plan)).is_some() {
+            tracing::info!(provider = plan.provider, model = plan.model, "documents go on");
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<Lane, Parked>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn lane(plan: &Plan) -> Lane {
+    (plan.provider.clone(), plan.model.clone())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{super::reason, *};
+    use crate::Chunking;
+
+    fn plan(provider: &str) -> Plan {
+        let chunking = Chunking { method: "none".into(), size: 1, overlap: 0, unit: "characters".into() };
+        let (provider, model) = (provider.to_owned(), "m".to_owned());
+        Plan { collection: "c".into(), provider, model, dimensions: None, chunking }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_parked_lane_blocks_no_other_and_opens_by_itself() {
+        let lanes = Lanes::default();
+        let second = Duration::from_secs(1);
+        assert!(lanes.blocked(&plan("openai")).is_none());
+        lanes.park(&plan("openai"), reason("x", "down"), second);
+        assert!(lanes.blocked(&plan("openai")).is_some() && lanes.blocked(&plan("cohere")).is_none());
+        tokio::time::advance(second).await;
+        assert!(lanes.blocked(&plan("openai")).is_none());
+        lanes.park(&plan("openai"), reason("x", "down"), second);
+        tokio::time::advance(second).await;
+        assert!(lanes.blocked(&plan("openai")).is_some(), "the second pause is longer");
+        lanes.open(&plan("openai"));
+        assert!(lanes.blocked(&plan("openai")).is_none());
+    }
+}

@@ -1,0 +1,142 @@
+//! What is done to documents. A stage is a function from documents to steps: it loads nothing and settles nothing,
+//! writes its result to the job store or the collection, and may run twice on the same document. Documents that
+//! came together are worked on together, and fail one by one.
+
+mod chunk;
+mod embed;
+mod lanes;
+mod metered;
+mod store;
+mod trouble;
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+use embeddery_accounts::{Ledger, UserId};
+use embeddery_core::{DimensionPolicy, ProviderKind};
+use embeddery_gateway::{Router, Selector};
+use embeddery_store::VectorStore;
+use futures_util::future::join_all;
+
+pub use chunk::{cut, rule};
+pub use lanes::Lanes;
+pub use trouble::Trouble;
+
+use crate::{DocumentState, JobStore, Plan, Put, Reason, Stage, TaskId, Work};
+
+/// What stages work with.
+pub struct Tools {
+    /// The truth about jobs.
+    pub jobs: Arc<dyn JobStore>,
+    /// Where documents end.
+    pub store: Arc<dyn VectorStore>,
+    /// Who makes vectors.
+    pub router: Arc<Router>,
+    /// On whose account.
+    pub ledger: Arc<Ledger>,
+    /// What `dimensions` does when a model cannot give them.
+    pub dimension_policy: DimensionPolicy,
+    /// Providers that nobody asks for a while.
+    pub lanes: Lanes,
+    /// The longest that cutting one document, or one call of the gateway or the store, may take.
+    pub patience: Duration,
+}
+
+/// What comes after a document at a stage.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Step {
+    /// The result is written; the next stage reads so many bytes.
+    Next {
+        /// Of text.
+        bytes: u64,
+    },
+    /// There is nothing to do: the document has ended, its job is gone, or the truth is behind the queue. What is
+    /// unfinished then, the reconciler brings to the stage where it stands.
+    Over,
+    /// It did not work.
+    Trouble(Trouble),
+}
+
+/// A document at a stage.
+#[derive(Clone)]
+pub struct Item {
+    /// Which.
+    pub task: TaskId,
+    /// All there is of it.
+    pub work: Arc<Work>,
+    /// Set when the lease is lost or the job is cancelled: nobody wants the result any more.
+    pub dropped: Arc<AtomicBool>,
+}
+
+impl Item {
+    fn is_dropped(&self) -> bool {
+        self.dropped.load(Relaxed)
+    }
+
+    fn bytes(&self) -> u64 {
+        self.work.document.text.len() as u64
+    }
+}
+
+/// Brings documents through a stage: one step for each task, in order.
+pub async fn run(tools: &Tools, stage: Stage, tasks: &[(TaskId, Arc<AtomicBool>)]) -> Vec<Step> {
+    let found = join_all(tasks.iter().map(|(task, dropped)| find(tools, stage, *task, dropped))).await;
+    let items: Vec<Item> = found.iter().filter_map(|found| found.as_ref().ok().cloned()).collect();
+    let done = match stage {
+        Stage::Chunking => chunk::run(tools, &items).await,
+        Stage::Embedding => embed::run(tools, &items).await,
+        Stage::Storage => store::run(tools, &items).await,
+    };
+    let mut done = done.into_iter();
+    // Each stage answers once for each item.
+    found.into_iter().map(|found| found.err().or_else(|| done.next()).unwrap_or(Step::Over)).collect()
+}
+
+/// A task's document when it is at this stage, or else what comes after.
+async fn find(tools: &Tools, stage: Stage, task: TaskId, dropped: &Arc<AtomicBool>) -> Result<Item, Step> {
+    let work = match tools.jobs.load(task).await {
+        Ok(Some(work)) => work,
+        Ok(None) => return Err(Step::Over),
+        Err(error) => return Err(Step::Trouble(Trouble::of_jobs(&error))),
+    };
+    if work.state == DocumentState::At(stage) {
+        return Ok(Item { task, work: Arc::new(work), dropped: Arc::clone(dropped) });
+    }
+    Err(behind(stage, work.state, work.document.text.len() as u64))
+}
+
+/// What comes after a result was offered to the job store.
+fn after(stage: Stage, put: Put, bytes: u64) -> Step {
+    match put {
+        Put::Written => Step::Next { bytes },
+        Put::Already(state) => behind(stage, state, bytes),
+        Put::Gone => Step::Over,
+    }
+}
+
+/// What a stage does with a document that is not, or no more, at it.
+fn behind(stage: Stage, state: DocumentState, bytes: u64) -> Step {
+    match state {
+        DocumentState::At(at) if at > stage => Step::Next { bytes },
+        _ => Step::Over,
+    }
+}
+
+/// How the gateway is asked for a plan's model: by its provider, so that no fallback's vectors come.
+fn selector(plan: &Plan) -> Selector<'_> {
+    Selector { model: Some(&plan.model), provider: plan.provider.parse::<ProviderKind>().ok() }
+}
+
+/// The tenant as the store names them: safe as a directory's name.
+fn place_of(tenant: &str) -> String {
+    UserId::new(tenant).directory_name()
+}
+
+fn reason(code: &str, message: impl Into<String>) -> Reason {
+    Reason { code: code.into(), message: message.into() }
+}

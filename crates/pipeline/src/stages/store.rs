@@ -1,0 +1,226 @@
+//! The last stage: documents become visible. Those of one collection are written in one step; when that fails,
+//! each by itself, so that one which cannot be stored keeps no other.
+
+use std::{
+    collections::{BTreeMap, HashSet},
+    num::NonZeroUsize,
+    sync::Arc,
+};
+
+use embeddery_accounts::{UserId, ledger::Counter};
+use embeddery_core::SpaceId;
+use embeddery_store::{Binding, Document, NewCollection, Place, StoreError, StoreErrorKind, Written};
+use futures_util::future::join_all;
+
+use super::{
+    Item, Step, Tools, Trouble, after,
+    embed::{self, Wanted, document},
+    place_of,
+};
+use crate::{End, Stage, Vectors};
+
+pub(super) async fn run(tools: &Tools, items: &[Item]) -> Vec<Step> {
+    let mut groups: BTreeMap<(&str, &str), Vec<usize>> = BTreeMap::new();
+    for (index, item) in items.iter().enumerate() {
+        groups.entry((&item.work.tenant, &item.work.plan.collection)).or_default().push(index);
+    }
+    let groups = groups.into_values().map(|members| async move {
+        let mut done = Vec::with_capacity(members.len());
+        for round in rounds(items, members) {
+            let these: Vec<&Item> = round.iter().map(|&index| &items[index]).collect();
+            done.extend(round.into_iter().zip(write(tools, &these).await));
+        }
+        done
+    });
+    let mut steps = vec![Step::Over; items.len()];
+    join_all(groups).await.into_iter().flatten().for_each(|(index, step)| steps[index] = step);
+    steps
+}
+
+/// Documents of one id are of several jobs, and are written one after the other.
+fn rounds(items: &[Item], members: Vec<usize>) -> Vec<Vec<usize>> {
+    let mut rounds: Vec<(HashSet<&str>, Vec<usize>)> = Vec::new();
+    for index in members {
+        let id = items[index].work.document.id.as_str();
+        match rounds.iter_mut().find(|(ids, _)| !ids.contains(id)) {
+            Some((ids, members)) => {
+                ids.insert(id);
+                members.push(index);
+            }
+            None => rounds.push((HashSet::from([id]), vec![index])),
+        }
+    }
+    rounds.into_iter().map(|(_, members)| members).collect()
+}
+
+/// Writes documents of one collection, together if that works.
+async fn write(tools: &Tools, items: &[&Item]) -> Vec<Step> {
+    let together = match items {
+        [_, _, ..] => store(tools, items).await.is_ok(),
+        _ => false,
+    };
+    join_all(items.iter().map(|item| async move {
+        if !together {
+            let stored = match store(tools, &[item]).await {
+                Err(Refused::VectorMissing) => store_whole(tools, item).await,
+                other => other,
+            };
+            match stored {
+                Ok(()) => {}
+                Err(Refused::Trouble(trouble)) => return Step::Trouble(trouble),
+                Err(Refused::VectorMissing) => {
+                    return Step::Trouble(Trouble::again(
+                        "collection_changed",
+                        "the document was changed meanwhile",
+                    ));
+                }
+            }
+        }
+        let rows = item.work.vectors.iter().flat_map(|vectors| &vectors.rows);
+        let (chunks, added) = (rows.clone().count() as u64, rows.flatten().count() as u64);
+        let put = tools.jobs.finish(item.task, End::Stored { chunks, added }).await;
+        put.map_or_else(|error| Step::Trouble(Trouble::of_jobs(&error)), |put| after(Stage::Storage, put, 0))
+    }))
+    .await
+}
+
+enum Refused {
+    /// A vector that was there is gone: somebody changed the document, or deleted the collection.
+    VectorMissing,
+    Trouble(Trouble),
+}
+
+impl From<Trouble> for Refused {
+    fn from(trouble: Trouble) -> Self {
+        Self::Trouble(trouble)
+    }
+}
+
+impl From<StoreError> for Refused {
+    fn from(error: StoreError) -> Self {
+        match error.kind {
+            StoreErrorKind::VectorMissing => Self::VectorMissing,
+            _ => Self::Trouble(Trouble::of_store(&error)),
+        }
+    }
+}
+
+/// Writes documents of one collection with the vectors that the job store has.
+async fn store(tools: &Tools, items: &[&Item]) -> Result<(), Refused> {
+    let mut documents = Vec::with_capacity(items.len());
+    for item in items {
+        documents.push(with_vectors(item, vectors(item)?)?);
+    }
+    upsert(tools, items[0], vectors(items[0])?.space.clone(), documents).await
+}
+
+/// Makes the vectors that are missing and writes one document with all of them.
+async fn store_whole(tools: &Tools, item: &Item) -> Result<(), Refused> {
+    let vectors = vectors(item)?;
+    let mut document = with_vectors(item, vectors)?;
+    let absent = |(chunk, row): (usize, &Option<u32>)| row.is_none().then_some(chunk);
+    let chunks: Vec<usize> = vectors.rows.iter().enumerate().filter_map(absent).collect();
+    let tenant = place_of(&item.work.tenant);
+    let place = Place { tenant: &tenant, collection: &item.work.plan.collection };
+    let cut = tools.store.get(place).await?.binding.cut;
+    let dimensions = if cut { NonZeroUsize::new(vectors.dim) } else { None };
+    let wanted = [Wanted { item, dimensions, chunks: chunks.clone() }];
+    let made = embed::vectors(tools, &wanted).await.pop().unwrap_or_else(|| Ok(Vec::new()))?;
+    for (chunk, (answer, row)) in chunks.into_iter().zip(made) {
+        if answer.space != vectors.space {
+            return Err(StoreError::space_mismatch(place.collection, &vectors.space, &answer.space).into());
+        }
+        document.chunks[chunk].vector = answer.rows().nth(row).map(<[f32]>::to_vec);
+    }
+    upsert(tools, item, vectors.space.clone(), vec![document]).await
+}
+
+fn vectors(item: &Item) -> Result<&Vectors, Trouble> {
+    let lost = || Trouble::again("internal", "the document's vectors are lost");
+    item.work.vectors.as_ref().ok_or_else(lost)
+}
+
+fn with_vectors(item: &Item, vectors: &Vectors) -> Result<Document, Trouble> {
+    let mut document = document(item)?;
+    for (chunk, row) in document.chunks.iter_mut().zip(&vectors.rows) {
+        let row = row.and_then(|row| usize::try_from(row).ok());
+        chunk.vector =
+            row.and_then(|row| vectors.data.chunks_exact(vectors.dim.max(1)).nth(row)).map(<[f32]>::to_vec);
+    }
+    Ok(document)
+}
+
+/// Writes documents, into a new collection when it is not there, within the tenant's quota of vectors.
+async fn upsert(
+    tools: &Tools,
+    first: &Item,
+    space: SpaceId,
+    documents: Vec<Document>,
+) -> Result<(), Refused> {
+    let (tenant, plan) = (place_of(&first.work.tenant), &first.work.plan);
+    let place = Place { tenant: &tenant, collection: &plan.collection };
+    let dim = vectors(first)?.dim;
+    let binding = Binding {
+        provider: plan.provider.clone(),
+        model: plan.model.clone(),
+        space: space.clone(),
+        dim,
+        cut: plan.dimensions.is_some(),
+    };
+    bind(tools, place, binding).await?;
+    let new = documents.iter().flat_map(|document| &document.chunks).filter(|chunk| chunk.vector.is_some());
+    let new = new.count() as u64;
+    let room = Room::take(tools, &first.work.tenant, new).await?;
+    let space = (new > 0).then_some(space);
+    let written =
+        match tokio::time::timeout(tools.patience, tools.store.upsert(place, space, documents)).await {
+            Ok(written) => written.map_err(Refused::from),
+            Err(_) => Err(Trouble::again("timeout", "the store took too long").into()),
+        };
+    match written {
+        Ok(written) => room.used(written).await,
+        Err(refused) => {
+            room.used(Written::default()).await;
+            return Err(refused);
+        }
+    }
+    Ok(())
+}
+
+/// Makes the collection when it is not there. Somebody else may do so at the same moment.
+async fn bind(tools: &Tools, place: Place<'_>, binding: Binding) -> Result<(), StoreError> {
+    match tools.store.get(place).await {
+        Err(error) if error.kind == StoreErrorKind::NotFound => {}
+        found => return found.map(drop),
+    }
+    match tools.store.create(place, NewCollection { binding, metadata: serde_json::Map::new() }).await {
+        Err(error) if error.kind != StoreErrorKind::Exists => Err(error),
+        _ => Ok(()),
+    }
+}
+
+/// Room for vectors, taken out of a tenant's quota before they are written.
+struct Room<'a> {
+    tools: &'a Tools,
+    user: UserId,
+    taken: u64,
+}
+
+impl<'a> Room<'a> {
+    async fn take(tools: &'a Tools, tenant: &Arc<str>, vectors: u64) -> Result<Self, Trouble> {
+        let user = UserId::new(Arc::clone(tenant));
+        if vectors > 0 {
+            let taken = tools.ledger.take(&user, Counter::StoredVectors, vectors).await;
+            taken.map_err(Trouble::of_quota)?;
+        }
+        Ok(Self { tools, user, taken: vectors })
+    }
+
+    /// Gives back what was not needed: vectors that were there already, and those that are there no more.
+    async fn used(self, written: Written) {
+        let back = self.taken.saturating_sub(written.added) + written.removed;
+        if back > 0 {
+            self.tools.ledger.give_back(&self.user, Counter::StoredVectors, back).await;
+        }
+    }
+}

@@ -1,0 +1,219 @@
+//! Workers: loops that lease documents, bring them through a stage, and settle.
+//!
+//! A loop takes as many documents as it has slots and works on them together; while it does, others gather for its
+//! next turn, so that calls grow with the load and nobody waits for a call to fill. Leases are renewed by a thread
+//! of its own ([`Pulse`]), never by what computes. A document that may have killed its worker runs when the whole
+//! process does nothing else.
+
+mod metrics;
+mod outcome;
+mod pulse;
+
+use std::{
+    collections::BTreeMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use tokio::sync::{OwnedRwLockReadGuard, OwnedRwLockWriteGuard, RwLock};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use uuid::Uuid;
+
+pub use metrics::WorkerMetrics;
+use outcome::Policy;
+use pulse::Pulse;
+
+use crate::{
+    Consumer, Lease, LeaseRequest, Outcome, Queue, QueueError, Settled, Stage,
+    stages::{self, Step, Tools},
+};
+
+/// How a worker works.
+#[derive(Clone, Debug)]
+pub struct WorkerConfig {
+    /// The stages it serves.
+    pub stages: Vec<Stage>,
+    /// Loops for each stage.
+    pub concurrency: usize,
+    /// Documents that a loop of a stage takes at a time.
+    pub slots: BTreeMap<Stage, usize>,
+    /// How long a lease holds without being renewed.
+    pub lease: Duration,
+    /// After so long documents are given up: their leases are renewed no more.
+    pub deadline: Duration,
+    /// Charged failures after which a document fails.
+    pub max_attempts: u32,
+    /// The first pause before another attempt is drawn up to this; each later one up to twice the one before.
+    pub backoff: Duration,
+    /// What work under way gets after the stop was asked for; what is not done then is handed back.
+    pub grace: Duration,
+    /// The machine, for the worker's name.
+    pub host: String,
+}
+
+/// A worker.
+pub struct Worker {
+    tools: Arc<Tools>,
+    queue: Arc<dyn Queue>,
+    config: WorkerConfig,
+    consumer: Consumer,
+    metrics: WorkerMetrics,
+    pulse: Pulse,
+    /// Held for reading by whoever works, for writing by who must work alone.
+    floor: Arc<RwLock<()>>,
+}
+
+/// The right to work.
+enum Turn {
+    Shared(#[expect(dead_code, reason = "held, not read")] OwnedRwLockReadGuard<()>),
+    Alone(#[expect(dead_code, reason = "held, not read")] OwnedRwLockWriteGuard<()>),
+}
+
+/// How long a loop without work waits before it looks by itself.
+const IDLE: Duration = Duration::from_secs(2);
+
+/// The longest pause between two tries at a queue that does not answer.
+const LONGEST_PAUSE: Duration = Duration::from_secs(15);
+
+impl Worker {
+    /// A worker with a name of its own, which is never used again.
+    ///
+    /// # Errors
+    /// When the thread that renews leases cannot be started.
+    pub fn new(
+        tools: Arc<Tools>,
+        queue: Arc<dyn Queue>,
+        config: WorkerConfig,
+        metrics: WorkerMetrics,
+    ) -> std::io::Result<Self> {
+        let consumer =
+            Consumer(format!("{}-{}-{}", config.host, std::process::id(), Uuid::now_v7().simple()));
+        let pulse = Pulse::start(Arc::clone(&queue), &config, consumer.clone())?;
+        Ok(Self { tools, queue, config, consumer, metrics, pulse, floor: Arc::default() })
+    }
+
+    /// Works until `stop`, then finishes what is under way, or hands it back when the grace is over.
+    pub async fn run(self, stop: CancellationToken) {
+        let worker = Arc::new(self);
+        let loops = TaskTracker::new();
+        let aborted = CancellationToken::new();
+        for &stage in &worker.config.stages {
+            for _ in 0..worker.config.concurrency {
+                let (worker, stop, aborted) = (Arc::clone(&worker), stop.clone(), aborted.clone());
+                loops.spawn(async move {
+                    tokio::select! { () = worker.work(stage, &stop) => {}, () = aborted.cancelled() => {} }
+                });
+            }
+        }
+        loops.close();
+        stop.cancelled().await;
+        if tokio::time::timeout(worker.config.grace, loops.wait()).await.is_err() {
+            tracing::warn!("documents under way are handed back: the time to finish them is over");
+            aborted.cancel();
+            loops.wait().await;
+        }
+        worker.pulse.stop();
+        if let Err(error) = worker.queue.retire(&worker.consumer).await {
+            tracing::warn!(%error, "the queue was not told that this worker has stopped; its leases run out");
+        }
+    }
+
+    async fn work(&self, stage: Stage, stop: &CancellationToken) {
+        let mut failures = 0;
+        while !stop.is_cancelled() {
+            let (turn, leases) = match self.take(stage).await {
+                Ok(taken) => taken,
+                Err(error) => {
+                    if failures == 0 {
+                        tracing::warn!(%error, stage = stage.as_str(), "the queue does not answer; trying again");
+                    }
+                    failures += 1;
+                    let pause = outcome::drawn(Duration::from_millis(500), failures, LONGEST_PAUSE);
+                    tokio::select! { () = tokio::time::sleep(pause) => {}, () = stop.cancelled() => {} }
+                    continue;
+                }
+            };
+            if failures > 0 {
+                tracing::info!(stage = stage.as_str(), "the queue answers again");
+                failures = 0;
+            }
+            if leases.is_empty() {
+                drop(turn);
+                tokio::select! { () = self.queue.wait(stage, IDLE) => {}, () = stop.cancelled() => {} }
+                continue;
+            }
+            self.bring(stage, leases).await;
+        }
+    }
+
+    /// Takes documents, and the right to work on them.
+    async fn take(&self, stage: Stage) -> Result<(Turn, Vec<Lease>), QueueError> {
+        let most = self.config.slots.get(&stage).copied().unwrap_or(1);
+        let request =
+            |idle| LeaseRequest { stage, consumer: &self.consumer, most, length: self.config.lease, idle };
+        // Nobody works now: what must run alone may come.
+        if let Ok(whole) = Arc::clone(&self.floor).try_write_owned() {
+            let leases = self.queue.lease(request(true)).await?;
+            let alone = leases.iter().any(|lease| lease.alone);
+            return Ok((if alone { Turn::Alone(whole) } else { Turn::Shared(whole.downgrade()) }, leases));
+        }
+        let shared = Turn::Shared(Arc::clone(&self.floor).read_owned().await);
+        Ok((shared, self.queue.lease(request(false)).await?))
+    }
+
+    /// Brings leased documents through a stage and settles them.
+    async fn bring(&self, stage: Stage, leases: Vec<Lease>) {
+        let began = Instant::now();
+        let held = self.pulse.hold(&leases);
+        let tasks: Vec<_> =
+            leases.iter().zip(held.dropped()).map(|(lease, dropped)| (lease.task.id, dropped)).collect();
+        let work = stages::run(&self.tools, stage, &tasks);
+        let Ok(steps) = tokio::time::timeout(self.config.deadline, work).await else {
+            tracing::error!(
+                stage = stage.as_str(),
+                documents = leases.len(),
+                "documents are given up: they hang"
+            );
+            return;
+        };
+        let policy = Policy { tools: &self.tools, config: &self.config, stage };
+        let mut outcomes = Vec::with_capacity(leases.len());
+        for ((lease, step), (_, dropped)) in leases.into_iter().zip(steps).zip(&tasks) {
+            let unwanted = dropped.load(std::sync::atomic::Ordering::Relaxed);
+            let step = if unwanted { Step::Over } else { step };
+            self.metrics.ended(stage, &step, lease.task.bytes);
+            let outcome = policy.outcome(&lease.task, step).await;
+            self.pulse.counted(!matches!(outcome, Outcome::Dead(_)));
+            outcomes.push((lease, outcome));
+        }
+        self.metrics.worked(stage, outcomes.len(), began.elapsed());
+        self.settle(&outcomes).await;
+    }
+
+    /// Settles, patiently: a queue that is away for a moment must not make others do the work again.
+    async fn settle(&self, outcomes: &[(Lease, Outcome)]) {
+        let until = Instant::now() + self.config.deadline;
+        let mut failures = 0;
+        loop {
+            match self.queue.settle(outcomes).await {
+                Ok(settled) => {
+                    let lost = settled.iter().filter(|settled| **settled == Settled::Lost).count();
+                    if lost > 0 {
+                        tracing::info!(lost, "leases had run out; other workers have the documents");
+                    }
+                    return;
+                }
+                Err(error) if Instant::now() < until => {
+                    failures += 1;
+                    tracing::debug!(%error, failures, "settling failed; trying again");
+                    let pause = outcome::drawn(Duration::from_millis(200), failures, LONGEST_PAUSE / 3);
+                    tokio::time::sleep(pause).await;
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "settling failed; the documents will be looked at again");
+                    return;
+                }
+            }
+        }
+    }
+}
