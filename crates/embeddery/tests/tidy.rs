@@ -65,7 +65,7 @@ fn dependencies(of: &str) -> Vec<String> {
         .collect()
 }
 
-const CRATES: [&str; 11] = [
+const CRATES: [&str; 12] = [
     "embeddery-accounts",
     "embeddery-chunk",
     "embeddery-store",
@@ -74,6 +74,7 @@ const CRATES: [&str; 11] = [
     "embeddery-model-store",
     "embeddery-providers",
     "embeddery-gateway",
+    "embeddery-pipeline",
     "embeddery-server",
     "embeddery",
     "embeddery-test-support",
@@ -122,7 +123,7 @@ fn invariant_2_redis_is_named_where_something_is_shared() {
 
 #[test]
 fn who_may_depend_on_whom() {
-    let allowed: [(&str, &[&str]); 8] = [
+    let allowed: [(&str, &[&str]); 9] = [
         ("embeddery-accounts", &["embeddery-core"]),
         ("embeddery-chunk", &[]),
         ("embeddery-store", &["embeddery-core"]),
@@ -131,6 +132,17 @@ fn who_may_depend_on_whom() {
         ("embeddery-gateway", &["embeddery-core"]),
         (
             "embeddery-server",
+            &[
+                "embeddery-accounts",
+                "embeddery-chunk",
+                "embeddery-core",
+                "embeddery-gateway",
+                "embeddery-pipeline",
+                "embeddery-store",
+            ],
+        ),
+        (
+            "embeddery-pipeline",
             &[
                 "embeddery-accounts",
                 "embeddery-chunk",

@@ -101,6 +101,8 @@ struct State {
     keys: Option<Vec<String>>,
     answer_headers: Vec<(String, String)>,
     gate: Option<Gate>,
+    /// Requests with this text wait.
+    text_gate: Option<(String, Gate)>,
     seen: Vec<Seen>,
 }
 
@@ -170,8 +172,15 @@ impl Vendors {
 
     /// Lets requests wait until they are released.
     pub fn hold(&self) -> Held {
-        let gate = Gate { arrived: watch::Sender::new(0), released: watch::Sender::new(false) };
+        let gate = Gate::new();
         self.shared.state().gate = Some(gate.clone());
+        Held { gate }
+    }
+
+    /// Lets requests with this text wait until they are released.
+    pub fn hold_text(&self, text: &str) -> Held {
+        let gate = Gate::new();
+        self.shared.state().text_gate = Some((text.to_owned(), gate.clone()));
         Held { gate }
     }
 
@@ -188,6 +197,12 @@ impl Vendors {
     /// Forgets the requests so far.
     pub fn forget(&self) {
         self.shared.state().seen.clear();
+    }
+}
+
+impl Gate {
+    fn new() -> Self {
+        Self { arrived: watch::Sender::new(0), released: watch::Sender::new(false) }
     }
 }
 

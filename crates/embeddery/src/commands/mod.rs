@@ -6,6 +6,7 @@ mod health;
 mod import_chroma;
 mod models;
 mod serve;
+mod signals;
 mod token;
 
 use std::process::ExitCode;

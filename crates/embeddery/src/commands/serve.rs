@@ -5,13 +5,9 @@ use std::{path::Path, process::ExitCode, sync::Arc};
 use anyhow::Context as _;
 use embeddery_gateway::{Router, Selector};
 use secrecy::ExposeSecret as _;
-use tokio::{
-    net::TcpListener,
-    signal::unix::{SignalKind, signal},
-};
-use tokio_util::sync::CancellationToken;
+use tokio::net::TcpListener;
 
-use super::say;
+use super::{say, signals::on_signals};
 use crate::{
     api_key::ApiKey,
     config::{self, AuthConfig, Config, Flags},
@@ -74,30 +70,6 @@ async fn warm_up(router: Arc<Router>) {
     if let Err(error) = warmed {
         tracing::warn!(model = router.default_model(), %error, "the default model is not ready");
     }
-}
-
-/// A token that SIGTERM or ctrl-C cancels; a second signal ends the process at once.
-fn on_signals() -> anyhow::Result<CancellationToken> {
-    let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-    let token = CancellationToken::new();
-    let cancelled = token.clone();
-    tokio::spawn(async move {
-        for first in [true, false] {
-            tokio::select! { _ = term.recv() => {}, _ = int.recv() => {} }
-            if first {
-                tracing::info!("stopping: requests under way are finished; a second signal stops at once");
-                cancelled.cancel();
-            } else {
-                end_now();
-            }
-        }
-    });
-    Ok(token)
-}
-
-#[expect(clippy::disallowed_methods, reason = "a second signal asks for exactly this: no cleaning up")]
-fn end_now() {
-    std::process::exit(130);
 }
 
 /// The directories that must be writable, with the setting that moves each.

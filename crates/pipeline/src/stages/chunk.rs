@@ -5,6 +5,7 @@ use std::{collections::HashMap, sync::Arc};
 
 use embeddery_chunk::{Rule, RuleError, Unit};
 use embeddery_core::{EmbedError, Embedder, TokenCount};
+use embeddery_store::{Chunk, Span};
 use futures_util::future::join_all;
 
 use super::{
@@ -54,6 +55,17 @@ pub fn cut(text: &str, rule: Rule, model: Option<&dyn Embedder>) -> Vec<ChunkSpa
             headings: chunk.headings,
         })
         .collect()
+}
+
+/// The parts of a text, as the store takes them; `None` when the spans are of another text.
+pub fn parts(text: &str, spans: &[ChunkSpan]) -> Option<Vec<Chunk>> {
+    let part = |span: &ChunkSpan| {
+        let (bytes, characters) = (&span.bytes, &span.characters);
+        let place = usize::try_from(bytes.start).ok()?..usize::try_from(bytes.end).ok()?;
+        let span = Span { bytes: (bytes.start, bytes.end), characters: (characters.start, characters.end) };
+        Some(Chunk { text: text.get(place)?.to_owned(), span, vector: None })
+    };
+    spans.iter().map(part).collect()
 }
 
 type Opened = Result<Arc<dyn Embedder>, EmbedError>;

@@ -4,16 +4,17 @@
 use std::{collections::BTreeMap, num::NonZeroUsize, sync::Arc};
 
 use embeddery_core::{EmbedError, Embeddings, ErrorKind, Retry};
-use embeddery_store::{Binding, Chunk, Document, Place, Span, StoreError, StoreErrorKind};
+use embeddery_store::{Binding, Document, Place, StoreError, StoreErrorKind};
 use futures_util::future::join_all;
 
 use super::{
     Item, Step, Tools, Trouble, after,
+    chunk::parts,
     metered::{self, Asking, Refused},
     place_of, reason,
     trouble::code,
 };
-use crate::{ChunkSpan, Stage, Vectors};
+use crate::{ChunkSpan, NewDocument, Stage, Vectors};
 
 /// Texts of one call: enough to keep a model busy, few enough that nobody waits long behind them.
 const TEXTS: usize = 256;
@@ -123,18 +124,13 @@ async fn look_into(
 
 /// A document with its chunks and without vectors, as the store takes it.
 pub(super) fn document(item: &Item) -> Result<Document, Trouble> {
-    let work = &item.work;
-    let chunks = spans(item)?.iter().map(|span| {
-        let text = slice(item, span)?.to_owned();
-        let (bytes, characters) = (&span.bytes, &span.characters);
-        let span = Span { bytes: (bytes.start, bytes.end), characters: (characters.start, characters.end) };
-        Ok(Chunk { text, span, vector: None })
-    });
-    Ok(Document {
-        id: work.document.id.clone(),
-        metadata: work.document.metadata.clone(),
-        chunks: chunks.collect::<Result<_, Trouble>>()?,
-    })
+    let NewDocument { id, text, metadata, .. } = &item.work.document;
+    let chunks = parts(text, spans(item)?).ok_or_else(misfit)?;
+    Ok(Document { id: id.clone(), metadata: metadata.clone(), chunks })
+}
+
+fn misfit() -> Trouble {
+    Trouble::again("internal", "the document's chunks do not fit its text")
 }
 
 fn spans(item: &Item) -> Result<&[ChunkSpan], Trouble> {
@@ -145,7 +141,7 @@ fn spans(item: &Item) -> Result<&[ChunkSpan], Trouble> {
 fn slice<'a>(item: &'a Item, span: &ChunkSpan) -> Result<&'a str, Trouble> {
     let place = usize::try_from(span.bytes.start).ok().zip(usize::try_from(span.bytes.end).ok());
     let text = place.and_then(|(start, end)| item.work.document.text.get(start..end));
-    text.ok_or_else(|| Trouble::again("internal", "the document's chunks do not fit its text"))
+    text.ok_or_else(misfit)
 }
 
 /// Chunks of a document that are to become vectors.

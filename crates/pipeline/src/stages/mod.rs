@@ -23,7 +23,7 @@ use embeddery_gateway::{Router, Selector};
 use embeddery_store::VectorStore;
 use futures_util::future::join_all;
 
-pub use chunk::{cut, rule};
+pub use chunk::{cut, parts, rule};
 pub use lanes::Lanes;
 pub use trouble::Trouble;
 

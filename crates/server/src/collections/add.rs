@@ -4,10 +4,11 @@ use std::sync::Arc;
 
 use embeddery_chunk::{Rule, Unit};
 use embeddery_core::InputType;
-use embeddery_store::{Binding, Chunk, Document, Span, StoreErrorKind, Written};
+use embeddery_pipeline::stages::{self, parts};
+use embeddery_store::{Binding, Chunk, Document, StoreErrorKind, Written};
 use serde_json::{Map, Value};
 
-use super::Desk;
+use super::{Desk, selector};
 use crate::error::ApiError;
 
 /// A document as a request sends it.
@@ -96,40 +97,25 @@ impl Desk {
         Ok(documents)
     }
 
-    /// Cuts texts on a thread that may take its time.
+    /// Cuts texts on a thread that may take its time, as a job's first stage does.
     pub(crate) async fn cut(
         &self,
         binding: &Binding,
         documents: Vec<NewDocument>,
         rule: Rule,
     ) -> Result<Vec<Document>, ApiError> {
-        if rule.unit() != Unit::Tokens {
-            return blocking(move || cut(documents, &rule, &|_| 0)).await;
-        }
-        let (most, count) = self.counter(binding).await?;
-        let rule = most.map_or(rule, |most| rule.within(most));
-        blocking(move || cut(documents, &rule, &count)).await
+        let model = match rule.unit() {
+            Unit::Tokens => Some(self.app.router.open(selector(binding)).await?),
+            Unit::Characters | Unit::Words => None,
+        };
+        let cut = move || {
+            let cut = |NewDocument { id, text, metadata }: NewDocument| {
+                let chunks = parts(&text, &stages::cut(&text, rule, model.as_deref()))?;
+                Some(Document { id, metadata, chunks })
+            };
+            documents.into_iter().map(cut).collect::<Option<_>>()
+        };
+        let documents = tokio::task::spawn_blocking(cut).await.ok().flatten();
+        documents.ok_or_else(ApiError::internal)
     }
-}
-
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, ApiError> {
-    tokio::task::spawn_blocking(work).await.map_err(|_| ApiError::internal())
-}
-
-fn cut(documents: Vec<NewDocument>, rule: &Rule, count: &dyn Fn(&str) -> usize) -> Vec<Document> {
-    documents
-        .into_iter()
-        .map(|document| {
-            let chunks = embeddery_chunk::chunk(&document.text, rule, count);
-            let chunks = chunks.into_iter().map(|part| Chunk {
-                text: part.text.to_owned(),
-                span: Span {
-                    bytes: (part.bytes.start as u64, part.bytes.end as u64),
-                    characters: (part.characters.start as u64, part.characters.end as u64),
-                },
-                vector: None,
-            });
-            Document { chunks: chunks.collect(), id: document.id, metadata: document.metadata }
-        })
-        .collect()
 }

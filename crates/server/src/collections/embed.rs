@@ -3,9 +3,7 @@
 use std::{num::NonZeroUsize, sync::Arc};
 
 use embeddery_accounts::{Role, ledger::Spent};
-use embeddery_core::{
-    EmbedRequest, Embeddings, Input, InputType, Priority, ProviderKind, SpaceId, TokenCount,
-};
+use embeddery_core::{EmbedRequest, Embeddings, Input, InputType, Priority, ProviderKind, SpaceId};
 use embeddery_gateway::Selector;
 use embeddery_store::{Binding, StoreError};
 
@@ -71,21 +69,6 @@ impl Desk {
         let answer = self.app.router.embed(selector, request).await?;
         reservation.settle(Spent::of(&answer, notes.cache().map_or(0, |(hits, _)| hits))).await;
         Ok(answer)
-    }
-
-    /// How many tokens the binding's model reads of a text, special ones left out, and a function that counts.
-    pub(crate) async fn counter(
-        &self,
-        binding: &Binding,
-    ) -> Result<(Option<usize>, impl Fn(&str) -> usize + Send + 'static + use<>), ApiError> {
-        let embedder = self.app.router.open(selector(binding)).await?;
-        let count = move |text: &str| match embedder.count(text) {
-            TokenCount::Exact(tokens) | TokenCount::Estimate(tokens) => tokens,
-        };
-        let embedder = self.app.router.open(selector(binding)).await?;
-        let special = count("");
-        let most = embedder.model().max_tokens.map(|most| most.get().saturating_sub(special));
-        Ok((most, count))
     }
 
     fn request(

@@ -134,17 +134,13 @@ async fn handle(
                 let azure = form == Form::Azure && !seen.path.contains("api-version=");
                 if azure { Err(Refusal::new(404, "Resource not found")) } else { Ok(()) }
             });
+        let held = state.text_gate.as_ref().filter(|(text, _)| seen.texts.contains(text));
+        let gate = held.map(|(_, gate)| gate.clone()).or_else(|| state.gate.clone());
         state.seen.push(seen);
         let native =
             state.lengths.get(&ask.model).copied().unwrap_or_else(|| limits::native_length(&ask.model));
         let behaviour = state.script.pop_front().or_else(|| state.always.clone()).unwrap_or(Behaviour::Well);
-        (
-            behaviour,
-            state.gate.clone(),
-            refusal.err(),
-            ask.length.unwrap_or(native),
-            state.answer_headers.clone(),
-        )
+        (behaviour, gate, refusal.err(), ask.length.unwrap_or(native), state.answer_headers.clone())
     };
     if let Some(Gate { arrived, released }) = gate {
         arrived.send_modify(|count| *count += 1);
