@@ -5,7 +5,10 @@ use embeddery_core::Embeddings;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::dtype::{Dtype, Numbers, bytes, numbers};
+use super::{
+    dtype::{Dtype, Numbers, bytes, numbers},
+    json::Json,
+};
 use crate::error::ErrorDetail;
 
 /// How vectors are written.
@@ -92,9 +95,9 @@ pub(crate) fn write(
     let usage = Usage { prompt_tokens: tokens, total_tokens: tokens };
     // A number takes about twelve characters, or five and a half in base64.
     let each = if form.encoding == Encoding::Float { 13 } else { 6 };
-    let mut json = Vec::with_capacity(embeddings.data.len() * each + 256);
+    let mut json = Json::with_capacity(embeddings.data.len() * each + 256);
     serde_json::to_writer(&mut json, &EmbeddingsAnswer { object: "list", data, model, usage })?;
-    Ok(json)
+    Ok(json.into_bytes())
 }
 
 fn vector(row: &[f32], form: Form) -> Vector<'_> {

@@ -9,5 +9,6 @@ pub(crate) mod dtype;
 pub(crate) mod embeddings;
 pub(crate) mod fields;
 pub(crate) mod input;
+mod json;
 pub(crate) mod models;
 pub(crate) mod samples;
