@@ -7,7 +7,7 @@ VENV := .cache/venv
 ROOT_DO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 export CARGO_TERM_COLOR ?= auto
 
-.PHONY: run test bench bench-store lint fmt openapi golden test-deps help
+.PHONY: run test test-ops bench bench-store lint fmt openapi golden test-deps help
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -28,6 +28,12 @@ test-deps:
 	python3 scripts/make_venv.py $(VENV) tests/requirements.txt
 	python3 scripts/make_venv.py .cache/postgres tests/services/postgres.txt
 	python3 scripts/make_venv.py .cache/chroma tests/services/chroma.txt --no-deps
+
+test-ops: ## check deploy/ by each format's own tool, and metrics, rules and dashboard by a real Prometheus
+	python3 scripts/make_venv.py .cache/ops-venv ops/requirements.txt
+	python3 scripts/fetch_prometheus.py .cache/prometheus
+	.cache/ops-venv/bin/python ops/check_files.py
+	.cache/ops-venv/bin/python ops/check_chart.py
 
 bench: ## measure beside ONNX Runtime, over HTTP, and the gateway beside its peers; prints ratios and versions (PEERS=torch: sentence-transformers, too)
 	cargo build --release --locked --workspace --examples --bin embeddery

@@ -73,7 +73,7 @@ impl Stack for Layers {
             layer = Arc::new(Splitter::new(layer, self.parallel));
         }
         // 8. Around the whole vectors that were proven, so that a cut is made from the model's own answer.
-        layer = Arc::new(Dimensions::new(layer, &self.metrics));
+        layer = Arc::new(Dimensions::new(layer, &self.metrics, label));
         // 7. Token ids that come by way of a fallback are not this model's own.
         layer = Arc::new(Decoding::new(layer, Arc::clone(&self.decoder)));
         // 6. Around one model, so that vectors are kept under the name of the model that made them.

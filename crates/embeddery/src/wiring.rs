@@ -8,21 +8,22 @@ use embeddery_accounts::{
 };
 use embeddery_core::{ModelSource, Provider, ProviderKind, RateListener};
 use embeddery_gateway::{
-    Breakers, Collected, Governors, Metrics, RedisLevel, Router, RouterConfig, SecondLevel, Selector,
-    SqliteLevel, TokenDecoder, VectorCache, VendorModel,
+    Breakers, Collected, Governors, LoadedModels, Metrics, RedisLevel, Router, RouterConfig, SecondLevel,
+    Selector, SqliteLevel, TokenDecoder, VectorCache, VendorModel,
 };
 use embeddery_model_store::ModelStore;
 use embeddery_providers::{
     Sender, Vendor, VendorConfig,
     local::{Local, LocalConfig},
 };
-use embeddery_server::{App, Collections, Controls, Tls};
+use embeddery_server::{App, Collections, Controls, HttpMetrics, Tls};
 use embeddery_store::{PostgresConfig, PostgresStore, SqliteStore, VectorStore};
 use prometheus_client::registry::Registry;
 use secrecy::{ExposeSecret as _, SecretString};
 
 use crate::{
     config::{AuthConfig, Config, ConfigError, GatewayConfig, MultiUser, SecondLevelConfig},
+    process_metrics,
     stack::Layers,
 };
 
@@ -47,13 +48,23 @@ pub(crate) fn vector_store(config: &Config) -> anyhow::Result<Arc<dyn VectorStor
 /// The API with everything behind it. `key` is the one key of single_user mode.
 pub(crate) fn app(config: &Config, key: &SecretString) -> anyhow::Result<App> {
     let mut registry = Registry::default();
+    process_metrics::register(&mut registry);
+    let http_metrics = HttpMetrics::new(&mut registry);
     let (router, controls) = router(config, &mut registry)?;
     let mut settings = config.server.clone();
     if let Some((certificate, key)) = &config.accounts.tls {
         settings.tls = Some(Tls::from_files(certificate, key).map_err(|error| problem("tls", &error))?);
     }
     let collections = Collections::new(vector_store(config)?);
-    Ok(App { router, controls, accounts: accounts(config, key)?, settings, collections, registry })
+    Ok(App {
+        router,
+        controls,
+        accounts: accounts(config, key)?,
+        settings,
+        collections,
+        registry,
+        http_metrics,
+    })
 }
 
 /// Who serves models, and what an administrator may look at and change of it.
@@ -92,7 +103,9 @@ pub(crate) fn router(config: &Config, registry: &mut Registry) -> anyhow::Result
         metrics,
     });
     check_names(&router, config)?;
-    Ok((Arc::new(router), controls))
+    let router = Arc::new(router);
+    registry.register_collector(Box::new(LoadedModels(Arc::clone(&router))));
+    Ok((router, controls))
 }
 
 /// What the wrappers of all models share.

@@ -14,12 +14,13 @@ use crate::{metrics::Metrics, wrapper::passed_on};
 pub struct Dimensions {
     inner: Arc<dyn Embedder>,
     metrics: Metrics,
+    label: String,
 }
 
 impl Dimensions {
-    /// Around `inner`.
-    pub fn new(inner: Arc<dyn Embedder>, metrics: &Metrics) -> Self {
-        Self { inner, metrics: metrics.clone() }
+    /// Around `inner`, counting under this label.
+    pub fn new(inner: Arc<dyn Embedder>, metrics: &Metrics, label: &str) -> Self {
+        Self { inner, metrics: metrics.clone(), label: label.to_owned() }
     }
 }
 
@@ -45,7 +46,7 @@ impl Embedder for Dimensions {
                 return Ok(answer);
             }
             let method = if wanted.get() < answer.dim { "reduce" } else { "pad" };
-            self.metrics.adjusted(self.model().provider, method);
+            self.metrics.adjusted(self.model().provider, &self.label, method);
             Ok(resize(answer, wanted.get(), normalize))
         })
     }

@@ -34,7 +34,7 @@ pub use fallback::{Alternatives, Fallback};
 pub use flight::SingleFlight;
 pub use governor::{Governed, GovernorConfig, Governors};
 pub use integrity::Integrity;
-pub use metrics::{CacheMetrics, Collected, CountingFailures, Measured, Metrics};
+pub use metrics::{CacheMetrics, Collected, CountingFailures, LoadedModels, Measured, Metrics};
 pub use opener::{Opener, Stack};
 pub use policy::{Denied, Policy};
 pub use retry::{Jitter, RetryConfig, Retrying};

@@ -15,7 +15,7 @@ use prometheus_client::{
     registry::Registry,
 };
 
-pub use collected::Collected;
+pub use collected::{Collected, LoadedModels};
 
 use crate::wrapper::passed_on;
 
@@ -31,6 +31,9 @@ pub struct Metrics {
     denied: Family<Denied, Counter>,
     adjustments: Family<Adjusted, Counter>,
     token_inputs: Family<Mode, Counter>,
+    vectors: Family<Served, Counter>,
+    tokens: Family<Served, Counter>,
+    found_loaded: Family<Loaded, Counter>,
     active: Gauge,
 }
 
@@ -57,12 +60,18 @@ struct Denied {
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Adjusted {
     provider: &'static str,
+    model: String,
     method: &'static str,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Mode {
     mode: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Loaded {
+    model_id: String,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -94,6 +103,9 @@ impl Metrics {
             denied: Family::default(),
             adjustments: Family::default(),
             token_inputs: Family::default(),
+            vectors: Family::default(),
+            tokens: Family::default(),
+            found_loaded: Family::default(),
             active: Gauge::default(),
         };
         registry.register("embedding_requests", "Embedding requests, by outcome", metrics.requests.clone());
@@ -138,6 +150,21 @@ impl Metrics {
             metrics.token_inputs.clone(),
         );
         registry.register(
+            "embeddings_generated",
+            "Vectors answered, cached ones included",
+            metrics.vectors.clone(),
+        );
+        registry.register(
+            "embedding_tokens",
+            "Tokens that models read for answers, cached texts included",
+            metrics.tokens.clone(),
+        );
+        registry.register(
+            "embedding_model_cache_hits",
+            "Requests that found their model of this machine in memory",
+            metrics.found_loaded.clone(),
+        );
+        registry.register(
             "active_embedding_requests",
             "Embedding requests being answered now",
             metrics.active.clone(),
@@ -152,6 +179,8 @@ impl Metrics {
         drop(self.duration.get_or_create(&served));
         drop(self.cache_hits.get_or_create(&served));
         drop(self.cache_misses.get_or_create(&served));
+        drop(self.vectors.get_or_create(&served));
+        drop(self.tokens.get_or_create(&served));
     }
 
     /// A model's cache counters.
@@ -176,8 +205,9 @@ impl Metrics {
     }
 
     /// An answer was cut or filled.
-    pub(crate) fn adjusted(&self, provider: ProviderKind, method: &'static str) {
-        self.adjustments.get_or_create(&Adjusted { provider: provider.as_str(), method }).inc();
+    pub(crate) fn adjusted(&self, provider: ProviderKind, model: &str, method: &'static str) {
+        let adjusted = Adjusted { provider: provider.as_str(), model: model.to_owned(), method };
+        self.adjustments.get_or_create(&adjusted).inc();
     }
 
     /// A request came as token ids: one list of them, or several.
@@ -216,7 +246,16 @@ impl Embedder for Measured {
     fn embed(&self, request: EmbedRequest) -> BoxFuture<'_, Result<Embeddings, EmbedError>> {
         Box::pin(async move {
             let mut running = Running::begin(self);
+            if is_local(self.model().provider) && self.inner.identity().is_some() {
+                let loaded = Loaded { model_id: self.served.model.clone() };
+                self.metrics.found_loaded.get_or_create(&loaded).inc();
+            }
             let answer = self.inner.embed(request).await;
+            if let Ok(embeddings) = &answer {
+                let vectors = embeddings.tokens.len().saturating_sub(embeddings.failed.len());
+                self.metrics.vectors.get_or_create(&self.served).inc_by(vectors as u64);
+                self.metrics.tokens.get_or_create(&self.served).inc_by(embeddings.total_tokens());
+            }
             running.status = answer.as_ref().map_or_else(status, |_| "success");
             answer
         })
@@ -293,6 +332,11 @@ impl Drop for Running<'_> {
         metrics.requests.get_or_create(&outcome(served, self.status)).inc();
         metrics.duration.get_or_create(served).observe(self.began.elapsed().as_secs_f64());
     }
+}
+
+/// Models of this process have to be loaded; those elsewhere always are.
+fn is_local(provider: ProviderKind) -> bool {
+    matches!(provider, ProviderKind::HuggingFace | ProviderKind::Onnx)
 }
 
 fn outcome(served: &Served, status: &'static str) -> Outcome {

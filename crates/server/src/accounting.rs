@@ -19,12 +19,14 @@ use embeddery_accounts::{
 };
 use embeddery_core::Input;
 
-use crate::{App, address, auth::Caller, error::ApiError, request_id::RequestId};
+use crate::{App, access_log::Page, address, auth::Caller, error::ApiError, request_id::RequestId};
 
 /// A caller whose request counts against their rate: embedding, batch and search requests.
 pub(crate) struct Metered {
     /// Who asks.
     pub(crate) identity: Identity,
+    /// What the log is told.
+    pub(crate) page: Page,
     payer: Payer,
     notes: Option<Notes>,
 }
@@ -35,7 +37,8 @@ impl FromRequestParts<Arc<App>> for Metered {
     async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<Self, ApiError> {
         let Caller { identity } = Caller::from_request_parts(parts, app).await?;
         let payer = Payer::user(&identity.user);
-        let metered = Self { identity, payer, notes: parts.extensions.get::<Notes>().cloned() };
+        let page = parts.extensions.get::<Page>().cloned().unwrap_or_default();
+        let metered = Self { identity, page, payer, notes: parts.extensions.get::<Notes>().cloned() };
         metered.take(app, Measure::Requests, 1).await?;
         Ok(metered)
     }

@@ -12,7 +12,7 @@ use embeddery_accounts::{
     limit::{Limited, Measure, Payer},
 };
 
-use crate::{App, accounting::Asking, error::ApiError};
+use crate::{App, access_log::Page, accounting::Asking, error::ApiError};
 
 /// Somebody whose key or token is good.
 pub(crate) struct Caller {
@@ -26,7 +26,12 @@ impl FromRequestParts<Arc<App>> for Caller {
     async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<Self, ApiError> {
         let identified = sent_key(&parts.headers).and_then(|sent| app.accounts.auth.identify(sent));
         match identified {
-            Ok(identity) => Ok(Self { identity }),
+            Ok(identity) => {
+                if let Some(page) = parts.extensions.get::<Page>() {
+                    page.asked_by(&identity.user);
+                }
+                Ok(Self { identity })
+            }
             Err(refused) => Err(refuse(parts, app, refused).await),
         }
     }

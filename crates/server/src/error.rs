@@ -461,11 +461,17 @@ fn detail(error: &EmbedError) -> Option<Value> {
 /// The longest wait that we ask for; who comes back earlier than needed is told again.
 const LONGEST_WAIT_SECONDS: u64 = 120;
 
+/// The code of the failure that was answered, among the answer's extensions: for the log.
+#[derive(Clone, Copy)]
+pub(crate) struct Failed(pub(crate) &'static str);
+
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         let (status, retry_after, patient) = (self.status, self.retry_after, self.patient);
+        let failed = Failed(self.code);
         let (error, detail) = self.describe();
         let mut response = (status, Json(ErrorBody { error, detail })).into_response();
+        response.extensions_mut().insert(failed);
         if let Some(wait) = retry_after {
             let seconds = wait.as_secs_f64().ceil().max(1.0) as u64;
             let longest = if patient { u64::MAX } else { LONGEST_WAIT_SECONDS };

@@ -10,6 +10,7 @@ mod body;
 mod collections;
 mod error;
 mod head;
+mod http_metrics;
 mod listen;
 mod ndjson;
 mod request_id;
@@ -25,6 +26,7 @@ use embeddery_gateway::{Breakers, Router, VectorCache};
 use prometheus_client::registry::Registry;
 
 pub use collections::Collections;
+pub use http_metrics::HttpMetrics;
 pub use ipnet::IpNet;
 pub use listen::serve;
 pub use routes::{openapi, routes};
@@ -44,6 +46,8 @@ pub struct App {
     pub collections: Collections,
     /// What /metrics shows.
     pub registry: Registry,
+    /// Counts answers.
+    pub http_metrics: HttpMetrics,
 }
 
 /// What an administrator may look at and change.

@@ -9,7 +9,10 @@ use prometheus_client::{
     metrics::{counter::ConstCounter, gauge::ConstGauge},
 };
 
+use embeddery_core::ModelState;
+
 use crate::{
+    Router,
     breaker::{BreakerReport, BreakerState, Breakers},
     cache::VectorCache,
 };
@@ -70,6 +73,32 @@ impl Collector for Collected {
             size.metric_type(),
         )?;
         size.encode(encoder)
+    }
+}
+
+/// The models of this machine that are in memory.
+pub struct LoadedModels(pub Arc<Router>);
+
+impl fmt::Debug for LoadedModels {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("LoadedModels")
+    }
+}
+
+impl Collector for LoadedModels {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let one = ConstGauge::new(1_i64);
+        let mut family = encoder.encode_descriptor(
+            "active_embedder_instances",
+            "Models of this machine in memory",
+            None,
+            one.metric_type(),
+        )?;
+        for model in self.0.models().into_iter().filter(|model| model.state == Some(ModelState::Loaded)) {
+            let labels = [("provider", model.provider.to_string()), ("model_id", model.name.to_string())];
+            one.encode(family.encode_family(&labels)?)?;
+        }
+        Ok(())
     }
 }
 

@@ -24,7 +24,6 @@ pub(crate) struct Added {
     pub(crate) written: Written,
     /// Each document's id and how many chunks it has.
     pub(crate) documents: Vec<(String, usize)>,
-    pub(crate) binding: Binding,
 }
 
 impl Desk {
@@ -39,7 +38,7 @@ impl Desk {
         let cut = self.cut(&binding, documents, rule).await?;
         let sizes = cut.iter().map(|document| (document.id.clone(), document.chunks.len())).collect();
         let written = self.write(collection, &binding, cut).await?;
-        Ok(Added { written, documents: sizes, binding })
+        Ok(Added { written, documents: sizes })
     }
 
     /// Embeds chunks that have no vector, and stores the documents.

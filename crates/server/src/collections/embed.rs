@@ -1,6 +1,6 @@
 //! Texts to vectors of one collection's space, or a refusal.
 
-use std::{num::NonZeroUsize, sync::Arc};
+use std::{num::NonZeroUsize, sync::Arc, time::Instant};
 
 use embeddery_accounts::{Role, ledger::Spent};
 use embeddery_core::{EmbedRequest, Embeddings, Input, InputType, Priority, ProviderKind, SpaceId};
@@ -66,7 +66,9 @@ impl Desk {
         }
         let reservation = self.metered.reserve(&self.app, &request.inputs).await?;
         let notes = request.context.notes.clone();
+        let began = Instant::now();
         let answer = self.app.router.embed(selector, request).await?;
+        self.metered.page.embedded(&answer, &notes, began.elapsed());
         reservation.settle(Spent::of(&answer, notes.cache().map_or(0, |(hits, _)| hits))).await;
         Ok(answer)
     }

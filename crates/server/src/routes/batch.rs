@@ -1,7 +1,6 @@
 //! `POST /api/v1/embeddings/batch`: texts to vectors, in the replaced service's form.
 
 use axum::{
-    Extension,
     http::{HeaderValue, header::CONTENT_TYPE},
     response::{IntoResponse as _, Response},
 };
@@ -50,5 +49,5 @@ pub(super) async fn create_batch(call: Call, body: JsonObject) -> Result<Respons
     let json = written(numbers, move || serde_json::to_vec(&BatchAnswer::of(&embeddings))).await?;
     let mut headers = answer.headers;
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    Ok((headers, Extension(answer.logged), json).into_response())
+    Ok((headers, json).into_response())
 }

@@ -12,7 +12,7 @@ use embeddery_core::{
 };
 use embeddery_gateway::{Resolved, Selector};
 
-use crate::{App, access_log::Logged, accounting::Metered, error::ApiError, request_id::RequestId};
+use crate::{App, accounting::Metered, error::ApiError, request_id::RequestId};
 
 /// A request without its body.
 pub(super) struct Call {
@@ -67,7 +67,6 @@ pub(super) struct Answer {
     /// How many numbers its vectors have.
     pub(super) numbers: usize,
     pub(super) headers: HeaderMap,
-    pub(super) logged: Logged,
 }
 
 pub(super) async fn embed(call: &Call, wish: Wish<'_>) -> Result<Answer, ApiError> {
@@ -78,7 +77,6 @@ pub(super) async fn embed(call: &Call, wish: Wish<'_>) -> Result<Answer, ApiErro
     };
     let notes = context.notes.clone();
     let Wish { model, inputs, dimensions, policy, input_type, truncate, normalize, partial } = wish;
-    let count = inputs.len();
     let selector = Selector { model, provider: *provider };
     // One user's wish must not fill everybody's disk.
     if app.accounts.auth.is_multi_user()
@@ -101,6 +99,7 @@ pub(super) async fn embed(call: &Call, wish: Wish<'_>) -> Result<Answer, ApiErro
     let began = Instant::now();
     let embeddings = app.router.embed(selector, request).await?;
     let elapsed = began.elapsed();
+    caller.page.embedded(&embeddings, &notes, elapsed);
     let hits = notes.cache().map_or(0, |(hits, _)| hits);
     reservation.settle(Spent::of(&embeddings, hits)).await;
 
@@ -114,12 +113,7 @@ pub(super) async fn embed(call: &Call, wish: Wish<'_>) -> Result<Answer, ApiErro
         put(&mut headers, "x-embeddings-fallback-from", asked.provider.as_str());
     }
     noted(&mut headers, &notes, elapsed);
-    let logged = Logged {
-        model: embeddings.served_by.name.to_string(),
-        inputs: count,
-        tokens: embeddings.total_tokens(),
-    };
-    Ok(Answer { numbers: embeddings.data.len(), embeddings, headers, logged })
+    Ok(Answer { numbers: embeddings.data.len(), embeddings, headers })
 }
 
 fn served_by_another(embeddings: &Embeddings, asked: &Resolved) -> bool {

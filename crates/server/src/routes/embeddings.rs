@@ -1,7 +1,6 @@
 //! `POST /v1/embeddings` and `POST /api/v1/embeddings`: the main job.
 
 use axum::{
-    Extension,
     http::{HeaderValue, header::CONTENT_TYPE},
     response::{IntoResponse as _, Response},
 };
@@ -114,5 +113,5 @@ async fn answer(call: &Call, policy: DimensionPolicy, body: JsonObject) -> Resul
     let name = asked.model.unwrap_or_else(|| call.app.router.default_model().to_owned());
     let (embeddings, numbers) = (answer.embeddings, answer.numbers);
     let json = written(numbers, move || write(embeddings, &name, form)).await?;
-    Ok((answer.headers, Extension(answer.logged), json).into_response())
+    Ok((answer.headers, json).into_response())
 }

@@ -48,7 +48,7 @@ pub fn routes(app: &Arc<App>) -> Router {
         // what extractors noted becomes headers and audit lines;
         .layer(from_fn_with_state(Arc::clone(app), accounting::layer))
         // the line in the log shows what the caller gets, compression left aside;
-        .layer(from_fn(access_log::layer))
+        .layer(from_fn_with_state(Arc::clone(app), access_log::layer))
         .layer(
             CompressionLayer::new()
                 .quality(CompressionLevel::Fastest)

@@ -82,6 +82,27 @@ async fn a_request_for_vectors_is_logged_with_model_and_counts() {
         let found = (&line["level"], &line["method"], &line["route"], &line["model"]);
         assert_eq!(found, (&json!("INFO"), &json!("POST"), &json!(path), &json!(PLAIN)), "{line}");
         assert_eq!((&line["inputs"], &line["tokens"]), (&json!(2), &json!(7)), "{line}");
+        assert_eq!(line["user"], "1", "{line}");
+        assert!(line["embed_ms"].as_f64() <= line["elapsed_ms"].as_f64(), "{line}");
+        assert!(line.get("error").is_none(), "{line}");
+    }
+}
+
+#[tokio::test]
+async fn documents_are_logged_with_what_was_embedded_of_them() {
+    let (log, _guard) = Log::start();
+    let server = Server::start().await;
+    let collections = "/api/v1/embeddings/collections";
+    log.take_line_of(&server.post(collections, &json!({"name": "notes"})).await);
+    let documents = json!({"documents": [{"id": "a", "text": "two words"}, {"id": "b", "text": "a"}]});
+    let path = format!("{collections}/notes/documents");
+    for (inputs, tokens) in [(json!(2), json!(7)), (Value::Null, Value::Null)] {
+        let line = log.take_line_of(&server.post(&path, &documents).await);
+        assert_eq!(
+            (&line["inputs"], &line["tokens"]),
+            (&inputs, &tokens),
+            "the second time nothing is new: {line}"
+        );
     }
 }
 
@@ -90,10 +111,16 @@ async fn a_failure_is_logged_with_its_status() {
     let (log, _guard) = Log::start();
     let server = Server::start().await;
     *server.fake.failure.lock().unwrap() = EmbedError::invalid("told to");
-    for (model, status) in [("test/failing", 400), ("test/panicking", 500), ("unknown", 404)] {
+    for (model, status, code) in [
+        ("test/failing", 400, "invalid_value"),
+        ("test/panicking", 500, "internal_error"),
+        ("unknown", 404, "model_not_found"),
+    ] {
         let answer = server.post("/v1/embeddings", &json!({"input": "a", "model": model})).await;
         assert_eq!(answer.status, status, "{}", answer.text);
-        assert_eq!(log.take_line_of(&answer)["level"], "INFO");
+        let line = log.take_line_of(&answer);
+        assert_eq!((&line["level"], &line["error"]), (&json!("INFO"), &json!(code)));
+        assert_eq!(line["user"], "1", "{line}");
     }
     for (method, path, route) in [
         (Method::GET, "/nothing/here", "none"),

@@ -182,3 +182,22 @@ async fn head_is_get_without_the_body() {
         assert_eq!(answer.json, Value::Null);
     }
 }
+
+#[tokio::test]
+async fn answers_are_counted_by_route_with_labels_that_callers_cannot_make() {
+    let server = Server::start().await;
+    server.post("/v1/embeddings", &json!({"input": "a"})).await;
+    server.post("/v1/embeddings", &json!({"input": ""})).await;
+    server.get("/nowhere/7").await;
+    Answer::of(server.request(Method::from_bytes(b"BREW").unwrap(), "/nowhere/8")).await;
+    let text = server.get("/metrics").await.text;
+    for line in [
+        r#"http_requests_total{method="POST",endpoint="/v1/embeddings",status="200"} 1"#,
+        r#"http_requests_total{method="POST",endpoint="/v1/embeddings",status="400"} 1"#,
+        r#"http_requests_total{method="GET",endpoint="none",status="404"} 1"#,
+        r#"http_requests_total{method="other",endpoint="none",status="404"} 1"#,
+        r#"http_request_duration_seconds_count{method="POST",endpoint="/v1/embeddings"} 2"#,
+    ] {
+        assert!(text.lines().any(|found| found == line), "{line} is not in\n{text}");
+    }
+}

@@ -1,14 +1,13 @@
 //! A collection's documents.
 
 use axum::{
-    Extension, Json,
+    Json,
     extract::{Path, Query, rejection::QueryRejection},
     http::StatusCode,
 };
 use embeddery_store::{Page, Removal, StoreError};
 
 use crate::{
-    access_log::Logged,
     body::JsonObject,
     collections::Desk,
     error::{ApiError, ErrorBody},
@@ -46,12 +45,9 @@ pub(crate) async fn add(
     desk: Desk,
     Path(name): Path<String>,
     body: JsonObject,
-) -> Result<(Extension<Logged>, Json<AddAnswer>), ApiError> {
+) -> Result<Json<AddAnswer>, ApiError> {
     let asked = AddRequest::read(body.0, desk.settings())?;
-    let inputs = asked.documents.len();
-    let added = desk.add(&name, asked.documents, asked.chunking).await?;
-    let logged = Logged { model: added.binding.model.clone(), inputs, tokens: 0 };
-    Ok((Extension(logged), Json(added.into())))
+    Ok(Json(desk.add(&name, asked.documents, asked.chunking).await?.into()))
 }
 
 /// A page of documents, by id.

@@ -8,7 +8,7 @@ use embeddery_gateway::{
     Alternatives, BreakerConfig, Breakers, ConfiguredModel, Deadline, Dimensions, Integrity, Measured,
     Metrics, Policy, Router, RouterConfig, Stack, TokenDecoder, TokenEncoding,
 };
-use embeddery_server::{App, Collections, Controls, Settings, serve};
+use embeddery_server::{App, Collections, Controls, HttpMetrics, Settings, serve};
 use embeddery_store::{SqliteConfig, SqliteStore};
 use prometheus_client::registry::Registry;
 use reqwest::{Client, Method, RequestBuilder, Response, StatusCode, header::HeaderMap};
@@ -31,6 +31,7 @@ pub const KEY: &str = "a-key-for-tests-only";
 fn app(fake: &Arc<Fake>, settings: Settings, accounts: AccountsConfig) -> App {
     let mut registry = Registry::default();
     let metrics = Metrics::new(&mut registry);
+    let http_metrics = HttpMetrics::new(&mut registry);
     let router = Router::new(RouterConfig {
         providers: vec![Arc::new(FakeProvider(Arc::clone(fake)))],
         models: vec![ConfiguredModel::new("small", ProviderKind::HuggingFace, ModelRef::new(PLAIN))],
@@ -58,6 +59,7 @@ fn app(fake: &Arc<Fake>, settings: Settings, accounts: AccountsConfig) -> App {
         settings,
         collections: Collections::new(Arc::new(store)),
         registry,
+        http_metrics,
     }
 }
 
@@ -65,8 +67,8 @@ fn app(fake: &Arc<Fake>, settings: Settings, accounts: AccountsConfig) -> App {
 struct Plain(Metrics);
 
 impl Stack for Plain {
-    fn around_adapter(&self, adapter: Arc<dyn Embedder>, _: &str) -> Arc<dyn Embedder> {
-        Arc::new(Dimensions::new(Arc::new(Integrity(adapter)), &self.0))
+    fn around_adapter(&self, adapter: Arc<dyn Embedder>, label: &str) -> Arc<dyn Embedder> {
+        Arc::new(Dimensions::new(Arc::new(Integrity(adapter)), &self.0, label))
     }
 
     fn around_request(
