@@ -13,7 +13,7 @@ mod worker;
 
 pub use jobs::{
     ChunkSpan, Chunking, DocumentRow, DocumentState, End, Job, JobError, JobOp, JobStore, NewDocument,
-    NewJob, Opened, Plan, Put, Status, Unfinished, Vectors, Work,
+    NewJob, Opened, Page, Plan, Put, SqliteJobs, SqliteJobsConfig, Status, Unfinished, Vectors, Work,
 };
 pub use queue::{
     Asked, Consumer, DeadLetter, DeadLetterId, Depth, Flow, Lease, LeaseRequest, Op, Outcome, Pressure,

@@ -4,6 +4,11 @@
 //! A document's row says how far it is. A stage first writes its result here and then settles its lease; a crash
 //! between the two repeats the stage, which finds the result and only settles. Counts of a job are those of its rows.
 
+mod code;
+mod sqlite;
+
+pub use sqlite::{SqliteJobs, SqliteJobsConfig};
+
 use std::{collections::BTreeMap, fmt, ops::Range, sync::Arc, time::Duration};
 
 use embeddery_core::{BoxFuture, SpaceId};
@@ -56,6 +61,22 @@ pub trait JobStore: Send + Sync {
     /// Sets failed documents back to the stage they failed at, and the job to running; what to enqueue.
     fn retry<'a>(&'a self, tenant: &'a str, job: JobId) -> JobOp<'a, Vec<Unfinished>>;
 
+    /// Ends a job's unfinished documents as skipped, whoever's it is, and remembers that; false when there is no such
+    /// job. The operator's way out of a job that nobody wants.
+    fn skip(&self, job: JobId) -> JobOp<'_, bool>;
+
+    /// Whether [`JobStore::skip`] was asked for; false also for a job that nobody knows.
+    fn skipped(&self, job: JobId) -> JobOp<'_, bool>;
+
+    /// Changes who goes first, whoever's the job is; false when there is no such job or it has ended.
+    fn reprioritize(&self, job: JobId, priority: Priority) -> JobOp<'_, bool>;
+
+    /// The jobs that were sent with this key, whoever's they are, newest first.
+    fn by_key<'a>(&'a self, idempotency_key: &'a str) -> JobOp<'a, Vec<Job>>;
+
+    /// How many jobs of a tenant have not ended.
+    fn unfinished_jobs<'a>(&'a self, tenant: &'a str) -> JobOp<'a, u64>;
+
     /// Unfinished documents of running jobs that nothing has touched for this long, after this one, at most `limit`:
     /// what the reconciler compares with the queue.
     fn unfinished(
@@ -99,6 +120,8 @@ pub struct NewJob {
     pub priority: Priority,
     /// The trace the job belongs to.
     pub traceparent: Option<Arc<str>>,
+    /// How many unfinished jobs the tenant may have, this one included.
+    pub most_unfinished: Option<u64>,
 }
 
 /// What is to be done with each document of a job.
@@ -138,6 +161,8 @@ pub enum Opened {
     Same(JobId),
     /// The key was used for another request.
     Conflict(JobId),
+    /// The tenant has this many unfinished jobs already; the job is removed.
+    TooMany(u64),
 }
 
 /// A document to be ingested.
@@ -176,6 +201,10 @@ pub struct Job {
     pub started_at_ms: Option<u64>,
     /// The end.
     pub ended_at_ms: Option<u64>,
+    /// How many documents ended in the last minute, for a guess at the rest.
+    pub ended_last_minute: u64,
+    /// Who may repeat the request without repeating the job.
+    pub idempotency_key: Option<String>,
 }
 
 /// How far a job is.

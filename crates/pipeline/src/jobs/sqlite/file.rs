@@ -1,0 +1,212 @@
+//! The file: how it is opened, what stands in it, version by version.
+
+use std::{
+    fs::OpenOptions,
+    os::unix::fs::OpenOptionsExt as _,
+    path::{Path, PathBuf},
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior};
+
+use crate::JobError;
+
+/// Step n brings schema n to n + 1. A released step never changes.
+///
+/// A job has a number that its documents' keys begin with: `key = number << 32 | item`. What is read at every step
+/// (`document`) is apart from what is long (`content`), and gone when it is not needed any more.
+const MIGRATIONS: &[&str] = &[r"
+CREATE TABLE job (
+    number INTEGER PRIMARY KEY,
+    id BLOB NOT NULL UNIQUE,            -- of UUID version 7: a newer job's is higher
+    tenant TEXT NOT NULL,
+    idempotency_key TEXT,
+    body_hash BLOB,                     -- known when it starts
+    most_unfinished INTEGER,
+    collection TEXT NOT NULL,
+    provider TEXT NOT NULL,
+    model TEXT NOT NULL,
+    dimensions INTEGER,
+    method TEXT NOT NULL, size INTEGER NOT NULL, overlap INTEGER NOT NULL, unit TEXT NOT NULL,
+    priority INTEGER NOT NULL,
+    traceparent TEXT,
+    status INTEGER NOT NULL DEFAULT -1, -- -1: open, nobody sees it
+    skipped INTEGER NOT NULL DEFAULT 0, -- by an operator
+    -- Documents by state, kept in step with their rows.
+    d0 INTEGER NOT NULL DEFAULT 0, d1 INTEGER NOT NULL DEFAULT 0, d2 INTEGER NOT NULL DEFAULT 0,
+    d3 INTEGER NOT NULL DEFAULT 0, d4 INTEGER NOT NULL DEFAULT 0, d5 INTEGER NOT NULL DEFAULT 0,
+    d6 INTEGER NOT NULL DEFAULT 0,
+    chunks INTEGER NOT NULL DEFAULT 0, stored_chunks INTEGER NOT NULL DEFAULT 0,
+    submitted_at_ms INTEGER NOT NULL,   -- last appended to, while it is open
+    started_at_ms INTEGER,
+    ended_at_ms INTEGER,
+    -- How many documents ended in this minute and in the one before.
+    minute INTEGER NOT NULL DEFAULT 0, this_minute INTEGER NOT NULL DEFAULT 0, last_minute INTEGER NOT NULL DEFAULT 0
+);
+CREATE UNIQUE INDEX job_by_key ON job (tenant, idempotency_key) WHERE status >= 0 AND idempotency_key IS NOT NULL;
+CREATE INDEX job_by_key_alone ON job (idempotency_key) WHERE idempotency_key IS NOT NULL;
+CREATE INDEX job_by_tenant ON job (tenant, id);
+CREATE INDEX job_unfinished ON job (id) WHERE status IN (0, 1);
+CREATE INDEX job_ended ON job (ended_at_ms) WHERE ended_at_ms IS NOT NULL;
+CREATE TABLE document (
+    key INTEGER PRIMARY KEY,
+    id TEXT NOT NULL,
+    state INTEGER NOT NULL DEFAULT 0,
+    bytes INTEGER NOT NULL,             -- of text
+    chunks INTEGER,
+    attempts INTEGER NOT NULL DEFAULT 0,
+    failed_at INTEGER,                  -- the stage
+    code TEXT, message TEXT,
+    touched_at_ms INTEGER NOT NULL
+);
+CREATE INDEX document_unfinished ON document (key) WHERE state < 3;
+CREATE INDEX document_failed ON document (key) WHERE state = 4;
+CREATE TABLE content (
+    key INTEGER PRIMARY KEY,
+    text BLOB NOT NULL,
+    packed INTEGER NOT NULL,            -- 1: by zstd
+    metadata TEXT NOT NULL,
+    content_type TEXT,
+    spans TEXT,
+    vectors_head TEXT,
+    vectors BLOB
+);
+"];
+
+/// How long a writer waits for one of another process.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Opens the file for writing; makes and migrates it.
+pub(super) fn open(path: &Path) -> Result<Connection, String> {
+    let about = |error: String| format!("{}: {error}", path.display());
+    if let Some(directory) = path.parent() {
+        std::fs::create_dir_all(directory).map_err(|error| about(format!("cannot be made: {error}")))?;
+    }
+    let made = OpenOptions::new().append(true).create(true).mode(0o600).open(path);
+    made.map_err(|error| about(format!("cannot be written: {error}")))?;
+    prepare(path).map_err(|error| match error {
+        Problem::Sqlite(error) => about(format!("is not usable: {error}; move it away to begin with a new one")),
+        Problem::Newer(found) => about(format!(
+            "is of schema {found}, this version knows {}; run the version that wrote it, or a newer one",
+            MIGRATIONS.len()
+        )),
+    })
+}
+
+enum Problem {
+    Sqlite(rusqlite::Error),
+    Newer(u32),
+}
+
+impl From<rusqlite::Error> for Problem {
+    fn from(error: rusqlite::Error) -> Self {
+        Self::Sqlite(error)
+    }
+}
+
+fn prepare(path: &Path) -> Result<Connection, Problem> {
+    let mut connection = Connection::open(path)?;
+    settings(&connection)?;
+    // Both hold from the file's first page on; on a file that has them they change nothing.
+    connection.pragma_update(None, "page_size", 8192)?;
+    connection.pragma_update(None, "auto_vacuum", "INCREMENTAL")?;
+    connection.pragma_update(None, "journal_mode", "WAL")?;
+    connection.pragma_update(None, "journal_size_limit", 64 << 20)?;
+    // Two processes that start at once: one migrates, the other waits and finds it done.
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    let found: u32 = transaction.pragma_query_value(None, "user_version", |row| row.get(0))?;
+    let known = MIGRATIONS.len() as u32;
+    if found > known {
+        return Err(Problem::Newer(found));
+    }
+    for step in MIGRATIONS.iter().skip(found as usize) {
+        transaction.execute_batch(step)?;
+    }
+    transaction.pragma_update(None, "user_version", known)?;
+    transaction.commit()?;
+    Ok(connection)
+}
+
+fn settings(connection: &Connection) -> rusqlite::Result<()> {
+    connection.busy_timeout(PATIENCE)?;
+    connection.set_prepared_statement_cache_capacity(128);
+    connection.pragma_update(None, "cache_size", -16_384)?; // KiB, a connection
+    connection.pragma_update(None, "trusted_schema", false)
+}
+
+/// Connections that read.
+pub(super) struct Readers {
+    path: PathBuf,
+    /// Those that rest.
+    resting: Mutex<Vec<Connection>>,
+}
+
+impl Readers {
+    pub(super) fn new(path: PathBuf) -> Self {
+        Self { path, resting: Mutex::default() }
+    }
+
+    /// Reads; all of it sees one moment.
+    pub(super) fn read<T>(
+        &self,
+        work: impl FnOnce(&Transaction<'_>) -> Result<T, JobError>,
+    ) -> Result<T, JobError> {
+        let resting = lock(&self.resting).pop();
+        let mut reader = match resting {
+            Some(reader) => reader,
+            None => {
+                let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+                let reader = Connection::open_with_flags(&self.path, flags)?;
+                settings(&reader)?;
+                reader.pragma_update(None, "query_only", true)?;
+                reader
+            }
+        };
+        let done = reader.transaction().map_err(JobError::from).and_then(|tx| work(&tx));
+        lock(&self.resting).push(reader);
+        done
+    }
+}
+
+/// A lock whose holder panicked still guards connections that roll back by themselves.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Whether the disk of the file has room.
+pub(super) fn check_space(path: &Path, least: u64) -> Result<(), JobError> {
+    let there = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let disk = rustix::fs::statvfs(there)
+        .map_err(|error| JobError::Unavailable(format!("the disk of the jobs is out of reach: {error}")))?;
+    let free = disk.f_bavail.saturating_mul(disk.f_frsize);
+    if free >= least {
+        return Ok(());
+    }
+    Err(JobError::Full(format!(
+        "the disk of the jobs has {} MiB free, {} MiB are kept in reserve; make room",
+        free >> 20,
+        least >> 20
+    )))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_newer_file_and_one_that_is_none_are_refused_and_kept() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("state").join("jobs.db");
+        let file = open(&path).unwrap();
+        file.pragma_update(None, "user_version", 99).unwrap();
+        drop(file);
+        let refused = open(&path).unwrap_err();
+        assert!(refused.contains("is of schema 99, this version knows"), "{refused}");
+
+        let other = dir.path().join("other.db");
+        std::fs::write(&other, "this is no database, and long enough to be looked at as one".repeat(40)).unwrap();
+        assert!(open(&other).unwrap_err().contains("move it away"));
+        assert!(std::fs::read_to_string(&other).unwrap().starts_with("this is"));
+    }
+}

@@ -1,0 +1,286 @@
+//! The job store of one host: one SQLite file in the state directory, which several processes share.
+//!
+//! - `file` opens it and says what stands in it; `writer` is the one thread of a process that writes;
+//! - [`submit`] opens, fills and starts jobs; [`progress`] takes the results of stages;
+//! - [`change`] is what people do to jobs: cancel, retry, skip, delete, and what time does;
+//! - [`read`] looks.
+
+mod change;
+mod file;
+mod progress;
+mod read;
+mod submit;
+mod writer;
+
+use std::{
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use rusqlite::{Connection, Transaction};
+
+use super::{
+    ChunkSpan, DocumentRow, DocumentState, End, Job, JobError, JobOp, JobStore, NewDocument, NewJob, Opened, Page,
+    Put, Status, Unfinished, Vectors, Work,
+};
+use crate::{JobId, Priority, Reason, TaskId};
+use file::Readers;
+use writer::{Lasting, Writer};
+
+/// Where jobs are kept.
+#[derive(Clone, Debug)]
+pub struct SqliteJobsConfig {
+    /// The file; made when it is not there.
+    pub path: PathBuf,
+    /// New jobs are refused when the disk has less free than this.
+    pub min_free_bytes: u64,
+}
+
+/// The job store of one host.
+pub struct SqliteJobs {
+    writer: Writer,
+    readers: Arc<Readers>,
+    config: SqliteJobsConfig,
+}
+
+impl SqliteJobs {
+    /// Opens the file, brings it to the present schema, starts its writer.
+    ///
+    /// # Errors
+    /// When the file cannot be used, with the reason for an operator.
+    pub fn open(config: SqliteJobsConfig) -> Result<Self, String> {
+        let writer = Writer::start(file::open(&config.path)?)?;
+        let readers = Arc::new(Readers::new(config.path.clone()));
+        Ok(Self { writer, readers, config })
+    }
+
+    async fn read<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Transaction<'_>) -> Result<T, JobError> + Send + 'static,
+    ) -> Result<T, JobError> {
+        let readers = Arc::clone(&self.readers);
+        tokio::task::spawn_blocking(move || readers.read(work))
+            .await
+            .map_err(|error| JobError::Internal(format!("a database task ended early: {error}")))?
+    }
+
+    /// Writes what a person was promised.
+    async fn promise<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Connection) -> Result<T, JobError> + Send + 'static,
+    ) -> Result<T, JobError> {
+        self.writer.run(Lasting::Promised, work).await
+    }
+
+    /// Writes what would only be done again.
+    async fn note<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Connection) -> Result<T, JobError> + Send + 'static,
+    ) -> Result<T, JobError> {
+        self.writer.run(Lasting::Repeatable, work).await
+    }
+
+    /// Repeats a step that does at most so much at a time, until it finds nothing: no step holds the file for long.
+    async fn in_steps(
+        &self,
+        step: impl Fn(&Connection) -> Result<u64, JobError> + Clone + Send + 'static,
+    ) -> Result<u64, JobError> {
+        let mut all = 0;
+        loop {
+            match self.note(step.clone()).await? {
+                0 => return Ok(all),
+                some => all += some,
+            }
+        }
+    }
+}
+
+impl JobStore for SqliteJobs {
+    fn open(&self, job: NewJob) -> JobOp<'_, Opened> {
+        Box::pin(async move {
+            file::check_space(&self.config.path, self.config.min_free_bytes)?;
+            self.note(move |db| submit::open(db, &job)).await
+        })
+    }
+
+    fn append(&self, job: JobId, documents: Vec<NewDocument>) -> JobOp<'_, ()> {
+        Box::pin(async move {
+            file::check_space(&self.config.path, self.config.min_free_bytes)?;
+            // Packing takes longer than writing: not in the writer's thread.
+            let packed = tokio::task::spawn_blocking(move || submit::pack(documents))
+                .await
+                .map_err(|error| JobError::Internal(format!("packing texts ended early: {error}")))?;
+            self.note(move |db| submit::append(db, job, &packed?)).await
+        })
+    }
+
+    fn start(&self, job: JobId, body_hash: [u8; 32]) -> JobOp<'_, Opened> {
+        Box::pin(async move {
+            let opened = self.promise(move |db| submit::start(db, job, &body_hash)).await?;
+            if opened != Opened::New(job) {
+                // What was opened for nothing goes; a crash here leaves it to the sweep.
+                self.in_steps(move |db| change::drop_open(db, job)).await?;
+            }
+            Ok(opened)
+        })
+    }
+
+    fn job<'a>(&'a self, tenant: &'a str, job: JobId) -> JobOp<'a, Option<Job>> {
+        let tenant = tenant.to_owned();
+        Box::pin(self.read(move |db| read::job(db, &tenant, job)))
+    }
+
+    fn jobs<'a>(&'a self, tenant: &'a str, page: Page<Status, JobId>) -> JobOp<'a, Vec<Job>> {
+        let tenant = tenant.to_owned();
+        Box::pin(self.read(move |db| read::jobs(db, &tenant, page)))
+    }
+
+    fn documents(&self, job: JobId, page: Page<DocumentState, u32>) -> JobOp<'_, Vec<DocumentRow>> {
+        Box::pin(self.read(move |db| read::documents(db, job, page)))
+    }
+
+    fn load(&self, task: TaskId) -> JobOp<'_, Option<Work>> {
+        Box::pin(self.read(move |db| read::load(db, task)))
+    }
+
+    fn put_chunks(&self, task: TaskId, chunks: Vec<ChunkSpan>) -> JobOp<'_, Put> {
+        Box::pin(self.note(move |db| progress::put_chunks(db, task, &chunks)))
+    }
+
+    fn put_vectors(&self, task: TaskId, vectors: Vectors) -> JobOp<'_, Put> {
+        Box::pin(self.note(move |db| progress::put_vectors(db, task, &vectors)))
+    }
+
+    fn finish(&self, task: TaskId, end: End) -> JobOp<'_, Put> {
+        Box::pin(self.note(move |db| progress::finish(db, task, &end)))
+    }
+
+    fn note_attempt<'a>(&'a self, task: TaskId, reason: &'a Reason) -> JobOp<'a, ()> {
+        let reason = reason.clone();
+        Box::pin(self.note(move |db| progress::note_attempt(db, task, &reason)))
+    }
+
+    fn cancel<'a>(&'a self, tenant: &'a str, job: JobId) -> JobOp<'a, bool> {
+        let tenant = tenant.to_owned();
+        Box::pin(async move {
+            let ended = self.promise(move |db| change::cancel(db, &tenant, job)).await?;
+            self.in_steps(move |db| change::drop_content(db, job)).await?;
+            Ok(ended)
+        })
+    }
+
+    fn retry<'a>(&'a self, tenant: &'a str, job: JobId) -> JobOp<'a, Vec<Unfinished>> {
+        let tenant = tenant.to_owned();
+        Box::pin(self.promise(move |db| change::retry(db, &tenant, job)))
+    }
+
+    fn skip(&self, job: JobId) -> JobOp<'_, bool> {
+        Box::pin(async move {
+            let known = self.promise(move |db| change::skip(db, job)).await?;
+            self.in_steps(move |db| change::drop_content(db, job)).await?;
+            Ok(known)
+        })
+    }
+
+    fn skipped(&self, job: JobId) -> JobOp<'_, bool> {
+        Box::pin(self.read(move |db| read::skipped(db, job)))
+    }
+
+    fn reprioritize(&self, job: JobId, priority: Priority) -> JobOp<'_, bool> {
+        Box::pin(self.promise(move |db| change::reprioritize(db, job, priority)))
+    }
+
+    fn by_key<'a>(&'a self, idempotency_key: &'a str) -> JobOp<'a, Vec<Job>> {
+        let key = idempotency_key.to_owned();
+        Box::pin(self.read(move |db| read::by_key(db, &key)))
+    }
+
+    fn unfinished_jobs<'a>(&'a self, tenant: &'a str) -> JobOp<'a, u64> {
+        let tenant = tenant.to_owned();
+        Box::pin(self.read(move |db| submit::unfinished_jobs(db, &tenant)))
+    }
+
+    fn unfinished(
+        &self,
+        untouched: Duration,
+        after: Option<TaskId>,
+        limit: usize,
+    ) -> JobOp<'_, Vec<Unfinished>> {
+        Box::pin(self.read(move |db| read::unfinished(db, before(untouched), after, limit)))
+    }
+
+    fn sweep(&self, ended: Duration, abandoned: Duration) -> JobOp<'_, u64> {
+        Box::pin(async move {
+            let (ended, abandoned) = (before(ended), before(abandoned));
+            let swept = self.in_steps(move |db| change::sweep_step(db, ended, abandoned)).await?;
+            if swept > 0 {
+                // What was freed goes back to the disk, a little at a time.
+                self.in_steps(change::shrink_step).await?;
+            }
+            Ok(swept)
+        })
+    }
+
+    fn delete_tenant<'a>(&'a self, tenant: &'a str) -> JobOp<'a, u64> {
+        let tenant = tenant.to_owned();
+        Box::pin(async move {
+            let jobs = self.promise({
+                let tenant = tenant.clone();
+                move |db| change::close_tenant(db, &tenant)
+            });
+            let jobs = jobs.await?;
+            self.in_steps(move |db| change::delete_step(db, &tenant)).await?;
+            Ok(jobs)
+        })
+    }
+
+    fn health(&self) -> JobOp<'_, ()> {
+        Box::pin(async move {
+            file::check_space(&self.config.path, self.config.min_free_bytes)?;
+            self.read(|db| Ok(db.query_row("SELECT 1", [], |_| Ok(()))?)).await
+        })
+    }
+}
+
+/// A moment so long ago, in milliseconds since 1970.
+fn before(age: Duration) -> i64 {
+    now().saturating_sub(i64::try_from(age.as_millis()).unwrap_or(i64::MAX))
+}
+
+/// Milliseconds since 1970, by the clock of the host: all who share the file share it.
+fn now() -> i64 {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+}
+
+/// The keys of a job's documents: from, up to.
+const fn keys(number: i64) -> (i64, i64) {
+    (number << 32, ((number + 1) << 32) - 1)
+}
+
+const fn key(number: i64, item: u32) -> i64 {
+    (number << 32) | item as i64
+}
+
+const fn item(key: i64) -> u32 {
+    (key & 0xffff_ffff) as u32
+}
+
+/// A database's failure, as the store says it.
+impl From<rusqlite::Error> for JobError {
+    fn from(error: rusqlite::Error) -> Self {
+        use rusqlite::ErrorCode::{DatabaseBusy, DatabaseLocked, DiskFull, ReadOnly, SystemIoFailure};
+        match error.sqlite_error_code() {
+            Some(DiskFull) => Self::Full("the disk of the jobs is full; make room".into()),
+            Some(DatabaseBusy | DatabaseLocked) => {
+                Self::Unavailable("another process writes to the jobs; try again".into())
+            }
+            Some(ReadOnly | SystemIoFailure) => {
+                tracing::error!(%error, "the jobs cannot be read or written");
+                Self::Unavailable("the disk of the jobs refuses to read or write; the server's log knows more".into())
+            }
+            _ => Self::Internal(error.to_string()),
+        }
+    }
+}

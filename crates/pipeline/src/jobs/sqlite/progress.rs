@@ -1,0 +1,166 @@
+//! Results of stages. Each is written once: who comes second is told where the document stands.
+
+use rusqlite::{Connection, OptionalExtension as _, params};
+
+use super::{key, now};
+use crate::{
+    ChunkSpan, DocumentState, End, JobError, Put, Reason, Stage, TaskId, Vectors,
+    jobs::code::{self, FIRST_END, stage_number, state_number},
+};
+
+/// A document's row, found.
+struct Found {
+    number: i64,
+    key: i64,
+    state: i64,
+    chunks: Option<u64>,
+}
+
+/// The document of a started job.
+fn find(db: &Connection, task: TaskId) -> Result<Option<Found>, JobError> {
+    let number: Option<i64> = db
+        .prepare_cached("SELECT number FROM job WHERE id = ? AND status >= 0")?
+        .query_row([task.job.0], |row| row.get(0))
+        .optional()?;
+    let Some(number) = number else { return Ok(None) };
+    let key = key(number, task.item);
+    Ok(db
+        .prepare_cached("SELECT state, chunks FROM document WHERE key = ?")?
+        .query_row([key], |row| Ok(Found { number, key, state: row.get(0)?, chunks: row.get(1)? }))
+        .optional()?)
+}
+
+pub(super) fn put_chunks(db: &Connection, task: TaskId, chunks: &[ChunkSpan]) -> Result<Put, JobError> {
+    let Some(found) = find(db, task)? else { return Ok(Put::Gone) };
+    if found.state != stage_number(Stage::Chunking) {
+        return Ok(Put::Already(code::state(found.state)?));
+    }
+    db.prepare_cached("UPDATE content SET spans = ?2 WHERE key = ?1")?
+        .execute(params![found.key, code::spans(chunks)])?;
+    db.prepare_cached("UPDATE document SET state = ?2, chunks = ?3, touched_at_ms = ?4 WHERE key = ?1")?.execute(
+        params![found.key, stage_number(Stage::Embedding), chunks.len(), now()],
+    )?;
+    count(db, found.number, &Move { chunks: chunks.len() as i64, ..Move::new(found.state, Stage::Embedding.into()) })?;
+    Ok(Put::Written)
+}
+
+pub(super) fn put_vectors(db: &Connection, task: TaskId, vectors: &Vectors) -> Result<Put, JobError> {
+    let Some(found) = find(db, task)? else { return Ok(Put::Gone) };
+    if found.state != stage_number(Stage::Embedding) {
+        return Ok(Put::Already(code::state(found.state)?));
+    }
+    db.prepare_cached("UPDATE content SET vectors_head = ?2, vectors = ?3 WHERE key = ?1")?.execute(params![
+        found.key,
+        code::vectors_head(vectors),
+        code::vectors_data(vectors)
+    ])?;
+    db.prepare_cached("UPDATE document SET state = ?2, touched_at_ms = ?3 WHERE key = ?1")?
+        .execute(params![found.key, stage_number(Stage::Storage), now()])?;
+    count(db, found.number, &Move::new(found.state, Stage::Storage.into()))?;
+    Ok(Put::Written)
+}
+
+pub(super) fn finish(db: &Connection, task: TaskId, end: &End) -> Result<Put, JobError> {
+    let Some(found) = find(db, task)? else { return Ok(Put::Gone) };
+    if found.state >= FIRST_END {
+        return Ok(Put::Already(code::state(found.state)?));
+    }
+    let (state, chunks, failure) = match end {
+        End::Stored { chunks, .. } => (DocumentState::Stored, Some(*chunks), None),
+        End::Failed { stage, reason } => (DocumentState::Failed, found.chunks, Some((*stage, reason))),
+        End::Skipped => (DocumentState::Skipped, found.chunks, None),
+    };
+    db.prepare_cached(
+        "UPDATE document SET state = ?2, chunks = ?3, failed_at = ?4, code = ?5, message = ?6,
+                             attempts = attempts + ?7, touched_at_ms = ?8 WHERE key = ?1",
+    )?
+    .execute(params![
+        found.key,
+        state_number(state),
+        chunks,
+        failure.map(|(stage, _)| stage_number(stage)),
+        failure.map(|(_, reason)| &*reason.code),
+        failure.map(|(_, reason)| &reason.message),
+        failure.is_some(),
+        now()
+    ])?;
+    if failure.is_none() {
+        db.prepare_cached("DELETE FROM content WHERE key = ?")?.execute([found.key])?;
+    }
+    let known = |chunks: Option<u64>| chunks.unwrap_or(0) as i64;
+    let stored = if state == DocumentState::Stored { known(chunks) } else { 0 };
+    let moved = Move { chunks: known(chunks) - known(found.chunks), stored, ..Move::new(found.state, state) };
+    count(db, found.number, &moved)?;
+    Ok(Put::Written)
+}
+
+pub(super) fn note_attempt(db: &Connection, task: TaskId, reason: &Reason) -> Result<(), JobError> {
+    let Some(found) = find(db, task)? else { return Ok(()) };
+    db.prepare_cached(
+        "UPDATE document SET code = ?2, message = ?3, attempts = attempts + 1, touched_at_ms = ?4
+         WHERE key = ?1 AND state < 3",
+    )?
+    .execute(params![found.key, reason.code, reason.message, now()])?;
+    Ok(())
+}
+
+impl From<Stage> for DocumentState {
+    fn from(stage: Stage) -> Self {
+        Self::At(stage)
+    }
+}
+
+/// A document goes from one state to another.
+struct Move {
+    from: i64,
+    to: i64,
+    /// Chunks that are known more than before.
+    chunks: i64,
+    /// Chunks that are stored.
+    stored: i64,
+}
+
+impl Move {
+    fn new(from: i64, to: DocumentState) -> Self {
+        Self { from, to: state_number(to), chunks: 0, stored: 0 }
+    }
+}
+
+/// Keeps a job's counts in step.
+fn count(db: &Connection, number: i64, moved: &Move) -> Result<(), JobError> {
+    let Move { from, to, chunks, stored } = moved;
+    let now = now();
+    db.prepare_cached(&format!(
+        "UPDATE job SET d{from} = d{from} - 1, d{to} = d{to} + 1, chunks = chunks + ?2,
+             stored_chunks = stored_chunks + ?3, status = 1, started_at_ms = coalesce(started_at_ms, ?4)
+         WHERE number = ?1"
+    ))?
+    .execute(params![number, chunks, stored, now])?;
+    if *to >= FIRST_END {
+        db.prepare_cached(
+            "UPDATE job SET
+                 last_minute = CASE ?2 - minute WHEN 0 THEN last_minute WHEN 1 THEN this_minute ELSE 0 END,
+                 this_minute = CASE ?2 - minute WHEN 0 THEN this_minute + 1 ELSE 1 END,
+                 minute = ?2
+             WHERE number = ?1",
+        )?
+        .execute(params![number, now / 60_000])?;
+        settle(db, number, now)?;
+    }
+    Ok(())
+}
+
+/// Ends a job whose last document has ended.
+pub(super) fn settle(db: &Connection, number: i64, now: i64) -> Result<(), JobError> {
+    db.prepare_cached(
+        "UPDATE job SET ended_at_ms = ?2, status = CASE
+             WHEN d6 > 0 THEN 5
+             WHEN d4 = 0 AND d5 = 0 THEN 2
+             WHEN d3 > 0 THEN 3
+             WHEN d4 > 0 THEN 4
+             ELSE 5 END
+         WHERE number = ?1 AND d0 + d1 + d2 = 0",
+    )?
+    .execute(params![number, now])?;
+    Ok(())
+}

@@ -1,0 +1,237 @@
+//! What is looked at, each in one moment's view.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use rusqlite::{Connection, OptionalExtension as _, Row, params, types::Type};
+
+use super::{item, key, keys, now, submit::unpack};
+use crate::{
+    Chunking, DocumentRow, DocumentState, Job, JobError, JobId, NewDocument, Plan, Status, TaskId, Unfinished, Work,
+    jobs::{
+        Page,
+        code::{self, STATES, state_number, status_number, unreadable},
+    },
+};
+
+const JOB: &str = "id, tenant, collection, provider, model, dimensions, method, size, overlap, unit, priority, status,
+    chunks, stored_chunks, submitted_at_ms, started_at_ms, ended_at_ms, minute, this_minute, last_minute,
+    idempotency_key, d0, d1, d2, d3, d4, d5, d6";
+
+/// How many columns stand before `d0`.
+const BEFORE_COUNTS: usize = 21;
+
+pub(super) fn job(db: &Connection, tenant: &str, job: JobId) -> Result<Option<Job>, JobError> {
+    Ok(db
+        .prepare_cached(&format!("SELECT {JOB} FROM job WHERE id = ? AND tenant = ? AND status >= 0"))?
+        .query_row(params![job.0, tenant], read_job)
+        .optional()?)
+}
+
+pub(super) fn jobs(db: &Connection, tenant: &str, page: Page<Status, JobId>) -> Result<Vec<Job>, JobError> {
+    let after = page.after.map_or(uuid::Uuid::max(), |job| job.0);
+    let mut query = db.prepare_cached(&format!(
+        "SELECT {JOB} FROM job WHERE tenant = ?1 AND id < ?2 AND status >= 0 AND (?3 IS NULL OR status = ?3)
+         ORDER BY id DESC LIMIT ?4"
+    ))?;
+    let rows = query.query_map(params![tenant, after, page.state.map(status_number), page.limit], read_job)?;
+    Ok(rows.collect::<Result<_, _>>()?)
+}
+
+pub(super) fn by_key(db: &Connection, idempotency_key: &str) -> Result<Vec<Job>, JobError> {
+    let mut query = db.prepare_cached(&format!(
+        "SELECT {JOB} FROM job WHERE idempotency_key = ? AND status >= 0 ORDER BY id DESC LIMIT 100"
+    ))?;
+    let rows = query.query_map([idempotency_key], read_job)?;
+    Ok(rows.collect::<Result<_, _>>()?)
+}
+
+pub(super) fn skipped(db: &Connection, job: JobId) -> Result<bool, JobError> {
+    let skipped =
+        db.query_row("SELECT skipped FROM job WHERE id = ? AND status >= 0", [job.0], |row| row.get(0)).optional()?;
+    Ok(skipped.unwrap_or(false))
+}
+
+fn read_job(row: &Row<'_>) -> rusqlite::Result<Job> {
+    let mut documents = BTreeMap::new();
+    for (place, state) in STATES.into_iter().enumerate() {
+        documents.insert(state, row.get(BEFORE_COUNTS + place)?);
+    }
+    Ok(Job {
+        id: JobId(row.get(0)?),
+        tenant: row.get(1)?,
+        plan: read_plan(row, 2)?,
+        priority: code::priority(row.get(10)?),
+        status: code::status(row.get(11)?).map_err(|error| wrong(11, error))?,
+        documents,
+        chunks: (row.get(12)?, row.get(13)?),
+        submitted_at_ms: row.get(14)?,
+        started_at_ms: row.get(15)?,
+        ended_at_ms: row.get(16)?,
+        ended_last_minute: ended_last_minute(now(), row.get(17)?, (row.get(18)?, row.get(19)?)),
+        idempotency_key: row.get(20)?,
+    })
+}
+
+/// Two counters, of the minute that runs and of the one before, as the count of the last sixty seconds.
+fn ended_last_minute(now: i64, minute: i64, (this, last): (u64, u64)) -> u64 {
+    let (this, last) = match now / 60_000 - minute {
+        0 => (this, last),
+        1 => (0, this),
+        _ => return 0,
+    };
+    let left = 60_000 - (now % 60_000).unsigned_abs();
+    this + (last * left).div_ceil(60_000)
+}
+
+fn read_plan(row: &Row<'_>, first: usize) -> rusqlite::Result<Plan> {
+    Ok(Plan {
+        collection: row.get(first)?,
+        provider: row.get(first + 1)?,
+        model: row.get(first + 2)?,
+        dimensions: row.get(first + 3)?,
+        chunking: Chunking {
+            method: row.get(first + 4)?,
+            size: row.get(first + 5)?,
+            overlap: row.get(first + 6)?,
+            unit: row.get(first + 7)?,
+        },
+    })
+}
+
+pub(super) fn documents(
+    db: &Connection,
+    job: JobId,
+    page: Page<DocumentState, u32>,
+) -> Result<Vec<DocumentRow>, JobError> {
+    let Some(number) = number(db, job)? else { return Ok(Vec::new()) };
+    let (first, last) = keys(number);
+    let after = page.after.map_or(first - 1, |item| key(number, item));
+    let state = page.state.map(state_number);
+    // A state that few have has an index of its own.
+    let state_is = match state {
+        Some(4) => "state = 4 AND state = ?3",
+        _ => "(?3 IS NULL OR state = ?3)",
+    };
+    let mut query = db.prepare_cached(&format!(
+        "SELECT key, id, state, chunks, code, message, attempts FROM document
+         WHERE key > ?1 AND key <= ?2 AND {state_is} ORDER BY key LIMIT ?4"
+    ))?;
+    let rows = query.query_map(params![after, last, state, page.limit], |row| {
+        Ok(DocumentRow {
+            item: item(row.get(0)?),
+            id: row.get(1)?,
+            state: code::state(row.get(2)?).map_err(|error| wrong(2, error))?,
+            chunks: row.get(3)?,
+            reason: code::reason(row.get(4)?, row.get(5)?),
+            attempts: row.get(6)?,
+        })
+    })?;
+    Ok(rows.collect::<Result<_, _>>()?)
+}
+
+pub(super) fn load(db: &Connection, task: TaskId) -> Result<Option<Work>, JobError> {
+    let found = db
+        .prepare_cached(
+            "SELECT number, tenant, collection, provider, model, dimensions, method, size, overlap, unit
+             FROM job WHERE id = ? AND status >= 0",
+        )?
+        .query_row([task.job.0], |row| Ok((row.get(0)?, row.get(1)?, read_plan(row, 2)?)))
+        .optional()?;
+    let Some((number, tenant, plan)) = found else { return Ok(None) };
+    let mut query = db.prepare_cached(
+        "SELECT id, state, bytes, text, packed, metadata, content_type, spans, vectors_head, vectors
+         FROM document LEFT JOIN content USING (key) WHERE key = ?",
+    )?;
+    let mut rows = query.query([key(number, task.item)])?;
+    let Some(row) = rows.next()? else { return Ok(None) };
+    let text = match row.get_ref(3)?.as_blob_or_null().map_err(unreadable)? {
+        Some(stored) => unpack(stored, row.get(4)?, row.get(2)?)?,
+        None => String::new(),
+    };
+    let metadata: Option<String> = row.get(5)?;
+    let spans: Option<String> = row.get(7)?;
+    let vectors = match (row.get::<_, Option<String>>(8)?, row.get_ref(9)?.as_blob_or_null().map_err(unreadable)?) {
+        (Some(head), Some(data)) => Some(code::read_vectors(&head, data)?),
+        _ => None,
+    };
+    Ok(Some(Work {
+        tenant,
+        plan: Arc::new(plan),
+        state: code::state(row.get(1)?)?,
+        document: NewDocument {
+            id: row.get(0)?,
+            text,
+            metadata: metadata.map_or(Ok(serde_json::Map::new()), |text| serde_json::from_str(&text)).map_err(unreadable)?,
+            content_type: row.get(6)?,
+        },
+        chunks: spans.map(|spans| code::read_spans(&spans)).transpose()?,
+        vectors,
+    }))
+}
+
+pub(super) fn unfinished(
+    db: &Connection,
+    touched_before: i64,
+    after: Option<TaskId>,
+    limit: usize,
+) -> Result<Vec<Unfinished>, JobError> {
+    let (after_job, after_item) = after.map_or((uuid::Uuid::nil(), -1), |task| (task.job.0, i64::from(task.item)));
+    let mut jobs = db.prepare_cached(
+        "SELECT number, id, tenant, priority, traceparent FROM job WHERE status IN (0, 1) AND id >= ? ORDER BY id",
+    )?;
+    let mut documents = db.prepare_cached(
+        "SELECT key, state, bytes FROM document
+         WHERE state < 3 AND key > ? AND key <= ? AND touched_at_ms <= ? ORDER BY key LIMIT ?",
+    )?;
+    let mut found = Vec::new();
+    let mut jobs = jobs.query([after_job])?;
+    while let Some(job) = jobs.next()? {
+        let number: i64 = job.get(0)?;
+        let id = JobId(job.get(1)?);
+        let tenant: Arc<str> = job.get(2)?;
+        let priority = code::priority(job.get(3)?);
+        let traceparent: Option<Arc<str>> = job.get(4)?;
+        let (first, last) = keys(number);
+        let after = if id.0 == after_job { first + after_item } else { first - 1 };
+        let mut rows = documents.query(params![after, last, touched_before, limit - found.len()])?;
+        while let Some(row) = rows.next()? {
+            found.push(Unfinished {
+                task: TaskId { job: id, item: item(row.get(0)?) },
+                tenant: Arc::clone(&tenant),
+                stage: code::stage(row.get(1)?)?,
+                priority,
+                bytes: row.get(2)?,
+                traceparent: traceparent.clone(),
+            });
+        }
+        if found.len() >= limit {
+            break;
+        }
+    }
+    Ok(found)
+}
+
+fn number(db: &Connection, job: JobId) -> Result<Option<i64>, JobError> {
+    Ok(db
+        .prepare_cached("SELECT number FROM job WHERE id = ? AND status >= 0")?
+        .query_row([job.0], |row| row.get(0))
+        .optional()?)
+}
+
+fn wrong(column: usize, error: JobError) -> rusqlite::Error {
+    rusqlite::Error::FromSqlConversionFailure(column, Type::Integer, Box::new(error))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::ended_last_minute;
+
+    #[test]
+    fn the_last_minute_slides() {
+        let minute = 60_000;
+        assert_eq!(ended_last_minute(10 * minute, 10, (5, 60)), 65);
+        assert_eq!(ended_last_minute(10 * minute + 30_000, 10, (5, 60)), 35);
+        assert_eq!(ended_last_minute(11 * minute + 45_000, 10, (60, 7)), 15);
+        assert_eq!(ended_last_minute(12 * minute, 10, (60, 7)), 0);
+    }
+}

@@ -1,0 +1,144 @@
+//! How jobs end, and what can be done about it.
+
+use std::time::Duration;
+
+use embeddery_pipeline::{DocumentState, End, Page, Priority, Put, Stage, Status};
+
+use crate::support::{CHUNKING, EMBEDDING, STORAGE, Tenant, failed, reason, stored, task, vectors};
+
+pub async fn all_stored_is_completed(tenant: &Tenant) {
+    let job = tenant.submitted(2).await;
+    tenant.store_document(task(job, 0)).await;
+    tenant.store_document(task(job, 1)).await;
+    let found = tenant.job(job).await;
+    assert_eq!((found.status, found.chunks), (Status::Completed, (4, 4)));
+    assert!(found.ended_at_ms >= found.started_at_ms && found.ended_at_ms.is_some());
+}
+
+pub async fn some_failed_is_partial(tenant: &Tenant) {
+    let job = tenant.submitted(2).await;
+    tenant.store_document(task(job, 0)).await;
+    tenant.end(task(job, 1), failed(Stage::Chunking)).await;
+    assert_eq!(tenant.job(job).await.status, Status::Partial);
+    let page = Page { state: Some(DocumentState::Failed), after: None, limit: 10 };
+    let rows = tenant.store.documents(job, page).await.unwrap();
+    assert_eq!((rows.len(), rows[0].item, rows[0].id.as_str(), rows[0].attempts), (1, 1, "d1", 1));
+    assert_eq!(rows[0].reason, Some(reason("upstream_refused")));
+}
+
+pub async fn all_failed_is_failed(tenant: &Tenant) {
+    let job = tenant.submitted(2).await;
+    for item in 0..2 {
+        tenant.end(task(job, item), failed(Stage::Chunking)).await;
+    }
+    assert_eq!(tenant.job(job).await.status, Status::Failed);
+}
+
+pub async fn cancelled_for_good(tenant: &Tenant) {
+    let job = tenant.submitted(1200).await;
+    let store = &tenant.store;
+    tenant.store_document(task(job, 0)).await;
+    tenant.embed(task(job, 1)).await;
+    assert!(store.cancel(&tenant.name, job).await.unwrap());
+    let found = tenant.job(job).await;
+    assert_eq!((found.status, found.documents[&DocumentState::Stored]), (Status::Cancelled, 1));
+    assert_eq!(found.documents[&DocumentState::Cancelled], 1199);
+    assert!(found.ended_at_ms.is_some());
+    assert!(!store.cancel(&tenant.name, job).await.unwrap());
+    let cancelled = Put::Already(DocumentState::Cancelled);
+    assert_eq!(store.put_vectors(task(job, 1), vectors(1)).await.unwrap(), cancelled);
+    assert_eq!(tenant.end(task(job, 1), stored()).await, cancelled);
+    let work = store.load(task(job, 1)).await.unwrap().unwrap();
+    assert_eq!((work.document.text.as_str(), work.vectors), ("", None));
+    assert!(tenant.unfinished(Duration::ZERO).await.is_empty());
+    assert!(store.retry(&tenant.name, job).await.unwrap().is_empty());
+}
+
+pub async fn what_failed_is_tried_again_where_it_failed(tenant: &Tenant) {
+    let job = tenant.submitted(4).await;
+    let store = &tenant.store;
+    tenant.store_document(task(job, 0)).await;
+    tenant.end(task(job, 1), failed(Stage::Chunking)).await;
+    tenant.embed(task(job, 2)).await;
+    tenant.end(task(job, 2), failed(Stage::Storage)).await;
+    assert_eq!(store.retry(&tenant.name, job).await.unwrap().len(), 2, "also of a job that runs");
+    tenant.end(task(job, 1), failed(Stage::Chunking)).await;
+    store.put_chunks(task(job, 3), Vec::new()).await.unwrap();
+    tenant.end(task(job, 3), failed(Stage::Embedding)).await;
+    tenant.end(task(job, 2), failed(Stage::Storage)).await;
+    assert_eq!(tenant.job(job).await.status, Status::Partial);
+
+    let again = store.retry(&tenant.name, job).await.unwrap();
+    let again: Vec<_> = again.iter().map(|found| (found.task.item, found.stage)).collect();
+    assert_eq!(again, [(1, Stage::Chunking), (2, Stage::Storage), (3, Stage::Embedding)]);
+    let found = tenant.job(job).await;
+    assert_eq!((found.status, found.ended_at_ms), (Status::Running, None));
+    for state in [CHUNKING, EMBEDDING, STORAGE, DocumentState::Stored] {
+        assert_eq!(found.documents[&state], 1, "{state:?}");
+    }
+    assert_eq!(store.load(task(job, 2)).await.unwrap().unwrap().vectors, Some(vectors(2)));
+    tenant.store_document(task(job, 1)).await;
+    tenant.end(task(job, 2), stored()).await;
+    tenant.end(task(job, 3), stored()).await;
+    assert_eq!(tenant.job(job).await.status, Status::Completed);
+    assert!(store.retry(&tenant.name, job).await.unwrap().is_empty());
+}
+
+pub async fn skipped_by_an_operator(tenant: &Tenant) {
+    let job = tenant.submitted(3).await;
+    tenant.store_document(task(job, 0)).await;
+    assert!(!tenant.store.skipped(job).await.unwrap());
+    assert!(tenant.store.skip(job).await.unwrap() && tenant.store.skipped(job).await.unwrap());
+    let found = tenant.job(job).await;
+    assert_eq!((found.status, found.documents[&DocumentState::Skipped]), (Status::Partial, 2));
+    assert_eq!(tenant.end(task(job, 1), stored()).await, Put::Already(DocumentState::Skipped));
+    let whole = tenant.submitted(1).await;
+    tenant.store.skip(whole).await.unwrap();
+    assert_eq!(tenant.job(whole).await.status, Status::Cancelled);
+    let alone = tenant.submitted(1).await;
+    assert_eq!(tenant.end(task(alone, 0), End::Skipped).await, Put::Written);
+    let nobody = embeddery_pipeline::JobId(uuid::Uuid::now_v7());
+    assert!(!tenant.store.skip(nobody).await.unwrap() && !tenant.store.skipped(nobody).await.unwrap());
+}
+
+pub async fn priority_changes(tenant: &Tenant) {
+    let job = tenant.submitted(1).await;
+    assert!(tenant.store.reprioritize(job, Priority::High).await.unwrap());
+    assert_eq!(tenant.job(job).await.priority, Priority::High);
+    assert_eq!(tenant.unfinished(Duration::ZERO).await[0].priority, Priority::High);
+    tenant.store.cancel(&tenant.name, job).await.unwrap();
+    assert!(!tenant.store.reprioritize(job, Priority::Low).await.unwrap());
+}
+
+/// On a store that other tests may share: only what is older than an hour could be theirs.
+pub async fn what_is_past_is_swept(tenant: &Tenant) {
+    let (hour, now) = (Duration::from_secs(3600), Duration::ZERO);
+    let (open, ended, running) =
+        (tenant.opened(Some("k"), 700).await, tenant.submitted(2).await, tenant.submitted(1).await);
+    tenant.store.cancel(&tenant.name, ended).await.unwrap();
+    tenant.store.sweep(hour, hour).await.unwrap();
+    assert_eq!(tenant.all().await.len(), 2);
+    // A moment passes: what happened in this millisecond is not yet past.
+    while tenant.find(ended).await.is_some() {
+        tenant.store.sweep(now, hour).await.unwrap();
+    }
+    assert_eq!(tenant.job(running).await.status, Status::Pending);
+    tenant.store.append(open, Vec::new()).await.unwrap();
+    assert!(tenant.rows(ended).await.is_empty());
+    assert_eq!(tenant.end(task(ended, 0), stored()).await, Put::Gone);
+}
+
+pub async fn a_tenant_leaves_nothing(tenant: &Tenant) {
+    let other = tenant.other();
+    let theirs = other.submitted(1).await;
+    let (first, open) = (tenant.submitted(600).await, tenant.opened(Some("k"), 1).await);
+    let second = tenant.submitted(1).await;
+    tenant.store_document(task(second, 0)).await;
+    assert_eq!(tenant.store.delete_tenant(&tenant.name).await.unwrap(), 2);
+    assert!(tenant.all().await.is_empty() && tenant.find(first).await.is_none());
+    assert!(tenant.store.load(task(first, 0)).await.unwrap().is_none());
+    assert!(tenant.store.start(open, crate::support::HASH).await.is_err());
+    assert_eq!(tenant.end(task(first, 0), stored()).await, Put::Gone);
+    assert_eq!(other.job(theirs).await.status, Status::Pending);
+    assert_eq!(tenant.store.delete_tenant(&tenant.name).await.unwrap(), 0);
+}

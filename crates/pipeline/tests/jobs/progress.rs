@@ -1,0 +1,123 @@
+//! Results of stages.
+
+use std::time::Duration;
+
+use embeddery_pipeline::{DocumentState, Page, Put, Stage, Status};
+
+use crate::support::{
+    CHUNKING, EMBEDDING, STORAGE, Tenant, document, failed, reason, spans, stored, task, vectors,
+};
+
+pub async fn a_document_walks_through_the_stages(tenant: &Tenant) {
+    let job = tenant.submitted(2).await;
+    let (it, store) = (task(job, 0), &tenant.store);
+    assert_eq!(store.put_chunks(it, spans(3)).await.unwrap(), Put::Written);
+    let found = tenant.job(job).await;
+    assert_eq!((found.status, found.documents[&CHUNKING], found.documents[&EMBEDDING]), (Status::Running, 1, 1));
+    assert_eq!(found.chunks, (3, 0));
+    assert!(found.started_at_ms.unwrap() >= found.submitted_at_ms);
+    assert_eq!(store.put_vectors(it, vectors(3)).await.unwrap(), Put::Written);
+    assert_eq!(tenant.row(it).await.state, STORAGE);
+    assert_eq!(tenant.end(it, stored()).await, Put::Written);
+    let found = tenant.job(job).await;
+    assert_eq!((found.status, found.documents[&DocumentState::Stored]), (Status::Running, 1));
+    assert_eq!((found.chunks, found.ended_at_ms, found.ended_last_minute), ((2, 2), None, 1));
+}
+
+pub async fn a_result_is_written_once(tenant: &Tenant) {
+    let job = tenant.submitted(1).await;
+    let (it, store) = (task(job, 0), &tenant.store);
+    assert_eq!(store.put_vectors(it, vectors(1)).await.unwrap(), Put::Already(CHUNKING));
+    store.put_chunks(it, spans(1)).await.unwrap();
+    assert_eq!(store.put_chunks(it, spans(5)).await.unwrap(), Put::Already(EMBEDDING));
+    store.put_vectors(it, vectors(1)).await.unwrap();
+    assert_eq!(store.put_vectors(it, vectors(5)).await.unwrap(), Put::Already(STORAGE));
+    let work = store.load(it).await.unwrap().unwrap();
+    assert_eq!((work.chunks, work.vectors), (Some(spans(1)), Some(vectors(1))));
+    assert_eq!(tenant.end(it, failed(Stage::Storage)).await, Put::Written);
+    assert_eq!(tenant.end(it, stored()).await, Put::Already(DocumentState::Failed));
+    assert_eq!(store.put_chunks(it, spans(5)).await.unwrap(), Put::Already(DocumentState::Failed));
+    let nobody = task(embeddery_pipeline::JobId(uuid::Uuid::now_v7()), 0);
+    assert_eq!(store.put_chunks(nobody, spans(5)).await.unwrap(), Put::Gone);
+    assert_eq!(tenant.end(task(job, 1), stored()).await, Put::Gone);
+}
+
+pub async fn results_are_loaded_as_they_were(tenant: &Tenant) {
+    let job = tenant.submitted(2).await;
+    tenant.embed(task(job, 1)).await;
+    let work = tenant.store.load(task(job, 1)).await.unwrap().unwrap();
+    assert_eq!((work.chunks, work.vectors, work.state), (Some(spans(2)), Some(vectors(2)), STORAGE));
+    assert_eq!(work.document.text, document("d1").text);
+}
+
+pub async fn what_is_stored_leaves_no_text(tenant: &Tenant) {
+    let job = tenant.submitted(2).await;
+    tenant.store_document(task(job, 0)).await;
+    tenant.embed(task(job, 1)).await;
+    tenant.end(task(job, 1), failed(Stage::Storage)).await;
+    let gone = tenant.store.load(task(job, 0)).await.unwrap().unwrap();
+    assert_eq!((gone.state, gone.document.text.as_str()), (DocumentState::Stored, ""));
+    assert!(gone.chunks.is_none() && gone.vectors.is_none() && gone.document.metadata.is_empty());
+    let kept = tenant.store.load(task(job, 1)).await.unwrap().unwrap();
+    assert!(!kept.document.text.is_empty() && kept.vectors.is_some());
+}
+
+pub async fn an_attempt_is_noted_and_nothing_moves(tenant: &Tenant) {
+    let job = tenant.submitted(1).await;
+    let it = task(job, 0);
+    tenant.store.note_attempt(it, &reason("upstream_busy")).await.unwrap();
+    tenant.store.note_attempt(it, &reason("upstream_away")).await.unwrap();
+    let row = tenant.row(it).await;
+    assert_eq!((row.state, row.attempts, row.reason), (CHUNKING, 2, Some(reason("upstream_away"))));
+    tenant.store_document(it).await;
+    tenant.store.note_attempt(it, &reason("late")).await.unwrap();
+    let row = tenant.row(it).await;
+    assert_eq!((row.state, row.attempts, row.reason, row.chunks), (DocumentState::Stored, 2, None, Some(2)));
+}
+
+/// Every document is finished by two at once: each counts once.
+pub async fn counts_hold_under_many_writers(tenant: &Tenant) {
+    const COUNT: u32 = 150;
+    let job = tenant.submitted(COUNT).await;
+    let work = |item, end: embeddery_pipeline::End| {
+        let store = std::sync::Arc::clone(&tenant.store);
+        tokio::spawn(async move {
+            let it = task(job, item);
+            store.put_chunks(it, spans(2)).await.unwrap();
+            store.put_vectors(it, vectors(2)).await.unwrap();
+            store.finish(it, end).await.unwrap()
+        })
+    };
+    let both = (0..COUNT).flat_map(|item| [work(item, stored()), work(item, failed(Stage::Storage))]);
+    let mut written = 0;
+    for done in both.collect::<Vec<_>>() {
+        written += u32::from(done.await.unwrap() == Put::Written);
+    }
+    assert_eq!(written, COUNT);
+    let found = tenant.job(job).await;
+    let (stored, failed) = (found.documents[&DocumentState::Stored], found.documents[&DocumentState::Failed]);
+    assert_eq!(stored + failed, u64::from(COUNT));
+    assert_eq!(found.chunks, (2 * u64::from(COUNT), 2 * stored));
+    let of = async |state| {
+        let page = Page { state: Some(state), after: None, limit: 1000 };
+        tenant.store.documents(job, page).await.unwrap().len() as u64
+    };
+    assert_eq!((of(DocumentState::Stored).await, of(DocumentState::Failed).await), (stored, failed));
+    assert!(found.ended_at_ms.is_some() && found.status != Status::Running);
+}
+
+pub async fn unfinished_documents_are_paged_and_rested(tenant: &Tenant) {
+    let open = tenant.opened(None, 3).await;
+    let (first, second) = (tenant.submitted(20).await, tenant.submitted(2).await);
+    tenant.store_document(task(first, 4)).await;
+    tenant.store.put_chunks(task(first, 5), spans(1)).await.unwrap();
+    let found = tenant.unfinished(Duration::ZERO).await;
+    let ids: Vec<_> = found.iter().map(|found| found.task).collect();
+    let due = (0..20).filter(|item| *item != 4).map(|item| task(first, item));
+    assert_eq!(ids, due.chain([task(second, 0), task(second, 1)]).collect::<Vec<_>>());
+    assert!(ids.iter().all(|id| id.job != open));
+    assert_eq!((found[4].stage, found[3].stage), (Stage::Embedding, Stage::Chunking));
+    assert_eq!(found[0].bytes, document("d0").text.len() as u64);
+    assert!(found[0].traceparent.is_some());
+    assert!(tenant.unfinished(Duration::from_secs(3600)).await.is_empty());
+}

@@ -1,0 +1,91 @@
+//! The job store of one host: the suite, and what only a file has to prove: several processes, crashes, a full disk.
+
+use std::{path::Path, sync::Arc, time::Duration};
+
+use embeddery_pipeline::{JobError, JobStore, Opened, SqliteJobs, SqliteJobsConfig, Status};
+
+use crate::support::{HASH, Tenant, document, documents, task};
+
+fn at(path: &Path) -> Arc<dyn JobStore> {
+    let config = SqliteJobsConfig { path: path.into(), min_free_bytes: 0 };
+    Arc::new(SqliteJobs::open(config).unwrap())
+}
+
+pub async fn store() -> Arc<dyn JobStore> {
+    at(&tempfile::tempdir().unwrap().keep().join("jobs.db"))
+}
+
+crate::conformance!(crate::sqlite::store);
+
+#[tokio::test]
+async fn what_was_started_is_there_after_a_new_start() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("jobs.db");
+    let tenant = Tenant::new(at(&path));
+    let job = tenant.submitted(3).await;
+    tenant.embed(task(job, 1)).await;
+    let again = Tenant { store: at(&path), name: Arc::clone(&tenant.name) };
+    drop(tenant);
+    assert_eq!(again.job(job).await.status, Status::Running);
+    assert_eq!(again.unfinished(Duration::ZERO).await.len(), 3);
+}
+
+/// Two writers of one file, as two processes are: both count.
+#[tokio::test(flavor = "multi_thread")]
+async fn two_that_share_a_file_count_together() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("jobs.db");
+    let one = Tenant::new(at(&path));
+    let two = Tenant { store: at(&path), name: Arc::clone(&one.name) };
+    let job = one.submitted(60).await;
+    let work = |tenant: Tenant, items: std::ops::Range<u32>| {
+        tokio::spawn(async move {
+            for item in items {
+                tenant.store_document(task(job, item)).await;
+            }
+        })
+    };
+    let again = Tenant { store: Arc::clone(&one.store), name: Arc::clone(&one.name) };
+    let (first, second) = (work(one, 0..30), work(two, 30..60));
+    first.await.unwrap();
+    second.await.unwrap();
+    assert_eq!(again.job(job).await.status, Status::Completed);
+}
+
+#[tokio::test]
+async fn a_disk_without_room_takes_no_new_job() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = SqliteJobsConfig { path: dir.path().join("jobs.db"), min_free_bytes: u64::MAX };
+    let tenant = Tenant::new(Arc::new(SqliteJobs::open(config).unwrap()));
+    let refused = tenant.store.open(tenant.new_job(None)).await.unwrap_err();
+    assert!(matches!(refused, JobError::Full(_)), "{refused}");
+    assert!(matches!(tenant.store.health().await, Err(JobError::Full(_))));
+}
+
+/// Texts that are gone give their room back.
+#[tokio::test]
+async fn a_swept_file_is_small() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("jobs.db");
+    let tenant = Tenant::new(at(&path));
+    let Opened::New(job) = tenant.store.open(tenant.new_job(None)).await.unwrap() else { panic!("it is new") };
+    for _ in 0..4 {
+        let mut documents = documents(100);
+        for (at, document) in documents.iter_mut().enumerate() {
+            // Does not pack well.
+            document.text = (0..8000).map(|n: usize| char::from(33 + ((n * n * 7919 + at * n) % 90) as u8)).collect();
+        }
+        documents.push(document("last"));
+        tenant.store.append(job, documents).await.unwrap();
+    }
+    tenant.store.start(job, HASH).await.unwrap();
+    let size = |path: &Path| std::fs::metadata(path).unwrap().len();
+    tenant.store.delete_tenant(&tenant.name).await.unwrap();
+    let other = tenant.submitted(1).await;
+    tenant.store.cancel(&tenant.name, other).await.unwrap();
+    while tenant.find(other).await.is_some() {
+        tenant.store.sweep(Duration::ZERO, Duration::ZERO).await.unwrap();
+    }
+    drop(tenant);
+    assert!(size(&path) < 3 << 20, "{}", size(&path));
+}

@@ -1,0 +1,159 @@
+//! A tenant of its own for each test, and short ways to submit and to work.
+
+use std::{sync::Arc, time::Duration};
+
+use embeddery_core::SpaceId;
+use embeddery_pipeline::{
+    ChunkSpan, Chunking, DocumentRow, DocumentState, End, Job, JobId, JobStore, NewDocument, NewJob, Opened, Page,
+    Plan, Priority, Put, Reason, Stage, TaskId, Unfinished, Vectors,
+};
+use serde_json::{Value, json};
+
+pub struct Tenant {
+    pub store: Arc<dyn JobStore>,
+    pub name: Arc<str>,
+}
+
+pub const HASH: [u8; 32] = [7; 32];
+pub const CHUNKING: DocumentState = DocumentState::At(Stage::Chunking);
+pub const EMBEDDING: DocumentState = DocumentState::At(Stage::Embedding);
+pub const STORAGE: DocumentState = DocumentState::At(Stage::Storage);
+
+pub fn plan() -> Plan {
+    Plan {
+        collection: "notes".into(),
+        provider: "huggingface".into(),
+        model: "model-a".into(),
+        dimensions: Some(256),
+        chunking: Chunking { method: "recursive".into(), size: 256, overlap: 32, unit: "tokens".into() },
+    }
+}
+
+pub fn document(id: &str) -> NewDocument {
+    let Value::Object(metadata) = json!({"from": id, "tags": ["a", "b"]}) else { panic!("an object") };
+    NewDocument {
+        id: id.into(),
+        text: format!("The text of {id}: ünïcödé, \"quoted\". ").repeat(40),
+        metadata,
+        content_type: Some("text/markdown".into()),
+    }
+}
+
+pub fn documents(count: u32) -> Vec<NewDocument> {
+    (0..count).map(|item| document(&format!("d{item}"))).collect()
+}
+
+pub fn spans(count: u64) -> Vec<ChunkSpan> {
+    let span = |at| ChunkSpan { bytes: at..at + 9, characters: at..at + 8, headings: vec!["Über".into()] };
+    (0..count).map(span).collect()
+}
+
+pub fn vectors(count: u32) -> Vectors {
+    Vectors {
+        space: SpaceId::new("model-a@1"),
+        dim: 3,
+        rows: (0..count).map(Some).chain([None]).collect(),
+        data: (0..3 * count).map(|at| at as f32 / 7.0 - 1.0).collect(),
+        failed: vec![(count, reason("input_too_long"))],
+    }
+}
+
+pub fn reason(code: &str) -> Reason {
+    Reason { code: code.into(), message: format!("it is {code}") }
+}
+
+impl Tenant {
+    pub fn new(store: Arc<dyn JobStore>) -> Self {
+        Self { store, name: format!("t{}", uuid::Uuid::now_v7().simple()).into() }
+    }
+
+    /// The same store for somebody else.
+    pub fn other(&self) -> Self {
+        Self::new(Arc::clone(&self.store))
+    }
+
+    pub fn new_job(&self, key: Option<&str>) -> NewJob {
+        NewJob {
+            tenant: Arc::clone(&self.name),
+            idempotency_key: key.map(|key| format!("{key} of {}", self.name)),
+            plan: plan(),
+            priority: Priority::Normal,
+            traceparent: Some("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01".into()),
+            most_unfinished: None,
+        }
+    }
+
+    /// Opens a job and fills it.
+    pub async fn opened(&self, key: Option<&str>, count: u32) -> JobId {
+        let Opened::New(job) = self.store.open(self.new_job(key)).await.unwrap() else { panic!("it is new") };
+        self.store.append(job, documents(count)).await.unwrap();
+        job
+    }
+
+    /// A job that runs.
+    pub async fn submitted(&self, count: u32) -> JobId {
+        let job = self.opened(None, count).await;
+        assert_eq!(self.store.start(job, HASH).await.unwrap(), Opened::New(job));
+        job
+    }
+
+    pub async fn find(&self, job: JobId) -> Option<Job> {
+        self.store.job(&self.name, job).await.unwrap()
+    }
+
+    pub async fn job(&self, job: JobId) -> Job {
+        self.find(job).await.unwrap()
+    }
+
+    pub async fn all(&self) -> Vec<Job> {
+        self.store.jobs(&self.name, Page { state: None, after: None, limit: 100 }).await.unwrap()
+    }
+
+    pub async fn rows(&self, job: JobId) -> Vec<DocumentRow> {
+        self.store.documents(job, Page { state: None, after: None, limit: 1000 }).await.unwrap()
+    }
+
+    pub async fn row(&self, task: TaskId) -> DocumentRow {
+        self.rows(task.job).await.swap_remove(task.item as usize)
+    }
+
+    /// Everything unfinished of this tenant, in pages.
+    pub async fn unfinished(&self, untouched: Duration) -> Vec<Unfinished> {
+        let (mut all, mut after) = (Vec::new(), None);
+        loop {
+            let page = self.store.unfinished(untouched, after, 7).await.unwrap();
+            let Some(last) = page.last() else { break };
+            after = Some(last.task);
+            all.extend(page);
+        }
+        all.retain(|found| found.tenant == self.name);
+        all
+    }
+
+    /// Brings a document to its storage stage.
+    pub async fn embed(&self, task: TaskId) {
+        assert_eq!(self.store.put_chunks(task, spans(2)).await.unwrap(), Put::Written);
+        assert_eq!(self.store.put_vectors(task, vectors(2)).await.unwrap(), Put::Written);
+    }
+
+    pub async fn end(&self, task: TaskId, end: End) -> Put {
+        self.store.finish(task, end).await.unwrap()
+    }
+
+    pub async fn store_document(&self, task: TaskId) {
+        self.embed(task).await;
+        assert_eq!(self.end(task, stored()).await, Put::Written);
+    }
+}
+
+pub const fn stored() -> End {
+    End::Stored { chunks: 2, added: 2 }
+}
+
+pub fn failed(stage: Stage) -> End {
+    End::Failed { stage, reason: reason("upstream_refused") }
+}
+
+pub const fn task(job: JobId, item: u32) -> TaskId {
+    TaskId { job, item }
+}
