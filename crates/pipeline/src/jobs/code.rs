@@ -55,14 +55,8 @@ pub(super) fn stage(number: i64) -> Result<Stage, JobError> {
     }
 }
 
-const STATUSES: [Status; 6] = [
-    Status::Pending,
-    Status::Running,
-    Status::Completed,
-    Status::Partial,
-    Status::Failed,
-    Status::Cancelled,
-];
+const STATUSES: [Status; 6] =
+    [Status::Pending, Status::Running, Status::Completed, Status::Partial, Status::Failed, Status::Cancelled];
 
 /// The first status that is an end.
 pub(super) const FIRST_ENDED: i64 = 2;
@@ -116,11 +110,8 @@ pub(super) fn spans(chunks: &[ChunkSpan]) -> String {
 
 pub(super) fn read_spans(text: &str) -> Result<Vec<ChunkSpan>, JobError> {
     let rows: Vec<(u64, u64, u64, u64, Vec<String>)> = serde_json::from_str(text).map_err(unreadable)?;
-    let span = |(from, to, first, last, headings)| ChunkSpan {
-        bytes: from..to,
-        characters: first..last,
-        headings,
-    };
+    let span =
+        |(from, to, first, last, headings)| ChunkSpan { bytes: from..to, characters: first..last, headings };
     Ok(rows.into_iter().map(span).collect())
 }
 
@@ -139,7 +130,8 @@ pub(super) fn vectors_data(vectors: &Vectors) -> Vec<u8> {
 pub(super) fn read_vectors(head: &str, data: &[u8]) -> Result<Vectors, JobError> {
     type Head = (String, usize, Vec<Option<u32>>, Vec<(u32, String, String)>);
     let (space, dim, rows, failed): Head = serde_json::from_str(head).map_err(unreadable)?;
-    let reason = |(chunk, code, message): (u32, String, String)| (chunk, Reason { code: code.into(), message });
+    let reason =
+        |(chunk, code, message): (u32, String, String)| (chunk, Reason { code: code.into(), message });
     let (numbers, rest) = data.as_chunks::<4>();
     if !rest.is_empty() {
         return Err(unreadable("the vectors are cut off"));

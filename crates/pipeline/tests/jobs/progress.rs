@@ -13,7 +13,10 @@ pub async fn a_document_walks_through_the_stages(tenant: &Tenant) {
     let (it, store) = (task(job, 0), &tenant.store);
     assert_eq!(store.put_chunks(it, spans(3)).await.unwrap(), Put::Written);
     let found = tenant.job(job).await;
-    assert_eq!((found.status, found.documents[&CHUNKING], found.documents[&EMBEDDING]), (Status::Running, 1, 1));
+    assert_eq!(
+        (found.status, found.documents[&CHUNKING], found.documents[&EMBEDDING]),
+        (Status::Running, 1, 1)
+    );
     assert_eq!(found.chunks, (3, 0));
     assert!(found.started_at_ms.unwrap() >= found.submitted_at_ms);
     assert_eq!(store.put_vectors(it, vectors(3)).await.unwrap(), Put::Written);

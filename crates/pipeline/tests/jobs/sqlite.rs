@@ -68,12 +68,15 @@ async fn a_swept_file_is_small() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("jobs.db");
     let tenant = Tenant::new(at(&path));
-    let Opened::New(job) = tenant.store.open(tenant.new_job(None)).await.unwrap() else { panic!("it is new") };
+    let Opened::New(job) = tenant.store.open(tenant.new_job(None)).await.unwrap() else {
+        panic!("it is new")
+    };
     for _ in 0..4 {
         let mut documents = documents(100);
         for (at, document) in documents.iter_mut().enumerate() {
             // Does not pack well.
-            document.text = (0..8000).map(|n: usize| char::from(33 + ((n * n * 7919 + at * n) % 90) as u8)).collect();
+            document.text =
+                (0..8000).map(|n: usize| char::from(33 + ((n * n * 7919 + at * n) % 90) as u8)).collect();
         }
         documents.push(document("last"));
         tenant.store.append(job, documents).await.unwrap();

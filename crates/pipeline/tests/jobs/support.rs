@@ -4,8 +4,8 @@ use std::{sync::Arc, time::Duration};
 
 use embeddery_core::SpaceId;
 use embeddery_pipeline::{
-    ChunkSpan, Chunking, DocumentRow, DocumentState, End, Job, JobId, JobStore, NewDocument, NewJob, Opened, Page,
-    Plan, Priority, Put, Reason, Stage, TaskId, Unfinished, Vectors,
+    ChunkSpan, Chunking, DocumentRow, DocumentState, End, Job, JobId, JobStore, NewDocument, NewJob, Opened,
+    Page, Plan, Priority, Put, Reason, Stage, TaskId, Unfinished, Vectors,
 };
 use serde_json::{Value, json};
 

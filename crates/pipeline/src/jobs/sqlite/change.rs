@@ -49,7 +49,8 @@ fn end_all(db: &Connection, number: i64, state: DocumentState) -> Result<(), Job
 /// Sets what failed back to the stage it failed at. What a person ended stays ended.
 pub(super) fn retry(db: &Connection, tenant: &str, job: JobId) -> Result<Vec<Unfinished>, JobError> {
     let Some(found) = find(db, job)? else { return Ok(Vec::new()) };
-    if found.owner != tenant || found.skipped || found.status == code::status_number(crate::Status::Cancelled) {
+    if found.owner != tenant || found.skipped || found.status == code::status_number(crate::Status::Cancelled)
+    {
         return Ok(Vec::new());
     }
     let (from, to) = keys(found.number);
@@ -129,8 +130,9 @@ fn remove(db: &Connection, number: i64) -> Result<u64, JobError> {
     let (from, to) = keys(number);
     let mut removed = 0;
     for table in ["content", "document"] {
-        let delete =
-            format!("DELETE FROM {table} WHERE key IN (SELECT key FROM {table} WHERE key BETWEEN ? AND ? LIMIT ?)");
+        let delete = format!(
+            "DELETE FROM {table} WHERE key IN (SELECT key FROM {table} WHERE key BETWEEN ? AND ? LIMIT ?)"
+        );
         removed += db.prepare_cached(&delete)?.execute(params![from, to, STEP])?;
     }
     if removed == 0 {
@@ -187,7 +189,9 @@ pub(super) fn close_tenant(db: &Connection, tenant: &str) -> Result<u64, JobErro
 /// Removes some of what a tenant has that is closed.
 pub(super) fn delete_step(db: &Connection, tenant: &str) -> Result<u64, JobError> {
     let next: Option<i64> = db
-        .query_row("SELECT number FROM job WHERE tenant = ? AND status = -1 LIMIT 1", [tenant], |row| row.get(0))
+        .query_row("SELECT number FROM job WHERE tenant = ? AND status = -1 LIMIT 1", [tenant], |row| {
+            row.get(0)
+        })
         .optional()?;
     next.map_or(Ok(0), |number| remove(db, number))
 }

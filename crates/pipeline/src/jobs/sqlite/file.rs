@@ -86,7 +86,9 @@ pub(super) fn open(path: &Path) -> Result<Connection, String> {
     let made = OpenOptions::new().append(true).create(true).mode(0o600).open(path);
     made.map_err(|error| about(format!("cannot be written: {error}")))?;
     prepare(path).map_err(|error| match error {
-        Problem::Sqlite(error) => about(format!("is not usable: {error}; move it away to begin with a new one")),
+        Problem::Sqlite(error) => {
+            about(format!("is not usable: {error}; move it away to begin with a new one"))
+        }
         Problem::Newer(found) => about(format!(
             "is of schema {found}, this version knows {}; run the version that wrote it, or a newer one",
             MIGRATIONS.len()
@@ -205,7 +207,8 @@ mod tests {
         assert!(refused.contains("is of schema 99, this version knows"), "{refused}");
 
         let other = dir.path().join("other.db");
-        std::fs::write(&other, "this is no database, and long enough to be looked at as one".repeat(40)).unwrap();
+        std::fs::write(&other, "this is no database, and long enough to be looked at as one".repeat(40))
+            .unwrap();
         assert!(open(&other).unwrap_err().contains("move it away"));
         assert!(std::fs::read_to_string(&other).unwrap().starts_with("this is"));
     }

@@ -21,8 +21,8 @@ use std::{
 use rusqlite::{Connection, Transaction};
 
 use super::{
-    ChunkSpan, DocumentRow, DocumentState, End, Job, JobError, JobOp, JobStore, NewDocument, NewJob, Opened, Page,
-    Put, Status, Unfinished, Vectors, Work,
+    ChunkSpan, DocumentRow, DocumentState, End, Job, JobError, JobOp, JobStore, NewDocument, NewJob, Opened,
+    Page, Put, Status, Unfinished, Vectors, Work,
 };
 use crate::{JobId, Priority, Reason, TaskId};
 use file::Readers;
@@ -278,7 +278,9 @@ impl From<rusqlite::Error> for JobError {
             }
             Some(ReadOnly | SystemIoFailure) => {
                 tracing::error!(%error, "the jobs cannot be read or written");
-                Self::Unavailable("the disk of the jobs refuses to read or write; the server's log knows more".into())
+                Self::Unavailable(
+                    "the disk of the jobs refuses to read or write; the server's log knows more".into(),
+                )
             }
             _ => Self::Internal(error.to_string()),
         }

@@ -37,10 +37,13 @@ pub(super) fn put_chunks(db: &Connection, task: TaskId, chunks: &[ChunkSpan]) ->
     }
     db.prepare_cached("UPDATE content SET spans = ?2 WHERE key = ?1")?
         .execute(params![found.key, code::spans(chunks)])?;
-    db.prepare_cached("UPDATE document SET state = ?2, chunks = ?3, touched_at_ms = ?4 WHERE key = ?1")?.execute(
-        params![found.key, stage_number(Stage::Embedding), chunks.len(), now()],
+    db.prepare_cached("UPDATE document SET state = ?2, chunks = ?3, touched_at_ms = ?4 WHERE key = ?1")?
+        .execute(params![found.key, stage_number(Stage::Embedding), chunks.len(), now()])?;
+    count(
+        db,
+        found.number,
+        &Move { chunks: chunks.len() as i64, ..Move::new(found.state, Stage::Embedding.into()) },
     )?;
-    count(db, found.number, &Move { chunks: chunks.len() as i64, ..Move::new(found.state, Stage::Embedding.into()) })?;
     Ok(Put::Written)
 }
 
@@ -49,11 +52,8 @@ pub(super) fn put_vectors(db: &Connection, task: TaskId, vectors: &Vectors) -> R
     if found.state != stage_number(Stage::Embedding) {
         return Ok(Put::Already(code::state(found.state)?));
     }
-    db.prepare_cached("UPDATE content SET vectors_head = ?2, vectors = ?3 WHERE key = ?1")?.execute(params![
-        found.key,
-        code::vectors_head(vectors),
-        code::vectors_data(vectors)
-    ])?;
+    db.prepare_cached("UPDATE content SET vectors_head = ?2, vectors = ?3 WHERE key = ?1")?
+        .execute(params![found.key, code::vectors_head(vectors), code::vectors_data(vectors)])?;
     db.prepare_cached("UPDATE document SET state = ?2, touched_at_ms = ?3 WHERE key = ?1")?
         .execute(params![found.key, stage_number(Stage::Storage), now()])?;
     count(db, found.number, &Move::new(found.state, Stage::Storage.into()))?;

@@ -6,14 +6,16 @@ use rusqlite::{Connection, OptionalExtension as _, Row, params, types::Type};
 
 use super::{item, key, keys, now, submit::unpack};
 use crate::{
-    Chunking, DocumentRow, DocumentState, Job, JobError, JobId, NewDocument, Plan, Status, TaskId, Unfinished, Work,
+    Chunking, DocumentRow, DocumentState, Job, JobError, JobId, NewDocument, Plan, Status, TaskId,
+    Unfinished, Work,
     jobs::{
         Page,
         code::{self, STATES, state_number, status_number, unreadable},
     },
 };
 
-const JOB: &str = "id, tenant, collection, provider, model, dimensions, method, size, overlap, unit, priority, status,
+const JOB: &str =
+    "id, tenant, collection, provider, model, dimensions, method, size, overlap, unit, priority, status,
     chunks, stored_chunks, submitted_at_ms, started_at_ms, ended_at_ms, minute, this_minute, last_minute,
     idempotency_key, d0, d1, d2, d3, d4, d5, d6";
 
@@ -33,7 +35,8 @@ pub(super) fn jobs(db: &Connection, tenant: &str, page: Page<Status, JobId>) -> 
         "SELECT {JOB} FROM job WHERE tenant = ?1 AND id < ?2 AND status >= 0 AND (?3 IS NULL OR status = ?3)
          ORDER BY id DESC LIMIT ?4"
     ))?;
-    let rows = query.query_map(params![tenant, after, page.state.map(status_number), page.limit], read_job)?;
+    let rows =
+        query.query_map(params![tenant, after, page.state.map(status_number), page.limit], read_job)?;
     Ok(rows.collect::<Result<_, _>>()?)
 }
 
@@ -46,8 +49,9 @@ pub(super) fn by_key(db: &Connection, idempotency_key: &str) -> Result<Vec<Job>,
 }
 
 pub(super) fn skipped(db: &Connection, job: JobId) -> Result<bool, JobError> {
-    let skipped =
-        db.query_row("SELECT skipped FROM job WHERE id = ? AND status >= 0", [job.0], |row| row.get(0)).optional()?;
+    let skipped = db
+        .query_row("SELECT skipped FROM job WHERE id = ? AND status >= 0", [job.0], |row| row.get(0))
+        .optional()?;
     Ok(skipped.unwrap_or(false))
 }
 
@@ -150,10 +154,11 @@ pub(super) fn load(db: &Connection, task: TaskId) -> Result<Option<Work>, JobErr
     };
     let metadata: Option<String> = row.get(5)?;
     let spans: Option<String> = row.get(7)?;
-    let vectors = match (row.get::<_, Option<String>>(8)?, row.get_ref(9)?.as_blob_or_null().map_err(unreadable)?) {
-        (Some(head), Some(data)) => Some(code::read_vectors(&head, data)?),
-        _ => None,
-    };
+    let vectors =
+        match (row.get::<_, Option<String>>(8)?, row.get_ref(9)?.as_blob_or_null().map_err(unreadable)?) {
+            (Some(head), Some(data)) => Some(code::read_vectors(&head, data)?),
+            _ => None,
+        };
     Ok(Some(Work {
         tenant,
         plan: Arc::new(plan),
@@ -161,7 +166,9 @@ pub(super) fn load(db: &Connection, task: TaskId) -> Result<Option<Work>, JobErr
         document: NewDocument {
             id: row.get(0)?,
             text,
-            metadata: metadata.map_or(Ok(serde_json::Map::new()), |text| serde_json::from_str(&text)).map_err(unreadable)?,
+            metadata: metadata
+                .map_or(Ok(serde_json::Map::new()), |text| serde_json::from_str(&text))
+                .map_err(unreadable)?,
             content_type: row.get(6)?,
         },
         chunks: spans.map(|spans| code::read_spans(&spans)).transpose()?,
@@ -175,7 +182,8 @@ pub(super) fn unfinished(
     after: Option<TaskId>,
     limit: usize,
 ) -> Result<Vec<Unfinished>, JobError> {
-    let (after_job, after_item) = after.map_or((uuid::Uuid::nil(), -1), |task| (task.job.0, i64::from(task.item)));
+    let (after_job, after_item) =
+        after.map_or((uuid::Uuid::nil(), -1), |task| (task.job.0, i64::from(task.item)));
     let mut jobs = db.prepare_cached(
         "SELECT number, id, tenant, priority, traceparent FROM job WHERE status IN (0, 1) AND id >= ? ORDER BY id",
     )?;

@@ -65,7 +65,9 @@ pub(super) fn pack(documents: Vec<NewDocument>) -> Result<Vec<Packed>, JobError>
     let pack = |document: NewDocument| {
         let bytes = document.text.len();
         let smaller = match bytes {
-            PACK_FROM_BYTES.. => packer.compress(document.text.as_bytes()).ok().filter(|packed| packed.len() < bytes),
+            PACK_FROM_BYTES.. => {
+                packer.compress(document.text.as_bytes()).ok().filter(|packed| packed.len() < bytes)
+            }
             _ => None,
         };
         Ok(Packed {

@@ -63,7 +63,10 @@ impl Writer {
 }
 
 /// One task's changes, all or none, whatever becomes of the others in the transaction.
-fn run_alone<T>(db: &Connection, work: impl FnOnce(&Connection) -> Result<T, JobError>) -> Result<T, JobError> {
+fn run_alone<T>(
+    db: &Connection,
+    work: impl FnOnce(&Connection) -> Result<T, JobError>,
+) -> Result<T, JobError> {
     db.prepare_cached("SAVEPOINT task")?.execute([])?;
     let worked = work(db);
     if worked.is_err() {
