@@ -7,7 +7,7 @@ VENV := .cache/venv
 ROOT_DO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 export CARGO_TERM_COLOR ?= auto
 
-.PHONY: run test test-ops bench bench-store lint fmt openapi golden test-deps help
+.PHONY: run test test-ops bench bench-store lint fmt openapi golden test-deps test-ops-deps help
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -29,11 +29,17 @@ test-deps:
 	python3 scripts/make_venv.py .cache/postgres tests/services/postgres.txt
 	python3 scripts/make_venv.py .cache/chroma tests/services/chroma.txt --no-deps
 
-test-ops: ## check deploy/ by each format's own tool, and metrics, rules and dashboard by a real Prometheus
-	python3 scripts/make_venv.py .cache/ops-venv ops/requirements.txt
-	python3 scripts/fetch_prometheus.py .cache/prometheus
+test-ops: test-ops-deps ## check deploy/ by each format's own tool, and metrics, rules and dashboard by a real Prometheus
+	cargo build --workspace --locked --bin embeddery --example fake_upstream
+	python3 scripts/fetch_default_model.py --binary target/debug/embeddery --models $(MODELS)
 	.cache/ops-venv/bin/python ops/check_files.py
 	.cache/ops-venv/bin/python ops/check_chart.py
+	.cache/ops-venv/bin/python ops/check_monitoring.py target/debug/embeddery target/debug/examples/fake_upstream .cache/prometheus $(MODELS)
+
+test-ops-deps:
+	python3 scripts/make_venv.py .cache/ops-venv ops/requirements.txt
+	python3 scripts/fetch_prometheus.py .cache/prometheus
+	python3 scripts/install_redis.py
 
 bench: ## measure beside ONNX Runtime, over HTTP, and the gateway beside its peers; prints ratios and versions (PEERS=torch: sentence-transformers, too)
 	cargo build --release --locked --workspace --examples --bin embeddery
