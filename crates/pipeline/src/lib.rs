@@ -16,8 +16,8 @@ pub use jobs::{
     NewJob, Opened, Page, Plan, Put, SqliteJobs, SqliteJobsConfig, Status, Unfinished, Vectors, Work,
 };
 pub use queue::{
-    Asked, Consumer, DeadLetter, DeadLetterId, Depth, Flow, Lease, LeaseRequest, Op, Outcome, Pressure,
-    Queue, QueueError, Settled, WorkerReport,
+    Asked, Consumer, DEATHS_ALONE, DEATHS_IN_COMPANY, DeadLetter, DeadLetterId, Depth, Flow, Lease,
+    LeaseRequest, Op, Outcome, Pressure, Queue, QueueError, QueueOptions, Settled, SqliteQueue, WorkerReport,
 };
 pub use reconcile::{ReconcileConfig, reconcile, round, task};
 pub use task::{JobId, MESSAGE_VERSION, Priority, Reason, Stage, Task, TaskId};

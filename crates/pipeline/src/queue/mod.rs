@@ -1,8 +1,13 @@
-//! The contract of a queue. Each method is one atomic step, and each may be repeated after an answer was lost.
+//! The contract of a queue, and the two that keep it: [`SqliteQueue`] for one machine, [`RedisQueue`] for many. Each
+//! method is one atomic step, and each may be repeated after an answer was lost.
 //!
 //! A task is in one of these places at any moment: waiting (in its tenant's list of a stage), ready (picked by the
 //! pump, fair between tenants), leased, delayed, or dead. All stages have their own lists, so that one tenant's ten
 //! thousand documents never stand before another's five at any stage. A lease is fenced: who lost it cannot settle.
+
+mod bell;
+mod record;
+mod sqlite;
 
 use std::{collections::BTreeMap, fmt, time::Duration};
 
@@ -10,23 +15,27 @@ use embeddery_core::BoxFuture;
 
 use crate::{JobId, Reason, Stage, Task, TaskId};
 
+pub use sqlite::SqliteQueue;
+
 /// The future of an operation.
 pub type Op<'a, T> = BoxFuture<'a, Result<T, QueueError>>;
 
 /// Who does what next.
 pub trait Queue: Send + Sync {
     /// Puts tasks into their tenants' lists and says which were new. A task whose id the queue holds, at whatever
-    /// stage, stays as it is; so enqueueing twice is enqueueing once.
+    /// stage, stays as it is; so enqueueing twice is enqueueing once. A dead one is done anew: its letter is gone.
     fn enqueue<'a>(&'a self, tasks: &'a [Task]) -> Op<'a, Vec<bool>>;
 
-    /// Leases tasks to a consumer: expired leases first (a death each), then due delayed tasks, then waiting ones, in
-    /// the order of fairness and priority. Returns at once, empty when there is nothing (or the stage is paused).
+    /// Leases tasks to a consumer. Tasks of expired leases (a death each) and delayed ones that are due go back to
+    /// their places first, which are before all that came later; then tenants take turns, each with its first by
+    /// priority and age. Returns at once, empty when there is nothing (or the stage is paused).
     fn lease<'a>(&'a self, request: LeaseRequest<'a>) -> Op<'a, Vec<Lease>>;
 
     /// Waits until [`Queue::lease`] may find something, or this long.
     fn wait(&self, stage: Stage, at_most: Duration) -> BoxFuture<'_, ()>;
 
-    /// Lengthens leases and says which are still held. Never counts as a delivery.
+    /// Lengthens leases and says which are still held and wanted: a cancelled job's are not. Never counts as a
+    /// delivery.
     fn renew<'a>(&'a self, leases: &'a [Lease], by: Duration) -> Op<'a, Vec<bool>>;
 
     /// Ends leases, each as one step with what comes after: what the queue did with each.
@@ -160,11 +169,40 @@ pub enum Flow {
     Drain,
 }
 
+/// After so many deaths a task runs alone.
+pub const DEATHS_IN_COMPANY: u32 = 2;
+
+/// After so many more deaths, all alone, it is put aside with the reason `worker_died`.
+pub const DEATHS_ALONE: u32 = 3;
+
+/// What the operator decides for a queue.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct QueueOptions {
+    /// Tasks of one tenant leased at a time in a stage; `None`: as many as there are.
+    pub in_flight_per_tenant: Option<u32>,
+    /// Dead letters that a stage keeps; the oldest go first.
+    pub dead_letters: u32,
+    /// How long a dead letter is kept.
+    pub dead_letter_age: Duration,
+}
+
+impl Default for QueueOptions {
+    fn default() -> Self {
+        Self {
+            in_flight_per_tenant: None,
+            dead_letters: 10_000,
+            dead_letter_age: Duration::from_secs(30 * 24 * 3600),
+        }
+    }
+}
+
 /// How much is where in one stage.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Depth {
-    /// In lists or ready.
+    /// In lists, also those that must run alone.
     pub waiting: u64,
+    /// Before the stage, because it drains.
+    pub held: u64,
     /// Until they are due.
     pub delayed: u64,
     /// Being worked on.
@@ -173,7 +211,7 @@ pub struct Depth {
     pub dead: u64,
     /// Bytes of what waits.
     pub bytes: u64,
-    /// Age of the oldest waiting task.
+    /// How long the longest waiting of those has waited that are their tenants' next.
     pub oldest: Duration,
 }
 

@@ -1,0 +1,157 @@
+//! A task and a worker's report as they are written down: the message that two versions of the program must both
+//! read. Fields that this version does not know are kept by those who only move a message.
+
+use std::{borrow::Cow, sync::Arc};
+
+use serde::{Deserialize, Serialize};
+
+use super::{Consumer, WorkerReport};
+use crate::{MESSAGE_VERSION, Priority, Stage, Task, TaskId};
+
+/// A task, without its id. The names are short because a million of them may wait in memory.
+#[derive(Serialize, Deserialize)]
+pub(super) struct Record<'a> {
+    v: u32,
+    #[serde(rename = "t", borrow)]
+    tenant: Cow<'a, str>,
+    #[serde(rename = "s", borrow)]
+    stage: Cow<'a, str>,
+    #[serde(rename = "p")]
+    rank: u8,
+    #[serde(rename = "b")]
+    bytes: u64,
+    #[serde(rename = "a", default)]
+    attempts: u32,
+    #[serde(rename = "d", default)]
+    deaths: u32,
+    #[serde(rename = "e")]
+    enqueued_at_ms: u64,
+    #[serde(rename = "tp", default, borrow, skip_serializing_if = "Option::is_none")]
+    traceparent: Option<Cow<'a, str>>,
+}
+
+/// A task as a message.
+pub(super) fn write_task(task: &Task) -> String {
+    let record = Record {
+        v: MESSAGE_VERSION,
+        tenant: Cow::Borrowed(&task.tenant),
+        stage: Cow::Borrowed(task.stage.as_str()),
+        rank: rank(task.priority),
+        bytes: task.bytes,
+        attempts: task.attempts,
+        deaths: task.deaths,
+        enqueued_at_ms: task.enqueued_at_ms,
+        traceparent: task.traceparent.as_deref().map(Cow::Borrowed),
+    };
+    serde_json::to_string(&record).unwrap_or_default()
+}
+
+/// A task out of its message; the error says what is wrong with it.
+pub(super) fn read_task(id: TaskId, message: &str) -> Result<Task, String> {
+    let record: Record<'_> = serde_json::from_str(message).map_err(|error| error.to_string())?;
+    let stage = stage(&record.stage).ok_or_else(|| format!("unknown stage '{}'", record.stage))?;
+    Ok(Task {
+        id,
+        tenant: Arc::from(&*record.tenant),
+        stage,
+        priority: priority(record.rank).ok_or_else(|| format!("unknown priority {}", record.rank))?,
+        bytes: record.bytes,
+        attempts: record.attempts,
+        deaths: record.deaths,
+        enqueued_at_ms: record.enqueued_at_ms,
+        traceparent: record.traceparent.map(|trace| Arc::from(&*trace)),
+    })
+}
+
+/// 0 goes first.
+pub(super) const fn rank(priority: Priority) -> u8 {
+    match priority {
+        Priority::High => 0,
+        Priority::Normal => 1,
+        Priority::Low => 2,
+    }
+}
+
+pub(super) const fn priority(rank: u8) -> Option<Priority> {
+    match rank {
+        0 => Some(Priority::High),
+        1 => Some(Priority::Normal),
+        2 => Some(Priority::Low),
+        _ => None,
+    }
+}
+
+pub(super) fn stage(name: &str) -> Option<Stage> {
+    Stage::ALL.into_iter().find(|stage| stage.as_str() == name)
+}
+
+#[derive(Serialize, Deserialize)]
+struct Report {
+    consumer: String,
+    stages: Vec<String>,
+    slots: u32,
+    busy: u32,
+    done: u64,
+    failed: u64,
+    started_at_ms: u64,
+    version: String,
+}
+
+pub(super) fn write_report(report: &WorkerReport) -> String {
+    let report = Report {
+        consumer: report.consumer.0.clone(),
+        stages: report.stages.iter().map(|stage| stage.as_str().to_owned()).collect(),
+        slots: report.slots,
+        busy: report.busy,
+        done: report.done.0,
+        failed: report.done.1,
+        started_at_ms: report.started_at_ms,
+        version: report.version.clone(),
+    };
+    serde_json::to_string(&report).unwrap_or_default()
+}
+
+/// `None` when it cannot be read: another version's worker.
+pub(super) fn read_report(message: &str) -> Option<WorkerReport> {
+    let report: Report = serde_json::from_str(message).ok()?;
+    Some(WorkerReport {
+        consumer: Consumer(report.consumer),
+        stages: report.stages.iter().filter_map(|name| stage(name)).collect(),
+        slots: report.slots,
+        busy: report.busy,
+        done: (report.done, report.failed),
+        started_at_ms: report.started_at_ms,
+        version: report.version,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::JobId;
+
+    proptest! {
+        #[test]
+        fn a_task_comes_back_as_it_was(
+            (tenant, trace) in (".{0,30}", proptest::option::of("[ -~]{0,60}")),
+            (stage, rank) in (0..3_usize, 0..3_u8),
+            (bytes, attempts, deaths, at) in (any::<u64>(), any::<u32>(), any::<u32>(), any::<u64>()),
+        ) {
+            let id = TaskId { job: JobId(Uuid::nil()), item: 7 };
+            let task = Task {
+                id, tenant: tenant.into(), stage: Stage::ALL[stage], priority: priority(rank).unwrap(), bytes,
+                attempts, deaths, enqueued_at_ms: at, traceparent: trace.map(Into::into),
+            };
+            prop_assert_eq!(read_task(id, &write_task(&task)), Ok(task));
+        }
+
+        #[test]
+        fn what_is_no_message_is_refused_and_never_a_panic(text in ".*") {
+            let _ = read_task(TaskId { job: JobId(Uuid::nil()), item: 0 }, &text);
+            let _ = read_report(&text);
+        }
+    }
+}

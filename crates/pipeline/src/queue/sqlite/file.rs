@@ -1,0 +1,149 @@
+//! The queue's file: its schema, how it is opened, and how it comes to the present schema.
+
+use std::{fs::OpenOptions, os::unix::fs::OpenOptionsExt as _, path::Path, time::Duration};
+
+use rusqlite::{Connection, TransactionBehavior};
+
+use crate::QueueError;
+
+/// Step n brings schema n to n + 1. A released step never changes. Tables are strict, so that a row can always be read.
+const MIGRATIONS: &[&str] = &[r"
+-- Tasks that are not dead.
+CREATE TABLE task (
+    seq INTEGER PRIMARY KEY,            -- the order of arrival: a task's place wherever it waits
+    version INTEGER NOT NULL,           -- of the message
+    job BLOB NOT NULL,
+    item INTEGER NOT NULL,
+    tenant TEXT NOT NULL,
+    stage INTEGER NOT NULL,
+    rank INTEGER NOT NULL,              -- of the priority; 0 goes first
+    bytes INTEGER NOT NULL,
+    attempts INTEGER NOT NULL,
+    deaths INTEGER NOT NULL,
+    enqueued_at_ms INTEGER NOT NULL,
+    traceparent TEXT,
+    place INTEGER NOT NULL,             -- waiting, alone, held, delayed, leased
+    since_ms INTEGER NOT NULL,          -- in this place
+    due_ms INTEGER,                     -- when a delayed task is due; when a lease runs out
+    consumer TEXT,
+    token INTEGER,
+    cancelled INTEGER NOT NULL DEFAULT 0
+) STRICT;
+CREATE UNIQUE INDEX task_by_id ON task (job, item);
+CREATE INDEX task_by_tenant ON task (tenant);
+CREATE INDEX task_in_line ON task (stage, place, tenant, rank, seq);
+CREATE INDEX task_due ON task (stage, place, due_ms) WHERE due_ms IS NOT NULL;
+-- What a tenant has at a stage. Who has the lowest tag is next; work moves a tag up.
+CREATE TABLE lane (
+    stage INTEGER NOT NULL,
+    tenant TEXT NOT NULL,
+    tag INTEGER NOT NULL DEFAULT 0,
+    waiting INTEGER NOT NULL DEFAULT 0,
+    waiting_bytes INTEGER NOT NULL DEFAULT 0,
+    leased INTEGER NOT NULL DEFAULT 0,
+    items INTEGER NOT NULL DEFAULT 0,
+    bytes INTEGER NOT NULL DEFAULT 0,
+    PRIMARY KEY (stage, tenant)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX lane_by_tag ON lane (stage, tag, tenant) WHERE waiting > 0;
+-- How far the tags are, and whether work is handed out.
+CREATE TABLE stage (
+    stage INTEGER PRIMARY KEY,
+    tag INTEGER NOT NULL DEFAULT 0,
+    flow INTEGER NOT NULL DEFAULT 0
+) STRICT;
+INSERT INTO stage (stage) VALUES (0), (1), (2);
+CREATE TABLE dead (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    stage INTEGER NOT NULL,
+    job BLOB NOT NULL,
+    item INTEGER NOT NULL,
+    task TEXT NOT NULL,
+    code TEXT NOT NULL,
+    message TEXT NOT NULL,
+    at_ms INTEGER NOT NULL
+) STRICT;
+CREATE UNIQUE INDEX dead_by_id ON dead (job, item);
+CREATE INDEX dead_by_stage ON dead (stage, id);
+CREATE TABLE worker (
+    consumer TEXT PRIMARY KEY,
+    report TEXT NOT NULL,
+    until_ms INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+-- One row: the last fence, and who gets nothing more until it is idle, because a task must run alone.
+CREATE TABLE single (
+    id INTEGER PRIMARY KEY CHECK (id = 0),
+    token INTEGER NOT NULL DEFAULT 0,
+    clearing TEXT,
+    clearing_until_ms INTEGER NOT NULL DEFAULT 0
+) STRICT;
+INSERT INTO single (id) VALUES (0);
+"];
+
+/// Opens the file; makes and migrates it.
+pub(super) fn open(path: &Path) -> Result<Connection, QueueError> {
+    let named = |problem: String| format!("{}: {problem}", path.display());
+    let made = OpenOptions::new().append(true).create(true).mode(0o600).open(path);
+    made.map_err(|error| QueueError::Unavailable(named(format!("cannot be written: {error}"))))?;
+    migrated(path, MIGRATIONS).map_err(|problem| match problem {
+        Problem::Newer(found) => QueueError::TooNew(named(format!(
+            "is of schema {found}, this version knows {}; run the version that wrote it, or a newer one",
+            MIGRATIONS.len()
+        ))),
+        Problem::Sqlite(error) => QueueError::Unavailable(named(format!(
+            "is not usable: {error}; move it away to begin with a new one: unfinished documents are enqueued again"
+        ))),
+    })
+}
+
+enum Problem {
+    Sqlite(rusqlite::Error),
+    Newer(u32),
+}
+
+impl From<rusqlite::Error> for Problem {
+    fn from(error: rusqlite::Error) -> Self {
+        Self::Sqlite(error)
+    }
+}
+
+fn migrated(path: &Path, migrations: &[&str]) -> Result<Connection, Problem> {
+    let mut connection = Connection::open(path)?;
+    connection.busy_timeout(Duration::from_secs(10))?;
+    // A commit is in the system's hands when it returns: a killed process loses nothing. A power cut may lose the
+    // last moments; what is missing then is enqueued again, and what is done twice leaves the same result.
+    connection.pragma_update(None, "journal_mode", "WAL")?;
+    connection.pragma_update(None, "synchronous", "NORMAL")?;
+    connection.set_prepared_statement_cache_capacity(64);
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    let found: u32 = transaction.pragma_query_value(None, "user_version", |row| row.get(0))?;
+    let known = migrations.len() as u32;
+    if found > known {
+        return Err(Problem::Newer(found));
+    }
+    for step in migrations.iter().skip(found as usize) {
+        transaction.execute_batch(step)?;
+    }
+    transaction.pragma_update(None, "user_version", known)?;
+    transaction.commit()?;
+    Ok(connection)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_newer_file_is_refused_and_one_that_is_none_is_kept() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("queue.db");
+        open(&path).unwrap().pragma_update(None, "user_version", 9).unwrap();
+        let refused = open(&path).unwrap_err();
+        assert!(matches!(&refused, QueueError::TooNew(text) if text.contains("schema 9")), "{refused}");
+        let other = dir.path().join("other.db");
+        std::fs::write(&other, "this is no database, and long enough to be looked at as one".repeat(40))
+            .unwrap();
+        assert!(open(&other).unwrap_err().to_string().contains("move it away"));
+        assert!(std::fs::read_to_string(&other).unwrap().starts_with("this is"));
+    }
+}

@@ -1,0 +1,86 @@
+//! What comes after a lease: the fence is looked at, then the task moves on, in one step.
+
+use rusqlite::params;
+
+use super::{
+    row::{self, Item, Place},
+    state,
+    writer::Db,
+};
+use crate::{Consumer, Flow, Lease, Outcome, Settled, Stage};
+
+/// The lease's task, if the lease still holds.
+fn held(db: &Db<'_>, lease: &Lease) -> rusqlite::Result<Option<Item>> {
+    let id = lease.task.id;
+    let item = row::first(db, "job = ? AND item = ?", params![id.job.0.as_bytes(), id.item])?;
+    let token = lease.token.parse().ok();
+    Ok(item.filter(|item| {
+        item.place == Place::Leased
+            && token.is_some()
+            && item.token == token
+            && item.consumer.as_ref() == Some(&lease.consumer.0)
+    }))
+}
+
+pub(super) fn renew(db: &Db<'_>, lease: &Lease, by_ms: i64) -> rusqlite::Result<bool> {
+    let Some(item) = held(db, lease)?.filter(|item| !item.cancelled) else { return Ok(false) };
+    db.sql
+        .prepare_cached("UPDATE task SET due_ms = ? WHERE seq = ?")?
+        .execute(params![db.now + by_ms, item.seq])?;
+    Ok(true)
+}
+
+/// What was done, and the stage that has something new.
+pub(super) fn settle(
+    db: &Db<'_>,
+    lease: &Lease,
+    outcome: &Outcome,
+) -> rusqlite::Result<(Settled, Option<Stage>)> {
+    let Some(mut item) = held(db, lease)? else { return Ok((Settled::Lost, None)) };
+    if item.cancelled {
+        row::remove(db, &item)?;
+        return Ok((Settled::Cancelled, None));
+    }
+    // A slot of the tenant is free at this stage, if nothing else.
+    let mut rung = item.task.stage;
+    match outcome {
+        Outcome::Next { bytes } => match item.task.stage.next() {
+            Some(next) => {
+                row::promote(db, &mut item, next, *bytes)?;
+                rung = next;
+                if state::flow(db, next)? == Flow::Drain {
+                    row::put(db, &mut item, (Place::Held, None))?;
+                } else {
+                    row::enter(db, &mut item)?;
+                }
+            }
+            None => row::remove(db, &item)?,
+        },
+        Outcome::Finished => row::remove(db, &item)?,
+        Outcome::Later { after, charged } => {
+            item.task.attempts += u32::from(*charged);
+            let after = i64::try_from(after.as_millis()).unwrap_or(i64::MAX / 2);
+            row::put(db, &mut item, (Place::Delayed, Some(db.now.saturating_add(after))))?;
+        }
+        Outcome::HandBack => row::enter(db, &mut item)?,
+        Outcome::Dead(reason) => row::bury(db, &item, reason)?,
+    }
+    Ok((Settled::Done, Some(rung)))
+}
+
+/// A worker stops in order: what it still has goes back, uncharged.
+pub(super) fn retire(db: &Db<'_>, consumer: &Consumer) -> rusqlite::Result<()> {
+    for stage in Stage::ALL {
+        let of = "stage = ? AND place = 4 AND consumer = ?";
+        for mut item in row::select(db, of, params![row::number(stage), consumer.0])? {
+            if item.cancelled {
+                row::remove(db, &item)?;
+            } else {
+                row::enter(db, &mut item)?;
+            }
+        }
+    }
+    db.sql.execute("DELETE FROM worker WHERE consumer = ?", [&consumer.0])?;
+    db.sql.execute("UPDATE single SET clearing = NULL WHERE clearing = ?", [&consumer.0])?;
+    Ok(())
+}

@@ -1,0 +1,110 @@
+//! The queues under test, and short words for what the tests do.
+
+use std::{sync::Arc, time::Duration};
+
+use embeddery_pipeline::{
+    Consumer, JobId, Lease, LeaseRequest, Outcome, Priority, Queue, QueueOptions, Settled, SqliteQueue,
+    Stage, Task, TaskId,
+};
+use uuid::Uuid;
+
+/// A place where queues live that see the same tasks, as those of several processes do.
+pub trait Bench: Send + Sync {
+    /// A queue as another process would open it.
+    fn open(&self, options: QueueOptions) -> Arc<dyn Queue>;
+
+    fn queue(&self) -> Arc<dyn Queue> {
+        self.open(QueueOptions::default())
+    }
+}
+
+pub struct Sqlite(tempfile::TempDir);
+
+impl Sqlite {
+    pub fn start() -> Self {
+        Self(tempfile::tempdir().unwrap())
+    }
+}
+
+impl Bench for Sqlite {
+    fn open(&self, options: QueueOptions) -> Arc<dyn Queue> {
+        Arc::new(SqliteQueue::open(&self.0.path().join("queue.db"), options).unwrap())
+    }
+}
+
+pub const LONG: Duration = Duration::from_secs(600);
+/// Runs out at once.
+pub const SHORT: Duration = Duration::from_millis(1);
+
+pub fn job() -> JobId {
+    JobId(Uuid::now_v7())
+}
+
+pub fn task(job: JobId, item: u32, tenant: &str) -> Task {
+    Task {
+        id: TaskId { job, item },
+        tenant: tenant.into(),
+        stage: Stage::Chunking,
+        priority: Priority::Normal,
+        bytes: 100,
+        attempts: 0,
+        deaths: 0,
+        enqueued_at_ms: now_ms(),
+        traceparent: None,
+    }
+}
+
+pub fn now_ms() -> u64 {
+    std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_millis() as u64
+}
+
+pub fn tasks(job: JobId, tenant: &str, count: u32) -> Vec<Task> {
+    (0..count).map(|item| task(job, item, tenant)).collect()
+}
+
+/// A worker with one lease length.
+pub struct Worker {
+    pub queue: Arc<dyn Queue>,
+    pub consumer: Consumer,
+    pub length: Duration,
+    pub idle: bool,
+}
+
+impl Worker {
+    pub fn new(queue: &Arc<dyn Queue>, name: &str) -> Self {
+        Self { queue: Arc::clone(queue), consumer: Consumer(name.into()), length: LONG, idle: true }
+    }
+
+    pub fn busy(self) -> Self {
+        Self { idle: false, ..self }
+    }
+
+    pub fn holding(self, length: Duration) -> Self {
+        Self { length, ..self }
+    }
+
+    pub async fn take(&self, stage: Stage, most: usize) -> Vec<Lease> {
+        let request =
+            LeaseRequest { stage, consumer: &self.consumer, most, length: self.length, idle: self.idle };
+        self.queue.lease(request).await.unwrap()
+    }
+
+    /// The next one; waits for it.
+    pub async fn next(&self, stage: Stage) -> Lease {
+        for _ in 0..2000 {
+            if let Some(lease) = self.take(stage, 1).await.pop() {
+                return lease;
+            }
+            self.queue.wait(stage, Duration::from_millis(10)).await;
+        }
+        panic!("nothing came");
+    }
+
+    pub async fn settle(&self, lease: &Lease, outcome: Outcome) -> Settled {
+        self.queue.settle(&[(lease.clone(), outcome)]).await.unwrap()[0]
+    }
+}
+
+pub fn next() -> Outcome {
+    Outcome::Next { bytes: 50 }
+}
