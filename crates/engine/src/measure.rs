@@ -38,7 +38,7 @@ pub fn peak_operations_per_second(
     let best = std::sync::Mutex::new(0.0_f64);
     for _ in 0..rounds {
         let slowest = std::sync::Mutex::new(f64::INFINITY);
-        threads.team(threads.count(), |member| {
+        threads.turn().team(threads.count(), |member| {
             let (mut room, mut out) = (Room::default(), vec![0.0; ROWS * COLUMNS]);
             let x = kernels.prepare(kernels.form(precision), (&x, inputs), &mut room);
             member.wait();

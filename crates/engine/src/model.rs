@@ -147,15 +147,20 @@ impl Model {
 
     /// Vectors of a batch, `[texts × dimensions]`, not yet of unit length. A text's vector is the same, to the bit,
     /// whatever else is in the batch and however many threads there are.
+    ///
+    /// # Panics
+    /// When tokens cannot be this model's: a wrong vector would be worse.
     pub fn encode(&self, threads: &Threads, batch: &[&Tokens]) -> Vec<f32> {
+        assert!(batch.iter().all(|text| self.encoder.reads(text)), "tokens of another model");
+        let turn = threads.turn();
         let mut work = self.idle().pop().unwrap_or_default();
         let hidden = self.encoder.hidden();
         let mut pooled = vec![0.0; batch.len() * hidden];
         let (mut texts, mut vectors) = (batch, &mut pooled[..]);
         while !texts.is_empty() {
-            let (now, later) = texts.split_at(fitting(texts, CALL_TOKENS * threads.count()));
+            let (now, later) = texts.split_at(fitting(texts, CALL_TOKENS * turn.count()));
             let (here, rest) = vectors.split_at_mut(now.len() * hidden);
-            let mut tokens = self.encoder.forward(threads, now, &mut work);
+            let mut tokens = self.encoder.forward(&turn, now, &mut work);
             for (text, vector) in now.iter().zip(here.chunks_exact_mut(hidden)) {
                 let (own, others) = tokens.split_at(text.len() * hidden);
                 pool(self.info.pooling, own, vector);

@@ -4,7 +4,7 @@
 use std::{
     num::NonZeroUsize,
     sync::{
-        Mutex, PoisonError,
+        Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicUsize, Ordering},
     },
 };
@@ -40,22 +40,43 @@ impl Threads {
         self.count
     }
 
+    /// Waits until nobody else computes. Buffers of a computation are made after this, so that there are no more
+    /// than are in use.
+    pub(crate) fn turn(&self) -> Turn<'_> {
+        Turn { threads: self, _guard: self.turn.lock().unwrap_or_else(PoisonError::into_inner) }
+    }
+}
+
+/// All threads are its holder's.
+pub(crate) struct Turn<'a> {
+    threads: &'a Threads,
+    _guard: MutexGuard<'a, ()>,
+}
+
+impl Turn<'_> {
+    /// How many threads there are.
+    pub(crate) fn count(&self) -> usize {
+        self.threads.count
+    }
+
     /// Runs `work` on `members` threads at once (no more than there are), this one among them, and returns when
-    /// all have ended. A panic of one ends all.
+    /// all have ended. A panic of one ends those who wait for it, and is passed on when the others have ended.
     pub(crate) fn team(&self, members: usize, work: impl Fn(&Member<'_>) + Sync) {
-        let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
-        let barrier = Barrier::new(members.clamp(1, self.count));
+        let barrier = Barrier::new(members.clamp(1, self.threads.count));
         let run = |index| {
             let broken = BrokenByPanic(&barrier);
             work(&Member { index, barrier: &barrier });
             std::mem::forget(broken);
         };
-        match &self.others {
+        match &self.threads.others {
             Some(others) if barrier.members > 1 => others.in_place_scope(|scope| {
-                let run = &run;
-                for index in 1..barrier.members {
-                    scope.spawn(move |_| run(index));
-                }
+                // To every thread its own job: members wait for each other, so no job may wait for another to end.
+                scope.spawn_broadcast(|_, context| {
+                    let index = context.index() + 1;
+                    if index < barrier.members {
+                        run(index);
+                    }
+                });
                 run(0);
             }),
             _ => run(0),
@@ -153,7 +174,7 @@ mod tests {
     fn everyone_comes_to_every_barrier() {
         for count in [1, 2, 5] {
             let (threads, steps) = (threads(count), AtomicUsize::new(0));
-            threads.team(count, |member| {
+            threads.turn().team(count, |member| {
                 for step in 1..200 {
                     steps.fetch_add(1, Ordering::Relaxed);
                     member.wait();
@@ -169,13 +190,13 @@ mod tests {
         let threads = threads(3);
         for at_fault in 0..3 {
             let panicked = catch_unwind(AssertUnwindSafe(|| {
-                threads.team(3, |member| {
+                threads.turn().team(3, |member| {
                     assert_ne!(member.index, at_fault, "told to");
                     member.wait();
                 });
             }));
             assert!(panicked.is_err());
         }
-        threads.team(3, |member| member.wait());
+        threads.turn().team(3, |member| member.wait());
     }
 }

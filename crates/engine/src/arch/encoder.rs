@@ -12,11 +12,11 @@ use std::ops::Range;
 
 use super::{shared::SharedRows, table::Table};
 use crate::{
-    Precision, Threads, Tokens,
+    Precision, Tokens,
     kernels::{
         Asking, DistanceBias, Form, Heads, Kernels, Norm, NumbersMut, Operand, PackedMatrix, Room, grow,
     },
-    threads::Member,
+    threads::{Member, Turn},
 };
 
 /// Weights, packed for the kernels.
@@ -87,6 +87,12 @@ impl Encoder {
         self.hidden
     }
 
+    /// Whether these can be this model's tokens: ids that it has, no more than it has positions for.
+    pub(crate) fn reads(&self, text: &Tokens) -> bool {
+        let words = self.words.rows();
+        text.len() <= self.positions.rows() && text.ids().iter().all(|id| (*id as usize) < words)
+    }
+
     fn matrices(&self) -> impl Iterator<Item = &PackedMatrix> {
         self.layers
             .iter()
@@ -105,14 +111,14 @@ impl Encoder {
     /// The last layer's token vectors, `[t × h]`, of all texts end to end.
     pub(crate) fn forward<'a>(
         &self,
-        threads: &Threads,
+        turn: &Turn<'_>,
         texts: &[&Tokens],
         work: &'a mut Workspace,
     ) -> &'a [f32] {
         let h = self.hidden;
         let spans = spans(texts);
         let t = spans.last().map_or(0, |span| span.end);
-        let members = t.div_ceil(LEAST_ROWS).clamp(1, threads.count());
+        let members = t.div_ceil(LEAST_ROWS).clamp(1, turn.count());
         grow(&mut work.x, t * h);
         for qkv in &mut work.qkv {
             qkv.fit(self.kernels.attention_form(self.precision, h / self.head_count), t, 3 * h);
@@ -129,14 +135,16 @@ impl Encoder {
             rest = others;
         }
         let qkv = &work.qkv;
-        threads.team(members, |member| {
+        turn.team(members, |member| {
             // Every member takes its own part, once.
             let part = parts[member.index].lock().ok().and_then(|mut part| part.take());
-            if let Some((x, scratch)) = part {
-                let rows = rows[member.index].clone();
-                let share = Share { encoder: self, texts, spans: &spans, rows, qkv };
-                share.run((!apart).then_some(member), x, scratch);
-            }
+            // One that went home without its part would leave the others waiting for ever.
+            let (x, scratch) = part.unwrap_or_else(|| unreachable!("a part for each member"));
+            let rows = rows[member.index].clone();
+            let share = Share { encoder: self, texts, spans: &spans, rows, qkv };
+            // SAFETY: `divide` gives every token to one member, and says `apart` only when every border between two
+            // members is one between two texts.
+            unsafe { share.run((!apart).then_some(member), x, scratch) }
         });
         drop(parts);
         &work.x[..t * h]
@@ -191,24 +199,30 @@ struct Share<'a> {
 
 impl Share<'_> {
     /// `x` is `[rows × h]`.
-    /// `together` is with whom this thread shares a text, if it does.
-    fn run(&self, together: Option<&Member<'_>>, x: &mut [f32], scratch: &mut Scratch) {
+    ///
+    /// # Safety
+    /// No other share has these rows. `together` is `None` only where no text of these rows is shared, and all members
+    /// of the team run their shares.
+    unsafe fn run(&self, together: Option<&Member<'_>>, x: &mut [f32], scratch: &mut Scratch) {
         let Encoder { kernels, hidden: h, layers, embedding_norm, .. } = self.encoder;
         grow(&mut scratch.y, BLOCK * h);
         self.embed(x);
         kernels.layer_norm(x, None, embedding_norm);
         for block in blocks(x, *h) {
-            self.project(0, &block, &mut scratch.narrow_room);
+            // SAFETY: the caller's promise; nobody reads before the first barrier.
+            unsafe { self.project(0, &block, &mut scratch.narrow_room) }
         }
         for (index, layer) in layers.iter().enumerate() {
             if let Some(member) = together {
                 member.wait();
             }
-            self.attend(index, scratch);
+            // SAFETY: the caller's promise, and all have written this layer's rows before the barrier above.
+            unsafe { self.attend(index, scratch) }
             for mut block in blocks(x, *h) {
                 self.feed_forward(layer, &mut block, scratch);
                 if index + 1 < layers.len() {
-                    self.project(index + 1, &block, &mut scratch.narrow_room);
+                    // SAFETY: this buffer was last read before the barrier above, and is read next behind the next.
+                    unsafe { self.project(index + 1, &block, &mut scratch.narrow_room) }
                 }
             }
         }
@@ -227,19 +241,24 @@ impl Share<'_> {
     }
 
     /// Queries, keys and values of layer `index` for some of this thread's tokens.
-    fn project(&self, index: usize, Block { x, first }: &Block<'_>, room: &mut Room) {
+    ///
+    /// # Safety
+    /// Nobody else reads or writes these rows of the layer's buffer meanwhile.
+    unsafe fn project(&self, index: usize, Block { x, first }: &Block<'_>, room: &mut Room) {
         let Encoder { kernels, precision, hidden, layers, .. } = self.encoder;
         let count = x.len() / hidden;
         let from = self.rows.start + first;
         let x = kernels.prepare(kernels.form(*precision), (x, *hidden), room);
-        // SAFETY: these rows are this thread's own. Others read them only where a text is shared; then the last
-        // reading of this buffer was before the last barrier, and the next is behind the next one.
+        // SAFETY: the caller's promise.
         let out = unsafe { self.qkv[index % 2].rows_mut(from..from + count) };
         kernels.matmul(x, &layers[index].qkv, out);
     }
 
     /// Attention of layer `index` for this thread's tokens, into the scratch's context.
-    fn attend(&self, index: usize, scratch: &mut Scratch) {
+    ///
+    /// # Safety
+    /// Nobody writes the rows of this thread's texts in the layer's buffer meanwhile.
+    unsafe fn attend(&self, index: usize, scratch: &mut Scratch) {
         let Encoder { kernels, precision, hidden: h, head_count, bias, .. } = self.encoder;
         let heads = Heads { count: *head_count, width: h / head_count, bias: bias.as_ref() };
         let bf16 = kernels.form(*precision) == Form::Bf16
@@ -260,8 +279,7 @@ impl Share<'_> {
             } else {
                 NumbersMut::F32 { numbers: &mut context[at.start * h..at.end * h], stride: *h }
             };
-            // SAFETY: the text is all this thread's own, or all members have written their rows of this buffer before
-            // the last barrier and write none before the next.
+            // SAFETY: the caller's promise.
             let qkv = unsafe { self.qkv[index % 2].rows(span.clone()) };
             kernels.attention(Asking { qkv, first: own.start - span.start, heads }, attention, out);
         }

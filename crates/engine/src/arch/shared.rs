@@ -1,28 +1,48 @@
 //! Rows that the threads of a team write, each its own, and read, all of them, with a barrier between.
 
-use std::{cell::UnsafeCell, ops::Range};
+use std::ops::Range;
 
 use crate::kernels::{Form, Numbers, NumbersMut, grow, stride};
 
 /// Rows of f32 or bf16.
+#[derive(Default)]
 pub(super) struct SharedRows {
-    f32: UnsafeCell<Vec<f32>>,
-    bf16: UnsafeCell<Vec<u16>>,
-    form: Form,
+    f32: Vec<f32>,
+    bf16: Vec<u16>,
     stride: usize,
+    /// Where the rows lie, and how many numbers there are. Taken from the vector when it was last grown, so that
+    /// threads never touch the vector itself.
+    numbers: Option<(First, usize)>,
 }
 
-// SAFETY: threads touch the numbers only through `rows` and `rows_mut`, whose contracts exclude a race.
+#[derive(Clone, Copy)]
+enum First {
+    F32(*mut f32),
+    Bf16(*mut u16),
+}
+
+// SAFETY: the pointers are to the vectors' own memory, which moves with them; threads go through them only in `rows`
+// and `rows_mut`, whose contracts exclude a race.
 unsafe impl Sync for SharedRows {}
+// SAFETY: as above.
+unsafe impl Send for SharedRows {}
 
 impl SharedRows {
     /// Makes room for `rows` rows of `width`.
     pub(super) fn fit(&mut self, form: Form, rows: usize, width: usize) {
-        (self.form, self.stride) = (form, stride(width));
-        match form {
-            Form::Bf16 => grow(self.bf16.get_mut(), rows * self.stride),
-            _ => grow(self.f32.get_mut(), rows * self.stride),
-        }
+        self.stride = stride(width);
+        let count = rows * self.stride;
+        let first = match form {
+            Form::Bf16 => {
+                grow(&mut self.bf16, count);
+                First::Bf16(self.bf16.as_mut_ptr())
+            }
+            Form::F32 | Form::U8 => {
+                grow(&mut self.f32, count);
+                First::F32(self.f32.as_mut_ptr())
+            }
+        };
+        self.numbers = Some((first, count));
     }
 
     /// Rows to be read.
@@ -31,12 +51,18 @@ impl SharedRows {
     /// Until the result is dropped, nobody writes these rows.
     pub(super) unsafe fn rows(&self, rows: Range<usize>) -> Numbers<'_> {
         let stride = self.stride;
-        let numbers = rows.start * stride..rows.end * stride;
-        // SAFETY: the caller's promise. The vectors are only ever shared from here on: they grow in `fit` alone.
+        let (first, range) = self.part(&rows);
+        // SAFETY: the part lies in the vector, and the caller promises that nobody writes it.
         unsafe {
-            match self.form {
-                Form::Bf16 => Numbers::Bf16 { numbers: part(self.bf16.get(), numbers), stride },
-                _ => Numbers::F32 { numbers: part(self.f32.get(), numbers), stride },
+            match first {
+                First::F32(first) => {
+                    let numbers = std::slice::from_raw_parts(first.add(range.start), range.len());
+                    Numbers::F32 { numbers, stride }
+                }
+                First::Bf16(first) => {
+                    let numbers = std::slice::from_raw_parts(first.add(range.start), range.len());
+                    Numbers::Bf16 { numbers, stride }
+                }
             }
         }
     }
@@ -47,41 +73,28 @@ impl SharedRows {
     /// Until the result is dropped, nobody else reads or writes these rows.
     pub(super) unsafe fn rows_mut(&self, rows: Range<usize>) -> NumbersMut<'_> {
         let stride = self.stride;
-        let numbers = rows.start * stride..rows.end * stride;
-        // SAFETY: as above.
+        let (first, range) = self.part(&rows);
+        // SAFETY: the part lies in the vector, and the caller promises that nobody else touches it.
         unsafe {
-            match self.form {
-                Form::Bf16 => NumbersMut::Bf16 { numbers: part_mut(self.bf16.get(), numbers), stride },
-                _ => NumbersMut::F32 { numbers: part_mut(self.f32.get(), numbers), stride },
+            match first {
+                First::F32(first) => {
+                    let numbers = std::slice::from_raw_parts_mut(first.add(range.start), range.len());
+                    NumbersMut::F32 { numbers, stride }
+                }
+                First::Bf16(first) => {
+                    let numbers = std::slice::from_raw_parts_mut(first.add(range.start), range.len());
+                    NumbersMut::Bf16 { numbers, stride }
+                }
             }
         }
     }
-}
 
-/// # Safety
-/// Nobody writes the part, or changes the vector itself, while the result lives.
-unsafe fn part<'a, T>(all: *const Vec<T>, range: Range<usize>) -> &'a [T] {
-    // SAFETY: the caller's promise; only the vector's own three words are borrowed whole, and those nobody writes.
-    unsafe {
-        let (first, len) = ((*all).as_ptr(), (*all).len());
-        assert!(range.start <= range.end && range.end <= len, "rows that are there");
-        std::slice::from_raw_parts(first.add(range.start), range.len())
-    }
-}
-
-/// # Safety
-/// Nobody else touches the part, or changes the vector itself, while the result lives.
-unsafe fn part_mut<'a, T>(all: *mut Vec<T>, range: Range<usize>) -> &'a mut [T] {
-    // SAFETY: as above; `as_ptr` of the vector stands for memory that it owns and may be written through.
-    unsafe {
-        let (first, len) = ((*all).as_ptr().cast_mut(), (*all).len());
-        assert!(range.start <= range.end && range.end <= len, "rows that are there");
-        std::slice::from_raw_parts_mut(first.add(range.start), range.len())
-    }
-}
-
-impl Default for SharedRows {
-    fn default() -> Self {
-        Self { f32: UnsafeCell::default(), bf16: UnsafeCell::default(), form: Form::F32, stride: 1 }
+    /// Where the rows begin, and which numbers from there on are of these.
+    fn part(&self, rows: &Range<usize>) -> (First, Range<usize>) {
+        let range = rows.start * self.stride..rows.end * self.stride;
+        match self.numbers {
+            Some((first, count)) if range.start <= range.end && range.end <= count => (first, range),
+            _ => unreachable!("rows that `fit` made room for"),
+        }
     }
 }

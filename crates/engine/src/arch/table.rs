@@ -24,8 +24,16 @@ impl Table {
         Self { numbers, width }
     }
 
-    /// Writes a row to `to`. Beyond the last row it is the last: tokens of another model get a wrong vector, not
-    /// another's memory.
+    /// How many rows there are.
+    pub(super) fn rows(&self) -> usize {
+        let numbers = match &self.numbers {
+            Stored::F32(numbers) => numbers.len(),
+            Stored::Bf16(numbers) => numbers.len(),
+        };
+        numbers / self.width
+    }
+
+    /// Writes a row to `to`.
     pub(super) fn copy(&self, row: usize, to: &mut [f32]) {
         match &self.numbers {
             Stored::F32(numbers) => to.copy_from_slice(self.row(numbers, row)),
@@ -46,7 +54,6 @@ impl Table {
     }
 
     fn row<'a, T>(&self, numbers: &'a [T], row: usize) -> &'a [T] {
-        let row = row.min(numbers.len() / self.width - 1);
         &numbers[row * self.width..][..self.width]
     }
 

@@ -181,19 +181,23 @@ fn check(file: &Path, config: &EncoderConfig) -> Result<(), LoadError> {
             return Err(unsupported(file, key, "true", "false: encoders"));
         }
     }
+    // Widths beyond this would overflow the sums of eight-bit products.
+    const WIDEST: usize = 1 << 15;
+    const MOST: usize = 1 << 24;
     let sizes = [
-        ("hidden_size", config.hidden_size),
-        ("num_hidden_layers", config.num_hidden_layers),
-        ("num_attention_heads", config.num_attention_heads),
-        ("intermediate_size", config.intermediate_size),
-        ("vocab_size", config.vocab_size),
-        ("max_position_embeddings", config.max_position_embeddings),
-        ("type_vocab_size", config.type_vocab_size),
-        ("relative_attention_num_buckets", config.relative_attention_num_buckets),
+        ("hidden_size", config.hidden_size, 1..=WIDEST),
+        ("num_hidden_layers", config.num_hidden_layers, 1..=MOST),
+        ("num_attention_heads", config.num_attention_heads, 1..=WIDEST),
+        ("intermediate_size", config.intermediate_size, 1..=WIDEST),
+        ("vocab_size", config.vocab_size, 1..=MOST),
+        ("max_position_embeddings", config.max_position_embeddings, 1..=MOST),
+        ("type_vocab_size", config.type_vocab_size, 1..=MOST),
+        ("relative_attention_num_buckets", config.relative_attention_num_buckets, 2..=MOST),
     ];
-    for (key, size) in sizes {
-        if size == 0 || size > 1 << 24 {
-            return Err(unsupported(file, key, &size.to_string(), "1 to 16777216"));
+    for (key, size, allowed) in sizes {
+        if !allowed.contains(&size) {
+            let allowed = format!("{} to {}", allowed.start(), allowed.end());
+            return Err(unsupported(file, key, &size.to_string(), &allowed));
         }
     }
     if !config.hidden_size.is_multiple_of(config.num_attention_heads) {

@@ -95,6 +95,7 @@ where
     S: Store<T::Lanes>,
     O: Store<T::Lanes>,
 {
+    const { assert!(T::ROWS <= MOST_ROWS, "tiles that the arms below know") }
     let Attention { tokens, heads: Heads { count, width: head, .. }, .. } = *call;
     let lanes = T::Lanes::WIDTH;
     let padded_keys = tokens.next_multiple_of(VECTORS * lanes);

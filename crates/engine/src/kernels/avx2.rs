@@ -28,7 +28,7 @@ macro_rules! enter {
         unsafe fn enter(call: &$call) {
             unsafe { $kernel(call) }
         }
-        |call: &$call| unsafe { enter(call) }
+        enter as unsafe fn(&$call)
     }};
 }
 
@@ -47,7 +47,7 @@ pub(super) fn kernels() -> Option<Kernels> {
 pub(super) fn with(extras: Extras) -> Option<Kernels> {
     let vnni = extras.vnni && is_x86_feature_detected!("avxvnni");
     (is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma")).then(|| {
-        let quantise: fn(&Quantise) = enter!("avx2,fma", Quantise, quantise::quantise::<F32x8>);
+        let quantise: unsafe fn(&Quantise) = enter!("avx2,fma", Quantise, quantise::quantise::<F32x8>);
         Kernels {
             name: if vnni { "avx2-vnni" } else { "avx2" },
             lanes: F32x8::WIDTH,

@@ -29,7 +29,7 @@ macro_rules! enter {
         unsafe fn enter(call: &$call) {
             unsafe { $kernel(call) }
         }
-        |call: &$call| unsafe { enter(call) }
+        enter as unsafe fn(&$call)
     }};
 }
 
@@ -54,7 +54,7 @@ pub(super) fn with(extras: Extras) -> Option<Kernels> {
     base.then(|| {
         let bf16 = extras.bf16 && is_x86_feature_detected!("avx512bf16");
         let vnni = extras.vnni && is_x86_feature_detected!("avx512vnni");
-        let quantise: fn(&Quantise) =
+        let quantise: unsafe fn(&Quantise) =
             enter!("avx512f,avx512bw,avx512dq,avx512vl", Quantise, quantise::quantise::<F32x16>);
         Kernels {
             name: match (bf16, vnni) {
@@ -99,12 +99,12 @@ pub(super) fn with(extras: Extras) -> Option<Kernels> {
     })
 }
 
-const BYTES_TO_BF16: fn(&MatMul<'_>) = enter!(
+const BYTES_TO_BF16: unsafe fn(&MatMul<'_>) = enter!(
     "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16,avx512vnni",
     MatMul<'_>,
     matmul::run::<Bytes, AsBf16>
 );
-const ROUND: fn(&Round) =
+const ROUND: unsafe fn(&Round) =
     enter!("avx512f,avx512bw,avx512dq,avx512vl,avx512bf16", Round, rows::round::<F32x16, AsBf16>);
 const ATTENTION_BF16: Attending = Attending {
     to_f32: enter!(
@@ -119,7 +119,7 @@ const ATTENTION_BF16: Attending = Attending {
     )),
 };
 
-fn native_bf16(quantise: fn(&Quantise)) -> Product {
+fn native_bf16(quantise: unsafe fn(&Quantise)) -> Product {
     Product {
         form: Form::Bf16,
         stored: Stored::Bf16,
@@ -135,7 +135,7 @@ fn native_bf16(quantise: fn(&Quantise)) -> Product {
     }
 }
 
-fn narrow(quantise: fn(&Quantise)) -> Product {
+fn narrow(quantise: unsafe fn(&Quantise)) -> Product {
     Product {
         form: Form::F32,
         stored: Stored::Bf16,
@@ -147,7 +147,7 @@ fn narrow(quantise: fn(&Quantise)) -> Product {
     }
 }
 
-fn vnni_bytes(quantise: fn(&Quantise)) -> Product {
+fn vnni_bytes(quantise: unsafe fn(&Quantise)) -> Product {
     Product {
         form: Form::U8,
         stored: Stored::I8,
@@ -159,7 +159,7 @@ fn vnni_bytes(quantise: fn(&Quantise)) -> Product {
     }
 }
 
-fn words(quantise: fn(&Quantise)) -> Product {
+fn words(quantise: unsafe fn(&Quantise)) -> Product {
     Product {
         form: Form::U8,
         stored: Stored::I8,

@@ -39,6 +39,7 @@ pub(crate) struct MatMul<'a> {
 /// `out` is valid for writing `rows × outputs` numbers of `S`, and the matrix was packed for `T`.
 #[inline(always)]
 pub(super) unsafe fn run<T: Tile, S: Store<T::Lanes>>(call: &MatMul<'_>) {
+    const { assert!(T::ROWS <= MOST_ROWS && matches!(T::VECTORS, 2..=4), "tiles that the arms below know") }
     let panel = T::VECTORS * T::Lanes::WIDTH;
     // All rows for one panel before the next: the panel (tens of kilobytes) stays in the nearest caches.
     for first_column in (0..call.matrix.outputs).step_by(panel) {

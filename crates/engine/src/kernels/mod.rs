@@ -63,10 +63,10 @@ pub(crate) struct Kernels {
     attention: Attending,
     /// Queries, keys and values in bf16, where the CPU multiplies them.
     attention_bf16: Option<Attending>,
-    layer_norm: fn(&LayerNorm<'_>),
-    quantise: fn(&Quantise),
+    layer_norm: unsafe fn(&LayerNorm<'_>),
+    quantise: unsafe fn(&Quantise),
     /// Where the CPU multiplies bf16.
-    round: Option<fn(&Round)>,
+    round: Option<unsafe fn(&Round)>,
 }
 
 /// A matrix product of one precision.
@@ -80,17 +80,17 @@ struct Product {
     /// Columns that are packed together.
     panel: usize,
     /// Writes f32.
-    run: fn(&MatMul<'_>),
+    run: unsafe fn(&MatMul<'_>),
     /// Writes bf16, where the CPU has it.
-    run_to_bf16: Option<fn(&MatMul<'_>)>,
-    quantise: fn(&Quantise),
+    run_to_bf16: Option<unsafe fn(&MatMul<'_>)>,
+    quantise: unsafe fn(&Quantise),
 }
 
 /// Attention for one form of queries, keys and values.
 #[derive(Clone, Copy, Debug)]
 struct Attending {
-    to_f32: fn(&Attention<'_>),
-    to_bf16: Option<fn(&Attention<'_>)>,
+    to_f32: unsafe fn(&Attention<'_>),
+    to_bf16: Option<unsafe fn(&Attention<'_>)>,
 }
 
 impl Kernels {
@@ -133,9 +133,10 @@ impl Kernels {
 
     /// The form in which queries, keys and values of this precision are best kept.
     pub(crate) fn attention_form(&self, precision: Precision, head: usize) -> Form {
-        let exact = self.resolve(precision) == Precision::F32;
+        let written = self.product(precision).run_to_bf16.is_some();
         // A step of bf16 takes two numbers.
-        if !exact && self.attention_bf16.is_some() && head.is_multiple_of(2) { Form::Bf16 } else { Form::F32 }
+        let read = self.attention_bf16.is_some() && head.is_multiple_of(2);
+        if written && read { Form::Bf16 } else { Form::F32 }
     }
 
     /// `out[rows × outputs] = activation(x[rows × inputs] · Wᵀ + bias)`.
@@ -157,12 +158,14 @@ impl Kernels {
         };
         match out {
             NumbersMut::F32 { numbers, stride } => {
-                (product.run)(&call(numbers.as_mut_ptr().cast(), stride));
+                // SAFETY: the operands are of the lengths that the product reads and writes, as asserted.
+                unsafe { (product.run)(&call(numbers.as_mut_ptr().cast(), stride)) }
             }
             NumbersMut::Bf16 { numbers, stride } => {
                 let run =
                     product.run_to_bf16.unwrap_or_else(|| unreachable!("bf16 is asked for where it is"));
-                run(&call(numbers.as_mut_ptr().cast(), stride));
+                // SAFETY: as above.
+                unsafe { run(&call(numbers.as_mut_ptr().cast(), stride)) }
             }
         }
     }
@@ -174,6 +177,9 @@ impl Kernels {
         let width = heads.count * heads.width;
         let tokens = qkv.rows();
         let rows = out.rows();
+        if rows == 0 {
+            return;
+        }
         assert!(qkv.holds(3 * width), "qkv has three parts");
         assert!(out.holds(rows, width), "out has a row for each query");
         assert!(first + rows <= tokens, "only tokens of the text ask");
@@ -197,7 +203,7 @@ impl Kernels {
             NumbersMut::Bf16 { numbers, stride } => (attending.to_bf16, numbers.as_mut_ptr().cast(), stride),
         };
         let run = run.unwrap_or_else(|| unreachable!("bf16 is asked for where it is"));
-        run(&Attention {
+        let call = Attention {
             tokens,
             first,
             rows,
@@ -207,7 +213,9 @@ impl Kernels {
             out,
             out_stride,
             room: room.as_mut_ptr(),
-        });
+        };
+        // SAFETY: the operands are of the lengths that were asserted, and the room was made for them.
+        unsafe { run(&call) }
     }
 
     /// `x = LayerNorm(x + residual)` for each row; without a residual, of `x` alone.
@@ -221,7 +229,8 @@ impl Kernels {
             "there is a residual for every number"
         );
         let residual = residual.map_or(std::ptr::null(), <[f32]>::as_ptr);
-        (self.layer_norm)(&LayerNorm { rows, width, x: x.as_mut_ptr(), residual, norm });
+        // SAFETY: the lengths are as asserted.
+        unsafe { (self.layer_norm)(&LayerNorm { rows, width, x: x.as_mut_ptr(), residual, norm }) }
     }
 }
 

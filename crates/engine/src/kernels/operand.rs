@@ -193,7 +193,8 @@ impl Kernels {
                 grow(&mut room.bf16, rows * stride);
                 let out = &mut room.bf16[..rows * stride];
                 let round = self.round.unwrap_or_else(|| unreachable!("bf16 is asked for where it is"));
-                round(&Round { rows, width, x: x.as_ptr(), out: out.as_mut_ptr(), stride });
+                // SAFETY: both are of `rows` rows, as grown and asserted.
+                unsafe { round(&Round { rows, width, x: x.as_ptr(), out: out.as_mut_ptr(), stride }) }
                 Operand::Numbers(Numbers::Bf16 { numbers: out, stride })
             }
             Form::U8 => {
@@ -201,7 +202,7 @@ impl Kernels {
                 grow(&mut room.scales, rows);
                 grow(&mut room.rotated, width);
                 let (bytes, scales) = (&mut room.bytes[..rows * stride], &mut room.scales[..rows]);
-                (self.quantise)(&Quantise {
+                let call = Quantise {
                     rows,
                     width,
                     x: x.as_ptr(),
@@ -209,7 +210,9 @@ impl Kernels {
                     stride,
                     scales: scales.as_mut_ptr(),
                     room: room.rotated.as_mut_ptr(),
-                });
+                };
+                // SAFETY: all are of `rows` rows, as grown and asserted, and the room of one.
+                unsafe { (self.quantise)(&call) }
                 Operand::U8 { bytes, stride, scales }
             }
         }

@@ -150,7 +150,7 @@ impl Product {
         let mut scale = [0.0];
         let stride = operand::stride(width);
         let (mut bytes, mut room) = (vec![0; stride], vec![0.0; width]);
-        (self.quantise)(&Quantise {
+        let call = Quantise {
             rows: 1,
             width,
             x: row.as_ptr(),
@@ -158,7 +158,9 @@ impl Product {
             stride,
             scales: scale.as_mut_ptr(),
             room: room.as_mut_ptr(),
-        });
+        };
+        // SAFETY: everything is of one row.
+        unsafe { (self.quantise)(&call) }
         let mut sum = 0;
         for (to, byte) in encoded.iter_mut().zip(&bytes[..width]) {
             let weight = byte.wrapping_sub(128).cast_signed();

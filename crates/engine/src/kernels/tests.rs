@@ -30,6 +30,20 @@ fn sets() -> Vec<Kernels> {
     sets
 }
 
+#[test]
+fn attention_reads_only_what_the_product_before_it_can_write() {
+    for kernels in sets() {
+        for precision in PRECISIONS {
+            let bf16 = kernels.attention_form(precision, 32) == Form::Bf16;
+            assert!(
+                !bf16 || kernels.product(precision).run_to_bf16.is_some(),
+                "{} {precision:?}",
+                kernels.name
+            );
+        }
+    }
+}
+
 /// f32 that end where a forbidden page begins.
 struct Guarded {
     map: *mut libc::c_void,
