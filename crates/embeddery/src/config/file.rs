@@ -57,6 +57,7 @@ pub(super) struct File {
     pub providers: Providers,
     pub outbound: OutboundSection,
     pub collections: super::collections::Collections,
+    pub workers: super::workers::Workers,
     // Sections of the guide's files that this version reads past; `notices` says why.
     pub redis: Option<IgnoredAny>,
     pub worker_pools: Option<IgnoredAny>,

@@ -14,6 +14,7 @@ mod notices;
 mod providers;
 mod resolve;
 mod strangers;
+mod workers;
 
 use std::{
     collections::HashMap, fmt, net::SocketAddr, num::NonZeroUsize, path::PathBuf, sync::Arc, time::Duration,
@@ -31,6 +32,7 @@ pub(crate) use collections::CollectionsConfig;
 pub(crate) use file::DEFAULTS;
 pub(crate) use gateway::{GatewayConfig, SecondLevelConfig};
 pub(crate) use providers::Upstreams;
+pub(crate) use workers::WorkersConfig;
 
 /// Everything the program was told, checked.
 pub(crate) struct Config {
@@ -70,6 +72,8 @@ pub(crate) struct Config {
     pub(crate) precision: Precision,
     /// Where collections are kept.
     pub(crate) collections: CollectionsConfig,
+    /// How documents are worked on.
+    pub(crate) workers: WorkersConfig,
     /// The file that was read, if any.
     pub(crate) file: Option<PathBuf>,
     /// What is accepted but has no effect, for the log.

@@ -24,7 +24,7 @@ use super::{
     file::{DEFAULTS, File, Model, parse},
     gateway::{self, Sections},
     notices::{idle_redis, notices},
-    providers, strangers,
+    providers, strangers, workers,
 };
 
 /// Everywhere a setting can come from.
@@ -153,6 +153,8 @@ pub(super) fn resolve(sources: Sources<'_>) -> Result<Config, ConfigError> {
         (user_dir.clone(), threads.get()),
     );
 
+    let workers = workers::resolve(&mut found, &file.workers, &defaults.workers);
+
     if !found.problems.is_empty() {
         return Err(ConfigError(found.problems));
     }
@@ -175,6 +177,7 @@ pub(super) fn resolve(sources: Sources<'_>) -> Result<Config, ConfigError> {
         queue_tokens,
         precision,
         collections,
+        workers,
         file: path,
         notices,
     })

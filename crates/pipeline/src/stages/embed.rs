@@ -18,8 +18,8 @@ use crate::{ChunkSpan, NewDocument, Stage, Vectors};
 
 /// Texts of one call: enough to keep a model busy, few enough that nobody waits long behind them.
 const TEXTS: usize = 256;
-/// Bytes of one call's texts.
-const BYTES: usize = 1 << 20;
+/// Bytes of one call's texts: between two calls a cancelled job is noticed.
+const BYTES: usize = 256 << 10;
 
 pub(super) async fn run(tools: &Tools, items: &[Item]) -> Vec<Step> {
     let known = look(tools, items).await;

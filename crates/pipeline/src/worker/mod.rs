@@ -72,6 +72,10 @@ enum Turn {
 /// How long a loop without work waits before it looks by itself.
 const IDLE: Duration = Duration::from_secs(2);
 
+/// Bytes of text that are worked on together. More is handed back at once, so that large documents do not wait
+/// here while other loops and workers have nothing to do.
+const AT_ONCE: u64 = 2 << 20;
+
 /// The longest pause between two tries at a queue that does not answer.
 const LONGEST_PAUSE: Duration = Duration::from_secs(15);
 
@@ -119,9 +123,10 @@ impl Worker {
     }
 
     async fn work(&self, stage: Stage, stop: &CancellationToken) {
-        let mut failures = 0;
+        let slots = self.config.slots.get(&stage).copied().unwrap_or(1);
+        let (mut most, mut failures) = (slots, 0);
         while !stop.is_cancelled() {
-            let (turn, leases) = match self.take(stage).await {
+            let (turn, mut leases) = match self.take(stage, most).await {
                 Ok(taken) => taken,
                 Err(error) => {
                     if failures == 0 {
@@ -142,13 +147,18 @@ impl Worker {
                 tokio::select! { () = self.queue.wait(stage, IDLE) => {}, () = stop.cancelled() => {} }
                 continue;
             }
+            let rest = leases.split_off(at_once(&leases));
+            most = if rest.is_empty() { (2 * most).min(slots) } else { leases.len() };
+            if !rest.is_empty() {
+                let back: Vec<_> = rest.into_iter().map(|lease| (lease, Outcome::HandBack)).collect();
+                self.settle(&back).await;
+            }
             self.bring(stage, leases).await;
         }
     }
 
     /// Takes documents, and the right to work on them.
-    async fn take(&self, stage: Stage) -> Result<(Turn, Vec<Lease>), QueueError> {
-        let most = self.config.slots.get(&stage).copied().unwrap_or(1);
+    async fn take(&self, stage: Stage, most: usize) -> Result<(Turn, Vec<Lease>), QueueError> {
         let request =
             |idle| LeaseRequest { stage, consumer: &self.consumer, most, length: self.config.lease, idle };
         // Nobody works now: what must run alone may come.
@@ -216,4 +226,14 @@ impl Worker {
             }
         }
     }
+}
+
+/// How many of these leases, from the first, are worked on together.
+fn at_once(leases: &[Lease]) -> usize {
+    let mut bytes = 0;
+    let few = leases.iter().take_while(|lease| {
+        bytes += lease.task.bytes;
+        bytes <= AT_ONCE
+    });
+    few.count().max(1).min(leases.len())
 }

@@ -1,0 +1,143 @@
+//! The pipeline of this process: where jobs and the queue are, what works on documents, and how it all ends.
+
+use std::{path::Path, sync::Arc, time::Duration};
+
+use anyhow::Context as _;
+use embeddery_accounts::Ledger;
+use embeddery_gateway::Router;
+use embeddery_pipeline::{
+    JobStore, Queue, QueueError, SqliteJobs, SqliteJobsConfig, SqliteQueue, Stage, Worker, WorkerConfig,
+    WorkerMetrics, reconcile,
+    stages::{Lanes, Tools},
+};
+use embeddery_store::VectorStore;
+use tokio_util::sync::CancellationToken;
+
+use crate::config::{Config, ConfigError};
+
+/// The truth about jobs, and who does what next.
+#[derive(Clone)]
+pub(crate) struct Parts {
+    pub(crate) jobs: Arc<dyn JobStore>,
+    pub(crate) queue: Arc<dyn Queue>,
+}
+
+/// What work is done with, besides.
+pub(crate) struct Means {
+    pub(crate) router: Arc<Router>,
+    pub(crate) store: Arc<dyn VectorStore>,
+    pub(crate) ledger: Arc<Ledger>,
+    pub(crate) metrics: WorkerMetrics,
+}
+
+impl Parts {
+    /// Opens the job store, and the queue that configuration names. A Redis that is away is no reason to fail.
+    pub(crate) async fn open(config: &Config) -> anyhow::Result<Self> {
+        let jobs = SqliteJobsConfig {
+            path: config.state_dir.join("jobs.db"),
+            min_free_bytes: config.collections.embedded.min_free_bytes,
+        };
+        let jobs = SqliteJobs::open(jobs).map_err(anyhow::Error::msg)?;
+        let queue = SqliteQueue::open(&config.state_dir.join("queue.db")).map_err(anyhow::Error::msg)?;
+        Ok(Self { jobs: Arc::new(jobs), queue: Arc::new(queue) })
+    }
+
+    /// Waits until the queue answers; `None` when it is told to stop before.
+    pub(crate) async fn wait_for_queue(&self, stop: &CancellationToken) -> anyhow::Result<Option<()>> {
+        let mut pause = Duration::from_millis(500);
+        loop {
+            match self.queue.health().await {
+                Ok(findings) => {
+                    for finding in findings {
+                        tracing::warn!("{finding}");
+                    }
+                    return Ok(Some(()));
+                }
+                Err(error @ (QueueError::Unavailable(_) | QueueError::Full(_))) => {
+                    tracing::warn!(%error, "the queue does not answer; waiting for it");
+                }
+                Err(error) => return Err(error).context("the queue cannot be used"),
+            }
+            tokio::select! { () = tokio::time::sleep(pause) => {}, () = stop.cancelled() => return Ok(None) }
+            pause = (2 * pause).min(Duration::from_secs(15));
+        }
+    }
+
+    /// Compares queue and job store until `stop`.
+    pub(crate) async fn reconcile(self, config: &Config, stop: CancellationToken) {
+        reconcile(self.jobs, self.queue, config.workers.reconcile, stop).await;
+    }
+
+    /// Brings documents through these stages until `stop`, and a while longer what is under way then.
+    pub(crate) async fn work(
+        self,
+        config: &Config,
+        (stages, means): (Vec<Stage>, Means),
+        stop: CancellationToken,
+    ) -> anyhow::Result<()> {
+        let workers = &config.workers;
+        let tools = Tools {
+            jobs: Arc::clone(&self.jobs),
+            store: means.store,
+            router: means.router,
+            ledger: means.ledger,
+            dimension_policy: config.server.dimension_policy,
+            lanes: Lanes::default(),
+            patience: workers.deadline / 2,
+        };
+        let settings = WorkerConfig {
+            stages,
+            concurrency: workers.concurrency,
+            slots: workers.slots.clone(),
+            lease: config.queue.lease,
+            deadline: workers.deadline,
+            max_attempts: config.queue.max_attempts,
+            backoff: workers.backoff,
+            grace: config.shutdown_grace,
+            host: rustix::system::uname().nodename().to_string_lossy().into_owned(),
+        };
+        let worker = Worker::new(Arc::new(tools), Arc::clone(&self.queue), settings, means.metrics);
+        worker.context("starting the worker's thread")?.run(stop).await;
+        Ok(())
+    }
+}
+
+/// The name of this installation: a file in the state directory that all its processes see.
+const MARKER: &str = "installation";
+
+/// Makes sure that all who share this Redis also share this directory, where jobs and collections are; with a
+/// database they need not.
+pub(crate) async fn check_shared_directory(config: &Config, queue: &dyn Queue) -> anyhow::Result<()> {
+    if config.collections.database.is_some() {
+        return Ok(());
+    }
+    let (path, made) = marker(&config.state_dir).context("naming this installation")?;
+    let ours = std::fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))?;
+    let theirs = queue.installation(ours.trim()).await.context("asking for the name of the installation")?;
+    if theirs == ours.trim() {
+        return Ok(());
+    }
+    if made {
+        let _ = std::fs::remove_file(&path);
+    }
+    Err(ConfigError(vec![format!(
+        "EMBEDDINGS_STATE_DIR: {} is not the directory that the other processes of this Redis use. On one host, give all of them the same USER_DB_BASE_DIR; on several hosts, set DATABASE_URL, so that jobs and collections are in PostgreSQL",
+        config.state_dir.display()
+    )])
+    .into())
+}
+
+/// The marker's path, and whether it is new. Of several who make it at one moment, one does.
+fn marker(state_dir: &Path) -> std::io::Result<(std::path::PathBuf, bool)> {
+    let path = state_dir.join(MARKER);
+    let name = uuid::Uuid::now_v7().to_string();
+    let draft = state_dir.join(format!(".{MARKER}-{name}"));
+    std::fs::write(&draft, &name)?;
+    let linked = std::fs::hard_link(&draft, &path);
+    std::fs::remove_file(&draft)?;
+    match linked {
+        Ok(()) => Ok((path, true)),
+        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Ok((path, false)),
+        Err(error) => Err(error),
+    }
+}

@@ -1,0 +1,227 @@
+//! A pipeline in this process: real queue, job store, collections and ledger in a directory of its own, around a
+//! provider that does what a test says.
+
+mod fake;
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use embeddery_accounts::{
+    Ledger,
+    ledger::{LedgerConfig, Quotas},
+};
+use embeddery_core::{DimensionPolicy, Embedder, ProviderKind};
+use embeddery_gateway::{
+    Alternatives, Metrics, Policy, Router, RouterConfig, Stack, TokenDecoder, TokenEncoding,
+};
+use embeddery_pipeline::{
+    Chunking, DocumentRow, DocumentState, Job, JobId, JobStore, NewDocument, NewJob, Opened, Plan, Priority,
+    Queue, SqliteJobStore, SqliteQueue, Stage, TaskId, Worker, WorkerConfig, WorkerMetrics,
+    stages::{Lanes, Tools},
+    task,
+};
+use embeddery_store::{Page, Place, SqliteConfig, SqliteStore, StoredDocument, VectorStore};
+use prometheus_client::registry::Registry;
+use serde_json::Map;
+use tempfile::TempDir;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+pub use fake::{DIM, Fake, unavailable, vector};
+
+/// A tenant whose id is not its directory's name.
+pub const TENANT: &str = "Ann";
+pub const PLACE: Place<'static> = Place { tenant: "=41nn", collection: "notes" };
+
+pub struct Plant {
+    pub jobs: Arc<dyn JobStore>,
+    pub queue: Arc<dyn Queue>,
+    pub store: Arc<dyn VectorStore>,
+    pub ledger: Arc<Ledger>,
+    pub fake: Arc<Fake>,
+    pub tools: Arc<Tools>,
+    pub config: WorkerConfig,
+    running: Vec<(CancellationToken, JoinHandle<()>)>,
+    pub dir: TempDir,
+}
+
+/// The adapter, bare.
+struct Bare;
+
+impl Stack for Bare {
+    fn around_adapter(&self, adapter: Arc<dyn Embedder>, _: &str) -> Arc<dyn Embedder> {
+        adapter
+    }
+
+    fn around_request(&self, model: Arc<dyn Embedder>, _: Option<Alternatives>, _: &str) -> Arc<dyn Embedder> {
+        model
+    }
+}
+
+impl Plant {
+    pub fn new() -> Self {
+        Self::with(Quotas::default())
+    }
+
+    pub fn with(quotas: Quotas) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let jobs: Arc<dyn JobStore> = Arc::new(SqliteJobStore::open(&dir.path().join("jobs.db")).unwrap());
+        let queue: Arc<dyn Queue> = Arc::new(SqliteQueue::open(&dir.path().join("queue.db")).unwrap());
+        let store: Arc<dyn VectorStore> = Arc::new(SqliteStore::new(SqliteConfig {
+            base_dir: dir.path().join("users"),
+            open_users: 4,
+            matrix_bytes: 16 << 20,
+            search_threads: 1,
+            min_free_bytes: 0,
+        }));
+        let ledger = Ledger::open(LedgerConfig {
+            path: dir.path().join("usage.db"),
+            quotas,
+            retention_days: 30,
+            prices: Arc::new(|_: ProviderKind, _: &str| None),
+        });
+        let ledger = Arc::new(ledger.unwrap());
+        let fake = Fake::new();
+        let router = Router::new(RouterConfig {
+            providers: vec![Arc::new(fake::FakeProvider(Arc::clone(&fake)))],
+            models: Vec::new(),
+            default_model: "openai:fake".into(),
+            vendor_models: Vec::new(),
+            stack: Arc::new(Bare),
+            policy: Policy::default(),
+            decoder: Arc::new(TokenDecoder::new(TokenEncoding::Cl100k)),
+            metrics: Metrics::new(&mut Registry::default()),
+        });
+        let tools = Arc::new(Tools {
+            jobs: Arc::clone(&jobs),
+            store: Arc::clone(&store),
+            router: Arc::new(router),
+            ledger: Arc::clone(&ledger),
+            dimension_policy: DimensionPolicy::Strict,
+            lanes: Lanes::default(),
+            patience: Duration::from_secs(60),
+        });
+        let config = WorkerConfig {
+            stages: Stage::ALL.to_vec(),
+            concurrency: 2,
+            slots: BTreeMap::from([(Stage::Chunking, 8), (Stage::Embedding, 16), (Stage::Storage, 16)]),
+            lease: Duration::from_secs(2),
+            deadline: Duration::from_secs(120),
+            max_attempts: 3,
+            backoff: Duration::from_millis(10),
+            grace: Duration::from_secs(5),
+            host: "test".into(),
+        };
+        Self { jobs, queue, store, ledger, fake, tools, config, running: Vec::new(), dir }
+    }
+
+    /// Starts a worker.
+    pub fn work(&mut self) {
+        let metrics = WorkerMetrics::new(&mut Registry::default());
+        let worker =
+            Worker::new(Arc::clone(&self.tools), Arc::clone(&self.queue), self.config.clone(), metrics).unwrap();
+        let stop = CancellationToken::new();
+        self.running.push((stop.clone(), tokio::spawn(worker.run(stop))));
+    }
+
+    /// Stops all workers in order.
+    pub async fn stop(&mut self) {
+        for (stop, running) in self.running.drain(..) {
+            stop.cancel();
+            running.await.unwrap();
+        }
+    }
+
+    /// Submits documents, each cut into sentences of at most six words, and enqueues them.
+    pub async fn submit(&self, documents: &[(&str, &str)]) -> JobId {
+        let job = self.submit_only(TENANT, documents).await;
+        self.enqueue().await;
+        job
+    }
+
+    /// Enqueues what the queue does not hold.
+    pub async fn enqueue(&self) {
+        let unfinished = self.jobs.unfinished(Duration::ZERO, None, 10_000).await.unwrap();
+        let tasks: Vec<_> = unfinished.iter().map(task).collect();
+        self.queue.enqueue(&tasks).await.unwrap();
+    }
+
+    /// Submits documents and leaves the queue alone.
+    pub async fn submit_only(&self, tenant: &str, documents: &[(&str, &str)]) -> JobId {
+        let chunking = Chunking { method: "sentences".into(), size: 6, overlap: 0, unit: "words".into() };
+        let plan = Plan {
+            collection: "notes".into(),
+            provider: "openai".into(),
+            model: "fake".into(),
+            dimensions: None,
+            chunking,
+        };
+        let new = NewJob {
+            tenant: tenant.into(),
+            idempotency_key: None,
+            plan,
+            priority: Priority::Normal,
+            traceparent: None,
+        };
+        let Opened::New(job) = self.jobs.open(new).await.unwrap() else { panic!("a new job") };
+        let document = |(id, text): &(&str, &str)| NewDocument {
+            id: (*id).to_owned(),
+            text: (*text).to_owned(),
+            metadata: Map::new(),
+            content_type: None,
+        };
+        self.jobs.append(job, documents.iter().map(document).collect()).await.unwrap();
+        self.jobs.start(job, [0; 32]).await.unwrap();
+        job
+    }
+
+    pub async fn job(&self, job: JobId) -> Job {
+        self.jobs.job(TENANT, job).await.unwrap().unwrap()
+    }
+
+    /// Waits until a job has ended.
+    pub async fn ended(&self, job: JobId) -> Job {
+        self.until(job, |job| job.ended_at_ms.is_some()).await
+    }
+
+    /// Waits until a job is so.
+    pub async fn until(&self, id: JobId, so: impl Fn(&Job) -> bool) -> Job {
+        let waiting = async {
+            loop {
+                let job = self.job(id).await;
+                if so(&job) {
+                    return job;
+                }
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        match tokio::time::timeout(Duration::from_secs(60), waiting).await {
+            Ok(job) => job,
+            Err(_) => panic!("{:?}, {:?}", self.job(id).await, self.queue.depth().await),
+        }
+    }
+
+    pub async fn rows(&self, job: JobId) -> Vec<DocumentRow> {
+        let page = embeddery_pipeline::Page { state: None, after: None, limit: 10_000 };
+        self.jobs.documents(job, page).await.unwrap()
+    }
+
+    /// Everything that is stored, each vector the right one.
+    pub async fn stored(&self) -> Vec<StoredDocument> {
+        let stored = self.store.export(PLACE, Page { after: None, limit: 10_000 }).await.unwrap();
+        for chunk in stored.iter().flat_map(|document| &document.chunks) {
+            let due = vector(&chunk.text);
+            let cosine: f32 = due.iter().zip(&chunk.vector).map(|(a, b)| a * b).sum();
+            assert!(cosine > 0.9999, "{} has another text's vector", chunk.text);
+        }
+        stored
+    }
+}
+
+pub fn count(job: &Job, state: DocumentState) -> u64 {
+    job.documents.get(&state).copied().unwrap_or(0)
+}
+
+/// The task of a document.
+pub fn item(job: JobId, item: u32) -> TaskId {
+    TaskId { job, item }
+}
