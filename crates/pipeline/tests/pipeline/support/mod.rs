@@ -15,7 +15,7 @@ use embeddery_gateway::{
 };
 use embeddery_pipeline::{
     Chunking, DocumentRow, DocumentState, Job, JobId, JobStore, NewDocument, NewJob, Opened, Plan, Priority,
-    Queue, SqliteJobStore, SqliteQueue, Stage, TaskId, Worker, WorkerConfig, WorkerMetrics,
+    Queue, QueueOptions, SqliteJobs, SqliteJobsConfig, SqliteQueue, Stage, TaskId, Worker, WorkerConfig, WorkerMetrics,
     stages::{Lanes, Tools},
     task,
 };
@@ -64,8 +64,10 @@ impl Plant {
 
     pub fn with(quotas: Quotas) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let jobs: Arc<dyn JobStore> = Arc::new(SqliteJobStore::open(&dir.path().join("jobs.db")).unwrap());
-        let queue: Arc<dyn Queue> = Arc::new(SqliteQueue::open(&dir.path().join("queue.db")).unwrap());
+        let jobs: Arc<dyn JobStore> = Arc::new(
+            SqliteJobs::open(SqliteJobsConfig { path: dir.path().join("jobs.db"), min_free_bytes: 0 }).unwrap(),
+        );
+        let queue: Arc<dyn Queue> = Arc::new(SqliteQueue::open(&dir.path().join("queue.db"), QueueOptions::default()).unwrap());
         let store: Arc<dyn VectorStore> = Arc::new(SqliteStore::new(SqliteConfig {
             base_dir: dir.path().join("users"),
             open_users: 4,
@@ -158,6 +160,7 @@ impl Plant {
         let new = NewJob {
             tenant: tenant.into(),
             idempotency_key: None,
+            most_unfinished: None,
             plan,
             priority: Priority::Normal,
             traceparent: None,
