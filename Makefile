@@ -7,7 +7,7 @@ VENV := .cache/venv
 ROOT_DO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 export CARGO_TERM_COLOR ?= auto
 
-.PHONY: run test test-ops soak bench bench-store lint fmt openapi golden test-deps help
+.PHONY: run test test-ops soak bench bench-store lint fmt openapi golden test-deps test-ops-deps help
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12

@@ -20,8 +20,6 @@ pub(crate) struct Cli {
 pub(crate) enum Command {
     /// Run the API
     Serve(Serve),
-    /// Work on documents of jobs: any number of processes, on any number of machines; needs Redis
-    Worker(Worker),
     /// Ask a running server whether it is alive; exit 0 or 1 (for container health checks)
     Health(Health),
     /// Look after the models on this machine
@@ -41,16 +39,6 @@ pub(crate) struct Serve {
     /// Where to listen (also EMBEDDINGS_LISTEN); port 0 picks one and prints it
     #[arg(long, value_name = "ADDR:PORT")]
     pub(crate) listen: Option<String>,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct Worker {
-    /// Which stages: chunking, embedding, storage; several separated by commas
-    #[arg(long, value_name = "STAGES", default_value = "chunking,embedding,storage")]
-    pub(crate) stages: String,
-    /// Loops of each stage; without it workers.concurrency
-    #[arg(long, value_name = "N")]
-    pub(crate) concurrency: Option<std::num::NonZeroUsize>,
 }
 
 #[derive(Debug, Args)]

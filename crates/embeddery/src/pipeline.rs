@@ -1,19 +1,20 @@
 //! The pipeline of this process: where jobs and the queue are, what works on documents, and how it all ends.
 
-use std::{path::Path, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use anyhow::Context as _;
 use embeddery_accounts::Ledger;
 use embeddery_gateway::Router;
 use embeddery_pipeline::{
-    JobStore, Queue, QueueError, SqliteJobs, SqliteJobsConfig, SqliteQueue, Stage, Worker, WorkerConfig,
+    JobStore, Queue, QueueOptions, SqliteJobs, SqliteJobsConfig, SqliteQueue, Stage, Worker, WorkerConfig,
     WorkerMetrics, reconcile,
     stages::{Lanes, Tools},
 };
+use embeddery_server::App;
 use embeddery_store::VectorStore;
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use crate::config::{Config, ConfigError};
+use crate::config::Config;
 
 /// The truth about jobs, and who does what next.
 #[derive(Clone)]
@@ -30,51 +31,49 @@ pub(crate) struct Means {
     pub(crate) metrics: WorkerMetrics,
 }
 
+impl Means {
+    /// Those of an API that works on documents itself.
+    pub(crate) fn of(app: &mut App) -> Self {
+        Self {
+            router: Arc::clone(&app.router),
+            store: Arc::clone(&app.collections.store),
+            ledger: Arc::clone(&app.accounts.ledger),
+            metrics: WorkerMetrics::new(&mut app.registry),
+        }
+    }
+}
+
 impl Parts {
     /// Opens the job store, and the queue that configuration names. A Redis that is away is no reason to fail.
-    pub(crate) async fn open(config: &Config) -> anyhow::Result<Self> {
+    pub(crate) fn open(config: &Config) -> anyhow::Result<Self> {
         let jobs = SqliteJobsConfig {
             path: config.state_dir.join("jobs.db"),
             min_free_bytes: config.collections.embedded.min_free_bytes,
         };
         let jobs = SqliteJobs::open(jobs).map_err(anyhow::Error::msg)?;
-        let queue = SqliteQueue::open(&config.state_dir.join("queue.db")).map_err(anyhow::Error::msg)?;
+        let queue = SqliteQueue::open(&config.state_dir.join("queue.db"), QueueOptions::default())?;
         Ok(Self { jobs: Arc::new(jobs), queue: Arc::new(queue) })
     }
 
-    /// Waits until the queue answers; `None` when it is told to stop before.
-    pub(crate) async fn wait_for_queue(&self, stop: &CancellationToken) -> anyhow::Result<Option<()>> {
-        let mut pause = Duration::from_millis(500);
-        loop {
-            match self.queue.health().await {
-                Ok(findings) => {
-                    for finding in findings {
-                        tracing::warn!("{finding}");
-                    }
-                    return Ok(Some(()));
-                }
-                Err(error @ (QueueError::Unavailable(_) | QueueError::Full(_))) => {
-                    tracing::warn!(%error, "the queue does not answer; waiting for it");
-                }
-                Err(error) => return Err(error).context("the queue cannot be used"),
-            }
-            tokio::select! { () = tokio::time::sleep(pause) => {}, () = stop.cancelled() => return Ok(None) }
-            pause = (2 * pause).min(Duration::from_secs(15));
-        }
-    }
-
-    /// Compares queue and job store until `stop`.
-    pub(crate) async fn reconcile(self, config: &Config, stop: CancellationToken) {
-        reconcile(self.jobs, self.queue, config.workers.reconcile, stop).await;
-    }
-
-    /// Brings documents through these stages until `stop`, and a while longer what is under way then.
-    pub(crate) async fn work(
-        self,
+    /// Starts what runs in the background until `stop`: the reconciler, and a worker of these stages. Who waits for
+    /// the answer waits until what is under way then is finished or handed back.
+    pub(crate) fn start(
+        &self,
         config: &Config,
-        (stages, means): (Vec<Stage>, Means),
-        stop: CancellationToken,
-    ) -> anyhow::Result<()> {
+        work: Option<(Vec<Stage>, Means)>,
+        stop: &CancellationToken,
+    ) -> anyhow::Result<TaskTracker> {
+        let running = TaskTracker::new();
+        let (jobs, queue) = (Arc::clone(&self.jobs), Arc::clone(&self.queue));
+        running.spawn(reconcile(jobs, queue, config.workers.reconcile, stop.clone()));
+        if let Some((stages, means)) = work {
+            running.spawn(self.worker(config, stages, means)?.run(stop.clone()));
+        }
+        running.close();
+        Ok(running)
+    }
+
+    fn worker(&self, config: &Config, stages: Vec<Stage>, means: Means) -> anyhow::Result<Worker> {
         let workers = &config.workers;
         let tools = Tools {
             jobs: Arc::clone(&self.jobs),
@@ -89,55 +88,19 @@ impl Parts {
             stages,
             concurrency: workers.concurrency,
             slots: workers.slots.clone(),
-            lease: config.queue.lease,
+            lease: LEASE,
             deadline: workers.deadline,
-            max_attempts: config.queue.max_attempts,
+            max_attempts: MAX_ATTEMPTS,
             backoff: workers.backoff,
             grace: config.shutdown_grace,
             host: rustix::system::uname().nodename().to_string_lossy().into_owned(),
         };
         let worker = Worker::new(Arc::new(tools), Arc::clone(&self.queue), settings, means.metrics);
-        worker.context("starting the worker's thread")?.run(stop).await;
-        Ok(())
+        worker.context("starting the thread that renews leases")
     }
 }
 
-/// The name of this installation: a file in the state directory that all its processes see.
-const MARKER: &str = "installation";
-
-/// Makes sure that all who share this Redis also share this directory, where jobs and collections are; with a
-/// database they need not.
-pub(crate) async fn check_shared_directory(config: &Config, queue: &dyn Queue) -> anyhow::Result<()> {
-    if config.collections.database.is_some() {
-        return Ok(());
-    }
-    let (path, made) = marker(&config.state_dir).context("naming this installation")?;
-    let ours = std::fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))?;
-    let theirs = queue.installation(ours.trim()).await.context("asking for the name of the installation")?;
-    if theirs == ours.trim() {
-        return Ok(());
-    }
-    if made {
-        let _ = std::fs::remove_file(&path);
-    }
-    Err(ConfigError(vec![format!(
-        "EMBEDDINGS_STATE_DIR: {} is not the directory that the other processes of this Redis use. On one host, give all of them the same USER_DB_BASE_DIR; on several hosts, set DATABASE_URL, so that jobs and collections are in PostgreSQL",
-        config.state_dir.display()
-    )])
-    .into())
-}
-
-/// The marker's path, and whether it is new. Of several who make it at one moment, one does.
-fn marker(state_dir: &Path) -> std::io::Result<(std::path::PathBuf, bool)> {
-    let path = state_dir.join(MARKER);
-    let name = uuid::Uuid::now_v7().to_string();
-    let draft = state_dir.join(format!(".{MARKER}-{name}"));
-    std::fs::write(&draft, &name)?;
-    let linked = std::fs::hard_link(&draft, &path);
-    std::fs::remove_file(&draft)?;
-    match linked {
-        Ok(()) => Ok((path, true)),
-        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Ok((path, false)),
-        Err(error) => Err(error),
-    }
-}
+/// How long a document is a worker's without a sign of life.
+const LEASE: Duration = Duration::from_secs(60);
+/// Charged failures after which a document fails.
+const MAX_ATTEMPTS: u32 = 3;

@@ -4,6 +4,7 @@ use std::{path::Path, process::ExitCode, sync::Arc};
 
 use anyhow::Context as _;
 use embeddery_gateway::{Router, Selector};
+use embeddery_pipeline::Stage;
 use secrecy::ExposeSecret as _;
 use tokio::net::TcpListener;
 
@@ -11,7 +12,7 @@ use super::{say, signals::on_signals};
 use crate::{
     api_key::ApiKey,
     config::{self, AuthConfig, Config, Flags},
-    logging, wiring,
+    logging, pipeline, wiring,
 };
 
 pub(crate) fn run(flags: &Flags) -> anyhow::Result<ExitCode> {
@@ -20,14 +21,7 @@ pub(crate) fn run(flags: &Flags) -> anyhow::Result<ExitCode> {
     for notice in &config.notices {
         tracing::warn!("{notice}");
     }
-    for (setting, dir) in directories(&config) {
-        writable(dir).with_context(|| {
-            format!(
-                "{setting}: {} cannot be written; mend its rights, or set {setting} to another directory",
-                dir.display()
-            )
-        })?;
-    }
+    check_directories(&config)?;
     super::runtime()?.block_on(serve(&config))
 }
 
@@ -37,7 +31,10 @@ async fn serve(config: &Config) -> anyhow::Result<ExitCode> {
         AuthConfig::MultiUser(_) => None,
     };
     let secret = key.as_ref().map(ApiKey::secret).unwrap_or_default();
-    let app = Arc::new(wiring::app(config, &secret)?);
+    let pipeline = pipeline::Parts::open(config)?;
+    let mut app = wiring::app(config, &secret)?;
+    let means = pipeline::Means::of(&mut app);
+    let app = Arc::new(app);
     // Before the address is told: whoever reads it may already send a signal.
     let shutdown = on_signals()?;
     let listener = TcpListener::bind(config.listen)
@@ -53,8 +50,10 @@ async fn serve(config: &Config) -> anyhow::Result<ExitCode> {
         }
     }
     let warming = tokio::spawn(warm_up(Arc::clone(&app.router)));
+    let working = pipeline.start(config, Some((Stage::ALL.to_vec(), means)), &shutdown)?;
     embeddery_server::serve(listener, app, shutdown, config.shutdown_grace).await?;
     warming.abort();
+    working.wait().await;
     tracing::info!("stopped");
     Ok(ExitCode::SUCCESS)
 }
@@ -79,6 +78,19 @@ pub(crate) fn directories(config: &Config) -> [(&'static str, &Path); 3] {
         ("EMBEDDINGS_STATE_DIR", &config.state_dir),
         ("EMBEDDINGS_MODEL_STORAGE_DIR", &config.store.base_dir),
     ]
+}
+
+/// Stops the start when a directory cannot be written.
+pub(super) fn check_directories(config: &Config) -> anyhow::Result<()> {
+    for (setting, dir) in directories(config) {
+        writable(dir).with_context(|| {
+            format!(
+                "{setting}: {} cannot be written; mend its rights, or set {setting} to another directory",
+                dir.display()
+            )
+        })?;
+    }
+    Ok(())
 }
 
 /// Makes the directory and proves that a file can be made in it.

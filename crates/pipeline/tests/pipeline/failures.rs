@@ -33,9 +33,12 @@ async fn a_bad_chunk_fails_its_document_alone_and_is_named() {
     assert_eq!((row.state, row.attempts), (DocumentState::Failed, 1));
     let reason = row.reason.unwrap();
     assert_eq!(&*reason.code, "invalid_input");
-    assert!(reason.message.starts_with("chunk 1 (characters "), "{}", reason.message);
+    assert!(reason.message.starts_with("chunk 2 (characters "), "{}", reason.message);
     assert_eq!(plant.stored().await.len(), 9);
-    assert!(plant.queue.dead_letters(Stage::Embedding, None, 10).await.unwrap().is_empty(), "the user's own mistake");
+    assert!(
+        plant.queue.dead_letters(Stage::Embedding, None, 10).await.unwrap().is_empty(),
+        "the user's own mistake"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -55,8 +58,12 @@ async fn a_text_that_fells_the_provider_ends_as_dead_letter_and_its_neighbours_a
 #[tokio::test(flavor = "multi_thread")]
 async fn an_outage_is_charged_to_nobody() {
     let mut plant = Plant::new();
-    let limited =
-        EmbedError::new(ErrorKind::BreakerOpen, Fault::Us, Retry::After(Duration::from_millis(300)), "left alone");
+    let limited = EmbedError::new(
+        ErrorKind::BreakerOpen,
+        Fault::Us,
+        Retry::After(Duration::from_millis(300)),
+        "left alone",
+    );
     plant.fake.state().down = Some(unavailable());
     plant.work();
     let job = submit(&plant, "nothing").await;
@@ -112,7 +119,8 @@ async fn a_task_whose_workers_die_runs_alone_and_is_put_aside() {
     let letters = plant.queue.dead_letters(Stage::Chunking, None, 10).await.unwrap();
     assert_eq!(letters.len(), 2, "both were there each time");
     let stop = tokio_util::sync::CancellationToken::new();
-    let config = embeddery_pipeline::ReconcileConfig { every: Duration::from_millis(10), untouched: Duration::ZERO };
+    let config =
+        embeddery_pipeline::ReconcileConfig { every: Duration::from_millis(10), untouched: Duration::ZERO };
     let reconciling = embeddery_pipeline::reconcile(
         std::sync::Arc::clone(&plant.jobs),
         std::sync::Arc::clone(&plant.queue),

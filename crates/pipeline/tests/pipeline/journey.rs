@@ -14,7 +14,8 @@ const TEXT: &str = "One two three. Four five six. Seven eight nine.";
 #[tokio::test(flavor = "multi_thread")]
 async fn documents_become_searchable_vectors_on_the_tenants_account() {
     let mut plant = Plant::new();
-    let texts: Vec<(String, String)> = (0..40).map(|i| (format!("d{i}"), format!("Doc {i} is. {TEXT}"))).collect();
+    let texts: Vec<(String, String)> =
+        (0..40).map(|i| (format!("d{i}"), format!("Doc {i} is. {TEXT}"))).collect();
     let documents: Vec<_> = texts.iter().map(|(id, text)| (id.as_str(), text.as_str())).collect();
     let job = plant.submit(&documents).await;
     plant.work();
@@ -157,7 +158,10 @@ async fn vectors_of_another_space_are_refused_with_both_named() {
     assert_eq!(plant.ended(job).await.status, Status::Failed);
     let reason = plant.rows(job).await.remove(0).reason.unwrap();
     assert_eq!(&*reason.code, "space_mismatch");
-    assert!(reason.message.contains("space-of-yesterday") && reason.message.contains("fake-space"), "{reason:?}");
+    assert!(
+        reason.message.contains("space-of-yesterday") && reason.message.contains("fake-space"),
+        "{reason:?}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -42,7 +42,11 @@ pub struct Fake {
 
 impl Fake {
     pub fn new() -> Arc<Self> {
-        Arc::new(Self { state: Mutex::default(), open: watch::Sender::new(true), begun: watch::Sender::new(0) })
+        Arc::new(Self {
+            state: Mutex::default(),
+            open: watch::Sender::new(true),
+            begun: watch::Sender::new(0),
+        })
     }
 
     pub fn state(&self) -> MutexGuard<'_, State> {
@@ -121,7 +125,8 @@ impl Embedder for FakeModel {
             self.fake.begun.send_modify(|begun| *begun += 1);
             self.fake.open.subscribe().wait_for(|open| *open).await.unwrap();
             let texts: Vec<&str> = request.inputs.iter().filter_map(Input::text).collect();
-            let holds = |what: Option<&str>| what.is_some_and(|what| texts.iter().any(|text| text.contains(what)));
+            let holds =
+                |what: Option<&str>| what.is_some_and(|what| texts.iter().any(|text| text.contains(what)));
             let mut state = self.fake.state();
             state.calls.push(texts.len());
             if let Some(error) = &state.down {

@@ -15,7 +15,8 @@ use embeddery_gateway::{
 };
 use embeddery_pipeline::{
     Chunking, DocumentRow, DocumentState, Job, JobId, JobStore, NewDocument, NewJob, Opened, Plan, Priority,
-    Queue, QueueOptions, SqliteJobs, SqliteJobsConfig, SqliteQueue, Stage, TaskId, Worker, WorkerConfig, WorkerMetrics,
+    Queue, QueueOptions, SqliteJobs, SqliteJobsConfig, SqliteQueue, Stage, TaskId, Worker, WorkerConfig,
+    WorkerMetrics,
     stages::{Lanes, Tools},
     task,
 };
@@ -41,7 +42,7 @@ pub struct Plant {
     pub tools: Arc<Tools>,
     pub config: WorkerConfig,
     running: Vec<(CancellationToken, JoinHandle<()>)>,
-    pub dir: TempDir,
+    _dir: TempDir,
 }
 
 /// The adapter, bare.
@@ -52,7 +53,12 @@ impl Stack for Bare {
         adapter
     }
 
-    fn around_request(&self, model: Arc<dyn Embedder>, _: Option<Alternatives>, _: &str) -> Arc<dyn Embedder> {
+    fn around_request(
+        &self,
+        model: Arc<dyn Embedder>,
+        _: Option<Alternatives>,
+        _: &str,
+    ) -> Arc<dyn Embedder> {
         model
     }
 }
@@ -65,9 +71,11 @@ impl Plant {
     pub fn with(quotas: Quotas) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let jobs: Arc<dyn JobStore> = Arc::new(
-            SqliteJobs::open(SqliteJobsConfig { path: dir.path().join("jobs.db"), min_free_bytes: 0 }).unwrap(),
+            SqliteJobs::open(SqliteJobsConfig { path: dir.path().join("jobs.db"), min_free_bytes: 0 })
+                .unwrap(),
         );
-        let queue: Arc<dyn Queue> = Arc::new(SqliteQueue::open(&dir.path().join("queue.db"), QueueOptions::default()).unwrap());
+        let queue: Arc<dyn Queue> =
+            Arc::new(SqliteQueue::open(&dir.path().join("queue.db"), QueueOptions::default()).unwrap());
         let store: Arc<dyn VectorStore> = Arc::new(SqliteStore::new(SqliteConfig {
             base_dir: dir.path().join("users"),
             open_users: 4,
@@ -113,14 +121,15 @@ impl Plant {
             grace: Duration::from_secs(5),
             host: "test".into(),
         };
-        Self { jobs, queue, store, ledger, fake, tools, config, running: Vec::new(), dir }
+        Self { jobs, queue, store, ledger, fake, tools, config, running: Vec::new(), _dir: dir }
     }
 
     /// Starts a worker.
     pub fn work(&mut self) {
         let metrics = WorkerMetrics::new(&mut Registry::default());
         let worker =
-            Worker::new(Arc::clone(&self.tools), Arc::clone(&self.queue), self.config.clone(), metrics).unwrap();
+            Worker::new(Arc::clone(&self.tools), Arc::clone(&self.queue), self.config.clone(), metrics)
+                .unwrap();
         let stop = CancellationToken::new();
         self.running.push((stop.clone(), tokio::spawn(worker.run(stop))));
     }
