@@ -17,7 +17,8 @@ pub use jobs::{
 };
 pub use queue::{
     Asked, Consumer, DEATHS_ALONE, DEATHS_IN_COMPANY, DeadLetter, DeadLetterId, Depth, Flow, Lease,
-    LeaseRequest, Op, Outcome, Pressure, Queue, QueueError, QueueOptions, Settled, SqliteQueue, WorkerReport,
+    LeaseRequest, Op, Outcome, Pressure, Queue, QueueError, QueueOptions, RedisConfig, RedisQueue, Settled,
+    SqliteQueue, WorkerReport,
 };
 pub use reconcile::{ReconcileConfig, reconcile, round, task};
 pub use task::{JobId, MESSAGE_VERSION, Priority, Reason, Stage, Task, TaskId};

@@ -7,6 +7,7 @@
 
 mod bell;
 mod record;
+mod redis;
 mod sqlite;
 
 use std::{collections::BTreeMap, fmt, time::Duration};
@@ -15,6 +16,7 @@ use embeddery_core::BoxFuture;
 
 use crate::{JobId, Reason, Stage, Task, TaskId};
 
+pub use redis::{RedisConfig, RedisQueue};
 pub use sqlite::SqliteQueue;
 
 /// The future of an operation.
@@ -174,6 +176,15 @@ pub const DEATHS_IN_COMPANY: u32 = 2;
 
 /// After so many more deaths, all alone, it is put aside with the reason `worker_died`.
 pub const DEATHS_ALONE: u32 = 3;
+
+/// What is said of a task that killed too many workers.
+fn died() -> String {
+    format!(
+        "{} workers ended, or stopped answering, while they had this document, {DEATHS_ALONE} of them with nothing \
+         else to do; look at the document, and at memory and logs of the workers",
+        DEATHS_IN_COMPANY + DEATHS_ALONE
+    )
+}
 
 /// What the operator decides for a queue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -3,9 +3,10 @@
 use std::{sync::Arc, time::Duration};
 
 use embeddery_pipeline::{
-    Consumer, JobId, Lease, LeaseRequest, Outcome, Priority, Queue, QueueOptions, Settled, SqliteQueue,
-    Stage, Task, TaskId,
+    Consumer, JobId, Lease, LeaseRequest, Outcome, Priority, Queue, QueueOptions, RedisConfig, RedisQueue,
+    Settled, SqliteQueue, Stage, Task, TaskId,
 };
+use embeddery_test_support::redis::Redis;
 use uuid::Uuid;
 
 /// A place where queues live that see the same tasks, as those of several processes do.
@@ -29,6 +30,34 @@ impl Sqlite {
 impl Bench for Sqlite {
     fn open(&self, options: QueueOptions) -> Arc<dyn Queue> {
         Arc::new(SqliteQueue::open(&self.0.path().join("queue.db"), options).unwrap())
+    }
+}
+
+pub struct Streams {
+    pub redis: Redis,
+    pub prefix: String,
+}
+
+impl Streams {
+    pub fn start() -> Self {
+        Self { redis: Redis::start().unwrap(), prefix: "{embeddings}".into() }
+    }
+
+    pub fn config(&self) -> RedisConfig {
+        RedisConfig {
+            url: self.redis.url().into(),
+            ca: None,
+            prefix: self.prefix.clone(),
+            require_durable: false,
+            dead_letter_key: None,
+            options: QueueOptions::default(),
+        }
+    }
+}
+
+impl Bench for Streams {
+    fn open(&self, options: QueueOptions) -> Arc<dyn Queue> {
+        Arc::new(RedisQueue::connect(RedisConfig { options, ..self.config() }).unwrap())
     }
 }
 

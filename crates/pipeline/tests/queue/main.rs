@@ -15,6 +15,14 @@ macro_rules! suite {
                 conformance::$name(&Sqlite::start()).await;
             })*
         }
+
+        mod streams {
+            use crate::{bench::Streams, conformance};
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $name() {
+                conformance::$name(&Streams::start()).await;
+            })*
+        }
     };
 }
 

@@ -86,7 +86,8 @@ fn bring_back(db: &Db<'_>, stage: Stage) -> rusqlite::Result<()> {
         }
         item.task.deaths += 1;
         if item.task.deaths >= DEATHS_IN_COMPANY + DEATHS_ALONE {
-            row::bury(db, &item, &died(item.task.deaths))?;
+            let reason = Reason { code: "worker_died".into(), message: super::super::died() };
+            row::bury(db, &item, &reason)?;
         } else {
             row::enter(db, &mut item)?;
         }
@@ -99,16 +100,6 @@ fn bring_back(db: &Db<'_>, stage: Stage) -> rusqlite::Result<()> {
 
 fn params_of(stage: Stage, place: Place, now: i64) -> [i64; 4] {
     [number(stage), place as i64, now, PAGE]
-}
-
-fn died(deaths: u32) -> Reason {
-    Reason {
-        code: "worker_died".into(),
-        message: format!(
-            "{deaths} workers ended, or stopped answering, while they had this document, {DEATHS_ALONE} of them \
-             with nothing else to do; look at the document, and at memory and logs of the workers"
-        ),
-    }
 }
 
 /// A task that must run alone, when there is one and the worker is idle; else perhaps the worker is asked to become

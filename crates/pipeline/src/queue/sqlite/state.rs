@@ -72,7 +72,7 @@ pub(super) fn reprioritize(
         db.sql
             .prepare_cached("UPDATE task SET rank = ? WHERE seq = ?")?
             .execute(params![record::rank(priority), item.seq])?;
-        moved += u64::from(item.place != Place::Leased);
+        moved += u64::from(item.place != Place::Leased && item.task.priority != priority);
     }
     Ok((moved, page.last().map(|item| i64::from(item.task.id.item))))
 }

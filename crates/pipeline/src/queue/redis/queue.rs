@@ -1,0 +1,334 @@
+//! The contract, step by step, over the scripts.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use embeddery_core::BoxFuture;
+use redis::Value;
+
+use super::{
+    super::record,
+    RedisQueue, millis,
+    words::{self, Got},
+};
+use crate::{
+    Asked, Consumer, DeadLetter, DeadLetterId, Depth, Flow, JobId, Lease, LeaseRequest, Op, Outcome,
+    Pressure, Priority, Queue, QueueError, Settled, Stage, Task, TaskId, WorkerReport,
+};
+
+/// Tasks in one script: others get between.
+const PAGE: usize = 250;
+
+impl Queue for RedisQueue {
+    fn enqueue<'a>(&'a self, tasks: &'a [Task]) -> Op<'a, Vec<bool>> {
+        Box::pin(async move {
+            let mut new = Vec::with_capacity(tasks.len());
+            for page in tasks.chunks(PAGE) {
+                let answers: Vec<i64> = self
+                    .inner
+                    .call(&self.inner.scripts.enqueue, |call| {
+                        for task in page {
+                            call.arg(words::id(task.id)).arg(record::write_task(task));
+                        }
+                    })
+                    .await?;
+                new.extend(answers.into_iter().map(|answer| answer == 1));
+            }
+            Ok(new)
+        })
+    }
+
+    fn lease<'a>(&'a self, request: LeaseRequest<'a>) -> Op<'a, Vec<Lease>> {
+        Box::pin(async move {
+            let LeaseRequest { stage, consumer, most, length, idle } = request;
+            self.inner.bell.hear(stage);
+            let answer: Vec<Value> = self
+                .inner
+                .once(&self.inner.scripts.lease, |call| {
+                    call.arg(stage.as_str()).arg(&consumer.0).arg(most).arg(millis(length));
+                    call.arg(u8::from(idle)).arg(self.options.in_flight_per_tenant.unwrap_or(0));
+                    call.arg(super::super::died());
+                })
+                .await?;
+            let Some((Value::Int(wait), parts)) = answer.split_first() else {
+                return Err(QueueError::Internal("a script answered what it never should".into()));
+            };
+            self.inner.note_due(stage, *wait);
+            let mut leases = Vec::new();
+            for got in parts.chunks(4).filter_map(|parts| words::got(parts, consumer)) {
+                match got {
+                    Got::Lease(lease) => leases.push(lease),
+                    // When this fails its lease runs out, and the next who asks tries.
+                    Got::Bad(bad) => {
+                        if let Err(error) = self.condemn(stage, consumer, bad).await {
+                            tracing::warn!(%error, "a message that cannot be read was not put aside");
+                        }
+                    }
+                }
+            }
+            Ok(leases)
+        })
+    }
+
+    fn wait(&self, stage: Stage, at_most: Duration) -> BoxFuture<'_, ()> {
+        self.listen();
+        let at_most = self.inner.until_due(stage).map_or(at_most, |due| due.min(at_most));
+        Box::pin(self.inner.bell.wait(stage, at_most))
+    }
+
+    fn renew<'a>(&'a self, leases: &'a [Lease], by: Duration) -> Op<'a, Vec<bool>> {
+        Box::pin(async move {
+            let mut held = Vec::with_capacity(leases.len());
+            for page in leases.chunks(PAGE) {
+                let answers: Vec<i64> = self
+                    .inner
+                    .call(&self.inner.scripts.renew, |call| {
+                        call.arg(millis(by));
+                        for lease in page {
+                            call.arg(lease.task.stage.as_str()).arg(&lease.consumer.0);
+                            call.arg(&lease.token).arg(words::id(lease.task.id));
+                        }
+                    })
+                    .await?;
+                held.extend(answers.into_iter().map(|answer| answer == 1));
+            }
+            Ok(held)
+        })
+    }
+
+    fn settle<'a>(&'a self, outcomes: &'a [(Lease, Outcome)]) -> Op<'a, Vec<Settled>> {
+        Box::pin(async move {
+            let mut settled = Vec::with_capacity(outcomes.len());
+            for page in outcomes.chunks(PAGE) {
+                let answers: Vec<i64> = self
+                    .inner
+                    .call(&self.inner.scripts.settle, |call| {
+                        let (most, age) = self.limits();
+                        call.arg(most).arg(age);
+                        for (lease, outcome) in page {
+                            let (word, one, two) = words::outcome(outcome);
+                            call.arg(lease.task.stage.as_str()).arg(&lease.consumer.0).arg(&lease.token);
+                            call.arg(words::id(lease.task.id)).arg(word).arg(one).arg(two);
+                        }
+                    })
+                    .await?;
+                settled.extend(answers.into_iter().map(|answer| match answer {
+                    0 => Settled::Done,
+                    2 => Settled::Cancelled,
+                    _ => Settled::Lost,
+                }));
+            }
+            Ok(settled)
+        })
+    }
+
+    fn cancel(&self, job: JobId) -> Op<'_, u64> {
+        Box::pin(async move {
+            let (mut cursor, mut taken) = ("0".to_owned(), 0);
+            loop {
+                let page: (String, u64) = self
+                    .inner
+                    .call(&self.inner.scripts.cancel, |call| {
+                        call.arg(job.to_string()).arg(&cursor);
+                    })
+                    .await?;
+                taken += page.1;
+                cursor = page.0;
+                if cursor == "0" {
+                    return Ok(taken);
+                }
+            }
+        })
+    }
+
+    fn reprioritize(&self, job: JobId, priority: Priority) -> Op<'_, u64> {
+        Box::pin(async move {
+            let (mut cursor, mut moved) = ("0".to_owned(), 0);
+            loop {
+                let page: (String, u64) = self
+                    .inner
+                    .call(&self.inner.scripts.reprioritize, |call| {
+                        call.arg(job.to_string()).arg(&cursor).arg(record::rank(priority));
+                    })
+                    .await?;
+                moved += page.1;
+                cursor = page.0;
+                if cursor == "0" {
+                    return Ok(moved);
+                }
+            }
+        })
+    }
+
+    fn holds<'a>(&'a self, ids: &'a [TaskId]) -> Op<'a, Vec<bool>> {
+        Box::pin(async move {
+            let mut held = Vec::with_capacity(ids.len());
+            for page in ids.chunks(PAGE) {
+                let answers: Vec<i64> = self
+                    .inner
+                    .call(&self.inner.scripts.holds, |call| {
+                        for id in page {
+                            call.arg(words::id(*id));
+                        }
+                    })
+                    .await?;
+                held.extend(answers.into_iter().map(|answer| answer == 1));
+            }
+            Ok(held)
+        })
+    }
+
+    fn depth(&self) -> Op<'_, BTreeMap<Stage, Depth>> {
+        Box::pin(async move {
+            let numbers: Vec<u64> = self.inner.call(&self.inner.scripts.depth, |_| {}).await?;
+            let depths = numbers.chunks_exact(7).map(|part| Depth {
+                waiting: part[0],
+                held: part[1],
+                delayed: part[2],
+                leased: part[3],
+                dead: part[4],
+                bytes: part[5],
+                oldest: Duration::from_millis(part[6]),
+            });
+            Ok(Stage::ALL.into_iter().zip(depths).collect())
+        })
+    }
+
+    fn pressure<'a>(&'a self, tenant: &'a str) -> Op<'a, Pressure> {
+        Box::pin(async move {
+            let numbers: [u64; 6] = self
+                .inner
+                .call(&self.inner.scripts.pressure, |call| {
+                    call.arg(tenant);
+                })
+                .await?;
+            let asked = |items, bytes, age| Asked { items, bytes, oldest: Duration::from_millis(age) };
+            let [items, bytes, age, all_items, all_bytes, all_age] = numbers;
+            Ok(Pressure { tenant: asked(items, bytes, age), all: asked(all_items, all_bytes, all_age) })
+        })
+    }
+
+    fn set_flow(&self, stage: Stage, flow: Flow) -> Op<'_, ()> {
+        Box::pin(async move {
+            loop {
+                let left: u64 = self
+                    .inner
+                    .call(&self.inner.scripts.flow, |call| {
+                        call.arg(stage.as_str()).arg(flow as u8);
+                    })
+                    .await?;
+                if left == 0 {
+                    return Ok(());
+                }
+            }
+        })
+    }
+
+    fn flow(&self) -> Op<'_, BTreeMap<Stage, Flow>> {
+        Box::pin(async move {
+            let flows: Vec<u8> = self.inner.call(&self.inner.scripts.flow, |_| {}).await?;
+            let flows = flows.into_iter().map(|flow| match flow {
+                1 => Flow::Pause,
+                2 => Flow::Drain,
+                _ => Flow::Run,
+            });
+            Ok(Stage::ALL.into_iter().zip(flows).collect())
+        })
+    }
+
+    fn dead_letters(
+        &self,
+        stage: Stage,
+        after: Option<DeadLetterId>,
+        limit: usize,
+    ) -> Op<'_, Vec<DeadLetter>> {
+        Box::pin(async move {
+            let stream = self.inner.key(&[stage.as_str(), "dlq"]);
+            let from = match &after {
+                None => "+".to_owned(),
+                Some(id) if is_entry(&id.0) => format!("({}", id.0),
+                // An id that is none of ours comes before all: there is nothing after it.
+                Some(_) => return Ok(Vec::new()),
+            };
+            let mut list = redis::cmd("XREVRANGE");
+            list.arg(stream).arg(from).arg("-").arg("COUNT").arg(limit);
+            let found: Vec<(String, Vec<(String, Vec<u8>)>)> = self.inner.command(&list).await?;
+            Ok(found.into_iter().map(|entry| words::letter(entry, |raw| self.seal.open(raw))).collect())
+        })
+    }
+
+    fn revive<'a>(&'a self, stage: Stage, id: &'a DeadLetterId) -> Op<'a, bool> {
+        Box::pin(self.letter(stage, id, true))
+    }
+
+    fn bury<'a>(&'a self, stage: Stage, id: &'a DeadLetterId) -> Op<'a, bool> {
+        Box::pin(self.letter(stage, id, false))
+    }
+
+    fn report<'a>(&'a self, worker: &'a WorkerReport, lives: Duration) -> Op<'a, ()> {
+        Box::pin(async move {
+            let report = record::write_report(worker);
+            let (most, age) = self.limits();
+            let _: i64 = self
+                .inner
+                .call(&self.inner.scripts.report, |call| {
+                    call.arg(&worker.consumer.0).arg(&report).arg(millis(lives)).arg(most).arg(age);
+                })
+                .await?;
+            Ok(())
+        })
+    }
+
+    fn workers(&self) -> Op<'_, Vec<WorkerReport>> {
+        Box::pin(async move {
+            let reports: Vec<String> = self.inner.call(&self.inner.scripts.workers, |_| {}).await?;
+            Ok(reports.iter().filter_map(|report| record::read_report(report)).collect())
+        })
+    }
+
+    fn retire<'a>(&'a self, consumer: &'a Consumer) -> Op<'a, ()> {
+        Box::pin(async move {
+            loop {
+                let more: i64 = self
+                    .inner
+                    .call(&self.inner.scripts.retire, |call| {
+                        call.arg(&consumer.0);
+                    })
+                    .await?;
+                if more == 0 {
+                    return Ok(());
+                }
+            }
+        })
+    }
+
+    fn health(&self) -> Op<'_, Vec<String>> {
+        Box::pin(async move {
+            let (mut connection, number) = self.inner.link.get().await?;
+            let found = super::health::findings(&mut connection).await;
+            if let Err(error) = &found {
+                self.inner.link.failed(error, number).await;
+            }
+            found.map_err(|error| self.inner.link.named(&error))
+        })
+    }
+}
+
+impl RedisQueue {
+    async fn letter(&self, stage: Stage, id: &DeadLetterId, again: bool) -> Result<bool, QueueError> {
+        if !is_entry(&id.0) {
+            return Ok(false);
+        }
+        let done: i64 = self
+            .inner
+            .call(&self.inner.scripts.letter, |call| {
+                call.arg(stage.as_str()).arg(&id.0).arg(u8::from(again));
+            })
+            .await?;
+        Ok(done == 1)
+    }
+}
+
+/// Whether it is an id of a stream's entry.
+fn is_entry(id: &str) -> bool {
+    id.split_once('-').is_some_and(|(ms, number)| ms.parse::<u64>().is_ok() && number.parse::<u64>().is_ok())
+}

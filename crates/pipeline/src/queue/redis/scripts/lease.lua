@@ -1,0 +1,188 @@
+-- ARGV: stage, consumer, most, length, idle (1 or 0), how many a tenant may have (0: any number), what to say of a
+-- task that killed too many workers. Answers when to look again (ms, -1: nothing is known), then for each lease
+-- token, id, record, kind: 0 leased, 1 leased alone, 2 cannot be read (the record is what was found).
+local stage, consumer = ARGV[1], ARGV[2]
+local most, length, idle, cap = tonumber(ARGV[3]), tonumber(ARGV[4]), ARGV[5] == '1', tonumber(ARGV[6])
+local stream, leases, turns, full = key(stage), key(stage, 'leases'), key(stage, 'turns'), key(stage, 'full')
+local flight, state = key(stage, 'flight'), key(stage, 'state')
+local answer, got = { -1 }, 0
+local PAGE = '100'
+local CLEARING = '60000'
+local PUT_OFF = 2000
+
+local function hand(token, id, text, kind)
+  redis.call('ZADD', leases, now + length, token .. ' ' .. id)
+  for _, value in ipairs({ token, id, text, kind }) do answer[#answer + 1] = value end
+  got = got + 1
+end
+
+local function read(most)
+  local command = { 'XREADGROUP', 'GROUP', group(stage), consumer, 'COUNT', most, 'STREAMS', stream, '>' }
+  local found = redis.pcall(unpack(command))
+  if found and found.err then
+    if not string.find(found.err, 'NOGROUP', 1, true) then error(found.err) end
+    -- From the first entry on, never from the end: what is there was lost by a group that is gone.
+    redis.call('XGROUP', 'CREATE', stream, group(stage), '0', 'MKSTREAM')
+    found = redis.call(unpack(command))
+  end
+  return found and found[1] and found[1][2] or {}
+end
+
+-- Entries made by this call, by token; how many leases will come of them, and for whom.
+local made, taken, takes = {}, 0, {}
+local function make(id, task, text, kind)
+  local token = redis.call('XADD', stream, '*', 't', id)
+  made[token] = { id, task, text, kind }
+end
+
+-- Makes this consumer the owner of what was made, and of entries whose group was lost.
+local function collect(most)
+  for _, entry in ipairs(read(most)) do
+    local token, mine = entry[1], made[entry[1]]
+    if mine then
+      local id, task, text, kind = unpack(mine, 1, 4)
+      if task then
+        task.st, task.k = 'l', token
+        text = save(id, task)
+        redis.call('HINCRBY', flight, task.t, 1)
+      end
+      hand(token, id, text, kind)
+    else
+      local id = type(entry[2]) == 'table' and field(entry[2], 't')
+      if not id or not split(id) then
+        hand(token, '', table.concat(entry[2] or {}, '\n'), 2)
+      else
+        local task = load(id)
+        if task and task.st == 'l' and task.k == token then
+          hand(token, id, save(id, task), 0)
+        else
+          -- The task is elsewhere or gone: this entry says nothing.
+          drop(stage, token, id)
+        end
+      end
+    end
+  end
+end
+
+-- Leases that have run out: a death each.
+for _, member in ipairs(redis.call('ZRANGEBYSCORE', leases, '-inf', now, 'LIMIT', '0', PAGE)) do
+  local token, id = string.match(member, '^(%S+) (.*)$')
+  local dead = owner(stage, token)
+  local task, text
+  if id ~= '' then task, text = load(id) end
+  if task == false or (id == '' and dead) then
+    -- Nobody has put it aside yet: that is this worker's to do.
+    if dead and got < most then
+      redis.call('XCLAIM', stream, group(stage), consumer, '0', token, 'JUSTID')
+      if not text then
+        local entry = redis.call('XRANGE', stream, token, token)[1]
+        text = entry and table.concat(entry[2], '\n') or ''
+      end
+      hand(token, id, text, 2)
+    elseif not dead then
+      drop(stage, token, id)
+    end
+  elseif task and task.st == 'l' and task.k == token then
+    release(stage, token, id, task.t)
+    task.d = task.d + 1
+    if task.x then
+      forget(id, task.t, task.b)
+    elseif task.d >= LETHAL then
+      bury(id, task, 'worker_died', ARGV[7])
+    else
+      enter(id, task)
+    end
+  else
+    drop(stage, token, id)
+  end
+  if dead and dead ~= consumer and #redis.call('XPENDING', stream, group(stage), '-', '+', '1', dead) == 0 then
+    redis.call('XGROUP', 'DELCONSUMER', stream, group(stage), dead)
+  end
+end
+
+-- Delayed tasks that are due.
+local delayed = key(stage, 'delayed')
+for _, id in ipairs(redis.call('ZRANGEBYSCORE', delayed, '-inf', now, 'LIMIT', '0', PAGE)) do
+  redis.call('ZREM', delayed, id)
+  local task = load(id)
+  if task and task.st == 'd' and task.s == stage then
+    enter(id, task)
+  elseif task == false then
+    make(id, nil, select(2, load(id)), 2)
+  end
+end
+
+local function alone()
+  local first = redis.call('ZRANGE', key(stage, 'alone'), '0', '0')[1]
+  if first and idle and most > got then
+    redis.call('DEL', key('clearing'))
+    redis.call('ZREM', key(stage, 'alone'), first)
+    local task, text = load(first)
+    count(stage, -1, task and -task.b or 0)
+    if task then make(first, task, nil, 1) elseif text then make(first, nil, text, 2) end
+    return true
+  elseif first then
+    redis.call('SET', key('clearing'), consumer, 'NX', 'PX', CLEARING)
+  end
+  if redis.call('GET', key('clearing')) ~= consumer then return false end
+  for _, other in ipairs(STAGES) do
+    -- This worker gets nothing more, so that it becomes idle.
+    if redis.call('EXISTS', key(other, 'alone')) == 1 then return true end
+  end
+  redis.call('DEL', key('clearing'))
+  return false
+end
+
+-- The first of the tenant whose turn it is; false when nobody has one.
+local function turn()
+  local first = redis.call('ZRANGE', turns, '0', '0', 'WITHSCORES')
+  if not first[1] then return false end
+  local tenant, tag = first[1], tonumber(first[2])
+  if cap > 0 and tonumber(redis.call('HGET', flight, tenant) or '0') + (takes[tenant] or 0) >= cap then
+    redis.call('ZREM', turns, tenant)
+    redis.call('ZADD', full, tag, tenant)
+    return true
+  end
+  if tag > tonumber(redis.call('HGET', state, 'tag') or '0') then redis.call('HSET', state, 'tag', tag) end
+  local id = redis.call('ZPOPMIN', key(stage, 'tenant', tenant))[1]
+  if not id then
+    redis.call('ZREM', turns, tenant)
+    return true
+  end
+  local task, text = load(id)
+  count(stage, -1, task and -task.b or 0)
+  if task and task.v > VERSION then
+    delay(id, task, PUT_OFF)
+  elseif task then
+    -- Work in the measure of turns: its bytes and something for being one, less of it for who goes first.
+    redis.call('ZINCRBY', turns, (math.min(task.b, 2 ^ 40) + 4096) * SHARE[task.p], tenant)
+    make(id, task, nil, 0)
+    taken, takes[tenant] = taken + 1, (takes[tenant] or 0) + 1
+  elseif text then
+    make(id, nil, text, 2)
+    press(tenant, -1, 0)
+  end
+  return true
+end
+
+local paused = redis.call('EXISTS', key('stage', stage, 'paused')) == 1
+if not paused then
+  if alone() then
+    collect(most)
+  else
+    collect(math.max(most - got, 1))
+    while got + taken < most and turn() do end
+    collect(most + tonumber(PAGE))
+  end
+elseif next(made) then
+  collect(tonumber(PAGE))
+end
+
+for _, zset in ipairs({ delayed, leases }) do
+  local first = redis.call('ZRANGE', zset, '0', '0', 'WITHSCORES')[2]
+  if first then
+    local wait = math.max(tonumber(first) - now, 1)
+    if answer[1] < 0 or wait < answer[1] then answer[1] = wait end
+  end
+end
+return answer
