@@ -251,7 +251,7 @@ impl Queue for RedisQueue {
             };
             let mut list = redis::cmd("XREVRANGE");
             list.arg(stream).arg(from).arg("-").arg("COUNT").arg(limit);
-            let found: Vec<(String, Vec<(String, Vec<u8>)>)> = self.inner.command(&list).await?;
+            let found: Vec<words::Entry> = self.inner.command(&list).await?;
             Ok(found.into_iter().map(|entry| words::letter(entry, |raw| self.seal.open(raw))).collect())
         })
     }

@@ -18,9 +18,16 @@ use secrecy::{ExposeSecret as _, SecretString};
 
 /// Where Redis is.
 pub(super) enum Target {
-    One { client: Client, info: ConnectionInfo, ca: Option<Vec<u8>> },
+    One(Box<One>),
     Cluster { nodes: Vec<ConnectionInfo>, ca: Option<Vec<u8>> },
     Sentinel(Box<tokio::sync::Mutex<SentinelClient>>),
+}
+
+/// A server; perhaps, as it turns out, one of a Cluster.
+pub(super) struct One {
+    client: Client,
+    info: ConnectionInfo,
+    ca: Option<Vec<u8>>,
 }
 
 /// A connection, whatever is behind it.
@@ -71,7 +78,7 @@ impl Target {
                     _ => Client::open(info.clone()),
                 };
                 let client = client.map_err(|error| format!("cannot be used: {error}"))?;
-                Ok(Self::One { client, info, ca: ca.map(<[u8]>::to_vec) })
+                Ok(Self::One(Box::new(One { client, info, ca: ca.map(<[u8]>::to_vec) })))
             }
             Err(nodes) => Ok(Self::Cluster { nodes, ca: ca.map(<[u8]>::to_vec) }),
         }
@@ -83,13 +90,13 @@ impl Target {
             .set_connection_timeout(Some(CONNECT))
             .set_response_timeout(Some(patience));
         match self {
-            Self::One { client, info, ca } => {
-                let mut connection = client.get_multiplexed_async_connection_with_config(&config).await?;
+            Self::One(one) => {
+                let mut connection = one.client.get_multiplexed_async_connection_with_config(&config).await?;
                 let about: String = redis::cmd("INFO").arg("cluster").query_async(&mut connection).await?;
                 if !about.contains("cluster_enabled:1") {
                     return Ok(Conn::One(connection));
                 }
-                let builder = cluster(vec![info.clone()], ca.as_deref());
+                let builder = cluster(vec![one.info.clone()], one.ca.as_deref());
                 join(builder, patience).await
             }
             Self::Cluster { nodes, ca } => join(cluster(nodes.clone(), ca.as_deref()), patience).await,
@@ -103,7 +110,7 @@ impl Target {
     /// What a person knows it by; no password.
     pub(super) fn name(&self) -> String {
         match self {
-            Self::One { info, .. } => info.addr().to_string(),
+            Self::One(one) => one.info.addr().to_string(),
             Self::Cluster { .. } => "the Cluster".into(),
             Self::Sentinel(_) => "the Sentinels".into(),
         }
@@ -202,8 +209,8 @@ mod tests {
     #[test]
     fn a_url_says_what_is_there() {
         let read = |url: &str| Target::read(&url.to_owned().into(), None);
-        assert!(matches!(read("redis://h:1/2"), Ok(Target::One { .. })));
-        assert!(matches!(read(" rediss://u:p%40@h "), Ok(Target::One { .. })));
+        assert!(matches!(read("redis://h:1/2"), Ok(Target::One(_))));
+        assert!(matches!(read(" rediss://u:p%40@h "), Ok(Target::One(_))));
         assert!(matches!(read("redis://:p@a:1,b:2"), Ok(Target::Cluster { .. })));
         assert!(matches!(read("redis+sentinel://a,b:2/main/3"), Ok(Target::Sentinel(_))));
         for wrong in ["", "h:1", "http://h", "redis://", "redis+sentinel://a,b", "redis://hunter2@h:port"] {

@@ -59,11 +59,11 @@ pub(super) fn got(parts: &[Value], consumer: &Consumer) -> Option<Got> {
     })
 }
 
+/// An entry of a stream: its id and its fields.
+pub(super) type Entry = (String, Vec<(String, Vec<u8>)>);
+
 /// A dead letter out of its entry; `open` decrypts.
-pub(super) fn letter(
-    (entry, fields): (String, Vec<(String, Vec<u8>)>),
-    open: impl Fn(Vec<u8>) -> Vec<u8>,
-) -> DeadLetter {
+pub(super) fn letter((entry, fields): Entry, open: impl Fn(Vec<u8>) -> Vec<u8>) -> DeadLetter {
     let field = |name: &str| fields.iter().find(|(field, _)| field == name).map(|(_, value)| value.clone());
     let words = |name: &str| String::from_utf8_lossy(&field(name).unwrap_or_default()).into_owned();
     let task = read_id(&words("id")).and_then(|id| record::read_task(id, &words("task")).ok());
