@@ -1,8 +1,9 @@
 //! The command line. Flags win over the environment, which wins over the file.
 
-use std::path::PathBuf;
+use std::{num::NonZeroUsize, path::PathBuf};
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use embeddery_core::InputType;
 
 /// Turns text into vectors: an embeddings API with local models, in one binary.
 #[derive(Debug, Parser)]
@@ -22,6 +23,8 @@ pub(crate) enum Command {
     Serve(Serve),
     /// Ask a running server whether it is alive; exit 0 or 1 (for container health checks)
     Health(Health),
+    /// Turn many texts into vectors without a server; after an interruption the same command goes on
+    Embed(Embed),
     /// Look after the models on this machine
     #[command(subcommand)]
     Models(Models),
@@ -39,6 +42,65 @@ pub(crate) struct Serve {
     /// Where to listen (also EMBEDDINGS_LISTEN); port 0 picks one and prints it
     #[arg(long, value_name = "ADDR:PORT")]
     pub(crate) listen: Option<String>,
+}
+
+/// Exit codes: 0 every line has a vector, 3 some have none, 2 a wrong command or configuration, 130 interrupted.
+#[derive(Debug, Args)]
+pub(crate) struct Embed {
+    /// Files with a text a line: JSON objects {"id"?, "text"}, or plain texts; `-` or none is standard input
+    #[arg(value_name = "FILE")]
+    pub(crate) files: Vec<PathBuf>,
+    /// A configured id or a model's name; without it the default model
+    #[arg(long)]
+    pub(crate) model: Option<String>,
+    /// Where vectors go: a file of lines {"id", "embedding"}, or NAME.npy for one array; `-` is standard output
+    #[arg(long, short, value_name = "OUT")]
+    pub(crate) output: PathBuf,
+    /// What the lines are; without it the file's name or the first line tells
+    #[arg(long, value_enum, value_name = "FORMAT")]
+    pub(crate) input_format: Option<InputFormat>,
+    /// Numbers of a vector, where the model gives a choice
+    #[arg(long, value_name = "N")]
+    pub(crate) dimensions: Option<NonZeroUsize>,
+    /// What the vectors are for, where the model makes a difference
+    #[arg(long, value_enum, value_name = "PURPOSE")]
+    pub(crate) input_type: Option<Purpose>,
+    /// Start over, whatever an earlier run has written
+    #[arg(long)]
+    pub(crate) overwrite: bool,
+}
+
+/// What a line of input is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum InputFormat {
+    /// An object {"id"?, "text"}
+    Jsonl,
+    /// The text itself
+    Text,
+}
+
+/// `input_type` of a request.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum Purpose {
+    /// Something that is searched with
+    Query,
+    /// Something that is found
+    Document,
+    /// The input of a classifier
+    Classification,
+    /// A member of clusters
+    Clustering,
+}
+
+impl From<Purpose> for InputType {
+    fn from(purpose: Purpose) -> Self {
+        match purpose {
+            Purpose::Query => Self::Query,
+            Purpose::Document => Self::Document,
+            Purpose::Classification => Self::Classification,
+            Purpose::Clustering => Self::Clustering,
+        }
+    }
 }
 
 #[derive(Debug, Args)]

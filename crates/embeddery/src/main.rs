@@ -20,7 +20,8 @@ fn main() -> ExitCode {
         Ok(code) => code,
         Err(error) => {
             report(&error);
-            ExitCode::from(if error.is::<config::ConfigError>() { 2 } else { 1 })
+            let wrong = error.is::<config::ConfigError>() || error.is::<commands::Refused>();
+            ExitCode::from(if wrong { 2 } else { 1 })
         }
     }
 }

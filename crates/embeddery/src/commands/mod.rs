@@ -2,6 +2,7 @@
 
 mod bench;
 mod check;
+mod embed;
 mod health;
 mod import_chroma;
 mod models;
@@ -22,6 +23,7 @@ pub(crate) fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     match cli.command {
         Command::Serve(options) => serve::run(&Flags { listen: options.listen, ..flags }),
         Command::Health(options) => health::run(options.url.as_deref(), &flags),
+        Command::Embed(options) => embed::run(&options, &config::load(&flags)?),
         Command::Models(command) => models::run(command, &config::load(&flags)?),
         Command::Token(command) => token::run(command, &config::load(&flags)?),
         Command::ImportChroma(options) => import_chroma::run(&options, &config::load(&flags)?),
@@ -29,6 +31,18 @@ pub(crate) fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Check(_) => check::run(&flags),
     }
 }
+
+/// A command that cannot do what it is told to; the exit code is that of a wrong command line.
+#[derive(Debug)]
+pub(crate) struct Refused(pub(crate) String);
+
+impl std::fmt::Display for Refused {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Refused {}
 
 /// A line on standard output; a reader who has closed it (`| head`) is no reason to fail.
 fn say(line: impl std::fmt::Display) {

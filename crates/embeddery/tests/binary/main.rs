@@ -5,6 +5,7 @@
 mod accounts;
 mod attacks;
 mod collections;
+mod embed;
 mod import_chroma;
 mod models;
 mod secrets;
