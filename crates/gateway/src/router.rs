@@ -339,6 +339,13 @@ impl Router {
         self.lookup(selector).ok_or_else(|| self.unknown(selector.model.unwrap_or(&self.default_model)))
     }
 
+    /// Who serves the model, if the allow-list has it.
+    pub fn permitted(&self, selector: Selector<'_>) -> Result<Resolved, EmbedError> {
+        let resolved = self.resolve(selector)?;
+        self.permit(&resolved, selector)?;
+        Ok(resolved)
+    }
+
     /// Whether the model can serve without being fetched first: configuration names it, it is on this machine, or
     /// it never has to be. What nobody knows is refused elsewhere.
     pub fn is_at_hand(&self, selector: Selector<'_>) -> bool {

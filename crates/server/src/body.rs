@@ -28,23 +28,44 @@ impl FromRequest<Arc<App>> for JsonObject {
     type Rejection = ApiError;
 
     async fn from_request(request: Request, app: &Arc<App>) -> Result<Self, ApiError> {
-        let dialect = Dialect::of(request.uri().path());
-        check_content_type(&request)?;
-        let bytes = read(request, app).await?;
-        let value = if bytes.len() <= INLINE_BYTES {
-            parse(&bytes)?
-        } else {
-            tokio::task::spawn_blocking(move || parse(&bytes)).await.map_err(|_| ApiError::internal())??
-        };
-        match value {
-            Value::Object(map) => Ok(Self(Fields::new(map, dialect))),
-            other => {
-                let message = format!(
-                    "the body is {}, a JSON object is due: {{\"input\": …}}",
-                    crate::wire::fields::kind(&other)
-                );
-                Err(Fields::new(Map::new(), dialect).unfit(None, message))
-            }
+        read_object(request, app, parse).await.map(|(fields, _)| Self(fields))
+    }
+}
+
+/// A JSON object and the hash of its bytes: the same request is known again.
+pub(crate) struct HashedObject(pub(crate) Fields, pub(crate) [u8; 32]);
+
+impl FromRequest<Arc<App>> for HashedObject {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, app: &Arc<App>) -> Result<Self, ApiError> {
+        let hashed = |bytes: &[u8]| Ok((parse(bytes)?.0, *blake3::hash(bytes).as_bytes()));
+        read_object(request, app, hashed).await.map(|(fields, hash)| Self(fields, hash))
+    }
+}
+
+/// Reads a body that must be an object, with what else is wanted of its bytes.
+async fn read_object<T: Send + 'static>(
+    request: Request,
+    app: &App,
+    parse: impl FnOnce(&[u8]) -> Result<(Value, T), ApiError> + Send + 'static,
+) -> Result<(Fields, T), ApiError> {
+    let dialect = Dialect::of(request.uri().path());
+    check_content_type(&request)?;
+    let bytes = read(request, app).await?;
+    let (value, more) = if bytes.len() <= INLINE_BYTES {
+        parse(&bytes)?
+    } else {
+        tokio::task::spawn_blocking(move || parse(&bytes)).await.map_err(|_| ApiError::internal())??
+    };
+    match value {
+        Value::Object(map) => Ok((Fields::new(map, dialect), more)),
+        other => {
+            let message = format!(
+                "the body is {}, a JSON object is due: {{\"input\": …}}",
+                crate::wire::fields::kind(&other)
+            );
+            Err(Fields::new(Map::new(), dialect).unfit(None, message))
         }
     }
 }
@@ -94,7 +115,7 @@ async fn drain(mut body: Body, limit: usize) {
     }
 }
 
-fn parse(bytes: &[u8]) -> Result<Value, ApiError> {
+fn parse(bytes: &[u8]) -> Result<(Value, ()), ApiError> {
     let text = str::from_utf8(bytes).map_err(|error| {
         ApiError::not_json(format!(
             "the body is not UTF-8: the byte at {} is not part of a character",
@@ -104,5 +125,7 @@ fn parse(bytes: &[u8]) -> Result<Value, ApiError> {
     if text.trim().is_empty() {
         return Err(ApiError::not_json("the body is empty; a JSON object is due: {\"input\": …}"));
     }
-    serde_json::from_str(text).map_err(|error| ApiError::not_json(format!("the body is not JSON: {error}")))
+    let value = serde_json::from_str(text)
+        .map_err(|error| ApiError::not_json(format!("the body is not JSON: {error}")))?;
+    Ok((value, ()))
 }

@@ -13,7 +13,8 @@ use embeddery_accounts::{
     limit::{Measure, Rates},
 };
 use embeddery_core::{EmbedError, ErrorKind, Fault, InputFault, Retry};
-use embeddery_store::{FilterError, StoreError, StoreErrorKind};
+use embeddery_pipeline::{JobError, JobId, QueueError};
+use embeddery_store::{Binding, FilterError, StoreError, StoreErrorKind};
 use serde::Serialize;
 use serde_json::{Value, json};
 use utoipa::ToSchema;
@@ -285,6 +286,83 @@ impl ApiError {
         Self::new(StatusCode::CONFLICT, "already_moving", message)
     }
 
+    /// A user has no job of this id: it may be another's, which is the same to them.
+    pub(crate) fn unknown_job(id: &str) -> Self {
+        let message = format!("there is no job '{id}'; GET /api/v1/embeddings/jobs lists yours");
+        Self { param: Some("job_id".into()), ..Self::new(StatusCode::NOT_FOUND, "job_not_found", message) }
+    }
+
+    /// A job that cannot be changed any more, and why.
+    pub(crate) fn job_ended(id: &JobId, why: &str) -> Self {
+        Self::new(StatusCode::CONFLICT, "job_ended", format!("job {id} cannot be changed: {why}"))
+    }
+
+    /// An idempotency key was used before, for something else.
+    pub(crate) fn another_request(job: &JobId) -> Self {
+        let message =
+            format!("this Idempotency-Key was used for another request, which is job {job}; take a new key");
+        Self {
+            param: Some("Idempotency-Key".into()),
+            ..Self::new(StatusCode::CONFLICT, "idempotency_conflict", message)
+        }
+    }
+
+    /// A collection has the vectors of one model, a job asks for another's.
+    pub(crate) fn other_model(
+        collection: &str,
+        bound: &Binding,
+        (provider, model, dimensions): (&str, &str, Option<usize>),
+    ) -> Self {
+        let asked = match dimensions {
+            Some(length) => format!("{provider}:{model} with {length} dimensions"),
+            None => format!("{provider}:{model}"),
+        };
+        let message = format!(
+            "collection '{collection}' is bound to {}:{} with {} dimensions (space {}), the job asks for {asked}; leave model out, or take another collection",
+            bound.provider, bound.model, bound.dim, bound.space
+        );
+        Self {
+            param: Some("model".into()),
+            detail: Some(json!({
+                "message": message,
+                "collection_space": bound.space.as_str(),
+                "collection_model": bound.model,
+                "collection_provider": bound.provider,
+                "offered_model": model,
+                "offered_provider": provider,
+            })),
+            ..Self::new(StatusCode::CONFLICT, "space_mismatch", message)
+        }
+    }
+
+    /// Too much waits already.
+    pub(crate) fn backlog(backlog: &Backlog) -> Self {
+        let whose = if backlog.own { "you have too much in the queue" } else { "the queue is full" };
+        // Who waits for long is asked to wait longer: the queue moves slowly.
+        let wait = (backlog.oldest / 10).clamp(Duration::from_secs(5), Duration::from_secs(120));
+        Self {
+            retry_after: Some(wait),
+            ..Self::new(
+                StatusCode::TOO_MANY_REQUESTS,
+                "queue_full",
+                format!("{whose}: {}; come back after Retry-After", backlog.reason),
+            )
+        }
+    }
+
+    /// A line of a job that cannot be taken.
+    pub(crate) fn in_job_line(mut self, line: u64) -> Self {
+        self.message = format!("line {line}: {} (nothing of the job is kept)", self.message);
+        self
+    }
+
+    /// The same failure, of this field.
+    pub(crate) fn about(mut self, param: &str) -> Self {
+        self.param = Some(param.to_owned());
+        self.message = format!("{param}: {}", self.message);
+        self
+    }
+
     /// A line of an import that cannot be taken; what came before it is stored.
     pub(crate) fn in_line(mut self, line: u64, stored: u64) -> Self {
         self.message = format!("line {line}: {} ({stored} documents before it are stored)", self.message);
@@ -403,6 +481,50 @@ impl From<StoreError> for ApiError {
             }
         }
     }
+}
+
+impl From<JobError> for ApiError {
+    fn from(error: JobError) -> Self {
+        let (status, code, wait) = match &error {
+            JobError::Unavailable(_) => (StatusCode::SERVICE_UNAVAILABLE, "jobs_unavailable", Some(5)),
+            JobError::Full(_) => (StatusCode::INSUFFICIENT_STORAGE, "disk_full", None),
+            JobError::TooNew(_) => (StatusCode::SERVICE_UNAVAILABLE, "jobs_too_new", None),
+            JobError::Internal(_) => {
+                tracing::error!(%error, "the store of jobs failed");
+                return Self::internal();
+            }
+        };
+        Self { retry_after: wait.map(Duration::from_secs), ..Self::new(status, code, error.to_string()) }
+    }
+}
+
+impl From<QueueError> for ApiError {
+    fn from(error: QueueError) -> Self {
+        let (code, wait) = match &error {
+            QueueError::Unavailable(_) => ("queue_unavailable", Some(10)),
+            QueueError::Full(_) => ("queue_full", Some(30)),
+            QueueError::TooNew(_) => ("queue_too_new", None),
+            QueueError::Internal(_) => {
+                tracing::error!(%error, "the queue failed");
+                return Self::internal();
+            }
+        };
+        tracing::warn!(%error, "the queue does not take work");
+        let message = format!("jobs wait for their queue, embedding and search go on: {error}");
+        Self {
+            retry_after: wait.map(Duration::from_secs),
+            ..Self::new(StatusCode::SERVICE_UNAVAILABLE, code, message)
+        }
+    }
+}
+
+/// Why no more jobs are taken at the moment.
+pub(crate) struct Backlog {
+    /// The caller's own work, not everybody's.
+    pub(crate) own: bool,
+    pub(crate) reason: String,
+    /// How long the oldest document waits.
+    pub(crate) oldest: Duration,
 }
 
 impl From<FilterError> for ApiError {

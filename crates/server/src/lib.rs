@@ -11,6 +11,7 @@ mod collections;
 mod error;
 mod head;
 mod http_metrics;
+mod jobs;
 mod listen;
 mod ndjson;
 mod request_id;
@@ -28,6 +29,7 @@ use prometheus_client::registry::Registry;
 pub use collections::Collections;
 pub use http_metrics::HttpMetrics;
 pub use ipnet::IpNet;
+pub use jobs::{JobLimits, Jobs, Waiting};
 pub use listen::serve;
 pub use routes::{openapi, routes};
 pub use tls::Tls;
@@ -44,6 +46,8 @@ pub struct App {
     pub settings: Settings,
     /// Vectors that are kept.
     pub collections: Collections,
+    /// Documents that are worked on while nobody waits.
+    pub jobs: Jobs,
     /// What /metrics shows.
     pub registry: Registry,
     /// Counts answers.

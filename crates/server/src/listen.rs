@@ -30,7 +30,7 @@ pub async fn serve(
     shutdown: CancellationToken,
     grace: Duration,
 ) -> io::Result<()> {
-    let door = Door::new(&app);
+    let door = Door::new(&app, shutdown.clone());
     // Callers beyond the limit wait in the system's queue until somebody leaves.
     let places = Arc::new(Semaphore::new(app.settings.max_connections));
     let connections = GracefulShutdown::new();
@@ -75,10 +75,15 @@ struct Door {
     service: TowerToHyperService<axum::Router>,
     tls: Option<Tls>,
     patience: Duration,
+    stopping: Stopping,
 }
 
+/// Cancelled when the server stops: an answer that would go on for ever ends then.
+#[derive(Clone)]
+pub(crate) struct Stopping(pub(crate) CancellationToken);
+
 impl Door {
-    fn new(app: &Arc<App>) -> Self {
+    fn new(app: &Arc<App>, stopping: CancellationToken) -> Self {
         let patience = app.settings.body_timeout;
         let mut http = http1::Builder::new();
         http.timer(TokioTimer::new())
@@ -87,7 +92,7 @@ impl Door {
             // does not take.
             .max_buf_size(app.settings.header_limit.max(8 << 10));
         let service = TowerToHyperService::new(routes(app));
-        Self { http, service, tls: app.settings.tls.clone(), patience }
+        Self { http, service, tls: app.settings.tls.clone(), patience, stopping: Stopping(stopping) }
     }
 
     async fn welcome(&self, stream: TcpStream, peer: SocketAddr, watcher: Watcher) {
@@ -111,9 +116,10 @@ impl Door {
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let inner = self.service.clone();
+        let (inner, stopping) = (self.service.clone(), self.stopping.clone());
         let service = hyper::service::service_fn(move |mut request: Request<Incoming>| {
             request.extensions_mut().insert(Peer(peer));
+            request.extensions_mut().insert(stopping.clone());
             inner.call(request)
         });
         let connection = self.http.serve_connection(TokioIo::new(stream), service);

@@ -31,9 +31,7 @@ impl FromRequest<Arc<App>> for Lines {
     async fn from_request(request: Request, app: &Arc<App>) -> Result<Self, ApiError> {
         if let Some(found) = request.headers().get(CONTENT_TYPE) {
             let text = String::from_utf8_lossy(found.as_bytes()).into_owned();
-            let essence = text.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
-            if !["application/x-ndjson", "application/jsonl", "application/x-jsonlines"].contains(&&*essence)
-            {
+            if !is_lines(&text) {
                 return Err(ApiError::no_lines(&text));
             }
         }
@@ -47,6 +45,12 @@ impl FromRequest<Arc<App>> for Lines {
             patience: app.settings.body_timeout,
         })
     }
+}
+
+/// Whether a content type announces lines of JSON.
+pub(crate) fn is_lines(content_type: &str) -> bool {
+    let essence = content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+    ["application/x-ndjson", "application/jsonl", "application/x-jsonlines"].contains(&&*essence)
 }
 
 impl Lines {

@@ -31,6 +31,9 @@ pub trait JobStore: Send + Sync {
     /// the whole request, known only now when it was streamed.
     fn start(&self, job: JobId, body_hash: [u8; 32]) -> JobOp<'_, Opened>;
 
+    /// Removes a job that was opened and will not start; one that runs stays.
+    fn discard(&self, job: JobId) -> JobOp<'_, ()>;
+
     /// A job of a tenant; `None` also when it is another tenant's.
     fn job<'a>(&'a self, tenant: &'a str, job: JobId) -> JobOp<'a, Option<Job>>;
 

@@ -10,6 +10,10 @@ pub async fn a_job_is_seen_once_it_starts(tenant: &Tenant) {
     assert!(tenant.find(job).await.is_none() && tenant.all().await.is_empty());
     assert!(tenant.store.load(task(job, 0)).await.unwrap().is_none());
     assert_eq!(tenant.store.start(job, HASH).await.unwrap(), Opened::New(job));
+    tenant.store.discard(job).await.unwrap();
+    let dropped = tenant.opened(None, 3).await;
+    tenant.store.discard(dropped).await.unwrap();
+    assert!(tenant.store.start(dropped, HASH).await.is_err());
     let found = tenant.job(job).await;
     assert_eq!((found.status, found.documents[&CHUNKING], found.chunks), (Status::Pending, 5, (0, 0)));
     assert_eq!(found.plan, plan());

@@ -4,7 +4,7 @@ use std::{num::NonZeroUsize, sync::Arc, time::Instant};
 
 use embeddery_accounts::{Role, ledger::Spent};
 use embeddery_core::{EmbedRequest, Embeddings, Input, InputType, Priority, ProviderKind, SpaceId};
-use embeddery_gateway::Selector;
+use embeddery_gateway::{Resolved, Selector};
 use embeddery_store::{Binding, StoreError};
 
 use super::{Desk, selector};
@@ -37,6 +37,25 @@ impl Desk {
         })
     }
 
+    /// Who serves a model, if this caller may use it; nobody is asked for a vector.
+    pub(crate) fn permitted(&self, model: &Model) -> Result<Resolved, ApiError> {
+        let selector = Selector { model: model.name.as_deref(), provider: model.provider };
+        let resolved = self.app.router.permitted(selector)?;
+        self.may_fetch(selector)?;
+        Ok(resolved)
+    }
+
+    /// One user's wish must not fill everybody's disk.
+    fn may_fetch(&self, selector: Selector<'_>) -> Result<(), ApiError> {
+        if self.app.accounts.auth.is_multi_user()
+            && self.metered.identity.role != Role::Admin
+            && !self.app.router.is_at_hand(selector)
+        {
+            return Err(ApiError::not_fetched_for_users(selector.model.unwrap_or_default()));
+        }
+        Ok(())
+    }
+
     /// The vectors of texts, in order, all of the binding's space.
     pub(crate) async fn vectors(
         &self,
@@ -57,13 +76,7 @@ impl Desk {
 
     /// Embeds on the caller's account: rate and quota before, usage after.
     async fn embed(&self, selector: Selector<'_>, request: EmbedRequest) -> Result<Embeddings, ApiError> {
-        // One user's wish must not fill everybody's disk.
-        if self.app.accounts.auth.is_multi_user()
-            && self.metered.identity.role != Role::Admin
-            && !self.app.router.is_at_hand(selector)
-        {
-            return Err(ApiError::not_fetched_for_users(selector.model.unwrap_or_default()));
-        }
+        self.may_fetch(selector)?;
         let reservation = self.metered.reserve(&self.app, &request.inputs).await?;
         let notes = request.context.notes.clone();
         let began = Instant::now();

@@ -11,6 +11,7 @@ mod search;
 use std::{sync::Arc, time::Instant};
 
 use axum::{Extension, extract::FromRequestParts, http::request::Parts};
+use embeddery_accounts::UserId;
 use embeddery_core::{Context, ProviderKind};
 use embeddery_gateway::Selector;
 use embeddery_store::{Binding, Place, VectorStore};
@@ -65,6 +66,14 @@ impl Desk {
 
     pub(crate) fn tenant(&self) -> &str {
         &self.tenant
+    }
+
+    pub(crate) fn app(&self) -> &Arc<App> {
+        &self.app
+    }
+
+    pub(crate) fn user(&self) -> &UserId {
+        &self.metered.identity.user
     }
 
     pub(crate) fn store(&self) -> &dyn VectorStore {

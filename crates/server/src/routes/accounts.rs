@@ -45,7 +45,8 @@ pub(super) async fn quotas(
     let payer = Payer::user(user);
     let standings =
         Standings(limiter.look(Measure::Requests, &payer).await, limiter.look(Measure::Tokens, &payer).await);
-    let used = ledger.used(user).await.map_err(|error| unreadable(&error))?;
+    let mut used = ledger.used(user).await.map_err(|error| unreadable(&error))?;
+    used.jobs = app.jobs.store.unfinished_jobs(user.as_str()).await?;
     Ok(Json(QuotasAnswer::new(user.as_str(), (limiter, standings), (ledger.quotas(), used))))
 }
 

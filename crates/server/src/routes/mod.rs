@@ -10,6 +10,7 @@ mod docs;
 mod embed;
 mod embeddings;
 mod health;
+mod jobs;
 mod metrics;
 mod models;
 
@@ -24,7 +25,10 @@ use axum::{
 use tower_http::{
     CompressionLevel,
     catch_panic::CatchPanicLayer,
-    compression::{CompressionLayer, predicate::SizeAbove},
+    compression::{
+        CompressionLayer,
+        predicate::{NotForContentType, Predicate as _, SizeAbove},
+    },
 };
 use utoipa::openapi::OpenApi;
 use utoipa_axum::{router::OpenApiRouter, routes};
@@ -52,7 +56,8 @@ pub fn routes(app: &Arc<App>) -> Router {
         .layer(
             CompressionLayer::new()
                 .quality(CompressionLevel::Fastest)
-                .compress_when(SizeAbove::new(COMPRESS_ABOVE_BYTES)),
+                // An event is sent when it happens, not when enough have.
+                .compress_when(SizeAbove::new(COMPRESS_ABOVE_BYTES).and(NotForContentType::SSE)),
         )
         .with_state(Arc::clone(app));
     // A browser's question whether it may ask needs no key and no handler;
@@ -98,6 +103,15 @@ fn api() -> (Router<Arc<App>>, OpenApi) {
         .routes(routes!(collections::archive::import))
         .routes(routes!(collections::user::backup))
         .routes(routes!(collections::user::delete))
+        .routes(routes!(jobs::submit, jobs::list))
+        .routes(routes!(jobs::get, jobs::cancel))
+        .routes(routes!(jobs::documents))
+        .routes(routes!(jobs::retry))
+        .routes(routes!(jobs::events::events))
+        .routes(routes!(jobs::operator::skip))
+        .routes(routes!(jobs::operator::skip_status))
+        .routes(routes!(jobs::operator::bump))
+        .routes(routes!(jobs::operator::ledger))
         .routes(routes!(health::service))
         .routes(routes!(health::alive))
         .routes(routes!(health::ready))

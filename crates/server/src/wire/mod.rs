@@ -9,6 +9,7 @@ pub(crate) mod dtype;
 pub(crate) mod embeddings;
 pub(crate) mod fields;
 pub(crate) mod input;
+pub(crate) mod jobs;
 mod json;
 pub(crate) mod models;
 pub(crate) mod samples;

@@ -126,6 +126,10 @@ impl JobStore for SqliteJobs {
         })
     }
 
+    fn discard(&self, job: JobId) -> JobOp<'_, ()> {
+        Box::pin(async move { self.in_steps(move |db| change::drop_open(db, job)).await.map(drop) })
+    }
+
     fn job<'a>(&'a self, tenant: &'a str, job: JobId) -> JobOp<'a, Option<Job>> {
         let tenant = tenant.to_owned();
         Box::pin(self.read(move |db| read::job(db, &tenant, job)))

@@ -5,7 +5,7 @@ use axum::Json;
 use crate::{
     collections::Desk,
     error::{ApiError, ErrorBody},
-    wire::collections::{BackupView, ReceiptView},
+    wire::collections::{BackupView, CacheGone, Gone, ReceiptView},
 };
 
 /// Copy all of the caller's collections into one file, as they are at one moment.
@@ -30,6 +30,9 @@ pub(crate) async fn backup(desk: Desk) -> Result<Json<BackupView>, ApiError> {
 }
 
 /// Delete all that is kept of the caller, and get a receipt.
+///
+/// Jobs are cancelled and removed, collections dropped, usage forgotten. Cached vectors are kept by a hash, without a
+/// name: where there is one user they are cleared, else they go with their time (`cache.ttl_seconds`).
 #[utoipa::path(
     delete,
     operation_id = "delete_user",
@@ -43,7 +46,18 @@ pub(crate) async fn backup(desk: Desk) -> Result<Json<BackupView>, ApiError> {
     security(("key" = []), ("bearer" = [])),
 )]
 pub(crate) async fn delete(desk: Desk) -> Result<Json<ReceiptView>, ApiError> {
-    let receipt = desk.store().delete_tenant(desk.tenant()).await?;
-    desk.recount().await;
-    Ok(Json(ReceiptView::new(desk.tenant(), receipt)))
+    // Jobs first: a document under way would bring a collection back.
+    let app = desk.app();
+    let jobs = app.jobs.delete_all(desk.user().as_str()).await?;
+    let collections = desk.store().delete_tenant(desk.tenant()).await?;
+    let cache = match &app.controls.cache {
+        None => CacheGone::Off,
+        Some(_) if app.accounts.auth.is_multi_user() => CacheGone::Expires,
+        Some(cache) => {
+            cache.clear().await.map_err(|error| ApiError::cache_away(&error.to_string()))?;
+            CacheGone::Cleared
+        }
+    };
+    app.accounts.ledger.forget(desk.user()).await;
+    Ok(Json(ReceiptView::new(desk.tenant(), Gone { collections, jobs, cache })))
 }

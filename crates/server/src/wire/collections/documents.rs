@@ -45,7 +45,7 @@ struct DocumentPicture {
 /// How texts are cut.
 #[derive(ToSchema)]
 #[expect(dead_code, reason = "the documentation's picture")]
-struct ChunkingPicture {
+pub(crate) struct ChunkingPicture {
     /// `none`, `recursive`, `markdown`, `code`, `paragraphs`, `sentences`, `words`, `tokens` or `fixed_size`.
     method: String,
     /// The largest chunk; 256 tokens, 200 words or 1000 characters when absent.
@@ -66,7 +66,7 @@ impl AddRequest {
                 return Err(fields.unfit(Some("documents".into()), message.into()));
             }
         };
-        let chunking = chunking(&mut fields)?;
+        let chunking = chunking(&mut fields, Rule::WHOLE)?;
         if list.is_empty() || list.len() > settings.max_inputs {
             let message = format!(
                 "documents has {} elements; 1 to {} are allowed in a request",
@@ -132,8 +132,9 @@ pub(crate) fn check_id(id: String) -> Result<String, ApiError> {
     Ok(id)
 }
 
-fn chunking(fields: &mut Fields) -> Result<Rule, ApiError> {
-    let Some(map) = fields.object("chunking")? else { return Ok(Rule::WHOLE) };
+/// How texts are cut; `usual` when nothing is said.
+pub(crate) fn chunking(fields: &mut Fields, usual: Rule) -> Result<Rule, ApiError> {
+    let Some(map) = fields.object("chunking")? else { return Ok(usual) };
     let mut fields = fields.part(map);
     let within = |error: ApiError| error.within("chunking");
     let method = fields.text("method").map_err(within)?;

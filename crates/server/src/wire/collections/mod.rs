@@ -92,7 +92,8 @@ impl ReembedRequest {
     }
 }
 
-fn model(fields: &mut Fields, field: &'static str) -> Result<Model, ApiError> {
+/// A model as a body names it.
+pub(crate) fn model(fields: &mut Fields, field: &'static str) -> Result<Model, ApiError> {
     let name = fields.text(field)?;
     let provider = match fields.text("provider")? {
         None => None,
@@ -212,14 +213,45 @@ pub(crate) struct ReceiptView {
     collections: u64,
     documents: u64,
     vectors: u64,
+    jobs: u64,
+    /// `deleted`: nobody can tell any more what the user has used.
+    usage: &'static str,
+    cache: CacheGone,
     /// When, in RFC 3339.
     deleted_at: String,
 }
 
+/// What became of vectors in the cache.
+#[derive(Clone, Copy, Serialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum CacheGone {
+    /// There is no cache.
+    Off,
+    /// They are gone.
+    Cleared,
+    /// They are kept by a hash that nobody can turn back, until their time is over.
+    Expires,
+}
+
+/// What was deleted.
+pub(crate) struct Gone {
+    pub(crate) collections: Receipt,
+    pub(crate) jobs: u64,
+    pub(crate) cache: CacheGone,
+}
+
 impl ReceiptView {
-    pub(crate) fn new(user: &str, receipt: Receipt) -> Self {
-        let Receipt { collections, documents, vectors } = receipt;
-        let deleted_at = jiff::Timestamp::now().to_string();
-        Self { user: user.to_owned(), collections, documents, vectors, deleted_at }
+    pub(crate) fn new(user: &str, gone: Gone) -> Self {
+        let Receipt { collections, documents, vectors } = gone.collections;
+        Self {
+            user: user.to_owned(),
+            collections,
+            documents,
+            vectors,
+            jobs: gone.jobs,
+            usage: "deleted",
+            cache: gone.cache,
+            deleted_at: jiff::Timestamp::now().to_string(),
+        }
     }
 }
