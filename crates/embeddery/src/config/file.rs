@@ -58,6 +58,7 @@ pub(super) struct File {
     pub outbound: OutboundSection,
     pub collections: super::collections::Collections,
     pub workers: super::workers::Workers,
+    pub jobs: super::jobs::Jobs,
     // Sections of the guide's files that this version reads past; `notices` says why.
     pub redis: Option<IgnoredAny>,
     pub worker_pools: Option<IgnoredAny>,

@@ -10,6 +10,7 @@ mod collections;
 mod environment;
 mod file;
 mod gateway;
+mod jobs;
 mod notices;
 mod providers;
 mod resolve;
@@ -24,7 +25,7 @@ use embeddery_engine::Precision;
 use embeddery_gateway::ConfiguredModel;
 use embeddery_model_store::StoreConfig;
 use embeddery_providers::local::ModelOptions;
-use embeddery_server::Settings;
+use embeddery_server::{JobLimits, Settings};
 
 pub(crate) use accounts::AccountsSettings;
 pub(crate) use auth::{AuthConfig, MultiUser};
@@ -74,6 +75,8 @@ pub(crate) struct Config {
     pub(crate) collections: CollectionsConfig,
     /// How documents are worked on.
     pub(crate) workers: WorkersConfig,
+    /// How much work may wait, and how long jobs that ended are kept.
+    pub(crate) jobs: JobLimits,
     /// The file that was read, if any.
     pub(crate) file: Option<PathBuf>,
     /// What is accepted but has no effect, for the log.

@@ -23,6 +23,7 @@ use super::{
     environment::{Environment, parse_bool},
     file::{DEFAULTS, File, Model, parse},
     gateway::{self, Sections},
+    jobs,
     notices::{idle_redis, notices},
     providers, strangers, workers,
 };
@@ -154,6 +155,7 @@ pub(super) fn resolve(sources: Sources<'_>) -> Result<Config, ConfigError> {
     );
 
     let workers = workers::resolve(&mut found, &file.workers, &defaults.workers);
+    let jobs = jobs::resolve(&mut found, &file.jobs, &defaults.jobs);
 
     if !found.problems.is_empty() {
         return Err(ConfigError(found.problems));
@@ -178,6 +180,7 @@ pub(super) fn resolve(sources: Sources<'_>) -> Result<Config, ConfigError> {
         precision,
         collections,
         workers,
+        jobs,
         file: path,
         notices,
     })

@@ -50,6 +50,7 @@ pub(super) fn document() -> OpenApi {
         (name = "models", description = "Which models there are, and how one gets here"),
         (name = "accounts", description = "What a caller may use, and what was used"),
         (name = "collections", description = "Vectors that are kept and found again"),
+        (name = "jobs", description = "Documents that are cut, embedded and stored while nobody waits"),
         (name = "operation", description = "Alive, ready, metrics"),
     ),
 )]

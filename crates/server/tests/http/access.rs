@@ -72,10 +72,11 @@ fn routes() -> Vec<Route> {
 }
 
 impl Route {
-    /// Whether the status is one of somebody who was let in. Routes of collections that are not there, or that are
+    /// Whether the status is one of somebody who was let in. Routes of collections and jobs that are not there, or that are
     /// asked without what they need, say so to those only.
     fn is_answer(&self, status: reqwest::StatusCode) -> bool {
-        let kept = self.path.contains("/collections") || self.path.contains("/users/");
+        let parts = ["/collections", "/users/", "/jobs", "/job/", "/ledger/"];
+        let kept = parts.iter().any(|part| self.path.contains(part));
         status == 200 || (kept && status != 401 && !status.is_server_error())
     }
 }

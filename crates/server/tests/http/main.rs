@@ -13,6 +13,7 @@ mod documents;
 mod embeddings;
 mod failures;
 mod features;
+mod jobs;
 mod log;
 mod models;
 mod operation;

@@ -1,6 +1,6 @@
 //! A server on a port of its own, and short ways to ask it over HTTP or over bare TCP.
 
-use std::{future::Future, net::SocketAddr, sync::Arc, time::Duration};
+use std::{future::Future, net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
 use embeddery_accounts::AccountsConfig;
 use embeddery_core::{Embedder, ModelRef, ProviderKind};
@@ -8,7 +8,8 @@ use embeddery_gateway::{
     Alternatives, BreakerConfig, Breakers, ConfiguredModel, Deadline, Dimensions, Integrity, Measured,
     Metrics, Policy, Router, RouterConfig, Stack, TokenDecoder, TokenEncoding,
 };
-use embeddery_server::{App, Collections, Controls, HttpMetrics, Settings, serve};
+use embeddery_pipeline::{JobStore, Queue, QueueOptions, SqliteJobs, SqliteJobsConfig, SqliteQueue};
+use embeddery_server::{App, Collections, Controls, HttpMetrics, JobLimits, Jobs, Settings, Waiting, serve};
 use embeddery_store::{SqliteConfig, SqliteStore};
 use prometheus_client::registry::Registry;
 use reqwest::{Client, Method, RequestBuilder, Response, StatusCode, header::HeaderMap};
@@ -28,7 +29,7 @@ use super::fake::{Fake, FakeProvider, PLAIN};
 pub const KEY: &str = "a-key-for-tests-only";
 
 /// The API's parts around a scripted provider, with the wrappers in the binary's order.
-fn app(fake: &Arc<Fake>, settings: Settings, accounts: AccountsConfig) -> App {
+fn app(fake: &Arc<Fake>, settings: Settings, (accounts, jobs): (AccountsConfig, Jobs)) -> App {
     let mut registry = Registry::default();
     let metrics = Metrics::new(&mut registry);
     let http_metrics = HttpMetrics::new(&mut registry);
@@ -58,9 +59,24 @@ fn app(fake: &Arc<Fake>, settings: Settings, accounts: AccountsConfig) -> App {
         accounts: accounts::open(accounts),
         settings,
         collections: Collections::new(Arc::new(store)),
+        jobs,
         registry,
         http_metrics,
     }
+}
+
+/// Jobs that nobody works on but the test.
+fn jobs(dir: &Path) -> Jobs {
+    let config = SqliteJobsConfig { path: dir.join("jobs.db"), min_free_bytes: 0 };
+    let waiting = Waiting { items: 100_000, bytes: 1 << 30, age: Duration::from_secs(3600) };
+    let limits = JobLimits {
+        documents: 100_000,
+        tenant: waiting,
+        all: waiting,
+        retention: Duration::from_secs(7 * 86_400),
+    };
+    let queue = SqliteQueue::open(&dir.join("queue.db"), QueueOptions::default()).unwrap();
+    Jobs { store: Arc::new(SqliteJobs::open(config).unwrap()), queue: Arc::new(queue), limits }
 }
 
 /// The wrappers that the edge can tell apart; the others are tested with the binary.
@@ -87,6 +103,9 @@ pub struct Server {
     pub fake: Arc<Fake>,
     pub shutdown: CancellationToken,
     pub task: JoinHandle<std::io::Result<()>>,
+    /// What workers see.
+    pub jobs: Arc<dyn JobStore>,
+    pub queue: Arc<dyn Queue>,
     /// Where usage and audit lie.
     pub dir: TempDir,
     client: Client,
@@ -104,17 +123,28 @@ impl Server {
 
     /// With changed settings and accounts.
     pub async fn with_accounts(change: impl FnOnce(&mut Settings, &mut AccountsConfig)) -> Self {
+        Self::with_jobs(change, |_| ()).await
+    }
+
+    /// With changed settings, accounts and jobs.
+    pub async fn with_jobs(
+        change: impl FnOnce(&mut Settings, &mut AccountsConfig),
+        change_jobs: impl FnOnce(&mut Jobs),
+    ) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let (mut settings, mut accounts) = (Settings::default(), accounts::plain(dir.path()));
         change(&mut settings, &mut accounts);
+        let mut parts = jobs(dir.path());
+        change_jobs(&mut parts);
+        let (jobs, queue) = (Arc::clone(&parts.store), Arc::clone(&parts.queue));
         let fake = Fake::new();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let shutdown = CancellationToken::new();
-        let app = Arc::new(app(&fake, settings, accounts));
+        let app = Arc::new(app(&fake, settings, (accounts, parts)));
         let task = tokio::spawn(serve(listener, app, shutdown.clone(), Duration::from_secs(20)));
         let client = Client::builder().no_proxy().build().unwrap();
-        Self { address, fake, shutdown, task, dir, client }
+        Self { address, fake, shutdown, task, jobs, queue, dir, client }
     }
 
     /// A request without a key.

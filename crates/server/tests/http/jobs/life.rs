@@ -1,0 +1,169 @@
+//! A job from its submission to its end.
+
+use embeddery_pipeline::{Stage, TaskId};
+use reqwest::Method;
+use serde_json::json;
+
+use super::{JOBS, id_of, request};
+use crate::support::{Answer, PLAIN, Server};
+
+#[tokio::test]
+async fn documents_come_in_and_their_way_is_seen() {
+    let server = Server::start().await;
+    let answer = server.submit(&request(3)).await;
+    assert_eq!(answer.status, 202, "{}", answer.text);
+    let id = id_of(&answer);
+    assert_eq!(answer.header("location"), format!("{JOBS}/{id}"));
+    assert_eq!(answer.json["status"], "pending");
+    assert_eq!(
+        answer.json["chunking"],
+        json!({"method": "recursive", "size": 256, "overlap": 32, "unit": "tokens"})
+    );
+    assert_eq!((&answer.json["model"], &answer.json["priority"]), (&json!(PLAIN), &json!("normal")));
+    assert_eq!(server.queued("1").await, 3);
+    // The model was looked up, not called, and the collection is not there before something is stored.
+    assert!(server.fake.asked.lock().unwrap().is_none());
+    assert_eq!(server.get("/api/v1/embeddings/collections/notes").await.status, 404);
+
+    server.work(id, 0).await;
+    let job = server.job(id).await;
+    assert_eq!((&job["status"], &job["progress"]), (&json!("running"), &json!(0.3333)));
+    assert_eq!((&job["documents"]["stored"], &job["documents"]["chunking"]), (&json!(1), &json!(2)));
+    assert!(job["eta_seconds"].as_u64().unwrap() > 0, "{job}");
+    assert!(job["notice"].as_str().unwrap().contains("embeddery worker"), "{job}");
+    server.fail(id, 1, Stage::Embedding).await;
+    server.work(id, 2).await;
+    let job = server.job(id).await;
+    assert_eq!((&job["status"], &job["eta_seconds"]), (&json!("partial"), &json!(null)));
+    assert!(job["ended_at"].is_string() && job.get("notice").is_none());
+    let error = json!([{
+        "index": 1, "id": "d1", "status": "failed", "chunks": null, "attempts": 1,
+        "error": {"code": "input_too_long", "message": "the text is too long"},
+    }]);
+    assert_eq!(job["errors"], error);
+}
+
+#[tokio::test]
+async fn jobs_and_documents_are_paged() {
+    let server = Server::start().await;
+    let mut ids = Vec::new();
+    for _ in 0..3 {
+        ids.insert(0, server.submitted(5).await.to_string());
+    }
+    let first = server.get(&format!("{JOBS}?limit=2")).await.json;
+    let of = |page: &serde_json::Value| {
+        page["jobs"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|job| job["job_id"].as_str().unwrap().to_owned())
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(of(&first), ids[..2]);
+    let second = server.get(&format!("{JOBS}?limit=2&after={}", first["next"].as_str().unwrap())).await.json;
+    assert_eq!((of(&second), second.get("next")), (ids[2..].to_vec(), None));
+    assert_eq!(of(&server.get(&format!("{JOBS}?status=completed")).await.json), Vec::<String>::new());
+
+    let id = id_of(&server.submit(&request(5)).await);
+    server.work(id, 1).await;
+    let documents = server.get(&format!("{JOBS}/{id}/documents?limit=2")).await.json;
+    assert_eq!(documents["next"], 1);
+    assert_eq!(documents["documents"][1]["status"], "stored");
+    let waiting = server.get(&format!("{JOBS}/{id}/documents?status=chunking&after=1")).await.json;
+    assert_eq!(waiting["documents"].as_array().unwrap().len(), 3);
+    for path in ["?status=done", "?limit=0", "?after=x", "?page=2"] {
+        let refused = server.get(&format!("{JOBS}{path}")).await;
+        assert_eq!((refused.status.as_u16(), refused.code()), (400, "invalid_value"), "{path}");
+        let refused = server.get(&format!("{JOBS}/{id}/documents{path}")).await;
+        assert_eq!((refused.status.as_u16(), refused.code()), (400, "invalid_value"), "{path}");
+    }
+}
+
+#[tokio::test]
+async fn a_cancelled_job_is_cancelled_everywhere() {
+    let server = Server::start().await;
+    let id = server.submitted(4).await;
+    server.work(id, 0).await;
+    let cancel = || Answer::of(server.request(Method::DELETE, &format!("{JOBS}/{id}")));
+    let answer = cancel().await;
+    assert_eq!((answer.status.as_u16(), &answer.json["status"]), (202, &json!("cancelled")));
+    assert_eq!(answer.json["documents"]["cancelled"], 3);
+    assert_eq!(server.queued("1").await, 0);
+    assert_eq!(cancel().await.status, 202, "again is the same");
+    let done = server.submitted(1).await;
+    server.work(done, 0).await;
+    let refused = Answer::of(server.request(Method::DELETE, &format!("{JOBS}/{done}"))).await;
+    assert_eq!((refused.status.as_u16(), refused.code()), (409, "job_ended"));
+    let refused = server.post(&format!("{JOBS}/{id}/retry"), &json!({})).await;
+    assert_eq!((refused.status.as_u16(), refused.code()), (409, "job_ended"));
+}
+
+#[tokio::test]
+async fn what_failed_is_tried_again() {
+    let server = Server::start().await;
+    let id = server.submitted(2).await;
+    let refused = server.post(&format!("{JOBS}/{id}/retry"), &json!({})).await;
+    assert_eq!((refused.status.as_u16(), refused.code()), (409, "job_ended"));
+    server.work(id, 0).await;
+    // As a worker would that died over it: the task is a dead letter.
+    let consumer = embeddery_pipeline::Consumer("w".into());
+    let request = embeddery_pipeline::LeaseRequest {
+        stage: Stage::Chunking,
+        consumer: &consumer,
+        most: 10,
+        length: std::time::Duration::from_secs(60),
+        idle: true,
+    };
+    let leases = server.queue.lease(request).await.unwrap();
+    let reason = embeddery_pipeline::Reason { code: "worker_died".into(), message: "it died".into() };
+    let outcomes: Vec<_> =
+        leases.into_iter().map(|lease| (lease, embeddery_pipeline::Outcome::Dead(reason.clone()))).collect();
+    server.queue.settle(&outcomes).await.unwrap();
+    server.fail(id, 1, Stage::Chunking).await;
+    assert_eq!(server.job(id).await["status"], "partial");
+
+    let answer = server.post(&format!("{JOBS}/{id}/retry"), &json!({})).await;
+    assert_eq!((answer.status.as_u16(), &answer.json["status"]), (202, &json!("running")), "{}", answer.text);
+    assert_eq!(server.queued("1").await, 1);
+    assert!(server.queue.holds(&[TaskId { job: id, item: 1 }]).await.unwrap()[0]);
+    let letters = server.queue.dead_letters(Stage::Chunking, None, 10).await.unwrap();
+    assert!(letters.iter().all(|letter| letter.task.as_ref().unwrap().id.item != 1), "{letters:?}");
+    server.work(id, 1).await;
+    assert_eq!(server.job(id).await["status"], "completed");
+}
+
+#[tokio::test]
+async fn a_collection_keeps_its_model() {
+    let server = Server::start().await;
+    let made =
+        server.post("/api/v1/embeddings/collections", &json!({"name": "notes", "dimensions": 4})).await;
+    assert_eq!(made.status, 201, "{}", made.text);
+    let answer = server.submit(&request(1)).await;
+    assert_eq!((answer.status.as_u16(), &answer.json["dimensions"]), (202, &json!(4)), "{}", answer.text);
+    for (field, value) in [("model", json!("other/model")), ("dimensions", json!(3))] {
+        let mut other = request(1);
+        other[field] = value;
+        let refused = server.submit(&other).await;
+        assert_eq!((refused.status.as_u16(), refused.code()), (409, "space_mismatch"), "{}", refused.text);
+        assert!(refused.message().contains("is bound to") && refused.message().contains(PLAIN));
+        assert!(refused.json["detail"]["collection_space"].is_string());
+    }
+    let mut same = request(1);
+    same["model"] = json!("small");
+    assert_eq!(server.submit(&same).await.status, 202);
+}
+
+#[tokio::test]
+async fn a_user_who_goes_takes_jobs_and_usage_along() {
+    let server = Server::start().await;
+    server.post("/v1/embeddings", &json!({"input": "a", "model": "small"})).await;
+    assert_ne!(server.get("/api/v1/embeddings/usage").await.json["data"], json!([]));
+    let id = server.submitted(3).await;
+    let receipt = Answer::of(server.request(Method::DELETE, "/api/v1/embeddings/users/me")).await;
+    assert_eq!((receipt.status.as_u16(), &receipt.json["jobs"]), (200, &json!(1)), "{}", receipt.text);
+    assert_eq!((&receipt.json["usage"], &receipt.json["cache"]), (&json!("deleted"), &json!("off")));
+    assert_eq!(server.get(&format!("{JOBS}/{id}")).await.status, 404);
+    assert_eq!(server.queued("1").await, 0);
+    let usage = server.get("/api/v1/embeddings/usage").await;
+    assert!(!usage.text.contains("\"texts\":1"), "{}", usage.text);
+}

@@ -1,0 +1,82 @@
+//! When too much waits, when the queue is away, when others ask.
+
+use embeddery_accounts::ledger::Quotas;
+use reqwest::Method;
+use serde_json::json;
+
+use super::{JOBS, id_of, request};
+use crate::support::{
+    Answer, Server,
+    accounts::{self, token},
+};
+
+#[tokio::test]
+async fn who_has_too_much_waiting_comes_back_later() {
+    let server = Server::with_jobs(|_, _| (), |jobs| jobs.limits.tenant.items = 4).await;
+    assert_eq!(server.submit(&request(9)).await.status, 202, "an empty queue takes any job");
+    for answer in
+        [server.submit(&request(1)).await, server.submit_lines("collection=n", "{\"text\": \"x\"}").await]
+    {
+        assert_eq!((answer.status.as_u16(), answer.code()), (429, "queue_full"), "{}", answer.text);
+        assert!(answer.header("retry-after").parse::<u64>().unwrap() >= 5);
+        assert!(answer.message().contains("9 documents wait, 4 may"), "{}", answer.message());
+    }
+    assert_eq!(server.get(JOBS).await.json["jobs"].as_array().unwrap().len(), 1);
+    let again = || async {
+        Answer::of(server.request(Method::POST, JOBS).header("idempotency-key", "k").json(&request(1))).await
+    };
+    assert_eq!(again().await.status, 429);
+}
+
+#[tokio::test]
+async fn bytes_and_age_count_too_and_everybody_together() {
+    let server = Server::with_jobs(|_, _| (), |jobs| jobs.limits.all.bytes = 10).await;
+    assert_eq!(server.submit(&request(9)).await.status, 202);
+    let refused = server.submit(&request(1)).await;
+    assert_eq!(refused.status, 429);
+    assert!(refused.message().contains("the queue is full"), "{}", refused.message());
+}
+
+#[tokio::test]
+async fn so_many_jobs_at_a_time() {
+    let quotas = Quotas { concurrent_jobs: Some(2), ..Quotas::default() };
+    let server = Server::with_accounts(|_, accounts| accounts.ledger.quotas = quotas).await;
+    let first = server.submitted(1).await;
+    server.submitted(1).await;
+    let refused = server.submit(&request(1)).await;
+    assert_eq!((refused.status.as_u16(), refused.code()), (429, "quota_exceeded"), "{}", refused.text);
+    assert!(refused.message().contains("2 of 2 jobs"), "{}", refused.message());
+    let share = &server.get("/api/v1/embeddings/tenant/quotas").await.json["concurrent_jobs"];
+    assert_eq!((&share["limit"], &share["used"], &share["remaining"]), (&json!(2), &json!(2), &json!(0)));
+    server.work(first, 0).await;
+    assert_eq!(server.submit(&request(1)).await.status, 202);
+}
+
+#[tokio::test]
+async fn another_users_job_is_not_found() {
+    let server = Server::with_accounts(|_, config| config.auth = accounts::tokens()).await;
+    let (ann, bob) = (token("ann", "user"), token("bob", "user"));
+    let ask = async |method: Method, path: &str, token: &str| {
+        Answer::of(server.bare(method, path).bearer_auth(token)).await
+    };
+    let answer = Answer::of(server.bare(Method::POST, JOBS).bearer_auth(&ann).json(&request(2))).await;
+    assert_eq!(answer.status, 202, "{}", answer.text);
+    let id = id_of(&answer);
+    assert_eq!(ask(Method::GET, &format!("{JOBS}/{id}"), &ann).await.status, 200);
+    for (method, rest) in [
+        (Method::GET, ""),
+        (Method::DELETE, ""),
+        (Method::POST, "/retry"),
+        (Method::GET, "/events"),
+        (Method::GET, "/documents"),
+    ] {
+        let refused = ask(method.clone(), &format!("{JOBS}/{id}{rest}"), &bob).await;
+        assert_eq!(refused.status, 404, "{method} {rest}");
+    }
+    assert_eq!(ask(Method::GET, JOBS, &bob).await.json["jobs"], json!([]));
+    let gone = ask(Method::DELETE, "/api/v1/embeddings/users/me", &bob).await;
+    assert_eq!((gone.status.as_u16(), &gone.json["jobs"]), (200, &json!(0)));
+    assert_eq!(ask(Method::GET, &format!("{JOBS}/{id}"), &ann).await.json["status"], "pending");
+    let skip = server.bare(Method::POST, "/api/v1/embeddings/job/skip").bearer_auth(&ann);
+    assert_eq!(Answer::of(skip.json(&json!({"job_id": id.to_string()}))).await.status, 403);
+}

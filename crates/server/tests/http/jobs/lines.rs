@@ -1,0 +1,117 @@
+//! Jobs that come as lines, read while they come.
+
+use axum::body::Bytes;
+use futures_util::stream;
+use reqwest::{Body, Method};
+use serde_json::json;
+
+use super::{JOBS, id_of};
+use crate::support::{Answer, Server};
+
+#[tokio::test]
+async fn lines_become_documents_in_their_order() {
+    let server = Server::start().await;
+    let lines = (0..700).map(|at| format!("{{\"id\": \"d{at}\", \"text\": \"text {at}\"}}\r\n"));
+    let query = "collection=notes&priority=high&method=words&size=50&overlap=5";
+    let answer = server.submit_lines(query, lines.collect::<String>()).await;
+    assert_eq!(answer.status, 202, "{}", answer.text);
+    assert_eq!((&answer.json["documents"]["total"], &answer.json["priority"]), (&json!(700), &json!("high")));
+    assert_eq!(
+        answer.json["chunking"],
+        json!({"method": "words", "size": 50, "overlap": 5, "unit": "words"})
+    );
+    let page = server.get(&format!("{JOBS}/{}/documents?after=698", id_of(&answer))).await.json;
+    assert_eq!((&page["documents"][0]["index"], &page["documents"][0]["id"]), (&json!(699), &json!("d699")));
+    assert_eq!(server.queued("1").await, 700);
+}
+
+#[tokio::test]
+async fn a_bad_line_names_itself_and_nothing_is_kept() {
+    let server = Server::with(|settings| settings.text_limit = 100).await;
+    let good: String = (0..300).map(|at| format!("{{\"text\": \"text {at}\"}}\n")).collect();
+    let cases = [
+        ("{\"text\": ", 400, "it is not JSON"),
+        ("[1]", 422, "it is a list"),
+        ("{\"text\": \"  \"}", 400, "text is blank"),
+        ("{\"txt\": \"x\"}", 422, "text is missing"),
+        ("{\"text\": \"x\", \"ids\": 1}", 422, "did you mean 'id'"),
+        ("{\"text\": 5}", 422, "text is the number 5"),
+        ("{\"text\": \"text 7\"}", 400, "it has the id of line 8"),
+        ("{\"text\": \"x\", \"content_type\": \"\"}", 400, "content_type"),
+        (&format!("{{\"text\": \"{}\"}}", "x".repeat(101)), 400, "text has 101 bytes"),
+        ("{\"id\": \"\", \"text\": \"x\"}", 400, "id has 0 bytes"),
+    ];
+    for (line, status, words) in cases {
+        let refused = server.submit_lines("collection=notes", format!("{good}\n{line}\n{good}")).await;
+        assert_eq!(refused.status, status, "{line}: {}", refused.text);
+        assert!(refused.message().starts_with("line 302: "), "{}", refused.message());
+        assert!(refused.message().contains(words), "{}", refused.message());
+        assert!(refused.message().contains("nothing of the job is kept"));
+    }
+    assert_eq!(server.get(JOBS).await.json["jobs"], json!([]));
+    assert_eq!(server.queued("1").await, 0);
+    let nothing = server.submit_lines("collection=notes", "\n\n").await;
+    assert_eq!((nothing.status.as_u16(), nothing.code()), (400, "invalid_value"));
+}
+
+#[tokio::test]
+async fn a_query_is_checked_like_a_body() {
+    let server = Server::start().await;
+    let line = "{\"text\": \"x\"}";
+    for (query, status, param) in [
+        ("model=small", 422, "collection"),
+        ("collection=a%2Fb", 400, "collection"),
+        ("collection=notes&size=0", 400, "chunking.size"),
+        ("collection=notes&method=semantic", 400, "chunking"),
+        ("collection=notes&priority=urgent", 422, "priority"),
+        ("collection=notes&model=nobody%3Anothing", 404, "model"),
+        ("collection=notes&colour=red", 400, "query"),
+    ] {
+        let refused = server.submit_lines(query, line).await;
+        let found = (refused.status.as_u16(), refused.json["error"]["param"].as_str().unwrap_or_default());
+        assert_eq!(found, (status, param), "{query}: {}", refused.text);
+    }
+    let both = server.post(&format!("{JOBS}?collection=notes"), &super::request(1)).await;
+    assert_eq!((both.status.as_u16(), both.json["error"]["param"].as_str()), (400, Some("query")));
+}
+
+#[tokio::test]
+async fn there_is_a_most_of_lines() {
+    let server = Server::with_jobs(|_, _| (), |jobs| jobs.limits.documents = 5).await;
+    let lines = |count| (0..count).map(|at| format!("{{\"text\": \"text {at}\"}}\n")).collect::<String>();
+    assert_eq!(server.submit_lines("collection=notes", lines(5)).await.status, 202);
+    let refused = server.submit_lines("collection=notes", lines(6)).await;
+    assert_eq!(refused.status, 400);
+    assert!(
+        refused.message().starts_with("line 6: there are more than 5 documents"),
+        "{}",
+        refused.message()
+    );
+}
+
+/// A body far larger than a body may be at once, and a caller who hangs up in the middle of one.
+#[tokio::test]
+async fn a_large_upload_streams_and_a_broken_one_leaves_nothing() {
+    let server = Server::with(|settings| settings.body_limit = 64 << 10).await;
+    let piece = |at: usize| {
+        let text = "x".repeat(10_000);
+        Bytes::from(format!("{{\"id\": \"d{at}\", \"text\": \"{text}\"}}\n"))
+    };
+    let send = |count: usize, broken: bool| {
+        let pieces = (0..count).map(move |at| Ok::<_, std::io::Error>(piece(at)));
+        let end = broken.then(|| Err(std::io::Error::other("the caller is gone")));
+        let request = server.request(Method::POST, &format!("{JOBS}?collection=notes"));
+        let body = Body::wrap_stream(stream::iter(pieces.chain(end)));
+        request.header("content-type", "application/x-ndjson").body(body)
+    };
+    let answer = Answer::of(send(1000, false)).await;
+    assert_eq!(
+        (answer.status.as_u16(), &answer.json["documents"]["total"]),
+        (202, &json!(1000)),
+        "{}",
+        answer.text
+    );
+    assert!(send(1000, true).send().await.is_err());
+    assert_eq!(server.get(JOBS).await.json["jobs"].as_array().unwrap().len(), 1);
+    assert_eq!(server.queued("1").await, 1000);
+}

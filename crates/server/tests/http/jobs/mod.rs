@@ -1,0 +1,82 @@
+//! Jobs through the API. Nobody works on them here but the test, which does what a worker would.
+
+mod bad_input;
+mod events;
+mod idempotency;
+mod life;
+mod limits;
+mod lines;
+mod operator;
+
+use embeddery_core::SpaceId;
+use embeddery_pipeline::{ChunkSpan, End, JobId, Put, Reason, Stage, TaskId, Vectors};
+use reqwest::Method;
+use serde_json::{Value, json};
+
+use crate::support::{Answer, Server};
+
+pub const JOBS: &str = "/api/v1/embeddings/jobs";
+
+pub fn request(count: usize) -> Value {
+    let documents: Vec<Value> =
+        (0..count).map(|at| json!({"id": format!("d{at}"), "text": format!("text {at}")})).collect();
+    json!({"collection": "notes", "documents": documents})
+}
+
+pub fn id_of(answer: &Answer) -> JobId {
+    let id = answer.json["job_id"].as_str().unwrap_or_else(|| panic!("no job: {}", answer.text));
+    JobId(id.parse().unwrap())
+}
+
+impl Server {
+    pub async fn submit(&self, body: &Value) -> Answer {
+        self.post(JOBS, body).await
+    }
+
+    /// A job of so many documents.
+    pub async fn submitted(&self, count: usize) -> JobId {
+        let answer = self.submit(&request(count)).await;
+        assert_eq!(answer.status, 202, "{}", answer.text);
+        id_of(&answer)
+    }
+
+    pub async fn submit_lines(&self, query: &str, lines: impl Into<String>) -> Answer {
+        let request = self.request(Method::POST, &format!("{JOBS}?{query}"));
+        Answer::of(request.header("content-type", "application/x-ndjson").body(lines.into())).await
+    }
+
+    pub async fn job(&self, id: JobId) -> Value {
+        let answer = self.get(&format!("{JOBS}/{id}")).await;
+        assert_eq!(answer.status, 200, "{}", answer.text);
+        answer.json
+    }
+
+    /// Does what three workers would.
+    pub async fn work(&self, id: JobId, item: u32) {
+        let task = TaskId { job: id, item };
+        let chunk = ChunkSpan { bytes: 0..6, characters: 0..6, headings: Vec::new() };
+        let vectors = Vectors {
+            space: SpaceId::new("s"),
+            dim: 1,
+            rows: vec![Some(0)],
+            data: vec![1.0],
+            failed: Vec::new(),
+        };
+        assert_eq!(self.jobs.put_chunks(task, vec![chunk]).await.unwrap(), Put::Written);
+        assert_eq!(self.jobs.put_vectors(task, vectors).await.unwrap(), Put::Written);
+        let stored = End::Stored { chunks: 1, added: 1 };
+        assert_eq!(self.jobs.finish(task, stored).await.unwrap(), Put::Written);
+    }
+
+    /// Does what a worker would that has no hope.
+    pub async fn fail(&self, id: JobId, item: u32, stage: Stage) {
+        let reason = Reason { code: "input_too_long".into(), message: "the text is too long".into() };
+        let failed = End::Failed { stage, reason };
+        assert_eq!(self.jobs.finish(TaskId { job: id, item }, failed).await.unwrap(), Put::Written);
+    }
+
+    /// How many documents of a user the queue holds.
+    pub async fn queued(&self, user: &str) -> u64 {
+        self.queue.pressure(user).await.unwrap().tenant.items
+    }
+}
