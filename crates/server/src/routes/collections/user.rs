@@ -59,5 +59,5 @@ pub(crate) async fn delete(desk: Desk) -> Result<Json<ReceiptView>, ApiError> {
         }
     };
     app.accounts.ledger.forget(desk.user()).await;
-    Ok(Json(ReceiptView::new(desk.tenant(), Gone { collections, jobs, cache })))
+    Ok(Json(ReceiptView::new(desk.tenant(), &Gone { collections, jobs, cache })))
 }

@@ -54,7 +54,7 @@ impl Submission {
     pub(super) async fn submit(self, desk: &Desk, sender: Sender, query: JobQuery) -> Result<Job, ApiError> {
         match self {
             Self::Whole(HashedObject(mut fields, hash)) => {
-                if !query.is_empty() {
+                if !query.into_map().is_empty() {
                     let message = "the query speaks for lines of JSON; a JSON body says all itself";
                     return Err(ApiError::invalid("query", message));
                 }

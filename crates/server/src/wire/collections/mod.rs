@@ -241,7 +241,7 @@ pub(crate) struct Gone {
 }
 
 impl ReceiptView {
-    pub(crate) fn new(user: &str, gone: Gone) -> Self {
+    pub(crate) fn new(user: &str, gone: &Gone) -> Self {
         let Receipt { collections, documents, vectors } = gone.collections;
         Self {
             user: user.to_owned(),

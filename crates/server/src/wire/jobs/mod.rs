@@ -118,11 +118,6 @@ impl JobQuery {
         }
         map
     }
-
-    /// Whether nothing is said.
-    pub(crate) fn is_empty(self) -> bool {
-        self.into_map().is_empty()
-    }
 }
 
 impl Order {
