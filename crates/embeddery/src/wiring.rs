@@ -12,7 +12,6 @@ use embeddery_gateway::{
     Selector, SqliteLevel, TokenDecoder, VectorCache, VendorModel,
 };
 use embeddery_model_store::ModelStore;
-use embeddery_pipeline::{QueueOptions, SqliteJobs, SqliteJobsConfig, SqliteQueue};
 use embeddery_providers::{
     Sender, Vendor, VendorConfig,
     local::{Local, LocalConfig},
@@ -24,6 +23,7 @@ use secrecy::{ExposeSecret as _, SecretString};
 
 use crate::{
     config::{AuthConfig, Config, ConfigError, GatewayConfig, MultiUser, SecondLevelConfig},
+    pipeline::Parts,
     process_metrics,
     stack::Layers,
 };
@@ -57,28 +57,17 @@ pub(crate) fn app(config: &Config, key: &SecretString) -> anyhow::Result<App> {
         settings.tls = Some(Tls::from_files(certificate, key).map_err(|error| problem("tls", &error))?);
     }
     let collections = Collections::new(vector_store(config)?);
-    let jobs = jobs(config)?;
+    let Parts { jobs: store, queue } = Parts::open(config)?;
     Ok(App {
         router,
         controls,
         accounts: accounts(config, key)?,
         settings,
         collections,
-        jobs,
+        jobs: Jobs { store, queue, limits: config.jobs },
         registry,
         http_metrics,
     })
-}
-
-/// Where jobs are kept, and who does what next.
-fn jobs(config: &Config) -> anyhow::Result<Jobs> {
-    let store = SqliteJobs::open(SqliteJobsConfig {
-        path: config.state_dir.join("jobs.db"),
-        min_free_bytes: config.collections.embedded.min_free_bytes,
-    })
-    .map_err(anyhow::Error::msg)?;
-    let queue = SqliteQueue::open(&config.state_dir.join("queue.db"), QueueOptions::default())?;
-    Ok(Jobs { store: Arc::new(store), queue: Arc::new(queue), limits: config.jobs })
 }
 
 /// Who serves models, and what an administrator may look at and change of it.

@@ -12,7 +12,9 @@ use super::{say, signals::on_signals};
 use crate::{
     api_key::ApiKey,
     config::{self, AuthConfig, Config, Flags},
-    logging, pipeline, wiring,
+    logging,
+    pipeline::{Means, Parts},
+    wiring,
 };
 
 pub(crate) fn run(flags: &Flags) -> anyhow::Result<ExitCode> {
@@ -31,9 +33,9 @@ async fn serve(config: &Config) -> anyhow::Result<ExitCode> {
         AuthConfig::MultiUser(_) => None,
     };
     let secret = key.as_ref().map(ApiKey::secret).unwrap_or_default();
-    let pipeline = pipeline::Parts::open(config)?;
     let mut app = wiring::app(config, &secret)?;
-    let means = pipeline::Means::of(&mut app);
+    let pipeline = Parts { jobs: Arc::clone(&app.jobs.store), queue: Arc::clone(&app.jobs.queue) };
+    let means = Means::of(&mut app);
     let app = Arc::new(app);
     // Before the address is told: whoever reads it may already send a signal.
     let shutdown = on_signals()?;
