@@ -6,8 +6,9 @@ use embeddery_pipeline::{
     Consumer, JobId, Lease, LeaseRequest, Outcome, Priority, Queue, QueueOptions, RedisConfig, RedisQueue,
     Settled, SqliteQueue, Stage, Task, TaskId,
 };
-use embeddery_test_support::redis::Redis;
 use uuid::Uuid;
+
+use crate::servers::Server;
 
 /// A place where queues live that see the same tasks, as those of several processes do.
 pub trait Bench: Send + Sync {
@@ -34,24 +35,32 @@ impl Bench for Sqlite {
 }
 
 pub struct Streams {
-    pub redis: Redis,
+    pub redis: Server,
     pub prefix: String,
 }
 
 impl Streams {
     pub fn start() -> Self {
-        Self { redis: Redis::start().unwrap(), prefix: "{embeddings}".into() }
+        Self::on(Server::forgetful())
+    }
+
+    pub fn on(redis: Server) -> Self {
+        Self { redis, prefix: "{embeddings}".into() }
     }
 
     pub fn config(&self) -> RedisConfig {
-        RedisConfig {
-            url: self.redis.url().into(),
-            ca: None,
-            prefix: self.prefix.clone(),
-            require_durable: false,
-            dead_letter_key: None,
-            options: QueueOptions::default(),
-        }
+        config(&self.redis.url(), &self.prefix)
+    }
+}
+
+pub fn config(url: &str, prefix: &str) -> RedisConfig {
+    RedisConfig {
+        url: url.to_owned().into(),
+        ca: None,
+        prefix: prefix.to_owned(),
+        require_durable: false,
+        dead_letter_key: None,
+        options: QueueOptions::default(),
     }
 }
 

@@ -3,7 +3,11 @@
 #![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
 mod bench;
+mod broken;
 mod conformance;
+mod elsewhere;
+mod model;
+mod servers;
 
 /// Every test of the suite, on each queue.
 macro_rules! suite {

@@ -31,7 +31,7 @@ use target::Target;
 pub struct RedisConfig {
     /// `redis://…`; may hold a password.
     pub url: SecretString,
-    /// Certificates in PEM that the server's must be signed by, instead of the public ones.
+    /// Certificates in PEM that are trusted besides the system's.
     pub ca: Option<Vec<u8>>,
     /// Before every key; put into braces when it has none, so that a Cluster keeps all keys together.
     pub prefix: String,
@@ -41,6 +41,16 @@ pub struct RedisConfig {
     pub dead_letter_key: Option<SecretString>,
     /// What holds for every queue.
     pub options: QueueOptions,
+}
+
+impl RedisConfig {
+    /// What is wrong with it, if anything is.
+    ///
+    /// # Errors
+    /// With the sentence that follows the setting's name.
+    pub fn check(&self) -> Result<(), String> {
+        Target::read(&self.url, self.ca.as_deref()).map(drop)
+    }
 }
 
 /// The queue of many machines.

@@ -5,6 +5,7 @@
 
 use std::time::Duration;
 
+use base64::Engine as _;
 use redis::{
     AsyncConnectionConfig, Client, ConnectionInfo, IntoConnectionInfo as _, RedisResult, TlsCertificates,
     TlsMode,
@@ -43,7 +44,7 @@ const WRONG: &str = "is not a Redis URL; write redis://HOST:PORT/DB, rediss://US
                      separated by commas for a Cluster, or redis+sentinel://HOST:PORT,HOST:PORT/SERVICE";
 
 impl Target {
-    /// Reads a URL. `ca`: certificates in PEM that the server's must be signed by, instead of the public ones. The
+    /// Reads a URL. `ca`: certificates in PEM that are trusted besides the system's. The
     /// error does not repeat the URL, which may hold a password.
     pub(super) fn read(url: &SecretString, ca: Option<&[u8]>) -> Result<Self, String> {
         let url = url.expose_secret().trim();
@@ -164,8 +165,16 @@ fn sentinels(nodes: &[ConnectionInfo], service: &str, ca: Option<&[u8]>) -> Resu
     build().map_err(|error: redis::RedisError| format!("cannot be used: {error}"))
 }
 
+/// The client library trusts what it is given instead of the public authorities, so the system's are given, too.
 fn certificates(ca: &[u8]) -> TlsCertificates {
-    TlsCertificates { client_tls: None, root_cert: Some(ca.to_vec()) }
+    let mut roots = ca.to_vec();
+    for certificate in rustls_native_certs::load_native_certs().certs {
+        let text = base64::prelude::BASE64_STANDARD.encode(certificate);
+        roots.extend(
+            format!("\n-----BEGIN CERTIFICATE-----\n{text}\n-----END CERTIFICATE-----\n").into_bytes(),
+        );
+    }
+    TlsCertificates { client_tls: None, root_cert: Some(roots) }
 }
 
 /// Sentinels listen on another port than servers do.

@@ -77,6 +77,7 @@ end
 
 -- How much a tenant, and everybody, has in the queue.
 local function press(tenant, items, bytes)
+  bytes = 0 + bytes -- there is a -0, and Redis does not take it for an integer
   local load = key('load')
   redis.call('HINCRBY', load, 'items', items)
   local left = redis.call('HINCRBY', load, 'i:' .. tenant, items)
@@ -86,7 +87,7 @@ local function press(tenant, items, bytes)
   else
     -- Whatever was miscounted ends with the tenant's last task.
     local rest = redis.call('HGET', load, 'b:' .. tenant) or '0'
-    redis.call('HINCRBY', load, 'bytes', -tonumber(rest))
+    redis.call('HINCRBY', load, 'bytes', 0 - tonumber(rest))
     redis.call('HDEL', load, 'i:' .. tenant, 'b:' .. tenant)
   end
 end

@@ -1,0 +1,123 @@
+//! Real servers of one test's own, with the settings it needs, killed when dropped.
+
+use std::{
+    io::{BufRead as _, BufReader},
+    net::TcpListener,
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+};
+
+pub struct Server {
+    child: Option<Child>,
+    pub port: u16,
+    dir: tempfile::TempDir,
+    arguments: Vec<String>,
+}
+
+impl Server {
+    /// A server that keeps nothing.
+    pub fn forgetful() -> Self {
+        Self::start(&["--appendonly", "no"])
+    }
+
+    /// A server that keeps what it acknowledged.
+    pub fn durable() -> Self {
+        Self::start(&["--appendonly", "yes", "--appendfsync", "everysec"])
+    }
+
+    pub fn start(arguments: &[&str]) -> Self {
+        Self::made(|_, _| arguments.iter().map(ToString::to_string).collect())
+    }
+
+    /// A server whose settings need its port and its directory.
+    pub fn made(arguments: impl Fn(u16, &Path) -> Vec<String>) -> Self {
+        // Another program may take a free port first; then another is tried.
+        for _ in 0..20 {
+            let mut server = Self::not_started();
+            server.arguments = arguments(server.port, server.dir.path());
+            if server.launch() {
+                return server;
+            }
+        }
+        panic!("redis-server does not start");
+    }
+
+    /// A free port and a directory.
+    pub fn not_started() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        Self { child: None, port: free_port(), dir, arguments: Vec::new() }
+    }
+
+    pub fn launch(&mut self) -> bool {
+        let mut command = Command::new("redis-server");
+        // A configuration file comes first.
+        let (file, rest) = match self.arguments.split_first() {
+            Some((first, rest)) if !first.starts_with("--") => (Some(first), rest),
+            _ => (None, &self.arguments[..]),
+        };
+        command
+            .args(file)
+            .args(["--port", &self.port.to_string(), "--bind", "127.0.0.1", "--save", ""])
+            .args(rest);
+        let mut child = command
+            .current_dir(self.dir.path())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let ready = lines
+            .by_ref()
+            .map_while(Result::ok)
+            .any(|line| line.contains("Ready to accept connections") || line.contains("Sentinel ID is"));
+        if !ready {
+            child.wait().unwrap();
+            return false;
+        }
+        std::thread::spawn(move || lines.for_each(drop));
+        self.child = Some(child);
+        true
+    }
+
+    pub fn url(&self) -> String {
+        format!("redis://127.0.0.1:{}/0", self.port)
+    }
+
+    pub fn dir(&self) -> PathBuf {
+        self.dir.path().to_owned()
+    }
+
+    /// As a machine that dies does.
+    pub fn kill(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            child.kill().unwrap();
+            child.wait().unwrap();
+        }
+    }
+
+    pub fn restart(&mut self) {
+        self.kill();
+        assert!(self.launch(), "the port is taken");
+    }
+
+    /// What the server says to a command.
+    pub async fn ask<T: redis::FromRedisValue>(&self, command: &[&str]) -> T {
+        let client = redis::Client::open(self.url()).unwrap();
+        let mut connection = client.get_multiplexed_async_connection().await.unwrap();
+        let mut asked = redis::cmd(command[0]);
+        for argument in &command[1..] {
+            asked.arg(*argument);
+        }
+        asked.query_async(&mut connection).await.unwrap()
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+pub fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
