@@ -5,6 +5,7 @@
 mod accounts;
 mod attacks;
 mod collections;
+mod documented;
 mod embed;
 mod import_chroma;
 mod models;

@@ -1,0 +1,94 @@
+//! What the pages tell a reader to type is typed: every block marked `sh`, and `python`, of a page, in one shell, against a
+//! server that was started as the quick start says. A command that fails, an HTTP error included, fails the page.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use crate::support::{Server, models};
+
+const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../..");
+
+/// The blocks of these languages, as one script.
+fn script(page: &str) -> String {
+    let mut script = String::new();
+    let mut language = None;
+    for line in page.lines() {
+        match (&language, line.strip_prefix("```")) {
+            (None, Some(named)) => language = Some(named.to_owned()),
+            (Some(ended), Some(_)) => {
+                if ended == "python" {
+                    script += "PYTHON\n";
+                }
+                language = None;
+                continue;
+            }
+            _ => {}
+        }
+        match language.as_deref() {
+            Some("python") if line.starts_with("```") => script += "python3 <<'PYTHON'\n",
+            Some("sh") if line.starts_with("```") => {}
+            Some("sh" | "python") => script = script + line + "\n",
+            _ => {}
+        }
+    }
+    script
+}
+
+fn walk(page: &str) {
+    let server = Server::with(|command| {
+        command.env("EMBEDDINGS_MODEL_STORAGE_DIR", models());
+    });
+    let text = fs::read_to_string(Path::new(ROOT).join(page)).unwrap();
+    let script = script(&text).replace("http://127.0.0.1:8000", &server.url);
+    assert!(!script.is_empty(), "{page} has commands");
+    let dir = server.dir.path();
+    // What a reader sees, the program takes for a failure.
+    fs::write(dir.join(".curlrc"), "fail-with-body\n").unwrap();
+    let python = fs::canonicalize(Path::new(ROOT).join(".cache/venv/bin")).unwrap();
+    let binary = PathBuf::from(env!("CARGO_BIN_EXE_embeddery")).parent().unwrap().to_owned();
+    let path = format!("{}:{}:{}", binary.display(), python.display(), std::env::var("PATH").unwrap());
+    let output = Command::new("bash")
+        .args(["-euo", "pipefail", "-c", &script])
+        .current_dir(dir)
+        .env("HOME", dir)
+        .env("PATH", path)
+        .env("EMBEDDINGS_MODEL_STORAGE_DIR", models())
+        .output()
+        .unwrap();
+    let printed = String::from_utf8_lossy(&output.stdout);
+    let complaints = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{page}:\n{printed}\n{complaints}\n{script}");
+}
+
+#[test]
+fn the_readme_works_as_typed() {
+    walk("README.md");
+}
+
+#[test]
+fn the_quick_start_works_as_typed() {
+    walk("docs/quick-start.md");
+}
+
+#[test]
+fn collections_work_as_typed() {
+    walk("docs/collections.md");
+}
+
+#[test]
+fn monitoring_works_as_typed() {
+    walk("docs/monitoring.md");
+}
+
+#[test]
+fn troubleshooting_works_as_typed() {
+    walk("docs/troubleshooting.md");
+}
+
+#[test]
+fn models_work_as_typed() {
+    walk("docs/models.md");
+}
