@@ -44,6 +44,9 @@ fn walk(page: &str) {
     let text = fs::read_to_string(Path::new(ROOT).join(page)).unwrap();
     let script = script(&text).replace("http://127.0.0.1:8000", &server.url);
     assert!(!script.is_empty(), "{page} has commands");
+    // A reader gets here after the model has loaded.
+    let ready = format!("curl -s --retry 100 --retry-delay 1 --retry-all-errors {}/ready\n", server.url);
+    let script = ready + &script;
     let dir = server.dir.path();
     // What a reader sees, the program takes for a failure.
     fs::write(dir.join(".curlrc"), "fail-with-body\n").unwrap();
@@ -76,6 +79,11 @@ fn the_quick_start_works_as_typed() {
 #[test]
 fn collections_work_as_typed() {
     walk("docs/collections.md");
+}
+
+#[test]
+fn jobs_work_as_typed() {
+    walk("docs/pipeline.md");
 }
 
 #[test]
