@@ -6,15 +6,15 @@ use anyhow::Context as _;
 use embeddery_accounts::Ledger;
 use embeddery_gateway::Router;
 use embeddery_pipeline::{
-    JobStore, Queue, QueueOptions, SqliteJobs, SqliteJobsConfig, SqliteQueue, Stage, Worker, WorkerConfig,
-    WorkerMetrics, reconcile,
+    JobStore, Queue, QueueOptions, SqliteQueue, Stage, Worker, WorkerConfig,
+    WorkerMetrics, reconcile, retain,
     stages::{Lanes, Tools},
 };
 use embeddery_server::App;
 use embeddery_store::VectorStore;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use crate::config::Config;
+use crate::{config::Config, wiring};
 
 /// The truth about jobs, and who does what next.
 #[derive(Clone)]
@@ -46,13 +46,9 @@ impl Means {
 impl Parts {
     /// Opens the job store, and the queue that configuration names. A Redis that is away is no reason to fail.
     pub(crate) fn open(config: &Config) -> anyhow::Result<Self> {
-        let jobs = SqliteJobsConfig {
-            path: config.state_dir.join("jobs.db"),
-            min_free_bytes: config.collections.embedded.min_free_bytes,
-        };
-        let jobs = SqliteJobs::open(jobs).map_err(anyhow::Error::msg)?;
+        let jobs = wiring::job_store(config)?;
         let queue = SqliteQueue::open(&config.state_dir.join("queue.db"), QueueOptions::default())?;
-        Ok(Self { jobs: Arc::new(jobs), queue: Arc::new(queue) })
+        Ok(Self { jobs, queue: Arc::new(queue) })
     }
 
     /// Starts what runs in the background until `stop`: the reconciler, and a worker of these stages. Who waits for
@@ -65,6 +61,7 @@ impl Parts {
     ) -> anyhow::Result<TaskTracker> {
         let running = TaskTracker::new();
         let (jobs, queue) = (Arc::clone(&self.jobs), Arc::clone(&self.queue));
+        running.spawn(retain(Arc::clone(&jobs), config.jobs.retention, stop.clone()));
         running.spawn(reconcile(jobs, queue, config.workers.reconcile, stop.clone()));
         if let Some((stages, means)) = work {
             running.spawn(self.worker(config, stages, means)?.run(stop.clone()));

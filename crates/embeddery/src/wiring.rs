@@ -12,6 +12,7 @@ use embeddery_gateway::{
     Selector, SqliteLevel, TokenDecoder, VectorCache, VendorModel,
 };
 use embeddery_model_store::ModelStore;
+use embeddery_pipeline::{JobStore, PostgresJobs, SqliteJobs, SqliteJobsConfig};
 use embeddery_providers::{
     Sender, Vendor, VendorConfig,
     local::{Local, LocalConfig},
@@ -22,7 +23,7 @@ use prometheus_client::registry::Registry;
 use secrecy::{ExposeSecret as _, SecretString};
 
 use crate::{
-    config::{AuthConfig, Config, ConfigError, GatewayConfig, MultiUser, SecondLevelConfig},
+    config::{AuthConfig, Config, DatabaseConfig, ConfigError, GatewayConfig, MultiUser, SecondLevelConfig},
     pipeline::Parts,
     process_metrics,
     stack::Layers,
@@ -38,12 +39,29 @@ pub(crate) fn vector_store(config: &Config) -> anyhow::Result<Arc<dyn VectorStor
     let Some(database) = &config.collections.database else {
         return Ok(Arc::new(SqliteStore::new(config.collections.embedded.clone())));
     };
-    let store = PostgresStore::new(&PostgresConfig {
+    let store = PostgresStore::new(&postgres(database));
+    Ok(Arc::new(store.map_err(|error| ConfigError(vec![format!("DATABASE_URL: {error}")]))?))
+}
+
+/// Where the truth about jobs is kept.
+pub(crate) fn job_store(config: &Config) -> anyhow::Result<Arc<dyn JobStore>> {
+    let Some(database) = &config.collections.database else {
+        let embedded = SqliteJobsConfig {
+            path: config.state_dir.join("jobs.db"),
+            min_free_bytes: config.collections.embedded.min_free_bytes,
+        };
+        return Ok(Arc::new(SqliteJobs::open(embedded).map_err(anyhow::Error::msg)?));
+    };
+    let store = PostgresJobs::new(&postgres(database));
+    Ok(Arc::new(store.map_err(|error| ConfigError(vec![format!("DATABASE_URL: {error}")]))?))
+}
+
+fn postgres(database: &DatabaseConfig) -> PostgresConfig {
+    PostgresConfig {
         url: database.url.expose_secret().to_owned(),
         connections: database.connections,
         timeout: database.timeout,
-    });
-    Ok(Arc::new(store.map_err(|error| ConfigError(vec![format!("DATABASE_URL: {error}")]))?))
+    }
 }
 
 /// The API with everything behind it. `key` is the one key of single_user mode.

@@ -49,8 +49,33 @@ pub(crate) fn run(flags: &Flags) -> anyhow::Result<ExitCode> {
             keys => findings.good(format_args!("provider {}: {keys} keys, used in turn", upstream.kind)),
         }
     }
+    jobs(&config, &mut findings)?;
     default_model(&config, &mut findings)?;
     Ok(if findings.bad == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Opens the store of jobs, unless it is still to be made.
+fn jobs(config: &Config, findings: &mut Findings) -> anyhow::Result<()> {
+    let place = match &config.collections.database {
+        Some(_) => "the database of DATABASE_URL".to_owned(),
+        None => {
+            let path = config.state_dir.join("jobs.db");
+            if !path.exists() {
+                findings.note(format_args!("jobs: {} will be made at the first start", path.display()));
+                return Ok(());
+            }
+            path.display().to_string()
+        }
+    };
+    let health = super::runtime()?.block_on(async { anyhow::Ok(wiring::job_store(config)?.health().await?) });
+    match health {
+        Ok(()) => findings.good(format_args!("jobs: {place}")),
+        Err(error) => findings.bad(
+            format_args!("jobs: {error}"),
+            "do what it says; until then jobs are answered 503, and embedding goes on",
+        ),
+    }
+    Ok(())
 }
 
 fn accounts(config: &Config, findings: &mut Findings) {

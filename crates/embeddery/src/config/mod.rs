@@ -29,7 +29,7 @@ use embeddery_server::{JobLimits, Settings};
 
 pub(crate) use accounts::AccountsSettings;
 pub(crate) use auth::{AuthConfig, MultiUser};
-pub(crate) use collections::CollectionsConfig;
+pub(crate) use collections::{CollectionsConfig, DatabaseConfig};
 pub(crate) use file::DEFAULTS;
 pub(crate) use gateway::{GatewayConfig, SecondLevelConfig};
 pub(crate) use providers::Upstreams;

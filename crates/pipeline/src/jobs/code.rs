@@ -6,7 +6,7 @@ use std::sync::Arc;
 use embeddery_core::SpaceId;
 use serde_json::{Value, json};
 
-use super::{ChunkSpan, DocumentState, JobError, Status, Vectors};
+use super::{ChunkSpan, Chunking, DocumentState, Plan, JobError, Status, Vectors};
 use crate::{Priority, Reason, Stage};
 
 /// All states in the order of their numbers.
@@ -93,6 +93,39 @@ pub(super) const fn priority(number: i64) -> Priority {
         1 => Priority::Normal,
         2..=i64::MAX => Priority::High,
     }
+}
+
+/// A plan as JSON.
+pub(super) fn plan(plan: &Plan) -> String {
+    let Plan { collection, provider, model, dimensions, chunking } = plan;
+    let Chunking { method, size, overlap, unit } = chunking;
+    json!({
+        "collection": collection, "provider": provider, "model": model, "dimensions": dimensions,
+        "chunking": {"method": method, "size": size, "overlap": overlap, "unit": unit},
+    })
+    .to_string()
+}
+
+pub(super) fn read_plan(text: &str) -> Result<Plan, JobError> {
+    let value: Value = serde_json::from_str(text).map_err(unreadable)?;
+    let word = |value: &Value| {
+        value.as_str().map(str::to_owned).ok_or_else(|| unreadable(format!("{value} in a job's plan is no text")))
+    };
+    let number = |value: &Value| value.as_u64().and_then(|number| usize::try_from(number).ok());
+    let due = |value: &Value| number(value).ok_or_else(|| unreadable(format!("{value} in a job's plan is no number")));
+    let chunking = &value["chunking"];
+    Ok(Plan {
+        collection: word(&value["collection"])?,
+        provider: word(&value["provider"])?,
+        model: word(&value["model"])?,
+        dimensions: number(&value["dimensions"]),
+        chunking: Chunking {
+            method: word(&chunking["method"])?,
+            size: due(&chunking["size"])?,
+            overlap: due(&chunking["overlap"])?,
+            unit: word(&chunking["unit"])?,
+        },
+    })
 }
 
 pub(super) fn spans(chunks: &[ChunkSpan]) -> String {

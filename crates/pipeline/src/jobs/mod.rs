@@ -5,8 +5,10 @@
 //! between the two repeats the stage, which finds the result and only settles. Counts of a job are those of its rows.
 
 mod code;
+mod postgres;
 mod sqlite;
 
+pub use postgres::PostgresJobs;
 pub use sqlite::{SqliteJobs, SqliteJobsConfig};
 
 use std::{collections::BTreeMap, fmt, ops::Range, sync::Arc, time::Duration};

@@ -110,7 +110,7 @@ pub async fn priority_changes(tenant: &Tenant) {
     assert!(!tenant.store.reprioritize(job, Priority::Low).await.unwrap());
 }
 
-/// On a store that other tests may share: only what is older than an hour could be theirs.
+/// On a store that no other test shares.
 pub async fn what_is_past_is_swept(tenant: &Tenant) {
     let (hour, now) = (Duration::from_secs(3600), Duration::ZERO);
     let (open, ended, running) =

@@ -3,7 +3,10 @@
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
 mod ends;
+mod postgres;
 mod progress;
+#[path = "../../../store/tests/conformance/server.rs"]
+mod server;
 mod sqlite;
 mod submit;
 mod support;
@@ -22,7 +25,7 @@ macro_rules! conformance {
                 unfinished_documents_are_paged_and_rested;
             ends: all_stored_is_completed, some_failed_is_partial, all_failed_is_failed,
                 cancelled_for_good, what_failed_is_tried_again_where_it_failed,
-                skipped_by_an_operator, priority_changes, what_is_past_is_swept, a_tenant_leaves_nothing
+                skipped_by_an_operator, priority_changes, a_tenant_leaves_nothing
         );
     };
     ($make:path: $($module:ident: $($test:ident),*);*) => {

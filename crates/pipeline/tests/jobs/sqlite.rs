@@ -92,3 +92,8 @@ async fn a_swept_file_is_small() {
     drop(tenant);
     assert!(size(&path) < 3 << 20, "{}", size(&path));
 }
+
+#[tokio::test]
+async fn what_is_past_is_swept() {
+    crate::ends::what_is_past_is_swept(&Tenant::new(store().await)).await;
+}

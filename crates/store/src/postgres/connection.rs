@@ -12,8 +12,8 @@ use tokio_postgres::{IsolationLevel, config::SslMode, error::SqlState, types::To
 use super::{PostgresConfig, schema};
 use crate::{StoreError, StoreErrorKind};
 
-/// The database.
-pub(super) struct Connections {
+/// The database: for the collections, and for others who keep something there.
+pub struct Connections {
     pool: Pool,
     timeout: Duration,
     /// Filled once the schema is there.
@@ -24,7 +24,8 @@ pub(super) struct Connections {
 pub(super) type Parameters<'a> = Vec<&'a (dyn ToSql + Sync)>;
 
 impl Connections {
-    pub(super) fn new(config: &PostgresConfig) -> Result<Self, StoreError> {
+    /// Connections to a database, which need not be reachable yet.
+    pub fn new(config: &PostgresConfig) -> Result<Self, StoreError> {
         // The reason is not repeated: it may quote the URL.
         let mut target: tokio_postgres::Config =
             config.url.parse().map_err(|_| StoreError::invalid("the database's URL cannot be understood"))?;
@@ -48,14 +49,14 @@ impl Connections {
     }
 
     /// A connection to a database that has the schema.
-    pub(super) async fn client(&self) -> Result<Client, StoreError> {
+    pub async fn client(&self) -> Result<Client, StoreError> {
         let mut client = self.pool.get().await?;
         self.ready.get_or_try_init(|| schema::migrate(&mut client)).await?;
         Ok(client)
     }
 
     /// Begins a transaction that sees one tenant's rows.
-    pub(super) async fn begin<'c>(
+    pub async fn begin<'c>(
         &self,
         client: &'c mut Client,
         tenant: &str,

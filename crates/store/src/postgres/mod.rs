@@ -7,7 +7,7 @@
 //! - [`filter`] turns a filter into SQL.
 
 mod collections;
-mod connection;
+pub mod connection;
 mod filter;
 mod migrate;
 mod read;

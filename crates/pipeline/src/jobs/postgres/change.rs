@@ -1,0 +1,203 @@
+//! What people do to jobs, and what time does.
+
+use std::{sync::Arc, time::Duration};
+
+use deadpool_postgres::{Client, Transaction};
+
+use super::{For, PostgresJobs, millis, text};
+use crate::{
+    DocumentState, JobError, JobId, Priority, TaskId, Unfinished,
+    jobs::code::{self, priority_number, state_number},
+};
+
+/// How a job whose documents have ended has ended.
+const STATUS: &str = "CASE
+    WHEN counts.cancelled > 0 THEN 5
+    WHEN counts.failed = 0 AND counts.skipped = 0 THEN 2
+    WHEN counts.stored > 0 THEN 3
+    WHEN counts.failed > 0 THEN 4
+    ELSE 5 END";
+
+/// Ends a job whose last document has ended.
+pub(super) async fn settle(store: &PostgresJobs, client: &mut Client, job: JobId) -> Result<(), JobError> {
+    let tx = store.begin(client, For::All).await?;
+    let unfinished = tx
+        .prepare_cached("SELECT EXISTS (SELECT 1 FROM embeddery.job_documents WHERE job = $1 AND state < 3)")
+        .await?;
+    if tx.query_one(&unfinished, &[&job.0]).await?.get(0) {
+        return Ok(());
+    }
+    settle_in(&tx, job).await?;
+    Ok(tx.commit().await?)
+}
+
+/// The same inside a transaction. The lock comes first: what is counted afterwards cannot be set back meanwhile.
+async fn settle_in(tx: &Transaction<'_>, job: JobId) -> Result<(), JobError> {
+    let lock = tx.prepare_cached("SELECT 1 FROM embeddery.jobs WHERE id = $1 FOR UPDATE").await?;
+    tx.execute(&lock, &[&job.0]).await?;
+    let end = tx
+        .prepare_cached(&format!(
+            "UPDATE embeddery.jobs SET ended_at = embeddery.now_ms(), status = {STATUS}
+             FROM (SELECT count(*) FILTER (WHERE state = 3) AS stored, count(*) FILTER (WHERE state = 4) AS failed,
+                          count(*) FILTER (WHERE state = 5) AS skipped,
+                          count(*) FILTER (WHERE state = 6) AS cancelled,
+                          count(*) FILTER (WHERE state < 3) AS unfinished
+                   FROM embeddery.job_documents WHERE job = $1) AS counts
+             WHERE id = $1 AND status IN (0, 1) AND counts.unfinished = 0"
+        ))
+        .await?;
+    tx.execute(&end, &[&job.0]).await?;
+    Ok(())
+}
+
+pub(super) async fn cancel(store: &PostgresJobs, tenant: &str, job: JobId) -> Result<bool, JobError> {
+    let mut client = store.client().await?;
+    let tx = store.begin(&mut client, For::Tenant(tenant)).await?;
+    let Some(status) = locked(&tx, job).await? else { return Ok(false) };
+    if status >= code::FIRST_ENDED {
+        return Ok(false);
+    }
+    end_all(&tx, job, DocumentState::Cancelled).await?;
+    tx.commit().await?;
+    Ok(true)
+}
+
+pub(super) async fn skip(store: &PostgresJobs, job: JobId) -> Result<bool, JobError> {
+    let mut client = store.client().await?;
+    let tx = store.begin(&mut client, For::All).await?;
+    let Some(status) = locked(&tx, job).await? else { return Ok(false) };
+    tx.execute("UPDATE embeddery.jobs SET skipped = true WHERE id = $1", &[&job.0]).await?;
+    if status < code::FIRST_ENDED {
+        end_all(&tx, job, DocumentState::Skipped).await?;
+    }
+    tx.commit().await?;
+    Ok(true)
+}
+
+/// The status of a started job that nobody else ends meanwhile.
+async fn locked(tx: &Transaction<'_>, job: JobId) -> Result<Option<i64>, JobError> {
+    let find = "SELECT status FROM embeddery.jobs WHERE id = $1 AND status >= 0 FOR UPDATE";
+    let found = tx.query_opt(find, &[&job.0]).await?;
+    Ok(found.map(|row| row.get::<_, i16>(0).into()))
+}
+
+async fn end_all(tx: &Transaction<'_>, job: JobId, state: DocumentState) -> Result<(), JobError> {
+    let state = state_number(state) as i16;
+    tx.execute(
+        "UPDATE embeddery.job_documents SET state = $2, touched_at = embeddery.now_ms() WHERE job = $1 AND state < 3",
+        &[&job.0, &state],
+    )
+    .await?;
+    tx.execute(
+        "DELETE FROM embeddery.job_contents AS content USING embeddery.job_documents AS document
+         WHERE content.job = $1 AND document.job = $1 AND document.item = content.item AND document.state = $2",
+        &[&job.0, &state],
+    )
+    .await?;
+    settle_in(tx, job).await
+}
+
+pub(super) async fn retry(
+    store: &PostgresJobs,
+    tenant: &str,
+    job: JobId,
+) -> Result<Vec<Unfinished>, JobError> {
+    let mut client = store.client().await?;
+    let tx = store.begin(&mut client, For::Tenant(tenant)).await?;
+    // What a person ended stays ended.
+    let find = "SELECT priority, traceparent FROM embeddery.jobs
+                WHERE id = $1 AND status BETWEEN 0 AND 4 AND NOT skipped FOR UPDATE";
+    let Some(found) = tx.query_opt(find, &[&job.0]).await? else { return Ok(Vec::new()) };
+    let priority = code::priority(found.get::<_, i16>(0).into());
+    let traceparent = text(found.get(1));
+    let rows = tx
+        .query(
+            "UPDATE embeddery.job_documents
+             SET state = coalesce(failed_at, 0), failed_at = NULL, touched_at = embeddery.now_ms()
+             WHERE job = $1 AND state = 4 RETURNING item, state, bytes",
+            &[&job.0],
+        )
+        .await?;
+    let tenant: Arc<str> = tenant.into();
+    let mut again = Vec::with_capacity(rows.len());
+    for row in rows {
+        again.push(Unfinished {
+            task: TaskId { job, item: row.get::<_, i32>(0).unsigned_abs() },
+            tenant: Arc::clone(&tenant),
+            stage: code::stage(row.get::<_, i16>(1).into())?,
+            priority,
+            bytes: row.get::<_, i64>(2).unsigned_abs(),
+            traceparent: traceparent.clone(),
+        });
+    }
+    if again.is_empty() {
+        return Ok(again);
+    }
+    tx.execute("UPDATE embeddery.jobs SET status = 1, ended_at = NULL WHERE id = $1", &[&job.0]).await?;
+    tx.commit().await?;
+    again.sort_by_key(|document| document.task);
+    Ok(again)
+}
+
+pub(super) async fn reprioritize(
+    store: &PostgresJobs,
+    job: JobId,
+    priority: Priority,
+) -> Result<bool, JobError> {
+    let mut client = store.client().await?;
+    let tx = store.begin(&mut client, For::All).await?;
+    let changed = tx
+        .execute(
+            "UPDATE embeddery.jobs SET priority = $2 WHERE id = $1 AND status IN (0, 1)",
+            &[&job.0, &(priority_number(priority) as i16)],
+        )
+        .await?;
+    tx.commit().await?;
+    Ok(changed > 0)
+}
+
+pub(super) async fn discard(store: &PostgresJobs, job: JobId) -> Result<(), JobError> {
+    let mut client = store.client().await?;
+    let tx = store.begin(&mut client, For::All).await?;
+    tx.execute("DELETE FROM embeddery.jobs WHERE id = $1 AND status = -1", &[&job.0]).await?;
+    Ok(tx.commit().await?)
+}
+
+pub(super) async fn sweep(
+    store: &PostgresJobs,
+    ended: Duration,
+    abandoned: Duration,
+) -> Result<u64, JobError> {
+    let mut client = store.client().await?;
+    // A process may have died between the last document's end and the job's.
+    let tx = store.begin(&mut client, For::All).await?;
+    let left = tx
+        .query(
+            "SELECT id FROM embeddery.jobs WHERE status IN (0, 1) AND NOT EXISTS (
+                 SELECT 1 FROM embeddery.job_documents WHERE job = jobs.id AND state < 3)",
+            &[],
+        )
+        .await?;
+    drop(tx);
+    for row in left {
+        settle(store, &mut client, JobId(row.get(0))).await?;
+    }
+    let tx = store.begin(&mut client, For::All).await?;
+    let removed = tx
+        .execute(
+            "DELETE FROM embeddery.jobs WHERE ended_at < embeddery.now_ms() - $1
+                 OR (status = -1 AND submitted_at < embeddery.now_ms() - $2)",
+            &[&millis(ended), &millis(abandoned)],
+        )
+        .await?;
+    tx.commit().await?;
+    Ok(removed)
+}
+
+pub(super) async fn delete_tenant(store: &PostgresJobs, tenant: &str) -> Result<u64, JobError> {
+    let mut client = store.client().await?;
+    let tx = store.begin(&mut client, For::Tenant(tenant)).await?;
+    let seen = tx.query("DELETE FROM embeddery.jobs WHERE tenant = $1 RETURNING status", &[&tenant]).await?;
+    tx.commit().await?;
+    Ok(seen.iter().filter(|row| row.get::<_, i16>(0) >= 0).count() as u64)
+}

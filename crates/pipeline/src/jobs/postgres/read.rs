@@ -1,0 +1,212 @@
+//! What is looked at.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use tokio_postgres::{Row, types::ToSql};
+
+use super::{For, PostgresJobs, change::settle, millis, place, text};
+use crate::{
+    DocumentRow, DocumentState, Job, JobError, JobId, NewDocument, Status, TaskId, Unfinished, Work,
+    jobs::{
+        Page,
+        code::{self, STATES, state_number, status_number, unreadable},
+    },
+};
+
+/// Jobs with their counts; what follows says which.
+const JOBS: &str = "
+    SELECT id, tenant, plan, priority, status, submitted_at, started_at, ended_at, idempotency_key, counts.*
+    FROM embeddery.jobs, LATERAL (
+        SELECT coalesce(sum(chunks), 0)::bigint AS chunks,
+               coalesce(sum(chunks) FILTER (WHERE state = 3), 0)::bigint AS stored_chunks,
+               count(*) FILTER (WHERE state >= 3 AND touched_at > embeddery.now_ms() - 60000) AS last_minute,
+               count(*) FILTER (WHERE state = 0) AS d0, count(*) FILTER (WHERE state = 1) AS d1,
+               count(*) FILTER (WHERE state = 2) AS d2, count(*) FILTER (WHERE state = 3) AS d3,
+               count(*) FILTER (WHERE state = 4) AS d4, count(*) FILTER (WHERE state = 5) AS d5,
+               count(*) FILTER (WHERE state = 6) AS d6
+        FROM embeddery.job_documents WHERE job = jobs.id) AS counts
+    WHERE status >= 0 AND ";
+
+/// Where the counts of documents begin.
+const COUNTS: usize = 12;
+
+pub(super) async fn job(store: &PostgresJobs, tenant: &str, job: JobId) -> Result<Option<Job>, JobError> {
+    let rest = "id = $1 AND tenant = $2";
+    let find = async || {
+        let mut found = select(store, For::Tenant(tenant), rest, &[&job.0, &tenant]).await?;
+        Ok::<_, JobError>(found.pop())
+    };
+    let found = find().await?;
+    let left = |job: &Job| STATES[..3].iter().any(|state| job.documents[state] > 0);
+    match found {
+        // A process may have died between the last document's end and the job's.
+        Some(job) if job.ended_at_ms.is_none() && !left(&job) => {
+            settle(store, &mut store.client().await?, job.id).await?;
+            find().await
+        }
+        found => Ok(found),
+    }
+}
+
+pub(super) async fn jobs(
+    store: &PostgresJobs,
+    tenant: &str,
+    page: Page<Status, JobId>,
+) -> Result<Vec<Job>, JobError> {
+    let after = page.after.map_or(uuid::Uuid::max(), |job| job.0);
+    let status = page.state.map(|status| status_number(status) as i16);
+    let rest = "tenant = $1 AND id < $2 AND ($3::smallint IS NULL OR status = $3) ORDER BY id DESC LIMIT $4";
+    select(store, For::Tenant(tenant), rest, &[&tenant, &after, &status, &(page.limit as i64)]).await
+}
+
+pub(super) async fn by_key(store: &PostgresJobs, key: &str) -> Result<Vec<Job>, JobError> {
+    select(store, For::All, "idempotency_key = $1 ORDER BY id DESC LIMIT 100", &[&key]).await
+}
+
+async fn select(
+    store: &PostgresJobs,
+    whom: For<'_>,
+    rest: &str,
+    parameters: &[&(dyn ToSql + Sync)],
+) -> Result<Vec<Job>, JobError> {
+    let mut client = store.client().await?;
+    let tx = store.begin(&mut client, whom).await?;
+    let statement = tx.prepare_cached(&format!("{JOBS}{rest}")).await?;
+    tx.query(&statement, parameters).await?.iter().map(read_job).collect()
+}
+
+fn read_job(row: &Row) -> Result<Job, JobError> {
+    let number = |place: usize| row.get::<_, i64>(place).max(0).unsigned_abs();
+    let time = |place: usize| row.get::<_, Option<i64>>(place).map(|time| time.max(0).unsigned_abs());
+    let mut documents = BTreeMap::new();
+    for (place, state) in STATES.into_iter().enumerate() {
+        documents.insert(state, number(COUNTS + place));
+    }
+    Ok(Job {
+        id: JobId(row.get(0)),
+        tenant: Arc::from(row.get::<_, &str>(1)),
+        plan: code::read_plan(row.get(2))?,
+        priority: code::priority(row.get::<_, i16>(3).into()),
+        status: code::status(row.get::<_, i16>(4).into())?,
+        documents,
+        chunks: (number(9), number(10)),
+        submitted_at_ms: number(5),
+        started_at_ms: time(6),
+        ended_at_ms: time(7),
+        ended_last_minute: number(11),
+        idempotency_key: row.get(8),
+    })
+}
+
+pub(super) async fn skipped(store: &PostgresJobs, job: JobId) -> Result<bool, JobError> {
+    let mut client = store.client().await?;
+    let tx = store.begin(&mut client, For::All).await?;
+    let found =
+        tx.query_opt("SELECT skipped FROM embeddery.jobs WHERE id = $1 AND status >= 0", &[&job.0]).await?;
+    Ok(found.is_some_and(|row| row.get(0)))
+}
+
+pub(super) async fn unfinished_jobs(store: &PostgresJobs, tenant: &str) -> Result<u64, JobError> {
+    let mut client = store.client().await?;
+    let tx = store.begin(&mut client, For::Tenant(tenant)).await?;
+    let count = "SELECT count(*) FROM embeddery.jobs WHERE tenant = $1 AND status IN (0, 1)";
+    Ok(tx.query_one(count, &[&tenant]).await?.get::<_, i64>(0).max(0).unsigned_abs())
+}
+
+pub(super) async fn documents(
+    store: &PostgresJobs,
+    job: JobId,
+    page: Page<DocumentState, u32>,
+) -> Result<Vec<DocumentRow>, JobError> {
+    let mut client = store.client().await?;
+    let tx = store.begin(&mut client, For::All).await?;
+    let after = page.after.map_or(Ok(-1), place)?;
+    let state = page.state.map(|state| state_number(state) as i16);
+    let statement = tx
+        .prepare_cached(
+            "SELECT item, document.id, state, chunks, code, message, attempts
+             FROM embeddery.job_documents AS document JOIN embeddery.jobs ON jobs.id = job
+             WHERE job = $1 AND status >= 0 AND item > $2 AND ($3::smallint IS NULL OR state = $3)
+             ORDER BY item LIMIT $4",
+        )
+        .await?;
+    let rows = tx.query(&statement, &[&job.0, &after, &state, &(page.limit as i64)]).await?;
+    let read = |row: &Row| {
+        Ok(DocumentRow {
+            item: row.get::<_, i32>(0).unsigned_abs(),
+            id: row.get(1),
+            state: code::state(row.get::<_, i16>(2).into())?,
+            chunks: row.get::<_, Option<i64>>(3).map(i64::unsigned_abs),
+            reason: code::reason(row.get(4), row.get(5)),
+            attempts: row.get::<_, i32>(6).unsigned_abs(),
+        })
+    };
+    rows.iter().map(read).collect()
+}
+
+pub(super) async fn load(store: &PostgresJobs, task: TaskId) -> Result<Option<Work>, JobError> {
+    let mut client = store.client().await?;
+    let tx = store.begin(&mut client, For::All).await?;
+    let statement = tx
+        .prepare_cached(
+            "SELECT jobs.tenant, plan, state, document.id, text, metadata, content_type, spans, vectors_head, vectors
+             FROM embeddery.job_documents AS document JOIN embeddery.jobs ON jobs.id = job
+                  LEFT JOIN embeddery.job_contents USING (job, item)
+             WHERE job = $1 AND item = $2 AND status >= 0",
+        )
+        .await?;
+    let Some(row) = tx.query_opt(&statement, &[&task.job.0, &place(task.item)?]).await? else { return Ok(None) };
+    let bytes: Option<Vec<u8>> = row.get(4);
+    let (metadata, spans): (Option<&str>, Option<&str>) = (row.get(5), row.get(7));
+    let vectors = match (row.get::<_, Option<&str>>(8), row.get::<_, Option<&[u8]>>(9)) {
+        (Some(head), Some(data)) => Some(code::read_vectors(head, data)?),
+        _ => None,
+    };
+    Ok(Some(Work {
+        tenant: Arc::from(row.get::<_, &str>(0)),
+        plan: Arc::new(code::read_plan(row.get(1))?),
+        state: code::state(row.get::<_, i16>(2).into())?,
+        document: NewDocument {
+            id: row.get(3),
+            text: String::from_utf8(bytes.unwrap_or_default()).map_err(unreadable)?,
+            metadata: metadata.map_or(Ok(serde_json::Map::new()), serde_json::from_str).map_err(unreadable)?,
+            content_type: row.get(6),
+        },
+        chunks: spans.map(code::read_spans).transpose()?,
+        vectors,
+    }))
+}
+
+pub(super) async fn unfinished(
+    store: &PostgresJobs,
+    untouched: Duration,
+    after: Option<TaskId>,
+    limit: usize,
+) -> Result<Vec<Unfinished>, JobError> {
+    let mut client = store.client().await?;
+    let tx = store.begin(&mut client, For::All).await?;
+    let (job, item) = match after {
+        Some(task) => (task.job.0, place(task.item)?),
+        None => (uuid::Uuid::nil(), -1),
+    };
+    let statement = tx
+        .prepare_cached(
+            "SELECT job, item, jobs.tenant, state, priority, bytes, traceparent
+             FROM embeddery.jobs JOIN embeddery.job_documents ON job = jobs.id
+             WHERE status IN (0, 1) AND state < 3 AND touched_at <= embeddery.now_ms() - $1
+                   AND (job, item) > ($2, $3) ORDER BY job, item LIMIT $4",
+        )
+        .await?;
+    let rows = tx.query(&statement, &[&millis(untouched), &job, &item, &(limit as i64)]).await?;
+    let read = |row: &Row| {
+        Ok(Unfinished {
+            task: TaskId { job: JobId(row.get(0)), item: row.get::<_, i32>(1).unsigned_abs() },
+            tenant: Arc::from(row.get::<_, &str>(2)),
+            stage: code::stage(row.get::<_, i16>(3).into())?,
+            priority: code::priority(row.get::<_, i16>(4).into()),
+            bytes: row.get::<_, i64>(5).unsigned_abs(),
+            traceparent: text(row.get(6)),
+        })
+    };
+    rows.iter().map(read).collect()
+}

@@ -1,0 +1,100 @@
+//! What stands in the database, beside the collections. A published script never changes.
+//!
+//! A policy on every table lets a transaction see only the tenant it speaks for; workers and operators, who serve
+//! all tenants, say so in their transaction.
+
+use deadpool_postgres::Client;
+use embeddery_store::{StoreError, StoreErrorKind};
+
+const MIGRATIONS: [&str; 1] = [r#"
+    CREATE FUNCTION embeddery.now_ms() RETURNS bigint LANGUAGE sql VOLATILE AS
+        'SELECT (extract(epoch FROM clock_timestamp()) * 1000)::bigint';
+    CREATE TABLE embeddery.jobs (
+        id uuid PRIMARY KEY,                        -- of version 7: a newer job's is higher
+        tenant text NOT NULL COLLATE "C",
+        idempotency_key text COLLATE "C",
+        body_hash bytea,                            -- known when it starts
+        most_unfinished bigint,
+        plan text NOT NULL,                         -- JSON
+        priority smallint NOT NULL,
+        traceparent text,
+        status smallint NOT NULL DEFAULT -1,        -- -1: open, nobody sees it
+        skipped boolean NOT NULL DEFAULT false,     -- by an operator
+        documents integer NOT NULL DEFAULT 0,
+        submitted_at bigint NOT NULL,               -- last appended to, while it is open; milliseconds since 1970
+        started_at bigint,
+        ended_at bigint
+    );
+    CREATE UNIQUE INDEX jobs_by_key ON embeddery.jobs (tenant, idempotency_key) WHERE status >= 0;
+    CREATE INDEX jobs_by_key_alone ON embeddery.jobs (idempotency_key);
+    CREATE INDEX jobs_by_tenant ON embeddery.jobs (tenant, id);
+    CREATE INDEX jobs_unfinished ON embeddery.jobs (id) WHERE status IN (0, 1);
+    CREATE INDEX jobs_ended ON embeddery.jobs (ended_at);
+    CREATE TABLE embeddery.job_documents (
+        job uuid NOT NULL REFERENCES embeddery.jobs ON DELETE CASCADE,
+        item integer NOT NULL,
+        tenant text NOT NULL COLLATE "C",
+        id text NOT NULL COLLATE "C",
+        state smallint NOT NULL DEFAULT 0,
+        bytes bigint NOT NULL,                      -- of text
+        chunks bigint,
+        attempts integer NOT NULL DEFAULT 0,
+        failed_at smallint,                         -- the stage
+        code text,
+        message text,
+        touched_at bigint NOT NULL,
+        PRIMARY KEY (job, item)
+    );
+    CREATE INDEX job_documents_unfinished ON embeddery.job_documents (job, item) WHERE state < 3;
+    CREATE INDEX job_documents_failed ON embeddery.job_documents (job, item) WHERE state = 4;
+    CREATE TABLE embeddery.job_contents (
+        job uuid NOT NULL,
+        item integer NOT NULL,
+        tenant text NOT NULL COLLATE "C",
+        text bytea NOT NULL,                        -- may hold U+0000
+        metadata text NOT NULL,                     -- JSON
+        content_type text,
+        spans text,
+        vectors_head text,
+        vectors bytea,
+        PRIMARY KEY (job, item),
+        FOREIGN KEY (job, item) REFERENCES embeddery.job_documents ON DELETE CASCADE
+    );
+    DO $$
+    DECLARE name text;
+    BEGIN
+        FOREACH name IN ARRAY ARRAY['jobs', 'job_documents', 'job_contents'] LOOP
+            EXECUTE format('ALTER TABLE embeddery.%I ENABLE ROW LEVEL SECURITY', name);
+            EXECUTE format('ALTER TABLE embeddery.%I FORCE ROW LEVEL SECURITY', name);
+            EXECUTE format('CREATE POLICY own_rows ON embeddery.%I
+                USING (tenant = current_setting(''embeddery.tenant'', true)
+                       OR current_setting(''embeddery.all_tenants'', true) = ''on'')', name);
+        END LOOP;
+    END $$;
+"#];
+
+/// One process migrates at a time.
+const LOCK: i64 = 0x656d_6265_6464_6a6f;
+
+/// Brings the database to this version's schema.
+pub(super) async fn migrate(client: &mut Client) -> Result<(), StoreError> {
+    let tx = client.transaction().await?;
+    tx.execute("SELECT pg_advisory_xact_lock($1)", &[&LOCK]).await?;
+    tx.batch_execute("CREATE TABLE IF NOT EXISTS embeddery.job_migrations (version integer PRIMARY KEY)").await?;
+    let found: i32 =
+        tx.query_one("SELECT coalesce(max(version), 0) FROM embeddery.job_migrations", &[]).await?.get(0);
+    let known = MIGRATIONS.len() as i32;
+    if found > known {
+        return Err(StoreError::new(
+            StoreErrorKind::TooNew,
+            format!(
+                "the jobs in the database were written by a newer version (schema {found}, known here is {known}); use that version"
+            ),
+        ));
+    }
+    for (version, script) in (1..).zip(MIGRATIONS).skip(found as usize) {
+        tx.batch_execute(script).await?;
+        tx.execute("INSERT INTO embeddery.job_migrations VALUES ($1)", &[&version]).await?;
+    }
+    Ok(tx.commit().await?)
+}

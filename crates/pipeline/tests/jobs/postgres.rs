@@ -1,0 +1,95 @@
+//! The job store of several hosts: the suite on a real server, and what only it has to prove.
+
+use std::{
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
+
+use embeddery_pipeline::{JobError, JobStore, PostgresJobs, Status};
+use embeddery_store::PostgresConfig;
+
+use crate::{
+    server::Postgres,
+    support::{Tenant, task},
+};
+
+static SERVER: OnceLock<Postgres> = OnceLock::new();
+
+fn server() -> &'static Postgres {
+    SERVER.get_or_init(Postgres::start)
+}
+
+fn at(url: String) -> Arc<dyn JobStore> {
+    let config = PostgresConfig { url, connections: 4, timeout: Duration::from_secs(30) };
+    Arc::new(PostgresJobs::new(&config).unwrap())
+}
+
+pub async fn store() -> Arc<dyn JobStore> {
+    at(tokio::task::spawn_blocking(|| server().url()).await.unwrap())
+}
+
+crate::conformance!(crate::postgres::store);
+
+#[tokio::test]
+async fn the_database_itself_keeps_tenants_apart() {
+    let tenant = Tenant::new(store().await);
+    let job = tenant.submitted(1).await;
+    let count = |who: &str, table: &str| {
+        let sql = format!(
+            "SET ROLE service; SET embeddery.tenant = '{who}'; SELECT count(*) FROM embeddery.{table}"
+        );
+        server().sql("service", &sql)
+    };
+    for table in ["jobs", "job_documents", "job_contents"] {
+        assert_eq!(count(&tenant.name, table).trim(), "1", "{table}");
+        assert_eq!(count("nobody", table).trim(), "0", "{table}");
+    }
+    assert_eq!(tenant.job(job).await.status, Status::Pending);
+}
+
+#[tokio::test]
+async fn a_text_may_hold_any_character() {
+    let tenant = Tenant::new(store().await);
+    let job = tenant.opened(None, 0).await;
+    let mut odd = crate::support::document("odd");
+    odd.text = "a\0b".into();
+    odd.metadata.insert("\0".into(), "\0".into());
+    tenant.store.append(job, vec![odd.clone()]).await.unwrap();
+    tenant.store.start(job, crate::support::HASH).await.unwrap();
+    let work = tenant.store.load(task(job, 0)).await.unwrap().unwrap();
+    assert_eq!((work.document.text, work.document.metadata), (odd.text, odd.metadata));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_past_is_swept() {
+    let own = tokio::task::spawn_blocking(Postgres::start).await.unwrap();
+    crate::ends::what_is_past_is_swept(&Tenant::new(at(own.url()))).await;
+    own.stop();
+}
+
+/// On a server of its own: the others must not miss theirs.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_database_goes_and_comes_back() {
+    let own = tokio::task::spawn_blocking(Postgres::start).await.unwrap();
+    let tenant = Tenant::new(at(own.url()));
+    let job = tenant.submitted(1).await;
+    own.stop();
+    for _ in 0..2 {
+        let refused = tenant.store.job(&tenant.name, job).await.unwrap_err();
+        assert!(matches!(refused, JobError::Unavailable(_)), "{refused}");
+    }
+    own.serve();
+    while tenant.store.health().await.is_err() {}
+    while tenant.store.job(&tenant.name, job).await.is_err() {}
+    assert_eq!(tenant.job(job).await.status, Status::Pending);
+    own.stop();
+}
+
+#[tokio::test]
+async fn a_database_of_a_newer_version_is_left_alone() {
+    let own = tokio::task::spawn_blocking(Postgres::start).await.unwrap();
+    own.sql("service", "SET ROLE service; CREATE SCHEMA embeddery; CREATE TABLE embeddery.job_migrations (version integer PRIMARY KEY); INSERT INTO embeddery.job_migrations VALUES (99)");
+    let refused = at(own.url()).health().await.unwrap_err();
+    assert!(matches!(refused, JobError::TooNew(_)), "{refused}");
+    own.stop();
+}
