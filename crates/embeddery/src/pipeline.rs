@@ -6,8 +6,8 @@ use anyhow::Context as _;
 use embeddery_accounts::Ledger;
 use embeddery_gateway::Router;
 use embeddery_pipeline::{
-    JobStore, Queue, QueueOptions, SqliteQueue, Stage, Worker, WorkerConfig,
-    WorkerMetrics, reconcile, retain,
+    JobStore, Queue, QueueOptions, SqliteQueue, Stage, Worker, WorkerConfig, WorkerMetrics, reconcile,
+    retain,
     stages::{Lanes, Tools},
 };
 use embeddery_server::App;

@@ -23,7 +23,7 @@ use prometheus_client::registry::Registry;
 use secrecy::{ExposeSecret as _, SecretString};
 
 use crate::{
-    config::{AuthConfig, Config, DatabaseConfig, ConfigError, GatewayConfig, MultiUser, SecondLevelConfig},
+    config::{AuthConfig, Config, ConfigError, DatabaseConfig, GatewayConfig, MultiUser, SecondLevelConfig},
     pipeline::Parts,
     process_metrics,
     stack::Layers,

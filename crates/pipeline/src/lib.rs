@@ -14,14 +14,15 @@ mod worker;
 
 pub use jobs::{
     ChunkSpan, Chunking, DocumentRow, DocumentState, End, Job, JobError, JobOp, JobStore, NewDocument,
-    NewJob, Opened, Page, Plan, PostgresJobs, Put, SqliteJobs, SqliteJobsConfig, Status, Unfinished, Vectors, Work,
+    NewJob, Opened, Page, Plan, PostgresJobs, Put, SqliteJobs, SqliteJobsConfig, Status, Unfinished, Vectors,
+    Work,
 };
 pub use queue::{
     Asked, Consumer, DEATHS_ALONE, DEATHS_IN_COMPANY, DeadLetter, DeadLetterId, Depth, Flow, Lease,
     LeaseRequest, Op, Outcome, Pressure, Queue, QueueError, QueueOptions, RedisConfig, RedisQueue, Settled,
     SqliteQueue, WorkerReport,
 };
-pub use retention::retain;
 pub use reconcile::{ReconcileConfig, reconcile, round, task};
+pub use retention::retain;
 pub use task::{JobId, MESSAGE_VERSION, Priority, Reason, Stage, Task, TaskId};
 pub use worker::{Worker, WorkerConfig, WorkerMetrics};

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use embeddery_core::SpaceId;
 use serde_json::{Value, json};
 
-use super::{ChunkSpan, Chunking, DocumentState, Plan, JobError, Status, Vectors};
+use super::{ChunkSpan, Chunking, DocumentState, JobError, Plan, Status, Vectors};
 use crate::{Priority, Reason, Stage};
 
 /// All states in the order of their numbers.
@@ -109,10 +109,15 @@ pub(super) fn plan(plan: &Plan) -> String {
 pub(super) fn read_plan(text: &str) -> Result<Plan, JobError> {
     let value: Value = serde_json::from_str(text).map_err(unreadable)?;
     let word = |value: &Value| {
-        value.as_str().map(str::to_owned).ok_or_else(|| unreadable(format!("{value} in a job's plan is no text")))
+        value
+            .as_str()
+            .map(str::to_owned)
+            .ok_or_else(|| unreadable(format!("{value} in a job's plan is no text")))
     };
     let number = |value: &Value| value.as_u64().and_then(|number| usize::try_from(number).ok());
-    let due = |value: &Value| number(value).ok_or_else(|| unreadable(format!("{value} in a job's plan is no number")));
+    let due = |value: &Value| {
+        number(value).ok_or_else(|| unreadable(format!("{value} in a job's plan is no number")))
+    };
     let chunking = &value["chunking"];
     Ok(Plan {
         collection: word(&value["collection"])?,

@@ -18,8 +18,8 @@ use embeddery_store::{Connections, PostgresConfig, StoreError, StoreErrorKind};
 use tokio::sync::OnceCell;
 
 use super::{
-    ChunkSpan, DocumentRow, DocumentState, End, Job, JobError, JobOp, JobStore, NewDocument, NewJob, Opened, Page,
-    Put, Status, Unfinished, Vectors, Work,
+    ChunkSpan, DocumentRow, DocumentState, End, Job, JobError, JobOp, JobStore, NewDocument, NewJob, Opened,
+    Page, Put, Status, Unfinished, Vectors, Work,
 };
 use crate::{JobId, Priority, Reason, TaskId};
 

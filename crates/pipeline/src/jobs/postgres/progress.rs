@@ -68,7 +68,8 @@ pub(super) async fn finish(store: &PostgresJobs, task: TaskId, end: End) -> Resu
     };
     let state = state_number(state) as i16;
     let stage = failure.map(|(stage, _)| stage_number(stage) as i16);
-    let (code, message) = (failure.map(|(_, reason)| &*reason.code), failure.map(|(_, reason)| &reason.message));
+    let (code, message) =
+        (failure.map(|(_, reason)| &*reason.code), failure.map(|(_, reason)| &reason.message));
     let write = tx
         .prepare_cached(&format!(
             "UPDATE embeddery.job_documents SET state = $3, chunks = coalesce($4, chunks), failed_at = $5, code = $6,
@@ -76,8 +77,7 @@ pub(super) async fn finish(store: &PostgresJobs, task: TaskId, end: End) -> Resu
              WHERE job = $1 AND item = $2 AND state < 3 AND {STARTED}"
         ))
         .await?;
-    let written =
-        tx.execute(&write, &[&task.job.0, &item, &state, &chunks, &stage, &code, &message]).await?;
+    let written = tx.execute(&write, &[&task.job.0, &item, &state, &chunks, &stage, &code, &message]).await?;
     if written == 1 {
         let begin = tx
             .prepare_cached(
@@ -100,7 +100,11 @@ pub(super) async fn finish(store: &PostgresJobs, task: TaskId, end: End) -> Resu
     Ok(put)
 }
 
-pub(super) async fn note_attempt(store: &PostgresJobs, task: TaskId, reason: &Reason) -> Result<(), JobError> {
+pub(super) async fn note_attempt(
+    store: &PostgresJobs,
+    task: TaskId,
+    reason: &Reason,
+) -> Result<(), JobError> {
     let mut client = store.client().await?;
     let tx = store.begin(&mut client, For::All).await?;
     let note = tx

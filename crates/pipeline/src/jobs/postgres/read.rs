@@ -155,7 +155,9 @@ pub(super) async fn load(store: &PostgresJobs, task: TaskId) -> Result<Option<Wo
              WHERE job = $1 AND item = $2 AND status >= 0",
         )
         .await?;
-    let Some(row) = tx.query_opt(&statement, &[&task.job.0, &place(task.item)?]).await? else { return Ok(None) };
+    let Some(row) = tx.query_opt(&statement, &[&task.job.0, &place(task.item)?]).await? else {
+        return Ok(None);
+    };
     let bytes: Option<Vec<u8>> = row.get(4);
     let (metadata, spans): (Option<&str>, Option<&str>) = (row.get(5), row.get(7));
     let vectors = match (row.get::<_, Option<&str>>(8), row.get::<_, Option<&[u8]>>(9)) {
@@ -169,7 +171,9 @@ pub(super) async fn load(store: &PostgresJobs, task: TaskId) -> Result<Option<Wo
         document: NewDocument {
             id: row.get(3),
             text: String::from_utf8(bytes.unwrap_or_default()).map_err(unreadable)?,
-            metadata: metadata.map_or(Ok(serde_json::Map::new()), serde_json::from_str).map_err(unreadable)?,
+            metadata: metadata
+                .map_or(Ok(serde_json::Map::new()), serde_json::from_str)
+                .map_err(unreadable)?,
             content_type: row.get(6),
         },
         chunks: spans.map(code::read_spans).transpose()?,

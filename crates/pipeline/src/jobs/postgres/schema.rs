@@ -80,7 +80,8 @@ const LOCK: i64 = 0x656d_6265_6464_6a6f;
 pub(super) async fn migrate(client: &mut Client) -> Result<(), StoreError> {
     let tx = client.transaction().await?;
     tx.execute("SELECT pg_advisory_xact_lock($1)", &[&LOCK]).await?;
-    tx.batch_execute("CREATE TABLE IF NOT EXISTS embeddery.job_migrations (version integer PRIMARY KEY)").await?;
+    tx.batch_execute("CREATE TABLE IF NOT EXISTS embeddery.job_migrations (version integer PRIMARY KEY)")
+        .await?;
     let found: i32 =
         tx.query_one("SELECT coalesce(max(version), 0) FROM embeddery.job_migrations", &[]).await?.get(0);
     let known = MIGRATIONS.len() as i32;

@@ -66,7 +66,8 @@ pub(super) async fn append(
     let texts: Vec<&[u8]> = documents.iter().map(|document| document.text.as_bytes()).collect();
     let metadata = documents.iter().map(|document| serde_json::to_string(&document.metadata));
     let metadata = metadata.collect::<Result<Vec<_>, _>>().map_err(unreadable)?;
-    let types: Vec<Option<&str>> = documents.iter().map(|document| document.content_type.as_deref()).collect();
+    let types: Vec<Option<&str>> =
+        documents.iter().map(|document| document.content_type.as_deref()).collect();
     let contents = tx
         .prepare_cached(
             "INSERT INTO embeddery.job_contents (job, item, tenant, text, metadata, content_type)
