@@ -19,7 +19,7 @@ pub async fn retain(jobs: Arc<dyn JobStore>, kept: Duration, stop: CancellationT
     loop {
         match jobs.sweep(kept, ABANDONED).await {
             Ok(0) => {}
-            Ok(rows) => tracing::info!(rows, "jobs that ended long ago were removed"),
+            Ok(jobs) => tracing::info!(jobs, "jobs that ended long ago were removed"),
             Err(error) => tracing::warn!(%error, "old jobs could not be removed"),
         }
         // Processes that were started together do not stay together.

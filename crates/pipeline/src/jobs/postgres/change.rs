@@ -4,19 +4,15 @@ use std::{sync::Arc, time::Duration};
 
 use deadpool_postgres::{Client, Transaction};
 
-use super::{For, PostgresJobs, millis, text};
+use super::{For, PostgresJobs, millis, read::COUNTED, text};
 use crate::{
     DocumentState, JobError, JobId, Priority, TaskId, Unfinished,
     jobs::code::{self, priority_number, state_number},
 };
 
 /// How a job whose documents have ended has ended.
-const STATUS: &str = "CASE
-    WHEN counts.cancelled > 0 THEN 5
-    WHEN counts.failed = 0 AND counts.skipped = 0 THEN 2
-    WHEN counts.stored > 0 THEN 3
-    WHEN counts.failed > 0 THEN 4
-    ELSE 5 END";
+const STATUS: &str =
+    "CASE WHEN d6 > 0 THEN 5 WHEN d4 = 0 AND d5 = 0 THEN 2 WHEN d3 > 0 THEN 3 WHEN d4 > 0 THEN 4 ELSE 5 END";
 
 /// Ends a job whose last document has ended.
 pub(super) async fn settle(store: &PostgresJobs, client: &mut Client, job: JobId) -> Result<(), JobError> {
@@ -37,13 +33,10 @@ async fn settle_in(tx: &Transaction<'_>, job: JobId) -> Result<(), JobError> {
     tx.execute(&lock, &[&job.0]).await?;
     let end = tx
         .prepare_cached(&format!(
-            "UPDATE embeddery.jobs SET ended_at = embeddery.now_ms(), status = {STATUS}
-             FROM (SELECT count(*) FILTER (WHERE state = 3) AS stored, count(*) FILTER (WHERE state = 4) AS failed,
-                          count(*) FILTER (WHERE state = 5) AS skipped,
-                          count(*) FILTER (WHERE state = 6) AS cancelled,
-                          count(*) FILTER (WHERE state < 3) AS unfinished
-                   FROM embeddery.job_documents WHERE job = $1) AS counts
-             WHERE id = $1 AND status IN (0, 1) AND counts.unfinished = 0"
+            "UPDATE embeddery.jobs SET ended_at = embeddery.now_ms(), status = {STATUS},
+                 counts = ARRAY[counted.chunks, stored_chunks, 0, d0, d1, d2, d3, d4, d5, d6]
+             FROM (SELECT {COUNTED} FROM embeddery.job_documents WHERE job = $1) AS counted
+             WHERE id = $1 AND status IN (0, 1) AND d0 + d1 + d2 = 0"
         ))
         .await?;
     tx.execute(&end, &[&job.0]).await?;
@@ -133,7 +126,11 @@ pub(super) async fn retry(
     if again.is_empty() {
         return Ok(again);
     }
-    tx.execute("UPDATE embeddery.jobs SET status = 1, ended_at = NULL WHERE id = $1", &[&job.0]).await?;
+    tx.execute(
+        "UPDATE embeddery.jobs SET status = 1, ended_at = NULL, counts = NULL WHERE id = $1",
+        &[&job.0],
+    )
+    .await?;
     tx.commit().await?;
     again.sort_by_key(|document| document.task);
     Ok(again)

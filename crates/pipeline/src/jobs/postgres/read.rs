@@ -13,22 +13,26 @@ use crate::{
     },
 };
 
-/// Jobs with their counts; what follows says which.
-const JOBS: &str = "
-    SELECT id, tenant, plan, priority, status, submitted_at, started_at, ended_at, idempotency_key, counts.*
-    FROM embeddery.jobs, LATERAL (
-        SELECT coalesce(sum(chunks), 0)::bigint AS chunks,
-               coalesce(sum(chunks) FILTER (WHERE state = 3), 0)::bigint AS stored_chunks,
-               count(*) FILTER (WHERE state >= 3 AND touched_at > embeddery.now_ms() - 60000) AS last_minute,
-               count(*) FILTER (WHERE state = 0) AS d0, count(*) FILTER (WHERE state = 1) AS d1,
-               count(*) FILTER (WHERE state = 2) AS d2, count(*) FILTER (WHERE state = 3) AS d3,
-               count(*) FILTER (WHERE state = 4) AS d4, count(*) FILTER (WHERE state = 5) AS d5,
-               count(*) FILTER (WHERE state = 6) AS d6
-        FROM embeddery.job_documents WHERE job = jobs.id) AS counts
-    WHERE status >= 0 AND ";
+/// What is counted of a job's documents.
+pub(super) const COUNTED: &str = "
+    coalesce(sum(chunks), 0)::bigint AS chunks,
+    coalesce(sum(chunks) FILTER (WHERE state = 3), 0)::bigint AS stored_chunks,
+    count(*) FILTER (WHERE state >= 3 AND touched_at > embeddery.now_ms() - 60000) AS last_minute,
+    count(*) FILTER (WHERE state = 0) AS d0, count(*) FILTER (WHERE state = 1) AS d1,
+    count(*) FILTER (WHERE state = 2) AS d2, count(*) FILTER (WHERE state = 3) AS d3,
+    count(*) FILTER (WHERE state = 4) AS d4, count(*) FILTER (WHERE state = 5) AS d5,
+    count(*) FILTER (WHERE state = 6) AS d6";
 
-/// Where the counts of documents begin.
-const COUNTS: usize = 12;
+/// Jobs with their counts, which are counted while a job runs and kept when it has ended.
+fn jobs_where(rest: &str) -> String {
+    format!(
+        "SELECT id, tenant, plan, priority, status, submitted_at, started_at, ended_at, idempotency_key,
+                coalesce(counts, ARRAY[counted.chunks, stored_chunks, last_minute, d0, d1, d2, d3, d4, d5, d6])
+         FROM embeddery.jobs, LATERAL (
+             SELECT {COUNTED} FROM embeddery.job_documents WHERE job = jobs.id AND jobs.counts IS NULL) AS counted
+         WHERE status >= 0 AND {rest}"
+    )
+}
 
 pub(super) async fn job(store: &PostgresJobs, tenant: &str, job: JobId) -> Result<Option<Job>, JobError> {
     let rest = "id = $1 AND tenant = $2";
@@ -71,17 +75,18 @@ async fn select(
 ) -> Result<Vec<Job>, JobError> {
     let mut client = store.client().await?;
     let tx = store.begin(&mut client, whom).await?;
-    let statement = tx.prepare_cached(&format!("{JOBS}{rest}")).await?;
+    let statement = tx.prepare_cached(&jobs_where(rest)).await?;
     tx.query(&statement, parameters).await?.iter().map(read_job).collect()
 }
 
 fn read_job(row: &Row) -> Result<Job, JobError> {
     let number = |place: usize| row.get::<_, i64>(place).max(0).unsigned_abs();
     let time = |place: usize| row.get::<_, Option<i64>>(place).map(|time| time.max(0).unsigned_abs());
-    let mut documents = BTreeMap::new();
-    for (place, state) in STATES.into_iter().enumerate() {
-        documents.insert(state, number(COUNTS + place));
-    }
+    let counts: Vec<i64> = row.get(9);
+    let mut counts = counts.into_iter().map(|count| count.max(0).unsigned_abs());
+    let mut next = || counts.next().unwrap_or(0);
+    let (chunks, ended_last_minute) = ((next(), next()), next());
+    let documents: BTreeMap<_, _> = STATES.into_iter().map(|state| (state, next())).collect();
     Ok(Job {
         id: JobId(row.get(0)),
         tenant: Arc::from(row.get::<_, &str>(1)),
@@ -89,11 +94,11 @@ fn read_job(row: &Row) -> Result<Job, JobError> {
         priority: code::priority(row.get::<_, i16>(3).into()),
         status: code::status(row.get::<_, i16>(4).into())?,
         documents,
-        chunks: (number(9), number(10)),
+        chunks,
         submitted_at_ms: number(5),
         started_at_ms: time(6),
         ended_at_ms: time(7),
-        ended_last_minute: number(11),
+        ended_last_minute,
         idempotency_key: row.get(8),
     })
 }

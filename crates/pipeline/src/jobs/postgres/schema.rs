@@ -23,7 +23,8 @@ const MIGRATIONS: [&str; 1] = [r#"
         documents integer NOT NULL DEFAULT 0,
         submitted_at bigint NOT NULL,               -- last appended to, while it is open; milliseconds since 1970
         started_at bigint,
-        ended_at bigint
+        ended_at bigint,
+        counts bigint[]                             -- of documents and chunks, kept when it has ended
     );
     CREATE UNIQUE INDEX jobs_by_key ON embeddery.jobs (tenant, idempotency_key) WHERE status >= 0;
     CREATE INDEX jobs_by_key_alone ON embeddery.jobs (idempotency_key);

@@ -217,12 +217,12 @@ impl JobStore for SqliteJobs {
     fn sweep(&self, ended: Duration, abandoned: Duration) -> JobOp<'_, u64> {
         Box::pin(async move {
             let (ended, abandoned) = (before(ended), before(abandoned));
-            let swept = self.in_steps(move |db| change::sweep_step(db, ended, abandoned)).await?;
-            if swept > 0 {
+            let past = self.read(move |db| read::past(db, ended, abandoned)).await?;
+            if self.in_steps(move |db| change::sweep_step(db, ended, abandoned)).await? > 0 {
                 // What was freed goes back to the disk, a little at a time.
                 self.in_steps(change::shrink_step).await?;
             }
-            Ok(swept)
+            Ok(past)
         })
     }
 

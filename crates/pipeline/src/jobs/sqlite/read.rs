@@ -219,6 +219,13 @@ pub(super) fn unfinished(
     Ok(found)
 }
 
+/// How many jobs a sweep would remove.
+pub(super) fn past(db: &Connection, ended: i64, abandoned: i64) -> Result<u64, JobError> {
+    let count = "SELECT (SELECT count(*) FROM job WHERE ended_at_ms < ?1)
+                      + (SELECT count(*) FROM job WHERE status = -1 AND submitted_at_ms < ?2)";
+    Ok(db.query_row(count, [ended, abandoned], |row| row.get(0))?)
+}
+
 fn number(db: &Connection, job: JobId) -> Result<Option<i64>, JobError> {
     Ok(db
         .prepare_cached("SELECT number FROM job WHERE id = ? AND status >= 0")?
