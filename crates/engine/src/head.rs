@@ -70,7 +70,7 @@ impl Head {
 fn dense(config: &DenseConfig, kernels: Kernels) -> Result<PackedMatrix, LoadError> {
     let (files, _) = weights::find(&config.directory)?;
     let files = WeightFiles::open(&files)?;
-    let tensors = files.tensors("")?;
+    let tensors = files.tensors()?;
     let weight = tensors.get("linear.weight", &[config.outputs, config.inputs])?;
     let bias = match config.bias {
         true => tensors.get("linear.bias", &[config.outputs])?.into_owned(),

@@ -7,7 +7,7 @@ use std::{
 
 use crate::{
     Keep, KernelChoice, LoadError, ModelFiles, ModelInfo, Precision, Prompts, Threads, TokenizeError, Tokens,
-    arch::{Encoder, Workspace},
+    arch::{Encoder, Loader, Workspace},
     head::Head,
     kernels::Kernels,
     pooling::pool,
@@ -74,9 +74,10 @@ impl Model {
         let (tokenizer, fingerprint, encoder) = std::thread::scope(|scope| {
             let tokenizer = scope.spawn(|| Tokenizer::load(&tokenizer));
             let fingerprint = scope.spawn(|| fingerprint(files, &weights, &tokenizer_file));
-            let encoder = weights
-                .tensors(files.architecture.prefix())
-                .and_then(|tensors| files.architecture.load(&files.config, &tensors, (kernels, precision)));
+            let encoder = weights.tensors().and_then(|tensors| {
+                let described = (&files.spec, info.max_tokens);
+                Loader::new(described, &tensors, (kernels, precision)).encoder()
+            });
             (joined(tokenizer), joined(fingerprint), encoder)
         });
         Ok(Self {

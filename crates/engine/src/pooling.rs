@@ -5,8 +5,9 @@ use crate::Pooling;
 /// Pools one text's token vectors (`[tokens × out.len()]`) into `out`; a text without tokens gives zeros.
 pub(crate) fn pool(pooling: Pooling, tokens: &[f32], out: &mut [f32]) {
     match pooling {
-        Pooling::Cls if tokens.is_empty() => out.fill(0.0),
+        Pooling::Cls | Pooling::LastToken if tokens.is_empty() => out.fill(0.0),
         Pooling::Cls => out.copy_from_slice(&tokens[..out.len()]),
+        Pooling::LastToken => out.copy_from_slice(&tokens[tokens.len() - out.len()..]),
         Pooling::Mean => {
             out.fill(0.0);
             let rows = tokens.chunks_exact(out.len());
@@ -32,14 +33,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn mean_and_first() {
+    fn mean_first_and_last() {
         let tokens = [1.0, 2.0, 3.0, 6.0];
         let mut out = [0.0; 2];
         pool(Pooling::Mean, &tokens, &mut out);
         assert_eq!(out, [2.0, 4.0]);
         pool(Pooling::Cls, &tokens, &mut out);
         assert_eq!(out, [1.0, 2.0]);
-        for pooling in [Pooling::Mean, Pooling::Cls] {
+        pool(Pooling::LastToken, &tokens, &mut out);
+        assert_eq!(out, [3.0, 6.0]);
+        for pooling in [Pooling::Mean, Pooling::Cls, Pooling::LastToken] {
             pool(pooling, &[], &mut out);
             assert_eq!(out, [0.0, 0.0]);
         }

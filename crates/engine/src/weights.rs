@@ -80,8 +80,8 @@ impl WeightFiles {
         self.0.iter().map(|(_, map)| &map[..])
     }
 
-    /// Reads the headers. `prefix` is what checkpoints saved with a task's head put before the encoder's own names.
-    pub(crate) fn tensors(&self, prefix: &'static str) -> Result<Tensors<'_>, LoadError> {
+    /// Reads the headers.
+    pub(crate) fn tensors(&self) -> Result<Tensors<'_>, LoadError> {
         let files = self.0.iter().map(|(path, map)| match SafeTensors::deserialize(map) {
             Ok(tensors) => Ok((path.as_path(), tensors)),
             Err(error) => Err(LoadError::Malformed {
@@ -90,26 +90,25 @@ impl WeightFiles {
                 reason: error.to_string(),
             }),
         });
-        let files = files.collect::<Result<Vec<_>, _>>()?;
-        let word_embeddings = format!("{prefix}embeddings.word_embeddings.weight");
-        let has_prefix = files.iter().any(|(_, tensors)| tensors.tensor(&word_embeddings).is_ok());
-        Ok(Tensors { files, prefix: if has_prefix { prefix } else { "" } })
+        files.collect::<Result<Vec<_>, _>>().map(|files| Tensors { files })
     }
 }
 
-/// The tensors of weight files, by the encoder's own names.
+/// The tensors of weight files, by name.
 pub(crate) struct Tensors<'a> {
     files: Vec<(&'a Path, SafeTensors<'a>)>,
-    prefix: &'static str,
 }
 
 impl<'a> Tensors<'a> {
+    pub(crate) fn has(&self, name: &str) -> bool {
+        self.files.iter().any(|(_, tensors)| tensors.tensor(name).is_ok())
+    }
+
     /// A tensor of this shape as f32: proven to be there, of the shape, and finite. Borrowed from the map
     /// where it lies there as aligned f32.
     pub(crate) fn get(&self, name: &str, shape: &[usize]) -> Result<Cow<'a, [f32]>, LoadError> {
-        let tensor = format!("{}{name}", self.prefix);
-        let found =
-            self.files.iter().find_map(|(path, tensors)| Some((*path, tensors.tensor(&tensor).ok()?)));
+        let tensor = name.to_owned();
+        let found = self.files.iter().find_map(|(path, tensors)| Some((*path, tensors.tensor(name).ok()?)));
         let Some((path, view)) = found else {
             let file = self.files.first().map_or_else(PathBuf::new, |(path, _)| path.to_path_buf());
             return Err(LoadError::MissingTensor { file, tensor });

@@ -12,7 +12,11 @@ use std::{
 
 use embeddery_engine::{Keep, KernelChoice, Model, Threads, Tokens};
 use proptest::prelude::*;
-use support::{KERNELS, PRECISIONS, encode, load_in, minilm_directory, threads, tiny::Tiny, tokenize_all};
+use support::{
+    KERNELS, PRECISIONS, encode, load_in, minilm_directory, threads,
+    tiny::{ARCHITECTURES, Tiny},
+    tokenize_all,
+};
 
 struct Subject {
     model: Model,
@@ -56,15 +60,21 @@ fn texts() -> Vec<String> {
     lengths.map(|length| (0..length).map(|i| word(i + length)).collect::<Vec<_>>().join(" ")).to_vec()
 }
 
-static TINY: LazyLock<Vec<Subject>> = LazyLock::new(|| {
-    let tiny = Tiny::new();
-    KERNELS
-        .into_iter()
-        .flat_map(|kernels| PRECISIONS.map(|precision| (kernels, precision)))
+static TINY: LazyLock<Vec<Subject>> = LazyLock::new(|| subjects("tiny", &KERNELS));
+/// The other architectures, with the fastest kernels.
+static OTHERS: LazyLock<Vec<Subject>> = LazyLock::new(|| {
+    ARCHITECTURES[1..].iter().flat_map(|name| subjects(name, &[KernelChoice::Auto])).collect()
+});
+
+fn subjects(name: &str, kernels: &[KernelChoice]) -> Vec<Subject> {
+    let tiny = Tiny::of(name);
+    kernels
+        .iter()
+        .flat_map(|kernels| PRECISIONS.map(|precision| (*kernels, precision)))
         .filter_map(|(kernels, precision)| load_in(tiny.path(), kernels, precision))
         .map(|model| Subject::new(model, &texts()))
         .collect()
-});
+}
 
 static MINILM: LazyLock<Vec<Subject>> = LazyLock::new(|| {
     let load = |precision| load_in(&minilm_directory(), KernelChoice::Auto, precision).unwrap();
@@ -79,6 +89,19 @@ proptest! {
         batch in prop::collection::vec(0usize..24, 1..60), pool in 0usize..4,
     ) {
         for subject in &*TINY {
+            subject.check(&POOLS[pool], &batch)?;
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 50, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn vectors_of_no_architecture_depend_on_batch_order_or_threads(
+        batch in prop::collection::vec(0usize..24, 1..60), pool in 0usize..4,
+    ) {
+        for subject in &*OTHERS {
             subject.check(&POOLS[pool], &batch)?;
         }
     }

@@ -1,5 +1,5 @@
 //! Vectors beside the reference implementation's, for every kernel set of this machine: the real MiniLM by
-//! sentence-transformers, a tiny BERT and a tiny MPNet of awkward sizes by transformers (tools/golden/make_golden.py).
+//! sentence-transformers, a tiny model of awkward sizes for each architecture by transformers (tools/golden).
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "helpers of tests fail the test")]
 
@@ -8,7 +8,8 @@ mod support;
 use embeddery_engine::{Keep, KernelChoice, Model, Pooling, Precision, normalize};
 use serde::Deserialize;
 use support::{
-    KERNELS, PRECISIONS, cosine, distance, encode, golden, load, load_in, minilm, threads, tiny::Tiny,
+    KERNELS, PRECISIONS, cosine, distance, encode, golden, load, load_in, minilm, threads,
+    tiny::{ARCHITECTURES, Tiny},
     tokenize_all, vector,
 };
 
@@ -106,33 +107,66 @@ fn minilm_is_near_the_reference_in_fewer_bits() {
     }
 }
 
+/// Mean, first and last token of every architecture's model.
 #[test]
-fn the_tiny_bert_gives_the_reference_vectors() {
-    gives_the_reference_vectors(Tiny::new);
+fn tiny_models_give_the_reference_vectors() {
+    let poolings =
+        [("mean_tokens", Pooling::Mean), ("cls_token", Pooling::Cls), ("lasttoken", Pooling::LastToken)];
+    for name in ARCHITECTURES {
+        for (mode, pooling) in poolings {
+            let tiny = Tiny::of(name);
+            tiny.pooling(mode);
+            let models: Vec<Model> =
+                KERNELS.into_iter().filter_map(|kernels| load(tiny.path(), kernels)).collect();
+            assert!(!models.is_empty());
+            for model in models {
+                assert_eq!(model.info().pooling, pooling);
+                gives_the_reference_vectors(&model, &tiny, name);
+            }
+        }
+    }
 }
 
-#[test]
-fn the_tiny_mpnet_gives_the_reference_vectors() {
-    gives_the_reference_vectors(Tiny::mpnet);
+fn gives_the_reference_vectors(model: &Model, tiny: &Tiny, name: &str) {
+    for expected in &tiny.golden.texts {
+        let tokens = model.tokenize(&expected.text, Keep::Start).unwrap();
+        assert_eq!(tokens.ids(), expected.ids, "{name} {:?}", expected.text);
+        // On two threads, which share a text.
+        let found = model.encode(&threads(2), &[&tokens]);
+        let reference = reference(expected, model.info().pooling);
+        let off = distance(&found, &reference);
+        let said =
+            format!("{name} {} {:?} {:?}: {off}", model.kernels(), model.info().pooling, expected.text);
+        let largest = reference.iter().fold(1.0_f32, |largest, x| largest.max(x.abs()));
+        assert!(off <= 1e-5 * largest, "{said}");
+        assert!(cosine(&found, &reference) >= 0.99999, "{said}");
+    }
 }
 
-fn gives_the_reference_vectors(tiny: fn() -> Tiny) {
-    for (mode, pooling) in [("mean_tokens", Pooling::Mean), ("cls_token", Pooling::Cls)] {
-        let tiny = tiny();
-        tiny.pooling(mode);
-        let models: Vec<Model> =
-            KERNELS.into_iter().filter_map(|kernels| load(tiny.path(), kernels)).collect();
-        assert!(!models.is_empty());
-        for model in models {
-            assert_eq!(model.info().pooling, pooling);
+fn reference(expected: &support::tiny::GoldenText, pooling: Pooling) -> Vec<f32> {
+    vector(match pooling {
+        Pooling::Mean => &expected.mean,
+        Pooling::Cls => &expected.cls,
+        Pooling::LastToken => &expected.last,
+    })
+}
+
+/// Tiny models have nothing to average errors over, so these are wider than a real model's.
+#[test]
+fn tiny_models_are_near_the_reference_in_fewer_bits() {
+    for name in ARCHITECTURES {
+        let tiny = Tiny::of(name);
+        for (kernels, precision) in KERNELS.into_iter().flat_map(|kernels| PRECISIONS.map(|p| (kernels, p))) {
+            let Some(model) = load_in(tiny.path(), kernels, precision) else { continue };
             for expected in &tiny.golden.texts {
                 let tokens = model.tokenize(&expected.text, Keep::Start).unwrap();
-                assert_eq!(tokens.ids(), expected.ids, "{:?}", expected.text);
-                // On two threads, which share a text.
-                let found = model.encode(&threads(2), &[&tokens]);
-                let reference = vector(if pooling == Pooling::Cls { &expected.cls } else { &expected.mean });
-                let off = distance(&found, &reference);
-                assert!(off <= 1e-5, "{} {mode} {:?}: {off}", model.kernels(), expected.text);
+                let near = cosine(&model.encode(&threads(2), &[&tokens]), &vector(&expected.mean));
+                let due = match precision {
+                    Precision::Int8 => 0.99,
+                    Precision::Bf16 => 0.999,
+                    _ => 0.99999,
+                };
+                assert!(near >= due, "{name} {} {precision} {:?}: {near}", model.kernels(), expected.text);
             }
         }
     }

@@ -155,7 +155,6 @@ fn poolings_that_we_do_not_run_are_named() {
         ("max_tokens", "max"),
         ("mean_sqrt_len_tokens", "mean_sqrt_len"),
         ("weightedmean_tokens", "weightedmean"),
-        ("lasttoken", "lasttoken"),
     ] {
         let tiny = Tiny::new();
         tiny.pooling(mode);

@@ -1,30 +1,53 @@
 //! BERT: absolute positions, and a token type that is always the first, because one text has no other. The
 //! reference is transformers' `BertModel` in evaluation mode.
 
-use super::{
-    encoder::Encoder,
-    load::{LayerNames, Loader, Specific},
-};
-use crate::LoadError;
+use super::spec::{PositionTable, Sizes, Spec};
+use crate::{LoadError, files::Config};
 
-pub(super) fn load(loader: &Loader<'_>) -> Result<Encoder, LoadError> {
-    let (config, h) = (loader.config, loader.config.hidden_size);
-    let types =
-        loader.tensors.get("embeddings.token_type_embeddings.weight", &[config.type_vocab_size, h])?;
-    let positions = "embeddings.position_embeddings.weight";
-    let mut positions = loader.tensors.get(positions, &[config.max_position_embeddings, h])?.into_owned();
-    for row in positions.chunks_exact_mut(h) {
-        row.iter_mut().zip(&types[..h]).for_each(|(x, t)| *x += t);
-    }
-    loader.encoder(Specific {
-        names: LayerNames {
-            query: "attention.self.query",
-            key: "attention.self.key",
-            value: "attention.self.value",
-            attention_output: "attention.output.dense",
-            attention_norm: "attention.output.LayerNorm",
+pub(super) fn read(config: &Config) -> Result<Spec, LoadError> {
+    let spec = family(config, 0, 1e-12)?;
+    Ok(Spec { token_types: config.size_or("type_vocab_size", 2)?, prefixes: &["bert."], ..spec })
+}
+
+/// What BERT and those that only name or count things otherwise have in common. A text's first token has the position
+/// `first`.
+pub(super) fn family(config: &Config, first: usize, epsilon: f64) -> Result<Spec, LoadError> {
+    config.only("position_embedding_type", "absolute")?;
+    config.only("hidden_act", "gelu")?;
+    config.only_flag("is_decoder", false)?;
+    config.only_flag("add_cross_attention", false)?;
+    let rows = config.size("max_position_embeddings")?;
+    let spec = Spec::of_bert(&sizes(config, rows.saturating_sub(first), epsilon)?);
+    Ok(Spec { position_table: Some(PositionTable { rows, first }), ..spec })
+}
+
+/// The sizes under the keys that most architectures use.
+pub(super) fn sizes(config: &Config, positions: usize, epsilon: f64) -> Result<Sizes, LoadError> {
+    let (hidden, heads) = (config.width("hidden_size")?, config.width("num_attention_heads")?);
+    Ok(Sizes {
+        hidden,
+        layers: config.size("num_hidden_layers")?,
+        heads: dividing(config, "num_attention_heads", (heads, hidden))?,
+        intermediate: config.width("intermediate_size")?,
+        vocabulary: config.size("vocab_size")?,
+        positions: if positions > 0 {
+            positions
+        } else {
+            return Err(config.refused("max_position_embeddings", "too small for one token", "3 or more"));
         },
-        positions,
-        bias: None,
+        epsilon: config.epsilon("layer_norm_eps", epsilon)?,
     })
+}
+
+/// A number of heads that must divide the hidden size.
+pub(super) fn dividing(
+    config: &Config,
+    key: &str,
+    (heads, hidden): (usize, usize),
+) -> Result<usize, LoadError> {
+    if hidden.is_multiple_of(heads) {
+        return Ok(heads);
+    }
+    let found = format!("{heads}, which does not divide the hidden size {hidden}");
+    Err(config.refused(key, &found, "a divisor of the hidden size"))
 }

@@ -1,6 +1,5 @@
-//! The encoder that BERT and its kin share: embeddings, then layers of attention and feed-forward, each followed
-//! by residual and LayerNorm. Architectures differ in the names of their tensors and in small parts, which their
-//! own files fill in.
+//! The encoder that all architectures share: embeddings, then layers of attention and feed-forward, each with norms
+//! before or behind it. What differs between architectures is in the fields; [`Spec`](super::Spec) says it.
 //!
 //! All texts of a call lie end to end, `t` tokens in all, with no padding: every linear layer is a matrix product
 //! over tokens, and only attention looks at texts one by one. The tokens are divided evenly among the threads,
@@ -10,13 +9,15 @@
 
 use std::ops::Range;
 
-use super::{shared::SharedRows, table::Table};
+use super::{
+    share::{Scratch, Share},
+    shared::SharedRows,
+    table::Table,
+};
 use crate::{
     Precision, Tokens,
-    kernels::{
-        Asking, DistanceBias, Form, Heads, Kernels, Norm, NumbersMut, Operand, PackedMatrix, Room, grow,
-    },
-    threads::{Member, Turn},
+    kernels::{DistanceBias, Gate, Heads, Kernels, Norm, PackedMatrix, Sight, grow},
+    threads::Turn,
 };
 
 /// Weights, packed for the kernels.
@@ -25,28 +26,67 @@ pub(crate) struct Encoder {
     pub(super) precision: Precision,
     pub(super) hidden: usize,
     pub(super) intermediate: usize,
-    pub(super) head_count: usize,
+    pub(super) heads: usize,
+    pub(super) key_value_heads: usize,
+    pub(super) head_width: usize,
+    /// Between the two products of the feed-forward part, where that is not GELU alone.
+    pub(super) gate: Option<Gate>,
     /// `[vocabulary × h]`
     pub(super) words: Table,
-    /// `[positions × h]`; a text's first token has the first row.
-    pub(super) positions: Table,
-    pub(super) embedding_norm: Norm,
+    /// `[positions × h]`, where positions are learned; a text's first token has the first row.
+    pub(super) positions: Option<Table>,
+    pub(super) embedding_norm: Option<Norm>,
     pub(super) layers: Vec<Layer>,
+    pub(super) kinds: Vec<AttentionKind>,
     /// Added to every layer's attention scores.
     pub(super) bias: Option<DistanceBias>,
+    pub(super) final_norm: Option<Norm>,
+    /// Most tokens of a text.
+    pub(super) longest: usize,
 }
 
 pub(super) struct Layer {
-    /// h → 3h: queries (scaled by 1/√head width), keys, values.
+    /// Which of the encoder's kinds of attention it has.
+    pub(super) kind: usize,
+    /// h → queries (scaled), keys, values.
     pub(super) qkv: PackedMatrix,
-    /// h → h
+    /// Of each head's queries and keys.
+    pub(super) head_norms: Option<[Norm; 2]>,
+    /// Heads together → h
     pub(super) attention_output: PackedMatrix,
-    pub(super) attention_norm: Norm,
-    /// h → intermediate
-    pub(super) feed_forward: PackedMatrix,
+    /// h → intermediate, or twice that: gates first, then what they gate.
+    pub(super) up: PackedMatrix,
     /// intermediate → h
-    pub(super) output: PackedMatrix,
-    pub(super) output_norm: Norm,
+    pub(super) down: PackedMatrix,
+    pub(super) norms: LayerNorms,
+}
+
+/// Where a layer's norms stand.
+pub(super) enum LayerNorms {
+    /// x = norm(x + f(x))
+    Post { attention: Norm, feed_forward: Norm },
+    /// x = x + behind(f(norm(x))), some of them perhaps missing.
+    Pre { attention: Option<Norm>, feed_forward: Norm, behind: Option<[Norm; 2]> },
+}
+
+/// How the tokens of a layer look at each other.
+pub(super) struct AttentionKind {
+    pub(super) sight: Sight,
+    /// By which queries and keys are turned.
+    pub(super) angles: Option<Angles>,
+}
+
+/// Angles of rotary positions.
+pub(super) struct Angles {
+    /// `[positions × head width]`: the cosines of a head's pairs, then their sines.
+    pub(super) numbers: Vec<f32>,
+    pub(super) head_width: usize,
+}
+
+impl Angles {
+    pub(super) fn at(&self, position: usize) -> &[f32] {
+        &self.numbers[position * self.head_width..][..self.head_width]
+    }
 }
 
 /// Buffers of one call, kept for the next.
@@ -54,30 +94,12 @@ pub(super) struct Layer {
 pub(crate) struct Workspace {
     /// `[t × h]`, the tokens' vectors.
     x: Vec<f32>,
-    /// Two of `[t × 3h]`, in turn: while one layer's are read, the next layer's are written.
+    /// Two of queries, keys and values of all tokens, in turn: while one layer's are read, the next layer's are
+    /// written.
     qkv: [SharedRows; 2],
     members: Vec<Scratch>,
 }
 
-/// Buffers of one thread.
-#[derive(Default)]
-struct Scratch {
-    /// `[rows × h]`, attention's result.
-    context: Vec<f32>,
-    context_bf16: Room,
-    /// `[BLOCK × h]`, after attention.
-    y: Vec<f32>,
-    /// `[BLOCK × intermediate]`
-    wide: Vec<f32>,
-    /// Activations in the form of a product, of width h and of the intermediate width.
-    narrow_room: Room,
-    wide_room: Room,
-    attention: Vec<u32>,
-}
-
-/// Tokens that go through a layer's products together: their activations stay in the second-level cache, and the
-/// weights, which stream by, are used this often.
-const BLOCK: usize = 64;
 /// Tokens below which another thread is not worth waking.
 const LEAST_ROWS: usize = 4;
 
@@ -90,13 +112,11 @@ impl Encoder {
     /// Whether these can be this model's tokens: ids that it has, no more than it has positions for.
     pub(crate) fn reads(&self, text: &Tokens) -> bool {
         let words = self.words.rows();
-        text.len() <= self.positions.rows() && text.ids().iter().all(|id| (*id as usize) < words)
+        text.len() <= self.longest && text.ids().iter().all(|id| (*id as usize) < words)
     }
 
     fn matrices(&self) -> impl Iterator<Item = &PackedMatrix> {
-        self.layers
-            .iter()
-            .flat_map(|layer| [&layer.qkv, &layer.attention_output, &layer.feed_forward, &layer.output])
+        self.layers.iter().flat_map(|layer| [&layer.qkv, &layer.attention_output, &layer.up, &layer.down])
     }
 
     pub(crate) fn linear_operations_per_token(&self) -> usize {
@@ -105,7 +125,23 @@ impl Encoder {
 
     /// Bytes of weights in memory.
     pub(crate) fn bytes(&self) -> usize {
-        self.matrices().map(PackedMatrix::bytes).sum::<usize>() + self.words.bytes() + self.positions.bytes()
+        let angles =
+            |kind: &AttentionKind| kind.angles.as_ref().map_or(0, |angles| size_of_val(&*angles.numbers));
+        self.matrices().map(PackedMatrix::bytes).sum::<usize>()
+            + self.words.bytes()
+            + self.positions.as_ref().map_or(0, Table::bytes)
+            + self.kinds.iter().map(angles).sum::<usize>()
+    }
+
+    /// How rows of queries, keys and values are divided, and what the tokens of a layer of this kind see.
+    pub(super) fn heads(&self, kind: &AttentionKind) -> Heads<'_> {
+        Heads {
+            count: self.heads,
+            key_values: self.key_value_heads,
+            width: self.head_width,
+            sight: kind.sight,
+            bias: self.bias.as_ref(),
+        }
     }
 
     /// The last layer's token vectors, `[t × h]`, of all texts end to end.
@@ -120,9 +156,9 @@ impl Encoder {
         let t = spans.last().map_or(0, |span| span.end);
         let members = t.div_ceil(LEAST_ROWS).clamp(1, turn.count());
         grow(&mut work.x, t * h);
-        for qkv in &mut work.qkv {
-            qkv.fit(self.kernels.attention_form(self.precision, h / self.head_count), t, 3 * h);
-        }
+        let form = self.kernels.attention_form(self.precision, self.head_width);
+        let width = (self.heads + 2 * self.key_value_heads) * self.head_width;
+        work.qkv.iter_mut().for_each(|qkv| qkv.fit(form, t, width));
         if work.members.len() < members {
             work.members.resize_with(members, Scratch::default);
         }
@@ -187,155 +223,8 @@ fn divide(spans: &[Range<usize>], members: usize) -> (Vec<Range<usize>>, bool) {
 /// machine that also does other work, waiting costs more.
 const UNEVEN: usize = 12;
 
-/// One thread's share of a call.
-struct Share<'a> {
-    encoder: &'a Encoder,
-    texts: &'a [&'a Tokens],
-    spans: &'a [Range<usize>],
-    /// The tokens of this thread.
-    rows: Range<usize>,
-    qkv: &'a [SharedRows; 2],
-}
-
-impl Share<'_> {
-    /// `x` is `[rows × h]`.
-    ///
-    /// # Safety
-    /// No other share has these rows. `together` is `None` only where no text of these rows is shared, and all members
-    /// of the team run their shares.
-    unsafe fn run(&self, together: Option<&Member<'_>>, x: &mut [f32], scratch: &mut Scratch) {
-        let Encoder { kernels, hidden: h, layers, embedding_norm, .. } = self.encoder;
-        grow(&mut scratch.y, BLOCK * h);
-        self.embed(x);
-        kernels.layer_norm(x, None, embedding_norm);
-        for block in blocks(x, *h) {
-            // SAFETY: the caller's promise; nobody reads before the first barrier.
-            unsafe { self.project(0, &block, &mut scratch.narrow_room) }
-        }
-        for (index, layer) in layers.iter().enumerate() {
-            if let Some(member) = together {
-                member.wait();
-            }
-            // SAFETY: the caller's promise, and all have written this layer's rows before the barrier above.
-            unsafe { self.attend(index, scratch) }
-            for mut block in blocks(x, *h) {
-                self.feed_forward(layer, &mut block, scratch);
-                if index + 1 < layers.len() {
-                    // SAFETY: this buffer was last read before the barrier above, and is read next behind the next.
-                    unsafe { self.project(index + 1, &block, &mut scratch.narrow_room) }
-                }
-            }
-        }
-    }
-
-    /// Word plus position embeddings.
-    fn embed(&self, x: &mut [f32]) {
-        let Encoder { hidden, words, positions, .. } = self.encoder;
-        for (text, span) in self.texts.iter().zip(self.spans) {
-            for row in common(span, &self.rows) {
-                let x = &mut x[(row - self.rows.start) * hidden..][..*hidden];
-                words.copy(text.ids()[row - span.start] as usize, x);
-                positions.add(row - span.start, x);
-            }
-        }
-    }
-
-    /// Queries, keys and values of layer `index` for some of this thread's tokens.
-    ///
-    /// # Safety
-    /// Nobody else reads or writes these rows of the layer's buffer meanwhile.
-    unsafe fn project(&self, index: usize, Block { x, first }: &Block<'_>, room: &mut Room) {
-        let Encoder { kernels, precision, hidden, layers, .. } = self.encoder;
-        let count = x.len() / hidden;
-        let from = self.rows.start + first;
-        let x = kernels.prepare(kernels.form(*precision), (x, *hidden), room);
-        // SAFETY: the caller's promise.
-        let out = unsafe { self.qkv[index % 2].rows_mut(from..from + count) };
-        kernels.matmul(x, &layers[index].qkv, out);
-    }
-
-    /// Attention of layer `index` for this thread's tokens, into the scratch's context.
-    ///
-    /// # Safety
-    /// Nobody writes the rows of this thread's texts in the layer's buffer meanwhile.
-    unsafe fn attend(&self, index: usize, scratch: &mut Scratch) {
-        let Encoder { kernels, precision, hidden: h, head_count, bias, .. } = self.encoder;
-        let heads = Heads { count: *head_count, width: h / head_count, bias: bias.as_ref() };
-        let bf16 = kernels.form(*precision) == Form::Bf16
-            && kernels.attention_form(*precision, heads.width) == Form::Bf16;
-        let Scratch { context, context_bf16, attention, .. } = scratch;
-        let all = self.rows.len();
-        if !bf16 {
-            grow(context, all * h);
-        }
-        for span in self.spans {
-            let own = common(span, &self.rows);
-            if own.is_empty() {
-                continue;
-            }
-            let at = own.start - self.rows.start..own.end - self.rows.start;
-            let out = if bf16 {
-                context_bf16.bf16(all, *h).slice(at)
-            } else {
-                NumbersMut::F32 { numbers: &mut context[at.start * h..at.end * h], stride: *h }
-            };
-            // SAFETY: the caller's promise.
-            let qkv = unsafe { self.qkv[index % 2].rows(span.clone()) };
-            kernels.attention(Asking { qkv, first: own.start - span.start, heads }, attention, out);
-        }
-    }
-
-    /// All of a layer behind attention, for some of this thread's tokens.
-    fn feed_forward(&self, layer: &Layer, Block { x, first }: &mut Block<'_>, scratch: &mut Scratch) {
-        let first = *first;
-        let Encoder { kernels, precision, hidden: h, intermediate, head_count, .. } = self.encoder;
-        let form = kernels.form(*precision);
-        let Scratch { context, context_bf16, y, wide, narrow_room, wide_room, .. } = scratch;
-        let rows = x.len() / h;
-        let y = &mut y[..rows * h];
-
-        let attended =
-            if form == Form::Bf16 && kernels.attention_form(*precision, h / head_count) == Form::Bf16 {
-                context_bf16.written(first..first + rows, *h)
-            } else {
-                kernels.prepare(form, (&context[first * h..(first + rows) * h], *h), narrow_room)
-            };
-        kernels.matmul(attended, &layer.attention_output, dense(y, *h));
-        kernels.layer_norm(y, Some(x), &layer.attention_norm);
-
-        let narrow = kernels.prepare(form, (y, *h), narrow_room);
-        let wide: Operand<'_> = if form == Form::Bf16 {
-            kernels.matmul(narrow, &layer.feed_forward, wide_room.bf16(rows, *intermediate));
-            wide_room.written(0..rows, *intermediate)
-        } else {
-            grow(wide, rows * intermediate);
-            let wide = &mut wide[..rows * intermediate];
-            kernels.matmul(narrow, &layer.feed_forward, dense(wide, *intermediate));
-            kernels.prepare(form, (wide, *intermediate), wide_room)
-        };
-        kernels.matmul(wide, &layer.output, dense(x, *h));
-        kernels.layer_norm(x, Some(y), &layer.output_norm);
-    }
-}
-
-/// Rows of f32 that follow each other closely.
-fn dense(numbers: &mut [f32], stride: usize) -> NumbersMut<'_> {
-    NumbersMut::F32 { numbers, stride }
-}
-
-/// Some of a thread's tokens that go through the products together.
-struct Block<'a> {
-    /// `[rows × h]`
-    x: &'a mut [f32],
-    /// The first of them, counted from the thread's first.
-    first: usize,
-}
-
-fn blocks(x: &mut [f32], h: usize) -> impl Iterator<Item = Block<'_>> {
-    x.chunks_mut(BLOCK * h).zip((0..).step_by(BLOCK)).map(|(x, first)| Block { x, first })
-}
-
-fn common(a: &Range<usize>, b: &Range<usize>) -> Range<usize> {
+/// What two ranges have in common; empty, not reversed, where that is nothing.
+pub(super) fn common(a: &Range<usize>, b: &Range<usize>) -> Range<usize> {
     let start = a.start.max(b.start);
     start..a.end.min(b.end).max(start)
 }

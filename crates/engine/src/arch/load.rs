@@ -1,64 +1,145 @@
-//! Takes an encoder's tensors by their checkpoint names and packs them, several layers at once.
+//! Builds an encoder from its description: takes its tensors by their checkpoint names and packs them, several layers at
+//! once.
 
-use super::encoder::{Encoder, Layer};
+use std::borrow::Cow;
+
+use super::{
+    encoder::{Angles, AttentionKind, Encoder, Layer, LayerNorms},
+    jina_bert, mpnet,
+    spec::{FeedForward, Names, NormKind, NormNames, QkvNames, ScoreBias, Spec, UpNames},
+    table::Table,
+};
 use crate::{
     LoadError, Precision,
-    files::EncoderConfig,
-    kernels::{Activation, DistanceBias, Kernels, Linear, Norm, PackedMatrix, Part},
+    kernels::{Activation, Kernels, Linear, Norm, PackedMatrix, Part},
     weights::Tensors,
 };
 
 /// What loading needs.
-pub(super) struct Loader<'a> {
-    pub(super) config: &'a EncoderConfig,
-    pub(super) tensors: &'a Tensors<'a>,
-    pub(super) kernels: Kernels,
+pub(crate) struct Loader<'a> {
+    pub(super) spec: &'a Spec,
+    tensors: &'a Tensors<'a>,
+    kernels: Kernels,
     /// Never `Auto`.
-    pub(super) precision: Precision,
+    precision: Precision,
+    /// Most tokens of a text.
+    reach: usize,
+    /// What this checkpoint calls its tensors, and puts before their names.
+    names: &'a Names,
+    prefix: &'a str,
 }
 
-/// What a layer's tensors are called, each below `encoder.layer.<n>.`, without `.weight` and `.bias`.
-pub(super) struct LayerNames {
-    pub(super) query: &'static str,
-    pub(super) key: &'static str,
-    pub(super) value: &'static str,
-    pub(super) attention_output: &'static str,
-    pub(super) attention_norm: &'static str,
+/// Layers with the same input, some rows of a tensor each.
+struct Stack<'a> {
+    parts: Vec<Rows<'a>>,
+    inputs: usize,
+    activation: Activation,
 }
 
-/// What architectures of this kind do alike: everything but these.
-pub(super) struct Specific {
-    pub(super) names: LayerNames,
-    /// `[positions × h]`, the first for a text's first token, ready to be added.
-    pub(super) positions: Vec<f32>,
-    pub(super) bias: Option<DistanceBias>,
+struct Rows<'a> {
+    weight: Cow<'a, [f32]>,
+    bias: Vec<f32>,
+    factor: f32,
 }
 
-impl Loader<'_> {
-    pub(super) fn encoder(&self, specific: Specific) -> Result<Encoder, LoadError> {
-        let (config, h) = (self.config, self.config.hidden_size);
-        let words = self.tensors.get("embeddings.word_embeddings.weight", &[config.vocab_size, h])?;
+impl<'a> Loader<'a> {
+    /// `reach` is how long texts will be.
+    pub(crate) fn new(
+        (spec, reach): (&'a Spec, usize),
+        tensors: &'a Tensors<'a>,
+        (kernels, precision): (Kernels, Precision),
+    ) -> Self {
+        let candidates = spec.names.iter().flat_map(|names| {
+            let prefixes = spec.prefixes.iter().copied().chain(ANY_PREFIXES.iter().copied());
+            prefixes.map(move |prefix| (names, prefix))
+        });
+        let there = |(names, prefix): &(&Names, &str)| {
+            tensors.has(&format!("{prefix}{}.0.{}.weight", names.layers, names.attention_output))
+        };
+        // Where nothing fits, the plain names, so that the error names those.
+        let (names, prefix) = candidates.clone().find(there).unwrap_or((&spec.names[0], ""));
+        Self { spec, tensors, kernels, precision, reach, names, prefix }
+    }
+
+    pub(crate) fn encoder(&self) -> Result<Encoder, LoadError> {
+        let spec = self.spec;
+        let kind = |kind: &super::spec::AttentionSpec| AttentionKind {
+            sight: kind.sight,
+            angles: (!kind.turns.is_empty()).then(|| angles(&kind.turns, self.reach)),
+        };
         Ok(Encoder {
             kernels: self.kernels,
             precision: self.precision,
-            hidden: h,
-            intermediate: config.intermediate_size,
-            head_count: config.num_attention_heads,
-            words: super::table::Table::new(words.into_owned(), h, self.precision),
-            positions: super::table::Table::new(specific.positions, h, self.precision),
-            embedding_norm: self.norm("embeddings.LayerNorm")?,
-            layers: self.layers(&specific.names)?,
-            bias: specific.bias,
+            hidden: spec.hidden,
+            intermediate: spec.intermediate,
+            heads: spec.heads,
+            key_value_heads: spec.key_value_heads,
+            head_width: spec.head_width,
+            gate: match spec.feed_forward {
+                FeedForward::Gelu => None,
+                FeedForward::Gated(gate) => Some(gate),
+            },
+            words: self.words()?,
+            positions: self.positions()?,
+            embedding_norm: self.names.embedding_norm.map(|name| self.norm(name, spec.hidden)).transpose()?,
+            layers: self.layers()?,
+            kinds: spec.attention.iter().map(kind).collect(),
+            bias: match spec.score_bias {
+                None => None,
+                Some(ScoreBias::Buckets(buckets)) => Some(mpnet::bias(self, buckets)?),
+                Some(ScoreBias::Slopes) => Some(jina_bert::bias(spec.heads, spec.positions)),
+            },
+            longest: if spec.position_table.is_some() { spec.positions } else { self.reach },
+            final_norm: self.names.final_norm.map(|name| self.norm(name, spec.hidden)).transpose()?,
         })
     }
 
+    /// A tensor of this shape, by the name in the checkpoint but for the prefix.
+    pub(super) fn tensor(&self, name: &str, shape: &[usize]) -> Result<Cow<'a, [f32]>, LoadError> {
+        self.tensors.get(&format!("{}{name}", self.prefix), shape)
+    }
+
+    /// Word embeddings, with the token type's where no positions take it.
+    fn words(&self) -> Result<Table, LoadError> {
+        let Spec { hidden: h, vocabulary, word_scale: scale, position_table, .. } = *self.spec;
+        let mut words = self.tensor(&format!("{}.weight", self.names.words), &[vocabulary, h])?;
+        if scale != 1.0 {
+            words.to_mut().iter_mut().for_each(|x| *x *= scale);
+        }
+        if position_table.is_none() {
+            self.add_token_type(&mut words)?;
+        }
+        Ok(Table::new(words, h, self.precision))
+    }
+
+    fn positions(&self) -> Result<Option<Table>, LoadError> {
+        let Some(table) = self.spec.position_table else { return Ok(None) };
+        let h = self.spec.hidden;
+        let all = self.tensor(&format!("{}.weight", self.names.positions), &[table.rows, h])?;
+        let mut rows = Cow::Borrowed(&all[table.first * h..]);
+        self.add_token_type(&mut rows)?;
+        Ok(Some(Table::new(rows, h, self.precision)))
+    }
+
+    /// Every token is of the first type.
+    fn add_token_type(&self, rows: &mut Cow<'_, [f32]>) -> Result<(), LoadError> {
+        let Spec { hidden: h, token_types, .. } = *self.spec;
+        if token_types > 0 {
+            let types = self.tensor(&format!("{}.weight", self.names.token_types), &[token_types, h])?;
+            for row in rows.to_mut().chunks_exact_mut(h) {
+                row.iter_mut().zip(&types[..h]).for_each(|(x, t)| *x += t);
+            }
+        }
+        Ok(())
+    }
+
     /// Packing takes most of the time, and layers know nothing of each other.
-    fn layers(&self, names: &LayerNames) -> Result<Vec<Layer>, LoadError> {
-        let count = self.config.num_hidden_layers;
+    fn layers(&self) -> Result<Vec<Layer>, LoadError> {
+        let count = self.spec.layers;
         let threads = std::thread::available_parallelism().map_or(1, usize::from).min(count);
         let share = |index: usize| count * index / threads..count * (index + 1) / threads;
         let shares: Vec<Result<Vec<Layer>, LoadError>> = std::thread::scope(|scope| {
-            let pack = |index| share(index).map(|layer| self.layer(layer, names)).collect();
+            let pack = |index| share(index).map(|layer| self.layer(layer)).collect();
             let others: Vec<_> = (1..threads).map(|index| scope.spawn(move || pack(index))).collect();
             let first = pack(0);
             let join = |handle: std::thread::ScopedJoinHandle<'_, _>| {
@@ -69,52 +150,165 @@ impl Loader<'_> {
         shares.into_iter().collect::<Result<Vec<_>, _>>().map(|shares| shares.into_iter().flatten().collect())
     }
 
-    fn layer(&self, index: usize, names: &LayerNames) -> Result<Layer, LoadError> {
-        let EncoderConfig { hidden_size: h, intermediate_size: wide, num_attention_heads: heads, .. } =
-            *self.config;
-        let named = |name: &str| format!("encoder.layer.{index}.{name}");
-        let query_scale = 1.0 / ((h / heads) as f32).sqrt();
-        let qkv = [(named(names.query), query_scale), (named(names.key), 1.0), (named(names.value), 1.0)];
+    fn layer(&self, index: usize) -> Result<Layer, LoadError> {
+        let (spec, names) = (self.spec, self.names);
+        let (h, wide, attended) = (spec.hidden, spec.intermediate, spec.heads * spec.head_width);
+        let named = |name: &str| format!("{}.{index}.{name}", names.layers);
+        let activation = match spec.feed_forward {
+            FeedForward::Gelu => Activation::Gelu,
+            FeedForward::Gated(_) => Activation::None,
+        };
+        let single = |name, (inputs, outputs), has_bias| {
+            let parts = vec![self.linear(&named(name), (inputs, outputs), has_bias)?];
+            Ok::<_, LoadError>(self.pack(Stack { parts, inputs, activation: Activation::None }))
+        };
         Ok(Layer {
-            qkv: self.linear(&qkv, (h, h), Activation::None)?,
-            attention_output: self.linear(
-                &[(named(names.attention_output), 1.0)],
-                (h, h),
-                Activation::None,
-            )?,
-            attention_norm: self.norm(&named(names.attention_norm))?,
-            feed_forward: self.linear(&[(named("intermediate.dense"), 1.0)], (h, wide), Activation::Gelu)?,
-            output: self.linear(&[(named("output.dense"), 1.0)], (wide, h), Activation::None)?,
-            output_norm: self.norm(&named("output.LayerNorm"))?,
+            kind: spec.kinds[index],
+            qkv: self.pack(Stack { parts: self.qkv(&named)?, inputs: h, activation: Activation::None }),
+            head_norms: names.head_norms.map(|names| self.head_norms(names, &named)).transpose()?,
+            attention_output: single(names.attention_output, (attended, h), spec.biases.attention_output)?,
+            up: self.pack(Stack { parts: self.up(&named)?, inputs: h, activation }),
+            down: single(names.down, (wide, h), spec.biases.down)?,
+            norms: self.norms(index, &named)?,
         })
     }
 
-    /// Linear layers with the same input, stacked; each has `outputs` outputs.
+    /// Queries, scaled, keys and values.
+    fn qkv(&self, named: &impl Fn(&str) -> String) -> Result<Vec<Rows<'a>>, LoadError> {
+        let Spec { hidden: h, heads, key_value_heads, head_width, query_scale, .. } = *self.spec;
+        let rows = [heads * head_width, key_value_heads * head_width, key_value_heads * head_width];
+        let bias = self.spec.biases.qkv;
+        let mut parts = match self.names.qkv {
+            QkvNames::Apart(names) => names
+                .iter()
+                .zip(rows)
+                .map(|(name, rows)| self.linear(&named(name), (h, rows), bias))
+                .collect::<Result<Vec<_>, _>>()?,
+            QkvNames::Stacked(name) => {
+                self.linear(&named(name), (h, rows.iter().sum()), bias)?.split(h, &rows)
+            }
+        };
+        // Norms of the heads undo a scale; then they have it.
+        if self.names.head_norms.is_none() {
+            parts[0].factor = query_scale;
+        }
+        Ok(parts)
+    }
+
+    fn head_norms(
+        &self,
+        [query, key]: [&str; 2],
+        named: &impl Fn(&str) -> String,
+    ) -> Result<[Norm; 2], LoadError> {
+        let Spec { head_width, query_scale, .. } = *self.spec;
+        let mut query = self.norm(&named(query), head_width)?;
+        query.gamma.iter_mut().for_each(|x| *x *= query_scale);
+        Ok([query, self.norm(&named(key), head_width)?])
+    }
+
+    /// The first layer of the feed-forward part, the gate first where it has one.
+    fn up(&self, named: &impl Fn(&str) -> String) -> Result<Vec<Rows<'a>>, LoadError> {
+        let Spec { hidden: h, intermediate: wide, .. } = *self.spec;
+        let linear = |name: &str, outputs| self.linear(&named(name), (h, outputs), self.spec.biases.up);
+        Ok(match self.names.up {
+            UpNames::Plain(name) => vec![linear(name, wide)?],
+            UpNames::Apart { gate, up } => vec![linear(gate, wide)?, linear(up, wide)?],
+            UpNames::GateUp(name) => vec![linear(name, 2 * wide)?],
+            UpNames::UpGate(name) => {
+                let mut parts = linear(name, 2 * wide)?.split(h, &[wide, wide]);
+                parts.reverse();
+                parts
+            }
+        })
+    }
+
+    fn norms(&self, index: usize, named: &impl Fn(&str) -> String) -> Result<LayerNorms, LoadError> {
+        let norm = |name: &str| self.norm(&named(name), self.spec.hidden);
+        Ok(match self.names.norms {
+            NormNames::Post([attention, feed_forward]) => {
+                LayerNorms::Post { attention: norm(attention)?, feed_forward: norm(feed_forward)? }
+            }
+            NormNames::PreButFirst([_, feed_forward]) if index == 0 => {
+                LayerNorms::Pre { attention: None, feed_forward: norm(feed_forward)?, behind: None }
+            }
+            NormNames::Pre([attention, feed_forward]) | NormNames::PreButFirst([attention, feed_forward]) => {
+                let attention = Some(norm(attention)?);
+                LayerNorms::Pre { attention, feed_forward: norm(feed_forward)?, behind: None }
+            }
+            NormNames::Around { before, behind } => LayerNorms::Pre {
+                attention: Some(norm(before[0])?),
+                feed_forward: norm(before[1])?,
+                behind: Some([norm(behind[0])?, norm(behind[1])?]),
+            },
+        })
+    }
+
     fn linear(
         &self,
-        layers: &[(String, f32)],
+        name: &str,
         (inputs, outputs): (usize, usize),
-        activation: Activation,
-    ) -> Result<PackedMatrix, LoadError> {
-        let tensors = layers
-            .iter()
-            .map(|(name, factor)| {
-                let weight = self.tensors.get(&format!("{name}.weight"), &[outputs, inputs])?;
-                let bias = self.tensors.get(&format!("{name}.bias"), &[outputs])?;
-                Ok((weight, bias, *factor))
-            })
-            .collect::<Result<Vec<_>, LoadError>>()?;
-        let parts: Vec<Part<'_>> =
-            tensors.iter().map(|(weight, bias, factor)| Part { weight, bias, factor: *factor }).collect();
-        Ok(self.kernels.pack(self.precision, &Linear { parts: &parts, inputs, activation }))
+        has_bias: bool,
+    ) -> Result<Rows<'a>, LoadError> {
+        let weight = self.tensor(&format!("{name}.weight"), &[outputs, inputs])?;
+        let bias = match has_bias {
+            true => self.tensor(&format!("{name}.bias"), &[outputs])?.into_owned(),
+            false => vec![0.0; outputs],
+        };
+        Ok(Rows { weight, bias, factor: 1.0 })
     }
 
-    fn norm(&self, name: &str) -> Result<Norm, LoadError> {
-        let h = self.config.hidden_size;
-        Ok(Norm {
-            gamma: self.tensors.get(&format!("{name}.weight"), &[h])?.into_owned(),
-            beta: self.tensors.get(&format!("{name}.bias"), &[h])?.into_owned(),
-            epsilon: self.config.layer_norm_eps,
-        })
+    fn pack(&self, Stack { parts, inputs, activation }: Stack<'_>) -> PackedMatrix {
+        let parts: Vec<Part<'_>> = parts
+            .iter()
+            .map(|rows| Part { weight: &rows.weight, bias: &rows.bias, factor: rows.factor })
+            .collect();
+        self.kernels.pack(self.precision, &Linear { parts: &parts, inputs, activation })
     }
+
+    fn norm(&self, name: &str, width: usize) -> Result<Norm, LoadError> {
+        let norm = self.spec.norm;
+        let mut gamma = self.tensor(&format!("{name}.weight"), &[width])?.into_owned();
+        let beta = match norm.kind {
+            NormKind::Layer { bias: true } => {
+                Some(self.tensor(&format!("{name}.bias"), &[width])?.into_owned())
+            }
+            NormKind::Layer { bias: false } => Some(vec![0.0; width]),
+            NormKind::RootMeanSquare => None,
+            NormKind::RootMeanSquareAroundOne => {
+                gamma.iter_mut().for_each(|x| *x += 1.0);
+                None
+            }
+        };
+        Ok(Norm { gamma, beta, epsilon: norm.epsilon })
+    }
+}
+
+/// What any checkpoint may put before its names: nothing, or where sentence-transformers saved it as a whole.
+const ANY_PREFIXES: &[&str] = &["", "0.auto_model."];
+
+impl<'a> Rows<'a> {
+    /// The rows of several layers that one tensor holds.
+    fn split(self, inputs: usize, rows: &[usize]) -> Vec<Self> {
+        let mut first = 0;
+        let mut part = |rows: usize| {
+            let here = first..first + rows;
+            first += rows;
+            let range = here.start * inputs..here.end * inputs;
+            let weight = match &self.weight {
+                Cow::Borrowed(weight) => Cow::Borrowed(&weight[range]),
+                Cow::Owned(weight) => Cow::Owned(weight[range].to_vec()),
+            };
+            Self { weight, bias: self.bias[here].to_vec(), factor: self.factor }
+        };
+        rows.iter().map(|rows| part(*rows)).collect()
+    }
+}
+
+/// In f32, as the references compute them.
+fn angles(turns: &[f32], positions: usize) -> Angles {
+    let row = |position: usize| {
+        let angle = move |turn: &f32| position as f32 * turn;
+        turns.iter().map(move |turn| angle(turn).cos()).chain(turns.iter().map(move |turn| angle(turn).sin()))
+    };
+    Angles { numbers: (0..positions).flat_map(row).collect(), head_width: 2 * turns.len() }
 }

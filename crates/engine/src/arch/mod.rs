@@ -1,69 +1,88 @@
-//! Architectures: one file each, which names the tensors and fills in what is its own.
+//! Architectures: one file each, which reads `config.json` into a [`Spec`]. The loader and the encoder know nothing of
+//! their names.
 
 mod bert;
+mod distilbert;
 mod encoder;
+mod gemma3;
+mod gte;
+mod jina_bert;
 mod load;
+mod modernbert;
 mod mpnet;
+mod nomic_bert;
+mod qwen3;
+mod roberta;
+mod rotary;
+mod share;
 mod shared;
+mod spec;
 mod table;
 
 pub(crate) use encoder::{Encoder, Workspace};
+pub(crate) use load::Loader;
+pub(crate) use spec::Spec;
 
-use crate::{LoadError, Precision, files::EncoderConfig, kernels::Kernels, weights::Tensors};
+use crate::{LoadError, files::Config};
 
-/// An architecture that this engine runs, by its `model_type` in config.json.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Architecture {
-    Bert,
-    MpNet,
+/// An architecture that this engine runs.
+#[derive(Debug)]
+pub(crate) struct Architecture {
+    /// Its `model_type` in config.json.
+    pub(crate) name: &'static str,
+    /// The classes that repositories with code of their own give for it.
+    remote: &'static [&'static str],
+    read: fn(&Config) -> Result<Spec, LoadError>,
 }
 
+const ALL: &[Architecture] = &[
+    Architecture { name: "bert", remote: &[], read: bert::read },
+    Architecture { name: "camembert", remote: &[], read: roberta::read },
+    Architecture { name: "distilbert", remote: &[], read: distilbert::read },
+    Architecture { name: "gemma3_text", remote: &[], read: gemma3::read },
+    Architecture { name: "gte", remote: &["GteModel", "NewModel"], read: gte::read },
+    Architecture { name: "modernbert", remote: &[], read: modernbert::read },
+    Architecture { name: "mpnet", remote: &[], read: mpnet::read },
+    Architecture { name: "new", remote: &["NewModel"], read: gte::read },
+    Architecture { name: "nomic_bert", remote: &["NomicBertModel"], read: nomic_bert::read },
+    Architecture { name: "qwen3", remote: &[], read: qwen3::read },
+    Architecture { name: "roberta", remote: &[], read: roberta::read },
+    Architecture { name: "xlm-roberta", remote: &[], read: roberta::read },
+];
+
+/// JinaBERT v2 calls itself `bert`, and its code tells it.
+const JINA: Architecture =
+    Architecture { name: "jina_bert", remote: &["JinaBertModel"], read: jina_bert::read };
+
 impl Architecture {
-    const ALL: [Self; 2] = [Self::Bert, Self::MpNet];
-
-    pub(crate) fn named(model_type: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|architecture| architecture.name() == model_type)
-    }
-
-    pub(crate) const fn name(self) -> &'static str {
-        match self {
-            Self::Bert => "bert",
-            Self::MpNet => "mpnet",
+    /// The architecture that a configuration asks for. One that comes with code of its own is run only where that code
+    /// is known to be what this engine does.
+    pub(crate) fn of(config: &Config) -> Result<&'static Self, LoadError> {
+        let model_type = config.text_or("model_type", "")?;
+        let found = match config.text_or("position_embedding_type", "")? {
+            "alibi" if model_type == "bert" => Some(&JINA),
+            _ => ALL.iter().find(|architecture| architecture.name == model_type),
+        };
+        let code = config.below("auto_map")?;
+        let class = code.text_or("AutoModel", "")?;
+        let name = class.rsplit('.').next().unwrap_or_default();
+        match found {
+            Some(known) if name.is_empty() || known.remote.contains(&name) => Ok(known),
+            _ if !name.is_empty() => {
+                let found = format!("{model_type}' with code of its own, '{class}");
+                Err(config.refused("model_type", &found, &format!("no foreign code; it runs {}", names())))
+            }
+            _ => Err(config.refused("model_type", model_type, &names())),
         }
     }
 
-    /// All names, for an error.
-    pub(crate) fn names() -> String {
-        Self::ALL.map(Self::name).join(", ")
+    /// What the configuration describes.
+    pub(crate) fn spec(&self, config: &Config) -> Result<Spec, LoadError> {
+        (self.read)(config)
     }
+}
 
-    /// Most tokens of a text that the weights have positions for.
-    pub(crate) fn positions(self, config: &EncoderConfig) -> usize {
-        match self {
-            Self::Bert => config.max_position_embeddings,
-            Self::MpNet => config.max_position_embeddings.saturating_sub(mpnet::FIRST_POSITION),
-        }
-    }
-
-    /// What checkpoints saved with a task's head put before the encoder's own names.
-    pub(crate) const fn prefix(self) -> &'static str {
-        match self {
-            Self::Bert => "bert.",
-            Self::MpNet => "mpnet.",
-        }
-    }
-
-    /// Packs the weights.
-    pub(crate) fn load(
-        self,
-        config: &EncoderConfig,
-        tensors: &Tensors<'_>,
-        (kernels, precision): (Kernels, Precision),
-    ) -> Result<Encoder, LoadError> {
-        let loader = load::Loader { config, tensors, kernels, precision };
-        match self {
-            Self::Bert => bert::load(&loader),
-            Self::MpNet => mpnet::load(&loader),
-        }
-    }
+/// All names, for an error.
+fn names() -> String {
+    ALL.iter().chain([&JINA]).map(|architecture| architecture.name).collect::<Vec<_>>().join(", ")
 }

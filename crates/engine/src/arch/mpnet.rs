@@ -3,39 +3,42 @@
 //! evaluation mode.
 
 use super::{
-    encoder::Encoder,
-    load::{LayerNames, Loader, Specific},
+    bert,
+    load::Loader,
+    spec::{Names, NormNames, QkvNames, ScoreBias, Spec},
 };
-use crate::{LoadError, kernels::DistanceBias};
+use crate::{LoadError, files::Config, kernels::DistanceBias};
 
 /// The padding token's id is 1, and a text's first token has the position behind it.
-pub(super) const FIRST_POSITION: usize = 2;
+const FIRST_POSITION: usize = 2;
 /// Distances from here on share the last bucket.
 const FARTHEST: f32 = 128.0;
 
-pub(super) fn load(loader: &Loader<'_>) -> Result<Encoder, LoadError> {
-    let (config, h) = (loader.config, loader.config.hidden_size);
-    let positions = "embeddings.position_embeddings.weight";
-    let positions = loader.tensors.get(positions, &[config.max_position_embeddings, h])?;
-    let (buckets, heads) = (config.relative_attention_num_buckets, config.num_attention_heads);
-    let table = loader.tensors.get("encoder.relative_attention_bias.weight", &[buckets, heads])?;
-    let reach = config.max_position_embeddings - FIRST_POSITION;
+const NAMES: Names = Names {
+    qkv: QkvNames::Apart(["attention.attn.q", "attention.attn.k", "attention.attn.v"]),
+    attention_output: "attention.attn.o",
+    norms: NormNames::Post(["attention.LayerNorm", "output.LayerNorm"]),
+    ..super::spec::BERT_NAMES
+};
+
+pub(super) fn read(config: &Config) -> Result<Spec, LoadError> {
+    let key = "relative_attention_num_buckets";
+    let buckets = if config.has(key) { config.size_in(key, 2..=1 << 24)? } else { 32 };
+    let spec = bert::family(config, FIRST_POSITION, 1e-12)?;
+    let score_bias = Some(ScoreBias::Buckets(buckets));
+    Ok(Spec { score_bias, names: &[NAMES], prefixes: &["mpnet."], ..spec })
+}
+
+/// The bias for texts of up to `reach` tokens.
+pub(super) fn bias(loader: &Loader<'_>, buckets: usize) -> Result<DistanceBias, LoadError> {
+    let (heads, reach) = (loader.spec.heads, loader.spec.positions);
+    let table = loader.tensor("encoder.relative_attention_bias.weight", &[buckets, heads])?;
     let farthest = reach as i64 - 1;
     let values = (0..heads)
         .flat_map(|head| (-farthest..=farthest).map(move |distance| (head, distance)))
         .map(|(head, distance)| table[bucket(distance, buckets) * heads + head])
         .collect();
-    loader.encoder(Specific {
-        names: LayerNames {
-            query: "attention.attn.q",
-            key: "attention.attn.k",
-            value: "attention.attn.v",
-            attention_output: "attention.attn.o",
-            attention_norm: "attention.LayerNorm",
-        },
-        positions: positions[FIRST_POSITION * h..].to_vec(),
-        bias: Some(DistanceBias { values, reach }),
-    })
+    Ok(DistanceBias { values, reach })
 }
 
 /// The bucket of a key that stands `distance` tokens behind the query: half of the buckets for each direction; in

@@ -1,5 +1,7 @@
 //! Embedding tables: rows that are looked up, in f32 or, for the precisions that round anyway, in bf16.
 
+use std::borrow::Cow;
+
 use crate::Precision;
 
 /// `[rows × width]`
@@ -14,9 +16,9 @@ enum Stored {
 }
 
 impl Table {
-    pub(super) fn new(numbers: Vec<f32>, width: usize, precision: Precision) -> Self {
+    pub(super) fn new(numbers: Cow<'_, [f32]>, width: usize, precision: Precision) -> Self {
         let numbers = match precision {
-            Precision::F32 | Precision::Auto => Stored::F32(numbers),
+            Precision::F32 | Precision::Auto => Stored::F32(numbers.into_owned()),
             Precision::Bf16 | Precision::Int8 => {
                 Stored::Bf16(numbers.iter().map(|x| half::bf16::from_f32(*x).to_bits()).collect())
             }

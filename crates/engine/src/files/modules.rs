@@ -15,6 +15,8 @@ pub enum Pooling {
     Mean,
     /// The first token's.
     Cls,
+    /// The last token's.
+    LastToken,
 }
 
 /// The parts of a model, as far as they matter here.
@@ -146,11 +148,12 @@ fn pooling(file: &Path) -> Result<Pooling, LoadError> {
     match chosen.as_str() {
         "mean" => Ok(Pooling::Mean),
         "cls" => Ok(Pooling::Cls),
+        "lasttoken" => Ok(Pooling::LastToken),
         other => Err(unsupported(
             file,
             "pooling mode",
             if other.is_empty() { "none" } else { other },
-            "mean or cls, alone",
+            "mean, cls or lasttoken, alone",
         )),
     }
 }

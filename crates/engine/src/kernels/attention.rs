@@ -1,9 +1,11 @@
-//! Softmax attention within one text: a row of queries looks at every token of its text, with no mask,
-//! because there is no padding.
+//! Softmax attention within one text: a row of queries looks at the tokens of its text that it sees, mostly all of
+//! them, because there is no padding.
 //!
 //! Per head, keys and values are packed as a product's weights, a few query rows at a time get their scores,
-//! their softmax and their weighted sum of values, while all of it is in cache. Scores are computed in the form
-//! of the queries and keys, f32 or bf16; softmax is in f32 either way.
+//! their softmax and their weighted sum of values, while all of it is in cache. Keys that none of these rows sees
+//! cost nothing. Scores are computed in the form of the queries and keys, f32 or bf16; softmax is in f32 either way.
+
+use std::ops::Range;
 
 use super::{
     Numbers,
@@ -24,8 +26,8 @@ pub(crate) struct Attention<'a> {
     pub(super) first: usize,
     pub(super) rows: usize,
     pub(super) heads: Heads<'a>,
-    /// `tokens` rows of queries (scaled by 1/√head), keys and values, each `heads × head` numbers of the form
-    /// that the entry point is for.
+    /// `tokens` rows of queries (scaled as the model scales scores), keys and values, of the form that the entry
+    /// point is for.
     pub(super) qkv: *const u8,
     /// Numbers from one row to the next.
     pub(super) qkv_stride: usize,
@@ -46,13 +48,49 @@ pub(crate) struct Asking<'a> {
     pub(crate) heads: Heads<'a>,
 }
 
-/// How a row of queries, keys or values is divided.
+/// How a row of queries, keys and values is divided.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Heads<'a> {
     pub(crate) count: usize,
+    /// Heads of keys and of values, which divide `count`: each serves as many heads of queries that follow each
+    /// other.
+    pub(crate) key_values: usize,
     pub(crate) width: usize,
+    pub(crate) sight: Sight,
     /// What is added to every score, where the model has such a bias.
     pub(crate) bias: Option<&'a DistanceBias>,
+}
+
+impl Heads<'_> {
+    /// Numbers in a row of queries, keys and values.
+    pub(crate) fn row(&self) -> usize {
+        (self.count + 2 * self.key_values) * self.width
+    }
+}
+
+/// How far a token sees in its text: this many tokens back and ahead.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Sight {
+    pub(crate) back: usize,
+    pub(crate) ahead: usize,
+}
+
+impl Sight {
+    /// The whole text.
+    pub(crate) const ALL: Self = Self { back: usize::MAX, ahead: usize::MAX };
+    /// What came before.
+    pub(crate) const BACK: Self = Self { back: usize::MAX, ahead: 0 };
+
+    /// As far in both directions.
+    pub(crate) const fn around(distance: usize) -> Self {
+        Self { back: distance, ahead: distance }
+    }
+
+    /// What the tokens from `first` to `last` see of a text, all of them together.
+    #[inline(always)]
+    fn of(self, first: usize, last: usize, tokens: usize) -> Range<usize> {
+        first.saturating_sub(self.back)..last.saturating_add(self.ahead).saturating_add(1).min(tokens)
+    }
 }
 
 /// A bias that depends on the head and on how far the key stands behind the query.
@@ -96,7 +134,7 @@ where
     O: Store<T::Lanes>,
 {
     const { assert!(T::ROWS <= MOST_ROWS, "tiles that the arms below know") }
-    let Attention { tokens, heads: Heads { count, width: head, .. }, .. } = *call;
+    let Attention { tokens, heads: Heads { count, key_values, width: head, .. }, .. } = *call;
     let lanes = T::Lanes::WIDTH;
     let padded_keys = tokens.next_multiple_of(VECTORS * lanes);
     let padded_head = head.next_multiple_of(lanes);
@@ -108,12 +146,14 @@ where
         let values = keys.add(4 * padded_keys * head);
         let scores = values.add(4 * (padded_keys + 1) * padded_head);
         let weights = scores.add(4 * MOST_ROWS * padded_keys);
+        let group = count / key_values;
         for index in 0..count {
-            let queries = call.qkv.add(index * head * number);
-            let key = queries.add(count * head * number);
-            let value = key.add(count * head * number);
-            pack_keys::<T>(call, key, call.qkv_stride * number, keys);
-            pack_values::<T, S>(call, value, values);
+            if index % group == 0 {
+                let key = call.qkv.add((count + index / group) * head * number);
+                let value = key.add(key_values * head * number);
+                pack_keys::<T>(call, key, call.qkv_stride * number, keys);
+                pack_values::<T, S>(call, value, values);
+            }
             let place = Head {
                 keys,
                 values,
@@ -266,16 +306,20 @@ where
     S: Store<T::Lanes>,
     O: Store<T::Lanes>,
 {
-    let Attention { tokens, heads: Heads { count, width, bias }, .. } = *call;
+    let Attention { tokens, heads: Heads { count, width, sight, bias, .. }, .. } = *call;
     let lanes = T::Lanes::WIDTH;
     let panel = VECTORS * lanes;
     let number = size_of::<S::Number>();
+    let token = call.first + first;
+    // The keys that any of these rows sees, from the beginning of a panel on.
+    let Range { start, end } = sight.of(token, token + ROWS - 1, tokens);
+    let start = start / panel * panel;
     // SAFETY: passed on; partial stores keep to the head's own columns.
     unsafe {
-        let queries = call.qkv.add(((call.first + first) * call.qkv_stride + head.index * width) * number);
+        let queries = call.qkv.add((token * call.qkv_stride + head.index * width) * number);
         let least = T::Lanes::splat(f32::NEG_INFINITY);
         let mut largest = [least; ROWS];
-        for key in (0..tokens).step_by(panel) {
+        for key in (start..end).step_by(panel) {
             let operands = Operands {
                 a: queries,
                 a_stride: call.qkv_stride * number,
@@ -304,20 +348,27 @@ where
             let at = row * head.padded_keys;
             let scores = head.scores.add(at);
             if let Some(DistanceBias { values, reach }) = bias {
-                let from = head.index * (2 * reach - 1) + reach - 1 - (call.first + first + row);
-                largest[row] = add::<T::Lanes>(scores, values.as_ptr().add(from), tokens);
+                let from = head.index * (2 * reach - 1) + reach - 1 - (token + row);
+                let values = values.as_ptr().add(from + start);
+                largest[row] = add::<T::Lanes>(scores.add(start), values, end - start);
             }
             let weights = head.weights.cast::<S::Number>().add(at);
-            *scale = 1.0 / exponentials::<T, S>((scores, tokens), weights, largest[row].largest());
+            *scale = 1.0
+                / if sight == Sight::ALL {
+                    exponentials::<T, S>((scores, tokens), weights, largest[row].largest())
+                } else {
+                    let seen = sight.of(token + row, token + row, tokens);
+                    exponentials_of_seen::<T, S>((scores, start..end, seen), weights)
+                };
         }
         let mut at = 0;
         while at < width {
             let operands = Operands {
-                a: head.weights,
+                a: head.weights.add(start * number),
                 a_stride: head.padded_keys * number,
-                b: head.values.add(4 * at),
+                b: head.values.add(4 * (start / T::DEPTH * head.padded_head + at)),
                 b_stride: 4 * head.padded_head,
-                steps: tokens.div_ceil(T::DEPTH),
+                steps: (end - start).div_ceil(T::DEPTH),
             };
             let column = first * call.out_stride + head.index * width + at;
             let out = call.out.cast::<O::Number>().add(column);
@@ -389,6 +440,55 @@ unsafe fn exponentials<T: Tile, S: Store<T::Lanes>>(
             sum = sum.add(value);
         }
         sum.sum()
+    }
+}
+
+/// As [`exponentials`], for a row that sees only some of the keys that its tile looks at: the weights of the others
+/// are zero.
+///
+/// # Safety
+/// As [`exponentials`]; `keys` begins at a multiple of the lanes and contains `seen`, which is not empty; `x` and `to`
+/// are valid for the keys and for the rest of their last vector.
+#[inline(always)]
+unsafe fn exponentials_of_seen<T: Tile, S: Store<T::Lanes>>(
+    (x, keys, seen): (*const f32, Range<usize>, Range<usize>),
+    to: *mut S::Number,
+) -> f32 {
+    let lanes = T::Lanes::WIDTH;
+    // SAFETY: inside the row, by the caller's promise.
+    unsafe {
+        let (zero, least) = (T::Lanes::splat(0.0), T::Lanes::splat(f32::NEG_INFINITY));
+        let mut largest = least;
+        for at in (seen.start / lanes * lanes..seen.end).step_by(lanes) {
+            largest = largest.max(only(T::Lanes::load(x.add(at)), (at, &seen), least));
+        }
+        let largest = T::Lanes::splat(largest.largest());
+        let mut sum = zero;
+        for at in keys.step_by(lanes) {
+            let value = if at + lanes <= seen.start || at >= seen.end {
+                zero
+            } else {
+                // Unseen scores may be far larger than the largest seen one.
+                let score = only(T::Lanes::load(x.add(at)), (at, &seen), least);
+                only(T::exp(score.sub(largest)), (at, &seen), zero)
+            };
+            S::put(value, to.add(at), lanes);
+            sum = sum.add(value);
+        }
+        sum.sum()
+    }
+}
+
+/// The lanes of the vector of keys from `at` on that are seen; the others from `fill`.
+///
+/// # Safety
+/// As [`Lanes`].
+#[inline(always)]
+unsafe fn only<L: Lanes>(value: L, (at, seen): (usize, &Range<usize>), fill: L) -> L {
+    // SAFETY: the caller's promise; both counts are at most the lanes.
+    unsafe {
+        let value = fill.first(seen.start.saturating_sub(at).min(L::WIDTH), value);
+        value.first(seen.end.saturating_sub(at).min(L::WIDTH), fill)
     }
 }
 

@@ -9,9 +9,10 @@
 use std::arch::x86_64::*;
 
 use super::{
-    Attending, Attention, Form, Kernels, LayerNorm, MatMul, Product, Quantise, Stored, attention,
+    Attending, Attention, Form, Gating, Kernels, MatMul, Normalising, Product, Quantise, Rotation, Stored,
+    attention, gate,
     lanes::{AsF32, Lanes},
-    matmul, quantise, rows,
+    matmul, quantise, rotary, rows,
     tile::{Columns, F32, Tile, Widened},
 };
 
@@ -87,7 +88,9 @@ pub(super) fn with(extras: Extras) -> Option<Kernels> {
                 to_bf16: None,
             },
             attention_bf16: None,
-            layer_norm: enter!("avx2,fma", LayerNorm<'_>, rows::layer_norm::<F32x8>),
+            norm: enter!("avx2,fma", Normalising<'_>, rows::norm::<F32x8>),
+            gate: enter!("avx2,fma", Gating, gate::run::<F32x8>),
+            rotate: enter!("avx2,fma", Rotation, rotary::run::<F32x8>),
             quantise,
             round: None,
         }

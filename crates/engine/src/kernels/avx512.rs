@@ -10,9 +10,10 @@
 use std::{arch::x86_64::*, mem::transmute};
 
 use super::{
-    Attending, Attention, Form, Kernels, LayerNorm, MatMul, Product, Quantise, Round, Stored, attention,
+    Attending, Attention, Form, Gating, Kernels, MatMul, Normalising, Product, Quantise, Rotation, Round,
+    Stored, attention, gate,
     lanes::{AsF32, Lanes, Store},
-    matmul, quantise, rows,
+    matmul, quantise, rotary, rows,
     tile::{Columns, F32, Tile, Widened},
 };
 
@@ -88,11 +89,9 @@ pub(super) fn with(extras: Extras) -> Option<Kernels> {
                 to_bf16: None,
             },
             attention_bf16: bf16.then_some(ATTENTION_BF16),
-            layer_norm: enter!(
-                "avx512f,avx512bw,avx512dq,avx512vl",
-                LayerNorm<'_>,
-                rows::layer_norm::<F32x16>
-            ),
+            norm: enter!("avx512f,avx512bw,avx512dq,avx512vl", Normalising<'_>, rows::norm::<F32x16>),
+            gate: enter!("avx512f,avx512bw,avx512dq,avx512vl", Gating, gate::run::<F32x16>),
+            rotate: enter!("avx512f,avx512bw,avx512dq,avx512vl", Rotation, rotary::run::<F32x16>),
             quantise,
             round: if bf16 { Some(ROUND) } else { None },
         }

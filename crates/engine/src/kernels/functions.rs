@@ -1,5 +1,5 @@
-//! exp and GELU on vectors, each in two forms: one as exact as f32 allows, and one for numbers that are
-//! rounded to bf16 or eight bits right afterwards, at half the cost.
+//! exp and activations on vectors. exp and GELU are there in two forms: one as exact as f32 allows, and one for
+//! numbers that are rounded to bf16 or eight bits right afterwards, at half the cost.
 
 use super::lanes::Lanes;
 
@@ -66,6 +66,45 @@ pub(crate) unsafe fn gelu<L: Lanes>(x: L) -> L {
         let half = x.mul(L::splat(0.5));
         // x/2 + |x|/2 · erf(|x|/√2), because erf is odd.
         half.abs().mul_add(one.sub(tail), half)
+    }
+}
+
+/// x / (1 + e^-x), also called swish; a few roundings from exact.
+///
+/// # Safety
+/// As [`Lanes`].
+#[inline(always)]
+pub(crate) unsafe fn silu<L: Lanes>(x: L) -> L {
+    // SAFETY: the caller's promise is passed on.
+    unsafe { x.mul(sigmoid(x)) }
+}
+
+/// x/2 · (1 + tanh(√(2/π)·(x + 0.044715·x³))), as x times the sigmoid of twice the tangent's argument.
+///
+/// # Safety
+/// As [`Lanes`].
+#[inline(always)]
+pub(crate) unsafe fn gelu_tanh<L: Lanes>(x: L) -> L {
+    // SAFETY: the caller's promise is passed on.
+    unsafe {
+        // 2·√(2/π)
+        let inner = x.mul(x).mul_add(L::splat(0.044_715), L::splat(1.0)).mul(L::splat(1.595_769_2));
+        x.mul(sigmoid(x.mul(inner)))
+    }
+}
+
+/// 1 / (1 + e^-x).
+///
+/// # Safety
+/// As [`Lanes`].
+#[inline(always)]
+unsafe fn sigmoid<L: Lanes>(x: L) -> L {
+    // SAFETY: the caller's promise is passed on.
+    unsafe {
+        let one = L::splat(1.0);
+        // e^87 is the largest that `exp` is for; beyond it the sigmoid is 0 to within 2e-38.
+        let power = exp(L::splat(0.0).sub(x).min(L::splat(87.0)));
+        one.div(power.add(one))
     }
 }
 

@@ -12,12 +12,14 @@ mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
 mod functions;
+mod gate;
 mod lanes;
 mod matmul;
 mod operand;
 mod packed;
 mod portable;
 mod quantise;
+mod rotary;
 mod rows;
 mod tile;
 
@@ -25,12 +27,15 @@ mod tile;
 mod tests;
 
 use attention::Attention;
+use gate::Gating;
 use matmul::MatMul;
 use packed::Stored;
 use quantise::Quantise;
-use rows::{LayerNorm, Round};
+use rotary::Rotation;
+use rows::{Normalising, Round};
 
-pub(crate) use attention::{Asking, DistanceBias, Heads};
+pub(crate) use attention::{Asking, DistanceBias, Heads, Sight};
+pub(crate) use gate::Gate;
 pub(crate) use matmul::Activation;
 pub(crate) use operand::{Form, Numbers, NumbersMut, Operand, Room, grow, stride};
 pub(crate) use packed::{Linear, PackedMatrix, Part};
@@ -63,7 +68,9 @@ pub(crate) struct Kernels {
     attention: Attending,
     /// Queries, keys and values in bf16, where the CPU multiplies them.
     attention_bf16: Option<Attending>,
-    layer_norm: unsafe fn(&LayerNorm<'_>),
+    norm: unsafe fn(&Normalising<'_>),
+    gate: unsafe fn(&Gating),
+    rotate: unsafe fn(&Rotation),
     quantise: unsafe fn(&Quantise),
     /// Where the CPU multiplies bf16.
     round: Option<unsafe fn(&Round)>,
@@ -180,7 +187,8 @@ impl Kernels {
         if rows == 0 {
             return;
         }
-        assert!(qkv.holds(3 * width), "qkv has three parts");
+        assert!(heads.count.is_multiple_of(heads.key_values), "heads of queries share heads of keys");
+        assert!(qkv.holds(heads.row()), "qkv has three parts");
         assert!(out.holds(rows, width), "out has a row for each query");
         assert!(first + rows <= tokens, "only tokens of the text ask");
         if let Some(bias) = heads.bias {
@@ -218,11 +226,14 @@ impl Kernels {
         unsafe { run(&call) }
     }
 
-    /// `x = LayerNorm(x + residual)` for each row; without a residual, of `x` alone.
-    pub(crate) fn layer_norm(&self, x: &mut [f32], residual: Option<&[f32]>, norm: &Norm) {
+    /// `x = norm(x + residual)` for each row; without a residual, of `x` alone.
+    pub(crate) fn norm(&self, x: &mut [f32], residual: Option<&[f32]>, norm: &Norm) {
         let width = norm.gamma.len();
         let rows = x.len() / width.max(1);
-        assert_eq!(norm.beta.len(), width, "gamma and beta are of one length");
+        assert!(
+            norm.beta.as_ref().is_none_or(|beta| beta.len() == width),
+            "gamma and beta are of one length"
+        );
         assert_eq!(x.len(), rows * width, "x is whole rows");
         assert!(
             residual.is_none_or(|residual| residual.len() == x.len()),
@@ -230,7 +241,46 @@ impl Kernels {
         );
         let residual = residual.map_or(std::ptr::null(), <[f32]>::as_ptr);
         // SAFETY: the lengths are as asserted.
-        unsafe { (self.layer_norm)(&LayerNorm { rows, width, x: x.as_mut_ptr(), residual, norm }) }
+        unsafe { (self.norm)(&Normalising { rows, width, x: x.as_mut_ptr(), residual, norm }) }
+    }
+
+    /// `out = activation(x[..width]) · x[width..]` for each row of x, which is twice as wide as out's.
+    pub(crate) fn gate(&self, gate: Gate, form: Form, (x, out, width): (&[f32], &mut [f32], usize)) {
+        let rows = out.len() / width.max(1);
+        assert_eq!(out.len(), rows * width, "out is whole rows");
+        assert_eq!(x.len(), 2 * out.len(), "x has two halves");
+        let exact = form == Form::F32;
+        // SAFETY: the lengths are as asserted.
+        unsafe { (self.gate)(&Gating { gate, exact, rows, width, x: x.as_ptr(), out: out.as_mut_ptr() }) }
+    }
+
+    /// Turns one token's heads, as wide as `angles`, which are the pairs' cosines and then their sines.
+    pub(crate) fn rotate(&self, x: &mut [f32], angles: &[f32]) {
+        let width = angles.len();
+        assert!(width.is_multiple_of(2) && width > 0, "a head is pairs");
+        assert!(x.len().is_multiple_of(width), "x is whole heads");
+        let heads = x.len() / width;
+        // SAFETY: the lengths are as asserted.
+        unsafe { (self.rotate)(&Rotation { heads, width, x: x.as_mut_ptr(), angles: angles.as_ptr() }) }
+    }
+
+    /// Writes rows of f32 (`[rows × width]`) in the form of `out`.
+    pub(crate) fn write(&self, (x, width): (&[f32], usize), out: NumbersMut<'_>) {
+        let rows = x.len() / width.max(1);
+        assert_eq!(x.len(), rows * width, "x is whole rows");
+        assert!(out.holds(rows, width), "out has a row for each of x");
+        match out {
+            NumbersMut::F32 { numbers, stride } => {
+                for (from, to) in x.chunks_exact(width).zip(numbers.chunks_mut(stride)) {
+                    to[..width].copy_from_slice(from);
+                }
+            }
+            NumbersMut::Bf16 { numbers, stride } => {
+                let round = self.round.unwrap_or_else(|| unreachable!("bf16 is asked for where it is"));
+                // SAFETY: both are of `rows` rows, as asserted.
+                unsafe { round(&Round { rows, width, x: x.as_ptr(), out: numbers.as_mut_ptr(), stride }) }
+            }
+        }
     }
 }
 

@@ -7,9 +7,9 @@
 )]
 
 use super::{
-    Attending, Form, Kernels, Product, Stored, attention,
+    Attending, Form, Kernels, Product, Stored, attention, gate,
     lanes::{AsF32, Lanes},
-    matmul, quantise, rows,
+    matmul, quantise, rotary, rows,
     tile::{Columns, F32, Tile, Widened},
 };
 
@@ -52,7 +52,9 @@ pub(super) const KERNELS: Kernels = Kernels {
     },
     attention: Attending { to_f32: attention::run::<Exact, AsF32, AsF32>, to_bf16: None },
     attention_bf16: None,
-    layer_norm: rows::layer_norm::<F32x4>,
+    norm: rows::norm::<F32x4>,
+    gate: gate::run::<F32x4>,
+    rotate: rotary::run::<F32x4>,
     quantise: quantise::quantise::<F32x4>,
     round: None,
 };

@@ -1,10 +1,10 @@
-//! Operations on single rows: LayerNorm, softmax, and the forms that products want activations in.
+//! Operations on single rows: norms, and the forms that products want activations in.
 
 use super::lanes::{AsF32, Lanes, Store, part};
 
-/// `x = (x + residual)` normalised over each row, scaled and shifted; made by [`super::Kernels::layer_norm`],
-/// which checks the lengths.
-pub(crate) struct LayerNorm<'a> {
+/// `x = (x + residual)` normalised over each row, scaled and shifted; made by [`super::Kernels::norm`], which checks
+/// the lengths.
+pub(crate) struct Normalising<'a> {
     pub(super) rows: usize,
     pub(super) width: usize,
     pub(super) x: *mut f32,
@@ -13,22 +13,66 @@ pub(crate) struct LayerNorm<'a> {
     pub(super) norm: &'a Norm,
 }
 
-/// A LayerNorm's weights.
+/// A norm's weights.
 pub(crate) struct Norm {
     /// `[width]`
     pub(crate) gamma: Vec<f32>,
-    /// `[width]`
-    pub(crate) beta: Vec<f32>,
+    /// `[width]` for a LayerNorm, which takes the mean away first; none for a norm by the root mean square.
+    pub(crate) beta: Option<Vec<f32>>,
     pub(crate) epsilon: f32,
+}
+
+/// # Safety
+/// As [`Lanes`]; `x` is valid for `rows × width` floats, `residual` too unless it is null, γ and β have `width`.
+#[inline(always)]
+pub(super) unsafe fn norm<L: Lanes>(call: &Normalising<'_>) {
+    // SAFETY: passed on.
+    unsafe {
+        match &call.norm.beta {
+            Some(beta) => layer_norm::<L>(call, beta),
+            None => rms_norm::<L>(call),
+        }
+    }
+}
+
+/// y = x / √(mean(x²) + ε) · γ, as transformers' `RMSNorm`.
+///
+/// # Safety
+/// As [`norm`].
+#[inline(always)]
+unsafe fn rms_norm<L: Lanes>(call: &Normalising<'_>) {
+    let Normalising { rows, width, x, residual, norm } = *call;
+    for row in 0..rows {
+        // SAFETY: inside the rows, by the caller's promise; `part` and `put` never go past a row's end.
+        unsafe {
+            let x = x.add(row * width);
+            let mut squares = L::splat(0.0);
+            for at in (0..width).step_by(L::WIDTH) {
+                let left = width - at;
+                let mut value = part::<L>(x.add(at), left);
+                if !residual.is_null() {
+                    value = value.add(part::<L>(residual.add(row * width + at), left));
+                    AsF32::put(value, x.add(at), left);
+                }
+                squares = value.mul_add(value, squares);
+            }
+            let scale = L::splat(1.0 / (squares.sum() / width as f32 + norm.epsilon).sqrt());
+            for at in (0..width).step_by(L::WIDTH) {
+                let left = width - at;
+                let gamma = part::<L>(norm.gamma.as_ptr().add(at), left);
+                AsF32::put(part::<L>(x.add(at), left).mul(scale).mul(gamma), x.add(at), left);
+            }
+        }
+    }
 }
 
 /// y = (x - mean) / √(variance + ε) · γ + β, with the population variance, as PyTorch's `LayerNorm`.
 ///
 /// # Safety
-/// As [`Lanes`]; `x` is valid for `rows × width` floats, `residual` too unless it is null, γ and β have `width`.
+/// As [`norm`].
 #[inline(always)]
-pub(super) unsafe fn layer_norm<L: Lanes>(call: &LayerNorm<'_>) {
-    let LayerNorm { rows, width, x, residual, norm } = *call;
+unsafe fn layer_norm<L: Lanes>(call: &Normalising<'_>, beta: &[f32]) {
+    let Normalising { rows, width, x, residual, norm } = *call;
     for row in 0..rows {
         // SAFETY: inside the rows, by the caller's promise; `part` and `put` never go past a row's end.
         unsafe {
@@ -62,7 +106,7 @@ pub(super) unsafe fn layer_norm<L: Lanes>(call: &LayerNorm<'_>) {
                 let left = width - at;
                 let value = part::<L>(x.add(at), left).sub(mean).mul(scale);
                 let gamma = part::<L>(norm.gamma.as_ptr().add(at), left);
-                let beta = part::<L>(norm.beta.as_ptr().add(at), left);
+                let beta = part::<L>(beta.as_ptr().add(at), left);
                 AsF32::put(value.mul_add(gamma, beta), x.add(at), left);
             }
         }

@@ -7,8 +7,8 @@ use std::{ops, ptr};
 use proptest::prelude::*;
 
 use super::{
-    Activation, Asking, DistanceBias, Form, Heads, KernelChoice, Kernels, Linear, Norm, Numbers, NumbersMut,
-    Operand, PackedMatrix, Part, Room,
+    Activation, Asking, DistanceBias, Form, Gate, Heads, KernelChoice, Kernels, Linear, Norm, Numbers,
+    NumbersMut, Operand, PackedMatrix, Part, Room, Sight,
 };
 use crate::Precision;
 
@@ -134,6 +134,16 @@ fn gelu(x: f64) -> f64 {
     0.5 * x * (1.0 + erf(x * std::f64::consts::FRAC_1_SQRT_2))
 }
 
+fn activated(gate: Gate, x: f64) -> f64 {
+    match gate {
+        Gate::Gelu => gelu(x),
+        Gate::GeluTanh => {
+            0.5 * x * (1.0 + ((2.0 / std::f64::consts::PI).sqrt() * (x + 0.044_715 * x.powi(3))).tanh())
+        }
+        Gate::Silu => x / (1.0 + (-x).exp()),
+    }
+}
+
 fn dot(a: &[f32], b: &[f32]) -> f64 {
     a.iter().zip(b).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum()
 }
@@ -169,41 +179,55 @@ fn attend(
     first: usize,
 ) -> Guarded {
     let hidden = heads.count * heads.width;
-    let tokens = qkv.len() / (3 * hidden);
+    let tokens = qkv.len() / heads.row();
     let mut out = Guarded::filled((tokens - first) * hidden);
     let to = NumbersMut::F32 { numbers: &mut out, stride: hidden };
     let (mut bytes, mut room) = (Vec::new(), Room::default());
     let qkv = Guarded::new(qkv);
-    let numbers = match kernels.prepare(
-        kernels.attention_form(precision, heads.width),
-        (&qkv, 3 * hidden),
-        &mut room,
-    ) {
-        Operand::Numbers(numbers) => numbers,
-        Operand::U8 { .. } => unreachable!("attention is never in bytes"),
-    };
+    let numbers =
+        match kernels.prepare(kernels.attention_form(precision, heads.width), (&qkv, heads.row()), &mut room)
+        {
+            Operand::Numbers(numbers) => numbers,
+            Operand::U8 { .. } => unreachable!("attention is never in bytes"),
+        };
     kernels.attention(Asking { qkv: numbers, first, heads }, &mut bytes, to);
     out
 }
 
 fn naive_attention(heads: Heads<'_>, qkv: &[f32]) -> Vec<f64> {
     let hidden = heads.count * heads.width;
-    let rows: Vec<&[f32]> = qkv.chunks_exact(3 * hidden).collect();
+    let rows: Vec<&[f32]> = qkv.chunks_exact(heads.row()).collect();
     let mut out = Vec::new();
     for (i, query) in rows.iter().enumerate() {
         for head in 0..heads.count {
-            let first = head * heads.width;
-            let part = |part: usize, row: &[f32]| row[part * hidden + first..][..heads.width].to_vec();
+            let (width, shared) = (heads.width, head / (heads.count / heads.key_values));
+            let part = |part: usize, row: &[f32]| {
+                let first = match part {
+                    0 => head * width,
+                    1 => hidden + shared * width,
+                    _ => hidden + (heads.key_values + shared) * width,
+                };
+                row[first..][..width].to_vec()
+            };
+            let seen = |j: usize| {
+                i.saturating_sub(j) <= heads.sight.back && j.saturating_sub(i) <= heads.sight.ahead
+            };
             let bias = |j: usize| {
                 heads.bias.map_or(0.0, |bias| {
                     f64::from(bias.values[head * (2 * bias.reach - 1) + bias.reach - 1 + j - i])
                 })
             };
-            let scores: Vec<f64> = rows
-                .iter()
-                .enumerate()
-                .map(|(j, row)| dot(&part(0, query), &part(1, row)) + bias(j))
-                .collect();
+            let scores: Vec<f64> =
+                rows.iter()
+                    .enumerate()
+                    .map(|(j, row)| {
+                        if seen(j) {
+                            dot(&part(0, query), &part(1, row)) + bias(j)
+                        } else {
+                            f64::NEG_INFINITY
+                        }
+                    })
+                    .collect();
             let largest = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
             let weights: Vec<f64> = scores.iter().map(|score| (score - largest).exp()).collect();
             let total: f64 = weights.iter().sum();
@@ -267,7 +291,7 @@ fn gelu_is_as_exact_as_its_precision() {
 
 #[test]
 fn softmax_survives_scores_without_bound() {
-    let heads = Heads { count: 1, width: 2, bias: None };
+    let heads = Heads { count: 1, key_values: 1, width: 2, sight: Sight::ALL, bias: None };
     // The second key's score is so much larger that the first gets no weight at all, and must not become NaN.
     let qkv = [1e15, 0.0, -1e15, 0.0, 1.0, 2.0, 1e15, 0.0, 1e15, 0.0, 3.0, 4.0];
     for kernels in sets() {
@@ -292,6 +316,16 @@ fn a_row_of_zeros_has_the_bias() {
 /// Widths that rotate in blocks of every size, and widths that cannot.
 fn width() -> impl Strategy<Value = usize> {
     prop_oneof![3 => 1usize..70, 2 => (1usize..9).prop_map(|n| n * 16), 1 => Just(128usize), 1 => Just(384usize)]
+}
+
+/// Everything, what came before, a window, and windows that are not even.
+fn sight() -> impl Strategy<Value = Sight> {
+    prop_oneof![
+        Just(Sight::ALL),
+        Just(Sight::BACK),
+        (0usize..40).prop_map(Sight::around),
+        (0usize..40, 0usize..40).prop_map(|(back, ahead)| Sight { back, ahead }),
+    ]
 }
 
 proptest! {
@@ -377,15 +411,16 @@ proptest! {
 
     #[test]
     fn attention_is_softmax_of_scores_times_values(
-        tokens in 1usize..70, count in 1usize..4, width in 1usize..70, mut seed: u64,
+        tokens in 1usize..70, key_values in 1usize..4, group in 1usize..3, width in 1usize..70, mut seed: u64,
         scale in prop_oneof![Just(0.1f32), Just(1.0), Just(4.0)], biased: bool, skipped in 0.0f64..1.0,
+        sight in sight(),
     ) {
-        let reach = tokens + 3;
+        let (reach, count) = (tokens + 3, key_values * group);
         let bias = DistanceBias { values: values(count * (2 * reach - 1), 1.0, &mut seed), reach };
-        let heads = Heads { count, width, bias: biased.then_some(&bias) };
+        let heads = Heads { count, key_values, width, sight, bias: biased.then_some(&bias) };
         let hidden = count * width;
-        let mut qkv = values(tokens * 3 * hidden, 1.0, &mut seed);
-        for row in qkv.chunks_exact_mut(3 * hidden) {
+        let mut qkv = values(tokens * heads.row(), 1.0, &mut seed);
+        for row in qkv.chunks_exact_mut(heads.row()) {
             row[..hidden].iter_mut().for_each(|query| *query *= scale / (width as f32).sqrt());
         }
         let expected = naive_attention(heads, &qkv);
@@ -413,21 +448,86 @@ proptest! {
     ) {
         let x: Vec<f32> = values(rows * width, 1.0, &mut seed).iter().map(|x| x + mean).collect();
         let residual = values(rows * width, if alone { 0.0 } else { 1.0 }, &mut seed);
-        let norm = Norm { gamma: values(width, 2.0, &mut seed), beta: values(width, 2.0, &mut seed), epsilon: 1e-5 };
+        let beta = values(width, 2.0, &mut seed);
+        let norm = Norm { gamma: values(width, 2.0, &mut seed), beta: Some(beta.clone()), epsilon: 1e-5 };
         for kernels in sets() {
             let (mut out, residual) = (Guarded::new(&x), Guarded::new(&residual));
-            kernels.layer_norm(&mut out, (!alone).then_some(&*residual), &norm);
+            kernels.norm(&mut out, (!alone).then_some(&*residual), &norm);
             for row in 0..rows {
                 let sums: Vec<f64> = (0..width).map(|i| f64::from(x[row * width + i] + residual[row * width + i])).collect();
                 let mean = sums.iter().sum::<f64>() / width as f64;
                 let variance = sums.iter().map(|x| (x - mean).powi(2)).sum::<f64>() / width as f64;
                 let scale = 1.0 / (variance + 1e-5).sqrt();
                 for i in 0..width {
-                    let expected = (sums[i] - mean) * scale * f64::from(norm.gamma[i]) + f64::from(norm.beta[i]);
+                    let expected = (sums[i] - mean) * scale * f64::from(norm.gamma[i]) + f64::from(beta[i]);
                     // The mean's rounding is enlarged by the scale.
                     let magnitude = 2.0 + 2.0 * (mean.abs() + 2.0) * scale;
                     let found = out[row * width + i];
                     prop_assert!(near(found, expected, magnitude, 8), "{} [{row}, {i}]: {found} {expected}", kernels.name);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_norm_without_beta_has_the_row_at_unit_mean_square(
+        rows in 1usize..6, width in 1usize..100, mut seed: u64, alone: bool,
+    ) {
+        let x = values(rows * width, 3.0, &mut seed);
+        let residual = values(rows * width, if alone { 0.0 } else { 1.0 }, &mut seed);
+        let norm = Norm { gamma: values(width, 2.0, &mut seed), beta: None, epsilon: 1e-6 };
+        for kernels in sets() {
+            let (mut out, residual) = (Guarded::new(&x), Guarded::new(&residual));
+            kernels.norm(&mut out, (!alone).then_some(&*residual), &norm);
+            for row in 0..rows {
+                let sums: Vec<f64> = (0..width).map(|i| f64::from(x[row * width + i] + residual[row * width + i])).collect();
+                let mean = sums.iter().map(|x| x * x).sum::<f64>() / width as f64;
+                for i in 0..width {
+                    let expected = sums[i] / (mean + 1e-6).sqrt() * f64::from(norm.gamma[i]);
+                    let found = out[row * width + i];
+                    prop_assert!(near(found, expected, expected.abs() + 1.0, 8), "{} [{row}, {i}]: {found} {expected}", kernels.name);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_gate_is_one_half_activated_times_the_other(
+        rows in 1usize..6, width in 1usize..100, mut seed: u64, scale in prop_oneof![Just(1f32), Just(8.0), Just(1e3)],
+    ) {
+        let x = values(rows * 2 * width, scale, &mut seed);
+        for kernels in sets() {
+            for gate in [Gate::Gelu, Gate::GeluTanh, Gate::Silu] {
+                for form in [Form::F32, Form::U8] {
+                    let (x, mut out) = (Guarded::new(&x), Guarded::filled(rows * width));
+                    kernels.gate(gate, form, (&x, &mut out, width));
+                    for (x, out) in x.chunks_exact(2 * width).zip(out.chunks_exact(width)) {
+                        for i in 0..width {
+                            let (a, b) = (f64::from(x[i]), f64::from(x[width + i]));
+                            let expected = activated(gate, a) * b;
+                            let allowed = b.abs() * (1e-6 * (1.0 + a.abs()) + if form == Form::F32 { 0.0 } else { 1e-4 });
+                            let found = f64::from(out[i]);
+                            prop_assert!((found - expected).abs() <= allowed, "{} {gate:?} {a} {b}: {found} {expected}", kernels.name);
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn rotation_turns_pairs_by_their_angles(heads in 1usize..5, half in 1usize..50, mut seed: u64) {
+        let (width, angles) = (2 * half, values(half, 4.0, &mut seed));
+        let x = values(heads * width, 1.0, &mut seed);
+        let table: Vec<f32> = angles.iter().map(|x| x.cos()).chain(angles.iter().map(|x| x.sin())).collect();
+        for kernels in sets() {
+            let (mut out, table) = (Guarded::new(&x), Guarded::new(&table));
+            kernels.rotate(&mut out, &table);
+            for (x, out) in x.chunks_exact(width).zip(out.chunks_exact(width)) {
+                for i in 0..half {
+                    let (a, b, angle) = (f64::from(x[i]), f64::from(x[half + i]), f64::from(angles[i]));
+                    prop_assert!((f64::from(out[i]) - (a * angle.cos() - b * angle.sin())).abs() < 1e-6, "{}", kernels.name);
+                    prop_assert!((f64::from(out[half + i]) - (b * angle.cos() + a * angle.sin())).abs() < 1e-6, "{}", kernels.name);
                 }
             }
         }

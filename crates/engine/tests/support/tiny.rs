@@ -1,5 +1,5 @@
-//! The tiny BERT of tests/golden/tiny, with the weights that tools/golden/make_golden.py gave it, written to a
-//! directory where a test may damage it.
+//! The tiny models of tests/golden, with the weights that tools/golden gave them, each written to a directory where a
+//! test may damage it.
 
 use std::{collections::BTreeMap, fs, path::Path};
 
@@ -8,7 +8,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-/// tests/golden/tiny.json.
+/// tests/golden/<name>.json.
 #[derive(Deserialize)]
 pub(crate) struct Golden {
     pub(crate) tensors: BTreeMap<String, Vec<usize>>,
@@ -21,6 +21,7 @@ pub(crate) struct GoldenText {
     pub(crate) ids: Vec<u32>,
     pub(crate) cls: String,
     pub(crate) mean: String,
+    pub(crate) last: String,
 }
 
 /// A model directory that ends with the value.
@@ -28,6 +29,21 @@ pub(crate) struct Tiny {
     directory: TempDir,
     pub(crate) golden: Golden,
 }
+
+/// Every architecture's model.
+pub(crate) const ARCHITECTURES: &[&str] = &[
+    "tiny",
+    "camembert",
+    "distilbert",
+    "gemma3_text",
+    "gte",
+    "modernbert",
+    "mpnet",
+    "nomic_bert",
+    "qwen3",
+    "roberta",
+    "xlm-roberta",
+];
 
 /// A tensor's name, type, shape and bytes.
 pub(crate) type Tensor = (String, Dtype, Vec<usize>, Vec<u8>);
@@ -38,17 +54,15 @@ impl Tiny {
         Self::of("tiny")
     }
 
-    /// The whole MPNet, with mean pooling.
-    pub(crate) fn mpnet() -> Self {
-        Self::of("mpnet")
-    }
-
-    fn of(name: &str) -> Self {
+    /// The model of an architecture, with mean pooling.
+    pub(crate) fn of(name: &str) -> Self {
         let golden: Golden = super::golden(&format!("{name}.json"));
         let tiny = Self { directory: TempDir::new().unwrap(), golden };
-        for file in [format!("{name}/config.json"), "tiny/tokenizer.json".into()] {
-            let from = super::golden_directory().join(&file);
-            fs::copy(&from, tiny.path().join(from.file_name().unwrap())).unwrap();
+        for file in ["config.json", "tokenizer.json"] {
+            let own = super::golden_directory().join(name).join(file);
+            // Those that use BERT's kind of tokenizer share its.
+            let shared = super::golden_directory().join("tiny").join(file);
+            fs::copy(if own.is_file() { own } else { shared }, tiny.path().join(file)).unwrap();
         }
         tiny.write_json(
             "modules.json",
@@ -118,11 +132,12 @@ impl Tiny {
     }
 }
 
-/// `weight` of make_golden.py.
+/// `weight` of tools/golden/common.py.
 fn weight(name: &str, count: usize) -> Vec<f32> {
     let mut state =
         name.bytes().fold(0x811C_9DC5_u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193));
-    let offset = if name.ends_with("LayerNorm.weight") { 1.0 } else { 0.0 };
+    let norm = name.to_lowercase().contains("norm") && name.ends_with(".weight");
+    let offset = if norm { 1.0 } else { 0.0 };
     let next = || {
         state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
         ((state >> 8) as f32 / 16_777_216.0 - 0.5) * 0.5 + offset

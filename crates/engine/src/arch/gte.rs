@@ -1,0 +1,66 @@
+//! GTE's "new" BERT (gte-*-v1.5, gte-multilingual, stella, snowflake-arctic-embed-m-v2.0): rotary positions and a gated
+//! feed-forward layer. Its repositories hold code of their own and the names of that; transformers' names are others. The
+//! reference is transformers' `GteModel` in evaluation mode, which reads both.
+
+use super::{
+    bert, rotary,
+    spec::{AttentionSpec, Biases, FeedForward, Names, NormNames, QkvNames, Spec, UpNames},
+};
+use crate::{
+    LoadError,
+    files::Config,
+    kernels::{Gate, Sight},
+};
+
+const NAMES: Names = Names {
+    layers: "layers",
+    qkv: QkvNames::Apart(["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"]),
+    attention_output: "self_attn.o_proj",
+    norms: NormNames::Post(["post_attention_layernorm", "post_mlp_layernorm"]),
+    up: UpNames::Apart { gate: "mlp.gate_proj", up: "mlp.up_proj" },
+    down: "mlp.down_proj",
+    ..super::spec::BERT_NAMES
+};
+
+/// As the repositories write them.
+const OWN_NAMES: Names = Names {
+    qkv: QkvNames::Stacked("attention.qkv_proj"),
+    attention_output: "attention.o_proj",
+    norms: NormNames::Post(["attn_ln", "mlp_ln"]),
+    up: UpNames::UpGate("mlp.up_gate_proj"),
+    down: "mlp.down_proj",
+    ..super::spec::BERT_NAMES
+};
+
+pub(super) fn read(config: &Config) -> Result<Spec, LoadError> {
+    config.only("hidden_act", "gelu")?;
+    config.only("position_embedding_type", "rope")?;
+    config.only("layer_norm_type", "layer_norm")?;
+    config.only_flag("pack_qkv", true)?;
+    config.only_flag("logn_attention_scale", false)?;
+    let sizes = bert::sizes(config, config.size_or("max_position_embeddings", 8192)?, 1e-12)?;
+    let spec = Spec::of_bert(&sizes);
+    let turns = turns(config, rotary::even(config, spec.head_width)?)?;
+    Ok(Spec {
+        token_types: config.count_or("type_vocab_size", 1)?,
+        attention: vec![AttentionSpec { sight: Sight::ALL, turns }],
+        feed_forward: FeedForward::Gated(Gate::Gelu),
+        biases: Biases { up: false, ..Biases::ALL },
+        names: &[NAMES, OWN_NAMES],
+        prefixes: &["gte.", "new."],
+        ..spec
+    })
+}
+
+fn turns(config: &Config, width: usize) -> Result<Vec<f32>, LoadError> {
+    let scaling = config.below("rope_scaling")?;
+    if scaling.text_or("type", "")? != "ntk" {
+        return Ok(rotary::turns(rotary::theta(config, "rope_theta", 160_000.0)?, width));
+    }
+    scaling.absent("mixed_b")?;
+    let factor = scaling.number_or("factor", 1.0)?;
+    if !(factor >= 1.0 && factor.is_finite()) {
+        return Err(scaling.refused("rope_scaling.factor", &factor.to_string(), "a number from 1 on"));
+    }
+    Ok(rotary::ntk_turns((config.number_or("rope_theta", 10_000.0)?, factor), width))
+}

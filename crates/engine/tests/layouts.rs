@@ -1,0 +1,251 @@
+//! The same model as other checkpoints write it: names, stacked tensors and configuration keys of repositories with code
+//! of their own, older keys, prefixes. Each must give the vectors that transformers' own layout gives.
+
+#![expect(clippy::unwrap_used, clippy::panic, reason = "helpers of tests fail the test")]
+
+mod support;
+
+use embeddery_engine::{Keep, KernelChoice, LoadError, ModelFiles};
+use serde_json::{Value, json};
+use support::{
+    distance, load, threads,
+    tiny::{Tensor, Tiny},
+    vector,
+};
+
+/// The reference's vectors, whatever the layout.
+fn assert_right(tiny: &Tiny) {
+    let model = load(tiny.path(), KernelChoice::Auto).unwrap();
+    for expected in &tiny.golden.texts {
+        let tokens = model.tokenize(&expected.text, Keep::Start).unwrap();
+        let off = distance(&model.encode(&threads(1), &[&tokens]), &vector(&expected.mean));
+        assert!(off <= 2e-5, "{:?}: {off}", expected.text);
+    }
+}
+
+fn refused(tiny: &Tiny, words: &[&str]) {
+    let error = ModelFiles::open(tiny.path()).err().unwrap_or_else(|| panic!("should name {words:?}"));
+    assert!(matches!(error, LoadError::Unsupported { .. }), "{error}");
+    for word in words {
+        assert!(error.to_string().contains(word), "'{error}' does not name '{word}'");
+    }
+}
+
+/// Renames parts of names, the first that fit.
+fn rename(tensors: &mut [Tensor], names: &[(&str, &str)]) {
+    for tensor in tensors {
+        for (from, to) in names {
+            tensor.0 = tensor.0.replace(from, to);
+        }
+    }
+}
+
+/// In every layer, tensors stacked into one.
+fn stack(tensors: &mut Vec<Tensor>, parts: &[&str], whole: &str) {
+    for layer in 0..2 {
+        for end in ["weight", "bias"] {
+            let mut stacked: Option<Tensor> = None;
+            for part in parts {
+                let name = format!("{layer}.{part}.{end}");
+                let Some(at) = tensors.iter().position(|tensor| tensor.0.ends_with(&name)) else { continue };
+                let part = tensors.remove(at);
+                match &mut stacked {
+                    None => {
+                        let whole = part.0.replace(&name, &format!("{layer}.{whole}.{end}"));
+                        stacked = Some((whole, part.1, part.2, part.3));
+                    }
+                    Some(stacked) => {
+                        stacked.2[0] += part.2[0];
+                        stacked.3.extend(part.3);
+                    }
+                }
+            }
+            tensors.extend(stacked);
+        }
+    }
+}
+
+const QKV: [&str; 3] = ["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"];
+
+/// The configuration without what newer transformers write, and with other keys.
+fn configure(tiny: &Tiny, without: &[&str], with: &Value) {
+    let mut config: Value = serde_json::from_slice(&tiny.read("config.json")).unwrap();
+    let keys = config.as_object_mut().unwrap();
+    without.iter().for_each(|key| assert!(keys.remove(*key).is_some(), "{key}"));
+    keys.extend(with.as_object().unwrap().clone());
+    tiny.write_json("config.json", &config);
+}
+
+/// nomic-ai/nomic-embed-text-v1.5.
+fn nomic() -> Tiny {
+    let tiny = Tiny::of("nomic_bert");
+    let mut tensors = tiny.tensors();
+    stack(&mut tensors, &QKV, "attn.Wqkv");
+    rename(
+        &mut tensors,
+        &[
+            ("embeddings.LayerNorm", "emb_ln"),
+            ("layers.", "encoder.layers."),
+            ("self_attn.o_proj", "attn.out_proj"),
+            ("mlp.up_proj", "mlp.fc11"),
+            ("mlp.gate_proj", "mlp.fc12"),
+            ("mlp.down_proj", "mlp.fc2"),
+            ("post_attention_layernorm", "norm1"),
+            ("post_mlp_layernorm", "norm2"),
+        ],
+    );
+    tiny.write_weights(&tensors);
+    tiny.write_json(
+        "config.json",
+        &json!({
+            "model_type": "nomic_bert", "architectures": ["NomicBertModel"],
+            "auto_map": { "AutoModel": "nomic-ai/nomic-bert-2048--modeling_hf_nomic_bert.NomicBertModel" },
+            "activation_function": "swiglu", "causal": false, "layer_norm_epsilon": 1e-12,
+            "max_trained_positions": 2048, "mlp_fc1_bias": false, "mlp_fc2_bias": false, "n_embd": 40, "n_head": 5,
+            "n_inner": 52, "n_layer": 2, "n_positions": 96, "parallel_block": false, "prenorm": false,
+            "qkv_proj_bias": false, "rotary_emb_base": 1000, "rotary_emb_fraction": 1.0,
+            "rotary_emb_interleaved": false, "rotary_emb_scale_base": null, "rotary_scaling_factor": null,
+            "type_vocab_size": 2, "use_rms_norm": false, "vocab_size": 65,
+        }),
+    );
+    tiny
+}
+
+#[test]
+fn nomic_bert_as_its_repositories_write_it() {
+    assert_right(&nomic());
+    for (key, value) in [
+        ("num_experts", json!(8)),
+        ("rotary_scaling_factor", json!(2)),
+        ("rotary_emb_fraction", json!(0.5)),
+        ("rotary_emb_interleaved", json!(true)),
+        ("prenorm", json!(true)),
+        ("activation_function", json!("gelu")),
+        ("qkv_proj_bias", json!(true)),
+    ] {
+        let tiny = nomic();
+        tiny.set("config.json", key, value);
+        refused(&tiny, &["config.json", key]);
+    }
+}
+
+/// Alibaba-NLP/gte-base-en-v1.5, gte-multilingual-base and stella_en_400M_v5.
+#[test]
+fn gte_as_its_repositories_write_it() {
+    for prefix in ["", "new."] {
+        let tiny = Tiny::of("gte");
+        let mut tensors = tiny.tensors();
+        stack(&mut tensors, &QKV, "attention.qkv_proj");
+        stack(&mut tensors, &["mlp.up_proj", "mlp.gate_proj"], "mlp.up_gate_proj");
+        rename(
+            &mut tensors,
+            &[
+                ("layers.", "encoder.layer."),
+                ("self_attn.o_proj", "attention.o_proj"),
+                ("post_attention_layernorm", "attn_ln"),
+                ("post_mlp_layernorm", "mlp_ln"),
+            ],
+        );
+        tensors.iter_mut().for_each(|tensor| tensor.0.insert_str(0, prefix));
+        tiny.write_weights(&tensors);
+        let own = json!({
+            "model_type": "new", "architectures": ["NewModel"],
+            "auto_map": { "AutoModel": "Alibaba-NLP/new-impl--modeling.NewModel" },
+            "layer_norm_type": "layer_norm", "logn_attention_scale": false, "pack_qkv": true,
+            "position_embedding_type": "rope", "rope_theta": 160_000, "rope_scaling": null,
+        });
+        configure(&tiny, &["rope_parameters"], &own);
+        assert_right(&tiny);
+        tiny.set("config.json", "rope_scaling", json!({ "type": "dynamic", "factor": 2.0 }));
+        refused(&tiny, &["config.json", "type", "dynamic"]);
+    }
+}
+
+#[test]
+fn older_keys_of_rotary_positions() {
+    let tiny = Tiny::of("modernbert");
+    let own = json!({ "global_attn_every_n_layers": 3, "global_rope_theta": 160_000.0, "local_rope_theta": 10_000.0 });
+    configure(&tiny, &["rope_parameters", "layer_types"], &own);
+    assert_right(&tiny);
+    tiny.set("config.json", "global_attn_every_n_layers", 2);
+    let model = load(tiny.path(), KernelChoice::Auto).unwrap();
+    let tokens = model.tokenize(&"the ".repeat(40), Keep::Start).unwrap();
+    let expected = &tiny.golden.texts[5];
+    assert!(distance(&model.encode(&threads(1), &[&tokens]), &vector(&expected.mean)) > 1e-3);
+
+    let tiny = Tiny::of("gemma3_text");
+    let own =
+        json!({ "_sliding_window_pattern": 2, "rope_theta": 1_000_000.0, "rope_local_base_freq": 10_000.0 });
+    configure(&tiny, &["rope_parameters", "layer_types"], &own);
+    assert_right(&tiny);
+    tiny.set("config.json", "use_bidirectional_attention", false);
+    refused(&tiny, &["config.json", "use_bidirectional_attention"]);
+
+    let tiny = Tiny::of("qwen3");
+    let own = json!({
+        "rope_theta": 10_000, "rope_scaling": null, "use_sliding_window": false, "sliding_window": null,
+        "max_window_layers": 2,
+    });
+    configure(&tiny, &["rope_parameters", "layer_types"], &own);
+    assert_right(&tiny);
+    tiny.set("config.json", "rope_scaling", json!({ "rope_type": "yarn", "factor": 4.0 }));
+    refused(&tiny, &["config.json", "rope_type", "yarn"]);
+}
+
+#[test]
+fn prefixes_of_models_saved_with_a_head() {
+    for (name, prefix) in [
+        ("tiny", "bert."),
+        ("tiny", "0.auto_model."),
+        ("roberta", "roberta."),
+        ("xlm-roberta", "roberta."),
+        ("camembert", "roberta."),
+        ("distilbert", "distilbert."),
+        ("mpnet", "mpnet."),
+        ("modernbert", "model."),
+        ("qwen3", "model."),
+        ("gemma3_text", "model."),
+    ] {
+        let tiny = Tiny::of(name);
+        let mut tensors = tiny.tensors();
+        tensors.iter_mut().for_each(|tensor| tensor.0.insert_str(0, prefix));
+        tiny.write_weights(&tensors);
+        assert_right(&tiny);
+    }
+}
+
+/// jinaai/jina-embeddings-v3 calls itself XLM-RoBERTa and is something else.
+#[test]
+fn foreign_code_is_refused_by_name() {
+    let tiny = Tiny::of("xlm-roberta");
+    let class = "jinaai/xlm-roberta-flash-implementation--modeling_lora.XLMRobertaLoRA";
+    tiny.set("config.json", "auto_map", json!({ "AutoModel": class }));
+    refused(&tiny, &["model_type", "xlm-roberta", class, "nomic_bert, qwen3"]);
+    tiny.set("config.json", "auto_map", json!({}));
+    assert_right(&tiny);
+    tiny.set("config.json", "position_embedding_type", "rotary");
+    refused(&tiny, &["position_embedding_type", "rotary"]);
+    tiny.set("config.json", "model_type", "t5");
+    refused(&tiny, &["model_type", "t5", "bert, camembert"]);
+}
+
+#[test]
+fn sizes_that_contradict_each_other_are_named() {
+    for (name, key, value) in [
+        ("qwen3", "num_key_value_heads", json!(4)),
+        ("qwen3", "hidden_act", json!("gelu")),
+        ("gemma3_text", "layer_types", json!(["full_attention"])),
+        ("gemma3_text", "attn_logit_softcapping", json!(50.0)),
+        ("modernbert", "layer_types", json!(["full_attention", "other", "full_attention", "full_attention"])),
+        ("modernbert", "hidden_activation", json!("relu")),
+        ("distilbert", "n_heads", json!(7)),
+        ("gte", "hidden_act", json!("relu")),
+    ] {
+        let tiny = Tiny::of(name);
+        tiny.set("config.json", key, value);
+        refused(&tiny, &["config.json", key]);
+    }
+    let tiny = Tiny::of("qwen3");
+    tiny.set("config.json", "head_dim", 7);
+    refused(&tiny, &["config.json", "even"]);
+}
