@@ -9,6 +9,9 @@ Writes into crates/engine/tests/golden:
     <name>/config.json    for each architecture a tiny model of awkward sizes (tiny_models.py),
     <name>/tokenizer.json its tokenizer (tiny_tokenizers.py) where that is not tiny's,
     <name>.json           and its vectors, CLS, mean and last token, as they come; `tiny` is BERT
+    model2vec*.json       vectors of model2vec's static models
+
+jina_bert is made by candle-transformers: `cargo run --manifest-path tools/golden/jina_oracle/Cargo.toml`.
 
 The tiny models' weights are not kept: `weight` in common.py says what they are, and tests/support/tiny.rs says the same
 in Rust. Vectors are base64 of little-endian float32.
@@ -75,3 +78,4 @@ def minilm(directory: pathlib.Path) -> dict:
 if __name__ == "__main__":
     write("minilm.json", minilm(pathlib.Path(sys.argv[1]) if len(sys.argv) > 1 else MINILM))
     tiny_models.make_all()
+    tiny_models.make_static()

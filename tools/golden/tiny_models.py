@@ -3,6 +3,8 @@ the reference: transformers, in fp32, a text at a time. Weights are not kept: `c
 
 import json
 
+import model2vec
+import numpy as np
 import torch
 import transformers
 
@@ -100,3 +102,19 @@ def make_all() -> None:
     make("gemma3_text", transformers.Gemma3TextModel, gemma3,
          (*kept, "rms_norm_eps", "hidden_activation", "sliding_window", "query_pre_attn_scalar",
           "use_bidirectional_attention"), tokenizer=tiny_tokenizers.unigram)
+
+
+def make_static() -> None:
+    """model2vec's models: one with a vector for each token, one whose tokens share vectors and have weights."""
+    tokenizer = tiny_tokenizers.word_piece()
+    tokens = tokenizer.get_vocab_size()
+    texts = [*TEXTS, "\u2603", "hello " * 600]
+    for name, vectors in [("model2vec", tokens), ("model2vec_shared", 12)]:
+        embeddings = weight("embeddings", [vectors, 24]).numpy()
+        shared = vectors < tokens
+        mapping = np.array([token * 7 % vectors for token in range(tokens)]) if shared else None
+        weights = weight("weights", [tokens]).numpy() + np.float32(1) if shared else None
+        model = model2vec.StaticModel(embeddings, tokenizer, config={"model_type": "model2vec"}, normalize=True,
+                                      weights=weights, token_mapping=mapping)
+        found = [{"text": text, "mean": base64_of(model.encode(text, normalize=False))} for text in texts]
+        write(f"{name}.json", {"made_with": made_with(model2vec), "vectors": vectors, "texts": found})

@@ -7,7 +7,7 @@ use std::{
 
 use crate::{
     Keep, KernelChoice, LoadError, ModelFiles, ModelInfo, Precision, Prompts, Threads, TokenizeError, Tokens,
-    arch::{Encoder, Loader, Workspace},
+    arch::{Encoder, Loader, NetworkSpec, StaticVectors, Workspace, unknown},
     head::Head,
     kernels::Kernels,
     pooling::pool,
@@ -27,6 +27,12 @@ pub struct LoadOptions {
     pub kernels: KernelChoice,
 }
 
+/// What makes vectors of tokens.
+enum Network {
+    Encoder(Box<Encoder>),
+    Static(StaticVectors),
+}
+
 /// A model in memory. It holds no locks while it computes and can be used from many threads.
 pub struct Model {
     info: ModelInfo,
@@ -35,7 +41,7 @@ pub struct Model {
     tokenizer: Tokenizer,
     kernels: Kernels,
     precision: Precision,
-    encoder: Encoder,
+    network: Network,
     head: Head,
     /// Buffers not in use: one for each call that has ever run at the same time as others.
     idle: Mutex<Vec<Workspace>>,
@@ -67,23 +73,32 @@ impl Model {
             limit: info.max_tokens,
             rows: info.vocabulary,
             lowercase: files.lowercase,
+            leaves_out: match files.network {
+                NetworkSpec::Encoder(_) => None,
+                NetworkSpec::Static(_) => Some(unknown(&tokenizer_file)?),
+            },
         };
         let weights = WeightFiles::open(&files.weights)?;
         let head = Head::load(&files.modules, kernels)?;
         // Tokenizer and fingerprint beside the weights: each takes as long as the other.
-        let (tokenizer, fingerprint, encoder) = std::thread::scope(|scope| {
+        let (tokenizer, fingerprint, network) = std::thread::scope(|scope| {
             let tokenizer = scope.spawn(|| Tokenizer::load(&tokenizer));
             let fingerprint = scope.spawn(|| fingerprint(files, &weights, &tokenizer_file));
-            let encoder = weights.tensors().and_then(|tensors| {
-                let described = (&files.spec, info.max_tokens);
-                Loader::new(described, &tensors, (kernels, precision)).encoder()
+            let network = weights.tensors().and_then(|tensors| match &files.network {
+                NetworkSpec::Encoder(spec) => {
+                    let described = (spec, info.max_tokens);
+                    Loader::new(described, &tensors, (kernels, precision))
+                        .encoder()
+                        .map(|encoder| Network::Encoder(Box::new(encoder)))
+                }
+                NetworkSpec::Static(spec) => spec.load(&tensors, precision).map(Network::Static),
             });
-            (joined(tokenizer), joined(fingerprint), encoder)
+            (joined(tokenizer), joined(fingerprint), network)
         });
         Ok(Self {
             info,
             prompts: files.prompts().clone(),
-            encoder: encoder?,
+            network: network?,
             fingerprint: fingerprint?,
             tokenizer: tokenizer?,
             kernels,
@@ -122,12 +137,19 @@ impl Model {
     /// Multiplications and additions of the linear layers for one token. Attention comes on top and depends on the
     /// text's length: `4 · layers · hidden · tokens` for each token.
     pub fn linear_operations_per_token(&self) -> usize {
-        self.encoder.linear_operations_per_token()
+        match &self.network {
+            Network::Encoder(encoder) => encoder.linear_operations_per_token(),
+            Network::Static(_) => 0,
+        }
     }
 
     /// Bytes of weights in memory.
     pub fn weight_bytes(&self) -> usize {
-        self.encoder.bytes() + self.head.bytes()
+        let network = match &self.network {
+            Network::Encoder(encoder) => encoder.bytes(),
+            Network::Static(vectors) => vectors.bytes(),
+        };
+        network + self.head.bytes()
     }
 
     /// A text as the model reads it, cut to [`ModelInfo::max_tokens`] as `keep` says.
@@ -152,16 +174,33 @@ impl Model {
     /// # Panics
     /// When tokens cannot be this model's: a wrong vector would be worse.
     pub fn encode(&self, threads: &Threads, batch: &[&Tokens]) -> Vec<f32> {
-        assert!(batch.iter().all(|text| self.encoder.reads(text)), "tokens of another model");
+        let pooled = match &self.network {
+            Network::Encoder(encoder) => {
+                assert!(batch.iter().all(|text| encoder.reads(text)), "tokens of another model");
+                self.pooled(encoder, threads, batch)
+            }
+            Network::Static(vectors) => {
+                assert!(batch.iter().all(|text| vectors.reads(text)), "tokens of another model");
+                let mut means = vec![0.0; batch.len() * vectors.width];
+                for (text, mean) in batch.iter().zip(means.chunks_exact_mut(vectors.width)) {
+                    vectors.mean(text, mean);
+                }
+                means
+            }
+        };
+        self.head.apply(pooled)
+    }
+
+    fn pooled(&self, encoder: &Encoder, threads: &Threads, batch: &[&Tokens]) -> Vec<f32> {
         let turn = threads.turn();
         let mut work = self.idle().pop().unwrap_or_default();
-        let hidden = self.encoder.hidden();
+        let hidden = encoder.hidden();
         let mut pooled = vec![0.0; batch.len() * hidden];
         let (mut texts, mut vectors) = (batch, &mut pooled[..]);
         while !texts.is_empty() {
             let (now, later) = texts.split_at(fitting(texts, CALL_TOKENS * turn.count()));
             let (here, rest) = vectors.split_at_mut(now.len() * hidden);
-            let mut tokens = self.encoder.forward(&turn, now, &mut work);
+            let mut tokens = encoder.forward(&turn, now, &mut work);
             for (text, vector) in now.iter().zip(here.chunks_exact_mut(hidden)) {
                 let (own, others) = tokens.split_at(text.len() * hidden);
                 pool(self.info.pooling, own, vector);
@@ -170,7 +209,7 @@ impl Model {
             (texts, vectors) = (later, rest);
         }
         self.idle().push(work);
-        self.head.apply(pooled)
+        pooled
     }
 
     fn idle(&self) -> std::sync::MutexGuard<'_, Vec<Workspace>> {

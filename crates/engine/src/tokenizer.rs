@@ -60,6 +60,16 @@ pub(crate) struct Tokenizer {
     after: Vec<u32>,
     limit: usize,
     lowercase: bool,
+    /// How many ids the weights know.
+    rows: usize,
+    bare: Option<Bare>,
+}
+
+/// What a static model makes of texts: no special tokens, and none that is unknown.
+struct Bare {
+    unknown: Option<u32>,
+    /// Characters of the vocabulary's median token.
+    token_characters: usize,
 }
 
 /// What a tokenizer is made from.
@@ -72,6 +82,8 @@ pub(crate) struct TokenizerFiles<'a> {
     pub(crate) rows: usize,
     /// Whether texts are lowercased first, whatever the tokenizer does.
     pub(crate) lowercase: bool,
+    /// For a static model: the unknown token, if there is one, which is left out as special tokens are.
+    pub(crate) leaves_out: Option<Option<String>>,
 }
 
 /// Bytes tokenized at first for each token that may be kept: English has four to five.
@@ -83,7 +95,7 @@ const MARGIN: usize = 16;
 impl Tokenizer {
     /// Reads `tokenizer.json`.
     pub(crate) fn load(from: &TokenizerFiles<'_>) -> Result<Self, LoadError> {
-        let TokenizerFiles { file, limit, rows, lowercase } = *from;
+        let TokenizerFiles { file, limit, rows, lowercase, ref leaves_out } = *from;
         let malformed = |reason: String| LoadError::Malformed {
             file: file.to_path_buf(),
             expected: "a tokenizer",
@@ -91,15 +103,18 @@ impl Tokenizer {
         };
         let bytes =
             std::fs::read(file).map_err(|source| LoadError::Io { file: file.to_path_buf(), source })?;
-        let mut inner =
-            tokenizers::Tokenizer::from_bytes(bytes).map_err(|error| malformed(error.to_string()))?;
+        let mut inner = parse(&bytes).map_err(malformed)?;
         inner.with_truncation(None).map_err(|error| malformed(error.to_string()))?;
         inner.with_padding(None);
-        let largest = inner.get_vocab(true).into_values().max().unwrap_or(0) as usize;
+        // Special tokens beyond the weights do no harm until a text has one: Gemma's tokenizer has one for images.
+        let added = inner.get_added_tokens_decoder();
+        let special = |id: &u32| added.get(id).is_some_and(|token| token.special);
+        let largest =
+            inner.get_vocab(true).into_values().filter(|id| !special(id)).max().unwrap_or(0) as usize;
         if largest >= rows {
             return Err(LoadError::TokenizerMismatch { file: file.to_path_buf(), largest, rows });
         }
-        let encode = |specials| encode(&inner, "a", specials).map_err(malformed);
+        let encode = |specials| encode(&inner, "a", specials && leaves_out.is_none()).map_err(malformed);
         let (bare, whole) = (encode(false)?, encode(true)?);
         let Some(start) = whole.windows(bare.len().max(1)).position(|window| window == bare) else {
             return Err(malformed("its post-processor changes a text's own tokens".into()));
@@ -114,7 +129,11 @@ impl Tokenizer {
                 ),
             });
         }
-        Ok(Self { inner, before, after, limit, lowercase })
+        let bare = leaves_out.as_ref().map(|unknown| Bare {
+            unknown: unknown.as_ref().and_then(|token| inner.token_to_id(token)),
+            token_characters: median_characters(&inner),
+        });
+        Ok(Self { inner, before, after, limit, lowercase, rows, bare })
     }
 
     /// Tokens of a text in all, special ones included.
@@ -124,13 +143,18 @@ impl Tokenizer {
 
     pub(crate) fn tokenize(&self, text: &str, keep: Keep) -> Result<Tokens, TokenizeError> {
         let room = self.limit - self.specials();
+        let cut = self.bare.as_ref().filter(|_| keep == Keep::Start).and_then(|bare| {
+            // As the reference, before it counts tokens.
+            text.char_indices().nth(self.limit.saturating_mul(bare.token_characters)).map(|(at, _)| at)
+        });
+        let text = &text[..cut.unwrap_or(text.len())];
         let content = match keep {
             Keep::Start => self.beginning(text, room)?,
             Keep::End | Keep::All => self.content(text)?,
         };
-        let truncated = content.len() > room;
+        let truncated = cut.is_some() || content.len() > room;
         let kept = match keep {
-            _ if !truncated => &content[..],
+            _ if content.len() <= room => &content[..],
             Keep::Start => &content[..room],
             Keep::End => &content[content.len() - room..],
             Keep::All => {
@@ -140,7 +164,15 @@ impl Tokenizer {
                 });
             }
         };
-        Ok(Tokens { ids: [&self.before[..], kept, &self.after[..]].concat(), truncated })
+        if let Some(id) = kept.iter().find(|id| **id as usize >= self.rows) {
+            let token = self.inner.id_to_token(*id).unwrap_or_default();
+            return Err(TokenizeError::Tokenizer(format!("the model has no vector for the token '{token}'")));
+        }
+        let mut ids = [&self.before[..], kept, &self.after[..]].concat();
+        if let Some(Bare { unknown: Some(unknown), .. }) = self.bare {
+            ids.retain(|id| *id != unknown);
+        }
+        Ok(Tokens { ids, truncated })
     }
 
     fn specials(&self) -> usize {
@@ -164,6 +196,27 @@ impl Tokenizer {
             bytes = bytes.saturating_mul(4);
         }
         self.content(text)
+    }
+}
+
+/// A tokenizer from its file. The library panics on some files that are none; those are refused as others are.
+fn parse(bytes: &[u8]) -> Result<tokenizers::Tokenizer, String> {
+    match catch_unwind(|| tokenizers::Tokenizer::from_bytes(bytes)) {
+        Ok(parsed) => parsed.map_err(|error| error.to_string()),
+        Err(_) => Err("the tokenizers library panics on it".into()),
+    }
+}
+
+/// Half of the vocabulary's tokens have no more characters than this.
+fn median_characters(tokenizer: &tokenizers::Tokenizer) -> usize {
+    let mut lengths: Vec<usize> =
+        tokenizer.get_vocab(true).keys().map(|token| token.chars().count()).collect();
+    lengths.sort_unstable();
+    let middle = lengths.len() / 2;
+    match lengths.len() {
+        0 => 1,
+        odd if odd % 2 == 1 => lengths[middle],
+        _ => usize::midpoint(lengths[middle - 1], lengths[middle]),
     }
 }
 

@@ -11,7 +11,7 @@ use std::{
 
 use half::{bf16, f16};
 use memmap2::Mmap;
-use safetensors::{Dtype, SafeTensors};
+use safetensors::{Dtype, SafeTensors, tensor::TensorView};
 use serde::Deserialize;
 
 use crate::LoadError;
@@ -104,45 +104,100 @@ impl<'a> Tensors<'a> {
         self.files.iter().any(|(_, tensors)| tensors.tensor(name).is_ok())
     }
 
+    /// A tensor's shape, whatever it is.
+    pub(crate) fn shape(&self, name: &str) -> Result<Vec<usize>, LoadError> {
+        self.find(name).map(|(_, view)| view.shape().to_vec())
+    }
+
     /// A tensor of this shape as f32: proven to be there, of the shape, and finite. Borrowed from the map
     /// where it lies there as aligned f32.
     pub(crate) fn get(&self, name: &str, shape: &[usize]) -> Result<Cow<'a, [f32]>, LoadError> {
-        let tensor = name.to_owned();
-        let found = self.files.iter().find_map(|(path, tensors)| Some((*path, tensors.tensor(name).ok()?)));
-        let Some((path, view)) = found else {
-            let file = self.files.first().map_or_else(PathBuf::new, |(path, _)| path.to_path_buf());
-            return Err(LoadError::MissingTensor { file, tensor });
-        };
-        if view.shape() != shape {
-            return Err(LoadError::WrongShape {
-                file: path.to_path_buf(),
-                tensor,
-                expected: shape.to_vec(),
-                found: view.shape().to_vec(),
-            });
+        match self.shaped(name, shape)? {
+            (path, view) if view.dtype() == Dtype::I8 => Err(wrong_type(path, name, view.dtype())),
+            (path, view) => numbers(path, name, &view),
         }
+    }
+
+    /// As [`get`](Self::get), of bytes too, each as the number that it is.
+    pub(crate) fn get_any(&self, name: &str, shape: &[usize]) -> Result<Cow<'a, [f32]>, LoadError> {
+        let (path, view) = self.shaped(name, shape)?;
+        numbers(path, name, &view)
+    }
+
+    /// A list of `count` whole numbers, each below `end`.
+    pub(crate) fn indices(&self, name: &str, (count, end): (usize, usize)) -> Result<Vec<u32>, LoadError> {
+        let (path, view) = self.shaped(name, &[count])?;
         let bytes = view.data();
-        let numbers: Cow<'a, [f32]> = match view.dtype() {
-            Dtype::F32 => match bytemuck::try_cast_slice(bytes) {
-                Ok(numbers) if cfg!(target_endian = "little") => Cow::Borrowed(numbers),
-                _ => widen(bytes, f32::from_le_bytes),
-            },
-            Dtype::F16 => widen(bytes, |two| f16::from_le_bytes(two).to_f32()),
-            Dtype::BF16 => widen(bytes, |two| bf16::from_le_bytes(two).to_f32()),
-            other => {
-                return Err(LoadError::Unsupported {
-                    file: path.to_path_buf(),
-                    key: format!("the type of tensor '{tensor}'"),
-                    found: format!("{other:?}"),
-                    supported: "F32, F16 and BF16".into(),
-                });
+        let wide: Vec<i64> = match view.dtype() {
+            Dtype::I64 => bytes.as_chunks().0.iter().map(|bytes| i64::from_le_bytes(*bytes)).collect(),
+            Dtype::I32 => {
+                bytes.as_chunks().0.iter().map(|bytes| i64::from(i32::from_le_bytes(*bytes))).collect()
             }
+            Dtype::U32 => {
+                bytes.as_chunks().0.iter().map(|bytes| i64::from(u32::from_le_bytes(*bytes))).collect()
+            }
+            Dtype::U16 => {
+                bytes.as_chunks().0.iter().map(|bytes| i64::from(u16::from_le_bytes(*bytes))).collect()
+            }
+            other => return Err(wrong_type(path, name, other)),
         };
-        // Without a branch per number, so that the compiler can use vectors: x·0 is 0 exactly for finite x.
-        if numbers.chunks(4096).any(|chunk| chunk.iter().map(|x| x * 0.0).sum::<f32>() != 0.0) {
-            return Err(LoadError::NotFinite { file: path.to_path_buf(), tensor });
+        let index = |index: i64| u32::try_from(index).ok().filter(|index| (*index as usize) < end);
+        wide.iter().map(|x| index(*x)).collect::<Option<_>>().ok_or_else(|| LoadError::Unsupported {
+            file: path.to_path_buf(),
+            key: format!("tensor '{name}'"),
+            found: "with numbers of rows that are not there".into(),
+            supported: format!("rows 0 to {}", end - 1),
+        })
+    }
+
+    fn find(&self, name: &str) -> Result<(&'a Path, TensorView<'a>), LoadError> {
+        let found = self.files.iter().find_map(|(path, tensors)| Some((*path, tensors.tensor(name).ok()?)));
+        found.ok_or_else(|| LoadError::MissingTensor {
+            file: self.files.first().map_or_else(PathBuf::new, |(path, _)| path.to_path_buf()),
+            tensor: name.to_owned(),
+        })
+    }
+
+    fn shaped(&self, name: &str, shape: &[usize]) -> Result<(&'a Path, TensorView<'a>), LoadError> {
+        let (path, view) = self.find(name)?;
+        if view.shape() == shape {
+            return Ok((path, view));
         }
-        Ok(numbers)
+        Err(LoadError::WrongShape {
+            file: path.to_path_buf(),
+            tensor: name.to_owned(),
+            expected: shape.to_vec(),
+            found: view.shape().to_vec(),
+        })
+    }
+}
+
+fn numbers<'a>(path: &Path, name: &str, view: &TensorView<'a>) -> Result<Cow<'a, [f32]>, LoadError> {
+    let bytes = view.data();
+    let numbers: Cow<'a, [f32]> = match view.dtype() {
+        Dtype::F32 => match bytemuck::try_cast_slice(bytes) {
+            Ok(numbers) if cfg!(target_endian = "little") => Cow::Borrowed(numbers),
+            _ => widen(bytes, f32::from_le_bytes),
+        },
+        Dtype::F16 => widen(bytes, |two| f16::from_le_bytes(two).to_f32()),
+        Dtype::BF16 => widen(bytes, |two| bf16::from_le_bytes(two).to_f32()),
+        Dtype::F64 => widen(bytes, |eight| f64::from_le_bytes(eight) as f32),
+        Dtype::I8 => widen(bytes, |one| f32::from(i8::from_le_bytes(one))),
+        other => return Err(wrong_type(path, name, other)),
+    };
+    // Without a branch per number, so that the compiler can use vectors: x·0 is 0 exactly for finite x.
+    if numbers.chunks(4096).any(|chunk| chunk.iter().map(|x| x * 0.0).sum::<f32>() != 0.0) {
+        return Err(LoadError::NotFinite { file: path.to_path_buf(), tensor: name.to_owned() });
+    }
+    Ok(numbers)
+}
+
+fn wrong_type(path: &Path, tensor: &str, found: Dtype) -> LoadError {
+    LoadError::Unsupported {
+        file: path.to_path_buf(),
+        key: format!("the type of tensor '{tensor}'"),
+        found: format!("{found:?}"),
+        supported: "F32, F16 and BF16".into(),
     }
 }
 

@@ -8,6 +8,7 @@ mod gemma3;
 mod gte;
 mod jina_bert;
 mod load;
+mod model2vec;
 mod modernbert;
 mod mpnet;
 mod nomic_bert;
@@ -21,6 +22,7 @@ mod table;
 
 pub(crate) use encoder::{Encoder, Workspace};
 pub(crate) use load::Loader;
+pub(crate) use model2vec::{StaticSpec, StaticVectors, unknown};
 pub(crate) use spec::Spec;
 
 use crate::{LoadError, files::Config};
@@ -32,7 +34,51 @@ pub(crate) struct Architecture {
     pub(crate) name: &'static str,
     /// The classes that repositories with code of their own give for it.
     remote: &'static [&'static str],
-    read: fn(&Config) -> Result<Spec, LoadError>,
+    read: Read,
+}
+
+type Read = fn(&Config) -> Result<Spec, LoadError>;
+
+/// A model without an encoder.
+pub(crate) const MODEL2VEC: &str = "model2vec";
+
+/// What a configuration describes.
+#[derive(Clone, Debug)]
+pub(crate) enum NetworkSpec {
+    Encoder(Spec),
+    Static(StaticSpec),
+}
+
+impl NetworkSpec {
+    /// Numbers in a token's vector.
+    pub(crate) fn hidden(&self) -> usize {
+        match self {
+            Self::Encoder(spec) => spec.hidden,
+            Self::Static(spec) => spec.width,
+        }
+    }
+
+    pub(crate) fn layers(&self) -> usize {
+        match self {
+            Self::Encoder(spec) => spec.layers,
+            Self::Static(_) => 0,
+        }
+    }
+
+    pub(crate) fn vocabulary(&self) -> usize {
+        match self {
+            Self::Encoder(spec) => spec.vocabulary,
+            Self::Static(spec) => spec.vocabulary,
+        }
+    }
+
+    /// Most tokens of a text.
+    pub(crate) fn positions(&self) -> usize {
+        match self {
+            Self::Encoder(spec) => spec.positions,
+            Self::Static(spec) => spec.positions,
+        }
+    }
 }
 
 const ALL: &[Architecture] = &[
@@ -84,5 +130,6 @@ impl Architecture {
 
 /// All names, for an error.
 fn names() -> String {
-    ALL.iter().chain([&JINA]).map(|architecture| architecture.name).collect::<Vec<_>>().join(", ")
+    let named = ALL.iter().chain([&JINA]).map(|architecture| architecture.name);
+    named.chain([MODEL2VEC]).collect::<Vec<_>>().join(", ")
 }

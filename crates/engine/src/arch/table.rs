@@ -55,6 +55,18 @@ impl Table {
         }
     }
 
+    /// Adds a row, multiplied, to `to`.
+    pub(super) fn add_scaled(&self, row: usize, factor: f32, to: &mut [f32]) {
+        match &self.numbers {
+            Stored::F32(numbers) => {
+                to.iter_mut().zip(self.row(numbers, row)).for_each(|(to, x)| *to += factor * x);
+            }
+            Stored::Bf16(numbers) => {
+                to.iter_mut().zip(self.row(numbers, row)).for_each(|(to, bits)| *to += factor * widen(*bits));
+            }
+        }
+    }
+
     fn row<'a, T>(&self, numbers: &'a [T], row: usize) -> &'a [T] {
         &numbers[row * self.width..][..self.width]
     }

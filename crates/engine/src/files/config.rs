@@ -33,6 +33,10 @@ impl Config {
         self.keys.get(key).filter(|value| !value.is_null())
     }
 
+    pub(crate) fn is_null(&self, key: &str) -> bool {
+        self.keys.get(key).is_some_and(Value::is_null)
+    }
+
     pub(crate) fn has(&self, key: &str) -> bool {
         self.value(key).is_some()
     }

@@ -19,7 +19,7 @@ pub use sentence::Prompts;
 
 use crate::{
     LoadError, LoadOptions, Model,
-    arch::{Architecture, Spec},
+    arch::{Architecture, MODEL2VEC, NetworkSpec, StaticSpec},
     weights,
 };
 
@@ -27,7 +27,7 @@ use crate::{
 #[derive(Clone, Debug)]
 pub struct ModelFiles {
     pub(crate) directory: PathBuf,
-    pub(crate) spec: Spec,
+    pub(crate) network: NetworkSpec,
     pub(crate) modules: Modules,
     pub(crate) lowercase: bool,
     /// The files that hold the weights.
@@ -64,25 +64,35 @@ impl ModelFiles {
     /// A missing or malformed file, or a model that this engine cannot run, by file and key.
     pub fn open(directory: &Path) -> Result<Self, LoadError> {
         let config = Config::read(&directory.join("config.json"))?;
-        let architecture = Architecture::of(&config)?;
-        let spec = architecture.spec(&config)?;
-        let modules = modules::read_modules(directory, spec.hidden)?;
-        let sentence = sentence::read_sentence(directory, spec.positions)?;
-        let (weights, weight_bytes) = weights::find(directory)?;
+        let (architecture, network, modules, weights);
+        if config.text_or("model_type", "")? == MODEL2VEC {
+            architecture = MODEL2VEC;
+            weights = weights::find(directory)?;
+            network = NetworkSpec::Static(StaticSpec::read(&config, &weights.0)?);
+            modules = modules::of_static(directory, network.hidden())?;
+        } else {
+            let known = Architecture::of(&config)?;
+            architecture = known.name;
+            network = NetworkSpec::Encoder(known.spec(&config)?);
+            modules = modules::read_modules(directory, network.hidden())?;
+            weights = weights::find(directory)?;
+        }
+        let sentence = sentence::read_sentence(directory, network.positions())?;
+        let (weights, weight_bytes) = weights;
         let info = ModelInfo {
-            architecture: architecture.name,
+            architecture,
             dimensions: modules.dimensions(),
             max_tokens: sentence.max_tokens,
-            positions: spec.positions,
-            layers: spec.layers,
-            vocabulary: spec.vocabulary,
+            positions: network.positions(),
+            layers: network.layers(),
+            vocabulary: network.vocabulary(),
             pooling: modules.pooling,
             weight_bytes,
         };
         let prompts = sentence::read_prompts(directory)?;
         let directory = directory.to_path_buf();
         let lowercase = sentence.lowercase;
-        Ok(Self { directory, spec, modules, lowercase, weights, prompts, info })
+        Ok(Self { directory, network, modules, lowercase, weights, prompts, info })
     }
 
     /// What the model wants put before texts.

@@ -54,17 +54,31 @@ struct ModuleEntry {
     r#type: String,
 }
 
+/// A static model is its own pooling; sentence-transformers may list it as a module.
+pub(super) fn of_static(directory: &Path, hidden: usize) -> Result<Modules, LoadError> {
+    read_all(directory, (hidden, &["StaticEmbedding", "Normalize"]))
+}
+
 /// Without a `modules.json` the model is a bare transformer, which sentence-transformers gives mean pooling.
 pub(super) fn read_modules(directory: &Path, hidden: usize) -> Result<Modules, LoadError> {
+    read_all(directory, (hidden, &["Transformer", "Pooling", "Dense", "Normalize"]))
+}
+
+/// The modules, which may be of these kinds.
+fn read_all(directory: &Path, (hidden, kinds): (usize, &[&str])) -> Result<Modules, LoadError> {
     let file = directory.join("modules.json");
     let mut modules = Modules { hidden, pooling: Pooling::Mean, after: Vec::new() };
     let mut width = hidden;
     for entry in read_if_there::<Vec<ModuleEntry>>(&file)?.unwrap_or_default() {
-        match entry.r#type.rsplit('.').next().unwrap_or_default() {
-            "Transformer" if entry.path.is_empty() => {}
-            "Transformer" => {
-                let supported = "the directory itself";
-                return Err(unsupported(&file, "path of the Transformer", &entry.path, supported));
+        let kind = entry.r#type.rsplit('.').next().unwrap_or_default();
+        if !kinds.contains(&kind) {
+            return Err(unsupported(&file, "a module", kind, &kinds.join(", ")));
+        }
+        match kind {
+            "Transformer" | "StaticEmbedding" if ["", "."].contains(&entry.path.as_str()) => {}
+            "Transformer" | "StaticEmbedding" => {
+                let key = format!("path of the {kind}");
+                return Err(unsupported(&file, &key, &entry.path, "the directory itself"));
             }
             "Pooling" => modules.pooling = pooling(&directory.join(&entry.path).join("config.json"))?,
             "Dense" => {
@@ -72,15 +86,7 @@ pub(super) fn read_modules(directory: &Path, hidden: usize) -> Result<Modules, L
                 width = dense.outputs;
                 modules.after.push(After::Dense(dense));
             }
-            "Normalize" => modules.after.push(After::Normalize),
-            other => {
-                return Err(unsupported(
-                    &file,
-                    "a module",
-                    other,
-                    "Transformer, Pooling, Dense and Normalize",
-                ));
-            }
+            _ => modules.after.push(After::Normalize),
         }
     }
     while matches!(modules.after.last(), Some(After::Normalize)) {

@@ -37,6 +37,7 @@ pub(crate) const ARCHITECTURES: &[&str] = &[
     "distilbert",
     "gemma3_text",
     "gte",
+    "jina_bert",
     "modernbert",
     "mpnet",
     "nomic_bert",
@@ -133,7 +134,7 @@ impl Tiny {
 }
 
 /// `weight` of tools/golden/common.py.
-fn weight(name: &str, count: usize) -> Vec<f32> {
+pub(crate) fn weight(name: &str, count: usize) -> Vec<f32> {
     let mut state =
         name.bytes().fold(0x811C_9DC5_u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193));
     let norm = name.to_lowercase().contains("norm") && name.ends_with(".weight");
