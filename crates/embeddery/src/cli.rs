@@ -21,6 +21,8 @@ pub(crate) struct Cli {
 pub(crate) enum Command {
     /// Run the API
     Serve(Serve),
+    /// Work on documents of jobs: any number of processes, on any number of machines; needs Redis
+    Worker(Worker),
     /// Ask a running server whether it is alive; exit 0 or 1 (for container health checks)
     Health(Health),
     /// Turn many texts into vectors without a server; after an interruption the same command goes on
@@ -101,6 +103,16 @@ impl From<Purpose> for InputType {
             Purpose::Clustering => Self::Clustering,
         }
     }
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Worker {
+    /// Which stages: chunking, embedding, storage; several separated by commas
+    #[arg(long, value_name = "STAGES", default_value = "chunking,embedding,storage")]
+    pub(crate) stages: String,
+    /// Loops of each stage; without it workers.concurrency
+    #[arg(long, value_name = "N")]
+    pub(crate) concurrency: Option<std::num::NonZeroUsize>,
 }
 
 #[derive(Debug, Args)]

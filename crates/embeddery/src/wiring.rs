@@ -220,19 +220,24 @@ fn accounts(config: &Config, key: &SecretString) -> anyhow::Result<Accounts> {
         }
         _ => Limiter::local(settings.rates),
     };
-    let catalogue = Arc::clone(&config.upstreams.catalogue);
-    let ledger = LedgerConfig {
-        path: config.state_dir.join("usage.sqlite3"),
-        quotas: settings.quotas,
-        retention_days: settings.retention_days,
-        prices: Arc::new(move |provider: ProviderKind, model: &str| catalogue.price(provider, model)),
-    };
+    let ledger = ledger(config);
     let audit = AuditConfig {
         path: config.state_dir.join("audit.jsonl"),
         max_bytes: settings.audit_max_bytes,
         keep: settings.audit_keep,
     };
     Ok(Accounts::open(AccountsConfig { auth, limiter, ledger, audit })?)
+}
+
+/// Where usage is kept, what everybody may have, and what it costs.
+pub(crate) fn ledger(config: &Config) -> LedgerConfig {
+    let catalogue = Arc::clone(&config.upstreams.catalogue);
+    LedgerConfig {
+        path: config.state_dir.join("usage.sqlite3"),
+        quotas: config.accounts.quotas,
+        retention_days: config.accounts.retention_days,
+        prices: Arc::new(move |provider: ProviderKind, model: &str| catalogue.price(provider, model)),
+    }
 }
 
 /// The check of tokens; a key file that cannot be used is a mistake in the configuration.

@@ -12,6 +12,7 @@ pub struct Redis {
     child: Child,
     port: u16,
     dir: tempfile::TempDir,
+    durable: bool,
 }
 
 impl Redis {
@@ -20,12 +21,24 @@ impl Redis {
     /// # Errors
     /// When there is no `redis-server` (`make test` installs it), or it does not start.
     pub fn start() -> io::Result<Self> {
+        Self::with(false)
+    }
+
+    /// The same, and what it has acknowledged outlives it: with an append-only file.
+    ///
+    /// # Errors
+    /// As [`Redis::start`].
+    pub fn durable() -> io::Result<Self> {
+        Self::with(true)
+    }
+
+    fn with(durable: bool) -> io::Result<Self> {
         let dir = tempfile::tempdir()?;
         // Another program may take a free port before Redis does; then another is tried.
         for _ in 0..20 {
             let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
-            if let Some(child) = launch(port, dir.path())? {
-                return Ok(Self { child, port, dir });
+            if let Some(child) = launch(port, dir.path(), durable)? {
+                return Ok(Self { child, port, dir, durable });
             }
         }
         Err(io::Error::other("redis-server does not start"))
@@ -45,12 +58,25 @@ impl Redis {
         self.child.wait().map(drop)
     }
 
+    /// Kills it, removes all it has written, and starts it again.
+    ///
+    /// # Errors
+    /// When one of these fails.
+    pub fn lose(&mut self) -> io::Result<()> {
+        self.kill()?;
+        let files = self.dir.path().join("appendonlydir");
+        if files.is_dir() {
+            std::fs::remove_dir_all(files)?;
+        }
+        self.restart()
+    }
+
     /// Starts it again on the same port.
     ///
     /// # Errors
     /// When it does not start.
     pub fn restart(&mut self) -> io::Result<()> {
-        let again = launch(self.port, self.dir.path())?;
+        let again = launch(self.port, self.dir.path(), self.durable)?;
         self.child = again.ok_or_else(|| io::Error::other("the port is taken"))?;
         Ok(())
     }
@@ -62,9 +88,10 @@ impl Drop for Redis {
     }
 }
 
-fn launch(port: u16, dir: &Path) -> io::Result<Option<Child>> {
+fn launch(port: u16, dir: &Path, durable: bool) -> io::Result<Option<Child>> {
     let mut command = Command::new("redis-server");
-    command.args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]);
+    command.args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", ""]);
+    command.args(["--appendonly", if durable { "yes" } else { "no" }]);
     let mut child = command.current_dir(dir).stdout(Stdio::piped()).stderr(Stdio::null()).spawn()?;
     let mut lines = child.stdout.take().map(|output| BufReader::new(output).lines()).into_iter().flatten();
     if !lines.by_ref().map_while(Result::ok).any(|line| line.contains("Ready to accept connections")) {

@@ -9,6 +9,7 @@ mod models;
 mod serve;
 mod signals;
 mod token;
+mod worker;
 
 use std::process::ExitCode;
 
@@ -22,6 +23,7 @@ pub(crate) fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     let flags = Flags { config: cli.config, listen: None };
     match cli.command {
         Command::Serve(options) => serve::run(&Flags { listen: options.listen, ..flags }),
+        Command::Worker(options) => worker::run(&options, &flags),
         Command::Health(options) => health::run(options.url.as_deref(), &flags),
         Command::Embed(options) => embed::run(&options, &config::load(&flags)?),
         Command::Models(command) => models::run(command, &config::load(&flags)?),

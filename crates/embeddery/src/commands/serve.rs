@@ -13,7 +13,7 @@ use crate::{
     api_key::ApiKey,
     config::{self, AuthConfig, Config, Flags},
     logging,
-    pipeline::{Means, Parts},
+    pipeline::{Means, Parts, check_shared_directory},
     wiring,
 };
 
@@ -35,7 +35,11 @@ async fn serve(config: &Config) -> anyhow::Result<ExitCode> {
     let secret = key.as_ref().map(ApiKey::secret).unwrap_or_default();
     let mut app = wiring::app(config, &secret)?;
     let pipeline = Parts { jobs: Arc::clone(&app.jobs.store), queue: Arc::clone(&app.jobs.queue) };
-    let means = Means::of(&mut app);
+    // With a Redis, workers are processes of their own.
+    let work = match &config.queue.redis {
+        None => Some((Stage::ALL.to_vec(), Means::of(&mut app))),
+        Some(_) => None,
+    };
     let app = Arc::new(app);
     // Before the address is told: whoever reads it may already send a signal.
     let shutdown = on_signals()?;
@@ -51,8 +55,18 @@ async fn serve(config: &Config) -> anyhow::Result<ExitCode> {
             say(format_args!("a new API key: {} (kept in {})", key.expose_secret(), path.display()));
         }
     }
+    if config.queue.redis.is_some() {
+        // The API lives without its queue, so this only tells.
+        let queue = Arc::clone(&pipeline.queue);
+        let config = (config.state_dir.clone(), config.collections.database.is_some());
+        tokio::spawn(async move {
+            if let Err(error) = check_shared_directory((&config.0, config.1), &*queue).await {
+                tracing::error!("{error:#}");
+            }
+        });
+    }
     let warming = tokio::spawn(warm_up(Arc::clone(&app.router)));
-    let working = pipeline.start(config, Some((Stage::ALL.to_vec(), means)), &shutdown)?;
+    let working = pipeline.start(config, work, &shutdown)?;
     embeddery_server::serve(listener, app, shutdown, config.shutdown_grace).await?;
     warming.abort();
     working.wait().await;

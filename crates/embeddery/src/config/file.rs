@@ -57,6 +57,7 @@ pub(super) struct File {
     pub providers: Providers,
     pub outbound: OutboundSection,
     pub collections: super::collections::Collections,
+    pub queue: super::queue::Queue,
     pub workers: super::workers::Workers,
     pub jobs: super::jobs::Jobs,
     // Sections of the guide's files that this version reads past; `notices` says why.

@@ -13,6 +13,7 @@ mod gateway;
 mod jobs;
 mod notices;
 mod providers;
+mod queue;
 mod resolve;
 mod strangers;
 mod workers;
@@ -33,6 +34,7 @@ pub(crate) use collections::{CollectionsConfig, DatabaseConfig};
 pub(crate) use file::DEFAULTS;
 pub(crate) use gateway::{GatewayConfig, SecondLevelConfig};
 pub(crate) use providers::Upstreams;
+pub(crate) use queue::QueueConfig;
 pub(crate) use workers::WorkersConfig;
 
 /// Everything the program was told, checked.
@@ -73,6 +75,8 @@ pub(crate) struct Config {
     pub(crate) precision: Precision,
     /// Where collections are kept.
     pub(crate) collections: CollectionsConfig,
+    /// Where the queue of jobs is, and what holds there.
+    pub(crate) queue: QueueConfig,
     /// How documents are worked on.
     pub(crate) workers: WorkersConfig,
     /// How much work may wait, and how long jobs that ended are kept.

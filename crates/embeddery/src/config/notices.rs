@@ -35,12 +35,6 @@ pub(super) fn notices(file: &File, environment: &Environment) -> Vec<String> {
     notices
 }
 
-/// Redis has nothing to do while rates are not limited.
-pub(super) fn idle_redis(environment: &Environment) -> Option<String> {
-    let (name, _) = environment.first(&["EMBEDDINGS_REDIS_URL", "REDIS_URL"])?;
-    Some(format!("{name} has no effect: {PIPELINE}, and rates are not limited"))
-}
-
 fn sections(file: &File) -> Vec<(&'static str, &'static str)> {
     [
         ("redis", file.redis.is_some(), PIPELINE),

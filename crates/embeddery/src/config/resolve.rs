@@ -24,8 +24,8 @@ use super::{
     file::{DEFAULTS, File, Model, parse},
     gateway::{self, Sections},
     jobs,
-    notices::{idle_redis, notices},
-    providers, strangers, workers,
+    notices::notices,
+    providers, queue, strangers, workers,
 };
 
 /// Everywhere a setting can come from.
@@ -39,7 +39,7 @@ pub(super) struct Sources<'a> {
 pub(super) fn resolve(sources: Sources<'_>) -> Result<Config, ConfigError> {
     let Sources { flags, environment, mut file, path } = sources;
     let mut defaults = parse(DEFAULTS, "the embedded defaults")?;
-    let mut notices = notices(&file, environment);
+    let notices = notices(&file, environment);
     let sections = (file.take_accounts(), defaults.take_accounts());
     let gateway_sections = (Sections::take(&mut file), Sections::take(&mut defaults));
     let mut found = Found::new(environment);
@@ -49,9 +49,6 @@ pub(super) fn resolve(sources: Sources<'_>) -> Result<Config, ConfigError> {
     let accounts = accounts::resolve(&mut found, sections, listen);
     let several_users = matches!(accounts.auth, AuthConfig::MultiUser(_));
     let gateway = gateway::resolve(&mut found, gateway_sections, several_users);
-    if accounts.rates.requests.is_none() {
-        notices.extend(idle_redis(environment));
-    }
 
     let user_dir = found.path("USER_DB_BASE_DIR", file.user_db_base_dir, defaults.user_db_base_dir);
     let state_dir = match environment.get("EMBEDDINGS_STATE_DIR").map(str::to_owned).or(file.state_dir) {
@@ -154,6 +151,7 @@ pub(super) fn resolve(sources: Sources<'_>) -> Result<Config, ConfigError> {
         (user_dir.clone(), threads.get()),
     );
 
+    let queue = queue::resolve(&mut found, file.queue, &defaults.queue);
     let workers = workers::resolve(&mut found, &file.workers, &defaults.workers);
     let jobs = jobs::resolve(&mut found, &file.jobs, &defaults.jobs);
 
@@ -181,6 +179,7 @@ pub(super) fn resolve(sources: Sources<'_>) -> Result<Config, ConfigError> {
         collections,
         workers,
         jobs,
+        queue,
         file: path,
         notices,
     })

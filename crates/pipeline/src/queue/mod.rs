@@ -88,6 +88,12 @@ pub trait Queue: Send + Sync {
     /// Takes a consumer out that stops in order; its leases, if any, are handed back uncharged.
     fn retire<'a>(&'a self, consumer: &'a Consumer) -> Op<'a, ()>;
 
+    /// The name of the installation that this queue belongs to: the first that was offered. Whoever offers another
+    /// one does not share its state directory. A queue that lies in that directory has no need to ask.
+    fn installation<'a>(&'a self, offered: &'a str) -> Op<'a, String> {
+        Box::pin(async { Ok(offered.to_owned()) })
+    }
+
     /// Whether the queue answers, and what could lose or evict work there, each with the setting that mends it.
     fn health(&self) -> Op<'_, Vec<String>>;
 }

@@ -301,6 +301,15 @@ impl Queue for RedisQueue {
         })
     }
 
+    fn installation<'a>(&'a self, offered: &'a str) -> Op<'a, String> {
+        Box::pin(async move {
+            let mut set = redis::cmd("SET");
+            set.arg(self.inner.key(&["installation"])).arg(offered).arg("NX").arg("GET");
+            let first: Option<String> = self.inner.command(&set).await?;
+            Ok(first.unwrap_or_else(|| offered.to_owned()))
+        })
+    }
+
     fn health(&self) -> Op<'_, Vec<String>> {
         Box::pin(async move {
             let (mut connection, number) = self.inner.link.get().await?;

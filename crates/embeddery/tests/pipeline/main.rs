@@ -1,0 +1,13 @@
+//! The pipeline as an operator runs it: a real Redis, an API and workers of their own processes, and SIGKILL.
+//! The vendor is a stand-in that counts what it was asked for.
+
+#![expect(clippy::unwrap_used, clippy::panic, reason = "tests fail so")]
+
+#[path = "../binary/support.rs"]
+#[expect(dead_code, reason = "shared with the other program, which uses the rest")]
+mod support;
+
+mod cluster;
+mod kills;
+mod operation;
+mod outages;

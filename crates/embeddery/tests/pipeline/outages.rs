@@ -1,0 +1,66 @@
+//! What is away comes back, and nobody has paid for it.
+
+use std::time::Duration;
+
+use embeddery_test_support::vendors::Behaviour;
+use reqwest::Method;
+use serde_json::Value;
+
+use crate::cluster::{Cluster, Plan};
+
+fn documents(count: usize) -> Vec<(String, String)> {
+    (0..count).map(|i| (format!("d{i}"), format!("Document number {i}."))).collect()
+}
+
+async fn attempts(cluster: &Cluster, job: &str) -> Vec<u64> {
+    let path = format!("/api/v1/embeddings/jobs/{job}/documents?limit=1000");
+    let (_, answer) = cluster.patiently(|| cluster.request(Method::GET, &path)).await;
+    let rows = answer["documents"].as_array().unwrap_or_else(|| panic!("{answer}"));
+    rows.iter().map(|row| row["attempts"].as_u64().unwrap_or(0)).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_provider_that_is_down_costs_nobody_an_attempt() {
+    let more = "breaker: {failures: 2, open_seconds: 1}\nretry: {max_retries: 1, base_delay_seconds: 0.05}";
+    let cluster = Cluster::start(Plan { workers: 1, more }).await;
+    cluster.vendors.always(Some(Behaviour::Status(503)));
+    let job = cluster.submit("down", "notes", &documents(50)).await;
+    while cluster.vendors.requests().len() < 6 {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert_eq!(cluster.job(&job).await["status"], "running");
+    cluster.vendors.always(None);
+    assert_eq!(cluster.ended(&job).await["status"], "completed");
+    assert!(attempts(&cluster, &job).await.iter().all(|attempts| *attempts == 0));
+    assert_eq!(cluster.stored("notes").await.len(), 50);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_disk_waits_for_room() {
+    // No disk has as much free: every write is refused as on a full one.
+    let more = "collections: {min_free_bytes: 1000000000000000}";
+    let mut cluster = Cluster::start(Plan { workers: 1, more }).await;
+    let job = cluster.submit("full", "notes", &documents(5)).await;
+    let path = format!("/api/v1/embeddings/jobs/{job}");
+    let at_storage = |job: &Value| job.to_string().contains("\"storage\":5");
+    cluster.until(&job, Duration::from_secs(30), at_storage).await;
+    let config = cluster.dir.path().join("embeddery.yaml");
+    let text = std::fs::read_to_string(&config).unwrap();
+    std::fs::write(&config, text.replace(more, "")).unwrap();
+    cluster.kill_worker(0);
+    cluster.kill_api();
+    assert_eq!(cluster.ended(&job).await["status"], "completed", "{path}");
+    assert!(attempts(&cluster, &job).await.iter().all(|attempts| *attempts == 0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn redis_that_lost_everything_is_filled_again() {
+    let mut cluster = Cluster::start(Plan { workers: 1, more: "" }).await;
+    let held = cluster.vendors.hold();
+    let job = cluster.submit("lost", "notes", &documents(20)).await;
+    held.arrived(1).await;
+    cluster.redis.as_mut().unwrap().lose().unwrap();
+    held.release();
+    assert_eq!(cluster.ended(&job).await["status"], "completed");
+    assert_eq!(cluster.stored("notes").await.len(), 20);
+}
