@@ -112,7 +112,7 @@ pub(crate) struct Worker {
     pub(crate) stages: String,
     /// Loops of each stage; without it workers.concurrency
     #[arg(long, value_name = "N")]
-    pub(crate) concurrency: Option<std::num::NonZeroUsize>,
+    pub(crate) concurrency: Option<NonZeroUsize>,
 }
 
 #[derive(Debug, Args)]

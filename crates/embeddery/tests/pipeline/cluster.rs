@@ -9,6 +9,7 @@ use std::{
     time::Duration,
 };
 
+use base64::{Engine as _, prelude::BASE64_STANDARD};
 use embeddery_test_support::{
     redis::Redis,
     vendors::{Form, Vendors, vector},
@@ -157,9 +158,9 @@ impl Cluster {
             let Some(id) = document["id"].as_str() else { continue };
             let chunks = document["chunks"].as_array().unwrap().iter().map(|chunk| {
                 let text = chunk["text"].as_str().unwrap().to_owned();
-                let got = chunk["vector"].as_array().or(chunk["embedding"].as_array()).unwrap();
-                let due = vector(&text, DIM);
-                let cosine: f64 = got.iter().zip(due).map(|(a, b)| a.as_f64().unwrap() * f64::from(b)).sum();
+                let bytes = BASE64_STANDARD.decode(chunk["vector"].as_str().unwrap()).unwrap();
+                let got = bytes.chunks_exact(4).map(|number| f32::from_le_bytes(number.try_into().unwrap()));
+                let cosine: f32 = got.zip(vector(&text, DIM)).map(|(a, b)| a * b).sum();
                 assert!(cosine > 0.999, "{id}: another text's vector");
                 text
             });

@@ -9,7 +9,7 @@ use std::{
 
 use tokio::time::Instant;
 
-use super::Trouble;
+use super::{Trouble, trouble::Pause};
 use crate::{Plan, Reason};
 
 /// The lanes of one process, a lane for each provider's model.
@@ -37,12 +37,16 @@ impl Lanes {
         Some(Trouble::Wait { reason: parked.reason.clone(), after })
     }
 
-    /// Parks a plan's lane for a pause that doubles with each time in a row, up to a minute, or that is as long as
-    /// was asked for.
-    pub(super) fn park(&self, plan: &Plan, reason: Reason, pause: Duration) -> Trouble {
+    /// Parks a plan's lane. A guessed pause doubles with each time in a row, up to a minute.
+    pub(super) fn park(&self, plan: &Plan, reason: Reason, pause: Pause) -> Trouble {
         let mut lanes = self.lock();
         let times = lanes.get(&lane(plan)).map_or(0, |parked| parked.times);
-        let after = pause.saturating_mul(2_u32.saturating_pow(times)).min(LONGEST.max(pause));
+        let after = match pause {
+            Pause::Asked(after) => after,
+            Pause::Guessed(first) => {
+                first.saturating_mul(2_u32.saturating_pow(times)).min(LONGEST.max(first))
+            }
+        };
         if times == 0 {
             tracing::warn!(
                 provider = plan.provider,
@@ -88,11 +92,11 @@ mod tests {
         let lanes = Lanes::default();
         let second = Duration::from_secs(1);
         assert!(lanes.blocked(&plan("openai")).is_none());
-        lanes.park(&plan("openai"), reason("x", "down"), second);
+        lanes.park(&plan("openai"), reason("x", "down"), Pause::Guessed(second));
         assert!(lanes.blocked(&plan("openai")).is_some() && lanes.blocked(&plan("cohere")).is_none());
         tokio::time::advance(second).await;
         assert!(lanes.blocked(&plan("openai")).is_none());
-        lanes.park(&plan("openai"), reason("x", "down"), second);
+        lanes.park(&plan("openai"), reason("x", "down"), Pause::Guessed(second));
         tokio::time::advance(second).await;
         assert!(lanes.blocked(&plan("openai")).is_some(), "the second pause is longer");
         lanes.open(&plan("openai"));

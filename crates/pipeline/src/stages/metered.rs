@@ -3,7 +3,7 @@
 use std::{
     num::NonZeroUsize,
     sync::Arc,
-    time::{Instant, SystemTime},
+    time::{Duration, Instant, SystemTime},
 };
 
 use embeddery_accounts::{UserId, ledger::Spent};
@@ -11,7 +11,7 @@ use embeddery_core::{Context, EmbedError, EmbedRequest, Embeddings, Input, Input
 
 use super::{
     Tools, Trouble, reason, selector,
-    trouble::{Blame, code, of_model},
+    trouble::{Blame, Pause, code, of_model},
 };
 use crate::Plan;
 
@@ -58,7 +58,7 @@ pub(super) async fn embed(
         Blame::Unclear => match probe(tools, asking).await {
             // Another text is answered: it is about these.
             true => Err(Refused::Split(error)),
-            false => park(std::time::Duration::from_secs(1)),
+            false => park(Pause::Guessed(Duration::from_secs(1))),
         },
     }
 }

@@ -114,6 +114,15 @@ impl Trouble {
     }
 }
 
+/// How long a provider is left alone.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) enum Pause {
+    /// It was asked for.
+    Asked(Duration),
+    /// Nobody knows: longer each time.
+    Guessed(Duration),
+}
+
 /// Who a gateway's failure is about.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Blame {
@@ -124,14 +133,14 @@ pub(super) enum Blame {
     /// The model as such, and every text the same.
     Model,
     /// The provider, for so long.
-    Provider(Duration),
+    Provider(Pause),
 }
 
 impl Blame {
     pub(super) fn of(error: &EmbedError) -> Self {
         let pause = |usual| match error.retry {
-            Retry::After(after) => after,
-            Retry::Backoff | Retry::Never => usual,
+            Retry::After(after) => Pause::Asked(after),
+            Retry::Backoff | Retry::Never => Pause::Guessed(usual),
         };
         match error.kind {
             ErrorKind::InvalidRequest
@@ -139,10 +148,12 @@ impl Blame {
             | ErrorKind::BatchTooLarge
             | ErrorKind::Internal => Self::Texts,
             ErrorKind::ModelNotFound | ErrorKind::Forbidden | ErrorKind::ModelUnusable => Self::Model,
-            ErrorKind::UpstreamAuth => Self::Provider(UNTIL_MENDED),
-            ErrorKind::RateLimited if error.retry == Retry::Never => Self::Provider(UNTIL_MENDED),
+            ErrorKind::UpstreamAuth => Self::Provider(Pause::Guessed(UNTIL_MENDED)),
+            ErrorKind::RateLimited if error.retry == Retry::Never => {
+                Self::Provider(Pause::Guessed(UNTIL_MENDED))
+            }
             ErrorKind::Unavailable if error.fault != Fault::Upstream || error.retry == Retry::Never => {
-                Self::Provider(UNTIL_MENDED)
+                Self::Provider(Pause::Guessed(UNTIL_MENDED))
             }
             ErrorKind::BreakerOpen
             | ErrorKind::RateLimited
@@ -193,11 +204,11 @@ mod tests {
     #[test]
     fn an_outage_is_nobodys_fault_and_a_crash_may_be_a_texts() {
         let open = error(ErrorKind::BreakerOpen, Fault::Us, Retry::After(Duration::from_secs(60)));
-        assert_eq!(Blame::of(&open), Blame::Provider(Duration::from_secs(60)));
+        assert_eq!(Blame::of(&open), Blame::Provider(Pause::Asked(Duration::from_secs(60))));
         let key = error(ErrorKind::UpstreamAuth, Fault::Us, Retry::Never);
-        assert_eq!(Blame::of(&key), Blame::Provider(UNTIL_MENDED));
+        assert_eq!(Blame::of(&key), Blame::Provider(Pause::Guessed(UNTIL_MENDED)));
         let no_key = error(ErrorKind::Unavailable, Fault::Us, Retry::Never);
-        assert_eq!(Blame::of(&no_key), Blame::Provider(UNTIL_MENDED));
+        assert_eq!(Blame::of(&no_key), Blame::Provider(Pause::Guessed(UNTIL_MENDED)));
         assert_eq!(
             Blame::of(&error(ErrorKind::Unavailable, Fault::Upstream, Retry::Backoff)),
             Blame::Unclear

@@ -53,7 +53,7 @@ struct DefaultModel {
 pub(super) struct Readiness {
     /// `ready` or `not_ready`.
     status: &'static str,
-    /// What is not ready, and why.
+    /// What is not ready, and why; `jobs` also when requests are answered and only jobs stand still.
     parts: BTreeMap<&'static str, String>,
 }
 
@@ -102,10 +102,30 @@ pub(super) async fn ready(State(app): State<Arc<App>>) -> Response {
         Some(ModelState::OnDisk) => Some("loading".to_owned()),
         Some(ModelState::Failed { reason }) => Some(reason),
     };
+    let mut parts: BTreeMap<&'static str, String> = BTreeMap::new();
+    // Requests are answered all the same, so this is told and makes nobody unready.
+    if let Some(reason) = jobs_stand_still(&app).await {
+        parts.insert("jobs", reason);
+    }
     match waiting {
-        None => Json(Readiness { status: "ready", parts: BTreeMap::new() }).into_response(),
+        None => Json(Readiness { status: "ready", parts }).into_response(),
         Some(reason) => {
-            not_ready(Json(Readiness { status: "not_ready", parts: [("default_model", reason)].into() }))
+            parts.insert("default_model", reason);
+            not_ready(Json(Readiness { status: "not_ready", parts }))
         }
     }
 }
+
+/// Why no job moves, if that is so.
+async fn jobs_stand_still(app: &App) -> Option<String> {
+    match tokio::time::timeout(PROBE, app.jobs.queue.workers()).await {
+        Ok(Ok(workers)) if workers.is_empty() => {
+            Some("no worker is alive: jobs wait; start `embeddery worker`".to_owned())
+        }
+        Ok(Ok(_)) => None,
+        Ok(Err(_)) | Err(_) => Some("the queue is out of reach: jobs wait until it is back".to_owned()),
+    }
+}
+
+/// The longest that a probe waits for the queue.
+const PROBE: std::time::Duration = std::time::Duration::from_secs(1);
