@@ -2,6 +2,7 @@
 //! The vendor is a stand-in that counts what it was asked for.
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "tests fail so")]
+#![expect(clippy::print_stdout, reason = "a soak tells its figures")]
 
 #[path = "../binary/support.rs"]
 #[expect(dead_code, reason = "shared with the other program, which uses the rest")]
