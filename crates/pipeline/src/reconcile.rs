@@ -23,6 +23,9 @@ pub struct ReconcileConfig {
     pub untouched: Duration,
 }
 
+/// Dead letters that are remembered.
+const MOST_KNOWN: usize = 100_000;
+
 /// Documents that are compared at a time.
 const PAGE: usize = 500;
 
@@ -99,7 +102,6 @@ async fn note_dead(
     queue: &dyn Queue,
     known: &mut HashSet<(Stage, DeadLetterId)>,
 ) -> Result<(), Failure> {
-    let mut seen = HashSet::new();
     for stage in Stage::ALL {
         let mut after = None;
         loop {
@@ -116,13 +118,16 @@ async fn note_dead(
                     }
                 }
                 after = Some(id.1.clone());
-                seen.insert(id);
+                known.insert(id);
             }
             if all_known || !full {
                 break;
             }
         }
     }
-    *known = seen;
+    // More than there can be letters: those that are gone are forgotten, and the rest looked at once more.
+    if known.len() > MOST_KNOWN {
+        known.clear();
+    }
     Ok(())
 }

@@ -74,21 +74,30 @@ impl Known {
 
 /// Asks each collection once for all its documents.
 async fn look(tools: &Tools, items: &[Item]) -> Vec<Result<Known, Trouble>> {
-    let mut groups: BTreeMap<(&str, &str), Vec<usize>> = BTreeMap::new();
+    let mut groups: BTreeMap<(&str, &str), (Vec<usize>, Vec<Document>)> = BTreeMap::new();
+    let mut known: Vec<Result<Known, Trouble>> =
+        items.iter().map(|_| Err(Trouble::again("internal", "nobody looked"))).collect();
     for (index, item) in items.iter().enumerate() {
-        groups.entry((&item.work.tenant, &item.work.plan.collection)).or_default().push(index);
+        // What waits for its provider costs nothing meanwhile.
+        if let Some(trouble) = tools.lanes.blocked(&item.work.plan) {
+            known[index] = Err(trouble);
+            continue;
+        }
+        match document(item) {
+            Ok(document) => {
+                let place = (&*item.work.tenant, &*item.work.plan.collection);
+                let (members, documents) = groups.entry(place).or_default();
+                members.push(index);
+                documents.push(document);
+            }
+            Err(trouble) => known[index] = Err(trouble),
+        }
     }
-    let looked = join_all(groups.into_iter().map(|((tenant, collection), members)| async move {
-        let documents = members.iter().map(|&index| document(&items[index])).collect::<Result<Vec<_>, _>>();
-        let answer = match documents {
-            Ok(documents) => look_into(tools, (tenant, collection), &documents).await,
-            Err(trouble) => Err(trouble),
-        };
+    let looked = join_all(groups.into_iter().map(|(place, (members, documents))| async move {
+        let answer = look_into(tools, place, &documents).await;
         (members, answer)
     }))
     .await;
-    let mut known: Vec<Result<Known, Trouble>> =
-        items.iter().map(|_| Err(Trouble::again("internal", "nobody looked"))).collect();
     for (members, answer) in looked {
         match answer {
             Ok((binding, stored)) => {

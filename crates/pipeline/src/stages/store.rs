@@ -1,5 +1,5 @@
-//! The last stage: documents become visible. Those of one collection are written in one step; when that fails,
-//! each by itself, so that one which cannot be stored keeps no other.
+//! The last stage: documents become visible. Those of one collection whose vectors are of one model are written in
+//! one step; when that fails, each by itself, so that one which cannot be stored keeps no other.
 
 use std::{
     collections::{BTreeMap, HashSet},
@@ -20,9 +20,13 @@ use super::{
 use crate::{End, Stage, Vectors};
 
 pub(super) async fn run(tools: &Tools, items: &[Item]) -> Vec<Step> {
-    let mut groups: BTreeMap<(&str, &str), Vec<usize>> = BTreeMap::new();
-    for (index, item) in items.iter().enumerate() {
-        groups.entry((&item.work.tenant, &item.work.plan.collection)).or_default().push(index);
+    let mut groups: BTreeMap<_, Vec<usize>> = BTreeMap::new();
+    // What nobody wants any more is not stored: the user may have been deleted meanwhile.
+    for (index, item) in items.iter().enumerate().filter(|(_, item)| !item.is_dropped()) {
+        let plan = &item.work.plan;
+        let vectors = item.work.vectors.as_ref().map(|vectors| (vectors.space.as_str(), vectors.dim));
+        let model = (&plan.provider, &plan.model, plan.dimensions, vectors);
+        groups.entry((&item.work.tenant, &plan.collection, model)).or_default().push(index);
     }
     let groups = groups.into_values().map(|members| async move {
         let mut done = Vec::with_capacity(members.len());
@@ -56,7 +60,13 @@ fn rounds(items: &[Item], members: Vec<usize>) -> Vec<Vec<usize>> {
 /// Writes documents of one collection, together if that works.
 async fn write(tools: &Tools, items: &[&Item]) -> Vec<Step> {
     let together = match items {
-        [_, _, ..] => store(tools, items).await.is_ok(),
+        [_, _, ..] => match store(tools, items).await {
+            // It would be the same for each of them.
+            Err(Refused::Trouble(trouble @ Trouble::Wait { .. })) => {
+                return vec![Step::Trouble(trouble); items.len()];
+            }
+            stored => stored.is_ok(),
+        },
         _ => false,
     };
     join_all(items.iter().map(|item| async move {

@@ -45,6 +45,11 @@ impl Trouble {
         }
     }
 
+    /// Nothing came of it in all the time there is.
+    pub(crate) fn hangs(deadline: Duration) -> Self {
+        Self::again("timeout", format!("the stage took more than {} s", deadline.as_secs()))
+    }
+
     pub(super) fn failed(code: &str, message: impl Into<String>) -> Self {
         Self::Failed(reason(code, message))
     }

@@ -11,10 +11,12 @@ mod pulse;
 
 use std::{
     collections::BTreeMap,
+    panic::AssertUnwindSafe,
     sync::Arc,
     time::{Duration, Instant},
 };
 
+use futures_util::{FutureExt as _, future::join_all};
 use tokio::sync::{OwnedRwLockReadGuard, OwnedRwLockWriteGuard, RwLock};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use uuid::Uuid;
@@ -25,7 +27,7 @@ use pulse::Pulse;
 
 use crate::{
     Consumer, Lease, LeaseRequest, Outcome, Queue, QueueError, Settled, Stage,
-    stages::{self, Step, Tools},
+    stages::{self, Step, Tools, Trouble},
 };
 
 /// How a worker works.
@@ -105,7 +107,8 @@ impl Worker {
             for _ in 0..worker.config.concurrency {
                 let (worker, stop, aborted) = (Arc::clone(&worker), stop.clone(), aborted.clone());
                 loops.spawn(async move {
-                    tokio::select! { () = worker.work(stage, &stop) => {}, () = aborted.cancelled() => {} }
+                    let works = worker.work_on(stage, &stop);
+                    tokio::select! { () = works => {}, () = aborted.cancelled() => {} }
                 });
             }
         }
@@ -119,6 +122,13 @@ impl Worker {
         worker.pulse.stop();
         if let Err(error) = worker.queue.retire(&worker.consumer).await {
             tracing::warn!(%error, "the queue was not told that this worker has stopped; its leases run out");
+        }
+    }
+
+    /// Works until `stop`, whatever happens: a defect costs the documents that met it an attempt, not the worker.
+    async fn work_on(&self, stage: Stage, stop: &CancellationToken) {
+        while AssertUnwindSafe(self.work(stage, stop)).catch_unwind().await.is_err() {
+            tracing::error!(stage = stage.as_str(), "a stage panicked; its documents' leases run out");
         }
     }
 
@@ -178,24 +188,27 @@ impl Worker {
         let tasks: Vec<_> =
             leases.iter().zip(held.dropped()).map(|(lease, dropped)| (lease.task.id, dropped)).collect();
         let work = stages::run(&self.tools, stage, &tasks);
-        let Ok(steps) = tokio::time::timeout(self.config.deadline, work).await else {
+        let steps = tokio::time::timeout(self.config.deadline, work).await.unwrap_or_else(|_| {
             tracing::error!(
                 stage = stage.as_str(),
                 documents = leases.len(),
                 "documents are given up: they hang"
             );
-            return;
-        };
+            // An attempt, not a death: this worker is alive, and its leases still hold.
+            vec![Step::Trouble(Trouble::hangs(self.config.deadline)); leases.len()]
+        });
         let policy = Policy { tools: &self.tools, config: &self.config, stage };
-        let mut outcomes = Vec::with_capacity(leases.len());
-        for ((lease, step), (_, dropped)) in leases.into_iter().zip(steps).zip(&tasks) {
+        let outcomes = leases.into_iter().zip(steps).zip(&tasks).map(|((lease, step), (_, dropped))| {
             let unwanted = dropped.load(std::sync::atomic::Ordering::Relaxed);
             let step = if unwanted { Step::Over } else { step };
             self.metrics.ended(stage, &step, lease.task.bytes);
-            let outcome = policy.outcome(&lease.task, step).await;
-            self.pulse.counted(!matches!(outcome, Outcome::Dead(_)));
-            outcomes.push((lease, outcome));
-        }
+            async {
+                let outcome = policy.outcome(&lease.task, step).await;
+                self.pulse.counted(!matches!(outcome, Outcome::Dead(_)));
+                (lease, outcome)
+            }
+        });
+        let outcomes = join_all(outcomes).await;
         self.metrics.worked(stage, outcomes.len(), began.elapsed());
         self.settle(&outcomes).await;
     }

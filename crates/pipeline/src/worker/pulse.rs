@@ -29,11 +29,14 @@ struct Shared {
     slots: u32,
     lease: Duration,
     started_at_ms: u64,
-    held: Mutex<HashMap<String, Held>>,
+    /// A queue's tokens are its own only within a stage.
+    held: Mutex<HashMap<Name, Held>>,
     busy: AtomicU32,
     done: AtomicU64,
     failed: AtomicU64,
 }
+
+type Name = (Stage, String);
 
 /// A lease under way.
 struct Held {
@@ -79,11 +82,8 @@ impl Pulse {
         let mut held = self.shared.held();
         let dropped = leases.iter().map(|lease| {
             let dropped = Arc::new(AtomicBool::new(false));
-            held.insert(
-                lease.token.clone(),
-                Held { lease: lease.clone(), until, dropped: Arc::clone(&dropped) },
-            );
-            (lease.token.clone(), dropped)
+            held.insert(name(lease), Held { lease: lease.clone(), until, dropped: Arc::clone(&dropped) });
+            (name(lease), dropped)
         });
         let leases: Vec<_> = dropped.collect();
         self.shared.busy.fetch_add(u32::try_from(leases.len()).unwrap_or(0), Relaxed);
@@ -101,6 +101,10 @@ impl Pulse {
     }
 }
 
+fn name(lease: &Lease) -> Name {
+    (lease.task.stage, lease.token.clone())
+}
+
 impl Drop for Pulse {
     fn drop(&mut self) {
         self.stop.cancel();
@@ -110,7 +114,7 @@ impl Drop for Pulse {
 /// Leases that are kept alive.
 pub(super) struct Holding<'a> {
     shared: &'a Shared,
-    leases: Vec<(String, Arc<AtomicBool>)>,
+    leases: Vec<(Name, Arc<AtomicBool>)>,
 }
 
 impl Holding<'_> {
@@ -123,8 +127,8 @@ impl Holding<'_> {
 impl Drop for Holding<'_> {
     fn drop(&mut self) {
         let mut held = self.shared.held();
-        for (token, _) in &self.leases {
-            held.remove(token);
+        for (name, _) in &self.leases {
+            held.remove(name);
         }
         self.shared.busy.fetch_sub(u32::try_from(self.leases.len()).unwrap_or(0), Relaxed);
     }
@@ -155,7 +159,7 @@ impl Shared {
             Ok(still) => {
                 let held = self.held();
                 for (lease, _) in leases.iter().zip(still).filter(|(_, still)| !still) {
-                    if let Some(held) = held.get(&lease.token) {
+                    if let Some(held) = held.get(&name(lease)) {
                         held.dropped.store(true, Relaxed);
                     }
                 }
@@ -176,7 +180,7 @@ impl Shared {
         }
     }
 
-    fn held(&self) -> MutexGuard<'_, HashMap<String, Held>> {
+    fn held(&self) -> MutexGuard<'_, HashMap<Name, Held>> {
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -1,16 +1,16 @@
 //! What people do to jobs that are there: cancel, try again, delete all.
 
-use std::collections::HashSet;
+use std::time::{Duration, Instant};
 
-use embeddery_pipeline::{Job, JobId, Page, Stage, Status, task};
+use embeddery_pipeline::{Job, JobId, Page, Status, task};
 
 use super::Jobs;
 use crate::error::ApiError;
 
-/// Dead letters that are looked at together.
-const LETTERS: usize = 500;
-/// Jobs that are.
+/// Jobs, and tasks, that are looked at together.
 const PAGE: usize = 500;
+/// How long a deletion waits for documents under way.
+const PATIENCE: Duration = Duration::from_secs(20);
 
 impl Jobs {
     /// Cancels a job; one that was cancelled before stays so, one that ended otherwise cannot be.
@@ -41,41 +41,31 @@ impl Jobs {
             return Err(ApiError::job_ended(&job.id, "it was cancelled; submit its documents again"));
         }
         self.admit(user).await?;
-        // First, because a task that is a dead letter does not enter the queue. A document whose letter is gone and
-        // that is not set back yet is failed all the same.
-        self.bury(job.id).await?;
         let again = self.store.retry(user, job.id).await?;
         if again.is_empty() {
             return Err(ApiError::job_ended(&job.id, "none of its documents has failed"));
         }
-        let tasks: Vec<_> = again.iter().map(task).collect();
-        if let Err(error) = self.queue.enqueue(&tasks).await {
-            tracing::warn!(%error, job = %job.id, "documents to be tried again are not yet in the queue");
+        // A task that is a dead letter is one no more once it is enqueued.
+        for page in again.chunks(PAGE) {
+            let tasks: Vec<_> = page.iter().map(task).collect();
+            if let Err(error) = self.queue.enqueue(&tasks).await {
+                tracing::warn!(%error, job = %job.id, "documents to be tried again are not yet in the queue");
+                break;
+            }
         }
         self.find(user, id).await
     }
 
-    /// Removes a job's dead letters.
-    async fn bury(&self, job: JobId) -> Result<(), ApiError> {
-        for stage in Stage::ALL {
-            let (mut after, mut found) = (None, HashSet::new());
-            loop {
-                let letters = self.queue.dead_letters(stage, after.take(), LETTERS).await?;
-                let full = letters.len() == LETTERS;
-                after = letters.last().map(|letter| letter.id.clone());
-                let own = letters
-                    .into_iter()
-                    .filter(|letter| letter.task.as_ref().is_some_and(|task| task.id.job == job));
-                found.extend(own.map(|letter| letter.id));
-                if !full {
-                    break;
-                }
-            }
-            for letter in found {
-                self.queue.bury(stage, &letter).await?;
+    /// Waits until nothing of a user is under way, so that nothing is stored behind the back of a deletion.
+    async fn settled(&self, user: &str) {
+        let until = Instant::now() + PATIENCE;
+        while Instant::now() < until {
+            match self.queue.pressure(user).await {
+                Ok(pressure) if pressure.tenant.items > 0 => tokio::time::sleep(PATIENCE / 200).await,
+                _ => return,
             }
         }
-        Ok(())
+        tracing::warn!(user, "documents of a deleted user are still under way");
     }
 
     /// Removes all of a user's jobs, from the queue, too; how many.
@@ -91,6 +81,7 @@ impl Jobs {
         for job in unfinished {
             self.unqueue(job).await;
         }
+        self.settled(user).await;
         Ok(deleted)
     }
 }

@@ -120,8 +120,21 @@ fn commit(connection: &mut Connection, steps: Vec<Step>) {
         match connection.transaction_with_behavior(TransactionBehavior::Immediate) {
             Ok(transaction) => {
                 let db = Db { sql: &transaction, now: now_ms() };
-                let answers = steps.into_iter().map(|step| step(Ok(&db))).collect();
-                (answers, transaction.commit().map_err(|error| named(&error)))
+                let mut lost = None;
+                let mut answers = Vec::with_capacity(steps.len());
+                for step in steps {
+                    answers.push(step(lost.as_ref().map_or(Ok(&db), Err)));
+                    // A full or broken disk may take the whole transaction back, and what came next would stand alone.
+                    if lost.is_none() && transaction.is_autocommit() {
+                        let message = "the disk of the queue is full or broken; nothing was written";
+                        lost = Some(QueueError::Full(message.into()));
+                    }
+                }
+                let ended = match lost {
+                    Some(error) => Err(error),
+                    None => transaction.commit().map_err(|error| named(&error)),
+                };
+                (answers, ended)
             }
             Err(error) => {
                 let error = named(&error);
