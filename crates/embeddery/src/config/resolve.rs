@@ -157,6 +157,7 @@ pub(super) fn resolve(sources: Sources<'_>) -> Result<Config, ConfigError> {
     let workers = workers::resolve(&mut found, &file.workers, &defaults.workers);
     let jobs = jobs::resolve(&mut found, &file.jobs, &defaults.jobs);
 
+    let traces = super::traces::resolve(&mut found);
     if !found.problems.is_empty() {
         return Err(ConfigError(found.problems));
     }
@@ -182,6 +183,9 @@ pub(super) fn resolve(sources: Sources<'_>) -> Result<Config, ConfigError> {
         workers,
         jobs,
         file: path,
+        written: super::Written::default(),
+        traces,
+        notify_socket: environment.get("NOTIFY_SOCKET").map(PathBuf::from),
         notices,
     })
 }

@@ -15,6 +15,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use embeddery_core::TraceContext;
+use embeddery_gateway::trace::{Facts, Span};
 use tokio::sync::{OwnedRwLockReadGuard, OwnedRwLockWriteGuard, RwLock};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use uuid::Uuid;
@@ -174,6 +176,7 @@ impl Worker {
     /// Brings leased documents through a stage and settles them.
     async fn bring(&self, stage: Stage, leases: Vec<Lease>) {
         let began = Instant::now();
+        let mut spans: Vec<_> = leases.iter().map(|lease| traced(stage, lease)).collect();
         let held = self.pulse.hold(&leases);
         let tasks: Vec<_> =
             leases.iter().zip(held.dropped()).map(|(lease, dropped)| (lease.task.id, dropped)).collect();
@@ -192,6 +195,9 @@ impl Worker {
             let unwanted = dropped.load(std::sync::atomic::Ordering::Relaxed);
             let step = if unwanted { Step::Over } else { step };
             self.metrics.ended(stage, &step, lease.task.bytes);
+            if let Some(Some(span)) = spans.get_mut(outcomes.len()) {
+                span.facts.failed = matches!(step, Step::Trouble(_));
+            }
             let outcome = policy.outcome(&lease.task, step).await;
             self.pulse.counted(!matches!(outcome, Outcome::Dead(_)));
             outcomes.push((lease, outcome));
@@ -226,6 +232,14 @@ impl Worker {
             }
         }
     }
+}
+
+/// A span for a document in a stage, below the request that brought it.
+fn traced(stage: Stage, lease: &Lease) -> Option<Span> {
+    let parent = lease.task.traceparent.as_deref().and_then(TraceContext::parse)?;
+    let facts =
+        Facts { kind: 5, request_id: Some(lease.task.id.job.to_string()), failed: true, ..Facts::default() };
+    Span::begin(stage.as_str(), Some(parent), facts)
 }
 
 /// How many of these leases, from the first, are worked on together.
