@@ -11,11 +11,12 @@ use embeddery_gateway::{
     Breakers, Collected, Governors, LoadedModels, Metrics, RedisLevel, Router, RouterConfig, SecondLevel,
     Selector, SqliteLevel, TokenDecoder, VectorCache, VendorModel,
 };
-use embeddery_model_store::ModelStore;
+use embeddery_model_store::{ModelStore, StoreConfig};
 use embeddery_pipeline::{JobStore, PostgresJobs, SqliteJobs, SqliteJobsConfig};
 use embeddery_providers::{
     Sender, Vendor, VendorConfig,
-    local::{Local, LocalConfig},
+    local::{Local, LocalConfig, Machine, MachineConfig, Memory},
+    onnx::{OnnxRuntime, RuntimeConfig, onnx},
 };
 use embeddery_server::{App, Collections, Controls, HttpMetrics, Jobs, Tls};
 use embeddery_store::{PostgresConfig, PostgresStore, SqliteStore, VectorStore};
@@ -24,6 +25,7 @@ use secrecy::{ExposeSecret as _, SecretString};
 
 use crate::{
     config::{AuthConfig, Config, ConfigError, DatabaseConfig, GatewayConfig, MultiUser, SecondLevelConfig},
+    model_metrics::ModelMemory,
     pipeline::Parts,
     process_metrics,
     stack::Layers,
@@ -32,6 +34,12 @@ use crate::{
 /// The store of model directories.
 pub(crate) fn model_store(config: &Config) -> anyhow::Result<Arc<ModelStore>> {
     Ok(Arc::new(ModelStore::new(config.store.clone())?))
+}
+
+/// The store of directories with a graph.
+pub(crate) fn graph_store(config: &Config) -> anyhow::Result<Arc<ModelStore>> {
+    let store = StoreConfig { format: config.onnx.format(), ..config.store.clone() };
+    Ok(Arc::new(ModelStore::new(store)?))
 }
 
 /// Where collections are kept.
@@ -91,16 +99,13 @@ pub(crate) fn app(config: &Config, key: &SecretString) -> anyhow::Result<App> {
 /// Who serves models, and what an administrator may look at and change of it.
 pub(crate) fn router(config: &Config, registry: &mut Registry) -> anyhow::Result<(Arc<Router>, Controls)> {
     let source: Arc<dyn ModelSource> = model_store(config)?;
-    let local = Local::new(LocalConfig {
-        source,
-        threads: config.threads,
-        auto_download: config.auto_download,
-        queue_tokens: config.queue_tokens,
-        precision: config.precision,
-        models: config.model_options.clone(),
-    })
-    .map_err(anyhow::Error::msg)
-    .context("starting the engine")?;
+    let machine = machine(config)?;
+    registry.register_collector(Box::new(ModelMemory(Arc::clone(machine.memory()))));
+    let models = config.model_options.clone();
+    let auto_download = config.auto_download;
+    let of_machine = Arc::clone(&machine);
+    let local = Local::new(LocalConfig { machine, source, auto_download, models }, config.precision);
+    let graphs = graphs(config, of_machine)?;
 
     let metrics = Metrics::new(registry);
     let layers = layers(&config.gateway, &config.state_dir, &metrics)?;
@@ -111,7 +116,7 @@ pub(crate) fn router(config: &Config, registry: &mut Registry) -> anyhow::Result
     }));
     let vendors = vendors(config, &layers.governors)?;
     let vendor_models = vendor_models(config, &vendors);
-    let mut providers: Vec<Arc<dyn Provider>> = vec![Arc::new(local)];
+    let mut providers: Vec<Arc<dyn Provider>> = vec![Arc::new(local), Arc::new(graphs)];
     providers.extend(vendors.into_iter().map(|vendor| vendor as Arc<dyn Provider>));
     let router = Router::new(RouterConfig {
         providers,
@@ -127,6 +132,38 @@ pub(crate) fn router(config: &Config, registry: &mut Registry) -> anyhow::Result
     let router = Arc::new(router);
     registry.register_collector(Box::new(LoadedModels(Arc::clone(&router))));
     Ok((router, controls))
+}
+
+/// The provider of graphs, whose models lie in a store of their own kind.
+fn graphs(config: &Config, machine: Arc<Machine>) -> anyhow::Result<Local> {
+    let local = LocalConfig {
+        machine,
+        source: graph_store(config)?,
+        auto_download: config.auto_download,
+        models: config.onnx.models.clone(),
+    };
+    Ok(onnx(local, onnx_runtime(config), config.onnx.providers.clone()))
+}
+
+/// ONNX Runtime, which is loaded when something needs it.
+pub(crate) fn onnx_runtime(config: &Config) -> Arc<OnnxRuntime> {
+    OnnxRuntime::new(RuntimeConfig {
+        libraries: config.onnx.libraries.clone(),
+        threads: config.threads,
+        allow_tf32: config.onnx.allow_tf32,
+    })
+}
+
+/// What models that run in this process share.
+fn machine(config: &Config) -> anyhow::Result<Arc<Machine>> {
+    Machine::new(MachineConfig {
+        threads: config.threads,
+        memory: Memory::new(config.local.limits, config.local.patience),
+        queue_tokens: config.queue_tokens,
+        unload_after: config.local.unload_after,
+    })
+    .map_err(anyhow::Error::msg)
+    .context("starting the engine")
 }
 
 /// What the wrappers of all models share.
