@@ -23,8 +23,7 @@ use super::{
     environment::{Environment, parse_bool},
     file::{DEFAULTS, File, Model, parse},
     gateway::{self, Sections},
-    jobs,
-    local,
+    jobs, local,
     notices::{idle_redis, notices},
     onnx, providers, strangers, workers,
 };

@@ -1,6 +1,9 @@
 //! Graphs through ONNX Runtime's real library, beside the engine on the same model.
 
-use std::{fs, path::PathBuf};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
 
 use embeddery_test_support::hub::Hub;
 use serde_json::{Value, json};
@@ -11,14 +14,9 @@ const MINILM: &str = "sentence-transformers/all-MiniLM-L6-v2";
 
 /// The library that `make test` unpacks.
 fn library() -> PathBuf {
-    let path = models().join("../../.cache/onnxruntime/libonnxruntime.so");
-    let here = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../.cache/onnxruntime/libonnxruntime.so");
-    [here, path]
-        .into_iter()
-        .find(|path| path.is_file())
-        .expect("`make test` fetches the library")
-        .canonicalize()
-        .unwrap()
+    let library = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../.cache/onnxruntime/libonnxruntime.so");
+    assert!(library.is_file(), "{} is missing; `make test` fetches it", library.display());
+    library.canonicalize().unwrap()
 }
 
 /// A server that knows the model as a graph under several names.

@@ -130,7 +130,10 @@ impl OnnxRuntime {
                         .and_then(|pool| pool.with_spin_control(false))
                         .map_err(|error| error.to_string())?;
                     let builder = builder.with_name("embeddery").with_telemetry(false);
-                    let builder = builder.with_logger(Arc::new(log)).with_global_thread_pool(pool);
+                    let logger = |level, category: &str, _: &str, place: &str, message: &str| {
+                        log(level, category, place, message);
+                    };
+                    let builder = builder.with_logger(Arc::new(logger)).with_global_thread_pool(pool);
                     let made =
                         builder.build().map_err(|error| format!("ONNX Runtime did not start: {error}"))?;
                     tracing::info!(library = %library.display(), build = ort::info(), "ONNX Runtime is here");
@@ -177,7 +180,7 @@ impl OnnxRuntime {
 }
 
 /// The library's messages, in our log. It is talkative: what it calls information is ours to debug with.
-fn log(level: LogLevel, category: &str, _: &str, place: &str, message: &str) {
+fn log(level: LogLevel, category: &str, place: &str, message: &str) {
     match level {
         LogLevel::Fatal | LogLevel::Error => tracing::error!(category, place, "ONNX Runtime: {message}"),
         LogLevel::Warning => tracing::warn!(category, place, "ONNX Runtime: {message}"),
