@@ -3,11 +3,12 @@
 
 SHELL := /bin/bash
 MODELS ?= models/embedding_models_data
+MINILM := sentence-transformers/all-MiniLM-L6-v2
 VENV := .cache/venv
 ROOT_DO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 export CARGO_TERM_COLOR ?= auto
 
-.PHONY: run test test-ops dist soak bench bench-store lint fmt openapi golden test-deps test-ops-deps help
+.PHONY: run test test-ops dist soak bench bench-store lint fmt openapi golden onnxruntime test-deps test-ops-deps help
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -31,6 +32,9 @@ test-deps:
 	python3 scripts/make_venv.py $(VENV) tests/requirements.txt
 	python3 scripts/make_venv.py .cache/postgres tests/services/postgres.txt
 	python3 scripts/make_venv.py .cache/chroma tests/services/chroma.txt --no-deps
+	python3 scripts/fetch_onnxruntime.py .cache/onnxruntime
+	python3 scripts/make_venv.py .cache/onnx tests/services/onnx.txt
+	.cache/onnx/bin/python tests/make_onnx_models.py $(MODELS)/$(MINILM) $(MODELS)/onnx_models/$(MINILM)
 
 test-ops: test-ops-deps ## check deploy/ by each format's own tool, and metrics, rules and dashboard by a real Prometheus
 	cargo build --workspace --locked --bin embeddery --example fake_upstream
@@ -67,6 +71,9 @@ lint: ## formatting, clippy, docs, dependency rules
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --locked --document-private-items
 	command -v cargo-deny >/dev/null || cargo install --locked cargo-deny
 	cargo deny --locked check bans licenses sources
+
+onnxruntime: ## bring ONNX Runtime's library to .cache/onnxruntime (PACKAGE=onnxruntime-gpu: the one with CUDA)
+	python3 scripts/fetch_onnxruntime.py .cache/onnxruntime $(PACKAGE)
 
 fmt: ## format the code
 	cargo fmt --all

@@ -3,8 +3,8 @@
 use std::{future::Future, pin::Pin, sync::Arc};
 
 use crate::{
-    EmbedError, EmbedRequest, Embeddings, Identity, Limits, ModelCard, ModelRef, ModelState, ModelStatus,
-    ProviderKind, SpaceId, TokenCount,
+    EmbedError, EmbedRequest, Embeddings, Identity, Limits, ModelCard, ModelDescription, ModelRef,
+    ModelState, ModelStatus, ProviderKind, SpaceId, TokenCount,
 };
 
 /// A future behind a pointer, so that the traits below are object-safe.
@@ -47,6 +47,22 @@ pub trait Provider: Send + Sync {
 
     /// Brings a model to this machine and returns when it is there. Nothing to do for a vendor.
     fn download<'a>(&'a self, model: &'a ModelRef) -> BoxFuture<'a, Result<(), EmbedError>>;
+
+    /// Lets a model go that is in memory; says whether it was. Requests under way are answered. Nothing to do for a
+    /// vendor.
+    fn unload<'a>(&'a self, model: &'a ModelRef) -> BoxFuture<'a, Result<bool, EmbedError>> {
+        let _ = model;
+        Box::pin(async { Ok(false) })
+    }
+
+    /// What is known of a model on this machine without loading it; `None` when it is not here, and of vendors' models.
+    fn describe<'a>(
+        &'a self,
+        model: &'a ModelRef,
+    ) -> BoxFuture<'a, Result<Option<ModelDescription>, EmbedError>> {
+        let _ = model;
+        Box::pin(async { Ok(None) })
+    }
 
     /// Where one model stands; `None` where models have no life of their own (vendors). May read the disk,
     /// never the network.

@@ -19,8 +19,8 @@ pub use embedder::{BoxFuture, Embedder, Provider};
 pub use embeddings::Embeddings;
 pub use error::{EmbedError, ErrorKind, Fault, InputFault, Retry};
 pub use model::{
-    Identity, Lengths, Limits, ModelCard, ModelRef, ModelState, ModelStatus, ProviderKind, SpaceId,
-    TokenCount,
+    Identity, Lengths, Limits, ModelCard, ModelDescription, ModelFacts, ModelRef, ModelState, ModelStatus,
+    ProviderKind, SpaceId, TokenCount,
 };
 pub use notes::Notes;
 pub use progress::Progress;

@@ -202,6 +202,8 @@ pub enum ModelState {
     OnDisk,
     /// In memory, ready to answer.
     Loaded,
+    /// On disk; was in memory until nobody used it or another needed the room, and will be with the next request.
+    Unloaded,
     /// The last attempt to fetch or load it failed; the next request tries again.
     Failed {
         /// Why, in words for a person.
@@ -216,4 +218,30 @@ pub struct ModelStatus {
     pub name: Arc<str>,
     /// Where it stands.
     pub state: ModelState,
+}
+
+/// What the files of a model on this machine say of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ModelFacts {
+    /// What kind of model it is: `bert`, `mpnet`.
+    pub architecture: String,
+    /// Numbers in a vector.
+    pub dimensions: usize,
+    /// Most tokens of one text, special tokens included.
+    pub max_tokens: usize,
+    /// What it computes in (`f32`, `bf16`) as it is configured here.
+    pub precision: &'static str,
+    /// Bytes of its weight files.
+    pub file_bytes: u64,
+    /// The most that it takes in memory.
+    pub memory_bytes: u64,
+}
+
+/// All that is known of a model on this machine without loading it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ModelDescription {
+    /// What its files say.
+    pub facts: ModelFacts,
+    /// Which vectors its own are.
+    pub space: SpaceId,
 }

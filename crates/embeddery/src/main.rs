@@ -6,6 +6,7 @@ mod cli;
 mod commands;
 mod config;
 mod logging;
+mod model_metrics;
 mod notify;
 mod pipeline;
 mod process_metrics;

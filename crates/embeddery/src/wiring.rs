@@ -13,11 +13,12 @@ use embeddery_gateway::{
     Breakers, Collected, Governors, LoadedModels, Metrics, RedisLevel, Router, RouterConfig, SecondLevel,
     Selector, SqliteLevel, TokenDecoder, VectorCache, VendorModel,
 };
-use embeddery_model_store::ModelStore;
+use embeddery_model_store::{ModelStore, StoreConfig};
 use embeddery_pipeline::{JobStore, PostgresJobs, SqliteJobs, SqliteJobsConfig};
 use embeddery_providers::{
     Sender, Vendor, VendorConfig,
-    local::{Local, LocalConfig},
+    local::{Local, LocalConfig, Machine, MachineConfig, Memory},
+    onnx::{OnnxRuntime, RuntimeConfig, onnx},
 };
 use embeddery_server::{App, Collections, Controls, HttpMetrics, Jobs, Settings, Tls};
 use embeddery_store::{PostgresConfig, PostgresStore, SqliteStore, VectorStore};
@@ -26,6 +27,7 @@ use secrecy::{ExposeSecret as _, SecretString};
 
 use crate::{
     config::{AuthConfig, Config, ConfigError, DatabaseConfig, GatewayConfig, MultiUser, SecondLevelConfig},
+    model_metrics::ModelMemory,
     pipeline::Parts,
     process_metrics,
     stack::Layers,
@@ -34,6 +36,12 @@ use crate::{
 /// The store of model directories.
 pub(crate) fn model_store(config: &Config) -> anyhow::Result<Arc<ModelStore>> {
     Ok(Arc::new(ModelStore::new(config.store.clone())?))
+}
+
+/// The store of directories with a graph.
+pub(crate) fn graph_store(config: &Config) -> anyhow::Result<Arc<ModelStore>> {
+    let store = StoreConfig { format: config.onnx.format(), ..config.store.clone() };
+    Ok(Arc::new(ModelStore::new(store)?))
 }
 
 /// Where collections are kept.
@@ -133,22 +141,20 @@ fn settings(config: &Config) -> anyhow::Result<Settings> {
 /// What lasts as long as the process: models in memory, cache, breakers, governors, metrics.
 pub(crate) struct Lasting {
     local: Arc<Local>,
+    graphs: Arc<Local>,
     layers: Layers,
 }
 
 /// Who serves models, and what of that lasts.
 pub(crate) fn router(config: &Config, registry: &mut Registry) -> anyhow::Result<(Arc<Router>, Lasting)> {
     let source: Arc<dyn ModelSource> = model_store(config)?;
-    let local = Local::new(LocalConfig {
-        source,
-        threads: config.threads,
-        auto_download: config.auto_download,
-        queue_tokens: config.queue_tokens,
-        precision: config.precision,
-        models: config.model_options.clone(),
-    })
-    .map_err(anyhow::Error::msg)
-    .context("starting the engine")?;
+    let machine = machine(config)?;
+    registry.register_collector(Box::new(ModelMemory(Arc::clone(machine.memory()))));
+    let models = config.model_options.clone();
+    let auto_download = config.auto_download;
+    let of_machine = Arc::clone(&machine);
+    let local = Local::new(LocalConfig { machine, source, auto_download, models }, config.precision);
+    let graphs = graphs(config, of_machine)?;
 
     let metrics = Metrics::new(registry);
     let layers = layers(&config.gateway, &config.state_dir, &metrics)?;
@@ -156,7 +162,7 @@ pub(crate) fn router(config: &Config, registry: &mut Registry) -> anyhow::Result
         breakers: Arc::clone(&layers.breakers),
         cache: layers.cache.clone(),
     }));
-    let lasting = Lasting { local: Arc::new(local), layers };
+    let lasting = Lasting { local: Arc::new(local), graphs: Arc::new(graphs), layers };
     let router = Arc::new(lasting.router(config)?);
     registry.register_collector(Box::new(LoadedModels(Arc::clone(&router))));
     Ok((router, lasting))
@@ -172,7 +178,8 @@ impl Lasting {
     fn router(&self, config: &Config) -> anyhow::Result<Router> {
         let vendors = vendors(config, &self.layers.governors)?;
         let vendor_models = vendor_models(config, &vendors);
-        let mut providers: Vec<Arc<dyn Provider>> = vec![Arc::clone(&self.local) as Arc<dyn Provider>];
+        let mut providers: Vec<Arc<dyn Provider>> =
+            vec![Arc::clone(&self.local) as Arc<dyn Provider>, Arc::clone(&self.graphs) as _];
         providers.extend(vendors.into_iter().map(|vendor| vendor as Arc<dyn Provider>));
         let gateway = &config.gateway;
         let layers = Layers {
@@ -193,6 +200,38 @@ impl Lasting {
         check_names(&router, config)?;
         Ok(router)
     }
+}
+
+/// The provider of graphs, whose models lie in a store of their own kind.
+fn graphs(config: &Config, machine: Arc<Machine>) -> anyhow::Result<Local> {
+    let local = LocalConfig {
+        machine,
+        source: graph_store(config)?,
+        auto_download: config.auto_download,
+        models: config.onnx.models.clone(),
+    };
+    Ok(onnx(local, onnx_runtime(config), config.onnx.providers.clone()))
+}
+
+/// ONNX Runtime, which is loaded when something needs it.
+pub(crate) fn onnx_runtime(config: &Config) -> Arc<OnnxRuntime> {
+    OnnxRuntime::new(RuntimeConfig {
+        libraries: config.onnx.libraries.clone(),
+        threads: config.threads,
+        allow_tf32: config.onnx.allow_tf32,
+    })
+}
+
+/// What models that run in this process share.
+fn machine(config: &Config) -> anyhow::Result<Arc<Machine>> {
+    Machine::new(MachineConfig {
+        threads: config.threads,
+        memory: Memory::new(config.local.limits, config.local.patience),
+        queue_tokens: config.queue_tokens,
+        unload_after: config.local.unload_after,
+    })
+    .map_err(anyhow::Error::msg)
+    .context("starting the engine")
 }
 
 /// What the wrappers of all models share.

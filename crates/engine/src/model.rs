@@ -83,7 +83,7 @@ impl Model {
         // Tokenizer and fingerprint beside the weights: each takes as long as the other.
         let (tokenizer, fingerprint, network) = std::thread::scope(|scope| {
             let tokenizer = scope.spawn(|| Tokenizer::load(&tokenizer));
-            let fingerprint = scope.spawn(|| fingerprint(files, &weights, &tokenizer_file));
+            let fingerprint = scope.spawn(|| fingerprint(files, &weights));
             let network = weights.tensors().and_then(|tensors| match &files.network {
                 NetworkSpec::Encoder(spec) => {
                     let described = (spec, info.max_tokens);
@@ -231,7 +231,7 @@ fn fitting(texts: &[&Tokens], most: usize) -> usize {
     fitting.count().max(1)
 }
 
-fn fingerprint(files: &ModelFiles, weights: &WeightFiles, tokenizer: &Path) -> Result<String, LoadError> {
+pub(crate) fn fingerprint(files: &ModelFiles, weights: &WeightFiles) -> Result<String, LoadError> {
     let read = |file: &Path| {
         std::fs::read(file).map_err(|source| LoadError::Io { file: file.to_path_buf(), source })
     };
@@ -241,7 +241,7 @@ fn fingerprint(files: &ModelFiles, weights: &WeightFiles, tokenizer: &Path) -> R
         hasher.update(&(part.len() as u64).to_le_bytes()).update(part);
     };
     weights.bytes().for_each(&mut take);
-    take(&read(tokenizer)?);
+    take(&read(&files.directory.join("tokenizer.json"))?);
     take(format!("{:?} {}", files.modules.pooling, files.lowercase).as_bytes());
     for file in files.modules.files() {
         take(&read(&file)?);

@@ -40,6 +40,13 @@ impl Threads {
         self.count
     }
 
+    /// Runs work that has threads of its own, in turn with the batches of this pool's models, so that no more threads
+    /// compute at a time than there are.
+    pub fn meanwhile<T>(&self, work: impl FnOnce() -> T) -> T {
+        let _turn = self.turn();
+        work()
+    }
+
     /// Waits until nobody else computes. Buffers of a computation are made after this, so that there are no more
     /// than are in use.
     pub(crate) fn turn(&self) -> Turn<'_> {

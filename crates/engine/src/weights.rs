@@ -80,6 +80,15 @@ impl WeightFiles {
         self.0.iter().map(|(_, map)| &map[..])
     }
 
+    /// Every tensor's name and shape, as the headers say.
+    pub(crate) fn shapes(&self) -> Result<Vec<(String, Vec<usize>)>, LoadError> {
+        let files = self.tensors()?.files;
+        let shapes = files.iter().flat_map(|(_, tensors)| {
+            tensors.iter().map(|(name, view)| (name.to_owned(), view.shape().to_vec()))
+        });
+        Ok(shapes.collect())
+    }
+
     /// Reads the headers.
     pub(crate) fn tensors(&self) -> Result<Tensors<'_>, LoadError> {
         let files = self.0.iter().map(|(path, map)| match SafeTensors::deserialize(map) {

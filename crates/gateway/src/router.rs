@@ -8,8 +8,8 @@ use std::{
 };
 
 use embeddery_core::{
-    EmbedError, EmbedRequest, Embedder, Embeddings, ErrorKind, Fault, Input, ModelRef, ModelState, Provider,
-    ProviderKind, Retry,
+    EmbedError, EmbedRequest, Embedder, Embeddings, ErrorKind, Fault, Input, ModelDescription, ModelRef,
+    ModelState, Provider, ProviderKind, Retry,
 };
 
 mod live;
@@ -261,6 +261,32 @@ impl Table {
         Ok(resolved)
     }
 
+    /// Lets a model go that is in memory; says whether it was.
+    pub async fn unload(&self, selector: Selector<'_>) -> Result<(Resolved, bool), EmbedError> {
+        let resolved = self.resolve(selector)?;
+        self.permit(&resolved, selector)?;
+        let unloaded = self.opener.provider(resolved.provider)?.unload(&resolved.model).await?;
+        Ok((resolved, unloaded))
+    }
+
+    /// One model as lists show it, with what is known of it without loading it: nothing of vendors' models and of those
+    /// that are not here. `None` when neither configuration nor a provider knows it.
+    pub async fn describe(
+        &self,
+        selector: Selector<'_>,
+    ) -> Result<Option<(ListedModel, Option<ModelDescription>)>, EmbedError> {
+        let resolved = self.resolve(selector)?;
+        self.permit(&resolved, selector)?;
+        let provider = self.opener.provider(resolved.provider)?;
+        let description = provider.describe(&resolved.model).await?;
+        let of_it =
+            |listed: &ListedModel| listed.provider == resolved.provider && listed.name == resolved.model.name;
+        let mut listed = self.models();
+        let exact = listed.iter().position(|listed| of_it(listed) && Some(&*listed.id) == selector.model);
+        let found = exact.or_else(|| listed.iter().position(of_it));
+        Ok(found.map(|index| (listed.swap_remove(index), description)))
+    }
+
     /// Brings a model to this machine and returns when it is there.
     pub async fn download(&self, selector: Selector<'_>) -> Result<Resolved, EmbedError> {
         let resolved = self.resolve(selector)?;
@@ -344,7 +370,7 @@ impl Table {
         configured || default().as_ref() == Some(&resolved) || {
             let state =
                 self.opener.providers.get(&resolved.provider).and_then(|found| found.state(&resolved.model));
-            matches!(state, None | Some(ModelState::OnDisk | ModelState::Loaded))
+            matches!(state, None | Some(ModelState::OnDisk | ModelState::Loaded | ModelState::Unloaded))
         }
     }
 
@@ -364,8 +390,8 @@ impl Table {
         match provider {
             // Only configuration may name places on this machine's disk.
             _ if names::looks_like_path(name) => None,
-            Some(ProviderKind::HuggingFace) => {
-                Some(Resolved { provider: ProviderKind::HuggingFace, model: names::hub_name(name) })
+            Some(provider @ (ProviderKind::HuggingFace | ProviderKind::Onnx)) => {
+                Some(Resolved { provider, model: names::hub_name(name) })
             }
             Some(provider) => Some(Resolved { provider, model: ModelRef::new(name) }),
             None => self

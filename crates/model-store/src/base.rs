@@ -34,6 +34,15 @@ impl Base {
         Ok(Self { root })
     }
 
+    pub(crate) fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// Where a listed model lies.
+    pub(crate) fn join(&self, name: &str) -> PathBuf {
+        self.root.join(name)
+    }
+
     /// Where a model lies, or would.
     pub(crate) fn directory(&self, name: &HubName) -> PathBuf {
         self.root.join(name.as_path())
@@ -60,7 +69,7 @@ impl Base {
     /// Names of the models here.
     pub(crate) fn list(&self) -> Vec<String> {
         let mut names = Vec::new();
-        for first in subdirectories(&self.root) {
+        for first in subdirectories(&self.root).filter(|first| first != crate::ONNX_DIRECTORY) {
             if self.root.join(&first).join(layout::CONFIG).is_file() {
                 names.push(first);
             } else {

@@ -10,7 +10,7 @@ use std::{
 };
 
 use crate::{
-    layout,
+    layout::{self, Format, Weights},
     name::{self, HubName, Name, Revision},
 };
 
@@ -32,7 +32,12 @@ impl HubCache {
     }
 
     /// The model's snapshot if it is here, whole, in the revision asked for (`main`, when none is).
-    pub(crate) fn find(&self, name: &HubName, revision: Option<&Revision>) -> Option<PathBuf> {
+    pub(crate) fn find(
+        &self,
+        name: &HubName,
+        revision: Option<&Revision>,
+        weights: Weights<'_>,
+    ) -> Option<PathBuf> {
         let model = self.directory(name);
         let main = Revision::default();
         let revision = revision.unwrap_or(&main).as_str();
@@ -40,20 +45,22 @@ impl HubCache {
             Ok(commit) => commit.trim().to_owned(),
             Err(_) => revision.to_owned(),
         };
-        (name::is_commit(&commit) && is_whole(&model, &commit)).then(|| model.join("snapshots").join(commit))
+        (name::is_commit(&commit) && is_whole(&model, &commit, weights))
+            .then(|| model.join("snapshots").join(commit))
     }
 
     /// Names of the models here.
-    pub(crate) fn list(&self) -> Vec<String> {
+    pub(crate) fn list(&self, format: &Format) -> Vec<String> {
         let entries = fs::read_dir(&self.root).into_iter().flatten().flatten();
         let names = entries.filter_map(|entry| {
             let directory = entry.file_name().into_string().ok()?;
             Some(directory.strip_prefix("models--")?.replacen("--", "/", 1))
         });
         names
-            .filter(
-                |name| matches!(Name::parse(name), Ok(Name::Hub(name)) if self.find(&name, None).is_some()),
-            )
+            .filter(|name| {
+                let weights = format.weights(name);
+                matches!(Name::parse(name), Ok(Name::Hub(name)) if self.find(&name, None, weights).is_some())
+            })
             .collect()
     }
 }
@@ -62,12 +69,12 @@ impl HubCache {
 /// needs only the transformer leaves `modules.json` out: such a model would get another pooling than its
 /// authors meant. Its absence is believed only when the repository is known to have none, or when the whole
 /// repository was taken (only then is `.gitattributes` here).
-fn is_whole(model: &Path, commit: &str) -> bool {
+fn is_whole(model: &Path, commit: &str, weights: Weights<'_>) -> bool {
     let snapshot = model.join("snapshots").join(commit);
     let told = [
         snapshot.join(layout::MODULES),
         snapshot.join(".gitattributes"),
         model.join(".no_exist").join(commit).join(layout::MODULES),
     ];
-    layout::lacking(&snapshot).is_none() && told.iter().any(|file| file.is_file())
+    layout::lacking(&snapshot, weights).is_none() && told.iter().any(|file| file.is_file())
 }

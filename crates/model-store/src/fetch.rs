@@ -11,9 +11,10 @@ use embeddery_core::{
 
 use crate::{
     base::Base,
+    disk::DiskLimits,
     download::Download,
     hub::{FileAddress, Hub, Listing, RemoteFile},
-    layout,
+    layout::{self, Weights},
     lock::Lock,
     name::{HubName, Revision},
     part::blocking,
@@ -28,6 +29,8 @@ pub(crate) struct Order<'a> {
     pub(crate) retry: RetryPolicy,
     pub(crate) name: &'a HubName,
     pub(crate) progress: &'a Progress,
+    pub(crate) weights: Weights<'a>,
+    pub(crate) disk: DiskLimits,
     pub(crate) lock: Lock,
 }
 
@@ -40,6 +43,8 @@ impl Order<'_> {
         let lock = Arc::new(self.lock);
         let (base, name, named) = (self.base.clone(), self.name.clone(), commit.clone());
         let staging = blocking(move || base.stage(&name, &named)).await??;
+        let (base, disk, wanted, there) = (self.base.clone(), self.disk, files.clone(), staging.clone());
+        blocking(move || disk.check(&base, &there, &wanted)).await??;
 
         let mut done = 0;
         let mut fetched = Vec::new();
@@ -66,7 +71,7 @@ impl Order<'_> {
             self.progress.set_done(done);
             fetched.push(SidecarFile { path: file.path.clone(), size, checksum: file.checksum.clone() });
         }
-        if let Some(lacking) = layout::lacking(&staging) {
+        if let Some(lacking) = layout::lacking(&staging, self.weights) {
             let message = format!(
                 "model '{}' at revision '{revision}' refers to {lacking}, which it does not have",
                 self.name
@@ -95,7 +100,7 @@ impl Order<'_> {
 
     fn choose(&self, files: Vec<RemoteFile>, revision: &Revision) -> Result<Vec<RemoteFile>, SourceError> {
         let paths: BTreeSet<&str> = files.iter().map(|file| file.path.as_str()).collect();
-        let chosen: BTreeSet<String> = layout::select(&paths)
+        let chosen: BTreeSet<String> = layout::select(&paths, self.weights)
             .map_err(|lacking| {
                 SourceError::new(
                     NotFound,

@@ -1,5 +1,5 @@
 //! Which files make an encoder: what is chosen from a hub listing, and what a directory must hold to be one.
-//! Everything else in a repository (other frameworks' weights, ONNX, images) is left where it is.
+//! Everything else in a repository (other forms of the weights, images) is left where it is.
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -29,18 +29,77 @@ const WANTED: [&str; 8] = [
     "config_sentence_transformers.json",
 ];
 
+/// The file of a graph where nobody says otherwise, as exporters name it.
+const GRAPH: &str = "onnx/model.onnx";
+
+/// In which form a store's models have their weights.
+#[derive(Clone, Debug, Default)]
+pub enum Format {
+    /// `model.safetensors`, or its shards.
+    #[default]
+    Safetensors,
+    /// A graph: `onnx/model.onnx`, or what is said here of a model by its name.
+    Onnx(HashMap<String, String>),
+}
+
+/// The weights of one model.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Weights<'a> {
+    Safetensors,
+    /// A graph's file; weights beyond two gigabytes lie beside it.
+    Onnx(&'a str),
+}
+
+impl Format {
+    pub(crate) fn weights(&self, model: &str) -> Weights<'_> {
+        match self {
+            Self::Safetensors => Weights::Safetensors,
+            Self::Onnx(files) => Weights::Onnx(files.get(model).map_or(GRAPH, String::as_str)),
+        }
+    }
+}
+
+impl Weights<'_> {
+    /// Whether a directory has the graph; other weights are looked for when they are loaded, which says more.
+    pub(crate) fn may_be_in(self, directory: &Path) -> bool {
+        match self {
+            Self::Safetensors => true,
+            Self::Onnx(graph) => directory.join(graph).is_file(),
+        }
+    }
+
+    fn has(self, path: &str, single: bool) -> bool {
+        match self {
+            Self::Safetensors if single => path == WEIGHTS,
+            Self::Safetensors => path == SHARDS || is_shard(path),
+            Self::Onnx(graph) => {
+                path.strip_prefix(graph).is_some_and(|rest| ["", "_data", ".data"].contains(&rest))
+            }
+        }
+    }
+}
+
 /// Of all paths in a repository, those that an encoder needs. `Err` names what the repository lacks.
-pub(crate) fn select<'a>(paths: &BTreeSet<&'a str>) -> Result<Vec<&'a str>, String> {
+pub(crate) fn select<'a>(paths: &BTreeSet<&'a str>, weights: Weights<'_>) -> Result<Vec<&'a str>, String> {
     let single = paths.contains(WEIGHTS);
+    let (has_weights, form) = match weights {
+        Weights::Safetensors => {
+            (single || paths.contains(SHARDS), "model.safetensors (safetensors weights)".to_owned())
+        }
+        Weights::Onnx(graph) => (
+            paths.contains(graph),
+            format!("{graph} (a graph for ONNX Runtime; `onnx_file` chooses another)"),
+        ),
+    };
     let required = [
         (paths.contains(CONFIG), CONFIG),
         (paths.contains(TOKENIZER), "tokenizer.json (a \"fast\" tokenizer)"),
-        (single || paths.contains(SHARDS), "model.safetensors (safetensors weights)"),
+        (has_weights, &*form),
     ];
     if let Some((_, lacking)) = required.iter().find(|(present, _)| !present) {
         return Err((*lacking).to_owned());
     }
-    let is_weight = |path: &str| if single { path == WEIGHTS } else { path == SHARDS || is_shard(path) };
+    let is_weight = |path: &str| weights.has(path, single);
     Ok(paths
         .iter()
         .copied()
@@ -49,12 +108,16 @@ pub(crate) fn select<'a>(paths: &BTreeSet<&'a str>) -> Result<Vec<&'a str>, Stri
 }
 
 /// What a directory lacks to be an encoder; `None` when it is whole.
-pub(crate) fn lacking(directory: &Path) -> Option<String> {
+pub(crate) fn lacking(directory: &Path, weights: Weights<'_>) -> Option<String> {
     if let Some(file) = [CONFIG, TOKENIZER].into_iter().find(|file| !directory.join(file).is_file()) {
         return Some(file.to_owned());
     }
-    if let Some(weights) = lacking_weights(directory) {
-        return Some(weights);
+    let lacking = match weights {
+        Weights::Safetensors => lacking_weights(directory),
+        Weights::Onnx(graph) => (!directory.join(graph).is_file()).then(|| graph.to_owned()),
+    };
+    if lacking.is_some() {
+        return lacking;
     }
     let modules: Vec<Module> = read_json(&directory.join(MODULES)).unwrap_or_default();
     // A Normalize module may have no configuration.
@@ -128,7 +191,7 @@ mod tests {
     use super::*;
 
     fn selected(paths: &[&'static str]) -> Result<Vec<&'static str>, String> {
-        select(&paths.iter().copied().collect())
+        select(&paths.iter().copied().collect(), Weights::Safetensors)
     }
 
     #[test]
@@ -155,6 +218,29 @@ mod tests {
             "tokenizer.json",
         ];
         assert_eq!(selected(&all).unwrap(), wanted);
+    }
+
+    #[test]
+    fn a_graph_with_what_lies_beside_it_and_no_other() {
+        let all = [
+            "config.json",
+            "tokenizer.json",
+            "model.safetensors",
+            "1_Pooling/config.json",
+            "onnx/config.json",
+            "onnx/model.onnx",
+            "onnx/model.onnx_data",
+            "onnx/model_int8.onnx",
+        ];
+        let select = |format: Format| {
+            let paths = all.into_iter().collect();
+            select(&paths, format.weights("a/b")).map(|chosen| chosen.into_iter().skip(2).collect::<Vec<_>>())
+        };
+        let wanted = ["onnx/model.onnx", "onnx/model.onnx_data", "tokenizer.json"];
+        assert_eq!(select(Format::Onnx(HashMap::new())).unwrap(), wanted);
+        let int8 = |file: &str| Format::Onnx([("a/b".to_owned(), file.to_owned())].into());
+        assert_eq!(select(int8("onnx/model_int8.onnx")).unwrap(), ["onnx/model_int8.onnx", "tokenizer.json"]);
+        assert!(select(int8("absent.onnx")).unwrap_err().contains("onnx_file"));
     }
 
     #[test]

@@ -8,6 +8,7 @@
 mod base;
 mod cache;
 mod checksum;
+mod disk;
 mod download;
 mod fetch;
 mod hub;
@@ -31,7 +32,7 @@ use crate::{
     name::{HubName, Name, Revision},
 };
 
-pub use crate::retry::RetryPolicy;
+pub use crate::{disk::DiskLimits, layout::Format, retry::RetryPolicy};
 
 /// Where models lie and where they come from.
 #[derive(Clone, Debug)]
@@ -47,12 +48,24 @@ pub struct StoreConfig {
     pub token: Option<SecretString>,
     /// Whether the network is forbidden.
     pub offline: bool,
+    /// How much of the disk downloads may take.
+    pub disk: DiskLimits,
+    /// In which form models have their weights. Graphs are fetched to a directory of their own, `<base>/onnx_models/`,
+    /// and are used as found in the base directory, too.
+    pub format: Format,
 }
+
+/// Where graphs are fetched to, as the replaced service called it.
+const ONNX_DIRECTORY: &str = "onnx_models";
 
 /// The models on this machine and the way to more of them.
 #[derive(Debug)]
 pub struct ModelStore {
     base: Base,
+    /// Where models may lie besides; nothing is fetched there.
+    beside: Option<Base>,
+    format: Format,
+    disk: DiskLimits,
     cache: Option<HubCache>,
     endpoint: Url,
     token: Option<SecretString>,
@@ -67,8 +80,16 @@ impl ModelStore {
     /// [`Io`](SourceErrorKind::Io) when the base directory is a file; [`Unreachable`](SourceErrorKind::Unreachable)
     /// when the endpoint is no HTTP address.
     pub fn new(config: StoreConfig) -> Result<Self, SourceError> {
+        let plain = Base::new(config.base_dir.clone())?;
+        let (base, beside) = match config.format {
+            Format::Safetensors => (plain, None),
+            Format::Onnx(_) => (Base::new(config.base_dir.join(ONNX_DIRECTORY))?, Some(plain)),
+        };
         Ok(Self {
-            base: Base::new(config.base_dir)?,
+            base,
+            beside,
+            format: config.format,
+            disk: config.disk,
             cache: config.hub_cache.map(HubCache::new),
             endpoint: hub::parse_endpoint(&config.endpoint)?,
             token: config.token,
@@ -89,10 +110,13 @@ impl ModelStore {
         name: &HubName,
         revision: Option<&Revision>,
     ) -> Result<Option<PathBuf>, SourceError> {
-        if let Some(directory) = self.base.find(name, revision)? {
-            return Ok(Some(directory));
+        let weights = self.format.weights(&name.to_string());
+        for base in std::iter::once(&self.base).chain(&self.beside) {
+            if let Some(directory) = base.find(name, revision)?.filter(|found| weights.may_be_in(found)) {
+                return Ok(Some(directory));
+            }
         }
-        Ok(self.cache.as_ref().and_then(|cache| cache.find(name, revision)))
+        Ok(self.cache.as_ref().and_then(|cache| cache.find(name, revision, weights)))
     }
 
     async fn fetch_model(&self, model: &ModelRef, progress: &Progress) -> Result<PathBuf, SourceError> {
@@ -112,8 +136,16 @@ impl ModelStore {
             return Ok(directory);
         }
         let hub = Hub::connect(self.endpoint.clone(), self.token.as_ref())?;
-        let order =
-            fetch::Order { base: &self.base, hub: &hub, retry: self.retry, name: &name, progress, lock };
+        let order = fetch::Order {
+            base: &self.base,
+            hub: &hub,
+            retry: self.retry,
+            name: &name,
+            progress,
+            weights: self.format.weights(&model.name),
+            disk: self.disk,
+            lock,
+        };
         order.run(&revision.unwrap_or_default()).await.map_err(|error| self.with_advice(error, &name))
     }
 
@@ -161,7 +193,11 @@ impl ModelSource for ModelStore {
 
     fn list(&self) -> Vec<String> {
         let mut names = self.base.list();
-        names.extend(self.cache.iter().flat_map(HubCache::list));
+        names.extend(self.beside.iter().flat_map(Base::list));
+        names.extend(self.cache.iter().flat_map(|cache| cache.list(&self.format)));
+        if matches!(self.format, Format::Onnx(_)) {
+            names.retain(|name| matches!(self.find(&ModelRef::new(name.as_str())), Ok(Some(_))));
+        }
         names.sort_unstable();
         names.dedup();
         names

@@ -1,5 +1,5 @@
 //! Everything that implements [`Embedder`](embeddery_core::Embedder) and
-//! [`Provider`](embeddery_core::Provider): this machine's own engine ([`local`]) and everybody else
+//! [`Provider`](embeddery_core::Provider): this machine's own engine ([`local`]), ONNX Runtime ([`onnx`]) and everybody else
 //! ([`Vendor`]), one file per vendor's form. Adapters decide what a failure means; the gateway's wrappers only
 //! obey.
 
@@ -12,6 +12,8 @@ mod http;
 pub mod local;
 mod local_api;
 mod mistral;
+#[cfg(feature = "onnx")]
+pub mod onnx;
 mod openai;
 mod rows;
 mod tokens;

@@ -18,7 +18,8 @@ use embeddery_core::{
     ModelState, Progress, Provider as _, SourceError, SourceErrorKind, Truncate,
 };
 use embeddery_engine::Precision;
-use embeddery_providers::local::{Local, LocalConfig};
+use embeddery_providers::local::{Local, LocalConfig, Machine, MachineConfig, Memory, MemoryLimits};
+use embeddery_test_support::tiny::Tiny;
 
 const MINILM: &str = "sentence-transformers/all-MiniLM-L6-v2";
 
@@ -56,16 +57,24 @@ fn models() -> PathBuf {
 }
 
 fn provider(base: &Path, auto_download: bool) -> (Local, Arc<Directory>) {
+    provider_with(base, auto_download, Duration::ZERO)
+}
+
+fn provider_with(base: &Path, auto_download: bool, unload_after: Duration) -> (Local, Arc<Directory>) {
     let source = Arc::new(Directory { base: base.into(), fetches: AtomicUsize::new(0) });
-    let config = LocalConfig {
-        source: Arc::clone(&source) as Arc<dyn ModelSource>,
+    let machine = MachineConfig {
         threads: NonZeroUsize::new(2).unwrap(),
-        auto_download,
+        memory: Memory::new(MemoryLimits::default(), Duration::ZERO),
         queue_tokens: 1_000_000,
-        precision: Precision::F32,
+        unload_after,
+    };
+    let config = LocalConfig {
+        machine: Machine::new(machine).unwrap(),
+        source: Arc::clone(&source) as Arc<dyn ModelSource>,
+        auto_download,
         models: Default::default(),
     };
-    (Local::new(config).unwrap(), source)
+    (Local::new(config, Precision::F32), source)
 }
 
 fn request(texts: &[&str]) -> EmbedRequest {
@@ -170,6 +179,62 @@ async fn a_caller_who_gives_up_does_not_hold_up_the_others() {
         .await
         .unwrap()
         .unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_unused_model_goes_after_its_time_and_comes_back_when_it_is_needed() {
+    let base = tempfile::tempdir().unwrap();
+    Tiny::default().write(base.path(), "tiny").unwrap();
+    let (local, _) = provider_with(base.path(), false, Duration::from_secs(300));
+    let tiny = ModelRef::new("tiny");
+    let first = embed(&local, "tiny", request(&["w1 w2"])).await.unwrap();
+    for _ in 0..3 {
+        tokio::time::sleep(Duration::from_secs(299)).await;
+        assert_eq!(local.state(&tiny), Some(ModelState::Loaded), "used less than five minutes ago");
+        embed(&local, "tiny", request(&["w3"])).await.unwrap();
+    }
+    tokio::time::sleep(Duration::from_secs(301)).await;
+    assert_eq!(local.state(&tiny), Some(ModelState::Unloaded));
+    let again = embed(&local, "tiny", request(&["w1 w2"])).await.unwrap();
+    assert_eq!((again.data, again.space), (first.data, first.space));
+    assert_eq!(local.state(&tiny), Some(ModelState::Loaded));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn requests_under_way_are_answered_when_their_model_is_unloaded() {
+    let base = tempfile::tempdir().unwrap();
+    Tiny::default().write(base.path(), "tiny").unwrap();
+    let (local, _) = provider(base.path(), false);
+    let tiny = ModelRef::new("tiny");
+    let embedder = local.open(&tiny).await.unwrap();
+    embedder.warm_up().await.unwrap();
+    let texts: Vec<String> = (0..500).map(|n| format!("w{n} w{}", n + 1)).collect();
+    let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
+    let mut under_way = embedder.embed(request(&texts));
+    // Begun: it holds the model from its first step on.
+    assert!(
+        std::future::poll_fn(|cx| std::task::Poll::Ready(under_way.as_mut().poll(cx))).await.is_pending()
+    );
+    assert!(local.unload(&tiny).await.unwrap());
+    assert_eq!(under_way.await.unwrap().rows().count(), 500);
+    assert!(!local.unload(&tiny).await.unwrap(), "nothing is in memory");
+}
+
+#[tokio::test]
+async fn what_a_model_will_take_is_known_before_it_is_loaded() {
+    let (local, _) = provider(&models(), false);
+    let described = local.describe(&ModelRef::new(MINILM)).await.unwrap().unwrap();
+    let directory = models().join(MINILM);
+    for precision in [Precision::F32, Precision::Bf16, Precision::Int8] {
+        let files = embeddery_engine::ModelFiles::open(&directory).unwrap();
+        let options = embeddery_engine::LoadOptions { precision, ..Default::default() };
+        let weights = files.load(&options).unwrap().weight_bytes() as u64;
+        let told = files.memory(&options, 2).unwrap();
+        assert!((weights..weights * 2).contains(&told), "{precision}: {told} told, {weights} of weights");
+    }
+    assert_eq!(local.state(&ModelRef::new(MINILM)), Some(ModelState::OnDisk), "nothing was loaded");
+    let embedded = embed(&local, MINILM, request(&["x"])).await.unwrap();
+    assert_eq!((embedded.space, embedded.dim), (described.space, described.facts.dimensions));
 }
 
 fn copy(from: &Path, to: &Path) {

@@ -2,4 +2,5 @@
 
 pub mod hub;
 pub mod redis;
+pub mod tiny;
 pub mod vendors;

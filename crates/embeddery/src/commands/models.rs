@@ -1,11 +1,12 @@
 //! `embeddery models`: what is on this machine, and how it gets here.
 
-use std::{process::ExitCode, sync::Arc, time::Duration};
+use std::{num::NonZeroUsize, path::PathBuf, process::ExitCode, sync::Arc, time::Duration};
 
 use anyhow::{Context as _, bail};
 use embeddery_core::{ModelRef, ModelSource as _, Progress, ProviderKind};
-use embeddery_engine::ModelFiles;
+use embeddery_engine::{LoadOptions, ModelFiles};
 use embeddery_model_store::ModelStore;
+use embeddery_providers::onnx::{DEFAULT_GRAPH, inspect};
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::say;
@@ -18,10 +19,11 @@ pub(crate) fn run(command: Models, config: &Config) -> anyhow::Result<ExitCode> 
         Models::List => list(&store),
         Models::Pull(options) => {
             let named = options.model.as_deref().unwrap_or(&config.default_model);
-            let mut model = local_model(config, named)?;
+            let (mut model, is_graph) = named_model(config, named)?;
             if let Some(revision) = options.revision {
                 model.revision = Some(revision.into());
             }
+            let store = if is_graph { wiring::graph_store(config)? } else { store };
             super::runtime()?.block_on(pull(&store, &model))?;
         }
         Models::Bench(options) => {
@@ -30,22 +32,37 @@ pub(crate) fn run(command: Models, config: &Config) -> anyhow::Result<ExitCode> 
                 threads: config.threads,
                 patience: Duration::from_secs(options.seconds),
             };
-            super::bench::bench(&store, &local_model(config, named)?, &measuring)?;
+            super::bench::bench(&store, &engine_model(config, named)?, &measuring)?;
         }
-        Models::Info(options) => info(&store, &local_model(config, &options.model)?)?,
+        Models::Info(options) => match named_model(config, &options.model)? {
+            (model, true) => graph_info(config, &model)?,
+            (model, false) => info(&store, config, &model)?,
+        },
     }
     Ok(ExitCode::SUCCESS)
 }
 
-/// What a name on the command line means: a configured id, or the name itself (a directory, too).
-fn local_model(config: &Config, name: &str) -> anyhow::Result<ModelRef> {
+/// What a name on the command line means: a configured id, or the name itself (a directory, too); and whether it is a
+/// graph, which `onnx:` before a name says.
+fn named_model(config: &Config, name: &str) -> anyhow::Result<(ModelRef, bool)> {
+    if let Some(name) = name.strip_prefix("onnx:") {
+        return Ok((ModelRef::new(name), true));
+    }
     let name = name.strip_prefix("huggingface:").unwrap_or(name);
     match config.models.iter().find(|entry| entry.id == name) {
-        Some(entry) if entry.provider == ProviderKind::HuggingFace => Ok(entry.model.clone()),
+        Some(entry) if entry.provider == ProviderKind::HuggingFace => Ok((entry.model.clone(), false)),
+        Some(entry) if entry.provider == ProviderKind::Onnx => Ok((entry.model.clone(), true)),
         Some(entry) => {
             bail!("'{name}' is served by {}; there is nothing to keep on this machine", entry.provider)
         }
-        None => Ok(ModelRef::new(name)),
+        None => Ok((ModelRef::new(name), false)),
+    }
+}
+
+fn engine_model(config: &Config, name: &str) -> anyhow::Result<ModelRef> {
+    match named_model(config, name)? {
+        (model, false) => Ok(model),
+        (model, true) => bail!("'{model}' is a graph; this measures the engine's models"),
     }
 }
 
@@ -104,11 +121,41 @@ async fn pull(store: &Arc<ModelStore>, model: &ModelRef) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn info(store: &ModelStore, model: &ModelRef) -> anyhow::Result<()> {
-    let directory = store.find(model)?.with_context(|| {
+fn found(store: &ModelStore, model: &ModelRef) -> anyhow::Result<PathBuf> {
+    store.find(model)?.with_context(|| {
         format!("'{model}' is not on this machine; fetch it with `embeddery models pull {}`", model.name)
-    })?;
+    })
+}
+
+fn graph_info(config: &Config, model: &ModelRef) -> anyhow::Result<()> {
+    let directory = found(&*wiring::graph_store(config)?, model)?;
+    let own = config.onnx.models.get(&model.name).cloned().unwrap_or_default();
+    let (facts, fingerprint) = inspect(&directory, &own).map_err(anyhow::Error::msg)?;
+    let graph = own.onnx_file.as_deref().unwrap_or(DEFAULT_GRAPH);
+    say(format_args!("model         {model}"));
+    say(format_args!("directory     {}", directory.display()));
+    say(format_args!(
+        "graph         {graph}, for {}",
+        own.onnx_providers.as_ref().unwrap_or(&config.onnx.providers).join(", ")
+    ));
+    say(format_args!("architecture  {}", facts.architecture));
+    say(format_args!("dimensions    {}", facts.dimensions));
+    say(format_args!("max tokens    {}", facts.max_tokens));
+    say(format_args!("weights       {}", megabytes(facts.file_bytes)));
+    say(format_args!("memory        at most {}", megabytes(facts.memory_bytes)));
+    say(format_args!("space         {fingerprint}:{}", facts.dimensions));
+    Ok(())
+}
+
+fn info(store: &ModelStore, config: &Config, model: &ModelRef) -> anyhow::Result<()> {
+    let directory = found(store, model)?;
     let files = ModelFiles::open(&directory)?;
+    let own = config.model_options.get(&model.name).cloned().unwrap_or_default();
+    let load = LoadOptions {
+        max_length: own.max_length.map(NonZeroUsize::get),
+        precision: own.precision.unwrap_or(config.precision),
+        ..LoadOptions::default()
+    };
     let info = files.info();
     say(format_args!("model         {model}"));
     say(format_args!("directory     {}", directory.display()));
@@ -117,9 +164,12 @@ fn info(store: &ModelStore, model: &ModelRef) -> anyhow::Result<()> {
         info.architecture, info.layers, info.vocabulary
     ));
     say(format_args!("dimensions    {}", info.dimensions));
-    say(format_args!("max tokens    {}", info.max_tokens));
+    say(format_args!("max tokens    {}", load.max_length.unwrap_or(info.max_tokens)));
     say(format_args!("pooling       {:?}", info.pooling));
     say(format_args!("weights       {}", megabytes(info.weight_bytes)));
+    say(format_args!("precision     {}", files.precision(&load)));
+    say(format_args!("memory        at most {}", megabytes(files.memory(&load, config.threads.get())?)));
+    say(format_args!("space         {}:{}", files.fingerprint()?, info.dimensions));
     Ok(())
 }
 

@@ -48,6 +48,7 @@ pub(super) struct File {
     pub log_level: Option<String>,
     pub server: Server,
     pub engine: Engine,
+    pub onnx: super::onnx::Section,
     pub hub: Hub,
     pub cache: gateway::Cache,
     pub retry: gateway::Retry,
@@ -62,7 +63,7 @@ pub(super) struct File {
     pub jobs: super::jobs::Jobs,
     // Sections of the guide's files that this version reads past; `notices` says why.
     pub redis: Option<IgnoredAny>,
-    pub worker_pools: Option<IgnoredAny>,
+    pub worker_pools: Option<super::local::WorkerPools>,
     pub enable_autoscaling: Option<IgnoredAny>,
     pub enable_monitoring: Option<IgnoredAny>,
     pub monitoring_port: Option<IgnoredAny>,
@@ -70,8 +71,8 @@ pub(super) struct File {
     pub scale_down_threshold: Option<IgnoredAny>,
     pub scale_check_interval: Option<IgnoredAny>,
     pub max_total_workers: Option<IgnoredAny>,
-    pub max_memory_gb: Option<IgnoredAny>,
-    pub model_unload_timeout: Option<IgnoredAny>,
+    pub max_memory_gb: Option<f64>,
+    pub model_unload_timeout: Option<f64>,
     pub rate_limiter: Option<IgnoredAny>,
     pub retry_config: Option<IgnoredAny>,
     pub resources: Option<IgnoredAny>,
@@ -113,6 +114,9 @@ pub(super) struct Engine {
     pub threads: Option<usize>,
     pub precision: Option<String>,
     pub queue_tokens: Option<usize>,
+    pub max_memory: Option<super::local::Bytes>,
+    pub max_models: Option<usize>,
+    pub memory_wait_seconds: Option<f64>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -120,6 +124,8 @@ pub(super) struct Engine {
 pub(super) struct Hub {
     pub endpoint: Option<String>,
     pub offline: Option<bool>,
+    pub min_free_bytes: Option<super::local::Bytes>,
+    pub max_bytes: Option<super::local::Bytes>,
 }
 
 /// One entry of `models`: all keys of the replaced service's schema, and ours.
@@ -132,6 +138,7 @@ pub(super) struct Model {
     pub precision: Option<String>,
     pub max_length: Option<usize>,
     pub matryoshka: Option<bool>,
+    pub unload_timeout_seconds: Option<f64>,
     pub fallback: Option<OneOrMany>,
     pub allow_space_change: Option<bool>,
     // Of providers elsewhere.
@@ -143,14 +150,14 @@ pub(super) struct Model {
     pub headers: Option<BTreeMap<String, SecretString>>,
     pub dimensions: Option<usize>,
     pub prompts: Option<BTreeMap<String, String>>,
+    // Of graphs.
+    pub onnx_file: Option<String>,
+    pub onnx_providers: Option<Vec<String>>,
     #[expect(dead_code, reason = "accepted for the guide's files; no foreign code is ever run")]
     pub trust_remote_code: Option<IgnoredAny>,
     // Read past by this version; `notices` says why.
     pub hf_cache_dir_subpath: Option<IgnoredAny>,
     pub onnx_storage_dir_subpath: Option<IgnoredAny>,
-    pub unload_timeout_seconds: Option<IgnoredAny>,
-    pub onnx_file: Option<IgnoredAny>,
-    pub onnx_providers: Option<IgnoredAny>,
     pub truncate: Option<IgnoredAny>,
 }
 

@@ -12,7 +12,9 @@ mod environment;
 mod file;
 mod gateway;
 mod jobs;
+mod local;
 mod notices;
+mod onnx;
 mod providers;
 mod queue;
 mod resolve;
@@ -36,6 +38,8 @@ pub(crate) use changes::Written;
 pub(crate) use collections::{CollectionsConfig, DatabaseConfig};
 pub(crate) use file::DEFAULTS;
 pub(crate) use gateway::{GatewayConfig, SecondLevelConfig};
+pub(crate) use local::LocalSettings;
+pub(crate) use onnx::OnnxSettings;
 pub(crate) use providers::Upstreams;
 pub(crate) use queue::QueueConfig;
 pub(crate) use traces::TracesConfig;
@@ -61,8 +65,10 @@ pub(crate) struct Config {
     pub(crate) store: StoreConfig,
     /// The models with an entry of their own.
     pub(crate) models: Vec<ConfiguredModel>,
-    /// What those entries say of local models, by model name.
+    /// What those entries say of the engine's models, by model name.
     pub(crate) model_options: HashMap<Arc<str>, ModelOptions>,
+    /// Graphs, and what runs them.
+    pub(crate) onnx: OnnxSettings,
     /// Providers whose models are elsewhere.
     pub(crate) upstreams: Upstreams,
     /// The model of a request that names none.
@@ -73,6 +79,8 @@ pub(crate) struct Config {
     pub(crate) threads: NonZeroUsize,
     /// Tokens that may wait for one model.
     pub(crate) queue_tokens: usize,
+    /// How models of this machine live in memory.
+    pub(crate) local: LocalSettings,
     /// Cache, retries, breakers, policy.
     pub(crate) gateway: GatewayConfig,
     /// How exactly local models compute that have no setting of their own.

@@ -24,7 +24,6 @@ pub(super) fn notices(file: &File, environment: &Environment) -> Vec<String> {
         ("EMBEDDINGS_MAX_BATCH_SIZE", "calls are as large as each provider allows"),
         ("EMBEDDINGS_CACHE_CLEANUP_INTERVAL", "cached vectors end by themselves"),
         ("EMBEDDINGS_ALLOW_FALLBACK_WITH_HEADER", "who names a provider means it"),
-        ("CUDA_ALLOW_TF32", "there is no GPU path in this version"),
     ];
     for (name, reason) in variables {
         if environment.get(name).is_some() {
@@ -38,7 +37,11 @@ pub(super) fn notices(file: &File, environment: &Environment) -> Vec<String> {
 fn sections(file: &File) -> Vec<(&'static str, &'static str)> {
     [
         ("redis", file.redis.is_some(), PIPELINE),
-        ("worker_pools", file.worker_pools.is_some(), PIPELINE),
+        (
+            "worker_pools",
+            file.worker_pools.is_some(),
+            "beyond models in memory: the pipeline is not part of this version",
+        ),
         ("enable_autoscaling", file.enable_autoscaling.is_some(), PIPELINE),
         ("enable_monitoring", file.enable_monitoring.is_some(), PIPELINE),
         ("monitoring_port", file.monitoring_port.is_some(), PIPELINE),
@@ -46,12 +49,6 @@ fn sections(file: &File) -> Vec<(&'static str, &'static str)> {
         ("scale_down_threshold", file.scale_down_threshold.is_some(), PIPELINE),
         ("scale_check_interval", file.scale_check_interval.is_some(), PIPELINE),
         ("max_total_workers", file.max_total_workers.is_some(), PIPELINE),
-        ("max_memory_gb", file.max_memory_gb.is_some(), PIPELINE),
-        (
-            "model_unload_timeout",
-            file.model_unload_timeout.is_some(),
-            "this version keeps loaded models in memory",
-        ),
         ("rate_limiter", file.rate_limiter.is_some(), RETIRED),
         ("retry_config", file.retry_config.is_some(), RETIRED),
         (
@@ -76,12 +73,14 @@ fn sections(file: &File) -> Vec<(&'static str, &'static str)> {
 fn model_keys(model: &super::file::Model) -> Vec<&'static str> {
     // Of models on this machine: whatever is about reaching others.
     let here = matches!(model.provider.parse(), Ok(ProviderKind::HuggingFace | ProviderKind::Onnx));
+    let graph = matches!(model.provider.parse(), Ok(ProviderKind::Onnx));
     [
         ("hf_cache_dir_subpath", model.hf_cache_dir_subpath.is_some()),
         ("onnx_storage_dir_subpath", model.onnx_storage_dir_subpath.is_some()),
-        ("unload_timeout_seconds", model.unload_timeout_seconds.is_some()),
-        ("onnx_file", model.onnx_file.is_some()),
-        ("onnx_providers", model.onnx_providers.is_some()),
+        ("precision", graph && model.precision.is_some()),
+        ("unload_timeout_seconds", !here && model.unload_timeout_seconds.is_some()),
+        ("onnx_file", !graph && model.onnx_file.is_some()),
+        ("onnx_providers", !graph && model.onnx_providers.is_some()),
         ("api_url", here && model.api_url.is_some()),
         ("api_dialect", here && model.api_dialect.is_some()),
         ("api_key", here && model.api_key.is_some()),

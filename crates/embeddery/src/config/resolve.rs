@@ -13,7 +13,7 @@ use std::{
 use embeddery_core::{DimensionPolicy, ProviderKind};
 use embeddery_engine::Precision;
 use embeddery_gateway::ConfiguredModel;
-use embeddery_model_store::StoreConfig;
+use embeddery_model_store::{Format, StoreConfig};
 use embeddery_providers::local::ModelOptions;
 use embeddery_server::Settings;
 use secrecy::SecretString;
@@ -23,9 +23,9 @@ use super::{
     environment::{Environment, parse_bool},
     file::{DEFAULTS, File, Model, parse},
     gateway::{self, Sections},
-    jobs,
+    jobs, local,
     notices::notices,
-    providers, queue, strangers, workers,
+    onnx, providers, queue, strangers, workers,
 };
 
 /// Everywhere a setting can come from.
@@ -39,9 +39,10 @@ pub(super) struct Sources<'a> {
 pub(super) fn resolve(sources: Sources<'_>) -> Result<Config, ConfigError> {
     let Sources { flags, environment, mut file, path } = sources;
     let mut defaults = parse(DEFAULTS, "the embedded defaults")?;
-    let notices = notices(&file, environment);
+    let mut notices = notices(&file, environment);
     let sections = (file.take_accounts(), defaults.take_accounts());
     let gateway_sections = (Sections::take(&mut file), Sections::take(&mut defaults));
+    let local_sections = (local::Written::take(&mut file), local::Written::take(&mut defaults));
     let mut found = Found::new(environment);
 
     let listen_text = flags.listen.clone().map(|value| ("--listen", value));
@@ -124,6 +125,7 @@ pub(super) fn resolve(sources: Sources<'_>) -> Result<Config, ConfigError> {
     );
     let precision = found.precision("EMBEDDINGS_PRECISION", &precision);
 
+    let disk = local::disk(&file.hub, &defaults.hub);
     let store = StoreConfig {
         base_dir,
         hub_cache: hub_cache(environment),
@@ -138,10 +140,15 @@ pub(super) fn resolve(sources: Sources<'_>) -> Result<Config, ConfigError> {
             .or(file.hub.offline)
             .or(defaults.hub.offline)
             .unwrap_or(false),
+        disk,
+        format: Format::Safetensors,
     };
+    let local = local::resolve(&mut found, local_sections);
     let auto_download = file.models.auto_download.or(defaults.models.auto_download).unwrap_or(true);
     let mut upstreams = providers::resolve(&mut found, file.providers, file.outbound.or(defaults.outbound));
-    let (models, model_options) = found.models(file.models.entries, &mut upstreams);
+    let (models, model_options, graphs) = found.models(file.models.entries, &mut upstreams);
+    let onnx = onnx::resolve(&mut found, (file.onnx, defaults.onnx), graphs);
+    notices.extend(onnx::idle_tf32(environment, &onnx));
     let default_model = file.default_model_id.or(defaults.default_model_id).unwrap_or_default();
 
     let collections = collections::resolve(
@@ -170,6 +177,8 @@ pub(super) fn resolve(sources: Sources<'_>) -> Result<Config, ConfigError> {
         store,
         models,
         model_options,
+        onnx,
+        local,
         upstreams,
         default_model,
         auto_download,
@@ -369,8 +378,9 @@ impl<'a> Found<'a> {
         &mut self,
         entries: Vec<(String, Model)>,
         upstreams: &mut Upstreams,
-    ) -> (Vec<ConfiguredModel>, HashMap<Arc<str>, ModelOptions>) {
-        let (mut models, mut options, mut ids) = (Vec::new(), HashMap::new(), HashSet::new());
+    ) -> (Vec<ConfiguredModel>, Options, Options) {
+        let (mut models, mut ids) = (Vec::new(), HashSet::new());
+        let (mut options, mut graphs) = (HashMap::new(), HashMap::new());
         let mut elsewhere = providers::Entries::new(upstreams);
         for (id, mut entry) in entries {
             if !ids.insert(id.clone()) {
@@ -388,16 +398,13 @@ impl<'a> Found<'a> {
                 self.problem(format!("models.{id}.max_length: must be above zero"));
             }
             let model = elsewhere.add(self, (&id, provider), &mut entry);
-            if provider == ProviderKind::HuggingFace {
-                let max_length = entry.max_length.and_then(NonZeroUsize::new);
-                let matryoshka = entry.matryoshka.unwrap_or(false);
-                let key = format!("models.{id}.precision");
-                let precision = entry.precision.map(|precision| self.precision(&key, &precision));
-                let prompts = entry.prompts.unwrap_or_default();
-                options.insert(
-                    Arc::clone(&model.name),
-                    ModelOptions { max_length, precision, prompts, matryoshka },
-                );
+            let of_provider = match provider {
+                ProviderKind::HuggingFace => Some(&mut options),
+                ProviderKind::Onnx => Some(&mut graphs),
+                _ => None,
+            };
+            if let Some(of_provider) = of_provider {
+                of_provider.insert(Arc::clone(&model.name), self.local_options(&id, &mut entry));
             }
             let fallback = entry.fallback.map(Vec::from).unwrap_or_default();
             gateway::check_fallbacks(self, &id, &fallback);
@@ -408,9 +415,32 @@ impl<'a> Found<'a> {
                 ..ConfiguredModel::new(id, provider, model)
             });
         }
-        (models, options)
+        (models, options, graphs)
+    }
+
+    /// What an entry says of a model on this machine.
+    fn local_options(&mut self, id: &str, entry: &mut Model) -> ModelOptions {
+        let precision = entry.precision.take();
+        let key = format!("models.{id}.unload_timeout_seconds");
+        let unload_after = entry.unload_timeout_seconds;
+        ModelOptions {
+            max_length: entry.max_length.and_then(NonZeroUsize::new),
+            precision: precision.map(|text| self.precision(&format!("models.{id}.precision"), &text)),
+            prompts: entry.prompts.take().unwrap_or_default(),
+            matryoshka: entry.matryoshka.unwrap_or(false),
+            unload_after: unload_after.map(|seconds| local::timeout(self, &key, Some(seconds))),
+            onnx_file: onnx::file(self, id, entry.onnx_file.take()),
+            onnx_providers: onnx::providers(
+                self,
+                &format!("models.{id}.onnx_providers"),
+                entry.onnx_providers.take(),
+            ),
+        }
     }
 }
+
+/// What configuration says of local models, by name.
+type Options = HashMap<Arc<str>, ModelOptions>;
 
 /// More would only be a typo.
 const MOST_THREADS: NonZeroUsize = NonZeroUsize::MIN.saturating_add(1023);

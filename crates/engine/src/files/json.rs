@@ -6,7 +6,7 @@ use serde::de::DeserializeOwned;
 
 use crate::LoadError;
 
-pub(super) fn read<T: DeserializeOwned>(file: &Path) -> Result<T, LoadError> {
+pub(crate) fn read<T: DeserializeOwned>(file: &Path) -> Result<T, LoadError> {
     let text = fs::read(file).map_err(|source| LoadError::Io { file: file.to_path_buf(), source })?;
     serde_json::from_slice(&text).map_err(|error| LoadError::Malformed {
         file: file.to_path_buf(),

@@ -13,9 +13,12 @@ mod sentence;
 use std::path::{Path, PathBuf};
 
 pub(crate) use config::{Config, WIDEST};
+pub(crate) use json::read;
 pub use modules::Pooling;
+pub(crate) use modules::read_modules;
 pub(crate) use modules::{After, DenseConfig, Modules};
 pub use sentence::Prompts;
+pub(crate) use sentence::{Sentence as TextLimits, read_prompts, read_sentence};
 
 use crate::{
     LoadError, LoadOptions, Model,
@@ -74,10 +77,10 @@ impl ModelFiles {
             let known = Architecture::of(&config)?;
             architecture = known.name;
             network = NetworkSpec::Encoder(known.spec(&config)?);
-            modules = modules::read_modules(directory, network.hidden())?;
+            modules = read_modules(directory, network.hidden())?;
             weights = weights::find(directory)?;
         }
-        let sentence = sentence::read_sentence(directory, network.positions())?;
+        let sentence = read_sentence(directory, network.positions())?;
         let (weights, weight_bytes) = weights;
         let info = ModelInfo {
             architecture,
@@ -89,7 +92,7 @@ impl ModelFiles {
             pooling: modules.pooling,
             weight_bytes,
         };
-        let prompts = sentence::read_prompts(directory)?;
+        let prompts = read_prompts(directory)?;
         let directory = directory.to_path_buf();
         let lowercase = sentence.lowercase;
         Ok(Self { directory, network, modules, lowercase, weights, prompts, info })

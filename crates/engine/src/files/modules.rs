@@ -60,7 +60,7 @@ pub(super) fn of_static(directory: &Path, hidden: usize) -> Result<Modules, Load
 }
 
 /// Without a `modules.json` the model is a bare transformer, which sentence-transformers gives mean pooling.
-pub(super) fn read_modules(directory: &Path, hidden: usize) -> Result<Modules, LoadError> {
+pub(crate) fn read_modules(directory: &Path, hidden: usize) -> Result<Modules, LoadError> {
     read_all(directory, (hidden, &["Transformer", "Pooling", "Dense", "Normalize"]))
 }
 

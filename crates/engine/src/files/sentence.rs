@@ -8,9 +8,10 @@ use super::json::read_if_there;
 use crate::LoadError;
 
 /// What `sentence_bert_config.json` and `tokenizer_config.json` say.
-pub(super) struct Sentence {
-    pub(super) max_tokens: usize,
-    pub(super) lowercase: bool,
+#[derive(Clone, Debug)]
+pub(crate) struct Sentence {
+    pub(crate) max_tokens: usize,
+    pub(crate) lowercase: bool,
 }
 
 #[derive(Default, Deserialize)]
@@ -27,7 +28,7 @@ struct TokenizerConfig {
 }
 
 /// sentence-transformers' own limit, else the tokenizer's, else the positions there are.
-pub(super) fn read_sentence(directory: &Path, positions: usize) -> Result<Sentence, LoadError> {
+pub(crate) fn read_sentence(directory: &Path, positions: usize) -> Result<Sentence, LoadError> {
     let sentence: SentenceConfig =
         read_if_there(&directory.join("sentence_bert_config.json"))?.unwrap_or_default();
     let limit = match sentence.max_seq_length {
@@ -74,7 +75,7 @@ struct PromptsConfig {
     default_prompt_name: Option<String>,
 }
 
-pub(super) fn read_prompts(directory: &Path) -> Result<Prompts, LoadError> {
+pub(crate) fn read_prompts(directory: &Path) -> Result<Prompts, LoadError> {
     let config: PromptsConfig =
         read_if_there(&directory.join("config_sentence_transformers.json"))?.unwrap_or_default();
     Ok(Prompts { named: config.prompts.unwrap_or_default(), default: config.default_prompt_name })

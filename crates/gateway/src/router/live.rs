@@ -4,7 +4,9 @@
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
-use embeddery_core::{EmbedError, EmbedRequest, Embedder, Embeddings, ModelState, ProviderKind};
+use embeddery_core::{
+    EmbedError, EmbedRequest, Embedder, Embeddings, ModelDescription, ModelState, ProviderKind,
+};
 
 use super::{ListedModel, Resolved, RouterConfig, Selector, Table};
 use crate::Policy;
@@ -44,6 +46,20 @@ impl Router {
     /// Loads a model, so that the next request does not wait.
     pub async fn warm_up(&self, selector: Selector<'_>) -> Result<Resolved, EmbedError> {
         self.table().warm_up(selector).await
+    }
+
+    /// Lets a model go that is in memory; says whether it was.
+    pub async fn unload(&self, selector: Selector<'_>) -> Result<(Resolved, bool), EmbedError> {
+        self.table().unload(selector).await
+    }
+
+    /// One model as lists show it, with what is known of it without loading it: nothing of vendors' models and of those
+    /// that are not here. `None` when neither configuration nor a provider knows it.
+    pub async fn describe(
+        &self,
+        selector: Selector<'_>,
+    ) -> Result<Option<(ListedModel, Option<ModelDescription>)>, EmbedError> {
+        self.table().describe(selector).await
     }
 
     /// Brings a model to this machine and returns when it is there.

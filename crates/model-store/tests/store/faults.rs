@@ -4,6 +4,7 @@ use std::{fs, net::TcpListener};
 
 use crate::support::{Fixture, NAME, WEIGHTS, WEIGHTS_LEN, fetch, files, store};
 use embeddery_core::{ModelRef, ModelSource as _, Progress, SourceErrorKind};
+use embeddery_model_store::DiskLimits;
 use embeddery_test_support::hub::{Fault, LISTING};
 
 /// Fetches with these faults in the way of the weights, and expects the model whole all the same.
@@ -179,4 +180,28 @@ async fn an_unreachable_hub_is_named_with_the_ways_out() {
     for word in [&closed.to_string(), "HF_ENDPOINT", "HF_HUB_OFFLINE", &place] {
         assert!(error.message.contains(word), "{word} is not in: {error}");
     }
+}
+
+#[tokio::test]
+async fn a_disk_that_would_be_too_full_is_told_before_the_weights_are_asked_for() {
+    let fixture = Fixture::new().await;
+    let refused = async |disk: DiskLimits| {
+        let config = embeddery_model_store::StoreConfig { disk, ..fixture.config() };
+        let error = fetch(&store(config), NAME).await.unwrap_err();
+        assert_eq!(error.kind, SourceErrorKind::Io);
+        error.message
+    };
+    let message = refused(DiskLimits { min_free: 1 << 60, most: None }).await;
+    assert!(message.contains("hub.min_free_bytes"), "{message}");
+    let message = refused(DiskLimits { min_free: 0, most: Some(WEIGHTS_LEN as u64) }).await;
+    assert!(message.contains("hub.max_bytes"), "{message}");
+    assert_eq!(fixture.hub.bytes_sent(WEIGHTS), 0);
+    let enough = DiskLimits { min_free: 0, most: Some(2 * WEIGHTS_LEN as u64) };
+    let config = embeddery_model_store::StoreConfig { disk: enough, ..fixture.config() };
+    fetch(&store(config), NAME).await.unwrap();
+    // What is here counts: a second model of the size does not fit.
+    fixture.hub.publish("org/second", "main", files(2));
+    let config = embeddery_model_store::StoreConfig { disk: enough, ..fixture.config() };
+    let error = fetch(&store(config), "org/second").await.unwrap_err();
+    assert!(error.message.contains("hub.max_bytes"), "{error}");
 }

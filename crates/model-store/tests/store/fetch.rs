@@ -220,6 +220,8 @@ async fn child() {
         endpoint: endpoint.into(),
         token: None,
         offline: false,
+        disk: embeddery_model_store::DiskLimits::default(),
+        format: embeddery_model_store::Format::default(),
     };
     fetch(&store(config), NAME).await.unwrap();
 }

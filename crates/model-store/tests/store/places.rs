@@ -7,7 +7,7 @@ use std::{
 
 use crate::support::{Fixture, NAME, WEIGHTS, at, fetch, files, store};
 use embeddery_core::{ModelRef, ModelSource as _, SourceErrorKind};
-use embeddery_model_store::{ModelStore, StoreConfig};
+use embeddery_model_store::{DiskLimits, Format, ModelStore, StoreConfig};
 use tempfile::TempDir;
 
 const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
@@ -26,6 +26,8 @@ fn config(dir: &Path) -> StoreConfig {
         endpoint: "https://hub.invalid".into(),
         token: None,
         offline: true,
+        disk: DiskLimits::default(),
+        format: Format::default(),
     }
 }
 

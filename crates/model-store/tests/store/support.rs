@@ -3,7 +3,7 @@
 use std::{fs, path::PathBuf, time::Duration};
 
 use embeddery_core::{ModelRef, ModelSource as _, Progress, SourceError};
-use embeddery_model_store::{ModelStore, RetryPolicy, StoreConfig};
+use embeddery_model_store::{DiskLimits, Format, ModelStore, RetryPolicy, StoreConfig};
 use embeddery_test_support::hub::Hub;
 use tempfile::TempDir;
 
@@ -35,6 +35,8 @@ impl Fixture {
             endpoint: self.hub.url(),
             token: None,
             offline: false,
+            disk: DiskLimits::default(),
+            format: Format::default(),
         }
     }
 

@@ -1,12 +1,18 @@
-//! The provider `huggingface`: model directories run by this process' own engine.
+//! Models that run in this process. The provider `huggingface`: model directories run by this process' own engine.
 //!
-//! A model moves through these hands: `downloads` brings it here, `model` loads it on first use,
-//! `queue` makes batches of whatever waits. Each model is fetched once, loaded once at a time, and
-//! computed by one engine thread that uses the process' shared pool.
+//! A model moves through these hands: `downloads` brings it here, `slot` has it in memory while it is used, for which
+//! `memory` says when there is room, `reading` makes tokens of texts, `queue` makes batches of whatever waits, and a
+//! `backend` computes. Each model is fetched once, loaded once at a time, and computed by one thread that uses the
+//! process' shared pool.
 
+pub(crate) mod backend;
 mod downloads;
+mod machine;
+mod memory;
 mod model;
 mod queue;
+mod reading;
+mod slot;
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -17,26 +23,26 @@ use std::{
 };
 
 use embeddery_core::{
-    BoxFuture, EmbedError, Embedder, ErrorKind, Fault, ModelRef, ModelSource, ModelState, ModelStatus,
-    Provider, ProviderKind, Retry, SourceError, SourceErrorKind,
+    BoxFuture, EmbedError, Embedder, ErrorKind, Fault, ModelDescription, ModelRef, ModelSource, ModelState,
+    ModelStatus, Provider, ProviderKind, Retry, SourceError, SourceErrorKind,
 };
-use embeddery_engine::{Precision, Threads};
+use embeddery_engine::Precision;
 
+use backend::{Format, Safetensors};
 use downloads::{Downloads, Status};
 use model::LocalModel;
 
-/// How the local provider works.
+pub use machine::{Machine, MachineConfig};
+pub use memory::{Memory, MemoryLimits};
+
+/// How a local provider works.
 pub struct LocalConfig {
+    /// What all local providers share.
+    pub machine: Arc<Machine>,
     /// Where model directories come from.
     pub source: Arc<dyn ModelSource>,
-    /// Threads that compute, shared by all models.
-    pub threads: NonZeroUsize,
     /// Whether a request for an absent model fetches it.
     pub auto_download: bool,
-    /// Tokens that may wait in one model's queue; a request beyond that is refused, unless nothing waits.
-    pub queue_tokens: usize,
-    /// How exactly models compute that have no setting of their own.
-    pub precision: Precision,
     /// What configuration says of single models, by the model's name.
     pub models: HashMap<Arc<str>, ModelOptions>,
 }
@@ -52,11 +58,18 @@ pub struct ModelOptions {
     pub prompts: BTreeMap<String, String>,
     /// Whether a cut vector is itself a good vector.
     pub matryoshka: bool,
+    /// How long it stays in memory unused, zero for ever; `None` is the machine's own setting.
+    pub unload_after: Option<Duration>,
+    /// The graph's file in the model's directory, of ONNX models.
+    pub onnx_file: Option<String>,
+    /// What computes the graph, in the order of preference; `None` is the provider's own setting.
+    pub onnx_providers: Option<Vec<String>>,
 }
 
 /// The provider. Clones are not needed: it is shared behind an `Arc`.
 pub struct Local {
-    shared: Arc<model::Shared>,
+    machine: Arc<Machine>,
+    format: Arc<dyn Format>,
     source: Arc<dyn ModelSource>,
     auto_download: bool,
     options: HashMap<Arc<str>, ModelOptions>,
@@ -66,18 +79,22 @@ pub struct Local {
 }
 
 impl Local {
-    /// Starts the thread pool; models come later, on demand.
-    pub fn new(config: LocalConfig) -> Result<Self, String> {
-        let threads = Threads::new(config.threads)
-            .map_err(|e| format!("cannot start {} engine threads: {e}", config.threads))?;
-        Ok(Self {
-            shared: Arc::new(model::Shared::new(threads, config.queue_tokens, config.precision)),
+    /// The provider `huggingface`; models come later, on demand. `precision` is of those that have no setting of their own.
+    pub fn new(config: LocalConfig, precision: Precision) -> Self {
+        let threads = Arc::clone(config.machine.threads());
+        Self::of_format(config, Arc::new(Safetensors { threads, precision }))
+    }
+
+    pub(crate) fn of_format(config: LocalConfig, format: Arc<dyn Format>) -> Self {
+        Self {
+            machine: config.machine,
+            format,
             downloads: Downloads::new(Arc::clone(&config.source)),
             source: config.source,
             auto_download: config.auto_download,
             options: config.models,
             opened: Mutex::default(),
-        })
+        }
     }
 
     fn opened(&self, model: &ModelRef) -> Option<Arc<LocalModel>> {
@@ -93,14 +110,31 @@ impl Local {
             .map_err(|error| from_source(&error))
     }
 
-    async fn open_here(&self, model: &ModelRef, directory: PathBuf) -> Result<Arc<dyn Embedder>, EmbedError> {
+    async fn open_here(&self, model: &ModelRef, directory: PathBuf) -> Result<Arc<LocalModel>, EmbedError> {
         let options = self.options.get(&model.name).cloned().unwrap_or_default();
-        let (name, shared) = (Arc::clone(&model.name), Arc::clone(&self.shared));
-        let opened = tokio::task::spawn_blocking(move || LocalModel::open(name, &directory, options, shared))
+        let (format, wanted) = (Arc::clone(&self.format), options.clone());
+        let files = tokio::task::spawn_blocking(move || format.open(&directory, &wanted))
             .await
-            .map_err(|_| EmbedError::internal("opening the model failed"))??;
+            .map_err(|_| EmbedError::internal("opening the model failed"))?
+            .map_err(|reason| slot::unusable(&model.name, &reason))?;
         let mut all = self.opened.lock().unwrap_or_else(PoisonError::into_inner);
-        Ok(Arc::clone(all.entry(model.clone()).or_insert_with(|| Arc::new(opened))) as Arc<dyn Embedder>)
+        // Two first requests may both come here; one model results.
+        Ok(Arc::clone(all.entry(model.clone()).or_insert_with(|| {
+            let settings = self.machine.slot_settings(options.unload_after);
+            let name = (self.kind(), Arc::clone(&model.name));
+            Arc::new(LocalModel::new(name, files, options, (settings, self.machine.tokenizing())))
+        })))
+    }
+
+    /// The model, opened if it is on this machine.
+    async fn known(&self, model: &ModelRef) -> Result<Option<Arc<LocalModel>>, EmbedError> {
+        if let Some(opened) = self.opened(model) {
+            return Ok(Some(opened));
+        }
+        match self.find(model).await? {
+            Some(directory) => self.open_here(model, directory).await.map(Some),
+            None => Ok(None),
+        }
     }
 
     /// Starts the download when none runs, and says how far it is. Waits a moment first: a small model, or a
@@ -127,25 +161,22 @@ const GRACE: Duration = Duration::from_secs(1);
 
 impl Provider for Local {
     fn kind(&self) -> ProviderKind {
-        ProviderKind::HuggingFace
+        self.format.provider()
     }
 
     fn open<'a>(&'a self, model: &'a ModelRef) -> BoxFuture<'a, Result<Arc<dyn Embedder>, EmbedError>> {
         Box::pin(async move {
-            if let Some(opened) = self.opened(model) {
-                return Ok(opened as Arc<dyn Embedder>);
+            if let Some(known) = self.known(model).await? {
+                return Ok(known as Arc<dyn Embedder>);
             }
-            let directory = match self.find(model).await? {
-                Some(directory) => directory,
-                None if self.auto_download => self.begin_download(model).await?,
-                None => {
-                    return Err(EmbedError::model_not_found(format!(
-                        "model '{model}' is not on this machine and models.auto_download is off; fetch it with `embeddery models pull {}`",
-                        model.name
-                    )));
-                }
-            };
-            self.open_here(model, directory).await
+            if !self.auto_download {
+                return Err(EmbedError::model_not_found(format!(
+                    "model '{model}' is not on this machine and models.auto_download is off; fetch it with `embeddery models pull {}`",
+                    model.name
+                )));
+            }
+            let directory = self.begin_download(model).await?;
+            Ok(self.open_here(model, directory).await? as Arc<dyn Embedder>)
         })
     }
 
@@ -155,6 +186,27 @@ impl Provider for Local {
                 self.downloads.get_or_start(model).finished().await.map_err(|error| from_source(&error))?;
             }
             Ok(())
+        })
+    }
+
+    fn unload<'a>(&'a self, model: &'a ModelRef) -> BoxFuture<'a, Result<bool, EmbedError>> {
+        Box::pin(async move {
+            Ok(self.opened(model).is_some_and(|opened| opened.slot().unload("an administrator said so")))
+        })
+    }
+
+    fn describe<'a>(
+        &'a self,
+        model: &'a ModelRef,
+    ) -> BoxFuture<'a, Result<Option<ModelDescription>, EmbedError>> {
+        Box::pin(async move {
+            let Some(known) = self.known(model).await? else { return Ok(None) };
+            let slot = Arc::clone(known.slot());
+            let space = tokio::task::spawn_blocking(move || slot.space())
+                .await
+                .map_err(|_| EmbedError::internal("reading the model failed"))?
+                .map_err(|reason| slot::unusable(&model.name, &reason))?;
+            Ok(Some(ModelDescription { facts: known.slot().files.facts().clone(), space }))
         })
     }
 

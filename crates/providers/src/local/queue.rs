@@ -12,7 +12,7 @@ use std::{
 };
 
 use embeddery_core::{EmbedError, ErrorKind, Fault, Retry};
-use embeddery_engine::{Model, Threads, Tokens};
+use embeddery_engine::Tokens;
 use tokio::sync::oneshot;
 
 #[cfg(test)]
@@ -21,7 +21,13 @@ mod tests;
 
 /// Tokens of one step, for each thread of the pool: enough rows to pay for reading the weights once, few
 /// enough that a newcomer does not wait long.
-const STEP_TOKENS_PER_THREAD: usize = 512;
+pub(super) const STEP_TOKENS_PER_THREAD: usize = 512;
+
+/// What a queue's thread runs.
+pub(super) trait Compute: Send + Sync {
+    /// Vectors of a batch, `[texts × dimensions]`; or what went wrong, for the log.
+    fn encode(&self, batch: &[&Tokens]) -> Result<Vec<f32>, String>;
+}
 
 /// One model's waiting work.
 pub(super) struct Queue {
@@ -68,15 +74,16 @@ struct Taken {
 }
 
 impl Queue {
-    /// Starts the model's engine thread. It ends when the queue is closed.
-    pub(super) fn start(
-        model: Arc<Model>,
-        threads: Arc<Threads>,
-        limit: usize,
-    ) -> std::io::Result<Arc<Self>> {
+    /// Starts the model's thread, which computes steps of `budget` tokens. It ends, and lets the model go, when the queue is
+    /// closed.
+    pub(super) fn start(model: Arc<dyn Compute>, budget: usize, limit: usize) -> std::io::Result<Arc<Self>> {
         let queue = Arc::new(Self { state: Mutex::default(), arrived: Condvar::new(), limit });
         let worker = Arc::clone(&queue);
-        std::thread::Builder::new().name("engine".into()).spawn(move || worker.run(&model, &threads))?;
+        let run = move || {
+            worker.run(&*model, budget);
+            drop(model);
+        };
+        std::thread::Builder::new().name("engine".into()).spawn(run)?;
         Ok(queue)
     }
 
@@ -103,16 +110,19 @@ impl Queue {
         self.arrived.notify_all();
     }
 
-    fn run(&self, model: &Model, threads: &Threads) {
-        let budget = STEP_TOKENS_PER_THREAD * threads.count();
+    fn run(&self, model: &dyn Compute, budget: usize) {
         while let Some(batch) = self.next_batch(budget) {
             let began = Instant::now();
             let views: Vec<&Tokens> = batch.iter().map(|text| &text.tokens).collect();
             // A defect in the engine must cost the requests of one step, not the process.
-            let computed = catch_unwind(AssertUnwindSafe(|| model.encode(threads, &views)));
+            let computed = catch_unwind(AssertUnwindSafe(|| model.encode(&views)));
             let mut state = self.lock();
             match computed {
-                Ok(vectors) => state.deliver(&batch, &vectors, began.elapsed()),
+                Ok(Ok(vectors)) => state.deliver(&batch, &vectors, began.elapsed()),
+                Ok(Err(error)) => {
+                    tracing::error!(error, "a step failed");
+                    state.fail(&batch);
+                }
                 Err(_) => state.fail(&batch),
             }
         }

@@ -1,7 +1,7 @@
 //! The queue's rules, seen from inside: turns, budget, admission, abandoned requests. Vectors are checked
 //! through the front door, in `tests/local.rs`.
 
-use embeddery_engine::{Keep, LoadOptions, ModelFiles};
+use embeddery_engine::{Keep, LoadOptions, Model, ModelFiles};
 use proptest::prelude::*;
 
 use super::*;

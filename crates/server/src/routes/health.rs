@@ -84,7 +84,7 @@ pub(super) async fn service(State(app): State<Arc<App>>) -> Json<Health> {
     })
 }
 
-/// Whether requests will be answered: 503 until the default model is in memory.
+/// Whether requests will be answered: 503 until the default model has been in memory.
 #[utoipa::path(
     get,
     path = "/ready",
@@ -96,7 +96,7 @@ pub(super) async fn service(State(app): State<Arc<App>>) -> Json<Health> {
 )]
 pub(super) async fn ready(State(app): State<Arc<App>>) -> Response {
     let waiting = match app.router.default_state() {
-        None | Some(ModelState::Loaded) => None,
+        None | Some(ModelState::Loaded | ModelState::Unloaded) => None,
         Some(ModelState::Absent) => Some("not on this machine".to_owned()),
         Some(ModelState::Downloading { percent }) => Some(format!("downloading, {percent} % is here")),
         Some(ModelState::OnDisk) => Some("loading".to_owned()),

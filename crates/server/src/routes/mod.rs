@@ -87,6 +87,8 @@ fn api() -> (Router<Arc<App>>, OpenApi) {
         .routes(routes!(models::get_openai))
         .routes(routes!(models::download))
         .routes(routes!(models::warm_up))
+        .routes(routes!(models::unload))
+        .routes(routes!(models::get))
         .routes(routes!(accounts::quotas))
         .routes(routes!(accounts::usage))
         .routes(routes!(collections::create, collections::list))

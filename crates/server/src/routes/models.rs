@@ -13,7 +13,7 @@ use crate::{
     auth::{Admin, Caller},
     body::JsonObject,
     error::{ApiError, ErrorBody},
-    wire::models::{ModelDone, ModelRequest, Models, OpenAiModel, OpenAiModels},
+    wire::models::{ModelDone, ModelInfo, ModelRequest, Models, OpenAiModel, OpenAiModels},
 };
 
 /// The models here and where each stands.
@@ -70,6 +70,35 @@ pub(super) async fn get_openai(
     };
     let found = app.router.models().into_iter().find(|model| model.id == id);
     found.map(|model| Json(model.into())).ok_or_else(|| ApiError::unknown_model(&id))
+}
+
+/// One model, with what is known of it without loading it.
+#[utoipa::path(
+    get,
+    path = "/api/v1/embeddings/models/{*id}",
+    tag = "models",
+    params(("id" = String, Path, description = "What a request may call it; may hold a slash")),
+    responses(
+        (status = 200, description = "The model; the first request reads its weights once, for `space`", body = ModelInfo),
+        (status = 400, description = "The id is not UTF-8", body = ErrorBody),
+        (status = 401, description = "No key, or a wrong one", body = ErrorBody),
+        (status = 403, description = "The allow-list does not have this model", body = ErrorBody),
+        (status = 404, description = "No such model here", body = ErrorBody),
+        (status = 500, description = "A defect of the server", body = ErrorBody),
+        (status = 503, description = "Its files cannot be used", body = ErrorBody),
+    ),
+    security(("key" = []), ("bearer" = [])),
+)]
+pub(super) async fn get(
+    _: Caller,
+    State(app): State<Arc<App>>,
+    id: Result<Path<String>, PathRejection>,
+) -> Result<Json<ModelInfo>, ApiError> {
+    let Ok(Path(id)) = id else {
+        return Err(ApiError::invalid("id", "the model's id in the path is not UTF-8 when decoded"));
+    };
+    let found = app.router.describe(Selector { model: Some(&id), provider: None }).await?;
+    found.map(|found| Json(found.into())).ok_or_else(|| ApiError::unknown_model(&id))
 }
 
 /// Bring a model to this machine. Answers when it is there.
@@ -138,6 +167,37 @@ pub(super) async fn warm_up(
     Ok(Json(ModelDone { warmed: Some(true), ..done(&resolved) }))
 }
 
+/// Let a model go that is in memory; requests under way are answered, the next one loads it again.
+#[utoipa::path(
+    post,
+    path = "/api/v1/embeddings/models/unload",
+    tag = "models",
+    request_body = ModelRequest,
+    responses(
+        (status = 200, description = "It is not in memory; `unloaded` says whether it was", body = ModelDone),
+        (status = 400, description = "A value that cannot be used, or no JSON", body = ErrorBody),
+        (status = 401, description = "No key, or a wrong one", body = ErrorBody),
+        (status = 403, description = "The caller is no admin, or the allow-list does not have this model", body = ErrorBody),
+        (status = 404, description = "No such model", body = ErrorBody),
+        (status = 408, description = "The body arrived too slowly", body = ErrorBody),
+        (status = 413, description = "The body is too large", body = ErrorBody),
+        (status = 415, description = "The body is not announced as JSON", body = ErrorBody),
+        (status = 422, description = "The body does not fit the schema", body = ErrorBody),
+        (status = 503, description = "The provider is not here", body = ErrorBody),
+    ),
+    security(("key" = []), ("bearer" = [])),
+)]
+pub(super) async fn unload(
+    _: Admin,
+    State(app): State<Arc<App>>,
+    body: JsonObject,
+) -> Result<Json<ModelDone>, ApiError> {
+    let asked = ModelRequest::read(body.0)?;
+    let (resolved, unloaded) =
+        app.router.unload(Selector { model: asked.model.as_deref(), provider: asked.provider }).await?;
+    Ok(Json(ModelDone { unloaded: Some(unloaded), ..done(&resolved) }))
+}
+
 fn done(resolved: &Resolved) -> ModelDone {
     let Resolved { provider, model } = resolved;
     ModelDone {
@@ -146,5 +206,6 @@ fn done(resolved: &Resolved) -> ModelDone {
         model: model.name.to_string(),
         downloaded: None,
         warmed: None,
+        unloaded: None,
     }
 }

@@ -1,6 +1,6 @@
 //! Models as lists show them, and the requests that bring one here.
 
-use embeddery_core::{ModelState, ProviderKind};
+use embeddery_core::{ModelDescription, ModelState, ProviderKind};
 use embeddery_gateway::{ListedModel, Policy};
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -69,7 +69,7 @@ pub(crate) struct Model {
 /// Where a model of this machine stands; a vendor's model stands nowhere, and nothing is said.
 #[derive(Default, Serialize, ToSchema)]
 pub(crate) struct State {
-    /// `absent`, `downloading`, `on_disk`, `loaded` or `failed`.
+    /// `absent`, `downloading`, `on_disk`, `loaded`, `unloaded` (until the next request) or `failed`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) state: Option<&'static str>,
     /// How much of it is here, while it is downloading.
@@ -89,6 +89,7 @@ impl From<Option<ModelState>> for State {
             ModelState::Downloading { percent } => Self { percent: Some(percent), ..plain("downloading") },
             ModelState::OnDisk => plain("on_disk"),
             ModelState::Loaded => plain("loaded"),
+            ModelState::Unloaded => plain("unloaded"),
             ModelState::Failed { reason } => Self { reason: Some(reason), ..plain("failed") },
         }
     }
@@ -97,17 +98,7 @@ impl From<Option<ModelState>> for State {
 impl Models {
     /// The models, and what the allow-list says of them.
     pub(crate) fn new(models: Vec<ListedModel>, policy: &Policy) -> Self {
-        let data = models
-            .into_iter()
-            .map(|model| Model {
-                id: model.id,
-                provider: model.provider.as_str(),
-                model: model.name.to_string(),
-                allowed: model.allowed,
-                default: model.default,
-                state: model.state.into(),
-            })
-            .collect();
+        let data = models.into_iter().map(Model::from).collect();
         let names = |providers: &Vec<ProviderKind>| providers.iter().map(|p| p.as_str().to_owned()).collect();
         Self {
             data,
@@ -117,7 +108,64 @@ impl Models {
     }
 }
 
-/// Which model to bring here.
+impl From<ListedModel> for Model {
+    fn from(model: ListedModel) -> Self {
+        Self {
+            id: model.id,
+            provider: model.provider.as_str(),
+            model: model.name.to_string(),
+            allowed: model.allowed,
+            default: model.default,
+            state: model.state.into(),
+        }
+    }
+}
+
+/// One model, and what is known of it without loading it.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct ModelInfo {
+    #[serde(flatten)]
+    model: Model,
+    #[serde(flatten)]
+    facts: Option<Facts>,
+}
+
+/// What the files of a model on this machine say; nothing is said of others.
+#[derive(Serialize, ToSchema)]
+struct Facts {
+    /// `bert`, `mpnet`, …
+    #[schema(example = "bert")]
+    architecture: String,
+    /// Numbers in a vector.
+    dimensions: usize,
+    /// Most tokens of one text, special tokens included.
+    max_tokens: usize,
+    /// What it computes in here: `f32`, `bf16`, `int8`.
+    precision: &'static str,
+    /// Bytes of its weight files.
+    file_bytes: u64,
+    /// The most that it takes in memory.
+    memory_bytes: u64,
+    /// As in `X-Embeddings-Space`: vectors of equal spaces may be compared.
+    space: String,
+}
+
+impl From<(ListedModel, Option<ModelDescription>)> for ModelInfo {
+    fn from((model, description): (ListedModel, Option<ModelDescription>)) -> Self {
+        let facts = description.map(|ModelDescription { facts, space }| Facts {
+            architecture: facts.architecture,
+            dimensions: facts.dimensions,
+            max_tokens: facts.max_tokens,
+            precision: facts.precision,
+            file_bytes: facts.file_bytes,
+            memory_bytes: facts.memory_bytes,
+            space: space.as_str().to_owned(),
+        });
+        Self { model: model.into(), facts }
+    }
+}
+
+/// Which model it is about.
 #[derive(ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct ModelRequest {
@@ -170,4 +218,7 @@ pub(crate) struct ModelDone {
     /// It is in memory.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) warmed: Option<bool>,
+    /// Whether it was in memory, and no longer is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) unloaded: Option<bool>,
 }

@@ -19,6 +19,7 @@ async fn the_list_says_where_each_model_stands() {
         (ModelState::Downloading { percent: 42 }, json!({"state": "downloading", "percent": 42})),
         (ModelState::OnDisk, json!({"state": "on_disk"})),
         (ModelState::Loaded, json!({"state": "loaded"})),
+        (ModelState::Unloaded, json!({"state": "unloaded"})),
         (ModelState::Failed { reason: "torn".into() }, json!({"state": "failed", "reason": "torn"})),
     ] {
         server.fake.set_state(state);

@@ -28,6 +28,7 @@ const OTHERS: [(&str, Asks); 16] = [
     ("/api/v1/metrics/text", Asks::Nothing),
     ("/api/v1/embeddings/models/download", Asks::Admin),
     ("/api/v1/embeddings/models/warmup", Asks::Admin),
+    ("/api/v1/embeddings/models/unload", Asks::Admin),
     ("/api/v1/embeddings/circuit-breakers", Asks::Admin),
     ("/api/v1/embeddings/config/reload", Asks::Admin),
     ("/api/v1/embeddings/circuit-breakers/{provider}/reset", Asks::Admin),

@@ -1,0 +1,35 @@
+//! What Prometheus sees of the memory that local models have.
+
+use std::{fmt, sync::Arc};
+
+use embeddery_providers::local::Memory;
+use prometheus_client::{
+    collector::Collector,
+    encoding::{DescriptorEncoder, EncodeMetric as _},
+    metrics::gauge::ConstGauge,
+};
+
+/// The memory of local models.
+pub(crate) struct ModelMemory(pub(crate) Arc<Memory>);
+
+impl fmt::Debug for ModelMemory {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ModelMemory")
+    }
+}
+
+impl Collector for ModelMemory {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let mut gauge = |name, help, bytes: u64| {
+            let gauge = ConstGauge::new(i64::try_from(bytes).unwrap_or(i64::MAX));
+            gauge.encode(encoder.encode_descriptor(name, help, None, gauge.metric_type())?)
+        };
+        gauge(
+            "embeddery_model_memory_bytes",
+            "Memory of local models, those on their way in and out included",
+            self.0.taken(),
+        )?;
+        let limit = self.0.limits().bytes.unwrap_or(0);
+        gauge("embeddery_model_memory_limit_bytes", "engine.max_memory; 0: no limit", limit)
+    }
+}

@@ -1,0 +1,175 @@
+//! Graphs through ONNX Runtime's real library, beside the engine on the same model.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use embeddery_test_support::hub::Hub;
+use serde_json::{Value, json};
+
+use crate::support::{KEY, Server, command, models, run};
+
+const MINILM: &str = "sentence-transformers/all-MiniLM-L6-v2";
+
+/// The library that `make test` unpacks.
+fn library() -> PathBuf {
+    let library = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../.cache/onnxruntime/libonnxruntime.so");
+    assert!(library.is_file(), "{} is missing; `make test` fetches it", library.display());
+    library.canonicalize().unwrap()
+}
+
+/// A server that knows the model as a graph under several names.
+fn server(change: impl FnOnce(&mut std::process::Command)) -> Server {
+    let graph =
+        |id: &str, keys: &str| format!("  {id}: {{provider: onnx, model_name_or_path: {MINILM}{keys}}}\n");
+    let entries = [
+        graph("graph", ""),
+        "  engine: {provider: huggingface, model_name_or_path: sentence-transformers/all-MiniLM-L6-v2}\n"
+            .to_owned(),
+    ];
+    let configuration = format!("default_model_id: engine\nmodels:\n{}", entries.concat());
+    Server::with(|command| {
+        fs::write(command.get_current_dir().unwrap().join("embeddery.yaml"), configuration).unwrap();
+        command.env("EMBEDDINGS_MODEL_STORAGE_DIR", models()).env("SINGLE_USER_API_KEY", KEY);
+        command.env("ORT_DYLIB_PATH", library()).env("EMBEDDINGS_PRECISION", "f32");
+        command.env("EMBEDDINGS_CACHE_MAX_SIZE", "0");
+        change(command);
+    })
+}
+
+/// Another graph of the model, or other settings: one entry, in a file of its own.
+fn with_entry(keys: &str) -> Server {
+    server(|command| {
+        let file = command.get_current_dir().unwrap().join("embeddery.yaml");
+        let entry = format!("  graph: {{provider: onnx, model_name_or_path: {MINILM}, {keys}}}\n");
+        let engine = format!("  engine: {{provider: huggingface, model_name_or_path: {MINILM}}}\n");
+        fs::write(file, format!("default_model_id: engine\nmodels:\n{entry}{engine}")).unwrap();
+    })
+}
+
+async fn vectors(server: &Server, model: &str, body: &Value) -> Vec<Vec<f64>> {
+    let mut body = body.clone();
+    body["model"] = json!(model);
+    let answer = server.post("/v1/embeddings", &body).send().await.unwrap();
+    let (status, answer) = (answer.status(), answer.json::<Value>().await.unwrap());
+    assert_eq!(status, 200, "{answer}");
+    let rows = answer["data"].as_array().unwrap().iter();
+    rows.map(|row| serde_json::from_value(row["embedding"].clone()).unwrap()).collect()
+}
+
+/// The least cosine of vectors of unit length.
+fn least_cosine(a: &[Vec<f64>], b: &[Vec<f64>]) -> f64 {
+    assert_eq!(a.len(), b.len());
+    let cosine = |(a, b): (&Vec<f64>, &Vec<f64>)| a.iter().zip(b).map(|(a, b)| a * b).sum::<f64>();
+    a.iter().zip(b).map(cosine).fold(1.0, f64::min)
+}
+
+/// Texts of one word to more than the model reads.
+fn texts() -> Vec<String> {
+    let words = ["the", "river", "rose", "after", "a", "warm", "winter", "and", "nobody", "knew", "why"];
+    let text =
+        |count: usize| (0..count).map(|n| words[(n * n + count) % words.len()]).collect::<Vec<_>>().join(" ");
+    [1, 2, 3, 7, 11, 12, 40, 41, 90, 180, 400, 5, 1].map(text).into()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_graph_gives_the_engines_vectors() {
+    let server = server(|_| {});
+    let body = json!({"input": texts()});
+    let (graph, engine) = (vectors(&server, "graph", &body).await, vectors(&server, "engine", &body).await);
+    let least = least_cosine(&graph, &engine);
+    assert!(least > 0.99999, "{least}");
+    // A text's vector does not depend on what it was padded with.
+    let alone =
+        vectors(&server, "onnx:sentence-transformers/all-MiniLM-L6-v2", &json!({"input": texts()[3]})).await;
+    assert!(least_cosine(&alone, &graph[3..4]) > 0.999_999);
+    // Not of unit length when nobody wants that.
+    let raw = json!({"input": "hello", "normalize": false});
+    let (graph, engine) = (vectors(&server, "graph", &raw).await, vectors(&server, "engine", &raw).await);
+    let furthest = graph[0].iter().zip(&engine[0]).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
+    assert!(furthest < 1e-3, "{furthest}");
+    let (log, answer) =
+        (server.log(), server.post("/v1/embeddings", &json!({"model": "graph", "input": "x"})));
+    assert!(log.contains("ONNX Runtime is here"), "{log}");
+    let answer = answer.send().await.unwrap();
+    assert_eq!(answer.headers()["x-embeddings-provider"], "onnx");
+    let space = answer.headers()["x-embeddings-space"].clone();
+    let client = reqwest::Client::new();
+    let info = client.get(format!("{}/api/v1/embeddings/models/graph", server.url)).bearer_auth(KEY);
+    let info: Value = info.send().await.unwrap().json().await.unwrap();
+    assert_eq!((&info["state"], &info["dimensions"]), (&json!("loaded"), &json!(384)), "{info}");
+    assert_eq!(info["space"], space.to_str().unwrap());
+    let unload = json!({"model": "graph"});
+    let unloaded = server.post("/api/v1/embeddings/models/unload", &unload).send().await.unwrap();
+    assert_eq!(unloaded.json::<Value>().await.unwrap()["unloaded"], true);
+    assert_eq!(vectors(&server, "graph", &json!({"input": "again"})).await.len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn quantised_graphs_and_graphs_that_pool_by_themselves() {
+    let body = json!({"input": texts()});
+    for (file, due) in [("onnx/model_int8.onnx", 0.95), ("onnx/model_sentence.onnx", 0.99999)] {
+        let server = with_entry(&format!("onnx_file: {file}"));
+        let (graph, engine) =
+            (vectors(&server, "graph", &body).await, vectors(&server, "engine", &body).await);
+        let least = least_cosine(&graph, &engine);
+        assert!(least > due, "{file}: {least}");
+    }
+}
+
+async fn refusal(server: &Server) -> String {
+    let answer =
+        server.post("/v1/embeddings", &json!({"model": "graph", "input": "x"})).send().await.unwrap();
+    assert_eq!(answer.status(), 503);
+    let answer: Value = answer.json().await.unwrap();
+    answer["error"]["message"].as_str().unwrap().to_owned()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_missing_is_said_and_how_to_get_it() {
+    let elsewhere = |library: PathBuf| {
+        server(move |command| {
+            command.env("ORT_DYLIB_PATH", library);
+        })
+    };
+    let message = refusal(&elsewhere("/nowhere/libonnxruntime.so".into())).await;
+    assert!(
+        message.contains("/nowhere/libonnxruntime.so") && message.contains("make onnxruntime"),
+        "{message}"
+    );
+    let message = refusal(&elsewhere(models().join(MINILM).join("config.json"))).await;
+    assert!(message.contains("config.json") && message.contains("ORT_DYLIB_PATH"), "{message}");
+    let message = refusal(&with_entry("onnx_providers: [CUDAExecutionProvider, CPUExecutionProvider]")).await;
+    assert!(
+        message.contains("'CUDAExecutionProvider'") && message.contains("available: CPUExecutionProvider"),
+        "{message}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_graph_is_fetched_with_what_it_needs_and_no_more() {
+    let graph = models().join("onnx_models").join(MINILM);
+    let hub = Hub::start().await.with_directory("org/graph", &graph);
+    let dir = tempfile::tempdir().unwrap();
+    let endpoint = hub.url();
+    let server = server(|command| {
+        let file = command.get_current_dir().unwrap().join("embeddery.yaml");
+        let entry = "models: {small: {provider: onnx, model_name_or_path: org/graph, onnx_file: onnx/model_int8.onnx}}\n";
+        fs::write(file, format!("default_model_id: small\n{entry}")).unwrap();
+        command.env("EMBEDDINGS_MODEL_STORAGE_DIR", dir.path());
+        command.env("HF_HUB_OFFLINE", "0").env("HF_ENDPOINT", &endpoint);
+    });
+    let download = json!({"model": "small"});
+    let done = server.post("/api/v1/embeddings/models/download", &download).send().await.unwrap();
+    assert_eq!(done.status(), 200, "{}", done.text().await.unwrap());
+    let here = dir.path().join("onnx_models/org/graph");
+    assert!(here.join("onnx/model_int8.onnx").is_file() && !here.join("onnx/model.onnx").exists());
+    assert_eq!(vectors(&server, "small", &json!({"input": "x"})).await[0].len(), 384);
+    let info = {
+        let mut command = command(server.dir.path(), &["models", "info", "small"]);
+        command.env("EMBEDDINGS_MODEL_STORAGE_DIR", dir.path()).env("ORT_DYLIB_PATH", library());
+        tokio::task::spawn_blocking(move || run(command)).await.unwrap()
+    };
+    assert!(info.0 == 0 && info.1.contains("onnx/model_int8.onnx"), "{info:?}");
+}

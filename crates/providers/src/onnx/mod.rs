@@ -1,0 +1,54 @@
+//! The provider `onnx`: graphs of ONNX Runtime, whose library is loaded when the first model needs it. What stands around
+//! the graph, tokenizer and pooling, is the engine's own, and so is everything about queues and memory: see `local`.
+
+mod batch;
+mod graph;
+mod runtime;
+
+use std::{path::Path, sync::Arc};
+
+use embeddery_core::{ModelFacts, ProviderKind};
+
+use crate::local::{
+    Local, LocalConfig, ModelOptions,
+    backend::{Format, OnDisk},
+};
+use graph::GraphFiles;
+
+pub use graph::DEFAULT_GRAPH;
+pub use runtime::{CPU, CUDA, ExecutionProvider, OnnxRuntime, RuntimeConfig};
+
+/// The provider `onnx`. `default` is what computes the graphs of models that have no setting of their own.
+pub fn onnx(config: LocalConfig, runtime: Arc<OnnxRuntime>, default: Vec<String>) -> Local {
+    let threads = Arc::clone(config.machine.threads());
+    Local::of_format(config, Arc::new(Graphs { runtime, threads, default }))
+}
+
+/// What a directory's files say of its graph, and its fingerprint, without ONNX Runtime. Reads all of the graph.
+///
+/// # Errors
+/// Files that are missing or cannot be used.
+pub fn inspect(directory: &Path, options: &ModelOptions) -> Result<(ModelFacts, String), String> {
+    let files = GraphFiles::open(directory, options, Vec::new())?;
+    let fingerprint = files.fingerprint()?;
+    Ok((files.into_facts(), fingerprint))
+}
+
+/// Directories with a graph.
+struct Graphs {
+    runtime: Arc<OnnxRuntime>,
+    threads: Arc<embeddery_engine::Threads>,
+    default: Vec<String>,
+}
+
+impl Format for Graphs {
+    fn provider(&self) -> ProviderKind {
+        ProviderKind::Onnx
+    }
+
+    fn open(&self, directory: &Path, options: &ModelOptions) -> Result<Box<dyn OnDisk>, String> {
+        let providers = options.onnx_providers.as_ref().unwrap_or(&self.default);
+        let files = GraphFiles::open(directory, options, providers.clone())?;
+        Ok(Box::new(files.with(Arc::clone(&self.runtime), Arc::clone(&self.threads))))
+    }
+}
