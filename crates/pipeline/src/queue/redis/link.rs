@@ -2,7 +2,7 @@
 
 use std::{
     sync::atomic::{AtomicBool, Ordering},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use redis::{ErrorKind, RedisError, ServerErrorKind};
@@ -28,7 +28,12 @@ struct Slot {
     connection: Option<Conn>,
     /// Counts connections, so that the failure of an old one does not end a new one.
     number: u64,
+    /// The last try, when it failed.
+    failed: Option<(Instant, QueueError)>,
 }
+
+/// So long after a try that failed nobody tries again: callers that come meanwhile must not wait one after another.
+const PAUSE: Duration = Duration::from_millis(300);
 
 impl Link {
     pub(super) fn new(target: Target, patience: Duration, durable: bool) -> Self {
@@ -41,16 +46,37 @@ impl Link {
         if let Some(connection) = &slot.connection {
             return Ok((connection.clone(), slot.number));
         }
-        let mut connection = self.target.connect(self.patience).await.map_err(|error| self.named(&error))?;
+        if let Some((_, error)) = slot.failed.as_ref().filter(|(at, _)| at.elapsed() < PAUSE) {
+            return Err(error.clone());
+        }
+        match self.connect().await {
+            Ok(connection) => {
+                slot.failed = None;
+                slot.number += 1;
+                slot.connection = Some(connection.clone());
+                Ok((connection, slot.number))
+            }
+            Err(error) => {
+                slot.failed = Some((Instant::now(), error.clone()));
+                Err(error)
+            }
+        }
+    }
+
+    async fn connect(&self) -> Result<Conn, QueueError> {
+        let mut connection = self.own(self.patience).await?;
         self.inspect(&mut connection).await?;
-        slot.number += 1;
-        slot.connection = Some(connection.clone());
-        Ok((connection, slot.number))
+        Ok(connection)
     }
 
     /// A connection of one's own, for what blocks.
     pub(super) async fn own(&self, patience: Duration) -> Result<Conn, QueueError> {
-        self.target.connect(patience).await.map_err(|error| self.named(&error))
+        match tokio::time::timeout(self.patience, self.target.connect(patience)).await {
+            Ok(connected) => connected.map_err(|error| self.named(&error)),
+            Err(_) => {
+                Err(QueueError::Unavailable(format!("Redis at {} does not answer", self.target.name())))
+            }
+        }
     }
 
     /// After an error; the next call connects anew when the connection cannot be used any more.

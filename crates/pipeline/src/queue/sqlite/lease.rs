@@ -3,7 +3,7 @@
 use rusqlite::{OptionalExtension as _, params};
 
 use super::{
-    row::{self, Item, Place, number},
+    row::{self, Change, Item, Place, number},
     writer::Db,
 };
 use crate::{Consumer, DEATHS_ALONE, DEATHS_IN_COMPANY, Flow, Lease, MESSAGE_VERSION, Reason, Stage};
@@ -49,20 +49,33 @@ pub(super) fn lease(db: &Db<'_>, asked: &Asked) -> rusqlite::Result<Vec<Lease>> 
         return Ok(answer);
     }
     let mut leases = Vec::new();
+    let (mut token, mut reached) = (tokens(db, asked.most)?, 0);
     while leases.len() < asked.most {
-        let Some(mut item) = next(db, asked)? else { break };
+        let Some((mut item, tag)) = next(db, asked)? else {
+            forget_lanes(db, asked.stage)?;
+            break;
+        };
+        reached = tag;
         if item.version > MESSAGE_VERSION {
-            row::put(db, &mut item, (Place::Delayed, Some(db.now + PUT_OFF_MS)))?;
+            let later = (Place::Delayed, Some(db.now + PUT_OFF_MS));
+            row::put(db, &mut item, later, Change::default())?;
             continue;
         }
-        let cost = cost(&item);
-        leases.push(give(db, asked, item)?);
-        let last = &leases[leases.len() - 1].task;
-        db.sql
-            .prepare_cached("UPDATE lane SET tag = tag + ? WHERE stage = ? AND tenant = ?")?
-            .execute(params![cost, number(asked.stage), last.tenant])?;
+        let cost = Change::turn(cost(&item));
+        leases.push(give(db, asked, (item, token), cost)?);
+        token += 1;
     }
+    db.sql
+        .prepare_cached("UPDATE stage SET tag = MAX(tag, ?) WHERE stage = ?")?
+        .execute([reached, number(asked.stage)])?;
     Ok(leases)
+}
+
+/// Fences that were never used: the first of so many.
+fn tokens(db: &Db<'_>, count: usize) -> rusqlite::Result<i64> {
+    db.sql
+        .prepare_cached("UPDATE single SET token = token + ?1 RETURNING token - ?1 + 1")?
+        .query_row([i64::try_from(count).unwrap_or(i64::MAX / 4)], |row| row.get(0))
 }
 
 /// Work of a task in the measure of turns: its bytes and something for being one, less of it for who goes first.
@@ -108,8 +121,9 @@ fn alone(db: &Db<'_>, asked: &Asked) -> rusqlite::Result<Option<Vec<Lease>>> {
     let alone = "stage = ? AND place = 1 ORDER BY seq";
     if let Some(item) = row::first(db, alone, [number(asked.stage)])? {
         if asked.idle && asked.most > 0 {
-            clear(db, None)?;
-            let mut lease = give(db, asked, item)?;
+            clear(db)?;
+            let token = tokens(db, 1)?;
+            let mut lease = give(db, asked, (item, token), Change::default())?;
             lease.alone = true;
             return Ok(Some(vec![lease]));
         }
@@ -134,19 +148,17 @@ fn alone(db: &Db<'_>, asked: &Asked) -> rusqlite::Result<Option<Vec<Lease>>> {
     if wanted {
         return Ok(Some(Vec::new()));
     }
-    clear(db, None)?;
+    clear(db)?;
     Ok(None)
 }
 
-fn clear(db: &Db<'_>, who: Option<&Consumer>) -> rusqlite::Result<()> {
-    db.sql
-        .prepare_cached("UPDATE single SET clearing = NULL WHERE ?1 IS NULL OR clearing = ?1")?
-        .execute([who.map(|consumer| &consumer.0)])?;
+fn clear(db: &Db<'_>) -> rusqlite::Result<()> {
+    db.sql.prepare_cached("UPDATE single SET clearing = NULL WHERE clearing IS NOT NULL")?.execute([])?;
     Ok(())
 }
 
-/// The first of the tenant whose turn it is.
-fn next(db: &Db<'_>, asked: &Asked) -> rusqlite::Result<Option<Item>> {
+/// The first of the tenant whose turn it is, and the tenant's tag.
+fn next(db: &Db<'_>, asked: &Asked) -> rusqlite::Result<Option<(Item, i64)>> {
     let stage = number(asked.stage);
     let turn: Option<(String, i64)> = db
         .sql
@@ -155,16 +167,15 @@ fn next(db: &Db<'_>, asked: &Asked) -> rusqlite::Result<Option<Item>> {
         )?
         .query_row(params![stage, asked.cap.map_or(i64::MAX, i64::from)], |row| Ok((row.get(0)?, row.get(1)?)))
         .optional()?;
-    let Some((tenant, tag)) = turn else {
-        forget_lanes(db, stage)?;
-        return Ok(None);
-    };
-    db.sql.prepare_cached("UPDATE stage SET tag = MAX(tag, ?) WHERE stage = ?")?.execute([tag, stage])?;
-    row::first(db, "stage = ? AND place = 0 AND tenant = ? ORDER BY rank, seq", params![stage, tenant])
+    let Some((tenant, tag)) = turn else { return Ok(None) };
+    let first =
+        row::first(db, "stage = ? AND place = 0 AND tenant = ? ORDER BY rank, seq", params![stage, tenant])?;
+    Ok(first.map(|item| (item, tag)))
 }
 
 /// Nobody's turn: lanes of tenants that have nothing here are not needed any more.
-fn forget_lanes(db: &Db<'_>, stage: i64) -> rusqlite::Result<()> {
+fn forget_lanes(db: &Db<'_>, stage: Stage) -> rusqlite::Result<()> {
+    let stage = number(stage);
     db.sql
         .prepare_cached(
             "UPDATE stage SET tag = MAX(tag, COALESCE((SELECT MAX(tag) FROM lane WHERE stage = ?1 AND items = 0), 0)) \
@@ -175,12 +186,8 @@ fn forget_lanes(db: &Db<'_>, stage: i64) -> rusqlite::Result<()> {
     Ok(())
 }
 
-fn give(db: &Db<'_>, asked: &Asked, mut item: Item) -> rusqlite::Result<Lease> {
-    let token: i64 = db
-        .sql
-        .prepare_cached("UPDATE single SET token = token + 1 RETURNING token")?
-        .query_row([], |row| row.get(0))?;
+fn give(db: &Db<'_>, asked: &Asked, (mut item, token): (Item, i64), cost: Change) -> rusqlite::Result<Lease> {
     (item.consumer, item.token) = (Some(asked.consumer.0.clone()), Some(token));
-    row::put(db, &mut item, (Place::Leased, Some(db.now + asked.length_ms)))?;
+    row::put(db, &mut item, (Place::Leased, Some(db.now + asked.length_ms)), cost)?;
     Ok(Lease { task: item.task, consumer: asked.consumer.clone(), token: token.to_string(), alone: false })
 }

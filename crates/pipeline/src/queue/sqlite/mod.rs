@@ -34,6 +34,9 @@ pub struct SqliteQueue {
     quiet: [AtomicBool; 3],
 }
 
+/// Tasks in one step: others get between.
+const PAGE: usize = 500;
+
 /// How often somebody who waits looks for what other processes have enqueued.
 const LOOK: Duration = Duration::from_millis(250);
 
@@ -59,10 +62,13 @@ fn millis(duration: Duration) -> i64 {
 impl Queue for SqliteQueue {
     fn enqueue<'a>(&'a self, tasks: &'a [Task]) -> Op<'a, Vec<bool>> {
         Box::pin(async move {
-            let tasks = tasks.to_vec();
-            let new = self.writer.write(move |db| state::enqueue(db, &tasks)).await;
-            self.ring_all();
-            new
+            let mut new = Vec::with_capacity(tasks.len());
+            for page in tasks.chunks(PAGE) {
+                let page = page.to_vec();
+                new.extend(self.writer.write(move |db| state::enqueue(db, &page)).await?);
+                self.ring_all();
+            }
+            Ok(new)
         })
     }
 

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use rusqlite::{OptionalExtension as _, Row, named_params, params};
+use rusqlite::{OptionalExtension as _, Row, params};
 use uuid::Uuid;
 
 use super::{super::record, writer::Db};
@@ -118,27 +118,33 @@ pub(super) fn insert(db: &Db<'_>, task: &Task, draining: bool) -> rusqlite::Resu
         token: None,
         cancelled: false,
     };
-    count(db, &item.task, &[("items", 1), ("bytes", item.task.bytes as i64)])?;
-    if draining { Ok(()) } else { enter(db, &mut item) }
+    let new = Change { items: 1, bytes: item.task.bytes as i64, ..Change::default() };
+    if draining { change(db, &item.task, new) } else { enter_with(db, &mut item, new) }
 }
 
 /// Into its lane, or to those that must run alone; at its old place among them.
 pub(super) fn enter(db: &Db<'_>, item: &mut Item) -> rusqlite::Result<()> {
-    let alone = item.task.deaths >= DEATHS_IN_COMPANY;
-    put(db, item, (if alone { Place::Alone } else { Place::Waiting }, None))
+    enter_with(db, item, Change::default())
 }
 
-/// Into a place; out of the one where it was.
+fn enter_with(db: &Db<'_>, item: &mut Item, also: Change) -> rusqlite::Result<()> {
+    let alone = item.task.deaths >= DEATHS_IN_COMPANY;
+    put(db, item, (if alone { Place::Alone } else { Place::Waiting }, None), also)
+}
+
+/// Into a place, out of the one where it was; `also` is counted with it.
 pub(super) fn put(
     db: &Db<'_>,
     item: &mut Item,
     (place, due_ms): (Place, Option<i64>),
+    also: Change,
 ) -> rusqlite::Result<()> {
-    uncount(db, item)?;
+    let counted = also + presence(item, -1);
     item.place = place;
     if place != Place::Leased {
         (item.consumer, item.token) = (None, None);
     }
+    change(db, &item.task, counted + presence(item, 1))?;
     let task = &item.task;
     db.sql
         .prepare_cached(
@@ -158,39 +164,26 @@ pub(super) fn put(
             item.token,
             item.seq,
         ])?;
-    match place {
-        Place::Waiting => {
-            // Who comes back after a pause must not have saved up turns meanwhile.
-            db.sql
-                .prepare_cached(
-                    "INSERT INTO lane (stage, tenant, tag, waiting, waiting_bytes) \
-                     VALUES (:stage, :tenant, (SELECT tag FROM stage WHERE stage = :stage), 1, :bytes) \
-                     ON CONFLICT DO UPDATE SET waiting = waiting + 1, waiting_bytes = waiting_bytes + :bytes, \
-                     tag = CASE WHEN waiting > 0 THEN tag ELSE MAX(tag, excluded.tag) END",
-                )?
-                .execute(named_params! {
-                    ":stage": number(task.stage), ":tenant": task.tenant, ":bytes": task.bytes as i64,
-                })?;
-            Ok(())
-        }
-        Place::Leased => count(db, task, &[("leased", 1)]),
-        _ => Ok(()),
-    }
+    Ok(())
 }
 
-/// To another stage: its lane there counts it from now on.
-pub(super) fn promote(db: &Db<'_>, item: &mut Item, stage: Stage, bytes: u64) -> rusqlite::Result<()> {
-    uncount(db, item)?;
-    count(db, &item.task, &[("items", -1), ("bytes", -(item.task.bytes as i64))])?;
+/// On to another stage: into its lane there, or before it.
+pub(super) fn promote(
+    db: &Db<'_>,
+    item: &mut Item,
+    (stage, bytes): (Stage, u64),
+    draining: bool,
+) -> rusqlite::Result<()> {
+    change(db, &item.task, gone(item))?;
     item.place = Place::Held;
     item.task = Task { stage, bytes, attempts: 0, deaths: 0, ..item.task.clone() };
-    count(db, &item.task, &[("items", 1), ("bytes", bytes as i64)])
+    let new = Change { items: 1, bytes: bytes as i64, ..Change::default() };
+    if draining { put(db, item, (Place::Held, None), new) } else { enter_with(db, item, new) }
 }
 
 /// Out of the queue.
 pub(super) fn remove(db: &Db<'_>, item: &Item) -> rusqlite::Result<()> {
-    uncount(db, item)?;
-    count(db, &item.task, &[("items", -1), ("bytes", -(item.task.bytes as i64))])?;
+    change(db, &item.task, gone(item))?;
     db.sql.prepare_cached("DELETE FROM task WHERE seq = ?")?.execute([item.seq])?;
     Ok(())
 }
@@ -215,34 +208,77 @@ pub(super) fn bury(db: &Db<'_>, item: &Item, reason: &Reason) -> rusqlite::Resul
     Ok(())
 }
 
-fn uncount(db: &Db<'_>, item: &Item) -> rusqlite::Result<()> {
-    match item.place {
-        Place::Waiting => {
-            count(db, &item.task, &[("waiting", -1), ("waiting_bytes", -(item.task.bytes as i64))])
-        }
-        Place::Leased => count(db, &item.task, &[("leased", -1)]),
-        _ => Ok(()),
+/// What is added to a lane's row.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Change {
+    tag: i64,
+    waiting: i64,
+    waiting_bytes: i64,
+    leased: i64,
+    items: i64,
+    bytes: i64,
+}
+
+impl Change {
+    /// A turn is over: the next one comes after so much work of others.
+    pub(super) fn turn(cost: i64) -> Self {
+        Self { tag: cost, ..Self::default() }
     }
 }
 
-/// Adds to a task's lane; each column is one of the table's.
-fn count(db: &Db<'_>, task: &Task, changes: &[(&str, i64)]) -> rusqlite::Result<()> {
-    let names: Vec<&str> = changes.iter().map(|(column, _)| *column).collect();
-    let values: Vec<String> = (3..3 + names.len()).map(|place| format!("?{place}")).collect();
-    let added: Vec<String> = names.iter().map(|name| format!("{name} = {name} + excluded.{name}")).collect();
-    let sql = format!(
-        "INSERT INTO lane (stage, tenant, {}) VALUES (?1, ?2, {}) ON CONFLICT DO UPDATE SET {}",
-        names.join(", "),
-        values.join(", "),
-        added.join(", ")
-    );
-    let mut statement = db.sql.prepare_cached(&sql)?;
-    statement.raw_bind_parameter(1, number(task.stage))?;
-    statement.raw_bind_parameter(2, &*task.tenant)?;
-    for (place, (_, change)) in changes.iter().enumerate() {
-        statement.raw_bind_parameter(place + 3, change)?;
+impl std::ops::Add for Change {
+    type Output = Self;
+
+    fn add(self, other: Self) -> Self {
+        Self {
+            tag: self.tag + other.tag,
+            waiting: self.waiting + other.waiting,
+            waiting_bytes: self.waiting_bytes + other.waiting_bytes,
+            leased: self.leased + other.leased,
+            items: self.items + other.items,
+            bytes: self.bytes + other.bytes,
+        }
     }
-    statement.raw_execute()?;
+}
+
+/// What an item's place counts for, once more or once less.
+fn presence(item: &Item, times: i64) -> Change {
+    match item.place {
+        Place::Waiting => {
+            Change { waiting: times, waiting_bytes: times * item.task.bytes as i64, ..Change::default() }
+        }
+        Place::Leased => Change { leased: times, ..Change::default() },
+        _ => Change::default(),
+    }
+}
+
+/// All that an item counts for, less.
+fn gone(item: &Item) -> Change {
+    presence(item, -1) + Change { items: -1, bytes: -(item.task.bytes as i64), ..Change::default() }
+}
+
+/// Adds to the lane of a task. Who comes back after a pause must not have saved up turns meanwhile: a lane in which
+/// nothing waited begins at the stage's tag.
+fn change(db: &Db<'_>, task: &Task, change: Change) -> rusqlite::Result<()> {
+    db.sql
+        .prepare_cached(
+            "INSERT INTO lane (stage, tenant, tag, waiting, waiting_bytes, leased, items, bytes) \
+             VALUES (?1, ?2, (SELECT tag FROM stage WHERE stage = ?1), ?3, ?4, ?5, ?6, ?7) \
+             ON CONFLICT DO UPDATE SET \
+             tag = CASE WHEN waiting = 0 AND ?3 > 0 THEN MAX(tag, excluded.tag) ELSE tag + ?8 END, \
+             waiting = waiting + ?3, waiting_bytes = waiting_bytes + ?4, leased = leased + ?5, items = items + ?6, \
+             bytes = bytes + ?7",
+        )?
+        .execute(params![
+            number(task.stage),
+            task.tenant,
+            change.waiting,
+            change.waiting_bytes,
+            change.leased,
+            change.items,
+            change.bytes,
+            change.tag,
+        ])?;
     Ok(())
 }
 

@@ -3,7 +3,7 @@
 use rusqlite::params;
 
 use super::{
-    row::{self, Item, Place},
+    row::{self, Change, Item, Place},
     state,
     writer::Db,
 };
@@ -46,13 +46,9 @@ pub(super) fn settle(
     match outcome {
         Outcome::Next { bytes } => match item.task.stage.next() {
             Some(next) => {
-                row::promote(db, &mut item, next, *bytes)?;
+                let draining = state::flow(db, next)? == Flow::Drain;
+                row::promote(db, &mut item, (next, *bytes), draining)?;
                 rung = next;
-                if state::flow(db, next)? == Flow::Drain {
-                    row::put(db, &mut item, (Place::Held, None))?;
-                } else {
-                    row::enter(db, &mut item)?;
-                }
             }
             None => row::remove(db, &item)?,
         },
@@ -60,7 +56,8 @@ pub(super) fn settle(
         Outcome::Later { after, charged } => {
             item.task.attempts += u32::from(*charged);
             let after = i64::try_from(after.as_millis()).unwrap_or(i64::MAX / 2);
-            row::put(db, &mut item, (Place::Delayed, Some(db.now.saturating_add(after))))?;
+            let due = db.now.saturating_add(after);
+            row::put(db, &mut item, (Place::Delayed, Some(due)), Change::default())?;
         }
         Outcome::HandBack => row::enter(db, &mut item)?,
         Outcome::Dead(reason) => row::bury(db, &item, reason)?,
