@@ -336,6 +336,19 @@ async fn a_redis_that_forgets_is_told_of_and_refused_when_asked() {
     assert!(found.len() == 1 && found[0].contains("noeviction"), "{found:?}");
 }
 
+#[tokio::test]
+async fn a_user_without_rights_to_ask_can_still_work() {
+    let bench = Streams::start();
+    let rights = ["ACL", "SETUSER", "worker", "on", ">secret", "~{embeddings}*", "+@all", "-info", "-config"];
+    bench.redis.ask::<String>(&rights).await;
+    let url = format!("redis://worker:secret@127.0.0.1:{}", bench.redis.port);
+    let queue = open(crate::bench::config(&url, "{embeddings}"));
+    queue.enqueue(&tasks(job(), "ann", 1)).await.unwrap();
+    Worker::new(&queue, "w").next(Stage::Chunking).await;
+    let found = queue.health().await.unwrap();
+    assert!(found.len() == 1 && found[0].contains("INFO"), "{found:?}");
+}
+
 /// Only the server's clock counts: tasks of clients whose clocks are years off keep their order and their leases.
 #[tokio::test]
 async fn clocks_of_clients_may_differ() {

@@ -2,12 +2,20 @@
 
 use redis::{AsyncCommands as _, RedisResult, Value, from_redis_value};
 
-use super::target::Conn;
+use super::target::{Conn, forbidden};
 
 /// Looks at every server. `INFO` is allowed where `CONFIG` is not.
 pub(super) async fn findings(connection: &mut Conn) -> RedisResult<Vec<String>> {
     let mut found = Vec::new();
-    for (server, about) in infos(connection).await? {
+    let infos = match infos(connection).await {
+        Err(error) if forbidden(&error) => {
+            return Ok(vec![
+                "Redis does not let this user ask whether work is safe there; allow the command INFO".into(),
+            ]);
+        }
+        infos => infos?,
+    };
+    for (server, about) in infos {
         found.extend(judge(&about).into_iter().map(|finding| format!("{server}{finding}")));
     }
     found.sort();

@@ -93,7 +93,13 @@ impl Target {
         match self {
             Self::One(one) => {
                 let mut connection = one.client.get_multiplexed_async_connection_with_config(&config).await?;
-                let about: String = redis::cmd("INFO").arg("cluster").query_async(&mut connection).await?;
+                let about: RedisResult<String> =
+                    redis::cmd("INFO").arg("cluster").query_async(&mut connection).await;
+                let about = match about {
+                    // Who may not ask has a server by itself, or names the nodes of his Cluster.
+                    Err(error) if forbidden(&error) => String::new(),
+                    about => about?,
+                };
                 if !about.contains("cluster_enabled:1") {
                     return Ok(Conn::One(connection));
                 }
@@ -116,6 +122,11 @@ impl Target {
             Self::Sentinel(_) => "the Sentinels".into(),
         }
     }
+}
+
+/// Whether the user that the URL names may not do that.
+pub(super) fn forbidden(error: &redis::RedisError) -> bool {
+    error.kind() == redis::ErrorKind::Server(redis::ServerErrorKind::NoPerm)
 }
 
 async fn join(builder: ClusterClientBuilder, patience: Duration) -> RedisResult<Conn> {
