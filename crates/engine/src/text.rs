@@ -121,6 +121,7 @@ impl TextFiles {
             limit,
             rows: self.config.vocab_size.unwrap_or(usize::MAX),
             lowercase: self.limits.lowercase,
+            leaves_out: None,
         })?;
         let head = Head::load(&self.modules, kernels)?;
         Ok(TextModel { tokenizer, head, pooling: self.modules.pooling, prompts: self.prompts.clone() })
