@@ -74,7 +74,7 @@ impl Known {
 
 /// Asks each collection once for all its documents.
 async fn look(tools: &Tools, items: &[Item]) -> Vec<Result<Known, Trouble>> {
-    let mut groups: BTreeMap<(&str, &str), (Vec<usize>, Vec<Document>)> = BTreeMap::new();
+    let mut groups: BTreeMap<_, (Vec<usize>, Vec<Document>)> = BTreeMap::new();
     let mut known: Vec<Result<Known, Trouble>> =
         items.iter().map(|_| Err(Trouble::again("internal", "nobody looked"))).collect();
     for (index, item) in items.iter().enumerate() {
@@ -85,7 +85,7 @@ async fn look(tools: &Tools, items: &[Item]) -> Vec<Result<Known, Trouble>> {
         }
         match document(item) {
             Ok(document) => {
-                let place = (&*item.work.tenant, &*item.work.plan.collection);
+                let place: (&str, &str) = (&item.work.tenant, &item.work.plan.collection);
                 let (members, documents) = groups.entry(place).or_default();
                 members.push(index);
                 documents.push(document);
