@@ -65,12 +65,8 @@ impl Parts {
         let mut pause = Duration::from_millis(500);
         loop {
             match self.queue.health().await {
-                Ok(findings) => {
-                    for finding in findings {
-                        tracing::warn!("{finding}");
-                    }
-                    return Ok(Some(()));
-                }
+                // What it found is in the log since it connected.
+                Ok(_) => return Ok(Some(())),
                 Err(error @ (QueueError::Unavailable(_) | QueueError::Full(_))) => {
                     tracing::warn!(%error, "the queue does not answer; waiting for it");
                 }

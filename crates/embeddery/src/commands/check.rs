@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use embeddery_core::{ModelRef, ModelSource as _, ProviderKind};
 use embeddery_engine::{LoadOptions, ModelFiles};
 use embeddery_gateway::Selector;
+use embeddery_pipeline::{Queue as _, QueueError, RedisConfig, RedisQueue};
 use embeddery_server::Tls;
 use prometheus_client::registry::Registry;
 
@@ -50,6 +51,7 @@ pub(crate) fn run(flags: &Flags) -> anyhow::Result<ExitCode> {
         }
     }
     jobs(&config, &mut findings)?;
+    queue(&config, &mut findings)?;
     default_model(&config, &mut findings)?;
     Ok(if findings.bad == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
@@ -74,6 +76,29 @@ fn jobs(config: &Config, findings: &mut Findings) -> anyhow::Result<()> {
             format_args!("jobs: {error}"),
             "do what it says; until then jobs are answered 503, and embedding goes on",
         ),
+    }
+    Ok(())
+}
+
+/// Asks the queue's Redis what it could lose; a file is made at the start.
+fn queue(config: &Config, findings: &mut Findings) -> anyhow::Result<()> {
+    let Some(redis) = &config.queue.redis else {
+        findings.good(format_args!("queue: {}", config.state_dir.join("queue.db").display()));
+        return Ok(());
+    };
+    // Here everything is to be seen, also what would be refused.
+    let looked = RedisConfig { require_durable: false, ..redis.clone() };
+    let found = super::runtime()?
+        .block_on(async { RedisQueue::connect(looked).map_err(QueueError::Unavailable)?.health().await });
+    match found {
+        Ok(dangers) if dangers.is_empty() => findings.good("queue: Redis keeps what it acknowledges"),
+        Ok(dangers) if redis.require_durable => {
+            for danger in dangers {
+                findings.bad(format_args!("queue: {danger}"), "do that, or set queue.require_durable: false");
+            }
+        }
+        Ok(dangers) => dangers.iter().for_each(|danger| findings.note(format_args!("queue: {danger}"))),
+        Err(error) => findings.bad(format_args!("queue: {error}"), "start Redis, or set REDIS_URL"),
     }
     Ok(())
 }

@@ -96,7 +96,9 @@ fn model_keys(model: &super::file::Model) -> Vec<&'static str> {
 }
 
 /// Variables that this version reads, or knows and leaves alone.
-const KNOWN: [&str; 25] = [
+const KNOWN: [&str; 27] = [
+    "EMBEDDINGS_DLQ_ENCRYPTION_KEY",
+    "EMBEDDINGS_QUEUE_REDIS_URL",
     "EMBEDDINGS_PRECISION",
     "EMBEDDINGS_PROXY",
     "EMBEDDINGS_NO_PROXY",

@@ -36,9 +36,20 @@ pub(crate) struct QueueConfig {
     pub(crate) max_attempts: u32,
 }
 
-/// Checks the section. `queue.redis_url` beats EMBEDDINGS_REDIS_URL, which beats REDIS_URL.
-pub(super) fn resolve(found: &mut Found<'_>, written: Queue, fallback: &Queue) -> QueueConfig {
+/// Checks the section. EMBEDDINGS_QUEUE_REDIS_URL beats `queue.redis_url`, which beats EMBEDDINGS_REDIS_URL, which
+/// beats REDIS_URL. `ca`: certificates that are trusted everywhere, in PEM.
+pub(super) fn resolve(
+    found: &mut Found<'_>,
+    written: Queue,
+    fallback: &Queue,
+    ca: Option<&[u8]>,
+) -> QueueConfig {
     let lease = found.seconds("queue.lease_seconds", None, written.lease_seconds.or(fallback.lease_seconds));
+    if lease < Duration::from_secs(1) && !lease.is_zero() {
+        found.problem(
+            "queue.lease_seconds: must be 1 or more; a lease is renewed several times while it holds".into(),
+        );
+    }
     let mut number = |key, written: Option<usize>, fallback: Option<usize>| {
         u32::try_from(found.size(key, written.or(fallback))).unwrap_or(u32::MAX)
     };
@@ -54,31 +65,52 @@ pub(super) fn resolve(found: &mut Found<'_>, written: Queue, fallback: &Queue) -
         dead_letters,
         dead_letter_age: Duration::from_secs_f64(days.clamp(0.0, 36_500.0) * 86_400.0),
     };
-    let url = written.redis_url.or_else(|| {
-        let (_, url) = found.environment.first(&["EMBEDDINGS_REDIS_URL", "REDIS_URL"])?;
-        Some(SecretString::from(url.trim().to_owned()))
-    });
-    let redis = url.map(|url| RedisConfig {
-        url,
-        ca: written.ca_file.and_then(|path| {
-            let read = std::fs::read(&path);
-            read.map_err(|error| {
+    let prefix = written.prefix.or_else(|| fallback.prefix.clone()).unwrap_or_default();
+    // A Cluster keeps together what is in braces.
+    let tag = prefix.strip_prefix('{').and_then(|rest| rest.strip_suffix('}')).unwrap_or(&prefix);
+    if tag.is_empty() || tag.contains(['{', '}', ' ']) {
+        found.problem(format!(
+            "queue.prefix: '{prefix}' cannot be used; write a word, for example embeddings"
+        ));
+    }
+    let ca = match written.ca_file {
+        Some(path) => std::fs::read(&path)
+            .map_err(|error| {
                 found.problem(format!("queue.ca_file: {} cannot be read ({error})", path.display()));
             })
-            .ok()
-        }),
-        prefix: written.prefix.or_else(|| fallback.prefix.clone()).unwrap_or_default(),
-        require_durable: written.require_durable.or(fallback.require_durable).unwrap_or(false),
-        dead_letter_key: found
-            .variable("EMBEDDINGS_DLQ_ENCRYPTION_KEY")
-            .map(|key| SecretString::from(key.to_owned())),
-        options,
+            .ok(),
+        None => ca.map(<[u8]>::to_vec),
+    };
+    let variable = |names: &[&'static str]| {
+        let (name, url) = found.environment.first(names)?;
+        Some((name, SecretString::from(url.trim().to_owned())))
+    };
+    let url = variable(&["EMBEDDINGS_QUEUE_REDIS_URL"])
+        .or_else(|| written.redis_url.map(|url| ("queue.redis_url", url)))
+        .or_else(|| variable(&["EMBEDDINGS_REDIS_URL", "REDIS_URL"]));
+    let redis = url.map(|(setting, url)| {
+        let redis = RedisConfig {
+            url,
+            ca,
+            prefix: format!("{{{tag}}}"),
+            require_durable: written.require_durable.or(fallback.require_durable).unwrap_or(false),
+            dead_letter_key: found
+                .variable("EMBEDDINGS_DLQ_ENCRYPTION_KEY")
+                .map(|key| SecretString::from(key.to_owned())),
+            options,
+        };
+        if let Err(problem) = redis.check() {
+            found.problem(format!("{setting}: {problem}"));
+        }
+        redis
     });
     QueueConfig { redis, options, lease, max_attempts }
 }
 
 #[cfg(test)]
 mod tests {
+    use secrecy::ExposeSecret as _;
+
     use super::{super::tests_support::resolved, *};
 
     #[test]
@@ -90,12 +122,43 @@ mod tests {
     }
 
     #[test]
-    fn a_redis_is_named_by_file_or_environment_and_its_password_is_not_shown() {
-        let variables = [("REDIS_URL", "redis://:hunter2@a/0")];
-        let queue = resolved("queue: {prefix: p, lease_seconds: 2}", &variables).unwrap().queue;
-        assert!(!format!("{queue:?}").contains("hunter2"));
-        assert_eq!((queue.redis.unwrap().prefix.as_str(), queue.lease), ("p", Duration::from_secs(2)));
-        let problems = resolved("queue: {max_attempts: 0, dead_letter_days: -1}", &[]).err().unwrap().0;
-        assert_eq!(problems.len(), 2, "{problems:?}");
+    fn the_nearest_address_wins_and_is_not_shown() {
+        let url = |file: &str, variables: &[(&str, &str)]| {
+            let redis = resolved(file, variables).unwrap().queue.redis.unwrap();
+            assert!(!format!("{redis:?}").contains("hunter2"));
+            redis.url.expose_secret().to_owned()
+        };
+        let general = ("REDIS_URL", "redis://:hunter2@general");
+        assert_eq!(url("", &[general]), general.1);
+        let ours = ("EMBEDDINGS_REDIS_URL", "redis://ours");
+        assert_eq!(url("", &[general, ours]), ours.1);
+        assert_eq!(url("queue: {redis_url: 'redis://queue'}", &[general, ours]), "redis://queue");
+        let nearest = ("EMBEDDINGS_QUEUE_REDIS_URL", "redis+sentinel://a,b/main");
+        assert_eq!(url("queue: {redis_url: 'redis://queue'}", &[general, nearest]), nearest.1);
+    }
+
+    #[test]
+    fn what_is_written_holds() {
+        let file = "queue: {prefix: mine, require_durable: true, in_flight_per_user: 4, dead_letter_days: 1}";
+        let variables = [("REDIS_URL", "redis://h"), ("EMBEDDINGS_DLQ_ENCRYPTION_KEY", "secret")];
+        let redis = resolved(file, &variables).unwrap().queue.redis.unwrap();
+        assert_eq!((redis.prefix.as_str(), redis.require_durable), ("{mine}", true));
+        assert!(redis.dead_letter_key.is_some());
+        assert_eq!(redis.options.in_flight_per_tenant, Some(4));
+        assert_eq!(redis.options.dead_letter_age, Duration::from_secs(86_400));
+    }
+
+    #[test]
+    fn nonsense_is_named() {
+        for (file, due) in [
+            ("queue: {lease_seconds: 0.1}", "queue.lease_seconds: must be 1 or more"),
+            ("queue: {max_attempts: 0}", "queue.max_attempts"),
+            ("queue: {dead_letter_days: -1}", "queue.dead_letter_days"),
+            ("queue: {prefix: 'a{b}'}", "queue.prefix: 'a{b}'"),
+            ("queue: {redis_url: 'http://h'}", "queue.redis_url: is not a Redis URL"),
+        ] {
+            let problems = resolved(file, &[]).err().expect(file).0.join("\n");
+            assert!(problems.contains(due), "{file}: {problems}");
+        }
     }
 }

@@ -158,7 +158,8 @@ pub(super) fn resolve(sources: Sources<'_>) -> Result<Config, ConfigError> {
         (user_dir.clone(), threads.get()),
     );
 
-    let queue = queue::resolve(&mut found, file.queue, &defaults.queue);
+    let ca = upstreams.outbound.certificates.as_deref();
+    let queue = queue::resolve(&mut found, file.queue, &defaults.queue, ca);
     let workers = workers::resolve(&mut found, &file.workers, &defaults.workers);
     let jobs = jobs::resolve(&mut found, &file.jobs, &defaults.jobs);
 

@@ -104,7 +104,7 @@ pub(super) async fn ready(State(app): State<Arc<App>>) -> Response {
     };
     let mut parts: BTreeMap<&'static str, String> = BTreeMap::new();
     // Requests are answered all the same, so this is told and makes nobody unready.
-    if let Some(reason) = jobs_stand_still(&app).await {
+    if let Some(reason) = trouble_of_jobs(&app).await {
         parts.insert("jobs", reason);
     }
     match waiting {
@@ -116,13 +116,16 @@ pub(super) async fn ready(State(app): State<Arc<App>>) -> Response {
     }
 }
 
-/// Why no job moves, if that is so.
-async fn jobs_stand_still(app: &App) -> Option<String> {
+/// Why no job moves, or could be lost, if that is so.
+async fn trouble_of_jobs(app: &App) -> Option<String> {
     match tokio::time::timeout(PROBE, app.jobs.queue.workers()).await {
         Ok(Ok(workers)) if workers.is_empty() => {
             Some("no worker is alive: jobs wait; start `embeddery worker`".to_owned())
         }
-        Ok(Ok(_)) => None,
+        Ok(Ok(_)) => match tokio::time::timeout(PROBE, app.jobs.queue.health()).await {
+            Ok(Ok(dangers)) if !dangers.is_empty() => Some(dangers.join("; ")),
+            _ => None,
+        },
         Ok(Err(_)) | Err(_) => Some("the queue is out of reach: jobs wait until it is back".to_owned()),
     }
 }

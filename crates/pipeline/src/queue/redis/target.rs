@@ -56,6 +56,7 @@ impl Target {
         if hosts.is_empty() || !["redis", "rediss"].contains(&scheme) {
             return Err(WRONG.into());
         }
+        let ca = ca.filter(|_| scheme == "rediss");
         let node = |host: &str, db: &str| {
             let at = if login.is_empty() { "" } else { "@" };
             format!("{scheme}://{login}{at}{host}/{db}").into_connection_info().map_err(|_| WRONG.to_owned())
@@ -75,7 +76,7 @@ impl Target {
                 // A script of some hundred bytes must not wait for a packet to fill.
                 let info = info.set_tcp_settings(TcpSettings::default().set_nodelay(true));
                 let client = match ca {
-                    Some(ca) if scheme == "rediss" => Client::build_with_tls(info.clone(), certificates(ca)),
+                    Some(ca) => Client::build_with_tls(info.clone(), certificates(ca)),
                     _ => Client::open(info.clone()),
                 };
                 let client = client.map_err(|error| format!("cannot be used: {error}"))?;
