@@ -265,10 +265,14 @@ impl Ledger {
         }
     }
 
-    /// Forgets everything of a user.
-    pub async fn forget(&self, user: &UserId) {
+    /// Forgets everything of a user; where tokens of a day are limited, today's stay until tomorrow, so that nobody
+    /// gets new ones by leaving. Whether they did.
+    pub async fn forget(&self, user: &UserId) -> bool {
         let user = user.shared();
-        let _ = self.writer.run(move |db| operations::forget(db, &user)).await;
+        let kept = self.quotas.tokens_per_day.map(|_| day(Timestamp::now()));
+        let stays = kept.is_some();
+        let _ = self.writer.run(move |db| operations::forget(db, &user, kept.as_deref())).await;
+        stays
     }
 
     /// The cost of tokens in billionths of a dollar: integers add up exactly.

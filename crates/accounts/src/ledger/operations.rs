@@ -127,11 +127,12 @@ pub(super) fn set_count(db: &Connection, (user, counter): (&str, Counter), count
     Ok(())
 }
 
-/// Forgets a user.
-pub(super) fn forget(db: &Connection, user: &str) -> Result<()> {
-    for table in ["usage", "reservation", "counter"] {
-        db.execute(&format!("DELETE FROM {table} WHERE user = ?"), [user])?;
+/// Forgets a user, all but what counts for this day.
+pub(super) fn forget(db: &Connection, user: &str, kept: Option<&str>) -> Result<()> {
+    for table in ["usage", "reservation"] {
+        db.execute(&format!("DELETE FROM {table} WHERE user = ?1 AND day IS NOT ?2"), params![user, kept])?;
     }
+    db.execute("DELETE FROM counter WHERE user = ?", [user])?;
     Ok(())
 }
 

@@ -3,6 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use deadpool_postgres::{Client, Transaction};
+use tokio_postgres::types::ToSql;
 
 use super::{For, PostgresJobs, millis, read::COUNTED, text};
 use crate::{
@@ -179,22 +180,49 @@ pub(super) async fn sweep(
     for row in left {
         settle(store, &mut client, JobId(row.get(0))).await?;
     }
-    let tx = store.begin(&mut client, For::All).await?;
-    let removed = tx
-        .execute(
-            "DELETE FROM embeddery.jobs WHERE ended_at < embeddery.now_ms() - $1
-                 OR (status = -1 AND submitted_at < embeddery.now_ms() - $2)",
-            &[&millis(ended), &millis(abandoned)],
-        )
-        .await?;
+    let past =
+        "ended_at < embeddery.now_ms() - $1 OR (status = -1 AND submitted_at < embeddery.now_ms() - $2)";
+    let (ended, abandoned) = (millis(ended), millis(abandoned));
+    remove(store, &mut client, (For::All, past), &[&ended, &abandoned]).await
+}
+
+/// Documents that are removed in one statement: none takes longer than a statement may.
+const STEP: u32 = 5000;
+
+/// Removes jobs that `which` is true of, their documents first; how many.
+async fn remove(
+    store: &PostgresJobs,
+    client: &mut Client,
+    (whom, which): (For<'_>, &str),
+    parameters: &[&(dyn ToSql + Sync)],
+) -> Result<u64, JobError> {
+    let some = format!(
+        "DELETE FROM embeddery.job_documents WHERE (job, item) IN (
+             SELECT job, item FROM embeddery.job_documents JOIN embeddery.jobs ON jobs.id = job
+             WHERE {which} LIMIT {STEP})"
+    );
+    loop {
+        let tx = store.begin(client, whom).await?;
+        let removed = tx.execute(&some, parameters).await?;
+        tx.commit().await?;
+        if removed == 0 {
+            break;
+        }
+    }
+    let tx = store.begin(client, whom).await?;
+    let jobs = tx.execute(&format!("DELETE FROM embeddery.jobs WHERE {which}"), parameters).await?;
     tx.commit().await?;
-    Ok(removed)
+    Ok(jobs)
 }
 
 pub(super) async fn delete_tenant(store: &PostgresJobs, tenant: &str) -> Result<u64, JobError> {
     let mut client = store.client().await?;
+    // First nobody sees them any more, and no result of a worker finds them.
     let tx = store.begin(&mut client, For::Tenant(tenant)).await?;
-    let seen = tx.query("DELETE FROM embeddery.jobs WHERE tenant = $1 RETURNING status", &[&tenant]).await?;
+    let close = "UPDATE embeddery.jobs SET status = -1, submitted_at = 0, ended_at = NULL
+                 WHERE jobs.tenant = $1 AND status >= 0";
+    let seen = tx.execute(close, &[&tenant]).await?;
     tx.commit().await?;
-    Ok(seen.iter().filter(|row| row.get::<_, i16>(0) >= 0).count() as u64)
+    remove(store, &mut client, (For::Tenant(tenant), "jobs.tenant = $1 AND status = -1"), &[&tenant]).await?;
+    Ok(seen)
 }

@@ -58,6 +58,6 @@ pub(crate) async fn delete(desk: Desk) -> Result<Json<ReceiptView>, ApiError> {
             CacheGone::Cleared
         }
     };
-    app.accounts.ledger.forget(desk.user()).await;
-    Ok(Json(ReceiptView::new(desk.tenant(), &Gone { collections, jobs, cache })))
+    let today_stays = app.accounts.ledger.forget(desk.user()).await;
+    Ok(Json(ReceiptView::new(desk.tenant(), &Gone { collections, jobs, cache, today_stays })))
 }

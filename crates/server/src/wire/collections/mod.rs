@@ -214,7 +214,7 @@ pub(crate) struct ReceiptView {
     documents: u64,
     vectors: u64,
     jobs: u64,
-    /// `deleted`: nobody can tell any more what the user has used.
+    /// `deleted`, or, where tokens of a day are limited, `deleted_but_today`.
     usage: &'static str,
     cache: CacheGone,
     /// When, in RFC 3339.
@@ -238,6 +238,8 @@ pub(crate) struct Gone {
     pub(crate) collections: Receipt,
     pub(crate) jobs: u64,
     pub(crate) cache: CacheGone,
+    /// What was used today is still counted.
+    pub(crate) today_stays: bool,
 }
 
 impl ReceiptView {
@@ -249,7 +251,7 @@ impl ReceiptView {
             documents,
             vectors,
             jobs: gone.jobs,
-            usage: "deleted",
+            usage: if gone.today_stays { "deleted_but_today" } else { "deleted" },
             cache: gone.cache,
             deleted_at: jiff::Timestamp::now().to_string(),
         }

@@ -52,6 +52,21 @@ async fn so_many_jobs_at_a_time() {
     assert_eq!(server.submit(&request(1)).await.status, 202);
 }
 
+/// Nobody gets new tokens by leaving.
+#[tokio::test]
+async fn who_leaves_has_used_what_was_used_today() {
+    let quotas = Quotas { tokens_per_day: Some(100), ..Quotas::default() };
+    let server = Server::with_accounts(|_, accounts| accounts.ledger.quotas = quotas).await;
+    server.post("/v1/embeddings", &json!({"input": "a b c", "model": "small"})).await;
+    let used =
+        async || server.get("/api/v1/embeddings/tenant/quotas").await.json["tokens_per_day"]["used"].clone();
+    let before = used().await;
+    assert_ne!(before, json!(0));
+    let receipt = Answer::of(server.request(Method::DELETE, "/api/v1/embeddings/users/me")).await;
+    assert_eq!(receipt.json["usage"], "deleted_but_today", "{}", receipt.text);
+    assert_eq!(used().await, before);
+}
+
 #[tokio::test]
 async fn another_users_job_is_not_found() {
     let server = Server::with_accounts(|_, config| config.auth = accounts::tokens()).await;
