@@ -7,7 +7,7 @@ VENV := .cache/venv
 ROOT_DO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 export CARGO_TERM_COLOR ?= auto
 
-.PHONY: run test test-ops soak bench bench-store lint fmt openapi golden test-deps test-ops-deps help
+.PHONY: run test test-ops dist soak bench bench-store lint fmt openapi golden test-deps test-ops-deps help
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -56,6 +56,10 @@ bench: ## measure beside ONNX Runtime, over HTTP, and the gateway beside its pee
 	python3 bench/gateway.py
 	python3 bench/pipeline.py
 	$(MAKE) bench-store
+
+dist: ## release archive with completions, man pages, list of contents and checksums, in dist/
+	cargo build --release --locked --bin embeddery
+	python3 scripts/dist.py target/release/embeddery
 
 lint: ## formatting, clippy, docs, dependency rules
 	cargo fmt --all --check

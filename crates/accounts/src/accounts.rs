@@ -18,16 +18,17 @@ pub struct AccountsConfig {
     pub audit: AuditConfig,
 }
 
-/// Who asks, how much they may, what it cost.
+/// Who asks, how much they may, what it cost. Clones share everything.
+#[derive(Clone)]
 pub struct Accounts {
     /// Who may ask.
-    pub auth: Auth,
+    pub auth: Arc<Auth>,
     /// How fast.
-    pub limiter: Limiter,
+    pub limiter: Arc<Limiter>,
     /// How much, and what it cost.
     pub ledger: Arc<Ledger>,
     /// What is kept for auditors.
-    pub audit: Audit,
+    pub audit: Arc<Audit>,
 }
 
 /// Why accounts cannot be kept.
@@ -58,10 +59,10 @@ impl Accounts {
             }
         }
         Ok(Self {
-            auth: config.auth,
-            limiter: config.limiter,
+            auth: Arc::new(config.auth),
+            limiter: Arc::new(config.limiter),
             ledger: Arc::new(Ledger::open(config.ledger).map_err(Error::File)?),
-            audit: Audit::open(config.audit).map_err(Error::File)?,
+            audit: Arc::new(Audit::open(config.audit).map_err(Error::File)?),
         })
     }
 }

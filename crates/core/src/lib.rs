@@ -13,6 +13,7 @@ mod progress;
 mod rate;
 mod request;
 mod source;
+mod trace;
 
 pub use embedder::{BoxFuture, Embedder, Provider};
 pub use embeddings::Embeddings;
@@ -26,3 +27,4 @@ pub use progress::Progress;
 pub use rate::{RateHint, RateListener, RateWindow};
 pub use request::{Context, DimensionPolicy, EmbedRequest, Input, InputType, Priority, Truncate};
 pub use source::{ModelSource, SourceError, SourceErrorKind};
+pub use trace::TraceContext;

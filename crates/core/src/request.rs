@@ -2,7 +2,7 @@
 
 use std::{num::NonZeroUsize, sync::Arc, time::Instant};
 
-use crate::Notes;
+use crate::{Notes, TraceContext};
 
 /// One batch of inputs for one model. A single text is a batch of one; there is no other form.
 #[derive(Clone, Debug)]
@@ -136,6 +136,8 @@ pub struct Context {
     pub priority: Priority,
     /// What happened on the way to the answer.
     pub notes: Notes,
+    /// The trace it is a part of.
+    pub trace: Option<TraceContext>,
 }
 
 impl Context {
@@ -147,6 +149,7 @@ impl Context {
             deadline: None,
             priority: Priority::Interactive,
             notes: Notes::default(),
+            trace: None,
         }
     }
 }

@@ -35,6 +35,9 @@ pub(crate) enum Command {
     Token(Token),
     /// Take over the collections of a running Chroma server, with their vectors
     ImportChroma(ImportChroma),
+    /// Write completions and man pages into a directory (for packagers)
+    #[command(hide = true)]
+    Generate(Generate),
     /// Examine configuration, directories, models and processor; say the fix for each finding
     Check(Check),
 }
@@ -207,6 +210,12 @@ pub(crate) struct ImportChroma {
     /// Our user who gets them
     #[arg(long, default_value = "1")]
     pub(crate) user: String,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Generate {
+    /// Where; made when it is not there
+    pub(crate) directory: PathBuf,
 }
 
 #[derive(Debug, Args)]

@@ -1,25 +1,70 @@
-//! Logs go to standard error: text for people, or JSON lines for machines.
+//! Logs go to standard error: text for people, or JSON lines for machines. What is wrong all the time is said a few
+//! times (`repeats`).
+
+mod repeats;
 
 use std::io::IsTerminal as _;
 
-use tracing_subscriber::filter::{LevelFilter, Targets};
-use tracing_subscriber::{Layer as _, layer::SubscriberExt as _, util::SubscriberInitExt as _};
+use tracing_subscriber::{
+    Layer as _, Registry,
+    filter::{LevelFilter, Targets},
+    fmt::format::{Format, JsonFields},
+    layer::SubscriberExt as _,
+    reload,
+    util::SubscriberInitExt as _,
+};
 
-use crate::config::LogConfig;
+use crate::{
+    config::{Config, LogConfig},
+    traces::{self, Delivery, Taking, spans_only},
+};
+use repeats::Seldom;
+
+/// Changes what is logged while it is being logged.
+#[derive(Clone)]
+pub(crate) struct LogLevel(reload::Handle<Targets, Registry>);
+
+impl LogLevel {
+    /// From now on this level.
+    pub(crate) fn set(&self, level: tracing::Level) {
+        // It fails only where nothing is logged.
+        let _ = self.0.reload(targets(level));
+    }
+}
 
 /// Starts logging for the whole process. A second call changes nothing.
-pub(crate) fn start(config: LogConfig) {
-    let output = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_target(false);
+pub(crate) fn start(config: LogConfig) -> LogLevel {
+    start_with(config, None)
+}
+
+/// The same, with traces for the collector that configuration names.
+pub(crate) fn start_traced(config: &Config) -> anyhow::Result<(LogLevel, Option<Delivery>)> {
+    let Some(to) = &config.traces else { return Ok((start(config.log), None)) };
+    let (taking, delivery) = traces::open(to, &config.upstreams.outbound)?;
+    Ok((start_with(config.log, Some(taking)), Some(delivery)))
+}
+
+fn start_with(config: LogConfig, traces: Option<Taking>) -> LogLevel {
+    let output = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+    let format = Format::default().with_target(false);
     let output = if config.json {
-        output.json().flatten_event(true).boxed()
+        output
+            .event_format(Seldom::new(format.json().flatten_event(true), true))
+            .fmt_fields(JsonFields::new())
+            .boxed()
     } else {
-        output.with_ansi(std::io::stderr().is_terminal()).boxed()
+        let colours = std::io::stderr().is_terminal();
+        output.with_ansi(colours).event_format(Seldom::new(format.with_ansi(colours), false)).boxed()
     };
-    // Libraries speak only when something is wrong, unless everything was asked for.
-    let libraries =
-        if config.level == tracing::Level::TRACE { LevelFilter::TRACE } else { LevelFilter::WARN };
-    let targets = Targets::new()
-        .with_default(libraries.min(LevelFilter::from_level(config.level)))
-        .with_target("embeddery", config.level);
-    let _ = tracing_subscriber::registry().with(output.with_filter(targets)).try_init();
+    let (filter, handle) = reload::Layer::new(targets(config.level));
+    let output = output.with_filter(filter);
+    let traces = traces.map(|traces| traces.with_filter(spans_only()));
+    let _ = tracing_subscriber::registry().with(output).with(traces).try_init();
+    LogLevel(handle)
+}
+
+/// Libraries speak only when something is wrong, unless everything was asked for.
+fn targets(level: tracing::Level) -> Targets {
+    let libraries = if level == tracing::Level::TRACE { LevelFilter::TRACE } else { LevelFilter::WARN };
+    Targets::new().with_default(libraries.min(LevelFilter::from_level(level))).with_target("embeddery", level)
 }

@@ -6,9 +6,12 @@ mod cli;
 mod commands;
 mod config;
 mod logging;
+mod notify;
 mod pipeline;
 mod process_metrics;
+mod reload;
 mod stack;
+mod traces;
 mod wiring;
 
 use std::process::ExitCode;

@@ -36,12 +36,12 @@ pub(crate) struct Means {
 
 impl Means {
     /// Those of an API that works on documents itself.
-    pub(crate) fn of(app: &mut App) -> Self {
+    pub(crate) fn of(app: &App, metrics: WorkerMetrics) -> Self {
         Self {
             router: Arc::clone(&app.router),
             store: Arc::clone(&app.collections.store),
             ledger: Arc::clone(&app.accounts.ledger),
-            metrics: WorkerMetrics::new(&mut app.registry),
+            metrics,
         }
     }
 }

@@ -11,6 +11,7 @@ use embeddery_gateway::{
 };
 
 /// What wrappers share.
+#[derive(Clone)]
 pub(crate) struct Layers {
     pub(crate) metrics: Metrics,
     /// `None`: the cache is off.

@@ -4,7 +4,9 @@ use std::{path::Path, sync::Arc};
 
 use anyhow::Context as _;
 use embeddery_accounts::{
-    Accounts, AccountsConfig, AuditConfig, Auth, Limiter, auth::Tokens, ledger::LedgerConfig,
+    Accounts, AccountsConfig, AuditConfig, Auth, Limiter,
+    auth::Tokens,
+    ledger::{LedgerConfig, Prices},
 };
 use embeddery_core::{ModelSource, Provider, ProviderKind, RateListener};
 use embeddery_gateway::{
@@ -17,7 +19,7 @@ use embeddery_providers::{
     Sender, Vendor, VendorConfig,
     local::{Local, LocalConfig},
 };
-use embeddery_server::{App, Collections, Controls, HttpMetrics, Jobs, Tls};
+use embeddery_server::{App, Collections, Controls, HttpMetrics, Jobs, Settings, Tls};
 use embeddery_store::{PostgresConfig, PostgresStore, SqliteStore, VectorStore};
 use prometheus_client::registry::Registry;
 use secrecy::{ExposeSecret as _, SecretString};
@@ -64,32 +66,78 @@ fn postgres(database: &DatabaseConfig) -> PostgresConfig {
     }
 }
 
-/// The API with everything behind it. `key` is the one key of single_user mode.
-pub(crate) fn app(config: &Config, key: &SecretString) -> anyhow::Result<App> {
+/// What /metrics shows of every process of ours; the parts of one add their families.
+pub(crate) fn registry() -> Registry {
     let mut registry = Registry::default();
     process_metrics::register(&mut registry);
+    registry
+}
+
+/// The API with everything behind it. `key` is the one key of single_user mode.
+pub(crate) fn app(
+    config: &Config,
+    key: &SecretString,
+    mut registry: Registry,
+) -> anyhow::Result<(App, Lasting)> {
     let http_metrics = HttpMetrics::new(&mut registry);
-    let (router, controls) = router(config, &mut registry)?;
+    let (router, lasting) = router(config, &mut registry)?;
+    let Parts { jobs: store, queue } = Parts::open(config)?;
+    let app = App {
+        router,
+        controls: lasting.controls(),
+        accounts: accounts(config, key)?,
+        settings: settings(config)?,
+        collections: Collections::new(vector_store(config)?),
+        jobs: Jobs { store, queue, limits: config.jobs },
+        registry: Arc::new(registry),
+        traced: config.traces.is_some(),
+        http_metrics,
+        reloads: None,
+    };
+    Ok((app, lasting))
+}
+
+/// The same API by a configuration that was read anew: what lasts is shared, what is not as it should be is an error and
+/// changes nothing.
+pub(crate) fn renewed(
+    (app, lasting): (&App, &Lasting),
+    (old, new): (&Config, &Config),
+    key: &SecretString,
+) -> anyhow::Result<App> {
+    let router = lasting.router(new)?;
+    let several = |config: &Config| matches!(config.accounts.auth, AuthConfig::MultiUser(_));
+    // One key or tokens: that is decided when the process starts.
+    let auth =
+        if several(old) == several(new) { Arc::new(auth(new, key)?) } else { Arc::clone(&app.accounts.auth) };
+    let rates = (&old.accounts.rates, &new.accounts.rates);
+    // Buckets keep their level as long as the rates are the same.
+    let limiter =
+        if rates.0 == rates.1 { Arc::clone(&app.accounts.limiter) } else { Arc::new(limiter(new)?) };
+    let settings = settings(new)?;
+    // From here on nothing can fail.
+    app.router.become_like(&router);
+    app.accounts.ledger.rule(new.accounts.quotas, prices(new));
+    let accounts = Accounts { auth, limiter, ..app.accounts.clone() };
+    Ok(App { accounts, settings, ..app.clone() })
+}
+
+/// How the API treats requests.
+fn settings(config: &Config) -> anyhow::Result<Settings> {
     let mut settings = config.server.clone();
     if let Some((certificate, key)) = &config.accounts.tls {
         settings.tls = Some(Tls::from_files(certificate, key).map_err(|error| problem("tls", &error))?);
     }
-    let collections = Collections::new(vector_store(config)?);
-    let Parts { jobs: store, queue } = Parts::open(config)?;
-    Ok(App {
-        router,
-        controls,
-        accounts: accounts(config, key)?,
-        settings,
-        collections,
-        jobs: Jobs { store, queue, limits: config.jobs },
-        registry,
-        http_metrics,
-    })
+    Ok(settings)
 }
 
-/// Who serves models, and what an administrator may look at and change of it.
-pub(crate) fn router(config: &Config, registry: &mut Registry) -> anyhow::Result<(Arc<Router>, Controls)> {
+/// What lasts as long as the process: models in memory, cache, breakers, governors, metrics.
+pub(crate) struct Lasting {
+    local: Arc<Local>,
+    layers: Layers,
+}
+
+/// Who serves models, and what of that lasts.
+pub(crate) fn router(config: &Config, registry: &mut Registry) -> anyhow::Result<(Arc<Router>, Lasting)> {
     let source: Arc<dyn ModelSource> = model_store(config)?;
     let local = Local::new(LocalConfig {
         source,
@@ -104,29 +152,47 @@ pub(crate) fn router(config: &Config, registry: &mut Registry) -> anyhow::Result
 
     let metrics = Metrics::new(registry);
     let layers = layers(&config.gateway, &config.state_dir, &metrics)?;
-    let controls = Controls { breakers: Arc::clone(&layers.breakers), cache: layers.cache.clone() };
     registry.register_collector(Box::new(Collected {
         breakers: Arc::clone(&layers.breakers),
         cache: layers.cache.clone(),
     }));
-    let vendors = vendors(config, &layers.governors)?;
-    let vendor_models = vendor_models(config, &vendors);
-    let mut providers: Vec<Arc<dyn Provider>> = vec![Arc::new(local)];
-    providers.extend(vendors.into_iter().map(|vendor| vendor as Arc<dyn Provider>));
-    let router = Router::new(RouterConfig {
-        providers,
-        models: config.models.clone(),
-        vendor_models,
-        default_model: config.default_model.clone(),
-        decoder: Arc::clone(&layers.decoder),
-        stack: Arc::new(layers),
-        policy: config.gateway.policy.clone(),
-        metrics,
-    });
-    check_names(&router, config)?;
-    let router = Arc::new(router);
+    let lasting = Lasting { local: Arc::new(local), layers };
+    let router = Arc::new(lasting.router(config)?);
     registry.register_collector(Box::new(LoadedModels(Arc::clone(&router))));
-    Ok((router, controls))
+    Ok((router, lasting))
+}
+
+impl Lasting {
+    /// What an administrator may look at and change.
+    pub(crate) fn controls(&self) -> Controls {
+        Controls { breakers: Arc::clone(&self.layers.breakers), cache: self.layers.cache.clone() }
+    }
+
+    /// Who serves models, by this configuration.
+    fn router(&self, config: &Config) -> anyhow::Result<Router> {
+        let vendors = vendors(config, &self.layers.governors)?;
+        let vendor_models = vendor_models(config, &vendors);
+        let mut providers: Vec<Arc<dyn Provider>> = vec![Arc::clone(&self.local) as Arc<dyn Provider>];
+        providers.extend(vendors.into_iter().map(|vendor| vendor as Arc<dyn Provider>));
+        let gateway = &config.gateway;
+        let layers = Layers {
+            retry: gateway.retry.clone(),
+            attempt_timeout: gateway.attempt_timeout,
+            ..self.layers.clone()
+        };
+        let router = Router::new(RouterConfig {
+            providers,
+            models: config.models.clone(),
+            vendor_models,
+            default_model: config.default_model.clone(),
+            decoder: Arc::clone(&layers.decoder),
+            metrics: layers.metrics.clone(),
+            stack: Arc::new(layers),
+            policy: gateway.policy.clone(),
+        });
+        check_names(&router, config)?;
+        Ok(router)
+    }
 }
 
 /// What the wrappers of all models share.
@@ -209,35 +275,47 @@ fn vendor_models(config: &Config, vendors: &[Arc<Vendor>]) -> Vec<VendorModel> {
 /// Who may ask, how much, and what it cost.
 fn accounts(config: &Config, key: &SecretString) -> anyhow::Result<Accounts> {
     let settings = &config.accounts;
-    let auth = match &settings.auth {
-        AuthConfig::SingleUser(_) => Auth::single(key),
-        AuthConfig::MultiUser(multi) => Auth::tokens(tokens(multi)?),
-    };
-    let limiter = match &settings.redis_url {
-        Some(url) if settings.rates.requests.is_some() => {
-            Limiter::shared(settings.rates, url, "{embeddings}")
-                .map_err(|error| problem("REDIS_URL", &error))?
-        }
-        _ => Limiter::local(settings.rates),
-    };
     let ledger = ledger(config);
     let audit = AuditConfig {
         path: config.state_dir.join("audit.jsonl"),
         max_bytes: settings.audit_max_bytes,
         keep: settings.audit_keep,
     };
+    let (auth, limiter) = (auth(config, key)?, limiter(config)?);
     Ok(Accounts::open(AccountsConfig { auth, limiter, ledger, audit })?)
 }
 
 /// Where usage is kept, what everybody may have, and what it costs.
 pub(crate) fn ledger(config: &Config) -> LedgerConfig {
-    let catalogue = Arc::clone(&config.upstreams.catalogue);
     LedgerConfig {
         path: config.state_dir.join("usage.sqlite3"),
         quotas: config.accounts.quotas,
         retention_days: config.accounts.retention_days,
-        prices: Arc::new(move |provider: ProviderKind, model: &str| catalogue.price(provider, model)),
+        prices: prices(config),
     }
+}
+
+fn auth(config: &Config, key: &SecretString) -> anyhow::Result<Auth> {
+    Ok(match &config.accounts.auth {
+        AuthConfig::SingleUser(_) => Auth::single(key),
+        AuthConfig::MultiUser(multi) => Auth::tokens(tokens(multi)?),
+    })
+}
+
+fn limiter(config: &Config) -> anyhow::Result<Limiter> {
+    let settings = &config.accounts;
+    Ok(match &settings.redis_url {
+        Some(url) if settings.rates.requests.is_some() => {
+            Limiter::shared(settings.rates, url, "{embeddings}")
+                .map_err(|error| problem("REDIS_URL", &error))?
+        }
+        _ => Limiter::local(settings.rates),
+    })
+}
+
+fn prices(config: &Config) -> Arc<dyn Prices> {
+    let catalogue = Arc::clone(&config.upstreams.catalogue);
+    Arc::new(move |provider: ProviderKind, model: &str| catalogue.price(provider, model))
 }
 
 /// The check of tokens; a key file that cannot be used is a mistake in the configuration.

@@ -20,6 +20,7 @@ mod router;
 mod splitter;
 mod subset;
 mod tokens;
+pub mod trace;
 mod wrapper;
 
 pub use attempt_timeout::AttemptTimeout;

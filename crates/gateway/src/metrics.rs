@@ -17,7 +17,10 @@ use prometheus_client::{
 
 pub use collected::{Collected, LoadedModels};
 
-use crate::wrapper::passed_on;
+use crate::{
+    trace::{Facts, Span},
+    wrapper::passed_on,
+};
 
 /// The families. Clones share their numbers.
 #[derive(Clone)]
@@ -243,9 +246,11 @@ impl Measured {
 impl Embedder for Measured {
     passed_on!(inner);
 
-    fn embed(&self, request: EmbedRequest) -> BoxFuture<'_, Result<Embeddings, EmbedError>> {
+    fn embed(&self, mut request: EmbedRequest) -> BoxFuture<'_, Result<Embeddings, EmbedError>> {
         Box::pin(async move {
             let mut running = Running::begin(self);
+            let served = (self.served.provider, self.served.model.as_str());
+            let mut span = traced("embed", 1, served, &mut request);
             if is_local(self.model().provider) && self.inner.identity().is_some() {
                 let loaded = Loaded { model_id: self.served.model.clone() };
                 self.metrics.found_loaded.get_or_create(&loaded).inc();
@@ -257,6 +262,7 @@ impl Embedder for Measured {
                 self.metrics.tokens.get_or_create(&self.served).inc_by(embeddings.total_tokens());
             }
             running.status = answer.as_ref().map_or_else(status, |_| "success");
+            end(&mut span, answer.is_err());
             answer
         })
     }
@@ -279,9 +285,12 @@ impl CountingFailures {
 impl Embedder for CountingFailures {
     passed_on!(inner);
 
-    fn embed(&self, request: EmbedRequest) -> BoxFuture<'_, Result<Embeddings, EmbedError>> {
+    fn embed(&self, mut request: EmbedRequest) -> BoxFuture<'_, Result<Embeddings, EmbedError>> {
         Box::pin(async move {
+            let served = (self.model().provider.as_str(), self.label.as_str());
+            let mut span = traced("attempt", 3, served, &mut request);
             let answer = self.inner.embed(request).await;
+            end(&mut span, answer.is_err());
             if let Err(error) = &answer
                 && error.fault == Fault::Upstream
             {
@@ -331,6 +340,30 @@ impl Drop for Running<'_> {
         metrics.active.dec();
         metrics.requests.get_or_create(&outcome(served, self.status)).inc();
         metrics.duration.get_or_create(served).observe(self.began.elapsed().as_secs_f64());
+    }
+}
+
+/// A span around a request; what is done for it is a part of the span. One that is dropped unended has failed.
+fn traced(
+    name: &'static str,
+    kind: u64,
+    (provider, model): (&'static str, &str),
+    request: &mut EmbedRequest,
+) -> Option<Span> {
+    // Nobody collects the parts of work that nobody collects.
+    let context = request.context.trace?;
+    let mut span = Span::begin(name, Some(context), Facts { kind, ..Facts::default() })?;
+    span.facts.provider = Some(provider);
+    span.facts.model = Some(model.to_owned());
+    span.facts.inputs = Some(request.inputs.len() as u64);
+    span.facts.failed = true;
+    request.context.trace = Some(span.context());
+    Some(span)
+}
+
+fn end(span: &mut Option<Span>, failed: bool) {
+    if let Some(span) = span {
+        span.facts.failed = failed;
     }
 }
 

@@ -1,5 +1,6 @@
 //! Finds who serves a model, whether that is allowed, and hands out the model's stack: the provider's adapter
-//! inside its wrappers, built once per model, so that what a wrapper learns is shared by all requests.
+//! inside its wrappers, built once per model, so that what a wrapper learns is shared by all requests. [`Router`] is
+//! the table that holds now.
 
 use std::{
     collections::HashMap,
@@ -11,7 +12,11 @@ use embeddery_core::{
     ProviderKind, Retry,
 };
 
+mod live;
+
 use crate::{Alternatives, Denied, Metrics, Opener, Policy, Stack, TokenDecoder, names};
+
+pub use live::Router;
 
 /// What a router is made of.
 pub struct RouterConfig {
@@ -111,8 +116,8 @@ pub struct ListedModel {
     pub allowed: bool,
 }
 
-/// Finds and opens models.
-pub struct Router {
+/// Finds and opens models, as one configuration says.
+pub(crate) struct Table {
     opener: Arc<Opener>,
     models: Vec<ConfiguredModel>,
     vendor_models: Vec<VendorModel>,
@@ -132,12 +137,11 @@ enum Fallbacks {
     Excluded,
 }
 
-impl Router {
-    /// A router over these providers and models.
-    pub fn new(config: RouterConfig) -> Self {
+impl Table {
+    pub(crate) fn new(config: RouterConfig) -> Self {
         let configured = config.models.iter().map(ConfiguredModel::resolved);
         let known = configured.chain(config.vendor_models.iter().map(VendorModel::resolved)).collect();
-        let router = Self {
+        let table = Self {
             opener: Arc::new(Opener::new(config.providers, config.stack, known)),
             models: config.models,
             vendor_models: config.vendor_models,
@@ -147,10 +151,10 @@ impl Router {
             metrics: config.metrics,
             stacks: Mutex::default(),
         };
-        if let Some(resolved) = router.lookup(Selector { model: None, provider: None }) {
-            router.metrics.announce(resolved.provider, &resolved.model.name);
+        if let Some(resolved) = table.lookup(Selector { model: None, provider: None }) {
+            table.metrics.announce(resolved.provider, &resolved.model.name);
         }
-        router
+        table
     }
 
     /// Embeds with the model that `selector` names.
@@ -317,21 +321,6 @@ impl Router {
     pub fn default_state(&self) -> Option<ModelState> {
         let resolved = self.lookup(Selector { model: None, provider: None })?;
         self.opener.providers.get(&resolved.provider)?.state(&resolved.model)
-    }
-
-    /// Which models may be used.
-    pub fn policy(&self) -> &Policy {
-        &self.policy
-    }
-
-    /// The providers that are here.
-    pub fn providers(&self) -> impl Iterator<Item = ProviderKind> {
-        self.opener.providers.keys().copied()
-    }
-
-    /// The name of the model that answers when a request names none.
-    pub fn default_model(&self) -> &str {
-        &self.default_model
     }
 
     /// Which provider serves the model, and under which name. Never uses the network.

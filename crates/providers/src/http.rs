@@ -33,6 +33,8 @@ pub use keys::{KeyHeader, Keys};
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// For requests without a deadline: longer than any vendor takes, shorter than forever.
 const LONGEST_CALL: Duration = Duration::from_secs(600);
+/// Traces that nobody takes by then are lost.
+const LONGEST_DELIVERY: Duration = Duration::from_secs(10);
 /// The largest answer: 2048 vectors of 3072 floats as base64 are 34 MB.
 const LONGEST_ANSWER: usize = 64 << 20;
 /// The largest error that is read for its reason.
@@ -115,6 +117,23 @@ impl Sender {
         let client =
             builder.build().map_err(|error| format!("no HTTPS on this machine: {}", root_cause(&error)))?;
         Ok(Self { client })
+    }
+
+    /// Delivers JSON that is not a question to a model: traces. What comes back says nothing.
+    ///
+    /// # Errors
+    /// When it was not taken, with the reason.
+    pub async fn deliver(
+        &self,
+        url: &str,
+        headers: &[(String, SecretString)],
+        body: Vec<u8>,
+    ) -> Result<(), String> {
+        let mut headers = self::headers(headers)?;
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        let sent = self.client.post(url).headers(headers).body(body).timeout(LONGEST_DELIVERY).send().await;
+        let status = sent.map_err(|error| root_cause(&error))?.status();
+        if status.is_success() { Ok(()) } else { Err(format!("answered {status}")) }
     }
 
     /// Sends a request, with another key when the first is refused. Returns the body of a good answer.

@@ -12,17 +12,18 @@ use axum::{
     response::Response,
 };
 use embeddery_accounts::UserId;
-use embeddery_core::{Embeddings, Notes};
+use embeddery_core::{Embeddings, Notes, TraceContext};
+use embeddery_gateway::trace::{Facts, Span};
 
 use crate::{App, HttpMetrics, error::Failed, request_id::RequestId};
 
 /// What is learnt of a request on its way, for its line; among the request's extensions. Clones write on the same
 /// page.
 #[derive(Clone, Default)]
-pub(crate) struct Page(Arc<Facts>);
+pub(crate) struct Page(Arc<Known>);
 
 #[derive(Default)]
-struct Facts {
+struct Known {
     user: OnceLock<UserId>,
     work: Mutex<Option<Work>>,
 }
@@ -62,7 +63,7 @@ impl Page {
 pub(crate) async fn layer(State(app): State<Arc<App>>, mut request: Request, next: Next) -> Response {
     let page = Page::default();
     request.extensions_mut().insert(page.clone());
-    let line = Line::begin(&request, page, app.http_metrics.clone());
+    let line = Line::begin(&mut request, page, &app);
     let response = next.run(request).await;
     line.end(&response);
     response
@@ -78,18 +79,23 @@ struct Line {
     id: Option<Arc<str>>,
     page: Page,
     metrics: HttpMetrics,
+    span: Option<Span>,
     ended: bool,
 }
 
 impl Line {
-    fn begin(request: &Request, page: Page, metrics: HttpMetrics) -> Self {
+    fn begin(request: &mut Request, page: Page, app: &App) -> Self {
+        let route = request.extensions().get::<MatchedPath>().map_or("none", MatchedPath::as_str).to_owned();
+        let id = request.extensions().get::<RequestId>().map(|id| Arc::clone(&id.0));
+        let span = trace(request, app.traced, (&route, id.as_deref()));
         Self {
             began: Instant::now(),
             method: request.method().clone(),
-            route: request.extensions().get::<MatchedPath>().map_or("none", MatchedPath::as_str).to_owned(),
-            id: request.extensions().get::<RequestId>().map(|id| Arc::clone(&id.0)),
+            route,
+            id,
             page,
-            metrics,
+            metrics: app.http_metrics.clone(),
+            span,
             ended: false,
         }
     }
@@ -98,6 +104,10 @@ impl Line {
         self.ended = true;
         let elapsed = self.began.elapsed();
         let status = response.status().as_u16();
+        if let Some(span) = &mut self.span {
+            span.facts.status = Some(status.into());
+            span.facts.failed = status >= 500;
+        }
         self.metrics.answered((&self.method, &self.route), Some(status), elapsed);
         let (request_id, elapsed_ms) = (self.request_id(), milliseconds(elapsed));
         let Self { method, route, page, .. } = &self;
@@ -124,6 +134,26 @@ impl Line {
     fn request_id(&self) -> &str {
         self.id.as_deref().unwrap_or_default()
     }
+}
+
+/// The request's place in its trace, among its extensions: what the caller sent, or a span of our own below it.
+fn trace(request: &mut Request, traced: bool, (route, id): (&str, Option<&str>)) -> Option<Span> {
+    let sent = request.headers().get("traceparent").and_then(|sent| sent.to_str().ok());
+    let parent = sent.and_then(TraceContext::parse);
+    // Probes and scrapes come every few seconds and say nothing.
+    let wanted = traced && (parent.is_some() || request.method() != Method::GET);
+    let facts = || Facts {
+        kind: 2,
+        route: Some(format!("{} {route}", request.method())),
+        request_id: id.map(str::to_owned),
+        failed: true,
+        ..Facts::default()
+    };
+    let span = if wanted { Span::begin("request", parent, facts()) } else { None };
+    if let Some(context) = span.as_ref().map(Span::context).or(parent) {
+        request.extensions_mut().insert(context);
+    }
+    span
 }
 
 fn milliseconds(elapsed: Duration) -> f64 {

@@ -17,7 +17,7 @@ use embeddery_accounts::{
     ledger::Reservation,
     limit::{Limited, Measure, Payer, Standing},
 };
-use embeddery_core::Input;
+use embeddery_core::{Input, TraceContext};
 
 use crate::{App, access_log::Page, address, auth::Caller, error::ApiError, request_id::RequestId};
 
@@ -27,6 +27,8 @@ pub(crate) struct Metered {
     pub(crate) identity: Identity,
     /// What the log is told.
     pub(crate) page: Page,
+    /// The trace that the request is a part of.
+    pub(crate) trace: Option<TraceContext>,
     payer: Payer,
     notes: Option<Notes>,
 }
@@ -38,7 +40,8 @@ impl FromRequestParts<Arc<App>> for Metered {
         let Caller { identity } = Caller::from_request_parts(parts, app).await?;
         let payer = Payer::user(&identity.user);
         let page = parts.extensions.get::<Page>().cloned().unwrap_or_default();
-        let metered = Self { identity, page, payer, notes: parts.extensions.get::<Notes>().cloned() };
+        let trace = parts.extensions.get::<TraceContext>().copied();
+        let metered = Self { identity, page, trace, payer, notes: parts.extensions.get::<Notes>().cloned() };
         metered.take(app, Measure::Requests, 1).await?;
         Ok(metered)
     }

@@ -106,6 +106,25 @@ impl ApiError {
         Self::new(StatusCode::NOT_FOUND, "not_found", message)
     }
 
+    /// A configuration that was read anew cannot hold.
+    pub(crate) fn unusable_configuration(problems: &[String]) -> Self {
+        let message = format!(
+            "the configuration stays as it was, because the new one is not usable: {}",
+            problems.join("; ")
+        );
+        let detail = Some(json!({"problems": problems}));
+        Self { detail, ..Self::new(StatusCode::CONFLICT, "unusable_configuration", message) }
+    }
+
+    /// Nobody is there to read the configuration.
+    pub(crate) fn ending() -> Self {
+        Self::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "ending",
+            "this process is ending; ask the one that follows it",
+        )
+    }
+
     /// A part of the cache could not be reached.
     pub(crate) fn cache_away(reason: &str) -> Self {
         let message = format!("memory is cleared, but not the cache's second level: {reason}; try again");

@@ -13,7 +13,9 @@ mod head;
 mod http_metrics;
 mod jobs;
 mod listen;
+mod live;
 mod ndjson;
+mod reload;
 mod request_id;
 mod routes;
 mod tls;
@@ -31,10 +33,14 @@ pub use http_metrics::HttpMetrics;
 pub use ipnet::IpNet;
 pub use jobs::{JobLimits, Jobs, Waiting};
 pub use listen::serve;
+pub use live::Live;
+pub use reload::{ReloadRequests, Reloaded, Reloads, reloads};
 pub use routes::{openapi, routes};
 pub use tls::Tls;
 
-/// What the API is made of.
+/// What the API is made of. Clones share all that lasts; settings and accounts may be other ones after the
+/// configuration was read anew.
+#[derive(Clone)]
 pub struct App {
     /// Who serves models.
     pub router: Arc<Router>,
@@ -49,9 +55,13 @@ pub struct App {
     /// Documents that are worked on while nobody waits.
     pub jobs: Jobs,
     /// What /metrics shows.
-    pub registry: Registry,
+    pub registry: Arc<Registry>,
     /// Counts answers.
     pub http_metrics: HttpMetrics,
+    /// Whether traces are collected.
+    pub traced: bool,
+    /// Whoever reads the configuration anew; `None` where nobody does.
+    pub reloads: Option<Reloads>,
 }
 
 /// What an administrator may look at and change.

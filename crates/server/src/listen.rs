@@ -7,7 +7,6 @@ use hyper::{Request, body::Incoming, server::conn::http1, service::Service as _}
 use hyper_util::{
     rt::{TokioIo, TokioTimer},
     server::graceful::{GracefulShutdown, Watcher},
-    service::TowerToHyperService,
 };
 use tokio::{
     io::{AsyncRead, AsyncWrite},
@@ -17,7 +16,7 @@ use tokio::{
 use tokio_io_timeout::TimeoutStream;
 use tokio_util::sync::CancellationToken;
 
-use crate::{App, Tls, address::Peer, routes};
+use crate::{Live, Tls, address::Peer};
 
 /// Serves until `shutdown` is cancelled; then accepts nothing more, and gives the requests under way `grace`
 /// to finish.
@@ -26,13 +25,12 @@ use crate::{App, Tls, address::Peer, routes};
 /// None today: a connection that cannot be accepted is logged and the loop goes on.
 pub async fn serve(
     listener: TcpListener,
-    app: Arc<App>,
+    live: Arc<Live>,
     shutdown: CancellationToken,
     grace: Duration,
 ) -> io::Result<()> {
-    let door = Door::new(&app, shutdown.clone());
     // Callers beyond the limit wait in the system's queue until somebody leaves.
-    let places = Arc::new(Semaphore::new(app.settings.max_connections));
+    let places = Arc::new(Semaphore::new(live.app().settings.max_connections));
     let connections = GracefulShutdown::new();
     loop {
         let accepted = tokio::select! {
@@ -44,7 +42,7 @@ pub async fn serve(
         };
         match accepted {
             (place, Ok((stream, peer))) => {
-                let (door, watcher) = (door.clone(), connections.watcher());
+                let (door, watcher) = (Door::new(&live, shutdown.clone()), connections.watcher());
                 tokio::spawn(async move {
                     door.welcome(stream, peer, watcher).await;
                     drop(place);
@@ -68,11 +66,10 @@ pub async fn serve(
     Ok(())
 }
 
-/// What every connection passes through.
-#[derive(Clone)]
+/// What a connection passes through, with the limits that hold when it arrives.
 struct Door {
     http: http1::Builder,
-    service: TowerToHyperService<axum::Router>,
+    live: Arc<Live>,
     tls: Option<Tls>,
     patience: Duration,
     stopping: Stopping,
@@ -83,7 +80,8 @@ struct Door {
 pub(crate) struct Stopping(pub(crate) CancellationToken);
 
 impl Door {
-    fn new(app: &Arc<App>, stopping: CancellationToken) -> Self {
+    fn new(live: &Arc<Live>, stopping: CancellationToken) -> Self {
+        let app = live.app();
         let patience = app.settings.body_timeout;
         let mut http = http1::Builder::new();
         http.timer(TokioTimer::new())
@@ -91,8 +89,8 @@ impl Door {
             // hyper's buffer holds the whole head of a request; `head.rs` has the exact limit. Less than 8 KiB it
             // does not take.
             .max_buf_size(app.settings.header_limit.max(8 << 10));
-        let service = TowerToHyperService::new(routes(app));
-        Self { http, service, tls: app.settings.tls.clone(), patience, stopping: Stopping(stopping) }
+        let (live, tls) = (Arc::clone(live), app.settings.tls.clone());
+        Self { http, live, tls, patience, stopping: Stopping(stopping) }
     }
 
     async fn welcome(&self, stream: TcpStream, peer: SocketAddr, watcher: Watcher) {
@@ -116,11 +114,11 @@ impl Door {
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let (inner, stopping) = (self.service.clone(), self.stopping.clone());
+        let (live, stopping) = (Arc::clone(&self.live), self.stopping.clone());
         let service = hyper::service::service_fn(move |mut request: Request<Incoming>| {
             request.extensions_mut().insert(Peer(peer));
             request.extensions_mut().insert(stopping.clone());
-            inner.call(request)
+            live.running().service.call(request)
         });
         let connection = self.http.serve_connection(TokioIo::new(stream), service);
         if let Err(error) = watcher.watch(connection).await {

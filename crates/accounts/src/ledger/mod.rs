@@ -12,7 +12,7 @@ mod writer;
 
 use std::{
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, PoisonError, RwLock},
     time::Duration,
 };
 
@@ -146,10 +146,16 @@ pub struct LedgerConfig {
 
 /// Quotas and usage.
 pub struct Ledger {
-    quotas: Quotas,
-    prices: Arc<dyn Prices>,
+    rules: RwLock<Rules>,
     path: PathBuf,
     writer: Writer,
+}
+
+/// What may change while requests are counted.
+#[derive(Clone)]
+struct Rules {
+    quotas: Quotas,
+    prices: Arc<dyn Prices>,
 }
 
 impl Ledger {
@@ -161,12 +167,17 @@ impl Ledger {
         let LedgerConfig { path, quotas, retention_days, prices } = config;
         let connection = file::open(&path)?;
         let writer = Writer::start(connection, file::open_without_waiting(&path)?, retention_days)?;
-        Ok(Self { quotas, prices, path, writer })
+        Ok(Self { rules: RwLock::new(Rules { quotas, prices }), path, writer })
     }
 
     /// What every user may have.
-    pub fn quotas(&self) -> &Quotas {
-        &self.quotas
+    pub fn quotas(&self) -> Quotas {
+        self.rules.read().unwrap_or_else(PoisonError::into_inner).quotas
+    }
+
+    /// From the next request on these quotas and prices hold.
+    pub fn rule(&self, quotas: Quotas, prices: Arc<dyn Prices>) {
+        *self.rules.write().unwrap_or_else(PoisonError::into_inner) = Rules { quotas, prices };
     }
 
     /// Sets tokens aside for a request that is done within `within`.
@@ -179,7 +190,7 @@ impl Ledger {
         tokens: u64,
         within: Duration,
     ) -> Result<Reservation<'_>, Exhausted> {
-        let Some(limit) = self.quotas.tokens_per_day else {
+        let Some(limit) = self.quotas().tokens_per_day else {
             return Ok(Reservation::unlimited(self, user));
         };
         // The caller chooses the id, so that a request which is dropped while it waits here gives back what the
@@ -207,8 +218,8 @@ impl Ledger {
     /// When the quota does not allow that many; nothing is added then.
     pub async fn take(&self, user: &UserId, counter: Counter, count: u64) -> Result<(), Exhausted> {
         let limit = match counter {
-            Counter::StoredVectors => self.quotas.stored_vectors,
-            Counter::Jobs => self.quotas.concurrent_jobs,
+            Counter::StoredVectors => self.quotas().stored_vectors,
+            Counter::Jobs => self.quotas().concurrent_jobs,
         };
         let user = user.shared();
         let taken = self.writer.run(move |db| operations::count(db, (&user, counter), (count, limit))).await;
@@ -262,7 +273,8 @@ impl Ledger {
 
     /// The cost of tokens in billionths of a dollar: integers add up exactly.
     fn cost(&self, spent: &Spent) -> i64 {
-        let price = self.prices.per_million_tokens(spent.provider, &spent.model).unwrap_or(0.0);
+        let prices = Arc::clone(&self.rules.read().unwrap_or_else(PoisonError::into_inner).prices);
+        let price = prices.per_million_tokens(spent.provider, &spent.model).unwrap_or(0.0);
         (spent.billed_tokens as f64 * price * 1e3).round() as i64
     }
 

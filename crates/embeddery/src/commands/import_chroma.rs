@@ -118,8 +118,8 @@ impl Import<'_> {
         dim: usize,
     ) -> (Binding, String) {
         let named = source.metadata.get("embedding_model").and_then(|name| name.as_str());
-        let name = named.unwrap_or_else(|| self.router.default_model());
-        match self.try_model(name, sample).await {
+        let name = named.map_or_else(|| self.router.default_model(), str::to_owned);
+        match self.try_model(&name, sample).await {
             Ok(binding) => {
                 let said = format!("bound to {}, which makes the same vectors", binding.model);
                 (binding, said)

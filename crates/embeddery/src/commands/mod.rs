@@ -3,6 +3,7 @@
 mod bench;
 mod check;
 mod embed;
+mod generate;
 mod health;
 mod import_chroma;
 mod models;
@@ -29,6 +30,7 @@ pub(crate) fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Models(command) => models::run(command, &config::load(&flags)?),
         Command::Token(command) => token::run(command, &config::load(&flags)?),
         Command::ImportChroma(options) => import_chroma::run(&options, &config::load(&flags)?),
+        Command::Generate(options) => generate::run(&options.directory),
         Command::Check(options) if options.print_defaults => check::print_defaults(),
         Command::Check(_) => check::run(&flags),
     }

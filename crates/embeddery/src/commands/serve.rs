@@ -4,45 +4,60 @@ use std::{path::Path, process::ExitCode, sync::Arc};
 
 use anyhow::Context as _;
 use embeddery_gateway::{Router, Selector};
-use embeddery_pipeline::Stage;
+use embeddery_pipeline::{Stage, WorkerMetrics};
+use embeddery_server::{App, Live, reloads};
 use secrecy::ExposeSecret as _;
-use tokio::net::TcpListener;
+use tokio::{
+    net::TcpListener,
+    signal::unix::{SignalKind, signal},
+};
+use tokio_util::sync::CancellationToken;
 
 use super::{say, signals::on_signals};
 use crate::{
     api_key::ApiKey,
     config::{self, AuthConfig, Config, Flags},
-    logging,
+    logging::{self, LogLevel},
+    notify::{READY, STOPPING, notify},
     pipeline::{Means, Parts, check_shared_directory},
+    reload::Reloader,
+    traces::Delivery,
     wiring,
 };
 
 pub(crate) fn run(flags: &Flags) -> anyhow::Result<ExitCode> {
     let config = config::load(flags)?;
-    logging::start(config.log);
+    let (log_level, traces) = logging::start_traced(&config)?;
     for notice in &config.notices {
         tracing::warn!("{notice}");
     }
     check_directories(&config)?;
-    super::runtime()?.block_on(serve(&config))
+    super::runtime()?.block_on(serve(config, flags.clone(), (log_level, traces)))
 }
 
-async fn serve(config: &Config) -> anyhow::Result<ExitCode> {
+async fn serve(
+    config: Config,
+    flags: Flags,
+    (log_level, traces): (LogLevel, Option<Delivery>),
+) -> anyhow::Result<ExitCode> {
     let key = match &config.accounts.auth {
         AuthConfig::SingleUser(given) => Some(ApiKey::obtain(given.as_ref(), &config.state_dir)?),
         AuthConfig::MultiUser(_) => None,
     };
     let secret = key.as_ref().map(ApiKey::secret).unwrap_or_default();
-    let mut app = wiring::app(config, &secret)?;
+    let mut registry = wiring::registry();
+    let metrics = WorkerMetrics::new(&mut registry);
+    let (app, lasting) = wiring::app(&config, &secret, registry)?;
     let pipeline = Parts { jobs: Arc::clone(&app.jobs.store), queue: Arc::clone(&app.jobs.queue) };
     // With a Redis, workers are processes of their own.
     let work = match &config.queue.redis {
-        None => Some((Stage::ALL.to_vec(), Means::of(&mut app))),
+        None => Some((Stage::ALL.to_vec(), Means::of(&app, metrics))),
         Some(_) => None,
     };
-    let app = Arc::new(app);
+    let (reloads, requests) = reloads();
+    let app = App { reloads: Some(reloads), ..app };
     // Before the address is told: whoever reads it may already send a signal.
-    let shutdown = on_signals()?;
+    let (shutdown, hangup) = (on_signals()?, signal(SignalKind::hangup())?);
     let listener = TcpListener::bind(config.listen)
         .await
         .with_context(|| format!("cannot listen on {}; is another server running there?", config.listen))?;
@@ -66,10 +81,28 @@ async fn serve(config: &Config) -> anyhow::Result<ExitCode> {
         });
     }
     let warming = tokio::spawn(warm_up(Arc::clone(&app.router)));
-    let working = pipeline.start(config, work, &shutdown)?;
-    embeddery_server::serve(listener, app, shutdown, config.shutdown_grace).await?;
+    let working = pipeline.start(&config, work, &shutdown)?;
+    let live = Arc::new(Live::new(app));
+    let (grace, socket) = (config.shutdown_grace, config.notify_socket.clone());
+    let started_with = config.written.clone();
+    let reloader = Reloader { flags, config, started_with, lasting, live: Arc::clone(&live), log_level };
+    tokio::spawn(reloader.run(requests, hangup, shutdown.clone()));
+    let done = CancellationToken::new();
+    let delivering = traces.map(|traces| tokio::spawn(traces.run(done.clone())));
+    notify(socket.as_deref(), READY);
+    let serving = embeddery_server::serve(listener, live, shutdown.clone(), grace);
+    let stopping = async {
+        shutdown.cancelled().await;
+        notify(socket.as_deref(), STOPPING);
+    };
+    tokio::join!(serving, stopping).0?;
     warming.abort();
     working.wait().await;
+    // Last of all, so that what was finished just now is told, too.
+    done.cancel();
+    if let Some(delivering) = delivering {
+        let _ = delivering.await;
+    }
     tracing::info!("stopped");
     Ok(ExitCode::SUCCESS)
 }

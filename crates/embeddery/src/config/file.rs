@@ -15,7 +15,7 @@ use serde::{
 };
 
 use super::{
-    ConfigError, accounts,
+    ConfigError, Written, accounts,
     environment::Environment,
     gateway,
     providers::{OutboundSection, Providers},
@@ -224,14 +224,21 @@ impl<'de> Deserialize<'de> for Models {
 }
 
 /// The file that holds, and what it says; nothing when there is none.
+#[derive(Default)]
+pub(super) struct FoundFile {
+    pub path: Option<PathBuf>,
+    pub file: File,
+    pub written: Written,
+}
+
 pub(super) fn find_and_read(
     named: Option<&Path>,
     environment: &Environment,
-) -> Result<(Option<PathBuf>, File), ConfigError> {
+) -> Result<FoundFile, ConfigError> {
     let named =
         named.map(Path::to_path_buf).or_else(|| environment.get("EMBEDDINGS_CONFIG_PATH").map(PathBuf::from));
     let Some(path) = named.or_else(|| SEARCH.iter().map(PathBuf::from).find(|path| path.is_file())) else {
-        return Ok((None, File::default()));
+        return Ok(FoundFile::default());
     };
     let text = std::fs::read_to_string(&path).map_err(|error| {
         ConfigError(vec![format!(
@@ -240,7 +247,7 @@ pub(super) fn find_and_read(
         )])
     })?;
     let file = parse(&text, &path.display().to_string())?;
-    Ok((Some(path), file))
+    Ok(FoundFile { written: Written::of(&text), path: Some(path), file })
 }
 
 /// Reads a file's text; `name` is what an error calls the file.

@@ -6,6 +6,7 @@
 
 mod accounts;
 mod auth;
+mod changes;
 mod collections;
 mod environment;
 mod file;
@@ -16,6 +17,7 @@ mod providers;
 mod queue;
 mod resolve;
 mod strangers;
+mod traces;
 mod workers;
 
 use std::{
@@ -30,11 +32,13 @@ use embeddery_server::{JobLimits, Settings};
 
 pub(crate) use accounts::AccountsSettings;
 pub(crate) use auth::{AuthConfig, MultiUser};
+pub(crate) use changes::Written;
 pub(crate) use collections::{CollectionsConfig, DatabaseConfig};
 pub(crate) use file::DEFAULTS;
 pub(crate) use gateway::{GatewayConfig, SecondLevelConfig};
 pub(crate) use providers::Upstreams;
 pub(crate) use queue::QueueConfig;
+pub(crate) use traces::TracesConfig;
 pub(crate) use workers::WorkersConfig;
 
 /// Everything the program was told, checked.
@@ -83,6 +87,12 @@ pub(crate) struct Config {
     pub(crate) jobs: JobLimits,
     /// The file that was read, if any.
     pub(crate) file: Option<PathBuf>,
+    /// What it says, to be compared with another reading.
+    pub(crate) written: Written,
+    /// Where traces go; `None`: nowhere.
+    pub(crate) traces: Option<TracesConfig>,
+    /// Where systemd waits to be told that the service is ready.
+    pub(crate) notify_socket: Option<PathBuf>,
     /// What is accepted but has no effect, for the log.
     pub(crate) notices: Vec<String>,
 }
@@ -121,8 +131,14 @@ impl std::error::Error for ConfigError {}
 /// Reads flags, environment and file.
 pub(crate) fn load(flags: &Flags) -> Result<Config, ConfigError> {
     let environment = environment::Environment::of_process();
-    let (path, file) = file::find_and_read(flags.config.as_deref(), &environment)?;
-    resolve::resolve(resolve::Sources { flags, environment: &environment, file, path })
+    let found = file::find_and_read(flags.config.as_deref(), &environment)?;
+    let config = resolve::resolve(resolve::Sources {
+        flags,
+        environment: &environment,
+        file: found.file,
+        path: found.path,
+    })?;
+    Ok(Config { written: found.written, ..config })
 }
 
 #[cfg(test)]

@@ -155,6 +155,7 @@ pub(super) fn resolve(sources: Sources<'_>) -> Result<Config, ConfigError> {
     let workers = workers::resolve(&mut found, &file.workers, &defaults.workers);
     let jobs = jobs::resolve(&mut found, &file.jobs, &defaults.jobs);
 
+    let traces = super::traces::resolve(&mut found);
     if !found.problems.is_empty() {
         return Err(ConfigError(found.problems));
     }
@@ -181,6 +182,9 @@ pub(super) fn resolve(sources: Sources<'_>) -> Result<Config, ConfigError> {
         jobs,
         queue,
         file: path,
+        written: super::Written::default(),
+        traces,
+        notify_socket: environment.get("NOTIFY_SOCKET").map(PathBuf::from),
         notices,
     })
 }

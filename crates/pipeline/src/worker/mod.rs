@@ -16,6 +16,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use embeddery_core::TraceContext;
+use embeddery_gateway::trace::{Facts, Span};
 use futures_util::{FutureExt as _, future::join_all};
 use tokio::sync::{OwnedRwLockReadGuard, OwnedRwLockWriteGuard, RwLock};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -184,6 +186,7 @@ impl Worker {
     /// Brings leased documents through a stage and settles them.
     async fn bring(&self, stage: Stage, leases: Vec<Lease>) {
         let began = Instant::now();
+        let mut spans: Vec<_> = leases.iter().map(|lease| traced(stage, lease)).collect();
         let held = self.pulse.hold(&leases);
         let tasks: Vec<_> =
             leases.iter().zip(held.dropped()).map(|(lease, dropped)| (lease.task.id, dropped)).collect();
@@ -197,6 +200,11 @@ impl Worker {
             // An attempt, not a death: this worker is alive, and its leases still hold.
             vec![Step::Trouble(Trouble::hangs(self.config.deadline)); leases.len()]
         });
+        for (span, step) in spans.iter_mut().zip(&steps) {
+            if let Some(span) = span {
+                span.facts.failed = matches!(step, Step::Trouble(_));
+            }
+        }
         let policy = Policy { tools: &self.tools, config: &self.config, stage };
         let outcomes = leases.into_iter().zip(steps).zip(&tasks).map(|((lease, step), (_, dropped))| {
             let unwanted = dropped.load(std::sync::atomic::Ordering::Relaxed);
@@ -239,6 +247,14 @@ impl Worker {
             }
         }
     }
+}
+
+/// A span for a document in a stage, below the request that brought it.
+fn traced(stage: Stage, lease: &Lease) -> Option<Span> {
+    let parent = lease.task.traceparent.as_deref().and_then(TraceContext::parse)?;
+    let facts =
+        Facts { kind: 5, request_id: Some(lease.task.id.job.to_string()), failed: true, ..Facts::default() };
+    Span::begin(stage.as_str(), Some(parent), facts)
 }
 
 /// How many of these leases, from the first, are worked on together.

@@ -24,6 +24,7 @@ pub(crate) use search::Asked;
 use crate::{App, Settings, accounting::Metered, error::ApiError, request_id::RequestId};
 
 /// What the API needs for collections.
+#[derive(Clone)]
 pub struct Collections {
     /// Where they are kept.
     pub store: Arc<dyn VectorStore>,
@@ -83,6 +84,7 @@ impl Desk {
     fn context(&self) -> Context {
         Context {
             deadline: self.deadline,
+            trace: self.metered.trace,
             ..Context::new(self.metered.identity.user.shared(), Arc::clone(&self.request_id))
         }
     }

@@ -14,6 +14,7 @@ pub(crate) use submit::{Order, Sender};
 use crate::error::{ApiError, Backlog};
 
 /// What the API needs for jobs.
+#[derive(Clone)]
 pub struct Jobs {
     /// The truth about them.
     pub store: Arc<dyn JobStore>,

@@ -10,7 +10,7 @@ use axum::{
 use embeddery_core::ProviderKind;
 
 use crate::{
-    App,
+    App, Reloaded,
     auth::{Admin, Caller},
     error::{ApiError, ErrorBody},
     wire::admin::{
@@ -86,6 +86,29 @@ pub(super) async fn clear_cache(_: Admin, State(app): State<Arc<App>>) -> Result
         None => 0,
     };
     Ok(Json(Cleared { message: "Cache cleared successfully", entries_removed: removed }))
+}
+
+/// Read the configuration file anew.
+///
+/// It holds whole or not at all. Keys that only a restart can change are named; the rest is in force when this answers.
+/// SIGHUP does the same.
+#[utoipa::path(
+    post,
+    path = "/api/v1/embeddings/config/reload",
+    tag = "operation",
+    responses(
+        (status = 200, description = "It holds", body = Reloaded),
+        (status = 401, description = "No key, or a wrong one", body = ErrorBody),
+        (status = 403, description = "The caller is no admin", body = ErrorBody),
+        (status = 409, description = "It is not usable; nothing has changed", body = ErrorBody),
+        (status = 503, description = "The process is ending", body = ErrorBody),
+    ),
+    security(("key" = []), ("bearer" = [])),
+)]
+pub(super) async fn reload(_: Admin, State(app): State<Arc<App>>) -> Result<Json<Reloaded>, ApiError> {
+    let reloads = app.reloads.as_ref().ok_or_else(ApiError::ending)?;
+    let outcome = reloads.ask().await.ok_or_else(ApiError::ending)?;
+    outcome.map(Json).map_err(|problems| ApiError::unusable_configuration(&problems))
 }
 
 /// What embedding has done since the start, as JSON.

@@ -73,6 +73,7 @@ pub(super) async fn embed(call: &Call, wish: Wish<'_>) -> Result<Answer, ApiErro
     let Call { app, caller, id, provider } = call;
     let context = Context {
         deadline: Some(Instant::now() + app.settings.request_timeout),
+        trace: caller.trace,
         ..Context::new(caller.identity.user.shared(), Arc::clone(id))
     };
     let notes = context.notes.clone();

@@ -110,7 +110,7 @@ async fn answer(call: &Call, policy: DimensionPolicy, body: JsonObject) -> Resul
     };
     let mut answer = embed(call, wish).await?;
     answer.headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    let name = asked.model.unwrap_or_else(|| call.app.router.default_model().to_owned());
+    let name = asked.model.unwrap_or_else(|| call.app.router.default_model());
     let (embeddings, numbers) = (answer.embeddings, answer.numbers);
     let json = written(numbers, move || write(embeddings, &name, form)).await?;
     Ok((answer.headers, json).into_response())

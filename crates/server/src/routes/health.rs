@@ -78,7 +78,7 @@ pub(super) async fn service(State(app): State<Arc<App>>) -> Json<Health> {
         service: "embeddery",
         version: env!("CARGO_PKG_VERSION"),
         timestamp: jiff::Timestamp::now().to_string(),
-        default_model: DefaultModel { id: app.router.default_model().to_owned(), state: state.into() },
+        default_model: DefaultModel { id: app.router.default_model(), state: state.into() },
         cache_stats: cache(&app),
         circuit_breakers: breakers(&app),
     })

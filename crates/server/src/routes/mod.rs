@@ -80,6 +80,7 @@ fn api() -> (Router<Arc<App>>, OpenApi) {
         .routes(routes!(admin::reset_breaker))
         .routes(routes!(admin::clear_cache))
         .routes(routes!(admin::embedding_metrics))
+        .routes(routes!(admin::reload))
         .routes(routes!(admin::providers_config))
         .routes(routes!(models::list))
         .routes(routes!(models::list_openai))

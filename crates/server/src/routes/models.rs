@@ -28,7 +28,7 @@ use crate::{
     security(("key" = []), ("bearer" = [])),
 )]
 pub(super) async fn list(_: Caller, State(app): State<Arc<App>>) -> Json<Models> {
-    Json(Models::new(app.router.models(), app.router.policy()))
+    Json(Models::new(app.router.models(), &app.router.policy()))
 }
 
 /// The models here, in OpenAI's form.

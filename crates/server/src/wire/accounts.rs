@@ -66,7 +66,7 @@ impl QuotasAnswer {
     pub(crate) fn new(
         user: &str,
         (limiter, standings): (&Limiter, Standings),
-        (quotas, used): (&Quotas, Used),
+        (quotas, used): (Quotas, Used),
     ) -> Self {
         let Standings(requests, tokens) = standings;
         let rate = limiter.rates().requests;

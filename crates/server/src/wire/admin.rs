@@ -158,9 +158,10 @@ pub(crate) fn providers(router: &Router) -> ProvidersConfig {
     };
     ProvidersConfig {
         default_provider: models.iter().find(|model| model.default).map(|model| model.provider.as_str()),
-        default_model: router.default_model().to_owned(),
+        default_model: router.default_model(),
         providers: router
             .providers()
+            .into_iter()
             .map(|provider| ProviderModels { name: provider.as_str(), models: of(provider) })
             .collect(),
     }

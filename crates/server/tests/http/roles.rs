@@ -20,7 +20,7 @@ enum Asks {
 }
 
 /// The routes that do not ask for a user's key. A new route is not here, so the walk expects it to ask for one.
-const OTHERS: [(&str, Asks); 15] = [
+const OTHERS: [(&str, Asks); 16] = [
     ("/health", Asks::Nothing),
     ("/ready", Asks::Nothing),
     ("/api/v1/embeddings/health", Asks::Nothing),
@@ -29,6 +29,7 @@ const OTHERS: [(&str, Asks); 15] = [
     ("/api/v1/embeddings/models/download", Asks::Admin),
     ("/api/v1/embeddings/models/warmup", Asks::Admin),
     ("/api/v1/embeddings/circuit-breakers", Asks::Admin),
+    ("/api/v1/embeddings/config/reload", Asks::Admin),
     ("/api/v1/embeddings/circuit-breakers/{provider}/reset", Asks::Admin),
     ("/api/v1/embeddings/cache", Asks::Admin),
     ("/api/v1/embeddings/metrics", Asks::Admin),

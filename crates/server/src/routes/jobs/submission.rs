@@ -6,6 +6,7 @@ use axum::{
     extract::{FromRequest, FromRequestParts, Request},
     http::{header::CONTENT_TYPE, request::Parts},
 };
+use embeddery_core::TraceContext;
 use embeddery_pipeline::Job;
 use serde_json::Value;
 
@@ -46,7 +47,7 @@ impl FromRequestParts<Arc<App>> for Sender {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, _: &Arc<App>) -> Result<Self, ApiError> {
-        Self::read(&parts.headers)
+        Self::read(&parts.headers, parts.extensions.get::<TraceContext>().copied())
     }
 }
 

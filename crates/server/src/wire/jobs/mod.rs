@@ -7,6 +7,7 @@ use std::collections::HashMap;
 
 use axum::http::HeaderMap;
 use embeddery_chunk::{Method, Rule};
+use embeddery_core::TraceContext;
 use embeddery_pipeline::{NewDocument, Priority};
 use serde::Deserialize;
 use serde_json::{Map, Value};
@@ -199,8 +200,8 @@ pub(crate) fn job_document(mut fields: Fields, settings: &Settings) -> Result<Ne
 }
 
 impl Sender {
-    /// Reads the headers.
-    pub(crate) fn read(headers: &HeaderMap) -> Result<Self, ApiError> {
+    /// Reads the headers; `trace` is what the request is a part of.
+    pub(crate) fn read(headers: &HeaderMap, trace: Option<TraceContext>) -> Result<Self, ApiError> {
         let idempotency_key = match headers.get("idempotency-key") {
             None => None,
             Some(key) => match key.to_str() {
@@ -213,12 +214,7 @@ impl Sender {
                 }
             },
         };
-        // One that is malformed is no reason to refuse a job.
-        let traceparent = headers.get("traceparent").and_then(|found| found.to_str().ok());
-        let well_formed = |found: &&str| {
-            found.len() == 55 && found.bytes().all(|byte| byte.is_ascii_hexdigit() || byte == b'-')
-        };
-        Ok(Self { idempotency_key, traceparent: traceparent.filter(well_formed).map(Into::into) })
+        Ok(Self { idempotency_key, traceparent: trace.map(|trace| trace.to_string().into()) })
     }
 }
 

@@ -9,7 +9,9 @@ use embeddery_gateway::{
     Metrics, Policy, Router, RouterConfig, Stack, TokenDecoder, TokenEncoding,
 };
 use embeddery_pipeline::{JobStore, Queue, QueueOptions, SqliteJobs, SqliteJobsConfig, SqliteQueue};
-use embeddery_server::{App, Collections, Controls, HttpMetrics, JobLimits, Jobs, Settings, Waiting, serve};
+use embeddery_server::{
+    App, Collections, Controls, HttpMetrics, JobLimits, Jobs, Live, Settings, Waiting, serve,
+};
 use embeddery_store::{SqliteConfig, SqliteStore};
 use prometheus_client::registry::Registry;
 use reqwest::{Client, Method, RequestBuilder, Response, StatusCode, header::HeaderMap};
@@ -60,8 +62,10 @@ fn app(fake: &Arc<Fake>, settings: Settings, (accounts, jobs): (AccountsConfig, 
         settings,
         collections: Collections::new(Arc::new(store)),
         jobs,
-        registry,
+        registry: Arc::new(registry),
+        traced: false,
         http_metrics,
+        reloads: None,
     }
 }
 
@@ -141,8 +145,8 @@ impl Server {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let shutdown = CancellationToken::new();
-        let app = Arc::new(app(&fake, settings, (accounts, parts)));
-        let task = tokio::spawn(serve(listener, app, shutdown.clone(), Duration::from_secs(20)));
+        let live = Arc::new(Live::new(app(&fake, settings, (accounts, parts))));
+        let task = tokio::spawn(serve(listener, live, shutdown.clone(), Duration::from_secs(20)));
         let client = Client::builder().no_proxy().build().unwrap();
         Self { address, fake, shutdown, task, jobs, queue, dir, client }
     }
