@@ -6,6 +6,7 @@ use anyhow::bail;
 use embeddery_accounts::Ledger;
 use embeddery_pipeline::{Stage, WorkerMetrics};
 use prometheus_client::registry::Registry;
+use tokio_util::sync::CancellationToken;
 
 use super::{serve, signals::on_signals};
 use crate::{
@@ -22,12 +23,22 @@ pub(crate) fn run(options: &Worker, flags: &Flags) -> anyhow::Result<ExitCode> {
     if let Some(concurrency) = options.concurrency {
         config.workers.concurrency = concurrency.get();
     }
-    logging::start(config.log);
+    let (_, traces) = logging::start_traced(&config)?;
     for notice in &config.notices {
         tracing::warn!("{notice}");
     }
     serve::check_directories(&config)?;
-    super::runtime()?.block_on(work(&config, stages))
+    super::runtime()?.block_on(async {
+        let done = CancellationToken::new();
+        let delivering = traces.map(|traces| tokio::spawn(traces.run(done.clone())));
+        let worked = work(&config, stages).await;
+        // Last of all, so that what was finished just now is told, too.
+        done.cancel();
+        if let Some(delivering) = delivering {
+            let _ = delivering.await;
+        }
+        worked
+    })
 }
 
 async fn work(config: &Config, stages: Vec<Stage>) -> anyhow::Result<ExitCode> {

@@ -104,6 +104,7 @@ async fn what_a_running_process_takes_up_holds_at_once_and_the_rest_is_named() {
         (&json!([]), &answer["needs_restart"]),
         "still due"
     );
+    assert!(reqwest::get(format!("{}/health", server.url)).await.unwrap().status().is_success());
     let log = server.log();
     assert!(
         log.contains("providers.openai.api_key") && log.contains("these keys hold after a restart only"),
