@@ -5,6 +5,7 @@
 //! runs twice leaves the same result, so that a crash at any instruction loses nothing and stores nothing twice.
 
 mod jobs;
+mod orchestrator;
 mod queue;
 mod reconcile;
 mod retention;
@@ -17,6 +18,9 @@ pub use jobs::{
     NewJob, Opened, Page, Plan, PostgresJobs, Put, SqliteJobs, SqliteJobsConfig, Status, Unfinished, Vectors,
     Work,
 };
+pub use orchestrator::{
+    Findings, Hire, Orchestrator, OrchestratorConfig, OrchestratorMetrics, PoolConfig, Scaling,
+};
 pub use queue::{
     Asked, Consumer, DEATHS_ALONE, DEATHS_IN_COMPANY, DeadLetter, DeadLetterId, Depth, Flow, Lease,
     LeaseRequest, Op, Outcome, Pressure, Queue, QueueError, QueueOptions, RedisConfig, RedisQueue, Settled,
@@ -25,4 +29,4 @@ pub use queue::{
 pub use reconcile::{ReconcileConfig, reconcile, round, task};
 pub use retention::retain;
 pub use task::{JobId, MESSAGE_VERSION, Priority, Reason, Stage, Task, TaskId};
-pub use worker::{Worker, WorkerConfig, WorkerMetrics};
+pub use worker::{Floor, Worker, WorkerConfig, WorkerMetrics};

@@ -17,7 +17,7 @@ use serde::{
 use super::{
     ConfigError, Written, accounts,
     environment::Environment,
-    gateway,
+    gateway, orchestrator,
     providers::{OutboundSection, Providers},
 };
 
@@ -61,17 +61,18 @@ pub(super) struct File {
     pub queue: super::queue::Queue,
     pub workers: super::workers::Workers,
     pub jobs: super::jobs::Jobs,
-    // Sections of the guide's files that this version reads past; `notices` says why.
-    pub redis: Option<IgnoredAny>,
-    pub worker_pools: Option<super::local::WorkerPools>,
-    pub enable_autoscaling: Option<IgnoredAny>,
-    pub enable_monitoring: Option<IgnoredAny>,
-    pub monitoring_port: Option<IgnoredAny>,
-    pub scale_up_threshold: Option<IgnoredAny>,
-    pub scale_down_threshold: Option<IgnoredAny>,
-    pub scale_check_interval: Option<IgnoredAny>,
-    pub max_total_workers: Option<IgnoredAny>,
+    // The guide's `embeddings_config.yaml`; `orchestrator` checks it.
+    pub redis: orchestrator::Redis,
+    pub worker_pools: Option<BTreeMap<String, orchestrator::WrittenPool>>,
+    pub enable_autoscaling: Option<bool>,
+    pub enable_monitoring: Option<bool>,
+    pub monitoring_port: Option<u16>,
+    pub scale_up_threshold: Option<f64>,
+    pub scale_down_threshold: Option<f64>,
+    pub scale_check_interval: Option<f64>,
+    pub max_total_workers: Option<usize>,
     pub max_memory_gb: Option<f64>,
+    // Sections of the guide's files that this version reads past; `notices` says why.
     pub model_unload_timeout: Option<f64>,
     pub rate_limiter: Option<IgnoredAny>,
     pub retry_config: Option<IgnoredAny>,
@@ -332,7 +333,7 @@ enable_autoscaling: true
 "#;
         let file = parse(guide, "guide").unwrap();
         assert_eq!(file.models.entries.len(), 4);
-        assert!(file.redis.is_some() && file.worker_pools.is_some());
+        assert!(file.redis.url.is_some() && file.worker_pools.is_some());
     }
 
     #[test]

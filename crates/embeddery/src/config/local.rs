@@ -32,33 +32,19 @@ pub(crate) struct LocalSettings {
     pub(crate) unload_after: Duration,
 }
 
-/// The section `worker_pools` as far as it is about models in memory.
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
-pub(super) struct WorkerPools {
-    embedding: EmbeddingPool,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
-struct EmbeddingPool {
-    max_model_cache_size: Option<usize>,
-    model_unload_timeout: Option<f64>,
-}
-
 /// A number of bytes, or a text with a unit: 8GB, 512 MiB.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Bytes(pub(super) u64);
 
 impl Written {
     pub(super) fn take(file: &mut File) -> Self {
-        let pool = file.worker_pools.take().unwrap_or_default().embedding;
+        let pool = file.worker_pools.as_ref().and_then(|pools| pools.get("embedding"));
         let gigabytes = file.max_memory_gb.filter(|gigabytes| gigabytes.is_finite() && *gigabytes >= 0.0);
         Self {
             max_memory: file.engine.max_memory.or(gigabytes.map(|gigabytes| Bytes((gigabytes * 1e9) as u64))),
-            max_models: file.engine.max_models.or(pool.max_model_cache_size),
+            max_models: file.engine.max_models.or(pool.and_then(|pool| pool.max_model_cache_size)),
             memory_wait_seconds: file.engine.memory_wait_seconds,
-            unload_timeout: file.model_unload_timeout.or(pool.model_unload_timeout),
+            unload_timeout: file.model_unload_timeout.or(pool.and_then(|pool| pool.model_unload_timeout)),
         }
     }
 }

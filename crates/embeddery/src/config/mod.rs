@@ -15,6 +15,7 @@ mod jobs;
 mod local;
 mod notices;
 mod onnx;
+mod orchestrator;
 mod providers;
 mod queue;
 mod resolve;
@@ -40,6 +41,7 @@ pub(crate) use file::DEFAULTS;
 pub(crate) use gateway::{GatewayConfig, SecondLevelConfig};
 pub(crate) use local::LocalSettings;
 pub(crate) use onnx::OnnxSettings;
+pub(crate) use orchestrator::OrchestratorSettings;
 pub(crate) use providers::Upstreams;
 pub(crate) use queue::QueueConfig;
 pub(crate) use traces::TracesConfig;
@@ -93,6 +95,8 @@ pub(crate) struct Config {
     pub(crate) workers: WorkersConfig,
     /// How much work may wait, and how long jobs that ended are kept.
     pub(crate) jobs: JobLimits,
+    /// What `embeddery orchestrator` runs.
+    pub(crate) orchestrator: OrchestratorSettings,
     /// The file that was read, if any.
     pub(crate) file: Option<PathBuf>,
     /// What it says, to be compared with another reading.

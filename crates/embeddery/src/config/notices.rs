@@ -13,6 +13,8 @@ const RETIRED: &str = "of the replaced service, where it did nothing";
 pub(super) fn notices(file: &File, environment: &Environment) -> Vec<String> {
     let mut notices: Vec<String> =
         sections(file).into_iter().map(|(key, reason)| format!("'{key}' has no effect: {reason}")).collect();
+    let idle = super::orchestrator::idle(file).into_iter();
+    notices.extend(idle.map(|(key, reason)| format!("'{key}' has no effect: {reason}")));
     for (id, model) in &file.models.entries {
         let idle: Vec<&str> = model_keys(model);
         if !idle.is_empty() {
@@ -36,19 +38,6 @@ pub(super) fn notices(file: &File, environment: &Environment) -> Vec<String> {
 
 fn sections(file: &File) -> Vec<(&'static str, &'static str)> {
     [
-        ("redis", file.redis.is_some(), PIPELINE),
-        (
-            "worker_pools",
-            file.worker_pools.is_some(),
-            "beyond models in memory: the pipeline is not part of this version",
-        ),
-        ("enable_autoscaling", file.enable_autoscaling.is_some(), PIPELINE),
-        ("enable_monitoring", file.enable_monitoring.is_some(), PIPELINE),
-        ("monitoring_port", file.monitoring_port.is_some(), PIPELINE),
-        ("scale_up_threshold", file.scale_up_threshold.is_some(), PIPELINE),
-        ("scale_down_threshold", file.scale_down_threshold.is_some(), PIPELINE),
-        ("scale_check_interval", file.scale_check_interval.is_some(), PIPELINE),
-        ("max_total_workers", file.max_total_workers.is_some(), PIPELINE),
         ("rate_limiter", file.rate_limiter.is_some(), RETIRED),
         ("retry_config", file.retry_config.is_some(), RETIRED),
         (
@@ -62,8 +51,8 @@ fn sections(file: &File) -> Vec<(&'static str, &'static str)> {
         ("monitoring", file.monitoring.is_some(), RETIRED),
         ("default_provider", file.default_provider.is_some(), "set default_model_id"),
         ("default_model", file.default_model.is_some(), "set default_model_id"),
-        ("chunk_size", file.chunk_size.is_some(), PIPELINE),
-        ("chunk_overlap", file.chunk_overlap.is_some(), PIPELINE),
+        ("chunk_size", file.chunk_size.is_some(), "a job says how its texts are cut"),
+        ("chunk_overlap", file.chunk_overlap.is_some(), "a job says how its texts are cut"),
     ]
     .into_iter()
     .filter_map(|(key, present, reason)| present.then_some((key, reason)))

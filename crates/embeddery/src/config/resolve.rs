@@ -25,7 +25,7 @@ use super::{
     gateway::{self, Sections},
     jobs, local,
     notices::notices,
-    onnx, providers, queue, strangers, workers,
+    onnx, orchestrator, providers, queue, strangers, workers,
 };
 
 /// Everywhere a setting can come from.
@@ -43,6 +43,7 @@ pub(super) fn resolve(sources: Sources<'_>) -> Result<Config, ConfigError> {
     let sections = (file.take_accounts(), defaults.take_accounts());
     let gateway_sections = (Sections::take(&mut file), Sections::take(&mut defaults));
     let local_sections = (local::Written::take(&mut file), local::Written::take(&mut defaults));
+    let orchestrator = (orchestrator::Written::take(&mut file), orchestrator::Written::take(&mut defaults));
     let mut found = Found::new(environment);
 
     let listen_text = flags.listen.clone().map(|value| ("--listen", value));
@@ -158,12 +159,17 @@ pub(super) fn resolve(sources: Sources<'_>) -> Result<Config, ConfigError> {
         (user_dir.clone(), threads.get()),
     );
 
+    // `redis.url` of the guide's file, when nobody says anything else.
+    if environment.first(&["EMBEDDINGS_REDIS_URL", "REDIS_URL"]).is_none() {
+        file.queue.redis_url = file.queue.redis_url.or(file.redis.url);
+    }
     let ca = upstreams.outbound.certificates.as_deref();
     let queue = queue::resolve(&mut found, file.queue, &defaults.queue, ca);
     let workers = workers::resolve(&mut found, &file.workers, &defaults.workers);
     let jobs = jobs::resolve(&mut found, &file.jobs, &defaults.jobs);
 
     let traces = super::traces::resolve(&mut found);
+    let orchestrator = orchestrator::resolve(&mut found, orchestrator.0, orchestrator.1, listen);
     if !found.problems.is_empty() {
         return Err(ConfigError(found.problems));
     }
@@ -191,6 +197,7 @@ pub(super) fn resolve(sources: Sources<'_>) -> Result<Config, ConfigError> {
         workers,
         jobs,
         queue,
+        orchestrator,
         file: path,
         written: super::Written::default(),
         traces,

@@ -64,8 +64,11 @@ pub struct Worker {
     metrics: WorkerMetrics,
     pulse: Pulse,
     /// Held for reading by whoever works, for writing by who must work alone.
-    floor: Arc<RwLock<()>>,
+    floor: Floor,
 }
+
+/// What the workers of a process share, so that a document that must run alone has the whole process.
+pub type Floor = Arc<RwLock<()>>;
 
 /// The right to work.
 enum Turn {
@@ -98,6 +101,17 @@ impl Worker {
             Consumer(format!("{}-{}-{}", config.host, std::process::id(), Uuid::now_v7().simple()));
         let pulse = Pulse::start(Arc::clone(&queue), &config, consumer.clone())?;
         Ok(Self { tools, queue, config, consumer, metrics, pulse, floor: Arc::default() })
+    }
+
+    /// The same beside others in one process.
+    #[must_use]
+    pub fn beside(self, floor: &Floor) -> Self {
+        Self { floor: Arc::clone(floor), ..self }
+    }
+
+    /// Its name.
+    pub fn consumer(&self) -> &Consumer {
+        &self.consumer
     }
 
     /// Works until `stop`, then finishes what is under way, or hands it back when the grace is over.
