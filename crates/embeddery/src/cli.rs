@@ -23,6 +23,8 @@ pub(crate) enum Command {
     Serve(Serve),
     /// Work on documents of jobs: any number of processes, on any number of machines; needs Redis
     Worker(Worker),
+    /// Run pools of workers that grow and shrink with the work, beside `serve` with Redis; any number of them
+    Orchestrator(Orchestrator),
     /// Ask a running server whether it is alive; exit 0 or 1 (for container health checks)
     Health(Health),
     /// Turn many texts into vectors without a server; after an interruption the same command goes on
@@ -116,6 +118,13 @@ pub(crate) struct Worker {
     /// Loops of each stage; without it workers.concurrency
     #[arg(long, value_name = "N")]
     pub(crate) concurrency: Option<NonZeroUsize>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Orchestrator {
+    /// Workers that each pool begins with; without it num_workers of the pool
+    #[arg(long, value_name = "N")]
+    pub(crate) workers: Option<NonZeroUsize>,
 }
 
 #[derive(Debug, Args)]

@@ -97,29 +97,39 @@ impl Parts {
     }
 
     fn worker(&self, config: &Config, stages: Vec<Stage>, means: Means) -> anyhow::Result<Worker> {
-        let workers = &config.workers;
-        let tools = Tools {
+        let metrics = means.metrics.clone();
+        let tools = self.tools(config, means);
+        let worker = Worker::new(tools, Arc::clone(&self.queue), settings(config, stages), metrics);
+        worker.context("starting the thread that renews leases")
+    }
+
+    /// What documents are worked on with.
+    pub(crate) fn tools(&self, config: &Config, means: Means) -> Arc<Tools> {
+        Arc::new(Tools {
             jobs: Arc::clone(&self.jobs),
             store: means.store,
             router: means.router,
             ledger: means.ledger,
             dimension_policy: config.server.dimension_policy,
             lanes: Lanes::default(),
-            patience: workers.deadline / 2,
-        };
-        let settings = WorkerConfig {
-            stages,
-            concurrency: workers.concurrency,
-            slots: workers.slots.clone(),
-            lease: config.queue.lease,
-            deadline: workers.deadline,
-            max_attempts: config.queue.max_attempts,
-            backoff: workers.backoff,
-            grace: config.shutdown_grace,
-            host: rustix::system::uname().nodename().to_string_lossy().into_owned(),
-        };
-        let worker = Worker::new(Arc::new(tools), Arc::clone(&self.queue), settings, means.metrics);
-        worker.context("starting the thread that renews leases")
+            patience: config.workers.deadline / 2,
+        })
+    }
+}
+
+/// How a worker of these stages works.
+pub(crate) fn settings(config: &Config, stages: Vec<Stage>) -> WorkerConfig {
+    let workers = &config.workers;
+    WorkerConfig {
+        stages,
+        concurrency: workers.concurrency,
+        slots: workers.slots.clone(),
+        lease: config.queue.lease,
+        deadline: workers.deadline,
+        max_attempts: config.queue.max_attempts,
+        backoff: workers.backoff,
+        grace: config.shutdown_grace,
+        host: rustix::system::uname().nodename().to_string_lossy().into_owned(),
     }
 }
 

@@ -20,6 +20,11 @@ pub(crate) fn register(registry: &mut Registry) {
     registry.register_collector(Box::new(Process { started }));
 }
 
+/// Memory in use; `None` where nobody can tell.
+pub(crate) fn resident_bytes() -> Option<u64> {
+    Some(Now::read()?.resident_bytes as u64)
+}
+
 #[derive(Debug)]
 struct Process {
     /// Seconds since 1970.

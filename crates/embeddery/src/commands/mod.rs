@@ -7,6 +7,7 @@ mod generate;
 mod health;
 mod import_chroma;
 mod models;
+mod orchestrator;
 mod serve;
 mod signals;
 mod token;
@@ -24,6 +25,7 @@ pub(crate) fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     let flags = Flags { config: cli.config, listen: None };
     match cli.command {
         Command::Serve(options) => serve::run(&Flags { listen: options.listen, ..flags }),
+        Command::Orchestrator(options) => orchestrator::run(&options, &flags),
         Command::Worker(options) => worker::run(&options, &flags),
         Command::Health(options) => health::run(options.url.as_deref(), &flags),
         Command::Embed(options) => embed::run(&options, &config::load(&flags)?),

@@ -224,8 +224,6 @@ pub(super) fn idle(file: &super::file::File) -> Vec<(String, &'static str)> {
                 pool.default_model_name.is_some(),
                 "a job says its model, or has default_model_id",
             ),
-                "this version keeps loaded models in memory",
-            ),
             ("chroma_batch_size", pool.chroma_batch_size.is_some(), RETIRED),
             ("transaction_timeout", pool.transaction_timeout.is_some(), RETIRED),
             ("gpu_allocation", pool.gpu_allocation.is_some(), "there is no GPU path in this version"),

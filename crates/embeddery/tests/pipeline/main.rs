@@ -11,4 +11,5 @@ mod support;
 mod cluster;
 mod kills;
 mod operation;
+mod orchestrator;
 mod outages;

@@ -60,7 +60,8 @@ pub(super) async fn metrics_text(
     exposition(&app.registry, &headers)
 }
 
-fn exposition(registry: &Registry, headers: &HeaderMap) -> Result<Response, ApiError> {
+/// What a registry holds, in the form that is asked for.
+pub(crate) fn exposition(registry: &Registry, headers: &HeaderMap) -> Result<Response, ApiError> {
     let accept = headers.get(ACCEPT).and_then(|accept| accept.to_str().ok()).unwrap_or_default();
     let mut body = String::new();
     let (encoded, content_type) = if accept.contains("application/openmetrics-text") {

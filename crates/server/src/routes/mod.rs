@@ -11,7 +11,7 @@ mod embed;
 mod embeddings;
 mod health;
 mod jobs;
-mod metrics;
+pub(crate) mod metrics;
 mod models;
 
 use std::{any::Any, sync::Arc};

@@ -1,0 +1,121 @@
+//! `embeddery orchestrator` with a real Redis: pools that grow and shrink, orchestrators that come and go.
+
+use std::{
+    fs,
+    io::{BufRead as _, BufReader},
+    process::{Child, Command, Stdio},
+    time::Duration,
+};
+
+use crate::{
+    cluster::{Cluster, Plan, kill},
+    support::{KEY, command},
+};
+
+const POOLS: &str = "worker_pools:\n  chunking: {num_workers: 1}\n  embedding: {num_workers: 2, batch_size: 4}\n  \
+                     storage: {num_workers: 1}\nenable_autoscaling: true\nscale_check_interval: 0.2\n\
+                     scale_up_threshold: 0.2\nscale_down_threshold: 0.1";
+
+struct Orchestrator {
+    child: Child,
+    url: String,
+}
+
+impl Orchestrator {
+    fn start(cluster: &Cluster) -> Self {
+        let log = cluster.dir.path().join("worker.log");
+        let log = fs::OpenOptions::new().create(true).append(true).open(log).unwrap();
+        let mut command = command(cluster.dir.path(), &["orchestrator"]);
+        command.env("SINGLE_USER_API_KEY", KEY).env("PROMETHEUS_PORT", "0");
+        command.env("REDIS_URL", cluster.redis.as_ref().unwrap().url());
+        let mut child = command.stdout(Stdio::piped()).stderr(log).spawn().unwrap();
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let first = lines.next().and_then(Result::ok).unwrap_or_default();
+        let Some(url) = first.strip_prefix("metrics on ") else { panic!("{first}\n{}", cluster.logs()) };
+        let url = url.trim_end_matches("/metrics").to_owned();
+        Self { child, url }
+    }
+
+    async fn read(&self, path: &str) -> String {
+        let client = reqwest::Client::builder().no_proxy().build().unwrap();
+        client.get(format!("{}{path}", self.url)).send().await.unwrap().text().await.unwrap()
+    }
+
+    /// Waits until the metric has this value.
+    async fn until(&self, metric: &str, value: f64, cluster: &Cluster) {
+        let waiting = async {
+            loop {
+                let metrics = self.read("/metrics").await;
+                let line = metrics.lines().find_map(|line| line.strip_prefix(metric));
+                if line.and_then(|rest| rest.trim().parse::<f64>().ok()) == Some(value) {
+                    return;
+                }
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        };
+        if tokio::time::timeout(Duration::from_secs(90), waiting).await.is_err() {
+            panic!("{metric} is not {value}\n{}\n{}", self.read("/metrics").await, cluster.logs());
+        }
+    }
+
+    fn signal(&self, name: &str) {
+        assert!(Command::new("kill").args([name, &self.child.id().to_string()]).status().unwrap().success());
+    }
+}
+
+impl Drop for Orchestrator {
+    fn drop(&mut self) {
+        kill(&mut self.child);
+    }
+}
+
+/// A cluster whose only workers are those of orchestrators.
+async fn cluster() -> Cluster {
+    let mut cluster = Cluster::start(Plan { workers: 1, more: POOLS }).await;
+    cluster.workers.iter_mut().for_each(kill);
+    cluster
+}
+
+fn documents(count: usize) -> Vec<(String, String)> {
+    (0..count).map(|n| (format!("d{n:05}"), format!("Document {n} says this. And {} too.", n + 1))).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pools_grow_while_work_waits_and_shrink_after() {
+    let cluster = cluster().await;
+    let mut orchestrator = Orchestrator::start(&cluster);
+    let embedding = "embedding_workers{worker_type=\"embedding\"}";
+    orchestrator.until(embedding, 2.0, &cluster).await;
+    let held = cluster.vendors.hold();
+    let job = cluster.submit("grow", "grow", &documents(300)).await;
+    // Twice as many as the pool begins with, and no more.
+    orchestrator.until(embedding, 4.0, &cluster).await;
+    let metrics = orchestrator.read("/metrics").await;
+    assert!(metrics.contains("embedding_queue_depth{queue_name=\"embeddings:embedding\"}"), "{metrics}");
+    assert!(orchestrator.read("/health").await.contains("\"embedding\":\"4 workers"));
+    held.release();
+    assert_eq!(cluster.ended(&job).await["status"], "completed", "{}", cluster.logs());
+    orchestrator.until(embedding, 2.0, &cluster).await;
+    assert_eq!(cluster.stored("grow").await.len(), 300);
+    orchestrator.signal("-TERM");
+    let code = tokio::task::block_in_place(|| orchestrator.child.wait().unwrap().code());
+    assert_eq!(code, Some(0), "{}", cluster.logs());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn orchestrators_come_and_go_while_work_is_done() {
+    let cluster = cluster().await;
+    let (first, second) = (Orchestrator::start(&cluster), Orchestrator::start(&cluster));
+    let job = cluster.submit("go", "go", &documents(600)).await;
+    let stored =
+        |least: u64| move |job: &serde_json::Value| job["documents"]["completed"].as_u64() >= Some(least);
+    let done = |job: &serde_json::Value, least| stored(least)(job) || job["status"] == "completed";
+    cluster.until(&job, Duration::from_secs(120), |job| done(job, 50)).await;
+    drop(first); // SIGKILL
+    let third = Orchestrator::start(&cluster);
+    cluster.until(&job, Duration::from_secs(120), |job| done(job, 200)).await;
+    second.signal("-TERM");
+    assert_eq!(cluster.ended(&job).await["status"], "completed", "{}", cluster.logs());
+    assert_eq!(cluster.stored("go").await.len(), 600);
+    drop(third);
+}
