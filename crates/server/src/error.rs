@@ -311,6 +311,20 @@ impl ApiError {
         Self { param: Some("job_id".into()), ..Self::new(StatusCode::NOT_FOUND, "job_not_found", message) }
     }
 
+    /// A dead letter that is gone, or never was.
+    pub(crate) fn unknown_letter(id: &str) -> Self {
+        let message = format!("DLQ entry not found: '{id}'; GET /api/v1/embeddings/dlq lists them");
+        Self {
+            param: Some("entry_id".into()),
+            ..Self::new(StatusCode::NOT_FOUND, "entry_not_found", message)
+        }
+    }
+
+    /// A dead letter that cannot run again, and why.
+    pub(crate) fn stays_dead(why: &str) -> Self {
+        Self::new(StatusCode::CONFLICT, "entry_not_usable", why)
+    }
+
     /// A job that cannot be changed any more, and why.
     pub(crate) fn job_ended(id: &JobId, why: &str) -> Self {
         Self::new(StatusCode::CONFLICT, "job_ended", format!("job {id} cannot be changed: {why}"))

@@ -1,12 +1,13 @@
 //! What Prometheus sees of answers: every one counted and timed, by route. Labels are bounded: a route is a pattern,
 //! and a method that nobody has heard of is `other`.
 
-use std::time::Duration;
+use std::{sync::atomic::AtomicU64, time::Duration};
 
 use axum::http::Method;
+use embeddery_pipeline::Stage;
 use prometheus_client::{
     encoding::EncodeLabelSet,
-    metrics::{counter::Counter, family::Family, histogram::Histogram},
+    metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
     registry::Registry,
 };
 
@@ -15,6 +16,74 @@ use prometheus_client::{
 pub struct HttpMetrics {
     requests: Family<Answered, Counter>,
     duration: Family<Asked, Histogram, fn() -> Histogram>,
+    /// What operators look at.
+    pub(crate) operators: OperatorMetrics,
+}
+
+/// What operators look at, as it was when they last did.
+#[derive(Clone, Default)]
+pub(crate) struct OperatorMetrics {
+    /// Who watches the summary now.
+    pub(crate) watchers: Gauge,
+    /// Who watched it and left.
+    pub(crate) left: Counter,
+    /// Summaries that could not be made.
+    pub(crate) failures: Counter,
+    ages: Family<OfQueue, Gauge<f64, AtomicU64>>,
+    flags: Family<OfFlag, Gauge>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OfQueue {
+    queue_name: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OfFlag {
+    stage: &'static str,
+    flag: &'static str,
+}
+
+impl OperatorMetrics {
+    fn register(&self, registry: &mut Registry) {
+        registry.register(
+            "orchestrator_sse_connections",
+            "Callers who watch the summary",
+            self.watchers.clone(),
+        );
+        registry.register(
+            "orchestrator_sse_disconnects",
+            "Callers who watched the summary and left",
+            self.left.clone(),
+        );
+        registry.register(
+            "orchestrator_summary_failures",
+            "Summaries that could not be made",
+            self.failures.clone(),
+        );
+        registry.register(
+            "embedding_queue_age_current_seconds",
+            "How long the longest waiting document had waited at the last summary",
+            self.ages.clone(),
+        );
+        registry.register(
+            "embedding_stage_flag",
+            "Whether a stage was paused or drained at the last summary",
+            self.flags.clone(),
+        );
+        for stage in Stage::ALL {
+            self.stage(stage, Duration::ZERO, (false, false));
+        }
+    }
+
+    /// How a stage is.
+    pub(crate) fn stage(&self, stage: Stage, age: Duration, (paused, drain): (bool, bool)) {
+        let queue_name = format!("embeddings:{}", stage.as_str());
+        self.ages.get_or_create(&OfQueue { queue_name }).set(age.as_secs_f64());
+        for (flag, on) in [("paused", paused), ("drain", drain)] {
+            self.flags.get_or_create(&OfFlag { stage: stage.as_str(), flag }).set(i64::from(on));
+        }
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -39,7 +108,9 @@ impl HttpMetrics {
         let metrics = Self {
             requests: Family::default(),
             duration: Family::new_with_constructor(histogram as fn() -> Histogram),
+            operators: OperatorMetrics::default(),
         };
+        metrics.operators.register(registry);
         registry.register("http_requests", "Answers, by route and status", metrics.requests.clone());
         registry.register(
             "http_request_duration_seconds",

@@ -8,6 +8,7 @@ mod address;
 mod auth;
 mod body;
 mod collections;
+mod dead;
 mod error;
 mod head;
 mod http_metrics;

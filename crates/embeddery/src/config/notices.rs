@@ -6,7 +6,6 @@ use embeddery_core::ProviderKind;
 
 use super::{environment::Environment, file::File, providers::Providers};
 
-const PIPELINE: &str = "the pipeline is not part of this version";
 const RETIRED: &str = "of the replaced service, where it did nothing";
 
 /// One line per setting that is there and does nothing.

@@ -66,6 +66,11 @@ pub trait JobStore: Send + Sync {
     /// Sets failed documents back to the stage they failed at, and the job to running; what to enqueue.
     fn retry<'a>(&'a self, tenant: &'a str, job: JobId) -> JobOp<'a, Vec<Unfinished>>;
 
+    /// The same for one document, as far as the store can; what else it sets back is among the answer.
+    fn retry_document<'a>(&'a self, tenant: &'a str, task: TaskId) -> JobOp<'a, Vec<Unfinished>> {
+        self.retry(tenant, task.job)
+    }
+
     /// Ends a job's unfinished documents as skipped, whoever's it is, and remembers that; false when there is no such
     /// job. The operator's way out of a job that nobody wants.
     fn skip(&self, job: JobId) -> JobOp<'_, bool>;

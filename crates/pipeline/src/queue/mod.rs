@@ -73,11 +73,20 @@ pub trait Queue: Send + Sync {
         limit: usize,
     ) -> Op<'_, Vec<DeadLetter>>;
 
+    /// A dead letter of a stage; `None` when it is gone.
+    fn dead_letter<'a>(&'a self, stage: Stage, id: &'a DeadLetterId) -> Op<'a, Option<DeadLetter>>;
+
     /// Puts a dead letter's task back to its stage's list with no failures charged; false when it is gone.
     fn revive<'a>(&'a self, stage: Stage, id: &'a DeadLetterId) -> Op<'a, bool>;
 
     /// Removes a dead letter for good; false when it was gone.
     fn bury<'a>(&'a self, stage: Stage, id: &'a DeadLetterId) -> Op<'a, bool>;
+
+    /// Keeps a remark of the operator's with a dead letter, in place of an earlier one; false when it is gone.
+    fn remark<'a>(&'a self, stage: Stage, id: &'a DeadLetterId, remark: &'a str) -> Op<'a, bool>;
+
+    /// For each dead letter, the operator's remark.
+    fn remarks<'a>(&'a self, stage: Stage, ids: &'a [DeadLetterId]) -> Op<'a, Vec<Option<String>>>;
 
     /// Makes a worker known for this long.
     fn report<'a>(&'a self, worker: &'a WorkerReport, lives: Duration) -> Op<'a, ()>;

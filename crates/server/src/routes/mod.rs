@@ -13,6 +13,7 @@ mod health;
 mod jobs;
 pub(crate) mod metrics;
 mod models;
+mod operate;
 
 use std::{any::Any, sync::Arc};
 
@@ -115,6 +116,16 @@ fn api() -> (Router<Arc<App>>, OpenApi) {
         .routes(routes!(jobs::operator::skip_status))
         .routes(routes!(jobs::operator::bump))
         .routes(routes!(jobs::operator::ledger))
+        .routes(routes!(operate::dlq::list))
+        .routes(routes!(operate::dlq::stats))
+        .routes(routes!(operate::dlq::requeue))
+        .routes(routes!(operate::dlq::requeue_bulk))
+        .routes(routes!(operate::dlq::state))
+        .routes(routes!(operate::dlq::purge))
+        .routes(routes!(operate::stage::status))
+        .routes(routes!(operate::stage::control))
+        .routes(routes!(operate::summary::summary))
+        .routes(routes!(operate::summary::events))
         .routes(routes!(health::service))
         .routes(routes!(health::alive))
         .routes(routes!(health::ready))

@@ -12,4 +12,5 @@ pub(crate) mod input;
 pub(crate) mod jobs;
 mod json;
 pub(crate) mod models;
+pub(crate) mod operate;
 pub(crate) mod samples;

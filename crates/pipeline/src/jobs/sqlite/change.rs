@@ -46,14 +46,21 @@ fn end_all(db: &Connection, number: i64, state: DocumentState) -> Result<(), Job
     settle(db, number, now)
 }
 
-/// Sets what failed back to the stage it failed at. What a person ended stays ended.
-pub(super) fn retry(db: &Connection, tenant: &str, job: JobId) -> Result<Vec<Unfinished>, JobError> {
+/// Sets what failed, or only this document, back to the stage it failed at. What a person ended stays ended.
+pub(super) fn retry(
+    db: &Connection,
+    tenant: &str,
+    (job, only): (JobId, Option<u32>),
+) -> Result<Vec<Unfinished>, JobError> {
     let Some(found) = find(db, job)? else { return Ok(Vec::new()) };
     if found.owner != tenant || found.skipped || found.status == code::status_number(crate::Status::Cancelled)
     {
         return Ok(Vec::new());
     }
-    let (from, to) = keys(found.number);
+    let (from, to) = match only {
+        Some(item) => (keys(found.number).0 + i64::from(item), keys(found.number).0 + i64::from(item)),
+        None => keys(found.number),
+    };
     let mut failed = Vec::new();
     let mut rows = db.prepare_cached(
         "SELECT key, coalesce(failed_at, 0), bytes FROM document WHERE state = 4 AND key BETWEEN ? AND ?",
@@ -84,7 +91,7 @@ pub(super) fn retry(db: &Connection, tenant: &str, job: JobId) -> Result<Vec<Unf
         back[code::stage_number(document.stage) as usize] += 1;
     }
     db.execute(
-        "UPDATE job SET status = 1, ended_at_ms = NULL, d4 = 0, d0 = d0 + ?2, d1 = d1 + ?3, d2 = d2 + ?4
+        "UPDATE job SET status = 1, ended_at_ms = NULL, d4 = d4 - ?2 - ?3 - ?4, d0 = d0 + ?2, d1 = d1 + ?3, d2 = d2 + ?4
          WHERE number = ?1",
         params![found.number, back[0], back[1], back[2]],
     )?;

@@ -176,7 +176,12 @@ impl JobStore for SqliteJobs {
 
     fn retry<'a>(&'a self, tenant: &'a str, job: JobId) -> JobOp<'a, Vec<Unfinished>> {
         let tenant = tenant.to_owned();
-        Box::pin(self.promise(move |db| change::retry(db, &tenant, job)))
+        Box::pin(self.promise(move |db| change::retry(db, &tenant, (job, None))))
+    }
+
+    fn retry_document<'a>(&'a self, tenant: &'a str, task: TaskId) -> JobOp<'a, Vec<Unfinished>> {
+        let tenant = tenant.to_owned();
+        Box::pin(self.promise(move |db| change::retry(db, &tenant, (task.job, Some(task.item)))))
     }
 
     fn skip(&self, job: JobId) -> JobOp<'_, bool> {

@@ -256,12 +256,56 @@ impl Queue for RedisQueue {
         })
     }
 
+    fn dead_letter<'a>(&'a self, stage: Stage, id: &'a DeadLetterId) -> Op<'a, Option<DeadLetter>> {
+        Box::pin(async move {
+            if !is_entry(&id.0) {
+                return Ok(None);
+            }
+            let mut range = redis::cmd("XRANGE");
+            range.arg(self.inner.key(&[stage.as_str(), "dlq"])).arg(&id.0).arg(&id.0);
+            let found: Vec<words::Entry> = self.inner.command(&range).await?;
+            let found = found.into_iter().next();
+            Ok(found.map(|entry| words::letter(entry, |raw| self.seal.open(raw))))
+        })
+    }
+
     fn revive<'a>(&'a self, stage: Stage, id: &'a DeadLetterId) -> Op<'a, bool> {
         Box::pin(self.letter(stage, id, true))
     }
 
     fn bury<'a>(&'a self, stage: Stage, id: &'a DeadLetterId) -> Op<'a, bool> {
         Box::pin(self.letter(stage, id, false))
+    }
+
+    fn remark<'a>(&'a self, stage: Stage, id: &'a DeadLetterId, remark: &'a str) -> Op<'a, bool> {
+        Box::pin(async move {
+            if self.dead_letter(stage, id).await?.is_none() {
+                return Ok(false);
+            }
+            let key = self.inner.key(&[stage.as_str(), "dlq", "remarks"]);
+            let mut set = redis::cmd("HSET");
+            set.arg(&key).arg(&id.0).arg(remark);
+            let _: i64 = self.inner.command(&set).await?;
+            // Ids are never used again, so what is left of letters that are gone does no harm until it goes, too.
+            let mut expire = redis::cmd("PEXPIRE");
+            expire.arg(&key).arg(millis(self.options.dead_letter_age));
+            let _: i64 = self.inner.command(&expire).await?;
+            Ok(true)
+        })
+    }
+
+    fn remarks<'a>(&'a self, stage: Stage, ids: &'a [DeadLetterId]) -> Op<'a, Vec<Option<String>>> {
+        Box::pin(async move {
+            if ids.is_empty() {
+                return Ok(Vec::new());
+            }
+            let mut get = redis::cmd("HMGET");
+            get.arg(self.inner.key(&[stage.as_str(), "dlq", "remarks"]));
+            for id in ids {
+                get.arg(&id.0);
+            }
+            self.inner.command(&get).await
+        })
     }
 
     fn report<'a>(&'a self, worker: &'a WorkerReport, lives: Duration) -> Op<'a, ()> {

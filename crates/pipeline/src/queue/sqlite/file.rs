@@ -7,7 +7,8 @@ use rusqlite::{Connection, TransactionBehavior};
 use crate::QueueError;
 
 /// Step n brings schema n to n + 1. A released step never changes. Tables are strict, so that a row can always be read.
-const MIGRATIONS: &[&str] = &[r"
+const MIGRATIONS: &[&str] = &[
+    r"
 -- Tasks that are not dead.
 CREATE TABLE task (
     seq INTEGER PRIMARY KEY,            -- the order of arrival: a task's place wherever it waits
@@ -78,7 +79,12 @@ CREATE TABLE single (
     clearing_until_ms INTEGER NOT NULL DEFAULT 0
 ) STRICT;
 INSERT INTO single (id) VALUES (0);
-"];
+",
+    r"
+-- What the operator says of a dead letter.
+ALTER TABLE dead ADD COLUMN remark TEXT;
+",
+];
 
 /// Opens the file; makes and migrates it.
 pub(super) fn open(path: &Path) -> Result<Connection, QueueError> {

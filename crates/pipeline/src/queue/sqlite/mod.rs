@@ -194,6 +194,11 @@ impl Queue for SqliteQueue {
         Box::pin(self.writer.read(move |db| state::dead_letters(db, stage, (after, limit))))
     }
 
+    fn dead_letter<'a>(&'a self, stage: Stage, id: &'a DeadLetterId) -> Op<'a, Option<DeadLetter>> {
+        let id = id.0.parse().unwrap_or(-1);
+        Box::pin(self.writer.read(move |db| state::dead_letter(db, stage, id)))
+    }
+
     fn revive<'a>(&'a self, stage: Stage, id: &'a DeadLetterId) -> Op<'a, bool> {
         let id = id.0.parse().unwrap_or(-1);
         Box::pin(async move {
@@ -206,6 +211,18 @@ impl Queue for SqliteQueue {
     fn bury<'a>(&'a self, stage: Stage, id: &'a DeadLetterId) -> Op<'a, bool> {
         let id = id.0.parse().unwrap_or(-1);
         Box::pin(self.writer.write(move |db| state::take_letter(db, stage, id, false)))
+    }
+
+    fn remark<'a>(&'a self, stage: Stage, id: &'a DeadLetterId, remark: &'a str) -> Op<'a, bool> {
+        let (id, remark): (i64, _) = (id.0.parse().unwrap_or(-1), remark.to_owned());
+        Box::pin(self.writer.write(move |db| state::remark(db, (stage, id), &remark)))
+    }
+
+    fn remarks<'a>(&'a self, stage: Stage, ids: &'a [DeadLetterId]) -> Op<'a, Vec<Option<String>>> {
+        let ids: Vec<i64> = ids.iter().map(|id| id.0.parse().unwrap_or(-1)).collect();
+        Box::pin(
+            self.writer.read(move |db| ids.iter().map(|id| state::remark_of(db, (stage, *id))).collect()),
+        )
     }
 
     fn report<'a>(&'a self, worker: &'a WorkerReport, lives: Duration) -> Op<'a, ()> {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use rusqlite::{Row, params};
+use rusqlite::{OptionalExtension as _, Row, params};
 
 use super::{
     super::record,
@@ -189,10 +189,15 @@ pub(super) fn dead_letters(
     letters.collect()
 }
 
+pub(super) fn dead_letter(db: &Db<'_>, of: Stage, id: i64) -> rusqlite::Result<Option<DeadLetter>> {
+    let found = dead_letters(db, of, (Some(id.saturating_add(1)), 1))?.pop();
+    Ok(found.filter(|letter| letter.id.0 == id.to_string()))
+}
+
 /// Takes a letter out; its task, when it can be read, goes back to the stage when `revived`.
 pub(super) fn take_letter(db: &Db<'_>, of: Stage, id: i64, revived: bool) -> rusqlite::Result<bool> {
-    let Some(letter) = dead_letters(db, of, (Some(id.saturating_add(1)), 1))?.pop() else { return Ok(false) };
-    if letter.id.0 != id.to_string() || (revived && letter.task.is_none()) {
+    let Some(letter) = dead_letter(db, of, id)? else { return Ok(false) };
+    if revived && letter.task.is_none() {
         return Ok(false);
     }
     db.sql.prepare_cached("DELETE FROM dead WHERE id = ?")?.execute([id])?;
@@ -200,6 +205,17 @@ pub(super) fn take_letter(db: &Db<'_>, of: Stage, id: i64, revived: bool) -> rus
         enqueue(db, &[Task { attempts: 0, deaths: 0, ..task }])?;
     }
     Ok(true)
+}
+
+pub(super) fn remark(db: &Db<'_>, (of, id): (Stage, i64), remark: &str) -> rusqlite::Result<bool> {
+    let mut update = db.sql.prepare_cached("UPDATE dead SET remark = ? WHERE stage = ? AND id = ?")?;
+    Ok(update.execute(params![remark, number(of), id])? > 0)
+}
+
+pub(super) fn remark_of(db: &Db<'_>, (of, id): (Stage, i64)) -> rusqlite::Result<Option<String>> {
+    let mut select = db.sql.prepare_cached("SELECT remark FROM dead WHERE stage = ? AND id = ?")?;
+    let found = select.query_row(params![number(of), id], |row| row.get(0)).optional()?;
+    Ok(found.flatten())
 }
 
 /// Drops dead letters that are too old or too many.

@@ -1,0 +1,225 @@
+//! Dead letters at the edge: what operators see of them, what they say of them, and how they run again.
+
+use embeddery_pipeline::{DeadLetter, DeadLetterId, Priority, Stage, Task, task};
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, json};
+
+use crate::{error::ApiError, jobs::Jobs};
+
+/// Letters that are looked at together.
+const PAGE: usize = 500;
+
+/// What the operator has decided of a letter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Standing {
+    /// Nobody may let it run again.
+    Quarantined,
+    /// It may run again.
+    ApprovedForRequeue,
+    /// It stays, and nobody need look.
+    Ignored,
+}
+
+impl Standing {
+    pub(crate) const ALL: [(&str, Self); 3] = [
+        ("quarantined", Self::Quarantined),
+        ("approved_for_requeue", Self::ApprovedForRequeue),
+        ("ignored", Self::Ignored),
+    ];
+
+    pub(crate) fn as_str(self) -> &'static str {
+        Self::ALL.iter().find(|(_, standing)| *standing == self).map_or("", |(name, _)| name)
+    }
+}
+
+/// The operator's remark, as the queue keeps it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Remark {
+    pub(crate) state: Standing,
+    #[serde(default)]
+    pub(crate) note: Option<String>,
+}
+
+/// How an attempt to let a letter run again ended.
+pub(crate) enum Again {
+    Done,
+    NotFound,
+    Blocked(Standing),
+    /// It cannot run again, and why.
+    Unusable(&'static str),
+}
+
+impl Jobs {
+    /// Letters of a stage with the operator's remarks, newest first; only a job's, when it is named.
+    pub(crate) async fn letters(
+        &self,
+        stage: Stage,
+        job: Option<&str>,
+        count: usize,
+    ) -> Result<Vec<(DeadLetter, Option<Remark>)>, ApiError> {
+        let (mut found, mut after) = (Vec::new(), None);
+        while found.len() < count {
+            let page = self.queue.dead_letters(stage, after.take(), PAGE).await?;
+            let full = page.len() == PAGE;
+            after = page.last().map(|letter| letter.id.clone());
+            found.extend(page.into_iter().filter(|letter| {
+                job.is_none_or(|job| letter.task.as_ref().is_some_and(|task| task.id.job.to_string() == job))
+            }));
+            if !full {
+                break;
+            }
+        }
+        found.truncate(count);
+        let ids: Vec<DeadLetterId> = found.iter().map(|letter| letter.id.clone()).collect();
+        let remarks = self.queue.remarks(stage, &ids).await?;
+        let read = |remark: Option<String>| remark.and_then(|text| serde_json::from_str(&text).ok());
+        Ok(found.into_iter().zip(remarks.into_iter().map(read)).collect())
+    }
+
+    /// Keeps the operator's remark with a letter; false when it is gone.
+    pub(crate) async fn remark(
+        &self,
+        stage: Stage,
+        id: &DeadLetterId,
+        remark: &Remark,
+    ) -> Result<bool, ApiError> {
+        let text = serde_json::to_string(remark).map_err(|_| ApiError::internal())?;
+        Ok(self.queue.remark(stage, id, &text).await?)
+    }
+
+    /// Lets a letter's document run again from the stage it failed at, with no failures charged.
+    pub(crate) async fn requeue(
+        &self,
+        stage: Stage,
+        id: &DeadLetterId,
+        priority: Option<Priority>,
+    ) -> Result<Again, ApiError> {
+        let Some(letter) = self.queue.dead_letter(stage, id).await? else { return Ok(Again::NotFound) };
+        let remark = self.queue.remarks(stage, std::slice::from_ref(id)).await?.pop().flatten();
+        match remark.and_then(|text| serde_json::from_str::<Remark>(&text).ok()) {
+            Some(Remark { state, .. }) if state != Standing::ApprovedForRequeue => {
+                return Ok(Again::Blocked(state));
+            }
+            _ => {}
+        }
+        let Some(dead) = letter.task else {
+            return Ok(Again::Unusable(
+                "its message cannot be read, so nobody knows which document it was; purge it, and retry the job",
+            ));
+        };
+        let Some(job) = self.store.job(&dead.tenant, dead.id.job).await? else {
+            return Ok(Again::Unusable("its job is gone; purge it"));
+        };
+        let mut again: Vec<Task> =
+            self.store.retry_document(&dead.tenant, dead.id).await?.iter().map(task).collect();
+        if !again.iter().any(|task| task.id == dead.id) {
+            // Set back before, by an attempt that ended in between; or ended for good.
+            if job.ended_at_ms.is_some() {
+                return Ok(Again::Unusable("its job has ended, and the document did not fail; purge it"));
+            }
+            again.push(Task { attempts: 0, deaths: 0, ..dead });
+        }
+        for task in &mut again {
+            task.priority = priority.unwrap_or(task.priority);
+        }
+        self.queue.enqueue(&again).await?;
+        Ok(Again::Done)
+    }
+
+    /// Removes letters for good; how many there were. Their documents stay failed.
+    pub(crate) async fn purge(
+        &self,
+        stage: Stage,
+        ids: Option<Vec<DeadLetterId>>,
+    ) -> Result<usize, ApiError> {
+        let mut purged = 0;
+        let given = ids.is_some();
+        let mut ids = ids.unwrap_or_default();
+        loop {
+            if !given {
+                let page = self.queue.dead_letters(stage, None, PAGE).await?;
+                ids = page.into_iter().map(|letter| letter.id).collect();
+            }
+            for id in &ids {
+                purged += usize::from(self.queue.bury(stage, id).await?);
+            }
+            if given || ids.len() < PAGE {
+                return Ok(purged);
+            }
+        }
+    }
+}
+
+/// What is in a letter, for operators' eyes.
+pub(crate) fn payload(letter: &DeadLetter) -> Value {
+    let payload = match (&letter.task, &letter.raw) {
+        (Some(task), _) => json!({
+            "job_id": task.id.job.to_string(),
+            "item": task.id.item,
+            "user_id": &*task.tenant,
+            "stage": task.stage.as_str(),
+            "bytes": task.bytes,
+            "attempts": task.attempts,
+            "deaths": task.deaths,
+        }),
+        (None, Some(raw)) => serde_json::from_slice(raw)
+            .unwrap_or_else(|_| Value::String(String::from_utf8_lossy(raw).into_owned())),
+        (None, None) => Value::Null,
+    };
+    redacted(payload, 0)
+}
+
+const SECRET_KEYS: [&str; 7] =
+    ["api_key", "authorization", "token", "password", "secret", "access_token", "id_token"];
+const SECRET_MARKS: [&str; 3] = ["sk-", "api_key", "bearer "];
+const HIDDEN: &str = "***REDACTED***";
+/// Deeper than this nothing is shown.
+const DEPTH: usize = 5;
+
+/// The same without what looks like a secret.
+pub(crate) fn redacted(value: Value, depth: usize) -> Value {
+    match value {
+        Value::Object(_) | Value::Array(_) if depth >= DEPTH => Value::String(HIDDEN.into()),
+        Value::Object(map) => {
+            let hide = |(key, value): (String, Value)| {
+                let secret = SECRET_KEYS.contains(&key.to_ascii_lowercase().as_str());
+                let value = if secret { Value::String(HIDDEN.into()) } else { redacted(value, depth + 1) };
+                (key, value)
+            };
+            Value::Object(map.into_iter().map(hide).collect::<Map<_, _>>())
+        }
+        Value::Array(list) => {
+            Value::Array(list.into_iter().map(|value| redacted(value, depth + 1)).collect())
+        }
+        Value::String(text) if text.len() > 12 => {
+            let lower = text.to_ascii_lowercase();
+            if SECRET_MARKS.iter().any(|mark| lower.contains(mark)) {
+                Value::String(HIDDEN.into())
+            } else {
+                Value::String(text)
+            }
+        }
+        other => other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn secrets_are_not_shown() {
+        let value = json!({
+            "Token": "abc", "text": "my key is sk-1234567890", "short": "sk-1", "n": 7,
+            "in": [{"password": 1, "fine": "hello"}], "a": {"b": {"c": {"d": {"e": {"f": 1}}}}},
+        });
+        assert_eq!(
+            redacted(value, 0),
+            json!({
+                "Token": HIDDEN, "text": HIDDEN, "short": "sk-1", "n": 7,
+                "in": [{"password": HIDDEN, "fine": "hello"}], "a": {"b": {"c": {"d": {"e": HIDDEN}}}},
+            })
+        );
+    }
+}

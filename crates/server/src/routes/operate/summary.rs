@@ -1,0 +1,166 @@
+//! The pipeline at a glance: asked for, or sent every few seconds.
+
+use std::{collections::BTreeMap, convert::Infallible, sync::Arc, time::Duration};
+
+use axum::{
+    Extension, Json,
+    extract::State,
+    response::{
+        Sse,
+        sse::{Event, KeepAlive},
+    },
+};
+use embeddery_pipeline::{Depth, Stage, WorkerReport};
+use futures_util::{Stream, stream};
+
+use crate::{
+    App,
+    auth::Admin,
+    error::{ApiError, ErrorBody},
+    http_metrics::OperatorMetrics,
+    listen::Stopping,
+    wire::operate::{self, Done, SummaryAnswer},
+};
+
+/// How often watchers are told.
+const EVERY: Duration = Duration::from_secs(5);
+
+/// The pipeline at this moment.
+#[utoipa::path(
+    get,
+    operation_id = "orchestrator_summary",
+    path = "/api/v1/embeddings/orchestrator/summary",
+    tag = "operation",
+    responses(
+        (status = 200, description = "What waits, what is dead, who works", body = SummaryAnswer),
+        (status = 401, description = "No key, or a wrong one", body = ErrorBody),
+        (status = 403, description = "The caller is no admin", body = ErrorBody),
+        (status = 503, description = "The queue is out of reach", body = ErrorBody),
+    ),
+    security(("key" = []), ("bearer" = [])),
+)]
+pub(in crate::routes) async fn summary(
+    _: Admin,
+    State(app): State<Arc<App>>,
+) -> Result<Json<SummaryAnswer>, ApiError> {
+    look(&app).await.map(Json)
+}
+
+/// The same every five seconds, as events `summary`; `error` when it could not be made.
+#[utoipa::path(
+    get,
+    operation_id = "orchestrator_events",
+    path = "/api/v1/embeddings/orchestrator/events",
+    tag = "operation",
+    responses(
+        (status = 200, description = "The events", body = String, content_type = "text/event-stream"),
+        (status = 401, description = "No key, or a wrong one", body = ErrorBody),
+        (status = 403, description = "The caller is no admin", body = ErrorBody),
+    ),
+    security(("key" = []), ("bearer" = [])),
+)]
+pub(in crate::routes) async fn events(
+    _: Admin,
+    State(app): State<Arc<App>>,
+    stopping: Option<Extension<Stopping>>,
+) -> Sse<impl Stream<Item = Result<Event, Infallible>>> {
+    let watching = Watching::new(&app.http_metrics.operators);
+    let events =
+        stream::unfold((app, stopping, watching, true), |(app, stopping, watching, first)| async move {
+            if !first {
+                let stopped = async {
+                    match &stopping {
+                        Some(Extension(stopping)) => stopping.0.cancelled().await,
+                        None => std::future::pending().await,
+                    }
+                };
+                tokio::select! {
+                    () = tokio::time::sleep(EVERY) => {}
+                    // The server goes; another one will be asked.
+                    () = stopped => return None,
+                }
+            }
+            let event = match look(&app).await {
+                Ok(summary) => Event::default().event("summary").json_data(&summary),
+                Err(error) => {
+                    let error = serde_json::json!({"error": error.to_string()});
+                    Event::default().event("error").json_data(&error)
+                }
+            };
+            Some((Ok(event.ok()?), (app, stopping, watching, false)))
+        });
+    Sse::new(events).keep_alive(KeepAlive::default())
+}
+
+/// Somebody who watches.
+struct Watching(OperatorMetrics);
+
+impl Watching {
+    fn new(metrics: &OperatorMetrics) -> Self {
+        metrics.watchers.inc();
+        Self(metrics.clone())
+    }
+}
+
+impl Drop for Watching {
+    fn drop(&mut self) {
+        self.0.watchers.dec();
+        self.0.left.inc();
+    }
+}
+
+async fn look(app: &App) -> Result<SummaryAnswer, ApiError> {
+    let metrics = &app.http_metrics.operators;
+    seen(app).await.inspect_err(|_| {
+        metrics.failures.inc();
+    })
+}
+
+async fn seen(app: &App) -> Result<SummaryAnswer, ApiError> {
+    let queue = &app.jobs.queue;
+    let (depth, flow, workers) = (queue.depth().await?, queue.flow().await?, queue.workers().await?);
+    let (queues, dlq) = depths(&depth);
+    let mut flags = BTreeMap::new();
+    for (stage, flow) in flow {
+        let now = operate::Flags::from(flow);
+        let age = depth.get(&stage).map_or(Duration::ZERO, |depth| depth.oldest);
+        app.http_metrics.operators.stage(stage, age, (now.paused, now.drain));
+        flags.insert(stage.as_str(), now);
+    }
+    let serving = |stage: Stage| workers.iter().filter(|worker| worker.stages.contains(&stage)).count();
+    Ok(SummaryAnswer {
+        queues,
+        dlq,
+        ages: depth
+            .iter()
+            .map(|(stage, depth)| (operate::queue(*stage), depth.oldest.as_secs_f64()))
+            .collect(),
+        stages: done(&workers),
+        flags,
+        priority: BTreeMap::new(),
+        workers: Stage::ALL.into_iter().map(|stage| (stage.as_str(), serving(stage))).collect(),
+        ts: jiff::Timestamp::now().as_millisecond() as f64 / 1e3,
+    })
+}
+
+/// What waits and what is dead, by queue.
+pub(super) fn depths(depth: &BTreeMap<Stage, Depth>) -> (BTreeMap<String, u64>, BTreeMap<String, u64>) {
+    let waiting = depth
+        .iter()
+        .map(|(stage, depth)| (operate::queue(*stage), depth.waiting + depth.held + depth.delayed));
+    let dead = depth.iter().map(|(stage, depth)| (operate::dlq(*stage), depth.dead));
+    (waiting.collect(), dead.collect())
+}
+
+/// What living workers have done, by stage.
+pub(super) fn done(workers: &[WorkerReport]) -> BTreeMap<&'static str, Done> {
+    let mut stages: BTreeMap<&'static str, Done> =
+        Stage::ALL.into_iter().map(|stage| (stage.as_str(), Done::default())).collect();
+    for worker in workers {
+        for stage in &worker.stages {
+            let done = stages.entry(stage.as_str()).or_default();
+            *done = Done { processed: done.processed + worker.done.0, failed: done.failed + worker.done.1 };
+        }
+    }
+    stages
+}
