@@ -119,3 +119,33 @@ async fn orchestrators_come_and_go_while_work_is_done() {
     assert_eq!(cluster.stored("go").await.len(), 600);
     drop(third);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pause_and_drain_under_load_lose_nothing() {
+    let cluster = cluster().await;
+    let _orchestrator = Orchestrator::start(&cluster);
+    let control = async |stage: &str, action: &str| {
+        let body = serde_json::json!({"stage": stage, "action": action});
+        let path = "/api/v1/embeddings/stage/control";
+        let (status, answer) =
+            cluster.patiently(|| cluster.request(reqwest::Method::POST, path).json(&body)).await;
+        assert_eq!(status, 200, "{answer}");
+    };
+    let first = cluster.submit("first", "flow", &documents(300)).await;
+    let done = |job: &serde_json::Value, least| job["documents"]["completed"].as_u64() >= Some(least);
+    cluster.until(&first, Duration::from_secs(60), |job| done(job, 20) || job["status"] == "completed").await;
+    control("embedding", "pause").await;
+    control("storage", "drain").await;
+    let more: Vec<_> = documents(400).split_off(300);
+    let second = cluster.submit("second", "flow", &more).await;
+    let (_, flags) =
+        cluster.patiently(|| cluster.request(reqwest::Method::GET, "/api/v1/embeddings/stage/status")).await;
+    assert_eq!(flags["embedding"], serde_json::json!({"paused": true, "drain": false}));
+    assert_eq!(flags["storage"], serde_json::json!({"paused": false, "drain": true}));
+    assert_ne!(cluster.job(&second).await["status"], "completed");
+    control("all", "resume").await;
+    for job in [first, second] {
+        assert_eq!(cluster.ended(&job).await["status"], "completed", "{}", cluster.logs());
+    }
+    assert_eq!(cluster.stored("flow").await.len(), 400);
+}

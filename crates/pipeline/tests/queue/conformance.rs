@@ -299,6 +299,13 @@ pub async fn dead_letters_are_listed_revived_and_buried(bench: &dyn Bench) {
     assert_eq!(depth[&Stage::Chunking], Depth { dead: 4, ..Depth::default() });
     assert_eq!(queue.pressure("ann").await.unwrap().tenant.items, 0, "dead ones press nobody");
 
+    assert_eq!(queue.dead_letter(Stage::Chunking, &all[2].id).await.unwrap(), Some(all[2].clone()));
+    assert_eq!(queue.dead_letter(Stage::Storage, &all[2].id).await.unwrap(), None);
+    assert!(queue.remark(Stage::Chunking, &all[3].id, "seen").await.unwrap());
+    assert!(!queue.remark(Stage::Storage, &all[3].id, "seen").await.unwrap());
+    let asked = [all[3].id.clone(), all[2].id.clone()];
+    assert_eq!(queue.remarks(Stage::Chunking, &asked).await.unwrap(), [Some("seen".to_owned()), None]);
+
     assert!(queue.revive(Stage::Chunking, &all[0].id).await.unwrap());
     assert!(!queue.revive(Stage::Chunking, &all[0].id).await.unwrap());
     assert!(!queue.revive(Stage::Storage, &all[1].id).await.unwrap());

@@ -20,7 +20,8 @@ enum Asks {
 }
 
 /// The routes that do not ask for a user's key. A new route is not here, so the walk expects it to ask for one.
-const OTHERS: [(&str, Asks); 17] = [
+const OTHERS: [(&str, Asks); 27] = [
+const OTHERS: [(&str, Asks); 27] = [
     ("/health", Asks::Nothing),
     ("/ready", Asks::Nothing),
     ("/api/v1/embeddings/health", Asks::Nothing),
@@ -38,6 +39,16 @@ const OTHERS: [(&str, Asks); 17] = [
     ("/api/v1/embeddings/job/skip/status", Asks::Admin),
     ("/api/v1/embeddings/job/priority/bump", Asks::Admin),
     ("/api/v1/embeddings/ledger/status", Asks::Admin),
+    ("/api/v1/embeddings/dlq", Asks::Admin),
+    ("/api/v1/embeddings/dlq/stats", Asks::Admin),
+    ("/api/v1/embeddings/dlq/requeue", Asks::Admin),
+    ("/api/v1/embeddings/dlq/requeue/bulk", Asks::Admin),
+    ("/api/v1/embeddings/dlq/state", Asks::Admin),
+    ("/api/v1/embeddings/dlq/purge", Asks::Admin),
+    ("/api/v1/embeddings/stage/status", Asks::Admin),
+    ("/api/v1/embeddings/stage/control", Asks::Admin),
+    ("/api/v1/embeddings/orchestrator/summary", Asks::Admin),
+    ("/api/v1/embeddings/orchestrator/events", Asks::Admin),
 ];
 
 async fn server() -> Server {
@@ -84,7 +95,7 @@ async fn every_route_asks_for_what_it_should() {
                 ask(Some(token("root", "admin"))).await,
             ];
             // Who is let in there is told that there is no such collection or job, or what was not sent.
-            let kept = ["/collections", "/users/", "/jobs", "/job/", "/ledger/"]
+            let kept = ["/collections", "/users/", "/jobs", "/job/", "/ledger/", "/dlq", "/stage/"]
                 .iter()
                 .any(|part| path.contains(part));
             let inside = |status: u16| {

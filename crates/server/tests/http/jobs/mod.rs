@@ -1,6 +1,7 @@
 //! Jobs through the API. Nobody works on them here but the test, which does what a worker would.
 
 mod bad_input;
+mod dead_letters;
 mod events;
 mod idempotency;
 mod life;

@@ -209,9 +209,16 @@ impl Answer {
         Self::read(soon(request.send()).await.unwrap()).await
     }
 
-    pub async fn read(response: Response) -> Self {
+    pub async fn read(mut response: Response) -> Self {
         let (status, headers) = (response.status(), response.headers().clone());
-        let text = soon(response.text()).await.unwrap();
+        // These events never end; the first says enough.
+        let endless = status == 200 && response.url().path().ends_with("/orchestrator/events");
+        let text = if endless {
+            let first = soon(response.chunk()).await.unwrap().unwrap_or_default();
+            String::from_utf8_lossy(&first).into_owned()
+        } else {
+            soon(response.text()).await.unwrap()
+        };
         let json = serde_json::from_str(&text).unwrap_or(Value::Null);
         Self { status, headers, text, json }
     }
