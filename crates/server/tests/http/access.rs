@@ -75,7 +75,7 @@ impl Route {
     /// Whether the status is one of somebody who was let in. Routes of collections and jobs that are not there, or that are
     /// asked without what they need, say so to those only.
     fn is_answer(&self, status: reqwest::StatusCode) -> bool {
-        let parts = ["/collections", "/users/", "/jobs", "/job/", "/ledger/"];
+        let parts = ["/collections", "/users/", "/jobs", "/job/", "/ledger/", "/dlq", "/stage/"];
         let kept = parts.iter().any(|part| self.path.contains(part));
         status == 200 || (kept && status != 401 && !status.is_server_error())
     }

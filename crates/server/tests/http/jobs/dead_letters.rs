@@ -17,12 +17,12 @@ impl Server {
         let request = LeaseRequest {
             stage: Stage::Chunking,
             consumer: &consumer,
-            most: 2,
+            most: 10,
             length: Duration::from_secs(60),
             idle: true,
         };
         for lease in self.queue.lease(request).await.unwrap() {
-            self.fail(id, lease.task.id.item, Stage::Chunking).await;
+            self.fail(lease.task.id.job, lease.task.id.item, Stage::Chunking).await;
             let reason =
                 Reason { code: "broken".into(), message: "Bearer sk-secret-secret was refused".into() };
             self.queue.settle(&[(lease, Outcome::Dead(reason))]).await.unwrap();
@@ -61,10 +61,10 @@ async fn letters_are_judged_run_again_and_removed() {
     assert_eq!(statuses, ["success", "not_found"], "{}", bulk.text);
 
     server.dead().await;
-    assert_eq!(server.get(&format!("{DLQ}/stats")).await.json["total_dlq"], 2);
+    assert_eq!(server.get(&format!("{DLQ}/stats")).await.json["total_dlq"], 4);
     let purge = async |body: Value| server.post(&format!("{DLQ}/purge"), &body).await;
     assert_eq!(purge(json!({"stage": "chunking"})).await.status, 422, "nothing is removed by mistake");
-    assert_eq!(purge(json!({"stage": "chunking", "all": true})).await.json["purged"], 2);
+    assert_eq!(purge(json!({"stage": "chunking", "all": true})).await.json["purged"], 4);
     assert_eq!(server.get(&format!("{DLQ}?stage=chunking")).await.json["count"], 0);
     assert_eq!(server.get(&format!("{DLQ}?stage=cooking")).await.status, 400);
 }
