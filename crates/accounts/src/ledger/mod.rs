@@ -269,7 +269,7 @@ impl Ledger {
     /// gets new ones by leaving. Whether they did.
     pub async fn forget(&self, user: &UserId) -> bool {
         let user = user.shared();
-        let kept = self.quotas.tokens_per_day.map(|_| day(Timestamp::now()));
+        let kept = self.quotas().tokens_per_day.map(|_| day(Timestamp::now()));
         let stays = kept.is_some();
         let _ = self.writer.run(move |db| operations::forget(db, &user, kept.as_deref())).await;
         stays
