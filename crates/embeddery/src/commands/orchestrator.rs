@@ -134,7 +134,7 @@ fn how(config: &Config) -> OrchestratorConfig {
         down: scaling.down,
         every: scaling.every,
         most_workers: scaling.most_workers,
-        most_memory: Some(scaling.most_memory),
+        most_memory: scaling.most_memory,
         memory: process_metrics::resident_bytes,
     });
     let look_every = settings.scaling.map_or(LOOK, |scaling| LOOK.min(scaling.every));

@@ -21,7 +21,6 @@ enum Asks {
 
 /// The routes that do not ask for a user's key. A new route is not here, so the walk expects it to ask for one.
 const OTHERS: [(&str, Asks); 27] = [
-const OTHERS: [(&str, Asks); 27] = [
     ("/health", Asks::Nothing),
     ("/ready", Asks::Nothing),
     ("/api/v1/embeddings/health", Asks::Nothing),
