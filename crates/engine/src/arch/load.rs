@@ -65,7 +65,7 @@ impl<'a> Loader<'a> {
         let spec = self.spec;
         let kind = |kind: &super::spec::AttentionSpec| AttentionKind {
             sight: kind.sight,
-            angles: (!kind.turns.is_empty()).then(|| angles(&kind.turns, self.reach)),
+            angles: kind.rotary.map(|rotary| angles(&rotary.turns(spec.head_width), self.reach)),
         };
         Ok(Encoder {
             kernels: self.kernels,
