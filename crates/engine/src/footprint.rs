@@ -40,7 +40,8 @@ impl ModelFiles {
         }
         let tokenizer = std::fs::metadata(self.directory.join("tokenizer.json")).map_or(0, |file| file.len());
         let tokens = (CALL_TOKENS * threads).max(options.max_length.unwrap_or(self.info().max_tokens));
-        let buffers = tokens * self.modules.hidden * BUFFER_BYTES;
+        // A static model has none.
+        let buffers = if self.info().layers == 0 { 0 } else { tokens * self.modules.hidden * BUFFER_BYTES };
         // Panels are filled up to whole ones.
         Ok(bytes + bytes / 32 + TOKENIZER_FACTOR * tokenizer + buffers as u64)
     }

@@ -118,7 +118,7 @@ impl Model {
         &self.prompts
     }
 
-    /// Identifies the vectors: a hash of weights, tokenizer, pooling, what follows it, and prompts, 32 hexadecimal
+    /// Identifies the vectors: a hash of weights, tokenizer, attention, pooling, what follows it, and prompts, 32 hexadecimal
     /// digits. Models with equal fingerprints give comparable vectors, in whatever precision.
     pub fn fingerprint(&self) -> &str {
         &self.fingerprint
@@ -243,6 +243,12 @@ pub(crate) fn fingerprint(files: &ModelFiles, weights: &WeightFiles) -> Result<S
     weights.bytes().for_each(&mut take);
     take(&read(&files.directory.join("tokenizer.json"))?);
     take(format!("{:?} {}", files.modules.pooling, files.lowercase).as_bytes());
+    if let NetworkSpec::Encoder(spec) = &files.network
+        && let identity = spec.identity()
+        && !identity.is_empty()
+    {
+        take(&identity);
+    }
     for file in files.modules.files() {
         take(&read(&file)?);
     }

@@ -59,6 +59,9 @@ fn parts(index: &Path) -> Result<BTreeSet<String>, LoadError> {
     }
 }
 
+/// Rows of a large tensor that are widened together.
+const ROWS_AT_ONCE: usize = 256;
+
 /// Mapped safetensors files.
 pub(crate) struct WeightFiles(Vec<(PathBuf, Mmap)>);
 
@@ -123,14 +126,28 @@ impl<'a> Tensors<'a> {
     pub(crate) fn get(&self, name: &str, shape: &[usize]) -> Result<Cow<'a, [f32]>, LoadError> {
         match self.shaped(name, shape)? {
             (path, view) if view.dtype() == Dtype::I8 => Err(wrong_type(path, name, view.dtype())),
-            (path, view) => numbers(path, name, &view),
+            (path, view) => numbers((path, name), (view.dtype(), view.data())),
         }
     }
 
-    /// As [`get`](Self::get), of bytes too, each as the number that it is.
-    pub(crate) fn get_any(&self, name: &str, shape: &[usize]) -> Result<Cow<'a, [f32]>, LoadError> {
-        let (path, view) = self.shaped(name, shape)?;
-        numbers(path, name, &view)
+    /// Every row of a tensor in turn, as f32, bytes as the numbers that they are. For tensors that need not be in memory as a
+    /// whole.
+    pub(crate) fn each_row(
+        &self,
+        name: &str,
+        shape: [usize; 2],
+        mut each: impl FnMut(&mut [f32]),
+    ) -> Result<(), LoadError> {
+        let (path, view) = self.shaped(name, &shape)?;
+        let bytes = view.data();
+        let mut row = vec![0.0; shape[1]];
+        for some in bytes.chunks(ROWS_AT_ONCE * (bytes.len() / shape[0].max(1)).max(1)) {
+            for found in numbers((path, name), (view.dtype(), some))?.chunks_exact(shape[1]) {
+                row.copy_from_slice(found);
+                each(&mut row);
+            }
+        }
+        Ok(())
     }
 
     /// A list of `count` whole numbers, each below `end`.
@@ -181,9 +198,12 @@ impl<'a> Tensors<'a> {
     }
 }
 
-fn numbers<'a>(path: &Path, name: &str, view: &TensorView<'a>) -> Result<Cow<'a, [f32]>, LoadError> {
-    let bytes = view.data();
-    let numbers: Cow<'a, [f32]> = match view.dtype() {
+/// Bytes of a tensor as f32, proven to be finite.
+fn numbers<'a>(
+    (path, name): (&Path, &str),
+    (dtype, bytes): (Dtype, &'a [u8]),
+) -> Result<Cow<'a, [f32]>, LoadError> {
+    let numbers: Cow<'a, [f32]> = match dtype {
         Dtype::F32 => match bytemuck::try_cast_slice(bytes) {
             Ok(numbers) if cfg!(target_endian = "little") => Cow::Borrowed(numbers),
             _ => widen(bytes, f32::from_le_bytes),

@@ -214,6 +214,26 @@ fn prefixes_of_models_saved_with_a_head() {
     }
 }
 
+/// Positions that turn otherwise and windows of another size give other vectors, of a space of their own.
+#[test]
+fn what_only_the_configuration_says_is_part_of_the_fingerprint() {
+    let of = |name: &str, key: &str, value: Value| {
+        let tiny = Tiny::of(name);
+        tiny.set("config.json", key, value);
+        ModelFiles::open(tiny.path()).unwrap().fingerprint().unwrap()
+    };
+    assert_ne!(
+        of("modernbert", "local_attention", json!(12)),
+        of("modernbert", "local_attention", json!(14))
+    );
+    assert_eq!(of("modernbert", "local_attention", json!(12)), of("modernbert", "_name_or_path", json!("x")));
+    let gte =
+        |theta: f64| of("gte", "rope_parameters", json!({ "rope_type": "default", "rope_theta": theta }));
+    assert_ne!(gte(160_000.0), gte(20_000.0));
+    let scalar = |scalar: u32| of("gemma3_text", "query_pre_attn_scalar", json!(scalar));
+    assert_ne!(scalar(16), scalar(8));
+}
+
 /// jinaai/jina-embeddings-v3 calls itself XLM-RoBERTa and is something else.
 #[test]
 fn foreign_code_is_refused_by_name() {

@@ -39,9 +39,8 @@ pub(super) fn read(config: &Config) -> Result<Spec, LoadError> {
     config.only("hidden_activation", "gelu_pytorch_tanh")?;
     config.absent("attn_logit_softcapping")?;
     let spec = qwen3::decoder(config, (256, 131_072))?;
-    let width = spec.head_width;
-    let everything = rotary::theta_of(config, "full_attention", ("rope_theta", 1_000_000.0))?;
-    let nearby = rotary::theta_of(config, "sliding_attention", ("rope_local_base_freq", 10_000.0))?;
+    let everything = rotary::read_of(config, "full_attention", ("rope_theta", 1_000_000.0))?;
+    let nearby = rotary::read_of(config, "sliding_attention", ("rope_local_base_freq", 10_000.0))?;
     // Half of the window lies on each side.
     let window = Sight::around(config.size_or("sliding_window", 4096)? / 2);
     let every = config.either(["sliding_window_pattern", "_sliding_window_pattern"]);
@@ -52,8 +51,8 @@ pub(super) fn read(config: &Config) -> Result<Spec, LoadError> {
         word_scale: (spec.hidden as f32).sqrt(),
         query_scale: 1.0 / (config.size_or("query_pre_attn_scalar", 256)? as f32).sqrt(),
         attention: vec![
-            AttentionSpec { sight: Sight::ALL, turns: rotary::turns(everything, width) },
-            AttentionSpec { sight: window, turns: rotary::turns(nearby, width) },
+            AttentionSpec { sight: Sight::ALL, rotary: Some(everything) },
+            AttentionSpec { sight: window, rotary: Some(nearby) },
         ],
         kinds: modernbert::listed(config, spec.layers)?.unwrap_or(default),
         norm: NormSpec { kind: NormKind::RootMeanSquareAroundOne, ..spec.norm },

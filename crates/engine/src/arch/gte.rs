@@ -3,7 +3,8 @@
 //! reference is transformers' `GteModel` in evaluation mode, which reads both.
 
 use super::{
-    bert, rotary,
+    bert,
+    rotary::{self, Rotary},
     spec::{AttentionSpec, Biases, FeedForward, Names, NormNames, QkvNames, Spec, UpNames},
 };
 use crate::{
@@ -40,10 +41,10 @@ pub(super) fn read(config: &Config) -> Result<Spec, LoadError> {
     config.only_flag("logn_attention_scale", false)?;
     let sizes = bert::sizes(config, config.size_or("max_position_embeddings", 8192)?, 1e-12)?;
     let spec = Spec::of_bert(&sizes);
-    let turns = turns(config, rotary::even(config, spec.head_width)?)?;
+    rotary::even(config, spec.head_width)?;
     Ok(Spec {
         token_types: config.count_or("type_vocab_size", 1)?,
-        attention: vec![AttentionSpec { sight: Sight::ALL, turns }],
+        attention: vec![AttentionSpec { sight: Sight::ALL, rotary: Some(rotary_of(config)?) }],
         feed_forward: FeedForward::Gated(Gate::Gelu),
         biases: Biases { up: false, ..Biases::ALL },
         names: &[NAMES, OWN_NAMES],
@@ -52,15 +53,16 @@ pub(super) fn read(config: &Config) -> Result<Spec, LoadError> {
     })
 }
 
-fn turns(config: &Config, width: usize) -> Result<Vec<f32>, LoadError> {
+fn rotary_of(config: &Config) -> Result<Rotary, LoadError> {
     let scaling = config.below("rope_scaling")?;
     if scaling.text_or("type", "")? != "ntk" {
-        return Ok(rotary::turns(rotary::theta(config, "rope_theta", 160_000.0)?, width));
+        return rotary::read(config, "rope_theta", 160_000.0);
     }
     scaling.absent("mixed_b")?;
-    let factor = scaling.number_or("factor", 1.0)?;
-    if !(factor >= 1.0 && factor.is_finite()) {
-        return Err(scaling.refused("rope_scaling.factor", &factor.to_string(), "a number from 1 on"));
+    let stretch = scaling.number_or("factor", 1.0)?;
+    if !(stretch >= 1.0 && stretch.is_finite()) {
+        return Err(scaling.refused("rope_scaling.factor", &stretch.to_string(), "a number from 1 on"));
     }
-    Ok(rotary::ntk_turns((config.number_or("rope_theta", 10_000.0)?, factor), width))
+    let rotary = rotary::base(config, config.number_or("rope_theta", 10_000.0)?)?;
+    Ok(Rotary { stretch, ..rotary })
 }

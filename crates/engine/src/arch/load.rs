@@ -65,7 +65,7 @@ impl<'a> Loader<'a> {
         let spec = self.spec;
         let kind = |kind: &super::spec::AttentionSpec| AttentionKind {
             sight: kind.sight,
-            angles: (!kind.turns.is_empty()).then(|| angles(&kind.turns, self.reach)),
+            angles: kind.rotary.map(|rotary| angles(&rotary.turns(spec.head_width), self.reach)),
         };
         Ok(Encoder {
             kernels: self.kernels,
@@ -102,35 +102,39 @@ impl<'a> Loader<'a> {
     /// Word embeddings, with the token type's where no positions take it.
     fn words(&self) -> Result<Table, LoadError> {
         let Spec { hidden: h, vocabulary, word_scale: scale, position_table, .. } = *self.spec;
-        let mut words = self.tensor(&format!("{}.weight", self.names.words), &[vocabulary, h])?;
-        if scale != 1.0 {
-            words.to_mut().iter_mut().for_each(|x| *x *= scale);
-        }
-        if position_table.is_none() {
-            self.add_token_type(&mut words)?;
-        }
-        Ok(Table::new(words, h, self.precision))
+        let token_type = if position_table.is_none() { self.token_type()? } else { None };
+        let mut words = Table::new(vocabulary, h, self.precision);
+        let name = format!("{}{}.weight", self.prefix, self.names.words);
+        self.tensors.each_row(&name, [vocabulary, h], |row| {
+            row.iter_mut().for_each(|x| *x *= scale);
+            add(row, token_type.as_deref());
+            words.push(row);
+        })?;
+        Ok(words)
     }
 
     fn positions(&self) -> Result<Option<Table>, LoadError> {
         let Some(table) = self.spec.position_table else { return Ok(None) };
         let h = self.spec.hidden;
         let all = self.tensor(&format!("{}.weight", self.names.positions), &[table.rows, h])?;
-        let mut rows = Cow::Borrowed(&all[table.first * h..]);
-        self.add_token_type(&mut rows)?;
-        Ok(Some(Table::new(rows, h, self.precision)))
+        let token_type = self.token_type()?;
+        let mut rows = Table::new(table.rows - table.first, h, self.precision);
+        for row in all[table.first * h..].chunks_exact(h) {
+            let mut row = row.to_vec();
+            add(&mut row, token_type.as_deref());
+            rows.push(&row);
+        }
+        Ok(Some(rows))
     }
 
-    /// Every token is of the first type.
-    fn add_token_type(&self, rows: &mut Cow<'_, [f32]>) -> Result<(), LoadError> {
+    /// What every token gets, because all are of the first type.
+    fn token_type(&self) -> Result<Option<Vec<f32>>, LoadError> {
         let Spec { hidden: h, token_types, .. } = *self.spec;
-        if token_types > 0 {
-            let types = self.tensor(&format!("{}.weight", self.names.token_types), &[token_types, h])?;
-            for row in rows.to_mut().chunks_exact_mut(h) {
-                row.iter_mut().zip(&types[..h]).for_each(|(x, t)| *x += t);
-            }
+        if token_types == 0 {
+            return Ok(None);
         }
-        Ok(())
+        let types = self.tensor(&format!("{}.weight", self.names.token_types), &[token_types, h])?;
+        Ok(Some(types[..h].to_vec()))
     }
 
     /// Packing takes most of the time, and layers know nothing of each other.
@@ -302,6 +306,10 @@ impl<'a> Rows<'a> {
         };
         rows.iter().map(|rows| part(*rows)).collect()
     }
+}
+
+fn add(row: &mut [f32], other: Option<&[f32]>) {
+    row.iter_mut().zip(other.into_iter().flatten()).for_each(|(x, y)| *x += y);
 }
 
 /// In f32, as the references compute them.

@@ -58,12 +58,13 @@ impl StaticSpec {
         tensors: &Tensors<'_>,
         precision: Precision,
     ) -> Result<StaticVectors, LoadError> {
-        let vectors = tensors.get_any(VECTORS, &[self.vectors, self.width])?;
+        let mut vectors = Table::new(self.vectors, self.width, precision);
+        tensors.each_row(VECTORS, [self.vectors, self.width], |row| vectors.push(row))?;
         let tokens = &[self.vocabulary];
         Ok(StaticVectors {
             width: self.width,
             vocabulary: self.vocabulary,
-            vectors: Table::new(vectors, self.width, precision),
+            vectors,
             rows: tensors
                 .has(ROWS)
                 .then(|| tensors.indices(ROWS, (self.vocabulary, self.vectors)))

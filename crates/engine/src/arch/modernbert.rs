@@ -32,17 +32,17 @@ pub(super) fn read(config: &Config) -> Result<Spec, LoadError> {
     let epsilon = config.epsilon("norm_eps", 1e-5)?;
     let sizes = bert::sizes(config, config.size("max_position_embeddings")?, 1e-5)?;
     let spec = Spec::of_bert(&Sizes { epsilon, ..sizes });
-    let width = rotary::even(config, spec.head_width)?;
-    let everything = rotary::theta_of(config, "full_attention", ("global_rope_theta", 160_000.0))?;
-    let nearby = rotary::theta_of(config, "sliding_attention", ("local_rope_theta", 10_000.0))?;
+    rotary::even(config, spec.head_width)?;
+    let everything = rotary::read_of(config, "full_attention", ("global_rope_theta", 160_000.0))?;
+    let nearby = rotary::read_of(config, "sliding_attention", ("local_rope_theta", 10_000.0))?;
     // Half of the window lies on each side.
     let window = Sight::around(config.size_or("local_attention", 128)? / 2);
     let attention = config.flag_or("attention_bias", false)?;
     let feed_forward = config.flag_or("mlp_bias", false)?;
     Ok(Spec {
         attention: vec![
-            AttentionSpec { sight: Sight::ALL, turns: rotary::turns(everything, width) },
-            AttentionSpec { sight: window, turns: rotary::turns(nearby, width) },
+            AttentionSpec { sight: Sight::ALL, rotary: Some(everything) },
+            AttentionSpec { sight: window, rotary: Some(nearby) },
         ],
         kinds: kinds(config, spec.layers)?,
         norm: NormSpec { kind: NormKind::Layer { bias: config.flag_or("norm_bias", false)? }, epsilon },

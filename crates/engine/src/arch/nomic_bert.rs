@@ -3,7 +3,8 @@
 //! evaluation mode, which reads both.
 
 use super::{
-    bert, rotary,
+    bert,
+    rotary::{self, Rotary},
     spec::{AttentionSpec, Biases, FeedForward, Names, NormNames, QkvNames, Sizes, Spec, UpNames},
 };
 use crate::{
@@ -35,12 +36,12 @@ const OWN_NAMES: Names = Names {
 };
 
 pub(super) fn read(config: &Config) -> Result<Spec, LoadError> {
-    let (sizes, theta) = if config.has("n_embd") { own(config)? } else { transformers(config)? };
+    let (sizes, rotary) = if config.has("n_embd") { own(config)? } else { transformers(config)? };
     let spec = Spec::of_bert(&sizes);
-    let turns = rotary::turns(theta, rotary::even(config, spec.head_width)?);
+    rotary::even(config, spec.head_width)?;
     Ok(Spec {
         token_types: config.count_or("type_vocab_size", 2)?,
-        attention: vec![AttentionSpec { sight: Sight::ALL, turns }],
+        attention: vec![AttentionSpec { sight: Sight::ALL, rotary: Some(rotary) }],
         feed_forward: FeedForward::Gated(Gate::Silu),
         biases: Biases::NONE,
         names: &[NAMES, OWN_NAMES],
@@ -50,17 +51,17 @@ pub(super) fn read(config: &Config) -> Result<Spec, LoadError> {
 }
 
 /// transformers' configuration.
-fn transformers(config: &Config) -> Result<(Sizes, f64), LoadError> {
+fn transformers(config: &Config) -> Result<(Sizes, Rotary), LoadError> {
     config.only("hidden_act", "silu")?;
     let sizes = bert::sizes(config, config.size_or("max_position_embeddings", 2048)?, 1e-12)?;
     if config.size_or("head_dim", sizes.hidden / sizes.heads)? * sizes.heads != sizes.hidden {
         return Err(config.refused("head_dim", "of another width", "the hidden size shared among the heads"));
     }
-    Ok((sizes, rotary::theta(config, "rope_theta", 1000.0)?))
+    Ok((sizes, rotary::read(config, "rope_theta", 1000.0)?))
 }
 
 /// The repositories' own, which is GPT-2's with additions.
-fn own(config: &Config) -> Result<(Sizes, f64), LoadError> {
+fn own(config: &Config) -> Result<(Sizes, Rotary), LoadError> {
     config.only("activation_function", "swiglu")?;
     for key in [
         "prenorm",
@@ -97,5 +98,5 @@ fn own(config: &Config) -> Result<(Sizes, f64), LoadError> {
         positions: config.size("n_positions")?,
         epsilon: config.epsilon("layer_norm_epsilon", 1e-12)?,
     };
-    Ok((sizes, config.number_or("rotary_emb_base", 1000.0)?))
+    Ok((sizes, rotary::base(config, config.number_or("rotary_emb_base", 1000.0)?)?))
 }

@@ -37,10 +37,10 @@ pub(super) fn read(config: &Config) -> Result<Spec, LoadError> {
         return Err(config.refused("layer_types", "sliding_attention", "full_attention"));
     }
     let spec = decoder(config, (128, 32_768))?;
-    let turns = rotary::turns(rotary::theta(config, "rope_theta", 10_000.0)?, spec.head_width);
+    let rotary = Some(rotary::read(config, "rope_theta", 10_000.0)?);
     let attention = config.flag_or("attention_bias", false)?;
     Ok(Spec {
-        attention: vec![AttentionSpec { sight: Sight::BACK, turns }],
+        attention: vec![AttentionSpec { sight: Sight::BACK, rotary }],
         norm: NormSpec { kind: NormKind::RootMeanSquare, ..spec.norm },
         feed_forward: FeedForward::Gated(Gate::Silu),
         biases: Biases { qkv: attention, attention_output: attention, ..Biases::NONE },

@@ -1,6 +1,7 @@
 //! What an encoder is made of, before any weight is read: its sizes, what its blocks do, what its tensors are called.
 //! An architecture is a function from `config.json` to this; one loader and one encoder do the rest.
 
+use super::rotary::Rotary;
 use crate::kernels::{Gate, Sight};
 
 /// An encoder, described.
@@ -93,17 +94,16 @@ impl Biases {
 }
 
 /// How the tokens of a layer look at each other.
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct AttentionSpec {
     pub(super) sight: Sight,
-    /// The angle by which a head's pair of numbers turns from one position to the next, for each pair; empty where
-    /// nothing turns.
-    pub(super) turns: Vec<f32>,
+    /// By which heads are turned, where positions are rotary.
+    pub(super) rotary: Option<Rotary>,
 }
 
 impl AttentionSpec {
     /// Every token looks at every other, and positions are in the embeddings.
-    pub(super) const PLAIN: Self = Self { sight: Sight::ALL, turns: Vec::new() };
+    pub(super) const PLAIN: Self = Self { sight: Sight::ALL, rotary: None };
 }
 
 /// What tensors are called: those of a layer below `<layers>.<n>.`, all without `.weight` and `.bias`.
@@ -197,6 +197,29 @@ impl Spec {
             names: &[BERT_NAMES],
             prefixes: &[],
         }
+    }
+}
+
+impl Spec {
+    /// What the vectors depend on beside weights and tokenizer, and a configuration may change: empty for a model whose
+    /// tensors say everything.
+    pub(crate) fn identity(&self) -> Vec<u8> {
+        let mut said = Vec::new();
+        for kind in self.attention.iter().filter(|kind| **kind != AttentionSpec::PLAIN) {
+            said.extend(
+                [kind.sight.back, kind.sight.ahead]
+                    .map(|tokens| tokens as u64)
+                    .map(u64::to_le_bytes)
+                    .concat(),
+            );
+            let turned = kind.rotary.map_or([0.0; 2], |rotary| [rotary.theta, rotary.stretch]);
+            said.extend(turned.map(f64::to_le_bytes).concat());
+        }
+        if !said.is_empty() {
+            said.extend(self.kinds.iter().flat_map(|kind| (*kind as u64).to_le_bytes()));
+            said.extend([self.query_scale, self.word_scale].map(f32::to_le_bytes).concat());
+        }
+        said
     }
 }
 

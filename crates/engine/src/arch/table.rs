@@ -1,7 +1,5 @@
 //! Embedding tables: rows that are looked up, in f32 or, for the precisions that round anyway, in bf16.
 
-use std::borrow::Cow;
-
 use crate::Precision;
 
 /// `[rows × width]`
@@ -16,14 +14,24 @@ enum Stored {
 }
 
 impl Table {
-    pub(super) fn new(numbers: Cow<'_, [f32]>, width: usize, precision: Precision) -> Self {
+    /// A table with room for this many rows.
+    pub(super) fn new(rows: usize, width: usize, precision: Precision) -> Self {
         let numbers = match precision {
-            Precision::F32 | Precision::Auto => Stored::F32(numbers.into_owned()),
-            Precision::Bf16 | Precision::Int8 => {
-                Stored::Bf16(numbers.iter().map(|x| half::bf16::from_f32(*x).to_bits()).collect())
-            }
+            Precision::F32 | Precision::Auto => Stored::F32(Vec::with_capacity(rows * width)),
+            Precision::Bf16 | Precision::Int8 => Stored::Bf16(Vec::with_capacity(rows * width)),
         };
         Self { numbers, width }
+    }
+
+    /// One row more.
+    pub(super) fn push(&mut self, row: &[f32]) {
+        debug_assert_eq!(row.len(), self.width);
+        match &mut self.numbers {
+            Stored::F32(numbers) => numbers.extend_from_slice(row),
+            Stored::Bf16(numbers) => {
+                numbers.extend(row.iter().map(|x| half::bf16::from_f32(*x).to_bits()));
+            }
+        }
     }
 
     /// How many rows there are.
