@@ -100,6 +100,13 @@ async fn a_graph_gives_the_engines_vectors() {
     let info: Value = info.send().await.unwrap().json().await.unwrap();
     assert_eq!((&info["state"], &info["dimensions"]), (&json!("loaded"), &json!(384)), "{info}");
     assert_eq!(info["space"], space.to_str().unwrap());
+    let list = client.get(format!("{}/v1/models", server.url)).bearer_auth(KEY);
+    let list: Value = list.send().await.unwrap().json().await.unwrap();
+    let mut ids: Vec<&str> = list["data"].as_array().unwrap().iter().filter_map(|one| one["id"].as_str()).collect();
+    let all = ids.len();
+    ids.sort_unstable();
+    ids.dedup();
+    assert_eq!(ids.len(), all, "every id is one model's: {list}");
     let unload = json!({"model": "graph"});
     let unloaded = server.post("/api/v1/embeddings/models/unload", &unload).send().await.unwrap();
     assert_eq!(unloaded.json::<Value>().await.unwrap()["unloaded"], true);
