@@ -329,7 +329,8 @@ impl Table {
                 !known.iter().any(|listed| listed.provider == *provider && listed.name == *name)
             })
             .map(|((provider, name), state)| ListedModel {
-                id: name.to_string(),
+                // A graph may have the name of a model that the engine runs.
+                id: if provider == ProviderKind::Onnx { format!("{provider}:{name}") } else { name.to_string() },
                 provider,
                 default: is_default(provider, &name),
                 allowed: allowed(provider, &[&name]),

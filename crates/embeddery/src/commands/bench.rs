@@ -1,18 +1,25 @@
 //! `embeddery models bench`: what a model does on this machine in each precision, in a minute: tokens a second, the
-//! time of one short query, memory, how near its vectors are to f32, and the share of what the machine can do.
+//! time of one short query, memory, how near its vectors are to f32, and the share of what the machine can do. Where the
+//! model's graph is here, too, ONNX Runtime runs it on the same texts.
 
 use std::{
     num::NonZeroUsize,
+    path::PathBuf,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
 use anyhow::Context as _;
 use embeddery_core::{ModelRef, ModelSource as _};
 use embeddery_engine::{
-    Keep, KernelChoice, LoadOptions, Model, ModelFiles, Precision, Threads, Tokens, normalize,
+    Keep, KernelChoice, LoadOptions, ModelFiles, Precision, Threads, Tokens, normalize,
     peak_operations_per_second,
 };
 use embeddery_model_store::ModelStore;
+use embeddery_providers::{
+    local::ModelOptions,
+    onnx::{LoadedGraph, OnnxRuntime},
+};
 
 use super::say;
 
@@ -27,6 +34,15 @@ pub(crate) struct Measuring {
     pub(crate) threads: NonZeroUsize,
     /// How long one precision's throughput is.
     pub(crate) patience: Duration,
+    /// The same model as a graph, if it is here.
+    pub(crate) graph: Option<Graph>,
+}
+
+/// A model as a graph.
+pub(crate) struct Graph {
+    pub(crate) directory: PathBuf,
+    pub(crate) options: ModelOptions,
+    pub(crate) runtime: Arc<OnnxRuntime>,
 }
 
 pub(crate) fn bench(store: &ModelStore, model: &ModelRef, measuring: &Measuring) -> anyhow::Result<()> {
@@ -34,7 +50,7 @@ pub(crate) fn bench(store: &ModelStore, model: &ModelRef, measuring: &Measuring)
         format!("'{model}' is not on this machine; fetch it with `embeddery models pull {}`", model.name)
     })?;
     let files = ModelFiles::open(&directory)?;
-    let threads = Threads::new(measuring.threads)?;
+    let threads = Arc::new(Threads::new(measuring.threads)?);
     let texts = texts();
     say(format_args!("{model}, {} threads", threads.count()));
     say(format_args!(
@@ -46,24 +62,32 @@ pub(crate) fn bench(store: &ModelStore, model: &ModelRef, measuring: &Measuring)
         let model = files.load(&LoadOptions { precision, ..LoadOptions::default() })?;
         let tokens =
             texts.iter().map(|text| model.tokenize(text, Keep::Start)).collect::<Result<Vec<Tokens>, _>>()?;
-        let (vectors, rate) = throughput(&model, (&threads, measuring.patience), &tokens);
+        let dimensions = model.info().dimensions;
+        let encode = |batch: &[&Tokens]| anyhow::Ok(model.encode(&threads, batch));
+        let (vectors, rate) = throughput(&encode, (dimensions, measuring.patience), &tokens)?;
         let peak =
             peak_operations_per_second(&threads, KernelChoice::Auto, precision, 20).unwrap_or(f64::NAN);
         let share = rate * model.linear_operations_per_token() as f64 / peak;
         let query = model.tokenize(QUERY, Keep::Start)?;
-        let (mean, least) = cosines(exact.as_ref().unwrap_or(&vectors), &vectors, model.info().dimensions);
+        let (mean, least) = cosines(exact.as_ref().unwrap_or(&vectors), &vectors, dimensions);
         say(format_args!(
             "{:<10}{:<18}{:>10.0}{:>11.0}%{:>11.2}{:>10.1}{:>13.6}{:>13.6}",
             precision,
             model.kernels(),
             rate,
             100.0 * share,
-            latency(&model, &threads, &query).as_secs_f64() * 1e3,
+            latency(&encode, &query)?.as_secs_f64() * 1e3,
             model.weight_bytes() as f64 / 1e6,
             mean,
             least,
         ));
         exact.get_or_insert(vectors);
+    }
+    if let (Some(graph), Some(exact)) = (&measuring.graph, &exact) {
+        match of_graph(graph, (&threads, measuring.patience), &texts, (exact, files.info().dimensions)) {
+            Ok(row) => say(row),
+            Err(error) => say(format_args!("onnx      not measured: {error}")),
+        }
     }
     say(
         "tokens/s: texts of 4 to 180 words, tokens ready; of peak: the linear layers' share of what products in the",
@@ -74,9 +98,35 @@ pub(crate) fn bench(store: &ModelStore, model: &ModelRef, measuring: &Measuring)
     Ok(())
 }
 
+/// The row of the model's graph, whose vectors are compared with the engine's in f32.
+fn of_graph(
+    graph: &Graph,
+    (threads, patience): (&Arc<Threads>, Duration),
+    texts: &[String],
+    (exact, dimensions): (&[f32], usize),
+) -> anyhow::Result<String> {
+    let model = LoadedGraph::load(&graph.directory, &graph.options, (&graph.runtime, threads))
+        .map_err(anyhow::Error::msg)?;
+    let tokens = texts.iter().map(|text| model.tokenize(text)).collect::<Result<Vec<Tokens>, _>>()?;
+    let encode = |batch: &[&Tokens]| model.encode(batch).map_err(anyhow::Error::msg);
+    let (vectors, rate) = throughput(&encode, (dimensions, patience), &tokens)?;
+    let query = latency(&encode, &model.tokenize(QUERY)?)?.as_secs_f64() * 1e3;
+    let (mean, least) = cosines(exact, &vectors, dimensions);
+    Ok(format!(
+        "{:<10}{:<18}{rate:>10.0}{:>12}{query:>11.2}{:>10}{mean:>13.6}{least:>13.6}",
+        "onnx", "ONNX Runtime", "", ""
+    ))
+}
+
+/// Vectors of a batch.
+type Encode<'a> = dyn Fn(&[&Tokens]) -> anyhow::Result<Vec<f32>> + 'a;
+
 /// The vectors of all texts, of unit length, and tokens a second.
-fn throughput(model: &Model, (threads, patience): (&Threads, Duration), texts: &[Tokens]) -> (Vec<f32>, f64) {
-    let dimensions = model.info().dimensions;
+fn throughput(
+    encode: &Encode<'_>,
+    (dimensions, patience): (usize, Duration),
+    texts: &[Tokens],
+) -> anyhow::Result<(Vec<f32>, f64)> {
     let pass = || {
         let mut vectors = Vec::with_capacity(texts.len() * dimensions);
         let mut rest = texts;
@@ -87,33 +137,32 @@ fn throughput(model: &Model, (threads, patience): (&Threads, Duration), texts: &
                 tokens <= BATCH_TOKENS
             };
             let (batch, later) = rest.split_at(rest.iter().take_while(fits).count().max(1));
-            vectors.extend(model.encode(threads, &batch.iter().collect::<Vec<_>>()));
+            vectors.extend(encode(&batch.iter().collect::<Vec<_>>())?);
             rest = later;
         }
         vectors.chunks_exact_mut(dimensions).for_each(normalize);
-        vectors
+        anyhow::Ok(vectors)
     };
-    let vectors = pass(); // the first pass grows buffers
+    let vectors = pass()?; // the first pass grows buffers
     let tokens: usize = texts.iter().map(Tokens::len).sum();
     let (began, mut passes) = (Instant::now(), 0);
     while passes == 0 || began.elapsed() < patience {
-        pass();
+        pass()?;
         passes += 1;
     }
-    (vectors, (tokens * passes) as f64 / began.elapsed().as_secs_f64())
+    Ok((vectors, (tokens * passes) as f64 / began.elapsed().as_secs_f64()))
 }
 
 /// The median time of one query.
-fn latency(model: &Model, threads: &Threads, query: &Tokens) -> Duration {
-    let mut times: Vec<Duration> = (0..QUERIES)
+fn latency(encode: &Encode<'_>, query: &Tokens) -> anyhow::Result<Duration> {
+    let mut times = (0..QUERIES)
         .map(|_| {
             let began = Instant::now();
-            model.encode(threads, &[query]);
-            began.elapsed()
+            encode(&[query]).map(|_| began.elapsed())
         })
-        .collect();
+        .collect::<Result<Vec<Duration>, _>>()?;
     times.sort_unstable();
-    times[times.len() / 2]
+    Ok(times[times.len() / 2])
 }
 
 /// Mean and least cosine of vectors of unit length.

@@ -50,10 +50,33 @@ pub(crate) fn run(flags: &Flags) -> anyhow::Result<ExitCode> {
             keys => findings.good(format_args!("provider {}: {keys} keys, used in turn", upstream.kind)),
         }
     }
+    graphs(&config, &mut findings);
     jobs(&config, &mut findings)?;
     queue(&config, &mut findings)?;
     default_model(&config, &mut findings)?;
     Ok(if findings.bad == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// ONNX Runtime, where models are graphs, and whether it has what they ask for.
+fn graphs(config: &Config, findings: &mut Findings) {
+    if config.onnx.models.is_empty() {
+        return;
+    }
+    let available = match wiring::onnx_runtime(config).available() {
+        Ok(available) => available,
+        Err(error) => return findings.bad(format_args!("onnx: {error}"), "do what it says"),
+    };
+    let here: Vec<&str> = available.iter().map(|provider| provider.as_str()).collect();
+    findings.good(format_args!("onnx: ONNX Runtime with {}", here.join(", ")));
+    for (name, options) in &config.onnx.models {
+        let asked = options.onnx_providers.as_ref().unwrap_or(&config.onnx.providers);
+        for absent in asked.iter().filter(|asked| !here.contains(&asked.as_str())) {
+            findings.bad(
+                format_args!("onnx: {name} asks for {absent}, which this ONNX Runtime does not have"),
+                "install the package that has it (onnxruntime-gpu has CUDA's), or take it from onnx_providers",
+            );
+        }
+    }
 }
 
 /// Opens the store of jobs, unless it is still to be made.

@@ -28,11 +28,15 @@ pub(crate) fn run(command: Models, config: &Config) -> anyhow::Result<ExitCode> 
         }
         Models::Bench(options) => {
             let named = options.model.as_deref().unwrap_or(&config.default_model);
-            let measuring = super::bench::Measuring {
-                threads: config.threads,
-                patience: Duration::from_secs(options.seconds),
-            };
-            super::bench::bench(&store, &engine_model(config, named)?, &measuring)?;
+            let model = engine_model(config, named)?;
+            let graph = wiring::graph_store(config)?.find(&model)?.map(|directory| super::bench::Graph {
+                directory,
+                options: config.onnx.models.get(&model.name).cloned().unwrap_or_default(),
+                runtime: wiring::onnx_runtime(config),
+            });
+            let patience = Duration::from_secs(options.seconds);
+            let measuring = super::bench::Measuring { threads: config.threads, patience, graph };
+            super::bench::bench(&store, &model, &measuring)?;
         }
         Models::Info(options) => match named_model(config, &options.model)? {
             (model, true) => graph_info(config, &model)?,

@@ -100,6 +100,13 @@ async fn a_graph_gives_the_engines_vectors() {
     let info: Value = info.send().await.unwrap().json().await.unwrap();
     assert_eq!((&info["state"], &info["dimensions"]), (&json!("loaded"), &json!(384)), "{info}");
     assert_eq!(info["space"], space.to_str().unwrap());
+    let list = client.get(format!("{}/v1/models", server.url)).bearer_auth(KEY);
+    let list: Value = list.send().await.unwrap().json().await.unwrap();
+    let mut ids: Vec<&str> = list["data"].as_array().unwrap().iter().filter_map(|one| one["id"].as_str()).collect();
+    let all = ids.len();
+    ids.sort_unstable();
+    ids.dedup();
+    assert_eq!(ids.len(), all, "every id is one model's: {list}");
     let unload = json!({"model": "graph"});
     let unloaded = server.post("/api/v1/embeddings/models/unload", &unload).send().await.unwrap();
     assert_eq!(unloaded.json::<Value>().await.unwrap()["unloaded"], true);
@@ -116,6 +123,29 @@ async fn quantised_graphs_and_graphs_that_pool_by_themselves() {
         let least = least_cosine(&graph, &engine);
         assert!(least > due, "{file}: {least}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_doctor_and_the_bench_know_graphs() {
+    let dir = tempfile::tempdir().unwrap();
+    let ask = |arguments: &'static [&'static str], providers: &str, library: PathBuf| {
+        let entry =
+            format!("{{provider: onnx, model_name_or_path: {MINILM}, onnx_providers: [{providers}]}}");
+        fs::write(dir.path().join("embeddery.yaml"), format!("models: {{graph: {entry}}}\n")).unwrap();
+        let mut command = command(dir.path(), arguments);
+        command.env("EMBEDDINGS_MODEL_STORAGE_DIR", models()).env("ORT_DYLIB_PATH", library);
+        run(command)
+    };
+    let (code, stdout, _) = ask(&["check"], "CPUExecutionProvider", library());
+    assert!(code == 0 && stdout.contains("ONNX Runtime with CPUExecutionProvider"), "{stdout}");
+    let (code, stdout, _) = ask(&["check"], "CUDAExecutionProvider", library());
+    assert!(code == 1 && stdout.contains("asks for CUDAExecutionProvider"), "{stdout}");
+    let (code, stdout, _) = ask(&["check"], "CPUExecutionProvider", "/nowhere.so".into());
+    assert!(code == 1 && stdout.contains("make onnxruntime"), "{stdout}");
+    let (code, stdout, _) = ask(&["models", "bench", "--seconds", "0"], "CPUExecutionProvider", library());
+    let row = stdout.lines().find(|line| line.starts_with("onnx")).unwrap_or_default();
+    let least: f64 = row.split_whitespace().last().unwrap_or_default().parse().unwrap_or(0.0);
+    assert!(code == 0 && least > 0.99999, "{stdout}");
 }
 
 async fn refusal(server: &Server) -> String {

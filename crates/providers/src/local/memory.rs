@@ -147,8 +147,15 @@ impl Memory {
         if let Some(limit) = self.limits.bytes.filter(|limit| bytes > *limit) {
             return Err(too_large(name, bytes, limit));
         }
+        if self.limits == MemoryLimits::default()
+            && let Some(place) = self.try_place(bytes)
+        {
+            return Ok(place);
+        }
         let waiting = async {
             let _turn = self.turn.lock().await;
+            // However often models are idle for a moment: this does not move.
+            let mut peace = Instant::now() + PEACE;
             loop {
                 let changed = self.changed.notified();
                 tokio::pin!(changed);
@@ -158,8 +165,9 @@ impl Memory {
                     return place;
                 }
                 self.send_away(bytes, Whom::Idle);
-                if tokio::time::timeout(PEACE, changed).await.is_err() {
+                if tokio::time::timeout_at(peace, changed).await.is_err() {
                     self.send_away(bytes, Whom::Anybody);
+                    peace += PEACE;
                 }
             }
         };
@@ -384,6 +392,24 @@ mod tests {
         busy.end_use();
         waiter.await.unwrap().unwrap();
         assert_eq!(memory.taken(), 10);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_model_that_is_idle_for_moments_only_keeps_nobody_out() {
+        let memory = memory(10);
+        let (busy, next) = (Guest::new(&memory), Guest::new(&memory));
+        busy.load(&memory, 10).await.unwrap();
+        busy.begin_use();
+        let (waiting, wanted) = (Arc::clone(&memory), Arc::clone(&next));
+        let waiter = tokio::spawn(async move { wanted.load(&waiting, 10).await });
+        for _ in 0..30 {
+            // A request ended and the next one began before anybody could look.
+            memory.one_is_idle();
+            tokio::time::sleep(PEACE / 10).await;
+        }
+        assert!(!busy.is_here(), "asked to leave");
+        busy.end_use();
+        waiter.await.unwrap().unwrap();
     }
 
     #[tokio::test(start_paused = true)]

@@ -8,10 +8,11 @@ mod runtime;
 use std::{path::Path, sync::Arc};
 
 use embeddery_core::{ModelFacts, ProviderKind};
+use embeddery_engine::{Keep, Threads, TokenizeError, Tokens};
 
 use crate::local::{
     Local, LocalConfig, ModelOptions,
-    backend::{Format, OnDisk},
+    backend::{Backend, Format, OnDisk},
 };
 use graph::GraphFiles;
 
@@ -34,10 +35,44 @@ pub fn inspect(directory: &Path, options: &ModelOptions) -> Result<(ModelFacts, 
     Ok((files.into_facts(), fingerprint))
 }
 
+/// A graph in memory by itself, without queue and accounts, to be measured or tried.
+pub struct LoadedGraph(Box<dyn Backend>);
+
+impl LoadedGraph {
+    /// Loads a directory's graph for the processor.
+    ///
+    /// # Errors
+    /// ONNX Runtime is not here, or files are missing or cannot be used.
+    pub fn load(
+        directory: &Path,
+        options: &ModelOptions,
+        (runtime, threads): (&Arc<OnnxRuntime>, &Arc<Threads>),
+    ) -> Result<Self, String> {
+        let files = GraphFiles::open(directory, options, vec![CPU.to_owned()])?;
+        files.with(Arc::clone(runtime), Arc::clone(threads)).load().map(Self)
+    }
+
+    /// A text as the model reads it, cut to its limit.
+    ///
+    /// # Errors
+    /// What the tokenizer says.
+    pub fn tokenize(&self, text: &str) -> Result<Tokens, TokenizeError> {
+        self.0.tokenize(text, Keep::Start)
+    }
+
+    /// Vectors of a batch, not of unit length.
+    ///
+    /// # Errors
+    /// What ONNX Runtime says.
+    pub fn encode(&self, batch: &[&Tokens]) -> Result<Vec<f32>, String> {
+        self.0.encode(batch)
+    }
+}
+
 /// Directories with a graph.
 struct Graphs {
     runtime: Arc<OnnxRuntime>,
-    threads: Arc<embeddery_engine::Threads>,
+    threads: Arc<Threads>,
     default: Vec<String>,
 }
 

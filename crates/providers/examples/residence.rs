@@ -1,0 +1,143 @@
+//! Twenty models take turns in the memory of three while requests run: what they are told to have, and what the process
+//! really has. `cargo run --release -p embeddery-providers --example residence`
+
+#![expect(
+    clippy::print_stdout,
+    clippy::unwrap_used,
+    reason = "a benchmark talks, and ends where something fails"
+)]
+
+use std::{
+    collections::HashMap,
+    fs,
+    num::NonZeroUsize,
+    path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::SeqCst},
+    },
+    time::{Duration, Instant},
+};
+
+use embeddery_core::{
+    BoxFuture, Context, EmbedRequest, Input, ModelRef, ModelSource, Progress, Provider as _, SourceError,
+    SourceErrorKind,
+};
+use embeddery_engine::Precision;
+use embeddery_providers::local::{Local, LocalConfig, Machine, MachineConfig, Memory, MemoryLimits};
+use embeddery_test_support::tiny::Tiny;
+
+const MODELS: usize = 20;
+const CALLERS: usize = 6;
+const TURNS: usize = 4 * MODELS;
+
+struct Directory(PathBuf);
+
+impl ModelSource for Directory {
+    fn find(&self, model: &ModelRef) -> Result<Option<PathBuf>, SourceError> {
+        Ok(Some(self.0.join(&*model.name)))
+    }
+
+    fn fetch<'a>(&'a self, _: &'a ModelRef, _: &'a Progress) -> BoxFuture<'a, Result<PathBuf, SourceError>> {
+        Box::pin(async { Err(SourceError::new(SourceErrorKind::NotFound, "nothing is fetched")) })
+    }
+
+    fn list(&self) -> Vec<String> {
+        Vec::new()
+    }
+}
+
+/// Bytes of a line of /proc/self/status.
+fn status(key: &str) -> u64 {
+    let text = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = text.lines().find(|line| line.starts_with(key)).unwrap_or_default();
+    line.split_whitespace().nth(1).and_then(|kilobytes| kilobytes.parse::<u64>().ok()).unwrap_or(0) * 1024
+}
+
+fn machine(bytes: Option<u64>) -> Arc<Machine> {
+    Machine::new(MachineConfig {
+        threads: NonZeroUsize::new(2).unwrap(),
+        memory: Memory::new(MemoryLimits { bytes, models: None }, Duration::from_secs(60)),
+        queue_tokens: 1_000_000,
+        unload_after: Duration::ZERO,
+    })
+    .unwrap()
+}
+
+fn local(base: &Path, machine: &Arc<Machine>) -> Arc<Local> {
+    let config = LocalConfig {
+        machine: Arc::clone(machine),
+        source: Arc::new(Directory(base.to_path_buf())),
+        auto_download: false,
+        models: HashMap::new(),
+    };
+    Arc::new(Local::new(config, Precision::F32))
+}
+
+async fn ask(local: &Local, caller: usize) {
+    for turn in 0..TURNS {
+        let model = ModelRef::new(((turn * (caller + 1) + 3 * caller) % MODELS).to_string());
+        let inputs = vec![Input::Text("w1 w2 w3 w4 w5 w6 w7".into()); 16];
+        let request = EmbedRequest::plain(inputs, Context::new("1", "bench"));
+        local.open(&model).await.unwrap().embed(request).await.unwrap();
+    }
+}
+
+#[tokio::main]
+async fn main() {
+    let base = tempfile::tempdir().unwrap();
+    for seed in 0..MODELS as u32 {
+        Tiny { hidden: 384, layers: 6, seed }.write(base.path(), &seed.to_string()).unwrap();
+    }
+    let one = local(base.path(), &machine(None)).describe(&ModelRef::new("0")).await.unwrap().unwrap();
+    let limit = one.facts.memory_bytes * 33 / 10;
+    let machine = machine(Some(limit));
+    let local = local(base.path(), &machine);
+    let before = status("RssAnon:");
+    let ended = Arc::new(AtomicBool::new(false));
+    let (watching, watched) = (Arc::clone(&ended), Arc::clone(&machine));
+    let watch = std::thread::spawn(move || {
+        let mut most = [0; 3];
+        while !watching.load(SeqCst) {
+            let now = [watched.memory().taken(), status("RssAnon:"), status("VmRSS:")];
+            most = std::array::from_fn(|index| most[index].max(now[index]));
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        most
+    });
+    let began = Instant::now();
+    let mut callers = tokio::task::JoinSet::new();
+    for caller in 0..CALLERS {
+        let local = Arc::clone(&local);
+        callers.spawn(async move { ask(&local, caller).await });
+    }
+    while let Some(done) = callers.join_next().await {
+        done.unwrap();
+    }
+    let seconds = began.elapsed().as_secs_f64();
+    ended.store(true, SeqCst);
+    let [taken, anonymous, resident] = watch.join().unwrap();
+    for seed in 0..MODELS {
+        local.unload(&ModelRef::new(seed.to_string())).await.unwrap();
+    }
+    while machine.memory().taken() > 0 {
+        tokio::task::yield_now().await;
+    }
+    let megabytes = |bytes: u64| bytes as f64 / 1e6;
+    let share = 100.0 * anonymous.saturating_sub(before) as f64 / limit as f64;
+    println!("{} requests to {MODELS} models in {seconds:.1} s, none failed", CALLERS * TURNS);
+    println!(
+        "a model {:.0} MB, limit {:.0} MB, most that was given {:.0} MB",
+        megabytes(one.facts.memory_bytes),
+        megabytes(limit),
+        megabytes(taken)
+    );
+    println!(
+        "the process' own memory: {:.0} MB before, {:.0} MB at most (its growth is {share:.0} % of the limit), {:.0} MB when all \
+         were unloaded; {:.0} MB at most with mapped files",
+        megabytes(before),
+        megabytes(anonymous),
+        megabytes(status("RssAnon:")),
+        megabytes(resident)
+    );
+}
