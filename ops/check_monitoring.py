@@ -46,6 +46,8 @@ def main() -> None:
         traffic(server.url)
         prometheus = stack.enter_context(scraping(scratch, tools / "prometheus", jobs))
         wait("the first scrapes", lambda: up(prometheus, len(jobs)))
+        if "embeddery-orchestrator" in jobs:
+            wait("the orchestrator's look at the queue", lambda: query(prometheus, "embedding_queue_age_seconds_count > 0"))
         # A rate needs two scrapes with traffic between them.
         before = query(prometheus, "sum(scrape_samples_scraped)")
         for _ in range(3):

@@ -44,6 +44,18 @@ pub(crate) fn open(to: &TracesConfig, outbound: &Outbound) -> anyhow::Result<(Ta
     Ok((Taking(taking), Delivery { spans, to: to.clone(), sender }))
 }
 
+/// Does the work while spans are delivered; the last ones after its end, so that what was finished just now is told.
+pub(crate) async fn delivered<T>(delivery: Option<Delivery>, work: impl Future<Output = T>) -> T {
+    let done = CancellationToken::new();
+    let delivering = delivery.map(|delivery| tokio::spawn(delivery.run(done.clone())));
+    let worked = work.await;
+    done.cancel();
+    if let Some(delivering) = delivering {
+        let _ = delivering.await;
+    }
+    worked
+}
+
 /// Spans, and nothing else.
 pub(crate) fn spans_only() -> FilterFn<impl Fn(&Metadata<'_>) -> bool> {
     filter_fn(|metadata| metadata.target() == TARGET)
@@ -115,7 +127,7 @@ impl Visit for SpanFields {
 
 impl Delivery {
     /// Delivers spans until `stop`, and then those that wait.
-    pub(crate) async fn run(mut self, stop: CancellationToken) {
+    async fn run(mut self, stop: CancellationToken) {
         let mut spans = Vec::with_capacity(TOGETHER);
         loop {
             tokio::select! {

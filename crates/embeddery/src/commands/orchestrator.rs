@@ -23,7 +23,7 @@ use crate::{
     config::{self, Config, ConfigError, Flags},
     logging,
     pipeline::{Means, Parts, check_shared_directory, settings},
-    process_metrics, wiring,
+    process_metrics, traces, wiring,
 };
 
 /// How often the queue and the workers are looked at.
@@ -34,12 +34,12 @@ pub(crate) fn run(options: &cli::Orchestrator, flags: &Flags) -> anyhow::Result<
     if let Some(workers) = options.workers {
         config.orchestrator.pools.iter_mut().for_each(|pool| pool.workers = workers.get());
     }
-    logging::start(config.log);
+    let (_, traces) = logging::start_traced(&config)?;
     for notice in &config.notices {
         tracing::warn!("{notice}");
     }
     serve::check_directories(&config)?;
-    super::runtime()?.block_on(orchestrate(&config))
+    super::runtime()?.block_on(traces::delivered(traces, orchestrate(&config)))
 }
 
 async fn orchestrate(config: &Config) -> anyhow::Result<ExitCode> {

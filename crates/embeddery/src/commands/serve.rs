@@ -11,7 +11,6 @@ use tokio::{
     net::TcpListener,
     signal::unix::{SignalKind, signal},
 };
-use tokio_util::sync::CancellationToken;
 
 use super::{say, signals::on_signals};
 use crate::{
@@ -21,7 +20,7 @@ use crate::{
     notify::{READY, STOPPING, notify},
     pipeline::{Means, Parts, check_shared_directory},
     reload::Reloader,
-    traces::Delivery,
+    traces,
     wiring,
 };
 
@@ -32,14 +31,10 @@ pub(crate) fn run(flags: &Flags) -> anyhow::Result<ExitCode> {
         tracing::warn!("{notice}");
     }
     check_directories(&config)?;
-    super::runtime()?.block_on(serve(config, flags.clone(), (log_level, traces)))
+    super::runtime()?.block_on(traces::delivered(traces, serve(config, flags.clone(), log_level)))
 }
 
-async fn serve(
-    config: Config,
-    flags: Flags,
-    (log_level, traces): (LogLevel, Option<Delivery>),
-) -> anyhow::Result<ExitCode> {
+async fn serve(config: Config, flags: Flags, log_level: LogLevel) -> anyhow::Result<ExitCode> {
     let key = match &config.accounts.auth {
         AuthConfig::SingleUser(given) => Some(ApiKey::obtain(given.as_ref(), &config.state_dir)?),
         AuthConfig::MultiUser(_) => None,
@@ -87,8 +82,6 @@ async fn serve(
     let started_with = config.written.clone();
     let reloader = Reloader { flags, config, started_with, lasting, live: Arc::clone(&live), log_level };
     tokio::spawn(reloader.run(requests, hangup, shutdown.clone()));
-    let done = CancellationToken::new();
-    let delivering = traces.map(|traces| tokio::spawn(traces.run(done.clone())));
     notify(socket.as_deref(), READY);
     let serving = embeddery_server::serve(listener, live, shutdown.clone(), grace);
     let stopping = async {
@@ -98,11 +91,6 @@ async fn serve(
     tokio::join!(serving, stopping).0?;
     warming.abort();
     working.wait().await;
-    // Last of all, so that what was finished just now is told, too.
-    done.cancel();
-    if let Some(delivering) = delivering {
-        let _ = delivering.await;
-    }
     tracing::info!("stopped");
     Ok(ExitCode::SUCCESS)
 }

@@ -6,7 +6,6 @@ use anyhow::bail;
 use embeddery_accounts::Ledger;
 use embeddery_pipeline::{Stage, WorkerMetrics};
 use prometheus_client::registry::Registry;
-use tokio_util::sync::CancellationToken;
 
 use super::{serve, signals::on_signals};
 use crate::{
@@ -14,7 +13,7 @@ use crate::{
     config::{self, Config, ConfigError, Flags},
     logging,
     pipeline::{Means, Parts, check_shared_directory},
-    wiring,
+    traces, wiring,
 };
 
 pub(crate) fn run(options: &Worker, flags: &Flags) -> anyhow::Result<ExitCode> {
@@ -28,17 +27,7 @@ pub(crate) fn run(options: &Worker, flags: &Flags) -> anyhow::Result<ExitCode> {
         tracing::warn!("{notice}");
     }
     serve::check_directories(&config)?;
-    super::runtime()?.block_on(async {
-        let done = CancellationToken::new();
-        let delivering = traces.map(|traces| tokio::spawn(traces.run(done.clone())));
-        let worked = work(&config, stages).await;
-        // Last of all, so that what was finished just now is told, too.
-        done.cancel();
-        if let Some(delivering) = delivering {
-            let _ = delivering.await;
-        }
-        worked
-    })
+    super::runtime()?.block_on(traces::delivered(traces, work(&config, stages)))
 }
 
 async fn work(config: &Config, stages: Vec<Stage>) -> anyhow::Result<ExitCode> {

@@ -21,7 +21,6 @@ pub(super) fn notices(file: &File, environment: &Environment) -> Vec<String> {
         }
     }
     let variables = [
-        ("DATABASE_URL", "collections are not part of this version"),
         ("EMBEDDINGS_MAX_BATCH_SIZE", "calls are as large as each provider allows"),
         ("EMBEDDINGS_CACHE_CLEANUP_INTERVAL", "cached vectors end by themselves"),
         ("EMBEDDINGS_ALLOW_FALLBACK_WITH_HEADER", "who names a provider means it"),

@@ -142,6 +142,28 @@ async fn a_request_is_one_trace_below_its_callers_span() {
 }
 
 #[tokio::test]
+async fn a_job_is_one_trace_from_the_request_to_the_store() {
+    let (mut collector, vendors) = (Collector::start().await, Vendors::start().await);
+    let server = server(&collector, &vendors);
+    let documents = [json!({"id": "a", "text": "one document"})];
+    let body = json!({"collection": "notes", "model": "text-embedding-3-small", "documents": documents});
+    let request = server.post("/api/v1/embeddings/jobs", &body).header("traceparent", PARENT);
+    let answer = request.send().await.unwrap();
+    assert_eq!(answer.status(), 202, "{}", answer.text().await.unwrap());
+    let mut spans = Vec::new();
+    while named(&spans, "storage").is_empty() || named(&spans, "request").is_empty() {
+        spans = collector.spans(spans.len() + 1).await;
+    }
+    let request = named(&spans, "request")[0];
+    for stage in ["chunking", "embedding", "storage"] {
+        let stage = named(&spans, stage)[0];
+        let place = (&stage["traceId"], &stage["parentSpanId"]);
+        assert_eq!(place, (&request["traceId"], &request["spanId"]), "{spans:#?}");
+        assert!(stage.get("status").is_none(), "{stage:#?}");
+    }
+}
+
+#[tokio::test]
 async fn a_request_that_nobody_began_begins_a_trace_and_one_that_is_not_wanted_is_not_told() {
     let (collector, vendors) = (Collector::start().await, Vendors::start().await);
     let mut server = server(&collector, &vendors);
