@@ -20,8 +20,7 @@ use crate::{
     notify::{READY, STOPPING, notify},
     pipeline::{Means, Parts, check_shared_directory},
     reload::Reloader,
-    traces,
-    wiring,
+    traces, wiring,
 };
 
 pub(crate) fn run(flags: &Flags) -> anyhow::Result<ExitCode> {
