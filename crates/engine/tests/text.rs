@@ -18,7 +18,8 @@ fn no_model_takes_more_memory_than_was_told() {
         let files = ModelFiles::open(tiny.path()).unwrap();
         for precision in PRECISIONS {
             let options = LoadOptions { precision, ..LoadOptions::default() };
-            let (told, has) = (files.memory(&options, 2).unwrap(), files.load(&options).unwrap().weight_bytes());
+            let (told, has) =
+                (files.memory(&options, 2).unwrap(), files.load(&options).unwrap().weight_bytes());
             assert!(told >= has as u64, "{architecture} in {precision}: {told} told, {has} of weights");
         }
     }

@@ -330,7 +330,11 @@ impl Table {
             })
             .map(|((provider, name), state)| ListedModel {
                 // A graph may have the name of a model that the engine runs.
-                id: if provider == ProviderKind::Onnx { format!("{provider}:{name}") } else { name.to_string() },
+                id: if provider == ProviderKind::Onnx {
+                    format!("{provider}:{name}")
+                } else {
+                    name.to_string()
+                },
                 provider,
                 default: is_default(provider, &name),
                 allowed: allowed(provider, &[&name]),

@@ -161,19 +161,10 @@ fn default_model(config: &Config, findings: &mut Findings) -> anyhow::Result<()>
     let runtime = super::runtime()?;
     let (router, _) = runtime.block_on(async { wiring::router(config, &mut Registry::default()) })?;
     let resolved = router.resolve(Selector { model: None, provider: None })?;
-    match config.upstreams.vendors.iter().find(|upstream| upstream.kind == resolved.provider) {
-        None if resolved.provider == ProviderKind::HuggingFace => {
-            local_model(config, &resolved.model, findings)
-        }
-        None => {
-            findings.bad(
-                format_args!("default model: the provider {} is not part of this version", resolved.provider),
-                "set default_model_id to another provider's model",
-            );
-            Ok(())
-        }
+    match resolved.provider {
+        ProviderKind::HuggingFace => local_model(config, &resolved.model, findings),
         // Whether the key is good only a request can tell, and that would cost money.
-        Some(_) => {
+        _ => {
             let opened =
                 runtime.block_on(async { router.warm_up(Selector { model: None, provider: None }).await });
             match opened {

@@ -82,14 +82,17 @@ async fn a_model_on_its_way_is_a_503_with_retry_after_and_then_serves() {
 #[test]
 fn check_tells_what_is_wrong_and_how_to_mend_it() {
     let dir = tempfile::tempdir().unwrap();
-    let check = |models: &str| {
+    let check_with = |models: &str, redis: &str| {
         let mut command = command(dir.path(), &["check"]);
-        command.env("EMBEDDINGS_MODEL_STORAGE_DIR", models).env("REDIS_URL", "redis://127.0.0.1");
+        command.env("EMBEDDINGS_MODEL_STORAGE_DIR", models).env("REDIS_URL", redis);
         run(command)
     };
+    let check = |models: &str| check_with(models, "");
     let (code, stdout, _) = check(models().to_str().unwrap());
     assert!(code == 0 && stdout.contains("384 dimensions"), "{stdout}");
-    assert!(stdout.contains("note  REDIS_URL has no effect"), "{stdout}");
+    // Nobody listens at port 1.
+    let (code, stdout, _) = check_with(models().to_str().unwrap(), "redis://127.0.0.1:1");
+    assert!(code == 1 && stdout.contains("FAIL  queue: Redis at 127.0.0.1:1"), "{stdout}");
     let (code, stdout, _) = check("empty");
     assert!(
         code == 1

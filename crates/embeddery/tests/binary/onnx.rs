@@ -102,7 +102,8 @@ async fn a_graph_gives_the_engines_vectors() {
     assert_eq!(info["space"], space.to_str().unwrap());
     let list = client.get(format!("{}/v1/models", server.url)).bearer_auth(KEY);
     let list: Value = list.send().await.unwrap().json().await.unwrap();
-    let mut ids: Vec<&str> = list["data"].as_array().unwrap().iter().filter_map(|one| one["id"].as_str()).collect();
+    let mut ids: Vec<&str> =
+        list["data"].as_array().unwrap().iter().filter_map(|one| one["id"].as_str()).collect();
     let all = ids.len();
     ids.sort_unstable();
     ids.dedup();

@@ -45,7 +45,7 @@ async fn dimensions_are_forwarded_where_the_vendor_has_them_and_cut_where_not() 
     assert!(gateway.vendors.requests()[1].body.get("dimensions").is_none());
     let length = ada.vector(0).iter().map(|x| x * x).sum::<f32>().sqrt();
     assert!((length - 1.0).abs() < 1e-5, "{length}");
-    let adjusted = r#"embedding_dimension_adjustments_total{provider="openai",method="reduce"}"#;
+    let adjusted = r#"embedding_dimension_adjustments_total{provider="openai",model="text-embedding-ada-002",method="reduce"}"#;
     assert_eq!(gateway.metric(adjusted).await, Some(1.0));
     let more = ask("text-embedding-ada-002", 4096).await;
     assert_eq!((more.status.as_u16(), more.json["error"]["param"].as_str()), (400, Some("dimensions")));
