@@ -10,8 +10,10 @@ use embeddery_gateway::{
 };
 use embeddery_pipeline::{JobStore, Queue, QueueOptions, SqliteJobs, SqliteJobsConfig, SqliteQueue};
 use embeddery_server::{
-    App, Collections, Controls, HttpMetrics, JobLimits, Jobs, Live, Settings, Waiting, serve,
+    App, Collections, Controls, HttpMetrics, JobLimits, Jobs, Live, Reloaded, Reloads, Settings, Waiting,
+    reloads, serve,
 };
+
 use embeddery_store::{SqliteConfig, SqliteStore};
 use prometheus_client::registry::Registry;
 use reqwest::{Client, Method, RequestBuilder, Response, StatusCode, header::HeaderMap};
@@ -65,8 +67,19 @@ fn app(fake: &Arc<Fake>, settings: Settings, (accounts, jobs): (AccountsConfig, 
         registry: Arc::new(registry),
         traced: false,
         http_metrics,
-        reloads: None,
+        reloads: Some(same_again()),
     }
+}
+
+/// A configuration that is the same whenever it is read.
+fn same_again() -> Reloads {
+    let (reloads, mut requests) = reloads();
+    tokio::spawn(async move {
+        while let Some(reply) = requests.recv().await {
+            let _ = reply.send(Ok(Reloaded::default()));
+        }
+    });
+    reloads
 }
 
 /// Jobs that nobody works on but the test.
