@@ -163,6 +163,21 @@ fn default_model(config: &Config, findings: &mut Findings) -> anyhow::Result<()>
     let resolved = router.resolve(Selector { model: None, provider: None })?;
     match resolved.provider {
         ProviderKind::HuggingFace => local_model(config, &resolved.model, findings),
+        // ONNX Runtime starts once in a process, and was examined above; what is left to look for is the file.
+        ProviderKind::Onnx => {
+            match wiring::graph_store(config)?.find(&resolved.model) {
+                Ok(Some(_)) => findings.good(format_args!("default model: {}, a graph", resolved.model)),
+                Ok(None) => findings.note(format_args!(
+                    "default model: {}, a graph; it is fetched when it is first asked for",
+                    resolved.model
+                )),
+                Err(error) => findings.bad(
+                    format_args!("default model: {error}"),
+                    "set what it names, or another default_model_id",
+                ),
+            }
+            Ok(())
+        }
         // Whether the key is good only a request can tell, and that would cost money.
         _ => {
             let opened =
