@@ -246,9 +246,15 @@ def alerts(prometheus: str, orchestrator: bool) -> None:
     print(f"ok alerts: {len(evaluated)} rules evaluated, every metric they name exists")
 
 
+# The replaced service's name for failures of `orchestrator/summary`, which dashboards know; here it is no type.
+NAMED_SO_BEFORE = ["orchestrator_summary_failures_total metric name should not include type 'summary'"]
+
+
 def check(promtool: pathlib.Path, metrics: str, when: str) -> None:
     done = subprocess.run([promtool, "check", "metrics"], input=metrics, text=True, capture_output=True, check=False)
-    if done.returncode or done.stdout or done.stderr:
+    complaints = [line for line in (done.stdout + done.stderr).splitlines() if line and line not in NAMED_SO_BEFORE]
+    # 3: the exposition is well formed, and a name is not to promtool's taste.
+    if complaints or done.returncode not in (0, 3):
         sys.exit(f"promtool check metrics, {when}: exit {done.returncode}\n{done.stdout}{done.stderr}")
     print(f"ok promtool check metrics, {when}: {len(metrics.splitlines())} lines")
 
