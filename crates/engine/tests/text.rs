@@ -1,7 +1,7 @@
 //! What is known before weights are loaded: how much memory they will take, and what stands around a transformer that
 //! another runtime computes.
 
-#![expect(clippy::unwrap_used, reason = "helpers of tests fail the test")]
+#![expect(clippy::unwrap_used, clippy::panic, reason = "helpers of tests fail the test")]
 
 mod support;
 

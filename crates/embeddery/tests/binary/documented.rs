@@ -52,12 +52,11 @@ fn walk(page: &str) {
     fs::write(dir.join(".curlrc"), "fail-with-body\n").unwrap();
     let python = fs::canonicalize(Path::new(ROOT).join(".cache/venv/bin")).unwrap();
     let binary = PathBuf::from(env!("CARGO_BIN_EXE_embeddery")).parent().unwrap().to_owned();
-    let path = format!("{}:{}:{}", binary.display(), python.display(), std::env::var("PATH").unwrap());
+    let script = format!("export PATH={}:{}:$PATH\n{script}", binary.display(), python.display());
     let output = Command::new("bash")
         .args(["-euo", "pipefail", "-c", &script])
         .current_dir(dir)
         .env("HOME", dir)
-        .env("PATH", path)
         .env("EMBEDDINGS_MODEL_STORAGE_DIR", models())
         .output()
         .unwrap();
