@@ -36,6 +36,7 @@ pub use flight::SingleFlight;
 pub use governor::{Governed, GovernorConfig, Governors};
 pub use integrity::Integrity;
 pub use metrics::{CacheMetrics, Collected, CountingFailures, LoadedModels, Measured, Metrics};
+pub use names::hub_name;
 pub use opener::{Opener, Stack};
 pub use policy::{Denied, Policy};
 pub use retry::{Jitter, RetryConfig, Retrying};

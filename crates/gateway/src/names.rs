@@ -15,7 +15,7 @@ pub(crate) fn split_prefix(model: &str) -> Option<(ProviderKind, &str)> {
 }
 
 /// The full hub name of a huggingface model: `all-MiniLM-L6-v2` means the one of sentence-transformers.
-pub(crate) fn hub_name(model: &str) -> ModelRef {
+pub fn hub_name(model: &str) -> ModelRef {
     if !model.contains('/') && SENTENCE_TRANSFORMERS.iter().any(|family| model.starts_with(family)) {
         ModelRef::new(format!("sentence-transformers/{model}"))
     } else {

@@ -5,6 +5,7 @@ use std::{num::NonZeroUsize, path::PathBuf, process::ExitCode, sync::Arc, time::
 use anyhow::{Context as _, bail};
 use embeddery_core::{ModelRef, ModelSource as _, Progress, ProviderKind};
 use embeddery_engine::{LoadOptions, ModelFiles};
+use embeddery_gateway::hub_name;
 use embeddery_model_store::ModelStore;
 use embeddery_providers::onnx::{DEFAULT_GRAPH, inspect};
 use indicatif::{ProgressBar, ProgressStyle};
@@ -50,7 +51,7 @@ pub(crate) fn run(command: Models, config: &Config) -> anyhow::Result<ExitCode> 
 /// graph, which `onnx:` before a name says.
 fn named_model(config: &Config, name: &str) -> anyhow::Result<(ModelRef, bool)> {
     if let Some(name) = name.strip_prefix("onnx:") {
-        return Ok((ModelRef::new(name), true));
+        return Ok((hub_name(name), true));
     }
     let name = name.strip_prefix("huggingface:").unwrap_or(name);
     match config.models.iter().find(|entry| entry.id == name) {
@@ -59,7 +60,7 @@ fn named_model(config: &Config, name: &str) -> anyhow::Result<(ModelRef, bool)> 
         Some(entry) => {
             bail!("'{name}' is served by {}; there is nothing to keep on this machine", entry.provider)
         }
-        None => Ok((ModelRef::new(name), false)),
+        None => Ok((hub_name(name), false)),
     }
 }
 
