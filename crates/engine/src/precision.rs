@@ -42,6 +42,7 @@ impl std::str::FromStr for Precision {
 
 impl std::fmt::Display for Precision {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(self.as_str())
+        // With the width that a table asks for.
+        f.pad(self.as_str())
     }
 }

@@ -38,13 +38,6 @@ const UNTIL_MENDED: Duration = Duration::from_secs(30);
 const SHORT: Duration = Duration::from_secs(2);
 
 impl Trouble {
-    /// Why.
-    pub fn reason(&self) -> &Reason {
-        match self {
-            Self::Failed(reason) | Self::Again { reason, .. } | Self::Wait { reason, .. } => reason,
-        }
-    }
-
     /// Nothing came of it in all the time there is.
     pub(crate) fn hangs(deadline: Duration) -> Self {
         Self::again("timeout", format!("the stage took more than {} s", deadline.as_secs()))
