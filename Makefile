@@ -40,14 +40,18 @@ test-deps:
 test-ops: test-ops-deps ## check deploy/ by each format's own tool, and metrics, rules and dashboard by a real Prometheus
 	cargo build --workspace --locked --bin embeddery --example fake_upstream
 	python3 scripts/fetch_default_model.py --binary target/debug/embeddery --models $(MODELS)
+	.cache/onnx/bin/python tests/make_onnx_models.py $(MODELS)/$(MINILM) $(MODELS)/onnx_models/$(MINILM)
 	.cache/ops-venv/bin/python ops/check_files.py
 	.cache/ops-venv/bin/python ops/check_chart.py
 	.cache/ops-venv/bin/python ops/check_monitoring.py target/debug/embeddery target/debug/examples/fake_upstream .cache/prometheus $(MODELS)
+	.cache/ops-venv/bin/python ops/guide_walk.py docs/guide-walk.md target/debug .cache/prometheus $(MODELS)
 
 test-ops-deps:
 	python3 scripts/make_venv.py .cache/ops-venv ops/requirements.txt
 	python3 scripts/fetch_prometheus.py .cache/prometheus
 	python3 scripts/install_redis.py
+	python3 scripts/fetch_onnxruntime.py .cache/onnxruntime
+	python3 scripts/make_venv.py .cache/onnx tests/services/onnx.txt
 
 bench: ## measure beside ONNX Runtime, over HTTP, and the gateway beside its peers; prints ratios and versions (PEERS=torch: sentence-transformers, too)
 	cargo build --release --locked --workspace --examples --bin embeddery

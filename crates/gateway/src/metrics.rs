@@ -219,9 +219,9 @@ impl Metrics {
     }
 
     /// Counts a request that no model was opened for.
-    pub(crate) fn refused(&self, provider: Option<ProviderKind>, error: &EmbedError) {
-        let provider = provider.map_or(OTHER, ProviderKind::as_str);
-        let served = Served { provider, model: OTHER.to_owned() };
+    pub(crate) fn refused(&self, named: Option<(ProviderKind, &str)>, error: &EmbedError) {
+        let (provider, model) = named.map_or((OTHER, OTHER), |(provider, label)| (provider.as_str(), label));
+        let served = Served { provider, model: model.to_owned() };
         self.requests.get_or_create(&outcome(&served, status(error))).inc();
     }
 }

@@ -72,7 +72,7 @@ impl Opener {
         kept < self.known.len() + STRANGERS || self.is_known(model)
     }
 
-    /// What metrics call a model: callers must not be able to make labels.
+    /// What metrics call a model that was opened: callers must not be able to make labels.
     pub(crate) fn label<'a>(&self, model: &'a Resolved) -> &'a str {
         if self.is_known(model) { &model.model.name } else { OTHER }
     }
@@ -80,7 +80,12 @@ impl Opener {
     fn is_known(&self, model: &Resolved) -> bool {
         // A local model that was opened lies on this machine's disk.
         let local = matches!(model.provider, ProviderKind::HuggingFace | ProviderKind::Onnx);
-        local || self.known.contains(model)
+        local || self.is_listed(model)
+    }
+
+    /// Whether the configuration or the catalogue has it.
+    pub(crate) fn is_listed(&self, model: &Resolved) -> bool {
+        self.known.contains(model)
     }
 
     pub(crate) fn provider(&self, kind: ProviderKind) -> Result<&Arc<dyn Provider>, EmbedError> {

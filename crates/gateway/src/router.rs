@@ -14,7 +14,7 @@ use embeddery_core::{
 
 mod live;
 
-use crate::{Alternatives, Denied, Metrics, Opener, Policy, Stack, TokenDecoder, names};
+use crate::{Alternatives, Denied, Metrics, Opener, Policy, Stack, TokenDecoder, metrics::OTHER, names};
 
 pub use live::Router;
 
@@ -176,8 +176,9 @@ impl Table {
             None => self.open(selector).await,
         };
         let refused = |error: &EmbedError| {
-            let provider = self.lookup(selector).map(|resolved| resolved.provider);
-            self.metrics.refused(provider, error);
+            let resolved = self.lookup(selector);
+            let named = resolved.as_ref().map(|resolved| (resolved.provider, self.label(resolved)));
+            self.metrics.refused(named, error);
         };
         let stack = opened.inspect_err(refused)?;
         let request = self.readable(request, stack.model().provider).await.inspect_err(refused)?;
@@ -218,12 +219,18 @@ impl Table {
         self.decoder.prepare(request, provider).await
     }
 
+    /// What metrics call a model that may not be here: callers must not be able to make labels.
+    fn label<'a>(&self, resolved: &'a Resolved) -> &'a str {
+        let is_default = || self.lookup(Selector { model: None, provider: None }).as_ref() == Some(resolved);
+        if self.opener.is_listed(resolved) || is_default() { &resolved.model.name } else { OTHER }
+    }
+
     /// Refuses what the allow-list does not have.
     fn permit(&self, resolved: &Resolved, selector: Selector<'_>) -> Result<(), EmbedError> {
         let asked = selector.model.unwrap_or(&self.default_model);
         let name = &*resolved.model.name;
         let Err(denied) = self.policy.permit(resolved.provider, &[asked, name]) else { return Ok(()) };
-        self.metrics.refused_by_policy(resolved.provider, self.opener.label(resolved), denied.as_str());
+        self.metrics.refused_by_policy(resolved.provider, self.label(resolved), denied.as_str());
         let message = match denied {
             Denied::Provider => {
                 format!("provider '{}' is not on this server's allow-list", resolved.provider)

@@ -6,8 +6,8 @@ use std::sync::{
 };
 
 use embeddery_core::{
-    BoxFuture, EmbedError, EmbedRequest, Embedder, Embeddings, ErrorKind, Limits, ModelCard, ModelRef,
-    ModelState, ModelStatus, Provider, ProviderKind, TokenCount,
+    BoxFuture, Context, EmbedError, EmbedRequest, Embedder, Embeddings, ErrorKind, Input, Limits, ModelCard,
+    ModelRef, ModelState, ModelStatus, Provider, ProviderKind, TokenCount,
 };
 use embeddery_gateway::{
     Alternatives, ConfiguredModel, Metrics, Policy, Router, RouterConfig, Selector, Stack, TokenDecoder,
@@ -87,6 +87,10 @@ impl Stack for Bare {
 }
 
 fn router(default_model: &str) -> (Router, Arc<Anything>) {
+    routing(default_model, Policy::default(), &mut Registry::default())
+}
+
+fn routing(default_model: &str, policy: Policy, registry: &mut Registry) -> (Router, Arc<Anything>) {
     let provider = Arc::new(Anything(AtomicUsize::new(0)));
     let entry = |id: &str, provider, name: &str| ConfiguredModel::new(id, provider, ModelRef::new(name));
     let known = |provider, name: &str, listed| VendorModel { provider, name: name.into(), listed };
@@ -103,9 +107,9 @@ fn router(default_model: &str) -> (Router, Arc<Anything>) {
             known(ProviderKind::OpenAi, "text-embedding-3-small", true),
         ],
         stack: Arc::new(Bare),
-        policy: Policy::default(),
+        policy,
         decoder: Arc::new(TokenDecoder::new(TokenEncoding::Cl100k)),
-        metrics: Metrics::new(&mut Registry::default()),
+        metrics: Metrics::new(registry),
     });
     (router, provider)
 }
@@ -204,4 +208,28 @@ fn the_list_shows_configured_models_first_and_marks_the_default() {
         ("voyage-4", false),
     ];
     assert_eq!(ids, wanted.map(|(id, default)| (id.to_owned(), default)));
+}
+
+#[tokio::test]
+async fn who_is_refused_makes_no_label() {
+    let mut registry = Registry::default();
+    let policy = Policy { enforced: true, providers: Some(vec![ProviderKind::OpenAi]), models: None };
+    let (router, _) = routing("all-MiniLM-L6-v2", policy, &mut registry);
+    for model in ["small", "made/up", "all-MiniLM-L6-v2", "notes"] {
+        let asked = EmbedRequest::plain([Input::Text("a".into())], Context::new("t", "r"));
+        let selector = Selector { model: Some(model), provider: None };
+        router.embed(selector, asked).await.unwrap_err();
+    }
+    let mut metrics = String::new();
+    prometheus_client::encoding::text::encode(&mut metrics, &registry).unwrap();
+    let count = |labels: &str| {
+        let line = metrics.lines().find(|line| line.contains("requests_total{") && line.contains(labels));
+        line.and_then(|line| line.rsplit(' ').next()).map(str::to_owned)
+    };
+    assert!(!metrics.contains("made/up"), "{metrics}");
+    let refused = |model| count(&format!("model=\"{model}\",status=\"invalid\""));
+    for model in ["other", "sentence-transformers/all-MiniLM-L6-v2", "/srv/models/notes"] {
+        assert_eq!(refused(model).as_deref(), Some("1"), "{model}: {metrics}");
+    }
+    assert!(metrics.contains(r#"model="other",policy_type="provider""#), "{metrics}");
 }

@@ -64,7 +64,7 @@ fn graphs(config: &Config, findings: &mut Findings) {
     }
     let available = match wiring::onnx_runtime(config).available() {
         Ok(available) => available,
-        Err(error) => return findings.bad(format_args!("onnx: {error}"), "do what it says"),
+        Err(error) => return findings.bad(format_args!("onnx: {error}"), ""),
     };
     let here: Vec<&str> = available.iter().map(|provider| provider.as_str()).collect();
     findings.good(format_args!("onnx: ONNX Runtime with {}", here.join(", ")));
@@ -259,8 +259,12 @@ impl Findings {
         say(format_args!("note  {text}"));
     }
 
+    /// An empty `fix` is for a text that says what to do itself.
     fn bad(&mut self, text: impl std::fmt::Display, fix: &str) {
         self.bad += 1;
-        say(format_args!("FAIL  {text}\n      fix: {fix}"));
+        say(format_args!("FAIL  {text}"));
+        if !fix.is_empty() {
+            say(format_args!("      fix: {fix}"));
+        }
     }
 }

@@ -14,6 +14,7 @@ mod jobs;
 pub(crate) mod metrics;
 mod models;
 mod operate;
+mod refusals;
 
 use std::{any::Any, sync::Arc};
 
@@ -135,6 +136,7 @@ fn api() -> (Router<Arc<App>>, OpenApi) {
     // axum's sign for "slashes included" is unknown to OpenAPI, where a parameter is called by its name alone.
     let paths = std::mem::take(&mut document.paths.paths);
     document.paths.paths = paths.into_iter().map(|(path, item)| (path.replace("{*", "{"), item)).collect();
+    refusals::document(&mut document);
     (router, document)
 }
 

@@ -202,7 +202,9 @@ pub(crate) fn metrics(app: &App, registry: &Registry) -> EmbeddingMetrics {
         .collect();
     let counters = details
         .iter()
-        .map(|(family, samples)| (format!("{family}_total"), samples.iter().map(|sample| sample.value).sum()))
+        .map(|(family, samples)| {
+            (format!("{family}_total"), samples.iter().fold(0.0, |sum, sample| sum + sample.value))
+        })
         .collect();
     let active = all.iter().find(|sample| sample.name == "active_embedding_requests");
     EmbeddingMetrics {

@@ -16,7 +16,8 @@ use anyhow::{Context as _, bail, ensure};
 use super::say;
 use crate::config::{self, Flags};
 
-const PATH: &str = "/api/v1/embeddings/health";
+/// What the API and the orchestrator both answer.
+const PATH: &str = "/health";
 const PATIENCE: Duration = Duration::from_secs(5);
 
 pub(crate) fn run(url: Option<&str>, flags: &Flags) -> anyhow::Result<ExitCode> {

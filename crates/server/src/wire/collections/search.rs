@@ -21,16 +21,25 @@ pub(crate) struct SearchRequest {
     space: Option<String>,
     /// How many results.
     #[schema(minimum = 1, maximum = 1000, default = 10)]
-    top_k: u32,
+    top_k: Option<u32>,
     /// `{"field": value}`, or with operators: `$eq $ne $gt $gte $lt $lte $in $nin`, and `$and $or $not` around.
     #[schema(value_type = Option<Object>, example = json!({"year": {"$gte": 2020}}))]
     filter: Option<Value>,
-    /// `vector` by meaning, `text` by words, `hybrid` by both.
-    #[schema(default = "vector")]
-    mode: String,
+    #[schema(inline, default = "vector")]
+    mode: Option<ModeName>,
     /// Whether results carry their texts.
     #[schema(default = true)]
-    with_text: bool,
+    with_text: Option<bool>,
+}
+
+/// `vector` by meaning, `text` by words, `hybrid` by both.
+#[derive(ToSchema)]
+#[schema(rename_all = "lowercase")]
+#[expect(dead_code, reason = "the documentation's picture of `mode`")]
+pub(crate) enum ModeName {
+    Vector,
+    Text,
+    Hybrid,
 }
 
 impl SearchRequest {
