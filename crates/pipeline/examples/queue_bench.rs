@@ -78,7 +78,7 @@ async fn run(name: &str, queue: Arc<dyn Queue>, (workers, slots, count): (usize,
                             length: Duration::from_secs(60),
                             idle: false,
                         };
-                        let leases = queue.lease(request).await.unwrap();
+                        let leases = queue.lease(request).await.unwrap().leases;
                         let outcomes: Vec<_> =
                             leases.into_iter().map(|lease| (lease, Outcome::Next { bytes: 2000 })).collect();
                         if !outcomes.is_empty() {

@@ -22,7 +22,7 @@ pub use orchestrator::{
     Findings, Hire, Orchestrator, OrchestratorConfig, OrchestratorMetrics, PoolConfig, Scaling,
 };
 pub use queue::{
-    Asked, Consumer, DEATHS_ALONE, DEATHS_IN_COMPANY, DeadLetter, DeadLetterId, Depth, Flow, Lease,
+    Asked, Consumer, DEATHS_ALONE, DEATHS_IN_COMPANY, DeadLetter, DeadLetterId, Depth, Flow, Handout, Lease,
     LeaseRequest, Op, Outcome, Pressure, Queue, QueueError, QueueOptions, RedisConfig, RedisQueue, Settled,
     SqliteQueue, WorkerReport,
 };

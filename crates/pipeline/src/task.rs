@@ -5,7 +5,7 @@ use std::{fmt, sync::Arc};
 
 use uuid::Uuid;
 
-/// Version of the message this program writes. A higher one is handed back for a newer worker, not touched.
+/// Version of the message this program writes. One of a higher version is left to newer workers, not touched.
 pub const MESSAGE_VERSION: u32 = 1;
 
 /// A job.
@@ -61,12 +61,13 @@ impl Stage {
     }
 }
 
-/// Who goes first among one tenant's tasks, and how large its share is among tenants.
+/// Who goes first among one tenant's tasks, and how large its share is among tenants: a high one's turn costs half of
+/// a normal one's, a low one's twice as much.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Priority {
-    /// When nothing else waits.
+    /// After the tenant's other work.
     Low,
-    /// As everybody.
+    /// As everybody who says nothing.
     #[default]
     Normal,
     /// Before the tenant's other work.

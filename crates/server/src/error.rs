@@ -383,9 +383,19 @@ impl ApiError {
         }
     }
 
+    /// A job whose texts alone are more than may wait.
+    pub(crate) fn job_too_large(limit: u64) -> Self {
+        let message = format!(
+            "the job's texts are more than the {} MiB that may wait; send them as several jobs, one after another",
+            limit >> 20
+        );
+        Self::new(StatusCode::PAYLOAD_TOO_LARGE, "job_too_large", message)
+    }
+
     /// A line of a job that cannot be taken.
     pub(crate) fn in_job_line(mut self, line: u64) -> Self {
-        self.message = format!("line {line}: {} (nothing of the job is kept)", self.message);
+        self.message =
+            format!("line {line}: {} (nothing of the job is kept: 0 documents are accepted)", self.message);
         self
     }
 

@@ -18,7 +18,10 @@ use reqwest::{Client, Method, RequestBuilder, StatusCode};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::support::{KEY, command};
+use crate::{
+    support::{KEY, command},
+    tokens::SECRET,
+};
 
 /// Length of the stand-in's vectors.
 pub const DIM: usize = 16;
@@ -37,14 +40,19 @@ pub struct Cluster {
     pub dir: TempDir,
     pub api: Child,
     pub workers: Vec<Child>,
+    /// Of whoever asks.
+    pub key: String,
     url: String,
     client: Client,
 }
 
 impl Cluster {
     pub async fn start(plan: Plan) -> Self {
+        Self::start_in(tempfile::tempdir().unwrap(), plan).await
+    }
+
+    pub async fn start_in(dir: TempDir, plan: Plan) -> Self {
         let vendors = Vendors::start().await;
-        let dir = tempfile::tempdir().unwrap();
         let config = format!(
             "default_model_id: tiny\n\
              models:\n  tiny: {{provider: local_api, model_name_or_path: tiny, api_url: \"{}\"}}\n\
@@ -62,7 +70,7 @@ impl Cluster {
         let api = serve(&dir, redis.as_ref(), port);
         let workers = (0..plan.workers).map(|_| work(&dir, redis.as_ref())).collect();
         let client = Client::builder().no_proxy().timeout(Duration::from_secs(30)).build().unwrap();
-        Self { vendors, redis, dir, api, workers, url, client }
+        Self { vendors, redis, dir, api, workers, key: KEY.to_owned(), url, client }
     }
 
     fn port(&self) -> u16 {
@@ -90,7 +98,7 @@ impl Cluster {
     }
 
     pub fn request(&self, method: Method, path: &str) -> RequestBuilder {
-        self.client.request(method, format!("{}{path}", self.url)).bearer_auth(KEY)
+        self.client.request(method, format!("{}{path}", self.url)).bearer_auth(&self.key)
     }
 
     /// Asks until there is an answer: the API may be dead at the moment, or Redis.
@@ -142,6 +150,13 @@ impl Cluster {
             Ok(job) => job,
             Err(_) => panic!("{}\n{}", self.job(id).await, self.logs()),
         }
+    }
+
+    /// What Redis says to a command.
+    pub fn ask_redis(&self, command: &[&str]) -> String {
+        let url = self.redis.as_ref().unwrap().url();
+        let answer = Command::new("redis-cli").args(["-u", &url]).args(command).output().unwrap();
+        String::from_utf8(answer.stdout).unwrap().trim().to_owned()
     }
 
     pub async fn ended(&self, id: &str) -> Value {
@@ -205,7 +220,7 @@ pub fn kill(child: &mut Child) {
 fn embeddery(dir: &TempDir, redis: Option<&Redis>, arguments: &[&str], log: &str) -> Command {
     let log = fs::OpenOptions::new().create(true).append(true).open(dir.path().join(log)).unwrap();
     let mut command = command(dir.path(), arguments);
-    command.env("SINGLE_USER_API_KEY", KEY).stdout(Stdio::null()).stderr(log);
+    command.env("SINGLE_USER_API_KEY", KEY).env("JWT_SECRET_KEY", SECRET).stdout(Stdio::null()).stderr(log);
     if let Some(redis) = redis {
         command.env("REDIS_URL", redis.url());
     }

@@ -7,8 +7,12 @@
 #[path = "../binary/support.rs"]
 #[expect(dead_code, reason = "shared with the other program, which uses the rest")]
 mod support;
+#[path = "../binary/tokens.rs"]
+#[expect(dead_code, reason = "shared with the other program, which uses the rest")]
+mod tokens;
 
 mod cluster;
+mod disk;
 mod kills;
 mod operation;
 mod orchestrator;

@@ -4,10 +4,12 @@ use std::{process::Stdio, time::Duration};
 
 use embeddery_test_support::redis::Redis;
 use reqwest::Method;
+use serde_json::{Value, json};
 
 use crate::{
     cluster::{Cluster, Plan, ended},
     support::{KEY, command, run},
+    tokens::token,
 };
 
 fn documents(count: usize) -> Vec<(String, String)> {
@@ -99,21 +101,56 @@ async fn soak_two_tenants_the_small_one_is_done_first() {
 }
 
 async fn small_before_large(count: usize) {
-    let cluster = Cluster::start(Plan { workers: 1, more: "" }).await;
-    // The same user's two jobs share a list; fairness is between users. With one key there is one user, so the
-    // second is told by its priority.
-    let large = cluster.submit("large", "large", &documents(count)).await;
-    let body = {
-        let mut body = crate::cluster::body("small", &documents(5));
-        body["priority"] = "high".into();
-        body
-    };
-    let request = || cluster.request(Method::POST, "/api/v1/embeddings/jobs").json(&body);
-    let (status, small) = cluster.patiently(request).await;
-    assert_eq!(status, 202, "{small}");
-    cluster.ended(small["job_id"].as_str().unwrap()).await;
-    assert!(!ended(&cluster.job(&large).await), "the large one is still at work");
-    cluster.until(&large, Duration::from_secs(600), ended).await;
+    let mut cluster = Cluster::start(Plan { workers: 2, more: "auth: {mode: multi_user}" }).await;
+    let (ann, bob) = (token("ann", "user"), token("bob", "user"));
+    cluster.key.clone_from(&ann);
+    let large = cluster.submit("large", "notes", &documents(count)).await;
+    let begun = |job: &Value| job["documents"]["completed"].as_u64() > Some(0);
+    cluster.until(&large, Duration::from_secs(60), begun).await;
+    cluster.key = bob;
+    let small = cluster.submit("small", "notes", &documents(5)).await;
+    assert_eq!(cluster.ended(&small).await["status"], "completed");
+    cluster.key = ann;
+    let job = cluster.job(&large).await;
+    assert!(!ended(&job), "the large one is still at work: {job}");
+    let job = cluster.until(&large, Duration::from_secs(600), ended).await;
+    assert_eq!(job["documents"]["completed"].as_u64(), Some(count as u64), "{job}");
+}
+
+/// What a program of another version has written, or nobody can read, is found by a worker among its own.
+#[tokio::test(flavor = "multi_thread")]
+async fn messages_of_a_newer_version_wait_and_unreadable_ones_are_replaced() {
+    let mut cluster = Cluster::start(Plan { workers: 1, more: "" }).await;
+    crate::cluster::kill(&mut cluster.workers[0]);
+    let job = cluster.submit("versions", "notes", &documents(10)).await;
+    let record = format!("{{embeddings}}:job:{job}");
+    let message = cluster.ask_redis(&["HGET", &record, "3"]);
+    assert!(message.contains("\"v\":1"), "{message}");
+    let write = |item: &str, text: &str| cluster.ask_redis(&["HSET", &record, item, text]);
+    write("3", &message.replace("\"v\":1", "\"v\":2,\"new\":\"words\""));
+    write("5", "this is no message");
+    cluster.kill_worker(0); // it is dead already: this starts a new one
+    let nine = |job: &Value| job["documents"]["completed"] == 9;
+    let waits = cluster.until(&job, Duration::from_secs(60), nine).await;
+    assert_eq!((&waits["status"], &waits["documents"]["failed"]), (&json!("running"), &json!(0)), "{waits}");
+    let path = "/api/v1/embeddings/orchestrator/summary";
+    let (_, summary) = cluster.patiently(|| cluster.request(Method::GET, path)).await;
+    assert_eq!(
+        summary["newer"],
+        json!({"embeddings:chunking": 1, "embeddings:embedding": 0, "embeddings:storage": 0})
+    );
+    let dlq = "/api/v1/embeddings/dlq?stage=chunking";
+    let (_, letters) = cluster.patiently(|| cluster.request(Method::GET, dlq)).await;
+    assert!(letters.to_string().contains("unreadable"), "{letters}");
+    let kept = cluster.ask_redis(&["HGET", &record, "3"]);
+    for part in ["\"new\":\"words\"", "\"a\":0", "\"d\":0"] {
+        assert!(kept.contains(part), "{kept}");
+    }
+    // A worker comes that knows the version: to this one, its own.
+    cluster.ask_redis(&["HSET", &record, "3", &kept.replace("\"v\":2", "\"v\":1")]);
+    cluster.ask_redis(&["ZADD", "{embeddings}:chunking:newer", "1", &format!("{job}:3")]);
+    assert_eq!(cluster.ended(&job).await["status"], "completed", "{}", cluster.logs());
+    assert_eq!(cluster.stored("notes").await.len(), 10);
 }
 
 #[test]

@@ -19,6 +19,13 @@ async fn attempts(cluster: &Cluster, job: &str) -> Vec<u64> {
     rows.iter().map(|row| row["attempts"].as_u64().unwrap_or(0)).collect()
 }
 
+/// What Redis knows of documents that somebody embeds.
+fn leased(cluster: &Cluster, job: &str) -> Vec<Value> {
+    let records = cluster.ask_redis(&["HVALS", &format!("{{embeddings}}:job:{job}")]);
+    let records = records.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+    records.filter(|record| record["st"] == "l" && record["s"] == "embedding").collect()
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_provider_that_is_down_costs_nobody_an_attempt() {
     let more = "breaker: {failures: 2, open_seconds: 1}\nretry: {max_retries: 1, base_delay_seconds: 0.05}";
@@ -33,6 +40,32 @@ async fn a_provider_that_is_down_costs_nobody_an_attempt() {
     assert_eq!(cluster.ended(&job).await["status"], "completed");
     assert!(attempts(&cluster, &job).await.iter().all(|attempts| *attempts == 0));
     assert_eq!(cluster.stored("notes").await.len(), 50);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_outage_of_redis_longer_than_a_lease_is_charged_to_nobody() {
+    let mut cluster = Cluster::start(Plan { workers: 2, more: "" }).await;
+    let held = cluster.vendors.hold();
+    let job = cluster.submit("away", "notes", &documents(20)).await;
+    held.arrived(1).await;
+    let before = leased(&cluster, &job);
+    assert!(!before.is_empty());
+    // More than two leases long.
+    cluster.redis.as_mut().unwrap().kill().unwrap();
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    cluster.redis.as_mut().unwrap().restart().unwrap();
+    // And as long again, in which other workers look for what has run out.
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    let after = leased(&cluster, &job);
+    for record in &before {
+        assert!(after.contains(record), "{record} has not kept its lease: {after:?}");
+    }
+    assert!(after.iter().all(|record| record["d"] == 0 && record["a"] == 0), "{after:?}");
+    held.release();
+    assert_eq!(cluster.ended(&job).await["status"], "completed", "{}", cluster.logs());
+    assert!(attempts(&cluster, &job).await.iter().all(|attempts| *attempts == 0));
+    assert_eq!(cluster.vendors.texts().len(), 20, "each text is asked for once");
+    assert_eq!(cluster.stored("notes").await.len(), 20);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -121,7 +121,9 @@ impl OrchestratorMetrics {
         for (&stage, depth) in depths {
             let (queue, now) = (of_queue(stage), Instant::now());
             let whole = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
-            self.depth.get_or_create(&queue).set(whole(depth.waiting + depth.held + depth.delayed));
+            self.depth
+                .get_or_create(&queue)
+                .set(whole(depth.waiting + depth.held + depth.delayed + depth.newer));
             self.dead.get_or_create(&queue).set(whole(depth.dead));
             self.age.get_or_create(&queue).set(depth.oldest.as_secs_f64());
             self.ages.get_or_create(&queue).observe(depth.oldest.as_secs_f64());

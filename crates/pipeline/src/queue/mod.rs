@@ -28,10 +28,17 @@ pub trait Queue: Send + Sync {
     /// stage, stays as it is; so enqueueing twice is enqueueing once. A dead one is done anew: its letter is gone.
     fn enqueue<'a>(&'a self, tasks: &'a [Task]) -> Op<'a, Vec<bool>>;
 
-    /// Leases tasks to a consumer. Tasks of expired leases (a death each) and delayed ones that are due go back to
-    /// their places first, which are before all that came later; then tenants take turns, each with its first by
-    /// priority and age. Returns at once, empty when there is nothing (or the stage is paused).
-    fn lease<'a>(&'a self, request: LeaseRequest<'a>) -> Op<'a, Vec<Lease>>;
+    /// Leases tasks to a consumer. Tasks of expired leases and delayed ones that are due go back to their places
+    /// first, which are before all that came later; then tenants take turns, each with its first by priority and age.
+    /// Returns at once, empty when there is nothing (or the stage is paused).
+    ///
+    /// A lease that expired is a death when its consumer is not heard of any more. One that still reports
+    /// ([`Queue::report`]) does not know of the lease: the answer that gave it was lost. And time in which nobody at
+    /// all was heard ([`QueueOptions::silence`]) is not counted: the queue itself was away.
+    ///
+    /// A turn is paid for when the task is leased, and given back when nothing came of it that was the task's own
+    /// doing; but nobody gets ahead of others by more than a batch that way.
+    fn lease<'a>(&'a self, request: LeaseRequest<'a>) -> Op<'a, Handout>;
 
     /// Waits until [`Queue::lease`] may find something, or this long.
     fn wait(&self, stage: Stage, at_most: Duration) -> BoxFuture<'_, ()>;
@@ -88,7 +95,8 @@ pub trait Queue: Send + Sync {
     /// For each dead letter, the operator's remark.
     fn remarks<'a>(&'a self, stage: Stage, ids: &'a [DeadLetterId]) -> Op<'a, Vec<Option<String>>>;
 
-    /// Makes a worker known for this long.
+    /// Makes a worker known for this long. Who renews its leases reports before, for as long as a lease: then it is
+    /// known when a lease expires only if it let that happen.
     fn report<'a>(&'a self, worker: &'a WorkerReport, lives: Duration) -> Op<'a, ()>;
 
     /// Workers known now.
@@ -126,6 +134,15 @@ pub struct LeaseRequest<'a> {
     pub idle: bool,
 }
 
+/// What a worker gets.
+#[derive(Clone, Debug, Default)]
+pub struct Handout {
+    /// Its leases.
+    pub leases: Vec<Lease>,
+    /// A task waits that must run alone, and it is this worker's turn to become idle and ask again.
+    pub clear: bool,
+}
+
 /// A task that is this consumer's for a while.
 #[derive(Clone, Debug)]
 pub struct Lease {
@@ -159,6 +176,8 @@ pub enum Outcome {
     },
     /// Back to the front of the list at once, uncharged: the worker stops.
     HandBack,
+    /// The work broke off as it does when a worker dies, and counts as such.
+    Died,
     /// Put aside for the operator.
     Dead(Reason),
 }
@@ -192,6 +211,9 @@ pub const DEATHS_IN_COMPANY: u32 = 2;
 /// After so many more deaths, all alone, it is put aside with the reason `worker_died`.
 pub const DEATHS_ALONE: u32 = 3;
 
+/// What turns that came to nothing may put a tenant ahead of others, in the measure of turns: about a batch.
+const SAVED: i64 = 1 << 19;
+
 /// What is said of a task that killed too many workers.
 fn died() -> String {
     format!(
@@ -206,6 +228,9 @@ fn died() -> String {
 pub struct QueueOptions {
     /// Tasks of one tenant leased at a time in a stage; `None`: as many as there are.
     pub in_flight_per_tenant: Option<u32>,
+    /// When no worker was heard for longer than this, the queue was away. More than workers need between two reports,
+    /// less than what is left of a lease then.
+    pub silence: Duration,
     /// Dead letters that a stage keeps; the oldest go first.
     pub dead_letters: u32,
     /// How long a dead letter is kept.
@@ -216,6 +241,7 @@ impl Default for QueueOptions {
     fn default() -> Self {
         Self {
             in_flight_per_tenant: None,
+            silence: Duration::from_secs(30),
             dead_letters: 10_000,
             dead_letter_age: Duration::from_secs(30 * 24 * 3600),
         }
@@ -239,6 +265,8 @@ pub struct Depth {
     pub bytes: u64,
     /// How long the longest waiting of those has waited that are their tenants' next.
     pub oldest: Duration,
+    /// Left to workers of a newer version, which has written them.
+    pub newer: u64,
 }
 
 /// One side of [`Pressure`].

@@ -25,6 +25,7 @@ use futures_util::future::join_all;
 
 pub use chunk::{cut, parts, rule};
 pub use lanes::Lanes;
+pub use store::count_vectors;
 pub use trouble::Trouble;
 
 use crate::{DocumentState, JobStore, Plan, Put, Reason, Stage, TaskId, Work};

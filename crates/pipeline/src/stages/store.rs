@@ -9,7 +9,9 @@ use std::{
 
 use embeddery_accounts::{UserId, ledger::Counter};
 use embeddery_core::SpaceId;
-use embeddery_store::{Binding, Document, NewCollection, Place, StoreError, StoreErrorKind, Written};
+use embeddery_store::{
+    Binding, Document, NewCollection, Place, StoreError, StoreErrorKind, VectorStore, Written,
+};
 use futures_util::future::join_all;
 
 use super::{
@@ -209,6 +211,19 @@ async fn bind(tools: &Tools, place: Place<'_>, binding: Binding) -> Result<(), S
     }
 }
 
+/// Vectors that a tenant has stored, counted anew; `None` when the store cannot be asked.
+pub async fn count_vectors(store: &dyn VectorStore, tenant: &str) -> Option<u64> {
+    let mut vectors = 0;
+    for collection in store.list(tenant).await.ok()? {
+        match store.stats(Place { tenant, collection: &collection.name }).await {
+            Ok(stats) => vectors += stats.counts.vectors,
+            Err(error) if error.kind == StoreErrorKind::NotFound => {}
+            Err(_) => return None,
+        }
+    }
+    Some(vectors)
+}
+
 /// Room for vectors, taken out of a tenant's quota before they are written.
 struct Room<'a> {
     tools: &'a Tools,
@@ -219,9 +234,13 @@ struct Room<'a> {
 impl<'a> Room<'a> {
     async fn take(tools: &'a Tools, tenant: &Arc<str>, vectors: u64) -> Result<Self, Trouble> {
         let user = UserId::new(Arc::clone(tenant));
-        if vectors > 0 {
-            let taken = tools.ledger.take(&user, Counter::StoredVectors, vectors).await;
-            taken.map_err(Trouble::of_quota)?;
+        let take = || tools.ledger.take(&user, Counter::StoredVectors, vectors);
+        if vectors > 0 && take().await.is_err() {
+            // Somebody may have died between taking room and using it: nobody is refused by a count that is wrong.
+            if let Some(stored) = count_vectors(&*tools.store, &user.directory_name()).await {
+                tools.ledger.set(&user, Counter::StoredVectors, stored).await;
+            }
+            take().await.map_err(Trouble::of_quota)?;
         }
         Ok(Self { tools, user, taken: vectors })
     }

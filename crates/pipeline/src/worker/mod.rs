@@ -12,7 +12,10 @@ mod pulse;
 use std::{
     collections::BTreeMap,
     panic::AssertUnwindSafe,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
     time::{Duration, Instant},
 };
 
@@ -144,7 +147,7 @@ impl Worker {
     /// Works until `stop`, whatever happens: a defect costs the documents that met it an attempt, not the worker.
     async fn work_on(&self, stage: Stage, stop: &CancellationToken) {
         while AssertUnwindSafe(self.work(stage, stop)).catch_unwind().await.is_err() {
-            tracing::error!(stage = stage.as_str(), "a stage panicked; its documents' leases run out");
+            tracing::error!(stage = stage.as_str(), "a loop panicked and begins anew");
         }
     }
 
@@ -152,7 +155,7 @@ impl Worker {
         let slots = self.config.slots.get(&stage).copied().unwrap_or(1);
         let (mut most, mut failures) = (slots, 0);
         while !stop.is_cancelled() {
-            let (turn, mut leases) = match self.take(stage, most).await {
+            let (turn, mut leases) = match self.take(stage, most, stop).await {
                 Ok(taken) => taken,
                 Err(error) => {
                     if failures == 0 {
@@ -184,26 +187,52 @@ impl Worker {
     }
 
     /// Takes documents, and the right to work on them.
-    async fn take(&self, stage: Stage, most: usize) -> Result<(Turn, Vec<Lease>), QueueError> {
+    async fn take(
+        &self,
+        stage: Stage,
+        most: usize,
+        stop: &CancellationToken,
+    ) -> Result<(Turn, Vec<Lease>), QueueError> {
         let request =
             |idle| LeaseRequest { stage, consumer: &self.consumer, most, length: self.config.lease, idle };
+        let floor = || Arc::clone(&self.floor);
         // Nobody works now: what must run alone may come.
-        if let Ok(whole) = Arc::clone(&self.floor).try_write_owned() {
-            let leases = self.queue.lease(request(true)).await?;
-            let alone = leases.iter().any(|lease| lease.alone);
-            return Ok((if alone { Turn::Alone(whole) } else { Turn::Shared(whole.downgrade()) }, leases));
-        }
-        let shared = Turn::Shared(Arc::clone(&self.floor).read_owned().await);
-        Ok((shared, self.queue.lease(request(false)).await?))
+        let whole = if let Ok(whole) = floor().try_write_owned() {
+            whole
+        } else {
+            let shared = floor().read_owned().await;
+            let got = self.queue.lease(request(false)).await?;
+            if !got.clear || stop.is_cancelled() {
+                return Ok((Turn::Shared(shared), got.leases));
+            }
+            // Something that must run alone waits for us: those who work end, and nobody begins before.
+            drop(shared);
+            floor().write_owned().await
+        };
+        let leases = self.queue.lease(request(true)).await?.leases;
+        let alone = leases.iter().any(|lease| lease.alone);
+        Ok((if alone { Turn::Alone(whole) } else { Turn::Shared(whole.downgrade()) }, leases))
     }
 
     /// Brings leased documents through a stage and settles them.
     async fn bring(&self, stage: Stage, leases: Vec<Lease>) {
+        let held = self.pulse.hold(&leases);
+        let dropped: Vec<_> = held.dropped().collect();
+        let outcomes = AssertUnwindSafe(self.outcomes(stage, &leases, &dropped)).catch_unwind().await;
+        let outcomes = outcomes.unwrap_or_else(|_| {
+            // A defect of ours that one of them met. Whose fault it was, those find out who run alone.
+            tracing::error!(stage = stage.as_str(), documents = leases.len(), "a stage panicked");
+            vec![Outcome::Died; leases.len()]
+        });
+        self.settle(&leases.into_iter().zip(outcomes).collect::<Vec<_>>()).await;
+    }
+
+    /// What comes after each lease.
+    async fn outcomes(&self, stage: Stage, leases: &[Lease], dropped: &[Arc<AtomicBool>]) -> Vec<Outcome> {
         let began = Instant::now();
         let mut spans: Vec<_> = leases.iter().map(|lease| traced(stage, lease)).collect();
-        let held = self.pulse.hold(&leases);
         let tasks: Vec<_> =
-            leases.iter().zip(held.dropped()).map(|(lease, dropped)| (lease.task.id, dropped)).collect();
+            leases.iter().zip(dropped).map(|(lease, dropped)| (lease.task.id, Arc::clone(dropped))).collect();
         let work = stages::run(&self.tools, stage, &tasks);
         let steps = tokio::time::timeout(self.config.deadline, work).await.unwrap_or_else(|_| {
             tracing::error!(
@@ -220,19 +249,19 @@ impl Worker {
             }
         }
         let policy = Policy { tools: &self.tools, config: &self.config, stage };
-        let outcomes = leases.into_iter().zip(steps).zip(&tasks).map(|((lease, step), (_, dropped))| {
-            let unwanted = dropped.load(std::sync::atomic::Ordering::Relaxed);
+        let outcomes = leases.iter().zip(steps).zip(dropped).map(|((lease, step), dropped)| {
+            let unwanted = dropped.load(Relaxed);
             let step = if unwanted { Step::Over } else { step };
             self.metrics.ended(stage, &step, lease.task.bytes);
             async {
                 let outcome = policy.outcome(&lease.task, step).await;
                 self.pulse.counted(!matches!(outcome, Outcome::Dead(_)));
-                (lease, outcome)
+                outcome
             }
         });
         let outcomes = join_all(outcomes).await;
         self.metrics.worked(stage, outcomes.len(), began.elapsed());
-        self.settle(&outcomes).await;
+        outcomes
     }
 
     /// Settles, patiently: a queue that is away for a moment must not make others do the work again.

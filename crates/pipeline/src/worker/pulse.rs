@@ -135,21 +135,24 @@ impl Drop for Holding<'_> {
 }
 
 impl Shared {
-    /// A beat is a third of a lease: two may fail before a lease is lost.
+    /// A beat is a sixth of a lease: a few may fail before a lease is lost. It reports before it renews, so that of a
+    /// worker that has ended nothing is heard any more when its leases run out.
     async fn beat(&self) {
-        let beat = self.lease / 3;
         loop {
-            self.renew().await;
-            let report = self.report();
-            if let Err(error) = self.queue.report(&report, self.lease * 2).await {
-                tracing::debug!(%error, "the queue did not hear of this worker");
+            let now = Instant::now();
+            // Whoever holds documents beyond all time hangs: he is no more heard of than the dead.
+            if self.held().values().all(|held| held.until > now) {
+                let report = self.report();
+                if let Err(error) = self.queue.report(&report, self.lease).await {
+                    tracing::debug!(%error, "the queue did not hear of this worker");
+                }
             }
-            tokio::time::sleep(beat).await;
+            self.renew(now).await;
+            tokio::time::sleep(self.lease / 6).await;
         }
     }
 
-    async fn renew(&self) {
-        let now = Instant::now();
+    async fn renew(&self, now: Instant) {
         let leases: Vec<Lease> =
             self.held().values().filter(|held| held.until > now).map(|held| held.lease.clone()).collect();
         if leases.is_empty() {

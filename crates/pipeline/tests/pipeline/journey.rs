@@ -223,7 +223,7 @@ async fn a_task_ahead_of_the_truth_is_dropped_and_begun_again() {
         length: Duration::from_secs(60),
         idle: false,
     };
-    let lease = plant.queue.lease(request).await.unwrap().remove(0);
+    let lease = plant.queue.lease(request).await.unwrap().leases.remove(0);
     plant.queue.settle(&[(lease, Outcome::Next { bytes: 1 })]).await.unwrap();
     plant.work();
     while plant.queue.holds(&[item(job, 0)]).await.unwrap()[0] {

@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "tests fail so")]
 
+mod deaths;
 mod failures;
 mod journey;
 mod support;

@@ -2,9 +2,10 @@
 
 use std::{sync::Arc, time::Duration};
 
+use embeddery_core::BoxFuture;
 use embeddery_pipeline::{
-    Consumer, JobId, Lease, LeaseRequest, Outcome, Priority, Queue, QueueOptions, RedisConfig, RedisQueue,
-    Settled, SqliteQueue, Stage, Task, TaskId,
+    Consumer, Handout, JobId, Lease, LeaseRequest, Outcome, Priority, Queue, QueueOptions, RedisConfig,
+    RedisQueue, Settled, SqliteQueue, Stage, Task, TaskId,
 };
 use uuid::Uuid;
 
@@ -18,6 +19,12 @@ pub trait Bench: Send + Sync {
     fn queue(&self) -> Arc<dyn Queue> {
         self.open(QueueOptions::default())
     }
+
+    /// As if a program of this version had written the task's message.
+    fn write_version(&self, task: TaskId, version: u32) -> BoxFuture<'_, ()>;
+
+    /// Makes the task's message one that nobody can read.
+    fn spoil(&self, task: TaskId) -> BoxFuture<'_, ()>;
 }
 
 pub struct Sqlite(tempfile::TempDir);
@@ -31,6 +38,25 @@ impl Sqlite {
 impl Bench for Sqlite {
     fn open(&self, options: QueueOptions) -> Arc<dyn Queue> {
         Arc::new(SqliteQueue::open(&self.0.path().join("queue.db"), options).unwrap())
+    }
+
+    fn write_version(&self, task: TaskId, version: u32) -> BoxFuture<'_, ()> {
+        // Where it is set aside it is due for those who know the version.
+        self.change(task, &format!("version = {version}, due_ms = iif(place = 5, {version}, due_ms)"))
+    }
+
+    fn spoil(&self, task: TaskId) -> BoxFuture<'_, ()> {
+        self.change(task, "rank = 77")
+    }
+}
+
+impl Sqlite {
+    fn change(&self, task: TaskId, set: &str) -> BoxFuture<'_, ()> {
+        let file = rusqlite::Connection::open(self.0.path().join("queue.db")).unwrap();
+        file.busy_timeout(Duration::from_secs(10)).unwrap();
+        let update = format!("UPDATE task SET {set} WHERE job = ? AND item = ?");
+        assert_eq!(file.execute(&update, rusqlite::params![task.job.0.as_bytes(), task.item]).unwrap(), 1);
+        Box::pin(async {})
     }
 }
 
@@ -67,6 +93,32 @@ pub fn config(url: &str, prefix: &str) -> RedisConfig {
 impl Bench for Streams {
     fn open(&self, options: QueueOptions) -> Arc<dyn Queue> {
         Arc::new(RedisQueue::connect(RedisConfig { options, ..self.config() }).unwrap())
+    }
+
+    fn write_version(&self, task: TaskId, version: u32) -> BoxFuture<'_, ()> {
+        Box::pin(self.redis.write_version(&self.prefix, task, version))
+    }
+
+    fn spoil(&self, task: TaskId) -> BoxFuture<'_, ()> {
+        Box::pin(self.redis.spoil(&self.prefix, task))
+    }
+}
+
+impl Server {
+    pub async fn write_version(&self, prefix: &str, task: TaskId, version: u32) {
+        let (record, item) = (format!("{prefix}:job:{}", task.job), task.item.to_string());
+        let text: String = self.ask(&["HGET", &record, &item]).await;
+        let mut message: serde_json::Value = serde_json::from_str(&text).unwrap();
+        message["v"] = version.into();
+        self.ask::<i64>(&["HSET", &record, &item, &message.to_string()]).await;
+        let aside = format!("{prefix}:{}:newer", message["s"].as_str().unwrap());
+        let name = format!("{}:{item}", task.job);
+        self.ask::<i64>(&["ZADD", &aside, "XX", &version.to_string(), &name]).await;
+    }
+
+    pub async fn spoil(&self, prefix: &str, task: TaskId) {
+        let record = format!("{prefix}:job:{}", task.job);
+        self.ask::<i64>(&["HSET", &record, &task.item.to_string(), "no message"]).await;
     }
 }
 
@@ -122,6 +174,10 @@ impl Worker {
     }
 
     pub async fn take(&self, stage: Stage, most: usize) -> Vec<Lease> {
+        self.ask(stage, most).await.leases
+    }
+
+    pub async fn ask(&self, stage: Stage, most: usize) -> Handout {
         let request =
             LeaseRequest { stage, consumer: &self.consumer, most, length: self.length, idle: self.idle };
         self.queue.lease(request).await.unwrap()

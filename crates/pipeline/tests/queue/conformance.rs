@@ -233,15 +233,176 @@ pub async fn a_worker_is_cleared_for_what_must_run_alone(bench: &dyn Bench) {
     let depth = queue.depth().await.unwrap()[&Stage::Chunking];
     assert_eq!((depth.waiting, depth.bytes), (4, 400));
     let (one, other) = (Worker::new(&queue, "one").busy(), Worker::new(&queue, "other").busy());
-    assert!(one.take(Stage::Chunking, 5).await.is_empty(), "the first who asks gets nothing more");
-    assert!(one.take(Stage::Storage, 5).await.is_empty());
-    assert_eq!(other.take(Stage::Chunking, 1).await.len(), 1, "the others go on");
+    let asked = one.ask(Stage::Chunking, 5).await;
+    assert!(asked.clear && asked.leases.is_empty(), "the first who asks is to become idle");
+    let second = other.ask(Stage::Chunking, 1).await;
+    assert!(!second.clear && second.leases.len() == 1, "the others go on");
     let one = Worker::new(&queue, "one");
     let leases = one.take(Stage::Chunking, 5).await;
     assert_eq!((leases.len(), leases[0].alone, leases[0].task.id.item), (1, true, 0));
     one.settle(&leases[0], next()).await;
     assert!(!one.next(Stage::Embedding).await.alone, "it has done no harm: a new stage begins anew");
     assert_eq!(one.busy().take(Stage::Chunking, 5).await.len(), 2);
+}
+
+/// Whoever reports is alive: a lease of its that runs out is one it never heard of.
+pub async fn an_answer_that_is_lost_is_no_death(bench: &dyn Bench) {
+    let queue = bench.queue();
+    queue.enqueue(&tasks(job(), "ann", 1)).await.unwrap();
+    let (alive, silent) = (Worker::new(&queue, "w").holding(SHORT), Worker::new(&queue, "x").holding(SHORT));
+    queue.report(&report("w"), LONG).await.unwrap();
+    for _ in 0..=DEATHS_IN_COMPANY {
+        let lease = alive.next(Stage::Chunking).await;
+        assert_eq!((lease.task.deaths, lease.task.attempts, lease.alone), (0, 0, false));
+    }
+    assert_eq!(silent.next(Stage::Chunking).await.task.deaths, 0);
+    assert_eq!(alive.next(Stage::Chunking).await.task.deaths, 1, "who is silent has died");
+}
+
+/// Nobody could renew while the queue was away.
+pub async fn time_in_which_nobody_is_heard_is_not_counted(bench: &dyn Bench) {
+    let options = QueueOptions { silence: Duration::from_millis(100), ..QueueOptions::default() };
+    let queue = bench.open(options);
+    queue.enqueue(&tasks(job(), "ann", 2)).await.unwrap();
+    let worker = Worker::new(&queue, "w").holding(Duration::from_millis(400));
+    let (one, two) = (worker.next(Stage::Chunking).await, worker.next(Stage::Chunking).await);
+    tokio::time::sleep(Duration::from_millis(600)).await;
+    let other = Worker::new(&queue, "x");
+    assert!(other.take(Stage::Chunking, 1).await.is_empty(), "its leases hold");
+    assert_eq!(worker.settle(&one, next()).await, Settled::Done);
+    // From here on somebody is heard, and it is silent.
+    let again = loop {
+        queue.report(&report("x"), LONG).await.unwrap();
+        if let Some(lease) = other.take(Stage::Chunking, 1).await.pop() {
+            break lease;
+        }
+    };
+    assert_eq!(again.task, Task { deaths: 1, ..two.task });
+}
+
+pub async fn a_turn_that_came_to_nothing_is_given_back(bench: &dyn Bench) {
+    let queue = bench.queue();
+    queue.enqueue(&tasks(job(), "ann", 100)).await.unwrap();
+    queue.enqueue(&tasks(job(), "bob", 100)).await.unwrap();
+    let worker = Worker::new(&queue, "w");
+    let parked = Outcome::Later { after: SHORT, charged: false };
+    for outcome in [Outcome::HandBack, parked] {
+        let (ann, bob): (Vec<_>, Vec<_>) = worker
+            .take(Stage::Chunking, 20)
+            .await
+            .into_iter()
+            .partition(|lease| &*lease.task.tenant == "ann");
+        assert!((9..=11).contains(&ann.len()), "{}", ann.len());
+        for lease in &bob {
+            worker.settle(lease, next()).await;
+        }
+        for lease in &ann {
+            worker.settle(lease, outcome.clone()).await;
+        }
+        while queue.depth().await.unwrap()[&Stage::Chunking].delayed > 0 {
+            let nobody = Worker::new(&queue, "w").take(Stage::Chunking, 0).await;
+            assert!(nobody.is_empty());
+        }
+        let again = worker.take(Stage::Chunking, 9).await;
+        assert!(again.iter().all(|lease| &*lease.task.tenant == "ann"), "{outcome:?}: it is ann's turn");
+        for lease in &again {
+            worker.settle(lease, next()).await;
+        }
+    }
+}
+
+pub async fn turns_given_back_do_not_keep_others_waiting(bench: &dyn Bench) {
+    let queue = bench.queue();
+    queue.enqueue(&tasks(job(), "ann", 900)).await.unwrap();
+    queue.enqueue(&tasks(job(), "bob", 400)).await.unwrap();
+    let worker = Worker::new(&queue, "w");
+    let mut parked = Vec::new();
+    for lease in worker.take(Stage::Chunking, 600).await {
+        if &*lease.task.tenant == "bob" {
+            worker.settle(&lease, next()).await;
+        } else {
+            parked.push((lease, Outcome::HandBack));
+        }
+    }
+    assert!(parked.len() >= 290);
+    queue.settle(&parked).await.unwrap();
+    let turns = worker.take(Stage::Chunking, 150).await;
+    assert!(turns.iter().any(|lease| &*lease.task.tenant == "bob"), "an outage is not made up for at once");
+}
+
+pub async fn what_breaks_off_counts_as_a_death(bench: &dyn Bench) {
+    let queue = bench.queue();
+    queue.enqueue(&tasks(job(), "ann", 1)).await.unwrap();
+    let worker = Worker::new(&queue, "w");
+    for death in 0..DEATHS_IN_COMPANY + DEATHS_ALONE {
+        let lease = worker.next(Stage::Chunking).await;
+        assert_eq!((lease.task.deaths, lease.alone), (death, death >= DEATHS_IN_COMPANY));
+        assert_eq!(worker.settle(&lease, Outcome::Died).await, Settled::Done);
+    }
+    let letters = queue.dead_letters(Stage::Chunking, None, 10).await.unwrap();
+    assert_eq!(&*letters[0].reason.code, "worker_died");
+}
+
+pub async fn a_message_of_a_newer_version_is_left_to_newer_workers(bench: &dyn Bench) {
+    let queue = bench.queue();
+    let job = job();
+    let sent = tasks(job, "ann", 3);
+    queue.enqueue(&sent).await.unwrap();
+    bench.write_version(sent[0].id, 99).await;
+    // One that must run alone, too.
+    let suspect = Task { deaths: DEATHS_IN_COMPANY, ..task(job, 3, "ann") };
+    queue.enqueue(std::slice::from_ref(&suspect)).await.unwrap();
+    bench.write_version(suspect.id, 99).await;
+    let worker = Worker::new(&queue, "w");
+    let mut taken = Vec::new();
+    for _ in 0..5 {
+        taken.extend(worker.take(Stage::Chunking, 5).await.iter().map(|lease| lease.task.id.item));
+    }
+    assert_eq!(taken, [1, 2], "the others go on");
+    let found = queue.depth().await.unwrap()[&Stage::Chunking];
+    assert_eq!((found.newer, found.delayed, found.dead, found.waiting), (2, 0, 0, 0), "operators see it");
+    assert_eq!(queue.holds(&[sent[0].id, suspect.id]).await.unwrap(), [true, true]);
+    assert_eq!(queue.enqueue(&sent[..1]).await.unwrap(), [false]);
+    assert_eq!(queue.pressure("ann").await.unwrap().tenant.items, 4);
+    // A worker of that version.
+    for id in [sent[0].id, suspect.id] {
+        bench.write_version(id, 1).await;
+    }
+    let suspicious = worker.next(Stage::Chunking).await;
+    assert_eq!((suspicious.task.id, suspicious.alone), (suspect.id, true));
+    let lease = worker.next(Stage::Chunking).await;
+    assert_eq!((lease.task.id, lease.task.attempts, lease.task.deaths), (sent[0].id, 0, 0));
+    assert_eq!(worker.settle(&lease, next()).await, Settled::Done);
+    assert_eq!(queue.depth().await.unwrap()[&Stage::Chunking].newer, 0);
+}
+
+pub async fn a_message_that_nobody_can_read_is_put_aside(bench: &dyn Bench) {
+    let queue = bench.queue();
+    let sent = tasks(job(), "ann", 3);
+    queue.enqueue(&sent).await.unwrap();
+    bench.spoil(sent[0].id).await;
+    let worker = Worker::new(&queue, "w");
+    let mut taken = Vec::new();
+    while queue.dead_letters(Stage::Chunking, None, 10).await.unwrap().is_empty() || taken.len() < 2 {
+        taken.extend(worker.take(Stage::Chunking, 1).await.iter().map(|lease| lease.task.id.item));
+    }
+    assert_eq!(taken, [1, 2], "the others go on");
+    let letters = queue.dead_letters(Stage::Chunking, None, 10).await.unwrap();
+    assert_eq!((letters.len(), &*letters[0].reason.code), (1, "unreadable"));
+    assert!(letters[0].raw.is_some() && letters[0].task.is_none(), "it is kept as it was found");
+    assert_eq!(
+        queue.holds(&[sent[0].id]).await.unwrap(),
+        [false],
+        "the reconciler brings the document again"
+    );
+    assert_eq!(queue.pressure("ann").await.unwrap().tenant.items, 2);
+    assert_eq!(queue.enqueue(&sent).await.unwrap(), [true, false, false]);
+    assert_eq!(worker.next(Stage::Chunking).await.task, sent[0]);
+    assert_eq!(
+        queue.dead_letters(Stage::Chunking, None, 10).await.unwrap().len(),
+        1,
+        "it stays for the operator"
+    );
 }
 
 pub async fn a_cancelled_job_is_out_wherever_it_was(bench: &dyn Bench) {

@@ -2,7 +2,8 @@
 
 use std::{path::Path, time::Duration};
 
-use embeddery_pipeline::{Queue, QueueOptions, RedisConfig, RedisQueue, Settled, Stage};
+use embeddery_core::BoxFuture;
+use embeddery_pipeline::{Queue, QueueOptions, RedisConfig, RedisQueue, Settled, Stage, TaskId};
 use std::sync::Arc;
 
 use crate::{
@@ -65,6 +66,14 @@ impl Bench for Cluster {
     fn open(&self, options: QueueOptions) -> Arc<dyn Queue> {
         let config = config(&self.nodes[0].url(), "{embeddings}");
         Arc::new(RedisQueue::connect(RedisConfig { options, ..config }).unwrap())
+    }
+
+    fn write_version(&self, task: TaskId, version: u32) -> BoxFuture<'_, ()> {
+        Box::pin(self.nodes[0].write_version("{embeddings}", task, version))
+    }
+
+    fn spoil(&self, task: TaskId) -> BoxFuture<'_, ()> {
+        Box::pin(self.nodes[0].spoil("{embeddings}", task))
     }
 }
 

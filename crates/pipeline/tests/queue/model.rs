@@ -2,13 +2,14 @@
 //! nothing of turns between tenants: of each tenant's tasks it knows the order.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, HashSet},
     time::Duration,
 };
 
+use embeddery_core::BoxFuture;
 use embeddery_pipeline::{
-    DEATHS_ALONE, DEATHS_IN_COMPANY, Flow, JobId, Lease, Outcome, Priority, Queue, Reason, Settled, Stage,
-    Task, TaskId,
+    DEATHS_ALONE, DEATHS_IN_COMPANY, Flow, Handout, JobId, Lease, Outcome, Priority, Queue, Reason, Settled,
+    Stage, Task, TaskId,
 };
 use proptest::{prelude::*, test_runner::TestRunner};
 
@@ -32,7 +33,7 @@ fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         8 => (0..3_usize, 0..4_u32, 0..3_usize, 0..4_u32).prop_map(|(job, item, priority, deaths)| Step::Enqueue { job, item, priority, deaths }),
         10 => (0..3_usize, 1..5_usize, any::<bool>(), any::<bool>()).prop_map(|(stage, most, idle, runs_out)| Step::Lease { stage, most, idle, runs_out }),
-        12 => (0..8_usize, 0..8_usize).prop_map(|(lease, outcome)| Step::Settle { lease, outcome }),
+        12 => (0..8_usize, 0..9_usize).prop_map(|(lease, outcome)| Step::Settle { lease, outcome }),
         2 => (0..8_usize, any::<bool>()).prop_map(|(lease, runs_out)| Step::Renew { lease, runs_out }),
         1 => (0..3_usize).prop_map(|job| Step::Cancel { job }),
         1 => (0..3_usize, 0..3_usize).prop_map(|(job, priority)| Step::Reprioritize { job, priority }),
@@ -64,7 +65,7 @@ struct Model {
     dead: Vec<Task>,
     flow: HashMap<Stage, Flow>,
     arrivals: u64,
-    clearing: bool,
+    clearing: HashSet<Stage>,
     /// All leases ever given, the newest last.
     leases: Vec<Lease>,
 }
@@ -93,51 +94,56 @@ impl Model {
             match item.place {
                 Place::Delayed { due: true } => item.place = Place::Waiting,
                 Place::Leased { runs_out: true, cancelled: true } => drop(self.items.remove(&id)),
-                Place::Leased { runs_out: true, .. } => {
-                    item.task.deaths += 1;
-                    item.place = Place::Waiting;
-                    if item.task.deaths >= DEATHS_IN_COMPANY + DEATHS_ALONE {
-                        let item = self.items.remove(&id).unwrap();
-                        self.dead.push(item.task);
-                    }
-                }
+                Place::Leased { runs_out: true, .. } => self.die(id),
                 _ => {}
             }
         }
     }
 
-    fn alone(&self, stage: Option<Stage>) -> Option<&Item> {
+    fn die(&mut self, id: TaskId) {
+        let item = self.items.get_mut(&id).unwrap();
+        item.task.deaths += 1;
+        item.place = Place::Waiting;
+        if item.task.deaths >= DEATHS_IN_COMPANY + DEATHS_ALONE {
+            let item = self.items.remove(&id).unwrap();
+            self.dead.push(item.task);
+        }
+    }
+
+    fn alone(&self, stage: Stage) -> Option<&Item> {
         let mut found: Vec<&Item> = self
             .items
             .values()
             .filter(|item| item.place == Place::Waiting && item.task.deaths >= DEATHS_IN_COMPANY)
-            .filter(|item| stage.is_none_or(|stage| stage == item.task.stage))
+            .filter(|item| stage == item.task.stage)
             .collect();
         found.sort_by_key(|item| item.arrival);
         found.first().copied()
     }
 
     /// Checks what a lease brought, and takes it in.
-    fn lease(&mut self, (stage, most, idle, runs_out): (Stage, usize, bool, bool), got: Vec<Lease>) {
+    fn lease(&mut self, (stage, most, idle, runs_out): (Stage, usize, bool, bool), handout: Handout) {
+        let Handout { leases: got, clear } = handout;
         self.bring_back(stage);
         let ids: Vec<TaskId> = got.iter().map(|lease| lease.task.id).collect();
         if self.flow.get(&stage) == Some(&Flow::Pause) {
-            assert_eq!(ids, []);
+            assert_eq!((ids, clear), (Vec::new(), false));
             return;
         }
-        if let Some(alone) = self.alone(Some(stage)).map(|item| item.task.id) {
+        if idle {
+            self.clearing.remove(&stage);
+        }
+        if let Some(alone) = self.alone(stage).map(|item| item.task.id) {
             if idle {
-                self.clearing = false;
                 assert_eq!((&ids[..], got[0].alone), (&[alone][..], true));
                 return self.take(got, runs_out);
             }
-            self.clearing = true;
+            if self.clearing.insert(stage) {
+                assert_eq!((ids, clear), (Vec::new(), true), "it is to become idle");
+                return;
+            }
         }
-        if self.clearing && self.alone(None).is_some() {
-            assert_eq!(ids, [], "it is to become idle");
-            return;
-        }
-        self.clearing = false;
+        assert!(!clear, "one is asked at a time");
         let mut lanes: HashMap<String, Vec<(std::cmp::Reverse<Priority>, u64, TaskId)>> = HashMap::new();
         for item in self.items.values() {
             let alone = item.task.deaths >= DEATHS_IN_COMPANY;
@@ -191,6 +197,7 @@ impl Model {
                 item.place = Place::Delayed { due: after.is_zero() };
             }
             Outcome::HandBack => item.place = Place::Waiting,
+            Outcome::Died => self.die(lease.task.id),
             Outcome::Dead(_) => {
                 let item = self.items.remove(&lease.task.id).unwrap();
                 self.dead.push(item.task);
@@ -206,6 +213,7 @@ fn outcome(number: usize) -> Outcome {
         1 => Outcome::HandBack,
         2 => Outcome::Later { after: Duration::ZERO, charged: true },
         3 => Outcome::Later { after: LONG, charged: false },
+        8 => Outcome::Died,
         4 => Outcome::Dead(Reason { code: "broken".into(), message: "it was".into() }),
         number => Outcome::Next { bytes: number as u64 },
     }
@@ -232,7 +240,7 @@ async fn apply(step: Step, queue: &std::sync::Arc<dyn Queue>, (model, jobs): (&m
         Step::Lease { stage, most, idle, runs_out } => {
             let stage = Stage::ALL[stage];
             let worker = Worker { idle, length: length(runs_out), ..worker };
-            let got = worker.take(stage, most).await;
+            let got = worker.ask(stage, most).await;
             model.lease((stage, most, idle, runs_out), got);
         }
         Step::Settle { lease, outcome: number } => {
@@ -301,7 +309,6 @@ async fn apply(step: Step, queue: &std::sync::Arc<dyn Queue>, (model, jobs): (&m
         }
         Step::Retire => {
             queue.retire(&worker.consumer).await.unwrap();
-            model.clearing = false;
             model.items.retain(|_, item| !matches!(item.place, Place::Leased { cancelled: true, .. }));
             for item in model.items.values_mut() {
                 if matches!(item.place, Place::Leased { .. }) {
@@ -377,8 +384,8 @@ fn redis_does_what_the_model_does() {
     let mut count = 0;
     check(60, move || {
         count += 1;
-        let prefix = format!("case{count}");
-        Box::new(Prefixed { url: server.redis.url(), prefix, _server: std::sync::Arc::clone(&server) })
+        let prefix = format!("{{case{count}}}");
+        Box::new(Prefixed { url: server.redis.url(), prefix, server: std::sync::Arc::clone(&server) })
     });
 }
 
@@ -386,7 +393,7 @@ fn redis_does_what_the_model_does() {
 struct Prefixed {
     url: String,
     prefix: String,
-    _server: std::sync::Arc<Streams>,
+    server: std::sync::Arc<Streams>,
 }
 
 impl Bench for Prefixed {
@@ -394,5 +401,13 @@ impl Bench for Prefixed {
         let config = crate::bench::config(&self.url, &self.prefix);
         let config = embeddery_pipeline::RedisConfig { options, ..config };
         std::sync::Arc::new(embeddery_pipeline::RedisQueue::connect(config).unwrap())
+    }
+
+    fn write_version(&self, task: TaskId, version: u32) -> BoxFuture<'_, ()> {
+        Box::pin(self.server.redis.write_version(&self.prefix, task, version))
+    }
+
+    fn spoil(&self, task: TaskId) -> BoxFuture<'_, ()> {
+        Box::pin(self.server.redis.spoil(&self.prefix, task))
     }
 }

@@ -1,33 +1,29 @@
 //! The caller's quota of stored vectors: taken before vectors are made, and counted anew after whatever may have
-//! changed what is stored. Two writes at the same moment may pass a limit by what one of them adds; the next
-//! count sees both.
+//! changed what is stored, and before anybody is refused: who died in the middle has left a count that is too high.
+//! Two writes at the same moment may pass a limit by what one of them adds; the next count sees both.
 
 use embeddery_accounts::ledger::Counter;
+use embeddery_pipeline::stages::count_vectors;
 
 use super::Desk;
 use crate::error::ApiError;
 
 impl Desk {
-    /// Takes room for so many new vectors, or says that there is none.
+    /// Takes room for so many new vectors, or says that there is none; by a count that is right.
     pub(super) async fn take_room(&self, vectors: usize) -> Result<(), ApiError> {
-        if vectors == 0 {
-            return Ok(());
-        }
         let user = &self.metered.identity.user;
-        Ok(self.app.accounts.ledger.take(user, Counter::StoredVectors, vectors as u64).await?)
+        let take = || self.app.accounts.ledger.take(user, Counter::StoredVectors, vectors as u64);
+        if vectors > 0 && take().await.is_err() {
+            self.recount().await;
+            take().await?;
+        }
+        Ok(())
     }
 
     /// Counts what the caller has stored. A store that cannot be asked leaves the count as it was.
     pub(crate) async fn recount(&self) {
-        let Ok(collections) = self.store().list(self.tenant()).await else { return };
-        let mut vectors = 0;
-        for collection in collections {
-            match self.store().stats(self.place(&collection.name)).await {
-                Ok(stats) => vectors += stats.counts.vectors,
-                Err(error) if error.kind == embeddery_store::StoreErrorKind::NotFound => {}
-                Err(_) => return,
-            }
+        if let Some(vectors) = count_vectors(self.store(), self.tenant()).await {
+            self.app.accounts.ledger.set(&self.metered.identity.user, Counter::StoredVectors, vectors).await;
         }
-        self.app.accounts.ledger.set(&self.metered.identity.user, Counter::StoredVectors, vectors).await;
     }
 }

@@ -6,7 +6,7 @@ mod submit;
 
 use std::{sync::Arc, time::Duration};
 
-use embeddery_pipeline::{Asked, Job, JobId, JobStore, Queue};
+use embeddery_pipeline::{Asked, Job, JobId, JobStore, Pressure, Queue};
 use uuid::Uuid;
 
 pub(crate) use submit::{Order, Sender};
@@ -58,9 +58,25 @@ impl Jobs {
 
     /// Refuses new work while too much waits, or while the queue is away.
     async fn admit(&self, user: &str) -> Result<(), ApiError> {
-        let pressure = self.queue.pressure(user).await?;
+        self.judge(self.queue.pressure(user).await?, 0)
+    }
+
+    /// Refuses more of a job of which so many bytes have come. A queue that is away is no reason: they are in the job
+    /// store, and get into the queue when it is back.
+    async fn admit_more(&self, user: &str, bytes: u64) -> Result<(), ApiError> {
+        match self.queue.pressure(user).await {
+            Ok(pressure) => self.judge(pressure, bytes),
+            Err(_) => Ok(()),
+        }
+    }
+
+    fn judge(&self, pressure: Pressure, bytes: u64) -> Result<(), ApiError> {
         let sides = [(true, pressure.tenant, self.limits.tenant), (false, pressure.all, self.limits.all)];
         for (own, asked, limit) in sides {
+            if bytes >= limit.bytes {
+                return Err(ApiError::job_too_large(limit.bytes));
+            }
+            let asked = Asked { bytes: asked.bytes + bytes, ..asked };
             if let Some(reason) = limit.passed(asked) {
                 return Err(ApiError::backlog(&Backlog { own, reason, oldest: asked.oldest }));
             }

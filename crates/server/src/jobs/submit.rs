@@ -167,6 +167,9 @@ impl Upload {
         self.waiting.push(document);
         if self.waiting.len() >= BATCH || self.waiting_bytes >= BATCH_BYTES {
             self.store().await?;
+            // Others have come meanwhile, and so has more of this one: who sends on and on is stopped like who begins.
+            let bytes = self.sizes.iter().map(|bytes| u64::from(*bytes)).sum();
+            self.jobs().admit_more(&self.sent.tenant, bytes).await?;
         }
         Ok(())
     }

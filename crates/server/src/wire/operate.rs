@@ -10,7 +10,7 @@ use utoipa::{IntoParams, ToSchema};
 use crate::{
     dead::{self, Remark, Standing},
     error::ApiError,
-    wire::fields::Fields,
+    wire::{fields::Fields, jobs::view::read_priority},
 };
 
 /// Which dead letters.
@@ -84,7 +84,7 @@ pub(crate) struct RequeueRequest {
     entry_id: String,
     /// Taken for the replaced service's sake: what runs again is no dead letter any more.
     delete_from_dlq: Option<bool>,
-    /// What is changed of it: `priority`, as `high`, `normal` or `low`.
+    /// What is changed of it: `priority`, as `high` (goes first), `normal` or `low`.
     #[schema(value_type = Option<Object>)]
     override_fields: Option<Value>,
 }
@@ -172,15 +172,8 @@ impl Requeue {
 
 /// A document's text is in its job; what its queue entry says can be changed here.
 fn overridden(mut fields: Fields) -> Result<Option<Priority>, ApiError> {
-    let known = [("high", Priority::High), ("normal", Priority::Normal), ("low", Priority::Low)];
-    let priority = match fields.text("priority")? {
-        None => None,
-        Some(word) => {
-            Some(known.iter().find(|(name, _)| *name == word).map(|(_, it)| *it).ok_or_else(|| {
-                ApiError::invalid("override_fields.priority", "priority must be high, normal or low")
-            })?)
-        }
-    };
+    let word = fields.text("priority")?;
+    let priority = word.map(|word| read_priority("override_fields.priority", &word)).transpose()?;
     fields.finish()?;
     Ok(priority)
 }
@@ -372,6 +365,8 @@ pub(crate) struct StatsAnswer {
 pub(crate) struct SummaryAnswer {
     /// Documents that wait.
     pub(crate) queues: BTreeMap<String, u64>,
+    /// Those of them that a newer version has put there: only its workers take them.
+    pub(crate) newer: BTreeMap<String, u64>,
     pub(crate) dlq: BTreeMap<String, u64>,
     /// Seconds that the longest waiting document has waited.
     pub(crate) ages: BTreeMap<String, f64>,

@@ -63,6 +63,8 @@ pub struct RedisQueue {
 
 struct Inner {
     link: Link,
+    /// Of the heartbeat alone: it never waits behind what is large.
+    pulse: Link,
     scripts: Scripts,
     prefix: String,
     bell: Bell,
@@ -72,6 +74,9 @@ struct Inner {
 
 /// An answer that takes longer is none.
 const PATIENCE: Duration = Duration::from_secs(10);
+
+/// The same for a heartbeat, which is tried again soon.
+const BEAT_PATIENCE: Duration = Duration::from_secs(3);
 
 /// How long the listener's read blocks.
 const LISTEN: Duration = Duration::from_secs(5);
@@ -85,11 +90,15 @@ impl RedisQueue {
     /// # Errors
     /// When the configuration cannot be used, with what is wrong with it.
     pub fn connect(config: RedisConfig) -> Result<Self, String> {
-        let target = Target::read(&config.url, config.ca.as_deref())?;
+        let link = |patience| {
+            let target = Target::read(&config.url, config.ca.as_deref())?;
+            Ok::<_, String>(Link::new(target, patience, config.require_durable))
+        };
         let prefix =
             if config.prefix.contains('{') { config.prefix } else { format!("{{{}}}", config.prefix) };
         let inner = Inner {
-            link: Link::new(target, PATIENCE, config.require_durable),
+            link: link(PATIENCE)?,
+            pulse: link(BEAT_PATIENCE)?,
             scripts: Scripts::new(),
             prefix,
             bell: Bell::default(),
@@ -101,21 +110,6 @@ impl RedisQueue {
             seal: Seal::new(config.dead_letter_key.as_ref())?,
             listening: OnceLock::new(),
         })
-    }
-
-    /// Waits until Redis answers, with growing pauses, and says so in the log.
-    pub async fn reachable(&self) {
-        let mut pause = Duration::from_millis(250);
-        let mut said = false;
-        while let Err(error) = self.inner.link.get().await {
-            tracing::warn!(%error, "the queue is out of reach; trying again in {pause:?}");
-            said = true;
-            tokio::time::sleep(pause.mul_f64(0.5 + 0.5 * fastrand::f64())).await;
-            pause = (pause * 2).min(Duration::from_secs(15));
-        }
-        if said {
-            tracing::info!("the queue is within reach");
-        }
     }
 
     /// Puts aside what could not be read.
@@ -173,12 +167,29 @@ impl Inner {
         script: &Script,
         args: impl Fn(&mut redis::ScriptInvocation<'_>),
     ) -> Result<T, QueueError> {
-        match self.try_call(script, &args).await? {
-            Ok(value) => return Ok(value),
-            Err(error) if error.is_connection_dropped() => {}
-            Err(error) => return Err(self.link.named(&error)),
+        self.repeated(&self.link, script, args).await
+    }
+
+    /// The same on the heartbeat's connection.
+    async fn beat<T: FromRedisValue>(
+        &self,
+        script: &Script,
+        args: impl Fn(&mut redis::ScriptInvocation<'_>),
+    ) -> Result<T, QueueError> {
+        self.repeated(&self.pulse, script, args).await
+    }
+
+    async fn repeated<T: FromRedisValue>(
+        &self,
+        link: &Link,
+        script: &Script,
+        args: impl Fn(&mut redis::ScriptInvocation<'_>),
+    ) -> Result<T, QueueError> {
+        let mut answer = self.invoke(link, script, &args).await?;
+        if answer.as_ref().is_err_and(redis::RedisError::is_connection_dropped) {
+            answer = self.invoke(link, script, &args).await?;
         }
-        self.once(script, args).await
+        answer.map_err(|error| link.named(&error))
     }
 
     /// Runs a script that must not be repeated blindly.
@@ -187,20 +198,21 @@ impl Inner {
         script: &Script,
         args: impl Fn(&mut redis::ScriptInvocation<'_>),
     ) -> Result<T, QueueError> {
-        self.try_call(script, &args).await?.map_err(|error| self.link.named(&error))
+        self.invoke(&self.link, script, &args).await?.map_err(|error| self.link.named(&error))
     }
 
-    async fn try_call<T: FromRedisValue>(
+    async fn invoke<T: FromRedisValue>(
         &self,
+        link: &Link,
         script: &Script,
         args: &impl Fn(&mut redis::ScriptInvocation<'_>),
     ) -> Result<RedisResult<T>, QueueError> {
-        let (mut connection, number) = self.link.get().await?;
+        let (mut connection, number) = link.get().await?;
         let mut call = script.key(&self.prefix);
         args(&mut call);
         let answer = call.invoke_async(&mut connection).await;
         if let Err(error) = &answer {
-            self.link.failed(error, number).await;
+            link.failed(error, number).await;
         }
         Ok(answer)
     }

@@ -11,7 +11,7 @@ use super::{
     words::{self, Got},
 };
 use crate::{
-    Asked, Consumer, DeadLetter, DeadLetterId, Depth, Flow, JobId, Lease, LeaseRequest, Op, Outcome,
+    Asked, Consumer, DeadLetter, DeadLetterId, Depth, Flow, Handout, JobId, Lease, LeaseRequest, Op, Outcome,
     Pressure, Priority, Queue, QueueError, Settled, Stage, Task, TaskId, WorkerReport,
 };
 
@@ -37,7 +37,7 @@ impl Queue for RedisQueue {
         })
     }
 
-    fn lease<'a>(&'a self, request: LeaseRequest<'a>) -> Op<'a, Vec<Lease>> {
+    fn lease<'a>(&'a self, request: LeaseRequest<'a>) -> Op<'a, Handout> {
         Box::pin(async move {
             let LeaseRequest { stage, consumer, most, length, idle } = request;
             self.inner.bell.hear(stage);
@@ -46,10 +46,10 @@ impl Queue for RedisQueue {
                 .once(&self.inner.scripts.lease, |call| {
                     call.arg(stage.as_str()).arg(&consumer.0).arg(most).arg(millis(length));
                     call.arg(u8::from(idle)).arg(self.options.in_flight_per_tenant.unwrap_or(0));
-                    call.arg(super::super::died());
+                    call.arg(super::super::died()).arg(millis(self.options.silence));
                 })
                 .await?;
-            let Some((Value::Int(wait), parts)) = answer.split_first() else {
+            let Some(([Value::Int(wait), Value::Int(clear)], parts)) = answer.split_first_chunk() else {
                 return Err(QueueError::Internal("a script answered what it never should".into()));
             };
             self.inner.note_due(stage, *wait);
@@ -65,7 +65,7 @@ impl Queue for RedisQueue {
                     }
                 }
             }
-            Ok(leases)
+            Ok(Handout { leases, clear: *clear == 1 })
         })
     }
 
@@ -81,7 +81,7 @@ impl Queue for RedisQueue {
             for page in leases.chunks(PAGE) {
                 let answers: Vec<i64> = self
                     .inner
-                    .call(&self.inner.scripts.renew, |call| {
+                    .beat(&self.inner.scripts.renew, |call| {
                         call.arg(millis(by));
                         for lease in page {
                             call.arg(lease.task.stage.as_str()).arg(&lease.consumer.0);
@@ -180,7 +180,7 @@ impl Queue for RedisQueue {
     fn depth(&self) -> Op<'_, BTreeMap<Stage, Depth>> {
         Box::pin(async move {
             let numbers: Vec<u64> = self.inner.call(&self.inner.scripts.depth, |_| {}).await?;
-            let depths = numbers.chunks_exact(7).map(|part| Depth {
+            let depths = numbers.chunks_exact(8).map(|part| Depth {
                 waiting: part[0],
                 held: part[1],
                 delayed: part[2],
@@ -188,6 +188,7 @@ impl Queue for RedisQueue {
                 dead: part[4],
                 bytes: part[5],
                 oldest: Duration::from_millis(part[6]),
+                newer: part[7],
             });
             Ok(Stage::ALL.into_iter().zip(depths).collect())
         })
@@ -314,8 +315,9 @@ impl Queue for RedisQueue {
             let (most, age) = self.limits();
             let _: i64 = self
                 .inner
-                .call(&self.inner.scripts.report, |call| {
+                .beat(&self.inner.scripts.report, |call| {
                     call.arg(&worker.consumer.0).arg(&report).arg(millis(lives)).arg(most).arg(age);
+                    call.arg(millis(self.options.silence));
                 })
                 .await?;
             Ok(())

@@ -2,6 +2,7 @@
 
 use redis::Script;
 
+use super::super::SAVED;
 use crate::{DEATHS_ALONE, DEATHS_IN_COMPANY, MESSAGE_VERSION};
 
 pub(super) struct Scripts {
@@ -26,7 +27,7 @@ impl Scripts {
     pub(super) fn new() -> Self {
         let script = |text: &str| {
             Script::new(&format!(
-                "local VERSION, COMPANY, LETHAL = {MESSAGE_VERSION}, {DEATHS_IN_COMPANY}, {}\n{}\n{text}",
+                "local VERSION, COMPANY, LETHAL, SAVED = {MESSAGE_VERSION}, {DEATHS_IN_COMPANY}, {}, {SAVED}\n{}\n{text}",
                 DEATHS_IN_COMPANY + DEATHS_ALONE,
                 include_str!("scripts/common.lua"),
             ))

@@ -6,7 +6,7 @@ use rusqlite::{Connection, TransactionBehavior};
 
 use crate::QueueError;
 
-/// Step n brings schema n to n + 1. A released step never changes. Tables are strict, so that a row can always be read.
+/// Step n brings schema n to n + 1. A released step never changes.
 const MIGRATIONS: &[&str] = &[
     r"
 -- Tasks that are not dead.
@@ -83,6 +83,16 @@ INSERT INTO single (id) VALUES (0);
     r"
 -- What the operator says of a dead letter.
 ALTER TABLE dead ADD COLUMN remark TEXT;
+",
+    r"
+-- What a task's turn has cost, until something came of it.
+ALTER TABLE task ADD COLUMN paid INTEGER NOT NULL DEFAULT 0;
+-- Until then somebody becomes idle for a task that must run alone.
+ALTER TABLE stage ADD COLUMN clearing_until_ms INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE single DROP COLUMN clearing;
+ALTER TABLE single DROP COLUMN clearing_until_ms;
+-- When a worker was last heard.
+ALTER TABLE single ADD COLUMN heard_ms INTEGER NOT NULL DEFAULT 0;
 ",
 ];
 

@@ -1,12 +1,14 @@
 //! Leasing: what has run out and what is due goes back to its place, then tenants take turns.
 
+use std::time::Duration;
+
 use rusqlite::{OptionalExtension as _, params};
 
 use super::{
     row::{self, Change, Item, Place, number},
     writer::Db,
 };
-use crate::{Consumer, DEATHS_ALONE, DEATHS_IN_COMPANY, Flow, Lease, MESSAGE_VERSION, Reason, Stage};
+use crate::{Consumer, Flow, Handout, Lease, MESSAGE_VERSION, QueueOptions, Stage};
 
 /// What a worker asks for, owned.
 pub(super) struct Asked {
@@ -15,17 +17,14 @@ pub(super) struct Asked {
     pub(super) most: usize,
     pub(super) length_ms: i64,
     pub(super) idle: bool,
-    pub(super) cap: Option<u32>,
+    pub(super) options: QueueOptions,
 }
 
 /// Most rows that one step brings back.
 const PAGE: i64 = 500;
 
-/// How long somebody who is to become idle gets nothing more.
+/// After so long another worker is asked to become idle.
 const CLEARING_MS: i64 = 60_000;
-
-/// How long a message of a newer version is put off, for a worker that can read it.
-const PUT_OFF_MS: i64 = 2_000;
 
 /// Whether a lease could find something.
 pub(super) fn anything(db: &Db<'_>, stage: Stage) -> rusqlite::Result<bool> {
@@ -35,40 +34,61 @@ pub(super) fn anything(db: &Db<'_>, stage: Stage) -> rusqlite::Result<bool> {
             "SELECT EXISTS (SELECT 1 FROM lane WHERE stage = ?1 AND waiting > 0) \
              OR EXISTS (SELECT 1 FROM task WHERE stage = ?1 AND place = 1) \
              OR EXISTS (SELECT 1 FROM task WHERE stage = ?1 AND place = 3 AND due_ms <= ?2) \
-             OR EXISTS (SELECT 1 FROM task WHERE stage = ?1 AND place = 4 AND due_ms <= ?2)",
+             OR EXISTS (SELECT 1 FROM task WHERE stage = ?1 AND place = 4 AND due_ms <= ?2) \
+             OR EXISTS (SELECT 1 FROM task WHERE stage = ?1 AND place = 5 AND due_ms <= ?3)",
         )?
-        .query_row(params![stage, now], |row| row.get(0))
+        .query_row(params![stage, now, MESSAGE_VERSION], |row| row.get(0))
 }
 
-pub(super) fn lease(db: &Db<'_>, asked: &Asked) -> rusqlite::Result<Vec<Lease>> {
+/// Somebody works here now. When nobody was heard for so long, the queue was away, or all were: nobody could renew a
+/// lease, so that time is not counted.
+pub(super) fn hear(db: &Db<'_>, silence: Duration) -> rusqlite::Result<()> {
+    let last: i64 = db.sql.prepare_cached("SELECT heard_ms FROM single")?.query_row([], |row| row.get(0))?;
+    db.sql.prepare_cached("UPDATE single SET heard_ms = ?")?.execute([db.now])?;
+    let away = db.now - last;
+    if last > 0 && away > super::millis(silence) {
+        db.sql
+            .prepare_cached("UPDATE task SET due_ms = due_ms + ? WHERE stage IN (0, 1, 2) AND place = 4")?
+            .execute([away])?;
+    }
+    Ok(())
+}
+
+pub(super) fn lease(db: &Db<'_>, asked: &Asked) -> rusqlite::Result<Handout> {
+    hear(db, asked.options.silence)?;
     bring_back(db, asked.stage)?;
     if super::state::flow(db, asked.stage)? == Flow::Pause {
-        return Ok(Vec::new());
+        return Ok(Handout::default());
     }
     if let Some(answer) = alone(db, asked)? {
         return Ok(answer);
     }
     let mut leases = Vec::new();
-    let (mut token, mut reached) = (tokens(db, asked.most)?, 0);
-    while leases.len() < asked.most {
+    let (mut token, mut reached, mut aside) = (tokens(db, asked.most)?, 0, 0);
+    while leases.len() < asked.most && aside < PAGE {
         let Some((mut item, tag)) = next(db, asked)? else {
             forget_lanes(db, asked.stage)?;
             break;
         };
         reached = tag;
         if item.version > MESSAGE_VERSION {
-            let later = (Place::Delayed, Some(db.now + PUT_OFF_MS));
-            row::put(db, &mut item, later, Change::default())?;
+            set_aside(db, &mut item)?;
+            aside += 1;
             continue;
         }
-        let cost = Change::turn(cost(&item));
-        leases.push(give(db, asked, (item, token), cost)?);
+        item.paid = cost(&item);
+        leases.push(give(db, asked, (item, token))?);
         token += 1;
     }
     db.sql
         .prepare_cached("UPDATE stage SET tag = MAX(tag, ?) WHERE stage = ?")?
         .execute([reached, number(asked.stage)])?;
-    Ok(leases)
+    Ok(Handout { leases, clear: false })
+}
+
+/// Left to workers who know its version.
+fn set_aside(db: &Db<'_>, item: &mut Item) -> rusqlite::Result<()> {
+    row::put(db, item, (Place::Newer, Some(i64::from(item.version))), Change::default())
 }
 
 /// Fences that were never used: the first of so many.
@@ -88,73 +108,63 @@ fn cost(item: &Item) -> i64 {
     (i64::try_from(item.task.bytes).unwrap_or(i64::MAX / 8).min(1 << 40) + 4096) * share
 }
 
-/// Tasks of expired leases, a death each, and delayed ones that are due.
+/// Tasks of expired leases, a death each of those whose workers are silent; delayed ones that are due; and those whose
+/// version is known by now.
 fn bring_back(db: &Db<'_>, stage: Stage) -> rusqlite::Result<()> {
-    let due = "stage = ? AND place = ? AND due_ms <= ? ORDER BY due_ms LIMIT ?";
-    let of = |place: Place| params_of(stage, place, db.now);
-    for mut item in row::select(db, due, of(Place::Leased))? {
+    let due = |place: Place, till: i64| {
+        let due = "stage = ? AND place = ? AND due_ms <= ? ORDER BY due_ms LIMIT ?";
+        row::select(db, due, [number(stage), place as i64, till, PAGE])
+    };
+    for mut item in due(Place::Leased, db.now)? {
         if item.cancelled {
             row::remove(db, &item)?;
-            continue;
-        }
-        item.task.deaths += 1;
-        if item.task.deaths >= DEATHS_IN_COMPANY + DEATHS_ALONE {
-            let reason = Reason { code: "worker_died".into(), message: super::super::died() };
-            row::bury(db, &item, &reason)?;
+        } else if alive(db, item.consumer.as_deref())? {
+            row::enter(db, &mut item)?;
         } else {
+            row::died(db, &mut item)?;
+        }
+    }
+    for (place, till) in [(Place::Delayed, db.now), (Place::Newer, i64::from(MESSAGE_VERSION))] {
+        for mut item in due(place, till)? {
             row::enter(db, &mut item)?;
         }
     }
-    for mut item in row::select(db, due, of(Place::Delayed))? {
-        row::enter(db, &mut item)?;
-    }
     Ok(())
 }
 
-fn params_of(stage: Stage, place: Place, now: i64) -> [i64; 4] {
-    [number(stage), place as i64, now, PAGE]
+/// Whether it was heard of within a lease: then it did not renew because it knows of no such lease.
+fn alive(db: &Db<'_>, consumer: Option<&str>) -> rusqlite::Result<bool> {
+    db.sql
+        .prepare_cached("SELECT EXISTS (SELECT 1 FROM worker WHERE consumer = ? AND until_ms > ?)")?
+        .query_row(params![consumer, db.now], |row| row.get(0))
 }
 
-/// A task that must run alone, when there is one and the worker is idle; else perhaps the worker is asked to become
-/// idle, by getting nothing. `None`: go on.
-fn alone(db: &Db<'_>, asked: &Asked) -> rusqlite::Result<Option<Vec<Lease>>> {
-    let alone = "stage = ? AND place = 1 ORDER BY seq";
-    if let Some(item) = row::first(db, alone, [number(asked.stage)])? {
-        if asked.idle && asked.most > 0 {
-            clear(db)?;
-            let token = tokens(db, 1)?;
-            let mut lease = give(db, asked, (item, token), Change::default())?;
-            lease.alone = true;
-            return Ok(Some(vec![lease]));
-        }
-        db.sql
-            .prepare_cached(
-                "UPDATE single SET clearing = ?1, clearing_until_ms = ?2 + ?3 \
-                 WHERE clearing IS NULL OR clearing_until_ms <= ?2",
-            )?
-            .execute(params![asked.consumer.0, db.now, CLEARING_MS])?;
+/// What must run alone goes first: to a worker that is idle, and another one is asked to become so, by getting
+/// nothing. One at a time is asked. `None`: go on.
+fn alone(db: &Db<'_>, asked: &Asked) -> rusqlite::Result<Option<Handout>> {
+    let stage = number(asked.stage);
+    if asked.idle {
+        db.sql.prepare_cached("UPDATE stage SET clearing_until_ms = 0 WHERE stage = ?")?.execute([stage])?;
     }
-    let mine: bool = db
-        .sql
-        .prepare_cached("SELECT clearing IS ? AND clearing_until_ms > ? FROM single")?
-        .query_row(params![asked.consumer.0, db.now], |row| row.get(0))?;
-    if !mine {
+    let Some(mut item) = row::first(db, "stage = ? AND place = 1 ORDER BY seq", [stage])? else {
         return Ok(None);
+    };
+    if !asked.idle {
+        let clear = db
+            .sql
+            .prepare_cached(
+                "UPDATE stage SET clearing_until_ms = ?2 + ?3 WHERE stage = ?1 AND clearing_until_ms <= ?2",
+            )?
+            .execute([stage, db.now, CLEARING_MS])?;
+        return Ok((clear > 0).then(|| Handout { leases: Vec::new(), clear: true }));
     }
-    let wanted: bool = db
-        .sql
-        .prepare_cached("SELECT EXISTS (SELECT 1 FROM task WHERE stage IN (0, 1, 2) AND place = 1)")?
-        .query_row([], |row| row.get(0))?;
-    if wanted {
-        return Ok(Some(Vec::new()));
+    if item.version > MESSAGE_VERSION {
+        set_aside(db, &mut item)?;
+        return Ok(Some(Handout::default()));
     }
-    clear(db)?;
-    Ok(None)
-}
-
-fn clear(db: &Db<'_>) -> rusqlite::Result<()> {
-    db.sql.prepare_cached("UPDATE single SET clearing = NULL WHERE clearing IS NOT NULL")?.execute([])?;
-    Ok(())
+    let token = tokens(db, 1)?;
+    let lease = Lease { alone: true, ..give(db, asked, (item, token))? };
+    Ok(Some(Handout { leases: vec![lease], clear: false }))
 }
 
 /// The first of the tenant whose turn it is, and the tenant's tag.
@@ -165,7 +175,7 @@ fn next(db: &Db<'_>, asked: &Asked) -> rusqlite::Result<Option<(Item, i64)>> {
         .prepare_cached(
             "SELECT tenant, tag FROM lane WHERE stage = ? AND waiting > 0 AND leased < ? ORDER BY tag, tenant LIMIT 1",
         )?
-        .query_row(params![stage, asked.cap.map_or(i64::MAX, i64::from)], |row| Ok((row.get(0)?, row.get(1)?)))
+        .query_row(params![stage, asked.options.in_flight_per_tenant.map_or(i64::MAX, i64::from)], |row| Ok((row.get(0)?, row.get(1)?)))
         .optional()?;
     let Some((tenant, tag)) = turn else { return Ok(None) };
     let first =
@@ -186,8 +196,9 @@ fn forget_lanes(db: &Db<'_>, stage: Stage) -> rusqlite::Result<()> {
     Ok(())
 }
 
-fn give(db: &Db<'_>, asked: &Asked, (mut item, token): (Item, i64), cost: Change) -> rusqlite::Result<Lease> {
+fn give(db: &Db<'_>, asked: &Asked, (mut item, token): (Item, i64)) -> rusqlite::Result<Lease> {
     (item.consumer, item.token) = (Some(asked.consumer.0.clone()), Some(token));
-    row::put(db, &mut item, (Place::Leased, Some(db.now + asked.length_ms)), cost)?;
+    let turn = Change::turn(item.paid);
+    row::put(db, &mut item, (Place::Leased, Some(db.now + asked.length_ms)), turn)?;
     Ok(Lease { task: item.task, consumer: asked.consumer.clone(), token: token.to_string(), alone: false })
 }

@@ -20,8 +20,8 @@ use rusqlite::params;
 
 use super::{bell::Bell, record};
 use crate::{
-    Consumer, DeadLetter, DeadLetterId, Depth, Flow, JobId, Lease, LeaseRequest, Op, Outcome, Pressure,
-    Priority, Queue, QueueError, QueueOptions, Settled, Stage, Task, TaskId, WorkerReport,
+    Consumer, DeadLetter, DeadLetterId, Depth, Flow, Handout, JobId, Lease, LeaseRequest, Op, Outcome,
+    Pressure, Priority, Queue, QueueError, QueueOptions, Settled, Stage, Task, TaskId, WorkerReport,
 };
 use writer::Writer;
 
@@ -72,7 +72,7 @@ impl Queue for SqliteQueue {
         })
     }
 
-    fn lease<'a>(&'a self, request: LeaseRequest<'a>) -> Op<'a, Vec<Lease>> {
+    fn lease<'a>(&'a self, request: LeaseRequest<'a>) -> Op<'a, Handout> {
         Box::pin(async move {
             let LeaseRequest { stage, consumer, most, length, idle } = request;
             self.bell.hear(stage);
@@ -80,7 +80,7 @@ impl Queue for SqliteQueue {
             if quiet.load(Ordering::Relaxed)
                 && !self.writer.read(move |db| lease::anything(db, stage)).await?
             {
-                return Ok(Vec::new());
+                return Ok(Handout::default());
             }
             let asked = lease::Asked {
                 stage,
@@ -88,11 +88,11 @@ impl Queue for SqliteQueue {
                 most,
                 length_ms: millis(length),
                 idle,
-                cap: self.options.in_flight_per_tenant,
+                options: self.options,
             };
-            let leases = self.writer.write(move |db| lease::lease(db, &asked)).await?;
-            quiet.store(leases.is_empty(), Ordering::Relaxed);
-            Ok(leases)
+            let handout = self.writer.write(move |db| lease::lease(db, &asked)).await?;
+            quiet.store(handout.leases.is_empty(), Ordering::Relaxed);
+            Ok(handout)
         })
     }
 
@@ -229,6 +229,7 @@ impl Queue for SqliteQueue {
         let (consumer, report) = (worker.consumer.0.clone(), record::write_report(worker));
         let options = self.options;
         Box::pin(self.writer.write(move |db| {
+            lease::hear(db, options.silence)?;
             db.sql
                 .prepare_cached(
                     "INSERT OR REPLACE INTO worker (consumer, report, until_ms) VALUES (?, ?, ?)",

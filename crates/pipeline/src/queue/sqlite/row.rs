@@ -2,11 +2,14 @@
 
 use std::sync::Arc;
 
-use rusqlite::{OptionalExtension as _, Row, params};
+use rusqlite::{Row, params};
 use uuid::Uuid;
 
-use super::{super::record, writer::Db};
-use crate::{DEATHS_IN_COMPANY, JobId, MESSAGE_VERSION, Priority, Reason, Stage, Task, TaskId};
+use super::{
+    super::{SAVED, record},
+    writer::Db,
+};
+use crate::{DEATHS_ALONE, DEATHS_IN_COMPANY, JobId, MESSAGE_VERSION, Reason, Stage, Task, TaskId};
 
 /// Where a task is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,6 +22,8 @@ pub(super) enum Place {
     Held,
     Delayed,
     Leased,
+    /// Of a newer version: due for those who know it.
+    Newer,
 }
 
 pub(super) struct Item {
@@ -29,30 +34,47 @@ pub(super) struct Item {
     pub(super) consumer: Option<String>,
     pub(super) token: Option<i64>,
     pub(super) cancelled: bool,
+    /// What its turn has cost, until something came of it.
+    pub(super) paid: i64,
 }
 
 const COLUMNS: &str = "seq, version, job, item, tenant, stage, rank, bytes, attempts, deaths, enqueued_at_ms, \
-                       traceparent, place, consumer, token, cancelled";
+                       traceparent, place, consumer, token, cancelled, paid";
 
-/// Items by a condition.
+/// Items by a condition. What cannot be read is put aside.
 pub(super) fn select(
     db: &Db<'_>,
     condition: &str,
     values: impl rusqlite::Params,
 ) -> rusqlite::Result<Vec<Item>> {
     let mut statement = db.sql.prepare_cached(&format!("SELECT {COLUMNS} FROM task WHERE {condition}"))?;
-    statement.query_map(values, read)?.collect()
+    let (mut rows, mut items, mut unreadable) = (statement.query(values)?, Vec::new(), Vec::new());
+    while let Some(row) = rows.next()? {
+        match read(row) {
+            Ok(item) => items.push(item),
+            Err(error) => unreadable.push((row.get(0)?, error)),
+        }
+    }
+    for (seq, error) in unreadable {
+        condemn(db, seq, &error.to_string())?;
+    }
+    Ok(items)
 }
 
 /// One item by a condition.
 pub(super) fn first(
     db: &Db<'_>,
     condition: &str,
-    values: impl rusqlite::Params,
+    values: impl rusqlite::Params + Copy,
 ) -> rusqlite::Result<Option<Item>> {
-    let mut statement =
-        db.sql.prepare_cached(&format!("SELECT {COLUMNS} FROM task WHERE {condition} LIMIT 1"))?;
-    statement.query_row(values, read).optional()
+    let condition = format!("{condition} LIMIT 1");
+    loop {
+        let before = db.sql.total_changes();
+        let found = select(db, &condition, values)?.pop();
+        if found.is_some() || db.sql.total_changes() == before {
+            return Ok(found);
+        }
+    }
 }
 
 fn read(row: &Row<'_>) -> rusqlite::Result<Item> {
@@ -60,8 +82,8 @@ fn read(row: &Row<'_>) -> rusqlite::Result<Item> {
     let task = Task {
         id,
         tenant: Arc::from(row.get_ref(4)?.as_str()?),
-        stage: stage(row.get(5)?),
-        priority: record::priority(row.get(6)?).unwrap_or(Priority::Normal),
+        stage: known(5, row.get(5)?, stage)?,
+        priority: known(6, row.get(6)?, |rank| record::priority(u8::try_from(rank).ok()?))?,
         bytes: row.get(7)?,
         attempts: row.get(8)?,
         deaths: row.get(9)?,
@@ -73,7 +95,8 @@ fn read(row: &Row<'_>) -> rusqlite::Result<Item> {
         1 => Place::Alone,
         2 => Place::Held,
         3 => Place::Delayed,
-        _ => Place::Leased,
+        4 => Place::Leased,
+        _ => Place::Newer,
     };
     Ok(Item {
         seq: row.get(0)?,
@@ -83,7 +106,34 @@ fn read(row: &Row<'_>) -> rusqlite::Result<Item> {
         consumer: row.get(13)?,
         token: row.get(14)?,
         cancelled: row.get(15)?,
+        paid: row.get(16)?,
     })
+}
+
+/// What a number stands for.
+fn known<T>(column: usize, number: i64, meaning: impl Fn(i64) -> Option<T>) -> rusqlite::Result<T> {
+    meaning(number).ok_or(rusqlite::Error::IntegralValueOutOfRange(column, number))
+}
+
+/// Puts aside what cannot be read, as found. The document is not held any more: it is enqueued again.
+fn condemn(db: &Db<'_>, seq: i64, problem: &str) -> rusqlite::Result<()> {
+    tracing::error!(seq, problem, "a task of the queue cannot be read");
+    let message = format!("the queue's row cannot be read: {problem}; it was put aside as found");
+    db.sql.execute(
+        "INSERT INTO dead (stage, job, item, task, code, message, at_ms) SELECT MIN(MAX(stage, 0), 2), x'', -seq, \
+         json_object('v', version, 'job', hex(job), 'item', item, 'tenant', hex(tenant), 'stage', stage, 'rank', \
+         rank, 'bytes', bytes, 'attempts', attempts, 'deaths', deaths, 'at', enqueued_at_ms), 'unreadable', ?2, ?3 \
+         FROM task WHERE seq = ?1",
+        params![seq, message, db.now],
+    )?;
+    db.sql.execute(
+        "UPDATE lane SET items = items - 1, bytes = lane.bytes - task.bytes, waiting = waiting - (place = 0), \
+         waiting_bytes = waiting_bytes - (place = 0) * task.bytes, leased = leased - (place = 4) \
+         FROM task WHERE seq = ? AND lane.stage = task.stage AND lane.tenant = task.tenant",
+        [seq],
+    )?;
+    db.sql.execute("DELETE FROM task WHERE seq = ?", [seq])?;
+    Ok(())
 }
 
 /// A new task enters.
@@ -117,19 +167,31 @@ pub(super) fn insert(db: &Db<'_>, task: &Task, draining: bool) -> rusqlite::Resu
         consumer: None,
         token: None,
         cancelled: false,
+        paid: 0,
     };
     let new = Change { items: 1, bytes: item.task.bytes as i64, ..Change::default() };
     if draining { change(db, &item.task, new) } else { enter_with(db, &mut item, new) }
 }
 
-/// Into its lane, or to those that must run alone; at its old place among them.
+/// Into its lane, or to those that must run alone; at its old place among them. A turn that came to nothing is given
+/// back.
 pub(super) fn enter(db: &Db<'_>, item: &mut Item) -> rusqlite::Result<()> {
     enter_with(db, item, Change::default())
 }
 
 fn enter_with(db: &Db<'_>, item: &mut Item, also: Change) -> rusqlite::Result<()> {
     let alone = item.task.deaths >= DEATHS_IN_COMPANY;
+    let also = also + Change::turn(-std::mem::take(&mut item.paid));
     put(db, item, (if alone { Place::Alone } else { Place::Waiting }, None), also)
+}
+
+/// A worker ended over it.
+pub(super) fn died(db: &Db<'_>, item: &mut Item) -> rusqlite::Result<()> {
+    (item.task.deaths, item.paid) = (item.task.deaths + 1, 0);
+    if item.task.deaths < DEATHS_IN_COMPANY + DEATHS_ALONE {
+        return enter(db, item);
+    }
+    bury(db, item, &Reason { code: "worker_died".into(), message: super::super::died() })
 }
 
 /// Into a place, out of the one where it was; `also` is counted with it.
@@ -149,7 +211,7 @@ pub(super) fn put(
     db.sql
         .prepare_cached(
             "UPDATE task SET stage = ?, rank = ?, bytes = ?, attempts = ?, deaths = ?, place = ?, since_ms = ?, \
-             due_ms = ?, consumer = ?, token = ? WHERE seq = ?",
+             due_ms = ?, consumer = ?, token = ?, paid = ? WHERE seq = ?",
         )?
         .execute(params![
             number(task.stage),
@@ -162,6 +224,7 @@ pub(super) fn put(
             due_ms,
             item.consumer,
             item.token,
+            item.paid,
             item.seq,
         ])?;
     Ok(())
@@ -175,7 +238,7 @@ pub(super) fn promote(
     draining: bool,
 ) -> rusqlite::Result<()> {
     change(db, &item.task, gone(item))?;
-    item.place = Place::Held;
+    (item.place, item.paid) = (Place::Held, 0);
     item.task = Task { stage, bytes, attempts: 0, deaths: 0, ..item.task.clone() };
     let new = Change { items: 1, bytes: bytes as i64, ..Change::default() };
     if draining { put(db, item, (Place::Held, None), new) } else { enter_with(db, item, new) }
@@ -220,7 +283,7 @@ pub(super) struct Change {
 }
 
 impl Change {
-    /// A turn is over: the next one comes after so much work of others.
+    /// A turn is over: the next one comes after so much work of others. Less than nothing: it is given back.
     pub(super) fn turn(cost: i64) -> Self {
         Self { tag: cost, ..Self::default() }
     }
@@ -258,17 +321,18 @@ fn gone(item: &Item) -> Change {
 }
 
 /// Adds to the lane of a task. Who comes back after a pause must not have saved up turns meanwhile: a lane in which
-/// nothing waited begins at the stage's tag.
+/// nothing waited begins at the stage's tag, and turns that are given back do not put it far ahead of others.
 fn change(db: &Db<'_>, task: &Task, change: Change) -> rusqlite::Result<()> {
+    const TAG: &str = "CASE WHEN waiting = 0 AND ?3 > 0 THEN MAX(tag, excluded.tag) ELSE tag END";
     db.sql
-        .prepare_cached(
+        .prepare_cached(&format!(
             "INSERT INTO lane (stage, tenant, tag, waiting, waiting_bytes, leased, items, bytes) \
              VALUES (?1, ?2, (SELECT tag FROM stage WHERE stage = ?1), ?3, ?4, ?5, ?6, ?7) \
              ON CONFLICT DO UPDATE SET \
-             tag = CASE WHEN waiting = 0 AND ?3 > 0 THEN MAX(tag, excluded.tag) ELSE tag + ?8 END, \
+             tag = MAX({TAG} + ?8, MIN({TAG}, excluded.tag - {SAVED})), \
              waiting = waiting + ?3, waiting_bytes = waiting_bytes + ?4, leased = leased + ?5, items = items + ?6, \
              bytes = bytes + ?7",
-        )?
+        ))?
         .execute(params![
             number(task.stage),
             task.tenant,
@@ -290,11 +354,12 @@ pub(super) const fn number(stage: Stage) -> i64 {
     }
 }
 
-pub(super) const fn stage(number: i64) -> Stage {
+const fn stage(number: i64) -> Option<Stage> {
     match number {
-        0 => Stage::Chunking,
-        1 => Stage::Embedding,
-        _ => Stage::Storage,
+        0 => Some(Stage::Chunking),
+        1 => Some(Stage::Embedding),
+        2 => Some(Stage::Storage),
+        _ => None,
     }
 }
 

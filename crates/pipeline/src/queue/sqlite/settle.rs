@@ -54,12 +54,15 @@ pub(super) fn settle(
         },
         Outcome::Finished => row::remove(db, &item)?,
         Outcome::Later { after, charged } => {
-            item.task.attempts += u32::from(*charged);
+            if *charged {
+                (item.task.attempts, item.paid) = (item.task.attempts + 1, 0);
+            }
             let after = i64::try_from(after.as_millis()).unwrap_or(i64::MAX / 2);
             let due = db.now.saturating_add(after);
             row::put(db, &mut item, (Place::Delayed, Some(due)), Change::default())?;
         }
         Outcome::HandBack => row::enter(db, &mut item)?,
+        Outcome::Died => row::died(db, &mut item)?,
         Outcome::Dead(reason) => row::bury(db, &item, reason)?,
     }
     Ok((Settled::Done, Some(rung)))
@@ -78,6 +81,5 @@ pub(super) fn retire(db: &Db<'_>, consumer: &Consumer) -> rusqlite::Result<()> {
         }
     }
     db.sql.execute("DELETE FROM worker WHERE consumer = ?", [&consumer.0])?;
-    db.sql.execute("UPDATE single SET clearing = NULL WHERE clearing = ?", [&consumer.0])?;
     Ok(())
 }

@@ -109,6 +109,7 @@ pub(super) fn depth(db: &Db<'_>, of: Stage) -> rusqlite::Result<Depth> {
         dead: dead.0,
         bytes: lanes.1 + alone.1,
         oldest: age(db, first),
+        newer: place(Place::Newer)?.0,
     })
 }
 
@@ -175,9 +176,10 @@ pub(super) fn dead_letters(
     )?;
     let limit = i64::try_from(limit).unwrap_or(i64::MAX);
     let letters = statement.query_map(params![number(of), after.unwrap_or(i64::MAX), limit], |row| {
-        let id = TaskId { job: job(row.get(1)?), item: row.get(2)? };
         let message: String = row.get(3)?;
-        let task = record::read_task(id, &message).ok();
+        // A row that could not be read names no job.
+        let id = row.get(1).ok().map(|id| TaskId { job: job(id), item: row.get(2).unwrap_or_default() });
+        let task = id.and_then(|id| record::read_task(id, &message).ok());
         Ok(DeadLetter {
             id: DeadLetterId(row.get::<_, i64>(0)?.to_string()),
             raw: task.is_none().then(|| message.into_bytes()),

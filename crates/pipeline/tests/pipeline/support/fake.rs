@@ -4,6 +4,7 @@
 use std::{
     num::NonZeroUsize,
     sync::{Arc, Mutex, MutexGuard},
+    time::Duration,
 };
 
 use embeddery_core::{
@@ -30,6 +31,10 @@ pub struct State {
     pub texts: Vec<String>,
     /// Calls, failed ones too.
     pub calls: Vec<usize>,
+    /// A call ends when the next has begun, or none comes for so long: somebody is always at work.
+    pub overlapping: Option<Duration>,
+    /// Calls with a text that holds this panic, as a defect of ours would.
+    pub panicking: Option<&'static str>,
 }
 
 pub struct Fake {
@@ -122,13 +127,23 @@ impl Embedder for FakeModel {
 
     fn embed(&self, request: EmbedRequest) -> BoxFuture<'_, Result<Embeddings, EmbedError>> {
         Box::pin(async move {
+            let mut begun = self.fake.begun.subscribe();
             self.fake.begun.send_modify(|begun| *begun += 1);
+            let (mine, overlapping) = (*begun.borrow_and_update(), self.fake.state().overlapping);
+            if let Some(longest) = overlapping {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+                let _ = tokio::time::timeout(longest, begun.wait_for(|begun| *begun > mine)).await;
+            }
             self.fake.open.subscribe().wait_for(|open| *open).await.unwrap();
             let texts: Vec<&str> = request.inputs.iter().filter_map(Input::text).collect();
             let holds =
                 |what: Option<&str>| what.is_some_and(|what| texts.iter().any(|text| text.contains(what)));
             let mut state = self.fake.state();
             state.calls.push(texts.len());
+            if holds(state.panicking) {
+                drop(state);
+                panic!("a defect");
+            }
             if let Some(error) = &state.down {
                 return Err(error.clone());
             }

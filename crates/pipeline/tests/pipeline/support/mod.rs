@@ -14,9 +14,9 @@ use embeddery_gateway::{
     Alternatives, Metrics, Policy, Router, RouterConfig, Stack, TokenDecoder, TokenEncoding,
 };
 use embeddery_pipeline::{
-    Chunking, DocumentRow, DocumentState, Job, JobId, JobStore, NewDocument, NewJob, Opened, Plan, Priority,
-    Queue, QueueOptions, SqliteJobs, SqliteJobsConfig, SqliteQueue, Stage, TaskId, Worker, WorkerConfig,
-    WorkerMetrics,
+    Chunking, Consumer, DocumentRow, DocumentState, Floor, Job, JobId, JobStore, NewDocument, NewJob, Opened,
+    Plan, Priority, Queue, QueueOptions, SqliteJobs, SqliteJobsConfig, SqliteQueue, Stage, TaskId, Worker,
+    WorkerConfig, WorkerMetrics,
     stages::{Lanes, Tools},
     task,
 };
@@ -126,12 +126,20 @@ impl Plant {
 
     /// Starts a worker.
     pub fn work(&mut self) {
+        self.work_beside(&Floor::default());
+    }
+
+    /// Starts a worker that shares a process with others, and says its name.
+    pub fn work_beside(&mut self, floor: &Floor) -> Consumer {
         let metrics = WorkerMetrics::new(&mut Registry::default());
         let worker =
             Worker::new(Arc::clone(&self.tools), Arc::clone(&self.queue), self.config.clone(), metrics)
-                .unwrap();
+                .unwrap()
+                .beside(floor);
         let stop = CancellationToken::new();
+        let consumer = worker.consumer().clone();
         self.running.push((stop.clone(), tokio::spawn(worker.run(stop))));
+        consumer
     }
 
     /// Stops all workers in order.

@@ -34,8 +34,8 @@ const ERRORS: usize = 100;
 /// Submit documents to be cut, embedded and stored.
 ///
 /// As one JSON body, up to 10 000 documents; or as lines of JSON, one document each, with what else is to be said in
-/// the query: `?collection=notes`. Lines are read as they come; when one cannot be taken, nothing is kept. Sent again
-/// with the same `Idempotency-Key`, the same body gets the same job. A document that the collection has is compared:
+/// the query: `?collection=notes`. Lines are read as they come; when one cannot be taken, or too much waits by then,
+/// nothing is kept. Sent again with the same `Idempotency-Key`, the same body gets the same job. A document that the collection has is compared:
 /// chunks that are the same cost nothing.
 #[utoipa::path(
     post,
@@ -54,10 +54,10 @@ const ERRORS: usize = 100;
         (status = 404, description = "Nobody serves this model", body = ErrorBody),
         (status = 408, description = "The body arrived too slowly", body = ErrorBody),
         (status = 409, description = "The key was used for another body, or the collection is bound to another model", body = ErrorBody),
-        (status = 413, description = "The body, or a line, is too large", body = ErrorBody),
+        (status = 413, description = "The body, a line, or the job is too large", body = ErrorBody),
         (status = 415, description = "The body is neither announced as JSON nor as lines of JSON", body = ErrorBody),
         (status = 422, description = "The body, or a line, does not fit the schema", body = ErrorBody),
-        (status = 429, description = "Too much waits already, or too many jobs run; come back after Retry-After", body = ErrorBody),
+        (status = 429, description = "Too much waits, or too many jobs run; come back after Retry-After", body = ErrorBody),
         (status = 503, description = "The queue or a store is out of reach", body = ErrorBody),
         (status = 507, description = "The disk is full", body = ErrorBody),
     ),

@@ -130,6 +130,7 @@ async fn seen(app: &App) -> Result<SummaryAnswer, ApiError> {
     let serving = |stage: Stage| workers.iter().filter(|worker| worker.stages.contains(&stage)).count();
     Ok(SummaryAnswer {
         queues,
+        newer: depth.iter().map(|(stage, depth)| (operate::queue(*stage), depth.newer)).collect(),
         dlq,
         ages: depth
             .iter()
@@ -145,9 +146,9 @@ async fn seen(app: &App) -> Result<SummaryAnswer, ApiError> {
 
 /// What waits and what is dead, by queue.
 pub(super) fn depths(depth: &BTreeMap<Stage, Depth>) -> (BTreeMap<String, u64>, BTreeMap<String, u64>) {
-    let waiting = depth
-        .iter()
-        .map(|(stage, depth)| (operate::queue(*stage), depth.waiting + depth.held + depth.delayed));
+    let waiting = depth.iter().map(|(stage, depth)| {
+        (operate::queue(*stage), depth.waiting + depth.held + depth.delayed + depth.newer)
+    });
     let dead = depth.iter().map(|(stage, depth)| (operate::dlq(*stage), depth.dead));
     (waiting.collect(), dead.collect())
 }

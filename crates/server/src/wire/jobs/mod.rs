@@ -8,11 +8,12 @@ use std::collections::HashMap;
 use axum::http::HeaderMap;
 use embeddery_chunk::{Method, Rule};
 use embeddery_core::TraceContext;
-use embeddery_pipeline::{NewDocument, Priority};
+use embeddery_pipeline::NewDocument;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 use utoipa::{IntoParams, ToSchema};
 
+use self::view::PRIORITIES;
 use super::{
     collections::{
         documents::{ChunkingPicture, chunking, document},
@@ -52,7 +53,7 @@ pub(crate) struct JobRequest {
     dimensions: Option<u32>,
     /// How texts are cut; `recursive`, 256 tokens, 32 of them shared, when absent.
     chunking: Option<ChunkingPicture>,
-    /// `high`, `normal` or `low`: before or after the caller's other documents.
+    /// `high`, `normal` (when absent) or `low`: `high` goes before the caller's other documents, `low` after them.
     priority: Option<String>,
 }
 
@@ -91,7 +92,7 @@ pub(crate) struct JobQuery {
     overlap: Option<u64>,
     /// With lines of JSON: what sizes are counted in.
     unit: Option<String>,
-    /// With lines of JSON: `high`, `normal` or `low`.
+    /// With lines of JSON: `high`, `normal` (when absent) or `low`; `high` goes first.
     priority: Option<String>,
 }
 
@@ -127,8 +128,7 @@ impl Order {
         let collection = fields.text("collection")?;
         let model = model(&mut fields, "model")?;
         let chunking = chunking(&mut fields, usual())?;
-        let words = [("high", Priority::High), ("normal", Priority::Normal), ("low", Priority::Low)];
-        let priority = fields.choice("priority", &words)?.unwrap_or_default();
+        let priority = fields.choice("priority", &PRIORITIES)?.unwrap_or_default();
         let Some(collection) = collection else {
             let message = "collection is missing; name where the documents go";
             return Err(fields.unfit(Some("collection".into()), message.into()));

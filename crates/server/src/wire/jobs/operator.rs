@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 use utoipa::{IntoParams, ToSchema};
 
+use super::view::read_priority;
 use crate::{error::ApiError, wire::fields::Fields};
 
 /// A job to be left out.
@@ -23,7 +24,7 @@ pub(crate) struct SkipRequest {
 #[expect(dead_code, reason = "the documentation's picture of the request")]
 pub(crate) struct BumpRequest {
     job_id: String,
-    /// `high`, `normal` or `low`
+    /// `high` (goes first), `normal` or `low`.
     priority: String,
     /// Taken for the replaced service's sake, 1 to 86400: the job keeps its priority.
     ttl_seconds: Option<u64>,
@@ -51,22 +52,11 @@ impl Asked<Priority> {
         let word = fields.text("priority")?;
         let ttl_seconds = fields.bounded("ttl_seconds", 1..=86_400)?.unwrap_or(600);
         let Some(word) = word else {
-            let message = "priority is missing; high, normal or low";
+            let message = "priority is missing; it must be high, normal or low";
             return Err(fields.unfit(Some("priority".into()), message.into()));
         };
         fields.finish()?;
-        let what = match word.as_str() {
-            "high" => Priority::High,
-            "normal" => Priority::Normal,
-            "low" => Priority::Low,
-            _ => {
-                return Err(ApiError::invalid(
-                    "priority",
-                    format!("priority is '{word}'; it must be high, normal or low"),
-                ));
-            }
-        };
-        Ok(Self { job_id, what, ttl_seconds })
+        Ok(Self { job_id, what: read_priority("priority", &word)?, ttl_seconds })
     }
 }
 

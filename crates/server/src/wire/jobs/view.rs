@@ -4,6 +4,8 @@ use embeddery_pipeline::{DocumentRow, DocumentState, Job, Priority, Reason, Stag
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use crate::error::ApiError;
+
 pub(crate) const STATUSES: [(Status, &str); 6] = [
     (Status::Pending, "pending"),
     (Status::Running, "running"),
@@ -35,7 +37,7 @@ pub(crate) struct JobView {
     /// The length of vectors that was asked for; `null`: the model's own.
     dimensions: Option<usize>,
     chunking: ChunkingView,
-    /// `high`, `normal` or `low`
+    /// `high` (goes first), `normal` or `low`.
     priority: &'static str,
     documents: Counts,
     chunks: Chunks,
@@ -159,12 +161,20 @@ pub(crate) fn status(status: Status) -> &'static str {
     STATUSES.iter().find(|(known, _)| *known == status).map_or("", |(_, word)| word)
 }
 
-pub(crate) const fn priority(priority: Priority) -> &'static str {
-    match priority {
-        Priority::High => "high",
-        Priority::Normal => "normal",
-        Priority::Low => "low",
-    }
+/// The words of priorities, the first of which goes first.
+pub(crate) const PRIORITIES: [(&str, Priority); 3] =
+    [("high", Priority::High), ("normal", Priority::Normal), ("low", Priority::Low)];
+
+pub(crate) fn priority(priority: Priority) -> &'static str {
+    PRIORITIES.iter().find(|(_, known)| *known == priority).map_or("", |(word, _)| word)
+}
+
+/// The priority of a word that stands in this field.
+pub(crate) fn read_priority(field: &str, word: &str) -> Result<Priority, ApiError> {
+    let found = PRIORITIES.iter().find(|(known, _)| *known == word);
+    found.map(|(_, priority)| *priority).ok_or_else(|| {
+        ApiError::invalid(field, format!("priority is '{word}'; it must be high, normal or low"))
+    })
 }
 
 /// A job with what went wrong.

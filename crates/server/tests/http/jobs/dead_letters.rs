@@ -21,7 +21,7 @@ impl Server {
             length: Duration::from_secs(60),
             idle: true,
         };
-        for lease in self.queue.lease(request).await.unwrap() {
+        for lease in self.queue.lease(request).await.unwrap().leases {
             self.fail(lease.task.id.job, lease.task.id.item, Stage::Chunking).await;
             let reason =
                 Reason { code: "broken".into(), message: "Bearer sk-secret-secret was refused".into() };

@@ -114,7 +114,7 @@ async fn what_failed_is_tried_again() {
         length: std::time::Duration::from_secs(60),
         idle: true,
     };
-    let leases = server.queue.lease(request).await.unwrap();
+    let leases = server.queue.lease(request).await.unwrap().leases;
     let reason = embeddery_pipeline::Reason { code: "worker_died".into(), message: "it died".into() };
     let outcomes: Vec<_> =
         leases.into_iter().map(|lease| (lease, embeddery_pipeline::Outcome::Dead(reason.clone()))).collect();

@@ -1,7 +1,10 @@
 //! When too much waits, when the queue is away, when others ask.
 
+use std::time::Duration;
+
 use embeddery_accounts::ledger::Quotas;
-use reqwest::Method;
+use futures_util::stream;
+use reqwest::{Body, Method};
 use serde_json::json;
 
 use super::{JOBS, id_of, request};
@@ -35,6 +38,52 @@ async fn bytes_and_age_count_too_and_everybody_together() {
     let refused = server.submit(&request(1)).await;
     assert_eq!(refused.status, 429);
     assert!(refused.message().contains("the queue is full"), "{}", refused.message());
+}
+
+/// The queue fills up while lines come: what is refused then is refused whole, and says so.
+#[tokio::test]
+async fn lines_are_stopped_when_too_much_waits_by_then() {
+    let server = Server::with_jobs(|_, _| (), |jobs| jobs.limits.tenant.items = 4).await;
+    let (send, lines) = tokio::sync::mpsc::unbounded_channel::<String>();
+    let lines =
+        stream::unfold(lines, async |mut lines| Some((Ok::<_, std::io::Error>(lines.recv().await?), lines)));
+    let request = server.request(Method::POST, &format!("{JOBS}?collection=notes"));
+    let request = request.header("content-type", "application/x-ndjson").body(Body::wrap_stream(lines));
+    let answer = tokio::spawn(Answer::of(request));
+    let some = |from: usize| -> String {
+        (from..from + 300).map(|at| format!("{{\"text\": \"text {at}\"}}\n")).collect()
+    };
+    send.send(some(0)).unwrap();
+    // It was admitted, and the first of it is stored; now others come.
+    let file = rusqlite::Connection::open(server.dir.path().join("jobs.db")).unwrap();
+    let stored =
+        || file.query_row("SELECT sum(d0) FROM job", [], |row| row.get::<_, Option<i64>>(0)).unwrap();
+    while stored().unwrap_or(0) < 256 {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    assert_eq!(server.submit(&super::request(9)).await.status, 202);
+    send.send(some(300)).unwrap();
+    drop(send);
+    let refused = answer.await.unwrap();
+    assert_eq!((refused.status.as_u16(), refused.code()), (429, "queue_full"), "{}", refused.text);
+    assert!(refused.header("retry-after").parse::<u64>().unwrap() >= 5);
+    assert!(refused.message().contains("0 documents are accepted"), "{}", refused.message());
+    assert_eq!(server.get(JOBS).await.json["jobs"].as_array().unwrap().len(), 1, "nothing of it is kept");
+    assert_eq!(server.queued("1").await, 9);
+}
+
+#[tokio::test]
+async fn a_job_of_lines_cannot_be_larger_than_what_may_wait() {
+    let server = Server::with_jobs(|_, _| (), |jobs| jobs.limits.tenant.bytes = 100_000).await;
+    let lines = |count: usize| -> String {
+        (0..count).map(|at| format!("{{\"text\": \"{at} {}\"}}\n", "x".repeat(200))).collect()
+    };
+    assert_eq!(server.submit_lines("collection=notes", lines(300)).await.status, 202);
+    let server = Server::with_jobs(|_, _| (), |jobs| jobs.limits.tenant.bytes = 100_000).await;
+    let refused = server.submit_lines("collection=notes", lines(600)).await;
+    assert_eq!((refused.status.as_u16(), refused.code()), (413, "job_too_large"), "{}", refused.text);
+    assert!(refused.message().contains("as several jobs"), "{}", refused.message());
+    assert_eq!(server.queued("1").await, 0);
 }
 
 #[tokio::test]

@@ -1,12 +1,14 @@
 -- What all scripts share. KEYS[1] is the prefix, whose hash tag keeps every key on one slot. The time is the server's:
--- clocks of workers may differ. Before this text stand the constants VERSION, COMPANY and LETHAL.
+-- clocks of workers may differ. Before this text stand the constants VERSION, COMPANY, LETHAL and SAVED.
 --
 -- A task is a JSON record in the hash of its job; fields a script does not know stay. Its place (st) is one of:
 --   w waiting   ZSET <stage>:tenant:<tenant>, by rank and arrival      a alone   ZSET <stage>:alone
 --   h held      ZSET <stage>:held, before a stage that drains          d delayed ZSET <stage>:delayed, by due time
+--   n newer     ZSET <stage>:newer, by version, for workers who know it
 --   l leased    an entry of the stream <stage>, pending for its worker; the entry's id is the fence (k), and
 --               ZSET <stage>:leases says when it runs out
 -- Turns (start-time fair queueing): ZSET <stage>:turns holds tenants by tag, <stage>:full those with all they may have.
+-- What a task's turn has cost (c) stands in it until something has come of the turn.
 
 local prefix = KEYS[1]
 local clock = redis.call('TIME')
@@ -37,11 +39,11 @@ local function number(value)
   return type(value) == 'number'
 end
 
--- Fields that every version of the message has.
+-- Fields that every version of the message has; of a newer one there may be other stages and priorities.
 local function sound(task)
-  return type(task) == 'table' and number(task.v) and type(task.t) == 'string' and SHARE[task.p]
-    and (task.s == 'chunking' or NEXT[task.s] or task.s == 'storage')
-    and number(task.b) and number(task.a) and number(task.d) and number(task.e) and number(task.q)
+  return type(task) == 'table' and number(task.v) and type(task.t) == 'string' and type(task.s) == 'string'
+    and number(task.p) and number(task.b) and number(task.a) and number(task.d) and number(task.e) and number(task.q)
+    and (task.v > VERSION or SHARE[task.p] and (NEXT[task.s] or task.s == 'storage'))
 end
 
 local function split(id)
@@ -94,8 +96,8 @@ end
 
 -- Into its lane, or to those that must run alone; at its old place among them.
 local function enter(id, task)
-  local stage = task.s
-  task.k, task.w = nil, now
+  local stage, cost = task.s, task.c or 0
+  task.k, task.w, task.c = nil, now, nil
   count(stage, 1, task.b)
   if task.d >= COMPANY then
     task.st = 'a'
@@ -103,10 +105,14 @@ local function enter(id, task)
   else
     task.st = 'w'
     redis.call('ZADD', key(stage, 'tenant', task.t), task.p * RANK + task.q, id)
-    local turns = key(stage, 'turns')
-    if not redis.call('ZSCORE', turns, task.t) and not redis.call('ZSCORE', key(stage, 'full'), task.t) then
-      -- Who comes back after a pause must not have saved up turns meanwhile.
-      redis.call('ZADD', turns, redis.call('HGET', key(stage, 'state'), 'tag') or 0, task.t)
+    local turns, full = key(stage, 'turns'), key(stage, 'full')
+    local mine, capped = redis.call('ZSCORE', turns, task.t), redis.call('ZSCORE', full, task.t)
+    if cost > 0 or not (mine or capped) then
+      -- Who comes back after a pause must not have saved up turns meanwhile. A turn of which nothing came is given
+      -- back, but nobody is ahead of the others by more than a batch.
+      local all = tonumber(redis.call('HGET', key(stage, 'state'), 'tag') or '0')
+      local tag = tonumber(mine or capped) or all
+      redis.call('ZADD', capped and full or turns, math.max(tag - cost, math.min(tag, all - SAVED)), task.t)
     end
   end
   ring(stage)
@@ -139,6 +145,8 @@ local function withdraw(id, task)
     redis.call('ZREM', key(task.s, 'held'), id)
   elseif task.st == 'd' then
     redis.call('ZREM', key(task.s, 'delayed'), id)
+  elseif task.st == 'n' then
+    redis.call('ZREM', key(task.s, 'newer'), id)
   end
 end
 
@@ -205,9 +213,28 @@ end
 
 -- To the dead letters; from its place it is gone already.
 local function bury(id, task, code, message)
-  task.k, task.st, task.w = nil, nil, nil
+  task.k, task.st, task.w, task.c = nil, nil, nil, nil
   local entry = redis.call('XADD', key(task.s, 'dlq'), '*', 'id', id, 'task', cjson.encode(task),
     'code', code, 'message', message)
   redis.call('HSET', key('dead'), id, task.s .. ' ' .. entry)
   forget(id, task.t, task.b)
+end
+
+-- A worker ended over it. `said`: of a task that killed too many.
+local function died(id, task, said)
+  task.d, task.c = task.d + 1, nil
+  if task.d >= LETHAL then bury(id, task, 'worker_died', said) else enter(id, task) end
+end
+
+-- Somebody works here now. When nobody was heard for so long (ms), the queue was away, or all were: nobody could renew
+-- a lease, so that time is not counted.
+local function hear(silence)
+  local last = tonumber(redis.call('GET', key('heard')) or now)
+  redis.call('SET', key('heard'), now)
+  local away = now - last
+  if away <= silence then return end
+  for _, stage in ipairs(STAGES) do
+    local leases = key(stage, 'leases')
+    for _, lease in ipairs(redis.call('ZRANGE', leases, '0', '-1')) do redis.call('ZINCRBY', leases, away, lease) end
+  end
 end

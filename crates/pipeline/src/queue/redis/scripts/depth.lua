@@ -1,5 +1,5 @@
 -- Answers for each stage: waiting, held, delayed, leased, dead, bytes that wait, how long (ms) the longest waiting of
--- those has waited that are next of their tenants (of a thousand tenants).
+-- those has waited that are next of their tenants (of a thousand tenants), of a newer version.
 local answers = {}
 for _, stage in ipairs(STAGES) do
   local oldest = now
@@ -16,7 +16,7 @@ for _, stage in ipairs(STAGES) do
   for _, value in ipairs({
     tonumber(state[1] or '0'), redis.call('ZCARD', key(stage, 'held')), redis.call('ZCARD', key(stage, 'delayed')),
     redis.call('ZCARD', key(stage, 'leases')), redis.call('XLEN', key(stage, 'dlq')), tonumber(state[2] or '0'),
-    now - oldest,
+    now - oldest, redis.call('ZCARD', key(stage, 'newer')),
   }) do
     answers[#answers + 1] = value
   end

@@ -1,14 +1,16 @@
 -- ARGV: stage, consumer, most, length, idle (1 or 0), how many a tenant may have (0: any number), what to say of a
--- task that killed too many workers. Answers when to look again (ms, -1: nothing is known), then for each lease
--- token, id, record, kind: 0 leased, 1 leased alone, 2 cannot be read (the record is what was found).
+-- task that killed too many workers, how long (ms) a silence of all is none. Answers when to look again (ms, -1:
+-- nothing is known), 1 when this worker is to become idle, then for each lease token, id, record, kind: 0 leased, 1
+-- leased alone, 2 cannot be read (the record is what was found).
 local stage, consumer = ARGV[1], ARGV[2]
 local most, length, idle, cap = tonumber(ARGV[3]), tonumber(ARGV[4]), ARGV[5] == '1', tonumber(ARGV[6])
 local stream, leases, turns, full = key(stage), key(stage, 'leases'), key(stage, 'turns'), key(stage, 'full')
 local flight, state = key(stage, 'flight'), key(stage, 'state')
-local answer, got = { -1 }, 0
+local answer, got = { -1, 0 }, 0
 local PAGE = '100'
 local CLEARING = '60000'
-local PUT_OFF = 2000
+
+hear(tonumber(ARGV[8]))
 
 local function hand(token, id, text, kind)
   redis.call('ZADD', leases, now + length, token .. ' ' .. id)
@@ -64,7 +66,12 @@ local function collect(most)
   end
 end
 
--- Leases that have run out: a death each.
+-- Whether it was heard of within a lease: then it did not renew because it knows of no such lease.
+local function alive(consumer)
+  return tonumber(redis.call('ZSCORE', key('workers'), consumer) or '0') > now
+end
+
+-- Leases that have run out: a death each of those whose workers are silent.
 for _, member in ipairs(redis.call('ZRANGEBYSCORE', leases, '-inf', now, 'LIMIT', '0', PAGE)) do
   local token, id = string.match(member, '^(%S+) (.*)$')
   local dead = owner(stage, token)
@@ -84,11 +91,10 @@ for _, member in ipairs(redis.call('ZRANGEBYSCORE', leases, '-inf', now, 'LIMIT'
     end
   elseif task and task.st == 'l' and task.k == token then
     release(stage, token, id, task.t)
-    task.d = task.d + 1
     if task.x then
       forget(id, task.t, task.b)
-    elseif task.d >= LETHAL then
-      bury(id, task, 'worker_died', ARGV[7])
+    elseif dead and not alive(dead) then
+      died(id, task, ARGV[7])
     else
       enter(id, task)
     end
@@ -100,37 +106,50 @@ for _, member in ipairs(redis.call('ZRANGEBYSCORE', leases, '-inf', now, 'LIMIT'
   end
 end
 
--- Delayed tasks that are due.
-local delayed = key(stage, 'delayed')
-for _, id in ipairs(redis.call('ZRANGEBYSCORE', delayed, '-inf', now, 'LIMIT', '0', PAGE)) do
-  redis.call('ZREM', delayed, id)
-  local task = load(id)
-  if task and task.st == 'd' and task.s == stage then
-    enter(id, task)
-  elseif task == false then
-    make(id, nil, select(2, load(id)), 2)
+-- Delayed tasks that are due, and those whose version is known by now.
+local delayed, newer = key(stage, 'delayed'), key(stage, 'newer')
+for zset, till in pairs({ [delayed] = now, [newer] = VERSION }) do
+  for _, id in ipairs(redis.call('ZRANGEBYSCORE', zset, '-inf', till, 'LIMIT', '0', PAGE)) do
+    redis.call('ZREM', zset, id)
+    local task, text = load(id)
+    if task and (task.st == 'd' or task.st == 'n') and task.s == stage then
+      enter(id, task)
+    elseif task == false then
+      make(id, nil, text, 2)
+    end
   end
 end
 
+-- Left to workers who know its version; from its place it is gone already.
+local function set_aside(id, task)
+  task.k, task.st = nil, 'n'
+  redis.call('ZADD', newer, task.v, id)
+  save(id, task)
+end
+
+-- What must run alone goes first: to a worker that is idle, and another one is asked to become so, by getting nothing.
+-- One at a time is asked.
 local function alone()
+  local clearing = key(stage, 'clearing')
+  if idle then redis.call('DEL', clearing) end
   local first = redis.call('ZRANGE', key(stage, 'alone'), '0', '0')[1]
-  if first and idle and most > got then
-    redis.call('DEL', key('clearing'))
-    redis.call('ZREM', key(stage, 'alone'), first)
-    local task, text = load(first)
-    count(stage, -1, task and -task.b or 0)
-    if task then make(first, task, nil, 1) elseif text then make(first, nil, text, 2) end
+  if not first then return false end
+  if not idle then
+    if not redis.call('SET', clearing, consumer, 'NX', 'PX', CLEARING) then return false end
+    answer[2] = 1
     return true
-  elseif first then
-    redis.call('SET', key('clearing'), consumer, 'NX', 'PX', CLEARING)
   end
-  if redis.call('GET', key('clearing')) ~= consumer then return false end
-  for _, other in ipairs(STAGES) do
-    -- This worker gets nothing more, so that it becomes idle.
-    if redis.call('EXISTS', key(other, 'alone')) == 1 then return true end
+  redis.call('ZREM', key(stage, 'alone'), first)
+  local task, text = load(first)
+  count(stage, -1, task and -task.b or 0)
+  if task and task.v > VERSION then
+    set_aside(first, task)
+  elseif task then
+    make(first, task, nil, 1)
+  elseif text then
+    make(first, nil, text, 2)
   end
-  redis.call('DEL', key('clearing'))
-  return false
+  return true
 end
 
 -- The first of the tenant whose turn it is; false when nobody has one.
@@ -152,10 +171,11 @@ local function turn()
   local task, text = load(id)
   count(stage, -1, task and -task.b or 0)
   if task and task.v > VERSION then
-    delay(id, task, PUT_OFF)
+    set_aside(id, task)
   elseif task then
     -- Work in the measure of turns: its bytes and something for being one, less of it for who goes first.
-    redis.call('ZINCRBY', turns, (math.min(task.b, 2 ^ 40) + 4096) * SHARE[task.p], tenant)
+    task.c = (math.min(task.b, 2 ^ 40) + 4096) * SHARE[task.p]
+    redis.call('ZINCRBY', turns, task.c, tenant)
     make(id, task, nil, 0)
     taken, takes[tenant] = taken + 1, (takes[tenant] or 0) + 1
   elseif text then
@@ -171,7 +191,10 @@ if not paused then
     collect(most)
   else
     collect(math.max(most - got, 1))
-    while got + taken < most and turn() do end
+    -- What is set aside on the way takes time, too.
+    local turned = 0
+    while got + taken < most and turned < most + tonumber(PAGE) and turn() do turned = turned + 1 end
+    if turned == most + tonumber(PAGE) then answer[1] = 1 end
     collect(most + tonumber(PAGE))
   end
 elseif next(made) then

@@ -1,6 +1,8 @@
--- ARGV: consumer, report, how long it holds (ms), how many dead letters are kept, how long. Workers that are silent
--- since long leave the groups, once nothing is pending for them: a group that drops a consumer drops what it had.
+-- ARGV: consumer, report, how long it holds (ms), how many dead letters are kept, how long, how long (ms) a silence of
+-- all is none. Workers that are silent leave the groups, once nothing is pending for them: a group that drops a
+-- consumer drops what it had.
 local consumer = ARGV[1]
+hear(tonumber(ARGV[6]))
 redis.call('SET', key('worker', 'heartbeat', consumer), ARGV[2], 'PX', ARGV[3])
 redis.call('ZADD', key('workers'), now + tonumber(ARGV[3]), consumer)
 for _, silent in ipairs(redis.call('ZRANGEBYSCORE', key('workers'), '-inf', now, 'LIMIT', '0', '20')) do

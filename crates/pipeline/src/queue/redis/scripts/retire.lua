@@ -30,6 +30,5 @@ end
 if more == 0 then
   redis.call('DEL', key('worker', 'heartbeat', consumer))
   redis.call('ZREM', key('workers'), consumer)
-  if redis.call('GET', key('clearing')) == consumer then redis.call('DEL', key('clearing')) end
 end
 return more

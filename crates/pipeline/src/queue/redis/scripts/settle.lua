@@ -6,16 +6,18 @@ local answers = {}
 local function settle(stage, id, task, outcome, one, two)
   if outcome == 'next' and NEXT[stage] then
     press(task.t, 0, tonumber(one) - task.b)
-    task.s, task.b, task.a, task.d = NEXT[stage], tonumber(one), 0, 0
+    task.s, task.b, task.a, task.d, task.c = NEXT[stage], tonumber(one), 0, 0, nil
     admit(id, task)
   elseif outcome == 'next' or outcome == 'finished' then
     forget(id, task.t, task.b)
   elseif outcome == 'later' then
-    task.a = task.a + tonumber(two)
+    if two == '1' then task.a, task.c = task.a + 1, nil end
     delay(id, task, tonumber(one))
     ring(stage)
   elseif outcome == 'back' then
     enter(id, task)
+  elseif outcome == 'died' then
+    died(id, task, one)
   else
     bury(id, task, one, two)
     trim(stage, most, age)
