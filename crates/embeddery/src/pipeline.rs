@@ -12,6 +12,7 @@ use embeddery_pipeline::{
 };
 use embeddery_server::App;
 use embeddery_store::VectorStore;
+use tokio::sync::RwLock;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
@@ -113,6 +114,7 @@ impl Parts {
             dimension_policy: config.server.dimension_policy,
             lanes: Lanes::default(),
             patience: config.workers.deadline / 2,
+            rooms: RwLock::default(),
         })
     }
 }

@@ -22,6 +22,7 @@ use embeddery_core::{DimensionPolicy, ProviderKind};
 use embeddery_gateway::{Router, Selector};
 use embeddery_store::VectorStore;
 use futures_util::future::join_all;
+use tokio::sync::RwLock;
 
 pub use chunk::{cut, parts, rule};
 pub use lanes::Lanes;
@@ -46,6 +47,8 @@ pub struct Tools {
     pub lanes: Lanes,
     /// The longest that cutting one document, or one call of the gateway or the store, may take.
     pub patience: Duration,
+    /// Held for reading by who has taken room for vectors and has not used it yet.
+    pub rooms: RwLock<()>,
 }
 
 /// What comes after a document at a stage.

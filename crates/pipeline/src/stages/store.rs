@@ -13,6 +13,7 @@ use embeddery_store::{
     Binding, Document, NewCollection, Place, StoreError, StoreErrorKind, VectorStore, Written,
 };
 use futures_util::future::join_all;
+use tokio::sync::RwLockReadGuard;
 
 use super::{
     Item, Step, Tools, Trouble, after,
@@ -229,20 +230,26 @@ struct Room<'a> {
     tools: &'a Tools,
     user: UserId,
     taken: u64,
+    _using: RwLockReadGuard<'a, ()>,
 }
 
 impl<'a> Room<'a> {
     async fn take(tools: &'a Tools, tenant: &Arc<str>, vectors: u64) -> Result<Self, Trouble> {
         let user = UserId::new(Arc::clone(tenant));
         let take = || tools.ledger.take(&user, Counter::StoredVectors, vectors);
+        let mut using = tools.rooms.read().await;
         if vectors > 0 && take().await.is_err() {
-            // Somebody may have died between taking room and using it: nobody is refused by a count that is wrong.
+            // Somebody may have died between taking room and using it, so it is counted anew when nobody uses any:
+            // nobody is refused by a count that is wrong.
+            drop(using);
+            let alone = tools.rooms.write().await;
             if let Some(stored) = count_vectors(&*tools.store, &user.directory_name()).await {
                 tools.ledger.set(&user, Counter::StoredVectors, stored).await;
             }
             take().await.map_err(Trouble::of_quota)?;
+            using = alone.downgrade();
         }
-        Ok(Self { tools, user, taken: vectors })
+        Ok(Self { tools, user, taken: vectors, _using: using })
     }
 
     /// Gives back what was not needed: vectors that were there already, and those that are there no more.

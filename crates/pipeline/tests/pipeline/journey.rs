@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use embeddery_accounts::ledger::{Filter, Quotas};
+use embeddery_accounts::ledger::{Counter, Filter, Quotas};
 use embeddery_core::SpaceId;
 use embeddery_pipeline::{DocumentState, Flow, Outcome, Stage, Status, round};
 use embeddery_store::{Binding, NewCollection, Removal};
@@ -173,6 +173,17 @@ async fn a_quota_of_vectors_holds_for_jobs() {
     assert_eq!(ended.status, Status::Partial);
     let failed = plant.rows(job).await.into_iter().find(|row| row.state == DocumentState::Failed).unwrap();
     assert_eq!(&*failed.reason.unwrap().code, "quota_exceeded");
+    assert_eq!(plant.ledger.used(&TENANT.into_user()).await.unwrap().stored_vectors, 2);
+}
+
+/// Who took room and was killed has left a count that is too high.
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_is_refused_by_a_count_that_is_wrong() {
+    let mut plant = Plant::with(Quotas { stored_vectors: Some(3), ..Quotas::default() });
+    plant.ledger.take(&TENANT.into_user(), Counter::StoredVectors, 3).await.unwrap();
+    plant.work();
+    let job = plant.submit(&[("a", TEXT)]).await;
+    assert_eq!(plant.ended(job).await.status, Status::Completed);
     assert_eq!(plant.ledger.used(&TENANT.into_user()).await.unwrap().stored_vectors, 2);
 }
 

@@ -109,6 +109,7 @@ impl Plant {
             dimension_policy: DimensionPolicy::Strict,
             lanes: Lanes::default(),
             patience: Duration::from_secs(60),
+            rooms: tokio::sync::RwLock::default(),
         });
         let config = WorkerConfig {
             stages: Stage::ALL.to_vec(),
