@@ -8,7 +8,6 @@
 #[expect(dead_code, reason = "shared with the other program, which uses the rest")]
 mod support;
 #[path = "../binary/tokens.rs"]
-#[expect(dead_code, reason = "shared with the other program, which uses the rest")]
 mod tokens;
 
 mod cluster;

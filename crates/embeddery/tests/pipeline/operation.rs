@@ -104,17 +104,18 @@ async fn small_before_large(count: usize) {
     let mut cluster = Cluster::start(Plan { workers: 2, more: "auth: {mode: multi_user}" }).await;
     let (ann, bob) = (token("ann", "user"), token("bob", "user"));
     cluster.key.clone_from(&ann);
+    let held = cluster.vendors.hold();
     let large = cluster.submit("large", "notes", &documents(count)).await;
-    let begun = |job: &Value| job["documents"]["completed"].as_u64() > Some(0);
-    cluster.until(&large, Duration::from_secs(60), begun).await;
+    held.arrived(1).await;
     cluster.key = bob;
     let small = cluster.submit("small", "notes", &documents(5)).await;
+    held.release();
     assert_eq!(cluster.ended(&small).await["status"], "completed");
     cluster.key = ann;
     let job = cluster.job(&large).await;
     assert!(!ended(&job), "the large one is still at work: {job}");
     let job = cluster.until(&large, Duration::from_secs(600), ended).await;
-    assert_eq!(job["documents"]["completed"].as_u64(), Some(count as u64), "{job}");
+    assert_eq!(job["documents"]["stored"].as_u64(), Some(count as u64), "{job}");
 }
 
 /// What a program of another version has written, or nobody can read, is found by a worker among its own.
@@ -130,7 +131,7 @@ async fn messages_of_a_newer_version_wait_and_unreadable_ones_are_replaced() {
     write("3", &message.replace("\"v\":1", "\"v\":2,\"new\":\"words\""));
     write("5", "this is no message");
     cluster.kill_worker(0); // it is dead already: this starts a new one
-    let nine = |job: &Value| job["documents"]["completed"] == 9;
+    let nine = |job: &Value| job["documents"]["stored"] == 9;
     let waits = cluster.until(&job, Duration::from_secs(60), nine).await;
     assert_eq!((&waits["status"], &waits["documents"]["failed"]), (&json!("running"), &json!(0)), "{waits}");
     let path = "/api/v1/embeddings/orchestrator/summary";

@@ -108,7 +108,7 @@ async fn orchestrators_come_and_go_while_work_is_done() {
     let (first, second) = (Orchestrator::start(&cluster), Orchestrator::start(&cluster));
     let job = cluster.submit("go", "go", &documents(600)).await;
     let stored =
-        |least: u64| move |job: &serde_json::Value| job["documents"]["completed"].as_u64() >= Some(least);
+        |least: u64| move |job: &serde_json::Value| job["documents"]["stored"].as_u64() >= Some(least);
     let done = |job: &serde_json::Value, least| stored(least)(job) || job["status"] == "completed";
     cluster.until(&job, Duration::from_secs(120), |job| done(job, 50)).await;
     drop(first); // SIGKILL
@@ -132,7 +132,7 @@ async fn pause_and_drain_under_load_lose_nothing() {
         assert_eq!(status, 200, "{answer}");
     };
     let first = cluster.submit("first", "flow", &documents(300)).await;
-    let done = |job: &serde_json::Value, least| job["documents"]["completed"].as_u64() >= Some(least);
+    let done = |job: &serde_json::Value, least| job["documents"]["stored"].as_u64() >= Some(least);
     cluster.until(&first, Duration::from_secs(60), |job| done(job, 20) || job["status"] == "completed").await;
     control("embedding", "pause").await;
     control("storage", "drain").await;
