@@ -43,6 +43,8 @@ test-ops: test-ops-deps ## check deploy/ by each format's own tool, and metrics,
 	.cache/onnx/bin/python tests/make_onnx_models.py $(MODELS)/$(MINILM) $(MODELS)/onnx_models/$(MINILM)
 	.cache/ops-venv/bin/python ops/check_files.py
 	.cache/ops-venv/bin/python ops/check_chart.py
+	.cache/ops-venv/bin/python ops/check_dist.py target/debug/embeddery
+	.cache/ops-venv/bin/python ops/check_unit.py target/debug/embeddery $(MODELS)
 	.cache/ops-venv/bin/python ops/check_monitoring.py target/debug/embeddery target/debug/examples/fake_upstream .cache/prometheus $(MODELS)
 	.cache/ops-venv/bin/python ops/guide_walk.py docs/guide-walk.md target/debug .cache/prometheus $(MODELS)
 

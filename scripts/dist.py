@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 """Makes what is given away, in dist/: an archive with the release binary, completions, man pages, units and the list of
-everything inside it (CycloneDX), and checksums. Usage: dist.py BINARY. The archive is the same to the byte whenever the
+everything inside it (CycloneDX), and checksums. Usage: dist.py BINARY [DIRECTORY]. The archive is the same to the byte whenever the
 same commit is built by the same compiler."""
 
 import gzip
@@ -25,7 +25,7 @@ def main() -> None:
     target = f"{platform.machine()}-{platform.system().lower()}"
     check_glibc(binary)
     name = f"embeddery-{version}-{target}"
-    dist = ROOT / "dist"
+    dist = pathlib.Path(sys.argv[2]) if len(sys.argv) > 2 else ROOT / "dist"
     dist.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory() as scratch:
         run(binary, "generate", scratch)

@@ -27,7 +27,7 @@ pub struct AuditConfig {
 /// Something that an auditor asks for.
 #[derive(Clone, Debug, Serialize)]
 pub struct Event<'a> {
-    /// `login_refused`, `admin_refused`, `admin_action`, `admin_action_ended`.
+    /// `login_refused`, `admin_refused`, `admin_action`, `admin_change`, `admin_action_ended`.
     pub event: &'static str,
     /// Who, where that is known.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -41,6 +41,12 @@ pub struct Event<'a> {
     pub route: &'a str,
     /// Ties it to the lines of the log.
     pub request_id: &'a str,
+    /// What is changed, by its name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub subject: Option<&'a str>,
+    /// Which of its fields, or to what: never a text.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub changed: Option<&'a str>,
     /// Why, when it was refused.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<&'static str>,
@@ -141,6 +147,8 @@ mod tests {
             method: "POST",
             route: "/v1/embeddings",
             request_id: id,
+            subject: None,
+            changed: None,
             reason: Some("wrong key"),
             status: None,
         }

@@ -21,7 +21,7 @@ use embeddery_providers::{
     onnx::{OnnxRuntime, RuntimeConfig, onnx},
 };
 use embeddery_server::{App, Collections, Controls, HttpMetrics, Jobs, Settings, Tls};
-use embeddery_store::{PostgresConfig, PostgresStore, SqliteStore, VectorStore};
+use embeddery_store::{PostgresConfig, PostgresMetrics, PostgresStore, SqliteStore, VectorStore};
 use prometheus_client::registry::Registry;
 use secrecy::{ExposeSecret as _, SecretString};
 
@@ -45,12 +45,13 @@ pub(crate) fn graph_store(config: &Config) -> anyhow::Result<Arc<ModelStore>> {
 }
 
 /// Where collections are kept.
-pub(crate) fn vector_store(config: &Config) -> anyhow::Result<Arc<dyn VectorStore>> {
+pub(crate) fn vector_store(config: &Config, registry: &mut Registry) -> anyhow::Result<Arc<dyn VectorStore>> {
     let Some(database) = &config.collections.database else {
         return Ok(Arc::new(SqliteStore::new(config.collections.embedded.clone())));
     };
     let store = PostgresStore::new(&postgres(database));
-    Ok(Arc::new(store.map_err(|error| ConfigError(vec![format!("DATABASE_URL: {error}")]))?))
+    let store = store.map_err(|error| ConfigError(vec![format!("DATABASE_URL: {error}")]))?;
+    Ok(Arc::new(store.measured(PostgresMetrics::new(registry))))
 }
 
 /// Where the truth about jobs is kept.
@@ -90,12 +91,13 @@ pub(crate) fn app(
     let http_metrics = HttpMetrics::new(&mut registry);
     let (router, lasting) = router(config, &mut registry)?;
     let Parts { jobs: store, queue } = Parts::open(config)?;
+    let collections = Collections::new(vector_store(config, &mut registry)?);
     let app = App {
         router,
         controls: lasting.controls(),
         accounts: accounts(config, key)?,
         settings: settings(config)?,
-        collections: Collections::new(vector_store(config)?),
+        collections,
         jobs: Jobs { store, queue, limits: config.jobs },
         registry: Arc::new(registry),
         traced: config.traces.is_some(),

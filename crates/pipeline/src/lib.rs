@@ -14,7 +14,7 @@ mod task;
 mod worker;
 
 pub use jobs::{
-    ChunkSpan, Chunking, DocumentRow, DocumentState, End, Job, JobError, JobOp, JobStore, NewDocument,
+    ChunkSpan, Chunking, DocumentRow, DocumentState, Edit, End, Job, JobError, JobOp, JobStore, NewDocument,
     NewJob, Opened, Page, Plan, PostgresJobs, Put, SqliteJobs, SqliteJobsConfig, Status, Unfinished, Vectors,
     Work,
 };

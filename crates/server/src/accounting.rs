@@ -118,6 +118,8 @@ impl Asking {
             method: self.method.as_str(),
             route: &self.route,
             request_id: &self.request_id,
+            subject: None,
+            changed: None,
             reason: None,
             status: None,
         }
@@ -125,11 +127,26 @@ impl Asking {
 
     /// Writes down that an admin acts, and notes that the end is to be written down, too. An admin who hangs up
     /// leaves the first line.
-    pub(crate) fn admin_acts(self, app: &App, user: &UserId) {
-        app.accounts.audit.record(&self.event("admin_action", Some(user.as_str())));
-        if let Some(notes) = self.notes.clone() {
-            notes.update(|noted| noted.admin = Some((user.clone(), self)));
+    pub(crate) fn admin_acts(self, app: &App, user: UserId) -> Arc<Acting> {
+        let notes = self.notes.clone();
+        let acting = Arc::new(Acting { user, asking: self });
+        app.accounts.audit.record(&acting.event("admin_action"));
+        if let Some(notes) = notes {
+            notes.update(|noted| noted.admin = Some(Arc::clone(&acting)));
         }
+        acting
+    }
+}
+
+/// An admin at work.
+pub(crate) struct Acting {
+    user: UserId,
+    asking: Asking,
+}
+
+impl Acting {
+    pub(crate) fn event(&self, event: &'static str) -> Event<'_> {
+        self.asking.event(event, Some(self.user.as_str()))
     }
 }
 
@@ -141,7 +158,7 @@ struct Notes(Arc<Mutex<Noted>>);
 struct Noted {
     requests: Option<Standing>,
     tokens: Option<Standing>,
-    admin: Option<(UserId, Asking)>,
+    admin: Option<Arc<Acting>>,
 }
 
 impl Notes {
@@ -166,10 +183,9 @@ pub(crate) async fn layer(State(app): State<Arc<App>>, mut request: Request, nex
         let names = ["x-ratelimit-limit-tokens", "x-ratelimit-remaining-tokens", "x-ratelimit-reset-tokens"];
         show(&mut response, standing, names);
     }
-    if let Some((user, asking)) = admin {
-        let mut event = asking.event("admin_action_ended", Some(user.as_str()));
-        event.status = Some(response.status().as_u16());
-        app.accounts.audit.record(&event);
+    if let Some(acting) = admin {
+        let status = Some(response.status().as_u16());
+        app.accounts.audit.record(&Event { status, ..acting.event("admin_action_ended") });
     }
     response
 }

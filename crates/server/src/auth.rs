@@ -8,11 +8,16 @@ use axum::{
     http::{HeaderMap, header::AUTHORIZATION, request::Parts},
 };
 use embeddery_accounts::{
-    Identity, Refused, Role,
+    Event, Identity, Refused, Role,
     limit::{Limited, Measure, Payer},
 };
 
-use crate::{App, access_log::Page, accounting::Asking, error::ApiError};
+use crate::{
+    App,
+    access_log::Page,
+    accounting::{Acting, Asking},
+    error::ApiError,
+};
 
 /// Somebody whose key or token is good.
 pub(crate) struct Caller {
@@ -38,7 +43,15 @@ impl FromRequestParts<Arc<App>> for Caller {
 }
 
 /// Somebody who may do what concerns all. What they do is in the audit log before they do it.
-pub(crate) struct Admin;
+pub(crate) struct Admin(Arc<Acting>);
+
+impl Admin {
+    /// Writes down what of what is about to be changed.
+    pub(crate) fn changes(&self, app: &App, subject: &str, changed: &str) {
+        let event = Event { subject: Some(subject), changed: Some(changed), ..self.0.event("admin_change") };
+        app.accounts.audit.record(&event);
+    }
+}
 
 impl FromRequestParts<Arc<App>> for Admin {
     type Rejection = ApiError;
@@ -50,8 +63,7 @@ impl FromRequestParts<Arc<App>> for Admin {
             app.accounts.audit.record(&asking.event("admin_refused", Some(identity.user.as_str())));
             return Err(ApiError::not_admin());
         }
-        asking.admin_acts(app, &identity.user);
-        Ok(Self)
+        Ok(Self(asking.admin_acts(app, identity.user)))
     }
 }
 

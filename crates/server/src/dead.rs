@@ -1,6 +1,6 @@
 //! Dead letters at the edge: what operators see of them, what they say of them, and how they run again.
 
-use embeddery_pipeline::{DeadLetter, DeadLetterId, Priority, Stage, Task, task};
+use embeddery_pipeline::{DeadLetter, DeadLetterId, Edit, End, NewDocument, Priority, Stage, task};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
@@ -41,6 +41,28 @@ pub(crate) struct Remark {
     pub(crate) note: Option<String>,
 }
 
+/// What is changed of a letter's document before it runs again.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct Changes {
+    pub(crate) priority: Option<Priority>,
+    pub(crate) edit: Edit,
+}
+
+impl Changes {
+    /// Which fields are others than before, for the audit log.
+    pub(crate) fn names(&self) -> String {
+        let Self { priority, edit } = self;
+        let changed = [
+            ("priority", priority.is_some()),
+            ("text", edit.text.is_some()),
+            ("metadata", edit.metadata.is_some()),
+        ];
+        let names: Vec<&str> =
+            changed.into_iter().filter_map(|(name, changed)| changed.then_some(name)).collect();
+        names.join(", ")
+    }
+}
+
 /// How an attempt to let a letter run again ended.
 pub(crate) enum Again {
     Done,
@@ -48,6 +70,18 @@ pub(crate) enum Again {
     Blocked(Standing),
     /// It cannot run again, and why.
     Unusable(&'static str),
+}
+
+impl Again {
+    /// The metrics' word for it.
+    pub(crate) fn status(&self) -> &'static str {
+        match self {
+            Self::Done => "success",
+            Self::NotFound => "not_found",
+            Self::Blocked(_) => "blocked",
+            Self::Unusable(_) => "error",
+        }
+    }
 }
 
 impl Jobs {
@@ -88,12 +122,19 @@ impl Jobs {
         Ok(self.queue.remark(stage, id, &text).await?)
     }
 
-    /// Lets a letter's document run again from the stage it failed at, with no failures charged.
+    /// A letter's document, while its job has it.
+    pub(crate) async fn document_of(&self, letter: &DeadLetter) -> Result<Option<NewDocument>, ApiError> {
+        let Some(task) = &letter.task else { return Ok(None) };
+        Ok(self.store.load(task.id).await?.map(|work| work.document))
+    }
+
+    /// Lets a letter's document, and no other, run again from the stage it failed at, or with another text from the
+    /// first, with no failures charged.
     pub(crate) async fn requeue(
         &self,
         stage: Stage,
         id: &DeadLetterId,
-        priority: Option<Priority>,
+        Changes { priority, edit }: Changes,
     ) -> Result<Again, ApiError> {
         let Some(letter) = self.queue.dead_letter(stage, id).await? else { return Ok(Again::NotFound) };
         let remark = self.queue.remarks(stage, std::slice::from_ref(id)).await?.pop().flatten();
@@ -108,22 +149,15 @@ impl Jobs {
                 "its message cannot be read, so nobody knows which document it was; purge it, and retry the job",
             ));
         };
-        let Some(job) = self.store.job(&dead.tenant, dead.id.job).await? else {
-            return Ok(Again::Unusable("its job is gone; purge it"));
+        // What is dead has failed, also when nobody has told its job yet, or when an attempt to set it back ended
+        // before it was in the queue.
+        self.store.finish(dead.id, End::Failed { stage, reason: letter.reason }).await?;
+        let Some(document) = self.store.retry_document(&dead.tenant, dead.id, edit).await? else {
+            return Ok(Again::Unusable("its job is gone, or the document ended otherwise; purge it"));
         };
-        let mut again: Vec<Task> =
-            self.store.retry_document(&dead.tenant, dead.id).await?.iter().map(task).collect();
-        if !again.iter().any(|task| task.id == dead.id) {
-            // Set back before, by an attempt that ended in between; or ended for good.
-            if job.ended_at_ms.is_some() {
-                return Ok(Again::Unusable("its job has ended, and the document did not fail; purge it"));
-            }
-            again.push(Task { attempts: 0, deaths: 0, ..dead });
-        }
-        for task in &mut again {
-            task.priority = priority.unwrap_or(task.priority);
-        }
-        self.queue.enqueue(&again).await?;
+        let mut again = task(&document);
+        again.priority = priority.unwrap_or(again.priority);
+        self.queue.enqueue(&[again]).await?;
         Ok(Again::Done)
     }
 
@@ -170,6 +204,23 @@ pub(crate) fn payload(letter: &DeadLetter) -> Value {
     redacted(payload, 0)
 }
 
+/// A letter's document as an operator sees it who is to mend it: without the words that look like secrets.
+pub(crate) fn shown(document: NewDocument) -> Value {
+    let mut after_bearer = false;
+    let hide = |word: &str| {
+        let plain = word.trim().trim_matches(|c: char| c.is_ascii_punctuation()).to_ascii_lowercase();
+        let secret = after_bearer || (plain.starts_with("sk-") && plain.len() > 12);
+        after_bearer = plain == "bearer";
+        if secret { word.replace(word.trim(), HIDDEN) } else { word.to_owned() }
+    };
+    json!({
+        "id": document.id,
+        "text": document.text.split_inclusive(char::is_whitespace).map(hide).collect::<String>(),
+        "metadata": redacted(Value::Object(document.metadata), 0),
+        "content_type": document.content_type,
+    })
+}
+
 const SECRET_KEYS: [&str; 7] =
     ["api_key", "authorization", "token", "password", "secret", "access_token", "id_token"];
 const SECRET_MARKS: [&str; 3] = ["sk-", "api_key", "bearer "];
@@ -207,6 +258,17 @@ pub(crate) fn redacted(value: Value, depth: usize) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_document_is_shown_without_its_secrets() {
+        let text = "A task-oriented guide.\n  Send \"Bearer abc.def\" or sk-1234567890abc,\nthen wait.";
+        let document =
+            NewDocument { id: "d".into(), text: text.into(), metadata: Map::new(), content_type: None };
+        assert_eq!(
+            shown(document)["text"],
+            format!("A task-oriented guide.\n  Send \"Bearer {HIDDEN} or {HIDDEN}\nthen wait.")
+        );
+    }
 
     #[test]
     fn secrets_are_not_shown() {

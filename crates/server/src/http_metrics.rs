@@ -11,6 +11,8 @@ use prometheus_client::{
     registry::Registry,
 };
 
+use crate::wire::operate::queue;
+
 /// The families. Clones share their numbers.
 #[derive(Clone)]
 pub struct HttpMetrics {
@@ -29,6 +31,7 @@ pub(crate) struct OperatorMetrics {
     pub(crate) left: Counter,
     /// Summaries that could not be made.
     pub(crate) failures: Counter,
+    requeued: Family<Requeued, Counter>,
     ages: Family<OfQueue, Gauge<f64, AtomicU64>>,
     flags: Family<OfFlag, Gauge>,
 }
@@ -36,6 +39,12 @@ pub(crate) struct OperatorMetrics {
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct OfQueue {
     queue_name: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Requeued {
+    queue_name: String,
+    status: &'static str,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -58,8 +67,13 @@ impl OperatorMetrics {
         );
         registry.register(
             "orchestrator_summary_failures",
-            "Summaries that could not be made",
+            "Summaries that lacked something out of reach",
             self.failures.clone(),
+        );
+        registry.register(
+            "embedding_dlq_requeued",
+            "Dead letters that were to run again, by how that ended",
+            self.requeued.clone(),
         );
         registry.register(
             "embedding_queue_age_current_seconds",
@@ -73,13 +87,18 @@ impl OperatorMetrics {
         );
         for stage in Stage::ALL {
             self.stage(stage, Duration::ZERO, (false, false));
+            drop(self.requeued.get_or_create(&Requeued { queue_name: queue(stage), status: "success" }));
         }
+    }
+
+    /// A dead letter was to run again: `success`, `not_found`, `blocked` or `error`.
+    pub(crate) fn requeued(&self, stage: Stage, status: &'static str) {
+        self.requeued.get_or_create(&Requeued { queue_name: queue(stage), status }).inc();
     }
 
     /// How a stage is.
     pub(crate) fn stage(&self, stage: Stage, age: Duration, (paused, drain): (bool, bool)) {
-        let queue_name = format!("embeddings:{}", stage.as_str());
-        self.ages.get_or_create(&OfQueue { queue_name }).set(age.as_secs_f64());
+        self.ages.get_or_create(&OfQueue { queue_name: queue(stage) }).set(age.as_secs_f64());
         for (flag, on) in [("paused", paused), ("drain", drain)] {
             self.flags.get_or_create(&OfFlag { stage: stage.as_str(), flag }).set(i64::from(on));
         }

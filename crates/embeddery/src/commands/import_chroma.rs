@@ -28,7 +28,7 @@ const SAMPLE: usize = 3;
 pub(crate) fn run(options: &cli::ImportChroma, config: &Config) -> anyhow::Result<ExitCode> {
     super::runtime()?.block_on(async {
         let (router, _) = wiring::router(config, &mut Registry::default())?;
-        let store = wiring::vector_store(config)?;
+        let store = wiring::vector_store(config, &mut Registry::default())?;
         let user = UserId::new(options.user.as_str()).directory_name();
         let chroma = Chroma::new(&options.url, &options.tenant, &options.database)?;
         let import = Import { chroma, store, router, user: &user };

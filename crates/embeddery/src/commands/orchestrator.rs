@@ -10,7 +10,7 @@ use anyhow::{Context as _, bail};
 use embeddery_accounts::Ledger;
 use embeddery_pipeline::{
     Floor, Hire, Orchestrator, OrchestratorConfig, OrchestratorMetrics, PoolConfig, Scaling, Worker,
-    WorkerMetrics, reconcile,
+    WorkerMetrics, reconcile, retain,
 };
 use embeddery_server::{Monitored, monitor};
 use prometheus_client::registry::Registry;
@@ -66,7 +66,7 @@ async fn orchestrate(config: &Config) -> anyhow::Result<ExitCode> {
     let (router, _) = wiring::router(config, &mut registry)?;
     let means = Means {
         router,
-        store: wiring::vector_store(config)?,
+        store: wiring::vector_store(config, &mut registry)?,
         ledger: Arc::new(Ledger::open(wiring::ledger(config)).map_err(anyhow::Error::msg)?),
         metrics: WorkerMetrics::new(&mut registry),
     };
@@ -104,6 +104,7 @@ async fn work(
     check_shared_directory((&config.state_dir, database), &*parts.queue).await?;
     let reconciling = TaskTracker::new();
     let (jobs, queue) = (Arc::clone(&parts.jobs), Arc::clone(&parts.queue));
+    reconciling.spawn(retain(Arc::clone(&jobs), config.jobs.retention, stop.clone()));
     reconciling.spawn(reconcile(jobs, queue, config.workers.reconcile, stop.clone()));
     reconciling.close();
     for pool in &config.orchestrator.pools {

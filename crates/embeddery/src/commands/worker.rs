@@ -47,7 +47,7 @@ async fn work(config: &Config, stages: Vec<Stage>) -> anyhow::Result<ExitCode> {
     let (router, _) = wiring::router(config, &mut registry)?;
     let means = Means {
         router,
-        store: wiring::vector_store(config)?,
+        store: wiring::vector_store(config, &mut registry)?,
         ledger: Arc::new(Ledger::open(wiring::ledger(config)).map_err(anyhow::Error::msg)?),
         metrics: WorkerMetrics::new(&mut registry),
     };

@@ -7,6 +7,7 @@ mod attacks;
 mod collections;
 mod documented;
 mod embed;
+mod generate;
 mod import_chroma;
 mod lifecycle;
 mod models;

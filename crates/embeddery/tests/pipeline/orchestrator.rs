@@ -120,6 +120,40 @@ async fn orchestrators_come_and_go_while_work_is_done() {
     drop(third);
 }
 
+/// Its heartbeats and leases run out while it stands still; when it goes on it finds that its documents are others'.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_frozen_orchestrator_is_worked_around_and_does_no_harm_when_it_wakes() {
+    let cluster = cluster().await;
+    let mut frozen = Orchestrator::start(&cluster);
+    let held = cluster.vendors.hold();
+    let job = cluster.submit("frozen", "frozen", &documents(60)).await;
+    held.arrived(1).await;
+    frozen.signal("-STOP");
+    let other = Orchestrator::start(&cluster);
+    held.release();
+    assert_eq!(cluster.ended(&job).await["status"], "completed", "{}", cluster.logs());
+    let workers = async || {
+        let path = "/api/v1/embeddings/orchestrator/summary";
+        cluster.patiently(|| cluster.request(reqwest::Method::GET, path)).await.1["workers"]["storage"]
+            .clone()
+    };
+    while workers().await != 1 {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    frozen.signal("-CONT");
+    while workers().await != 2 {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    drop(other); // SIGKILL: who was frozen does the rest
+    let more: Vec<_> = documents(120).split_off(60);
+    let more = cluster.submit("more", "frozen", &more).await;
+    assert_eq!(cluster.ended(&more).await["status"], "completed", "{}", cluster.logs());
+    assert_eq!(cluster.stored("frozen").await.len(), 120, "each once");
+    frozen.signal("-TERM");
+    let code = tokio::task::block_in_place(|| frozen.child.wait().unwrap().code());
+    assert_eq!(code, Some(0), "{}", cluster.logs());
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn pause_and_drain_under_load_lose_nothing() {
     let cluster = cluster().await;

@@ -86,6 +86,41 @@ async fn a_full_disk_waits_for_room() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_operator_sees_that_redis_is_away() {
+    let mut cluster = Cluster::start(Plan { workers: 1, more: "" }).await;
+    let summary = async |cluster: &Cluster| {
+        let request = cluster.request(Method::GET, "/api/v1/embeddings/orchestrator/summary");
+        let answer = request.send().await.unwrap();
+        (answer.status().as_u16(), answer.json::<Value>().await.unwrap())
+    };
+    let well = async |cluster: &Cluster| loop {
+        let (status, seen) = summary(cluster).await;
+        assert_eq!(status, 200, "{seen}");
+        if seen["unreachable"] == serde_json::json!({}) {
+            assert_eq!(seen["queues"]["embeddings:chunking"], 0, "{seen}");
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    };
+    well(&cluster).await;
+    cluster.redis.as_mut().unwrap().kill().unwrap();
+    let (status, seen) = summary(&cluster).await;
+    assert_eq!((status, &seen["queues"]), (200, &serde_json::json!({})), "{seen}");
+    assert!(
+        seen["unreachable"]["queue"].as_str().unwrap().contains("queue") && seen["ts"].is_f64(),
+        "{seen}"
+    );
+    assert!(seen["unreachable"]["jobs"].is_null(), "{seen}");
+    let events = cluster.request(Method::GET, "/api/v1/embeddings/orchestrator/events").send().await;
+    let first = events.unwrap().chunk().await.unwrap().unwrap();
+    assert!(first.starts_with(b"event: error\ndata: {\"error\":"), "{first:?}");
+    let metrics = cluster.request(Method::GET, "/metrics").send().await.unwrap().text().await.unwrap();
+    assert!(metrics.contains("\norchestrator_summary_failures_total 2\n"), "{metrics}");
+    cluster.redis.as_mut().unwrap().restart().unwrap();
+    well(&cluster).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn redis_that_lost_everything_is_filled_again() {
     let mut cluster = Cluster::start(Plan { workers: 1, more: "" }).await;
     let held = cluster.vendors.hold();

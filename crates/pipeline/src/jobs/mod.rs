@@ -66,10 +66,13 @@ pub trait JobStore: Send + Sync {
     /// Sets failed documents back to the stage they failed at, and the job to running; what to enqueue.
     fn retry<'a>(&'a self, tenant: &'a str, job: JobId) -> JobOp<'a, Vec<Unfinished>>;
 
-    /// The same for one document, as far as the store can; what else it sets back is among the answer.
-    fn retry_document<'a>(&'a self, tenant: &'a str, task: TaskId) -> JobOp<'a, Vec<Unfinished>> {
-        self.retry(tenant, task.job)
-    }
+    /// The same for one document, changed as the edit says; `None` when it did not fail.
+    fn retry_document<'a>(
+        &'a self,
+        tenant: &'a str,
+        task: TaskId,
+        edit: Edit,
+    ) -> JobOp<'a, Option<Unfinished>>;
 
     /// Ends a job's unfinished documents as skipped, whoever's it is, and remembers that; false when there is no such
     /// job. The operator's way out of a job that nobody wants.
@@ -186,6 +189,15 @@ pub struct NewDocument {
     pub metadata: Map<String, Value>,
     /// A MIME type or a language's name; chooses how `code` cuts.
     pub content_type: Option<String>,
+}
+
+/// What is changed of a document before it is tried again.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Edit {
+    /// Its text, never blank. With another one it begins at the first stage.
+    pub text: Option<String>,
+    /// Its metadata.
+    pub metadata: Option<Map<String, Value>>,
 }
 
 /// A job and its counts.

@@ -14,10 +14,8 @@ use crate::{Consumer, WorkerReport};
 pub(super) struct Pool {
     pub(super) config: PoolConfig,
     workers: Vec<Member>,
-    /// Told to end, and not yet at their end.
-    leaving: Vec<JoinHandle<()>>,
-    /// Of those that are leaving, the ones that were stalled.
-    stalled: usize,
+    /// Told to end, and not yet at their end; true for those that made no progress.
+    leaving: Vec<(JoinHandle<()>, bool)>,
 }
 
 /// A worker of ours.
@@ -32,7 +30,7 @@ struct Member {
 
 impl Pool {
     pub(super) fn new(config: PoolConfig) -> Self {
-        Self { config, workers: Vec::new(), leaving: Vec::new(), stalled: 0 }
+        Self { config, workers: Vec::new(), leaving: Vec::new() }
     }
 
     pub(super) fn size(&self) -> usize {
@@ -41,7 +39,7 @@ impl Pool {
 
     /// Workers that were replaced because they made no progress, and are still there.
     pub(super) fn stalled(&self) -> usize {
-        self.stalled
+        self.leaving.iter().filter(|(_, stalled)| *stalled).count()
     }
 
     pub(super) fn add(&mut self, hire: &Hire) -> io::Result<()> {
@@ -61,14 +59,13 @@ impl Pool {
         if let Some(index) = index {
             let member = self.workers.remove(index);
             member.stop.cancel();
-            self.leaving.push(member.task);
+            self.leaving.push((member.task, false));
         }
     }
 
     /// Takes out the workers that have ended by themselves or make no progress, and says why.
     pub(super) fn tend(&mut self, reports: &[WorkerReport], patience: Duration) -> Vec<String> {
-        self.leaving.retain(|task| !task.is_finished());
-        self.stalled = self.stalled.min(self.leaving.len());
+        self.leaving.retain(|(task, _)| !task.is_finished());
         let mut reasons = Vec::new();
         let now = Instant::now();
         for mut member in std::mem::take(&mut self.workers) {
@@ -93,8 +90,7 @@ impl Pool {
                 still.as_secs()
             ));
             member.stop.cancel();
-            self.leaving.push(member.task);
-            self.stalled += 1;
+            self.leaving.push((member.task, true));
         }
         reasons
     }
@@ -104,7 +100,8 @@ impl Pool {
         for member in &self.workers {
             member.stop.cancel();
         }
-        let tasks = self.workers.into_iter().map(|member| member.task).chain(self.leaving);
+        let tasks = self.workers.into_iter().map(|member| member.task);
+        let tasks = tasks.chain(self.leaving.into_iter().map(|(task, _)| task));
         let all = futures_util::future::join_all(tasks);
         if tokio::time::timeout(self.config.grace + Duration::from_secs(5), all).await.is_err() {
             tracing::warn!(pool = self.config.name, "workers do not end; their documents go to others");

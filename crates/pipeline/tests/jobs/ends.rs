@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use embeddery_pipeline::{DocumentState, End, Page, Priority, Put, Stage, Status};
+use embeddery_pipeline::{DocumentState, Edit, End, Page, Priority, Put, Stage, Status};
+use serde_json::json;
 
 use crate::support::{CHUNKING, EMBEDDING, STORAGE, Tenant, failed, reason, stored, task, vectors};
 
@@ -82,6 +83,44 @@ pub async fn what_failed_is_tried_again_where_it_failed(tenant: &Tenant) {
     tenant.end(task(job, 3), stored()).await;
     assert_eq!(tenant.job(job).await.status, Status::Completed);
     assert!(store.retry(&tenant.name, job).await.unwrap().is_empty());
+}
+
+pub async fn one_document_is_tried_again_as_it_was_edited(tenant: &Tenant) {
+    let job = tenant.submitted(3).await;
+    let store = &tenant.store;
+    let again = async |item, edit| store.retry_document(&tenant.name, task(job, item), edit).await.unwrap();
+    for item in 0..3 {
+        tenant.embed(task(job, item)).await;
+        tenant.end(task(job, item), failed(Stage::Storage)).await;
+    }
+    let text = "Another text, and long enough to be packed. ".repeat(40);
+    let edit = Edit { text: Some(text.clone()), metadata: None };
+    let found = again(0, edit.clone()).await.unwrap();
+    assert_eq!((found.task, found.stage, found.bytes), (task(job, 0), Stage::Chunking, text.len() as u64));
+    let work = store.load(task(job, 0)).await.unwrap().unwrap();
+    assert_eq!((&work.document.text, work.chunks, work.vectors), (&text, None, None));
+    assert_eq!(work.document.metadata, crate::support::document("d0").metadata);
+    assert!(again(0, edit.clone()).await.is_none(), "it has not failed since");
+
+    let serde_json::Value::Object(metadata) = json!({"mended": true}) else { unreachable!() };
+    let edit = Edit { text: None, metadata: Some(metadata.clone()) };
+    assert_eq!(again(1, edit.clone()).await.unwrap().stage, Stage::Storage, "its vectors are still its own");
+    let work = store.load(task(job, 1)).await.unwrap().unwrap();
+    assert_eq!((work.document.metadata, work.vectors), (metadata, Some(vectors(2))));
+    assert_eq!(work.document.text, crate::support::document("d1").text);
+
+    let states: Vec<_> = tenant.rows(job).await.iter().map(|row| row.state).collect();
+    assert_eq!(states, [CHUNKING, STORAGE, DocumentState::Failed], "the third is nobody's business");
+    assert_eq!(tenant.job(job).await.status, Status::Running);
+    let stranger = tenant.other();
+    assert!(store.retry_document(&stranger.name, task(job, 2), edit.clone()).await.unwrap().is_none());
+    tenant.store_document(task(job, 0)).await;
+    tenant.end(task(job, 1), stored()).await;
+    let found = tenant.job(job).await;
+    assert_eq!((found.status, found.chunks), (Status::Partial, (6, 4)), "counts are those of the new chunks");
+    assert_eq!(again(2, Edit::default()).await.unwrap().stage, Stage::Storage);
+    store.cancel(&tenant.name, job).await.unwrap();
+    assert!(again(2, edit).await.is_none(), "what a person ended stays ended");
 }
 
 pub async fn skipped_by_an_operator(tenant: &Tenant) {

@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
 mod ends;
+mod month;
 mod postgres;
 mod progress;
 #[path = "../../../store/tests/conformance/server.rs"]
@@ -25,6 +26,7 @@ macro_rules! conformance {
                 unfinished_documents_are_paged_and_rested;
             ends: all_stored_is_completed, some_failed_is_partial, all_failed_is_failed,
                 cancelled_for_good, what_failed_is_tried_again_where_it_failed,
+                one_document_is_tried_again_as_it_was_edited,
                 skipped_by_an_operator, priority_changes, a_tenant_leaves_nothing
         );
     };

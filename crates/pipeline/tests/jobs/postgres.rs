@@ -9,6 +9,7 @@ use embeddery_pipeline::{JobError, JobStore, PostgresJobs, Status};
 use embeddery_store::PostgresConfig;
 
 use crate::{
+    month::{self, DAY, DAYS, Held, KEPT},
     server::Postgres,
     support::{Tenant, task},
 };
@@ -64,6 +65,40 @@ async fn a_text_may_hold_any_character() {
 async fn what_is_past_is_swept() {
     let own = tokio::task::spawn_blocking(Postgres::start).await.unwrap();
     crate::ends::what_is_past_is_swept(&Tenant::new(at(own.url()))).await;
+    own.stop();
+}
+
+/// On a server of its own, whose jobs all become a day older at once. Time is the database's, so that the sweep is
+/// called and not waited for.
+#[tokio::test(flavor = "multi_thread")]
+async fn in_a_month_nothing_grows_without_bound() {
+    const JOBS: u32 = 20;
+    let own = tokio::task::spawn_blocking(Postgres::start).await.unwrap();
+    let tenant = Tenant::new(at(own.url()));
+    let running = tenant.submitted(1).await;
+    let all = "SET ROLE service; SET embeddery.all_tenants = 'on';";
+    let day_ms = DAY.as_millis();
+    let older = format!(
+        "{all} UPDATE embeddery.jobs SET submitted_at = submitted_at - {day_ms}, started_at = started_at - {day_ms},
+             ended_at = ended_at - {day_ms};
+         UPDATE embeddery.job_documents SET touched_at = touched_at - {day_ms}"
+    );
+    for day in 1..=DAYS {
+        month::day(&tenant, day, JOBS).await;
+        own.sql("service", &older);
+        tenant.store.sweep(KEPT, DAY * 3 / 2).await.unwrap();
+        let held: Held = ["jobs", "job_documents", "job_contents"].map(|table| {
+            own.sql("service", &format!("{all} SELECT count(*) FROM embeddery.{table}"))
+                .trim()
+                .parse()
+                .unwrap()
+        });
+        assert!(
+            held.iter().zip(month::most(JOBS, 1)).all(|(held, most)| *held <= most),
+            "day {day}: {held:?}"
+        );
+    }
+    assert_eq!(tenant.job(running).await.status, Status::Pending, "what runs is never too old");
     own.stop();
 }
 

@@ -2,9 +2,13 @@
 
 use std::{path::Path, sync::Arc, time::Duration};
 
-use embeddery_pipeline::{JobError, JobStore, Opened, SqliteJobs, SqliteJobsConfig, Status};
+use embeddery_pipeline::{JobError, JobStore, Opened, SqliteJobs, SqliteJobsConfig, Status, retain};
+use tokio_util::sync::CancellationToken;
 
-use crate::support::{HASH, Tenant, document, documents, task};
+use crate::{
+    month::{self, DAY, DAYS, Held, KEPT},
+    support::{HASH, Tenant, document, documents, task},
+};
 
 fn at(path: &Path) -> Arc<dyn JobStore> {
     let config = SqliteJobsConfig { path: path.into(), min_free_bytes: 0 };
@@ -96,4 +100,52 @@ async fn a_swept_file_is_small() {
 #[tokio::test]
 async fn what_is_past_is_swept() {
     crate::ends::what_is_past_is_swept(&Tenant::new(store().await)).await;
+}
+
+/// The janitor runs as it does in every process; its pauses pass at once.
+#[tokio::test(start_paused = true)]
+async fn in_a_month_nothing_grows_without_bound() {
+    const JOBS: u32 = 100;
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("jobs.db");
+    let tenant = Tenant::new(at(&path));
+    let running = tenant.submitted(1).await;
+    let stop = CancellationToken::new();
+    let janitor = tokio::spawn(retain(Arc::clone(&tenant.store), KEPT, stop.clone()));
+    let file = rusqlite::Connection::open(&path).unwrap();
+    file.busy_timeout(Duration::from_secs(30)).unwrap();
+    let count = |sql: &str| file.query_row(sql, [], |row| row.get::<_, u64>(0)).unwrap();
+    let mut full = 0;
+    for day in 1..=DAYS {
+        month::day(&tenant, day, JOBS).await;
+        let day_ms = DAY.as_millis();
+        file.execute_batch(&format!(
+            "UPDATE job SET submitted_at_ms = submitted_at_ms - {day_ms}, started_at_ms = started_at_ms - {day_ms},
+                            ended_at_ms = ended_at_ms - {day_ms};
+             UPDATE document SET touched_at_ms = touched_at_ms - {day_ms};"
+        ))
+        .unwrap();
+        let past = format!(
+            "SELECT count(*) FROM job WHERE ended_at_ms < unixepoch() * 1000 - {}
+                OR (status = -1 AND submitted_at_ms < unixepoch() * 1000 - {day_ms} * 3 / 2)",
+            KEPT.as_millis()
+        );
+        while count(&past) > 0 {
+            tokio::time::sleep(Duration::from_secs(60)).await;
+        }
+        let held: Held =
+            ["job", "document", "content"].map(|table| count(&format!("SELECT count(*) FROM {table}")));
+        assert!(
+            held.iter().zip(month::most(JOBS, 1)).all(|(held, most)| *held <= most),
+            "day {day}: {held:?}"
+        );
+        let size = std::fs::metadata(&path).unwrap().len();
+        if day <= 12 {
+            full = size.max(full);
+        }
+        assert!(size <= full + full / 4, "day {day}: {size} bytes, {full} after the first days");
+    }
+    assert_eq!(tenant.job(running).await.status, Status::Pending, "what runs is never too old");
+    stop.cancel();
+    janitor.await.unwrap();
 }

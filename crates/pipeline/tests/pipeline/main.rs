@@ -5,4 +5,5 @@
 mod deaths;
 mod failures;
 mod journey;
+mod orchestrator;
 mod support;

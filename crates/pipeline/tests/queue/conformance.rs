@@ -497,6 +497,22 @@ pub async fn dead_letters_are_not_kept_without_end(bench: &dyn Bench) {
     assert_eq!(queue.holds(&ids).await.unwrap(), [false, false, false, true, true]);
 }
 
+pub async fn dead_letters_are_not_kept_for_ever(bench: &dyn Bench) {
+    let queue = bench.open(QueueOptions { dead_letter_age: SHORT, ..QueueOptions::default() });
+    let worker = Worker::new(&queue, "w");
+    for _ in 0..3 {
+        queue.enqueue(&tasks(job(), "ann", 40)).await.unwrap();
+        for _ in 0..40 {
+            let lease = worker.next(Stage::Chunking).await;
+            worker.settle(&lease, Outcome::Dead(reason())).await;
+        }
+    }
+    // Whoever works looks after them.
+    while !queue.dead_letters(Stage::Chunking, None, 1).await.unwrap().is_empty() {
+        queue.report(&report("w"), LONG).await.unwrap();
+    }
+}
+
 pub async fn stages_pause_and_drain(bench: &dyn Bench) {
     let queue = bench.queue();
     queue.enqueue(&tasks(job(), "ann", 3)).await.unwrap();

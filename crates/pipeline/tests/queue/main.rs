@@ -54,6 +54,7 @@ suite!(
     a_cancelled_task_whose_worker_dies_is_gone,
     dead_letters_are_listed_revived_and_buried,
     dead_letters_are_not_kept_without_end,
+    dead_letters_are_not_kept_for_ever,
     stages_pause_and_drain,
     a_draining_stage_holds_new_jobs_and_cancels_them,
     depth_and_pressure_tell_what_is_there,

@@ -2,15 +2,20 @@
 
 use std::collections::BTreeMap;
 
-use embeddery_pipeline::{DeadLetter, DeadLetterId, Flow, Priority, Stage};
+use embeddery_pipeline::{DeadLetter, DeadLetterId, Edit, Flow, NewDocument, Priority, Stage};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use utoipa::{IntoParams, ToSchema};
 
 use crate::{
-    dead::{self, Remark, Standing},
+    Settings,
+    dead::{self, Changes, Remark, Standing},
     error::ApiError,
-    wire::{fields::Fields, jobs::view::read_priority},
+    wire::{
+        collections::{documents::checked_text, metadata},
+        fields::Fields,
+        jobs::view::read_priority,
+    },
 };
 
 /// Which dead letters.
@@ -24,6 +29,20 @@ pub(crate) struct LettersQuery {
     pub(crate) count: Option<usize>,
     /// Only this job's.
     pub(crate) job_id: Option<String>,
+    /// Whether each comes with its document, to be mended; then at most 20 come, and 20 is the default.
+    pub(crate) with_document: Option<bool>,
+}
+
+impl LettersQuery {
+    /// How many.
+    pub(crate) fn count(&self) -> Result<usize, ApiError> {
+        let (usual, most) = if self.with_document == Some(true) { (20, 20) } else { (50, 500) };
+        let count = self.count.unwrap_or(usual);
+        if (1..=most).contains(&count) {
+            return Ok(count);
+        }
+        Err(ApiError::invalid("count", format!("count is {count}; it must be between 1 and {most}")))
+    }
 }
 
 /// Dead letters, newest first.
@@ -53,10 +72,19 @@ pub(crate) struct Letter {
     /// `quarantined`, `approved_for_requeue`, `ignored`, or `null`: nobody has said anything.
     dlq_state: Option<&'static str>,
     operator_note: Option<String>,
+    /// The document, where it was asked for and its job still has it; what looks like a secret is hidden.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Object>)]
+    document: Option<Value>,
 }
 
 impl Letter {
-    pub(crate) fn new(stage: Stage, letter: &DeadLetter, remark: Option<Remark>) -> Self {
+    pub(crate) fn new(
+        stage: Stage,
+        letter: &DeadLetter,
+        remark: Option<Remark>,
+        document: Option<NewDocument>,
+    ) -> Self {
         let payload = dead::payload(letter);
         let at = i64::try_from(letter.at_ms).ok().and_then(|at| jiff::Timestamp::from_millisecond(at).ok());
         let message = dead::redacted(Value::String(letter.reason.message.clone()), 0);
@@ -71,6 +99,7 @@ impl Letter {
             payload,
             dlq_state: remark.as_ref().map(|remark| remark.state.as_str()),
             operator_note: remark.and_then(|remark| remark.note),
+            document: document.map(dead::shown),
         }
     }
 }
@@ -84,9 +113,21 @@ pub(crate) struct RequeueRequest {
     entry_id: String,
     /// Taken for the replaced service's sake: what runs again is no dead letter any more.
     delete_from_dlq: Option<bool>,
-    /// What is changed of it: `priority`, as `high` (goes first), `normal` or `low`.
+    /// What is changed of it.
+    override_fields: Option<OverrideFields>,
+}
+
+/// What is changed of a dead letter's document before it runs again.
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "the documentation's picture of the request")]
+pub(crate) struct OverrideFields {
+    /// `high` (goes first), `normal` or `low`
+    priority: Option<String>,
+    /// In place of its text: it begins again at the first stage.
+    text: Option<String>,
+    /// In place of its metadata.
     #[schema(value_type = Option<Object>)]
-    override_fields: Option<Value>,
+    metadata: Option<Value>,
 }
 
 /// Several of them.
@@ -97,6 +138,7 @@ pub(crate) struct RequeueBulkRequest {
     stage: String,
     entry_ids: Vec<String>,
     delete_from_dlq: Option<bool>,
+    /// What is changed of each: `priority`.
     #[schema(value_type = Option<Object>)]
     override_fields: Option<Value>,
 }
@@ -140,42 +182,50 @@ pub(crate) struct ControlRequest {
 pub(crate) struct Requeue {
     pub(crate) stage: Stage,
     pub(crate) ids: Vec<DeadLetterId>,
-    pub(crate) priority: Option<Priority>,
+    pub(crate) changes: Changes,
     pub(crate) kept: bool,
 }
 
 impl Requeue {
-    pub(crate) fn one(mut fields: Fields) -> Result<Self, ApiError> {
+    pub(crate) fn one(mut fields: Fields, settings: &Settings) -> Result<Self, ApiError> {
         let id = entry_id(&mut fields)?;
-        Self::of(fields, vec![id])
+        Self::of(fields, vec![id], settings)
     }
 
-    pub(crate) fn bulk(mut fields: Fields) -> Result<Self, ApiError> {
+    pub(crate) fn bulk(mut fields: Fields, settings: &Settings) -> Result<Self, ApiError> {
         let ids = entry_ids(&mut fields)?;
         let Some(ids) = ids else {
             return Err(fields.unfit(Some("entry_ids".into()), "entry_ids is missing".into()));
         };
-        Self::of(fields, ids)
+        let requeue = Self::of(fields, ids, settings)?;
+        if requeue.changes.edit != Edit::default() {
+            let message = "text and metadata are one document's; send its entry to dlq/requeue";
+            return Err(ApiError::invalid("override_fields", message));
+        }
+        Ok(requeue)
     }
 
-    fn of(mut fields: Fields, ids: Vec<DeadLetterId>) -> Result<Self, ApiError> {
+    fn of(mut fields: Fields, ids: Vec<DeadLetterId>, settings: &Settings) -> Result<Self, ApiError> {
         let stage = body_stage(&mut fields)?;
         let kept = fields.switch("delete_from_dlq")? == Some(false);
-        let priority = match fields.object("override_fields")? {
-            None => None,
-            Some(map) => overridden(fields.part(map))?,
+        let changes = match fields.object("override_fields")? {
+            None => Changes::default(),
+            Some(map) => {
+                changes(fields.part(map), settings).map_err(|error| error.within("override_fields"))?
+            }
         };
         fields.finish()?;
-        Ok(Self { stage, ids, priority, kept })
+        Ok(Self { stage, ids, changes, kept })
     }
 }
 
-/// A document's text is in its job; what its queue entry says can be changed here.
-fn overridden(mut fields: Fields) -> Result<Option<Priority>, ApiError> {
+fn changes(mut fields: Fields, settings: &Settings) -> Result<Changes, ApiError> {
     let word = fields.text("priority")?;
-    let priority = word.map(|word| read_priority("override_fields.priority", &word)).transpose()?;
+    let priority = word.map(|word| read_priority("priority", &word)).transpose()?;
+    let text = fields.text("text")?.map(|text| checked_text(text, settings)).transpose()?;
+    let metadata = metadata(&mut fields)?;
     fields.finish()?;
-    Ok(priority)
+    Ok(Changes { priority, edit: Edit { text, metadata } })
 }
 
 /// What is said of which letter.
@@ -363,6 +413,9 @@ pub(crate) struct StatsAnswer {
 /// The pipeline at a moment.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct SummaryAnswer {
+    /// What does not answer, `queue` or `jobs`, and why; empty when all is well. Of a queue that does not answer nothing
+    /// else is known: its maps are empty.
+    pub(crate) unreachable: BTreeMap<&'static str, String>,
     /// Documents that wait.
     pub(crate) queues: BTreeMap<String, u64>,
     /// Those of them that a newer version has put there: only its workers take them.

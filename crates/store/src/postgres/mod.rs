@@ -4,11 +4,12 @@
 //! - [`connection`] pools connections and begins transactions on behalf of a tenant;
 //! - [`schema`] is what stands in the database, version by version;
 //! - [`collections`], [`write`], [`read`], [`search`], [`migrate`] are the operations, each one transaction;
-//! - [`filter`] turns a filter into SQL.
+//! - [`filter`] turns a filter into SQL; [`metrics`] is what Prometheus sees.
 
 mod collections;
 pub mod connection;
 mod filter;
+mod metrics;
 mod migrate;
 mod read;
 mod schema;
@@ -18,6 +19,9 @@ mod write;
 use std::time::Duration;
 
 use embeddery_core::SpaceId;
+use prometheus_client::registry::Registry;
+
+pub use metrics::PostgresMetrics;
 
 use crate::{
     Backup, Binding, Collection, Document, DocumentView, Hit, NewCollection, Page, Pending, Place, Query,
@@ -25,6 +29,7 @@ use crate::{
     store::Operation,
 };
 use connection::Connections;
+use metrics::timed;
 
 /// How the distributed store works.
 #[derive(Clone)]
@@ -38,12 +43,18 @@ pub struct PostgresConfig {
 }
 
 /// The distributed store.
-pub struct PostgresStore(Connections);
+pub struct PostgresStore(Connections, PostgresMetrics);
 
 impl PostgresStore {
     /// A store over a database, which need not be reachable yet.
     pub fn new(config: &PostgresConfig) -> Result<Self, StoreError> {
-        Connections::new(config).map(Self)
+        Ok(Self(Connections::new(config)?, PostgresMetrics::new(&mut Registry::default())))
+    }
+
+    /// The same with its times and counts where they are seen.
+    #[must_use]
+    pub fn measured(self, metrics: PostgresMetrics) -> Self {
+        Self(self.0, metrics)
     }
 }
 
@@ -78,7 +89,12 @@ impl VectorStore for PostgresStore {
         space: Option<SpaceId>,
         documents: Vec<Document>,
     ) -> Operation<'a, Written> {
-        Box::pin(write::upsert(&self.0, place, space, documents))
+        Box::pin(async move {
+            let upsert = write::upsert(&self.0, place, space, documents);
+            let written = timed(&self.1.upsert, upsert).await?;
+            self.1.upserted.inc_by(written.added);
+            Ok(written)
+        })
     }
 
     fn documents<'a>(&'a self, place: Place<'a>, page: Page<'a>) -> Operation<'a, Vec<DocumentView>> {
@@ -94,11 +110,15 @@ impl VectorStore for PostgresStore {
     }
 
     fn delete<'a>(&'a self, place: Place<'a>, removal: Removal<'a>) -> Operation<'a, u64> {
-        Box::pin(write::delete(&self.0, place, removal))
+        Box::pin(async move {
+            let deleted = timed(&self.1.delete, write::delete(&self.0, place, removal)).await?;
+            self.1.deleted.inc_by(deleted);
+            Ok(deleted)
+        })
     }
 
     fn search<'a>(&'a self, place: Place<'a>, query: Query) -> Operation<'a, Vec<Hit>> {
-        Box::pin(search::search(&self.0, place, query))
+        Box::pin(timed(&self.1.query, search::search(&self.0, place, query)))
     }
 
     fn begin_migration<'a>(&'a self, place: Place<'a>, to: Binding) -> Operation<'a, i64> {

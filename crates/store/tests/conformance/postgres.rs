@@ -6,7 +6,9 @@ use std::{
     time::Duration,
 };
 
-use embeddery_store::{Mode, PostgresConfig, PostgresStore, StoreErrorKind, VectorStore};
+use embeddery_store::{
+    Mode, PostgresConfig, PostgresMetrics, PostgresStore, Removal, StoreErrorKind, VectorStore,
+};
 use serde_json::json;
 
 use crate::{
@@ -114,6 +116,30 @@ async fn a_text_that_the_database_cannot_hold_is_the_callers() {
         StoreErrorKind::Invalid
     );
     assert_eq!(tenant.counts().await, (0, 0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_database_takes_is_measured() {
+    let mut registry = prometheus_client::registry::Registry::default();
+    let url = tokio::task::spawn_blocking(|| server().url()).await.unwrap();
+    let store = PostgresStore::new(&config(url)).unwrap().measured(PostgresMetrics::new(&mut registry));
+    let tenant = Tenant::new(Arc::new(store));
+    let documents = (0..3).map(|i| document(&i.to_string(), &[&format!("t{i}")], json!({})));
+    tenant.with(documents.collect()).await;
+    tenant.search(Mode::Vector(vec![1.0; DIM]), 2, None).await;
+    let gone = ["0".to_owned(), "absent".to_owned()];
+    tenant.store.delete(tenant.here(), Removal::Ids(&gone)).await.unwrap();
+    let mut text = String::new();
+    prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();
+    for line in [
+        "pgvector_upsert_latency_seconds_count 1",
+        "pgvector_query_latency_seconds_count 1",
+        "pgvector_delete_latency_seconds_count 1",
+        "pgvector_rows_upserted_total 3",
+        "pgvector_rows_deleted_total 1",
+    ] {
+        assert!(text.contains(line), "{line} is not in\n{text}");
+    }
 }
 
 /// On a server of its own: the others must not miss theirs.

@@ -5,10 +5,10 @@ use std::{sync::Arc, time::Duration};
 use deadpool_postgres::{Client, Transaction};
 use tokio_postgres::types::ToSql;
 
-use super::{For, PostgresJobs, millis, read::COUNTED, text};
+use super::{For, PostgresJobs, millis, place, read::COUNTED, text};
 use crate::{
-    DocumentState, JobError, JobId, Priority, TaskId, Unfinished,
-    jobs::code::{self, priority_number, state_number},
+    DocumentState, Edit, JobError, JobId, Priority, TaskId, Unfinished,
+    jobs::code::{self, priority_number, state_number, unreadable},
 };
 
 /// How a job whose documents have ended has ended.
@@ -91,10 +91,12 @@ async fn end_all(tx: &Transaction<'_>, job: JobId, state: DocumentState) -> Resu
     settle_in(tx, job).await
 }
 
+/// Sets what failed back to the stage it failed at; or only one document, changed first.
 pub(super) async fn retry(
     store: &PostgresJobs,
     tenant: &str,
     job: JobId,
+    only: Option<(u32, &Edit)>,
 ) -> Result<Vec<Unfinished>, JobError> {
     let mut client = store.client().await?;
     let tx = store.begin(&mut client, For::Tenant(tenant)).await?;
@@ -104,12 +106,16 @@ pub(super) async fn retry(
     let Some(found) = tx.query_opt(find, &[&job.0]).await? else { return Ok(Vec::new()) };
     let priority = code::priority(found.get::<_, i16>(0).into());
     let traceparent = text(found.get(1));
+    let item = only.map(|(item, _)| place(item)).transpose()?;
+    if let (Some(item), Some((_, edit))) = (item, only) {
+        change_failed(&tx, (job, item), edit).await?;
+    }
     let rows = tx
         .query(
             "UPDATE embeddery.job_documents
              SET state = coalesce(failed_at, 0), failed_at = NULL, touched_at = embeddery.now_ms()
-             WHERE job = $1 AND state = 4 RETURNING item, state, bytes",
-            &[&job.0],
+             WHERE job = $1 AND state = 4 AND ($2::int IS NULL OR item = $2) RETURNING item, state, bytes",
+            &[&job.0, &item],
         )
         .await?;
     let tenant: Arc<str> = tenant.into();
@@ -135,6 +141,33 @@ pub(super) async fn retry(
     tx.commit().await?;
     again.sort_by_key(|document| document.task);
     Ok(again)
+}
+
+/// Changes a failed document. What was made of another text goes: it failed in the first stage, as it were.
+async fn change_failed(tx: &Transaction<'_>, (job, item): (JobId, i32), edit: &Edit) -> Result<(), JobError> {
+    let failed =
+        "SELECT 1 FROM embeddery.job_documents WHERE job = $1 AND item = $2 AND state = 4 FOR UPDATE";
+    if tx.query_opt(failed, &[&job.0, &item]).await?.is_none() {
+        return Ok(());
+    }
+    if let Some(metadata) = &edit.metadata {
+        let metadata = serde_json::to_string(metadata).map_err(unreadable)?;
+        let write = "UPDATE embeddery.job_contents SET metadata = $3 WHERE job = $1 AND item = $2";
+        tx.execute(write, &[&job.0, &item, &metadata]).await?;
+    }
+    let Some(text) = &edit.text else { return Ok(()) };
+    tx.execute(
+        "UPDATE embeddery.job_contents SET text = $3, spans = NULL, vectors_head = NULL, vectors = NULL
+         WHERE job = $1 AND item = $2",
+        &[&job.0, &item, &text.as_bytes()],
+    )
+    .await?;
+    tx.execute(
+        "UPDATE embeddery.job_documents SET bytes = $3, chunks = NULL, failed_at = 0 WHERE job = $1 AND item = $2",
+        &[&job.0, &item, &(text.len() as i64)],
+    )
+    .await?;
+    Ok(())
 }
 
 pub(super) async fn reprioritize(

@@ -18,8 +18,8 @@ use embeddery_store::{Connections, PostgresConfig, StoreError, StoreErrorKind};
 use tokio::sync::OnceCell;
 
 use super::{
-    ChunkSpan, DocumentRow, DocumentState, End, Job, JobError, JobOp, JobStore, NewDocument, NewJob, Opened,
-    Page, Put, Status, Unfinished, Vectors, Work,
+    ChunkSpan, DocumentRow, DocumentState, Edit, End, Job, JobError, JobOp, JobStore, NewDocument, NewJob,
+    Opened, Page, Put, Status, Unfinished, Vectors, Work,
 };
 use crate::{JobId, Priority, Reason, TaskId};
 
@@ -120,7 +120,18 @@ impl JobStore for PostgresJobs {
     }
 
     fn retry<'a>(&'a self, tenant: &'a str, job: JobId) -> JobOp<'a, Vec<Unfinished>> {
-        Box::pin(change::retry(self, tenant, job))
+        Box::pin(change::retry(self, tenant, job, None))
+    }
+
+    fn retry_document<'a>(
+        &'a self,
+        tenant: &'a str,
+        task: TaskId,
+        edit: Edit,
+    ) -> JobOp<'a, Option<Unfinished>> {
+        Box::pin(
+            async move { Ok(change::retry(self, tenant, task.job, Some((task.item, &edit))).await?.pop()) },
+        )
     }
 
     fn skip(&self, job: JobId) -> JobOp<'_, bool> {

@@ -2,10 +2,10 @@
 
 use rusqlite::{Connection, OptionalExtension as _, params};
 
-use super::{item, keys, now, progress::settle};
+use super::{item, key, keys, now, progress::settle, submit::packed};
 use crate::{
-    DocumentState, JobError, JobId, Priority, TaskId, Unfinished,
-    jobs::code::{self, priority_number, state_number},
+    DocumentState, Edit, JobError, JobId, Priority, TaskId, Unfinished,
+    jobs::code::{self, priority_number, state_number, unreadable},
 };
 
 /// Rows that are removed in one transaction.
@@ -46,19 +46,18 @@ fn end_all(db: &Connection, number: i64, state: DocumentState) -> Result<(), Job
     settle(db, number, now)
 }
 
-/// Sets what failed, or only this document, back to the stage it failed at. What a person ended stays ended.
+/// Sets what failed, or only this document, back to the stage it failed at.
 pub(super) fn retry(
     db: &Connection,
     tenant: &str,
     (job, only): (JobId, Option<u32>),
 ) -> Result<Vec<Unfinished>, JobError> {
     let Some(found) = find(db, job)? else { return Ok(Vec::new()) };
-    if found.owner != tenant || found.skipped || found.status == code::status_number(crate::Status::Cancelled)
-    {
+    if !found.may_run_again(tenant) {
         return Ok(Vec::new());
     }
     let (from, to) = match only {
-        Some(item) => (keys(found.number).0 + i64::from(item), keys(found.number).0 + i64::from(item)),
+        Some(item) => (key(found.number, item), key(found.number, item)),
         None => keys(found.number),
     };
     let mut failed = Vec::new();
@@ -96,6 +95,52 @@ pub(super) fn retry(
         params![found.number, back[0], back[1], back[2]],
     )?;
     Ok(failed)
+}
+
+/// The same for one document, changed first.
+pub(super) fn retry_document(
+    db: &Connection,
+    tenant: &str,
+    task: TaskId,
+    edit: &Edit,
+) -> Result<Option<Unfinished>, JobError> {
+    if let Some(found) = find(db, task.job)?
+        && found.may_run_again(tenant)
+    {
+        change_failed(db, (found.number, key(found.number, task.item)), edit)?;
+    }
+    Ok(retry(db, tenant, (task.job, Some(task.item)))?.pop())
+}
+
+/// Changes a failed document. What was made of another text goes: it failed in the first stage, as it were.
+fn change_failed(db: &Connection, (number, key): (i64, i64), edit: &Edit) -> Result<(), JobError> {
+    const FAILED: &str = "(SELECT key FROM document WHERE key = ?1 AND state = 4)";
+    if let Some(metadata) = &edit.metadata {
+        let metadata = serde_json::to_string(metadata).map_err(unreadable)?;
+        db.execute(
+            &format!("UPDATE content SET metadata = ?2 WHERE key = {FAILED}"),
+            params![key, metadata],
+        )?;
+    }
+    let Some(text) = &edit.text else { return Ok(()) };
+    let (text, bytes) = (packed(text)?, text.len());
+    db.execute(
+        &format!(
+            "UPDATE content SET text = ?2, packed = ?3, spans = NULL, vectors_head = NULL, vectors = NULL
+             WHERE key = {FAILED}"
+        ),
+        params![key, text.stored, text.packed],
+    )?;
+    db.execute(
+        "UPDATE job SET chunks = chunks
+             - coalesce((SELECT chunks FROM document WHERE key = ?1 AND state = 4), 0) WHERE number = ?2",
+        [key, number],
+    )?;
+    db.execute(
+        "UPDATE document SET bytes = ?2, chunks = NULL, failed_at = 0 WHERE key = ?1 AND state = 4",
+        params![key, bytes],
+    )?;
+    Ok(())
 }
 
 pub(super) fn reprioritize(db: &Connection, job: JobId, priority: Priority) -> Result<bool, JobError> {
@@ -216,6 +261,12 @@ struct Found {
 impl Found {
     const fn runs(&self) -> bool {
         self.status < code::FIRST_ENDED
+    }
+
+    /// What a person ended stays ended.
+    fn may_run_again(&self, tenant: &str) -> bool {
+        let cancelled = self.status == code::status_number(crate::Status::Cancelled);
+        self.owner == tenant && !self.skipped && !cancelled
     }
 }
 

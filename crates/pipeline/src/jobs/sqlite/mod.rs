@@ -21,8 +21,8 @@ use std::{
 use rusqlite::{Connection, Transaction};
 
 use super::{
-    ChunkSpan, DocumentRow, DocumentState, End, Job, JobError, JobOp, JobStore, NewDocument, NewJob, Opened,
-    Page, Put, Status, Unfinished, Vectors, Work,
+    ChunkSpan, DocumentRow, DocumentState, Edit, End, Job, JobError, JobOp, JobStore, NewDocument, NewJob,
+    Opened, Page, Put, Status, Unfinished, Vectors, Work,
 };
 use crate::{JobId, Priority, Reason, TaskId};
 use file::Readers;
@@ -179,9 +179,14 @@ impl JobStore for SqliteJobs {
         Box::pin(self.promise(move |db| change::retry(db, &tenant, (job, None))))
     }
 
-    fn retry_document<'a>(&'a self, tenant: &'a str, task: TaskId) -> JobOp<'a, Vec<Unfinished>> {
+    fn retry_document<'a>(
+        &'a self,
+        tenant: &'a str,
+        task: TaskId,
+        edit: Edit,
+    ) -> JobOp<'a, Option<Unfinished>> {
         let tenant = tenant.to_owned();
-        Box::pin(self.promise(move |db| change::retry(db, &tenant, (task.job, Some(task.item)))))
+        Box::pin(self.promise(move |db| change::retry_document(db, &tenant, task, &edit)))
     }
 
     fn skip(&self, job: JobId) -> JobOp<'_, bool> {

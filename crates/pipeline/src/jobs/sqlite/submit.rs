@@ -4,6 +4,7 @@ use std::borrow::Cow;
 
 use rusqlite::{Connection, OptionalExtension as _, params};
 use uuid::Uuid;
+use zstd::bulk::Compressor;
 
 use super::{key, now};
 use crate::{
@@ -49,32 +50,42 @@ pub(super) fn open(db: &Connection, job: &NewJob) -> Result<Opened, JobError> {
     Ok(Opened::New(id))
 }
 
+/// A text as it is stored.
+pub(super) struct Text {
+    pub(super) stored: Vec<u8>,
+    pub(super) packed: bool,
+}
+
 /// A document as it is stored.
 pub(super) struct Packed {
     id: String,
     bytes: usize,
-    text: Vec<u8>,
-    packed: bool,
+    text: Text,
     metadata: String,
     content_type: Option<String>,
 }
 
-/// Makes texts small; what does not become smaller stays as it is.
+/// Makes a text small; what does not become smaller stays as it is.
+pub(super) fn packed(text: &str) -> Result<Text, JobError> {
+    Ok(pack_text(&mut Compressor::new(LEVEL).map_err(unreadable)?, text))
+}
+
+fn pack_text(packer: &mut Compressor<'_>, text: &str) -> Text {
+    let smaller = match text.len() {
+        PACK_FROM_BYTES.. => packer.compress(text.as_bytes()).ok().filter(|packed| packed.len() < text.len()),
+        _ => None,
+    };
+    Text { packed: smaller.is_some(), stored: smaller.unwrap_or_else(|| text.as_bytes().to_vec()) }
+}
+
+/// Makes texts small.
 pub(super) fn pack(documents: Vec<NewDocument>) -> Result<Vec<Packed>, JobError> {
-    let mut packer = zstd::bulk::Compressor::new(LEVEL).map_err(unreadable)?;
+    let mut packer = Compressor::new(LEVEL).map_err(unreadable)?;
     let pack = |document: NewDocument| {
-        let bytes = document.text.len();
-        let smaller = match bytes {
-            PACK_FROM_BYTES.. => {
-                packer.compress(document.text.as_bytes()).ok().filter(|packed| packed.len() < bytes)
-            }
-            _ => None,
-        };
         Ok(Packed {
             id: document.id,
-            bytes,
-            packed: smaller.is_some(),
-            text: smaller.unwrap_or_else(|| document.text.into_bytes()),
+            bytes: document.text.len(),
+            text: pack_text(&mut packer, &document.text),
             metadata: serde_json::to_string(&document.metadata).map_err(unreadable)?,
             content_type: document.content_type,
         })
@@ -109,8 +120,8 @@ pub(super) fn append(db: &Connection, job: JobId, documents: &[Packed]) -> Resul
         row.execute(params![key, document.id, document.bytes, now])?;
         content.execute(params![
             key,
-            document.text,
-            document.packed,
+            document.text.stored,
+            document.text.packed,
             document.metadata,
             document.content_type
         ])?;
@@ -201,9 +212,9 @@ mod tests {
                 content_type: None,
             };
             let packed = pack(vec![document]).unwrap().remove(0);
-            assert!(packed.text.len() <= text.len());
-            assert_eq!(packed.packed, text.len() >= PACK_FROM_BYTES, "{text}");
-            assert_eq!(unpack(&packed.text, packed.packed, packed.bytes).unwrap(), text);
+            assert!(packed.text.stored.len() <= text.len());
+            assert_eq!(packed.text.packed, text.len() >= PACK_FROM_BYTES, "{text}");
+            assert_eq!(unpack(&packed.text.stored, packed.text.packed, packed.bytes).unwrap(), text);
         }
     }
 }

@@ -23,6 +23,8 @@ pub struct State {
     pub refused: Option<&'static str>,
     /// Calls with a text that holds this make the upstream fall over.
     pub crashing: Option<&'static str>,
+    /// The next call with a text that holds this blocks its thread until somebody sends, or hangs up.
+    pub blocking: Option<(&'static str, std::sync::mpsc::Receiver<()>)>,
     /// Every call fails so.
     pub down: Option<EmbedError>,
     /// The space of its vectors.
@@ -138,6 +140,11 @@ impl Embedder for FakeModel {
             let texts: Vec<&str> = request.inputs.iter().filter_map(Input::text).collect();
             let holds =
                 |what: Option<&str>| what.is_some_and(|what| texts.iter().any(|text| text.contains(what)));
+            let blocks = |(what, _): &mut (&str, _)| holds(Some(*what));
+            let blocking = self.fake.state().blocking.take_if(blocks);
+            if let Some((_, until)) = blocking {
+                let _ = until.recv();
+            }
             let mut state = self.fake.state();
             state.calls.push(texts.len());
             if holds(state.panicking) {

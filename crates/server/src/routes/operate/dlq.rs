@@ -6,14 +6,14 @@ use axum::{
     Json,
     extract::{Query, State, rejection::QueryRejection},
 };
-use embeddery_pipeline::Stage;
+use embeddery_pipeline::{DeadLetterId, Stage};
 
 use super::summary::{depths, done};
 use crate::{
     App,
     auth::Admin,
     body::JsonObject,
-    dead::Again,
+    dead::{Again, Changes},
     error::{ApiError, ErrorBody},
     wire::operate::{
         self, Letter, LettersAnswer, LettersQuery, PurgeAnswer, PurgeRequest, Requeue, RequeueAnswer,
@@ -48,13 +48,13 @@ pub(in crate::routes) async fn list(
 ) -> Result<Json<LettersAnswer>, ApiError> {
     let Query(query) = query.map_err(|error| ApiError::invalid("query", error.body_text()))?;
     let stage = query.stage.as_deref().map_or(Ok(Stage::Embedding), operate::named)?;
-    let count = query.count.unwrap_or(50);
-    if !(1..=500).contains(&count) {
-        return Err(ApiError::invalid("count", format!("count is {count}; it must be between 1 and 500")));
+    let letters = app.jobs.letters(stage, query.job_id.as_deref(), query.count()?).await?;
+    let mut items = Vec::with_capacity(letters.len());
+    for (letter, remark) in letters {
+        let document =
+            if query.with_document == Some(true) { app.jobs.document_of(&letter).await? } else { None };
+        items.push(Letter::new(stage, &letter, remark, document));
     }
-    let letters = app.jobs.letters(stage, query.job_id.as_deref(), count).await?;
-    let items: Vec<Letter> =
-        letters.into_iter().map(|(letter, remark)| Letter::new(stage, &letter, remark)).collect();
     Ok(Json(LettersAnswer { stream: operate::dlq(stage), count: items.len(), items }))
 }
 
@@ -101,13 +101,13 @@ pub(in crate::routes) async fn stats(
     security(("key" = []), ("bearer" = [])),
 )]
 pub(in crate::routes) async fn requeue(
-    _: Admin,
+    admin: Admin,
     State(app): State<Arc<App>>,
     body: JsonObject,
 ) -> Result<Json<RequeueAnswer>, ApiError> {
-    let Requeue { stage, ids, priority, kept } = Requeue::one(body.0)?;
+    let Requeue { stage, ids, changes, kept } = Requeue::one(body.0, &app.settings)?;
     let id = ids.into_iter().next().ok_or_else(ApiError::internal)?;
-    match app.jobs.requeue(stage, &id, priority).await? {
+    match again(&app, &admin, (stage, &id), changes).await? {
         Again::Done => Ok(Json(RequeueAnswer {
             message: "requeued",
             from: operate::dlq(stage),
@@ -122,6 +122,19 @@ pub(in crate::routes) async fn requeue(
         )),
         Again::Unusable(why) => Err(ApiError::stays_dead(why)),
     }
+}
+
+/// Lets a letter run again: written down before, counted after.
+async fn again(
+    app: &App,
+    admin: &Admin,
+    (stage, id): (Stage, &DeadLetterId),
+    changes: Changes,
+) -> Result<Again, ApiError> {
+    admin.changes(app, &subject(stage, id), &changes.names());
+    let again = app.jobs.requeue(stage, id, changes).await;
+    app.http_metrics.operators.requeued(stage, again.as_ref().map_or("error", Again::status));
+    again
 }
 
 /// The same for several; each has its own outcome.
@@ -142,14 +155,14 @@ pub(in crate::routes) async fn requeue(
     security(("key" = []), ("bearer" = [])),
 )]
 pub(in crate::routes) async fn requeue_bulk(
-    _: Admin,
+    admin: Admin,
     State(app): State<Arc<App>>,
     body: JsonObject,
 ) -> Result<Json<RequeueBulkAnswer>, ApiError> {
-    let Requeue { stage, ids, priority, kept } = Requeue::bulk(body.0)?;
+    let Requeue { stage, ids, changes, kept } = Requeue::bulk(body.0, &app.settings)?;
     let mut results = Vec::with_capacity(ids.len());
     for id in ids {
-        let again = app.jobs.requeue(stage, &id, priority).await?;
+        let again = again(&app, &admin, (stage, &id), changes.clone()).await?;
         let status = match &again {
             Again::Done => "success".to_owned(),
             Again::NotFound => "not_found".to_owned(),
@@ -181,16 +194,22 @@ pub(in crate::routes) async fn requeue_bulk(
     security(("key" = []), ("bearer" = [])),
 )]
 pub(in crate::routes) async fn state(
-    _: Admin,
+    admin: Admin,
     State(app): State<Arc<App>>,
     body: JsonObject,
 ) -> Result<Json<StateAnswer>, ApiError> {
     let Said { stage, id, remark } = Said::read(body.0)?;
+    admin.changes(&app, &subject(stage, &id), remark.state.as_str());
     if !app.jobs.remark(stage, &id, &remark).await? {
         return Err(ApiError::unknown_letter(&id.0));
     }
     let state = remark.state.as_str();
     Ok(Json(StateAnswer { ok: true, stream: operate::dlq(stage), entry_id: id.0, state }))
+}
+
+/// A letter's name in the audit log.
+fn subject(stage: Stage, id: &DeadLetterId) -> String {
+    format!("{}/{}", operate::dlq(stage), id.0)
 }
 
 /// Remove dead letters for good. Their documents stay failed in their jobs.

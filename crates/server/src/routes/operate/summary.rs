@@ -10,7 +10,7 @@ use axum::{
         sse::{Event, KeepAlive},
     },
 };
-use embeddery_pipeline::{Depth, Stage, WorkerReport};
+use embeddery_pipeline::{Depth, Flow, Queue, QueueError, Stage, WorkerReport};
 use futures_util::{Stream, stream};
 
 use crate::{
@@ -25,28 +25,24 @@ use crate::{
 /// How often watchers are told.
 const EVERY: Duration = Duration::from_secs(5);
 
-/// The pipeline at this moment.
+/// The pipeline at this moment. What is out of reach is named, and what is known of the rest is told all the same.
 #[utoipa::path(
     get,
     operation_id = "orchestrator_summary",
     path = "/api/v1/embeddings/orchestrator/summary",
     tag = "operation",
     responses(
-        (status = 200, description = "What waits, what is dead, who works", body = SummaryAnswer),
+        (status = 200, description = "What waits, what is dead, who works, what is out of reach", body = SummaryAnswer),
         (status = 401, description = "No key, or a wrong one", body = ErrorBody),
         (status = 403, description = "The caller is no admin", body = ErrorBody),
-        (status = 503, description = "The queue is out of reach", body = ErrorBody),
     ),
     security(("key" = []), ("bearer" = [])),
 )]
-pub(in crate::routes) async fn summary(
-    _: Admin,
-    State(app): State<Arc<App>>,
-) -> Result<Json<SummaryAnswer>, ApiError> {
-    look(&app).await.map(Json)
+pub(in crate::routes) async fn summary(_: Admin, State(app): State<Arc<App>>) -> Json<SummaryAnswer> {
+    Json(look(&app).await)
 }
 
-/// The same every five seconds, as events `summary`; `error` when it could not be made.
+/// The same every five seconds, as events `summary`; `error` while the queue is out of reach.
 #[utoipa::path(
     get,
     operation_id = "orchestrator_events",
@@ -80,12 +76,10 @@ pub(in crate::routes) async fn events(
                     () = stopped => return None,
                 }
             }
-            let event = match look(&app).await {
-                Ok(summary) => Event::default().event("summary").json_data(&summary),
-                Err(error) => {
-                    let error = serde_json::json!({"error": error.to_string()});
-                    Event::default().event("error").json_data(&error)
-                }
+            let summary = look(&app).await;
+            let event = match summary.unreachable.get(QUEUE) {
+                None => Event::default().event("summary").json_data(&summary),
+                Some(error) => Event::default().event("error").json_data(serde_json::json!({"error": error})),
             };
             Some((Ok(event.ok()?), (app, stopping, watching, false)))
         });
@@ -109,16 +103,22 @@ impl Drop for Watching {
     }
 }
 
-async fn look(app: &App) -> Result<SummaryAnswer, ApiError> {
-    let metrics = &app.http_metrics.operators;
-    seen(app).await.inspect_err(|_| {
-        metrics.failures.inc();
-    })
-}
+/// Under this name the queue is told to be out of reach.
+const QUEUE: &str = "queue";
 
-async fn seen(app: &App) -> Result<SummaryAnswer, ApiError> {
-    let queue = &app.jobs.queue;
-    let (depth, flow, workers) = (queue.depth().await?, queue.flow().await?, queue.workers().await?);
+/// What can be seen; an operator asks most of all when something is broken.
+async fn look(app: &App) -> SummaryAnswer {
+    let mut unreachable = BTreeMap::new();
+    let (depth, flow, workers) = seen(&*app.jobs.queue).await.unwrap_or_else(|error| {
+        unreachable.insert(QUEUE, ApiError::from(error).to_string());
+        Default::default()
+    });
+    if let Err(error) = app.jobs.store.health().await {
+        unreachable.insert("jobs", ApiError::from(error).to_string());
+    }
+    if !unreachable.is_empty() {
+        app.http_metrics.operators.failures.inc();
+    }
     let (queues, dlq) = depths(&depth);
     let mut flags = BTreeMap::new();
     for (stage, flow) in flow {
@@ -128,7 +128,8 @@ async fn seen(app: &App) -> Result<SummaryAnswer, ApiError> {
         flags.insert(stage.as_str(), now);
     }
     let serving = |stage: Stage| workers.iter().filter(|worker| worker.stages.contains(&stage)).count();
-    Ok(SummaryAnswer {
+    SummaryAnswer {
+        unreachable,
         queues,
         newer: depth.iter().map(|(stage, depth)| (operate::queue(*stage), depth.newer)).collect(),
         dlq,
@@ -141,7 +142,13 @@ async fn seen(app: &App) -> Result<SummaryAnswer, ApiError> {
         priority: BTreeMap::new(),
         workers: Stage::ALL.into_iter().map(|stage| (stage.as_str(), serving(stage))).collect(),
         ts: jiff::Timestamp::now().as_millisecond() as f64 / 1e3,
-    })
+    }
+}
+
+type Seen = (BTreeMap<Stage, Depth>, BTreeMap<Stage, Flow>, Vec<WorkerReport>);
+
+async fn seen(queue: &dyn Queue) -> Result<Seen, QueueError> {
+    Ok((queue.depth().await?, queue.flow().await?, queue.workers().await?))
 }
 
 /// What waits and what is dead, by queue.

@@ -99,11 +99,21 @@ impl AddRequest {
 pub(crate) fn document(mut fields: Fields, settings: &Settings) -> Result<NewDocument, ApiError> {
     let id = fields.text("id")?;
     let text = fields.text("text")?;
-    let metadata = metadata(&mut fields)?;
+    let metadata = metadata(&mut fields)?.unwrap_or_default();
     let Some(text) = text else {
         return Err(fields.unfit(Some("text".into()), "text is missing".into()));
     };
     fields.finish()?;
+    let text = checked_text(text, settings)?;
+    let id = match id {
+        Some(id) => check_id(id)?,
+        None => blake3::hash(text.as_bytes()).to_hex()[..32].to_owned(),
+    };
+    Ok(NewDocument { id, text: text.into(), metadata })
+}
+
+/// A text that can be embedded.
+pub(crate) fn checked_text(text: String, settings: &Settings) -> Result<String, ApiError> {
     if text.trim().is_empty() {
         return Err(ApiError::invalid("text", "text is blank; leave the document out or send a text"));
     }
@@ -111,11 +121,7 @@ pub(crate) fn document(mut fields: Fields, settings: &Settings) -> Result<NewDoc
         let message = format!("text has {} bytes, {} are allowed; split it", text.len(), settings.text_limit);
         return Err(ApiError::invalid("text", message));
     }
-    let id = match id {
-        Some(id) => check_id(id)?,
-        None => blake3::hash(text.as_bytes()).to_hex()[..32].to_owned(),
-    };
-    Ok(NewDocument { id, text: text.into(), metadata })
+    Ok(text)
 }
 
 /// An id that can stand in a path and a line.

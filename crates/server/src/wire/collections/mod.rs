@@ -19,8 +19,8 @@ use crate::{collections::Model, error::ApiError};
 const METADATA_LIMIT: usize = 64 << 10;
 
 /// Metadata that are small enough to be kept beside every search.
-pub(super) fn metadata(fields: &mut Fields) -> Result<Map<String, Value>, ApiError> {
-    let metadata = fields.object("metadata")?.unwrap_or_default();
+pub(crate) fn metadata(fields: &mut Fields) -> Result<Option<Map<String, Value>>, ApiError> {
+    let Some(metadata) = fields.object("metadata")? else { return Ok(None) };
     let bytes = serde_json::to_string(&metadata).map_or(usize::MAX, |text| text.len());
     if bytes > METADATA_LIMIT {
         let message = format!(
@@ -28,7 +28,7 @@ pub(super) fn metadata(fields: &mut Fields) -> Result<Map<String, Value>, ApiErr
         );
         return Err(ApiError::invalid("metadata", message));
     }
-    Ok(metadata)
+    Ok(Some(metadata))
 }
 
 /// A collection to be made.
@@ -55,7 +55,7 @@ pub(crate) struct CreateRequest {
 impl CreateRequest {
     pub(crate) fn read(mut fields: Fields) -> Result<Self, ApiError> {
         let name = fields.text("name")?;
-        let metadata = metadata(&mut fields)?;
+        let metadata = metadata(&mut fields)?.unwrap_or_default();
         let embedding_model = model(&mut fields, "embedding_model")?;
         let Some(name) = name else {
             return Err(fields.unfit(Some("name".into()), "name is missing; name the collection".into()));

@@ -60,6 +60,14 @@ async fn letters_are_judged_run_again_and_removed() {
         bulk.json["results"].as_array().unwrap().iter().map(|r| &r["status"]).collect();
     assert_eq!(statuses, ["success", "not_found"], "{}", bulk.text);
 
+    let metrics = server.get("/metrics").await.text;
+    for (status, count) in [("success", 2), ("blocked", 1), ("not_found", 2)] {
+        let line = format!(
+            "embedding_dlq_requeued_total{{queue_name=\"embeddings:chunking\",status=\"{status}\"}} {count}\n"
+        );
+        assert!(metrics.contains(&line), "{line} is not in\n{metrics}");
+    }
+
     server.dead().await;
     assert_eq!(server.get(&format!("{DLQ}/stats")).await.json["total_dlq"], 4);
     let purge = async |body: Value| server.post(&format!("{DLQ}/purge"), &body).await;
@@ -67,6 +75,94 @@ async fn letters_are_judged_run_again_and_removed() {
     assert_eq!(purge(json!({"stage": "chunking", "all": true})).await.json["purged"], 4);
     assert_eq!(server.get(&format!("{DLQ}?stage=chunking")).await.json["count"], 0);
     assert_eq!(server.get(&format!("{DLQ}?stage=cooking")).await.status, 400);
+}
+
+#[tokio::test]
+async fn a_document_is_mended_before_it_runs_again() {
+    let server = Server::start().await;
+    server.dead().await;
+    let shown = server.get(&format!("{DLQ}?stage=chunking&with_document=true")).await;
+    let [second, first] = &shown.json["items"].as_array().unwrap()[..] else { panic!("{}", shown.text) };
+    assert_eq!(first["document"]["text"], "text 0", "{}", shown.text);
+    assert_eq!(server.get(&format!("{DLQ}?count=21&with_document=true")).await.status, 400);
+    let ask = |fields: Value| json!({"stage": "chunking", "entry_id": first["entry_id"], "override_fields": fields});
+    let requeue = async |fields: Value| server.post(&format!("{DLQ}/requeue"), &ask(fields)).await;
+    for (fields, param) in [
+        (json!({"text": " "}), "override_fields.text"),
+        (json!({"text": "x".repeat((1 << 20) + 1)}), "override_fields.text"),
+        (json!({"metadata": {"long": "x".repeat(70_000)}}), "override_fields.metadata"),
+        (json!({"priority": "urgent"}), "override_fields.priority"),
+    ] {
+        let answer = requeue(fields).await;
+        assert_eq!((answer.status.as_u16(), &answer.json["error"]["param"]), (400, &json!(param)));
+    }
+    assert_eq!(requeue(json!({"txt": "a"})).await.status, 422);
+    let many =
+        json!({"stage": "chunking", "entry_ids": [first["entry_id"]], "override_fields": {"text": "a"}});
+    assert_eq!(
+        server.post(&format!("{DLQ}/requeue/bulk"), &many).await.status,
+        400,
+        "one text is one document's"
+    );
+
+    let mended = json!({"text": "a mended text", "metadata": {"by": "an operator"}});
+    assert_eq!(requeue(mended).await.status, 200);
+    let (consumer, one) = (Consumer("w".into()), 10);
+    let request = LeaseRequest {
+        stage: Stage::Chunking,
+        consumer: &consumer,
+        most: one,
+        length: Duration::from_secs(60),
+        idle: true,
+    };
+    let leases = server.queue.lease(request).await.unwrap();
+    let [lease] = &leases[..] else { panic!("only that document runs again: {leases:?}") };
+    assert_eq!((lease.task.attempts, lease.task.bytes), (0, 13));
+    let work = server.jobs.load(lease.task.id).await.unwrap().unwrap();
+    assert_eq!(work.document.text, "a mended text");
+    assert_eq!(Value::Object(work.document.metadata), json!({"by": "an operator"}));
+    let left = server.get(&format!("{DLQ}?stage=chunking")).await;
+    assert_eq!(
+        (left.json["count"].as_u64(), &left.json["items"][0]["entry_id"]),
+        (Some(1), &second["entry_id"])
+    );
+
+    let audit = std::fs::read_to_string(server.dir.path().join("audit.jsonl")).unwrap();
+    let changes: Vec<Value> = audit
+        .lines()
+        .map(|line| serde_json::from_str::<Value>(line).unwrap())
+        .filter(|line| line["event"] == "admin_change")
+        .collect();
+    let subject = format!("embeddings:chunking:dlq/{}", first["entry_id"].as_str().unwrap());
+    assert_eq!(
+        (changes.len(), &changes[0]["subject"], &changes[0]["changed"]),
+        (1, &json!(subject), &json!("text, metadata"))
+    );
+    assert!(!audit.contains("mended text"), "a text is nobody's business: {audit}");
+}
+
+/// A worker that died over it told nobody; and an operator may ask again when the queue was away in between.
+#[tokio::test]
+async fn a_letter_whose_document_is_not_failed_runs_again_all_the_same() {
+    let server = Server::start().await;
+    let id = server.submitted(1).await;
+    let consumer = Consumer("w".into());
+    let request = LeaseRequest {
+        stage: Stage::Chunking,
+        consumer: &consumer,
+        most: 1,
+        length: Duration::from_secs(60),
+        idle: true,
+    };
+    let lease = server.queue.lease(request).await.unwrap().remove(0);
+    let reason = Reason { code: "worker_died".into(), message: "it killed its worker".into() };
+    server.queue.settle(&[(lease, Outcome::Dead(reason))]).await.unwrap();
+    let letters = server.get(&format!("{DLQ}?stage=chunking&job_id={id}")).await;
+    let entry = &letters.json["items"][0]["entry_id"];
+    let body = json!({"stage": "chunking", "entry_id": entry, "override_fields": {"text": "harmless"}});
+    assert_eq!(server.post(&format!("{DLQ}/requeue"), &body).await.status, 200);
+    let lease = server.queue.lease(request).await.unwrap().remove(0);
+    assert_eq!(server.jobs.load(lease.task.id).await.unwrap().unwrap().document.text, "harmless");
 }
 
 #[tokio::test]
