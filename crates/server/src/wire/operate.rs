@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use embeddery_pipeline::{DeadLetter, DeadLetterId, Edit, Flow, NewDocument, Priority, Stage};
+use embeddery_pipeline::{DeadLetter, DeadLetterId, Edit, Flow, NewDocument, Stage};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use utoipa::{IntoParams, ToSchema};
