@@ -115,7 +115,7 @@ async fn a_document_is_mended_before_it_runs_again() {
         length: Duration::from_secs(60),
         idle: true,
     };
-    let leases = server.queue.lease(request).await.unwrap();
+    let leases = server.queue.lease(request).await.unwrap().leases;
     let [lease] = &leases[..] else { panic!("only that document runs again: {leases:?}") };
     assert_eq!((lease.task.attempts, lease.task.bytes), (0, 13));
     let work = server.jobs.load(lease.task.id).await.unwrap().unwrap();
@@ -154,14 +154,14 @@ async fn a_letter_whose_document_is_not_failed_runs_again_all_the_same() {
         length: Duration::from_secs(60),
         idle: true,
     };
-    let lease = server.queue.lease(request).await.unwrap().remove(0);
+    let lease = server.queue.lease(request).await.unwrap().leases.remove(0);
     let reason = Reason { code: "worker_died".into(), message: "it killed its worker".into() };
     server.queue.settle(&[(lease, Outcome::Dead(reason))]).await.unwrap();
     let letters = server.get(&format!("{DLQ}?stage=chunking&job_id={id}")).await;
     let entry = &letters.json["items"][0]["entry_id"];
     let body = json!({"stage": "chunking", "entry_id": entry, "override_fields": {"text": "harmless"}});
     assert_eq!(server.post(&format!("{DLQ}/requeue"), &body).await.status, 200);
-    let lease = server.queue.lease(request).await.unwrap().remove(0);
+    let lease = server.queue.lease(request).await.unwrap().leases.remove(0);
     assert_eq!(server.jobs.load(lease.task.id).await.unwrap().unwrap().document.text, "harmless");
 }
 
