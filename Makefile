@@ -78,6 +78,8 @@ lint: ## formatting, clippy, docs, dependency rules
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --locked --document-private-items
 	command -v cargo-deny >/dev/null || cargo install --locked cargo-deny
 	cargo deny --locked check bans licenses sources
+	@if cargo deny --locked fetch db 2>/dev/null; then cargo deny --locked check advisories; \
+	else echo "advisories: NOT RUN, their database cannot be fetched from here" >&2; fi
 
 onnxruntime: ## bring ONNX Runtime's library to .cache/onnxruntime (PACKAGE=onnxruntime-gpu: the one with CUDA)
 	python3 scripts/fetch_onnxruntime.py .cache/onnxruntime $(PACKAGE)
