@@ -91,6 +91,7 @@ pub(crate) fn app(
     let http_metrics = HttpMetrics::new(&mut registry);
     let (router, lasting) = router(config, &mut registry)?;
     let Parts { jobs: store, queue } = Parts::open(config)?;
+    store.ended().register(&mut registry);
     let collections = Collections::new(vector_store(config, &mut registry)?);
     let app = App {
         router,

@@ -1,5 +1,5 @@
 //! How many documents a second the job store takes through all stages, with nothing else to do.
-//! `cargo run --release -p embeddery-pipeline --example jobs_bench [documents] [workers]`
+//! `cargo run --release -p embeddery-pipeline --example jobs_bench [documents] [workers] [batch] [postgres://…]`
 
 #![expect(
     clippy::print_stdout,
@@ -7,21 +7,35 @@
     reason = "a benchmark talks to a terminal and may panic"
 )]
 
-use std::{sync::Arc, time::Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use embeddery_core::SpaceId;
 use embeddery_pipeline::{
-    ChunkSpan, Chunking, End, JobStore, NewDocument, NewJob, Opened, Plan, Priority, SqliteJobs,
-    SqliteJobsConfig, TaskId, Vectors,
+    ChunkSpan, Chunking, End, JobStore, NewDocument, NewJob, Opened, Plan, PostgresJobs, Priority,
+    SqliteJobs, SqliteJobsConfig, TaskId, Vectors,
 };
+use embeddery_store::PostgresConfig;
 
 #[tokio::main]
 async fn main() {
-    let mut numbers = std::env::args().skip(1).map(|word| word.parse().unwrap());
-    let (documents, workers): (u32, u32) = (numbers.next().unwrap_or(10_000), numbers.next().unwrap_or(16));
+    let (urls, numbers): (Vec<String>, Vec<String>) =
+        std::env::args().skip(1).partition(|word| word.contains("://"));
+    let number = |place: usize, usual: u32| numbers.get(place).map_or(usual, |word| word.parse().unwrap());
+    let (documents, workers, batch) = (number(0, 10_000), number(1, 16), number(2, 1));
     let dir = tempfile::tempdir().unwrap();
-    let config = SqliteJobsConfig { path: dir.path().join("jobs.db"), min_free_bytes: 0 };
-    let store: Arc<dyn JobStore> = Arc::new(SqliteJobs::open(config).unwrap());
+    let store: Arc<dyn JobStore> = match urls.into_iter().next() {
+        Some(url) => {
+            let config = PostgresConfig { url, connections: 16, timeout: Duration::from_secs(30) };
+            Arc::new(PostgresJobs::new(&config).unwrap())
+        }
+        None => {
+            let config = SqliteJobsConfig { path: dir.path().join("jobs.db"), min_free_bytes: 0 };
+            Arc::new(SqliteJobs::open(config).unwrap())
+        }
+    };
     let chunking = Chunking { method: "recursive".into(), size: 256, overlap: 32, unit: "tokens".into() };
     let plan = Plan {
         collection: "bench".into(),
@@ -58,33 +72,37 @@ async fn main() {
     let work = (0..workers).map(|worker| {
         let store = Arc::clone(&store);
         tokio::spawn(async move {
-            for item in (worker..documents).step_by(workers as usize) {
-                let task = TaskId { job, item };
-                store.load(task).await.unwrap();
+            for first in (worker * batch..documents).step_by((workers * batch) as usize) {
+                let tasks: Vec<_> =
+                    (first..documents.min(first + batch)).map(|item| TaskId { job, item }).collect();
+                store.load(tasks.clone()).await.unwrap();
                 let span = |at: u64| ChunkSpan {
                     bytes: at..at + 900,
                     characters: at..at + 900,
                     headings: Vec::new(),
                 };
-                store.put_chunks(task, (0..3).map(|at| span(900 * at)).collect()).await.unwrap();
-                store.load(task).await.unwrap();
+                let chunks: Vec<_> = (0..3).map(|at| span(900 * at)).collect();
+                let chunks = tasks.iter().map(|task| (*task, chunks.clone())).collect();
+                store.put_chunks(chunks).await.unwrap();
+                store.load(tasks.clone()).await.unwrap();
                 let vectors = Vectors {
                     space: SpaceId::new("s"),
                     dim: 384,
                     rows: vec![Some(0), Some(1), Some(2)],
                     data: vec![0.5; 3 * 384],
-                    failed: Vec::new(),
                 };
-                store.put_vectors(task, vectors).await.unwrap();
-                store.load(task).await.unwrap();
-                store.finish(task, End::Stored { chunks: 3, added: 3 }).await.unwrap();
+                let vectors = tasks.iter().map(|task| (*task, vectors.clone())).collect();
+                store.put_vectors(vectors).await.unwrap();
+                store.load(tasks.clone()).await.unwrap();
+                let ends = tasks.iter().map(|task| (*task, End::Stored { chunks: 3 })).collect();
+                store.finish(ends).await.unwrap();
             }
         })
     });
     for worker in work.collect::<Vec<_>>() {
         worker.await.unwrap();
     }
-    println!("through all stages: {:.0} documents/s, {workers} at a time", rate(began));
+    println!("through all stages: {:.0} documents/s, {workers} times {batch} at a time", rate(began));
     let found = store.job("1", job).await.unwrap().unwrap();
     assert!(found.ended_at_ms.is_some());
 }

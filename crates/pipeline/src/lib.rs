@@ -14,9 +14,9 @@ mod task;
 mod worker;
 
 pub use jobs::{
-    ChunkSpan, Chunking, DocumentRow, DocumentState, Edit, End, Job, JobError, JobOp, JobStore, NewDocument,
-    NewJob, Opened, Page, Plan, PostgresJobs, Put, SqliteJobs, SqliteJobsConfig, Status, Unfinished, Vectors,
-    Work,
+    ChunkSpan, Chunking, DocumentRow, DocumentState, Edit, End, EndedJobs, Job, JobError, JobOp, JobStore,
+    Loaded, NewDocument, NewJob, Note, Opened, Page, Plan, PostgresJobs, Put, SqliteJobs, SqliteJobsConfig,
+    Status, Unfinished, Vectors, Work,
 };
 pub use orchestrator::{
     Findings, Hire, Orchestrator, OrchestratorConfig, OrchestratorMetrics, PoolConfig, Scaling,
@@ -26,7 +26,7 @@ pub use queue::{
     LeaseRequest, Op, Outcome, Pressure, Queue, QueueError, QueueOptions, RedisConfig, RedisQueue, Settled,
     SqliteQueue, WorkerReport,
 };
-pub use reconcile::{ReconcileConfig, reconcile, round, task};
+pub use reconcile::{ReconcileConfig, note_dead, reconcile, round, task, turn};
 pub use retention::retain;
 pub use task::{JobId, MESSAGE_VERSION, Priority, Reason, Stage, Task, TaskId};
 pub use worker::{Floor, Worker, WorkerConfig, WorkerMetrics};

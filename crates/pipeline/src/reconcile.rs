@@ -1,30 +1,26 @@
-//! Brings queue and truth together. Every process that serves or works does this now and then, none leads: what it
-//! does is the same however often it is done.
+//! Brings queue and truth together, once a period however many processes there are. None leads: whoever wakes first
+//! claims the period in the job store, and what it does is the same however often it is done.
 //!
 //! What the truth calls unfinished and the queue does not hold is enqueued again: a Redis that lost its data, a crash
 //! between the two. What the queue has given up (a worker died over it too often) ends as failed in the truth.
 
 use std::{
-    collections::HashSet,
     sync::Arc,
     time::{Duration, SystemTime},
 };
 
 use tokio_util::sync::CancellationToken;
 
-use crate::{DeadLetterId, End, JobStore, Queue, Stage, Task, TaskId, Unfinished};
+use crate::{DocumentState, End, JobStore, Put, Queue, Stage, Task, TaskId, Unfinished};
 
 /// How often, and what is looked at.
 #[derive(Clone, Copy, Debug)]
 pub struct ReconcileConfig {
-    /// The pause between two rounds, on average.
+    /// A period: of all processes, one compares in each.
     pub every: Duration,
     /// Documents that something has touched since are left alone: they are under way.
     pub untouched: Duration,
 }
-
-/// Dead letters that are remembered.
-const MOST_KNOWN: usize = 100_000;
 
 /// Documents that are compared at a time.
 const PAGE: usize = 500;
@@ -36,20 +32,31 @@ pub async fn reconcile(
     config: ReconcileConfig,
     stop: CancellationToken,
 ) {
-    let mut buried = HashSet::new();
     loop {
-        // Between a half and one and a half, so that processes that were started together do not stay together.
-        let pause = config.every.mul_f64(0.5 + fastrand::f64());
+        // Whoever wakes first after a period has the next one.
+        let pause = config.every.mul_f64(1.0 + 0.25 * fastrand::f64());
         tokio::select! { () = tokio::time::sleep(pause) => {}, () = stop.cancelled() => return }
-        match round(&*jobs, &*queue, config.untouched).await {
-            Ok(0) => {}
-            Ok(missing) => tracing::info!(missing, "documents that the queue had lost were enqueued again"),
+        match turn(&*jobs, &*queue, config).await {
+            Ok(None | Some(0)) => {}
+            Ok(Some(missing)) => {
+                tracing::info!(missing, "documents that the queue had lost were enqueued again");
+            }
             Err(error) => tracing::debug!(%error, "queue and job store could not be compared"),
         }
-        if let Err(error) = note_dead(&*jobs, &*queue, &mut buried).await {
-            tracing::debug!(%error, "dead letters could not be looked at");
-        }
     }
+}
+
+/// One period's work, unless another process has it: how many documents the queue had lost.
+pub async fn turn(
+    jobs: &dyn JobStore,
+    queue: &dyn Queue,
+    config: ReconcileConfig,
+) -> Result<Option<usize>, Failure> {
+    if !jobs.claim("reconcile", config.every).await? {
+        return Ok(None);
+    }
+    note_dead(jobs, queue).await?;
+    round(jobs, queue, config.untouched).await.map(Some)
 }
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;
@@ -84,7 +91,7 @@ pub fn task(document: &Unfinished) -> Task {
         bytes: document.bytes,
         attempts: 0,
         deaths: 0,
-        enqueued_at_ms: now_ms(),
+        enqueued_at_ms: now_ms().max(document.since_ms),
         traceparent: document.traceparent.clone(),
     }
 }
@@ -95,39 +102,31 @@ pub(crate) fn now_ms() -> u64 {
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
-/// Ends documents whose tasks are dead letters; a document that has ended stays as it is. `known` are those looked
-/// at before.
-async fn note_dead(
-    jobs: &dyn JobStore,
-    queue: &dyn Queue,
-    known: &mut HashSet<(Stage, DeadLetterId)>,
-) -> Result<(), Failure> {
+/// Ends documents whose tasks are dead letters; a document that has ended stays as it is. A letter of a try before
+/// the present one stands in the way of the document, which was set back, and goes.
+pub async fn note_dead(jobs: &dyn JobStore, queue: &dyn Queue) -> Result<(), Failure> {
     for stage in Stage::ALL {
         let mut after = None;
         loop {
-            // Newest first: where those begin that are known, all that follow are.
             let letters = queue.dead_letters(stage, after.take(), PAGE).await?;
             let full = letters.len() == PAGE;
-            let mut all_known = true;
+            after = letters.last().map(|letter| letter.id.clone());
+            let (mut ids, mut ends) = (Vec::new(), Vec::new());
             for letter in letters {
-                let id = (stage, letter.id);
-                if !known.contains(&id) {
-                    all_known = false;
-                    if let Some(task) = letter.task {
-                        jobs.finish(task.id, End::Failed { stage, reason: letter.reason }).await?;
-                    }
+                if let Some(Task { id, enqueued_at_ms, .. }) = letter.task {
+                    ids.push(letter.id);
+                    ends.push((id, End::Failed { stage, reason: letter.reason, enqueued_at_ms }));
                 }
-                after = Some(id.1.clone());
-                known.insert(id);
             }
-            if all_known || !full {
+            for (letter, put) in ids.iter().zip(jobs.finish(ends).await?) {
+                if matches!(put, Put::Already(DocumentState::At(_))) {
+                    queue.bury(stage, letter).await?;
+                }
+            }
+            if !full {
                 break;
             }
         }
-    }
-    // More than there can be letters: those that are gone are forgotten, and the rest looked at once more.
-    if known.len() > MOST_KNOWN {
-        known.clear();
     }
     Ok(())
 }

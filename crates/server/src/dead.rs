@@ -125,7 +125,8 @@ impl Jobs {
     /// A letter's document, while its job has it.
     pub(crate) async fn document_of(&self, letter: &DeadLetter) -> Result<Option<NewDocument>, ApiError> {
         let Some(task) = &letter.task else { return Ok(None) };
-        Ok(self.store.load(task.id).await?.map(|work| work.document))
+        let work = self.store.load(vec![task.id]).await?.pop().transpose()?.flatten();
+        Ok(work.map(|work| work.document))
     }
 
     /// Lets a letter's document, and no other, run again from the stage it failed at, or with another text from the
@@ -151,7 +152,9 @@ impl Jobs {
         };
         // What is dead has failed, also when nobody has told its job yet, or when an attempt to set it back ended
         // before it was in the queue.
-        self.store.finish(dead.id, End::Failed { stage, reason: letter.reason }).await?;
+        let enqueued_at_ms = u64::try_from(jiff::Timestamp::now().as_millisecond()).unwrap_or_default();
+        let end = End::Failed { stage, reason: letter.reason, enqueued_at_ms };
+        self.store.finish(vec![(dead.id, end)]).await?;
         let Some(document) = self.store.retry_document(&dead.tenant, dead.id, edit).await? else {
             return Ok(Again::Unusable("its job is gone, or the document ended otherwise; purge it"));
         };

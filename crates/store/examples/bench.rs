@@ -64,7 +64,8 @@ fn document(i: u64) -> Document {
     Document {
         id: i.to_string(),
         metadata,
-        chunks: vec![Chunk { text, span: Span::default(), vector: Some(vector(i)) }],
+        chunks: vec![Chunk { text, span: Span::default(), headings: Vec::new(), vector: Some(vector(i)) }],
+        submission: None,
     }
 }
 

@@ -30,8 +30,8 @@ pub trait VectorStore: Send + Sync {
     /// For each chunk of these documents, whether its vector is stored and need not be made again.
     fn stored<'a>(&'a self, place: Place<'a>, documents: &'a [Document]) -> Operation<'a, Vec<Vec<bool>>>;
 
-    /// Stores documents, all or none, replacing those of the same ids. Their vectors must be of the
-    /// collection's space; `None` says that no vector is sent.
+    /// Stores documents, all or none, replacing those of the same ids unless they are of a later submission. Their
+    /// vectors must be of the collection's space; `None` says that no vector is sent.
     fn upsert<'a>(
         &'a self,
         place: Place<'a>,

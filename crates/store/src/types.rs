@@ -93,6 +93,9 @@ pub struct Document {
     pub metadata: Metadata,
     /// Its parts, in order.
     pub chunks: Vec<Chunk>,
+    /// Which submission it is of: a UUID of version 7, so that a later one is higher. The version of a later one
+    /// stays. `None` is written whatever is there, and is of now.
+    pub submission: Option<Uuid>,
 }
 
 /// A part of a document.
@@ -102,6 +105,8 @@ pub struct Chunk {
     pub text: String,
     /// Where it stands in the document.
     pub span: Span,
+    /// The headings above it, outermost first.
+    pub headings: Vec<String>,
     /// Its vector; `None` when the store has it from an earlier version of the document.
     pub vector: Option<Vec<f32>>,
 }
@@ -116,7 +121,7 @@ pub struct Span {
 }
 
 /// What a write did, in vectors.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Written {
     /// New ones.
     pub added: u64,
@@ -124,6 +129,8 @@ pub struct Written {
     pub kept: u64,
     /// Those of chunks that are no more.
     pub removed: u64,
+    /// Documents that were left as they are, because they are of a later submission, and that one.
+    pub overtaken: Vec<(String, Uuid)>,
 }
 
 /// What to delete.
@@ -175,6 +182,8 @@ pub struct StoredChunk {
     pub text: String,
     /// Where it stands in the document.
     pub span: Span,
+    /// The headings above it, outermost first.
+    pub headings: Vec<String>,
     /// Its vector.
     pub vector: Vec<f32>,
 }
@@ -216,6 +225,8 @@ pub struct Hit {
     pub text: Option<String>,
     /// Where it stands in the document.
     pub span: Span,
+    /// The headings above it, outermost first.
+    pub headings: Vec<String>,
     /// The document's metadata.
     pub metadata: Metadata,
 }

@@ -190,6 +190,7 @@ fn document(record: ChromaRecord, dim: usize) -> Result<Document, String> {
     Ok(Document {
         id: record.id,
         metadata: record.metadata,
-        chunks: vec![Chunk { text, span, vector: Some(vector) }],
+        chunks: vec![Chunk { text, span, headings: Vec::new(), vector: Some(vector) }],
+        submission: None,
     })
 }

@@ -63,6 +63,7 @@ async fn orchestrate(config: &Config) -> anyhow::Result<ExitCode> {
     let parts = Parts::open(config)?;
     let mut registry = Registry::default();
     process_metrics::register(&mut registry);
+    parts.jobs.ended().register(&mut registry);
     let (router, _) = wiring::router(config, &mut registry)?;
     let means = Means {
         router,

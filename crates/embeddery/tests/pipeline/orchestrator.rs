@@ -97,6 +97,7 @@ async fn pools_grow_while_work_waits_and_shrink_after() {
     assert_eq!(cluster.ended(&job).await["status"], "completed", "{}", cluster.logs());
     orchestrator.until(embedding, 2.0, &cluster).await;
     assert_eq!(cluster.stored("grow").await.len(), 300);
+    orchestrator.until("embedding_jobs_total{status=\"completed\"}", 1.0, &cluster).await;
     orchestrator.signal("-TERM");
     let code = tokio::task::block_in_place(|| orchestrator.child.wait().unwrap().code());
     assert_eq!(code, Some(0), "{}", cluster.logs());

@@ -5,12 +5,13 @@ use std::sync::Arc;
 
 use embeddery_core::SpaceId;
 use serde_json::{Value, json};
+use uuid::Uuid;
 
-use super::{ChunkSpan, Chunking, DocumentState, JobError, Plan, Status, Vectors};
-use crate::{Priority, Reason, Stage};
+use super::{ChunkSpan, Chunking, DocumentState, End, JobError, Plan, Status, Vectors};
+use crate::{JobId, Priority, Reason, Stage};
 
 /// All states in the order of their numbers.
-pub(super) const STATES: [DocumentState; 7] = [
+pub(super) const STATES: [DocumentState; 8] = [
     DocumentState::At(Stage::Chunking),
     DocumentState::At(Stage::Embedding),
     DocumentState::At(Stage::Storage),
@@ -18,6 +19,7 @@ pub(super) const STATES: [DocumentState; 7] = [
     DocumentState::Failed,
     DocumentState::Skipped,
     DocumentState::Cancelled,
+    DocumentState::Superseded,
 ];
 
 /// The first state that is an end.
@@ -37,6 +39,7 @@ pub(super) const fn state_number(state: DocumentState) -> i64 {
         DocumentState::Failed => 4,
         DocumentState::Skipped => 5,
         DocumentState::Cancelled => 6,
+        DocumentState::Superseded => 7,
     }
 }
 
@@ -55,8 +58,27 @@ pub(super) fn stage(number: i64) -> Result<Stage, JobError> {
     }
 }
 
-const STATUSES: [Status; 6] =
-    [Status::Pending, Status::Running, Status::Completed, Status::Partial, Status::Failed, Status::Cancelled];
+/// What a document's row is told of its end.
+pub(super) struct Ended<'a> {
+    pub(super) state: DocumentState,
+    pub(super) chunks: Option<u64>,
+    pub(super) reason: Option<&'a Reason>,
+    /// At which stage, and when the task that failed entered the queue.
+    pub(super) failed: Option<(Stage, u64)>,
+}
+
+impl<'a> Ended<'a> {
+    pub(super) fn of(end: &'a End) -> Self {
+        let (state, chunks, reason, failed) = match end {
+            End::Stored { chunks } => (DocumentState::Stored, Some(*chunks), None, None),
+            End::Superseded(reason) => (DocumentState::Superseded, None, Some(reason), None),
+            End::Failed { stage, reason, enqueued_at_ms } => {
+                (DocumentState::Failed, None, Some(reason), Some((*stage, *enqueued_at_ms)))
+            }
+        };
+        Self { state, chunks, reason, failed }
+    }
+}
 
 /// The first status that is an end.
 pub(super) const FIRST_ENDED: i64 = 2;
@@ -64,7 +86,7 @@ pub(super) const FIRST_ENDED: i64 = 2;
 pub(super) fn status(number: i64) -> Result<Status, JobError> {
     usize::try_from(number)
         .ok()
-        .and_then(|place| STATUSES.get(place).copied())
+        .and_then(|place| Status::ALL.get(place).copied())
         .ok_or_else(|| JobError::Internal(format!("a job's status is {number}, which means nothing")))
 }
 
@@ -153,11 +175,9 @@ pub(super) fn read_spans(text: &str) -> Result<Vec<ChunkSpan>, JobError> {
     Ok(rows.into_iter().map(span).collect())
 }
 
-/// What stands beside the numbers of vectors.
+/// What stands beside the numbers of vectors. The empty list is for readers of before, who look for failed chunks.
 pub(super) fn vectors_head(vectors: &Vectors) -> String {
-    let failed: Vec<Value> =
-        vectors.failed.iter().map(|(chunk, why)| json!([chunk, *why.code, why.message])).collect();
-    json!([vectors.space.as_str(), vectors.dim, vectors.rows, failed]).to_string()
+    json!([vectors.space.as_str(), vectors.dim, vectors.rows, []]).to_string()
 }
 
 /// The numbers, as little-endian bytes.
@@ -166,10 +186,8 @@ pub(super) fn vectors_data(vectors: &Vectors) -> Vec<u8> {
 }
 
 pub(super) fn read_vectors(head: &str, data: &[u8]) -> Result<Vectors, JobError> {
-    type Head = (String, usize, Vec<Option<u32>>, Vec<(u32, String, String)>);
-    let (space, dim, rows, failed): Head = serde_json::from_str(head).map_err(unreadable)?;
-    let reason =
-        |(chunk, code, message): (u32, String, String)| (chunk, Reason { code: code.into(), message });
+    type Head = (String, usize, Vec<Option<u32>>, Value);
+    let (space, dim, rows, _): Head = serde_json::from_str(head).map_err(unreadable)?;
     let (numbers, rest) = data.as_chunks::<4>();
     if !rest.is_empty() {
         return Err(unreadable("the vectors are cut off"));
@@ -179,7 +197,15 @@ pub(super) fn read_vectors(head: &str, data: &[u8]) -> Result<Vectors, JobError>
         dim,
         rows,
         data: numbers.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect(),
-        failed: failed.into_iter().map(reason).collect(),
+    })
+}
+
+/// The id of a tenant's new job: higher than the last one's, also after a clock was set back.
+pub(super) fn job_id(last: Option<Uuid>) -> JobId {
+    let now = Uuid::now_v7();
+    JobId(match last {
+        Some(last) if last >= now => Uuid::from_u128(last.as_u128() + 1 + u128::from(fastrand::u32(..))),
+        _ => now,
     })
 }
 
@@ -200,10 +226,18 @@ mod tests {
         for (number, found) in (0..).zip(STATES) {
             assert_eq!((state_number(found), state(number).unwrap()), (number, found));
         }
-        for (number, found) in (0..).zip(STATUSES) {
+        for (number, found) in (0..).zip(Status::ALL) {
             assert_eq!((status_number(found), status(number).unwrap()), (number, found));
         }
-        assert!(state(7).is_err() && status(-1).is_err() && stage(3).is_err());
+        assert!(state(8).is_err() && status(-1).is_err() && stage(3).is_err());
+    }
+
+    #[test]
+    fn a_newer_job_has_the_higher_id_also_when_the_clock_went_back() {
+        let tomorrow = Uuid::from_u128(Uuid::now_v7().as_u128() + (86_400_000_u128 << 80));
+        let after = job_id(Some(tomorrow)).0;
+        assert!(after > tomorrow && after.get_version_num() == 7, "{after}");
+        assert!(job_id(Some(after)).0 > after && job_id(None).0 < tomorrow);
     }
 
     #[test]
@@ -218,7 +252,6 @@ mod tests {
             dim: 2,
             rows: vec![Some(0), None],
             data: vec![0.1, -f32::MIN_POSITIVE],
-            failed: vec![(1, Reason { code: "too_long".into(), message: "chunk 1 …".into() })],
         };
         assert_eq!(read_vectors(&vectors_head(&vectors), &vectors_data(&vectors)).unwrap(), vectors);
         assert!(read_vectors(&vectors_head(&vectors), &[1, 2, 3]).is_err());

@@ -5,9 +5,11 @@
 //! between the two repeats the stage, which finds the result and only settles. Counts of a job are those of its rows.
 
 mod code;
+mod ended;
 mod postgres;
 mod sqlite;
 
+pub use ended::EndedJobs;
 pub use postgres::PostgresJobs;
 pub use sqlite::{SqliteJobs, SqliteJobsConfig};
 
@@ -45,20 +47,21 @@ pub trait JobStore: Send + Sync {
     /// Documents of a job, by their place.
     fn documents(&self, job: JobId, page: Page<DocumentState, u32>) -> JobOp<'_, Vec<DocumentRow>>;
 
-    /// All a stage needs of a document; `None` when the job is gone.
-    fn load(&self, task: TaskId) -> JobOp<'_, Option<Work>>;
+    /// All a stage needs of each document; `None` when the job is gone.
+    fn load(&self, tasks: Vec<TaskId>) -> JobOp<'_, Vec<Loaded>>;
 
-    /// Where a document's chunks stand; it is at [`Stage::Embedding`] now.
-    fn put_chunks(&self, task: TaskId, chunks: Vec<ChunkSpan>) -> JobOp<'_, Put>;
+    /// Where documents' chunks stand; they are at [`Stage::Embedding`] now.
+    fn put_chunks(&self, results: Vec<(TaskId, Vec<ChunkSpan>)>) -> JobOp<'_, Vec<Put>>;
 
-    /// A document's vectors; it is at [`Stage::Storage`] now.
-    fn put_vectors(&self, task: TaskId, vectors: Vectors) -> JobOp<'_, Put>;
+    /// Documents' vectors; they are at [`Stage::Storage`] now.
+    fn put_vectors(&self, results: Vec<(TaskId, Vectors)>) -> JobOp<'_, Vec<Put>>;
 
-    /// A document's end. The text and the results are removed unless it failed. The first end stays.
-    fn finish(&self, task: TaskId, end: End) -> JobOp<'_, Put>;
+    /// Documents' ends. Text and results are removed unless it failed. The first end stays, and what was set back to
+    /// be tried again does not end by a failure of the try before.
+    fn finish(&self, ends: Vec<(TaskId, End)>) -> JobOp<'_, Vec<Put>>;
 
-    /// Notes a failure after which the document will be tried again.
-    fn note_attempt<'a>(&'a self, task: TaskId, reason: &'a Reason) -> JobOp<'a, ()>;
+    /// Notes why documents will be tried again, and when.
+    fn note(&self, notes: Vec<Note>) -> JobOp<'_, ()>;
 
     /// Ends a job's unfinished documents as cancelled; false when it had ended already.
     fn cancel<'a>(&'a self, tenant: &'a str, job: JobId) -> JobOp<'a, bool>;
@@ -99,11 +102,17 @@ pub trait JobStore: Send + Sync {
         limit: usize,
     ) -> JobOp<'_, Vec<Unfinished>>;
 
+    /// Claims something that one process is to do in a period; false while another's claim holds.
+    fn claim(&self, what: &'static str, period: Duration) -> JobOp<'_, bool>;
+
     /// Removes jobs that ended before, and jobs opened but never started, by age; how many.
     fn sweep(&self, ended: Duration, abandoned: Duration) -> JobOp<'_, u64>;
 
     /// Removes all of a tenant; how many jobs.
     fn delete_tenant<'a>(&'a self, tenant: &'a str) -> JobOp<'a, u64>;
+
+    /// How jobs ended that were ended through this.
+    fn ended(&self) -> &EndedJobs;
 
     /// Whether the store can be used.
     fn health(&self) -> JobOp<'_, ()>;
@@ -246,6 +255,29 @@ pub enum Status {
     Cancelled,
 }
 
+impl Status {
+    /// All, in the order of the numbers they are stored as.
+    pub const ALL: [Self; 6] =
+        [Self::Pending, Self::Running, Self::Completed, Self::Partial, Self::Failed, Self::Cancelled];
+
+    /// Whether nothing more is done.
+    pub const fn has_ended(self) -> bool {
+        !matches!(self, Self::Pending | Self::Running)
+    }
+
+    /// The name in answers and metrics.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Pending => "pending",
+            Self::Running => "running",
+            Self::Completed => "completed",
+            Self::Partial => "partial",
+            Self::Failed => "failed",
+            Self::Cancelled => "cancelled",
+        }
+    }
+}
+
 /// How far a document is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum DocumentState {
@@ -259,6 +291,8 @@ pub enum DocumentState {
     Skipped,
     /// Its job was cancelled first.
     Cancelled,
+    /// A later submission of it was stored first, and stays.
+    Superseded,
 }
 
 /// A document of a job, without its text.
@@ -272,11 +306,29 @@ pub struct DocumentRow {
     pub state: DocumentState,
     /// How many chunks it has, when it was cut.
     pub chunks: Option<u64>,
-    /// The last failure, also one after which it is tried again.
+    /// The last failure, also one after which it is tried again; what it waits for; what overtook it.
     pub reason: Option<Reason>,
     /// Failures so far.
     pub attempts: u32,
+    /// When it is tried again, by the clock of whoever put it off, in milliseconds since 1970.
+    pub again_at_ms: Option<u64>,
 }
+
+/// Why a document will be tried again.
+#[derive(Clone, Debug)]
+pub struct Note {
+    /// Which.
+    pub task: TaskId,
+    /// Why.
+    pub reason: Reason,
+    /// Whether it was the document's own failure.
+    pub charged: bool,
+    /// When, in milliseconds since 1970.
+    pub again_at_ms: u64,
+}
+
+/// A document that was to be loaded: `None` when its job is gone, an error when it cannot be read.
+pub type Loaded = Result<Option<Work>, JobError>;
 
 /// All a stage needs.
 #[derive(Clone, Debug)]
@@ -317,29 +369,27 @@ pub struct Vectors {
     pub rows: Vec<Option<u32>>,
     /// The rows, end to end.
     pub data: Vec<f32>,
-    /// Chunks that no vector could be made of, and why; the document is stored without them, or fails if all did.
-    pub failed: Vec<(u32, Reason)>,
 }
 
 /// How a document ended.
 #[derive(Clone, Debug, PartialEq)]
 pub enum End {
-    /// It can be found; so many chunks, so many of them new.
+    /// It can be found.
     Stored {
-        /// All.
+        /// How many chunks it has.
         chunks: u64,
-        /// Embedded anew.
-        added: u64,
     },
+    /// A later submission of it was stored before.
+    Superseded(Reason),
     /// It could not be stored.
     Failed {
         /// At which stage.
         stage: Stage,
         /// Why.
         reason: Reason,
+        /// When the task that failed entered the queue: [`Task::enqueued_at_ms`](crate::Task::enqueued_at_ms).
+        enqueued_at_ms: u64,
     },
-    /// It was to be left out.
-    Skipped,
 }
 
 /// What became of a result.
@@ -366,6 +416,8 @@ pub struct Unfinished {
     pub priority: Priority,
     /// Bytes of text.
     pub bytes: u64,
+    /// When it was last set back to be tried again; its tasks since then entered the queue no earlier.
+    pub since_ms: u64,
     /// The trace it belongs to.
     pub traceparent: Option<Arc<str>>,
 }

@@ -9,26 +9,16 @@ use embeddery_store::{Chunk, Span};
 use futures_util::future::join_all;
 
 use super::{
-    Item, Step, Tools, Trouble, after, reason, selector,
+    Item, Step, Tools, Trouble, keep, reason, selector,
     trouble::{Blame, code, of_model},
 };
 use crate::{ChunkSpan, Chunking, Plan, Stage};
 
 pub(super) async fn run(tools: &Tools, items: &[Item]) -> Vec<Step> {
     let models = open(tools, items).await;
-    join_all(items.iter().map(|item| async {
-        match spans(tools, item, models.get(&key(&item.work.plan))).await {
-            Ok(spans) => {
-                let put = tools.jobs.put_chunks(item.task, spans).await;
-                put.map_or_else(
-                    |error| Step::Trouble(Trouble::of_jobs(&error)),
-                    |put| after(Stage::Chunking, put, item.bytes()),
-                )
-            }
-            Err(trouble) => Step::Trouble(trouble),
-        }
-    }))
-    .await
+    let cut = items.iter().map(|item| spans(tools, item, models.get(&key(&item.work.plan))));
+    let cut = join_all(cut).await.into_iter().map(|cut| cut.map_err(Step::Trouble)).collect();
+    keep(Stage::Chunking, items, cut, async |results| tools.jobs.put_chunks(results).await).await
 }
 
 /// A plan's way to cut.
@@ -62,8 +52,13 @@ pub fn parts(text: &str, spans: &[ChunkSpan]) -> Option<Vec<Chunk>> {
     let part = |span: &ChunkSpan| {
         let (bytes, characters) = (&span.bytes, &span.characters);
         let place = usize::try_from(bytes.start).ok()?..usize::try_from(bytes.end).ok()?;
-        let span = Span { bytes: (bytes.start, bytes.end), characters: (characters.start, characters.end) };
-        Some(Chunk { text: text.get(place)?.to_owned(), span, vector: None })
+        let at = Span { bytes: (bytes.start, bytes.end), characters: (characters.start, characters.end) };
+        Some(Chunk {
+            text: text.get(place)?.to_owned(),
+            span: at,
+            headings: span.headings.clone(),
+            vector: None,
+        })
     };
     spans.iter().map(part).collect()
 }

@@ -8,8 +8,9 @@ use embeddery_store::{Binding, Document, Place, StoreError, StoreErrorKind};
 use futures_util::future::join_all;
 
 use super::{
-    Item, Step, Tools, Trouble, after,
+    Item, Step, Tools, Trouble,
     chunk::parts,
+    keep,
     metered::{self, Asking, Refused},
     place_of, reason,
     trouble::code,
@@ -34,24 +35,13 @@ pub(super) async fn run(tools: &Tools, items: &[Item]) -> Vec<Step> {
         });
     }
     let mut made = vectors(tools, &wanted).await.into_iter();
-    join_all(items.iter().zip(known).map(|(item, known)| {
-        let made = if known.is_ok() { made.next() } else { None };
-        async move {
-            let vectors =
-                known.and_then(|known| laid_out(item, &known, &made.unwrap_or_else(|| Ok(Vec::new()))?));
-            match vectors {
-                Ok(vectors) => {
-                    let put = tools.jobs.put_vectors(item.task, vectors).await;
-                    put.map_or_else(
-                        |error| Step::Trouble(Trouble::of_jobs(&error)),
-                        |put| after(Stage::Embedding, put, item.bytes()),
-                    )
-                }
-                Err(trouble) => Step::Trouble(trouble),
-            }
-        }
-    }))
-    .await
+    let laid_out = items.iter().zip(known).map(|(item, known)| {
+        let known = known?;
+        laid_out(item, &known, &made.next().unwrap_or_else(|| Ok(Vec::new()))?)
+    });
+    let laid_out = laid_out.map(|vectors: Result<_, Trouble>| vectors.map_err(Step::Trouble));
+    let laid_out = laid_out.collect();
+    keep(Stage::Embedding, items, laid_out, async |results| tools.jobs.put_vectors(results).await).await
 }
 
 /// What the collection knows of a document.
@@ -135,7 +125,7 @@ async fn look_into(
 pub(super) fn document(item: &Item) -> Result<Document, Trouble> {
     let NewDocument { id, text, metadata, .. } = &item.work.document;
     let chunks = parts(text, spans(item)?).ok_or_else(misfit)?;
-    Ok(Document { id: id.clone(), metadata: metadata.clone(), chunks })
+    Ok(Document { id: id.clone(), metadata: metadata.clone(), chunks, submission: Some(item.task.job.0) })
 }
 
 fn misfit() -> Trouble {
@@ -344,5 +334,5 @@ fn laid_out(item: &Item, known: &Known, made: &[Made]) -> Result<Vectors, Troubl
             data.extend_from_slice(&answer.data[row * dim..(row + 1) * dim]);
         }
     }
-    Ok(Vectors { space: space.clone(), dim, rows, data, failed: Vec::new() })
+    Ok(Vectors { space: space.clone(), dim, rows, data })
 }

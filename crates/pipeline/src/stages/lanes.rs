@@ -7,6 +7,7 @@ use std::{
     time::Duration,
 };
 
+use jiff::Timestamp;
 use tokio::time::Instant;
 
 use super::{Trouble, trouble::Pause};
@@ -20,6 +21,7 @@ type Lane = (String, String);
 
 struct Parked {
     until: Instant,
+    since: Timestamp,
     reason: Reason,
     /// Parked so often in a row.
     times: u32,
@@ -40,7 +42,8 @@ impl Lanes {
     /// Parks a plan's lane. A guessed pause doubles with each time in a row, up to a minute.
     pub(super) fn park(&self, plan: &Plan, reason: Reason, pause: Pause) -> Trouble {
         let mut lanes = self.lock();
-        let times = lanes.get(&lane(plan)).map_or(0, |parked| parked.times);
+        let before = lanes.get(&lane(plan)).map(|parked| (parked.times, parked.since));
+        let (times, since) = before.unwrap_or_else(|| (0, Timestamp::now()));
         let after = match pause {
             Pause::Asked(after) => after,
             Pause::Guessed(first) => {
@@ -55,7 +58,10 @@ impl Lanes {
                 "documents wait"
             );
         }
-        let parked = Parked { until: Instant::now() + after, reason: reason.clone(), times: times + 1 };
+        let message = format!("{} has not served since {since:.0}: {}", plan.provider, reason.message);
+        let reason = Reason { message, ..reason };
+        let parked =
+            Parked { until: Instant::now() + after, since, reason: reason.clone(), times: times + 1 };
         lanes.insert(lane(plan), parked);
         Trouble::Wait { reason, after }
     }
@@ -92,7 +98,9 @@ mod tests {
         let lanes = Lanes::default();
         let second = Duration::from_secs(1);
         assert!(lanes.blocked(&plan("openai")).is_none());
-        lanes.park(&plan("openai"), reason("x", "down"), Pause::Guessed(second));
+        let parked = lanes.park(&plan("openai"), reason("x", "down"), Pause::Guessed(second));
+        let Trouble::Wait { reason: why, .. } = parked else { unreachable!("who is parked waits") };
+        assert!(why.message.starts_with("openai has not served since 2") && why.message.ends_with("Z: down"));
         assert!(lanes.blocked(&plan("openai")).is_some() && lanes.blocked(&plan("cohere")).is_none());
         tokio::time::advance(second).await;
         assert!(lanes.blocked(&plan("openai")).is_none());

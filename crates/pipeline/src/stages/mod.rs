@@ -21,7 +21,6 @@ use embeddery_accounts::{Ledger, UserId};
 use embeddery_core::{DimensionPolicy, ProviderKind};
 use embeddery_gateway::{Router, Selector};
 use embeddery_store::VectorStore;
-use futures_util::future::join_all;
 use tokio::sync::RwLock;
 
 pub use chunk::{cut, parts, rule};
@@ -29,7 +28,7 @@ pub use lanes::Lanes;
 pub use store::count_vectors;
 pub use trouble::Trouble;
 
-use crate::{DocumentState, JobStore, Plan, Put, Reason, Stage, TaskId, Work};
+use crate::{DocumentState, JobError, JobStore, Loaded, Plan, Put, Reason, Stage, TaskId, Work};
 
 /// What stages work with.
 pub struct Tools {
@@ -89,7 +88,12 @@ impl Item {
 
 /// Brings documents through a stage: one step for each task, in order.
 pub async fn run(tools: &Tools, stage: Stage, tasks: &[(TaskId, Arc<AtomicBool>)]) -> Vec<Step> {
-    let found = join_all(tasks.iter().map(|(task, dropped)| find(tools, stage, *task, dropped))).await;
+    let loaded = tools.jobs.load(tasks.iter().map(|(task, _)| *task).collect()).await;
+    let loaded = match loaded {
+        Ok(loaded) => loaded,
+        Err(error) => return vec![Step::Trouble(Trouble::of_jobs(&error)); tasks.len()],
+    };
+    let found: Vec<_> = tasks.iter().zip(loaded).map(|(task, loaded)| item(stage, task, loaded)).collect();
     let items: Vec<Item> = found.iter().filter_map(|found| found.as_ref().ok().cloned()).collect();
     let done = match stage {
         Stage::Chunking => chunk::run(tools, &items).await,
@@ -102,25 +106,58 @@ pub async fn run(tools: &Tools, stage: Stage, tasks: &[(TaskId, Arc<AtomicBool>)
 }
 
 /// A task's document when it is at this stage, or else what comes after.
-async fn find(tools: &Tools, stage: Stage, task: TaskId, dropped: &Arc<AtomicBool>) -> Result<Item, Step> {
-    let work = match tools.jobs.load(task).await {
+fn item(stage: Stage, (task, dropped): &(TaskId, Arc<AtomicBool>), loaded: Loaded) -> Result<Item, Step> {
+    let work = match loaded {
         Ok(Some(work)) => work,
         Ok(None) => return Err(Step::Over),
         Err(error) => return Err(Step::Trouble(Trouble::of_jobs(&error))),
     };
     if work.state == DocumentState::At(stage) {
-        return Ok(Item { task, work: Arc::new(work), dropped: Arc::clone(dropped) });
+        return Ok(Item { task: *task, work: Arc::new(work), dropped: Arc::clone(dropped) });
     }
     Err(behind(stage, work.state, work.document.text.len() as u64))
 }
 
-/// What comes after a result was offered to the job store.
-fn after(stage: Stage, put: Put, bytes: u64) -> Step {
-    match put {
-        Put::Written => Step::Next { bytes },
-        Put::Already(state) => behind(stage, state, bytes),
-        Put::Gone => Step::Over,
+/// Offers results to the job store, all that there are in one step, and says what comes after each document.
+async fn keep<T>(
+    stage: Stage,
+    items: &[Item],
+    results: Vec<Result<T, Step>>,
+    put: impl AsyncFnOnce(Vec<(TaskId, T)>) -> Result<Vec<Put>, JobError>,
+) -> Vec<Step> {
+    let mut steps = Vec::with_capacity(items.len());
+    let (mut places, mut written) = (Vec::new(), Vec::new());
+    for (place, (item, result)) in items.iter().zip(results).enumerate() {
+        match result {
+            Ok(result) => {
+                places.push(place);
+                written.push((item.task, result));
+                steps.push(Step::Over);
+            }
+            Err(step) => steps.push(step),
+        }
     }
+    if written.is_empty() {
+        return steps;
+    }
+    match put(written).await {
+        Ok(puts) => {
+            for (place, put) in places.into_iter().zip(puts) {
+                let bytes = items[place].bytes();
+                steps[place] = match put {
+                    Put::Written => Step::Next { bytes },
+                    Put::Already(state) => behind(stage, state, bytes),
+                    Put::Gone => Step::Over,
+                };
+            }
+        }
+        Err(error) => {
+            for place in places {
+                steps[place] = Step::Trouble(Trouble::of_jobs(&error));
+            }
+        }
+    }
+    steps
 }
 
 /// What a stage does with a document that is not, or no more, at it.

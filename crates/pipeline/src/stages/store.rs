@@ -2,7 +2,7 @@
 //! one step; when that fails, each by itself, so that one which cannot be stored keeps no other.
 
 use std::{
-    collections::{BTreeMap, HashSet},
+    collections::{BTreeMap, HashMap, HashSet},
     num::NonZeroUsize,
     sync::Arc,
 };
@@ -14,13 +14,14 @@ use embeddery_store::{
 };
 use futures_util::future::join_all;
 use tokio::sync::RwLockReadGuard;
+use uuid::Uuid;
 
 use super::{
-    Item, Step, Tools, Trouble, after,
+    Item, Step, Tools, Trouble,
     embed::{self, Wanted, document},
-    place_of,
+    keep, place_of, reason,
 };
-use crate::{End, Stage, Vectors};
+use crate::{End, JobId, Reason, Stage, Vectors};
 
 pub(super) async fn run(tools: &Tools, items: &[Item]) -> Vec<Step> {
     let mut groups: BTreeMap<_, Vec<usize>> = BTreeMap::new();
@@ -39,9 +40,11 @@ pub(super) async fn run(tools: &Tools, items: &[Item]) -> Vec<Step> {
         }
         done
     });
-    let mut steps = vec![Step::Over; items.len()];
-    join_all(groups).await.into_iter().flatten().for_each(|(index, step)| steps[index] = step);
-    steps
+    let mut ends: Vec<_> = items.iter().map(|_| Err(Step::Over)).collect();
+    for (index, end) in join_all(groups).await.into_iter().flatten() {
+        ends[index] = end.map_err(Step::Trouble);
+    }
+    keep(Stage::Storage, items, ends, async |ends| tools.jobs.finish(ends).await).await
 }
 
 /// Documents of one id are of several jobs, and are written one after the other.
@@ -61,41 +64,60 @@ fn rounds(items: &[Item], members: Vec<usize>) -> Vec<Vec<usize>> {
 }
 
 /// Writes documents of one collection, together if that works.
-async fn write(tools: &Tools, items: &[&Item]) -> Vec<Step> {
+async fn write(tools: &Tools, items: &[&Item]) -> Vec<Result<End, Trouble>> {
     let together = match items {
         [_, _, ..] => match store(tools, items).await {
             // It would be the same for each of them.
             Err(Refused::Trouble(trouble @ Trouble::Wait { .. })) => {
-                return vec![Step::Trouble(trouble); items.len()];
+                return vec![Err(trouble); items.len()];
             }
-            stored => stored.is_ok(),
+            stored => stored.ok(),
         },
-        _ => false,
+        _ => None,
     };
+    let together = together.as_ref();
     join_all(items.iter().map(|item| async move {
-        if !together {
-            let stored = match store(tools, &[item]).await {
-                Err(Refused::VectorMissing) => store_whole(tools, item).await,
-                other => other,
-            };
-            match stored {
-                Ok(()) => {}
-                Err(Refused::Trouble(trouble)) => return Step::Trouble(trouble),
-                Err(Refused::VectorMissing) => {
-                    return Step::Trouble(Trouble::again(
-                        "collection_changed",
-                        "the document was changed meanwhile",
-                    ));
-                }
+        let overtaken = match together {
+            Some(overtaken) => overtaken.get(&item.work.document.id).copied(),
+            None => alone(tools, item).await?,
+        };
+        Ok(match overtaken {
+            Some(by) => End::Superseded(superseded(tools, item, by).await),
+            None => {
+                let chunks = item.work.vectors.as_ref().map_or(0, |vectors| vectors.rows.len() as u64);
+                End::Stored { chunks }
             }
-        }
-        let rows = item.work.vectors.iter().flat_map(|vectors| &vectors.rows);
-        let (chunks, added) = (rows.clone().count() as u64, rows.flatten().count() as u64);
-        let put = tools.jobs.finish(item.task, End::Stored { chunks, added }).await;
-        put.map_or_else(|error| Step::Trouble(Trouble::of_jobs(&error)), |put| after(Stage::Storage, put, 0))
+        })
     }))
     .await
 }
+
+/// Writes one document; says by which submission it is overtaken, if it is.
+async fn alone(tools: &Tools, item: &Item) -> Result<Option<Uuid>, Trouble> {
+    let stored = match store(tools, &[item]).await {
+        Err(Refused::VectorMissing) => store_whole(tools, item).await,
+        other => other,
+    };
+    match stored {
+        Ok(overtaken) => Ok(overtaken.into_values().next()),
+        Err(Refused::Trouble(trouble)) => Err(trouble),
+        Err(Refused::VectorMissing) => {
+            Err(Trouble::again("collection_changed", "the document was changed meanwhile"))
+        }
+    }
+}
+
+/// Why a document is not stored that a later submission has overtaken: a job's, or that of a caller who waited.
+async fn superseded(tools: &Tools, item: &Item, by: Uuid) -> Reason {
+    let message = match tools.jobs.job(&item.work.tenant, JobId(by)).await {
+        Ok(Some(job)) => format!("superseded by job {}, which was submitted later", job.id),
+        _ => "superseded by a later version of the document".to_owned(),
+    };
+    reason("superseded", message)
+}
+
+/// Documents of which a later submission is stored, and which.
+type Overtaken = HashMap<String, Uuid>;
 
 enum Refused {
     /// A vector that was there is gone: somebody changed the document, or deleted the collection.
@@ -119,7 +141,7 @@ impl From<StoreError> for Refused {
 }
 
 /// Writes documents of one collection with the vectors that the job store has.
-async fn store(tools: &Tools, items: &[&Item]) -> Result<(), Refused> {
+async fn store(tools: &Tools, items: &[&Item]) -> Result<Overtaken, Refused> {
     let mut documents = Vec::with_capacity(items.len());
     for item in items {
         documents.push(with_vectors(item, vectors(item)?)?);
@@ -128,7 +150,7 @@ async fn store(tools: &Tools, items: &[&Item]) -> Result<(), Refused> {
 }
 
 /// Makes the vectors that are missing and writes one document with all of them.
-async fn store_whole(tools: &Tools, item: &Item) -> Result<(), Refused> {
+async fn store_whole(tools: &Tools, item: &Item) -> Result<Overtaken, Refused> {
     let vectors = vectors(item)?;
     let mut document = with_vectors(item, vectors)?;
     let absent = |(chunk, row): (usize, &Option<u32>)| row.is_none().then_some(chunk);
@@ -169,7 +191,7 @@ async fn upsert(
     first: &Item,
     space: SpaceId,
     documents: Vec<Document>,
-) -> Result<(), Refused> {
+) -> Result<Overtaken, Refused> {
     let (tenant, plan) = (place_of(&first.work.tenant), &first.work.plan);
     let place = Place { tenant: &tenant, collection: &plan.collection };
     let dim = vectors(first)?.dim;
@@ -191,13 +213,15 @@ async fn upsert(
             Err(_) => Err(Trouble::again("timeout", "the store took too long").into()),
         };
     match written {
-        Ok(written) => room.used(written).await,
+        Ok(written) => {
+            room.used(&written).await;
+            Ok(written.overtaken.into_iter().collect())
+        }
         Err(refused) => {
-            room.used(Written::default()).await;
-            return Err(refused);
+            room.used(&Written::default()).await;
+            Err(refused)
         }
     }
-    Ok(())
 }
 
 /// Makes the collection when it is not there. Somebody else may do so at the same moment.
@@ -253,7 +277,7 @@ impl<'a> Room<'a> {
     }
 
     /// Gives back what was not needed: vectors that were there already, and those that are there no more.
-    async fn used(self, written: Written) {
+    async fn used(self, written: &Written) {
         let back = self.taken.saturating_sub(written.added) + written.removed;
         if back > 0 {
             self.tools.ledger.give_back(&self.user, Counter::StoredVectors, back).await;

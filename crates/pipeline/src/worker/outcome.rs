@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use super::WorkerConfig;
 use crate::{
-    End, Outcome, Put, Reason, Stage, Task,
+    End, Note, Outcome, Put, Reason, Stage, Task,
+    reconcile::now_ms,
     stages::{Step, Tools, Trouble},
 };
 
@@ -33,23 +34,32 @@ impl Policy<'_> {
                 self.failed(task, reason.clone(), Outcome::Dead(reason)).await
             }
             Trouble::Again { reason, after } => {
-                // The list of documents shows it; when that cannot be written, the next attempt will tell.
-                let _ = self.tools.jobs.note_attempt(task.id, &reason).await;
                 let pause = drawn(self.config.backoff, task.attempts + 1, LONGEST);
-                Outcome::Later { after: after.map_or(pause, |asked| asked.max(pause)), charged: true }
+                self.later(task, reason, (after.map_or(pause, |asked| asked.max(pause)), true)).await
             }
-            Trouble::Wait { after, .. } => {
+            Trouble::Wait { reason, after } => {
                 // Spread, so that those who wait for one thing do not all come back at one moment.
-                Outcome::Later { after: after + after.mul_f64(0.25 * fastrand::f64()), charged: false }
+                self.later(task, reason, (after + after.mul_f64(0.25 * fastrand::f64()), false)).await
             }
         }
     }
 
+    /// Later, with the reason in the list of documents; when that cannot be written, the next time will tell.
+    async fn later(&self, task: &Task, reason: Reason, (after, charged): (Duration, bool)) -> Outcome {
+        let again_at_ms = now_ms() + u64::try_from(after.as_millis()).unwrap_or(u64::MAX / 2);
+        let note = Note { task: task.id, reason, charged, again_at_ms };
+        if let Err(error) = self.tools.jobs.note(vec![note]).await {
+            tracing::debug!(%error, "why a document waits could not be noted");
+        }
+        Outcome::Later { after, charged }
+    }
+
     /// The document fails; the job store knows before the queue forgets.
     async fn failed(&self, task: &Task, reason: Reason, outcome: Outcome) -> Outcome {
-        match self.tools.jobs.finish(task.id, End::Failed { stage: self.stage, reason }).await {
-            Ok(Put::Written) => outcome,
-            Ok(Put::Already(_) | Put::Gone) => Outcome::Finished,
+        let end = End::Failed { stage: self.stage, reason, enqueued_at_ms: task.enqueued_at_ms };
+        match self.tools.jobs.finish(vec![(task.id, end)]).await {
+            Ok(puts) if puts == [Put::Written] => outcome,
+            Ok(_) => Outcome::Finished,
             Err(error) => {
                 tracing::warn!(%error, "a failure could not be written down; it is tried again");
                 Outcome::Later { after: drawn(self.config.backoff, 1, LONGEST), charged: false }

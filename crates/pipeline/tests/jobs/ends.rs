@@ -2,10 +2,12 @@
 
 use std::time::Duration;
 
-use embeddery_pipeline::{DocumentState, Edit, End, Page, Priority, Put, Stage, Status};
+use embeddery_pipeline::{DocumentState, Edit, Page, Priority, Put, Stage, Status};
 use serde_json::json;
 
-use crate::support::{CHUNKING, EMBEDDING, STORAGE, Tenant, failed, reason, stored, task, vectors};
+use crate::support::{
+    CHUNKING, EMBEDDING, One as _, STORAGE, Tenant, failed, failed_of, reason, spans, stored, task, vectors,
+};
 
 pub async fn all_stored_is_completed(tenant: &Tenant) {
     let job = tenant.submitted(2).await;
@@ -47,9 +49,9 @@ pub async fn cancelled_for_good(tenant: &Tenant) {
     assert!(found.ended_at_ms.is_some());
     assert!(!store.cancel(&tenant.name, job).await.unwrap());
     let cancelled = Put::Already(DocumentState::Cancelled);
-    assert_eq!(store.put_vectors(task(job, 1), vectors(1)).await.unwrap(), cancelled);
+    assert_eq!(store.put_vectors_of(task(job, 1), vectors(1)).await.unwrap(), cancelled);
     assert_eq!(tenant.end(task(job, 1), stored()).await, cancelled);
-    let work = store.load(task(job, 1)).await.unwrap().unwrap();
+    let work = store.load_one(task(job, 1)).await.unwrap().unwrap();
     assert_eq!((work.document.text.as_str(), work.vectors), ("", None));
     assert!(tenant.unfinished(Duration::ZERO).await.is_empty());
     assert!(store.retry(&tenant.name, job).await.unwrap().is_empty());
@@ -64,7 +66,7 @@ pub async fn what_failed_is_tried_again_where_it_failed(tenant: &Tenant) {
     tenant.end(task(job, 2), failed(Stage::Storage)).await;
     assert_eq!(store.retry(&tenant.name, job).await.unwrap().len(), 2, "also of a job that runs");
     tenant.end(task(job, 1), failed(Stage::Chunking)).await;
-    store.put_chunks(task(job, 3), Vec::new()).await.unwrap();
+    store.put_chunks_of(task(job, 3), Vec::new()).await.unwrap();
     tenant.end(task(job, 3), failed(Stage::Embedding)).await;
     tenant.end(task(job, 2), failed(Stage::Storage)).await;
     assert_eq!(tenant.job(job).await.status, Status::Partial);
@@ -77,7 +79,7 @@ pub async fn what_failed_is_tried_again_where_it_failed(tenant: &Tenant) {
     for state in [CHUNKING, EMBEDDING, STORAGE, DocumentState::Stored] {
         assert_eq!(found.documents[&state], 1, "{state:?}");
     }
-    assert_eq!(store.load(task(job, 2)).await.unwrap().unwrap().vectors, Some(vectors(2)));
+    assert_eq!(store.load_one(task(job, 2)).await.unwrap().unwrap().vectors, Some(vectors(2)));
     tenant.store_document(task(job, 1)).await;
     tenant.end(task(job, 2), stored()).await;
     tenant.end(task(job, 3), stored()).await;
@@ -97,7 +99,7 @@ pub async fn one_document_is_tried_again_as_it_was_edited(tenant: &Tenant) {
     let edit = Edit { text: Some(text.clone()), metadata: None };
     let found = again(0, edit.clone()).await.unwrap();
     assert_eq!((found.task, found.stage, found.bytes), (task(job, 0), Stage::Chunking, text.len() as u64));
-    let work = store.load(task(job, 0)).await.unwrap().unwrap();
+    let work = store.load_one(task(job, 0)).await.unwrap().unwrap();
     assert_eq!((&work.document.text, work.chunks, work.vectors), (&text, None, None));
     assert_eq!(work.document.metadata, crate::support::document("d0").metadata);
     assert!(again(0, edit.clone()).await.is_none(), "it has not failed since");
@@ -105,7 +107,7 @@ pub async fn one_document_is_tried_again_as_it_was_edited(tenant: &Tenant) {
     let serde_json::Value::Object(metadata) = json!({"mended": true}) else { unreachable!() };
     let edit = Edit { text: None, metadata: Some(metadata.clone()) };
     assert_eq!(again(1, edit.clone()).await.unwrap().stage, Stage::Storage, "its vectors are still its own");
-    let work = store.load(task(job, 1)).await.unwrap().unwrap();
+    let work = store.load_one(task(job, 1)).await.unwrap().unwrap();
     assert_eq!((work.document.metadata, work.vectors), (metadata, Some(vectors(2))));
     assert_eq!(work.document.text, crate::support::document("d1").text);
 
@@ -123,6 +125,25 @@ pub async fn one_document_is_tried_again_as_it_was_edited(tenant: &Tenant) {
     assert!(again(2, edit).await.is_none(), "what a person ended stays ended");
 }
 
+pub async fn a_failure_of_the_try_before_does_not_end_the_present_one(tenant: &Tenant) {
+    let job = tenant.submitted(1).await;
+    let (it, ahead) = (task(job, 0), u64::MAX >> 2);
+    // By a clock that is far ahead: none is compared with another.
+    assert_eq!(tenant.end(it, failed_of(Stage::Chunking, ahead)).await, Put::Written);
+    let again = tenant.store.retry(&tenant.name, job).await.unwrap().remove(0);
+    assert!(again.since_ms > ahead);
+    assert_eq!(tenant.unfinished(Duration::ZERO).await[0].since_ms, again.since_ms);
+    assert_eq!(tenant.end(it, failed_of(Stage::Chunking, ahead)).await, Put::Already(CHUNKING));
+    assert_eq!((tenant.row(it).await.attempts, tenant.job(job).await.status), (1, Status::Running));
+    assert_eq!(tenant.end(it, failed_of(Stage::Chunking, again.since_ms)).await, Put::Written);
+    assert!(tenant.store.retry_document(&tenant.name, it, Edit::default()).await.unwrap().is_some());
+    assert_eq!(
+        tenant.store.put_chunks_of(it, spans(1)).await.unwrap(),
+        Put::Written,
+        "what succeeds is welcome"
+    );
+}
+
 pub async fn skipped_by_an_operator(tenant: &Tenant) {
     let job = tenant.submitted(3).await;
     tenant.store_document(task(job, 0)).await;
@@ -134,8 +155,6 @@ pub async fn skipped_by_an_operator(tenant: &Tenant) {
     let whole = tenant.submitted(1).await;
     tenant.store.skip(whole).await.unwrap();
     assert_eq!(tenant.job(whole).await.status, Status::Cancelled);
-    let alone = tenant.submitted(1).await;
-    assert_eq!(tenant.end(task(alone, 0), End::Skipped).await, Put::Written);
     let nobody = embeddery_pipeline::JobId(uuid::Uuid::now_v7());
     assert!(!tenant.store.skip(nobody).await.unwrap() && !tenant.store.skipped(nobody).await.unwrap());
 }
@@ -175,7 +194,7 @@ pub async fn a_tenant_leaves_nothing(tenant: &Tenant) {
     tenant.store_document(task(second, 0)).await;
     assert_eq!(tenant.store.delete_tenant(&tenant.name).await.unwrap(), 2);
     assert!(tenant.all().await.is_empty() && tenant.find(first).await.is_none());
-    assert!(tenant.store.load(task(first, 0)).await.unwrap().is_none());
+    assert!(tenant.store.load_one(task(first, 0)).await.unwrap().is_none());
     assert!(tenant.store.start(open, crate::support::HASH).await.is_err());
     assert_eq!(tenant.end(task(first, 0), stored()).await, Put::Gone);
     assert_eq!(other.job(theirs).await.status, Status::Pending);

@@ -23,10 +23,11 @@ macro_rules! conformance {
             progress: a_document_walks_through_the_stages, a_result_is_written_once,
                 results_are_loaded_as_they_were, what_is_stored_leaves_no_text,
                 an_attempt_is_noted_and_nothing_moves, counts_hold_under_many_writers,
-                unfinished_documents_are_paged_and_rested;
+                unfinished_documents_are_paged_and_rested, many_results_are_one_step_and_each_has_its_answer,
+                one_has_a_period;
             ends: all_stored_is_completed, some_failed_is_partial, all_failed_is_failed,
                 cancelled_for_good, what_failed_is_tried_again_where_it_failed,
-                one_document_is_tried_again_as_it_was_edited,
+                a_failure_of_the_try_before_does_not_end_the_present_one, one_document_is_tried_again_as_it_was_edited,
                 skipped_by_an_operator, priority_changes, a_tenant_leaves_nothing
         );
     };

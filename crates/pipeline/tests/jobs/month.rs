@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use embeddery_pipeline::{End, JobId, Stage};
 
-use crate::support::{Tenant, failed, reason, task};
+use crate::support::{One as _, Tenant, failed, reason, task};
 
 pub const DAY: Duration = Duration::from_secs(24 * 3600);
 pub const KEPT: Duration = Duration::from_secs(7 * 24 * 3600);
@@ -37,8 +37,8 @@ async fn ended(tenant: &Tenant, job: JobId, how: u32) {
         2 => assert!(tenant.store.cancel(&tenant.name, job).await.unwrap()),
         3 => assert!(tenant.store.skip(job).await.unwrap()),
         4 => {
-            tenant.store.note_attempt(task(job, 1), &reason("again")).await.unwrap();
-            tenant.end(task(job, 1), End::Skipped).await;
+            tenant.store.note_attempt(task(job, 1), "again").await.unwrap();
+            tenant.end(task(job, 1), End::Superseded(reason("superseded"))).await;
         }
         _ => tenant.store_document(task(job, 1)).await,
     }

@@ -11,7 +11,7 @@ use embeddery_store::PostgresConfig;
 use crate::{
     month::{self, DAY, DAYS, Held, KEPT},
     server::Postgres,
-    support::{Tenant, task},
+    support::{One as _, Tenant, task},
 };
 
 static SERVER: OnceLock<Postgres> = OnceLock::new();
@@ -57,7 +57,7 @@ async fn a_text_may_hold_any_character() {
     odd.metadata.insert("\0".into(), "\0".into());
     tenant.store.append(job, vec![odd.clone()]).await.unwrap();
     tenant.store.start(job, crate::support::HASH).await.unwrap();
-    let work = tenant.store.load(task(job, 0)).await.unwrap().unwrap();
+    let work = tenant.store.load_one(task(job, 0)).await.unwrap().unwrap();
     assert_eq!((work.document.text, work.document.metadata), (odd.text, odd.metadata));
 }
 

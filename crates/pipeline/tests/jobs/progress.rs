@@ -2,16 +2,16 @@
 
 use std::time::Duration;
 
-use embeddery_pipeline::{DocumentState, Page, Put, Stage, Status};
+use embeddery_pipeline::{DocumentState, End, Note, Page, Put, Stage, Status};
 
 use crate::support::{
-    CHUNKING, EMBEDDING, STORAGE, Tenant, document, failed, reason, spans, stored, task, vectors,
+    CHUNKING, EMBEDDING, One as _, STORAGE, Tenant, document, failed, reason, spans, stored, task, vectors,
 };
 
 pub async fn a_document_walks_through_the_stages(tenant: &Tenant) {
     let job = tenant.submitted(2).await;
     let (it, store) = (task(job, 0), &tenant.store);
-    assert_eq!(store.put_chunks(it, spans(3)).await.unwrap(), Put::Written);
+    assert_eq!(store.put_chunks_of(it, spans(3)).await.unwrap(), Put::Written);
     let found = tenant.job(job).await;
     assert_eq!(
         (found.status, found.documents[&CHUNKING], found.documents[&EMBEDDING]),
@@ -19,7 +19,7 @@ pub async fn a_document_walks_through_the_stages(tenant: &Tenant) {
     );
     assert_eq!(found.chunks, (3, 0));
     assert!(found.started_at_ms.unwrap() >= found.submitted_at_ms);
-    assert_eq!(store.put_vectors(it, vectors(3)).await.unwrap(), Put::Written);
+    assert_eq!(store.put_vectors_of(it, vectors(3)).await.unwrap(), Put::Written);
     assert_eq!(tenant.row(it).await.state, STORAGE);
     assert_eq!(tenant.end(it, stored()).await, Put::Written);
     let found = tenant.job(job).await;
@@ -30,25 +30,25 @@ pub async fn a_document_walks_through_the_stages(tenant: &Tenant) {
 pub async fn a_result_is_written_once(tenant: &Tenant) {
     let job = tenant.submitted(1).await;
     let (it, store) = (task(job, 0), &tenant.store);
-    assert_eq!(store.put_vectors(it, vectors(1)).await.unwrap(), Put::Already(CHUNKING));
-    store.put_chunks(it, spans(1)).await.unwrap();
-    assert_eq!(store.put_chunks(it, spans(5)).await.unwrap(), Put::Already(EMBEDDING));
-    store.put_vectors(it, vectors(1)).await.unwrap();
-    assert_eq!(store.put_vectors(it, vectors(5)).await.unwrap(), Put::Already(STORAGE));
-    let work = store.load(it).await.unwrap().unwrap();
+    assert_eq!(store.put_vectors_of(it, vectors(1)).await.unwrap(), Put::Already(CHUNKING));
+    store.put_chunks_of(it, spans(1)).await.unwrap();
+    assert_eq!(store.put_chunks_of(it, spans(5)).await.unwrap(), Put::Already(EMBEDDING));
+    store.put_vectors_of(it, vectors(1)).await.unwrap();
+    assert_eq!(store.put_vectors_of(it, vectors(5)).await.unwrap(), Put::Already(STORAGE));
+    let work = store.load_one(it).await.unwrap().unwrap();
     assert_eq!((work.chunks, work.vectors), (Some(spans(1)), Some(vectors(1))));
     assert_eq!(tenant.end(it, failed(Stage::Storage)).await, Put::Written);
     assert_eq!(tenant.end(it, stored()).await, Put::Already(DocumentState::Failed));
-    assert_eq!(store.put_chunks(it, spans(5)).await.unwrap(), Put::Already(DocumentState::Failed));
+    assert_eq!(store.put_chunks_of(it, spans(5)).await.unwrap(), Put::Already(DocumentState::Failed));
     let nobody = task(embeddery_pipeline::JobId(uuid::Uuid::now_v7()), 0);
-    assert_eq!(store.put_chunks(nobody, spans(5)).await.unwrap(), Put::Gone);
+    assert_eq!(store.put_chunks_of(nobody, spans(5)).await.unwrap(), Put::Gone);
     assert_eq!(tenant.end(task(job, 1), stored()).await, Put::Gone);
 }
 
 pub async fn results_are_loaded_as_they_were(tenant: &Tenant) {
     let job = tenant.submitted(2).await;
     tenant.embed(task(job, 1)).await;
-    let work = tenant.store.load(task(job, 1)).await.unwrap().unwrap();
+    let work = tenant.store.load_one(task(job, 1)).await.unwrap().unwrap();
     assert_eq!((work.chunks, work.vectors, work.state), (Some(spans(2)), Some(vectors(2)), STORAGE));
     assert_eq!(work.document.text, document("d1").text);
 }
@@ -58,37 +58,92 @@ pub async fn what_is_stored_leaves_no_text(tenant: &Tenant) {
     tenant.store_document(task(job, 0)).await;
     tenant.embed(task(job, 1)).await;
     tenant.end(task(job, 1), failed(Stage::Storage)).await;
-    let gone = tenant.store.load(task(job, 0)).await.unwrap().unwrap();
+    let gone = tenant.store.load_one(task(job, 0)).await.unwrap().unwrap();
     assert_eq!((gone.state, gone.document.text.as_str()), (DocumentState::Stored, ""));
     assert!(gone.chunks.is_none() && gone.vectors.is_none() && gone.document.metadata.is_empty());
-    let kept = tenant.store.load(task(job, 1)).await.unwrap().unwrap();
+    let kept = tenant.store.load_one(task(job, 1)).await.unwrap().unwrap();
     assert!(!kept.document.text.is_empty() && kept.vectors.is_some());
 }
 
 pub async fn an_attempt_is_noted_and_nothing_moves(tenant: &Tenant) {
     let job = tenant.submitted(1).await;
     let it = task(job, 0);
-    tenant.store.note_attempt(it, &reason("upstream_busy")).await.unwrap();
-    tenant.store.note_attempt(it, &reason("upstream_away")).await.unwrap();
+    tenant.store.note_attempt(it, "upstream_busy").await.unwrap();
+    tenant.store.note_attempt(it, "upstream_away").await.unwrap();
     let row = tenant.row(it).await;
     assert_eq!((row.state, row.attempts, row.reason), (CHUNKING, 2, Some(reason("upstream_away"))));
+    assert_eq!(row.again_at_ms, Some(7));
+    let waits = Note { task: it, reason: reason("provider_away"), charged: false, again_at_ms: 9 };
+    tenant.store.note(vec![waits]).await.unwrap();
+    let row = tenant.row(it).await;
+    assert_eq!((row.attempts, row.reason, row.again_at_ms), (2, Some(reason("provider_away")), Some(9)));
     tenant.store_document(it).await;
-    tenant.store.note_attempt(it, &reason("late")).await.unwrap();
+    tenant.store.note_attempt(it, "late").await.unwrap();
     let row = tenant.row(it).await;
     assert_eq!((row.state, row.attempts, row.reason, row.chunks), (DocumentState::Stored, 2, None, Some(2)));
+    assert_eq!(row.again_at_ms, None);
+}
+
+pub async fn many_results_are_one_step_and_each_has_its_answer(tenant: &Tenant) {
+    let (one, two) = (tenant.submitted(2).await, tenant.submitted(1).await);
+    let nobody = task(embeddery_pipeline::JobId(uuid::Uuid::now_v7()), 0);
+    let tasks = [task(one, 1), nobody, task(two, 0), task(one, 0)];
+    tenant.embed(task(one, 0)).await;
+    let chunks = tasks.map(|task| (task, spans(2))).to_vec();
+    let puts = tenant.store.put_chunks(chunks).await.unwrap();
+    assert_eq!(puts, [Put::Written, Put::Gone, Put::Written, Put::Already(STORAGE)]);
+    let puts = tenant.store.put_vectors(vec![(tasks[0], vectors(2)), (tasks[3], vectors(1))]).await.unwrap();
+    assert_eq!(puts, [Put::Written, Put::Already(STORAGE)]);
+    let loaded = tenant.store.load(tasks.to_vec()).await.unwrap();
+    let found: Vec<_> = loaded
+        .into_iter()
+        .map(|work| work.unwrap().map(|work| (work.document.id, work.state, work.vectors)))
+        .collect();
+    let at_storage = |id: &str| Some((id.to_owned(), STORAGE, Some(vectors(2))));
+    assert_eq!(found, [at_storage("d1"), None, Some(("d0".into(), EMBEDDING, None)), at_storage("d0")]);
+    let why = reason("superseded");
+    let ends =
+        vec![(tasks[3], stored()), (tasks[2], failed(Stage::Embedding)), (tasks[0], End::Superseded(why))];
+    assert_eq!(tenant.store.finish(ends).await.unwrap(), [Put::Written; 3]);
+    assert_eq!(
+        (tenant.job(one).await.status, tenant.job(two).await.status),
+        (Status::Completed, Status::Failed)
+    );
+    let counts = tenant.job(one).await.documents;
+    assert_eq!((counts[&DocumentState::Stored], counts[&DocumentState::Superseded]), (1, 1));
+    let row = tenant.row(tasks[0]).await;
+    assert_eq!((row.state, row.reason), (DocumentState::Superseded, Some(reason("superseded"))));
+    assert!(tenant.store.finish(Vec::new()).await.unwrap().is_empty());
+}
+
+pub async fn one_has_a_period(tenant: &Tenant) {
+    let hour = Duration::from_secs(3600);
+    let what: &'static str = Box::leak(tenant.name.to_string().into_boxed_str());
+    let claims = (0..8).map(|_| {
+        let store = std::sync::Arc::clone(&tenant.store);
+        tokio::spawn(async move { store.claim(what, hour).await.unwrap() })
+    });
+    let mut claimed = 0;
+    for claim in claims.collect::<Vec<_>>() {
+        claimed += u32::from(claim.await.unwrap());
+    }
+    assert_eq!(claimed, 1);
+    let other: &'static str = Box::leak(format!("{} too", tenant.name).into_boxed_str());
+    assert!(tenant.store.claim(other, Duration::ZERO).await.unwrap(), "another thing is free");
+    assert!(tenant.store.claim(other, hour).await.unwrap(), "and what has run out is");
 }
 
 /// Every document is finished by two at once: each counts once.
 pub async fn counts_hold_under_many_writers(tenant: &Tenant) {
     const COUNT: u32 = 150;
     let job = tenant.submitted(COUNT).await;
-    let work = |item, end: embeddery_pipeline::End| {
+    let work = |item, end: End| {
         let store = std::sync::Arc::clone(&tenant.store);
         tokio::spawn(async move {
             let it = task(job, item);
-            store.put_chunks(it, spans(2)).await.unwrap();
-            store.put_vectors(it, vectors(2)).await.unwrap();
-            store.finish(it, end).await.unwrap()
+            store.put_chunks_of(it, spans(2)).await.unwrap();
+            store.put_vectors_of(it, vectors(2)).await.unwrap();
+            store.finish_one(it, end).await.unwrap()
         })
     };
     let both = (0..COUNT).flat_map(|item| [work(item, stored()), work(item, failed(Stage::Storage))]);
@@ -113,7 +168,7 @@ pub async fn unfinished_documents_are_paged_and_rested(tenant: &Tenant) {
     let open = tenant.opened(None, 3).await;
     let (first, second) = (tenant.submitted(20).await, tenant.submitted(2).await);
     tenant.store_document(task(first, 4)).await;
-    tenant.store.put_chunks(task(first, 5), spans(1)).await.unwrap();
+    tenant.store.put_chunks_of(task(first, 5), spans(1)).await.unwrap();
     let found = tenant.unfinished(Duration::ZERO).await;
     let ids: Vec<_> = found.iter().map(|found| found.task).collect();
     let due = (0..20).filter(|item| *item != 4).map(|item| task(first, item));

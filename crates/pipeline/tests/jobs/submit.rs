@@ -2,13 +2,13 @@
 
 use embeddery_pipeline::{NewJob, Opened, Page, Plan, Priority, Status};
 
-use crate::support::{CHUNKING, HASH, Tenant, document, documents, plan, task};
+use crate::support::{CHUNKING, HASH, One as _, Tenant, document, documents, plan, task};
 
 pub async fn a_job_is_seen_once_it_starts(tenant: &Tenant) {
     let job = tenant.opened(None, 3).await;
     tenant.store.append(job, documents(2)).await.unwrap();
     assert!(tenant.find(job).await.is_none() && tenant.all().await.is_empty());
-    assert!(tenant.store.load(task(job, 0)).await.unwrap().is_none());
+    assert!(tenant.store.load_one(task(job, 0)).await.unwrap().is_none());
     assert_eq!(tenant.store.start(job, HASH).await.unwrap(), Opened::New(job));
     tenant.store.discard(job).await.unwrap();
     let dropped = tenant.opened(None, 3).await;
@@ -25,13 +25,13 @@ pub async fn a_job_is_seen_once_it_starts(tenant: &Tenant) {
 
 pub async fn documents_come_as_they_were_sent(tenant: &Tenant) {
     let job = tenant.submitted(2).await;
-    let work = tenant.store.load(task(job, 1)).await.unwrap().unwrap();
+    let work = tenant.store.load_one(task(job, 1)).await.unwrap().unwrap();
     let sent = document("d1");
     assert_eq!((work.document.id, work.document.text), (sent.id, sent.text));
     assert_eq!((work.document.metadata, work.document.content_type), (sent.metadata, sent.content_type));
     assert_eq!((&*work.plan, work.state, &work.tenant), (&plan(), CHUNKING, &tenant.name));
     assert!(work.chunks.is_none() && work.vectors.is_none());
-    assert!(tenant.store.load(task(job, 2)).await.unwrap().is_none());
+    assert!(tenant.store.load_one(task(job, 2)).await.unwrap().is_none());
 }
 
 pub async fn another_tenants_job_is_nobodys(tenant: &Tenant) {

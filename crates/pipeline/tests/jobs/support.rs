@@ -4,10 +4,41 @@ use std::{sync::Arc, time::Duration};
 
 use embeddery_core::SpaceId;
 use embeddery_pipeline::{
-    ChunkSpan, Chunking, DocumentRow, DocumentState, End, Job, JobId, JobStore, NewDocument, NewJob, Opened,
-    Page, Plan, Priority, Put, Reason, Stage, TaskId, Unfinished, Vectors,
+    ChunkSpan, Chunking, DocumentRow, DocumentState, End, Job, JobError, JobId, JobStore, Loaded,
+    NewDocument, NewJob, Note, Opened, Page, Plan, Priority, Put, Reason, Stage, TaskId, Unfinished, Vectors,
 };
 use serde_json::{Value, json};
+
+/// One document at a time, as tests think of them.
+pub trait One {
+    async fn load_one(&self, task: TaskId) -> Loaded;
+    async fn put_chunks_of(&self, task: TaskId, chunks: Vec<ChunkSpan>) -> Result<Put, JobError>;
+    async fn put_vectors_of(&self, task: TaskId, vectors: Vectors) -> Result<Put, JobError>;
+    async fn finish_one(&self, task: TaskId, end: End) -> Result<Put, JobError>;
+    async fn note_attempt(&self, task: TaskId, why: &str) -> Result<(), JobError>;
+}
+
+impl One for dyn JobStore {
+    async fn load_one(&self, task: TaskId) -> Loaded {
+        self.load(vec![task]).await?.remove(0)
+    }
+
+    async fn put_chunks_of(&self, task: TaskId, chunks: Vec<ChunkSpan>) -> Result<Put, JobError> {
+        Ok(self.put_chunks(vec![(task, chunks)]).await?.remove(0))
+    }
+
+    async fn put_vectors_of(&self, task: TaskId, vectors: Vectors) -> Result<Put, JobError> {
+        Ok(self.put_vectors(vec![(task, vectors)]).await?.remove(0))
+    }
+
+    async fn finish_one(&self, task: TaskId, end: End) -> Result<Put, JobError> {
+        Ok(self.finish(vec![(task, end)]).await?.remove(0))
+    }
+
+    async fn note_attempt(&self, task: TaskId, why: &str) -> Result<(), JobError> {
+        self.note(vec![Note { task, reason: reason(why), charged: true, again_at_ms: 7 }]).await
+    }
+}
 
 pub struct Tenant {
     pub store: Arc<dyn JobStore>,
@@ -54,7 +85,6 @@ pub fn vectors(count: u32) -> Vectors {
         dim: 3,
         rows: (0..count).map(Some).chain([None]).collect(),
         data: (0..3 * count).map(|at| at as f32 / 7.0 - 1.0).collect(),
-        failed: vec![(count, reason("input_too_long"))],
     }
 }
 
@@ -132,12 +162,12 @@ impl Tenant {
 
     /// Brings a document to its storage stage.
     pub async fn embed(&self, task: TaskId) {
-        assert_eq!(self.store.put_chunks(task, spans(2)).await.unwrap(), Put::Written);
-        assert_eq!(self.store.put_vectors(task, vectors(2)).await.unwrap(), Put::Written);
+        assert_eq!(self.store.put_chunks_of(task, spans(2)).await.unwrap(), Put::Written);
+        assert_eq!(self.store.put_vectors_of(task, vectors(2)).await.unwrap(), Put::Written);
     }
 
     pub async fn end(&self, task: TaskId, end: End) -> Put {
-        self.store.finish(task, end).await.unwrap()
+        self.store.finish_one(task, end).await.unwrap()
     }
 
     pub async fn store_document(&self, task: TaskId) {
@@ -147,11 +177,18 @@ impl Tenant {
 }
 
 pub const fn stored() -> End {
-    End::Stored { chunks: 2, added: 2 }
+    End::Stored { chunks: 2 }
 }
 
 pub fn failed(stage: Stage) -> End {
-    End::Failed { stage, reason: reason("upstream_refused") }
+    // Microseconds: after all tries so far, which count in milliseconds.
+    let now = std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default();
+    failed_of(stage, now.as_micros() as u64)
+}
+
+/// The failure of a task that entered the queue then.
+pub fn failed_of(stage: Stage, enqueued_at_ms: u64) -> End {
+    End::Failed { stage, reason: reason("upstream_refused"), enqueued_at_ms }
 }
 
 pub const fn task(job: JobId, item: u32) -> TaskId {

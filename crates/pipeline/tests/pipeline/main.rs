@@ -6,4 +6,5 @@ mod deaths;
 mod failures;
 mod journey;
 mod orchestrator;
+mod order;
 mod support;

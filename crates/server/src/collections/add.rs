@@ -110,7 +110,7 @@ impl Desk {
         let cut = move || {
             let cut = |NewDocument { id, text, metadata }: NewDocument| {
                 let chunks = parts(&text, &stages::cut(&text, rule, model.as_deref()))?;
-                Some(Document { id, metadata, chunks })
+                Some(Document { id, metadata, chunks, submission: None })
             };
             documents.into_iter().map(cut).collect::<Option<_>>()
         };

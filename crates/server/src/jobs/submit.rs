@@ -67,6 +67,7 @@ impl Desk {
             stage: Stage::Chunking,
             priority,
             bytes: 0,
+            since_ms: 0,
             traceparent: sender.traceparent,
         };
         let upload = Upload {

@@ -9,7 +9,7 @@ use tokio_postgres::Row;
 use super::{
     collections::{Found, Hold, find, object},
     connection::Connections,
-    write::{key, span},
+    write::{headings, key, span},
 };
 use crate::{
     Document, DocumentView, Page, Place, StoreError, StoredChunk, StoredDocument, fingerprints, vector_id,
@@ -110,7 +110,8 @@ async fn whole(
     let numbers: Vec<i64> = documents.iter().map(|row| row.get(0)).collect();
     let rows = tx
         .query(
-            "SELECT c.document, c.fingerprint, c.occurrence, c.text, c.span, v.embedding
+            "SELECT c.document, c.fingerprint, c.occurrence, c.text, c.span, v.embedding,
+                    c.headings
              FROM embeddery.chunks c JOIN embeddery.vectors v ON v.chunk = c.id AND v.generation = $2
              WHERE c.document = ANY($1) ORDER BY c.document, c.ordinal",
             &[&numbers, &found.live],
@@ -128,6 +129,7 @@ async fn whole(
             id: vector_id(place, &id, key(row.get(1), row.get(2)), space),
             text: row.get(3),
             span: span(&row.get::<_, Vec<i64>>(4)),
+            headings: headings(row, 6),
             vector: row.get::<_, HalfVector>(5).as_slice().iter().map(|x| x.to_f32()).collect(),
         });
         let chunks = chunks.collect();

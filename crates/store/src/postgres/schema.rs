@@ -8,7 +8,8 @@ use deadpool_postgres::Client;
 
 use crate::{StoreError, StoreErrorKind};
 
-const MIGRATIONS: [&str; 1] = [r#"
+const MIGRATIONS: [&str; 2] = [
+    r#"
     CREATE SEQUENCE embeddery.ids;
     CREATE TABLE embeddery.collections (
         id bigint PRIMARY KEY,
@@ -73,7 +74,12 @@ const MIGRATIONS: [&str; 1] = [r#"
                 WITH CHECK (tenant = current_setting(''embeddery.tenant'', true))', name);
         END LOOP;
     END $$;
-"#];
+"#,
+    "
+    ALTER TABLE embeddery.documents ADD COLUMN submission uuid;     -- of version 7: a later one is higher
+    ALTER TABLE embeddery.chunks ADD COLUMN headings jsonb;         -- a list; NULL is none
+",
+];
 
 /// One process migrates at a time, and one makes an index.
 pub(super) const LOCK: i64 = 0x656d_6265_6464_6572;

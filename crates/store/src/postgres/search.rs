@@ -11,7 +11,7 @@ use super::{
     connection::{Connections, Parameters},
     filter,
     schema::LONGEST_INDEXED,
-    write::{half, key, span},
+    write::{half, headings, key, span},
 };
 use crate::{Filter, Hit, Mode, Place, Query, StoreError, check_vector, fusion, vector_id, words::words};
 
@@ -174,7 +174,7 @@ impl Search<'_> {
             .tx
             .prepare_cached(
                 "SELECT c.id, d.name, d.metadata, c.fingerprint, c.occurrence, c.span,
-                        CASE WHEN $2 THEN c.text END
+                        CASE WHEN $2 THEN c.text END, c.headings
                  FROM embeddery.chunks c JOIN embeddery.documents d ON d.id = c.document WHERE c.id = ANY($1)",
             )
             .await?;
@@ -190,6 +190,7 @@ impl Search<'_> {
                 score,
                 text: row.get(6),
                 span: span(&row.get::<_, Vec<i64>>(5)),
+                headings: headings(row, 7),
                 metadata: object(row.get(2)),
             })
         });

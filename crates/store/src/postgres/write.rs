@@ -7,6 +7,7 @@ use deadpool_postgres::Transaction;
 use embeddery_core::SpaceId;
 use pgvector::HalfVector;
 use serde_json::Value;
+use uuid::Uuid;
 
 use super::{
     collections::{Found, Hold, find},
@@ -38,13 +39,21 @@ pub(super) async fn upsert(
     documents.dedup_by(|later, first| later.id == first.id);
 
     let rows = put_documents(&tx, (place.tenant, &found), &documents).await?;
-    let mut stored = stored_chunks(&tx, &rows).await?;
+    let current: Vec<i64> = rows.iter().filter_map(|row| row.as_ref().ok().copied()).collect();
+    let mut stored = stored_chunks(&tx, &current).await?;
     let (mut written, mut new, mut moved) =
         (Written::default(), NewChunks::default(), MovedChunks::default());
     for (document, row) in documents.iter().zip(rows) {
+        let row = match row {
+            Ok(row) => row,
+            Err(Overtaken(by)) => {
+                written.overtaken.push((document.id.clone(), by));
+                continue;
+            }
+        };
         let keys = fingerprints(document.chunks.iter().map(|chunk| chunk.text.as_str()));
         for (ordinal, (chunk, key)) in document.chunks.iter().zip(keys).enumerate() {
-            let at = (ordinal as i64, chunk.span);
+            let at = (ordinal as i64, chunk.span, headings_text(&chunk.headings));
             if let Some((id, before)) = stored.remove(&(row, key)) {
                 if before != at {
                     moved.push(id, at);
@@ -86,37 +95,64 @@ pub(super) fn half(vector: &[f32]) -> HalfVector {
     HalfVector::from_f32_slice(&unit)
 }
 
+/// A document is of this later submission.
+struct Overtaken(Uuid);
+
 /// Writes documents' rows and returns their numbers, in order.
 async fn put_documents(
     tx: &Transaction<'_>,
     (tenant, found): (&str, &Found),
     documents: &[Document],
-) -> Result<Vec<i64>, StoreError> {
+) -> Result<Vec<Result<i64, Overtaken>>, StoreError> {
     let ids = new_ids(tx, documents.len()).await?;
     let names: Vec<&str> = documents.iter().map(|document| document.id.as_str()).collect();
     let metadata: Vec<Value> =
         documents.iter().map(|document| Value::Object(document.metadata.clone())).collect();
+    let submissions: Vec<Uuid> =
+        documents.iter().map(|document| document.submission.unwrap_or_else(Uuid::now_v7)).collect();
+    // What is of no submission comes from one request, alone.
+    let whatever = documents.iter().all(|document| document.submission.is_none());
     // Also a row that stays as it is is written: that is what locks it until the end.
     let statement = tx
         .prepare_cached(
-            "INSERT INTO embeddery.documents (id, tenant, collection, name, metadata)
-             SELECT id, $1, $2, name, metadata FROM unnest($3::bigint[], $4::text[], $5::jsonb[]) AS new (id, name, metadata)
-             ON CONFLICT (collection, name) DO UPDATE SET metadata = excluded.metadata
-             RETURNING name, id",
+            "INSERT INTO embeddery.documents AS old (id, tenant, collection, name, metadata, submission)
+             SELECT id, $1, $2, name, metadata, submission
+             FROM unnest($3::bigint[], $4::text[], $5::jsonb[], $6::uuid[]) AS new (id, name, metadata, submission)
+             ON CONFLICT (collection, name) DO UPDATE SET
+                 metadata = CASE WHEN old.submission > excluded.submission AND NOT $7 THEN old.metadata
+                                 ELSE excluded.metadata END,
+                 submission = greatest(old.submission, excluded.submission)
+             RETURNING name, id, submission",
         )
         .await?;
-    let rows = tx.query(&statement, &[&tenant, &found.id, &ids, &names, &metadata]).await?;
-    let by_name: HashMap<String, i64> = rows.iter().map(|row| (row.get(0), row.get(1))).collect();
+    let rows =
+        tx.query(&statement, &[&tenant, &found.id, &ids, &names, &metadata, &submissions, &whatever]).await?;
+    let by_name: HashMap<&str, (i64, Uuid)> =
+        rows.iter().map(|row| (row.get(0), (row.get(1), row.get(2)))).collect();
     names
         .iter()
-        .map(|name| {
-            by_name.get(*name).copied().ok_or_else(|| StoreError::internal("a document was not written"))
+        .zip(submissions)
+        .map(|(name, ours)| match by_name.get(name) {
+            Some((_, last)) if *last > ours && !whatever => Ok(Err(Overtaken(*last))),
+            Some((id, _)) => Ok(Ok(*id)),
+            None => Err(StoreError::internal("a document was not written")),
         })
         .collect()
 }
 
-/// A chunk's place among its neighbours and in the text.
-type ChunkPlace = (i64, Span);
+/// A chunk's place among its neighbours, in the text, and below its headings.
+type ChunkPlace = (i64, Span, Option<Value>);
+
+/// Headings as their column has them.
+fn headings_text(headings: &[String]) -> Option<Value> {
+    (!headings.is_empty()).then(|| Value::from(headings))
+}
+
+/// Headings that stand in a column.
+pub(super) fn headings(row: &tokio_postgres::Row, column: usize) -> Vec<String> {
+    let list: Option<Value> = row.get(column);
+    list.and_then(|list| serde_json::from_value(list).ok()).unwrap_or_default()
+}
 
 async fn stored_chunks(
     tx: &Transaction<'_>,
@@ -124,13 +160,14 @@ async fn stored_chunks(
 ) -> Result<HashMap<(i64, ChunkKey), (i64, ChunkPlace)>, StoreError> {
     let statement = tx
         .prepare_cached(
-            "SELECT document, fingerprint, occurrence, id, ordinal, span FROM embeddery.chunks WHERE document = ANY($1)",
+            "SELECT document, fingerprint, occurrence, id, ordinal, span, headings
+             FROM embeddery.chunks WHERE document = ANY($1)",
         )
         .await?;
     let rows = tx.query(&statement, &[&documents]).await?;
     let stored = rows.iter().map(|row| {
         let key = (row.get(0), key(row.get(1), row.get(2)));
-        (key, (row.get(3), (row.get(4), span(&row.get::<_, Vec<i64>>(5)))))
+        (key, (row.get(3), (row.get(4), span(&row.get::<_, Vec<i64>>(5)), row.get(6))))
     });
     Ok(stored.collect())
 }
@@ -159,13 +196,15 @@ struct MovedChunks {
     ids: Vec<i64>,
     ordinals: Vec<i64>,
     spans: Vec<String>,
+    headings: Vec<Option<Value>>,
 }
 
 impl MovedChunks {
-    fn push(&mut self, id: i64, (ordinal, span): ChunkPlace) {
+    fn push(&mut self, id: i64, (ordinal, span, headings): ChunkPlace) {
         self.ids.push(id);
         self.ordinals.push(ordinal);
         self.spans.push(span_text(span));
+        self.headings.push(headings);
     }
 
     async fn write(&self, tx: &Transaction<'_>) -> Result<(), StoreError> {
@@ -173,9 +212,11 @@ impl MovedChunks {
             return Ok(());
         }
         tx.execute(
-            "UPDATE embeddery.chunks c SET ordinal = new.ordinal, span = new.span::bigint[]
-             FROM unnest($1::bigint[], $2::bigint[], $3::text[]) AS new (id, ordinal, span) WHERE c.id = new.id",
-            &[&self.ids, &self.ordinals, &self.spans],
+            "UPDATE embeddery.chunks c
+             SET ordinal = new.ordinal, span = new.span::bigint[], headings = new.headings
+             FROM unnest($1::bigint[], $2::bigint[], $3::text[], $4::jsonb[]) AS new (id, ordinal, span, headings)
+             WHERE c.id = new.id",
+            &[&self.ids, &self.ordinals, &self.spans, &self.headings],
         )
         .await?;
         Ok(())
@@ -189,6 +230,7 @@ struct NewChunks<'d> {
     occurrences: Vec<i64>,
     ordinals: Vec<i64>,
     spans: Vec<String>,
+    headings: Vec<Option<Value>>,
     texts: Vec<&'d str>,
     vectors: Vec<HalfVector>,
 }
@@ -196,7 +238,7 @@ struct NewChunks<'d> {
 impl<'d> NewChunks<'d> {
     fn push(
         &mut self,
-        (document, key, (ordinal, span)): (i64, ChunkKey, ChunkPlace),
+        (document, key, (ordinal, span, headings)): (i64, ChunkKey, ChunkPlace),
         text: &'d str,
         vector: HalfVector,
     ) {
@@ -205,6 +247,7 @@ impl<'d> NewChunks<'d> {
         self.occurrences.push(key.occurrence.into());
         self.ordinals.push(ordinal);
         self.spans.push(span_text(span));
+        self.headings.push(headings);
         self.texts.push(text);
         self.vectors.push(vector);
     }
@@ -216,10 +259,12 @@ impl<'d> NewChunks<'d> {
         let ids = new_ids(tx, self.documents.len()).await?;
         let chunks = tx
             .prepare_cached(
-                "INSERT INTO embeddery.chunks (id, tenant, document, fingerprint, occurrence, ordinal, span, text)
-                 SELECT id, $1, document, fingerprint, occurrence, ordinal, span::bigint[], text
-                 FROM unnest($2::bigint[], $3::bigint[], $4::bytea[], $5::bigint[], $6::bigint[], $7::text[], $8::text[])
-                      AS new (id, document, fingerprint, occurrence, ordinal, span, text)",
+                "INSERT INTO embeddery.chunks
+                     (id, tenant, document, fingerprint, occurrence, ordinal, span, headings, text)
+                 SELECT id, $1, document, fingerprint, occurrence, ordinal, span::bigint[], headings, text
+                 FROM unnest($2::bigint[], $3::bigint[], $4::bytea[], $5::bigint[], $6::bigint[], $7::text[],
+                             $8::jsonb[], $9::text[])
+                      AS new (id, document, fingerprint, occurrence, ordinal, span, headings, text)",
             )
             .await?;
         tx.execute(
@@ -232,6 +277,7 @@ impl<'d> NewChunks<'d> {
                 &self.occurrences,
                 &self.ordinals,
                 &self.spans,
+                &self.headings,
                 &self.texts,
             ],
         )

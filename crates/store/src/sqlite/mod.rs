@@ -22,6 +22,7 @@ use std::{path::PathBuf, sync::Arc};
 
 use embeddery_core::SpaceId;
 use rusqlite::Transaction;
+use tokio::sync::Semaphore;
 
 use crate::{
     Backup, Binding, Collection, Document, DocumentView, Hit, NewCollection, Page, Pending, Place, Query,
@@ -55,6 +56,7 @@ struct Inner {
     matrices: Matrices,
     search_threads: usize,
     min_free_bytes: u64,
+    reading: Arc<Semaphore>,
 }
 
 impl SqliteStore {
@@ -65,6 +67,7 @@ impl SqliteStore {
             matrices: Matrices::new(config.matrix_bytes),
             search_threads: config.search_threads.max(1),
             min_free_bytes: config.min_free_bytes,
+            reading: Arc::new(Semaphore::new(most_readers())),
         }))
     }
 
@@ -98,8 +101,26 @@ impl SqliteStore {
         work: impl FnOnce(&Transaction<'_>, &str) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
         let (tenant, collection) = owned(place);
-        self.run(move |inner| inner.users.get(&tenant)?.read(|tx| work(tx, &collection))).await
+        self.look(move |inner| inner.users.get(&tenant)?.read(|tx| work(tx, &collection))).await
     }
+
+    /// Runs what only reads, with so many others at most: who waits holds neither a thread nor a connection.
+    async fn look<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Inner) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let permit = Arc::clone(&self.0.reading).acquire_owned().await.map_err(StoreError::internal)?;
+        self.run(move |inner| {
+            let _permit = permit;
+            work(inner)
+        })
+        .await
+    }
+}
+
+/// Reads at a time: enough to keep the cores busy while some wait for the disk.
+fn most_readers() -> usize {
+    4 * std::thread::available_parallelism().map_or(2, usize::from)
 }
 
 fn owned(place: Place<'_>) -> (String, String) {
@@ -204,7 +225,7 @@ impl VectorStore for SqliteStore {
     fn search<'a>(&'a self, place: Place<'a>, query: Query) -> Operation<'a, Vec<Hit>> {
         Box::pin(async move {
             let (tenant, collection) = owned(place);
-            self.run(move |inner| {
+            self.look(move |inner| {
                 search::search(inner, Place { tenant: &tenant, collection: &collection }, &query)
             })
             .await

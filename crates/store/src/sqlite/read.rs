@@ -4,7 +4,7 @@ use rusqlite::{OptionalExtension as _, Transaction, params};
 
 use super::{
     collections::{Found, find, read_metadata},
-    write::span,
+    write::{headings, span},
 };
 use crate::{DocumentView, Place, StoreError, StoredChunk, StoredDocument, types::ChunkKey, vector_id};
 
@@ -89,7 +89,8 @@ fn whole(
     (number, id, metadata): (i64, String, String),
 ) -> Result<StoredDocument, StoreError> {
     let mut statement = tx.prepare_cached(
-        "SELECT c.fingerprint, c.occurrence, c.text, c.byte_from, c.byte_to, c.char_from, c.char_to, v.vector
+        "SELECT c.fingerprint, c.occurrence, c.text, c.byte_from, c.byte_to, c.char_from, c.char_to, v.vector,
+                c.headings
          FROM chunks c JOIN vectors v ON v.chunk = c.id AND v.generation = ?2
          WHERE c.document = ?1 ORDER BY c.ordinal",
     )?;
@@ -100,6 +101,7 @@ fn whole(
             id: vector_id(place, &id, key, space),
             text: row.get(2)?,
             span: span(row, 3)?,
+            headings: headings(row, 8)?,
             vector: floats(row.get_ref(7)?.as_blob()?),
         })
     })?;

@@ -11,7 +11,8 @@ use rusqlite::{Connection, TransactionBehavior};
 
 use crate::{StoreError, StoreErrorKind};
 
-const MIGRATIONS: [&str; 1] = ["
+const MIGRATIONS: [&str; 2] = [
+    "
     CREATE TABLE collections (
         id INTEGER PRIMARY KEY AUTOINCREMENT,
         name TEXT NOT NULL UNIQUE,
@@ -71,7 +72,12 @@ const MIGRATIONS: [&str; 1] = ["
     CREATE VIRTUAL TABLE words USING fts5 (
         text, content = 'chunks', content_rowid = 'id', tokenize = 'unicode61 remove_diacritics 2'
     );
-"];
+",
+    "
+    ALTER TABLE documents ADD COLUMN submission BLOB; -- of UUID version 7: a later one is higher
+    ALTER TABLE chunks ADD COLUMN headings TEXT;      -- a JSON list; NULL is none
+",
+];
 
 /// Brings a database to this version's schema.
 pub(super) fn migrate(connection: &mut Connection) -> Result<(), StoreError> {

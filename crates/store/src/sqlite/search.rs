@@ -9,7 +9,7 @@ use super::{
     filter,
     matrices::Seen,
     read::floats,
-    write::span,
+    write::{headings, span},
 };
 use crate::{
     Filter, Hit, Mode, Place, Query, StoreError, check_vector, fusion,
@@ -180,7 +180,7 @@ impl Search<'_> {
     fn hit(&self, id: i64, score: f32) -> Result<Hit, StoreError> {
         let mut statement = self.tx.prepare_cached(
             "SELECT d.name, d.metadata, c.fingerprint, c.occurrence, c.byte_from, c.byte_to, c.char_from, c.char_to,
-                    iif(?2, c.text, NULL)
+                    iif(?2, c.text, NULL), c.headings
              FROM vectors v JOIN chunks c ON c.id = v.chunk JOIN documents d ON d.id = v.document WHERE v.id = ?1",
         )?;
         let space = &self.found.view.binding.space;
@@ -195,6 +195,7 @@ impl Search<'_> {
                 score,
                 text: row.get(8)?,
                 span: span(row, 4)?,
+                headings: headings(row, 9)?,
                 metadata: Default::default(),
             };
             Ok((hit, metadata))

@@ -6,6 +6,7 @@ use std::collections::HashMap;
 use embeddery_core::SpaceId;
 use rusqlite::{OptionalExtension as _, Transaction, params, types::Value as Sql};
 use serde_json::{Map, Value};
+use uuid::Uuid;
 
 use super::{
     collections::{Found, find, read_metadata, write_metadata},
@@ -30,15 +31,21 @@ pub(super) fn upsert(
     let mut written = Written::default();
     let (mut new_documents, mut last_vector) = (0, 0);
     for document in documents {
-        let (id, is_new) = put_document(tx, &found, document)?;
+        let (id, is_new) = match put_document(tx, &found, document)? {
+            Put::At { id, is_new } => (id, is_new),
+            Put::Overtaken(by) => {
+                written.overtaken.push((document.id.clone(), by));
+                continue;
+            }
+        };
         new_documents += u64::from(is_new);
         let mut stored = if is_new { HashMap::new() } else { stored_chunks(tx, id)? };
         let keys = fingerprints(document.chunks.iter().map(|chunk| chunk.text.as_str()));
         for (ordinal, (chunk, key)) in document.chunks.iter().zip(keys).enumerate() {
-            let place = (ordinal as i64, chunk.span);
+            let place = (ordinal as i64, chunk.span, headings_text(&chunk.headings));
             if let Some((chunk_id, before)) = stored.remove(&key) {
                 if before != place {
-                    move_chunk(tx, chunk_id, place)?;
+                    move_chunk(tx, chunk_id, &place)?;
                 }
                 written.kept += 1;
                 continue;
@@ -53,7 +60,7 @@ pub(super) fn upsert(
                 ));
             };
             check_vector(vector, binding.dim)?;
-            let chunk_id = add_chunk(tx, id, (key, place, &chunk.text))?;
+            let chunk_id = add_chunk(tx, id, (key, &place, &chunk.text))?;
             last_vector = add_vector(tx, (found.live, id, chunk_id), vector)?;
             written.added += 1;
         }
@@ -82,30 +89,46 @@ pub(super) fn count_added(
     Ok(())
 }
 
-fn put_document(tx: &Transaction<'_>, found: &Found, document: &Document) -> Result<(i64, bool), StoreError> {
+/// What became of a document's row.
+enum Put {
+    At {
+        id: i64,
+        is_new: bool,
+    },
+    /// It is of this later submission.
+    Overtaken(Uuid),
+}
+
+fn put_document(tx: &Transaction<'_>, found: &Found, document: &Document) -> Result<Put, StoreError> {
     let before = tx
-        .prepare_cached("SELECT id, metadata FROM documents WHERE collection = ?1 AND name = ?2")?
+        .prepare_cached("SELECT id, metadata, submission FROM documents WHERE collection = ?1 AND name = ?2")?
         .query_row(params![found.id, document.id], |row| {
-            Ok((row.get::<_, i64>(0)?, row.get::<_, String>(1)?))
+            Ok((row.get::<_, i64>(0)?, row.get::<_, String>(1)?, row.get::<_, Option<Uuid>>(2)?))
         })
         .optional()?;
     let metadata = write_metadata(&document.metadata);
+    let submission = document.submission.unwrap_or_else(Uuid::now_v7);
     match before {
         None => {
-            tx.prepare_cached("INSERT INTO documents (collection, name, metadata) VALUES (?1, ?2, ?3)")?
-                .execute(params![found.id, document.id, metadata])?;
+            tx.prepare_cached(
+                "INSERT INTO documents (collection, name, metadata, submission) VALUES (?1, ?2, ?3, ?4)",
+            )?
+            .execute(params![found.id, document.id, metadata, submission])?;
             let id = tx.last_insert_rowid();
             add_attributes(tx, found.id, id, &document.metadata)?;
-            Ok((id, true))
+            Ok(Put::At { id, is_new: true })
         }
-        Some((id, before)) => {
+        Some((_, _, Some(later))) if document.submission.is_some_and(|ours| later > ours) => {
+            Ok(Put::Overtaken(later))
+        }
+        Some((id, before, last)) => {
             if before != metadata {
                 remove_attributes(tx, found.id, id, &read_metadata(&before)?)?;
                 add_attributes(tx, found.id, id, &document.metadata)?;
-                tx.prepare_cached("UPDATE documents SET metadata = ?2 WHERE id = ?1")?
-                    .execute(params![id, metadata])?;
             }
-            Ok((id, false))
+            tx.prepare_cached("UPDATE documents SET metadata = ?2, submission = ?3 WHERE id = ?1")?
+                .execute(params![id, metadata, last.max(Some(submission))])?;
+            Ok(Put::At { id, is_new: false })
         }
     }
 }
@@ -156,20 +179,31 @@ fn remove_attributes(
     Ok(())
 }
 
-/// A chunk's place among its neighbours and in the text.
-type ChunkPlace = (i64, Span);
+/// A chunk's place among its neighbours, in the text, and below its headings, as they stand in their column.
+type ChunkPlace = (i64, Span, Option<String>);
+
+/// Headings as their column has them.
+fn headings_text(headings: &[String]) -> Option<String> {
+    (!headings.is_empty()).then(|| Value::from(headings).to_string())
+}
+
+/// Headings that stand in a column.
+pub(super) fn headings(row: &rusqlite::Row<'_>, column: usize) -> rusqlite::Result<Vec<String>> {
+    let text: Option<String> = row.get(column)?;
+    Ok(text.and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default())
+}
 
 fn stored_chunks(
     tx: &Transaction<'_>,
     document: i64,
 ) -> Result<HashMap<ChunkKey, (i64, ChunkPlace)>, StoreError> {
     let mut statement = tx.prepare_cached(
-        "SELECT id, fingerprint, occurrence, ordinal, byte_from, byte_to, char_from, char_to
+        "SELECT id, fingerprint, occurrence, ordinal, byte_from, byte_to, char_from, char_to, headings
          FROM chunks WHERE document = ?1",
     )?;
     let rows = statement.query_map([document], |row| {
         let key = ChunkKey { fingerprint: row.get(1)?, occurrence: row.get(2)? };
-        Ok((key, (row.get(0)?, (row.get(3)?, span(row, 4)?))))
+        Ok((key, (row.get(0)?, (row.get(3)?, span(row, 4)?, row.get(8)?))))
     })?;
     Ok(rows.collect::<Result<_, _>>()?)
 }
@@ -182,23 +216,29 @@ pub(super) fn span(row: &rusqlite::Row<'_>, first: usize) -> rusqlite::Result<Sp
     })
 }
 
-fn move_chunk(tx: &Transaction<'_>, id: i64, (ordinal, span): ChunkPlace) -> Result<(), StoreError> {
+fn move_chunk(
+    tx: &Transaction<'_>,
+    id: i64,
+    (ordinal, span, headings): &ChunkPlace,
+) -> Result<(), StoreError> {
+    let ((from, to), (first, last)) = (span.bytes, span.characters);
     tx.prepare_cached(
-        "UPDATE chunks SET ordinal = ?2, byte_from = ?3, byte_to = ?4, char_from = ?5, char_to = ?6 WHERE id = ?1",
+        "UPDATE chunks SET ordinal = ?2, byte_from = ?3, byte_to = ?4, char_from = ?5, char_to = ?6, headings = ?7
+         WHERE id = ?1",
     )?
-    .execute(params![id, ordinal, span.bytes.0, span.bytes.1, span.characters.0, span.characters.1])?;
+    .execute(params![id, ordinal, from, to, first, last, headings])?;
     Ok(())
 }
 
 fn add_chunk(
     tx: &Transaction<'_>,
     document: i64,
-    (key, (ordinal, span), text): (ChunkKey, ChunkPlace, &str),
+    (key, (ordinal, span, headings), text): (ChunkKey, &ChunkPlace, &str),
 ) -> Result<i64, StoreError> {
     tx.prepare_cached(
         "INSERT INTO chunks
-         (document, ordinal, fingerprint, occurrence, byte_from, byte_to, char_from, char_to, text)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
+         (document, ordinal, fingerprint, occurrence, byte_from, byte_to, char_from, char_to, headings, text)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
     )?
     .execute(params![
         document,
@@ -209,6 +249,7 @@ fn add_chunk(
         span.bytes.1,
         span.characters.0,
         span.characters.1,
+        headings,
         text
     ])?;
     let id = tx.last_insert_rowid();

@@ -3,12 +3,13 @@
 use embeddery_core::SpaceId;
 use embeddery_store::{Chunk, Document, Page, Removal, StoreErrorKind, Written};
 use serde_json::json;
+use uuid::Uuid;
 
 use crate::support::{C, Tenant, bare, document, filter, kind, texts, vector_of};
 use embeddery_store::Mode;
 
 fn written(added: u64, kept: u64, removed: u64) -> Written {
-    Written { added, kept, removed }
+    Written { added, kept, removed, ..Written::default() }
 }
 
 pub async fn adding_again_costs_nothing_and_changes_replace(tenant: &Tenant) {
@@ -147,14 +148,59 @@ pub async fn export_gives_what_import_takes(tenant: &Tenant) {
             chunks: stored
                 .chunks
                 .iter()
-                .map(|c| Chunk { text: c.text.clone(), span: c.span, vector: Some(c.vector.clone()) })
+                .map(|c| Chunk {
+                    text: c.text.clone(),
+                    span: c.span,
+                    headings: c.headings.clone(),
+                    vector: Some(c.vector.clone()),
+                })
                 .collect(),
+            submission: None,
         })
         .collect();
     tenant.store.drop_collection(tenant.here()).await.unwrap();
     tenant.with(back).await;
     let again = tenant.store.export(tenant.here(), Page { after: None, limit: 100 }).await.unwrap();
     assert_eq!(again, exported, "ids, texts, vectors, all of it");
+}
+
+pub async fn the_later_submission_stays_whoever_comes_last(tenant: &Tenant) {
+    tenant.create(C).await;
+    let (first, second) = (Uuid::now_v7(), Uuid::now_v7());
+    let of = |id: &str, texts: &[&str], submission| Document {
+        submission,
+        ..document(id, texts, json!({"of": texts[0]}))
+    };
+    tenant.add(vec![of("d", &["later", "both"], Some(second))]).await.unwrap();
+    let before = tenant.store.document(tenant.here(), "d").await.unwrap();
+    let both = vec![bare(of("d", &["earlier", "both"], Some(first))), of("e", &["alone"], Some(first))];
+    let due = Written { overtaken: vec![("d".into(), second)], ..written(1, 0, 0) };
+    assert_eq!(tenant.add(both).await.unwrap(), due, "and its neighbour is stored");
+    assert_eq!(tenant.store.document(tenant.here(), "d").await.unwrap(), before);
+    assert!(tenant.search(Mode::Vector(vector_of("x")), 9, Some(json!({"of": "earlier"}))).await.is_empty());
+    // The same once more is no other submission.
+    assert_eq!(tenant.add(vec![of("d", &["later", "new"], Some(second))]).await.unwrap(), written(1, 1, 1));
+    // Who waits for the answer writes whatever is there, and is the latest from then on.
+    assert_eq!(tenant.add(vec![of("d", &["by hand"], None)]).await.unwrap(), written(1, 0, 2));
+    let overtaken = tenant.add(vec![of("d", &["later", "new"], Some(second))]).await.unwrap().overtaken;
+    assert!(matches!(&overtaken[..], [(id, by)] if id == "d" && *by > second), "{overtaken:?}");
+    assert_eq!(tenant.counts().await, (2, 2));
+}
+
+pub async fn headings_come_back_and_follow_a_change(tenant: &Tenant) {
+    let below = |headings: &[&str]| {
+        let mut document = document("d", &["x"], json!({}));
+        document.chunks[0].headings = headings.iter().map(|heading| (*heading).to_owned()).collect();
+        document
+    };
+    tenant.with(vec![below(&["Über \"uns\"", "Preise"])]).await;
+    let found = tenant.search(Mode::Vector(vector_of("x")), 1, None).await;
+    assert_eq!(found[0].headings, ["Über \"uns\"", "Preise"]);
+    for headings in [&["Preise"][..], &[]] {
+        assert_eq!(tenant.add(vec![bare(below(headings))]).await.unwrap(), written(0, 1, 0));
+        let stored = tenant.store.document(tenant.here(), "d").await.unwrap();
+        assert_eq!(stored.chunks[0].headings, headings, "no vector is needed for that");
+    }
 }
 
 /// One writer replaces a document over and over; every reader sees all chunks of one version.

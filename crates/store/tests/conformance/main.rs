@@ -22,7 +22,8 @@ macro_rules! conformance {
                 metadata_change_alone, pages_by_id, all_or_nothing, vectors_that_cannot_be_compared_are_refused,
                 another_space_is_refused_by_name, a_vector_that_is_not_sent_and_not_stored_is_missed,
                 deletion_by_id_and_by_filter, export_gives_what_import_takes,
-                readers_see_the_old_or_the_new_document;
+                readers_see_the_old_or_the_new_document, the_later_submission_stays_whoever_comes_last,
+                headings_come_back_and_follow_a_change;
             search: the_nearest_come_first, with_text_and_spans, words_are_found_not_operators,
                 hybrid_prefers_what_both_find, search_follows_every_write, top_k_beyond_all, nothing_is_not_an_error,
                 random_vectors_rank_as_arithmetic_says;

@@ -61,10 +61,10 @@ pub fn document(id: &str, texts: &[&str], metadata: Value) -> Document {
             let from = at;
             at += text.len() as u64 + 1;
             let span = Span { bytes: (from, at - 1), characters: (from, at - 1) };
-            Chunk { text: (*text).into(), span, vector: Some(vector_of(text)) }
+            Chunk { text: (*text).into(), span, headings: Vec::new(), vector: Some(vector_of(text)) }
         })
         .collect();
-    Document { id: id.into(), metadata: object(metadata), chunks }
+    Document { id: id.into(), metadata: object(metadata), chunks, submission: None }
 }
 
 /// The same document without vectors.

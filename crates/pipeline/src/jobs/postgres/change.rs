@@ -7,13 +7,12 @@ use tokio_postgres::types::ToSql;
 
 use super::{For, PostgresJobs, millis, place, read::COUNTED, text};
 use crate::{
-    DocumentState, Edit, JobError, JobId, Priority, TaskId, Unfinished,
+    DocumentState, Edit, JobError, JobId, Priority, Status, TaskId, Unfinished,
     jobs::code::{self, priority_number, state_number, unreadable},
 };
 
 /// How a job whose documents have ended has ended.
-const STATUS: &str =
-    "CASE WHEN d6 > 0 THEN 5 WHEN d4 = 0 AND d5 = 0 THEN 2 WHEN d3 > 0 THEN 3 WHEN d4 > 0 THEN 4 ELSE 5 END";
+const STATUS: &str = "CASE WHEN d6 > 0 THEN 5 WHEN d4 = 0 AND d5 = 0 THEN 2 WHEN d3 + d7 > 0 THEN 3 WHEN d4 > 0 THEN 4 ELSE 5 END";
 
 /// Ends a job whose last document has ended.
 pub(super) async fn settle(store: &PostgresJobs, client: &mut Client, job: JobId) -> Result<(), JobError> {
@@ -24,24 +23,26 @@ pub(super) async fn settle(store: &PostgresJobs, client: &mut Client, job: JobId
     if tx.query_one(&unfinished, &[&job.0]).await?.get(0) {
         return Ok(());
     }
-    settle_in(&tx, job).await?;
-    Ok(tx.commit().await?)
+    let ended = settle_in(&tx, job).await?;
+    tx.commit().await?;
+    store.ended.count(ended);
+    Ok(())
 }
 
-/// The same inside a transaction. The lock comes first: what is counted afterwards cannot be set back meanwhile.
-async fn settle_in(tx: &Transaction<'_>, job: JobId) -> Result<(), JobError> {
+/// The same inside a transaction; says how it ended. The lock comes first: what is counted afterwards cannot be set back meanwhile.
+async fn settle_in(tx: &Transaction<'_>, job: JobId) -> Result<Option<Status>, JobError> {
     let lock = tx.prepare_cached("SELECT 1 FROM embeddery.jobs WHERE id = $1 FOR UPDATE").await?;
     tx.execute(&lock, &[&job.0]).await?;
     let end = tx
         .prepare_cached(&format!(
             "UPDATE embeddery.jobs SET ended_at = embeddery.now_ms(), status = {STATUS},
-                 counts = ARRAY[counted.chunks, stored_chunks, 0, d0, d1, d2, d3, d4, d5, d6]
+                 counts = ARRAY[counted.chunks, stored_chunks, 0, d0, d1, d2, d3, d4, d5, d6, d7]
              FROM (SELECT {COUNTED} FROM embeddery.job_documents WHERE job = $1) AS counted
-             WHERE id = $1 AND status IN (0, 1) AND d0 + d1 + d2 = 0"
+             WHERE id = $1 AND status IN (0, 1) AND d0 + d1 + d2 = 0 RETURNING status"
         ))
         .await?;
-    tx.execute(&end, &[&job.0]).await?;
-    Ok(())
+    let ended = tx.query_opt(&end, &[&job.0]).await?;
+    ended.map(|row| code::status(row.get::<_, i16>(0).into())).transpose()
 }
 
 pub(super) async fn cancel(store: &PostgresJobs, tenant: &str, job: JobId) -> Result<bool, JobError> {
@@ -51,8 +52,9 @@ pub(super) async fn cancel(store: &PostgresJobs, tenant: &str, job: JobId) -> Re
     if status >= code::FIRST_ENDED {
         return Ok(false);
     }
-    end_all(&tx, job, DocumentState::Cancelled).await?;
+    let ended = end_all(&tx, job, DocumentState::Cancelled).await?;
     tx.commit().await?;
+    store.ended.count(ended);
     Ok(true)
 }
 
@@ -61,10 +63,12 @@ pub(super) async fn skip(store: &PostgresJobs, job: JobId) -> Result<bool, JobEr
     let tx = store.begin(&mut client, For::All).await?;
     let Some(status) = locked(&tx, job).await? else { return Ok(false) };
     tx.execute("UPDATE embeddery.jobs SET skipped = true WHERE id = $1", &[&job.0]).await?;
-    if status < code::FIRST_ENDED {
-        end_all(&tx, job, DocumentState::Skipped).await?;
-    }
+    let ended = match status < code::FIRST_ENDED {
+        true => end_all(&tx, job, DocumentState::Skipped).await?,
+        false => None,
+    };
     tx.commit().await?;
+    store.ended.count(ended);
     Ok(true)
 }
 
@@ -75,10 +79,11 @@ async fn locked(tx: &Transaction<'_>, job: JobId) -> Result<Option<i64>, JobErro
     Ok(found.map(|row| row.get::<_, i16>(0).into()))
 }
 
-async fn end_all(tx: &Transaction<'_>, job: JobId, state: DocumentState) -> Result<(), JobError> {
+async fn end_all(tx: &Transaction<'_>, job: JobId, state: DocumentState) -> Result<Option<Status>, JobError> {
     let state = state_number(state) as i16;
     tx.execute(
-        "UPDATE embeddery.job_documents SET state = $2, touched_at = embeddery.now_ms() WHERE job = $1 AND state < 3",
+        "UPDATE embeddery.job_documents SET state = $2, again_at = NULL, touched_at = embeddery.now_ms()
+         WHERE job = $1 AND state < 3",
         &[&job.0, &state],
     )
     .await?;
@@ -113,8 +118,9 @@ pub(super) async fn retry(
     let rows = tx
         .query(
             "UPDATE embeddery.job_documents
-             SET state = coalesce(failed_at, 0), failed_at = NULL, touched_at = embeddery.now_ms()
-             WHERE job = $1 AND state = 4 AND ($2::int IS NULL OR item = $2) RETURNING item, state, bytes",
+             SET state = coalesce(failed_at, 0), failed_at = NULL, touched_at = embeddery.now_ms(),
+                 since = greatest(embeddery.now_ms(), since + 1)
+             WHERE job = $1 AND state = 4 AND ($2::int IS NULL OR item = $2) RETURNING item, state, bytes, since",
             &[&job.0, &item],
         )
         .await?;
@@ -127,6 +133,7 @@ pub(super) async fn retry(
             stage: code::stage(row.get::<_, i16>(1).into())?,
             priority,
             bytes: row.get::<_, i64>(2).unsigned_abs(),
+            since_ms: row.get::<_, i64>(3).unsigned_abs(),
             traceparent: traceparent.clone(),
         });
     }

@@ -18,16 +18,17 @@ use embeddery_store::{Connections, PostgresConfig, StoreError, StoreErrorKind};
 use tokio::sync::OnceCell;
 
 use super::{
-    ChunkSpan, DocumentRow, DocumentState, Edit, End, Job, JobError, JobOp, JobStore, NewDocument, NewJob,
-    Opened, Page, Put, Status, Unfinished, Vectors, Work,
+    ChunkSpan, DocumentRow, DocumentState, Edit, End, EndedJobs, Job, JobError, JobOp, JobStore, Loaded,
+    NewDocument, NewJob, Note, Opened, Page, Put, Status, Unfinished, Vectors,
 };
-use crate::{JobId, Priority, Reason, TaskId};
+use crate::{JobId, Priority, TaskId};
 
 /// The job store of several hosts.
 pub struct PostgresJobs {
     connections: Connections,
     /// Filled once the schema is there.
     ready: OnceCell<()>,
+    ended: EndedJobs,
 }
 
 /// For whom a transaction sees rows.
@@ -43,7 +44,11 @@ impl PostgresJobs {
     /// # Errors
     /// When the URL cannot be understood.
     pub fn new(config: &PostgresConfig) -> Result<Self, JobError> {
-        Ok(Self { connections: Connections::new(config)?, ready: OnceCell::new() })
+        Ok(Self {
+            connections: Connections::new(config)?,
+            ready: OnceCell::new(),
+            ended: EndedJobs::default(),
+        })
     }
 
     async fn client(&self) -> Result<Client, JobError> {
@@ -95,24 +100,24 @@ impl JobStore for PostgresJobs {
         Box::pin(read::documents(self, job, page))
     }
 
-    fn load(&self, task: TaskId) -> JobOp<'_, Option<Work>> {
-        Box::pin(read::load(self, task))
+    fn load(&self, tasks: Vec<TaskId>) -> JobOp<'_, Vec<Loaded>> {
+        Box::pin(read::load(self, tasks))
     }
 
-    fn put_chunks(&self, task: TaskId, chunks: Vec<ChunkSpan>) -> JobOp<'_, Put> {
-        Box::pin(progress::put_chunks(self, task, chunks))
+    fn put_chunks(&self, results: Vec<(TaskId, Vec<ChunkSpan>)>) -> JobOp<'_, Vec<Put>> {
+        Box::pin(progress::put_chunks(self, results))
     }
 
-    fn put_vectors(&self, task: TaskId, vectors: Vectors) -> JobOp<'_, Put> {
-        Box::pin(progress::put_vectors(self, task, vectors))
+    fn put_vectors(&self, results: Vec<(TaskId, Vectors)>) -> JobOp<'_, Vec<Put>> {
+        Box::pin(progress::put_vectors(self, results))
     }
 
-    fn finish(&self, task: TaskId, end: End) -> JobOp<'_, Put> {
-        Box::pin(progress::finish(self, task, end))
+    fn finish(&self, ends: Vec<(TaskId, End)>) -> JobOp<'_, Vec<Put>> {
+        Box::pin(progress::finish(self, ends))
     }
 
-    fn note_attempt<'a>(&'a self, task: TaskId, reason: &'a Reason) -> JobOp<'a, ()> {
-        Box::pin(progress::note_attempt(self, task, reason))
+    fn note(&self, notes: Vec<Note>) -> JobOp<'_, ()> {
+        Box::pin(progress::note(self, notes))
     }
 
     fn cancel<'a>(&'a self, tenant: &'a str, job: JobId) -> JobOp<'a, bool> {
@@ -163,12 +168,20 @@ impl JobStore for PostgresJobs {
         Box::pin(read::unfinished(self, untouched, after, limit))
     }
 
+    fn claim(&self, what: &'static str, period: Duration) -> JobOp<'_, bool> {
+        Box::pin(progress::claim(self, what, period))
+    }
+
     fn sweep(&self, ended: Duration, abandoned: Duration) -> JobOp<'_, u64> {
         Box::pin(change::sweep(self, ended, abandoned))
     }
 
     fn delete_tenant<'a>(&'a self, tenant: &'a str) -> JobOp<'a, u64> {
         Box::pin(change::delete_tenant(self, tenant))
+    }
+
+    fn ended(&self) -> &EndedJobs {
+        &self.ended
     }
 
     fn health(&self) -> JobOp<'_, ()> {

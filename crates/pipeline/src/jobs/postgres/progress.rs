@@ -1,136 +1,220 @@
-//! Results of stages. Each is written once: who comes second is told where the document stands.
+//! Results of stages, those of many documents in one step. Each is written once: who comes second is told where the
+//! document stands.
+
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 use deadpool_postgres::Transaction;
+use tokio_postgres::types::ToSql;
+use uuid::Uuid;
 
-use super::{For, PostgresJobs, change::settle, place};
+use super::{For, PostgresJobs, change::settle, millis, place};
 use crate::{
-    ChunkSpan, DocumentState, End, JobError, Put, Reason, TaskId, Vectors,
-    jobs::code::{self, stage_number, state_number},
+    ChunkSpan, End, JobError, JobId, Note, Put, TaskId, Vectors,
+    jobs::code::{self, Ended, stage_number, state_number},
 };
 
-/// What keeps a row of a job that nobody can see from being changed.
-const STARTED: &str = "EXISTS (SELECT 1 FROM embeddery.jobs WHERE id = $1 AND status >= 0)";
+/// Documents as two columns, jobs and places.
+pub(super) struct Columns {
+    pub(super) jobs: Vec<Uuid>,
+    pub(super) items: Vec<i32>,
+}
+
+impl Columns {
+    pub(super) fn of(tasks: impl Iterator<Item = TaskId>) -> Result<Self, JobError> {
+        let (mut jobs, mut items) = (Vec::new(), Vec::new());
+        for task in tasks {
+            jobs.push(task.job.0);
+            items.push(place(task.item)?);
+        }
+        Ok(Self { jobs, items })
+    }
+}
+
+/// A job's first result makes it run. Locked in one order, so that two who start the same jobs do not wait for each
+/// other.
+const STARTED: &str = "
+    started AS (
+        UPDATE embeddery.jobs SET status = 1, started_at = embeddery.now_ms()
+        WHERE status = 0 AND id IN (
+            SELECT id FROM embeddery.jobs WHERE status = 0 AND id IN (SELECT job FROM moved) ORDER BY id FOR UPDATE))";
 
 pub(super) async fn put_chunks(
     store: &PostgresJobs,
-    task: TaskId,
-    chunks: Vec<ChunkSpan>,
-) -> Result<Put, JobError> {
-    let mut client = store.client().await?;
-    let tx = store.begin(&mut client, For::All).await?;
-    let (item, count) = (place(task.item)?, chunks.len() as i64);
-    let write = tx
-        .prepare_cached(&format!(
-            "WITH moved AS (
-                 UPDATE embeddery.job_documents SET state = 1, chunks = $3, touched_at = embeddery.now_ms()
-                 WHERE job = $1 AND item = $2 AND state = 0 AND {STARTED} RETURNING 1),
-             started AS (
-                 UPDATE embeddery.jobs SET status = 1, started_at = embeddery.now_ms()
-                 WHERE id = $1 AND status = 0 AND EXISTS (SELECT 1 FROM moved))
-             UPDATE embeddery.job_contents SET spans = $4
-             WHERE job = $1 AND item = $2 AND EXISTS (SELECT 1 FROM moved)"
-        ))
-        .await?;
-    let written = tx.execute(&write, &[&task.job.0, &item, &count, &code::spans(&chunks)]).await?;
-    done(tx, task, written).await
+    results: Vec<(TaskId, Vec<ChunkSpan>)>,
+) -> Result<Vec<Put>, JobError> {
+    let counts: Vec<i64> = results.iter().map(|(_, chunks)| chunks.len() as i64).collect();
+    let spans: Vec<String> = results.iter().map(|(_, chunks)| code::spans(chunks)).collect();
+    let statement = format!(
+        "WITH sent AS (
+             SELECT * FROM unnest($1::uuid[], $2::int[], $3::bigint[], $4::text[]) AS sent (job, item, count, spans)),
+         moved AS (
+             UPDATE embeddery.job_documents AS document
+             SET state = 1, chunks = count, again_at = NULL, touched_at = embeddery.now_ms()
+             FROM sent JOIN embeddery.jobs ON jobs.id = sent.job AND status >= 0
+             WHERE document.job = sent.job AND document.item = sent.item AND state = 0
+             RETURNING document.job, document.item, spans),
+         {STARTED},
+         kept AS (
+             UPDATE embeddery.job_contents AS content SET spans = moved.spans FROM moved
+             WHERE content.job = moved.job AND content.item = moved.item)
+         SELECT job, item FROM moved"
+    );
+    let tasks: Vec<TaskId> = results.iter().map(|(task, _)| *task).collect();
+    write(store, &tasks, (&statement, &[&counts, &spans])).await
 }
 
 pub(super) async fn put_vectors(
     store: &PostgresJobs,
-    task: TaskId,
-    vectors: Vectors,
-) -> Result<Put, JobError> {
-    let mut client = store.client().await?;
-    let tx = store.begin(&mut client, For::All).await?;
-    let item = place(task.item)?;
-    let write = tx
-        .prepare_cached(&format!(
-            "WITH moved AS (
-                 UPDATE embeddery.job_documents SET state = 2, touched_at = embeddery.now_ms()
-                 WHERE job = $1 AND item = $2 AND state = 1 AND {STARTED} RETURNING 1)
-             UPDATE embeddery.job_contents SET vectors_head = $3, vectors = $4
-             WHERE job = $1 AND item = $2 AND EXISTS (SELECT 1 FROM moved)"
-        ))
-        .await?;
-    let (head, data) = (code::vectors_head(&vectors), code::vectors_data(&vectors));
-    let written = tx.execute(&write, &[&task.job.0, &item, &head, &data]).await?;
-    done(tx, task, written).await
+    results: Vec<(TaskId, Vectors)>,
+) -> Result<Vec<Put>, JobError> {
+    let heads: Vec<String> = results.iter().map(|(_, vectors)| code::vectors_head(vectors)).collect();
+    let data: Vec<Vec<u8>> = results.iter().map(|(_, vectors)| code::vectors_data(vectors)).collect();
+    let statement = "WITH sent AS (
+             SELECT * FROM unnest($1::uuid[], $2::int[], $3::text[], $4::bytea[]) AS sent (job, item, head, data)),
+         moved AS (
+             UPDATE embeddery.job_documents AS document
+             SET state = 2, again_at = NULL, touched_at = embeddery.now_ms()
+             FROM sent JOIN embeddery.jobs ON jobs.id = sent.job AND status >= 0
+             WHERE document.job = sent.job AND document.item = sent.item AND state = 1
+             RETURNING document.job, document.item, head, data),
+         kept AS (
+             UPDATE embeddery.job_contents AS content SET vectors_head = head, vectors = data FROM moved
+             WHERE content.job = moved.job AND content.item = moved.item)
+         SELECT job, item FROM moved";
+    let tasks: Vec<TaskId> = results.iter().map(|(task, _)| *task).collect();
+    write(store, &tasks, (statement, &[&heads, &data])).await
 }
 
-pub(super) async fn finish(store: &PostgresJobs, task: TaskId, end: End) -> Result<Put, JobError> {
-    let mut client = store.client().await?;
-    let tx = store.begin(&mut client, For::All).await?;
-    let item = place(task.item)?;
-    let (state, chunks, failure) = match &end {
-        End::Stored { chunks, .. } => (DocumentState::Stored, Some(*chunks as i64), None),
-        End::Failed { stage, reason } => (DocumentState::Failed, None, Some((*stage, reason))),
-        End::Skipped => (DocumentState::Skipped, None, None),
-    };
-    let state = state_number(state) as i16;
-    let stage = failure.map(|(stage, _)| stage_number(stage) as i16);
-    let (code, message) =
-        (failure.map(|(_, reason)| &*reason.code), failure.map(|(_, reason)| &reason.message));
-    let write = tx
-        .prepare_cached(&format!(
-            "UPDATE embeddery.job_documents SET state = $3, chunks = coalesce($4, chunks), failed_at = $5, code = $6,
-                 message = $7, attempts = attempts + ($5::smallint IS NOT NULL)::int, touched_at = embeddery.now_ms()
-             WHERE job = $1 AND item = $2 AND state < 3 AND {STARTED}"
-        ))
-        .await?;
-    let written = tx.execute(&write, &[&task.job.0, &item, &state, &chunks, &stage, &code, &message]).await?;
-    if written == 1 {
-        let begin = tx
-            .prepare_cached(
-                "UPDATE embeddery.jobs SET status = 1, started_at = embeddery.now_ms() WHERE id = $1 AND status = 0",
-            )
-            .await?;
-        tx.execute(&begin, &[&task.job.0]).await?;
-        if failure.is_none() {
-            let drop =
-                tx.prepare_cached("DELETE FROM embeddery.job_contents WHERE job = $1 AND item = $2").await?;
-            tx.execute(&drop, &[&task.job.0, &item]).await?;
+pub(super) async fn finish(store: &PostgresJobs, ends: Vec<(TaskId, End)>) -> Result<Vec<Put>, JobError> {
+    let rows: Vec<Ended<'_>> = ends.iter().map(|(_, end)| Ended::of(end)).collect();
+    let states: Vec<i16> = rows.iter().map(|row| state_number(row.state) as i16).collect();
+    let chunks: Vec<Option<i64>> = rows.iter().map(|row| row.chunks.map(|chunks| chunks as i64)).collect();
+    let stages: Vec<Option<i16>> =
+        rows.iter().map(|row| row.failed.map(|(stage, _)| stage_number(stage) as i16)).collect();
+    let since: Vec<Option<i64>> = rows
+        .iter()
+        .map(|row| row.failed.map(|(_, since)| i64::try_from(since).unwrap_or(i64::MAX)))
+        .collect();
+    let codes: Vec<Option<&str>> = rows.iter().map(|row| row.reason.map(|reason| &*reason.code)).collect();
+    let messages: Vec<Option<&str>> =
+        rows.iter().map(|row| row.reason.map(|reason| reason.message.as_str())).collect();
+    let statement = format!(
+        "WITH sent AS (
+             SELECT * FROM unnest($1::uuid[], $2::int[], $3::smallint[], $4::bigint[], $5::smallint[], $6::bigint[],
+                                  $7::text[], $8::text[])
+                  AS sent (job, item, ended, count, stage, entered, why, words)),
+         moved AS (
+             UPDATE embeddery.job_documents AS document SET
+                 state = ended, chunks = coalesce(count, chunks), failed_at = stage, code = why, message = words,
+                 since = coalesce(entered, since), attempts = attempts + (stage IS NOT NULL)::int,
+                 again_at = NULL, touched_at = embeddery.now_ms()
+             FROM sent JOIN embeddery.jobs ON jobs.id = sent.job AND status >= 0
+             WHERE document.job = sent.job AND document.item = sent.item AND state < 3
+                   AND since <= coalesce(entered, since)
+             RETURNING document.job, document.item, stage),
+         {STARTED},
+         dropped AS (
+             DELETE FROM embeddery.job_contents AS content USING moved
+             WHERE content.job = moved.job AND content.item = moved.item AND stage IS NULL)
+         SELECT job, item FROM moved"
+    );
+    let tasks: Vec<TaskId> = ends.iter().map(|(task, _)| *task).collect();
+    let columns: [&(dyn ToSql + Sync); 6] = [&states, &chunks, &stages, &since, &codes, &messages];
+    let puts = write(store, &tasks, (&statement, &columns)).await?;
+    // After the commit: of two that finish the last two documents, the later one sees both. Should this process
+    // die here, whoever looks at the job or sweeps ends it.
+    let written = tasks.iter().zip(&puts).filter(|(_, put)| **put == Put::Written);
+    let jobs: BTreeSet<JobId> = written.map(|(task, _)| task.job).collect();
+    if !jobs.is_empty() {
+        let mut client = store.client().await?;
+        for job in jobs {
+            settle(store, &mut client, job).await?;
         }
     }
-    let put = done(tx, task, written).await?;
-    if put == Put::Written {
-        // After the commit: of two that finish the last two documents, the later one sees both. Should this process
-        // die here, whoever looks at the job or sweeps ends it.
-        settle(store, &mut client, task.job).await?;
-    }
-    Ok(put)
+    Ok(puts)
 }
 
-pub(super) async fn note_attempt(
-    store: &PostgresJobs,
-    task: TaskId,
-    reason: &Reason,
-) -> Result<(), JobError> {
+pub(super) async fn note(store: &PostgresJobs, notes: Vec<Note>) -> Result<(), JobError> {
+    let Columns { jobs, items } = Columns::of(notes.iter().map(|note| note.task))?;
+    let codes: Vec<&str> = notes.iter().map(|note| &*note.reason.code).collect();
+    let messages: Vec<&str> = notes.iter().map(|note| note.reason.message.as_str()).collect();
+    let charged: Vec<i32> = notes.iter().map(|note| i32::from(note.charged)).collect();
+    let again: Vec<i64> = notes.iter().map(|note| note.again_at_ms as i64).collect();
     let mut client = store.client().await?;
     let tx = store.begin(&mut client, For::All).await?;
-    let note = tx
+    let write = tx
         .prepare_cached(
-            "UPDATE embeddery.job_documents
-             SET code = $3, message = $4, attempts = attempts + 1, touched_at = embeddery.now_ms()
-             WHERE job = $1 AND item = $2 AND state < 3",
+            "UPDATE embeddery.job_documents AS document
+             SET code = why, message = words, attempts = attempts + charged, again_at = at,
+                 touched_at = embeddery.now_ms()
+             FROM unnest($1::uuid[], $2::int[], $3::text[], $4::text[], $5::int[], $6::bigint[])
+                  AS sent (job, item, why, words, charged, at)
+             WHERE document.job = sent.job AND document.item = sent.item AND state < 3",
         )
         .await?;
-    tx.execute(&note, &[&task.job.0, &place(task.item)?, &&*reason.code, &reason.message]).await?;
+    tx.execute(&write, &[&jobs, &items, &codes, &messages, &charged, &again]).await?;
     Ok(tx.commit().await?)
 }
 
-/// What became of a result.
-async fn done(tx: Transaction<'_>, task: TaskId, written: u64) -> Result<Put, JobError> {
-    if written == 1 {
-        tx.commit().await?;
-        return Ok(Put::Written);
-    }
-    let look = tx
-        .prepare_cached(&format!(
-            "SELECT state FROM embeddery.job_documents WHERE job = $1 AND item = $2 AND {STARTED}"
-        ))
+/// Whether nobody's claim held, which is ours now.
+pub(super) async fn claim(
+    store: &PostgresJobs,
+    what: &str,
+    period: std::time::Duration,
+) -> Result<bool, JobError> {
+    let client = store.client().await?;
+    let claim = client
+        .prepare_cached(
+            "INSERT INTO embeddery.claims VALUES ($1, embeddery.now_ms() + $2)
+             ON CONFLICT (what) DO UPDATE SET until = excluded.until WHERE claims.until <= embeddery.now_ms()",
+        )
         .await?;
-    match tx.query_opt(&look, &[&task.job.0, &place(task.item)?]).await? {
-        Some(row) => Ok(Put::Already(code::state(row.get::<_, i16>(0).into())?)),
-        None => Ok(Put::Gone),
+    Ok(client.execute(&claim, &[&what, &millis(period)]).await? == 1)
+}
+
+/// Writes results by a statement that answers with the documents it has written, and says what became of each.
+async fn write(
+    store: &PostgresJobs,
+    tasks: &[TaskId],
+    (statement, columns): (&str, &[&(dyn ToSql + Sync)]),
+) -> Result<Vec<Put>, JobError> {
+    if tasks.is_empty() {
+        return Ok(Vec::new());
     }
+    let sent = Columns::of(tasks.iter().copied())?;
+    let mut client = store.client().await?;
+    let tx = store.begin(&mut client, For::All).await?;
+    let write = tx.prepare_cached(statement).await?;
+    let mut parameters: Vec<&(dyn ToSql + Sync)> = vec![&sent.jobs, &sent.items];
+    parameters.extend(columns);
+    let written: HashSet<TaskId> = tx.query(&write, &parameters).await?.iter().map(task).collect();
+    let there = match written.len() == tasks.len() {
+        true => HashMap::new(),
+        false => states(&tx, &sent).await?,
+    };
+    tx.commit().await?;
+    let put = |task: &TaskId| match (written.contains(task), there.get(task)) {
+        (true, _) => Ok(Put::Written),
+        (false, Some(state)) => Ok(Put::Already(code::state(*state)?)),
+        (false, None) => Ok(Put::Gone),
+    };
+    tasks.iter().map(put).collect()
+}
+
+/// Where documents of started jobs stand.
+async fn states(tx: &Transaction<'_>, sent: &Columns) -> Result<HashMap<TaskId, i64>, JobError> {
+    let look = tx
+        .prepare_cached(
+            "SELECT job, item, state FROM unnest($1::uuid[], $2::int[]) AS asked (job, item)
+             JOIN embeddery.job_documents USING (job, item) JOIN embeddery.jobs ON jobs.id = job
+             WHERE status >= 0",
+        )
+        .await?;
+    let rows = tx.query(&look, &[&sent.jobs, &sent.items]).await?;
+    Ok(rows.iter().map(|row| (task(row), row.get::<_, i16>(2).into())).collect())
+}
+
+/// A document that stands in a row's first two columns.
+pub(super) fn task(row: &tokio_postgres::Row) -> TaskId {
+    TaskId { job: JobId(row.get(0)), item: row.get::<_, i32>(1).unsigned_abs() }
 }

@@ -1,14 +1,24 @@
 //! What is looked at.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+    time::Duration,
+};
 
 use tokio_postgres::{Row, types::ToSql};
 
-use super::{For, PostgresJobs, change::settle, millis, place, text};
+use super::{
+    For, PostgresJobs,
+    change::settle,
+    millis, place,
+    progress::{Columns, task},
+    text,
+};
 use crate::{
-    DocumentRow, DocumentState, Job, JobError, JobId, NewDocument, Status, TaskId, Unfinished, Work,
+    DocumentRow, DocumentState, Job, JobError, JobId, NewDocument, Plan, Status, TaskId, Unfinished, Work,
     jobs::{
-        Page,
+        Loaded, Page,
         code::{self, STATES, state_number, status_number, unreadable},
     },
 };
@@ -21,13 +31,13 @@ pub(super) const COUNTED: &str = "
     count(*) FILTER (WHERE state = 0) AS d0, count(*) FILTER (WHERE state = 1) AS d1,
     count(*) FILTER (WHERE state = 2) AS d2, count(*) FILTER (WHERE state = 3) AS d3,
     count(*) FILTER (WHERE state = 4) AS d4, count(*) FILTER (WHERE state = 5) AS d5,
-    count(*) FILTER (WHERE state = 6) AS d6";
+    count(*) FILTER (WHERE state = 6) AS d6, count(*) FILTER (WHERE state = 7) AS d7";
 
 /// Jobs with their counts, which are counted while a job runs and kept when it has ended.
 fn jobs_where(rest: &str) -> String {
     format!(
         "SELECT id, tenant, plan, priority, status, submitted_at, started_at, ended_at, idempotency_key,
-                coalesce(counts, ARRAY[counted.chunks, stored_chunks, last_minute, d0, d1, d2, d3, d4, d5, d6])
+                coalesce(counts, ARRAY[counted.chunks, stored_chunks, last_minute, d0, d1, d2, d3, d4, d5, d6, d7])
          FROM embeddery.jobs, LATERAL (
              SELECT {COUNTED} FROM embeddery.job_documents WHERE job = jobs.id AND jobs.counts IS NULL) AS counted
          WHERE status >= 0 AND {rest}"
@@ -129,7 +139,7 @@ pub(super) async fn documents(
     let state = page.state.map(|state| state_number(state) as i16);
     let statement = tx
         .prepare_cached(
-            "SELECT item, document.id, state, chunks, code, message, attempts
+            "SELECT item, document.id, state, chunks, code, message, attempts, again_at
              FROM embeddery.job_documents AS document JOIN embeddery.jobs ON jobs.id = job
              WHERE job = $1 AND status >= 0 AND item > $2 AND ($3::smallint IS NULL OR state = $3)
              ORDER BY item LIMIT $4",
@@ -144,46 +154,62 @@ pub(super) async fn documents(
             chunks: row.get::<_, Option<i64>>(3).map(i64::unsigned_abs),
             reason: code::reason(row.get(4), row.get(5)),
             attempts: row.get::<_, i32>(6).unsigned_abs(),
+            again_at_ms: row.get::<_, Option<i64>>(7).map(i64::unsigned_abs),
         })
     };
     rows.iter().map(read).collect()
 }
 
-pub(super) async fn load(store: &PostgresJobs, task: TaskId) -> Result<Option<Work>, JobError> {
+pub(super) async fn load(store: &PostgresJobs, tasks: Vec<TaskId>) -> Result<Vec<Loaded>, JobError> {
+    let asked = Columns::of(tasks.iter().copied())?;
     let mut client = store.client().await?;
     let tx = store.begin(&mut client, For::All).await?;
     let statement = tx
         .prepare_cached(
-            "SELECT jobs.tenant, plan, state, document.id, text, metadata, content_type, spans, vectors_head, vectors
-             FROM embeddery.job_documents AS document JOIN embeddery.jobs ON jobs.id = job
-                  LEFT JOIN embeddery.job_contents USING (job, item)
-             WHERE job = $1 AND item = $2 AND status >= 0",
+            "SELECT job, item, jobs.tenant, plan, state, document.id, text, metadata, content_type, spans,
+                    vectors_head, vectors
+             FROM unnest($1::uuid[], $2::int[]) AS asked (job, item)
+                  JOIN embeddery.job_documents AS document USING (job, item)
+                  JOIN embeddery.jobs ON jobs.id = job LEFT JOIN embeddery.job_contents USING (job, item)
+             WHERE status >= 0",
         )
         .await?;
-    let Some(row) = tx.query_opt(&statement, &[&task.job.0, &place(task.item)?]).await? else {
-        return Ok(None);
-    };
-    let bytes: Option<Vec<u8>> = row.get(4);
-    let (metadata, spans): (Option<&str>, Option<&str>) = (row.get(5), row.get(7));
-    let vectors = match (row.get::<_, Option<&str>>(8), row.get::<_, Option<&[u8]>>(9)) {
+    let rows = tx.query(&statement, &[&asked.jobs, &asked.items]).await?;
+    let mut plans = HashMap::new();
+    let mut found: HashMap<TaskId, Loaded> = rows
+        .iter()
+        .map(|row| {
+            let task = task(row);
+            let plan =
+                plans.entry(task.job).or_insert_with(|| code::read_plan(row.get(3)).map(Arc::new)).clone();
+            (task, plan.and_then(|plan| read_work(row, plan)).map(Some))
+        })
+        .collect();
+    Ok(tasks.iter().map(|task| found.remove(task).unwrap_or(Ok(None))).collect())
+}
+
+fn read_work(row: &Row, plan: Arc<Plan>) -> Result<Work, JobError> {
+    let bytes: Option<Vec<u8>> = row.get(6);
+    let (metadata, spans): (Option<&str>, Option<&str>) = (row.get(7), row.get(9));
+    let vectors = match (row.get::<_, Option<&str>>(10), row.get::<_, Option<&[u8]>>(11)) {
         (Some(head), Some(data)) => Some(code::read_vectors(head, data)?),
         _ => None,
     };
-    Ok(Some(Work {
-        tenant: Arc::from(row.get::<_, &str>(0)),
-        plan: Arc::new(code::read_plan(row.get(1))?),
-        state: code::state(row.get::<_, i16>(2).into())?,
+    Ok(Work {
+        tenant: Arc::from(row.get::<_, &str>(2)),
+        plan,
+        state: code::state(row.get::<_, i16>(4).into())?,
         document: NewDocument {
-            id: row.get(3),
+            id: row.get(5),
             text: String::from_utf8(bytes.unwrap_or_default()).map_err(unreadable)?,
             metadata: metadata
                 .map_or(Ok(serde_json::Map::new()), serde_json::from_str)
                 .map_err(unreadable)?,
-            content_type: row.get(6),
+            content_type: row.get(8),
         },
         chunks: spans.map(code::read_spans).transpose()?,
         vectors,
-    }))
+    })
 }
 
 pub(super) async fn unfinished(
@@ -200,7 +226,7 @@ pub(super) async fn unfinished(
     };
     let statement = tx
         .prepare_cached(
-            "SELECT job, item, jobs.tenant, state, priority, bytes, traceparent
+            "SELECT job, item, jobs.tenant, state, priority, bytes, traceparent, since
              FROM embeddery.jobs JOIN embeddery.job_documents ON job = jobs.id
              WHERE status IN (0, 1) AND state < 3 AND touched_at <= embeddery.now_ms() - $1
                    AND (job, item) > ($2, $3) ORDER BY job, item LIMIT $4",
@@ -209,11 +235,12 @@ pub(super) async fn unfinished(
     let rows = tx.query(&statement, &[&millis(untouched), &job, &item, &(limit as i64)]).await?;
     let read = |row: &Row| {
         Ok(Unfinished {
-            task: TaskId { job: JobId(row.get(0)), item: row.get::<_, i32>(1).unsigned_abs() },
+            task: task(row),
             tenant: Arc::from(row.get::<_, &str>(2)),
             stage: code::stage(row.get::<_, i16>(3).into())?,
             priority: code::priority(row.get::<_, i16>(4).into()),
             bytes: row.get::<_, i64>(5).unsigned_abs(),
+            since_ms: row.get::<_, i64>(7).unsigned_abs(),
             traceparent: text(row.get(6)),
         })
     };

@@ -6,7 +6,8 @@
 use deadpool_postgres::Client;
 use embeddery_store::{StoreError, StoreErrorKind};
 
-const MIGRATIONS: [&str; 1] = [r#"
+const MIGRATIONS: [&str; 2] = [
+    r#"
     CREATE FUNCTION embeddery.now_ms() RETURNS bigint LANGUAGE sql VOLATILE AS
         'SELECT (extract(epoch FROM clock_timestamp()) * 1000)::bigint';
     CREATE TABLE embeddery.jobs (
@@ -72,7 +73,15 @@ const MIGRATIONS: [&str; 1] = [r#"
                        OR current_setting(''embeddery.all_tenants'', true) = ''on'')', name);
         END LOOP;
     END $$;
-"#];
+"#,
+    "
+    ALTER TABLE embeddery.job_documents
+        ADD COLUMN since bigint NOT NULL DEFAULT 0, -- set back to be tried again, or the task that failed entered
+                                                    -- the queue: earlier tasks are past
+        ADD COLUMN again_at bigint;                 -- when what waits is tried again
+    CREATE TABLE embeddery.claims (what text PRIMARY KEY, until bigint NOT NULL);
+",
+];
 
 /// One process migrates at a time.
 const LOCK: i64 = 0x656d_6265_6464_6a6f;

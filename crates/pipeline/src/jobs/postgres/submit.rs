@@ -1,7 +1,5 @@
 //! How a job comes to be: opened, filled, started.
 
-use uuid::Uuid;
-
 use super::{For, PostgresJobs, change};
 use crate::{
     JobError, JobId, NewDocument, NewJob, Opened,
@@ -16,7 +14,10 @@ pub(super) async fn open(store: &PostgresJobs, job: NewJob) -> Result<Opened, Jo
     {
         return Ok(Opened::Same(found));
     }
-    let id = JobId(Uuid::now_v7());
+    let last =
+        tx.prepare_cached("SELECT id FROM embeddery.jobs WHERE tenant = $1 ORDER BY id DESC LIMIT 1").await?;
+    let last = tx.query_opt(&last, &[&&*job.tenant]).await?.map(|row| row.get(0));
+    let id = code::job_id(last);
     let most = job.most_unfinished.map(|most| i64::try_from(most).unwrap_or(i64::MAX));
     let statement = tx
         .prepare_cached(

@@ -4,39 +4,36 @@ use rusqlite::{Connection, OptionalExtension as _, params};
 
 use super::{item, key, keys, now, progress::settle, submit::packed};
 use crate::{
-    DocumentState, Edit, JobError, JobId, Priority, TaskId, Unfinished,
+    DocumentState, Edit, JobError, JobId, Priority, Status, TaskId, Unfinished,
     jobs::code::{self, priority_number, state_number, unreadable},
 };
 
 /// Rows that are removed in one transaction.
 const STEP: usize = 500;
 
-/// Ends what has not ended as cancelled.
-pub(super) fn cancel(db: &Connection, tenant: &str, job: JobId) -> Result<bool, JobError> {
+/// Ends what has not ended as cancelled; how the job ended, if it has now.
+pub(super) fn cancel(db: &Connection, tenant: &str, job: JobId) -> Result<Option<Status>, JobError> {
     match find(db, job)? {
         Some(found) if found.owner == tenant && found.runs() => {
-            end_all(db, found.number, DocumentState::Cancelled)?;
-            Ok(true)
+            end_all(db, found.number, DocumentState::Cancelled)
         }
-        _ => Ok(false),
+        _ => Ok(None),
     }
 }
 
-/// Ends what has not ended as skipped.
-pub(super) fn skip(db: &Connection, job: JobId) -> Result<bool, JobError> {
-    let Some(found) = find(db, job)? else { return Ok(false) };
+/// Ends what has not ended as skipped; whether there is such a job, and how it ended if it has now.
+pub(super) fn skip(db: &Connection, job: JobId) -> Result<(bool, Option<Status>), JobError> {
+    let Some(found) = find(db, job)? else { return Ok((false, None)) };
     db.execute("UPDATE job SET skipped = 1 WHERE number = ?", [found.number])?;
-    if found.runs() {
-        end_all(db, found.number, DocumentState::Skipped)?;
-    }
-    Ok(true)
+    let ended = if found.runs() { end_all(db, found.number, DocumentState::Skipped)? } else { None };
+    Ok((true, ended))
 }
 
-fn end_all(db: &Connection, number: i64, state: DocumentState) -> Result<(), JobError> {
+fn end_all(db: &Connection, number: i64, state: DocumentState) -> Result<Option<Status>, JobError> {
     let ((from, to), now, state) = (keys(number), now(), state_number(state));
     let changed = db
         .prepare_cached(
-            "UPDATE document SET state = ?3, touched_at_ms = ?4 WHERE key BETWEEN ?1 AND ?2 AND state < 3",
+            "UPDATE document SET state = ?3, again_at_ms = NULL, touched_at_ms = ?4 WHERE key BETWEEN ?1 AND ?2 AND state < 3",
         )?
         .execute(params![from, to, state, now])?;
     db.execute(
@@ -62,9 +59,11 @@ pub(super) fn retry(
     };
     let mut failed = Vec::new();
     let mut rows = db.prepare_cached(
-        "SELECT key, coalesce(failed_at, 0), bytes FROM document WHERE state = 4 AND key BETWEEN ? AND ?",
+        "UPDATE document SET state = coalesce(failed_at, 0), failed_at = NULL, touched_at_ms = ?3,
+                             since_ms = max(?3, since_ms + 1)
+         WHERE state = 4 AND key BETWEEN ?1 AND ?2 RETURNING key, state, bytes, since_ms",
     )?;
-    let mut rows = rows.query([from, to])?;
+    let mut rows = rows.query([from, to, now()])?;
     let tenant: std::sync::Arc<str> = tenant.into();
     while let Some(row) = rows.next()? {
         failed.push(Unfinished {
@@ -73,18 +72,14 @@ pub(super) fn retry(
             stage: code::stage(row.get(1)?)?,
             priority: code::priority(found.priority),
             bytes: row.get(2)?,
+            since_ms: row.get(3)?,
             traceparent: found.traceparent.as_deref().map(Into::into),
         });
     }
-    drop(rows);
+    failed.sort_by_key(|document: &Unfinished| document.task);
     if failed.is_empty() {
         return Ok(failed);
     }
-    db.execute(
-        "UPDATE document SET state = coalesce(failed_at, 0), failed_at = NULL, touched_at_ms = ?3
-         WHERE state = 4 AND key BETWEEN ?1 AND ?2",
-        params![from, to, now()],
-    )?;
     let mut back = [0_i64; 3];
     for document in &failed {
         back[code::stage_number(document.stage) as usize] += 1;
@@ -265,7 +260,7 @@ impl Found {
 
     /// What a person ended stays ended.
     fn may_run_again(&self, tenant: &str) -> bool {
-        let cancelled = self.status == code::status_number(crate::Status::Cancelled);
+        let cancelled = self.status == code::status_number(Status::Cancelled);
         self.owner == tenant && !self.skipped && !cancelled
     }
 }

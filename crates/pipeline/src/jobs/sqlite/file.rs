@@ -16,7 +16,8 @@ use crate::JobError;
 ///
 /// A job has a number that its documents' keys begin with: `key = number << 32 | item`. What is read at every step
 /// (`document`) is apart from what is long (`content`), and gone when it is not needed any more.
-const MIGRATIONS: &[&str] = &[r"
+const MIGRATIONS: &[&str] = &[
+    r"
 CREATE TABLE job (
     number INTEGER PRIMARY KEY,
     id BLOB NOT NULL UNIQUE,            -- of UUID version 7: a newer job's is higher
@@ -72,7 +73,15 @@ CREATE TABLE content (
     vectors_head TEXT,
     vectors BLOB
 );
-"];
+",
+    r"
+ALTER TABLE job ADD COLUMN d7 INTEGER NOT NULL DEFAULT 0;
+-- When it was set back to be tried again, or the task that failed entered the queue: earlier tasks are past.
+ALTER TABLE document ADD COLUMN since_ms INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE document ADD COLUMN again_at_ms INTEGER;    -- when what waits is tried again
+CREATE TABLE claim (what TEXT PRIMARY KEY, until_ms INTEGER NOT NULL) WITHOUT ROWID;
+",
+];
 
 /// How long a writer waits for one of another process.
 const PATIENCE: Duration = Duration::from_secs(10);

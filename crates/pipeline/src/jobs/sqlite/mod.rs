@@ -19,12 +19,13 @@ use std::{
 };
 
 use rusqlite::{Connection, Transaction};
+use tokio::sync::Semaphore;
 
 use super::{
-    ChunkSpan, DocumentRow, DocumentState, Edit, End, Job, JobError, JobOp, JobStore, NewDocument, NewJob,
-    Opened, Page, Put, Status, Unfinished, Vectors, Work,
+    ChunkSpan, DocumentRow, DocumentState, Edit, End, EndedJobs, Job, JobError, JobOp, JobStore, Loaded,
+    NewDocument, NewJob, Note, Opened, Page, Put, Status, Unfinished, Vectors,
 };
-use crate::{JobId, Priority, Reason, TaskId};
+use crate::{JobId, Priority, TaskId};
 use file::Readers;
 use writer::{Lasting, Writer};
 
@@ -37,10 +38,15 @@ pub struct SqliteJobsConfig {
     pub min_free_bytes: u64,
 }
 
+/// Reads at a time, and so the most connections and threads they take: a disk and a few cores do no more.
+const MOST_READERS: usize = 8;
+
 /// The job store of one host.
 pub struct SqliteJobs {
     writer: Writer,
     readers: Arc<Readers>,
+    reading: Arc<Semaphore>,
+    ended: EndedJobs,
     config: SqliteJobsConfig,
 }
 
@@ -52,15 +58,23 @@ impl SqliteJobs {
     pub fn open(config: SqliteJobsConfig) -> Result<Self, String> {
         let writer = Writer::start(file::open(&config.path)?)?;
         let readers = Arc::new(Readers::new(config.path.clone()));
-        Ok(Self { writer, readers, config })
+        let reading = Arc::new(Semaphore::new(MOST_READERS));
+        Ok(Self { writer, readers, reading, ended: EndedJobs::default(), config })
     }
 
     async fn read<T: Send + 'static>(
         &self,
         work: impl FnOnce(&Transaction<'_>) -> Result<T, JobError> + Send + 'static,
     ) -> Result<T, JobError> {
+        // Who waits here holds neither a thread nor a connection.
+        let closed = |_| JobError::Unavailable("the jobs' file is closed; the server stops".into());
+        let permit = Arc::clone(&self.reading).acquire_owned().await.map_err(closed)?;
         let readers = Arc::clone(&self.readers);
-        tokio::task::spawn_blocking(move || readers.read(work))
+        let read = move || {
+            let _permit = permit;
+            readers.read(work)
+        };
+        tokio::task::spawn_blocking(read)
             .await
             .map_err(|error| JobError::Internal(format!("a database task ended early: {error}")))?
     }
@@ -73,8 +87,20 @@ impl SqliteJobs {
         self.writer.run(Lasting::Promised, work).await
     }
 
+    /// Writes something of each, all or none; what would only be done again.
+    async fn write_each<R: Send + 'static, T: Send + 'static>(
+        &self,
+        each: Vec<R>,
+        write: fn(&Connection, &R) -> Result<T, JobError>,
+    ) -> Result<Vec<T>, JobError> {
+        if each.is_empty() {
+            return Ok(Vec::new());
+        }
+        self.repeatable(move |db| each.iter().map(|one| write(db, one)).collect()).await
+    }
+
     /// Writes what would only be done again.
-    async fn note<T: Send + 'static>(
+    async fn repeatable<T: Send + 'static>(
         &self,
         work: impl FnOnce(&Connection) -> Result<T, JobError> + Send + 'static,
     ) -> Result<T, JobError> {
@@ -88,7 +114,7 @@ impl SqliteJobs {
     ) -> Result<u64, JobError> {
         let mut all = 0;
         loop {
-            match self.note(step.clone()).await? {
+            match self.repeatable(step.clone()).await? {
                 0 => return Ok(all),
                 some => all += some,
             }
@@ -100,7 +126,7 @@ impl JobStore for SqliteJobs {
     fn open(&self, job: NewJob) -> JobOp<'_, Opened> {
         Box::pin(async move {
             file::check_space(&self.config.path, self.config.min_free_bytes)?;
-            self.note(move |db| submit::open(db, &job)).await
+            self.repeatable(move |db| submit::open(db, &job)).await
         })
     }
 
@@ -111,7 +137,7 @@ impl JobStore for SqliteJobs {
             let packed = tokio::task::spawn_blocking(move || submit::pack(documents))
                 .await
                 .map_err(|error| JobError::Internal(format!("packing texts ended early: {error}")))?;
-            self.note(move |db| submit::append(db, job, &packed?)).await
+            self.repeatable(move |db| submit::append(db, job, &packed?)).await
         })
     }
 
@@ -144,33 +170,36 @@ impl JobStore for SqliteJobs {
         Box::pin(self.read(move |db| read::documents(db, job, page)))
     }
 
-    fn load(&self, task: TaskId) -> JobOp<'_, Option<Work>> {
-        Box::pin(self.read(move |db| read::load(db, task)))
+    fn load(&self, tasks: Vec<TaskId>) -> JobOp<'_, Vec<Loaded>> {
+        Box::pin(self.read(move |db| Ok(read::load(db, &tasks))))
     }
 
-    fn put_chunks(&self, task: TaskId, chunks: Vec<ChunkSpan>) -> JobOp<'_, Put> {
-        Box::pin(self.note(move |db| progress::put_chunks(db, task, &chunks)))
+    fn put_chunks(&self, results: Vec<(TaskId, Vec<ChunkSpan>)>) -> JobOp<'_, Vec<Put>> {
+        Box::pin(self.write_each(results, |db, (task, chunks)| progress::put_chunks(db, *task, chunks)))
     }
 
-    fn put_vectors(&self, task: TaskId, vectors: Vectors) -> JobOp<'_, Put> {
-        Box::pin(self.note(move |db| progress::put_vectors(db, task, &vectors)))
+    fn put_vectors(&self, results: Vec<(TaskId, Vectors)>) -> JobOp<'_, Vec<Put>> {
+        Box::pin(self.write_each(results, |db, (task, vectors)| progress::put_vectors(db, *task, vectors)))
     }
 
-    fn finish(&self, task: TaskId, end: End) -> JobOp<'_, Put> {
-        Box::pin(self.note(move |db| progress::finish(db, task, &end)))
+    fn finish(&self, ends: Vec<(TaskId, End)>) -> JobOp<'_, Vec<Put>> {
+        Box::pin(async move {
+            let finished = self.write_each(ends, progress::finish).await?.into_iter();
+            Ok(finished.map(|(put, ended)| (self.ended.count(ended), put).1).collect())
+        })
     }
 
-    fn note_attempt<'a>(&'a self, task: TaskId, reason: &'a Reason) -> JobOp<'a, ()> {
-        let reason = reason.clone();
-        Box::pin(self.note(move |db| progress::note_attempt(db, task, &reason)))
+    fn note(&self, notes: Vec<Note>) -> JobOp<'_, ()> {
+        Box::pin(async move { self.write_each(notes, progress::note).await.map(drop) })
     }
 
     fn cancel<'a>(&'a self, tenant: &'a str, job: JobId) -> JobOp<'a, bool> {
         let tenant = tenant.to_owned();
         Box::pin(async move {
             let ended = self.promise(move |db| change::cancel(db, &tenant, job)).await?;
+            self.ended.count(ended);
             self.in_steps(move |db| change::drop_content(db, job)).await?;
-            Ok(ended)
+            Ok(ended.is_some())
         })
     }
 
@@ -191,7 +220,8 @@ impl JobStore for SqliteJobs {
 
     fn skip(&self, job: JobId) -> JobOp<'_, bool> {
         Box::pin(async move {
-            let known = self.promise(move |db| change::skip(db, job)).await?;
+            let (known, ended) = self.promise(move |db| change::skip(db, job)).await?;
+            self.ended.count(ended);
             self.in_steps(move |db| change::drop_content(db, job)).await?;
             Ok(known)
         })
@@ -224,6 +254,11 @@ impl JobStore for SqliteJobs {
         Box::pin(self.read(move |db| read::unfinished(db, before(untouched), after, limit)))
     }
 
+    fn claim(&self, what: &'static str, period: Duration) -> JobOp<'_, bool> {
+        let period = i64::try_from(period.as_millis()).unwrap_or(i64::MAX);
+        Box::pin(self.repeatable(move |db| progress::claim(db, what, period)))
+    }
+
     fn sweep(&self, ended: Duration, abandoned: Duration) -> JobOp<'_, u64> {
         Box::pin(async move {
             let (ended, abandoned) = (before(ended), before(abandoned));
@@ -247,6 +282,10 @@ impl JobStore for SqliteJobs {
             self.in_steps(move |db| change::delete_step(db, &tenant)).await?;
             Ok(jobs)
         })
+    }
+
+    fn ended(&self) -> &EndedJobs {
+        &self.ended
     }
 
     fn health(&self) -> JobOp<'_, ()> {

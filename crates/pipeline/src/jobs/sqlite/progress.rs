@@ -4,8 +4,8 @@ use rusqlite::{Connection, OptionalExtension as _, params};
 
 use super::{key, now};
 use crate::{
-    ChunkSpan, DocumentState, End, JobError, Put, Reason, Stage, TaskId, Vectors,
-    jobs::code::{self, FIRST_END, stage_number, state_number},
+    ChunkSpan, DocumentState, End, JobError, Note, Put, Stage, Status, TaskId, Vectors,
+    jobs::code::{self, Ended, FIRST_END, stage_number, state_number},
 };
 
 /// A document's row, found.
@@ -14,6 +14,7 @@ struct Found {
     key: i64,
     state: i64,
     chunks: Option<u64>,
+    since_ms: u64,
 }
 
 /// The document of a started job.
@@ -25,8 +26,10 @@ fn find(db: &Connection, task: TaskId) -> Result<Option<Found>, JobError> {
     let Some(number) = number else { return Ok(None) };
     let key = key(number, task.item);
     Ok(db
-        .prepare_cached("SELECT state, chunks FROM document WHERE key = ?")?
-        .query_row([key], |row| Ok(Found { number, key, state: row.get(0)?, chunks: row.get(1)? }))
+        .prepare_cached("SELECT state, chunks, since_ms FROM document WHERE key = ?")?
+        .query_row([key], |row| {
+            Ok(Found { number, key, state: row.get(0)?, chunks: row.get(1)?, since_ms: row.get(2)? })
+        })
         .optional()?)
 }
 
@@ -37,8 +40,10 @@ pub(super) fn put_chunks(db: &Connection, task: TaskId, chunks: &[ChunkSpan]) ->
     }
     db.prepare_cached("UPDATE content SET spans = ?2 WHERE key = ?1")?
         .execute(params![found.key, code::spans(chunks)])?;
-    db.prepare_cached("UPDATE document SET state = ?2, chunks = ?3, touched_at_ms = ?4 WHERE key = ?1")?
-        .execute(params![found.key, stage_number(Stage::Embedding), chunks.len(), now()])?;
+    db.prepare_cached(
+        "UPDATE document SET state = ?2, chunks = ?3, again_at_ms = NULL, touched_at_ms = ?4 WHERE key = ?1",
+    )?
+    .execute(params![found.key, stage_number(Stage::Embedding), chunks.len(), now()])?;
     count(
         db,
         found.number,
@@ -54,54 +59,70 @@ pub(super) fn put_vectors(db: &Connection, task: TaskId, vectors: &Vectors) -> R
     }
     db.prepare_cached("UPDATE content SET vectors_head = ?2, vectors = ?3 WHERE key = ?1")?
         .execute(params![found.key, code::vectors_head(vectors), code::vectors_data(vectors)])?;
-    db.prepare_cached("UPDATE document SET state = ?2, touched_at_ms = ?3 WHERE key = ?1")?
-        .execute(params![found.key, stage_number(Stage::Storage), now()])?;
+    db.prepare_cached(
+        "UPDATE document SET state = ?2, again_at_ms = NULL, touched_at_ms = ?3 WHERE key = ?1",
+    )?
+    .execute(params![found.key, stage_number(Stage::Storage), now()])?;
     count(db, found.number, &Move::new(found.state, Stage::Storage.into()))?;
     Ok(Put::Written)
 }
 
-pub(super) fn finish(db: &Connection, task: TaskId, end: &End) -> Result<Put, JobError> {
-    let Some(found) = find(db, task)? else { return Ok(Put::Gone) };
-    if found.state >= FIRST_END {
-        return Ok(Put::Already(code::state(found.state)?));
+/// What became of an end, and of its job if that was the last one.
+pub(super) fn finish(
+    db: &Connection,
+    (task, end): &(TaskId, End),
+) -> Result<(Put, Option<Status>), JobError> {
+    let Some(found) = find(db, *task)? else { return Ok((Put::Gone, None)) };
+    let Ended { state, chunks, reason, failed } = Ended::of(end);
+    let since = failed.map_or(found.since_ms, |(_, since)| since);
+    if found.state >= FIRST_END || since < found.since_ms {
+        return Ok((Put::Already(code::state(found.state)?), None));
     }
-    let (state, chunks, failure) = match end {
-        End::Stored { chunks, .. } => (DocumentState::Stored, Some(*chunks), None),
-        End::Failed { stage, reason } => (DocumentState::Failed, found.chunks, Some((*stage, reason))),
-        End::Skipped => (DocumentState::Skipped, found.chunks, None),
-    };
+    let chunks = chunks.or(found.chunks);
     db.prepare_cached(
-        "UPDATE document SET state = ?2, chunks = ?3, failed_at = ?4, code = ?5, message = ?6,
-                             attempts = attempts + ?7, touched_at_ms = ?8 WHERE key = ?1",
+        "UPDATE document SET state = ?2, chunks = ?3, failed_at = ?4, code = ?5, message = ?6, since_ms = ?7,
+                             attempts = attempts + ?8, again_at_ms = NULL, touched_at_ms = ?9 WHERE key = ?1",
     )?
     .execute(params![
         found.key,
         state_number(state),
         chunks,
-        failure.map(|(stage, _)| stage_number(stage)),
-        failure.map(|(_, reason)| &*reason.code),
-        failure.map(|(_, reason)| &reason.message),
-        failure.is_some(),
+        failed.map(|(stage, _)| stage_number(stage)),
+        reason.map(|reason| &*reason.code),
+        reason.map(|reason| &reason.message),
+        since,
+        failed.is_some(),
         now()
     ])?;
-    if failure.is_none() {
+    if failed.is_none() {
         db.prepare_cached("DELETE FROM content WHERE key = ?")?.execute([found.key])?;
     }
     let known = |chunks: Option<u64>| chunks.unwrap_or(0) as i64;
     let stored = if state == DocumentState::Stored { known(chunks) } else { 0 };
     let moved = Move { chunks: known(chunks) - known(found.chunks), stored, ..Move::new(found.state, state) };
-    count(db, found.number, &moved)?;
-    Ok(Put::Written)
+    Ok((Put::Written, count(db, found.number, &moved)?))
 }
 
-pub(super) fn note_attempt(db: &Connection, task: TaskId, reason: &Reason) -> Result<(), JobError> {
-    let Some(found) = find(db, task)? else { return Ok(()) };
+pub(super) fn note(db: &Connection, note: &Note) -> Result<(), JobError> {
+    let Note { task, reason, charged, again_at_ms } = note;
+    let Some(found) = find(db, *task)? else { return Ok(()) };
     db.prepare_cached(
-        "UPDATE document SET code = ?2, message = ?3, attempts = attempts + 1, touched_at_ms = ?4
+        "UPDATE document SET code = ?2, message = ?3, attempts = attempts + ?4, again_at_ms = ?5, touched_at_ms = ?6
          WHERE key = ?1 AND state < 3",
     )?
-    .execute(params![found.key, reason.code, reason.message, now()])?;
+    .execute(params![found.key, reason.code, reason.message, charged, again_at_ms, now()])?;
     Ok(())
+}
+
+/// Whether nobody's claim held, which is ours now.
+pub(super) fn claim(db: &Connection, what: &str, period: i64) -> Result<bool, JobError> {
+    let now = now();
+    let claimed = db.execute(
+        "INSERT INTO claim (what, until_ms) VALUES (?1, ?2)
+         ON CONFLICT (what) DO UPDATE SET until_ms = ?2 WHERE until_ms <= ?3",
+        params![what, now.saturating_add(period), now],
+    )?;
+    Ok(claimed == 1)
 }
 
 impl From<Stage> for DocumentState {
@@ -127,7 +148,7 @@ impl Move {
 }
 
 /// Keeps a job's counts in step.
-fn count(db: &Connection, number: i64, moved: &Move) -> Result<(), JobError> {
+fn count(db: &Connection, number: i64, moved: &Move) -> Result<Option<Status>, JobError> {
     let Move { from, to, chunks, stored } = moved;
     let now = now();
     db.prepare_cached(&format!(
@@ -145,22 +166,24 @@ fn count(db: &Connection, number: i64, moved: &Move) -> Result<(), JobError> {
              WHERE number = ?1",
         )?
         .execute(params![number, now / 60_000])?;
-        settle(db, number, now)?;
+        return settle(db, number, now);
     }
-    Ok(())
+    Ok(None)
 }
 
-/// Ends a job whose last document has ended.
-pub(super) fn settle(db: &Connection, number: i64, now: i64) -> Result<(), JobError> {
-    db.prepare_cached(
-        "UPDATE job SET ended_at_ms = ?2, status = CASE
+/// Ends a job whose last document has ended, and says how.
+pub(super) fn settle(db: &Connection, number: i64, now: i64) -> Result<Option<Status>, JobError> {
+    let ended = db
+        .prepare_cached(
+            "UPDATE job SET ended_at_ms = ?2, status = CASE
              WHEN d6 > 0 THEN 5
              WHEN d4 = 0 AND d5 = 0 THEN 2
-             WHEN d3 > 0 THEN 3
+             WHEN d3 + d7 > 0 THEN 3
              WHEN d4 > 0 THEN 4
              ELSE 5 END
-         WHERE number = ?1 AND d0 + d1 + d2 = 0",
-    )?
-    .execute(params![number, now])?;
-    Ok(())
+         WHERE number = ?1 AND d0 + d1 + d2 = 0 RETURNING status",
+        )?
+        .query_row(params![number, now], |row| row.get(0))
+        .optional()?;
+    ended.map(code::status).transpose()
 }

@@ -1,6 +1,9 @@
 //! What is looked at, each in one moment's view.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, HashMap, hash_map::Entry},
+    sync::Arc,
+};
 
 use rusqlite::{Connection, OptionalExtension as _, Row, params, types::Type};
 
@@ -9,7 +12,7 @@ use crate::{
     Chunking, DocumentRow, DocumentState, Job, JobError, JobId, NewDocument, Plan, Status, TaskId,
     Unfinished, Work,
     jobs::{
-        Page,
+        Loaded, Page,
         code::{self, STATES, state_number, status_number, unreadable},
     },
 };
@@ -17,7 +20,7 @@ use crate::{
 const JOB: &str =
     "id, tenant, collection, provider, model, dimensions, method, size, overlap, unit, priority, status,
     chunks, stored_chunks, submitted_at_ms, started_at_ms, ended_at_ms, minute, this_minute, last_minute,
-    idempotency_key, d0, d1, d2, d3, d4, d5, d6";
+    idempotency_key, d0, d1, d2, d3, d4, d5, d6, d7";
 
 /// How many columns stand before `d0`.
 const BEFORE_COUNTS: usize = 21;
@@ -117,7 +120,7 @@ pub(super) fn documents(
         _ => "(?3 IS NULL OR state = ?3)",
     };
     let mut query = db.prepare_cached(&format!(
-        "SELECT key, id, state, chunks, code, message, attempts FROM document
+        "SELECT key, id, state, chunks, code, message, attempts, again_at_ms FROM document
          WHERE key > ?1 AND key <= ?2 AND {state_is} ORDER BY key LIMIT ?4"
     ))?;
     let rows = query.query_map(params![after, last, state, page.limit], |row| {
@@ -128,25 +131,43 @@ pub(super) fn documents(
             chunks: row.get(3)?,
             reason: code::reason(row.get(4)?, row.get(5)?),
             attempts: row.get(6)?,
+            again_at_ms: row.get(7)?,
         })
     })?;
     Ok(rows.collect::<Result<_, _>>()?)
 }
 
-pub(super) fn load(db: &Connection, task: TaskId) -> Result<Option<Work>, JobError> {
-    let found = db
+pub(super) fn load(db: &Connection, tasks: &[TaskId]) -> Vec<Loaded> {
+    let mut jobs = HashMap::new();
+    let load = |task: &TaskId| {
+        let job = match jobs.entry(task.job) {
+            Entry::Occupied(found) => found.into_mut(),
+            Entry::Vacant(place) => place.insert(load_job(db, task.job)?),
+        };
+        job.as_ref().map_or(Ok(None), |job| load_document(db, job, task.item))
+    };
+    tasks.iter().map(load).collect()
+}
+
+/// A job's number, tenant and plan.
+type Loading = (i64, Arc<str>, Arc<Plan>);
+
+fn load_job(db: &Connection, job: JobId) -> Result<Option<Loading>, JobError> {
+    Ok(db
         .prepare_cached(
             "SELECT number, tenant, collection, provider, model, dimensions, method, size, overlap, unit
              FROM job WHERE id = ? AND status >= 0",
         )?
-        .query_row([task.job.0], |row| Ok((row.get(0)?, row.get(1)?, read_plan(row, 2)?)))
-        .optional()?;
-    let Some((number, tenant, plan)) = found else { return Ok(None) };
+        .query_row([job.0], |row| Ok((row.get(0)?, row.get(1)?, Arc::new(read_plan(row, 2)?))))
+        .optional()?)
+}
+
+fn load_document(db: &Connection, (number, tenant, plan): &Loading, item: u32) -> Loaded {
     let mut query = db.prepare_cached(
         "SELECT id, state, bytes, text, packed, metadata, content_type, spans, vectors_head, vectors
          FROM document LEFT JOIN content USING (key) WHERE key = ?",
     )?;
-    let mut rows = query.query([key(number, task.item)])?;
+    let mut rows = query.query([key(*number, item)])?;
     let Some(row) = rows.next()? else { return Ok(None) };
     let text = match row.get_ref(3)?.as_blob_or_null().map_err(unreadable)? {
         Some(stored) => unpack(stored, row.get(4)?, row.get(2)?)?,
@@ -160,8 +181,8 @@ pub(super) fn load(db: &Connection, task: TaskId) -> Result<Option<Work>, JobErr
             _ => None,
         };
     Ok(Some(Work {
-        tenant,
-        plan: Arc::new(plan),
+        tenant: Arc::clone(tenant),
+        plan: Arc::clone(plan),
         state: code::state(row.get(1)?)?,
         document: NewDocument {
             id: row.get(0)?,
@@ -188,7 +209,7 @@ pub(super) fn unfinished(
         "SELECT number, id, tenant, priority, traceparent FROM job WHERE status IN (0, 1) AND id >= ? ORDER BY id",
     )?;
     let mut documents = db.prepare_cached(
-        "SELECT key, state, bytes FROM document
+        "SELECT key, state, bytes, since_ms FROM document
          WHERE state < 3 AND key > ? AND key <= ? AND touched_at_ms <= ? ORDER BY key LIMIT ?",
     )?;
     let mut found = Vec::new();
@@ -209,6 +230,7 @@ pub(super) fn unfinished(
                 stage: code::stage(row.get(1)?)?,
                 priority,
                 bytes: row.get(2)?,
+                since_ms: row.get(3)?,
                 traceparent: traceparent.clone(),
             });
         }

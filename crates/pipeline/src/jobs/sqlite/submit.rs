@@ -3,13 +3,12 @@
 use std::borrow::Cow;
 
 use rusqlite::{Connection, OptionalExtension as _, params};
-use uuid::Uuid;
 use zstd::bulk::Compressor;
 
 use super::{key, now};
 use crate::{
     JobError, JobId, NewDocument, NewJob, Opened,
-    jobs::code::{priority_number, unreadable},
+    jobs::code::{job_id, priority_number, unreadable},
 };
 
 /// Texts shorter than this are kept as they are.
@@ -23,7 +22,10 @@ pub(super) fn open(db: &Connection, job: &NewJob) -> Result<Opened, JobError> {
     {
         return Ok(Opened::Same(found));
     }
-    let id = JobId(Uuid::now_v7());
+    let last = db
+        .prepare_cached("SELECT max(id) FROM job WHERE tenant = ?")?
+        .query_row([&job.tenant], |row| row.get(0))?;
+    let id = job_id(last);
     let (plan, chunking) = (&job.plan, &job.plan.chunking);
     db.prepare_cached(
         "INSERT INTO job (id, tenant, idempotency_key, most_unfinished, collection, provider, model, dimensions,

@@ -4,7 +4,7 @@ pub(super) mod events;
 pub(super) mod operator;
 mod submission;
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use axum::{
     Json,
@@ -22,7 +22,7 @@ use crate::{
     jobs::{Sender, job_id},
     wire::jobs::{
         JobDocumentsQuery, JobQuery, JobRequest, JobsQuery, limit,
-        view::{JobAnswer, JobDocumentsAnswer, JobView, JobsAnswer, STATES, STATUSES},
+        view::{JobAnswer, JobDocumentsAnswer, JobView, JobsAnswer, STATES, is_at_work, statuses},
         word,
     },
 };
@@ -106,7 +106,7 @@ pub(super) async fn list(
         })?),
     };
     let limit = limit(query.limit)?;
-    let page = Page { state: word("status", query.status.as_deref(), &STATUSES)?, after, limit };
+    let page = Page { state: word("status", query.status.as_deref(), &statuses())?, after, limit };
     let jobs = app.jobs.store.jobs(caller.identity.user.as_str(), page).await?;
     Ok(Json(JobsAnswer::new(&jobs, limit)))
 }
@@ -181,7 +181,13 @@ pub(super) async fn documents(
     let limit = limit(query.limit)?;
     let page = Page { state: word("status", query.status.as_deref(), &STATES)?, after: query.after, limit };
     let job = app.jobs.find(caller.identity.user.as_str(), &id).await?;
-    Ok(Json(JobDocumentsAnswer::new(app.jobs.store.documents(job.id, page).await?, limit)))
+    let rows = app.jobs.store.documents(job.id, page).await?;
+    // A queue that does not answer keeps nobody from seeing how far the documents are.
+    let flows = match rows.iter().any(|row| is_at_work(row.state)) {
+        true => app.jobs.queue.flow().await.unwrap_or_default(),
+        false => BTreeMap::new(),
+    };
+    Ok(Json(JobDocumentsAnswer::new(rows, limit, &flows)))
 }
 
 /// Cancel a job. What is stored stays; nothing more is.

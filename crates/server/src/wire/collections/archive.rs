@@ -17,7 +17,7 @@ use crate::{
 };
 
 /// The version of the format. A reader refuses a higher one.
-const VERSION: u64 = 1;
+const VERSION: u64 = 2;
 
 /// The first line.
 #[derive(Serialize, Deserialize)]
@@ -51,6 +51,8 @@ struct ChunkLine {
     text: String,
     bytes: [u64; 2],
     characters: [u64; 2],
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    headings: Vec<String>,
     /// f32, little-endian, in base64.
     vector: String,
 }
@@ -104,7 +106,12 @@ impl Record {
         }
         let line: Line = typed(map)?;
         let chunks = line.chunks.into_iter().map(ChunkLine::read).collect::<Result<_, _>>()?;
-        Ok(Self::Whole(Document { id: check_id(line.id)?, metadata: line.metadata, chunks }))
+        Ok(Self::Whole(Document {
+            id: check_id(line.id)?,
+            metadata: line.metadata,
+            chunks,
+            submission: None,
+        }))
     }
 }
 
@@ -136,6 +143,7 @@ impl ChunkLine {
         Ok(Chunk {
             vector: Some(vector.collect()),
             text: self.text,
+            headings: self.headings,
             span: Span {
                 bytes: (self.bytes[0], self.bytes[1]),
                 characters: (self.characters[0], self.characters[1]),
@@ -163,6 +171,7 @@ pub(crate) fn head(collection: &Collection) -> Result<Vec<u8>, serde_json::Error
 pub(crate) fn whole(document: StoredDocument) -> Result<Vec<u8>, serde_json::Error> {
     let chunks = document.chunks.into_iter().map(|chunk| ChunkLine {
         text: chunk.text,
+        headings: chunk.headings,
         bytes: [chunk.span.bytes.0, chunk.span.bytes.1],
         characters: [chunk.span.characters.0, chunk.span.characters.1],
         vector: BASE64_STANDARD

@@ -230,6 +230,8 @@ struct ChunkView {
     text: String,
     #[serde(flatten)]
     place: PlaceView,
+    /// The headings above it, outermost first: of `markdown`.
+    headings: Vec<String>,
 }
 
 /// Where a chunk stands in its document: from, up to.
@@ -250,7 +252,12 @@ impl From<StoredDocument> for DocumentAnswer {
         let chunks = document
             .chunks
             .into_iter()
-            .map(|chunk| ChunkView { id: chunk.id.to_string(), text: chunk.text, place: chunk.span.into() })
+            .map(|chunk| ChunkView {
+                id: chunk.id.to_string(),
+                text: chunk.text,
+                place: chunk.span.into(),
+                headings: chunk.headings,
+            })
             .collect();
         Self { id: document.id, metadata: document.metadata, chunks }
     }

@@ -115,6 +115,8 @@ struct HitView {
     text: Option<String>,
     #[serde(flatten)]
     place: PlaceView,
+    /// The headings above it, outermost first.
+    headings: Vec<String>,
     #[schema(value_type = Object)]
     metadata: Map<String, Value>,
 }
@@ -129,6 +131,7 @@ impl From<Vec<Hit>> for SearchAnswer {
                 score: hit.score,
                 text: hit.text,
                 place: hit.span.into(),
+                headings: hit.headings,
                 metadata: hit.metadata,
             })
             .collect();

@@ -236,7 +236,8 @@ pub(crate) struct JobsQuery {
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(crate) struct JobDocumentsQuery {
-    /// Only those: `chunking`, `embedding`, `storage`, `stored`, `failed`, `skipped` or `cancelled`.
+    /// Only those: `chunking`, `embedding`, `storage`, `stored`, `failed`, `skipped`, `cancelled` or
+    /// `superseded`.
     pub(crate) status: Option<String>,
     /// The last index of the page before.
     pub(crate) after: Option<u32>,

@@ -1,21 +1,19 @@
 //! Jobs as callers see them.
 
-use embeddery_pipeline::{DocumentRow, DocumentState, Job, Priority, Reason, Stage, Status};
+use std::collections::BTreeMap;
+
+use embeddery_pipeline::{DocumentRow, DocumentState, Flow, Job, Priority, Reason, Stage, Status};
 use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::error::ApiError;
 
-pub(crate) const STATUSES: [(Status, &str); 6] = [
-    (Status::Pending, "pending"),
-    (Status::Running, "running"),
-    (Status::Completed, "completed"),
-    (Status::Partial, "partial"),
-    (Status::Failed, "failed"),
-    (Status::Cancelled, "cancelled"),
-];
+/// All words for how far a job is.
+pub(crate) fn statuses() -> [(Status, &'static str); 6] {
+    Status::ALL.map(|status| (status, status.as_str()))
+}
 
-pub(crate) const STATES: [(DocumentState, &str); 7] = [
+pub(crate) const STATES: [(DocumentState, &str); 8] = [
     (DocumentState::At(Stage::Chunking), "chunking"),
     (DocumentState::At(Stage::Embedding), "embedding"),
     (DocumentState::At(Stage::Storage), "storage"),
@@ -23,6 +21,7 @@ pub(crate) const STATES: [(DocumentState, &str); 7] = [
     (DocumentState::Failed, "failed"),
     (DocumentState::Skipped, "skipped"),
     (DocumentState::Cancelled, "cancelled"),
+    (DocumentState::Superseded, "superseded"),
 ];
 
 /// A job.
@@ -78,6 +77,8 @@ struct Counts {
     /// An operator has left them out.
     skipped: u64,
     cancelled: u64,
+    /// A later submission of the same document was stored before, and stays.
+    superseded: u64,
 }
 
 /// Chunks of documents.
@@ -106,7 +107,7 @@ impl From<&Job> for JobView {
         let chunking = job.plan.chunking.clone();
         Self {
             job_id: job.id.to_string(),
-            status: status(job.status),
+            status: job.status.as_str(),
             collection: job.plan.collection.clone(),
             provider: job.plan.provider.clone(),
             model: job.plan.model.clone(),
@@ -127,6 +128,7 @@ impl From<&Job> for JobView {
                 failed: of(DocumentState::Failed),
                 skipped: of(DocumentState::Skipped),
                 cancelled: of(DocumentState::Cancelled),
+                superseded: of(DocumentState::Superseded),
             },
             chunks: Chunks { known: job.chunks.0, stored: job.chunks.1 },
             progress: if total == 0 {
@@ -155,10 +157,6 @@ fn eta(job: &Job, left: u64) -> Option<u64> {
 fn time(ms: u64) -> String {
     let time = i64::try_from(ms).ok().and_then(|ms| jiff::Timestamp::from_millisecond(ms).ok());
     time.unwrap_or_default().to_string()
-}
-
-pub(crate) fn status(status: Status) -> &'static str {
-    STATUSES.iter().find(|(known, _)| *known == status).map_or("", |(_, word)| word)
 }
 
 /// The words of priorities, the first of which goes first.
@@ -191,7 +189,7 @@ pub(crate) struct JobAnswer {
 
 impl JobAnswer {
     pub(crate) fn new(job: &Job, errors: Vec<DocumentRow>, notice: Option<&'static str>) -> Self {
-        Self { job: job.into(), errors: errors.into_iter().map(DocumentView::from).collect(), notice }
+        Self { job: job.into(), errors: views(errors, &BTreeMap::new()), notice }
     }
 }
 
@@ -218,14 +216,17 @@ pub(crate) struct DocumentView {
     index: u32,
     /// Its id in the collection.
     id: String,
-    /// `chunking`, `embedding`, `storage`, `stored`, `failed`, `skipped` or `cancelled`.
+    /// `chunking`, `embedding`, `storage`, `stored`, `failed`, `skipped`, `cancelled` or `superseded`.
     status: &'static str,
     /// How many chunks it has, when it was cut.
     chunks: Option<u64>,
     /// Failures so far.
     attempts: u32,
-    /// The last failure; of a document that has not ended, one after which it is tried again.
+    /// The last failure; of a document that has not ended, one after which it is tried again. What superseded it.
     error: Option<ReasonView>,
+    /// Why it waits, beyond its turn.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    waiting: Option<WaitingView>,
 }
 
 /// Why a document failed.
@@ -236,17 +237,52 @@ struct ReasonView {
     message: String,
 }
 
-impl From<DocumentRow> for DocumentView {
-    fn from(row: DocumentRow) -> Self {
-        let status = STATES.iter().find(|(known, _)| *known == row.state).map_or("", |(_, word)| word);
-        Self {
-            index: row.item,
-            id: row.id,
-            status,
-            chunks: row.chunks,
-            attempts: row.attempts,
-            error: row.reason.map(|Reason { code, message }| ReasonView { code: code.to_string(), message }),
+/// What a document waits for.
+#[derive(Debug, Serialize, ToSchema, PartialEq)]
+struct WaitingView {
+    #[serde(flatten)]
+    reason: ReasonView,
+    /// RFC 3339; `null` when somebody has to do something first.
+    next_try_at: Option<String>,
+}
+
+impl From<Reason> for ReasonView {
+    fn from(Reason { code, message }: Reason) -> Self {
+        Self { code: code.to_string(), message }
+    }
+}
+
+/// Documents as callers see them, where stages flow so.
+fn views(rows: Vec<DocumentRow>, flows: &BTreeMap<Stage, Flow>) -> Vec<DocumentView> {
+    let view = |row: DocumentRow| DocumentView {
+        status: STATES.iter().find(|(known, _)| *known == row.state).map_or("", |(_, word)| word),
+        waiting: waiting(&row, flows),
+        index: row.item,
+        id: row.id,
+        chunks: row.chunks,
+        attempts: row.attempts,
+        error: row.reason.filter(|_| row.attempts > 0 || !is_at_work(row.state)).map(ReasonView::from),
+    };
+    rows.into_iter().map(view).collect()
+}
+
+pub(crate) const fn is_at_work(state: DocumentState) -> bool {
+    matches!(state, DocumentState::At(_))
+}
+
+fn waiting(row: &DocumentRow, flows: &BTreeMap<Stage, Flow>) -> Option<WaitingView> {
+    let DocumentState::At(stage) = row.state else { return None };
+    let held = |code: &str, what: &str| {
+        let message = format!("an operator {what} the stage {}", stage.as_str());
+        Some(WaitingView { reason: ReasonView { code: code.into(), message }, next_try_at: None })
+    };
+    match (flows.get(&stage), row.again_at_ms) {
+        (Some(Flow::Pause), _) => held("stage_paused", "has paused"),
+        (_, Some(at)) => {
+            Some(WaitingView { reason: row.reason.clone()?.into(), next_try_at: Some(time(at)) })
         }
+        (Some(Flow::Drain), None) => held("stage_drains", "lets nothing into"),
+        _ => None,
     }
 }
 
@@ -260,8 +296,8 @@ pub(crate) struct JobDocumentsAnswer {
 }
 
 impl JobDocumentsAnswer {
-    pub(crate) fn new(rows: Vec<DocumentRow>, limit: usize) -> Self {
+    pub(crate) fn new(rows: Vec<DocumentRow>, limit: usize, flows: &BTreeMap<Stage, Flow>) -> Self {
         let next = if rows.len() == limit { rows.last().map(|last| last.item) } else { None };
-        Self { documents: rows.into_iter().map(DocumentView::from).collect(), next }
+        Self { documents: views(rows, flows), next }
     }
 }

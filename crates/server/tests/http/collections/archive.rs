@@ -23,7 +23,7 @@ async fn an_export_becomes_the_same_collection() {
     let lines: Vec<Value> = export.text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     assert_eq!(
         (lines.len(), &lines[0]["embeddery_collection"], &lines[201]),
-        (202, &json!(1), &json!({"end": {"documents": 200}}))
+        (202, &json!(2), &json!({"end": {"documents": 200}}))
     );
 
     *server.fake.asked.lock().unwrap() = None;
@@ -44,6 +44,33 @@ async fn an_export_becomes_the_same_collection() {
     );
     let hit = server.post(&format!("{BASE}/copy/search"), &json!({"query": "text 77", "top_k": 1})).await;
     assert_eq!(found(&hit), ["077"]);
+}
+
+#[tokio::test]
+async fn headings_are_with_the_chunk_wherever_it_is_shown() {
+    let server = with_notes().await;
+    let text = "# Guide\n\n## Cleaning\n\nRinse the filter with warm water.\n\n# Prices\n\nTen each.";
+    let chunking = json!({"method": "markdown", "size": 6, "overlap": 0, "unit": "words"});
+    let body = json!({"documents": [{"id": "md", "text": text}], "chunking": chunking});
+    assert_eq!(add(&server, &body).await.status, 200);
+    let headings = async |path: &str| {
+        let document = server.get(path).await.json;
+        document["chunks"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|chunk| chunk["headings"].clone())
+            .collect::<Vec<_>>()
+    };
+    let due =
+        [json!(["Guide"]), json!(["Guide", "Cleaning"]), json!(["Guide", "Cleaning"]), json!(["Prices"])];
+    assert_eq!(headings(&path("/documents/md")).await, due);
+    let hit = search(&server, &json!({"query": "ten each", "mode": "text", "top_k": 1})).await.json;
+    assert_eq!(hit["results"][0]["headings"], due[3]);
+    let export = server.get(&path("/export")).await.text;
+    let copied = import(&server, "copy", export).await;
+    assert_eq!(copied.status, 200, "{}", copied.text);
+    assert_eq!(headings(&format!("{BASE}/copy/documents/md")).await, due);
 }
 
 #[tokio::test]
@@ -70,7 +97,7 @@ async fn a_broken_file_says_where_and_what_is_stored() {
     assert_eq!((cut.status.as_u16(), cut.code()), (400, "invalid_json"));
     assert!(cut.message().contains("not whole") && cut.message().contains("2 are stored"), "{}", cut.text);
 
-    let newer = export.replacen("\"embeddery_collection\":1", "\"embeddery_collection\":2", 1);
+    let newer = export.replacen("\"embeddery_collection\":2", "\"embeddery_collection\":3", 1);
     let newer = import(&server, "newer", newer).await;
     assert!(newer.status == 400 && newer.message().contains("newer Embeddery"), "{}", newer.text);
 

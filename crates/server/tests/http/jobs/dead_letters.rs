@@ -118,7 +118,7 @@ async fn a_document_is_mended_before_it_runs_again() {
     let leases = server.queue.lease(request).await.unwrap().leases;
     let [lease] = &leases[..] else { panic!("only that document runs again: {leases:?}") };
     assert_eq!((lease.task.attempts, lease.task.bytes), (0, 13));
-    let work = server.jobs.load(lease.task.id).await.unwrap().unwrap();
+    let work = server.jobs.load(vec![lease.task.id]).await.unwrap().remove(0).unwrap().unwrap();
     assert_eq!(work.document.text, "a mended text");
     assert_eq!(Value::Object(work.document.metadata), json!({"by": "an operator"}));
     let left = server.get(&format!("{DLQ}?stage=chunking")).await;
@@ -162,7 +162,10 @@ async fn a_letter_whose_document_is_not_failed_runs_again_all_the_same() {
     let body = json!({"stage": "chunking", "entry_id": entry, "override_fields": {"text": "harmless"}});
     assert_eq!(server.post(&format!("{DLQ}/requeue"), &body).await.status, 200);
     let lease = server.queue.lease(request).await.unwrap().leases.remove(0);
-    assert_eq!(server.jobs.load(lease.task.id).await.unwrap().unwrap().document.text, "harmless");
+    assert_eq!(
+        server.jobs.load(vec![lease.task.id]).await.unwrap().remove(0).unwrap().unwrap().document.text,
+        "harmless"
+    );
 }
 
 #[tokio::test]

@@ -1,6 +1,6 @@
 //! A job from its submission to its end.
 
-use embeddery_pipeline::{Stage, TaskId};
+use embeddery_pipeline::{End, Flow, Note, Reason, Stage, TaskId};
 use reqwest::Method;
 use serde_json::json;
 
@@ -80,6 +80,70 @@ async fn jobs_and_documents_are_paged() {
 }
 
 #[tokio::test]
+async fn what_waits_says_for_what_and_until_when() {
+    let server = Server::start().await;
+    let id = server.submitted(3).await;
+    let note = |item, charged| Note {
+        task: TaskId { job: id, item },
+        reason: Reason { code: "provider_unavailable".into(), message: "openai has not served".into() },
+        charged,
+        again_at_ms: 1_800_000_000_000,
+    };
+    server.jobs.note(vec![note(0, false), note(1, true)]).await.unwrap();
+    let documents = async || server.get(&format!("{JOBS}/{id}/documents")).await.json["documents"].clone();
+    let rows = documents().await;
+    let error = json!({"code": "provider_unavailable", "message": "openai has not served"});
+    let mut waiting = error.clone();
+    waiting["next_try_at"] = json!("2027-01-15T08:00:00Z");
+    assert_eq!((&rows[0]["waiting"], &rows[0]["error"]), (&waiting, &json!(null)), "an outage is no failure");
+    assert_eq!((&rows[1]["waiting"], &rows[1]["error"], &rows[1]["attempts"]), (&waiting, &error, &json!(1)));
+    assert!(rows[2].get("waiting").is_none(), "it waits for its turn alone: {rows}");
+
+    server.queue.set_flow(Stage::Chunking, Flow::Pause).await.unwrap();
+    let rows = documents().await;
+    for item in 0..3 {
+        let waiting = &rows[item]["waiting"];
+        assert_eq!((&waiting["code"], &waiting["next_try_at"]), (&json!("stage_paused"), &json!(null)));
+        assert_eq!(waiting["message"], "an operator has paused the stage chunking");
+    }
+    server.queue.set_flow(Stage::Chunking, Flow::Drain).await.unwrap();
+    let rows = documents().await;
+    assert_eq!((&rows[0]["waiting"], &rows[2]["waiting"]["code"]), (&waiting, &json!("stage_drains")));
+    server.work(id, 0).await;
+    assert!(documents().await[0].get("waiting").is_none(), "what has ended waits for nothing");
+}
+
+#[tokio::test]
+async fn what_was_overtaken_is_counted_and_says_by_which_job() {
+    let server = Server::start().await;
+    let id = server.submitted(1).await;
+    let reason = Reason { code: "superseded".into(), message: "superseded by job x".into() };
+    let end = End::Superseded(reason);
+    server.jobs.finish(vec![(TaskId { job: id, item: 0 }, end)]).await.unwrap();
+    let job = server.job(id).await;
+    assert_eq!((&job["status"], &job["documents"]["superseded"]), (&json!("completed"), &json!(1)), "{job}");
+    let rows = server.get(&format!("{JOBS}/{id}/documents?status=superseded")).await.json;
+    assert_eq!(rows["documents"][0]["error"]["message"], "superseded by job x");
+}
+
+#[tokio::test]
+async fn jobs_that_ended_are_counted_by_how() {
+    let server = Server::start().await;
+    let (done, failed, cancelled) =
+        (server.submitted(1).await, server.submitted(1).await, server.submitted(2).await);
+    server.submitted(1).await;
+    server.work(done, 0).await;
+    server.fail(failed, 0, Stage::Embedding).await;
+    server.work(cancelled, 0).await;
+    Answer::of(server.request(Method::DELETE, &format!("{JOBS}/{cancelled}"))).await;
+    let metrics = server.get("/metrics").await.text;
+    for (status, count) in [("completed", 1), ("failed", 1), ("cancelled", 1), ("partial", 0)] {
+        let line = format!("embedding_jobs_total{{status=\"{status}\"}} {count}\n");
+        assert!(metrics.contains(&line), "{line}{metrics}");
+    }
+}
+
+#[tokio::test]
 async fn a_cancelled_job_is_cancelled_everywhere() {
     let server = Server::start().await;
     let id = server.submitted(4).await;
@@ -115,7 +179,7 @@ async fn what_failed_is_tried_again() {
         idle: true,
     };
     let leases = server.queue.lease(request).await.unwrap().leases;
-    let reason = embeddery_pipeline::Reason { code: "worker_died".into(), message: "it died".into() };
+    let reason = Reason { code: "worker_died".into(), message: "it died".into() };
     let outcomes: Vec<_> =
         leases.into_iter().map(|lease| (lease, embeddery_pipeline::Outcome::Dead(reason.clone()))).collect();
     server.queue.settle(&outcomes).await.unwrap();

@@ -56,24 +56,20 @@ impl Server {
     pub async fn work(&self, id: JobId, item: u32) {
         let task = TaskId { job: id, item };
         let chunk = ChunkSpan { bytes: 0..6, characters: 0..6, headings: Vec::new() };
-        let vectors = Vectors {
-            space: SpaceId::new("s"),
-            dim: 1,
-            rows: vec![Some(0)],
-            data: vec![1.0],
-            failed: Vec::new(),
-        };
-        assert_eq!(self.jobs.put_chunks(task, vec![chunk]).await.unwrap(), Put::Written);
-        assert_eq!(self.jobs.put_vectors(task, vectors).await.unwrap(), Put::Written);
-        let stored = End::Stored { chunks: 1, added: 1 };
-        assert_eq!(self.jobs.finish(task, stored).await.unwrap(), Put::Written);
+        let vectors = Vectors { space: SpaceId::new("s"), dim: 1, rows: vec![Some(0)], data: vec![1.0] };
+        assert_eq!(self.jobs.put_chunks(vec![(task, vec![chunk])]).await.unwrap(), [Put::Written]);
+        assert_eq!(self.jobs.put_vectors(vec![(task, vectors)]).await.unwrap(), [Put::Written]);
+        let stored = End::Stored { chunks: 1 };
+        assert_eq!(self.jobs.finish(vec![(task, stored)]).await.unwrap(), [Put::Written]);
     }
 
     /// Does what a worker would that has no hope.
     pub async fn fail(&self, id: JobId, item: u32, stage: Stage) {
         let reason = Reason { code: "input_too_long".into(), message: "the text is too long".into() };
-        let failed = End::Failed { stage, reason };
-        assert_eq!(self.jobs.finish(TaskId { job: id, item }, failed).await.unwrap(), Put::Written);
+        // Microseconds: after all tries so far, which count in milliseconds.
+        let now = std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap();
+        let failed = End::Failed { stage, reason, enqueued_at_ms: now.as_micros() as u64 };
+        assert_eq!(self.jobs.finish(vec![(TaskId { job: id, item }, failed)]).await.unwrap(), [Put::Written]);
     }
 
     /// How many documents of a user the queue holds.
