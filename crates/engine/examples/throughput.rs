@@ -48,7 +48,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         LoadOptions { kernels: arguments.kernels, precision: arguments.precision, ..LoadOptions::default() };
     let model = ModelFiles::open(&arguments.model)?.load(&options)?;
     let load = began.elapsed();
-    model.encode(&threads, &[&model.tokenize("hello", Keep::Start)?]);
+    model.encode(&threads, &[&model.tokenize("hello", Keep::Start)?])?;
     let first_vector = began.elapsed();
     let resident = resident_mb();
 
@@ -100,7 +100,7 @@ fn run(model: &Model, threads: &Threads, texts: &[&str], batch: usize) -> Result
         run.tokenizing += began.elapsed();
 
         let began = Instant::now();
-        let mut vectors = model.encode(threads, &tokens.iter().collect::<Vec<_>>());
+        let mut vectors = model.encode(threads, &tokens.iter().collect::<Vec<_>>())?;
         vectors.chunks_exact_mut(model.info().dimensions).for_each(normalize);
         run.computing += began.elapsed();
 

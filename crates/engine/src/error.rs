@@ -84,6 +84,20 @@ pub enum LoadError {
     },
 }
 
+/// Why a batch has no vectors.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum EncodeError {
+    /// Tokens that this model cannot have made: a wrong vector would be worse than none.
+    #[error("text {text} of the batch has tokens of another model: {reason}")]
+    ForeignTokens {
+        /// Its place in the batch.
+        text: usize,
+        /// What this model does not have.
+        reason: String,
+    },
+}
+
 /// Why a text has no tokens.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]

@@ -15,7 +15,7 @@ mod threads;
 mod tokenizer;
 mod weights;
 
-pub use error::{LoadError, TokenizeError};
+pub use error::{EncodeError, LoadError, TokenizeError};
 pub use files::{ModelFiles, ModelInfo, Pooling, Prompts};
 pub use kernels::KernelChoice;
 pub use measure::peak_operations_per_second;

@@ -6,7 +6,8 @@ use std::{
 };
 
 use crate::{
-    Keep, KernelChoice, LoadError, ModelFiles, ModelInfo, Precision, Prompts, Threads, TokenizeError, Tokens,
+    EncodeError, Keep, KernelChoice, LoadError, ModelFiles, ModelInfo, Precision, Prompts, Threads,
+    TokenizeError, Tokens,
     arch::{Encoder, Loader, NetworkSpec, StaticVectors, Workspace, unknown},
     head::Head,
     kernels::Kernels,
@@ -171,16 +172,15 @@ impl Model {
     /// Vectors of a batch, `[texts × dimensions]`, not yet of unit length. A text's vector is the same, to the bit,
     /// whatever else is in the batch and however many threads there are.
     ///
-    /// # Panics
-    /// When tokens cannot be this model's: a wrong vector would be worse.
-    pub fn encode(&self, threads: &Threads, batch: &[&Tokens]) -> Vec<f32> {
+    /// # Errors
+    /// [`EncodeError::ForeignTokens`] when tokens cannot be this model's; nothing is computed then.
+    pub fn encode(&self, threads: &Threads, batch: &[&Tokens]) -> Result<Vec<f32>, EncodeError> {
+        for (text, tokens) in batch.iter().enumerate() {
+            self.check(tokens).map_err(|reason| EncodeError::ForeignTokens { text, reason })?;
+        }
         let pooled = match &self.network {
-            Network::Encoder(encoder) => {
-                assert!(batch.iter().all(|text| encoder.reads(text)), "tokens of another model");
-                self.pooled(encoder, threads, batch)
-            }
+            Network::Encoder(encoder) => self.pooled(encoder, threads, batch),
             Network::Static(vectors) => {
-                assert!(batch.iter().all(|text| vectors.reads(text)), "tokens of another model");
                 let mut means = vec![0.0; batch.len() * vectors.width];
                 for (text, mean) in batch.iter().zip(means.chunks_exact_mut(vectors.width)) {
                     vectors.mean(text, mean);
@@ -188,7 +188,22 @@ impl Model {
                 means
             }
         };
-        self.head.apply(pooled)
+        Ok(self.head.apply(pooled))
+    }
+
+    /// Whether the model can have made these tokens; if not, why.
+    fn check(&self, tokens: &Tokens) -> Result<(), String> {
+        let (words, longest) = match &self.network {
+            Network::Encoder(encoder) => encoder.reads(),
+            Network::Static(vectors) => (vectors.vocabulary, usize::MAX),
+        };
+        if tokens.len() > longest {
+            return Err(format!("{} tokens, where this model reads {longest}", tokens.len()));
+        }
+        match tokens.ids().iter().find(|id| **id as usize >= words) {
+            Some(id) => Err(format!("token {id}, where this model knows {words}")),
+            None => Ok(()),
+        }
     }
 
     fn pooled(&self, encoder: &Encoder, threads: &Threads, batch: &[&Tokens]) -> Vec<f32> {
@@ -198,7 +213,7 @@ impl Model {
         let mut pooled = vec![0.0; batch.len() * hidden];
         let (mut texts, mut vectors) = (batch, &mut pooled[..]);
         while !texts.is_empty() {
-            let (now, later) = texts.split_at(fitting(texts, CALL_TOKENS * turn.count()));
+            let (now, later) = texts.split_at(fitting(texts, CALL_TOKENS, turn.count()));
             let (here, rest) = vectors.split_at_mut(now.len() * hidden);
             let mut tokens = encoder.forward(&turn, now, &mut work);
             for (text, vector) in now.iter().zip(here.chunks_exact_mut(hidden)) {
@@ -221,14 +236,17 @@ impl Model {
 /// enough that buffers stay small.
 const CALL_TOKENS: usize = 1024;
 
-/// How many of the first texts have at most `most` tokens together; at least one.
-fn fitting(texts: &[&Tokens], most: usize) -> usize {
+/// How many of the first texts have at most `each` tokens for each of `members`, at least one; as many for every member
+/// where others follow, because texts that are near each other in a batch are mostly of about the same length.
+fn fitting(texts: &[&Tokens], each: usize, members: usize) -> usize {
     let mut tokens = 0;
     let fitting = texts.iter().take_while(|text| {
         tokens += text.len();
-        tokens <= most
+        tokens <= each * members
     });
-    fitting.count().max(1)
+    let fitting = fitting.count().max(1);
+    let uneven = fitting % members;
+    if fitting == texts.len() || fitting == uneven { fitting } else { fitting - uneven }
 }
 
 pub(crate) fn fingerprint(files: &ModelFiles, weights: &WeightFiles) -> Result<String, LoadError> {

@@ -62,6 +62,9 @@ fn parts(index: &Path) -> Result<BTreeSet<String>, LoadError> {
 /// Rows of a large tensor that are widened together.
 const ROWS_AT_ONCE: usize = 256;
 
+/// Bytes of a large tensor after which what was read of the files need not be in memory any more.
+const RELEASED_AT: usize = 8 << 20;
+
 /// Mapped safetensors files.
 pub(crate) struct WeightFiles(Vec<(PathBuf, Mmap)>);
 
@@ -102,16 +105,33 @@ impl WeightFiles {
                 reason: error.to_string(),
             }),
         });
-        files.collect::<Result<Vec<_>, _>>().map(|files| Tensors { files })
+        files.collect::<Result<Vec<_>, _>>().map(|files| Tensors { files, maps: self })
+    }
+
+    /// Gives back the memory of what was read so far; who reads it again finds it as it was. Without this a model would
+    /// need room for its files beside its packed weights while it loads.
+    fn release(&self) {
+        #[cfg(unix)]
+        for (_, map) in &self.0 {
+            // SAFETY: the map is of a file and never written, so that its pages come back from the file. A refusal
+            // costs memory and nothing else.
+            let _ = unsafe { map.unchecked_advise(memmap2::UncheckedAdvice::DontNeed) };
+        }
     }
 }
 
 /// The tensors of weight files, by name.
 pub(crate) struct Tensors<'a> {
     files: Vec<(&'a Path, SafeTensors<'a>)>,
+    maps: &'a WeightFiles,
 }
 
 impl<'a> Tensors<'a> {
+    /// Gives back the memory of the tensors read so far.
+    pub(crate) fn release(&self) {
+        self.maps.release();
+    }
+
     pub(crate) fn has(&self, name: &str) -> bool {
         self.files.iter().any(|(_, tensors)| tensors.tensor(name).is_ok())
     }
@@ -141,10 +161,16 @@ impl<'a> Tensors<'a> {
         let (path, view) = self.shaped(name, &shape)?;
         let bytes = view.data();
         let mut row = vec![0.0; shape[1]];
+        let mut read = 0;
         for some in bytes.chunks(ROWS_AT_ONCE * (bytes.len() / shape[0].max(1)).max(1)) {
             for found in numbers((path, name), (view.dtype(), some))?.chunks_exact(shape[1]) {
                 row.copy_from_slice(found);
                 each(&mut row);
+            }
+            read += some.len();
+            if read >= RELEASED_AT {
+                self.release();
+                read = 0;
             }
         }
         Ok(())

@@ -132,7 +132,7 @@ fn gives_the_reference_vectors(model: &Model, tiny: &Tiny, name: &str) {
         let tokens = model.tokenize(&expected.text, Keep::Start).unwrap();
         assert_eq!(tokens.ids(), expected.ids, "{name} {:?}", expected.text);
         // On two threads, which share a text.
-        let found = model.encode(&threads(2), &[&tokens]);
+        let found = model.encode(&threads(2), &[&tokens]).unwrap();
         let reference = reference(expected, model.info().pooling);
         let off = distance(&found, &reference);
         let said =
@@ -160,7 +160,7 @@ fn tiny_models_are_near_the_reference_in_fewer_bits() {
             let Some(model) = load_in(tiny.path(), kernels, precision) else { continue };
             for expected in &tiny.golden.texts {
                 let tokens = model.tokenize(&expected.text, Keep::Start).unwrap();
-                let near = cosine(&model.encode(&threads(2), &[&tokens]), &vector(&expected.mean));
+                let near = cosine(&model.encode(&threads(2), &[&tokens]).unwrap(), &vector(&expected.mean));
                 let due = match precision {
                     Precision::Int8 => 0.99,
                     Precision::Bf16 => 0.999,

@@ -112,7 +112,10 @@ fn unknown_and_special_tokens_are_left_out() {
     let ids = |text: &str| model.tokenize(text, Keep::Start).unwrap().ids().to_vec();
     assert_eq!(ids("hello \u{2603} world"), ids("hello world"));
     assert!(ids("\u{2603}").is_empty());
-    assert_eq!(model.encode(&threads(1), &[&model.tokenize("", Keep::Start).unwrap()]), [0.0; WIDTH]);
+    assert_eq!(
+        model.encode(&threads(1), &[&model.tokenize("", Keep::Start).unwrap()]).unwrap(),
+        [0.0; WIDTH]
+    );
     let long = model.tokenize(&"hello ".repeat(600), Keep::Start).unwrap();
     assert!(long.truncated() && long.len() <= 512);
 }
@@ -126,7 +129,7 @@ fn vectors_in_fewer_bits_are_the_numbers_that_they_are() {
     let of = |dtype, bytes| {
         let directory = directory(&[("embeddings", dtype, vec![TOKENS, WIDTH], bytes)]);
         let model = load(directory.path(), KernelChoice::Auto).unwrap();
-        model.encode(&threads(1), &[&model.tokenize(text, Keep::Start).unwrap()])
+        model.encode(&threads(1), &[&model.tokenize(text, Keep::Start).unwrap()]).unwrap()
     };
     let exact = of(Dtype::F32, bytes(numbers));
     assert!(cosine(&of(Dtype::F16, half), &exact) > 0.99999);

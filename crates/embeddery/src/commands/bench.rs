@@ -63,7 +63,7 @@ pub(crate) fn bench(store: &ModelStore, model: &ModelRef, measuring: &Measuring)
         let tokens =
             texts.iter().map(|text| model.tokenize(text, Keep::Start)).collect::<Result<Vec<Tokens>, _>>()?;
         let dimensions = model.info().dimensions;
-        let encode = |batch: &[&Tokens]| anyhow::Ok(model.encode(&threads, batch));
+        let encode = |batch: &[&Tokens]| Ok(model.encode(&threads, batch)?);
         let (vectors, rate) = throughput(&encode, (dimensions, measuring.patience), &tokens)?;
         let peak =
             peak_operations_per_second(&threads, KernelChoice::Auto, precision, 20).unwrap_or(f64::NAN);

@@ -231,3 +231,41 @@ async fn killed_while_a_model_is_fetched_the_next_start_goes_on() {
     assert_eq!(status, 200, "{answer}");
     assert_eq!(post(&server, "/v1/embeddings", ask).await.0, 200);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn more_than_may_wait_for_a_model_is_told_to_come_back() {
+    let server = Arc::new(server(&models(), "engine: {queue_tokens: 600}\n"));
+    let long = "a fox, a dog, and a river ".repeat(30);
+    // Texts of more than two hundred tokens: a few may wait, not all of these.
+    let (mut served, mut refused) = (0, 0);
+    while served == 0 || refused == 0 {
+        let mut callers = tokio::task::JoinSet::new();
+        for caller in 0..24 {
+            // Of one text that several ask for there would be one computation.
+            let (server, long) = (Arc::clone(&server), format!("{caller} {long}"));
+            callers.spawn(async move {
+                let body = json!({"model": MINILM, "input": long});
+                let answer = server.post("/v1/embeddings", &body).send().await.unwrap();
+                let wait = answer.headers().get("retry-after").map(|wait| wait.to_str().unwrap().to_owned());
+                (answer.status().as_u16(), wait, answer.json::<Value>().await.unwrap())
+            });
+        }
+        while let Some(answer) = callers.join_next().await {
+            match answer.unwrap() {
+                (200, _, body) => {
+                    assert_eq!(body["data"][0]["embedding"].as_array().unwrap().len(), 384);
+                    served += 1;
+                }
+                (429, wait, body) => {
+                    assert!(wait.unwrap().parse::<u64>().unwrap() >= 1);
+                    let message = body["error"]["message"].as_str().unwrap();
+                    assert!(message.contains("ask again later"), "{message}");
+                    refused += 1;
+                }
+                (status, _, body) => panic!("{status}: {body}"),
+            }
+        }
+    }
+    let (status, _) = post(&server, "/v1/embeddings", json!({"model": MINILM, "input": long})).await;
+    assert_eq!(status, 200, "and then all is as before");
+}

@@ -109,10 +109,9 @@ impl Encoder {
         self.hidden
     }
 
-    /// Whether these can be this model's tokens: ids that it has, no more than it has positions for.
-    pub(crate) fn reads(&self, text: &Tokens) -> bool {
-        let words = self.words.rows();
-        text.len() <= self.longest && text.ids().iter().all(|id| (*id as usize) < words)
+    /// How many tokens the model knows, and how many it reads.
+    pub(crate) fn reads(&self) -> (usize, usize) {
+        (self.words.rows(), self.longest)
     }
 
     fn matrices(&self) -> impl Iterator<Item = &PackedMatrix> {

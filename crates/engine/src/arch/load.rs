@@ -143,7 +143,9 @@ impl<'a> Loader<'a> {
         let threads = std::thread::available_parallelism().map_or(1, usize::from).min(count);
         let share = |index: usize| count * index / threads..count * (index + 1) / threads;
         let shares: Vec<Result<Vec<Layer>, LoadError>> = std::thread::scope(|scope| {
-            let pack = |index| share(index).map(|layer| self.layer(layer)).collect();
+            let pack = |index| {
+                share(index).map(|layer| self.layer(layer)).inspect(|_| self.tensors.release()).collect()
+            };
             let others: Vec<_> = (1..threads).map(|index| scope.spawn(move || pack(index))).collect();
             let first = pack(0);
             let join = |handle: std::thread::ScopedJoinHandle<'_, _>| {

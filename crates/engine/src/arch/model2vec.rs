@@ -80,7 +80,7 @@ impl StaticSpec {
 /// The vectors of all tokens.
 pub(crate) struct StaticVectors {
     pub(crate) width: usize,
-    vocabulary: usize,
+    pub(crate) vocabulary: usize,
     /// `[vectors × width]`
     vectors: Table,
     rows: Option<Vec<u32>>,
@@ -88,10 +88,6 @@ pub(crate) struct StaticVectors {
 }
 
 impl StaticVectors {
-    pub(crate) fn reads(&self, text: &Tokens) -> bool {
-        text.ids().iter().all(|id| (*id as usize) < self.vocabulary)
-    }
-
     pub(crate) fn bytes(&self) -> usize {
         let rows = self.rows.as_ref().map_or(0, |rows| size_of_val(&**rows));
         let weights = self.weights.as_ref().map_or(0, |weights| size_of_val(&**weights));

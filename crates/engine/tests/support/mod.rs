@@ -57,7 +57,7 @@ pub(crate) fn threads(count: usize) -> Threads {
 
 /// Vectors of a batch, one a text.
 pub(crate) fn encode(model: &Model, threads: &Threads, batch: &[&Tokens]) -> Vec<Vec<f32>> {
-    model.encode(threads, batch).chunks_exact(model.info().dimensions).map(<[f32]>::to_vec).collect()
+    model.encode(threads, batch).unwrap().chunks_exact(model.info().dimensions).map(<[f32]>::to_vec).collect()
 }
 
 pub(crate) fn tokenize_all(model: &Model, texts: &[impl AsRef<str>]) -> Vec<Tokens> {

@@ -131,7 +131,7 @@ impl Backend for Engine {
     }
 
     fn encode(&self, batch: &[&Tokens]) -> Result<Vec<f32>, String> {
-        Ok(self.model.encode(&self.threads, batch))
+        self.model.encode(&self.threads, batch).map_err(|error| error.to_string())
     }
 
     fn prompts(&self) -> &Prompts {
