@@ -38,7 +38,7 @@ test-deps:
 	.cache/onnx/bin/python tests/make_onnx_models.py $(MODELS)/$(MINILM) $(MODELS)/onnx_models/$(MINILM)
 
 test-ops: test-ops-deps ## check deploy/ by each format's own tool, and metrics, rules and dashboard by a real Prometheus
-	cargo build --workspace --locked --bin embeddery --example fake_upstream
+	cargo build --workspace --locked --bin embeddery --example fake_upstream --example overload
 	python3 scripts/fetch_default_model.py --binary target/debug/embeddery --models $(MODELS)
 	.cache/onnx/bin/python tests/make_onnx_models.py $(MODELS)/$(MINILM) $(MODELS)/onnx_models/$(MINILM)
 	.cache/ops-venv/bin/python ops/check_files.py
@@ -47,9 +47,13 @@ test-ops: test-ops-deps ## check deploy/ by each format's own tool, and metrics,
 	.cache/ops-venv/bin/python ops/check_unit.py target/debug/embeddery $(MODELS)
 	.cache/ops-venv/bin/python ops/check_monitoring.py target/debug/embeddery target/debug/examples/fake_upstream .cache/prometheus $(MODELS)
 	.cache/ops-venv/bin/python ops/guide_walk.py docs/guide-walk.md target/debug .cache/prometheus $(MODELS)
+	.cache/api-venv/bin/python ops/check_api.py target/debug/embeddery target/debug/examples/fake_upstream $(MODELS)
+	.cache/api-venv/bin/python ops/check_client.py target/debug/embeddery target/debug/examples/fake_upstream $(MODELS)
+	python3 bench/overload.py --quick --target target/debug --models $(MODELS)
 
 test-ops-deps:
 	python3 scripts/make_venv.py .cache/ops-venv ops/requirements.txt
+	python3 scripts/make_venv.py .cache/api-venv ops/api-requirements.txt
 	python3 scripts/fetch_prometheus.py .cache/prometheus
 	python3 scripts/install_redis.py
 	python3 scripts/fetch_onnxruntime.py .cache/onnxruntime
@@ -66,6 +70,7 @@ bench: ## measure beside ONNX Runtime, over HTTP, and the gateway beside its pee
 	npm install --prefix .cache/portkey --no-audit --no-fund --silent @portkey-ai/gateway@1.9.8
 	python3 bench/gateway.py
 	python3 bench/pipeline.py
+	python3 bench/overload.py
 	$(MAKE) bench-store
 
 dist: ## release archive with completions, man pages, list of contents and checksums, in dist/

@@ -23,6 +23,10 @@ mod tests;
 /// enough that a newcomer does not wait long.
 pub(super) const STEP_TOKENS_PER_THREAD: usize = 512;
 
+/// The most work that may wait. All who wait are served in turns, so with more of it everybody's answer would come after
+/// callers and proxies have given up, and nobody's in time.
+const LONGEST_WAIT: Duration = Duration::from_secs(30);
+
 /// What a queue's thread runs.
 pub(super) trait Compute: Send + Sync {
     /// Vectors of a batch, `[texts × dimensions]`; or what went wrong, for the log.
@@ -156,6 +160,7 @@ impl State {
         limit: usize,
     ) -> Result<(), EmbedError> {
         let tokens: usize = texts.iter().map(Tokens::len).sum();
+        let limit = self.bearable(limit);
         if self.tokens + tokens > limit {
             self.drop_abandoned();
             if self.tokens > 0 && self.tokens + tokens > limit {
@@ -169,6 +174,11 @@ impl State {
         let texts = texts.into_iter().enumerate().collect();
         self.jobs.insert(id, Job { texts, total, missing: total, vectors: Vec::new(), reply });
         Ok(())
+    }
+
+    /// Tokens that may wait: no more than `limit`, and than can be computed while callers have patience.
+    fn bearable(&self, limit: usize) -> usize {
+        if self.rate > 0.0 { limit.min((self.rate * LONGEST_WAIT.as_secs_f64()) as usize) } else { limit }
     }
 
     /// The next step's texts: one of each request in turn, until the budget is full. A text longer than the

@@ -86,6 +86,23 @@ fn too_much_is_refused_with_a_time_but_an_empty_queue_takes_anything() {
 }
 
 #[test]
+fn no_more_may_wait_than_is_computed_before_callers_give_up() {
+    let model = model();
+    let mut state = State { rate: 1.0, ..State::default() };
+    let admit = |state: &mut State, count| {
+        let (reply, answer) = oneshot::channel();
+        state.admit(vec![text(&model, 10); count], reply, usize::MAX).map(|()| answer)
+    };
+    let _first = admit(&mut state, 2).unwrap();
+    let _second = admit(&mut state, 1).expect("thirty seconds' work");
+    let error = admit(&mut state, 1).err().unwrap();
+    assert_eq!(error.kind, ErrorKind::Overloaded);
+    assert!(error.message.contains("and 30 may"), "{error}");
+    state.rate = 1000.0;
+    let _third = admit(&mut state, 1).expect("it computes faster now");
+}
+
+#[test]
 fn a_failed_step_fails_its_requests_alone() {
     let model = model();
     let mut state = State::default();

@@ -32,6 +32,7 @@ use crate::{
     responses(
         (status = 200, description = "Limits, what is used, what is left", body = QuotasAnswer),
         (status = 401, description = "No key, or a wrong one", body = ErrorBody),
+        (status = 503, description = "The database of collections is out of reach", body = ErrorBody),
         (status = 500, description = "A defect of the server", body = ErrorBody),
     ),
     security(("key" = []), ("bearer" = [])),

@@ -127,6 +127,7 @@ pub(crate) struct ModelInfo {
     #[serde(flatten)]
     model: Model,
     #[serde(flatten)]
+    #[schema(value_type = Facts)]
     facts: Option<Facts>,
 }
 
@@ -134,19 +135,25 @@ pub(crate) struct ModelInfo {
 #[derive(Serialize, ToSchema)]
 struct Facts {
     /// `bert`, `mpnet`, …
-    #[schema(example = "bert")]
+    #[schema(example = "bert", required = false)]
     architecture: String,
     /// Numbers in a vector.
+    #[schema(required = false)]
     dimensions: usize,
     /// Most tokens of one text, special tokens included.
+    #[schema(required = false)]
     max_tokens: usize,
     /// What it computes in here: `f32`, `bf16`, `int8`.
+    #[schema(required = false)]
     precision: &'static str,
     /// Bytes of its weight files.
+    #[schema(required = false)]
     file_bytes: u64,
     /// The most that it takes in memory.
+    #[schema(required = false)]
     memory_bytes: u64,
     /// As in `X-Embeddings-Space`: vectors of equal spaces may be compared.
+    #[schema(required = false)]
     space: String,
 }
 

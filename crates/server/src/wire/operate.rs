@@ -395,6 +395,7 @@ pub(crate) struct ControlAnswer {
 
 /// What living workers have done in a stage.
 #[derive(Clone, Copy, Default, Serialize, ToSchema)]
+#[schema(as = StageDone)]
 pub(crate) struct Done {
     pub(crate) processed: u64,
     pub(crate) failed: u64,

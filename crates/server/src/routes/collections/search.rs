@@ -28,6 +28,8 @@ use crate::{
         (status = 401, description = "No key, or a wrong one", body = ErrorBody),
         (status = 404, description = "No such collection", body = ErrorBody),
         (status = 409, description = "The vector is of another space than the collection's", body = ErrorBody),
+        (status = 403, description = "The allow-list does not have this model", body = ErrorBody),
+        (status = 502, description = "The upstream answered nonsense", body = ErrorBody),
         (status = 422, description = "The body does not fit the schema", body = ErrorBody),
         (status = 503, description = "The model or the store is out of reach", body = ErrorBody),
         (status = 504, description = "The answer would have come too late", body = ErrorBody),
