@@ -46,7 +46,7 @@ test-ops: test-ops-deps ## check deploy/ by each format's own tool, and metrics,
 	.cache/ops-venv/bin/python ops/check_dist.py target/debug/embeddery
 	.cache/ops-venv/bin/python ops/check_unit.py target/debug/embeddery $(MODELS)
 	.cache/ops-venv/bin/python ops/check_monitoring.py target/debug/embeddery target/debug/examples/fake_upstream .cache/prometheus $(MODELS)
-	.cache/ops-venv/bin/python ops/guide_walk.py docs/guide-walk.md target/debug .cache/prometheus $(MODELS)
+	for page in guide-walk newcomer; do .cache/ops-venv/bin/python ops/guide_walk.py docs/$$page.md target/debug .cache/prometheus $(MODELS) || exit 1; done
 	.cache/api-venv/bin/python ops/check_api.py target/debug/embeddery target/debug/examples/fake_upstream $(MODELS)
 	.cache/api-venv/bin/python ops/check_client.py target/debug/embeddery target/debug/examples/fake_upstream $(MODELS)
 	python3 bench/overload.py --quick --target target/debug --models $(MODELS)
