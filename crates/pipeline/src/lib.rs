@@ -12,6 +12,7 @@ mod retention;
 pub mod stages;
 mod task;
 mod worker;
+mod writer;
 
 pub use jobs::{
     ChunkSpan, Chunking, DocumentRow, DocumentState, Edit, End, EndedJobs, Job, JobError, JobOp, JobStore,

@@ -5,7 +5,8 @@ use std::time::Duration;
 use rusqlite::{OptionalExtension as _, params};
 
 use super::{
-    row::{self, Change, Item, Place, number},
+    lane::Change,
+    row::{self, Item, Place, number},
     writer::Db,
 };
 use crate::{Consumer, Flow, Handout, Lease, MESSAGE_VERSION, QueueOptions, Stage};

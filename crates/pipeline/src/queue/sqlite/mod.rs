@@ -2,6 +2,7 @@
 //! so that every move is one statement, and lanes count what a tenant has at a stage.
 
 mod file;
+mod lane;
 mod lease;
 mod row;
 mod settle;

@@ -1,4 +1,4 @@
-//! A task's row, and its moves between places. Whatever a lane counts is counted here, in the step that moves the row.
+//! A task's row, and its moves between places. Whatever its lane counts is counted in the step that moves the row.
 
 use std::sync::Arc;
 
@@ -6,7 +6,8 @@ use rusqlite::{Row, params};
 use uuid::Uuid;
 
 use super::{
-    super::{SAVED, record},
+    super::record,
+    lane::{Change, change},
     writer::Db,
 };
 use crate::{DEATHS_ALONE, DEATHS_IN_COMPANY, JobId, MESSAGE_VERSION, Reason, Stage, Task, TaskId};
@@ -271,39 +272,6 @@ pub(super) fn bury(db: &Db<'_>, item: &Item, reason: &Reason) -> rusqlite::Resul
     Ok(())
 }
 
-/// What is added to a lane's row.
-#[derive(Clone, Copy, Default)]
-pub(super) struct Change {
-    tag: i64,
-    waiting: i64,
-    waiting_bytes: i64,
-    leased: i64,
-    items: i64,
-    bytes: i64,
-}
-
-impl Change {
-    /// A turn is over: the next one comes after so much work of others. Less than nothing: it is given back.
-    pub(super) fn turn(cost: i64) -> Self {
-        Self { tag: cost, ..Self::default() }
-    }
-}
-
-impl std::ops::Add for Change {
-    type Output = Self;
-
-    fn add(self, other: Self) -> Self {
-        Self {
-            tag: self.tag + other.tag,
-            waiting: self.waiting + other.waiting,
-            waiting_bytes: self.waiting_bytes + other.waiting_bytes,
-            leased: self.leased + other.leased,
-            items: self.items + other.items,
-            bytes: self.bytes + other.bytes,
-        }
-    }
-}
-
 /// What an item's place counts for, once more or once less.
 fn presence(item: &Item, times: i64) -> Change {
     match item.place {
@@ -318,32 +286,6 @@ fn presence(item: &Item, times: i64) -> Change {
 /// All that an item counts for, less.
 fn gone(item: &Item) -> Change {
     presence(item, -1) + Change { items: -1, bytes: -(item.task.bytes as i64), ..Change::default() }
-}
-
-/// Adds to the lane of a task. Who comes back after a pause must not have saved up turns meanwhile: a lane in which
-/// nothing waited begins at the stage's tag, and turns that are given back do not put it far ahead of others.
-fn change(db: &Db<'_>, task: &Task, change: Change) -> rusqlite::Result<()> {
-    const TAG: &str = "CASE WHEN waiting = 0 AND ?3 > 0 THEN MAX(tag, excluded.tag) ELSE tag END";
-    db.sql
-        .prepare_cached(&format!(
-            "INSERT INTO lane (stage, tenant, tag, waiting, waiting_bytes, leased, items, bytes) \
-             VALUES (?1, ?2, (SELECT tag FROM stage WHERE stage = ?1), ?3, ?4, ?5, ?6, ?7) \
-             ON CONFLICT DO UPDATE SET \
-             tag = MAX({TAG} + ?8, MIN({TAG}, excluded.tag - {SAVED})), \
-             waiting = waiting + ?3, waiting_bytes = waiting_bytes + ?4, leased = leased + ?5, items = items + ?6, \
-             bytes = bytes + ?7",
-        ))?
-        .execute(params![
-            number(task.stage),
-            task.tenant,
-            change.waiting,
-            change.waiting_bytes,
-            change.leased,
-            change.items,
-            change.bytes,
-            change.tag,
-        ])?;
-    Ok(())
 }
 
 pub(super) const fn number(stage: Stage) -> i64 {

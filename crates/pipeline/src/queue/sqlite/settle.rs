@@ -3,7 +3,8 @@
 use rusqlite::params;
 
 use super::{
-    row::{self, Change, Item, Place},
+    lane::Change,
+    row::{self, Item, Place},
     state,
     writer::Db,
 };

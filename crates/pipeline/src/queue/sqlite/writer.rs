@@ -1,16 +1,13 @@
-//! The one thread that has the file open. Steps that wait while a transaction commits are done in the next one
-//! together: under load a commit serves many, and nobody waits for a lock inside the process.
+//! The one thread that has the queue's file open: what it writes and what it reads.
 
-use std::{
-    sync::mpsc::{self, Receiver, Sender},
-    thread,
-    time::{SystemTime, UNIX_EPOCH},
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use rusqlite::{Connection, ErrorCode};
+
+use crate::{
+    QueueError,
+    writer::{self, Failure, Lasting},
 };
-
-use rusqlite::{Connection, ErrorCode, TransactionBehavior};
-use tokio::sync::oneshot;
-
-use crate::QueueError;
 
 /// The file inside a transaction (or, for what only reads, outside), and the time.
 pub(super) struct Db<'a> {
@@ -18,31 +15,11 @@ pub(super) struct Db<'a> {
     pub(super) now: i64,
 }
 
-/// Tells its caller the outcome when it is on disk, or why the commit failed.
-type Answer = Box<dyn FnOnce(Result<(), QueueError>) + Send>;
-/// Is given the file, or why there is none now.
-type Step = Box<dyn FnOnce(Result<&Db<'_>, &QueueError>) -> Answer + Send>;
-
-enum Message {
-    Read(Step),
-    Write(Step),
-}
-
-/// Most steps in one transaction.
-const BATCH: usize = 256;
-
-pub(super) struct Writer {
-    messages: Option<Sender<Message>>,
-    thread: Option<thread::JoinHandle<()>>,
-}
+pub(super) struct Writer(writer::Writer<QueueError>);
 
 impl Writer {
-    pub(super) fn start(connection: Connection) -> Result<Self, QueueError> {
-        let (messages, sent) = mpsc::channel();
-        let thread = thread::Builder::new().name("queue".into()).spawn(move || run(connection, &sent));
-        let thread =
-            thread.map_err(|error| QueueError::Unavailable(format!("no thread for the queue: {error}")))?;
-        Ok(Self { messages: Some(messages), thread: Some(thread) })
+    pub(super) fn start(file: Connection) -> Result<Self, QueueError> {
+        writer::Writer::start(file).map(Self).map_err(QueueError::Unavailable)
     }
 
     /// Does `work` in a transaction and waits until it is on disk.
@@ -50,7 +27,7 @@ impl Writer {
         &self,
         work: impl FnOnce(&Db<'_>) -> rusqlite::Result<T> + Send + 'static,
     ) -> Result<T, QueueError> {
-        self.send(work, Message::Write).await
+        self.0.run(Lasting::Repeatable, |sql| Ok(work(&Db { sql, now: now_ms() })?)).await
     }
 
     /// Does `work`, which only reads.
@@ -58,91 +35,20 @@ impl Writer {
         &self,
         work: impl FnOnce(&Db<'_>) -> rusqlite::Result<T> + Send + 'static,
     ) -> Result<T, QueueError> {
-        self.send(work, Message::Read).await
-    }
-
-    async fn send<T: Send + 'static>(
-        &self,
-        work: impl FnOnce(&Db<'_>) -> rusqlite::Result<T> + Send + 'static,
-        kind: fn(Step) -> Message,
-    ) -> Result<T, QueueError> {
-        let (done, outcome) = oneshot::channel();
-        let step: Step = Box::new(move |db| {
-            let result = db.map_err(QueueError::clone).and_then(|db| in_savepoint(db, work));
-            Box::new(move |committed| {
-                let _ = done.send(result.and_then(|value| committed.map(|()| value)));
-            })
-        });
-        if let Some(messages) = &self.messages {
-            let _ = messages.send(kind(step));
-        }
-        outcome.await.unwrap_or_else(|_| Err(QueueError::Internal("the queue's thread has ended".into())))
+        self.0.run(Lasting::Nothing, |sql| Ok(work(&Db { sql, now: now_ms() })?)).await
     }
 }
 
-impl Drop for Writer {
-    fn drop(&mut self) {
-        self.messages = None;
-        if let Some(thread) = self.thread.take() {
-            let _ = thread.join();
-        }
+impl Failure for QueueError {
+    const FILE: &'static str = "queue";
+
+    fn lost(message: String) -> Self {
+        Self::Full(message)
     }
-}
 
-/// A step that fails leaves no trace, and does not take its neighbours of the transaction down.
-fn in_savepoint<T>(db: &Db<'_>, work: impl FnOnce(&Db<'_>) -> rusqlite::Result<T>) -> Result<T, QueueError> {
-    let sql = db.sql;
-    let outcome = sql.execute_batch("SAVEPOINT step").and_then(|()| work(db));
-    let ended = match &outcome {
-        Ok(_) => sql.execute_batch("RELEASE step"),
-        Err(_) => sql.execute_batch("ROLLBACK TO step; RELEASE step"),
-    };
-    outcome.and_then(|value| ended.map(|()| value)).map_err(|error| named(&error))
-}
-
-fn run(mut connection: Connection, sent: &Receiver<Message>) {
-    while let Ok(first) = sent.recv() {
-        let mut steps = Vec::new();
-        for message in std::iter::once(first).chain(sent.try_iter().take(BATCH - 1)) {
-            match message {
-                Message::Read(step) => step(Ok(&Db { sql: &connection, now: now_ms() }))(Ok(())),
-                Message::Write(step) => steps.push(step),
-            }
-        }
-        if !steps.is_empty() {
-            commit(&mut connection, steps);
-        }
+    fn closed(message: String) -> Self {
+        Self::Internal(message)
     }
-}
-
-fn commit(connection: &mut Connection, steps: Vec<Step>) {
-    let (answers, committed): (Vec<Answer>, _) =
-        match connection.transaction_with_behavior(TransactionBehavior::Immediate) {
-            Ok(transaction) => {
-                let db = Db { sql: &transaction, now: now_ms() };
-                let mut lost = None;
-                let mut answers = Vec::with_capacity(steps.len());
-                for step in steps {
-                    answers.push(step(lost.as_ref().map_or(Ok(&db), Err)));
-                    // A full or broken disk may take the whole transaction back, and what came next would stand alone.
-                    if lost.is_none() && transaction.is_autocommit() {
-                        let message = "the disk of the queue is full or broken; nothing was written";
-                        lost = Some(QueueError::Full(message.into()));
-                    }
-                }
-                let ended = match lost {
-                    Some(error) => Err(error),
-                    None => transaction.commit().map_err(|error| named(&error)),
-                };
-                (answers, ended)
-            }
-            Err(error) => {
-                let error = named(&error);
-                (steps.into_iter().map(|step| step(Err(&error))).collect(), Err(error))
-            }
-        };
-    // Only now: who is told, is told of something that is on disk.
-    answers.into_iter().for_each(|answer| answer(committed.clone()));
 }
 
 fn now_ms() -> i64 {
@@ -150,20 +56,22 @@ fn now_ms() -> i64 {
     i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
 }
 
-fn named(error: &rusqlite::Error) -> QueueError {
-    let text = format!("the queue's file: {error}");
-    match error.sqlite_error_code() {
-        Some(ErrorCode::DiskFull) => QueueError::Full(format!("{text}; free space on its disk")),
-        Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => {
-            QueueError::Unavailable(format!("{text}: another process is writing"))
+impl From<rusqlite::Error> for QueueError {
+    fn from(error: rusqlite::Error) -> Self {
+        let text = format!("the queue's file: {error}");
+        match error.sqlite_error_code() {
+            Some(ErrorCode::DiskFull) => Self::Full(format!("{text}; free space on its disk")),
+            Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => {
+                Self::Unavailable(format!("{text}: another process is writing"))
+            }
+            Some(
+                ErrorCode::SystemIoFailure
+                | ErrorCode::CannotOpen
+                | ErrorCode::ReadOnly
+                | ErrorCode::DatabaseCorrupt
+                | ErrorCode::NotADatabase,
+            ) => Self::Unavailable(text),
+            _ => Self::Internal(text),
         }
-        Some(
-            ErrorCode::SystemIoFailure
-            | ErrorCode::CannotOpen
-            | ErrorCode::ReadOnly
-            | ErrorCode::DatabaseCorrupt
-            | ErrorCode::NotADatabase,
-        ) => QueueError::Unavailable(text),
-        _ => QueueError::Internal(text),
     }
 }
