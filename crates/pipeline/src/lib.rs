@@ -4,6 +4,7 @@
 //! [`Queue`] holds only who does what next. What the queue loses is put there again from the truth, and a stage that
 //! runs twice leaves the same result, so that a crash at any instruction loses nothing and stores nothing twice.
 
+mod file;
 mod jobs;
 mod orchestrator;
 mod queue;

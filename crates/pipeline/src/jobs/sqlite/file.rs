@@ -1,16 +1,14 @@
 //! The file: how it is opened, what stands in it, version by version.
 
 use std::{
-    fs::OpenOptions,
-    os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
     sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
-use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior};
+use rusqlite::{Connection, OpenFlags, Transaction};
 
-use crate::JobError;
+use crate::{JobError, file};
 
 /// Step n brings schema n to n + 1. A released step never changes.
 ///
@@ -88,55 +86,15 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Opens the file for writing; makes and migrates it.
 pub(super) fn open(path: &Path) -> Result<Connection, String> {
-    let about = |error: String| format!("{}: {error}", path.display());
-    if let Some(directory) = path.parent() {
-        std::fs::create_dir_all(directory).map_err(|error| about(format!("cannot be made: {error}")))?;
-    }
-    let made = OpenOptions::new().append(true).create(true).mode(0o600).open(path);
-    made.map_err(|error| about(format!("cannot be written: {error}")))?;
-    prepare(path).map_err(|error| match error {
-        Problem::Sqlite(error) => {
-            about(format!("is not usable: {error}; move it away to begin with a new one"))
-        }
-        Problem::Newer(found) => about(format!(
-            "is of schema {found}, this version knows {}; run the version that wrote it, or a newer one",
-            MIGRATIONS.len()
-        )),
-    })
-}
-
-enum Problem {
-    Sqlite(rusqlite::Error),
-    Newer(u32),
-}
-
-impl From<rusqlite::Error> for Problem {
-    fn from(error: rusqlite::Error) -> Self {
-        Self::Sqlite(error)
-    }
-}
-
-fn prepare(path: &Path) -> Result<Connection, Problem> {
-    let mut connection = Connection::open(path)?;
-    settings(&connection)?;
-    // Both hold from the file's first page on; on a file that has them they change nothing.
-    connection.pragma_update(None, "page_size", 8192)?;
-    connection.pragma_update(None, "auto_vacuum", "INCREMENTAL")?;
-    connection.pragma_update(None, "journal_mode", "WAL")?;
-    connection.pragma_update(None, "journal_size_limit", 64 << 20)?;
-    // Two processes that start at once: one migrates, the other waits and finds it done.
-    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-    let found: u32 = transaction.pragma_query_value(None, "user_version", |row| row.get(0))?;
-    let known = MIGRATIONS.len() as u32;
-    if found > known {
-        return Err(Problem::Newer(found));
-    }
-    for step in MIGRATIONS.iter().skip(found as usize) {
-        transaction.execute_batch(step)?;
-    }
-    transaction.pragma_update(None, "user_version", known)?;
-    transaction.commit()?;
-    Ok(connection)
+    let opened = file::open(path, MIGRATIONS, |connection| {
+        settings(connection)?;
+        // Both hold from the file's first page on; on a file that has them they change nothing.
+        connection.pragma_update(None, "page_size", 8192)?;
+        connection.pragma_update(None, "auto_vacuum", "INCREMENTAL")?;
+        connection.pragma_update(None, "journal_mode", "WAL")?;
+        connection.pragma_update(None, "journal_size_limit", 64 << 20)
+    });
+    opened.map_err(|unusable| unusable.message)
 }
 
 fn settings(connection: &Connection) -> rusqlite::Result<()> {

@@ -1,10 +1,13 @@
-//! The queue's file: its schema, how it is opened, and how it comes to the present schema.
+//! The queue's file: its schema, and how it is opened.
 
-use std::{fs::OpenOptions, os::unix::fs::OpenOptionsExt as _, path::Path, time::Duration};
+use std::{path::Path, time::Duration};
 
-use rusqlite::{Connection, TransactionBehavior};
+use rusqlite::Connection;
 
-use crate::QueueError;
+use crate::{
+    QueueError,
+    file::{self, Unusable},
+};
 
 /// Step n brings schema n to n + 1. A released step never changes.
 const MIGRATIONS: &[&str] = &[
@@ -98,51 +101,20 @@ ALTER TABLE single ADD COLUMN heard_ms INTEGER NOT NULL DEFAULT 0;
 
 /// Opens the file; makes and migrates it.
 pub(super) fn open(path: &Path) -> Result<Connection, QueueError> {
-    let named = |problem: String| format!("{}: {problem}", path.display());
-    let made = OpenOptions::new().append(true).create(true).mode(0o600).open(path);
-    made.map_err(|error| QueueError::Unavailable(named(format!("cannot be written: {error}"))))?;
-    migrated(path, MIGRATIONS).map_err(|problem| match problem {
-        Problem::Newer(found) => QueueError::TooNew(named(format!(
-            "is of schema {found}, this version knows {}; run the version that wrote it, or a newer one",
-            MIGRATIONS.len()
-        ))),
-        Problem::Sqlite(error) => QueueError::Unavailable(named(format!(
-            "is not usable: {error}; move it away to begin with a new one: unfinished documents are enqueued again"
-        ))),
+    file::open(path, MIGRATIONS, settings).map_err(|Unusable { newer, message }| match newer {
+        true => QueueError::TooNew(message),
+        false => QueueError::Unavailable(format!("{message}; unfinished documents are enqueued again")),
     })
 }
 
-enum Problem {
-    Sqlite(rusqlite::Error),
-    Newer(u32),
-}
-
-impl From<rusqlite::Error> for Problem {
-    fn from(error: rusqlite::Error) -> Self {
-        Self::Sqlite(error)
-    }
-}
-
-fn migrated(path: &Path, migrations: &[&str]) -> Result<Connection, Problem> {
-    let mut connection = Connection::open(path)?;
-    connection.busy_timeout(Duration::from_secs(10))?;
+fn settings(file: &Connection) -> rusqlite::Result<()> {
+    file.busy_timeout(Duration::from_secs(10))?;
     // A commit is in the system's hands when it returns: a killed process loses nothing. A power cut may lose the
     // last moments; what is missing then is enqueued again, and what is done twice leaves the same result.
-    connection.pragma_update(None, "journal_mode", "WAL")?;
-    connection.pragma_update(None, "synchronous", "NORMAL")?;
-    connection.set_prepared_statement_cache_capacity(64);
-    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-    let found: u32 = transaction.pragma_query_value(None, "user_version", |row| row.get(0))?;
-    let known = migrations.len() as u32;
-    if found > known {
-        return Err(Problem::Newer(found));
-    }
-    for step in migrations.iter().skip(found as usize) {
-        transaction.execute_batch(step)?;
-    }
-    transaction.pragma_update(None, "user_version", known)?;
-    transaction.commit()?;
-    Ok(connection)
+    file.pragma_update(None, "journal_mode", "WAL")?;
+    file.pragma_update(None, "synchronous", "NORMAL")?;
+    file.set_prepared_statement_cache_capacity(64);
+    Ok(())
 }
 
 #[cfg(test)]
