@@ -96,6 +96,14 @@ pub enum EncodeError {
         /// What this model does not have.
         reason: String,
     },
+    /// The model computed something that is no number: finite weights whose products are not.
+    #[error(
+        "the vector of text {text} of the batch holds a number that is not finite; the model's weights overflow"
+    )]
+    NotFinite {
+        /// Its place in the batch.
+        text: usize,
+    },
 }
 
 /// Why a text has no tokens.

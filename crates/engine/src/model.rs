@@ -174,6 +174,7 @@ impl Model {
     ///
     /// # Errors
     /// [`EncodeError::ForeignTokens`] when tokens cannot be this model's; nothing is computed then.
+    /// [`EncodeError::NotFinite`] when the weights overflow.
     pub fn encode(&self, threads: &Threads, batch: &[&Tokens]) -> Result<Vec<f32>, EncodeError> {
         for (text, tokens) in batch.iter().enumerate() {
             self.check(tokens).map_err(|reason| EncodeError::ForeignTokens { text, reason })?;
@@ -188,7 +189,12 @@ impl Model {
                 means
             }
         };
-        Ok(self.head.apply(pooled))
+        let vectors = self.head.apply(pooled);
+        let mut rows = vectors.chunks_exact(self.info.dimensions);
+        match rows.position(|vector| vector.iter().any(|x| !x.is_finite())) {
+            Some(text) => Err(EncodeError::NotFinite { text }),
+            None => Ok(vectors),
+        }
     }
 
     /// Whether the model can have made these tokens; if not, why.

@@ -7,11 +7,11 @@ mod support;
 
 use std::fs;
 
-use embeddery_engine::{Keep, KernelChoice, LoadError, LoadOptions, Model, ModelFiles};
+use embeddery_engine::{EncodeError, Keep, KernelChoice, LoadError, LoadOptions, Model, ModelFiles};
 use proptest::prelude::*;
 use safetensors::{Dtype, tensor::TensorView};
 use serde_json::{Map, Value, json};
-use support::{distance, load, minilm, threads, tiny::Tiny, vector};
+use support::{PRECISIONS, distance, load, load_in, minilm, threads, tiny::Tiny, vector};
 
 fn try_load(tiny: &Tiny) -> Result<Model, LoadError> {
     ModelFiles::open(tiny.path())?.load(&LoadOptions::default())
@@ -198,6 +198,20 @@ fn tensors_that_are_wrong_are_named() {
                 assert!(matches!(refused(&tiny, &["model.safetensors", name]), LoadError::NotFinite { .. }));
             }
         }
+    }
+}
+
+#[test]
+fn weights_that_overflow_give_an_error_and_no_vector() {
+    for precision in PRECISIONS {
+        let tiny = Tiny::new();
+        tiny.with_tensor(QUERY, |tensor| {
+            tensor.3 = [f32::MAX; 1600].iter().flat_map(|x| x.to_le_bytes()).collect()
+        });
+        let model = load_in(tiny.path(), KernelChoice::Auto, precision).unwrap();
+        let tokens = model.tokenize(&tiny.golden.texts[0].text, Keep::Start).unwrap();
+        let answer = model.encode(&threads(1), &[&tokens]);
+        assert_eq!(answer, Err(EncodeError::NotFinite { text: 0 }), "{precision}");
     }
 }
 

@@ -69,11 +69,12 @@ async fn rounds(rounds: u32, count: usize) {
         let most = chunks + KILLS as usize * 2 * 2 * 32 * 3;
         assert!(texts.len() <= most, "round {round}: {} texts were asked for, {chunks} are due", texts.len());
         (asked, due_in_all) = (asked + texts.len(), due_in_all + chunks);
+        println!(
+            "{} rounds of {count} documents, {KILLS} kills each, in {:.0} s; {asked} texts asked for, {due_in_all} due",
+            round + 1,
+            began.elapsed().as_secs_f64()
+        );
     }
-    println!(
-        "{rounds} rounds of {count} documents, {KILLS} kills each, in {:.0} s; {asked} texts asked for, {due_in_all} due",
-        began.elapsed().as_secs_f64()
-    );
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -3,7 +3,8 @@
 
 use super::lanes::Lanes;
 
-/// e^x, relative error below 2e-7 on [-87, 88]; below -87 as at -87 (1.6e-38, nothing beside 1).
+/// e^x, relative error below 2e-7 on [-87, 88]; below -87 as at -87 (1.6e-38, nothing beside 1). What is not a number
+/// stays none, so that no vector can be made of it.
 ///
 /// Range reduction x = n·ln2 + r with ln2 in two parts, then the minimax polynomial of the Cephes library's
 /// `expf` on |r| ≤ ln2/2.
@@ -14,7 +15,7 @@ use super::lanes::Lanes;
 pub(crate) unsafe fn exp<L: Lanes>(x: L) -> L {
     // SAFETY: the caller's promise is passed on.
     unsafe {
-        let x = x.max(L::splat(-87.0));
+        let x = L::splat(-87.0).max(x);
         let n = x.mul(L::splat(std::f32::consts::LOG2_E)).round();
         let r = n.mul_add(L::splat(-0.693_359_4), x);
         let r = n.mul_add(L::splat(2.121_944_4e-4), r);
@@ -27,7 +28,7 @@ pub(crate) unsafe fn exp<L: Lanes>(x: L) -> L {
 }
 
 /// e^x with a relative error below 1.1e-4, a twentieth of bf16's rounding: 2^n · p(f) with x·log₂e = n + f, and p
-/// the cubic with p(0) = 1 that is nearest to 2^f on |f| ≤ ½ in relative error.
+/// the cubic with p(0) = 1 that is nearest to 2^f on |f| ≤ ½ in relative error. What is not a number stays none.
 ///
 /// # Safety
 /// As [`Lanes`].
@@ -35,7 +36,7 @@ pub(crate) unsafe fn exp<L: Lanes>(x: L) -> L {
 pub(crate) unsafe fn exp_rough<L: Lanes>(x: L) -> L {
     // SAFETY: the caller's promise is passed on.
     unsafe {
-        let y = x.mul(L::splat(std::f32::consts::LOG2_E)).max(L::splat(-126.0));
+        let y = L::splat(-126.0).max(x.mul(L::splat(std::f32::consts::LOG2_E)));
         let n = y.round();
         let f = y.sub(n);
         let mut p = L::splat(5.500_891e-2);

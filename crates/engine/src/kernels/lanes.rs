@@ -28,7 +28,9 @@ pub(crate) trait Lanes: Copy {
     unsafe fn div(self, other: Self) -> Self;
     /// `self * factor + summand`; one rounding where the CPU has a fused instruction.
     unsafe fn mul_add(self, factor: Self, summand: Self) -> Self;
+    /// The larger; `other`'s lane where either is not a number.
     unsafe fn max(self, other: Self) -> Self;
+    /// The smaller; `other`'s lane where either is not a number.
     unsafe fn min(self, other: Self) -> Self;
     unsafe fn abs(self) -> Self;
     /// The nearest whole numbers.

@@ -29,7 +29,7 @@ pub(super) fn block(width: usize) -> usize {
 }
 
 /// Rotates each row, finds its largest number m, and writes every number as `round(127·x/m) + 128`. Rotation
-/// multiplies lengths by √block; the scale takes that along.
+/// multiplies lengths by √block; the scale takes that along, and is not a number where one of the row's is not finite.
 ///
 /// # Safety
 /// As [`Lanes`]; the buffers are as [`Quantise`] says, `stride` is `width` rounded up to 16 at least.
@@ -42,13 +42,14 @@ pub(super) unsafe fn quantise<L: Lanes>(call: &Quantise) {
         // inside the stride.
         unsafe {
             let x = x.add(row * width);
-            let (from, largest) = if block == 1 {
-                (x, largest::<L>(x, width))
+            let (from, Magnitudes { largest, sum }) = if block == 1 {
+                (x, magnitudes::<L>(x, width))
             } else {
                 (room.cast_const(), rotate::<L>(x, room, width, block))
             };
             let largest = largest.largest();
-            *scales.add(row) = largest / 127.0;
+            let zero_if_finite = sum.sub(sum).sum();
+            *scales.add(row) = largest / 127.0 + zero_if_finite;
             let scale = L::splat(if largest > 0.0 { 127.0 / largest } else { 0.0 });
             for at in (0..width).step_by(L::WIDTH) {
                 let value = part::<L>(from.add(at), width - at);
@@ -58,31 +59,58 @@ pub(super) unsafe fn quantise<L: Lanes>(call: &Quantise) {
     }
 }
 
-/// The largest magnitudes of a row, by lane.
-///
-/// # Safety
-/// As [`Lanes`]; `x` is valid for `width` floats.
-#[inline(always)]
-unsafe fn largest<L: Lanes>(x: *const f32, width: usize) -> L {
-    // SAFETY: the caller's promise.
-    unsafe {
-        let mut largest = L::splat(0.0);
-        for at in (0..width).step_by(L::WIDTH) {
-            largest = largest.max(part::<L>(x.add(at), width - at).abs());
+/// What a row's numbers come to, by lane.
+struct Magnitudes<L> {
+    largest: L,
+    /// Finite only if all of them are, which a maximum does not tell.
+    sum: L,
+}
+
+impl<L: Lanes> Magnitudes<L> {
+    /// # Safety
+    /// As [`Lanes`].
+    #[inline(always)]
+    unsafe fn none() -> Self {
+        // SAFETY: the caller's promise.
+        unsafe { Self { largest: L::splat(0.0), sum: L::splat(0.0) } }
+    }
+
+    /// # Safety
+    /// As [`Lanes`].
+    #[inline(always)]
+    unsafe fn take(&mut self, found: L) {
+        // SAFETY: the caller's promise.
+        unsafe {
+            self.largest = self.largest.max(found);
+            self.sum = self.sum.add(found);
         }
-        largest
     }
 }
 
-/// Multiplies each block of a row by the Hadamard matrix of ±1 and returns the largest magnitudes, by lane.
+/// # Safety
+/// As [`Lanes`]; `x` is valid for `width` floats.
+#[inline(always)]
+unsafe fn magnitudes<L: Lanes>(x: *const f32, width: usize) -> Magnitudes<L> {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let mut magnitudes = Magnitudes::none();
+        for at in (0..width).step_by(L::WIDTH) {
+            magnitudes.take(part::<L>(x.add(at), width - at).abs());
+        }
+        magnitudes
+    }
+}
+
+/// Multiplies each block of a row by the Hadamard matrix of ±1. A block with a number that is not finite has none that
+/// is afterwards.
 ///
 /// # Safety
 /// As [`Lanes`]; `x` and `to` are valid for `width` floats, a multiple of `block`, which is one of [`block`]'s.
 #[inline(always)]
-unsafe fn rotate<L: Lanes>(x: *const f32, to: *mut f32, width: usize, block: usize) -> L {
+unsafe fn rotate<L: Lanes>(x: *const f32, to: *mut f32, width: usize, block: usize) -> Magnitudes<L> {
     // SAFETY: the caller's promise is passed on.
     unsafe {
-        let mut largest = L::splat(0.0);
+        let mut magnitudes = Magnitudes::none();
         for at in (0..width).step_by(block) {
             let (x, to) = (x.add(at), to.add(at));
             let found = match block / L::WIDTH {
@@ -93,13 +121,14 @@ unsafe fn rotate<L: Lanes>(x: *const f32, to: *mut f32, width: usize, block: usi
                 16 => rotate_block::<L, 16>(x, to),
                 _ => rotate_block::<L, 32>(x, to),
             };
-            largest = largest.max(found);
+            magnitudes.take(found);
         }
-        largest
+        magnitudes
     }
 }
 
-/// One block of `VECTORS` vectors: butterflies between vectors first, then between lanes.
+/// One block of `VECTORS` vectors: butterflies between vectors first, then between lanes. Returns the largest magnitudes,
+/// by lane.
 ///
 /// # Safety
 /// As [`Lanes`]; `x` and `to` are valid for the block.
