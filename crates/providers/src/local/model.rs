@@ -73,12 +73,12 @@ impl Embedder for LocalModel {
     fn embed(&self, request: EmbedRequest) -> BoxFuture<'_, Result<Embeddings, EmbedError>> {
         Box::pin(async move {
             let lease = Arc::new(self.slot.lease().await?);
-            let normalize = request.normalize;
+            let (normalize, priority) = (request.normalize, request.context.priority);
             let tokens = reading::tokenize(&self.slot, Arc::clone(&lease), &self.tokenizing, request).await?;
             let counts =
                 tokens.iter().map(|tokens| u32::try_from(tokens.len()).unwrap_or(u32::MAX)).collect();
             let truncated = tokens.iter().filter(|tokens| tokens.truncated()).count();
-            let mut data = lease.queue.submit(tokens)?.await?;
+            let mut data = lease.queue.submit(tokens, priority)?.await?;
             let dim = self.slot.files.facts().dimensions;
             if normalize {
                 data.chunks_exact_mut(dim).for_each(embeddery_engine::normalize);

@@ -11,7 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use embeddery_core::{EmbedError, ErrorKind, Fault, Retry};
+use embeddery_core::{EmbedError, ErrorKind, Fault, Priority, Retry};
 use embeddery_engine::Tokens;
 use tokio::sync::oneshot;
 
@@ -23,8 +23,9 @@ mod tests;
 /// enough that a newcomer does not wait long.
 pub(super) const STEP_TOKENS_PER_THREAD: usize = 512;
 
-/// The most work that may wait. All who wait are served in turns, so with more of it everybody's answer would come after
-/// callers and proxies have given up, and nobody's in time.
+/// The most work of people that may wait. All who wait are served in turns, so with more of it everybody's answer would
+/// come after callers and proxies have given up, and nobody's in time. Work of pipelines does not count: it has patience,
+/// and one turn for many texts.
 const LONGEST_WAIT: Duration = Duration::from_secs(30);
 
 /// What a queue's thread runs.
@@ -49,6 +50,8 @@ struct State {
     turns: VecDeque<u64>,
     /// Tokens not yet taken, over all requests.
     tokens: usize,
+    /// Those that people wait for.
+    hurried: usize,
     /// Tokens per second of the last steps, smoothed; zero before the first.
     rate: f64,
     next_id: u64,
@@ -62,6 +65,7 @@ struct Job {
     /// How many texts the request has, and how many of them have no vector yet.
     total: usize,
     missing: usize,
+    priority: Priority,
     /// `[total × dimensions]`, filled step by step.
     vectors: Vec<f32>,
     reply: oneshot::Sender<Answer>,
@@ -96,9 +100,10 @@ impl Queue {
     pub(super) fn submit(
         &self,
         texts: Vec<Tokens>,
+        priority: Priority,
     ) -> Result<impl Future<Output = Answer> + use<>, EmbedError> {
         let (reply, answer) = oneshot::channel();
-        self.lock().admit(texts, reply, self.limit)?;
+        self.lock().admit((texts, priority), reply, self.limit)?;
         self.arrived.notify_one();
         Ok(async move {
             answer
@@ -155,30 +160,42 @@ impl Queue {
 impl State {
     fn admit(
         &mut self,
-        texts: Vec<Tokens>,
+        (texts, priority): (Vec<Tokens>, Priority),
         reply: oneshot::Sender<Answer>,
         limit: usize,
     ) -> Result<(), EmbedError> {
         let tokens: usize = texts.iter().map(Tokens::len).sum();
-        let limit = self.bearable(limit);
-        if self.tokens + tokens > limit {
+        if self.crowded(tokens, priority, limit) {
             self.drop_abandoned();
-            if self.tokens > 0 && self.tokens + tokens > limit {
-                return Err(self.overloaded(limit));
+            if self.crowded(tokens, priority, limit) {
+                return Err(self.overloaded());
             }
         }
         let (id, total) = (self.next_id, texts.len());
         self.next_id += 1;
-        self.tokens += tokens;
+        self.count(priority, |waiting| *waiting += tokens);
         self.turns.push_back(id);
         let texts = texts.into_iter().enumerate().collect();
-        self.jobs.insert(id, Job { texts, total, missing: total, vectors: Vec::new(), reply });
+        self.jobs.insert(id, Job { texts, total, missing: total, priority, vectors: Vec::new(), reply });
         Ok(())
     }
 
-    /// Tokens that may wait: no more than `limit`, and than can be computed while callers have patience.
-    fn bearable(&self, limit: usize) -> usize {
-        if self.rate > 0.0 { limit.min((self.rate * LONGEST_WAIT.as_secs_f64()) as usize) } else { limit }
+    /// Whether these tokens would be too many beside those that wait already.
+    fn crowded(&self, tokens: usize, priority: Priority, limit: usize) -> bool {
+        let bearable = match self.rate {
+            0.0 => limit,
+            rate => (rate * LONGEST_WAIT.as_secs_f64()) as usize,
+        };
+        let too_many = |waiting: usize, limit: usize| waiting > 0 && waiting + tokens > limit;
+        too_many(self.tokens, limit) || priority == Priority::Interactive && too_many(self.hurried, bearable)
+    }
+
+    /// Changes what waits, for requests of this priority.
+    fn count(&mut self, priority: Priority, change: impl Fn(&mut usize)) {
+        change(&mut self.tokens);
+        if priority == Priority::Interactive {
+            change(&mut self.hurried);
+        }
     }
 
     /// The next step's texts: one of each request in turn, until the budget is full. A text longer than the
@@ -200,7 +217,8 @@ impl State {
             if !job.texts.is_empty() {
                 self.turns.push_back(id);
             }
-            self.tokens -= tokens.len();
+            let priority = job.priority;
+            self.count(priority, |waiting| *waiting -= tokens.len());
             room = room.saturating_sub(tokens.len());
             batch.push(Taken { job: id, index, tokens });
         }
@@ -248,17 +266,18 @@ impl State {
     /// Takes a request out, with the tokens it still had waiting.
     fn remove(&mut self, id: u64) -> Option<Job> {
         let job = self.jobs.remove(&id)?;
-        self.tokens -= job.texts.iter().map(|(_, tokens)| tokens.len()).sum::<usize>();
+        let tokens = job.texts.iter().map(|(_, tokens)| tokens.len()).sum::<usize>();
+        self.count(job.priority, |waiting| *waiting -= tokens);
         Some(job)
     }
 
-    fn overloaded(&self, limit: usize) -> EmbedError {
+    fn overloaded(&self) -> EmbedError {
         let wait = if self.rate > 0.0 { self.tokens as f64 / self.rate } else { 1.0 };
         EmbedError::new(
             ErrorKind::Overloaded,
             Fault::Us,
             Retry::After(Duration::from_secs_f64(wait.clamp(1.0, 120.0))),
-            format!("{} tokens wait for this model and {limit} may; ask again later", self.tokens),
+            format!("{} tokens wait for this model already; ask again later", self.tokens),
         )
     }
 }

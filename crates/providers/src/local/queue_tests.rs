@@ -1,6 +1,7 @@
 //! The queue's rules, seen from inside: turns, budget, admission, abandoned requests. Vectors are checked
 //! through the front door, in `tests/local.rs`.
 
+use embeddery_core::Priority::{Batch, Interactive};
 use embeddery_engine::{Keep, LoadOptions, Model, ModelFiles};
 use proptest::prelude::*;
 
@@ -30,7 +31,7 @@ fn text(model: &Model, count: usize) -> Tokens {
 
 fn admit(state: &mut State, texts: Vec<Tokens>) -> oneshot::Receiver<Answer> {
     let (reply, answer) = oneshot::channel();
-    state.admit(texts, reply, usize::MAX).unwrap();
+    state.admit((texts, Interactive), reply, usize::MAX).unwrap();
     answer
 }
 
@@ -76,30 +77,33 @@ fn too_much_is_refused_with_a_time_but_an_empty_queue_takes_anything() {
     let mut state = State { rate: 10.0, ..State::default() };
     let request = |count: usize| (vec![text(&model, 10); count], oneshot::channel());
     let (texts, (reply, first)) = request(20);
-    state.admit(texts, reply, 100).expect("the queue is empty");
+    state.admit((texts, Interactive), reply, 100).expect("the queue is empty");
     let (texts, (reply, _second)) = request(1);
-    let error = state.admit(texts, reply, 100).unwrap_err();
+    let error = state.admit((texts, Interactive), reply, 100).unwrap_err();
     assert_eq!((error.kind, error.retry), (ErrorKind::Overloaded, Retry::After(Duration::from_secs(20))));
     drop(first);
     let (texts, (reply, _third)) = request(1);
-    state.admit(texts, reply, 100).expect("the first caller has gone");
+    state.admit((texts, Interactive), reply, 100).expect("the first caller has gone");
 }
 
 #[test]
 fn no_more_may_wait_than_is_computed_before_callers_give_up() {
     let model = model();
     let mut state = State { rate: 1.0, ..State::default() };
-    let admit = |state: &mut State, count| {
+    let admit = |state: &mut State, count, priority| {
         let (reply, answer) = oneshot::channel();
-        state.admit(vec![text(&model, 10); count], reply, usize::MAX).map(|()| answer)
+        state.admit((vec![text(&model, 10); count], priority), reply, usize::MAX).map(|()| answer)
     };
-    let _first = admit(&mut state, 2).unwrap();
-    let _second = admit(&mut state, 1).expect("thirty seconds' work");
-    let error = admit(&mut state, 1).err().unwrap();
+    let _first = admit(&mut state, 2, Interactive).unwrap();
+    let _second = admit(&mut state, 1, Interactive).expect("thirty seconds' work");
+    let error = admit(&mut state, 1, Interactive).err().unwrap();
     assert_eq!(error.kind, ErrorKind::Overloaded);
-    assert!(error.message.contains("and 30 may"), "{error}");
+    assert!(error.message.contains("30 tokens wait"), "{error}");
+    let _patient = admit(&mut state, 50, Batch).expect("a pipeline waits as long as it takes");
+    assert!(admit(&mut state, 1, Interactive).is_err());
     state.rate = 1000.0;
-    let _third = admit(&mut state, 1).expect("it computes faster now");
+    let _third = admit(&mut state, 1, Interactive)
+        .expect("it computes faster now, and the pipeline's texts are not in its way");
 }
 
 #[test]

@@ -225,7 +225,8 @@ impl VectorStore for SqliteStore {
     fn search<'a>(&'a self, place: Place<'a>, query: Query) -> Operation<'a, Vec<Hit>> {
         Box::pin(async move {
             let (tenant, collection) = owned(place);
-            self.look(move |inner| {
+            // Not among the readers: the first search of a collection waits for its vectors to be read, and nobody else shall.
+            self.run(move |inner| {
                 search::search(inner, Place { tenant: &tenant, collection: &collection }, &query)
             })
             .await
