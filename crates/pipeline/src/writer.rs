@@ -62,7 +62,7 @@ impl<E: Failure> Writer<E> {
         let (done, outcome) = oneshot::channel();
         let step: Step<E> = Box::new(move |file| {
             let worked = file.and_then(|file| match lasting {
-                Lasting::Nothing => work(file),
+                Lasting::Nothing => look(file, work),
                 _ => run_alone(file, work),
             });
             // A failure of its own comes before the commit's, which is everybody's.
@@ -81,6 +81,14 @@ impl<E> Drop for Writer<E> {
             let _ = thread.join();
         }
     }
+}
+
+/// All that is read is of one moment, whatever others write meanwhile.
+fn look<T, E: Failure>(file: &Connection, work: impl FnOnce(&Connection) -> Result<T, E>) -> Result<T, E> {
+    let moment = file.unchecked_transaction()?;
+    let found = work(&moment)?;
+    moment.commit()?;
+    Ok(found)
 }
 
 fn run_alone<T, E: Failure>(
@@ -159,5 +167,34 @@ fn commit<E: Failure>(
             tracing::error!(%error, "the file of the {} could not be written", E::FILE);
             error.into()
         }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::QueueError;
+
+    #[tokio::test]
+    async fn what_is_read_is_of_one_moment() {
+        let dir = tempfile::tempdir().unwrap();
+        let open = || Connection::open(dir.path().join("file.db")).unwrap();
+        let other = open();
+        other
+            .execute_batch(
+                "PRAGMA journal_mode = WAL; CREATE TABLE number (n); INSERT INTO number VALUES (1)",
+            )
+            .unwrap();
+        let writer = Writer::<QueueError>::start(open()).unwrap();
+        let read = move |file: &Connection| {
+            let number = || file.query_row("SELECT n FROM number", [], |row| row.get::<_, i64>(0));
+            let before = number()?;
+            other.execute("UPDATE number SET n = n + 1", [])?;
+            Ok((before, number()?))
+        };
+        assert_eq!(writer.run(Lasting::Nothing, read).await.unwrap(), (1, 1));
+        let after =
+            |file: &Connection| Ok(file.query_row("SELECT n FROM number", [], |row| row.get::<_, i64>(0))?);
+        assert_eq!(writer.run(Lasting::Nothing, after).await.unwrap(), 2);
     }
 }

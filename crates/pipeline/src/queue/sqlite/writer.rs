@@ -9,7 +9,7 @@ use crate::{
     writer::{self, Failure, Lasting},
 };
 
-/// The file inside a transaction (or, for what only reads, outside), and the time.
+/// The file inside a transaction, and the time.
 pub(super) struct Db<'a> {
     pub(super) sql: &'a Connection,
     pub(super) now: i64,
