@@ -176,8 +176,11 @@ pub enum Outcome {
     },
     /// Back to the front of the list at once, uncharged: the worker stops.
     HandBack,
-    /// The work broke off as it does when a worker dies, and counts as such.
-    Died,
+    /// The work broke off as it does when a worker dies, and counts as such; again after this pause.
+    Died {
+        /// How long.
+        after: Duration,
+    },
     /// Put aside for the operator.
     Dead(Reason),
 }
@@ -219,6 +222,16 @@ fn died() -> String {
     format!(
         "{} workers ended, or stopped answering, while they had this document, {DEATHS_ALONE} of them with nothing \
          else to do; look at the document, and at memory and logs of the workers",
+        DEATHS_IN_COMPANY + DEATHS_ALONE
+    )
+}
+
+/// What is said of a task whose work broke off too often.
+fn broke_off() -> String {
+    format!(
+        "work on this document broke off {} times, {DEATHS_ALONE} of them with nothing else at work, at last because \
+         of a defect of the program; the log says where (\"a stage panicked\"): report that, with the document if you \
+         can",
         DEATHS_IN_COMPANY + DEATHS_ALONE
     )
 }

@@ -156,7 +156,8 @@ impl Worker {
         let (mut most, mut failures) = (slots, 0);
         while !stop.is_cancelled() {
             let (turn, mut leases) = match self.take(stage, most, stop).await {
-                Ok(taken) => taken,
+                Ok(Some(taken)) => taken,
+                Ok(None) => return,
                 Err(error) => {
                     if failures == 0 {
                         tracing::warn!(%error, stage = stage.as_str(), "the queue does not answer; trying again");
@@ -186,13 +187,13 @@ impl Worker {
         }
     }
 
-    /// Takes documents, and the right to work on them.
+    /// Takes documents, and the right to work on them; `None` when the worker stops before it has that right.
     async fn take(
         &self,
         stage: Stage,
         most: usize,
         stop: &CancellationToken,
-    ) -> Result<(Turn, Vec<Lease>), QueueError> {
+    ) -> Result<Option<(Turn, Vec<Lease>)>, QueueError> {
         let request =
             |idle| LeaseRequest { stage, consumer: &self.consumer, most, length: self.config.lease, idle };
         let floor = || Arc::clone(&self.floor);
@@ -200,18 +201,22 @@ impl Worker {
         let whole = if let Ok(whole) = floor().try_write_owned() {
             whole
         } else {
-            let shared = floor().read_owned().await;
+            let Some(shared) = stop.run_until_cancelled(floor().read_owned()).await else { return Ok(None) };
             let got = self.queue.lease(request(false)).await?;
             if !got.clear || stop.is_cancelled() {
-                return Ok((Turn::Shared(shared), got.leases));
+                return Ok(Some((Turn::Shared(shared), got.leases)));
             }
             // Something that must run alone waits for us: those who work end, and nobody begins before.
             drop(shared);
-            floor().write_owned().await
+            let Some(whole) = stop.run_until_cancelled(floor().write_owned()).await else { return Ok(None) };
+            whole
         };
+        if stop.is_cancelled() {
+            return Ok(None);
+        }
         let leases = self.queue.lease(request(true)).await?.leases;
         let alone = leases.iter().any(|lease| lease.alone);
-        Ok((if alone { Turn::Alone(whole) } else { Turn::Shared(whole.downgrade()) }, leases))
+        Ok(Some((if alone { Turn::Alone(whole) } else { Turn::Shared(whole.downgrade()) }, leases)))
     }
 
     /// Brings leased documents through a stage and settles them.
@@ -222,7 +227,9 @@ impl Worker {
         let outcomes = outcomes.unwrap_or_else(|_| {
             // A defect of ours that one of them met. Whose fault it was, those find out who run alone.
             tracing::error!(stage = stage.as_str(), documents = leases.len(), "a stage panicked");
-            vec![Outcome::Died; leases.len()]
+            let pause =
+                |lease: &Lease| outcome::drawn(self.config.backoff, lease.task.deaths + 1, outcome::LONGEST);
+            leases.iter().map(|lease| Outcome::Died { after: pause(lease) }).collect()
         });
         self.settle(&leases.into_iter().zip(outcomes).collect::<Vec<_>>()).await;
     }

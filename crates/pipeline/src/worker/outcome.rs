@@ -17,7 +17,7 @@ pub(super) struct Policy<'a> {
 }
 
 /// No pause is drawn above this.
-const LONGEST: Duration = Duration::from_secs(300);
+pub(super) const LONGEST: Duration = Duration::from_secs(300);
 
 impl Policy<'_> {
     /// What the queue is told about a task after a step.

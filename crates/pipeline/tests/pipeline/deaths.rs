@@ -120,6 +120,28 @@ async fn a_document_that_meets_a_defect_ends_alone_and_its_neighbours_are_stored
     assert_eq!((ended.status, count(&ended, DocumentState::Stored)), (Status::Partial, 9));
     let reason = plant.rows(job).await.remove(3).reason.unwrap();
     assert_eq!(&*reason.code, "worker_died");
+    assert!(reason.message.contains("defect of the program"), "{}", reason.message);
     stop.cancel();
     reconciling.await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_that_waits_for_the_whole_process_stops_when_it_is_told() {
+    let mut plant = Plant::new();
+    plant.config.grace = Duration::from_secs(600);
+    let job = plant.submit_only("Ann", &[("s", "A suspect.")]).await;
+    let unfinished = plant.jobs.unfinished(Duration::ZERO, None, 10).await.unwrap();
+    let tasks = [Task { deaths: DEATHS_IN_COMPANY, ..task(&unfinished[0]) }];
+    assert_eq!(plant.queue.enqueue(&tasks).await.unwrap(), [true]);
+    let floor = Floor::default();
+    // Somebody else in the process works for long.
+    let working = Arc::clone(&floor).read_owned().await;
+    plant.work_beside(&floor);
+    while floor.try_read().is_ok() {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    tokio::time::timeout(Duration::from_secs(60), plant.stop()).await.unwrap();
+    drop(working);
+    assert_eq!(plant.queue.depth().await.unwrap()[&Stage::Chunking].waiting, 1, "it was not begun");
+    assert!(plant.job(job).await.ended_at_ms.is_none());
 }

@@ -25,6 +25,9 @@ pub trait Bench: Send + Sync {
 
     /// Makes the task's message one that nobody can read.
     fn spoil(&self, task: TaskId) -> BoxFuture<'_, ()>;
+
+    /// As if somebody had been asked long ago to become idle at the stage.
+    fn age_clearing(&self, stage: Stage) -> BoxFuture<'_, ()>;
 }
 
 pub struct Sqlite(tempfile::TempDir);
@@ -48,12 +51,23 @@ impl Bench for Sqlite {
     fn spoil(&self, task: TaskId) -> BoxFuture<'_, ()> {
         self.change(task, "rank = 77")
     }
+
+    fn age_clearing(&self, stage: Stage) -> BoxFuture<'_, ()> {
+        let update = "UPDATE stage SET clearing_until_ms = 1 WHERE stage = ? AND clearing IS NOT NULL";
+        assert_eq!(self.file().execute(update, [stage as i64]).unwrap(), 1);
+        Box::pin(async {})
+    }
 }
 
 impl Sqlite {
-    fn change(&self, task: TaskId, set: &str) -> BoxFuture<'_, ()> {
+    pub fn file(&self) -> rusqlite::Connection {
         let file = rusqlite::Connection::open(self.0.path().join("queue.db")).unwrap();
         file.busy_timeout(Duration::from_secs(10)).unwrap();
+        file
+    }
+
+    pub fn change(&self, task: TaskId, set: &str) -> BoxFuture<'_, ()> {
+        let file = self.file();
         let update = format!("UPDATE task SET {set} WHERE job = ? AND item = ?");
         assert_eq!(file.execute(&update, rusqlite::params![task.job.0.as_bytes(), task.item]).unwrap(), 1);
         Box::pin(async {})
@@ -102,6 +116,10 @@ impl Bench for Streams {
     fn spoil(&self, task: TaskId) -> BoxFuture<'_, ()> {
         Box::pin(self.redis.spoil(&self.prefix, task))
     }
+
+    fn age_clearing(&self, stage: Stage) -> BoxFuture<'_, ()> {
+        Box::pin(self.redis.age_clearing(&self.prefix, stage))
+    }
 }
 
 impl Server {
@@ -119,6 +137,13 @@ impl Server {
     pub async fn spoil(&self, prefix: &str, task: TaskId) {
         let record = format!("{prefix}:job:{}", task.job);
         self.ask::<i64>(&["HSET", &record, &task.item.to_string(), "no message"]).await;
+    }
+
+    pub async fn age_clearing(&self, prefix: &str, stage: Stage) {
+        let key = format!("{prefix}:{}:clearing", stage.as_str());
+        let kept: String = self.ask(&["GET", &key]).await;
+        let holder = kept.split_once(' ').unwrap().1;
+        self.ask::<String>(&["SET", &key, &format!("1 {holder}")]).await;
     }
 }
 

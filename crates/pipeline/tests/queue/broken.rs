@@ -310,8 +310,21 @@ async fn a_full_redis_refuses_and_does_nothing() {
     let sent = tasks(job(), "ann", 3);
     queue.enqueue(&sent[..1]).await.unwrap();
     let lease = Worker::new(&queue, "w").next(Stage::Chunking).await;
+    let (waiting, cancelled) = (task(job(), 0, "ann"), task(job(), 0, "ann"));
+    queue.enqueue(std::slice::from_ref(&cancelled)).await.unwrap();
+    Worker::new(&queue, "w").next(Stage::Chunking).await;
+    queue.enqueue(std::slice::from_ref(&waiting)).await.unwrap();
     bench.redis.ask::<String>(&["CONFIG", "SET", "maxmemory", "1"]).await;
     let error = queue.enqueue(&sent).await.unwrap_err();
+    // It can be drained: what is there is worked off, and only that makes room.
+    let drained = Worker::new(&queue, "d").next(Stage::Chunking).await;
+    assert_eq!(drained.task.id, waiting.id);
+    queue.report(&report("d"), LONG).await.unwrap();
+    assert_eq!(queue.renew(std::slice::from_ref(&drained), LONG).await.unwrap(), [true]);
+    let settled_full = queue.settle(&[(drained, Outcome::Finished)]).await;
+    assert_eq!(settled_full.unwrap(), [Settled::Done]);
+    assert_eq!(queue.cancel(cancelled.id.job).await.unwrap(), 0);
+    queue.retire(&embeddery_pipeline::Consumer("d".into())).await.unwrap();
     assert!(matches!(&error, QueueError::Full(text) if text.contains("maxmemory")), "{error:?}");
     let worker = Worker::new(&queue, "w");
     let settled = queue.settle(&[(lease.clone(), next())]).await;

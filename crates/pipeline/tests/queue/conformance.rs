@@ -237,6 +237,15 @@ pub async fn a_worker_is_cleared_for_what_must_run_alone(bench: &dyn Bench) {
     assert!(asked.clear && asked.leases.is_empty(), "the first who asks is to become idle");
     let second = other.ask(Stage::Chunking, 1).await;
     assert!(!second.clear && second.leases.len() == 1, "the others go on");
+    // What the first has at hand takes long.
+    bench.age_clearing(Stage::Chunking).await;
+    queue.report(&report("one"), LONG).await.unwrap();
+    queue.report(&report("other"), LONG).await.unwrap();
+    assert!(!other.ask(Stage::Chunking, 0).await.clear, "it lives, so it is still its turn");
+    assert!(one.ask(Stage::Chunking, 1).await.clear, "who asks again is told again");
+    bench.age_clearing(Stage::Chunking).await;
+    queue.retire(&one.consumer).await.unwrap();
+    assert!(other.ask(Stage::Chunking, 1).await.clear, "it is gone, so another one is asked");
     let one = Worker::new(&queue, "one");
     let leases = one.take(Stage::Chunking, 5).await;
     assert_eq!((leases.len(), leases[0].alone, leases[0].task.id.item), (1, true, 0));
@@ -337,10 +346,16 @@ pub async fn what_breaks_off_counts_as_a_death(bench: &dyn Bench) {
     for death in 0..DEATHS_IN_COMPANY + DEATHS_ALONE {
         let lease = worker.next(Stage::Chunking).await;
         assert_eq!((lease.task.deaths, lease.alone), (death, death >= DEATHS_IN_COMPANY));
-        assert_eq!(worker.settle(&lease, Outcome::Died).await, Settled::Done);
+        assert_eq!(worker.settle(&lease, Outcome::Died { after: SHORT }).await, Settled::Done);
     }
     let letters = queue.dead_letters(Stage::Chunking, None, 10).await.unwrap();
     assert_eq!(&*letters[0].reason.code, "worker_died");
+    assert!(letters[0].reason.message.contains("defect of the program"), "{}", letters[0].reason.message);
+    queue.enqueue(&tasks(job(), "ann", 1)).await.unwrap();
+    let lease = worker.next(Stage::Chunking).await;
+    worker.settle(&lease, Outcome::Died { after: LONG }).await;
+    assert!(worker.take(Stage::Chunking, 1).await.is_empty());
+    assert_eq!(queue.depth().await.unwrap()[&Stage::Chunking].delayed, 1, "not before the pause is over");
 }
 
 pub async fn a_message_of_a_newer_version_is_left_to_newer_workers(bench: &dyn Bench) {

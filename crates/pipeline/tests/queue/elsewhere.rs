@@ -75,6 +75,10 @@ impl Bench for Cluster {
     fn spoil(&self, task: TaskId) -> BoxFuture<'_, ()> {
         Box::pin(self.nodes[0].spoil("{embeddings}", task))
     }
+
+    fn age_clearing(&self, stage: Stage) -> BoxFuture<'_, ()> {
+        Box::pin(self.nodes[0].age_clearing("{embeddings}", stage))
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

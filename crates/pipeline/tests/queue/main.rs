@@ -6,6 +6,7 @@ mod bench;
 mod broken;
 mod conformance;
 mod elsewhere;
+mod file;
 mod model;
 mod servers;
 

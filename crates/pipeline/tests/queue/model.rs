@@ -2,7 +2,7 @@
 //! nothing of turns between tenants: of each tenant's tasks it knows the order.
 
 use std::{
-    collections::{BTreeMap, HashMap, HashSet},
+    collections::{BTreeMap, HashMap},
     time::Duration,
 };
 
@@ -65,7 +65,6 @@ struct Model {
     dead: Vec<Task>,
     flow: HashMap<Stage, Flow>,
     arrivals: u64,
-    clearing: HashSet<Stage>,
     /// All leases ever given, the newest last.
     leases: Vec<Lease>,
 }
@@ -130,20 +129,15 @@ impl Model {
             assert_eq!((ids, clear), (Vec::new(), false));
             return;
         }
-        if idle {
-            self.clearing.remove(&stage);
-        }
         if let Some(alone) = self.alone(stage).map(|item| item.task.id) {
             if idle {
                 assert_eq!((&ids[..], got[0].alone), (&[alone][..], true));
                 return self.take(got, runs_out);
             }
-            if self.clearing.insert(stage) {
-                assert_eq!((ids, clear), (Vec::new(), true), "it is to become idle");
-                return;
-            }
+            assert_eq!((ids, clear), (Vec::new(), true), "it is to become idle, whichever of its loops asks");
+            return;
         }
-        assert!(!clear, "one is asked at a time");
+        assert!(!clear, "nothing must run alone");
         let mut lanes: HashMap<String, Vec<(std::cmp::Reverse<Priority>, u64, TaskId)>> = HashMap::new();
         for item in self.items.values() {
             let alone = item.task.deaths >= DEATHS_IN_COMPANY;
@@ -197,7 +191,12 @@ impl Model {
                 item.place = Place::Delayed { due: after.is_zero() };
             }
             Outcome::HandBack => item.place = Place::Waiting,
-            Outcome::Died => self.die(lease.task.id),
+            Outcome::Died { after } => {
+                self.die(lease.task.id);
+                if let Some(item) = self.items.get_mut(&lease.task.id) {
+                    item.place = Place::Delayed { due: after.is_zero() };
+                }
+            }
             Outcome::Dead(_) => {
                 let item = self.items.remove(&lease.task.id).unwrap();
                 self.dead.push(item.task);
@@ -213,7 +212,7 @@ fn outcome(number: usize) -> Outcome {
         1 => Outcome::HandBack,
         2 => Outcome::Later { after: Duration::ZERO, charged: true },
         3 => Outcome::Later { after: LONG, charged: false },
-        8 => Outcome::Died,
+        8 => Outcome::Died { after: Duration::ZERO },
         4 => Outcome::Dead(Reason { code: "broken".into(), message: "it was".into() }),
         number => Outcome::Next { bytes: number as u64 },
     }
@@ -409,5 +408,9 @@ impl Bench for Prefixed {
 
     fn spoil(&self, task: TaskId) -> BoxFuture<'_, ()> {
         Box::pin(self.server.redis.spoil(&self.prefix, task))
+    }
+
+    fn age_clearing(&self, stage: Stage) -> BoxFuture<'_, ()> {
+        Box::pin(self.server.redis.age_clearing(&self.prefix, stage))
     }
 }

@@ -25,7 +25,9 @@ pub(super) fn outcome(outcome: &Outcome) -> (&'static str, String, String) {
             ("later", after.as_millis().min(1 << 52).to_string(), u8::from(*charged).to_string())
         }
         Outcome::HandBack => ("back", String::new(), String::new()),
-        Outcome::Died => ("died", super::super::died(), String::new()),
+        Outcome::Died { after } => {
+            ("died", super::super::broke_off(), after.as_millis().min(1 << 52).to_string())
+        }
         Outcome::Dead(reason) => ("dead", reason.code.to_string(), reason.message.clone()),
     }
 }

@@ -97,6 +97,10 @@ ALTER TABLE single DROP COLUMN clearing_until_ms;
 -- When a worker was last heard.
 ALTER TABLE single ADD COLUMN heard_ms INTEGER NOT NULL DEFAULT 0;
 ",
+    r"
+-- Who becomes idle for a task that must run alone.
+ALTER TABLE stage ADD COLUMN clearing TEXT;
+",
 ];
 
 /// Opens the file; makes and migrates it.

@@ -24,7 +24,7 @@ pub(super) struct Asked {
 /// Most rows that one step brings back.
 const PAGE: i64 = 500;
 
-/// After so long another worker is asked to become idle.
+/// After so long another worker is asked to become idle, if the first is not heard of.
 const CLEARING_MS: i64 = 60_000;
 
 /// Whether a lease could find something.
@@ -122,7 +122,7 @@ fn bring_back(db: &Db<'_>, stage: Stage) -> rusqlite::Result<()> {
         } else if alive(db, item.consumer.as_deref())? {
             row::enter(db, &mut item)?;
         } else {
-            row::died(db, &mut item)?;
+            row::died(db, &mut item, None)?;
         }
     }
     for (place, till) in [(Place::Delayed, db.now), (Place::Newer, i64::from(MESSAGE_VERSION))] {
@@ -141,11 +141,12 @@ fn alive(db: &Db<'_>, consumer: Option<&str>) -> rusqlite::Result<bool> {
 }
 
 /// What must run alone goes first: to a worker that is idle, and another one is asked to become so, by getting
-/// nothing. One at a time is asked. `None`: go on.
+/// nothing. One at a time is asked, for as long as it lives: what it has at hand may take long. When it asks again it
+/// has not heard, or it is another loop of the same process. `None`: go on.
 fn alone(db: &Db<'_>, asked: &Asked) -> rusqlite::Result<Option<Handout>> {
     let stage = number(asked.stage);
     if asked.idle {
-        db.sql.prepare_cached("UPDATE stage SET clearing_until_ms = 0 WHERE stage = ?")?.execute([stage])?;
+        db.sql.prepare_cached("UPDATE stage SET clearing = NULL WHERE stage = ?")?.execute([stage])?;
     }
     let Some(mut item) = row::first(db, "stage = ? AND place = 1 ORDER BY seq", [stage])? else {
         return Ok(None);
@@ -154,9 +155,11 @@ fn alone(db: &Db<'_>, asked: &Asked) -> rusqlite::Result<Option<Handout>> {
         let clear = db
             .sql
             .prepare_cached(
-                "UPDATE stage SET clearing_until_ms = ?2 + ?3 WHERE stage = ?1 AND clearing_until_ms <= ?2",
+                "UPDATE stage SET clearing = ?4, clearing_until_ms = ?2 + ?3 WHERE stage = ?1 \
+                 AND (clearing IS NULL OR clearing = ?4 OR clearing_until_ms <= ?2 AND NOT EXISTS \
+                 (SELECT 1 FROM worker WHERE consumer = clearing AND until_ms > ?2))",
             )?
-            .execute([stage, db.now, CLEARING_MS])?;
+            .execute(params![stage, db.now, CLEARING_MS, asked.consumer.0])?;
         return Ok((clear > 0).then(|| Handout { leases: Vec::new(), clear: true }));
     }
     if item.version > MESSAGE_VERSION {

@@ -1,6 +1,6 @@
 //! A task's row, and its moves between places. Whatever its lane counts is counted in the step that moves the row.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use rusqlite::{Row, params};
 use uuid::Uuid;
@@ -42,7 +42,7 @@ pub(super) struct Item {
 const COLUMNS: &str = "seq, version, job, item, tenant, stage, rank, bytes, attempts, deaths, enqueued_at_ms, \
                        traceparent, place, consumer, token, cancelled, paid";
 
-/// Items by a condition. What cannot be read is put aside.
+/// Items by a condition. What cannot be read is put aside, or left to those who know its version.
 pub(super) fn select(
     db: &Db<'_>,
     condition: &str,
@@ -53,11 +53,15 @@ pub(super) fn select(
     while let Some(row) = rows.next()? {
         match read(row) {
             Ok(item) => items.push(item),
-            Err(error) => unreadable.push((row.get(0)?, error)),
+            Err(error) => unreadable.push((row.get(0)?, row.get::<_, i64>(1)?, error)),
         }
     }
-    for (seq, error) in unreadable {
-        condemn(db, seq, &error.to_string())?;
+    for (seq, version, error) in unreadable {
+        if version > i64::from(MESSAGE_VERSION) {
+            leave(db, seq)?;
+        } else {
+            condemn(db, seq, &error.to_string())?;
+        }
     }
     Ok(items)
 }
@@ -80,11 +84,15 @@ pub(super) fn first(
 
 fn read(row: &Row<'_>) -> rusqlite::Result<Item> {
     let id = TaskId { job: job(row.get(2)?), item: row.get(3)? };
+    let version: u32 = row.get(1)?;
+    // Of a newer version there may be other priorities: such a rank stays as it is, see `put`.
+    let priority = |rank: i64| record::priority(u8::try_from(rank).ok()?);
+    let newer = |_| (version > MESSAGE_VERSION).then_some(crate::Priority::Low);
     let task = Task {
         id,
         tenant: Arc::from(row.get_ref(4)?.as_str()?),
         stage: known(5, row.get(5)?, stage)?,
-        priority: known(6, row.get(6)?, |rank| record::priority(u8::try_from(rank).ok()?))?,
+        priority: known(6, row.get(6)?, |rank| priority(rank).or_else(|| newer(rank)))?,
         bytes: row.get(7)?,
         attempts: row.get(8)?,
         deaths: row.get(9)?,
@@ -101,7 +109,7 @@ fn read(row: &Row<'_>) -> rusqlite::Result<Item> {
     };
     Ok(Item {
         seq: row.get(0)?,
-        version: row.get(1)?,
+        version,
         task,
         place,
         consumer: row.get(13)?,
@@ -116,12 +124,29 @@ fn known<T>(column: usize, number: i64, meaning: impl Fn(i64) -> Option<T>) -> r
     meaning(number).ok_or(rusqlite::Error::IntegralValueOutOfRange(column, number))
 }
 
+/// Left to those who know its version, as it is, if it is at a stage of ours.
+fn leave(db: &Db<'_>, seq: i64) -> rusqlite::Result<()> {
+    db.sql.execute(
+        "UPDATE lane SET waiting = waiting - (place = 0), waiting_bytes = waiting_bytes - (place = 0) * task.bytes, \
+         leased = leased - (place = 4) FROM task WHERE seq = ? AND lane.stage = task.stage \
+         AND lane.tenant = task.tenant AND task.stage IN (0, 1, 2)",
+        [seq],
+    )?;
+    db.sql.execute(
+        "UPDATE task SET place = 5, due_ms = version, consumer = NULL, token = NULL \
+         WHERE seq = ? AND stage IN (0, 1, 2) AND place <> 5",
+        [seq],
+    )?;
+    Ok(())
+}
+
 /// Puts aside what cannot be read, as found. The document is not held any more: it is enqueued again.
 fn condemn(db: &Db<'_>, seq: i64, problem: &str) -> rusqlite::Result<()> {
     tracing::error!(seq, problem, "a task of the queue cannot be read");
     let message = format!("the queue's row cannot be read: {problem}; it was put aside as found");
     db.sql.execute(
-        "INSERT INTO dead (stage, job, item, task, code, message, at_ms) SELECT MIN(MAX(stage, 0), 2), x'', -seq, \
+        "INSERT INTO dead (stage, job, item, task, code, message, at_ms) SELECT MIN(MAX(stage, 0), 2), x'', \
+         (SELECT COALESCE(MIN(item), 0) - 1 FROM dead WHERE job = x''), \
          json_object('v', version, 'job', hex(job), 'item', item, 'tenant', hex(tenant), 'stage', stage, 'rank', \
          rank, 'bytes', bytes, 'attempts', attempts, 'deaths', deaths, 'at', enqueued_at_ms), 'unreadable', ?2, ?3 \
          FROM task WHERE seq = ?1",
@@ -186,13 +211,23 @@ fn enter_with(db: &Db<'_>, item: &mut Item, also: Change) -> rusqlite::Result<()
     put(db, item, (if alone { Place::Alone } else { Place::Waiting }, None), also)
 }
 
-/// A worker ended over it.
-pub(super) fn died(db: &Db<'_>, item: &mut Item) -> rusqlite::Result<()> {
+/// A worker ended over it, or its work broke off: then it waits this long.
+pub(super) fn died(db: &Db<'_>, item: &mut Item, broke_off: Option<Duration>) -> rusqlite::Result<()> {
     (item.task.deaths, item.paid) = (item.task.deaths + 1, 0);
-    if item.task.deaths < DEATHS_IN_COMPANY + DEATHS_ALONE {
-        return enter(db, item);
+    if item.task.deaths >= DEATHS_IN_COMPANY + DEATHS_ALONE {
+        let message = broke_off.map_or_else(super::super::died, |_| super::super::broke_off());
+        return bury(db, item, &Reason { code: "worker_died".into(), message });
     }
-    bury(db, item, &Reason { code: "worker_died".into(), message: super::super::died() })
+    match broke_off {
+        Some(after) => delay(db, item, after),
+        None => enter(db, item),
+    }
+}
+
+/// Not before this pause is over.
+pub(super) fn delay(db: &Db<'_>, item: &mut Item, after: Duration) -> rusqlite::Result<()> {
+    let due = db.now.saturating_add(i64::try_from(after.as_millis()).unwrap_or(i64::MAX / 2));
+    put(db, item, (Place::Delayed, Some(due)), Change::default())
 }
 
 /// Into a place, out of the one where it was; `also` is counted with it.
@@ -211,11 +246,12 @@ pub(super) fn put(
     let task = &item.task;
     db.sql
         .prepare_cached(
-            "UPDATE task SET stage = ?, rank = ?, bytes = ?, attempts = ?, deaths = ?, place = ?, since_ms = ?, \
-             due_ms = ?, consumer = ?, token = ?, paid = ? WHERE seq = ?",
+            "UPDATE task SET stage = ?, rank = iif(version > ?, rank, ?), bytes = ?, attempts = ?, deaths = ?, \
+             place = ?, since_ms = ?, due_ms = ?, consumer = ?, token = ?, paid = ? WHERE seq = ?",
         )?
         .execute(params![
             number(task.stage),
+            MESSAGE_VERSION,
             record::rank(task.priority),
             task.bytes as i64,
             task.attempts,

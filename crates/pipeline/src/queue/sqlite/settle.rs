@@ -3,7 +3,6 @@
 use rusqlite::params;
 
 use super::{
-    lane::Change,
     row::{self, Item, Place},
     state,
     writer::Db,
@@ -58,12 +57,10 @@ pub(super) fn settle(
             if *charged {
                 (item.task.attempts, item.paid) = (item.task.attempts + 1, 0);
             }
-            let after = i64::try_from(after.as_millis()).unwrap_or(i64::MAX / 2);
-            let due = db.now.saturating_add(after);
-            row::put(db, &mut item, (Place::Delayed, Some(due)), Change::default())?;
+            row::delay(db, &mut item, *after)?;
         }
         Outcome::HandBack => row::enter(db, &mut item)?,
-        Outcome::Died => row::died(db, &mut item)?,
+        Outcome::Died { after } => row::died(db, &mut item, Some(*after))?,
         Outcome::Dead(reason) => row::bury(db, &item, reason)?,
     }
     Ok((Settled::Done, Some(rung)))

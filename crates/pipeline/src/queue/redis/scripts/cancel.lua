@@ -2,6 +2,7 @@
 local job = ARGV[1]
 local page = redis.call('HSCAN', key('job', job), ARGV[2], 'COUNT', '500')
 local taken = 0
+also_when_full()
 for i = 1, #page[2], 2 do
   local id = job .. ':' .. page[2][i]
   local task = load(id)

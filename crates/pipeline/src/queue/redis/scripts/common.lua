@@ -26,6 +26,12 @@ local function group(stage)
   return stage .. '-workers'
 end
 
+-- A full Redis refuses a script whose first write may take memory, and asks no more after one that takes none. So
+-- what brings work to an end, and must go on there, begins with this.
+local function also_when_full()
+  redis.call('DEL', key('none'))
+end
+
 -- There may be work at the stage: whoever waits looks.
 local rung = {}
 local function ring(stage)
@@ -220,16 +226,28 @@ local function bury(id, task, code, message)
   forget(id, task.t, task.b)
 end
 
--- A worker ended over it. `said`: of a task that killed too many.
-local function died(id, task, said)
+-- A worker ended over it, or its work broke off: then it waits this long (ms). `said`: of one that did so too often.
+local function died(id, task, said, after)
   task.d, task.c = task.d + 1, nil
-  if task.d >= LETHAL then bury(id, task, 'worker_died', said) else enter(id, task) end
+  if task.d >= LETHAL then
+    bury(id, task, 'worker_died', said)
+  elseif after then
+    delay(id, task, after)
+  else
+    enter(id, task)
+  end
+end
+
+-- Whether it was heard of within a lease.
+local function alive(consumer)
+  return tonumber(redis.call('ZSCORE', key('workers'), consumer) or '0') > now
 end
 
 -- Somebody works here now. When nobody was heard for so long (ms), the queue was away, or all were: nobody could renew
 -- a lease, so that time is not counted.
 local function hear(silence)
   local last = tonumber(redis.call('GET', key('heard')) or now)
+  also_when_full()
   redis.call('SET', key('heard'), now)
   local away = now - last
   if away <= silence then return end

@@ -8,7 +8,7 @@ local stream, leases, turns, full = key(stage), key(stage, 'leases'), key(stage,
 local flight, state = key(stage, 'flight'), key(stage, 'state')
 local answer, got = { -1, 0 }, 0
 local PAGE = '100'
-local CLEARING = '60000'
+local CLEARING = 60000
 
 hear(tonumber(ARGV[8]))
 
@@ -66,12 +66,8 @@ local function collect(most)
   end
 end
 
--- Whether it was heard of within a lease: then it did not renew because it knows of no such lease.
-local function alive(consumer)
-  return tonumber(redis.call('ZSCORE', key('workers'), consumer) or '0') > now
-end
-
--- Leases that have run out: a death each of those whose workers are silent.
+-- Leases that have run out: a death each of those whose workers are silent. Who is heard did not renew because it
+-- knows of no such lease.
 for _, member in ipairs(redis.call('ZRANGEBYSCORE', leases, '-inf', now, 'LIMIT', '0', PAGE)) do
   local token, id = string.match(member, '^(%S+) (.*)$')
   local dead = owner(stage, token)
@@ -128,14 +124,17 @@ local function set_aside(id, task)
 end
 
 -- What must run alone goes first: to a worker that is idle, and another one is asked to become so, by getting nothing.
--- One at a time is asked.
+-- One at a time is asked, for as long as it lives (at least CLEARING: it may not have reported yet): what it has at
+-- hand may take long. When it asks again it has not heard, or it is another loop of the same process.
 local function alone()
   local clearing = key(stage, 'clearing')
   if idle then redis.call('DEL', clearing) end
   local first = redis.call('ZRANGE', key(stage, 'alone'), '0', '0')[1]
   if not first then return false end
   if not idle then
-    if not redis.call('SET', clearing, consumer, 'NX', 'PX', CLEARING) then return false end
+    local till, holder = string.match(redis.call('GET', clearing) or '', '^(%d+) (.*)$')
+    if holder and holder ~= consumer and (tonumber(till) > now or alive(holder)) then return false end
+    redis.call('SET', clearing, string.format('%d %s', now + CLEARING, consumer))
     answer[2] = 1
     return true
   end

@@ -2,6 +2,7 @@
 local job, rank = ARGV[1], tonumber(ARGV[3])
 local page = redis.call('HSCAN', key('job', job), ARGV[2], 'COUNT', '500')
 local moved = 0
+also_when_full()
 for i = 1, #page[2], 2 do
   local id = job .. ':' .. page[2][i]
   local task = load(id)

@@ -1,6 +1,7 @@
 -- One page. ARGV: consumer. What it has goes back, uncharged. Answers 1 when there is more.
 local consumer = ARGV[1]
 local more = 0
+also_when_full()
 for _, stage in ipairs(STAGES) do
   local pending = redis.pcall('XPENDING', key(stage), group(stage), '-', '+', '200', consumer)
   if not pending.err then

@@ -17,7 +17,8 @@ local function settle(stage, id, task, outcome, one, two)
   elseif outcome == 'back' then
     enter(id, task)
   elseif outcome == 'died' then
-    died(id, task, one)
+    died(id, task, one, tonumber(two))
+    ring(stage)
   else
     bury(id, task, one, two)
     trim(stage, most, age)
