@@ -8,11 +8,10 @@ use embeddery_gateway::Router;
 use embeddery_pipeline::{
     JobStore, Queue, QueueError, RedisQueue, SqliteQueue, Stage, Worker, WorkerConfig, WorkerMetrics,
     reconcile, retain,
-    stages::{Lanes, Tools},
+    stages::{Lanes, Rooms, Tools},
 };
 use embeddery_server::App;
 use embeddery_store::VectorStore;
-use tokio::sync::RwLock;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
@@ -114,7 +113,7 @@ impl Parts {
             dimension_policy: config.server.dimension_policy,
             lanes: Lanes::default(),
             patience: config.workers.deadline / 2,
-            rooms: RwLock::default(),
+            rooms: Rooms::default(),
         })
     }
 }

@@ -6,6 +6,7 @@ mod chunk;
 mod embed;
 mod lanes;
 mod metered;
+mod rooms;
 mod store;
 mod trouble;
 
@@ -21,11 +22,10 @@ use embeddery_accounts::{Ledger, UserId};
 use embeddery_core::{DimensionPolicy, ProviderKind};
 use embeddery_gateway::{Router, Selector};
 use embeddery_store::VectorStore;
-use tokio::sync::RwLock;
 
 pub use chunk::{cut, parts, rule};
 pub use lanes::Lanes;
-pub use store::count_vectors;
+pub use rooms::{Rooms, count_vectors};
 pub use trouble::Trouble;
 
 use crate::{DocumentState, JobError, JobStore, Loaded, Plan, Put, Reason, Stage, TaskId, Work};
@@ -46,8 +46,8 @@ pub struct Tools {
     pub lanes: Lanes,
     /// The longest that cutting one document, or one call of the gateway or the store, may take.
     pub patience: Duration,
-    /// Held for reading by who has taken room for vectors and has not used it yet.
-    pub rooms: RwLock<()>,
+    /// Who has taken room for vectors and has not used it yet.
+    pub rooms: Rooms,
 }
 
 /// What comes after a document at a stage.

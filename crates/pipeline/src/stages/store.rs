@@ -4,22 +4,18 @@
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
     num::NonZeroUsize,
-    sync::Arc,
 };
 
-use embeddery_accounts::{UserId, ledger::Counter};
 use embeddery_core::SpaceId;
-use embeddery_store::{
-    Binding, Document, NewCollection, Place, StoreError, StoreErrorKind, VectorStore, Written,
-};
+use embeddery_store::{Binding, Document, NewCollection, Place, StoreError, StoreErrorKind, Written};
 use futures_util::future::join_all;
-use tokio::sync::RwLockReadGuard;
 use uuid::Uuid;
 
 use super::{
     Item, Step, Tools, Trouble,
     embed::{self, Wanted, document},
     keep, place_of, reason,
+    rooms::Room,
 };
 use crate::{End, JobId, Reason, Stage, Vectors};
 
@@ -233,54 +229,5 @@ async fn bind(tools: &Tools, place: Place<'_>, binding: Binding) -> Result<(), S
     match tools.store.create(place, NewCollection { binding, metadata: serde_json::Map::new() }).await {
         Err(error) if error.kind != StoreErrorKind::Exists => Err(error),
         _ => Ok(()),
-    }
-}
-
-/// Vectors that a tenant has stored, counted anew; `None` when the store cannot be asked.
-pub async fn count_vectors(store: &dyn VectorStore, tenant: &str) -> Option<u64> {
-    let mut vectors = 0;
-    for collection in store.list(tenant).await.ok()? {
-        match store.stats(Place { tenant, collection: &collection.name }).await {
-            Ok(stats) => vectors += stats.counts.vectors,
-            Err(error) if error.kind == StoreErrorKind::NotFound => {}
-            Err(_) => return None,
-        }
-    }
-    Some(vectors)
-}
-
-/// Room for vectors, taken out of a tenant's quota before they are written.
-struct Room<'a> {
-    tools: &'a Tools,
-    user: UserId,
-    taken: u64,
-    _using: RwLockReadGuard<'a, ()>,
-}
-
-impl<'a> Room<'a> {
-    async fn take(tools: &'a Tools, tenant: &Arc<str>, vectors: u64) -> Result<Self, Trouble> {
-        let user = UserId::new(Arc::clone(tenant));
-        let take = || tools.ledger.take(&user, Counter::StoredVectors, vectors);
-        let mut using = tools.rooms.read().await;
-        if vectors > 0 && take().await.is_err() {
-            // Somebody may have died between taking room and using it, so it is counted anew when nobody uses any:
-            // nobody is refused by a count that is wrong.
-            drop(using);
-            let alone = tools.rooms.write().await;
-            if let Some(stored) = count_vectors(&*tools.store, &user.directory_name()).await {
-                tools.ledger.set(&user, Counter::StoredVectors, stored).await;
-            }
-            take().await.map_err(Trouble::of_quota)?;
-            using = alone.downgrade();
-        }
-        Ok(Self { tools, user, taken: vectors, _using: using })
-    }
-
-    /// Gives back what was not needed: vectors that were there already, and those that are there no more.
-    async fn used(self, written: &Written) {
-        let back = self.taken.saturating_sub(written.added) + written.removed;
-        if back > 0 {
-            self.tools.ledger.give_back(&self.user, Counter::StoredVectors, back).await;
-        }
     }
 }

@@ -187,6 +187,24 @@ async fn nobody_is_refused_by_a_count_that_is_wrong() {
     assert_eq!(plant.ledger.used(&TENANT.into_user()).await.unwrap().stored_vectors, 2);
 }
 
+/// However many of a tenant's writes are refused, the store is not asked for each.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tenant_at_their_quota_is_not_counted_for_each_refusal() {
+    let mut plant = Plant::with(Quotas { stored_vectors: Some(2), ..Quotas::default() });
+    plant.work();
+    assert_eq!(plant.ended(plant.submit(&[("a", TEXT)]).await).await.status, Status::Completed);
+    let refused = async |id: &str| {
+        let job = plant.submit(&[(id, "Another text.")]).await;
+        assert_eq!(plant.ended(job).await.status, Status::Failed);
+        assert_eq!(&*plant.rows(job).await.remove(0).reason.unwrap().code, "quota_exceeded");
+    };
+    refused("b").await;
+    // A count that only asking the store would set right.
+    plant.ledger.set(&TENANT.into_user(), Counter::StoredVectors, 7).await;
+    refused("c").await;
+    assert_eq!(plant.ledger.used(&TENANT.into_user()).await.unwrap().stored_vectors, 7);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_day_without_tokens_waits_for_the_next() {
     let mut plant = Plant::with(Quotas { tokens_per_day: Some(5), ..Quotas::default() });

@@ -17,7 +17,7 @@ use embeddery_pipeline::{
     Chunking, Consumer, DocumentRow, DocumentState, Floor, Job, JobId, JobStore, NewDocument, NewJob, Opened,
     Plan, Priority, Queue, QueueOptions, SqliteJobs, SqliteJobsConfig, SqliteQueue, Stage, TaskId, Worker,
     WorkerConfig, WorkerMetrics,
-    stages::{Lanes, Tools},
+    stages::{Lanes, Rooms, Tools},
     task,
 };
 use embeddery_store::{Page, Place, SqliteConfig, SqliteStore, StoredDocument, VectorStore};
@@ -109,7 +109,7 @@ impl Plant {
             dimension_policy: DimensionPolicy::Strict,
             lanes: Lanes::default(),
             patience: Duration::from_secs(60),
-            rooms: tokio::sync::RwLock::default(),
+            rooms: Rooms::default(),
         });
         let config = WorkerConfig {
             stages: Stage::ALL.to_vec(),
