@@ -21,7 +21,8 @@ type Lane = (String, String);
 
 struct Parked {
     until: Instant,
-    since: Timestamp,
+    /// When it first did not serve; `None` while it was only busy.
+    since: Option<Timestamp>,
     reason: Reason,
     /// Parked so often in a row.
     times: u32,
@@ -29,6 +30,9 @@ struct Parked {
 
 /// The longest pause that nobody has asked for.
 const LONGEST: Duration = Duration::from_secs(60);
+
+/// The code of a model that serves others meanwhile.
+const BUSY: &str = "overloaded";
 
 impl Lanes {
     /// What a plan's documents wait for, if they do.
@@ -42,8 +46,11 @@ impl Lanes {
     /// Parks a plan's lane. A guessed pause doubles with each time in a row, up to a minute.
     pub(super) fn park(&self, plan: &Plan, reason: Reason, pause: Pause) -> Trouble {
         let mut lanes = self.lock();
-        let before = lanes.get(&lane(plan)).map(|parked| (parked.times, parked.since));
-        let (times, since) = before.unwrap_or_else(|| (0, Timestamp::now()));
+        // When nobody has asked for long, nobody knows whether it has served since.
+        let before = lanes.get(&lane(plan)).filter(|parked| parked.until.elapsed() <= LONGEST);
+        let (times, since) = before.map_or((0, None), |parked| (parked.times, parked.since));
+        let since =
+            if reason.code.as_ref() == BUSY { since } else { since.or_else(|| Some(Timestamp::now())) };
         let after = match pause {
             Pause::Asked(after) => after,
             Pause::Guessed(first) => {
@@ -58,7 +65,10 @@ impl Lanes {
                 "documents wait"
             );
         }
-        let message = format!("{} has not served since {since:.0}: {}", plan.provider, reason.message);
+        let message = match since {
+            Some(since) => format!("{} has not served since {since:.0}: {}", plan.provider, reason.message),
+            None => reason.message.clone(),
+        };
         let reason = Reason { message, ..reason };
         let parked =
             Parked { until: Instant::now() + after, since, reason: reason.clone(), times: times + 1 };
@@ -109,5 +119,19 @@ mod tests {
         assert!(lanes.blocked(&plan("openai")).is_some(), "the second pause is longer");
         lanes.open(&plan("openai"));
         assert!(lanes.blocked(&plan("openai")).is_none());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_was_not_asked_for_long_or_was_only_busy_is_not_said_to_serve_nobody() {
+        let (lanes, second) = (Lanes::default(), Duration::from_secs(1));
+        let park = |code| match lanes.park(&plan("local"), reason(code, "no"), Pause::Guessed(second)) {
+            Trouble::Wait { reason, after } => (reason.message, after),
+            other => unreachable!("who is parked waits: {other:?}"),
+        };
+        assert_eq!(park(BUSY), ("no".into(), second));
+        let (message, after) = park("down");
+        assert!(message.starts_with("local has not served since 2") && after == 2 * second, "{message}");
+        tokio::time::advance(2 * second + LONGEST + second).await;
+        assert_eq!(park(BUSY), ("no".into(), second), "it begins anew");
     }
 }
