@@ -1,6 +1,6 @@
 //! Dead letters at the edge: what operators see of them, what they say of them, and how they run again.
 
-use embeddery_pipeline::{DeadLetter, DeadLetterId, Edit, End, NewDocument, Priority, Stage, task};
+use embeddery_pipeline::{DeadLetter, DeadLetterId, Edit, NewDocument, Priority, Stage, task};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
@@ -150,12 +150,10 @@ impl Jobs {
                 "its message cannot be read, so nobody knows which document it was; purge it, and retry the job",
             ));
         };
-        // What is dead has failed, also when nobody has told its job yet, or when an attempt to set it back ended
-        // before it was in the queue.
-        let enqueued_at_ms = u64::try_from(jiff::Timestamp::now().as_millisecond()).unwrap_or_default();
-        let end = End::Failed { stage, reason: letter.reason, enqueued_at_ms };
-        self.store.finish(vec![(dead.id, end)]).await?;
-        let Some(document) = self.store.retry_document(&dead.tenant, dead.id, edit).await? else {
+        // Also when nobody has told its job yet that it is dead, or when an attempt to set it back ended before it was
+        // in the queue.
+        let of = (dead.id, dead.enqueued_at_ms);
+        let Some(document) = self.store.retry_document(&dead.tenant, of, edit).await? else {
             return Ok(Again::Unusable("its job is gone, or the document ended otherwise; purge it"));
         };
         let mut again = task(&document);
@@ -185,6 +183,16 @@ impl Jobs {
                 return Ok(purged);
             }
         }
+    }
+}
+
+/// Whether this holds what [`shown`] has put in a secret's place.
+pub(crate) fn has_hidden(value: &Value) -> bool {
+    match value {
+        Value::String(text) => text.contains(HIDDEN),
+        Value::Array(list) => list.iter().any(has_hidden),
+        Value::Object(map) => map.iter().any(|(key, value)| key.contains(HIDDEN) || has_hidden(value)),
+        _ => false,
     }
 }
 
@@ -227,7 +235,7 @@ pub(crate) fn shown(document: NewDocument) -> Value {
 const SECRET_KEYS: [&str; 7] =
     ["api_key", "authorization", "token", "password", "secret", "access_token", "id_token"];
 const SECRET_MARKS: [&str; 3] = ["sk-", "api_key", "bearer "];
-const HIDDEN: &str = "***REDACTED***";
+pub(crate) const HIDDEN: &str = "***REDACTED***";
 /// Deeper than this nothing is shown.
 const DEPTH: usize = 5;
 

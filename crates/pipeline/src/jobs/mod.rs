@@ -69,11 +69,13 @@ pub trait JobStore: Send + Sync {
     /// Sets failed documents back to the stage they failed at, and the job to running; what to enqueue.
     fn retry<'a>(&'a self, tenant: &'a str, job: JobId) -> JobOp<'a, Vec<Unfinished>>;
 
-    /// The same for one document, changed as the edit says; `None` when it did not fail.
+    /// The same for one document, changed as the edit says, also when it has not ended: then it stays at its stage,
+    /// and a failure of the task that entered the queue then (as the task says) does not end it. `None` when it ended
+    /// otherwise.
     fn retry_document<'a>(
         &'a self,
         tenant: &'a str,
-        task: TaskId,
+        of: (TaskId, u64),
         edit: Edit,
     ) -> JobOp<'a, Option<Unfinished>>;
 

@@ -90,7 +90,8 @@ pub async fn what_failed_is_tried_again_where_it_failed(tenant: &Tenant) {
 pub async fn one_document_is_tried_again_as_it_was_edited(tenant: &Tenant) {
     let job = tenant.submitted(3).await;
     let store = &tenant.store;
-    let again = async |item, edit| store.retry_document(&tenant.name, task(job, item), edit).await.unwrap();
+    let again =
+        async |item, edit| store.retry_document(&tenant.name, (task(job, item), 0), edit).await.unwrap();
     for item in 0..3 {
         tenant.embed(task(job, item)).await;
         tenant.end(task(job, item), failed(Stage::Storage)).await;
@@ -102,7 +103,9 @@ pub async fn one_document_is_tried_again_as_it_was_edited(tenant: &Tenant) {
     let work = store.load_one(task(job, 0)).await.unwrap().unwrap();
     assert_eq!((&work.document.text, work.chunks, work.vectors), (&text, None, None));
     assert_eq!(work.document.metadata, crate::support::document("d0").metadata);
-    assert!(again(0, edit.clone()).await.is_none(), "it has not failed since");
+    let since = found.since_ms;
+    let found = again(0, edit.clone()).await.unwrap();
+    assert!(found.stage == Stage::Chunking && found.since_ms > since, "it has not ended, and runs anew");
 
     let serde_json::Value::Object(metadata) = json!({"mended": true}) else { unreachable!() };
     let edit = Edit { text: None, metadata: Some(metadata.clone()) };
@@ -115,7 +118,7 @@ pub async fn one_document_is_tried_again_as_it_was_edited(tenant: &Tenant) {
     assert_eq!(states, [CHUNKING, STORAGE, DocumentState::Failed], "the third is nobody's business");
     assert_eq!(tenant.job(job).await.status, Status::Running);
     let stranger = tenant.other();
-    assert!(store.retry_document(&stranger.name, task(job, 2), edit.clone()).await.unwrap().is_none());
+    assert!(store.retry_document(&stranger.name, (task(job, 2), 0), edit.clone()).await.unwrap().is_none());
     tenant.store_document(task(job, 0)).await;
     tenant.end(task(job, 1), stored()).await;
     let found = tenant.job(job).await;
@@ -123,6 +126,29 @@ pub async fn one_document_is_tried_again_as_it_was_edited(tenant: &Tenant) {
     assert_eq!(again(2, Edit::default()).await.unwrap().stage, Stage::Storage);
     store.cancel(&tenant.name, job).await.unwrap();
     assert!(again(2, edit).await.is_none(), "what a person ended stays ended");
+}
+
+pub async fn one_document_that_has_not_ended_is_set_back(tenant: &Tenant) {
+    let job = tenant.submitted(2).await;
+    let (it, other) = (task(job, 0), task(job, 1));
+    tenant.store_document(other).await;
+    tenant.embed(it).await;
+    let ahead = u64::MAX >> 2;
+    let again = async |edit| tenant.store.retry_document(&tenant.name, (it, ahead), edit).await.unwrap();
+    let found = again(Edit::default()).await.unwrap();
+    assert_eq!((found.stage, tenant.row(it).await.attempts), (Stage::Storage, 0), "where it stands");
+    assert_eq!(tenant.store.load_one(it).await.unwrap().unwrap().vectors, Some(vectors(2)));
+    let counted = async |state| tenant.job(job).await.documents[&state];
+    assert_eq!((counted(STORAGE).await, counted(DocumentState::Stored).await), (1, 1));
+    let late = tenant.end(it, failed_of(Stage::Storage, ahead)).await;
+    assert_eq!(late, Put::Already(STORAGE), "the try before has no say");
+    let text = Some("Harmless.".to_owned());
+    assert_eq!(again(Edit { text, metadata: None }).await.unwrap().stage, Stage::Chunking);
+    let found = tenant.job(job).await;
+    assert_eq!((found.status, found.documents[&CHUNKING], found.ended_at_ms), (Status::Running, 1, None));
+    tenant.store_document(it).await;
+    assert_eq!(tenant.job(job).await.status, Status::Completed);
+    assert!(again(Edit::default()).await.is_none(), "what is stored stays stored");
 }
 
 pub async fn a_failure_of_the_try_before_does_not_end_the_present_one(tenant: &Tenant) {
@@ -136,7 +162,7 @@ pub async fn a_failure_of_the_try_before_does_not_end_the_present_one(tenant: &T
     assert_eq!(tenant.end(it, failed_of(Stage::Chunking, ahead)).await, Put::Already(CHUNKING));
     assert_eq!((tenant.row(it).await.attempts, tenant.job(job).await.status), (1, Status::Running));
     assert_eq!(tenant.end(it, failed_of(Stage::Chunking, again.since_ms)).await, Put::Written);
-    assert!(tenant.store.retry_document(&tenant.name, it, Edit::default()).await.unwrap().is_some());
+    assert!(tenant.store.retry_document(&tenant.name, (it, 0), Edit::default()).await.unwrap().is_some());
     assert_eq!(
         tenant.store.put_chunks_of(it, spans(1)).await.unwrap(),
         Put::Written,

@@ -28,6 +28,7 @@ macro_rules! conformance {
             ends: all_stored_is_completed, some_failed_is_partial, all_failed_is_failed,
                 cancelled_for_good, what_failed_is_tried_again_where_it_failed,
                 a_failure_of_the_try_before_does_not_end_the_present_one, one_document_is_tried_again_as_it_was_edited,
+                one_document_that_has_not_ended_is_set_back,
                 skipped_by_an_operator, priority_changes, a_tenant_leaves_nothing
         );
     };

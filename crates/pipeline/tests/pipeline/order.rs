@@ -109,7 +109,7 @@ async fn retries_while_dead_letters_are_noted_all_run_and_count_once() {
     plant.until(job, |job| job.status == Status::Failed).await;
     for item in 0..COUNT as u32 {
         let it = crate::support::item(job, item);
-        let again = plant.jobs.retry_document(TENANT, it, Edit::default()).await.unwrap();
+        let again = plant.jobs.retry_document(TENANT, (it, 0), Edit::default()).await.unwrap();
         tokio::task::yield_now().await;
         plant.queue.enqueue(&again.iter().map(task).collect::<Vec<_>>()).await.unwrap();
     }

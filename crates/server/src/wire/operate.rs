@@ -9,7 +9,7 @@ use utoipa::{IntoParams, ToSchema};
 
 use crate::{
     Settings,
-    dead::{self, Changes, Remark, Standing},
+    dead::{self, Changes, HIDDEN, Remark, Standing},
     error::ApiError,
     wire::{
         collections::{documents::checked_text, metadata},
@@ -123,9 +123,10 @@ pub(crate) struct RequeueRequest {
 pub(crate) struct OverrideFields {
     /// `high` (goes first), `normal` or `low`
     priority: Option<String>,
-    /// In place of its text: it begins again at the first stage.
+    /// In place of its text: it begins again at the first stage. A text with `***REDACTED***`, which a letter shows in
+    /// a secret's place, is refused: the document would have it for good.
     text: Option<String>,
-    /// In place of its metadata.
+    /// In place of its metadata; refused likewise.
     #[schema(value_type = Option<Object>)]
     metadata: Option<Value>,
 }
@@ -225,6 +226,18 @@ fn changes(mut fields: Fields, settings: &Settings) -> Result<Changes, ApiError>
     let text = fields.text("text")?.map(|text| checked_text(text, settings)).transpose()?;
     let metadata = metadata(&mut fields)?;
     fields.finish()?;
+    let hidden_text = text.as_deref().is_some_and(|text| text.contains(HIDDEN));
+    let hidden =
+        metadata.iter().flatten().any(|(key, value)| key.contains(HIDDEN) || dead::has_hidden(value));
+    for (field, hidden) in [("text", hidden_text), ("metadata", hidden)] {
+        if hidden {
+            let message = format!(
+                "{field} holds {HIDDEN}, which a letter shows in a secret's place, and the document would have for \
+                 good; put in what belongs there, or leave {field} out and it stays as it is"
+            );
+            return Err(ApiError::invalid(field, message));
+        }
+    }
     Ok(Changes { priority, edit: Edit { text, metadata } })
 }
 

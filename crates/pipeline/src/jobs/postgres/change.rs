@@ -101,7 +101,7 @@ pub(super) async fn retry(
     store: &PostgresJobs,
     tenant: &str,
     job: JobId,
-    only: Option<(u32, &Edit)>,
+    only: Option<((u32, u64), &Edit)>,
 ) -> Result<Vec<Unfinished>, JobError> {
     let mut client = store.client().await?;
     let tx = store.begin(&mut client, For::Tenant(tenant)).await?;
@@ -111,8 +111,13 @@ pub(super) async fn retry(
     let Some(found) = tx.query_opt(find, &[&job.0]).await? else { return Ok(Vec::new()) };
     let priority = code::priority(found.get::<_, i16>(0).into());
     let traceparent = text(found.get(1));
-    let item = only.map(|(item, _)| place(item)).transpose()?;
-    if let (Some(item), Some((_, edit))) = (item, only) {
+    let item = only.map(|((item, _), _)| place(item)).transpose()?;
+    if let (Some(item), Some(((_, entered_ms), edit))) = (item, only) {
+        // One that has not ended fails where it stands; its job does not end by it.
+        let give_up = "UPDATE embeddery.job_documents SET state = 4, failed_at = state, again_at = NULL,
+                           since = greatest(since, $3)
+                       WHERE job = $1 AND item = $2 AND state < 3";
+        tx.execute(give_up, &[&job.0, &item, &i64::try_from(entered_ms).unwrap_or(i64::MAX - 1)]).await?;
         change_failed(&tx, (job, item), edit).await?;
     }
     let rows = tx

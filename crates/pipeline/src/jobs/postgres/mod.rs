@@ -131,12 +131,13 @@ impl JobStore for PostgresJobs {
     fn retry_document<'a>(
         &'a self,
         tenant: &'a str,
-        task: TaskId,
+        (task, entered_ms): (TaskId, u64),
         edit: Edit,
     ) -> JobOp<'a, Option<Unfinished>> {
-        Box::pin(
-            async move { Ok(change::retry(self, tenant, task.job, Some((task.item, &edit))).await?.pop()) },
-        )
+        Box::pin(async move {
+            let only = Some(((task.item, entered_ms), &edit));
+            Ok(change::retry(self, tenant, task.job, only).await?.pop())
+        })
     }
 
     fn skip(&self, job: JobId) -> JobOp<'_, bool> {

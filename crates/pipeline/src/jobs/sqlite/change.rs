@@ -96,15 +96,35 @@ pub(super) fn retry(
 pub(super) fn retry_document(
     db: &Connection,
     tenant: &str,
-    task: TaskId,
+    (task, entered_ms): (TaskId, u64),
     edit: &Edit,
 ) -> Result<Option<Unfinished>, JobError> {
     if let Some(found) = find(db, task.job)?
         && found.may_run_again(tenant)
     {
-        change_failed(db, (found.number, key(found.number, task.item)), edit)?;
+        let key = key(found.number, task.item);
+        give_up(db, (found.number, key), entered_ms)?;
+        change_failed(db, (found.number, key), edit)?;
     }
     Ok(retry(db, tenant, (task.job, Some(task.item)))?.pop())
+}
+
+/// A document that has not ended fails where it stands; its job does not end by it.
+fn give_up(db: &Connection, (number, key): (i64, i64), entered_ms: u64) -> Result<(), JobError> {
+    let stage: Option<i64> = db
+        .prepare_cached(
+            "UPDATE document SET state = 4, failed_at = state, again_at_ms = NULL, since_ms = max(since_ms, ?2)
+             WHERE key = ?1 AND state < 3 RETURNING failed_at",
+        )?
+        .query_row(params![key, entered_ms], |row| row.get(0))
+        .optional()?;
+    if let Some(stage) = stage {
+        db.execute(
+            &format!("UPDATE job SET d{stage} = d{stage} - 1, d4 = d4 + 1 WHERE number = ?"),
+            [number],
+        )?;
+    }
+    Ok(())
 }
 
 /// Changes a failed document. What was made of another text goes: it failed in the first stage, as it were.

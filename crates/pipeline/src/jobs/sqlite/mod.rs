@@ -211,11 +211,11 @@ impl JobStore for SqliteJobs {
     fn retry_document<'a>(
         &'a self,
         tenant: &'a str,
-        task: TaskId,
+        of: (TaskId, u64),
         edit: Edit,
     ) -> JobOp<'a, Option<Unfinished>> {
         let tenant = tenant.to_owned();
-        Box::pin(self.promise(move |db| change::retry_document(db, &tenant, task, &edit)))
+        Box::pin(self.promise(move |db| change::retry_document(db, &tenant, of, &edit)))
     }
 
     fn skip(&self, job: JobId) -> JobOp<'_, bool> {

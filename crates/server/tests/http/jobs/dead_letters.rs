@@ -92,6 +92,8 @@ async fn a_document_is_mended_before_it_runs_again() {
         (json!({"text": "x".repeat((1 << 20) + 1)}), "override_fields.text"),
         (json!({"metadata": {"long": "x".repeat(70_000)}}), "override_fields.metadata"),
         (json!({"priority": "urgent"}), "override_fields.priority"),
+        (json!({"text": "my key is ***REDACTED***, and"}), "override_fields.text"),
+        (json!({"metadata": {"in": [{"token": "***REDACTED***"}]}}), "override_fields.metadata"),
     ] {
         let answer = requeue(fields).await;
         assert_eq!((answer.status.as_u16(), &answer.json["error"]["param"]), (400, &json!(param)));
