@@ -72,7 +72,7 @@ fn document(i: u64) -> Document {
 fn new() -> NewCollection {
     let space = SpaceId::new("bench");
     let binding = Binding { provider: "bench".into(), model: "made".into(), space, dim: DIM, cut: false };
-    NewCollection { binding, metadata: Map::new() }
+    NewCollection { binding, metadata: Map::new(), submission: None }
 }
 
 fn query(vector: &[f32], filter: Option<&Filter>) -> Query {

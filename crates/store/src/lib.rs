@@ -15,6 +15,7 @@ mod matrix;
 mod postgres;
 mod sqlite;
 mod store;
+mod submission;
 mod types;
 mod words;
 

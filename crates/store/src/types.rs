@@ -40,6 +40,8 @@ pub struct NewCollection {
     pub binding: Binding,
     /// What its owner says of it.
     pub metadata: Metadata,
+    /// Which submission it is made for, if it is: one that a deletion of the collection came after makes none.
+    pub submission: Option<Uuid>,
 }
 
 /// A collection that is.

@@ -86,7 +86,8 @@ impl Import<'_> {
             anyhow::bail!("it holds no vector");
         };
         let (binding, bound_to) = self.binding(source, &first, dim).await;
-        let new = NewCollection { binding: binding.clone(), metadata: source.metadata.clone() };
+        let new =
+            NewCollection { binding: binding.clone(), metadata: source.metadata.clone(), submission: None };
         match self.store.create(place, new).await {
             Err(error) if error.kind == StoreErrorKind::Exists => {}
             made => drop(made?),

@@ -107,7 +107,7 @@ async fn alone(tools: &Tools, item: &Item) -> Result<Option<Uuid>, Trouble> {
 async fn superseded(tools: &Tools, item: &Item, by: Uuid) -> Reason {
     let message = match tools.jobs.job(&item.work.tenant, JobId(by)).await {
         Ok(Some(job)) => format!("superseded by job {}, which was submitted later", job.id),
-        _ => "superseded by a later version of the document".to_owned(),
+        _ => "superseded by a later version of the document, or by its deletion".to_owned(),
     };
     reason("superseded", message)
 }
@@ -198,7 +198,11 @@ async fn upsert(
         dim,
         cut: plan.dimensions.is_some(),
     };
-    bind(tools, place, binding).await?;
+    if !bind(tools, place, (binding, documents.iter().filter_map(|document| document.submission).max()))
+        .await?
+    {
+        return Ok(documents.into_iter().map(|document| (document.id, Uuid::nil())).collect());
+    }
     let new = documents.iter().flat_map(|document| &document.chunks).filter(|chunk| chunk.vector.is_some());
     let new = new.count() as u64;
     let room = Room::take(tools, &first.work.tenant, new).await?;
@@ -220,14 +224,21 @@ async fn upsert(
     }
 }
 
-/// Makes the collection when it is not there. Somebody else may do so at the same moment.
-async fn bind(tools: &Tools, place: Place<'_>, binding: Binding) -> Result<(), StoreError> {
+/// Makes the collection when it is not there, which somebody else may do at the same moment. False when it was deleted
+/// after the submission.
+async fn bind(
+    tools: &Tools,
+    place: Place<'_>,
+    (binding, submission): (Binding, Option<Uuid>),
+) -> Result<bool, StoreError> {
     match tools.store.get(place).await {
         Err(error) if error.kind == StoreErrorKind::NotFound => {}
-        found => return found.map(drop),
+        found => return found.map(|_| true),
     }
-    match tools.store.create(place, NewCollection { binding, metadata: serde_json::Map::new() }).await {
+    let new = NewCollection { binding, metadata: serde_json::Map::new(), submission };
+    match tools.store.create(place, new).await {
+        Err(error) if error.kind == StoreErrorKind::NotFound => Ok(false),
         Err(error) if error.kind != StoreErrorKind::Exists => Err(error),
-        _ => Ok(()),
+        _ => Ok(true),
     }
 }

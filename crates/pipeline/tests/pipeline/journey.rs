@@ -151,7 +151,7 @@ async fn vectors_of_another_space_are_refused_with_both_named() {
         dim: DIM,
         cut: false,
     };
-    let new = NewCollection { binding, metadata: serde_json::Map::new() };
+    let new = NewCollection { binding, metadata: serde_json::Map::new(), submission: None };
     plant.store.create(PLACE, new).await.unwrap();
     plant.work();
     let job = plant.submit(&[("a", TEXT)]).await;

@@ -7,7 +7,9 @@ use embeddery_pipeline::{
     note_dead, round, task, turn,
 };
 
-use crate::support::{Plant, TENANT, count};
+use embeddery_store::{Removal, StoreErrorKind};
+
+use crate::support::{PLACE, Plant, TENANT, count};
 
 const OLD: &str = "Old words are here. And more of them.";
 const NEW: &str = "New words are here. And more of them.";
@@ -46,6 +48,30 @@ async fn an_older_job_that_comes_last_does_not_bring_the_old_version_back() {
     assert_eq!(texts(&plant).await, [("a".into(), due("New")), ("b".into(), vec!["Only here.".into()])]);
     let vectors = plant.ledger.used(&embeddery_accounts::UserId::new(TENANT)).await.unwrap().stored_vectors;
     assert_eq!(vectors, 3, "no room is taken for what was not stored");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_deleted_in_mid_job_stays_deleted() {
+    let mut plant = Plant::new();
+    let first = plant.submit_only(TENANT, &[("a", OLD), ("b", "Only here.")]).await;
+    let delayed = plant.submit_only(TENANT, &[("a", NEW), ("b", "Also here.")]).await;
+    enqueue(&plant, first).await;
+    plant.work();
+    plant.ended(first).await;
+    plant.store.delete(PLACE, Removal::Ids(&["a".into()])).await.unwrap();
+    enqueue(&plant, delayed).await;
+    let ended = plant.ended(delayed).await;
+    assert_eq!((count(&ended, DocumentState::Stored), count(&ended, DocumentState::Superseded)), (1, 1));
+    let reason = plant.rows(delayed).await.remove(0).reason.unwrap();
+    assert!(reason.message.contains("deletion"), "{}", reason.message);
+    assert_eq!(texts(&plant).await, [("b".into(), vec!["Also here.".into()])]);
+
+    let delayed = plant.submit_only(TENANT, &[("a", NEW)]).await;
+    plant.store.drop_collection(PLACE).await.unwrap();
+    enqueue(&plant, delayed).await;
+    assert_eq!(count(&plant.ended(delayed).await, DocumentState::Superseded), 1);
+    let gone = plant.store.get(PLACE).await.unwrap_err();
+    assert_eq!(gone.kind, StoreErrorKind::NotFound, "not even empty");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -7,6 +7,7 @@ use tokio_postgres::{Row, error::SqlState};
 
 use super::{
     connection::{Connections, new_ids},
+    deletions,
     schema::{LOCK, LONGEST_INDEXED},
 };
 use crate::{
@@ -47,6 +48,10 @@ pub(super) async fn create(
     check_name(place.collection)?;
     let mut client = connections.client().await?;
     let tx = connections.begin(&mut client, place.tenant).await?;
+    let last = deletions::last(&tx, place, &[]).await?;
+    if last.after(new.submission, deletions::ALL).is_some() {
+        return Err(StoreError::no_collection(place.collection));
+    }
     let ids = new_ids(&tx, 2).await?;
     let inserted = tx
         .execute(
@@ -146,6 +151,7 @@ pub(super) async fn drop(connections: &Connections, place: Place<'_>) -> Result<
     let tx = connections.begin(&mut client, place.tenant).await?;
     let found = find(&tx, place, Hold::Alone).await?;
     tx.execute("DELETE FROM embeddery.collections WHERE id = $1", &[&found.id]).await?;
+    deletions::remember(&tx, place, &[deletions::ALL]).await?;
     Ok(tx.commit().await?)
 }
 
@@ -163,6 +169,8 @@ pub(super) async fn delete_tenant(connections: &Connections, tenant: &str) -> Re
         )
         .await?;
     let collections = tx.execute("DELETE FROM embeddery.collections WHERE tenant = $1", &[&tenant]).await?;
+    // The tenant's jobs are gone, too, so that nothing can come back.
+    tx.execute("DELETE FROM embeddery.deletions WHERE tenant = $1", &[&tenant]).await?;
     tx.commit().await?;
     let count = |column| row.get::<_, i64>(column) as u64;
     Ok(Receipt { collections, documents: count(0), vectors: count(1) })

@@ -8,6 +8,7 @@
 
 mod collections;
 pub mod connection;
+mod deletions;
 mod filter;
 mod metrics;
 mod migrate;

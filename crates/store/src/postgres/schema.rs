@@ -8,7 +8,7 @@ use deadpool_postgres::Client;
 
 use crate::{StoreError, StoreErrorKind};
 
-const MIGRATIONS: [&str; 2] = [
+const MIGRATIONS: [&str; 3] = [
     r#"
     CREATE SEQUENCE embeddery.ids;
     CREATE TABLE embeddery.collections (
@@ -78,6 +78,20 @@ const MIGRATIONS: [&str; 2] = [
     "
     ALTER TABLE embeddery.documents ADD COLUMN submission uuid;     -- of version 7: a later one is higher
     ALTER TABLE embeddery.chunks ADD COLUMN headings jsonb;         -- a list; NULL is none
+",
+    "
+    CREATE TABLE embeddery.deletions (
+        tenant text NOT NULL,
+        collection text NOT NULL,
+        document text NOT NULL,                                     -- empty: the whole collection
+        submission uuid NOT NULL,                                   -- the deletion's place among submissions
+        PRIMARY KEY (tenant, collection, document)
+    );
+    ALTER TABLE embeddery.deletions ENABLE ROW LEVEL SECURITY;
+    ALTER TABLE embeddery.deletions FORCE ROW LEVEL SECURITY;
+    CREATE POLICY own_rows ON embeddery.deletions
+        USING (tenant = current_setting('embeddery.tenant', true))
+        WITH CHECK (tenant = current_setting('embeddery.tenant', true));
 ",
 ];
 

@@ -12,7 +12,7 @@ use uuid::Uuid;
 use super::{
     collections::{Found, Hold, find},
     connection::{Connections, new_ids},
-    filter,
+    deletions, filter,
 };
 use crate::{
     Document, Fingerprint, Place, Removal, Span, StoreError, StoreErrorKind, Written, check_vector,
@@ -38,7 +38,8 @@ pub(super) async fn upsert(
     documents.sort_by(|a, b| a.id.cmp(&b.id));
     documents.dedup_by(|later, first| later.id == first.id);
 
-    let rows = put_documents(&tx, (place.tenant, &found), &documents).await?;
+    let mut rows = put_documents(&tx, (place.tenant, &found), &documents).await?;
+    drop_deleted(&tx, place, (&documents, &mut rows)).await?;
     let current: Vec<i64> = rows.iter().filter_map(|row| row.as_ref().ok().copied()).collect();
     let mut stored = stored_chunks(&tx, &current).await?;
     let (mut written, mut new, mut moved) =
@@ -138,6 +139,28 @@ async fn put_documents(
             None => Err(StoreError::internal("a document was not written")),
         })
         .collect()
+}
+
+/// Takes those documents out again that were deleted after their submission. Looked at when the rows are locked, so that
+/// a deletion at this very moment is seen.
+async fn drop_deleted(
+    tx: &Transaction<'_>,
+    place: Place<'_>,
+    (documents, rows): (&[Document], &mut [Result<i64, Overtaken>]),
+) -> Result<(), StoreError> {
+    let names: Vec<&str> = documents.iter().map(|document| document.id.as_str()).collect();
+    let deletions = deletions::last(tx, place, &names).await?;
+    let mut gone = Vec::new();
+    for (document, row) in documents.iter().zip(rows) {
+        if let Ok(id) = row
+            && let Some(later) = deletions.after(document.submission, &document.id)
+        {
+            gone.push(*id);
+            *row = Err(Overtaken(later));
+        }
+    }
+    tx.execute("DELETE FROM embeddery.documents WHERE id = ANY($1)", &[&gone]).await?;
+    Ok(())
 }
 
 /// A chunk's place among its neighbours, in the text, and below its headings.
@@ -314,8 +337,8 @@ pub(super) async fn delete(
     let found = find(&tx, place, Hold::Shared).await?;
     let gone = match removal {
         Removal::Ids(ids) => {
-            tx.execute(
-                "DELETE FROM embeddery.documents WHERE collection = $1 AND name = ANY($2)",
+            tx.query(
+                "DELETE FROM embeddery.documents WHERE collection = $1 AND name = ANY($2) RETURNING name",
                 &[&found.id, &ids],
             )
             .await?
@@ -323,10 +346,14 @@ pub(super) async fn delete(
         Removal::Where(condition) => {
             let mut values = filter::Values::default();
             let condition = filter::compile(condition, &mut values, 2);
-            let sql = format!("DELETE FROM embeddery.documents d WHERE d.collection = $1 AND {condition}");
-            tx.execute(&sql, &values.after(vec![&found.id])).await?
+            let sql = format!(
+                "DELETE FROM embeddery.documents d WHERE d.collection = $1 AND {condition} RETURNING name"
+            );
+            tx.query(&sql, &values.after(vec![&found.id])).await?
         }
     };
+    let names: Vec<&str> = gone.iter().map(|row| row.get(0)).collect();
+    deletions::remember(&tx, place, &names).await?;
     tx.commit().await?;
-    Ok(gone)
+    Ok(gone.len() as u64)
 }

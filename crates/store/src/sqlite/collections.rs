@@ -4,6 +4,7 @@ use embeddery_core::SpaceId;
 use rusqlite::{OptionalExtension as _, Row, Transaction, params};
 use serde_json::{Map, Value};
 
+use super::deletions;
 use crate::{Binding, Collection, Counts, Migration, NewCollection, Stats, StoreError};
 
 /// A collection with its numbers in the database.
@@ -36,6 +37,11 @@ pub(super) fn create(
     let there = tx.query_row("SELECT 1 FROM collections WHERE name = ?1", [name], |_| Ok(())).optional()?;
     if there.is_some() {
         return Err(StoreError::exists(name));
+    }
+    if let Some(ours) = new.submission
+        && deletions::last(tx, name, deletions::ALL)?.is_some_and(|later| later > ours)
+    {
+        return Err(StoreError::no_collection(name));
     }
     let live = add_generation(tx, &new.binding)?;
     tx.execute(
@@ -94,7 +100,7 @@ pub(super) fn drop(tx: &Transaction<'_>, name: &str) -> Result<(), StoreError> {
     tx.execute("DELETE FROM attributes WHERE collection = ?1", [found.id])?;
     tx.execute("DELETE FROM documents WHERE collection = ?1", [found.id])?;
     tx.execute("DELETE FROM collections WHERE id = ?1", [found.id])?;
-    Ok(())
+    deletions::remember(tx, name, std::iter::once(deletions::ALL))
 }
 
 pub(super) fn drop_generation(tx: &Transaction<'_>, generation: i64) -> Result<(), StoreError> {

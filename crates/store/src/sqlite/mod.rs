@@ -9,6 +9,7 @@
 //! - [`filter`] turns a filter into SQL.
 
 mod collections;
+mod deletions;
 mod filter;
 mod matrices;
 mod migrate;

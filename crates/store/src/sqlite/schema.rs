@@ -11,7 +11,7 @@ use rusqlite::{Connection, TransactionBehavior};
 
 use crate::{StoreError, StoreErrorKind};
 
-const MIGRATIONS: [&str; 2] = [
+const MIGRATIONS: [&str; 3] = [
     "
     CREATE TABLE collections (
         id INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -76,6 +76,14 @@ const MIGRATIONS: [&str; 2] = [
     "
     ALTER TABLE documents ADD COLUMN submission BLOB; -- of UUID version 7: a later one is higher
     ALTER TABLE chunks ADD COLUMN headings TEXT;      -- a JSON list; NULL is none
+",
+    "
+    CREATE TABLE deletions (
+        collection TEXT NOT NULL,
+        document TEXT NOT NULL,                         -- empty: the whole collection
+        submission BLOB NOT NULL,                       -- the deletion's place among submissions
+        PRIMARY KEY (collection, document)
+    ) STRICT, WITHOUT ROWID;
 ",
 ];
 

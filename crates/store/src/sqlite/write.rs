@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 use super::{
     collections::{Found, find, read_metadata, write_metadata},
-    filter,
+    deletions, filter,
 };
 use crate::{
     Document, Removal, Scalar, Span, StoreError, StoreErrorKind, Written, check_vector, fingerprints,
@@ -100,6 +100,12 @@ enum Put {
 }
 
 fn put_document(tx: &Transaction<'_>, found: &Found, document: &Document) -> Result<Put, StoreError> {
+    if let Some(ours) = document.submission
+        && let Some(later) = deletions::last(tx, &found.view.name, &document.id)?
+        && later > ours
+    {
+        return Ok(Put::Overtaken(later));
+    }
     let before = tx
         .prepare_cached("SELECT id, metadata, submission FROM documents WHERE collection = ?1 AND name = ?2")?
         .query_row(params![found.id, document.id], |row| {
@@ -296,15 +302,16 @@ fn remove_chunk(tx: &Transaction<'_>, found: &Found, chunk: i64) -> Result<(), S
 
 pub(super) fn delete(tx: &Transaction<'_>, name: &str, removal: Removal<'_>) -> Result<u64, StoreError> {
     let found = find(tx, name)?;
-    let documents: Vec<(i64, String)> = match removal {
+    let documents: Vec<(i64, String, String)> = match removal {
         Removal::Ids(ids) => {
-            let mut statement =
-                tx.prepare_cached("SELECT id, metadata FROM documents WHERE collection = ?1 AND name = ?2")?;
+            let mut statement = tx.prepare_cached(
+                "SELECT id, name, metadata FROM documents WHERE collection = ?1 AND name = ?2",
+            )?;
             let mut rows = Vec::new();
             for id in ids {
                 rows.extend(
                     statement
-                        .query_row(params![found.id, id], |row| Ok((row.get(0)?, row.get(1)?)))
+                        .query_row(params![found.id, id], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))
                         .optional()?,
                 );
             }
@@ -312,15 +319,17 @@ pub(super) fn delete(tx: &Transaction<'_>, name: &str, removal: Removal<'_>) -> 
         }
         Removal::Where(condition) => {
             let (condition, values) = filter::compile(condition, found.id);
-            let sql = format!("SELECT id, metadata FROM documents d WHERE {condition}");
+            let sql = format!("SELECT id, name, metadata FROM documents d WHERE {condition}");
             let mut statement = tx.prepare(&sql)?;
-            let rows = statement
-                .query_map(rusqlite::params_from_iter(values), |row| Ok((row.get(0)?, row.get(1)?)))?;
+            let rows = statement.query_map(rusqlite::params_from_iter(values), |row| {
+                Ok((row.get(0)?, row.get(1)?, row.get(2)?))
+            })?;
             rows.collect::<Result<_, _>>()?
         }
     };
     let mut gone = 0;
-    for (document, metadata) in documents {
+    deletions::remember(tx, name, documents.iter().map(|(_, document, _)| document.as_str()))?;
+    for (document, _, metadata) in documents {
         for (chunk, _) in stored_chunks(tx, document)?.into_values() {
             remove_chunk(tx, &found, chunk)?;
         }

@@ -1,11 +1,11 @@
 //! Documents in, again, changed, out.
 
 use embeddery_core::SpaceId;
-use embeddery_store::{Chunk, Document, Page, Removal, StoreErrorKind, Written};
+use embeddery_store::{Chunk, Document, NewCollection, Page, Removal, StoreErrorKind, Written};
 use serde_json::json;
 use uuid::Uuid;
 
-use crate::support::{C, Tenant, bare, document, filter, kind, texts, vector_of};
+use crate::support::{C, DIM, Tenant, bare, binding, document, filter, kind, object, texts, vector_of};
 use embeddery_store::Mode;
 
 fn written(added: u64, kept: u64, removed: u64) -> Written {
@@ -185,6 +185,38 @@ pub async fn the_later_submission_stays_whoever_comes_last(tenant: &Tenant) {
     let overtaken = tenant.add(vec![of("d", &["later", "new"], Some(second))]).await.unwrap().overtaken;
     assert!(matches!(&overtaken[..], [(id, by)] if id == "d" && *by > second), "{overtaken:?}");
     assert_eq!(tenant.counts().await, (2, 2));
+}
+
+pub async fn what_was_deleted_does_not_come_back_with_an_earlier_submission(tenant: &Tenant) {
+    let of = |id: &str, submission| Document { submission, ..document(id, &[id], json!({"of": id})) };
+    let before = Some(Uuid::now_v7());
+    tenant.with(vec![of("d", None), of("e", None), of("f", None)]).await;
+    tenant.store.delete(tenant.here(), Removal::Ids(&["d".into(), "none".into()])).await.unwrap();
+    tenant.store.delete(tenant.here(), Removal::Where(&filter(&json!({"of": "e"})))).await.unwrap();
+    for id in ["d", "e"] {
+        let overtaken = tenant.add(vec![of(id, before)]).await.unwrap().overtaken;
+        assert!(
+            matches!(&overtaken[..], [(found, by)] if found == id && Some(*by) > before),
+            "{overtaken:?}"
+        );
+    }
+    assert_eq!(tenant.counts().await, (1, 1));
+    // A later submission, and who waits for the answer, bring it back.
+    assert_eq!(tenant.add(vec![of("d", Some(Uuid::now_v7()))]).await.unwrap(), written(1, 0, 0));
+    assert_eq!(tenant.add(vec![of("e", None)]).await.unwrap(), written(1, 0, 0));
+
+    let during = Some(Uuid::now_v7());
+    tenant.store.drop_collection(tenant.here()).await.unwrap();
+    let new = |submission| NewCollection {
+        binding: binding("space-a", DIM),
+        metadata: object(json!({})),
+        submission,
+    };
+    let refused = tenant.store.create(tenant.here(), new(during)).await.unwrap_err();
+    assert_eq!(refused.kind, StoreErrorKind::NotFound);
+    tenant.store.create(tenant.here(), new(None)).await.unwrap();
+    assert_eq!(tenant.add(vec![of("g", during)]).await.unwrap().overtaken.len(), 1);
+    assert_eq!(tenant.add(vec![of("g", Some(Uuid::now_v7()))]).await.unwrap(), written(1, 0, 0));
 }
 
 pub async fn headings_come_back_and_follow_a_change(tenant: &Tenant) {

@@ -6,7 +6,11 @@ use serde_json::json;
 use crate::support::{C, DIM, Tenant, binding, document, kind, object};
 
 pub async fn a_collection_is_made_once_found_and_dropped(tenant: &Tenant) {
-    let new = || NewCollection { binding: binding("space-a", DIM), metadata: object(json!({"topic": "ü"})) };
+    let new = || NewCollection {
+        binding: binding("space-a", DIM),
+        metadata: object(json!({"topic": "ü"})),
+        submission: None,
+    };
     let made = tenant.store.create(tenant.here(), new()).await.unwrap();
     assert_eq!((made.name.as_str(), &made.binding, &made.migration), (C, &binding("space-a", DIM), &None));
     assert_eq!(tenant.store.get(tenant.here()).await.unwrap(), made);
@@ -28,7 +32,8 @@ pub async fn a_collection_is_made_once_found_and_dropped(tenant: &Tenant) {
 
 pub async fn names_that_are_paths_are_refused(tenant: &Tenant) {
     for name in ["../up", "a/b", "", ".hidden", "🦊", &"x".repeat(300)] {
-        let new = NewCollection { binding: binding("space-a", DIM), metadata: object(json!({})) };
+        let new =
+            NewCollection { binding: binding("space-a", DIM), metadata: object(json!({})), submission: None };
         assert_eq!(
             kind(tenant.store.create(tenant.place(name), new).await),
             StoreErrorKind::Invalid,
@@ -64,7 +69,8 @@ pub async fn a_tenant_is_deleted_with_a_receipt(tenant: &Tenant) {
 
 pub async fn two_make_one_collection(tenant: &Tenant) {
     let attempt = || async {
-        let new = NewCollection { binding: binding("space-a", DIM), metadata: object(json!({})) };
+        let new =
+            NewCollection { binding: binding("space-a", DIM), metadata: object(json!({})), submission: None };
         tenant.store.create(Place { tenant: &tenant.name, collection: C }, new).await
     };
     let (a, b) = tokio::join!(attempt(), attempt());

@@ -23,6 +23,7 @@ macro_rules! conformance {
                 another_space_is_refused_by_name, a_vector_that_is_not_sent_and_not_stored_is_missed,
                 deletion_by_id_and_by_filter, export_gives_what_import_takes,
                 readers_see_the_old_or_the_new_document, the_later_submission_stays_whoever_comes_last,
+                what_was_deleted_does_not_come_back_with_an_earlier_submission,
                 headings_come_back_and_follow_a_change;
             search: the_nearest_come_first, with_text_and_spans, words_are_found_not_operators,
                 hybrid_prefers_what_both_find, search_follows_every_write, top_k_beyond_all, nothing_is_not_an_error,

@@ -91,8 +91,11 @@ impl Tenant {
     }
 
     pub async fn create(&self, collection: &str) {
-        let new =
-            NewCollection { binding: binding("space-a", DIM), metadata: object(json!({"made": "here"})) };
+        let new = NewCollection {
+            binding: binding("space-a", DIM),
+            metadata: object(json!({"made": "here"})),
+            submission: None,
+        };
         self.store.create(self.place(collection), new).await.unwrap();
     }
 

@@ -185,7 +185,7 @@ impl Importing {
     async fn begin(&mut self, head: Head) -> Result<(), ApiError> {
         self.headed = true;
         let offered = head.binding();
-        let new = NewCollection { binding: offered.clone(), metadata: head.metadata };
+        let new = NewCollection { binding: offered.clone(), metadata: head.metadata, submission: None };
         let place = self.desk.place(&self.name);
         let bound = match self.desk.store().create(place, new).await {
             Err(error) if error.kind == StoreErrorKind::Exists => self.desk.store().get(place).await,

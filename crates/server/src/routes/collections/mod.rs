@@ -46,7 +46,7 @@ pub(super) async fn create(
 ) -> Result<(StatusCode, Json<CollectionView>), ApiError> {
     let asked = CreateRequest::read(body.0)?;
     let binding = desk.bind(&asked.embedding_model).await?;
-    let new = NewCollection { binding, metadata: asked.metadata };
+    let new = NewCollection { binding, metadata: asked.metadata, submission: None };
     let made = desk.store().create(desk.place(&asked.name), new).await?;
     Ok((StatusCode::CREATED, Json(made.into())))
 }
