@@ -2,7 +2,8 @@
 """Runs the systemd units as they are shipped, with all their restrictions, under a real systemd: one that is the first
 process of namespaces of its own, over a throw-away layer on this machine's files. The API starts (Type=notify), embeds a
 text, reads its configuration anew (ExecReload) and stops in time; with Redis the orchestrator does a job's work.
-Usage: check_unit.py BINARY MODELS. Needs root, systemd and overlayfs; says so and does nothing without."""
+Usage: check_unit.py BINARY MODELS. Needs root, systemd, overlayfs and leave to mount; says so and does
+nothing without."""
 
 import json
 import os
@@ -22,12 +23,13 @@ MODEL = "sentence-transformers/all-MiniLM-L6-v2"
 KEY = "a-key-of-the-unit-check"
 LOG = "/run/embeddery.log"
 PATIENCE = 60
+APART = ["unshare", "--mount", "--pid", "--fork", "--uts", "--ipc", "--cgroup", "--kill-child"]
 
 # Nothing that is written here outlives the namespaces: layer is memory over this machine's files, and what only an
 # installed system has to do (devices, mounts, the clock) is left out.
-BOOT = """
+MOUNTS = """
 set -eu
-layer=$1 files=$2 binary=$3 model=$4
+layer=$1 files=${2-} binary=${3-} model=${4-}
 mount --make-rprivate /
 mount -t tmpfs tmpfs "$layer"
 mkdir "$layer/upper" "$layer/work" "$layer/root"
@@ -43,6 +45,8 @@ mkdir dev/shm dev/pts dev/mqueue before
 mount -t devpts -o newinstance,ptmxmode=0666 devpts dev/pts
 ln -s pts/ptmx dev/ptmx
 for device in null zero full random urandom tty; do touch "dev/$device"; mount --bind "/dev/$device" "dev/$device"; done
+"""
+BOOT = MOUNTS + """
 cp -r "$files/." .
 install -m 0755 "$binary" usr/local/bin/embeddery
 chroot . systemd-sysusers /etc/sysusers.d/embeddery.conf
@@ -71,9 +75,10 @@ def lacking() -> str | None:
         return "needs root"
     if tools := [tool for tool in ("unshare", "nsenter", "systemctl", "redis-server") if not shutil.which(tool)]:
         return f"no {', '.join(tools)} here"
-    if "overlay" not in pathlib.Path("/proc/filesystems").read_text():
-        return "no overlayfs here"
-    return None
+    with tempfile.TemporaryDirectory() as layer:
+        # A container may be refused what a machine is not.
+        tried = subprocess.run([*APART, "bash", "-c", MOUNTS, "mounts", layer], text=True, capture_output=True, check=False)
+    return f"no namespaces and mounts here: {tried.stderr.strip()}" if tried.returncode else None
 
 
 def api_alone(machine: "Machine") -> None:
@@ -141,8 +146,7 @@ class Machine:
         for path, text in installed().items():
             (files / path).parent.mkdir(parents=True, exist_ok=True)
             (files / path).write_text(text)
-        command = ["unshare", "--mount", "--pid", "--fork", "--uts", "--ipc", "--cgroup", "--kill-child"]
-        command += ["bash", "-c", BOOT, "boot", layer, files, binary, models / MODEL]
+        command = [*APART, "bash", "-c", BOOT, "boot", layer, files, binary, models / MODEL]
         self.first = None
         self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
 
