@@ -5,9 +5,9 @@ use std::time::Duration;
 use embeddery_accounts::ledger::{Counter, Filter, Quotas};
 use embeddery_core::SpaceId;
 use embeddery_pipeline::{DocumentState, Flow, Outcome, Stage, Status, round};
-use embeddery_store::{Binding, NewCollection, Removal};
+use embeddery_store::{Binding, Chunk, Document, NewCollection, Span};
 
-use crate::support::{DIM, PLACE, Plant, TENANT, count, item};
+use crate::support::{DIM, PLACE, Plant, TENANT, count, item, vector};
 
 const TEXT: &str = "One two three. Four five six. Seven eight nine.";
 
@@ -70,10 +70,17 @@ async fn a_vector_that_went_meanwhile_is_made_after_all() {
     plant.queue.set_flow(Stage::Storage, Flow::Pause).await.unwrap();
     let second = plant.submit(&[("a", "Old one.")]).await;
     plant.until(second, |job| count(job, DocumentState::At(Stage::Storage)) == 1).await;
-    plant.store.delete(PLACE, Removal::Ids(&["a".to_owned()])).await.unwrap();
+    // The first job's once more, with another text.
+    let text = "Other one.".to_owned();
+    let vector = Some(vector(&text));
+    let chunks = vec![Chunk { text, span: Span::default(), headings: Vec::new(), vector }];
+    let metadata = serde_json::Map::new();
+    let other = Document { id: "a".into(), metadata, chunks, submission: Some(first.0) };
+    let space = plant.store.get(PLACE).await.unwrap().binding.space;
+    assert_eq!(plant.store.upsert(PLACE, Some(space), vec![other]).await.unwrap().removed, 1);
     plant.queue.set_flow(Stage::Storage, Flow::Run).await.unwrap();
     assert_eq!(plant.ended(second).await.status, Status::Completed);
-    assert_eq!(plant.stored().await.len(), 1);
+    assert_eq!(plant.stored().await[0].chunks[0].text, "Old one.");
 }
 
 #[tokio::test(flavor = "multi_thread")]
