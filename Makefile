@@ -23,7 +23,7 @@ test: test-deps ## install what tests need, run all of them
 	cargo test --workspace --locked --no-fail-fast
 	python3 scripts/docs.py target/debug/embeddery --check
 
-soak: test-deps ## hours: 300 rounds of SIGKILL at random while 2 000 documents are ingested, and a tenant with 10 000
+soak: test-deps ## half an hour: 300 rounds of SIGKILL at random while 2 000 documents are ingested, and a tenant with 10 000
 	cargo test -p embeddery --locked --test pipeline -- --ignored --nocapture --test-threads 1
 
 test-deps:

@@ -83,7 +83,7 @@ async fn nothing_is_lost_whoever_is_killed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "hours; `make soak`"]
+#[ignore = "half an hour; `make soak`"]
 async fn soak_nothing_is_lost_whoever_is_killed() {
     rounds(300, 2000).await;
 }
