@@ -99,12 +99,13 @@ async fn interrupted_five_times_the_file_is_that_of_one_run() {
         777 => "{\"id\":\"broken\"".to_owned(),
         _ => json!({"id": format!("doc-{n}"), "text": format!("the {n}. line says {}", n * n)}).to_string(),
     };
-    bulk.write("in.jsonl", &(0..3000).map(|n| line(n) + "\n").collect::<String>());
+    // Many batches, so that five interruptions come before the end even where a signal takes its time.
+    bulk.write("in.jsonl", &(0..6000).map(|n| line(n) + "\n").collect::<String>());
     for kind in ["jsonl", "npy"] {
         let (one, many) = (format!("one.{kind}"), format!("many.{kind}"));
         let (code, said) = bulk.run(&["in.jsonl", "--model", LOCAL, "--output", &one]);
         assert!(
-            code == 3 && said.contains("2999 vectors of 384 numbers") && said.contains("1 lines failed"),
+            code == 3 && said.contains("5999 vectors of 384 numbers") && said.contains("1 lines failed"),
             "{said}"
         );
         five_times(&bulk, &["in.jsonl", "--model", LOCAL, "--output", &many]).await;
