@@ -49,7 +49,12 @@ async fn a_text_that_fells_the_provider_ends_as_dead_letter_and_its_neighbours_a
     let job = submit(&plant, "poison").await;
     let ended = plant.ended(job).await;
     assert_eq!((ended.status, count(&ended, DocumentState::Stored)), (Status::Partial, 9));
-    let letters = plant.queue.dead_letters(Stage::Embedding, None, 10).await.unwrap();
+    // The job knows of the end first, and then the queue.
+    let letters = async || plant.queue.dead_letters(Stage::Embedding, None, 10).await.unwrap();
+    while letters().await.is_empty() {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    let letters = letters().await;
     assert_eq!(letters.len(), 1);
     assert_eq!(&*letters[0].reason.code, "provider_unavailable");
     assert_eq!(letters[0].task.as_ref().unwrap().attempts, 2, "two were charged before the last");
