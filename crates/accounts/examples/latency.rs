@@ -12,8 +12,8 @@ use std::{
 
 use embeddery_accounts::{
     Auth, Ledger, Limiter, UserId,
-    auth::{KeyConfig, Signer, TokenConfig, Tokens, Wanted},
-    ledger::{LedgerConfig, Quotas, Spent},
+    auth::{KeyConfig, Signer, TokenConfig, TokenRequest, Tokens},
+    ledger::{LedgerConfig, Quotas, UsageRecord},
     limit::{Measure, Payer, Rate, Rates},
 };
 use embeddery_core::ProviderKind;
@@ -26,7 +26,7 @@ async fn main() {
     let secret = "a secret of thirty-two characters";
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
     let token = Signer::secret(&secret.to_owned().into())
-        .sign(&Wanted {
+        .sign(&TokenRequest {
             user: "ann".into(),
             role: "user".into(),
             issuer: Some("https://id.example".into()),
@@ -88,7 +88,7 @@ async fn main() {
         measure(name, async || {
             let reservation = ledger.reserve(&ann, 10, Duration::from_secs(60)).await.unwrap();
             reservation
-                .settle(Spent {
+                .settle(UsageRecord {
                     provider: ProviderKind::HuggingFace,
                     model: "m".into(),
                     texts: 1,

@@ -9,12 +9,12 @@ mod audit;
 pub mod auth;
 pub mod ledger;
 pub mod limit;
+mod reloading_file;
 mod user;
-mod watched;
 
 pub use accounts::{Accounts, AccountsConfig, Error};
 pub use audit::{Audit, AuditConfig, Event};
-pub use auth::{Auth, Refused};
+pub use auth::{Auth, AuthError};
 pub use ledger::{Ledger, Prices};
 pub use limit::Limiter;
 pub use user::{Identity, Role, UserId};

@@ -27,7 +27,7 @@ pub struct Identity {
 }
 
 /// Bytes of the longest name that is kept as it is; most file systems end at 255.
-const LONGEST: usize = 200;
+const MAX_USER_ID_BYTES: usize = 200;
 
 impl UserId {
     /// The only user of single_user mode.
@@ -70,7 +70,7 @@ impl UserId {
                     let _ = write!(name, "={byte:02x}");
                 }
             }
-            if name.len() > LONGEST {
+            if name.len() > MAX_USER_ID_BYTES {
                 return format!("=h{}", blake3::hash(bytes).to_hex());
             }
         }

@@ -5,8 +5,8 @@
 use std::{fs, path::PathBuf, time::Duration};
 
 use embeddery_accounts::{
-    Auth, Identity, Refused, Role,
-    auth::{Algorithm, KeyConfig, Signer, TokenConfig, Tokens, Wanted, inspect},
+    Auth, AuthError, Identity, Role,
+    auth::{Algorithm, KeyConfig, Signer, TokenConfig, TokenRequest, Tokens, inspect},
 };
 use secrecy::SecretString;
 use serde_json::{Value, json};
@@ -61,7 +61,7 @@ fn without(name: &str) -> Value {
     claims
 }
 
-fn ask(auth: &Auth, token: &str) -> Result<Identity, Refused> {
+fn ask(auth: &Auth, token: &str) -> Result<Identity, AuthError> {
     auth.identify(Some(token.as_bytes()))
 }
 
@@ -81,7 +81,7 @@ fn a_good_token_names_its_user_and_role() {
 fn what_a_token_says_must_hold() {
     let auth = auth(config(secrets(&[SECRET])));
     let refused = |claims: Value| match ask(&auth, &hs256(&claims)) {
-        Err(Refused::Bad(reason)) => reason,
+        Err(AuthError::Bad(reason)) => reason,
         other => panic!("{claims}: {other:?}"),
     };
     assert_eq!(refused(with("exp", json!(now() - 31))), "token expired");
@@ -194,11 +194,11 @@ fn issuer_and_audience_must_be_ours_when_they_are_configured() {
     assert!(token(json!("https://id.example"), json!(["other", "embeddery"])).is_ok());
     assert_eq!(
         token(json!("https://id.example"), json!("other")),
-        Err(Refused::Bad("token for another audience"))
+        Err(AuthError::Bad("token for another audience"))
     );
     assert_eq!(
         token(json!("https://evil.example"), json!("embeddery")),
-        Err(Refused::Bad("token of another issuer"))
+        Err(AuthError::Bad("token of another issuer"))
     );
     assert!(token(Value::Null, json!("embeddery")).is_err());
     assert!(token(json!("https://id.example"), Value::Null).is_err());
@@ -213,7 +213,7 @@ fn two_secrets_hold_while_they_are_rotated() {
     assert!(ask(&auth, &new).is_ok());
     assert_eq!(
         ask(&auth, &hs256(&with("exp", json!(1)))),
-        Err(Refused::Bad("token expired")),
+        Err(AuthError::Bad("token expired")),
         "the reason is that of the key that fits"
     );
 }
@@ -226,15 +226,15 @@ fn a_revoked_token_is_refused_from_the_next_request_on() {
     let auth = auth(TokenConfig { revoked: Some(list.clone()), ..config(secrets(&[SECRET])) });
     let token = hs256(&good());
     assert!(ask(&auth, &token).is_ok());
-    assert_eq!(ask(&auth, &hs256(&without("jti"))), Err(Refused::Bad("token without jti")));
+    assert_eq!(ask(&auth, &hs256(&without("jti"))), Err(AuthError::Bad("token without jti")));
     fs::write(&list, "somebody-else\none\n").unwrap();
-    assert_eq!(ask(&auth, &token), Err(Refused::Bad("token revoked")));
+    assert_eq!(ask(&auth, &token), Err(AuthError::Bad("token revoked")));
     fs::remove_file(&list).unwrap();
-    assert_eq!(ask(&auth, &token), Err(Refused::Bad("token revoked")), "a lost list lets nobody in again");
+    assert_eq!(ask(&auth, &token), Err(AuthError::Bad("token revoked")), "a lost list lets nobody in again");
 }
 
-fn wanted() -> Wanted {
-    Wanted {
+fn wanted() -> TokenRequest {
+    TokenRequest {
         user: "ann".into(),
         role: "user".into(),
         issuer: None,

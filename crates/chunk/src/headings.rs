@@ -37,7 +37,7 @@ impl Headings {
     }
 
     /// The headings of the sections that hold each of these places, outermost first. Places ascend.
-    pub(crate) fn above(&self, places: impl Iterator<Item = usize>) -> Vec<Vec<String>> {
+    pub(crate) fn path_at(&self, places: impl Iterator<Item = usize>) -> Vec<Vec<String>> {
         let mut open: Vec<&Heading> = Vec::new();
         let mut coming = self.0.iter().peekable();
         let paths = places.map(|place| {
@@ -61,7 +61,7 @@ mod tests {
         let headings = Headings::of(text);
         let place = |words: &str| text.find(words).unwrap_or_default();
         let paths = headings
-            .above(["before", "# One", "a\n\n#", "b\n\n#", "## Two", "# no", "c"].into_iter().map(place));
+            .path_at(["before", "# One", "a\n\n#", "b\n\n#", "## Two", "# no", "c"].into_iter().map(place));
         let expected: [&[&str]; 6] = [
             &[],
             &["One big x"],
@@ -71,6 +71,6 @@ mod tests {
             &["One big x", "Two"],
         ];
         assert_eq!(paths[..6], expected);
-        assert_eq!(headings.above(std::iter::once(text.len() - 1)), [["Last"]]);
+        assert_eq!(headings.path_at(std::iter::once(text.len() - 1)), [["Last"]]);
     }
 }

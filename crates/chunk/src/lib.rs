@@ -4,19 +4,17 @@
 //! Every unit is one thing, a [`Measure`]: the sorted byte offsets at which its units begin. It is made once per
 //! text; the size of any part is then two binary searches, so that no method ever counts the same text twice.
 
+mod config;
 mod headings;
 mod language;
-mod measure;
-mod method;
-mod rule;
+mod offsets;
 mod split;
 
 use std::ops::Range;
 
+pub use config::{ChunkConfig, Method, RuleError, Unit};
 pub use language::Language;
-pub use measure::Measure;
-pub use method::{Method, Unit};
-pub use rule::{Rule, RuleError};
+pub use offsets::UnitOffsets;
 
 /// A part of a text.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,11 +31,11 @@ pub struct Chunk<'t> {
 
 /// Cuts `text` by `rule`. `count` says how many tokens a piece of text has; it is asked once per word, and only
 /// when the rule measures in tokens.
-pub fn chunk<'t>(text: &'t str, rule: &Rule, count: &dyn Fn(&str) -> usize) -> Vec<Chunk<'t>> {
+pub fn chunk<'t>(text: &'t str, rule: &ChunkConfig, count: &dyn Fn(&str) -> usize) -> Vec<Chunk<'t>> {
     let measure = || match rule.unit() {
-        Unit::Characters => Measure::characters(text),
-        Unit::Words => Measure::words(text),
-        Unit::Tokens => Measure::tokens(text, count),
+        Unit::Characters => UnitOffsets::characters(text),
+        Unit::Words => UnitOffsets::words(text),
+        Unit::Tokens => UnitOffsets::tokens(text, count),
     };
     let ranges = match (rule.method(), rule.language()) {
         (Method::Whole, _) => std::iter::once(0..text.len()).collect(),
@@ -46,11 +44,13 @@ pub fn chunk<'t>(text: &'t str, rule: &Rule, count: &dyn Fn(&str) -> usize) -> V
         (Method::Markdown, _) => split::markdown(text, &measure(), rule),
         (Method::Paragraphs, _) => split::paragraphs(text, &measure(), rule),
         (Method::Sentences, _) => split::sentences(text, &measure(), rule),
-        (Method::Words | Method::Tokens | Method::FixedSize, _) => split::windows(text, &measure(), rule),
+        (Method::Words | Method::Tokens | Method::FixedSize, _) => {
+            split::fixed_windows(text, &measure(), rule)
+        }
     };
     let mut chunks = with_offsets(text, ranges);
     if rule.method() == Method::Markdown {
-        let paths = headings::Headings::of(text).above(chunks.iter().map(|chunk| chunk.bytes.start));
+        let paths = headings::Headings::of(text).path_at(chunks.iter().map(|chunk| chunk.bytes.start));
         for (chunk, path) in chunks.iter_mut().zip(paths) {
             chunk.headings = path;
         }

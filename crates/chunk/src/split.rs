@@ -2,13 +2,15 @@
 
 use std::ops::Range;
 
-use text_splitter::{ChunkConfig, ChunkSizer, CodeSplitter, MarkdownSplitter, TextSplitter};
+use text_splitter::{
+    ChunkConfig as SplitterConfig, ChunkSizer, CodeSplitter, MarkdownSplitter, TextSplitter,
+};
 use unicode_segmentation::UnicodeSegmentation as _;
 
-use crate::{Language, Measure, Rule};
+use crate::{ChunkConfig, Language, UnitOffsets};
 
 /// text-splitter asks for the size of many overlapping candidates; each answer is two binary searches.
-struct Sizer<'m>(&'m Measure);
+struct Sizer<'m>(&'m UnitOffsets);
 
 impl ChunkSizer for Sizer<'_> {
     fn size(&self, part: &str) -> usize {
@@ -18,8 +20,8 @@ impl ChunkSizer for Sizer<'_> {
 }
 
 /// A rule's overlap is smaller than its size, which is all that can be wrong with it: `None` does not come.
-fn config<'m>(measure: &'m Measure, rule: &Rule) -> Option<ChunkConfig<Sizer<'m>>> {
-    ChunkConfig::new(rule.size()).with_sizer(Sizer(measure)).with_overlap(rule.overlap()).ok()
+fn config<'m>(measure: &'m UnitOffsets, rule: &ChunkConfig) -> Option<SplitterConfig<Sizer<'m>>> {
+    SplitterConfig::new(rule.size()).with_sizer(Sizer(measure)).with_overlap(rule.overlap()).ok()
 }
 
 fn ranges<'t>(parts: impl Iterator<Item = (usize, &'t str)>) -> Vec<Range<usize>> {
@@ -27,19 +29,24 @@ fn ranges<'t>(parts: impl Iterator<Item = (usize, &'t str)>) -> Vec<Range<usize>
 }
 
 /// Along the text's own structure, the largest that fits.
-pub(crate) fn recursive(text: &str, measure: &Measure, rule: &Rule) -> Vec<Range<usize>> {
-    let Some(config) = config(measure, rule) else { return windows(text, measure, rule) };
+pub(crate) fn recursive(text: &str, measure: &UnitOffsets, rule: &ChunkConfig) -> Vec<Range<usize>> {
+    let Some(config) = config(measure, rule) else { return fixed_windows(text, measure, rule) };
     ranges(TextSplitter::new(config).chunk_indices(text))
 }
 
 /// Along Markdown's sections and blocks.
-pub(crate) fn markdown(text: &str, measure: &Measure, rule: &Rule) -> Vec<Range<usize>> {
-    let Some(config) = config(measure, rule) else { return windows(text, measure, rule) };
+pub(crate) fn markdown(text: &str, measure: &UnitOffsets, rule: &ChunkConfig) -> Vec<Range<usize>> {
+    let Some(config) = config(measure, rule) else { return fixed_windows(text, measure, rule) };
     ranges(MarkdownSplitter::new(config).chunk_indices(text))
 }
 
 /// Along a program's functions and statements.
-pub(crate) fn code(text: &str, measure: &Measure, rule: &Rule, language: Language) -> Vec<Range<usize>> {
+pub(crate) fn code(
+    text: &str,
+    measure: &UnitOffsets,
+    rule: &ChunkConfig,
+    language: Language,
+) -> Vec<Range<usize>> {
     let splitter = config(measure, rule).map(|config| CodeSplitter::new(language.grammar(), config));
     // A grammar that the parser cannot read is a defect of the build, found by the tests.
     let Some(Ok(splitter)) = splitter else { return recursive(text, measure, rule) };
@@ -47,7 +54,7 @@ pub(crate) fn code(text: &str, measure: &Measure, rule: &Rule, language: Languag
 }
 
 /// Whole paragraphs, as many as fit; one that is too long by itself is cut into sentences.
-pub(crate) fn paragraphs(text: &str, measure: &Measure, rule: &Rule) -> Vec<Range<usize>> {
+pub(crate) fn paragraphs(text: &str, measure: &UnitOffsets, rule: &ChunkConfig) -> Vec<Range<usize>> {
     let mut pieces = Vec::new();
     for paragraph in blocks(text) {
         if measure.size(paragraph.start, paragraph.end) <= rule.size() {
@@ -56,17 +63,17 @@ pub(crate) fn paragraphs(text: &str, measure: &Measure, rule: &Rule) -> Vec<Rang
             pieces.extend(sentence_pieces(text, paragraph, measure, rule));
         }
     }
-    packed(&pieces, measure, rule)
+    merge_pieces(&pieces, measure, rule)
 }
 
 /// Whole sentences, as many as fit; one that is too long by itself is cut by units.
-pub(crate) fn sentences(text: &str, measure: &Measure, rule: &Rule) -> Vec<Range<usize>> {
-    packed(&sentence_pieces(text, 0..text.len(), measure, rule), measure, rule)
+pub(crate) fn sentences(text: &str, measure: &UnitOffsets, rule: &ChunkConfig) -> Vec<Range<usize>> {
+    merge_pieces(&sentence_pieces(text, 0..text.len(), measure, rule), measure, rule)
 }
 
 /// After every so many units.
-pub(crate) fn windows(text: &str, measure: &Measure, rule: &Rule) -> Vec<Range<usize>> {
-    cut(measure, 0..text.len(), rule.size(), rule.overlap())
+pub(crate) fn fixed_windows(text: &str, measure: &UnitOffsets, rule: &ChunkConfig) -> Vec<Range<usize>> {
+    split_by_units(measure, 0..text.len(), rule.size(), rule.overlap())
 }
 
 /// What stands between blank lines, each with the blank lines after it.
@@ -85,14 +92,19 @@ fn blocks(text: &str) -> Vec<Range<usize>> {
 }
 
 /// The sentences of a part, the too long ones in pieces.
-fn sentence_pieces(text: &str, part: Range<usize>, measure: &Measure, rule: &Rule) -> Vec<Range<usize>> {
+fn sentence_pieces(
+    text: &str,
+    part: Range<usize>,
+    measure: &UnitOffsets,
+    rule: &ChunkConfig,
+) -> Vec<Range<usize>> {
     let mut pieces = Vec::new();
     for (at, sentence) in text[part.clone()].split_sentence_bound_indices() {
         let (from, to) = (part.start + at, part.start + at + sentence.len());
         if measure.size(from, to) <= rule.size() {
             pieces.push(from..to);
         } else {
-            pieces.extend(cut(measure, from..to, rule.size(), 0));
+            pieces.extend(split_by_units(measure, from..to, rule.size(), 0));
         }
     }
     pieces
@@ -100,7 +112,7 @@ fn sentence_pieces(text: &str, part: Range<usize>, measure: &Measure, rule: &Rul
 
 /// Neighbouring pieces share a chunk while they fit; a chunk begins with the pieces at the end of the one before
 /// that fit the overlap.
-fn packed(pieces: &[Range<usize>], measure: &Measure, rule: &Rule) -> Vec<Range<usize>> {
+fn merge_pieces(pieces: &[Range<usize>], measure: &UnitOffsets, rule: &ChunkConfig) -> Vec<Range<usize>> {
     let mut chunks: Vec<Range<usize>> = Vec::new();
     let mut first = 0;
     while first < pieces.len() {
@@ -120,7 +132,12 @@ fn packed(pieces: &[Range<usize>], measure: &Measure, rule: &Rule) -> Vec<Range<
 }
 
 /// Cuts a range before units: the text before its first unit belongs to the first chunk.
-fn cut(measure: &Measure, range: Range<usize>, size: usize, overlap: usize) -> Vec<Range<usize>> {
+fn split_by_units(
+    measure: &UnitOffsets,
+    range: Range<usize>,
+    size: usize,
+    overlap: usize,
+) -> Vec<Range<usize>> {
     let starts = measure.starts();
     let inside = &starts[starts.partition_point(|&start| start < range.start)
         ..starts.partition_point(|&start| start < range.end)];

@@ -2,7 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail the test")]
 
-use embeddery_chunk::{Measure, Method, Rule, Unit, chunk};
+use embeddery_chunk::{ChunkConfig, Method, Unit, UnitOffsets, chunk};
 use proptest::prelude::*;
 
 /// One token for every four bytes of a word, two special ones.
@@ -10,15 +10,15 @@ fn count(text: &str) -> usize {
     2 + text.split_whitespace().map(|word| word.len().div_ceil(4)).sum::<usize>()
 }
 
-fn measure(text: &str, unit: Unit) -> Measure {
+fn measure(text: &str, unit: Unit) -> UnitOffsets {
     match unit {
-        Unit::Characters => Measure::characters(text),
-        Unit::Words => Measure::words(text),
-        Unit::Tokens => Measure::tokens(text, &count),
+        Unit::Characters => UnitOffsets::characters(text),
+        Unit::Words => UnitOffsets::words(text),
+        Unit::Tokens => UnitOffsets::tokens(text, &count),
     }
 }
 
-fn rules() -> impl Strategy<Value = Rule> {
+fn rules() -> impl Strategy<Value = ChunkConfig> {
     let methods = prop_oneof![
         Just((Method::Recursive, Unit::Characters)),
         Just((Method::Recursive, Unit::Tokens)),
@@ -38,8 +38,8 @@ fn rules() -> impl Strategy<Value = Rule> {
         prop::sample::select(vec![None, Some("rust"), Some("python"), Some("tsx"), Some("go")]);
     (methods, 1usize..40, 0usize..40, content_types).prop_map(
         |((method, unit), size, overlap, content_type)| {
-            let rule = Rule::new(method, Some(size), Some(overlap.min(size - 1)), Some(unit)).unwrap();
-            rule.reading(content_type)
+            let rule = ChunkConfig::new(method, Some(size), Some(overlap.min(size - 1)), Some(unit)).unwrap();
+            rule.with_content_type(content_type)
         },
     )
 }
@@ -79,14 +79,14 @@ proptest! {
 
     #[test]
     fn without_method_the_text_is_one_chunk(text in "\\PC{1,50}") {
-        let chunks = chunk(&text, &Rule::WHOLE, &count);
+        let chunks = chunk(&text, &ChunkConfig::WHOLE, &count);
         prop_assert_eq!(chunks.len(), usize::from(!text.trim().is_empty()));
     }
 }
 
 #[test]
 fn windows_overlap_by_what_was_asked() {
-    let rule = Rule::new(Method::Words, Some(3), Some(1), None).unwrap();
+    let rule = ChunkConfig::new(Method::Words, Some(3), Some(1), None).unwrap();
     let texts: Vec<_> =
         chunk("One, two three; four five. Six", &rule, &count).iter().map(|part| part.text).collect();
     assert_eq!(texts, ["One, two three;", "three; four five.", "five. Six"]);
@@ -94,7 +94,7 @@ fn windows_overlap_by_what_was_asked() {
 
 #[test]
 fn sentences_stay_whole_while_they_fit() {
-    let rule = Rule::new(Method::Sentences, Some(5), Some(2), Some(Unit::Words)).unwrap();
+    let rule = ChunkConfig::new(Method::Sentences, Some(5), Some(2), Some(Unit::Words)).unwrap();
     let text = "It rains. I stay here. You go. One two three four five six seven.";
     let texts: Vec<_> = chunk(text, &rule, &count).iter().map(|part| part.text).collect();
     assert_eq!(
@@ -106,7 +106,7 @@ fn sentences_stay_whole_while_they_fit() {
 
 #[test]
 fn a_text_without_a_space_is_cut() {
-    let rule = Rule::new(Method::Recursive, Some(256), None, None).unwrap();
+    let rule = ChunkConfig::new(Method::Recursive, Some(256), None, None).unwrap();
     let text = "x".repeat(1 << 17);
     let chunks = chunk(&text, &rule, &|_| 1);
     assert!(chunks.len() > 7 && chunks.iter().all(|part| part.text.len() <= 257 * 64));
@@ -114,7 +114,7 @@ fn a_text_without_a_space_is_cut() {
 
 #[test]
 fn paragraphs_stay_whole_while_they_fit() {
-    let rule = Rule::new(Method::Paragraphs, Some(6), Some(2), Some(Unit::Words)).unwrap();
+    let rule = ChunkConfig::new(Method::Paragraphs, Some(6), Some(2), Some(Unit::Words)).unwrap();
     let text = "One two.\nThree.\n\nFour five.\n \n\nSix seven. Eight nine ten eleven. Twelve thirteen.";
     let texts: Vec<_> = chunk(text, &rule, &count).iter().map(|part| part.text).collect();
     assert_eq!(
@@ -131,7 +131,7 @@ fn paragraphs_stay_whole_while_they_fit() {
 
 #[test]
 fn markdown_is_cut_between_sections_and_knows_its_headings() {
-    let rule = Rule::new(Method::Markdown, Some(8), Some(0), Some(Unit::Words)).unwrap();
+    let rule = ChunkConfig::new(Method::Markdown, Some(8), Some(0), Some(Unit::Words)).unwrap();
     let text =
         "# Guide\n\nFirst words of it.\n\n## Setup\n\nInstall it. Then run it twice.\n\n## Use\n\nAsk.";
     let found = chunk(text, &rule, &count);
@@ -159,8 +159,8 @@ fn code_is_cut_between_functions_of_every_language() {
         ("text/x-go", "func one() {\n\ta(1, 2)\n}\n\nfunc two() {\n\tb(3, 4)\n}\n"),
         ("text/x-java", "class One {\n  void a() {}\n}\n\nclass Two {\n  void b() {}\n}\n"),
     ] {
-        let rule = Rule::new(Method::Code, Some(text.len() * 2 / 3), Some(0), Some(Unit::Characters));
-        let rule = rule.unwrap().reading(Some(language));
+        let rule = ChunkConfig::new(Method::Code, Some(text.len() * 2 / 3), Some(0), Some(Unit::Characters));
+        let rule = rule.unwrap().with_content_type(Some(language));
         let parts: Vec<_> = chunk(text, &rule, &count).iter().map(|part| part.text).collect();
         assert_eq!(parts.len(), 2, "{language}: {parts:?}");
         assert!(parts[0].contains("ne") && parts[1].contains("wo"), "{language}: {parts:?}");
@@ -169,7 +169,7 @@ fn code_is_cut_between_functions_of_every_language() {
 
 #[test]
 fn fixed_size_cuts_whatever_stands_there() {
-    let rule = Rule::new(Method::FixedSize, Some(4), Some(1), None).unwrap();
+    let rule = ChunkConfig::new(Method::FixedSize, Some(4), Some(1), None).unwrap();
     let texts: Vec<_> = chunk("abcdefghij", &rule, &count).iter().map(|part| part.text).collect();
     assert_eq!(texts, ["abcd", "defg", "ghij"]);
 }

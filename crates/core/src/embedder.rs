@@ -3,8 +3,8 @@
 use std::{future::Future, pin::Pin, sync::Arc};
 
 use crate::{
-    EmbedError, EmbedRequest, Embeddings, Identity, Limits, ModelCard, ModelDescription, ModelRef,
-    ModelState, ModelStatus, ProviderKind, SpaceId, TokenCount,
+    CallLimits, EmbedError, EmbedRequest, EmbeddingIdentity, Embeddings, ModelDescription, ModelInfo,
+    ModelRef, ModelState, ModelStatus, ProviderKind, SpaceId, TokenCount,
 };
 
 /// A future behind a pointer, so that the traits below are object-safe.
@@ -13,18 +13,21 @@ pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 /// One model, ready to turn text into vectors.
 pub trait Embedder: Send + Sync {
     /// What is known of the model.
-    fn model(&self) -> &Arc<ModelCard>;
+    fn model(&self) -> &Arc<ModelInfo>;
 
     /// What one call may carry.
-    fn limits(&self) -> &Limits;
+    fn limits(&self) -> &CallLimits;
 
     /// How many tokens the model would read for `text`, special tokens included, before truncation.
-    fn count(&self, text: &str) -> TokenCount;
+    fn count_tokens(&self, text: &str) -> TokenCount;
 
     /// Which vectors its own are, as far as that is known by now: `None` for a local model that is not loaded.
-    fn identity(&self) -> Option<Identity> {
+    fn identity(&self) -> Option<EmbeddingIdentity> {
         let card = self.model();
-        Some(Identity { space: SpaceId::new(format!("{}:{}", card.provider, card.name)), precision: None })
+        Some(EmbeddingIdentity {
+            space: SpaceId::new(format!("{}:{}", card.provider, card.name)),
+            precision: None,
+        })
     }
 
     /// Embeds a batch. Dropping the future cancels the work that has not begun.

@@ -1,6 +1,6 @@
 //! What is answered: vectors as one flat array, with what was counted on the way.
 
-use crate::{EmbedError, ModelCard, SpaceId};
+use crate::{EmbedError, ModelInfo, SpaceId};
 
 /// The vectors of one request, in the order of its inputs.
 #[derive(Clone, Debug)]
@@ -20,7 +20,7 @@ pub struct Embeddings {
     /// Inputs that failed alone, by index; empty unless the request allows partial answers.
     pub failed: Vec<(usize, EmbedError)>,
     /// The model that answered: not the one asked for when a fallback served.
-    pub served_by: std::sync::Arc<ModelCard>,
+    pub served_by: std::sync::Arc<ModelInfo>,
 }
 
 impl Embeddings {

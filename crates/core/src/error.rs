@@ -15,7 +15,7 @@ pub struct EmbedError {
     /// What was wrong, where, and what to do, in words the caller may see.
     pub message: String,
     /// The inputs at fault; empty when it was not about an input.
-    pub inputs: Vec<InputFault>,
+    pub inputs: Vec<InputError>,
 }
 
 /// What happened.
@@ -81,7 +81,7 @@ pub enum Retry {
 
 /// One input at fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct InputFault {
+pub struct InputError {
     /// Its place in the request.
     pub index: usize,
     /// Its length in tokens, where that is what is wrong.
@@ -116,7 +116,7 @@ impl EmbedError {
 
     /// The same failure, saying which inputs it is about.
     #[must_use]
-    pub fn with_inputs(mut self, inputs: Vec<InputFault>) -> Self {
+    pub fn with_inputs(mut self, inputs: Vec<InputError>) -> Self {
         self.inputs = inputs;
         self
     }

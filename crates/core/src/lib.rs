@@ -8,23 +8,23 @@ mod embedder;
 mod embeddings;
 mod error;
 mod model;
-mod notes;
+mod model_source;
 mod progress;
-mod rate;
+mod rate_limit_info;
 mod request;
-mod source;
+mod request_stats;
 mod trace;
 
 pub use embedder::{BoxFuture, Embedder, Provider};
 pub use embeddings::Embeddings;
-pub use error::{EmbedError, ErrorKind, Fault, InputFault, Retry};
+pub use error::{EmbedError, ErrorKind, Fault, InputError, Retry};
 pub use model::{
-    Identity, Lengths, Limits, ModelCard, ModelDescription, ModelFacts, ModelRef, ModelState, ModelStatus,
-    ProviderKind, SpaceId, TokenCount,
+    CallLimits, EmbeddingIdentity, LocalModelInfo, ModelDescription, ModelInfo, ModelRef, ModelState,
+    ModelStatus, ProviderKind, SpaceId, SupportedDimensions, TokenCount,
 };
-pub use notes::Notes;
+pub use model_source::{ModelSource, SourceError, SourceErrorKind};
 pub use progress::Progress;
-pub use rate::{RateHint, RateListener, RateWindow};
-pub use request::{Context, DimensionPolicy, EmbedRequest, Input, InputType, Priority, Truncate};
-pub use source::{ModelSource, SourceError, SourceErrorKind};
+pub use rate_limit_info::{RateLimitInfo, RateListener, RateWindow};
+pub use request::{DimensionPolicy, EmbedRequest, Input, InputType, Priority, RequestContext, Truncate};
+pub use request_stats::RequestStats;
 pub use trace::TraceContext;

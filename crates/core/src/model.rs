@@ -95,7 +95,7 @@ impl fmt::Display for ModelRef {
 
 /// What is known of a model without asking it to embed anything.
 #[derive(Clone, Debug, PartialEq)]
-pub struct ModelCard {
+pub struct ModelInfo {
     /// The provider's name for the model; metrics and `X-Embeddings-Model` show it.
     pub name: Arc<str>,
     /// Who serves it.
@@ -110,7 +110,7 @@ pub struct ModelCard {
 
 /// What one call may carry. `None` means: no limit known.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Limits {
+pub struct CallLimits {
     /// Inputs in one call.
     pub items: Option<NonZeroUsize>,
     /// Tokens in one call, over all its inputs.
@@ -118,13 +118,13 @@ pub struct Limits {
     /// Bytes of one call's body.
     pub bytes: Option<NonZeroUsize>,
     /// The vector lengths that the model itself gives when asked.
-    pub lengths: Lengths,
+    pub lengths: SupportedDimensions,
 }
 
 /// Which vector lengths may be asked of a model besides its own. Whatever is in here is forwarded; for any
 /// other length the request's policy decides.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub enum Lengths {
+pub enum SupportedDimensions {
     /// Its own, and no other.
     #[default]
     Own,
@@ -134,7 +134,7 @@ pub enum Lengths {
     Between(NonZeroUsize, NonZeroUsize),
 }
 
-impl Lengths {
+impl SupportedDimensions {
     /// Whether a length may be asked for.
     pub fn contains(&self, length: NonZeroUsize) -> bool {
         match self {
@@ -180,7 +180,7 @@ impl fmt::Display for SpaceId {
 
 /// What the numbers of a model's plain vectors depend on.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Identity {
+pub struct EmbeddingIdentity {
     /// The space of its vectors at their own length.
     pub space: SpaceId,
     /// What it computes in (`f32`, `bf16`), where that is a choice of ours. Vectors of two precisions may be
@@ -222,7 +222,7 @@ pub struct ModelStatus {
 
 /// What the files of a model on this machine say of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ModelFacts {
+pub struct LocalModelInfo {
     /// What kind of model it is: `bert`, `mpnet`.
     pub architecture: String,
     /// Numbers in a vector.
@@ -241,7 +241,7 @@ pub struct ModelFacts {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ModelDescription {
     /// What its files say.
-    pub facts: ModelFacts,
+    pub facts: LocalModelInfo,
     /// Which vectors its own are.
     pub space: SpaceId,
 }

@@ -2,7 +2,7 @@
 
 use std::{num::NonZeroUsize, sync::Arc, time::Instant};
 
-use crate::{Notes, TraceContext};
+use crate::{RequestStats, TraceContext};
 
 /// One batch of inputs for one model. A single text is a batch of one; there is no other form.
 #[derive(Clone, Debug)]
@@ -23,12 +23,12 @@ pub struct EmbedRequest {
     /// the request.
     pub partial: bool,
     /// On whose behalf, and until when.
-    pub context: Context,
+    pub context: RequestContext,
 }
 
 impl EmbedRequest {
     /// Inputs with nothing said about how: whole vectors of unit length, or an error.
-    pub fn plain(inputs: impl Into<Arc<[Input]>>, context: Context) -> Self {
+    pub fn with_defaults(inputs: impl Into<Arc<[Input]>>, context: RequestContext) -> Self {
         Self {
             inputs: inputs.into(),
             dimensions: None,
@@ -125,7 +125,7 @@ impl DimensionPolicy {
 
 /// What travels with a request but does not change its answer.
 #[derive(Clone, Debug)]
-pub struct Context {
+pub struct RequestContext {
     /// Whose request this is; queues are fair between tenants.
     pub tenant: Arc<str>,
     /// Ties log lines of one request together.
@@ -135,12 +135,12 @@ pub struct Context {
     /// Whether a person waits.
     pub priority: Priority,
     /// What happened on the way to the answer.
-    pub notes: Notes,
+    pub notes: RequestStats,
     /// The trace it is a part of.
     pub trace: Option<TraceContext>,
 }
 
-impl Context {
+impl RequestContext {
     /// A person's request without a deadline.
     pub fn new(tenant: impl Into<Arc<str>>, request_id: impl Into<Arc<str>>) -> Self {
         Self {
@@ -148,7 +148,7 @@ impl Context {
             request_id: request_id.into(),
             deadline: None,
             priority: Priority::Interactive,
-            notes: Notes::default(),
+            notes: RequestStats::default(),
             trace: None,
         }
     }

@@ -1,7 +1,7 @@
 //! Logs go to standard error: text for people, or JSON lines for machines. What is wrong all the time is said a few
 //! times (`repeats`).
 
-mod repeats;
+mod rate_limit;
 
 use std::io::IsTerminal as _;
 
@@ -16,9 +16,9 @@ use tracing_subscriber::{
 
 use crate::{
     config::{Config, LogConfig},
-    traces::{self, Delivery, Taking, spans_only},
+    otlp::{self, OtlpExporter, SpanLayer, spans_only},
 };
-use repeats::Seldom;
+use rate_limit::RateLimitedFormat;
 
 /// Changes what is logged while it is being logged.
 #[derive(Clone)]
@@ -38,23 +38,26 @@ pub(crate) fn start(config: LogConfig) -> LogLevel {
 }
 
 /// The same, with traces for the collector that configuration names.
-pub(crate) fn start_traced(config: &Config) -> anyhow::Result<(LogLevel, Option<Delivery>)> {
+pub(crate) fn start_traced(config: &Config) -> anyhow::Result<(LogLevel, Option<OtlpExporter>)> {
     let Some(to) = &config.traces else { return Ok((start(config.log), None)) };
-    let (taking, delivery) = traces::open(to, &config.upstreams.outbound)?;
+    let (taking, delivery) = otlp::open(to, &config.upstreams.outbound)?;
     Ok((start_with(config.log, Some(taking)), Some(delivery)))
 }
 
-fn start_with(config: LogConfig, traces: Option<Taking>) -> LogLevel {
+fn start_with(config: LogConfig, traces: Option<SpanLayer>) -> LogLevel {
     let output = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
     let format = Format::default().with_target(false);
     let output = if config.json {
         output
-            .event_format(Seldom::new(format.json().flatten_event(true), true))
+            .event_format(RateLimitedFormat::new(format.json().flatten_event(true), true))
             .fmt_fields(JsonFields::new())
             .boxed()
     } else {
         let colours = std::io::stderr().is_terminal();
-        output.with_ansi(colours).event_format(Seldom::new(format.with_ansi(colours), false)).boxed()
+        output
+            .with_ansi(colours)
+            .event_format(RateLimitedFormat::new(format.with_ansi(colours), false))
+            .boxed()
     };
     let (filter, handle) = reload::Layer::new(targets(config.level));
     let output = output.with_filter(filter);

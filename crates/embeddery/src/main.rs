@@ -7,12 +7,12 @@ mod commands;
 mod config;
 mod logging;
 mod model_metrics;
-mod notify;
-mod pipeline;
+mod otlp;
+mod pipeline_setup;
 mod process_metrics;
 mod reload;
 mod stack;
-mod traces;
+mod systemd;
 mod wiring;
 
 use std::process::ExitCode;
@@ -24,7 +24,7 @@ fn main() -> ExitCode {
         Ok(code) => code,
         Err(error) => {
             report(&error);
-            let wrong = error.is::<config::ConfigError>() || error.is::<commands::Refused>();
+            let wrong = error.is::<config::ConfigError>() || error.is::<commands::ReportedError>();
             ExitCode::from(if wrong { 2 } else { 1 })
         }
     }

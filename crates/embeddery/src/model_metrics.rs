@@ -2,7 +2,7 @@
 
 use std::{fmt, sync::Arc};
 
-use embeddery_providers::local::Memory;
+use embeddery_providers::local::MemoryBudget;
 use prometheus_client::{
     collector::Collector,
     encoding::{DescriptorEncoder, EncodeMetric as _},
@@ -10,7 +10,7 @@ use prometheus_client::{
 };
 
 /// The memory of local models.
-pub(crate) struct ModelMemory(pub(crate) Arc<Memory>);
+pub(crate) struct ModelMemory(pub(crate) Arc<MemoryBudget>);
 
 impl fmt::Debug for ModelMemory {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

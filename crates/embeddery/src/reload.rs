@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use embeddery_server::{Live, ReloadRequests, Reloaded};
+use embeddery_server::{ReloadRequests, ReloadableApp, Reloaded};
 use tokio::signal::unix::Signal;
 use tokio_util::sync::CancellationToken;
 
@@ -11,7 +11,7 @@ use crate::{
     api_key::ApiKey,
     config::{self, AuthConfig, Config, ConfigError, Flags, Written},
     logging::LogLevel,
-    wiring::{self, Lasting},
+    wiring::{self, ProcessState},
 };
 
 /// Everything that reading anew needs.
@@ -21,8 +21,8 @@ pub(crate) struct Reloader {
     pub(crate) config: Config,
     /// What the file said when the process started: keys that need a restart are compared with it.
     pub(crate) started_with: Written,
-    pub(crate) lasting: Lasting,
-    pub(crate) live: Arc<Live>,
+    pub(crate) lasting: ProcessState,
+    pub(crate) live: Arc<ReloadableApp>,
     pub(crate) log_level: LogLevel,
 }
 
@@ -75,7 +75,7 @@ impl Reloader {
             AuthConfig::SingleUser(given) => ApiKey::obtain(given.as_ref(), &self.config.state_dir)?.secret(),
             AuthConfig::MultiUser(_) => Default::default(),
         };
-        let app = wiring::renewed((&self.live.app(), &self.lasting), (&self.config, &new), &key)?;
+        let app = wiring::rebuild_app((&self.live.app(), &self.lasting), (&self.config, &new), &key)?;
         self.live.replace(app);
         self.log_level.set(new.log.level);
         let (changed, _) = self.config.written.changes(&new.written);

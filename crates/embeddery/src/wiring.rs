@@ -10,17 +10,17 @@ use embeddery_accounts::{
 };
 use embeddery_core::{ModelSource, Provider, ProviderKind, RateListener};
 use embeddery_gateway::{
-    Breakers, Collected, Governors, LoadedModels, Metrics, RedisLevel, Router, RouterConfig, SecondLevel,
-    Selector, SqliteLevel, TokenDecoder, VectorCache, VendorModel,
+    BreakerRegistry, Collected, Governors, LoadedModels, Metrics, ModelSelector, RedisLevel, Router,
+    RouterConfig, SecondLevel, SqliteLevel, TokenDecoder, VectorCache, VendorModel,
 };
 use embeddery_model_store::{ModelStore, StoreConfig};
 use embeddery_pipeline::{JobStore, PostgresJobs, SqliteJobs, SqliteJobsConfig};
 use embeddery_providers::{
-    Sender, Vendor, VendorConfig,
-    local::{Local, LocalConfig, Machine, MachineConfig, Memory},
+    HttpClient, Vendor, VendorConfig,
+    local::{Local, LocalConfig, MachineConfig, MemoryBudget, SharedResources},
     onnx::{OnnxRuntime, RuntimeConfig, onnx},
 };
-use embeddery_server::{App, Collections, Controls, HttpMetrics, Jobs, Settings, Tls};
+use embeddery_server::{AdminControls, App, Collections, Jobs, ServerMetrics, Settings, Tls};
 use embeddery_store::{PostgresConfig, PostgresMetrics, PostgresStore, SqliteStore, VectorStore};
 use prometheus_client::registry::Registry;
 use secrecy::{ExposeSecret as _, SecretString};
@@ -28,7 +28,7 @@ use secrecy::{ExposeSecret as _, SecretString};
 use crate::{
     config::{AuthConfig, Config, ConfigError, DatabaseConfig, GatewayConfig, MultiUser, SecondLevelConfig},
     model_metrics::ModelMemory,
-    pipeline::Parts,
+    pipeline_setup::PipelineHandles,
     process_metrics,
     stack::Layers,
 };
@@ -87,10 +87,10 @@ pub(crate) fn app(
     config: &Config,
     key: &SecretString,
     mut registry: Registry,
-) -> anyhow::Result<(App, Lasting)> {
-    let http_metrics = HttpMetrics::new(&mut registry);
+) -> anyhow::Result<(App, ProcessState)> {
+    let http_metrics = ServerMetrics::new(&mut registry);
     let (router, lasting) = router(config, &mut registry)?;
-    let Parts { jobs: store, queue } = Parts::open(config)?;
+    let PipelineHandles { jobs: store, queue } = PipelineHandles::open(config)?;
     store.ended().register(&mut registry);
     let collections = Collections::new(vector_store(config, &mut registry)?);
     let app = App {
@@ -110,8 +110,8 @@ pub(crate) fn app(
 
 /// The same API by a configuration that was read anew: what lasts is shared, what is not as it should be is an error and
 /// changes nothing.
-pub(crate) fn renewed(
-    (app, lasting): (&App, &Lasting),
+pub(crate) fn rebuild_app(
+    (app, lasting): (&App, &ProcessState),
     (old, new): (&Config, &Config),
     key: &SecretString,
 ) -> anyhow::Result<App> {
@@ -126,8 +126,8 @@ pub(crate) fn renewed(
         if rates.0 == rates.1 { Arc::clone(&app.accounts.limiter) } else { Arc::new(limiter(new)?) };
     let settings = settings(new)?;
     // From here on nothing can fail.
-    app.router.become_like(&router);
-    app.accounts.ledger.rule(new.accounts.quotas, prices(new));
+    app.router.replace_with(&router);
+    app.accounts.ledger.update_limits(new.accounts.quotas, prices(new));
     let accounts = Accounts { auth, limiter, ..app.accounts.clone() };
     Ok(App { accounts, settings, ..app.clone() })
 }
@@ -142,14 +142,17 @@ fn settings(config: &Config) -> anyhow::Result<Settings> {
 }
 
 /// What lasts as long as the process: models in memory, cache, breakers, governors, metrics.
-pub(crate) struct Lasting {
+pub(crate) struct ProcessState {
     local: Arc<Local>,
     graphs: Arc<Local>,
     layers: Layers,
 }
 
 /// Who serves models, and what of that lasts.
-pub(crate) fn router(config: &Config, registry: &mut Registry) -> anyhow::Result<(Arc<Router>, Lasting)> {
+pub(crate) fn router(
+    config: &Config,
+    registry: &mut Registry,
+) -> anyhow::Result<(Arc<Router>, ProcessState)> {
     let source: Arc<dyn ModelSource> = model_store(config)?;
     let machine = machine(config)?;
     registry.register_collector(Box::new(ModelMemory(Arc::clone(machine.memory()))));
@@ -165,16 +168,16 @@ pub(crate) fn router(config: &Config, registry: &mut Registry) -> anyhow::Result
         breakers: Arc::clone(&layers.breakers),
         cache: layers.cache.clone(),
     }));
-    let lasting = Lasting { local: Arc::new(local), graphs: Arc::new(graphs), layers };
+    let lasting = ProcessState { local: Arc::new(local), graphs: Arc::new(graphs), layers };
     let router = Arc::new(lasting.router(config)?);
     registry.register_collector(Box::new(LoadedModels(Arc::clone(&router))));
     Ok((router, lasting))
 }
 
-impl Lasting {
+impl ProcessState {
     /// What an administrator may look at and change.
-    pub(crate) fn controls(&self) -> Controls {
-        Controls { breakers: Arc::clone(&self.layers.breakers), cache: self.layers.cache.clone() }
+    pub(crate) fn controls(&self) -> AdminControls {
+        AdminControls { breakers: Arc::clone(&self.layers.breakers), cache: self.layers.cache.clone() }
     }
 
     /// Who serves models, by this configuration.
@@ -206,7 +209,7 @@ impl Lasting {
 }
 
 /// The provider of graphs, whose models lie in a store of their own kind.
-fn graphs(config: &Config, machine: Arc<Machine>) -> anyhow::Result<Local> {
+fn graphs(config: &Config, machine: Arc<SharedResources>) -> anyhow::Result<Local> {
     let local = LocalConfig {
         machine,
         source: graph_store(config)?,
@@ -226,10 +229,10 @@ pub(crate) fn onnx_runtime(config: &Config) -> Arc<OnnxRuntime> {
 }
 
 /// What models that run in this process share.
-fn machine(config: &Config) -> anyhow::Result<Arc<Machine>> {
-    Machine::new(MachineConfig {
+fn machine(config: &Config) -> anyhow::Result<Arc<SharedResources>> {
+    SharedResources::new(MachineConfig {
         threads: config.threads,
-        memory: Memory::new(config.local.limits, config.local.patience),
+        memory: MemoryBudget::new(config.local.limits, config.local.patience),
         queue_tokens: config.queue_tokens,
         unload_after: config.local.unload_after,
     })
@@ -250,7 +253,7 @@ fn layers(config: &GatewayConfig, state_dir: &Path, metrics: &Metrics) -> anyhow
         scope: config.scope,
         decoder: Arc::new(TokenDecoder::new(config.token_encoding)),
         retry: config.retry.clone(),
-        breakers: Arc::new(Breakers::new(config.breaker)),
+        breakers: Arc::new(BreakerRegistry::new(config.breaker)),
         governors: Arc::new(Governors::new(|_| governor)),
         attempt_timeout: config.attempt_timeout,
         parallel: governor.concurrency,
@@ -276,7 +279,7 @@ fn second_level(config: &SecondLevelConfig, state_dir: &Path) -> anyhow::Result<
 /// The models that configuration names for others must be models that requests could name.
 fn check_names(router: &Router, config: &Config) -> Result<(), ConfigError> {
     let problem = |key: String, name: Option<&str>| {
-        let resolved = router.resolve(Selector { model: name, provider: None });
+        let resolved = router.resolve(ModelSelector { model: name, provider: None });
         resolved.err().map(|error| format!("{key}: {error}"))
     };
     let default = problem("default_model_id".into(), None);
@@ -289,7 +292,7 @@ fn check_names(router: &Router, config: &Config) -> Result<(), ConfigError> {
 
 /// Every provider whose models are elsewhere. Those without a key are here, too: they say what is missing.
 fn vendors(config: &Config, governors: &Arc<Governors>) -> anyhow::Result<Vec<Arc<Vendor>>> {
-    let sender = Arc::new(Sender::new(&config.upstreams.outbound).map_err(anyhow::Error::msg)?);
+    let sender = Arc::new(HttpClient::new(&config.upstreams.outbound).map_err(anyhow::Error::msg)?);
     let vendors = config.upstreams.vendors.iter().map(|upstream| {
         Vendor::new(VendorConfig {
             kind: upstream.kind,

@@ -17,7 +17,7 @@ use std::{
 };
 
 use embeddery_engine::{
-    Keep, KernelChoice, LoadOptions, Model, ModelFiles, Precision, Threads, Tokens, normalize,
+    KernelChoice, LoadOptions, Model, ModelFiles, Precision, Threads, Tokens, TruncationSide, normalize,
 };
 
 const USAGE: &str = "usage: throughput MODEL_DIR TEXTS_FILE [--threads N] [--kernels auto|avx512|avx2|portable] \
@@ -48,7 +48,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         LoadOptions { kernels: arguments.kernels, precision: arguments.precision, ..LoadOptions::default() };
     let model = ModelFiles::open(&arguments.model)?.load(&options)?;
     let load = began.elapsed();
-    model.encode(&threads, &[&model.tokenize("hello", Keep::Start)?])?;
+    model.encode(&threads, &[&model.tokenize("hello", TruncationSide::Start)?])?;
     let first_vector = began.elapsed();
     let resident = resident_mb();
 
@@ -95,8 +95,10 @@ fn run(model: &Model, threads: &Threads, texts: &[&str], batch: usize) -> Result
         Run { vectors: Vec::new(), tokens: 0, tokenizing: Duration::ZERO, computing: Duration::ZERO };
     for texts in texts.chunks(batch) {
         let began = Instant::now();
-        let tokens =
-            texts.iter().map(|text| model.tokenize(text, Keep::Start)).collect::<Result<Vec<_>, _>>()?;
+        let tokens = texts
+            .iter()
+            .map(|text| model.tokenize(text, TruncationSide::Start))
+            .collect::<Result<Vec<_>, _>>()?;
         run.tokenizing += began.elapsed();
 
         let began = Instant::now();

@@ -6,12 +6,12 @@ use std::{
 };
 
 use crate::{
-    EncodeError, Keep, KernelChoice, LoadError, ModelFiles, ModelInfo, Precision, Prompts, Threads,
-    TokenizeError, Tokens,
+    EncodeError, KernelChoice, LoadError, ModelFiles, ModelInfo, Precision, Prompts, Threads, TokenizeError,
+    Tokens, TruncationSide,
     arch::{Encoder, Loader, NetworkSpec, StaticVectors, Workspace, unknown},
-    head::Head,
     kernels::Kernels,
     pooling::pool,
+    post_pooling::PostPoolingLayers,
     tokenizer::{Tokenizer, TokenizerFiles},
     weights::WeightFiles,
 };
@@ -43,7 +43,7 @@ pub struct Model {
     kernels: Kernels,
     precision: Precision,
     network: Network,
-    head: Head,
+    head: PostPoolingLayers,
     /// Buffers not in use: one for each call that has ever run at the same time as others.
     idle: Mutex<Vec<Workspace>>,
 }
@@ -80,7 +80,7 @@ impl Model {
             },
         };
         let weights = WeightFiles::open(&files.weights)?;
-        let head = Head::load(&files.modules, kernels)?;
+        let head = PostPoolingLayers::load(&files.modules, kernels)?;
         // Tokenizer and fingerprint beside the weights: each takes as long as the other.
         let (tokenizer, fingerprint, network) = std::thread::scope(|scope| {
             let tokenizer = scope.spawn(|| Tokenizer::load(&tokenizer));
@@ -157,7 +157,7 @@ impl Model {
     ///
     /// # Errors
     /// [`TokenizeError::TooLong`] with [`Keep::All`], or what the tokenizer says.
-    pub fn tokenize(&self, text: &str, keep: Keep) -> Result<Tokens, TokenizeError> {
+    pub fn tokenize(&self, text: &str, keep: TruncationSide) -> Result<Tokens, TokenizeError> {
         self.tokenizer.tokenize(text, keep)
     }
 
@@ -213,7 +213,7 @@ impl Model {
     }
 
     fn pooled(&self, encoder: &Encoder, threads: &Threads, batch: &[&Tokens]) -> Vec<f32> {
-        let turn = threads.turn();
+        let turn = threads.acquire();
         let mut work = self.idle().pop().unwrap_or_default();
         let hidden = encoder.hidden();
         let mut pooled = vec![0.0; batch.len() * hidden];

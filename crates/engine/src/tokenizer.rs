@@ -14,7 +14,7 @@ use crate::{LoadError, TokenizeError};
 
 /// What to keep of a text that is longer than the model reads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Keep {
+pub enum TruncationSide {
     /// Its beginning.
     Start,
     /// Its end.
@@ -62,11 +62,11 @@ pub(crate) struct Tokenizer {
     lowercase: bool,
     /// How many ids the weights know.
     rows: usize,
-    bare: Option<Bare>,
+    bare: Option<StaticVocabulary>,
 }
 
 /// What a static model makes of texts: no special tokens, and none that is unknown.
-struct Bare {
+struct StaticVocabulary {
     unknown: Option<u32>,
     /// Characters of the vocabulary's median token.
     token_characters: usize,
@@ -129,7 +129,7 @@ impl Tokenizer {
                 ),
             });
         }
-        let bare = leaves_out.as_ref().map(|unknown| Bare {
+        let bare = leaves_out.as_ref().map(|unknown| StaticVocabulary {
             unknown: unknown.as_ref().and_then(|token| inner.token_to_id(token)),
             token_characters: median_characters(&inner),
         });
@@ -141,23 +141,23 @@ impl Tokenizer {
         Ok(self.content(text)?.len() + self.specials())
     }
 
-    pub(crate) fn tokenize(&self, text: &str, keep: Keep) -> Result<Tokens, TokenizeError> {
+    pub(crate) fn tokenize(&self, text: &str, keep: TruncationSide) -> Result<Tokens, TokenizeError> {
         let room = self.limit - self.specials();
-        let cut = self.bare.as_ref().filter(|_| keep == Keep::Start).and_then(|bare| {
+        let cut = self.bare.as_ref().filter(|_| keep == TruncationSide::Start).and_then(|bare| {
             // As the reference, before it counts tokens.
             text.char_indices().nth(self.limit.saturating_mul(bare.token_characters)).map(|(at, _)| at)
         });
         let text = &text[..cut.unwrap_or(text.len())];
         let content = match keep {
-            Keep::Start => self.beginning(text, room)?,
-            Keep::End | Keep::All => self.content(text)?,
+            TruncationSide::Start => self.truncate_prefix(text, room)?,
+            TruncationSide::End | TruncationSide::All => self.content(text)?,
         };
         let truncated = cut.is_some() || content.len() > room;
         let kept = match keep {
             _ if content.len() <= room => &content[..],
-            Keep::Start => &content[..room],
-            Keep::End => &content[content.len() - room..],
-            Keep::All => {
+            TruncationSide::Start => &content[..room],
+            TruncationSide::End => &content[content.len() - room..],
+            TruncationSide::All => {
                 return Err(TokenizeError::TooLong {
                     tokens: content.len() + self.specials(),
                     limit: self.limit,
@@ -169,7 +169,7 @@ impl Tokenizer {
             return Err(TokenizeError::Tokenizer(format!("the model has no vector for the token '{token}'")));
         }
         let mut ids = [&self.before[..], kept, &self.after[..]].concat();
-        if let Some(Bare { unknown: Some(unknown), .. }) = self.bare {
+        if let Some(StaticVocabulary { unknown: Some(unknown), .. }) = self.bare {
             ids.retain(|id| *id != unknown);
         }
         Ok(Tokens { ids, truncated })
@@ -186,7 +186,7 @@ impl Tokenizer {
     }
 
     /// The text's own tokens as far as `room` and a margin, or all when there are fewer.
-    fn beginning(&self, text: &str, room: usize) -> Result<Vec<u32>, TokenizeError> {
+    fn truncate_prefix(&self, text: &str, room: usize) -> Result<Vec<u32>, TokenizeError> {
         let mut bytes = (room + MARGIN) * BYTES_PER_TOKEN;
         while let Some(cut) = cut_before_space(text, bytes) {
             let content = self.content(&text[..cut])?;

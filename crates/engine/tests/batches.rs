@@ -7,7 +7,7 @@ mod support;
 
 use std::sync::LazyLock;
 
-use embeddery_engine::{EncodeError, Keep, KernelChoice, Model, Threads, Tokens};
+use embeddery_engine::{EncodeError, KernelChoice, Model, Threads, Tokens, TruncationSide};
 use proptest::prelude::*;
 use support::{
     KERNELS, PRECISIONS, encode, load_in, minilm_directory, threads,
@@ -139,7 +139,7 @@ fn no_texts_give_no_vectors() {
 fn tokens_of_another_model_do_no_harm() {
     // Ids far beyond the tiny vocabulary and more tokens than it has positions: an error before anything is
     // computed, and the next batch is as ever.
-    let foreign = MINILM[0].model.tokenize(&"Zürich 漢字 zebra ".repeat(100), Keep::Start).unwrap();
+    let foreign = MINILM[0].model.tokenize(&"Zürich 漢字 zebra ".repeat(100), TruncationSide::Start).unwrap();
     for subject in &*TINY {
         let own = &subject.texts[5];
         let refused = subject.model.encode(&POOLS[1], &[own, &foreign, own]).unwrap_err();

@@ -5,7 +5,7 @@
 
 mod support;
 
-use embeddery_engine::{Keep, KernelChoice, LoadError, ModelFiles};
+use embeddery_engine::{KernelChoice, LoadError, ModelFiles, TruncationSide};
 use serde_json::{Value, json};
 use support::{
     distance, load, threads,
@@ -17,7 +17,7 @@ use support::{
 fn assert_right(tiny: &Tiny) {
     let model = load(tiny.path(), KernelChoice::Auto).unwrap();
     for expected in &tiny.golden.texts {
-        let tokens = model.tokenize(&expected.text, Keep::Start).unwrap();
+        let tokens = model.tokenize(&expected.text, TruncationSide::Start).unwrap();
         let off = distance(&model.encode(&threads(1), &[&tokens]).unwrap(), &vector(&expected.mean));
         assert!(off <= 2e-5, "{:?}: {off}", expected.text);
     }
@@ -169,7 +169,7 @@ fn older_keys_of_rotary_positions() {
     assert_right(&tiny);
     tiny.set("config.json", "global_attn_every_n_layers", 2);
     let model = load(tiny.path(), KernelChoice::Auto).unwrap();
-    let tokens = model.tokenize(&"the ".repeat(40), Keep::Start).unwrap();
+    let tokens = model.tokenize(&"the ".repeat(40), TruncationSide::Start).unwrap();
     let expected = &tiny.golden.texts[5];
     assert!(distance(&model.encode(&threads(1), &[&tokens]).unwrap(), &vector(&expected.mean)) > 1e-3);
 

@@ -7,7 +7,9 @@ mod support;
 
 use std::fs;
 
-use embeddery_engine::{EncodeError, Keep, KernelChoice, LoadError, LoadOptions, Model, ModelFiles};
+use embeddery_engine::{
+    EncodeError, KernelChoice, LoadError, LoadOptions, Model, ModelFiles, TruncationSide,
+};
 use proptest::prelude::*;
 use safetensors::{Dtype, tensor::TensorView};
 use serde_json::{Map, Value, json};
@@ -32,7 +34,7 @@ const QUERY: &str = "encoder.layer.1.attention.self.query.weight";
 fn assert_right(tiny: &Tiny, tolerance: f32) {
     let model = load(tiny.path(), KernelChoice::Auto).unwrap();
     for expected in &tiny.golden.texts {
-        let tokens = model.tokenize(&expected.text, Keep::Start).unwrap();
+        let tokens = model.tokenize(&expected.text, TruncationSide::Start).unwrap();
         let off = distance(&model.encode(&threads(1), &[&tokens]).unwrap(), &vector(&expected.mean));
         assert!(off <= tolerance, "{:?}: {off}", expected.text);
     }
@@ -209,7 +211,7 @@ fn weights_that_overflow_give_an_error_and_no_vector() {
             tensor.3 = [f32::MAX; 1600].iter().flat_map(|x| x.to_le_bytes()).collect();
         });
         let model = load_in(tiny.path(), KernelChoice::Auto, precision).unwrap();
-        let tokens = model.tokenize(&tiny.golden.texts[0].text, Keep::Start).unwrap();
+        let tokens = model.tokenize(&tiny.golden.texts[0].text, TruncationSide::Start).unwrap();
         let answer = model.encode(&threads(1), &[&tokens]);
         assert_eq!(answer, Err(EncodeError::NotFinite { text: 0 }), "{precision}");
     }
@@ -323,7 +325,7 @@ fn linear_layers_behind_pooling_are_applied() {
             rows.map(|(row, bias)| row.iter().zip(x).map(|(w, x)| w * x).sum::<f32>() + bias).collect()
         };
         let inner: Vec<f32> = linear(&vector(&expected.mean), &weights[0]).iter().map(|x| x.tanh()).collect();
-        let tokens = model.tokenize(&expected.text, Keep::Start).unwrap();
+        let tokens = model.tokenize(&expected.text, TruncationSide::Start).unwrap();
         let off = distance(&model.encode(&threads(1), &[&tokens]).unwrap(), &linear(&inner, &weights[1]));
         assert!(off < 1e-4, "{:?}: {off}", expected.text);
     }
@@ -401,7 +403,7 @@ fn a_text_is_lowercased_where_the_directory_says_so() {
     let mut tokenizer: Value = serde_json::from_slice(&tiny.read("tokenizer.json")).unwrap();
     tokenizer["normalizer"]["lowercase"] = json!(false);
     tiny.write_json("tokenizer.json", &tokenizer);
-    let ids = |text| try_load(&tiny).unwrap().tokenize(text, Keep::Start).unwrap().ids().to_vec();
+    let ids = |text| try_load(&tiny).unwrap().tokenize(text, TruncationSide::Start).unwrap().ids().to_vec();
     assert_ne!(ids("THE CAT"), ids("the cat"));
     tiny.write("sentence_bert_config.json", r#"{"max_seq_length": 40, "do_lower_case": true}"#);
     assert_eq!(ids("THE CAT"), ids("the cat"));
@@ -508,7 +510,7 @@ proptest! {
             tiny.write(name, damage.apply(whole.clone(), reach));
             if let Ok(model) = try_load(tiny) {
                 // Damage that leaves a model leaves one that computes.
-                if let Ok(tokens) = model.tokenize("the cat sat 1 2 3", Keep::Start) {
+                if let Ok(tokens) = model.tokenize("the cat sat 1 2 3", TruncationSide::Start) {
                     // Damaged weights may overflow, which is told.
                     let answer = model.encode(&threads(1), &[&tokens]).map(|vector| vector.len());
                     let dimensions = model.info().dimensions;

@@ -6,7 +6,7 @@ mod support;
 
 use std::fs;
 
-use embeddery_engine::{Keep, KernelChoice, LoadError, LoadOptions, Model, ModelFiles};
+use embeddery_engine::{KernelChoice, LoadError, LoadOptions, Model, ModelFiles, TruncationSide};
 use half::f16;
 use safetensors::{Dtype, tensor::TensorView};
 use serde::Deserialize;
@@ -76,7 +76,7 @@ fn directory(tensors: &[Tensor]) -> TempDir {
 
 fn assert_near(model: &Model, golden: &Golden, tolerance: f32) {
     let tokens: Vec<_> =
-        golden.texts.iter().map(|text| model.tokenize(&text.text, Keep::Start).unwrap()).collect();
+        golden.texts.iter().map(|text| model.tokenize(&text.text, TruncationSide::Start).unwrap()).collect();
     let vectors = encode(model, &threads(2), &tokens.iter().collect::<Vec<_>>());
     for (expected, found) in golden.texts.iter().zip(&vectors) {
         let reference = vector(&expected.mean);
@@ -109,14 +109,14 @@ fn static_models_give_the_reference_vectors() {
 fn unknown_and_special_tokens_are_left_out() {
     let directory = directory(&tensors(TOKENS));
     let model = load(directory.path(), KernelChoice::Auto).unwrap();
-    let ids = |text: &str| model.tokenize(text, Keep::Start).unwrap().ids().to_vec();
+    let ids = |text: &str| model.tokenize(text, TruncationSide::Start).unwrap().ids().to_vec();
     assert_eq!(ids("hello \u{2603} world"), ids("hello world"));
     assert!(ids("\u{2603}").is_empty());
     assert_eq!(
-        model.encode(&threads(1), &[&model.tokenize("", Keep::Start).unwrap()]).unwrap(),
+        model.encode(&threads(1), &[&model.tokenize("", TruncationSide::Start).unwrap()]).unwrap(),
         [0.0; WIDTH]
     );
-    let long = model.tokenize(&"hello ".repeat(600), Keep::Start).unwrap();
+    let long = model.tokenize(&"hello ".repeat(600), TruncationSide::Start).unwrap();
     assert!(long.truncated() && long.len() <= 512);
 }
 
@@ -129,7 +129,7 @@ fn vectors_in_fewer_bits_are_the_numbers_that_they_are() {
     let of = |dtype, bytes| {
         let directory = directory(&[("embeddings", dtype, vec![TOKENS, WIDTH], bytes)]);
         let model = load(directory.path(), KernelChoice::Auto).unwrap();
-        model.encode(&threads(1), &[&model.tokenize(text, Keep::Start).unwrap()]).unwrap()
+        model.encode(&threads(1), &[&model.tokenize(text, TruncationSide::Start).unwrap()]).unwrap()
     };
     let exact = of(Dtype::F32, bytes(numbers));
     assert!(cosine(&of(Dtype::F16, half), &exact) > 0.99999);

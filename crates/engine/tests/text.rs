@@ -5,7 +5,7 @@
 
 mod support;
 
-use embeddery_engine::{Keep, LoadOptions, ModelFiles, Pooling, TextFiles};
+use embeddery_engine::{LoadOptions, ModelFiles, Pooling, TextFiles, TruncationSide};
 use support::{
     PRECISIONS, minilm_directory,
     tiny::{ARCHITECTURES, Tiny},
@@ -46,7 +46,7 @@ fn around_an_unknown_transformer_stands_what_stands_around_ours() {
     assert_eq!(files.pooling(), Pooling::Cls);
     let text = files.load(None).unwrap();
     let sample = "some words, and more of them than the model reads ".repeat(9);
-    for keep in [Keep::Start, Keep::End] {
+    for keep in [TruncationSide::Start, TruncationSide::End] {
         let (ours, theirs) = (model.tokenize(&sample, keep).unwrap(), text.tokenize(&sample, keep).unwrap());
         assert_eq!(ours.ids(), theirs.ids());
     }
@@ -64,5 +64,5 @@ fn lengths_are_checked_against_the_positions() {
         assert!(error.contains("max_length") && error.contains("512"), "{error}");
     }
     let long = "word ".repeat(600);
-    assert_eq!(files.load(Some(512)).unwrap().tokenize(&long, Keep::Start).unwrap().len(), 512);
+    assert_eq!(files.load(Some(512)).unwrap().tokenize(&long, TruncationSide::Start).unwrap().len(), 512);
 }

@@ -7,7 +7,9 @@ mod support;
 
 use std::sync::LazyLock;
 
-use embeddery_engine::{Keep, KernelChoice, LoadError, LoadOptions, Model, ModelFiles, TokenizeError};
+use embeddery_engine::{
+    KernelChoice, LoadError, LoadOptions, Model, ModelFiles, TokenizeError, TruncationSide,
+};
 use proptest::prelude::*;
 use support::{minilm, minilm_directory, tiny::Tiny};
 
@@ -26,9 +28,11 @@ fn check(text: &str) -> Result<(), TestCaseError> {
     let whole = REFERENCE.encode(text, true).unwrap().get_ids().to_vec();
     let shown: String = text.chars().take(60).collect();
     prop_assert_eq!(MINILM.count_tokens(text).unwrap(), whole.len(), "{:?}", shown);
-    let (start, end) =
-        (MINILM.tokenize(text, Keep::Start).unwrap(), MINILM.tokenize(text, Keep::End).unwrap());
-    let all = MINILM.tokenize(text, Keep::All);
+    let (start, end) = (
+        MINILM.tokenize(text, TruncationSide::Start).unwrap(),
+        MINILM.tokenize(text, TruncationSide::End).unwrap(),
+    );
+    let all = MINILM.tokenize(text, TruncationSide::All);
     if whole.len() <= limit {
         prop_assert_eq!(start.ids(), &whole[..], "{:?}", shown);
         prop_assert_eq!(end.ids(), &whole[..], "{:?}", shown);
@@ -124,8 +128,8 @@ fn texts_of_a_megabyte() {
 fn the_files_own_truncation_and_padding_do_not_count() {
     // MiniLM's tokenizer.json says 128 for both.
     let text = "word ".repeat(200);
-    assert_eq!(MINILM.tokenize(&text, Keep::Start).unwrap().len(), 202);
-    assert_eq!(MINILM.tokenize("word", Keep::Start).unwrap().len(), 3);
+    assert_eq!(MINILM.tokenize(&text, TruncationSide::Start).unwrap().len(), 202);
+    assert_eq!(MINILM.tokenize("word", TruncationSide::Start).unwrap().len(), 3);
 }
 
 #[test]
@@ -136,7 +140,7 @@ fn max_length_may_be_raised_to_the_positions_and_no_further() {
     for length in [512, 3] {
         let model = load(length).unwrap();
         assert_eq!(model.info().max_tokens, length);
-        assert_eq!(model.tokenize(&text, Keep::Start).unwrap().len(), length);
+        assert_eq!(model.tokenize(&text, TruncationSide::Start).unwrap().len(), length);
     }
     for length in [0, 1, 2, 513, usize::MAX] {
         let error = load(length).err().unwrap();

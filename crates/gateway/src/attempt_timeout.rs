@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 
 use embeddery_core::{BoxFuture, EmbedError, EmbedRequest, Embedder, Embeddings, ErrorKind, Fault, Retry};
 
-use crate::wrapper::passed_on;
+use crate::delegate::delegate_embedder;
 
 /// Ends an attempt after some time.
 pub struct AttemptTimeout {
@@ -21,7 +21,7 @@ impl AttemptTimeout {
 }
 
 impl Embedder for AttemptTimeout {
-    passed_on!(inner);
+    delegate_embedder!(inner);
 
     fn embed(&self, request: EmbedRequest) -> BoxFuture<'_, Result<Embeddings, EmbedError>> {
         Box::pin(async move {

@@ -17,17 +17,17 @@ use tokio::time::Instant;
 
 pub use state::{BreakerConfig, BreakerState};
 
-use crate::wrapper::passed_on;
+use crate::delegate::delegate_embedder;
 use state::{Machine, Outcome};
 
 /// Refuses calls while its provider's breaker is open, and tells the breaker how calls end.
-pub struct Breaking {
+pub struct CircuitBreaker {
     inner: Arc<dyn Embedder>,
     breaker: Arc<Breaker>,
 }
 
 /// The breakers of all providers, there from the start.
-pub struct Breakers(BTreeMap<ProviderKind, Arc<Breaker>>);
+pub struct BreakerRegistry(BTreeMap<ProviderKind, Arc<Breaker>>);
 
 /// One provider's breaker.
 pub struct Breaker {
@@ -84,7 +84,7 @@ impl BreakerReport {
     }
 }
 
-impl Breakers {
+impl BreakerRegistry {
     /// A closed breaker for every provider.
     pub fn new(config: BreakerConfig) -> Self {
         Self(ProviderKind::ALL.map(|provider| (provider, Arc::new(Breaker::new(provider, config)))).into())
@@ -165,7 +165,7 @@ impl Breaker {
 /// A call that was let pass. Dropped without an outcome it says nothing, and its place is free again.
 struct Call {
     breaker: Arc<Breaker>,
-    ticket: Option<state::Ticket>,
+    ticket: Option<state::Permit>,
 }
 
 impl Call {
@@ -194,16 +194,16 @@ impl Drop for Call {
     }
 }
 
-impl Breaking {
+impl CircuitBreaker {
     /// Around `inner`, with its provider's breaker.
-    pub fn new(inner: Arc<dyn Embedder>, breakers: &Breakers) -> Self {
+    pub fn new(inner: Arc<dyn Embedder>, breakers: &BreakerRegistry) -> Self {
         let breaker = breakers.of(inner.model().provider);
         Self { inner, breaker }
     }
 }
 
-impl Embedder for Breaking {
-    passed_on!(inner);
+impl Embedder for CircuitBreaker {
+    delegate_embedder!(inner);
 
     fn embed(&self, request: EmbedRequest) -> BoxFuture<'_, Result<Embeddings, EmbedError>> {
         Box::pin(async move {

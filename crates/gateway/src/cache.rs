@@ -16,7 +16,9 @@ use std::{
     time::Duration,
 };
 
-use embeddery_core::{BoxFuture, EmbedError, EmbedRequest, Embedder, Embeddings, Identity, ModelCard};
+use embeddery_core::{
+    BoxFuture, EmbedError, EmbedRequest, Embedder, EmbeddingIdentity, Embeddings, ModelInfo,
+};
 use quick_cache::{Weighter, sync::Cache};
 use tokio::time::Instant;
 
@@ -28,9 +30,9 @@ pub use second::{LevelError, SecondLevel};
 pub use sqlite::SqliteLevel;
 
 use crate::{
+    batch_parts::{self, ResponseAssembler},
+    delegate::delegate_embedder,
     metrics::CacheMetrics,
-    subset::{self, Whole},
-    wrapper::passed_on,
 };
 use second::Careful;
 
@@ -161,7 +163,7 @@ impl Cached {
 }
 
 impl Embedder for Cached {
-    passed_on!(inner);
+    delegate_embedder!(inner);
 
     fn embed(&self, request: EmbedRequest) -> BoxFuture<'_, Result<Embeddings, EmbedError>> {
         // A model that is not loaded yet has no identity, so nothing of it can be told apart here.
@@ -169,7 +171,7 @@ impl Embedder for Cached {
         let keys = Keys::new(&*self.inner, &identity, &request, self.cache.config.scope);
         let found: Vec<_> = request.inputs.iter().map(|input| self.cache.get(&keys.of(input))).collect();
         let hits = found.iter().flatten().count();
-        request.context.notes.looked_up(hits, found.len() - hits);
+        request.context.notes.record_cache_lookup(hits, found.len() - hits);
         self.cache.counted(hits, found.len() - hits);
         self.metrics.hits(hits);
         self.metrics.misses(found.len() - hits);
@@ -189,8 +191,8 @@ impl Embedder for Cached {
 /// What a cache has of one request.
 struct Found<'a> {
     entries: Vec<Option<Entry>>,
-    model: &'a Arc<ModelCard>,
-    identity: Identity,
+    model: &'a Arc<ModelInfo>,
+    identity: EmbeddingIdentity,
 }
 
 impl Found<'_> {
@@ -201,7 +203,7 @@ impl Found<'_> {
         request: &EmbedRequest,
         fetch: impl FnOnce(EmbedRequest) -> F,
     ) -> Option<Result<Embeddings, EmbedError>> {
-        let mut whole = Whole::new(self.entries.len());
+        let mut whole = ResponseAssembler::new(self.entries.len());
         let mut missing = Vec::new();
         for (place, entry) in self.entries.iter().enumerate() {
             match entry {
@@ -210,18 +212,18 @@ impl Found<'_> {
             }
         }
         if missing.is_empty() {
-            request.context.notes.made_by(|| variant(&self.identity, request).into());
+            request.context.notes.set_variant(|| variant(&self.identity, request).into());
         } else {
-            match fetch(subset::request(request, &missing)).await {
+            match fetch(batch_parts::request(request, &missing)).await {
                 Ok(rest) => whole.put(rest, &missing).ok()?,
-                Err(error) => return Some(Err(subset::error(error, &missing))),
+                Err(error) => return Some(Err(batch_parts::error(error, &missing))),
             }
         }
         whole.finish(Vec::new()).map(Ok)
     }
 }
 
-fn one(entry: &Entry, model: &Arc<ModelCard>) -> Embeddings {
+fn one(entry: &Entry, model: &Arc<ModelInfo>) -> Embeddings {
     Embeddings {
         data: entry.vector.to_vec(),
         dim: entry.vector.len(),
@@ -275,7 +277,7 @@ impl Filling {
     fn keep(&self, request: &EmbedRequest, answer: &Embeddings) {
         let Some(identity) = self.inner.identity() else { return };
         let keys = Keys::new(&*self.inner, &identity, request, self.cache.config.scope);
-        let cut = subset::cut(&*self.inner, &request.inputs, answer);
+        let cut = batch_parts::truncated_inputs(&*self.inner, &request.inputs, answer);
         let mut kept = Vec::new();
         for (place, row) in answer.rows().enumerate() {
             if answer.failed.iter().any(|(failed, _)| *failed == place) {
@@ -300,7 +302,7 @@ impl Filling {
 }
 
 impl Embedder for Filling {
-    passed_on!(inner);
+    delegate_embedder!(inner);
 
     fn embed(&self, request: EmbedRequest) -> BoxFuture<'_, Result<Embeddings, EmbedError>> {
         Box::pin(async move {
@@ -312,7 +314,7 @@ impl Embedder for Filling {
             if late == 0 {
                 return self.fetch(request).await;
             }
-            request.context.notes.found_late(late);
+            request.context.notes.record_late_hits(late);
             self.metrics.hits(late);
             let found = Found { entries, model: self.model(), identity };
             match found.complete(&request, |rest| self.fetch(rest)).await {

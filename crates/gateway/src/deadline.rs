@@ -5,13 +5,13 @@ use std::sync::Arc;
 
 use embeddery_core::{BoxFuture, EmbedError, EmbedRequest, Embedder, Embeddings};
 
-use crate::wrapper::passed_on;
+use crate::delegate::delegate_embedder;
 
 /// Ends a request at its deadline.
 pub struct Deadline(pub Arc<dyn Embedder>);
 
 impl Embedder for Deadline {
-    passed_on!(0);
+    delegate_embedder!(0);
 
     fn embed(&self, request: EmbedRequest) -> BoxFuture<'_, Result<Embeddings, EmbedError>> {
         let Some(deadline) = request.context.deadline else { return self.0.embed(request) };

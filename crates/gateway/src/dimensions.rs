@@ -5,27 +5,27 @@
 use std::{num::NonZeroUsize, sync::Arc};
 
 use embeddery_core::{
-    BoxFuture, DimensionPolicy, EmbedError, EmbedRequest, Embedder, Embeddings, ModelCard, SpaceId,
+    BoxFuture, DimensionPolicy, EmbedError, EmbedRequest, Embedder, Embeddings, ModelInfo, SpaceId,
 };
 
-use crate::{metrics::Metrics, wrapper::passed_on};
+use crate::{delegate::delegate_embedder, metrics::Metrics};
 
 /// Brings vectors to the wanted length.
-pub struct Dimensions {
+pub struct AdjustDimensions {
     inner: Arc<dyn Embedder>,
     metrics: Metrics,
     label: String,
 }
 
-impl Dimensions {
+impl AdjustDimensions {
     /// Around `inner`, counting under this label.
     pub fn new(inner: Arc<dyn Embedder>, metrics: &Metrics, label: &str) -> Self {
         Self { inner, metrics: metrics.clone(), label: label.to_owned() }
     }
 }
 
-impl Embedder for Dimensions {
-    passed_on!(inner);
+impl Embedder for AdjustDimensions {
+    delegate_embedder!(inner);
 
     fn embed(&self, mut request: EmbedRequest) -> BoxFuture<'_, Result<Embeddings, EmbedError>> {
         let Some(wanted) = request.dimensions else { return self.inner.embed(request) };
@@ -54,7 +54,7 @@ impl Embedder for Dimensions {
 
 /// Whether `wanted` may be had from vectors of `native` numbers under `policy`.
 fn check(
-    card: &ModelCard,
+    card: &ModelInfo,
     native: usize,
     wanted: NonZeroUsize,
     policy: DimensionPolicy,
@@ -111,8 +111,8 @@ mod tests {
 
     use super::*;
 
-    fn card(matryoshka: bool) -> ModelCard {
-        ModelCard {
+    fn card(matryoshka: bool) -> ModelInfo {
+        ModelInfo {
             name: "m".into(),
             provider: ProviderKind::HuggingFace,
             dimensions: NonZeroUsize::new(4),

@@ -7,15 +7,17 @@ use embeddery_core::{
     BoxFuture, EmbedError, EmbedRequest, Embedder, Embeddings, ErrorKind, Fault, Retry, SpaceId,
 };
 
-use crate::{metrics::Metrics, opener::Opener, router::Resolved, wrapper::passed_on};
+use crate::{
+    delegate::delegate_embedder, metrics::Metrics, model_registry::ModelRegistry, router::ResolvedModel,
+};
 
 /// Who steps in, in order.
 #[derive(Clone)]
-pub struct Alternatives {
+pub struct FallbackModels {
     /// Opens them, at first need.
-    pub opener: Arc<Opener>,
+    pub opener: Arc<ModelRegistry>,
     /// The models.
-    pub models: Vec<Resolved>,
+    pub models: Vec<ResolvedModel>,
     /// Whether a model of another space may step in.
     pub allow_space_change: bool,
 }
@@ -23,18 +25,18 @@ pub struct Alternatives {
 /// Falls back.
 pub struct Fallback {
     inner: Arc<dyn Embedder>,
-    alternatives: Alternatives,
+    alternatives: FallbackModels,
     metrics: Metrics,
 }
 
 impl Fallback {
     /// Around `inner`.
-    pub fn new(inner: Arc<dyn Embedder>, alternatives: Alternatives, metrics: &Metrics) -> Self {
+    pub fn new(inner: Arc<dyn Embedder>, alternatives: FallbackModels, metrics: &Metrics) -> Self {
         Self { inner, alternatives, metrics: metrics.clone() }
     }
 
     /// What one of the others answers.
-    async fn ask(&self, model: &Resolved, request: &EmbedRequest) -> Result<Embeddings, EmbedError> {
+    async fn ask(&self, model: &ResolvedModel, request: &EmbedRequest) -> Result<Embeddings, EmbedError> {
         let other = self.alternatives.opener.open(model).await?;
         let own_space = self.inner.identity().map(|identity| identity.space);
         let wrong = |found: Option<&SpaceId>| {
@@ -51,7 +53,7 @@ impl Fallback {
         other.embed(request.clone()).await
     }
 
-    fn refused(&self, model: &Resolved) -> EmbedError {
+    fn refused(&self, model: &ResolvedModel) -> EmbedError {
         let message = format!(
             "'{}' may not stand in for '{}': its vectors are of another space; allow_space_change would allow it",
             model.model,
@@ -62,7 +64,7 @@ impl Fallback {
 }
 
 impl Embedder for Fallback {
-    passed_on!(inner);
+    delegate_embedder!(inner);
 
     fn embed(&self, request: EmbedRequest) -> BoxFuture<'_, Result<Embeddings, EmbedError>> {
         Box::pin(async move {

@@ -3,43 +3,47 @@
 //! Nothing here knows HTTP, and nothing here knows what a provider does.
 
 mod attempt_timeout;
+mod batch_parts;
 mod breaker;
 mod cache;
 mod deadline;
+mod delegate;
 mod dimensions;
 mod fallback;
-mod flight;
-mod governor;
-mod integrity;
 mod metrics;
-mod names;
-mod opener;
+mod model_name;
+mod model_registry;
 mod policy;
 mod retry;
 mod router;
+mod single_flight;
 mod splitter;
-mod subset;
-mod tokens;
+mod token_decoding;
 pub mod trace;
-mod wrapper;
+mod upstream_limiter;
+mod validate_response;
 
 pub use attempt_timeout::AttemptTimeout;
-pub use breaker::{Breaker, BreakerConfig, BreakerReport, BreakerState, Breakers, Breaking, Totals};
+pub use breaker::{
+    Breaker, BreakerConfig, BreakerRegistry, BreakerReport, BreakerState, CircuitBreaker, Totals,
+};
 pub use cache::{
     CacheConfig, CacheStats, Cached, Entry, Filling, Key, LevelError, RedisLevel, Scope, SecondLevel,
     SqliteLevel, VectorCache,
 };
 pub use deadline::Deadline;
-pub use dimensions::Dimensions;
-pub use fallback::{Alternatives, Fallback};
-pub use flight::SingleFlight;
-pub use governor::{Governed, GovernorConfig, Governors};
-pub use integrity::Integrity;
-pub use metrics::{CacheMetrics, Collected, CountingFailures, LoadedModels, Measured, Metrics};
-pub use names::hub_name;
-pub use opener::{Opener, Stack};
+pub use dimensions::AdjustDimensions;
+pub use fallback::{Fallback, FallbackModels};
+pub use metrics::{CacheMetrics, Collected, FailureMetrics, LoadedModels, Metrics, RequestMetrics};
+pub use model_name::hub_name;
+pub use model_registry::{ModelRegistry, Stack};
 pub use policy::{Denied, Policy};
 pub use retry::{Jitter, RetryConfig, Retrying};
-pub use router::{ConfiguredModel, ListedModel, Resolved, Router, RouterConfig, Selector, VendorModel};
+pub use router::{
+    ConfiguredModel, ListedModel, ModelSelector, ResolvedModel, Router, RouterConfig, VendorModel,
+};
+pub use single_flight::SingleFlight;
 pub use splitter::Splitter;
-pub use tokens::{Decoding, TokenDecoder, TokenEncoding};
+pub use token_decoding::{DecodeTokens, TokenDecoder, TokenEncoding};
+pub use upstream_limiter::{GovernorConfig, Governors, RateLimited};
+pub use validate_response::ValidateResponse;

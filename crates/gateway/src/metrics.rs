@@ -2,7 +2,7 @@
 //! it ends, failures too; the other wrappers count here what only they see. Labels are bounded: a model that is
 //! neither configured nor known to its provider is `other`.
 
-mod collected;
+mod collectors;
 
 use std::{sync::Arc, time::Instant};
 
@@ -15,28 +15,28 @@ use prometheus_client::{
     registry::Registry,
 };
 
-pub use collected::{Collected, LoadedModels};
+pub use collectors::{Collected, LoadedModels};
 
 use crate::{
-    trace::{Facts, Span},
-    wrapper::passed_on,
+    delegate::delegate_embedder,
+    trace::{Span, SpanAttributes},
 };
 
 /// The families. Clones share their numbers.
 #[derive(Clone)]
 pub struct Metrics {
-    requests: Family<Outcome, Counter>,
-    duration: Family<Served, Histogram, fn() -> Histogram>,
-    cache_hits: Family<Served, Counter>,
-    cache_misses: Family<Served, Counter>,
+    requests: Family<RequestLabels, Counter>,
+    duration: Family<ModelLabels, Histogram, fn() -> Histogram>,
+    cache_hits: Family<ModelLabels, Counter>,
+    cache_misses: Family<ModelLabels, Counter>,
     failures: Family<Failure, Counter>,
-    fallbacks: Family<Fell, Counter>,
-    denied: Family<Denied, Counter>,
-    adjustments: Family<Adjusted, Counter>,
-    token_inputs: Family<Mode, Counter>,
-    vectors: Family<Served, Counter>,
-    tokens: Family<Served, Counter>,
-    found_loaded: Family<Loaded, Counter>,
+    fallbacks: Family<FallbackLabels, Counter>,
+    denied: Family<PolicyLabels, Counter>,
+    adjustments: Family<DimensionLabels, Counter>,
+    token_inputs: Family<TokenInputLabels, Counter>,
+    vectors: Family<ModelLabels, Counter>,
+    tokens: Family<ModelLabels, Counter>,
+    found_loaded: Family<LoadedLabels, Counter>,
     active: Gauge,
 }
 
@@ -48,43 +48,43 @@ struct Failure {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct Fell {
+struct FallbackLabels {
     from_provider: &'static str,
     to_provider: &'static str,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct Denied {
+struct PolicyLabels {
     provider: &'static str,
     model: String,
     policy_type: &'static str,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct Adjusted {
+struct DimensionLabels {
     provider: &'static str,
     model: String,
     method: &'static str,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct Mode {
+struct TokenInputLabels {
     mode: &'static str,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct Loaded {
+struct LoadedLabels {
     model_id: String,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct Served {
+struct ModelLabels {
     provider: &'static str,
     model: String,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct Outcome {
+struct RequestLabels {
     provider: &'static str,
     model: String,
     status: &'static str,
@@ -176,8 +176,8 @@ impl Metrics {
     }
 
     /// Makes a model's series visible at zero, so that a rate can be taken from the first scrape on.
-    pub fn announce(&self, provider: ProviderKind, model: &str) {
-        let served = Served { provider: provider.as_str(), model: model.to_owned() };
+    pub fn init_series(&self, provider: ProviderKind, model: &str) {
+        let served = ModelLabels { provider: provider.as_str(), model: model.to_owned() };
         drop(self.requests.get_or_create(&outcome(&served, "success")));
         drop(self.duration.get_or_create(&served));
         drop(self.cache_hits.get_or_create(&served));
@@ -188,7 +188,7 @@ impl Metrics {
 
     /// A model's cache counters.
     pub fn cache(&self, provider: ProviderKind, label: &str) -> CacheMetrics {
-        let served = Served { provider: provider.as_str(), model: label.to_owned() };
+        let served = ModelLabels { provider: provider.as_str(), model: label.to_owned() };
         CacheMetrics {
             hits: self.cache_hits.get_or_create(&served).clone(),
             misses: self.cache_misses.get_or_create(&served).clone(),
@@ -197,54 +197,56 @@ impl Metrics {
 
     /// Another provider's model answered.
     pub(crate) fn fell_back(&self, from: ProviderKind, to: ProviderKind) {
-        let fell = Fell { from_provider: from.as_str(), to_provider: to.as_str() };
+        let fell = FallbackLabels { from_provider: from.as_str(), to_provider: to.as_str() };
         self.fallbacks.get_or_create(&fell).inc();
     }
 
     /// The allow-list refused a request; `by` is what it went by.
     pub(crate) fn refused_by_policy(&self, provider: ProviderKind, model: &str, by: &'static str) {
-        let denied = Denied { provider: provider.as_str(), model: model.to_owned(), policy_type: by };
+        let denied = PolicyLabels { provider: provider.as_str(), model: model.to_owned(), policy_type: by };
         self.denied.get_or_create(&denied).inc();
     }
 
     /// An answer was cut or filled.
     pub(crate) fn adjusted(&self, provider: ProviderKind, model: &str, method: &'static str) {
-        let adjusted = Adjusted { provider: provider.as_str(), model: model.to_owned(), method };
+        let adjusted = DimensionLabels { provider: provider.as_str(), model: model.to_owned(), method };
         self.adjustments.get_or_create(&adjusted).inc();
     }
 
     /// A request came as token ids: one list of them, or several.
     pub(crate) fn token_input(&self, several: bool) {
-        self.token_inputs.get_or_create(&Mode { mode: if several { "batch" } else { "single" } }).inc();
+        self.token_inputs
+            .get_or_create(&TokenInputLabels { mode: if several { "batch" } else { "single" } })
+            .inc();
     }
 
     /// Counts a request that no model was opened for.
     pub(crate) fn refused(&self, named: Option<(ProviderKind, &str)>, error: &EmbedError) {
         let (provider, model) = named.map_or((OTHER, OTHER), |(provider, label)| (provider.as_str(), label));
-        let served = Served { provider, model: model.to_owned() };
+        let served = ModelLabels { provider, model: model.to_owned() };
         self.requests.get_or_create(&outcome(&served, status(error))).inc();
     }
 }
 
 /// Counts and times every request of one model.
-pub struct Measured {
+pub struct RequestMetrics {
     inner: Arc<dyn Embedder>,
     metrics: Metrics,
-    served: Served,
+    served: ModelLabels,
 }
 
-impl Measured {
+impl RequestMetrics {
     /// Around `inner`, into `metrics`, under this label.
     pub fn new(inner: Arc<dyn Embedder>, metrics: &Metrics, label: &str) -> Self {
         let provider = inner.model().provider;
-        let served = Served { provider: provider.as_str(), model: label.to_owned() };
-        metrics.announce(provider, label);
+        let served = ModelLabels { provider: provider.as_str(), model: label.to_owned() };
+        metrics.init_series(provider, label);
         Self { served, metrics: metrics.clone(), inner }
     }
 }
 
-impl Embedder for Measured {
-    passed_on!(inner);
+impl Embedder for RequestMetrics {
+    delegate_embedder!(inner);
 
     fn embed(&self, mut request: EmbedRequest) -> BoxFuture<'_, Result<Embeddings, EmbedError>> {
         Box::pin(async move {
@@ -252,7 +254,7 @@ impl Embedder for Measured {
             let served = (self.served.provider, self.served.model.as_str());
             let mut span = traced("embed", 1, served, &mut request);
             if is_local(self.model().provider) && self.inner.identity().is_some() {
-                let loaded = Loaded { model_id: self.served.model.clone() };
+                let loaded = LoadedLabels { model_id: self.served.model.clone() };
                 self.metrics.found_loaded.get_or_create(&loaded).inc();
             }
             let answer = self.inner.embed(request).await;
@@ -269,21 +271,21 @@ impl Embedder for Measured {
 }
 
 /// Counts the attempts at a provider that fail.
-pub struct CountingFailures {
+pub struct FailureMetrics {
     inner: Arc<dyn Embedder>,
     metrics: Metrics,
     label: String,
 }
 
-impl CountingFailures {
+impl FailureMetrics {
     /// Around `inner`, into `metrics`, under this label.
     pub fn new(inner: Arc<dyn Embedder>, metrics: &Metrics, label: &str) -> Self {
         Self { inner, metrics: metrics.clone(), label: label.to_owned() }
     }
 }
 
-impl Embedder for CountingFailures {
-    passed_on!(inner);
+impl Embedder for FailureMetrics {
+    delegate_embedder!(inner);
 
     fn embed(&self, mut request: EmbedRequest) -> BoxFuture<'_, Result<Embeddings, EmbedError>> {
         Box::pin(async move {
@@ -322,13 +324,13 @@ impl CacheMetrics {
 
 /// A request under way. Counted when dropped, so that a caller who hangs up is counted as well.
 struct Running<'a> {
-    of: &'a Measured,
+    of: &'a RequestMetrics,
     began: Instant,
     status: &'static str,
 }
 
 impl<'a> Running<'a> {
-    fn begin(of: &'a Measured) -> Self {
+    fn begin(of: &'a RequestMetrics) -> Self {
         of.metrics.active.inc();
         Self { of, began: Instant::now(), status: "cancelled" }
     }
@@ -336,7 +338,7 @@ impl<'a> Running<'a> {
 
 impl Drop for Running<'_> {
     fn drop(&mut self) {
-        let Measured { metrics, served, .. } = self.of;
+        let RequestMetrics { metrics, served, .. } = self.of;
         metrics.active.dec();
         metrics.requests.get_or_create(&outcome(served, self.status)).inc();
         metrics.duration.get_or_create(served).observe(self.began.elapsed().as_secs_f64());
@@ -352,7 +354,7 @@ fn traced(
 ) -> Option<Span> {
     // Nobody collects the parts of work that nobody collects.
     let context = request.context.trace?;
-    let mut span = Span::begin(name, Some(context), Facts { kind, ..Facts::default() })?;
+    let mut span = Span::begin(name, Some(context), SpanAttributes { kind, ..SpanAttributes::default() })?;
     span.facts.provider = Some(provider);
     span.facts.model = Some(model.to_owned());
     span.facts.inputs = Some(request.inputs.len() as u64);
@@ -372,8 +374,8 @@ fn is_local(provider: ProviderKind) -> bool {
     matches!(provider, ProviderKind::HuggingFace | ProviderKind::Onnx)
 }
 
-fn outcome(served: &Served, status: &'static str) -> Outcome {
-    Outcome { provider: served.provider, model: served.model.clone(), status }
+fn outcome(served: &ModelLabels, status: &'static str) -> RequestLabels {
+    RequestLabels { provider: served.provider, model: served.model.clone(), status }
 }
 
 /// The `status` label of a failure.

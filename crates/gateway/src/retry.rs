@@ -7,7 +7,7 @@ use std::{sync::Arc, time::Duration};
 use embeddery_core::{BoxFuture, EmbedError, EmbedRequest, Embedder, Embeddings, ErrorKind, Fault, Retry};
 use tokio::time::Instant;
 
-use crate::wrapper::passed_on;
+use crate::delegate::delegate_embedder;
 
 /// Draws a pause between nothing and the given one.
 pub type Jitter = Arc<dyn Fn(Duration) -> Duration + Send + Sync>;
@@ -76,7 +76,7 @@ impl Retrying {
 }
 
 impl Embedder for Retrying {
-    passed_on!(inner);
+    delegate_embedder!(inner);
 
     fn embed(&self, request: EmbedRequest) -> BoxFuture<'_, Result<Embeddings, EmbedError>> {
         Box::pin(async move {

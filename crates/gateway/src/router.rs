@@ -12,11 +12,13 @@ use embeddery_core::{
     ModelState, Provider, ProviderKind, Retry,
 };
 
-mod live;
+mod reloadable;
 
-use crate::{Alternatives, Denied, Metrics, Opener, Policy, Stack, TokenDecoder, metrics::OTHER, names};
+use crate::{
+    Denied, FallbackModels, Metrics, ModelRegistry, Policy, Stack, TokenDecoder, metrics::OTHER, model_name,
+};
 
-pub use live::Router;
+pub use reloadable::Router;
 
 /// What a router is made of.
 pub struct RouterConfig {
@@ -50,8 +52,8 @@ pub struct VendorModel {
 }
 
 impl VendorModel {
-    fn resolved(&self) -> Resolved {
-        Resolved { provider: self.provider, model: ModelRef::new(Arc::clone(&self.name)) }
+    fn resolved(&self) -> ResolvedModel {
+        ResolvedModel { provider: self.provider, model: ModelRef::new(Arc::clone(&self.name)) }
     }
 }
 
@@ -76,14 +78,14 @@ impl ConfiguredModel {
         Self { id: id.into(), provider, model, fallback: Vec::new(), allow_space_change: false }
     }
 
-    pub(crate) fn resolved(&self) -> Resolved {
-        Resolved { provider: self.provider, model: self.model.clone() }
+    pub(crate) fn resolved(&self) -> ResolvedModel {
+        ResolvedModel { provider: self.provider, model: self.model.clone() }
     }
 }
 
 /// How a request names its model.
 #[derive(Clone, Copy, Debug)]
-pub struct Selector<'a> {
+pub struct ModelSelector<'a> {
     /// The request's `model`; `None` is the default model.
     pub model: Option<&'a str>,
     /// The header `x-provider`, or a body's `provider`.
@@ -92,7 +94,7 @@ pub struct Selector<'a> {
 
 /// Who serves a model, and under which name.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Resolved {
+pub struct ResolvedModel {
     /// The provider.
     pub provider: ProviderKind,
     /// The provider's name for it.
@@ -117,8 +119,8 @@ pub struct ListedModel {
 }
 
 /// Finds and opens models, as one configuration says.
-pub(crate) struct Table {
-    opener: Arc<Opener>,
+pub(crate) struct RoutingTable {
+    opener: Arc<ModelRegistry>,
     models: Vec<ConfiguredModel>,
     vendor_models: Vec<VendorModel>,
     default_model: String,
@@ -126,7 +128,7 @@ pub(crate) struct Table {
     decoder: Arc<TokenDecoder>,
     metrics: Metrics,
     /// One stack per opened model, with its fallbacks or without.
-    stacks: Mutex<HashMap<(Resolved, Fallbacks), Arc<dyn Embedder>>>,
+    stacks: Mutex<HashMap<(ResolvedModel, Fallbacks), Arc<dyn Embedder>>>,
 }
 
 /// Whether others may step in.
@@ -137,12 +139,12 @@ enum Fallbacks {
     Excluded,
 }
 
-impl Table {
+impl RoutingTable {
     pub(crate) fn new(config: RouterConfig) -> Self {
         let configured = config.models.iter().map(ConfiguredModel::resolved);
         let known = configured.chain(config.vendor_models.iter().map(VendorModel::resolved)).collect();
         let table = Self {
-            opener: Arc::new(Opener::new(config.providers, config.stack, known)),
+            opener: Arc::new(ModelRegistry::new(config.providers, config.stack, known)),
             models: config.models,
             vendor_models: config.vendor_models,
             default_model: config.default_model,
@@ -151,8 +153,8 @@ impl Table {
             metrics: config.metrics,
             stacks: Mutex::default(),
         };
-        if let Some(resolved) = table.lookup(Selector { model: None, provider: None }) {
-            table.metrics.announce(resolved.provider, &resolved.model.name);
+        if let Some(resolved) = table.lookup(ModelSelector { model: None, provider: None }) {
+            table.metrics.init_series(resolved.provider, &resolved.model.name);
         }
         table
     }
@@ -160,7 +162,7 @@ impl Table {
     /// Embeds with the model that `selector` names.
     pub async fn embed(
         &self,
-        selector: Selector<'_>,
+        selector: ModelSelector<'_>,
         request: EmbedRequest,
     ) -> Result<Embeddings, EmbedError> {
         let deadline = request.context.deadline;
@@ -181,12 +183,12 @@ impl Table {
             self.metrics.refused(named, error);
         };
         let stack = opened.inspect_err(refused)?;
-        let request = self.readable(request, stack.model().provider).await.inspect_err(refused)?;
+        let request = self.decode_token_inputs(request, stack.model().provider).await.inspect_err(refused)?;
         stack.embed(request).await
     }
 
     /// The stack of the model that `selector` names.
-    pub async fn open(&self, selector: Selector<'_>) -> Result<Arc<dyn Embedder>, EmbedError> {
+    pub async fn open(&self, selector: ModelSelector<'_>) -> Result<Arc<dyn Embedder>, EmbedError> {
         let resolved = self.resolve(selector)?;
         self.permit(&resolved, selector)?;
         let alternatives = self.alternatives(&resolved, selector);
@@ -197,9 +199,9 @@ impl Table {
         }
         let model = self.opener.open(&key.0).await?;
         let label = self.opener.label(&key.0);
-        let stack = self.opener.stack.around_request(model, alternatives, label);
+        let stack = self.opener.stack.wrap_request(model, alternatives, label);
         let mut stacks = self.stacks.lock().unwrap_or_else(PoisonError::into_inner);
-        if !self.opener.keeps(&key.0, stacks.len()) {
+        if !self.opener.should_retain(&key.0, stacks.len()) {
             return Ok(stack);
         }
         // Two first requests may both come here: the first stack stays, so that its wrappers are shared.
@@ -207,7 +209,7 @@ impl Table {
     }
 
     /// Token ids as the provider can take them.
-    async fn readable(
+    async fn decode_token_inputs(
         &self,
         request: EmbedRequest,
         provider: ProviderKind,
@@ -220,13 +222,14 @@ impl Table {
     }
 
     /// What metrics call a model that may not be here: callers must not be able to make labels.
-    fn label<'a>(&self, resolved: &'a Resolved) -> &'a str {
-        let is_default = || self.lookup(Selector { model: None, provider: None }).as_ref() == Some(resolved);
+    fn label<'a>(&self, resolved: &'a ResolvedModel) -> &'a str {
+        let is_default =
+            || self.lookup(ModelSelector { model: None, provider: None }).as_ref() == Some(resolved);
         if self.opener.is_listed(resolved) || is_default() { &resolved.model.name } else { OTHER }
     }
 
     /// Refuses what the allow-list does not have.
-    fn permit(&self, resolved: &Resolved, selector: Selector<'_>) -> Result<(), EmbedError> {
+    fn permit(&self, resolved: &ResolvedModel, selector: ModelSelector<'_>) -> Result<(), EmbedError> {
         let asked = selector.model.unwrap_or(&self.default_model);
         let name = &*resolved.model.name;
         let Err(denied) = self.policy.permit(resolved.provider, &[asked, name]) else { return Ok(()) };
@@ -241,35 +244,35 @@ impl Table {
     }
 
     /// Who steps in for a model; nobody for a caller who has named the provider.
-    fn alternatives(&self, resolved: &Resolved, selector: Selector<'_>) -> Option<Alternatives> {
+    fn alternatives(&self, resolved: &ResolvedModel, selector: ModelSelector<'_>) -> Option<FallbackModels> {
         if selector.provider.is_some() {
             return None;
         }
         let mut entries = self.models.iter().filter(|entry| !entry.fallback.is_empty());
         let entry =
             entries.find(|entry| entry.provider == resolved.provider && entry.model == resolved.model)?;
-        let models: Vec<Resolved> = entry
+        let models: Vec<ResolvedModel> = entry
             .fallback
             .iter()
             .filter_map(|name| {
-                let model = self.lookup(Selector { model: Some(name), provider: None })?;
+                let model = self.lookup(ModelSelector { model: Some(name), provider: None })?;
                 let permitted = self.policy.permit(model.provider, &[name, &model.model.name]);
                 permitted.is_ok().then_some(model)
             })
             .collect();
         let (opener, allow_space_change) = (Arc::clone(&self.opener), entry.allow_space_change);
-        (!models.is_empty()).then_some(Alternatives { opener, models, allow_space_change })
+        (!models.is_empty()).then_some(FallbackModels { opener, models, allow_space_change })
     }
 
     /// Loads a model, so that the next request does not wait.
-    pub async fn warm_up(&self, selector: Selector<'_>) -> Result<Resolved, EmbedError> {
+    pub async fn warm_up(&self, selector: ModelSelector<'_>) -> Result<ResolvedModel, EmbedError> {
         let resolved = self.resolve(selector)?;
         self.open(selector).await?.warm_up().await?;
         Ok(resolved)
     }
 
     /// Lets a model go that is in memory; says whether it was.
-    pub async fn unload(&self, selector: Selector<'_>) -> Result<(Resolved, bool), EmbedError> {
+    pub async fn unload(&self, selector: ModelSelector<'_>) -> Result<(ResolvedModel, bool), EmbedError> {
         let resolved = self.resolve(selector)?;
         self.permit(&resolved, selector)?;
         let unloaded = self.opener.provider(resolved.provider)?.unload(&resolved.model).await?;
@@ -280,7 +283,7 @@ impl Table {
     /// that are not here. `None` when neither configuration nor a provider knows it.
     pub async fn describe(
         &self,
-        selector: Selector<'_>,
+        selector: ModelSelector<'_>,
     ) -> Result<Option<(ListedModel, Option<ModelDescription>)>, EmbedError> {
         let resolved = self.resolve(selector)?;
         self.permit(&resolved, selector)?;
@@ -295,7 +298,7 @@ impl Table {
     }
 
     /// Brings a model to this machine and returns when it is there.
-    pub async fn download(&self, selector: Selector<'_>) -> Result<Resolved, EmbedError> {
+    pub async fn download(&self, selector: ModelSelector<'_>) -> Result<ResolvedModel, EmbedError> {
         let resolved = self.resolve(selector)?;
         self.permit(&resolved, selector)?;
         self.opener.provider(resolved.provider)?.download(&resolved.model).await?;
@@ -304,7 +307,7 @@ impl Table {
 
     /// Configured models first, in their order, then the others that providers know of.
     pub fn models(&self) -> Vec<ListedModel> {
-        let default = self.lookup(Selector { model: None, provider: None });
+        let default = self.lookup(ModelSelector { model: None, provider: None });
         let is_default = |provider, name: &str| {
             default.as_ref().is_some_and(|d| d.provider == provider && &*d.model.name == name)
         };
@@ -357,17 +360,17 @@ impl Table {
     /// Where the default model stands; `None` where its provider's models have no life of their own. Cheap
     /// enough for a readiness probe.
     pub fn default_state(&self) -> Option<ModelState> {
-        let resolved = self.lookup(Selector { model: None, provider: None })?;
+        let resolved = self.lookup(ModelSelector { model: None, provider: None })?;
         self.opener.providers.get(&resolved.provider)?.state(&resolved.model)
     }
 
     /// Which provider serves the model, and under which name. Never uses the network.
-    pub fn resolve(&self, selector: Selector<'_>) -> Result<Resolved, EmbedError> {
+    pub fn resolve(&self, selector: ModelSelector<'_>) -> Result<ResolvedModel, EmbedError> {
         self.lookup(selector).ok_or_else(|| self.unknown(selector.model.unwrap_or(&self.default_model)))
     }
 
     /// Who serves the model, if the allow-list has it.
-    pub fn permitted(&self, selector: Selector<'_>) -> Result<Resolved, EmbedError> {
+    pub fn permitted(&self, selector: ModelSelector<'_>) -> Result<ResolvedModel, EmbedError> {
         let resolved = self.resolve(selector)?;
         self.permit(&resolved, selector)?;
         Ok(resolved)
@@ -375,10 +378,10 @@ impl Table {
 
     /// Whether the model can serve without being fetched first: configuration names it, it is on this machine, or
     /// it never has to be. What nobody knows is refused elsewhere.
-    pub fn is_at_hand(&self, selector: Selector<'_>) -> bool {
+    pub fn is_available_without_download(&self, selector: ModelSelector<'_>) -> bool {
         let Some(resolved) = self.lookup(selector) else { return true };
         let configured = self.models.iter().any(|entry| entry.resolved() == resolved);
-        let default = || self.lookup(Selector { model: None, provider: None });
+        let default = || self.lookup(ModelSelector { model: None, provider: None });
         configured || default().as_ref() == Some(&resolved) || {
             let state =
                 self.opener.providers.get(&resolved.provider).and_then(|found| found.state(&resolved.model));
@@ -387,12 +390,12 @@ impl Table {
     }
 
     /// The rules of the specification (SPEC §3, "Model choice"), in their order.
-    fn lookup(&self, selector: Selector<'_>) -> Option<Resolved> {
+    fn lookup(&self, selector: ModelSelector<'_>) -> Option<ResolvedModel> {
         let asked = selector.model.unwrap_or(&self.default_model);
         if let Some(entry) = self.configured(asked, selector.provider) {
             return Some(entry.resolved());
         }
-        let (provider, name) = match names::split_prefix(asked) {
+        let (provider, name) = match model_name::split_prefix(asked) {
             Some((provider, name)) => (Some(provider), name),
             None => (selector.provider, asked),
         };
@@ -401,17 +404,17 @@ impl Table {
         }
         match provider {
             // Only configuration may name places on this machine's disk.
-            _ if names::looks_like_path(name) => None,
+            _ if model_name::looks_like_path(name) => None,
             Some(provider @ (ProviderKind::HuggingFace | ProviderKind::Onnx)) => {
-                Some(Resolved { provider, model: names::hub_name(name) })
+                Some(ResolvedModel { provider, model: model_name::hub_name(name) })
             }
-            Some(provider) => Some(Resolved { provider, model: ModelRef::new(name) }),
+            Some(provider) => Some(ResolvedModel { provider, model: ModelRef::new(name) }),
             None => self
                 .vendor_of(name)
-                .map(|provider| Resolved { provider, model: ModelRef::new(name) })
+                .map(|provider| ResolvedModel { provider, model: ModelRef::new(name) })
                 .or_else(|| {
-                    let model = names::looks_like_hub_name(name).then(|| names::hub_name(name))?;
-                    Some(Resolved { provider: ProviderKind::HuggingFace, model })
+                    let model = model_name::looks_like_hub_name(name).then(|| model_name::hub_name(name))?;
+                    Some(ResolvedModel { provider: ProviderKind::HuggingFace, model })
                 }),
         }
     }
@@ -430,7 +433,7 @@ impl Table {
     }
 
     fn unknown(&self, asked: &str) -> EmbedError {
-        if names::looks_like_path(asked) {
+        if model_name::looks_like_path(asked) {
             return EmbedError::model_not_found(format!(
                 "model '{asked}' is a path; only the configuration's `models` may name directories of this machine"
             ));
@@ -438,7 +441,7 @@ impl Table {
         let listed = self.models();
         let known = listed.iter().flat_map(|model| [model.id.as_str(), &*model.name]);
         let known = known.chain(self.vendor_models.iter().map(|model| &*model.name));
-        let near = names::nearest(asked, known);
+        let near = model_name::nearest(asked, known);
         let hint = if near.is_empty() {
             format!("the default is '{}', GET /v1/models lists the others", self.default_model)
         } else {

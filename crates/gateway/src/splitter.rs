@@ -8,13 +8,13 @@ mod plan;
 use std::sync::Arc;
 
 use embeddery_core::{
-    BoxFuture, EmbedError, EmbedRequest, Embedder, Embeddings, ErrorKind, Fault, InputFault, Retry,
+    BoxFuture, EmbedError, EmbedRequest, Embedder, Embeddings, ErrorKind, Fault, InputError, Retry,
 };
 use futures_util::{StreamExt as _, stream::FuturesUnordered};
 
 use crate::{
-    subset::{self, Whole},
-    wrapper::passed_on,
+    batch_parts::{self, ResponseAssembler},
+    delegate::delegate_embedder,
 };
 
 /// Splits and merges.
@@ -34,7 +34,7 @@ impl Splitter {
 
     async fn ask(&self, whole: &EmbedRequest, part: Part) -> (Part, Result<Embeddings, EmbedError>) {
         let request =
-            if part.len() == whole.inputs.len() { whole.clone() } else { subset::request(whole, &part) };
+            if part.len() == whole.inputs.len() { whole.clone() } else { batch_parts::request(whole, &part) };
         let answer = self.inner.embed(request).await;
         (part, answer)
     }
@@ -43,7 +43,7 @@ impl Splitter {
         let mut waiting = parts;
         waiting.reverse();
         let mut running = FuturesUnordered::new();
-        let mut answer = Whole::new(whole.inputs.len());
+        let mut answer = ResponseAssembler::new(whole.inputs.len());
         let mut failed: Vec<(usize, EmbedError)> = Vec::new();
         loop {
             while running.len() < self.parallel
@@ -55,12 +55,12 @@ impl Splitter {
             match outcome {
                 Ok(vectors) => answer.put(vectors, &part).map_err(|_| self.other_space())?,
                 Err(error) => match after(error, &part, whole.partial) {
-                    After::Ask(parts) => waiting.extend(parts.into_iter().rev()),
-                    After::Lose(lost, ask) => {
+                    PartOutcome::Ask(parts) => waiting.extend(parts.into_iter().rev()),
+                    PartOutcome::Lose(lost, ask) => {
                         failed.extend(lost);
                         waiting.extend(ask);
                     }
-                    After::Fail(error) => return Err(subset::error(error, &part)),
+                    PartOutcome::Fail(error) => return Err(batch_parts::error(error, &part)),
                 },
             }
         }
@@ -69,9 +69,9 @@ impl Splitter {
             Some((place, error)) if failed.len() == whole.inputs.len() => {
                 Err(error.clone().with_inputs(match error.fault {
                     Fault::Caller => {
-                        failed.iter().map(|(index, _)| InputFault { index: *index, tokens: None }).collect()
+                        failed.iter().map(|(index, _)| InputError { index: *index, tokens: None }).collect()
                     }
-                    _ => vec![InputFault { index: *place, tokens: None }],
+                    _ => vec![InputError { index: *place, tokens: None }],
                 }))
             }
             _ => answer.finish(failed).ok_or_else(|| EmbedError::internal("a request without inputs")),
@@ -89,7 +89,7 @@ impl Splitter {
 }
 
 impl Embedder for Splitter {
-    passed_on!(inner);
+    delegate_embedder!(inner);
 
     fn embed(&self, request: EmbedRequest) -> BoxFuture<'_, Result<Embeddings, EmbedError>> {
         Box::pin(async move {
@@ -100,7 +100,7 @@ impl Embedder for Splitter {
 }
 
 /// What follows from a part's failure.
-enum After {
+enum PartOutcome {
     /// Ask for these parts instead.
     Ask(Vec<Part>),
     /// These inputs failed; ask for what is left of the part.
@@ -109,19 +109,19 @@ enum After {
     Fail(EmbedError),
 }
 
-fn after(error: EmbedError, part: &[usize], partial: bool) -> After {
+fn after(error: EmbedError, part: &[usize], partial: bool) -> PartOutcome {
     if error.kind == ErrorKind::BatchTooLarge && part.len() > 1 {
         return halves(part);
     }
     let error = if error.kind == ErrorKind::BatchTooLarge { alone_too_large(&error) } else { error };
     if !partial {
-        return After::Fail(error);
+        return PartOutcome::Fail(error);
     }
     if error.fault != Fault::Caller || part.len() == 1 {
-        return After::Lose(part.iter().map(|&place| (place, error.clone())).collect(), None);
+        return PartOutcome::Lose(part.iter().map(|&place| (place, error.clone())).collect(), None);
     }
     if error.inputs.is_empty() {
-        return if about_inputs(error.kind) { halves(part) } else { After::Fail(error) };
+        return if about_inputs(error.kind) { halves(part) } else { PartOutcome::Fail(error) };
     }
     let named: Vec<usize> = error.inputs.iter().map(|fault| fault.index).collect();
     let (lost, left): (Vec<usize>, Vec<usize>) = (0..part.len()).partition(|row| named.contains(row));
@@ -133,12 +133,12 @@ fn after(error: EmbedError, part: &[usize], partial: bool) -> After {
         (
             part[row],
             error.clone().with_inputs(
-                fault.map(|fault| InputFault { index: part[row], ..fault }).into_iter().collect(),
+                fault.map(|fault| InputError { index: part[row], ..fault }).into_iter().collect(),
             ),
         )
     });
     let left: Part = left.into_iter().map(|row| part[row]).collect();
-    After::Lose(lost.collect(), (!left.is_empty()).then_some(left))
+    PartOutcome::Lose(lost.collect(), (!left.is_empty()).then_some(left))
 }
 
 /// Whether a refusal may be about some of the inputs only.
@@ -146,13 +146,13 @@ fn about_inputs(kind: ErrorKind) -> bool {
     matches!(kind, ErrorKind::InvalidRequest | ErrorKind::InputTooLong)
 }
 
-fn halves(part: &[usize]) -> After {
+fn halves(part: &[usize]) -> PartOutcome {
     let (first, second) = part.split_at(part.len() / 2);
-    After::Ask(vec![first.to_vec(), second.to_vec()])
+    PartOutcome::Ask(vec![first.to_vec(), second.to_vec()])
 }
 
 /// One input that is too large for a call of its own is the caller's to shorten.
 fn alone_too_large(error: &EmbedError) -> EmbedError {
     EmbedError::new(ErrorKind::InputTooLong, Fault::Caller, Retry::Never, error.message.clone())
-        .with_inputs(vec![InputFault { index: 0, tokens: None }])
+        .with_inputs(vec![InputError { index: 0, tokens: None }])
 }

@@ -15,12 +15,12 @@ pub struct Span {
     name: &'static str,
     began: (SystemTime, Instant),
     /// What is known of the work.
-    pub facts: Facts,
+    pub facts: SpanAttributes,
 }
 
 /// What is known of a piece of work. Absent facts are not told.
 #[derive(Clone, Debug, Default)]
-pub struct Facts {
+pub struct SpanAttributes {
     /// For whom or by whom it is done, as OpenTelemetry counts: 1 here, 2 for a caller, 3 by another service, 5 for a
     /// message.
     pub kind: u64,
@@ -44,7 +44,7 @@ impl Span {
     /// Begins a piece of work below `parent`, or a trace. `None` when the trace's beginner does not want it collected.
     /// Whether anybody listens is not asked here: after `tracing::enabled!` layers with filters of their own miss the
     /// thread's next event.
-    pub fn begin(name: &'static str, parent: Option<TraceContext>, facts: Facts) -> Option<Self> {
+    pub fn begin(name: &'static str, parent: Option<TraceContext>, facts: SpanAttributes) -> Option<Self> {
         if parent.is_some_and(|parent| !parent.sampled) {
             return None;
         }
@@ -65,7 +65,7 @@ impl Drop for Span {
         let began = self.began.0.duration_since(UNIX_EPOCH).unwrap_or_default();
         let ended = began + self.began.1.elapsed();
         let nanoseconds = |time: Duration| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
-        let Facts { kind, route, status, request_id, provider, model, inputs, failed } = &self.facts;
+        let SpanAttributes { kind, route, status, request_id, provider, model, inputs, failed } = &self.facts;
         tracing::info!(
             target: TARGET,
             trace = format!("{:032x}", self.context.trace),

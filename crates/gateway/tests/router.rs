@@ -6,29 +6,29 @@ use std::sync::{
 };
 
 use embeddery_core::{
-    BoxFuture, Context, EmbedError, EmbedRequest, Embedder, Embeddings, ErrorKind, Input, Limits, ModelCard,
-    ModelRef, ModelState, ModelStatus, Provider, ProviderKind, TokenCount,
+    BoxFuture, CallLimits, EmbedError, EmbedRequest, Embedder, Embeddings, ErrorKind, Input, ModelInfo,
+    ModelRef, ModelState, ModelStatus, Provider, ProviderKind, RequestContext, TokenCount,
 };
 use embeddery_gateway::{
-    Alternatives, ConfiguredModel, Metrics, Policy, Router, RouterConfig, Selector, Stack, TokenDecoder,
-    TokenEncoding, VendorModel,
+    ConfiguredModel, FallbackModels, Metrics, ModelSelector, Policy, Router, RouterConfig, Stack,
+    TokenDecoder, TokenEncoding, VendorModel,
 };
 use prometheus_client::registry::Registry;
 
 struct Anything(AtomicUsize);
 
-struct Opened(Arc<ModelCard>, Limits);
+struct Opened(Arc<ModelInfo>, CallLimits);
 
 impl Embedder for Opened {
-    fn model(&self) -> &Arc<ModelCard> {
+    fn model(&self) -> &Arc<ModelInfo> {
         &self.0
     }
 
-    fn limits(&self) -> &Limits {
+    fn limits(&self) -> &CallLimits {
         &self.1
     }
 
-    fn count(&self, _: &str) -> TokenCount {
+    fn count_tokens(&self, _: &str) -> TokenCount {
         TokenCount::Exact(1)
     }
 
@@ -44,14 +44,14 @@ impl Provider for Anything {
 
     fn open<'a>(&'a self, model: &'a ModelRef) -> BoxFuture<'a, Result<Arc<dyn Embedder>, EmbedError>> {
         self.0.fetch_add(1, SeqCst);
-        let card = ModelCard {
+        let card = ModelInfo {
             name: Arc::clone(&model.name),
             provider: self.kind(),
             dimensions: None,
             max_tokens: None,
             matryoshka: false,
         };
-        Box::pin(async { Ok(Arc::new(Opened(Arc::new(card), Limits::default())) as Arc<dyn Embedder>) })
+        Box::pin(async { Ok(Arc::new(Opened(Arc::new(card), CallLimits::default())) as Arc<dyn Embedder>) })
     }
 
     fn download<'a>(&'a self, _: &'a ModelRef) -> BoxFuture<'a, Result<(), EmbedError>> {
@@ -72,14 +72,14 @@ impl Provider for Anything {
 struct Bare;
 
 impl Stack for Bare {
-    fn around_adapter(&self, adapter: Arc<dyn Embedder>, _: &str) -> Arc<dyn Embedder> {
+    fn wrap_model(&self, adapter: Arc<dyn Embedder>, _: &str) -> Arc<dyn Embedder> {
         adapter
     }
 
-    fn around_request(
+    fn wrap_request(
         &self,
         model: Arc<dyn Embedder>,
-        _: Option<Alternatives>,
+        _: Option<FallbackModels>,
         _: &str,
     ) -> Arc<dyn Embedder> {
         model
@@ -140,7 +140,7 @@ fn lists_show_the_models_of_vendors_that_can_answer() {
 fn resolve(model: &str, provider: Option<ProviderKind>) -> Result<(ProviderKind, String), EmbedError> {
     let (router, _) = router("all-MiniLM-L6-v2");
     router
-        .resolve(Selector { model: Some(model), provider })
+        .resolve(ModelSelector { model: Some(model), provider })
         .map(|found| (found.provider, found.model.name.to_string()))
 }
 
@@ -178,7 +178,7 @@ fn an_unknown_name_is_told_the_near_ones_and_a_path_is_refused() {
 #[tokio::test]
 async fn a_default_that_nobody_knows_is_an_error_and_not_the_end() {
     let (router, _) = router("nonsense");
-    let error = router.resolve(Selector { model: None, provider: None }).unwrap_err();
+    let error = router.resolve(ModelSelector { model: None, provider: None }).unwrap_err();
     assert_eq!(error.kind, ErrorKind::ModelNotFound);
     assert!(router.models().iter().all(|model| !model.default));
     assert_eq!(router.default_state(), None);
@@ -187,7 +187,7 @@ async fn a_default_that_nobody_knows_is_an_error_and_not_the_end() {
 #[tokio::test]
 async fn a_model_is_opened_once_and_its_stack_is_shared() {
     let (router, provider) = router("all-MiniLM-L6-v2");
-    let select = |model| Selector { model, provider: None };
+    let select = |model| ModelSelector { model, provider: None };
     let first = router.open(select(None)).await.unwrap();
     let second = router.open(select(Some("sentence-transformers/all-MiniLM-L6-v2"))).await.unwrap();
     assert!(Arc::ptr_eq(&first, &second));
@@ -216,8 +216,8 @@ async fn who_is_refused_makes_no_label() {
     let policy = Policy { enforced: true, providers: Some(vec![ProviderKind::OpenAi]), models: None };
     let (router, _) = routing("all-MiniLM-L6-v2", policy, &mut registry);
     for model in ["small", "made/up", "all-MiniLM-L6-v2", "notes"] {
-        let asked = EmbedRequest::plain([Input::Text("a".into())], Context::new("t", "r"));
-        let selector = Selector { model: Some(model), provider: None };
+        let asked = EmbedRequest::with_defaults([Input::Text("a".into())], RequestContext::new("t", "r"));
+        let selector = ModelSelector { model: Some(model), provider: None };
         router.embed(selector, asked).await.unwrap_err();
     }
     let mut metrics = String::new();

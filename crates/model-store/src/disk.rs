@@ -5,7 +5,7 @@ use std::path::Path;
 
 use embeddery_core::{SourceError, SourceErrorKind::Io};
 
-use crate::{base::Base, hub::RemoteFile, sidecar::Sidecar};
+use crate::{hub::RemoteFile, models_dir::ModelsDir, sidecar::Sidecar};
 
 /// Limits of downloads.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -18,7 +18,12 @@ pub struct DiskLimits {
 
 impl DiskLimits {
     /// Refuses a download that would not fit. What an earlier attempt left in `staging` is not fetched again.
-    pub(crate) fn check(self, base: &Base, staging: &Path, files: &[RemoteFile]) -> Result<(), SourceError> {
+    pub(crate) fn check(
+        self,
+        base: &ModelsDir,
+        staging: &Path,
+        files: &[RemoteFile],
+    ) -> Result<(), SourceError> {
         let here = |path: &Path| path.metadata().map_or(0, |file| file.len());
         let missing = |file: &RemoteFile| {
             let target = staging.join(&file.path);

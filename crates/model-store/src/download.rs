@@ -16,9 +16,9 @@ use reqwest::{
 use tokio::sync::mpsc;
 
 use crate::{
-    hub::{FileAddress, Hub, RemoteFile, passing},
+    hub::{FileAddress, Hub, RemoteFile, is_transient},
     lock::Lock,
-    part::{Part, blocking},
+    partial_file::{PartialFile, blocking},
     retry::{Failure, Retries, RetryPolicy},
 };
 
@@ -51,7 +51,7 @@ impl Download<'_> {
     /// Returns the file's size once it lies at its target, proven and on disk.
     pub(crate) async fn run(self) -> Result<u64, SourceError> {
         let (target, announced, lock) = (self.target.clone(), self.announced.clone(), Arc::clone(&self.lock));
-        let mut part = blocking(move || Part::open(target, &announced, lock)).await??;
+        let mut part = blocking(move || PartialFile::open(target, &announced, lock)).await??;
         let mut size = self.announced.size;
         let mut retries = Retries::new(self.retry);
         let mut furthest = part.len();
@@ -67,7 +67,7 @@ impl Download<'_> {
                         // sends the same ones for ever.
                         if part.len() > furthest {
                             furthest = part.len();
-                            retries.forget();
+                            retries.reset();
                         }
                         retries.wait_after(failure).await?;
                         continue;
@@ -76,7 +76,7 @@ impl Download<'_> {
             }
             let Some(difference) = self.difference(&part, size) else {
                 let len = part.len();
-                blocking(move || part.keep()).await??;
+                blocking(move || part.persist()).await??;
                 return Ok(len);
             };
             if !once_more {
@@ -94,7 +94,7 @@ impl Download<'_> {
     }
 
     /// One request, and all that comes of it.
-    async fn attempt(&self, mut part: Part) -> Result<(Part, End), SourceError> {
+    async fn attempt(&self, mut part: PartialFile) -> Result<(PartialFile, End), SourceError> {
         self.progress.set_done(self.before + part.len());
         let response = match self.hub.file(&self.address, part.len()).await {
             Ok(response) => response,
@@ -120,7 +120,7 @@ impl Download<'_> {
                     "{}: the server answered {status} when asked for the rest from byte {asked}",
                     self.address
                 );
-                return Ok((part, End::Cut(passing(Unreachable, why))));
+                return Ok((part, End::Cut(is_transient(Unreachable, why))));
             }
         };
         self.receive(part, response, told).await
@@ -129,10 +129,10 @@ impl Download<'_> {
     /// Writes a body to the part. Stops early where the body is longer than announced.
     async fn receive(
         &self,
-        part: Part,
+        part: PartialFile,
         mut response: Response,
         told: Option<u64>,
-    ) -> Result<(Part, End), SourceError> {
+    ) -> Result<(PartialFile, End), SourceError> {
         let size = self.announced.size.or(told);
         // A server that announces another size is believed: the content is wrong, not cut.
         let whole = told.or(size);
@@ -152,7 +152,7 @@ impl Download<'_> {
                 }
                 Ok(None) => break,
                 Err(error) => {
-                    lost = Some(self.hub.lost(error, &self.address.to_string()));
+                    lost = Some(self.hub.connection_error(error, &self.address.to_string()));
                     break;
                 }
             }
@@ -170,7 +170,7 @@ impl Download<'_> {
                     part.len(),
                     whole.unwrap_or_default()
                 );
-                End::Cut(passing(Unreachable, why))
+                End::Cut(is_transient(Unreachable, why))
             }
             None => End::Complete(told),
         };
@@ -178,7 +178,7 @@ impl Download<'_> {
     }
 
     /// How what is here differs from what was announced.
-    fn difference(&self, part: &Part, size: Option<u64>) -> Option<String> {
+    fn difference(&self, part: &PartialFile, size: Option<u64>) -> Option<String> {
         if let Some(size) = size.filter(|size| *size != part.len()) {
             return Some(format!("expected {size} bytes, found {}", part.len()));
         }

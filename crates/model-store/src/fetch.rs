@@ -10,21 +10,21 @@ use embeddery_core::{
 };
 
 use crate::{
-    base::Base,
     disk::DiskLimits,
     download::Download,
     hub::{FileAddress, Hub, Listing, RemoteFile},
-    layout::{self, Weights},
     lock::Lock,
-    name::{HubName, Revision},
-    part::blocking,
+    model_files::{self, Weights},
+    model_name::{HubName, Revision},
+    models_dir::ModelsDir,
+    partial_file::blocking,
     retry::{Retries, RetryPolicy},
     sidecar::{Sidecar, SidecarFile},
 };
 
 /// A model to be fetched, by who holds the right to.
-pub(crate) struct Order<'a> {
-    pub(crate) base: &'a Base,
+pub(crate) struct ModelDownload<'a> {
+    pub(crate) base: &'a ModelsDir,
     pub(crate) hub: &'a Hub,
     pub(crate) retry: RetryPolicy,
     pub(crate) name: &'a HubName,
@@ -34,7 +34,7 @@ pub(crate) struct Order<'a> {
     pub(crate) lock: Lock,
 }
 
-impl Order<'_> {
+impl ModelDownload<'_> {
     /// Returns the model's directory once it is there whole.
     pub(crate) async fn run(self, revision: &Revision) -> Result<PathBuf, SourceError> {
         let Listing { commit, files } = self.listing(revision).await?;
@@ -71,7 +71,7 @@ impl Order<'_> {
             self.progress.set_done(done);
             fetched.push(SidecarFile { path: file.path.clone(), size, checksum: file.checksum.clone() });
         }
-        if let Some(lacking) = layout::lacking(&staging, self.weights) {
+        if let Some(lacking) = model_files::missing_files(&staging, self.weights) {
             let message = format!(
                 "model '{}' at revision '{revision}' refers to {lacking}, which it does not have",
                 self.name
@@ -100,7 +100,7 @@ impl Order<'_> {
 
     fn choose(&self, files: Vec<RemoteFile>, revision: &Revision) -> Result<Vec<RemoteFile>, SourceError> {
         let paths: BTreeSet<&str> = files.iter().map(|file| file.path.as_str()).collect();
-        let chosen: BTreeSet<String> = layout::select(&paths, self.weights)
+        let chosen: BTreeSet<String> = model_files::select(&paths, self.weights)
             .map_err(|lacking| {
                 SourceError::new(
                     NotFound,

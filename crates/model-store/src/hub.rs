@@ -19,7 +19,7 @@ use reqwest::{
 use secrecy::{ExposeSecret as _, SecretString};
 
 use crate::{
-    name::{HubName, Revision},
+    model_name::{HubName, Revision},
     retry::Failure,
 };
 
@@ -29,7 +29,7 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// The longest silence in a transfer. There is no limit on the whole: a large file may take hours.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
 /// The largest repositories of encoders list some hundred files in well under a megabyte.
-const LONGEST_LISTING: usize = 16 << 20;
+const MAX_LISTING_BYTES: usize = 16 << 20;
 
 /// A connection to the hub.
 #[derive(Debug)]
@@ -94,14 +94,14 @@ impl Hub {
         let mut response = self.get(url, 0, &what).await?;
         let content_type = header(response.headers(), CONTENT_TYPE.as_str()).to_owned();
         let mut body = Vec::new();
-        while let Some(chunk) = response.chunk().await.map_err(|error| self.lost(error, &what))? {
-            if body.len() + chunk.len() > LONGEST_LISTING {
-                return Err(self.nonsense(&what, "a listing of more than 16 MiB"));
+        while let Some(chunk) = response.chunk().await.map_err(|error| self.connection_error(error, &what))? {
+            if body.len() + chunk.len() > MAX_LISTING_BYTES {
+                return Err(self.malformed(&what, "a listing of more than 16 MiB"));
             }
             body.extend_from_slice(&chunk);
         }
         let answer: listing::Answer = serde_json::from_slice(&body).map_err(|error| {
-            self.nonsense(&what, &format!("what is no listing ({content_type}: {error})"))
+            self.malformed(&what, &format!("what is no listing ({content_type}: {error})"))
         })?;
         answer.check(&what).map_err(Failure::Final)
     }
@@ -115,9 +115,9 @@ impl Hub {
     }
 
     /// A failure of a transfer that had begun.
-    pub(crate) fn lost(&self, error: reqwest::Error, what: &str) -> Failure {
+    pub(crate) fn connection_error(&self, error: reqwest::Error, what: &str) -> Failure {
         let message = format!("{} could not be read from {}: {}", what, self.endpoint, chain(error));
-        Failure::Passing { error: SourceError::new(Unreachable, message), after: None }
+        Failure::Transient { error: SourceError::new(Unreachable, message), after: None }
     }
 
     fn url(&self, segments: &[&str]) -> Url {
@@ -134,7 +134,7 @@ impl Hub {
         if offset > 0 {
             request = request.header(RANGE, format!("bytes={offset}-"));
         }
-        let response = request.send().await.map_err(|error| self.lost(error, what))?;
+        let response = request.send().await.map_err(|error| self.connection_error(error, what))?;
         match response.status() {
             StatusCode::OK | StatusCode::PARTIAL_CONTENT => Ok(response),
             StatusCode::RANGE_NOT_SATISFIABLE if offset > 0 => Ok(response),
@@ -189,7 +189,11 @@ impl Hub {
         let may_pass = status.is_server_error()
             || matches!(status, StatusCode::TOO_MANY_REQUESTS | StatusCode::REQUEST_TIMEOUT)
             || (elsewhere && kind == Unreachable);
-        if may_pass { Failure::Passing { error, after: retry_after(headers) } } else { Failure::Final(error) }
+        if may_pass {
+            Failure::Transient { error, after: retry_after(headers) }
+        } else {
+            Failure::Final(error)
+        }
     }
 
     fn token_advice(&self) -> &'static str {
@@ -200,7 +204,7 @@ impl Hub {
         }
     }
 
-    fn nonsense(&self, what: &str, answer: &str) -> Failure {
+    fn malformed(&self, what: &str, answer: &str) -> Failure {
         let message =
             format!("{} answered {answer} when asked for {what}; is it a Hugging Face hub?", self.endpoint);
         Failure::Final(SourceError::new(Unreachable, message))
@@ -243,8 +247,8 @@ fn chain(error: reqwest::Error) -> String {
 }
 
 /// An error for a transfer that ended in a way no HTTP error describes.
-pub(crate) fn passing(kind: SourceErrorKind, message: String) -> Failure {
-    Failure::Passing { error: SourceError::new(kind, message), after: None }
+pub(crate) fn is_transient(kind: SourceErrorKind, message: String) -> Failure {
+    Failure::Transient { error: SourceError::new(kind, message), after: None }
 }
 
 #[cfg(test)]

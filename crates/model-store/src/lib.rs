@@ -5,17 +5,17 @@
 //! network, and what it brings appears in the base directory at once and whole: files arrive in a staging
 //! directory beside it, are checked against the hub's checksums, and are renamed into place together.
 
-mod base;
-mod cache;
 mod checksum;
 mod disk;
 mod download;
 mod fetch;
 mod hub;
-mod layout;
+mod hub_cache;
 mod lock;
-mod name;
-mod part;
+mod model_files;
+mod model_name;
+mod models_dir;
+mod partial_file;
 mod retry;
 mod sidecar;
 
@@ -26,13 +26,13 @@ use reqwest::Url;
 use secrecy::SecretString;
 
 use crate::{
-    base::Base,
-    cache::HubCache,
     hub::Hub,
-    name::{HubName, Name, Revision},
+    hub_cache::HubCache,
+    model_name::{HubName, Name, Revision},
+    models_dir::ModelsDir,
 };
 
-pub use crate::{disk::DiskLimits, layout::Format, retry::RetryPolicy};
+pub use crate::{disk::DiskLimits, model_files::Format, retry::RetryPolicy};
 
 /// Where models lie and where they come from.
 #[derive(Clone, Debug)]
@@ -61,9 +61,9 @@ const ONNX_DIRECTORY: &str = "onnx_models";
 /// The models on this machine and the way to more of them.
 #[derive(Debug)]
 pub struct ModelStore {
-    base: Base,
+    base: ModelsDir,
     /// Where models may lie besides; nothing is fetched there.
-    beside: Option<Base>,
+    beside: Option<ModelsDir>,
     format: Format,
     disk: DiskLimits,
     cache: Option<HubCache>,
@@ -80,10 +80,10 @@ impl ModelStore {
     /// [`Io`](SourceErrorKind::Io) when the base directory is a file; [`Unreachable`](SourceErrorKind::Unreachable)
     /// when the endpoint is no HTTP address.
     pub fn new(config: StoreConfig) -> Result<Self, SourceError> {
-        let plain = Base::new(config.base_dir.clone())?;
+        let plain = ModelsDir::new(config.base_dir.clone())?;
         let (base, beside) = match config.format {
             Format::Safetensors => (plain, None),
-            Format::Onnx(_) => (Base::new(config.base_dir.join(ONNX_DIRECTORY))?, Some(plain)),
+            Format::Onnx(_) => (ModelsDir::new(config.base_dir.join(ONNX_DIRECTORY))?, Some(plain)),
         };
         Ok(Self {
             base,
@@ -121,7 +121,7 @@ impl ModelStore {
 
     async fn fetch_model(&self, model: &ModelRef, progress: &Progress) -> Result<PathBuf, SourceError> {
         let (name, revision) = match parse(model)? {
-            (Name::Path(directory), _) => return layout::local_directory(directory),
+            (Name::Path(directory), _) => return model_files::local_directory(directory),
             (Name::Hub(name), revision) => (name, revision),
         };
         if let Some(directory) = self.find_hub_model(&name, revision.as_ref())? {
@@ -136,7 +136,7 @@ impl ModelStore {
             return Ok(directory);
         }
         let hub = Hub::connect(self.endpoint.clone(), self.token.as_ref())?;
-        let order = fetch::Order {
+        let order = fetch::ModelDownload {
             base: &self.base,
             hub: &hub,
             retry: self.retry,
@@ -178,7 +178,7 @@ impl ModelStore {
 impl ModelSource for ModelStore {
     fn find(&self, model: &ModelRef) -> Result<Option<PathBuf>, SourceError> {
         match parse(model)? {
-            (Name::Path(directory), _) => layout::local_directory(directory).map(Some),
+            (Name::Path(directory), _) => model_files::local_directory(directory).map(Some),
             (Name::Hub(name), revision) => self.find_hub_model(&name, revision.as_ref()),
         }
     }
@@ -193,7 +193,7 @@ impl ModelSource for ModelStore {
 
     fn list(&self) -> Vec<String> {
         let mut names = self.base.list();
-        names.extend(self.beside.iter().flat_map(Base::list));
+        names.extend(self.beside.iter().flat_map(ModelsDir::list));
         names.extend(self.cache.iter().flat_map(|cache| cache.list(&self.format)));
         if matches!(self.format, Format::Onnx(_)) {
             names.retain(|name| matches!(self.find(&ModelRef::new(name.as_str())), Ok(Some(_))));

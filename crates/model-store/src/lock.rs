@@ -12,7 +12,7 @@ use std::{
 
 use embeddery_core::SourceError;
 
-use crate::base::io_error;
+use crate::models_dir::io_error;
 
 /// The right to download a model; given back when dropped.
 #[derive(Debug)]

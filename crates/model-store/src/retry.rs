@@ -26,7 +26,7 @@ impl Default for RetryPolicy {
 #[derive(Debug)]
 pub(crate) enum Failure {
     /// It may pass. `after` is the pause that the hub asked for.
-    Passing { error: SourceError, after: Option<Duration> },
+    Transient { error: SourceError, after: Option<Duration> },
     /// Trying again would not help.
     Final(SourceError),
 }
@@ -43,7 +43,7 @@ impl Retries {
     }
 
     /// Work moved forward: earlier failures are forgotten.
-    pub(crate) fn forget(&mut self) {
+    pub(crate) fn reset(&mut self) {
         self.failures = 0;
     }
 
@@ -51,7 +51,7 @@ impl Retries {
     pub(crate) async fn wait_after(&mut self, failure: Failure) -> Result<(), SourceError> {
         let (error, after) = match failure {
             Failure::Final(error) => return Err(error),
-            Failure::Passing { error, after } => (error, after),
+            Failure::Transient { error, after } => (error, after),
         };
         let pause = self.next_pause(&error, after)?;
         tracing::warn!(%error, pause_ms = pause.as_millis(), "download failed, trying again");

@@ -13,9 +13,9 @@ use embeddery_core::{
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    base::io_error,
     checksum::Checksum,
-    name::{HubName, Revision},
+    model_name::{HubName, Revision},
+    models_dir::io_error,
 };
 
 const FILE: &str = ".embeddery.json";

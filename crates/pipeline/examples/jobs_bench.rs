@@ -14,8 +14,8 @@ use std::{
 
 use embeddery_core::SpaceId;
 use embeddery_pipeline::{
-    ChunkSpan, Chunking, End, JobStore, NewDocument, NewJob, Opened, Plan, PostgresJobs, Priority,
-    SqliteJobs, SqliteJobsConfig, TaskId, Vectors,
+    ChunkSpan, Chunking, DocumentOutcome, JobSpec, JobStore, NewDocument, NewJob, OpenResult, PostgresJobs,
+    Priority, SqliteJobs, SqliteJobsConfig, TaskId, Vectors,
 };
 use embeddery_store::PostgresConfig;
 
@@ -37,7 +37,7 @@ async fn main() {
         }
     };
     let chunking = Chunking { method: "recursive".into(), size: 256, overlap: 32, unit: "tokens".into() };
-    let plan = Plan {
+    let plan = JobSpec {
         collection: "bench".into(),
         provider: "huggingface".into(),
         model: "m".into(),
@@ -50,9 +50,9 @@ async fn main() {
         plan,
         priority: Priority::Normal,
         traceparent: None,
-        most_unfinished: None,
+        max_unfinished: None,
     };
-    let Opened::New(job) = store.open(new).await.unwrap() else { return };
+    let OpenResult::New(job) = store.open(new).await.unwrap() else { return };
     let began = Instant::now();
     let text = "Numbers and words of a text that is about as long as texts are. ".repeat(40);
     for first in (0..documents).step_by(256) {
@@ -94,7 +94,7 @@ async fn main() {
                 let vectors = tasks.iter().map(|task| (*task, vectors.clone())).collect();
                 store.put_vectors(vectors).await.unwrap();
                 store.load(tasks.clone()).await.unwrap();
-                let ends = tasks.iter().map(|task| (*task, End::Stored { chunks: 3 })).collect();
+                let ends = tasks.iter().map(|task| (*task, DocumentOutcome::Stored { chunks: 3 })).collect();
                 store.finish(ends).await.unwrap();
             }
         })

@@ -16,19 +16,20 @@ mod worker;
 mod writer;
 
 pub use jobs::{
-    ChunkSpan, Chunking, DocumentRow, DocumentState, Edit, End, EndedJobs, Job, JobError, JobOp, JobStore,
-    Loaded, NewDocument, NewJob, Note, Opened, Page, Plan, PostgresJobs, Put, SqliteJobs, SqliteJobsConfig,
-    Status, Unfinished, Vectors, Work,
+    ChunkSpan, Chunking, DocumentOutcome, DocumentRow, DocumentState, Edit, Job, JobError, JobMetrics, JobOp,
+    JobSpec, JobStore, Loaded, LoadedDocument, NewDocument, NewJob, OpenResult, Page, PostgresJobs,
+    RetryNote, SqliteJobs, SqliteJobsConfig, Status, Unfinished, Vectors, WriteResult,
 };
 pub use orchestrator::{
-    Findings, Hire, Orchestrator, OrchestratorConfig, OrchestratorMetrics, PoolConfig, Scaling,
+    Orchestrator, OrchestratorConfig, OrchestratorMetrics, OrchestratorStatus, PoolConfig, Scaling,
+    SpawnWorker,
 };
 pub use queue::{
-    Asked, Consumer, DEATHS_ALONE, DEATHS_IN_COMPANY, DeadLetter, DeadLetterId, Depth, Flow, Handout, Lease,
-    LeaseRequest, Op, Outcome, Pressure, Queue, QueueError, QueueOptions, RedisConfig, RedisQueue, Settled,
-    SqliteQueue, WorkerReport,
+    Backlog, BacklogSize, Consumer, DeadLetter, DeadLetterId, Depth, Lease, LeaseBatch, LeaseRequest,
+    MAX_ISOLATED_CRASHES, MAX_SHARED_CRASHES, Op, Outcome, Queue, QueueError, QueueOptions, RedisConfig,
+    RedisQueue, SettleResult, SqliteQueue, StageMode, WorkerStatus,
 };
-pub use reconcile::{ReconcileConfig, note_dead, reconcile, round, task, turn};
-pub use retention::retain;
+pub use reconcile::{ReconcileConfig, fail_dead_lettered, reconcile, reenqueue_missing, run_period, task};
+pub use retention::run_retention;
 pub use task::{JobId, MESSAGE_VERSION, Priority, Reason, Stage, Task, TaskId};
-pub use worker::{Floor, Worker, WorkerConfig, WorkerMetrics};
+pub use worker::{ExclusiveGate, Worker, WorkerConfig, WorkerMetrics};

@@ -11,7 +11,7 @@ use std::{
 
 use tokio_util::sync::CancellationToken;
 
-use crate::{DocumentState, End, JobStore, Put, Queue, Stage, Task, TaskId, Unfinished};
+use crate::{DocumentOutcome, DocumentState, JobStore, Queue, Stage, Task, TaskId, Unfinished, WriteResult};
 
 /// How often, and what is looked at.
 #[derive(Clone, Copy, Debug)]
@@ -36,7 +36,7 @@ pub async fn reconcile(
         // Whoever wakes first after a period has the next one.
         let pause = config.every.mul_f64(1.0 + 0.25 * fastrand::f64());
         tokio::select! { () = tokio::time::sleep(pause) => {}, () = stop.cancelled() => return }
-        match turn(&*jobs, &*queue, config).await {
+        match run_period(&*jobs, &*queue, config).await {
             Ok(None | Some(0)) => {}
             Ok(Some(missing)) => {
                 tracing::info!(missing, "documents that the queue had lost were enqueued again");
@@ -47,29 +47,33 @@ pub async fn reconcile(
 }
 
 /// One period's work, unless another process has it: how many documents the queue had lost.
-pub async fn turn(
+pub async fn run_period(
     jobs: &dyn JobStore,
     queue: &dyn Queue,
     config: ReconcileConfig,
 ) -> Result<Option<usize>, Failure> {
-    if !jobs.claim("reconcile", config.every).await? {
+    if !jobs.claim_period("reconcile", config.every).await? {
         return Ok(None);
     }
-    note_dead(jobs, queue).await?;
-    round(jobs, queue, config.untouched).await.map(Some)
+    fail_dead_lettered(jobs, queue).await?;
+    reenqueue_missing(jobs, queue, config.untouched).await.map(Some)
 }
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
 /// Enqueues what is unfinished and not held; how many.
-pub async fn round(jobs: &dyn JobStore, queue: &dyn Queue, untouched: Duration) -> Result<usize, Failure> {
+pub async fn reenqueue_missing(
+    jobs: &dyn JobStore,
+    queue: &dyn Queue,
+    untouched: Duration,
+) -> Result<usize, Failure> {
     let (mut after, mut missing): (Option<TaskId>, usize) = (None, 0);
     loop {
         let page = jobs.unfinished(untouched, after, PAGE).await?;
         let Some(last) = page.last() else { return Ok(missing) };
         after = Some(last.task);
         let ids: Vec<TaskId> = page.iter().map(|document| document.task).collect();
-        let held = queue.holds(&ids).await?;
+        let held = queue.contains(&ids).await?;
         let lost: Vec<Task> =
             page.iter().zip(held).filter(|(_, held)| !held).map(|(document, _)| task(document)).collect();
         if !lost.is_empty() {
@@ -104,7 +108,7 @@ pub(crate) fn now_ms() -> u64 {
 
 /// Ends documents whose tasks are dead letters; a document that has ended stays as it is. A letter of a try before
 /// the present one stands in the way of the document, which was set back, and goes.
-pub async fn note_dead(jobs: &dyn JobStore, queue: &dyn Queue) -> Result<(), Failure> {
+pub async fn fail_dead_lettered(jobs: &dyn JobStore, queue: &dyn Queue) -> Result<(), Failure> {
     for stage in Stage::ALL {
         let mut after = None;
         loop {
@@ -115,12 +119,12 @@ pub async fn note_dead(jobs: &dyn JobStore, queue: &dyn Queue) -> Result<(), Fai
             for letter in letters {
                 if let Some(Task { id, enqueued_at_ms, .. }) = letter.task {
                     ids.push(letter.id);
-                    ends.push((id, End::Failed { stage, reason: letter.reason, enqueued_at_ms }));
+                    ends.push((id, DocumentOutcome::Failed { stage, reason: letter.reason, enqueued_at_ms }));
                 }
             }
             for (letter, put) in ids.iter().zip(jobs.finish(ends).await?) {
-                if matches!(put, Put::Already(DocumentState::At(_))) {
-                    queue.bury(stage, letter).await?;
+                if matches!(put, WriteResult::Already(DocumentState::At(_))) {
+                    queue.delete_dead_letter(stage, letter).await?;
                 }
             }
             if !full {

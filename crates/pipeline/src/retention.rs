@@ -7,17 +7,17 @@ use tokio_util::sync::CancellationToken;
 use crate::JobStore;
 
 /// The pause between two rounds, on average.
-const EVERY: Duration = Duration::from_secs(600);
+const INTERVAL: Duration = Duration::from_secs(600);
 
 /// An upload that nothing has been heard of for this long is over.
 const ABANDONED: Duration = Duration::from_secs(24 * 3600);
 
 /// Removes jobs that ended longer than `kept` ago, and uploads that were given up, until `stop`.
-pub async fn retain(jobs: Arc<dyn JobStore>, kept: Duration, stop: CancellationToken) {
+pub async fn run_retention(jobs: Arc<dyn JobStore>, kept: Duration, stop: CancellationToken) {
     // Short retention is kept to, long retention is not looked at all the time.
-    let every = EVERY.min(kept).max(Duration::from_secs(1));
+    let every = INTERVAL.min(kept).max(Duration::from_secs(1));
     loop {
-        match jobs.sweep(kept, ABANDONED).await {
+        match jobs.purge_expired(kept, ABANDONED).await {
             Ok(0) => {}
             Ok(jobs) => tracing::info!(jobs, "jobs that ended long ago were removed"),
             Err(error) => tracing::warn!(%error, "old jobs could not be removed"),

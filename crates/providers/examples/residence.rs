@@ -20,11 +20,13 @@ use std::{
 };
 
 use embeddery_core::{
-    BoxFuture, Context, EmbedRequest, Input, ModelRef, ModelSource, Progress, Provider as _, SourceError,
-    SourceErrorKind,
+    BoxFuture, EmbedRequest, Input, ModelRef, ModelSource, Progress, Provider as _, RequestContext,
+    SourceError, SourceErrorKind,
 };
 use embeddery_engine::Precision;
-use embeddery_providers::local::{Local, LocalConfig, Machine, MachineConfig, Memory, MemoryLimits};
+use embeddery_providers::local::{
+    Local, LocalConfig, MachineConfig, MemoryBudget, MemoryLimits, SharedResources,
+};
 use embeddery_test_support::tiny::Tiny;
 
 const MODELS: usize = 20;
@@ -54,17 +56,17 @@ fn status(key: &str) -> u64 {
     line.split_whitespace().nth(1).and_then(|kilobytes| kilobytes.parse::<u64>().ok()).unwrap_or(0) * 1024
 }
 
-fn machine(bytes: Option<u64>) -> Arc<Machine> {
-    Machine::new(MachineConfig {
+fn machine(bytes: Option<u64>) -> Arc<SharedResources> {
+    SharedResources::new(MachineConfig {
         threads: NonZeroUsize::new(2).unwrap(),
-        memory: Memory::new(MemoryLimits { bytes, models: None }, Duration::from_secs(60)),
+        memory: MemoryBudget::new(MemoryLimits { bytes, models: None }, Duration::from_secs(60)),
         queue_tokens: 1_000_000,
         unload_after: Duration::ZERO,
     })
     .unwrap()
 }
 
-fn local(base: &Path, machine: &Arc<Machine>) -> Arc<Local> {
+fn local(base: &Path, machine: &Arc<SharedResources>) -> Arc<Local> {
     let config = LocalConfig {
         machine: Arc::clone(machine),
         source: Arc::new(Directory(base.to_path_buf())),
@@ -78,7 +80,7 @@ async fn ask(local: &Local, caller: usize) {
     for turn in 0..TURNS {
         let model = ModelRef::new(((turn * (caller + 1) + 3 * caller) % MODELS).to_string());
         let inputs = vec![Input::Text("w1 w2 w3 w4 w5 w6 w7".into()); 16];
-        let request = EmbedRequest::plain(inputs, Context::new("1", "bench"));
+        let request = EmbedRequest::with_defaults(inputs, RequestContext::new("1", "bench"));
         local.open(&model).await.unwrap().embed(request).await.unwrap();
     }
 }

@@ -3,7 +3,7 @@
 
 use std::{collections::BTreeMap, num::NonZeroUsize};
 
-use embeddery_core::{Lengths, Limits, ProviderKind};
+use embeddery_core::{CallLimits, ProviderKind, SupportedDimensions};
 use serde::Deserialize;
 
 use crate::local_api::Dialect;
@@ -19,7 +19,7 @@ pub struct Catalogue(BTreeMap<String, Family>);
 #[serde(deny_unknown_fields, default)]
 pub struct Family {
     /// Of one call, whatever the model.
-    pub limits: CallLimits,
+    pub limits: CatalogueLimits,
     /// By the vendor's name for them.
     pub models: BTreeMap<String, Known>,
 }
@@ -41,13 +41,13 @@ pub struct Known {
     /// US dollars for a million input tokens.
     pub price: Option<f64>,
     /// Of one call, where they differ from the vendor's.
-    pub limits: CallLimits,
+    pub limits: CatalogueLimits,
 }
 
 /// What one call may carry.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub struct CallLimits {
+pub struct CatalogueLimits {
     /// Inputs.
     pub items: Option<NonZeroUsize>,
     /// Tokens over all inputs.
@@ -144,18 +144,18 @@ impl Known {
     }
 
     /// As core has them.
-    pub(crate) fn limits(&self) -> Limits {
-        let CallLimits { items, tokens, bytes } = self.limits;
+    pub(crate) fn limits(&self) -> CallLimits {
+        let CatalogueLimits { items, tokens, bytes } = self.limits;
         let lengths = match &self.lengths {
-            None => Lengths::Own,
-            Some(WrittenLengths::List(lengths)) => Lengths::OneOf(lengths.as_slice().into()),
-            Some(WrittenLengths::Range { from, to }) => Lengths::Between(*from, *to),
+            None => SupportedDimensions::Own,
+            Some(WrittenLengths::List(lengths)) => SupportedDimensions::OneOf(lengths.as_slice().into()),
+            Some(WrittenLengths::Range { from, to }) => SupportedDimensions::Between(*from, *to),
         };
-        Limits { items, tokens, bytes, lengths }
+        CallLimits { items, tokens, bytes, lengths }
     }
 }
 
-impl CallLimits {
+impl CatalogueLimits {
     fn or(self, other: Self) -> Self {
         Self {
             items: self.items.or(other.items),
@@ -209,8 +209,14 @@ mod tests {
                 assert!((512..=128_000).contains(&model.max_tokens.unwrap().get()), "{name}");
                 let known = catalogue.known(kind, Dialect::OpenAi, name);
                 let limits = known.limits();
-                assert!(limits.lengths == Lengths::Own || limits.lengths.contains(dimensions), "{name}");
-                assert!(limits.lengths == Lengths::Own || model.matryoshka == Some(true), "{name}");
+                assert!(
+                    limits.lengths == SupportedDimensions::Own || limits.lengths.contains(dimensions),
+                    "{name}"
+                );
+                assert!(
+                    limits.lengths == SupportedDimensions::Own || model.matryoshka == Some(true),
+                    "{name}"
+                );
             }
         }
         for dialect in Dialect::LOCAL {

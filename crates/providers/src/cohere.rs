@@ -6,9 +6,9 @@ use embeddery_core::{EmbedError, InputType, Truncate};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    http::Address,
-    rows::{Row, Rows},
-    wire::{Answer, Ask, Inputs, Wire, to_json, unreadable},
+    http::BaseUrl,
+    response_vectors::{ResponseVectors, Row},
+    vendor_protocol::{Inputs, VendorProtocol, VendorRequest, VendorResponse, to_json, unreadable},
 };
 
 /// Cohere.
@@ -49,9 +49,9 @@ struct Billed {
     input_tokens: Option<f64>,
 }
 
-impl Wire for Cohere {
+impl VendorProtocol for Cohere {
     /// Cohere's root, its `/v2`, or the whole address.
-    fn address(&self, base: &Address, _: &str) -> Address {
+    fn address(&self, base: &BaseUrl, _: &str) -> BaseUrl {
         match base.path() {
             path if path.ends_with("/embed") => base.clone(),
             path if path.ends_with("/v2") => base.join(&["embed"]),
@@ -59,7 +59,7 @@ impl Wire for Cohere {
         }
     }
 
-    fn body(&self, ask: &Ask<'_>) -> Result<Vec<u8>, EmbedError> {
+    fn build_request(&self, ask: &VendorRequest<'_>) -> Result<Vec<u8>, EmbedError> {
         to_json(&Body {
             model: ask.model,
             texts: Inputs(ask.inputs),
@@ -79,12 +79,12 @@ impl Wire for Cohere {
         })
     }
 
-    fn answer<'a>(&self, body: &'a [u8]) -> Result<Answer<'a>, String> {
+    fn parse_response<'a>(&self, body: &'a [u8]) -> Result<VendorResponse<'a>, String> {
         let answer: Embedded<'_> = serde_json::from_slice(body).map_err(|error| unreadable(body, &error))?;
         let tokens = answer.meta.and_then(|meta| meta.billed_units?.input_tokens);
         // Cohere's own types have billed units as floating point numbers.
         let tokens = tokens.filter(|tokens| *tokens >= 0.0).map(|tokens| tokens as u64);
-        Ok(Answer { rows: Rows::InOrder(answer.embeddings.float), tokens })
+        Ok(VendorResponse { rows: ResponseVectors::InOrder(answer.embeddings.float), tokens })
     }
 }
 
@@ -94,7 +94,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::wire::tests::{ask, asked};
+    use crate::vendor_protocol::tests::{ask, asked};
 
     #[test]
     fn the_body_is_coheres() {
@@ -103,7 +103,7 @@ mod tests {
             asked(&Cohere, &ask(&inputs)),
             json!({"model": "m", "texts": ["a"], "input_type": "search_document", "embedding_types": ["float"]})
         );
-        let full = Ask {
+        let full = VendorRequest {
             input_type: Some(InputType::Query),
             dimensions: NonZeroUsize::new(512),
             truncate: Some(Truncate::Start),
@@ -118,7 +118,7 @@ mod tests {
 
     #[test]
     fn addresses_are_roots_or_whole() {
-        let at = |base: &str| Cohere.address(&Address::parse(base).unwrap(), "m").to_string();
+        let at = |base: &str| Cohere.address(&BaseUrl::parse(base).unwrap(), "m").to_string();
         for base in
             ["https://api.cohere.com", "https://api.cohere.com/v2/", "https://api.cohere.com/v2/embed"]
         {
@@ -132,9 +132,9 @@ mod tests {
             "texts": ["hello", "goodbye"], "response_type": "embeddings_by_type",
             "meta": {"api_version": {"version": "2"}, "billed_units": {"input_tokens": 4}}})
         .to_string();
-        let answer = Cohere.answer(recorded.as_bytes()).unwrap();
+        let answer = Cohere.parse_response(recorded.as_bytes()).unwrap();
         assert_eq!(answer.tokens, Some(4));
         assert_eq!(answer.rows.into_flat(2), Ok((vec![0.016, -0.008, 1.0, 2.0], 2)));
-        assert!(Cohere.answer(br#"{"embeddings":[[1]]}"#).err().unwrap().contains("another form"));
+        assert!(Cohere.parse_response(br#"{"embeddings":[[1]]}"#).err().unwrap().contains("another form"));
     }
 }

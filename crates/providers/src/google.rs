@@ -6,13 +6,13 @@
 
 use std::num::NonZeroUsize;
 
-use embeddery_core::{EmbedError, ErrorKind, Fault, InputFault, InputType, ProviderKind, Retry, Truncate};
+use embeddery_core::{EmbedError, ErrorKind, Fault, InputError, InputType, ProviderKind, Retry, Truncate};
 use serde::{Deserialize, Serialize, Serializer};
 
 use crate::{
-    http::{Address, KeyHeader},
-    rows::{Row, Rows},
-    wire::{Answer, Ask, Wire, cannot_truncate, to_json, unreadable},
+    http::{BaseUrl, KeyHeader},
+    response_vectors::{ResponseVectors, Row},
+    vendor_protocol::{VendorProtocol, VendorRequest, VendorResponse, cannot_truncate, to_json, unreadable},
 };
 
 /// Google.
@@ -104,15 +104,15 @@ fn purpose(model: &str, input_type: Option<InputType>) -> (Option<&'static str>,
 
 /// Texts that might be cut. Every token has at least one byte, so whatever has no more bytes than the model
 /// reads tokens is surely whole.
-fn may_be_cut(ask: &Ask<'_>, prefix: &str) -> Vec<InputFault> {
+fn may_be_cut(ask: &VendorRequest<'_>, prefix: &str) -> Vec<InputError> {
     let most = ask.max_tokens.map_or(0, NonZeroUsize::get).saturating_sub(prefix.len());
     let lengths = ask.inputs.iter().map(|input| input.text().map_or(0, str::len)).enumerate();
-    lengths.filter(|(_, bytes)| *bytes > most).map(|(index, _)| InputFault { index, tokens: None }).collect()
+    lengths.filter(|(_, bytes)| *bytes > most).map(|(index, _)| InputError { index, tokens: None }).collect()
 }
 
-impl Wire for Google {
+impl VendorProtocol for Google {
     /// Google's root, its `/v1beta`, or the whole address.
-    fn address(&self, base: &Address, model: &str) -> Address {
+    fn address(&self, base: &BaseUrl, model: &str) -> BaseUrl {
         let method = format!("{}:batchEmbedContents", bare(model));
         match base.path() {
             path if path.ends_with(":batchEmbedContents") => base.clone(),
@@ -125,7 +125,7 @@ impl Wire for Google {
         KeyHeader::Google
     }
 
-    fn body(&self, ask: &Ask<'_>) -> Result<Vec<u8>, EmbedError> {
+    fn build_request(&self, ask: &VendorRequest<'_>) -> Result<Vec<u8>, EmbedError> {
         let (task_type, prefix) = purpose(ask.model, ask.input_type);
         match ask.truncate {
             Some(Truncate::Start) => {
@@ -166,11 +166,11 @@ impl Wire for Google {
         })
     }
 
-    fn answer<'a>(&self, body: &'a [u8]) -> Result<Answer<'a>, String> {
+    fn parse_response<'a>(&self, body: &'a [u8]) -> Result<VendorResponse<'a>, String> {
         let answer: Embedded<'_> = serde_json::from_slice(body).map_err(|error| unreadable(body, &error))?;
         let rows = answer.embeddings.into_iter().map(|embedding| embedding.values).collect();
         let tokens = answer.usage_metadata.and_then(|usage| usage.prompt_token_count);
-        Ok(Answer { rows: Rows::InOrder(rows), tokens })
+        Ok(VendorResponse { rows: ResponseVectors::InOrder(rows), tokens })
     }
 }
 
@@ -180,12 +180,12 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::wire::tests::{ask, asked};
+    use crate::vendor_protocol::tests::{ask, asked};
 
     #[test]
     fn the_body_is_googles() {
         let inputs = [Input::Text("a".into()), Input::Text("b".into())];
-        let full = Ask {
+        let full = VendorRequest {
             model: "models/gemini-embedding-001",
             input_type: Some(InputType::Query),
             dimensions: NonZeroUsize::new(768),
@@ -201,8 +201,11 @@ mod tests {
     #[test]
     fn the_second_model_reads_its_purpose_in_the_text() {
         let inputs = [Input::Text("a \"b\"".into())];
-        let query =
-            Ask { model: "gemini-embedding-2", input_type: Some(InputType::Document), ..ask(&inputs) };
+        let query = VendorRequest {
+            model: "gemini-embedding-2",
+            input_type: Some(InputType::Document),
+            ..ask(&inputs)
+        };
         assert_eq!(
             asked(&Google, &query),
             json!({"requests": [{"model": "models/gemini-embedding-2",
@@ -213,15 +216,19 @@ mod tests {
     #[test]
     fn a_text_that_may_be_cut_is_refused_when_none_may_be() {
         let inputs = [Input::Text("short".into()), Input::Text("x".repeat(11).into())];
-        let none = Ask { truncate: Some(Truncate::None), max_tokens: NonZeroUsize::new(10), ..ask(&inputs) };
-        let error = Google.body(&none).unwrap_err();
+        let none = VendorRequest {
+            truncate: Some(Truncate::None),
+            max_tokens: NonZeroUsize::new(10),
+            ..ask(&inputs)
+        };
+        let error = Google.build_request(&none).unwrap_err();
         assert_eq!((error.kind, error.inputs[0].index, error.inputs.len()), (ErrorKind::InputTooLong, 1, 1));
-        assert!(Google.body(&Ask { max_tokens: NonZeroUsize::new(11), ..none }).is_ok());
+        assert!(Google.build_request(&VendorRequest { max_tokens: NonZeroUsize::new(11), ..none }).is_ok());
     }
 
     #[test]
     fn addresses_are_roots_or_whole() {
-        let at = |base: &str| Google.address(&Address::parse(base).unwrap(), "models/g?x").to_string();
+        let at = |base: &str| Google.address(&BaseUrl::parse(base).unwrap(), "models/g?x").to_string();
         let whole = "https://g.com/v1beta/models/g%3Fx:batchEmbedContents";
         assert_eq!(at("https://g.com"), whole);
         assert_eq!(at("https://g.com/v1beta"), whole);
@@ -233,9 +240,9 @@ mod tests {
         let recorded = json!({"embeddings": [{"values": [-0.02, 0.5]}, {"values": [1, 0]}],
             "usageMetadata": {"promptTokenCount": 6}})
         .to_string();
-        let answer = Google.answer(recorded.as_bytes()).unwrap();
+        let answer = Google.parse_response(recorded.as_bytes()).unwrap();
         assert_eq!(answer.tokens, Some(6));
         assert_eq!(answer.rows.into_flat(2), Ok((vec![-0.02, 0.5, 1.0, 0.0], 2)));
-        assert!(Google.answer(b"{}").unwrap().rows.into_flat(1).unwrap_err().contains("0 vectors"));
+        assert!(Google.parse_response(b"{}").unwrap().rows.into_flat(1).unwrap_err().contains("0 vectors"));
     }
 }

@@ -4,11 +4,11 @@
 //! [`EmbedError`] that says whose fault it is and what to do ([`failure`]). No redirect is followed, because
 //! the key would travel with it; no answer is read beyond a bound; nothing is read from the environment.
 
-mod address;
-mod failure;
-mod keys;
-mod rates;
-mod wait;
+mod api_keys;
+mod base_url;
+mod error_mapping;
+mod rate_limit_headers;
+mod retry_after;
 
 use std::{error::Error as _, sync::Arc, time::Duration};
 
@@ -25,20 +25,20 @@ use reqwest::{
 use secrecy::{ExposeSecret as _, SecretString};
 use tokio::time::{Instant, timeout_at};
 
-pub use address::Address;
-use failure::Failure;
-pub use keys::{KeyHeader, Keys};
+pub use api_keys::{ApiKeyPool, KeyHeader};
+pub use base_url::BaseUrl;
+use error_mapping::Failure;
 
 /// Time for DNS, TCP and TLS together.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// For requests without a deadline: longer than any vendor takes, shorter than forever.
-const LONGEST_CALL: Duration = Duration::from_secs(600);
+const CALL_TIMEOUT: Duration = Duration::from_secs(600);
 /// Traces that nobody takes by then are lost.
-const LONGEST_DELIVERY: Duration = Duration::from_secs(10);
+const DELIVERY_TIMEOUT: Duration = Duration::from_secs(10);
 /// The largest answer: 2048 vectors of 3072 floats as base64 are 34 MB.
-const LONGEST_ANSWER: usize = 64 << 20;
+const MAX_RESPONSE_BYTES: usize = 64 << 20;
 /// The largest error that is read for its reason.
-const LONGEST_COMPLAINT: usize = 64 << 10;
+const MAX_ERROR_BODY_BYTES: usize = 64 << 10;
 
 /// How requests leave this machine.
 #[derive(Debug, Default)]
@@ -52,7 +52,7 @@ pub struct Outbound {
 }
 
 /// A pool of connections to everywhere.
-pub struct Sender {
+pub struct HttpClient {
     client: Client,
 }
 
@@ -60,9 +60,9 @@ pub struct Sender {
 pub(crate) struct Target {
     pub provider: ProviderKind,
     pub model: Arc<str>,
-    pub address: Address,
+    pub address: BaseUrl,
     pub headers: HeaderMap,
-    pub keys: Arc<Keys>,
+    pub keys: Arc<ApiKeyPool>,
     pub listener: Option<Arc<dyn RateListener>>,
 }
 
@@ -98,7 +98,7 @@ impl Outbound {
     }
 }
 
-impl Sender {
+impl HttpClient {
     /// A sender; fails when the proxy's address or the certificates cannot be read.
     pub fn new(outbound: &Outbound) -> Result<Self, String> {
         let mut builder = Client::builder()
@@ -123,7 +123,7 @@ impl Sender {
     ///
     /// # Errors
     /// When it was not taken, with the reason.
-    pub async fn deliver(
+    pub async fn post_json(
         &self,
         url: &str,
         headers: &[(String, SecretString)],
@@ -131,16 +131,16 @@ impl Sender {
     ) -> Result<(), String> {
         let mut headers = self::headers(headers)?;
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        let sent = self.client.post(url).headers(headers).body(body).timeout(LONGEST_DELIVERY).send().await;
+        let sent = self.client.post(url).headers(headers).body(body).timeout(DELIVERY_TIMEOUT).send().await;
         let status = sent.map_err(|error| root_cause(&error))?.status();
         if status.is_success() { Ok(()) } else { Err(format!("answered {status}")) }
     }
 
     /// Sends a request, with another key when the first is refused. Returns the body of a good answer.
     pub(crate) async fn post(&self, target: &Target, call: &Call) -> Result<Bytes, EmbedError> {
-        let deadline = call.deadline.map_or_else(|| Instant::now() + LONGEST_CALL, Instant::from);
+        let deadline = call.deadline.map_or_else(|| Instant::now() + CALL_TIMEOUT, Instant::from);
         let mut last = None;
-        for key in target.keys.in_turn() {
+        for key in target.keys.round_robin() {
             let answered = timeout_at(deadline, self.once(target, call, key)).await;
             match answered.unwrap_or_else(|_| Err(target.late())) {
                 Err(error) if error.kind == ErrorKind::UpstreamAuth => {
@@ -168,28 +168,30 @@ impl Sender {
 
     async fn read(&self, target: &Target, call: &Call, response: Response) -> Result<Bytes, EmbedError> {
         if let Some(listener) = &target.listener
-            && let Some(hint) = rates::hint(response.headers())
+            && let Some(hint) = rate_limit_headers::hint(response.headers())
         {
-            listener.hear(target.provider, hint);
+            listener.observe(target.provider, hint);
         }
         let status = response.status();
         if status.is_success() {
-            return body(response, LONGEST_ANSWER).await.map_err(|lost| match lost {
-                Lost::TooLong => target
-                    .nonsense(&format!("an answer of more than {} MB", LONGEST_ANSWER >> 20), Retry::Never),
+            return body(response, MAX_RESPONSE_BYTES).await.map_err(|lost| match lost {
+                Lost::TooLong => target.malformed(
+                    &format!("an answer of more than {} MB", MAX_RESPONSE_BYTES >> 20),
+                    Retry::Never,
+                ),
                 Lost::Broken(error) => target.lost(&error),
             });
         }
         if status.is_redirection() {
             let to = response.headers().get(LOCATION).and_then(|to| to.to_str().ok()).unwrap_or("nowhere");
             tracing::warn!(provider = %target.provider, to, "a redirect was not followed");
-            return Err(target.nonsense(
+            return Err(target.malformed(
                 "a redirect, which is not followed because the key would travel with it; correct the provider's address",
                 Retry::Never,
             ));
         }
         let headers = response.headers().clone();
-        let body = body(response, LONGEST_COMPLAINT).await.unwrap_or_default();
+        let body = body(response, MAX_ERROR_BODY_BYTES).await.unwrap_or_default();
         Err(Failure { target, status: status.as_u16(), headers: &headers, body: &body, items: call.items }
             .classify())
     }
@@ -211,7 +213,7 @@ impl Target {
     }
 
     /// An answer that is none.
-    pub(crate) fn nonsense(&self, what: &str, retry: Retry) -> EmbedError {
+    pub(crate) fn malformed(&self, what: &str, retry: Retry) -> EmbedError {
         EmbedError::new(
             ErrorKind::BadUpstreamAnswer,
             Fault::Upstream,

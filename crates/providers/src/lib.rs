@@ -3,9 +3,9 @@
 //! ([`Vendor`]), one file per vendor's form. Adapters decide what a failure means; the gateway's wrappers only
 //! obey.
 
-mod access;
 mod catalogue;
 mod cohere;
+mod endpoint;
 mod google;
 mod http;
 #[cfg(feature = "local")]
@@ -15,14 +15,14 @@ mod mistral;
 #[cfg(feature = "onnx")]
 pub mod onnx;
 mod openai;
-mod rows;
-mod tokens;
+mod response_vectors;
+mod token_estimate;
 mod vendor;
+mod vendor_protocol;
 mod voyage;
-mod wire;
 
-pub use access::Access;
-pub use catalogue::{CallLimits, Catalogue, Family, Known, WrittenLengths};
-pub use http::{Address, Outbound, Sender};
+pub use catalogue::{Catalogue, CatalogueLimits, Family, Known, WrittenLengths};
+pub use endpoint::Endpoint;
+pub use http::{BaseUrl, HttpClient, Outbound};
 pub use local_api::Dialect;
 pub use vendor::{ModelSettings, Vendor, VendorConfig};

@@ -10,9 +10,11 @@ use embeddery_core::{EmbedError, ProviderKind, Truncate};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    http::Address,
-    rows::{Row, Rows},
-    wire::{Answer, Ask, Inputs, Wire, cannot_truncate, to_json, unreadable},
+    http::BaseUrl,
+    response_vectors::{ResponseVectors, Row},
+    vendor_protocol::{
+        Inputs, VendorProtocol, VendorRequest, VendorResponse, cannot_truncate, to_json, unreadable,
+    },
 };
 
 /// How a server is spoken to.
@@ -51,7 +53,7 @@ impl Dialect {
     }
 
     /// What an address of a provider speaks when nobody says so.
-    pub fn recognise(kind: ProviderKind, address: &Address) -> Self {
+    pub fn recognise(kind: ProviderKind, address: &BaseUrl) -> Self {
         let (path, host) = (address.path(), address.host());
         if kind != ProviderKind::LocalApi {
             let azure = [".openai.azure.com", ".cognitiveservices.azure.com"];
@@ -107,7 +109,7 @@ pub(crate) struct Tei;
 pub(crate) struct Tldw;
 
 /// The whole address, or the server's root with this below it.
-fn below_root(base: &Address, segments: &[&str]) -> Address {
+fn below_root(base: &BaseUrl, segments: &[&str]) -> BaseUrl {
     if base.path().is_empty() { base.join(segments) } else { base.clone() }
 }
 
@@ -132,12 +134,12 @@ struct Many<'a> {
     prompt_eval_count: Option<u64>,
 }
 
-impl Wire for Ollama {
-    fn address(&self, base: &Address, _: &str) -> Address {
+impl VendorProtocol for Ollama {
+    fn address(&self, base: &BaseUrl, _: &str) -> BaseUrl {
         below_root(base, &["api", "embed"])
     }
 
-    fn body(&self, ask: &Ask<'_>) -> Result<Vec<u8>, EmbedError> {
+    fn build_request(&self, ask: &VendorRequest<'_>) -> Result<Vec<u8>, EmbedError> {
         if ask.truncate == Some(Truncate::Start) {
             return Err(cannot_truncate(ProviderKind::LocalApi, "cut the start off a text with Ollama"));
         }
@@ -149,9 +151,12 @@ impl Wire for Ollama {
         })
     }
 
-    fn answer<'a>(&self, body: &'a [u8]) -> Result<Answer<'a>, String> {
+    fn parse_response<'a>(&self, body: &'a [u8]) -> Result<VendorResponse<'a>, String> {
         let answer: Many<'_> = parse(body)?;
-        Ok(Answer { rows: Rows::InOrder(answer.embeddings), tokens: answer.prompt_eval_count })
+        Ok(VendorResponse {
+            rows: ResponseVectors::InOrder(answer.embeddings),
+            tokens: answer.prompt_eval_count,
+        })
     }
 }
 
@@ -167,12 +172,12 @@ struct One<'a> {
     embedding: Row<'a>,
 }
 
-impl Wire for OllamaLegacy {
-    fn address(&self, base: &Address, _: &str) -> Address {
+impl VendorProtocol for OllamaLegacy {
+    fn address(&self, base: &BaseUrl, _: &str) -> BaseUrl {
         below_root(base, &["api", "embeddings"])
     }
 
-    fn body(&self, ask: &Ask<'_>) -> Result<Vec<u8>, EmbedError> {
+    fn build_request(&self, ask: &VendorRequest<'_>) -> Result<Vec<u8>, EmbedError> {
         let [input] = ask.inputs else {
             return Err(EmbedError::internal("several inputs reached a form that takes one"));
         };
@@ -185,8 +190,11 @@ impl Wire for OllamaLegacy {
         to_json(&LegacyBody { model: ask.model, prompt: input.text().unwrap_or_default() })
     }
 
-    fn answer<'a>(&self, body: &'a [u8]) -> Result<Answer<'a>, String> {
-        Ok(Answer { rows: Rows::InOrder(vec![parse::<One<'_>>(body)?.embedding]), tokens: None })
+    fn parse_response<'a>(&self, body: &'a [u8]) -> Result<VendorResponse<'a>, String> {
+        Ok(VendorResponse {
+            rows: ResponseVectors::InOrder(vec![parse::<One<'_>>(body)?.embedding]),
+            tokens: None,
+        })
     }
 }
 
@@ -201,12 +209,12 @@ struct TeiBody<'a> {
     dimensions: Option<NonZeroUsize>,
 }
 
-impl Wire for Tei {
-    fn address(&self, base: &Address, _: &str) -> Address {
+impl VendorProtocol for Tei {
+    fn address(&self, base: &BaseUrl, _: &str) -> BaseUrl {
         below_root(base, &["embed"])
     }
 
-    fn body(&self, ask: &Ask<'_>) -> Result<Vec<u8>, EmbedError> {
+    fn build_request(&self, ask: &VendorRequest<'_>) -> Result<Vec<u8>, EmbedError> {
         to_json(&TeiBody {
             inputs: Inputs(ask.inputs),
             truncate: ask.truncate.map(|truncate| truncate != Truncate::None),
@@ -215,8 +223,8 @@ impl Wire for Tei {
         })
     }
 
-    fn answer<'a>(&self, body: &'a [u8]) -> Result<Answer<'a>, String> {
-        Ok(Answer { rows: Rows::InOrder(parse(body)?), tokens: None })
+    fn parse_response<'a>(&self, body: &'a [u8]) -> Result<VendorResponse<'a>, String> {
+        Ok(VendorResponse { rows: ResponseVectors::InOrder(parse(body)?), tokens: None })
     }
 }
 
@@ -226,21 +234,21 @@ struct TldwBody<'a> {
     model: &'a str,
 }
 
-impl Wire for Tldw {
-    fn address(&self, base: &Address, _: &str) -> Address {
+impl VendorProtocol for Tldw {
+    fn address(&self, base: &BaseUrl, _: &str) -> BaseUrl {
         base.clone()
     }
 
-    fn body(&self, ask: &Ask<'_>) -> Result<Vec<u8>, EmbedError> {
+    fn build_request(&self, ask: &VendorRequest<'_>) -> Result<Vec<u8>, EmbedError> {
         if matches!(ask.truncate, Some(Truncate::Start | Truncate::None)) {
             return Err(cannot_truncate(ProviderKind::LocalApi, "say how in the dialect tldw"));
         }
         to_json(&TldwBody { texts: Inputs(ask.inputs), model: ask.model })
     }
 
-    fn answer<'a>(&self, body: &'a [u8]) -> Result<Answer<'a>, String> {
+    fn parse_response<'a>(&self, body: &'a [u8]) -> Result<VendorResponse<'a>, String> {
         let answer: Many<'_> = parse(body)?;
-        Ok(Answer { rows: Rows::InOrder(answer.embeddings), tokens: None })
+        Ok(VendorResponse { rows: ResponseVectors::InOrder(answer.embeddings), tokens: None })
     }
 }
 
@@ -250,11 +258,11 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::wire::tests::{ask, asked};
+    use crate::vendor_protocol::tests::{ask, asked};
 
     #[test]
     fn addresses_tell_their_dialect() {
-        let local = |text: &str| Dialect::recognise(ProviderKind::LocalApi, &Address::parse(text).unwrap());
+        let local = |text: &str| Dialect::recognise(ProviderKind::LocalApi, &BaseUrl::parse(text).unwrap());
         assert_eq!(local("http://localhost:11434/api/embeddings"), Dialect::OllamaLegacy);
         assert_eq!(local("http://localhost:11434/api/embed"), Dialect::Ollama);
         assert_eq!(local("http://localhost:11434"), Dialect::Ollama);
@@ -263,7 +271,7 @@ mod tests {
         assert_eq!(local("http://x:8080"), Dialect::OpenAi);
         assert_eq!(local("http://x:8080/embed"), Dialect::Tei);
         assert_eq!(local("http://x:8080/my/vectors"), Dialect::Tldw);
-        let openai = |text: &str| Dialect::recognise(ProviderKind::OpenAi, &Address::parse(text).unwrap());
+        let openai = |text: &str| Dialect::recognise(ProviderKind::OpenAi, &BaseUrl::parse(text).unwrap());
         assert_eq!(openai("https://r.openai.azure.com"), Dialect::Azure);
         assert_eq!(openai("https://gate.corp/openai/deployments/d/embeddings"), Dialect::Azure);
         assert_eq!(openai("https://api.openai.com/v1"), Dialect::OpenAi);
@@ -273,7 +281,7 @@ mod tests {
     #[test]
     fn each_body_is_the_servers() {
         let one = [Input::Text("a".into())];
-        let cut = |truncate| Ask { truncate: Some(truncate), ..ask(&one) };
+        let cut = |truncate| VendorRequest { truncate: Some(truncate), ..ask(&one) };
         assert_eq!(asked(&Ollama, &ask(&one)), json!({"model": "m", "input": ["a"]}));
         assert_eq!(asked(&Ollama, &cut(Truncate::None))["truncate"], false);
         assert_eq!(asked(&OllamaLegacy, &ask(&one)), json!({"model": "m", "prompt": "a"}));
@@ -284,18 +292,19 @@ mod tests {
         );
         assert_eq!(asked(&Tldw, &ask(&one)), json!({"texts": ["a"], "model": "m"}));
         let two = [Input::Text("a".into()), Input::Text("b".into())];
-        assert!(OllamaLegacy.body(&ask(&two)).is_err());
-        assert!(Ollama.body(&cut(Truncate::Start)).is_err());
+        assert!(OllamaLegacy.build_request(&ask(&two)).is_err());
+        assert!(Ollama.build_request(&cut(Truncate::Start)).is_err());
     }
 
     #[test]
     fn recorded_answers_are_read() {
         let ollama = br#"{"model":"all-minilm","embeddings":[[0.01,-0.5],[1,2]],"total_duration":14143917,"load_duration":1019500,"prompt_eval_count":8}"#;
-        let answer = Ollama.answer(ollama).unwrap();
+        let answer = Ollama.parse_response(ollama).unwrap();
         assert_eq!(answer.tokens, Some(8));
         assert_eq!(answer.rows.into_flat(2), Ok((vec![0.01, -0.5, 1.0, 2.0], 2)));
-        let flat =
-            |wire: &dyn Wire, body: &'static [u8], inputs| wire.answer(body).unwrap().rows.into_flat(inputs);
+        let flat = |wire: &dyn VendorProtocol, body: &'static [u8], inputs| {
+            wire.parse_response(body).unwrap().rows.into_flat(inputs)
+        };
         assert_eq!(
             flat(&OllamaLegacy, br#"{"embedding":[0.5670403838157654,9]}"#, 1),
             Ok((vec![0.567_040_4, 9.0], 2))

@@ -6,9 +6,9 @@ use embeddery_core::{EmbedError, ProviderKind, Truncate};
 use serde::Serialize;
 
 use crate::{
-    http::Address,
+    http::BaseUrl,
     openai,
-    wire::{Answer, Ask, Inputs, Wire, cannot_truncate, to_json},
+    vendor_protocol::{Inputs, VendorProtocol, VendorRequest, VendorResponse, cannot_truncate, to_json},
 };
 
 /// Mistral.
@@ -22,19 +22,19 @@ struct Body<'a> {
     output_dimension: Option<NonZeroUsize>,
 }
 
-impl Wire for Mistral {
-    fn address(&self, base: &Address, _: &str) -> Address {
+impl VendorProtocol for Mistral {
+    fn address(&self, base: &BaseUrl, _: &str) -> BaseUrl {
         openai::address(base)
     }
 
-    fn body(&self, ask: &Ask<'_>) -> Result<Vec<u8>, EmbedError> {
+    fn build_request(&self, ask: &VendorRequest<'_>) -> Result<Vec<u8>, EmbedError> {
         if ask.truncate == Some(Truncate::Start) {
             return Err(cannot_truncate(ProviderKind::Mistral, "cut the start off a text"));
         }
         to_json(&Body { model: ask.model, input: Inputs(ask.inputs), output_dimension: ask.dimensions })
     }
 
-    fn answer<'a>(&self, body: &'a [u8]) -> Result<Answer<'a>, String> {
+    fn parse_response<'a>(&self, body: &'a [u8]) -> Result<VendorResponse<'a>, String> {
         openai::answer(body)
     }
 }
@@ -45,12 +45,12 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::wire::tests::{ask, asked};
+    use crate::vendor_protocol::tests::{ask, asked};
 
     #[test]
     fn the_body_is_mistrals() {
         let inputs = [Input::Text("a".into())];
-        let sized = Ask { dimensions: NonZeroUsize::new(3072), ..ask(&inputs) };
+        let sized = VendorRequest { dimensions: NonZeroUsize::new(3072), ..ask(&inputs) };
         assert_eq!(asked(&Mistral, &sized), json!({"model": "m", "input": ["a"], "output_dimension": 3072}));
     }
 
@@ -61,7 +61,7 @@ mod tests {
                       "completion_tokens": 0, "request_count": null, "prompt_token_details": null},
             "data": [{"object": "embedding", "index": 0, "embedding": [-0.0165, 0.0707]}]})
         .to_string();
-        let answer = Mistral.answer(recorded.as_bytes()).unwrap();
+        let answer = Mistral.parse_response(recorded.as_bytes()).unwrap();
         assert_eq!(answer.tokens, Some(14));
         assert_eq!(answer.rows.into_flat(1), Ok((vec![-0.0165, 0.0707], 2)));
     }

@@ -9,9 +9,11 @@ use embeddery_core::{EmbedError, ProviderKind, Truncate};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    http::{Address, KeyHeader},
-    rows::{Indexed, Rows},
-    wire::{Answer, Ask, Inputs, Wire, cannot_truncate, to_json, unreadable},
+    http::{BaseUrl, KeyHeader},
+    response_vectors::{Indexed, ResponseVectors},
+    vendor_protocol::{
+        Inputs, VendorProtocol, VendorRequest, VendorResponse, cannot_truncate, to_json, unreadable,
+    },
 };
 
 /// OpenAI.
@@ -52,26 +54,30 @@ struct Usage {
 }
 
 /// Reads `{"data":[{"index","embedding"}],"usage"}`.
-pub(crate) fn answer(body: &[u8]) -> Result<Answer<'_>, String> {
+pub(crate) fn answer(body: &[u8]) -> Result<VendorResponse<'_>, String> {
     let answer: Embedded<'_> = serde_json::from_slice(body).map_err(|error| unreadable(body, &error))?;
     let tokens = answer.usage.and_then(|usage| usage.total_tokens.or(usage.prompt_tokens));
-    Ok(Answer { rows: Rows::Indexed(answer.data), tokens })
+    Ok(VendorResponse { rows: ResponseVectors::Indexed(answer.data), tokens })
 }
 
 /// The base with `embeddings` below it, unless it is the whole address already.
-pub(crate) fn address(base: &Address) -> Address {
+pub(crate) fn address(base: &BaseUrl) -> BaseUrl {
     if base.path().ends_with("/embeddings") { base.clone() } else { base.join(&["embeddings"]) }
 }
 
-fn body(ask: &Ask<'_>, model: Option<&str>, encoding_format: &'static str) -> Result<Vec<u8>, EmbedError> {
+fn body(
+    ask: &VendorRequest<'_>,
+    model: Option<&str>,
+    encoding_format: &'static str,
+) -> Result<Vec<u8>, EmbedError> {
     if ask.truncate == Some(Truncate::Start) {
         return Err(cannot_truncate(ProviderKind::OpenAi, "cut the start off a text"));
     }
     to_json(&Body { model, input: Inputs(ask.inputs), dimensions: ask.dimensions, encoding_format })
 }
 
-impl Wire for OpenAi {
-    fn address(&self, base: &Address, _: &str) -> Address {
+impl VendorProtocol for OpenAi {
+    fn address(&self, base: &BaseUrl, _: &str) -> BaseUrl {
         address(base)
     }
 
@@ -79,18 +85,18 @@ impl Wire for OpenAi {
         true
     }
 
-    fn body(&self, ask: &Ask<'_>) -> Result<Vec<u8>, EmbedError> {
+    fn build_request(&self, ask: &VendorRequest<'_>) -> Result<Vec<u8>, EmbedError> {
         body(ask, Some(ask.model), "base64")
     }
 
-    fn answer<'a>(&self, body: &'a [u8]) -> Result<Answer<'a>, String> {
+    fn parse_response<'a>(&self, body: &'a [u8]) -> Result<VendorResponse<'a>, String> {
         answer(body)
     }
 }
 
-impl Wire for Azure {
+impl VendorProtocol for Azure {
     /// A resource's address, a deployment's, or the whole one.
-    fn address(&self, base: &Address, model: &str) -> Address {
+    fn address(&self, base: &BaseUrl, model: &str) -> BaseUrl {
         let path = base.path();
         let whole = if path.contains("/deployments/") || path.ends_with("/v1") {
             address(base)
@@ -111,26 +117,26 @@ impl Wire for Azure {
         true
     }
 
-    fn body(&self, ask: &Ask<'_>) -> Result<Vec<u8>, EmbedError> {
+    fn build_request(&self, ask: &VendorRequest<'_>) -> Result<Vec<u8>, EmbedError> {
         body(ask, Some(ask.model), "base64")
     }
 
-    fn answer<'a>(&self, body: &'a [u8]) -> Result<Answer<'a>, String> {
+    fn parse_response<'a>(&self, body: &'a [u8]) -> Result<VendorResponse<'a>, String> {
         answer(body)
     }
 }
 
-impl Wire for LocalOpenAi {
+impl VendorProtocol for LocalOpenAi {
     /// A server's root, its `/v1`, or the whole address.
-    fn address(&self, base: &Address, _: &str) -> Address {
+    fn address(&self, base: &BaseUrl, _: &str) -> BaseUrl {
         if base.path().is_empty() { base.join(&["v1", "embeddings"]) } else { address(base) }
     }
 
-    fn body(&self, ask: &Ask<'_>) -> Result<Vec<u8>, EmbedError> {
+    fn build_request(&self, ask: &VendorRequest<'_>) -> Result<Vec<u8>, EmbedError> {
         body(ask, Some(ask.model), "float")
     }
 
-    fn answer<'a>(&self, body: &'a [u8]) -> Result<Answer<'a>, String> {
+    fn parse_response<'a>(&self, body: &'a [u8]) -> Result<VendorResponse<'a>, String> {
         answer(body)
     }
 }
@@ -141,7 +147,7 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::wire::tests::{ask, asked};
+    use crate::vendor_protocol::tests::{ask, asked};
 
     #[test]
     fn the_body_is_openais() {
@@ -150,21 +156,22 @@ mod tests {
             json!({"model": "m", "input": ["a \"b\""], "encoding_format": "base64"})
         );
         let tokens = [Input::Tokens(vec![1, 2].into()), Input::Tokens(vec![3].into())];
-        let sized = Ask { dimensions: NonZeroUsize::new(256), ..ask(&tokens) };
+        let sized = VendorRequest { dimensions: NonZeroUsize::new(256), ..ask(&tokens) };
         assert_eq!(
             asked(&OpenAi, &sized),
             json!({"model": "m", "input": [[1, 2], [3]], "dimensions": 256, "encoding_format": "base64"})
         );
         let text = [Input::Text("a".into())];
         assert_eq!(asked(&LocalOpenAi, &ask(&text))["encoding_format"], "float");
-        let start = Ask { truncate: Some(Truncate::Start), ..ask(&text) };
-        assert!(OpenAi.body(&start).unwrap_err().message.starts_with("truncate:"));
+        let start = VendorRequest { truncate: Some(Truncate::Start), ..ask(&text) };
+        assert!(OpenAi.build_request(&start).unwrap_err().message.starts_with("truncate:"));
     }
 
     #[test]
     fn addresses_are_bases_or_whole() {
-        let at =
-            |wire: &dyn Wire, base: &str| wire.address(&Address::parse(base).unwrap(), "de/p").to_string();
+        let at = |wire: &dyn VendorProtocol, base: &str| {
+            wire.address(&BaseUrl::parse(base).unwrap(), "de/p").to_string()
+        };
         assert_eq!(at(&OpenAi, "https://api.openai.com/v1"), "https://api.openai.com/v1/embeddings");
         assert_eq!(at(&OpenAi, "https://x/v1/embeddings"), "https://x/v1/embeddings");
         assert_eq!(at(&LocalOpenAi, "http://x:8080"), "http://x:8080/v1/embeddings");

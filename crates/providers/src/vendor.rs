@@ -13,16 +13,16 @@ use std::{
 };
 
 use embeddery_core::{
-    BoxFuture, EmbedError, Embedder, ErrorKind, Fault, InputType, ModelCard, ModelRef, ModelState,
+    BoxFuture, EmbedError, Embedder, ErrorKind, Fault, InputType, ModelInfo, ModelRef, ModelState,
     ModelStatus, Provider, ProviderKind, RateListener, Retry,
 };
 
 use crate::{
-    access::{Access, own_address},
     catalogue::Catalogue,
-    http::{self, Keys, Sender, Target},
+    endpoint::{Endpoint, own_address},
+    http::{self, ApiKeyPool, HttpClient, Target},
     local_api::Dialect,
-    wire,
+    vendor_protocol,
 };
 use model::Model;
 
@@ -31,13 +31,13 @@ pub struct VendorConfig {
     /// Which vendor.
     pub kind: ProviderKind,
     /// Where its models are and how they are asked, unless a model says otherwise.
-    pub access: Access,
+    pub access: Endpoint,
     /// What configuration says of single models.
     pub models: HashMap<ModelRef, ModelSettings>,
     /// What is known of all models.
     pub catalogue: Arc<Catalogue>,
     /// How requests leave this machine.
-    pub sender: Arc<Sender>,
+    pub sender: Arc<HttpClient>,
     /// Who hears what answers say of rates.
     pub listener: Option<Arc<dyn RateListener>>,
 }
@@ -46,7 +46,7 @@ pub struct VendorConfig {
 #[derive(Clone, Debug, Default)]
 pub struct ModelSettings {
     /// Its own access. Keys and headers of the vendor are not sent to an address of the model's own.
-    pub access: Access,
+    pub access: Endpoint,
     /// Length of a vector.
     pub dimensions: Option<NonZeroUsize>,
     /// Whether a cut vector is itself a good vector.
@@ -61,11 +61,11 @@ pub struct ModelSettings {
 pub struct Vendor {
     config: VendorConfig,
     /// The vendor's own keys, shared by its models so that they take turns over all of them.
-    keys: Arc<Keys>,
+    keys: Arc<ApiKeyPool>,
 }
 
 /// The longest name of any vendor's model is far shorter.
-const LONGEST_NAME: usize = 256;
+const MAX_NAME_BYTES: usize = 256;
 
 impl Vendor {
     /// A vendor; fails when a key or a header cannot be sent or a dialect is not the vendor's.
@@ -93,7 +93,7 @@ impl Vendor {
         let base = access.address.clone().or_else(|| own_address(kind, &access.keys));
         let base = base.ok_or_else(|| no_address(kind, &name))?;
         let dialect = access.dialect.unwrap_or_else(|| Dialect::recognise(kind, &base));
-        let wire = wire::of(kind, dialect);
+        let wire = vendor_protocol::of(kind, dialect);
         let internal = |_| EmbedError::internal("a setting that was checked at the start is wrong");
         let headers = http::headers(&access.headers).map_err(internal)?;
         // A model without settings of its own takes turns with all others.
@@ -102,7 +102,7 @@ impl Vendor {
             false => Arc::clone(&self.keys),
         };
         let known = self.config.catalogue.known(kind, dialect, &name);
-        let card = ModelCard {
+        let card = ModelInfo {
             name: Arc::clone(&name),
             provider: kind,
             dimensions: settings.dimensions.or(known.dimensions),
@@ -118,7 +118,11 @@ impl Vendor {
             listener: self.config.listener.clone(),
         };
         Ok(Model {
-            space: format!("{kind}:{}{}", known.space.as_deref().unwrap_or(&name), mark(&settings.prompts)),
+            space: format!(
+                "{kind}:{}{}",
+                known.space.as_deref().unwrap_or(&name),
+                prompts_fingerprint(&settings.prompts)
+            ),
             limits: known.limits(),
             card: Arc::new(card),
             learnt: OnceLock::new(),
@@ -154,9 +158,9 @@ impl Provider for Vendor {
 
 /// No vendor has a model of such a name, and nothing may be injected by it.
 fn check_name(kind: ProviderKind, name: &str) -> Result<(), EmbedError> {
-    let odd = name.is_empty() || name.len() > LONGEST_NAME || matches!(name, "." | "..");
+    let odd = name.is_empty() || name.len() > MAX_NAME_BYTES || matches!(name, "." | "..");
     if odd || name.chars().any(|c| c.is_control() || c.is_whitespace()) {
-        let name: String = name.chars().take(LONGEST_NAME).collect();
+        let name: String = name.chars().take(MAX_NAME_BYTES).collect();
         return Err(EmbedError::model_not_found(format!(
             "model '{}' is not a name that {kind} could have",
             name.escape_debug()
@@ -173,7 +177,7 @@ fn no_address(kind: ProviderKind, name: &str) -> EmbedError {
 }
 
 /// Prompts change every vector, so they are part of the space: nothing without prompts, else a hash of all.
-fn mark(prompts: &HashMap<InputType, Arc<str>>) -> String {
+fn prompts_fingerprint(prompts: &HashMap<InputType, Arc<str>>) -> String {
     if prompts.is_empty() {
         return String::new();
     }

@@ -7,9 +7,9 @@ use embeddery_core::{EmbedError, InputType, ProviderKind, Truncate};
 use serde::Serialize;
 
 use crate::{
-    http::Address,
+    http::BaseUrl,
     openai,
-    wire::{Answer, Ask, Inputs, Wire, cannot_truncate, to_json},
+    vendor_protocol::{Inputs, VendorProtocol, VendorRequest, VendorResponse, cannot_truncate, to_json},
 };
 
 /// Voyage.
@@ -28,12 +28,12 @@ struct Body<'a> {
     encoding_format: &'static str,
 }
 
-impl Wire for Voyage {
-    fn address(&self, base: &Address, _: &str) -> Address {
+impl VendorProtocol for Voyage {
+    fn address(&self, base: &BaseUrl, _: &str) -> BaseUrl {
         openai::address(base)
     }
 
-    fn body(&self, ask: &Ask<'_>) -> Result<Vec<u8>, EmbedError> {
+    fn build_request(&self, ask: &VendorRequest<'_>) -> Result<Vec<u8>, EmbedError> {
         let truncation = match ask.truncate {
             None => None,
             Some(Truncate::End) => Some(true),
@@ -57,7 +57,7 @@ impl Wire for Voyage {
         })
     }
 
-    fn answer<'a>(&self, body: &'a [u8]) -> Result<Answer<'a>, String> {
+    fn parse_response<'a>(&self, body: &'a [u8]) -> Result<VendorResponse<'a>, String> {
         openai::answer(body)
     }
 }
@@ -68,7 +68,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::wire::tests::{ask, asked};
+    use crate::vendor_protocol::tests::{ask, asked};
 
     #[test]
     fn the_body_is_voyages() {
@@ -77,7 +77,7 @@ mod tests {
             asked(&Voyage, &ask(&inputs)),
             json!({"model": "m", "input": ["a"], "encoding_format": "base64"})
         );
-        let full = Ask {
+        let full = VendorRequest {
             input_type: Some(InputType::Query),
             dimensions: NonZeroUsize::new(256),
             truncate: Some(Truncate::None),
@@ -88,7 +88,7 @@ mod tests {
             json!({"model": "m", "input": ["a"], "input_type": "query", "output_dimension": 256,
                 "truncation": false, "encoding_format": "base64"})
         );
-        let clustering = Ask { input_type: Some(InputType::Clustering), ..ask(&inputs) };
+        let clustering = VendorRequest { input_type: Some(InputType::Clustering), ..ask(&inputs) };
         assert!(asked(&Voyage, &clustering)["input_type"].is_null());
     }
 
@@ -97,7 +97,7 @@ mod tests {
         let recorded = json!({"object": "list", "model": "voyage-4", "usage": {"total_tokens": 10},
             "data": [{"object": "embedding", "embedding": "AACAPwAAAEA=", "index": 0}]})
         .to_string();
-        let answer = Voyage.answer(recorded.as_bytes()).unwrap();
+        let answer = Voyage.parse_response(recorded.as_bytes()).unwrap();
         assert_eq!(answer.tokens, Some(10));
         assert_eq!(answer.rows.into_flat(1), Ok((vec![1.0, 2.0], 2)));
     }

@@ -14,11 +14,13 @@ use std::{
 };
 
 use embeddery_core::{
-    BoxFuture, Context, EmbedError, EmbedRequest, Embeddings, ErrorKind, Input, ModelRef, ModelSource,
-    ModelState, Progress, Provider as _, SourceError, SourceErrorKind, Truncate,
+    BoxFuture, EmbedError, EmbedRequest, Embeddings, ErrorKind, Input, ModelRef, ModelSource, ModelState,
+    Progress, Provider as _, RequestContext, SourceError, SourceErrorKind, Truncate,
 };
 use embeddery_engine::Precision;
-use embeddery_providers::local::{Local, LocalConfig, Machine, MachineConfig, Memory, MemoryLimits};
+use embeddery_providers::local::{
+    Local, LocalConfig, MachineConfig, MemoryBudget, MemoryLimits, SharedResources,
+};
 use embeddery_test_support::tiny::Tiny;
 
 const MINILM: &str = "sentence-transformers/all-MiniLM-L6-v2";
@@ -64,12 +66,12 @@ fn provider_with(base: &Path, auto_download: bool, unload_after: Duration) -> (L
     let source = Arc::new(Directory { base: base.into(), fetches: AtomicUsize::new(0) });
     let machine = MachineConfig {
         threads: NonZeroUsize::new(2).unwrap(),
-        memory: Memory::new(MemoryLimits::default(), Duration::ZERO),
+        memory: MemoryBudget::new(MemoryLimits::default(), Duration::ZERO),
         queue_tokens: 1_000_000,
         unload_after,
     };
     let config = LocalConfig {
-        machine: Machine::new(machine).unwrap(),
+        machine: SharedResources::new(machine).unwrap(),
         source: Arc::clone(&source) as Arc<dyn ModelSource>,
         auto_download,
         models: Default::default(),
@@ -79,7 +81,7 @@ fn provider_with(base: &Path, auto_download: bool, unload_after: Duration) -> (L
 
 fn request(texts: &[&str]) -> EmbedRequest {
     let inputs: Vec<_> = texts.iter().map(|text| Input::Text((*text).into())).collect();
-    EmbedRequest::plain(inputs, Context::new("1", "test"))
+    EmbedRequest::with_defaults(inputs, RequestContext::new("1", "test"))
 }
 
 async fn embed(local: &Local, model: &str, request: EmbedRequest) -> Result<Embeddings, EmbedError> {

@@ -12,25 +12,25 @@ use axum::{
     response::Response,
 };
 use embeddery_accounts::UserId;
-use embeddery_core::{Embeddings, Notes, TraceContext};
-use embeddery_gateway::trace::{Facts, Span};
+use embeddery_core::{Embeddings, RequestStats, TraceContext};
+use embeddery_gateway::trace::{Span, SpanAttributes};
 
-use crate::{App, HttpMetrics, error::Failed, request_id::RequestId};
+use crate::{App, ServerMetrics, error::Failed, request_id::RequestId};
 
 /// What is learnt of a request on its way, for its line; among the request's extensions. Clones write on the same
 /// page.
 #[derive(Clone, Default)]
-pub(crate) struct Page(Arc<Known>);
+pub(crate) struct RequestRecord(Arc<Known>);
 
 #[derive(Default)]
 struct Known {
     user: OnceLock<UserId>,
-    work: Mutex<Option<Work>>,
+    work: Mutex<Option<EmbedTotals>>,
 }
 
 /// What models did for a request, all its calls together.
 #[derive(Clone, Default)]
-struct Work {
+struct EmbedTotals {
     model: String,
     inputs: usize,
     tokens: u64,
@@ -39,14 +39,14 @@ struct Work {
     upstream: Duration,
 }
 
-impl Page {
+impl RequestRecord {
     /// Who asks.
     pub(crate) fn asked_by(&self, user: &UserId) {
         self.0.user.get_or_init(|| user.clone());
     }
 
     /// A model has answered, in so much time.
-    pub(crate) fn embedded(&self, answer: &Embeddings, notes: &Notes, took: Duration) {
+    pub(crate) fn embedded(&self, answer: &Embeddings, notes: &RequestStats, took: Duration) {
         let mut work = self.0.work.lock().unwrap_or_else(PoisonError::into_inner);
         let work = work.get_or_insert_default();
         if *work.model != *answer.served_by.name {
@@ -61,9 +61,9 @@ impl Page {
 }
 
 pub(crate) async fn layer(State(app): State<Arc<App>>, mut request: Request, next: Next) -> Response {
-    let page = Page::default();
+    let page = RequestRecord::default();
     request.extensions_mut().insert(page.clone());
-    let line = Line::begin(&mut request, page, &app);
+    let line = LogLine::begin(&mut request, page, &app);
     let response = next.run(request).await;
     line.end(&response);
     response
@@ -71,20 +71,20 @@ pub(crate) async fn layer(State(app): State<Arc<App>>, mut request: Request, nex
 
 /// A line in the making. Dropped unended when the caller hung up: nobody is there to get a status, but the
 /// work was done for somebody.
-struct Line {
+struct LogLine {
     began: Instant,
     method: Method,
     /// The route, not the path: a path may hold anything.
     route: String,
     id: Option<Arc<str>>,
-    page: Page,
-    metrics: HttpMetrics,
+    page: RequestRecord,
+    metrics: ServerMetrics,
     span: Option<Span>,
     ended: bool,
 }
 
-impl Line {
-    fn begin(request: &mut Request, page: Page, app: &App) -> Self {
+impl LogLine {
+    fn begin(request: &mut Request, page: RequestRecord, app: &App) -> Self {
         let route = request.extensions().get::<MatchedPath>().map_or("none", MatchedPath::as_str).to_owned();
         let id = request.extensions().get::<RequestId>().map(|id| Arc::clone(&id.0));
         let span = trace(request, app.traced, (&route, id.as_deref()));
@@ -116,7 +116,7 @@ impl Line {
         let error = response.extensions().get::<Failed>().map(|failed| failed.0);
         let work = page.0.work.lock().unwrap_or_else(PoisonError::into_inner).take();
         match work {
-            Some(Work { model, inputs, tokens, cached, embed, upstream }) => {
+            Some(EmbedTotals { model, inputs, tokens, cached, embed, upstream }) => {
                 let (embed_ms, upstream_ms) = (milliseconds(embed), milliseconds(upstream));
                 tracing::info!(
                     request_id, %method, route, status, error, user, elapsed_ms, embed_ms, upstream_ms, model, inputs,
@@ -142,12 +142,12 @@ fn trace(request: &mut Request, traced: bool, (route, id): (&str, Option<&str>))
     let parent = sent.and_then(TraceContext::parse);
     // Probes and scrapes come every few seconds and say nothing.
     let wanted = traced && (parent.is_some() || request.method() != Method::GET);
-    let facts = || Facts {
+    let facts = || SpanAttributes {
         kind: 2,
         route: Some(format!("{} {route}", request.method())),
         request_id: id.map(str::to_owned),
         failed: true,
-        ..Facts::default()
+        ..SpanAttributes::default()
     };
     let span = if wanted { Span::begin("request", parent, facts()) } else { None };
     if let Some(context) = span.as_ref().map(Span::context).or(parent) {
@@ -160,7 +160,7 @@ fn milliseconds(elapsed: Duration) -> f64 {
     (elapsed.as_secs_f64() * 1e4).round() / 10.0
 }
 
-impl Drop for Line {
+impl Drop for LogLine {
     fn drop(&mut self) {
         if !self.ended {
             let elapsed = self.began.elapsed();

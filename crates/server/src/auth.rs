@@ -8,15 +8,15 @@ use axum::{
     http::{HeaderMap, header::AUTHORIZATION, request::Parts},
 };
 use embeddery_accounts::{
-    Event, Identity, Refused, Role,
+    AuthError, Event, Identity, Role,
     limit::{Limited, Measure, Payer},
 };
 
 use crate::{
     App,
-    access_log::Page,
-    accounting::{Acting, Asking},
+    access_log::RequestRecord,
     error::ApiError,
+    metering::{AdminAction, AuditContext},
 };
 
 /// Somebody whose key or token is good.
@@ -32,7 +32,7 @@ impl FromRequestParts<Arc<App>> for Caller {
         let identified = sent_key(&parts.headers).and_then(|sent| app.accounts.auth.identify(sent));
         match identified {
             Ok(identity) => {
-                if let Some(page) = parts.extensions.get::<Page>() {
+                if let Some(page) = parts.extensions.get::<RequestRecord>() {
                     page.asked_by(&identity.user);
                 }
                 Ok(Self { identity })
@@ -43,7 +43,7 @@ impl FromRequestParts<Arc<App>> for Caller {
 }
 
 /// Somebody who may do what concerns all. What they do is in the audit log before they do it.
-pub(crate) struct Admin(Arc<Acting>);
+pub(crate) struct Admin(Arc<AdminAction>);
 
 impl Admin {
     /// Writes down what of what is about to be changed.
@@ -58,7 +58,7 @@ impl FromRequestParts<Arc<App>> for Admin {
 
     async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<Self, ApiError> {
         let Caller { identity } = Caller::from_request_parts(parts, app).await?;
-        let asking = Asking::of(parts, app);
+        let asking = AuditContext::of(parts, app);
         if identity.role != Role::Admin {
             app.accounts.audit.record(&asking.event("admin_refused", Some(identity.user.as_str())));
             return Err(ApiError::not_admin());
@@ -83,8 +83,8 @@ impl FromRequestParts<Arc<App>> for MetricsReader {
 
 /// Every bad key and every bad token gets the same answer. Who guesses from one address is slowed down when
 /// rates are limited; a good key from there still opens, so that nobody can lock a neighbour out.
-async fn refuse(parts: &Parts, app: &App, refused: Refused) -> ApiError {
-    let asking = Asking::of(parts, app);
+async fn refuse(parts: &Parts, app: &App, refused: AuthError) -> ApiError {
+    let asking = AuditContext::of(parts, app);
     if let Some(address) = asking.address {
         let failed = app.accounts.limiter.take(Measure::Failures, &Payer::address(address), 1).await;
         if let Err(Limited::Wait { wait, .. }) = failed {
@@ -93,24 +93,24 @@ async fn refuse(parts: &Parts, app: &App, refused: Refused) -> ApiError {
     }
     let mut event = asking.event("login_refused", None);
     event.reason = Some(match refused {
-        Refused::Missing => "nothing sent",
-        Refused::Bad(reason) => reason,
+        AuthError::Missing => "nothing sent",
+        AuthError::Bad(reason) => reason,
     });
     app.accounts.audit.record(&event);
     match (refused, app.accounts.auth.is_multi_user()) {
-        (Refused::Missing, false) => ApiError::missing_key(),
-        (Refused::Bad(_), false) => ApiError::wrong_key(),
-        (Refused::Missing, true) => ApiError::missing_token(),
-        (Refused::Bad(_), true) => ApiError::bad_token(),
+        (AuthError::Missing, false) => ApiError::missing_key(),
+        (AuthError::Bad(_), false) => ApiError::wrong_key(),
+        (AuthError::Missing, true) => ApiError::missing_token(),
+        (AuthError::Bad(_), true) => ApiError::bad_token(),
     }
 }
 
 /// `X-API-KEY`, else the bearer token that OpenAI's clients send. Two of a kind are refused: a proxy and we
 /// might look at different ones.
-fn sent_key(headers: &HeaderMap) -> Result<Option<&[u8]>, Refused> {
+fn sent_key(headers: &HeaderMap) -> Result<Option<&[u8]>, AuthError> {
     let twice = |name| headers.get_all(name).iter().nth(1).is_some();
     if twice("x-api-key") || twice(AUTHORIZATION.as_str()) {
-        return Err(Refused::Bad("two keys sent"));
+        return Err(AuthError::Bad("two keys sent"));
     }
     if let Some(key) = headers.get("x-api-key") {
         return Ok(Some(key.as_bytes().trim_ascii()));

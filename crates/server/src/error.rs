@@ -9,12 +9,12 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use embeddery_accounts::{
-    ledger::{Counter, Exhausted},
+    ledger::{Counter, QuotaExceeded},
     limit::{Measure, Rates},
 };
-use embeddery_core::{EmbedError, ErrorKind, Fault, InputFault, Retry};
+use embeddery_core::{EmbedError, ErrorKind, Fault, InputError, Retry};
 use embeddery_pipeline::{JobError, JobId, QueueError};
-use embeddery_store::{Binding, FilterError, StoreError, StoreErrorKind};
+use embeddery_store::{FilterError, ModelBinding, StoreError, StoreErrorKind};
 use serde::Serialize;
 use serde_json::{Value, json};
 use utoipa::ToSchema;
@@ -343,7 +343,7 @@ impl ApiError {
     /// A collection has the vectors of one model, a job asks for another's.
     pub(crate) fn other_model(
         collection: &str,
-        bound: &Binding,
+        bound: &ModelBinding,
         (provider, model, dimensions): (&str, &str, Option<usize>),
     ) -> Self {
         let asked = match dimensions {
@@ -369,7 +369,7 @@ impl ApiError {
     }
 
     /// Too much waits already.
-    pub(crate) fn backlog(backlog: &Backlog) -> Self {
+    pub(crate) fn backlog(backlog: &BacklogExceeded) -> Self {
         let whose = if backlog.own { "you have too much in the queue" } else { "the queue is full" };
         // Who waits for long is asked to wait longer: the queue moves slowly.
         let wait = (backlog.oldest / 10).clamp(Duration::from_secs(5), Duration::from_secs(120));
@@ -472,17 +472,17 @@ fn is_busy(status: StatusCode) -> bool {
     matches!(status, StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS)
 }
 
-impl From<Exhausted> for ApiError {
-    fn from(exhausted: Exhausted) -> Self {
+impl From<QuotaExceeded> for ApiError {
+    fn from(exhausted: QuotaExceeded) -> Self {
         let (wait, message) = match exhausted {
-            Exhausted::Tokens { limit, used, wait } => (
+            QuotaExceeded::Tokens { limit, used, wait } => (
                 Some(wait),
                 format!("{used} of today's {limit} tokens are used; the next day of UTC brings new ones"),
             ),
-            Exhausted::Counter { counter: Counter::StoredVectors, limit, used } => {
+            QuotaExceeded::Counter { counter: Counter::StoredVectors, limit, used } => {
                 (None, format!("{used} of {limit} vectors are stored; delete what is not needed"))
             }
-            Exhausted::Counter { counter: Counter::Jobs, limit, used } => {
+            QuotaExceeded::Counter { counter: Counter::Jobs, limit, used } => {
                 (None, format!("{used} of {limit} jobs are not finished; wait for one to end, or cancel it"))
             }
         };
@@ -562,7 +562,7 @@ impl From<QueueError> for ApiError {
 }
 
 /// Why no more jobs are taken at the moment.
-pub(crate) struct Backlog {
+pub(crate) struct BacklogExceeded {
     /// The caller's own work, not everybody's.
     pub(crate) own: bool,
     pub(crate) reason: String,
@@ -594,7 +594,7 @@ fn placed(error: EmbedError) -> String {
     if error.inputs.is_empty() {
         return error.message;
     }
-    let place = |fault: &InputFault| match fault.tokens {
+    let place = |fault: &InputError| match fault.tokens {
         Some(tokens) => format!("input[{}] ({tokens} tokens)", fault.index),
         None => format!("input[{}]", fault.index),
     };
@@ -614,7 +614,7 @@ fn detail(error: &EmbedError) -> Option<Value> {
             error
                 .inputs
                 .iter()
-                .map(|InputFault { index, tokens }| match tokens {
+                .map(|InputError { index, tokens }| match tokens {
                     Some(tokens) => json!({"index": index, "tokens": tokens}),
                     None => json!({"index": index}),
                 })

@@ -15,9 +15,9 @@ use crate::wire::operate::queue;
 
 /// The families. Clones share their numbers.
 #[derive(Clone)]
-pub struct HttpMetrics {
-    requests: Family<Answered, Counter>,
-    duration: Family<Asked, Histogram, fn() -> Histogram>,
+pub struct ServerMetrics {
+    requests: Family<RequestLabels, Counter>,
+    duration: Family<DurationLabels, Histogram, fn() -> Histogram>,
     /// What operators look at.
     pub(crate) operators: OperatorMetrics,
 }
@@ -106,22 +106,22 @@ impl OperatorMetrics {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct Answered {
+struct RequestLabels {
     method: &'static str,
     endpoint: String,
     status: String,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct Asked {
+struct DurationLabels {
     method: &'static str,
     endpoint: String,
 }
 
 /// The `status` of a caller who did not wait for one.
-const HUNG_UP: &str = "hung_up";
+const CLIENT_CLOSED: &str = "hung_up";
 
-impl HttpMetrics {
+impl ServerMetrics {
     /// Registers the families.
     pub fn new(registry: &mut Registry) -> Self {
         let metrics = Self {
@@ -142,9 +142,9 @@ impl HttpMetrics {
     /// Counts an answer; `None` where the caller hung up before it.
     pub(crate) fn answered(&self, (method, route): (&Method, &str), status: Option<u16>, took: Duration) {
         let method = bounded(method);
-        let status = status.map_or_else(|| HUNG_UP.to_owned(), |status| status.to_string());
-        self.requests.get_or_create(&Answered { method, endpoint: route.to_owned(), status }).inc();
-        let asked = Asked { method, endpoint: route.to_owned() };
+        let status = status.map_or_else(|| CLIENT_CLOSED.to_owned(), |status| status.to_string());
+        self.requests.get_or_create(&RequestLabels { method, endpoint: route.to_owned(), status }).inc();
+        let asked = DurationLabels { method, endpoint: route.to_owned() };
         self.duration.get_or_create(&asked).observe(took.as_secs_f64());
     }
 }

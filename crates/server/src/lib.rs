@@ -3,23 +3,22 @@
 //! an answer in `error`, and [`serve`] is the loop that accepts connections.
 
 mod access_log;
-mod accounting;
-mod address;
 mod auth;
 mod body;
+mod client_ip;
 mod collections;
-mod dead;
 mod error;
-mod head;
+mod header_limit;
 mod http_metrics;
 mod jobs;
-mod listen;
-mod live;
-mod monitor;
+mod metering;
+mod metrics_server;
 mod ndjson;
 mod reload;
+mod reloadable_app;
 mod request_id;
 mod routes;
+mod serve;
 mod tls;
 mod wire;
 
@@ -27,18 +26,18 @@ use std::{sync::Arc, time::Duration};
 
 use embeddery_accounts::Accounts;
 use embeddery_core::DimensionPolicy;
-use embeddery_gateway::{Breakers, Router, VectorCache};
+use embeddery_gateway::{BreakerRegistry, Router, VectorCache};
 use prometheus_client::registry::Registry;
 
 pub use collections::Collections;
-pub use http_metrics::HttpMetrics;
+pub use http_metrics::ServerMetrics;
 pub use ipnet::IpNet;
-pub use jobs::{JobLimits, Jobs, Waiting};
-pub use listen::serve;
-pub use live::Live;
-pub use monitor::{Monitored, monitor};
-pub use reload::{ReloadRequests, Reloaded, Reloads, reloads};
+pub use jobs::{BacklogLimit, JobLimits, Jobs};
+pub use metrics_server::{MetricsServer, monitor};
+pub use reload::{ReloadHandle, ReloadRequests, Reloaded, reloads};
+pub use reloadable_app::ReloadableApp;
 pub use routes::{openapi, routes};
+pub use serve::serve;
 pub use tls::Tls;
 
 /// What the API is made of. Clones share all that lasts; settings and accounts may be other ones after the
@@ -48,7 +47,7 @@ pub struct App {
     /// Who serves models.
     pub router: Arc<Router>,
     /// What an administrator may look at and change.
-    pub controls: Controls,
+    pub controls: AdminControls,
     /// Who may ask, how much, and what it cost.
     pub accounts: Accounts,
     /// Limits and rules.
@@ -60,18 +59,18 @@ pub struct App {
     /// What /metrics shows.
     pub registry: Arc<Registry>,
     /// Counts answers.
-    pub http_metrics: HttpMetrics,
+    pub http_metrics: ServerMetrics,
     /// Whether traces are collected.
     pub traced: bool,
     /// Whoever reads the configuration anew; `None` where nobody does.
-    pub reloads: Option<Reloads>,
+    pub reloads: Option<ReloadHandle>,
 }
 
 /// What an administrator may look at and change.
 #[derive(Clone)]
-pub struct Controls {
+pub struct AdminControls {
     /// The breakers of all providers.
-    pub breakers: Arc<Breakers>,
+    pub breakers: Arc<BreakerRegistry>,
     /// The cache; `None` where it is off.
     pub cache: Option<Arc<VectorCache>>,
 }

@@ -21,20 +21,20 @@ pub type Outcome = Result<Reloaded, Vec<String>>;
 
 /// Takes wishes.
 #[derive(Clone)]
-pub struct Reloads(mpsc::Sender<oneshot::Sender<Outcome>>);
+pub struct ReloadHandle(mpsc::Sender<oneshot::Sender<Outcome>>);
 
 /// Where wishes arrive.
 pub type ReloadRequests = mpsc::Receiver<oneshot::Sender<Outcome>>;
 
 /// Both ends.
-pub fn reloads() -> (Reloads, ReloadRequests) {
+pub fn reloads() -> (ReloadHandle, ReloadRequests) {
     let (sender, receiver) = mpsc::channel(1);
-    (Reloads(sender), receiver)
+    (ReloadHandle(sender), receiver)
 }
 
-impl Reloads {
+impl ReloadHandle {
     /// Has it read. `None` when nobody reads any more, because the process ends.
-    pub(crate) async fn ask(&self) -> Option<Outcome> {
+    pub(crate) async fn reload(&self) -> Option<Outcome> {
         let (reply, outcome) = oneshot::channel();
         self.0.send(reply).await.ok()?;
         outcome.await.ok()

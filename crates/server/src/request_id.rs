@@ -16,12 +16,13 @@ use uuid::Uuid;
 pub(crate) struct RequestId(pub(crate) Arc<str>);
 
 const HEADER: HeaderName = HeaderName::from_static("x-request-id");
-const LONGEST: usize = 128;
+const MAX_REQUEST_ID_BYTES: usize = 128;
 
 pub(crate) async fn layer(mut request: Request, next: Next) -> Response {
     let sent = request.headers().get(&HEADER).and_then(|id| id.to_str().ok());
-    let sane = sent
-        .filter(|id| !id.is_empty() && id.len() <= LONGEST && id.bytes().all(|byte| byte.is_ascii_graphic()));
+    let sane = sent.filter(|id| {
+        !id.is_empty() && id.len() <= MAX_REQUEST_ID_BYTES && id.bytes().all(|byte| byte.is_ascii_graphic())
+    });
     let id: Arc<str> = sane.map_or_else(|| Uuid::now_v7().to_string().into(), Arc::from);
     request.extensions_mut().insert(RequestId(Arc::clone(&id)));
     let mut response = next.run(request).await;

@@ -17,8 +17,8 @@ use std::{
 
 use embeddery_core::SpaceId;
 use embeddery_store::{
-    Binding, Chunk, Document, Filter, Mode, NewCollection, Place, PostgresConfig, PostgresStore, Query, Span,
-    SqliteConfig, SqliteStore, VectorStore,
+    Chunk, CollectionRef, Document, Filter, Mode, ModelBinding, NewCollection, PostgresConfig, PostgresStore,
+    Query, Span, SqliteConfig, SqliteStore, VectorStore,
 };
 use serde_json::{Map, json};
 
@@ -71,7 +71,13 @@ fn document(i: u64) -> Document {
 
 fn new() -> NewCollection {
     let space = SpaceId::new("bench");
-    let binding = Binding { provider: "bench".into(), model: "made".into(), space, dim: DIM, cut: false };
+    let binding = ModelBinding {
+        provider: "bench".into(),
+        model: "made".into(),
+        space,
+        dim: DIM,
+        custom_dimensions: false,
+    };
     NewCollection { binding, metadata: Map::new(), submission: None }
 }
 
@@ -103,7 +109,7 @@ fn resident_mib() -> u64 {
     line.and_then(|line| line.split_whitespace().nth(1)?.parse::<u64>().ok()).unwrap_or(0) / 1024
 }
 
-async fn insert(store: &dyn VectorStore, place: Place<'_>, rows: std::ops::Range<u64>) -> f64 {
+async fn insert(store: &dyn VectorStore, place: CollectionRef<'_>, rows: std::ops::Range<u64>) -> f64 {
     let (begin, end) = (rows.start, rows.end);
     let mut spent = Duration::ZERO;
     let mut from = begin;
@@ -119,7 +125,7 @@ async fn insert(store: &dyn VectorStore, place: Place<'_>, rows: std::ops::Range
 
 async fn measure(
     store: &dyn VectorStore,
-    place: Place<'_>,
+    place: CollectionRef<'_>,
     filter: Option<&Filter>,
     due: &[Vec<String>],
 ) -> String {
@@ -151,7 +157,7 @@ async fn embedded(directory: &Path, rows: u64) {
         search_threads: threads,
         min_free_bytes: 0,
     };
-    let place = Place { tenant: "1", collection: "bench" };
+    let place = CollectionRef { tenant: "1", collection: "bench" };
     let all: Vec<f32> = (0..rows).flat_map(vector).collect();
     let queries = queries();
     let due: Vec<_> = queries.iter().map(|query| exact(&all, query, |_| true)).collect();
@@ -196,7 +202,7 @@ async fn distributed(url: &str, rows: u64) {
     let share = rows / 4;
     for tenant in 0..4 {
         let name = format!("bench{tenant}");
-        let place = Place { tenant: &name, collection: "bench" };
+        let place = CollectionRef { tenant: &name, collection: "bench" };
         store.delete_tenant(&name).await.unwrap();
         store.create(place, new()).await.unwrap();
         let rate = insert(&store, place, tenant * share..(tenant + 1) * share).await;
@@ -206,7 +212,7 @@ async fn distributed(url: &str, rows: u64) {
     let due: Vec<_> = queries().iter().map(|query| exact(&all, query, |_| true)).collect();
     let due_filtered: Vec<_> =
         queries().iter().map(|query| exact(&all, query, |i: usize| i.is_multiple_of(100))).collect();
-    let place = Place { tenant: "bench0", collection: "bench" };
+    let place = CollectionRef { tenant: "bench0", collection: "bench" };
     println!("    top {TOP}: {}", measure(&store, place, None, &due).await);
     let filter = Filter::parse(&json!({"one_in_hundred": true})).unwrap();
     println!("    1 % filter: {}", measure(&store, place, Some(&filter), &due_filtered).await);

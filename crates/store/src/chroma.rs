@@ -39,7 +39,7 @@ pub struct ChromaRecord {
 }
 
 /// How long the server may take for one answer.
-const PATIENCE: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_secs(60);
 
 impl Chroma {
     /// The server at `url`, for example `http://127.0.0.1:8000`.
@@ -48,7 +48,7 @@ impl Chroma {
         if !plain(tenant) || !plain(database) {
             return Err(StoreError::invalid("Chroma's tenant and database are plain names"));
         }
-        let client = reqwest::Client::builder().timeout(PATIENCE).build().map_err(StoreError::internal)?;
+        let client = reqwest::Client::builder().timeout(TIMEOUT).build().map_err(StoreError::internal)?;
         let url = url.trim_end_matches('/');
         Ok(Self { client, base: format!("{url}/api/v2/tenants/{tenant}/databases/{database}") })
     }

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 /// The usual constant: how much the first few ranks stand out.
-const SOFTNESS: f32 = 60.0;
+const RRF_K: f32 = 60.0;
 
 /// Fuses rankings, best first. Equal scores keep the order of first appearance.
 pub(crate) fn fuse<const N: usize>(rankings: [&[i64]; N], top: usize) -> Vec<(i64, f32)> {
@@ -15,7 +15,7 @@ pub(crate) fn fuse<const N: usize>(rankings: [&[i64]; N], top: usize) -> Vec<(i6
                 scores.push((id, 0.0));
                 scores.len() - 1
             });
-            scores[place].1 += 1.0 / (SOFTNESS + 1.0 + rank as f32);
+            scores[place].1 += 1.0 / (RRF_K + 1.0 + rank as f32);
         }
     }
     scores.sort_by(|a, b| b.1.total_cmp(&a.1));

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use embeddery_core::SpaceId;
 use uuid::Uuid;
 
-use crate::{Place, StoreError, types::ChunkKey};
+use crate::{CollectionRef, StoreError, types::ChunkKey};
 
 /// The hash of a chunk's text.
 pub type Fingerprint = [u8; 16];
@@ -14,13 +14,13 @@ pub type Fingerprint = [u8; 16];
 const NAMESPACE: Uuid = Uuid::from_u128(0x6f1c_6e0e_8f3b_5d0a_9a52_7a1d_0b5e_4c27);
 
 /// The longest name of a collection, in characters.
-const LONGEST_NAME: usize = 128;
+const MAX_NAME_BYTES: usize = 128;
 
 /// A collection's name: letters, digits, `_`, `.`, `-`; no leading dot.
 pub fn check_name(name: &str) -> Result<(), StoreError> {
     let wrong = if name.is_empty() {
         "is empty"
-    } else if name.len() > LONGEST_NAME {
+    } else if name.len() > MAX_NAME_BYTES {
         "is longer than 128 characters"
     } else if name.starts_with('.') {
         "begins with a dot"
@@ -49,7 +49,7 @@ pub fn fingerprints<'t>(texts: impl IntoIterator<Item = &'t str>) -> Vec<ChunkKe
 }
 
 /// The id of a chunk's vector: of tenant, collection, document, text, its occurrence, and space.
-pub fn vector_id(place: Place<'_>, document: &str, key: ChunkKey, space: &SpaceId) -> Uuid {
+pub fn vector_id(place: CollectionRef<'_>, document: &str, key: ChunkKey, space: &SpaceId) -> Uuid {
     let mut name = Vec::with_capacity(160);
     for part in [place.tenant, place.collection, document, space.as_str()] {
         // Lengths in front, so that no two lists of parts read the same.
@@ -86,14 +86,14 @@ mod tests {
 
     #[test]
     fn ids_depend_on_everything_and_on_nothing_else() {
-        let place = Place { tenant: "1", collection: "c" };
+        let place = CollectionRef { tenant: "1", collection: "c" };
         let (x, y) = (SpaceId::new("x"), SpaceId::new("y"));
         let key = fingerprints(["t"])[0];
         let id = vector_id(place, "d", key, &x);
         assert_eq!(id, vector_id(place, "d", key, &x));
         let others = [
-            vector_id(Place { tenant: "1c", collection: "" }, "d", key, &x),
-            vector_id(Place { tenant: "2", ..place }, "d", key, &x),
+            vector_id(CollectionRef { tenant: "1c", collection: "" }, "d", key, &x),
+            vector_id(CollectionRef { tenant: "2", ..place }, "d", key, &x),
             vector_id(place, "e", key, &x),
             vector_id(place, "d", ChunkKey { occurrence: 1, ..key }, &x),
             vector_id(place, "d", key, &y),

@@ -13,11 +13,11 @@ mod fusion;
 mod ids;
 mod matrix;
 mod postgres;
+mod query_terms;
 mod sqlite;
 mod store;
-mod submission;
+mod tombstone;
 mod types;
-mod words;
 
 pub use chroma::{Chroma, ChromaCollection, ChromaRecord};
 pub use error::{StoreError, StoreErrorKind};
@@ -28,6 +28,7 @@ pub use sqlite::{SqliteConfig, SqliteStore, user_directory};
 pub use store::VectorStore;
 use types::check_vector;
 pub use types::{
-    Backup, Binding, Chunk, Collection, Counts, Document, DocumentView, Hit, Migration, Mode, NewCollection,
-    Page, Pending, Place, Query, Receipt, Removal, Span, Stats, StoredChunk, StoredDocument, Written,
+    Backup, Chunk, Collection, CollectionRef, Counts, DeleteTarget, DeletionReceipt, Document, DocumentView,
+    Hit, Migration, MissingVector, Mode, ModelBinding, NewCollection, Page, Query, Span, Stats, StoredChunk,
+    StoredDocument, UpsertResult,
 };

@@ -11,7 +11,7 @@ pub type Metadata = Map<String, Value>;
 
 /// A collection of one tenant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Place<'a> {
+pub struct CollectionRef<'a> {
     /// Whose it is.
     pub tenant: &'a str,
     /// Its name.
@@ -20,7 +20,7 @@ pub struct Place<'a> {
 
 /// Which model makes a collection's vectors.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Binding {
+pub struct ModelBinding {
     /// Who serves the model.
     pub provider: String,
     /// The provider's name for it.
@@ -30,14 +30,14 @@ pub struct Binding {
     /// Length of a vector.
     pub dim: usize,
     /// Whether that length was asked for, because it is not the model's own.
-    pub cut: bool,
+    pub custom_dimensions: bool,
 }
 
 /// A collection to be made.
 #[derive(Clone, Debug)]
 pub struct NewCollection {
     /// Which model makes its vectors.
-    pub binding: Binding,
+    pub binding: ModelBinding,
     /// What its owner says of it.
     pub metadata: Metadata,
     /// Which submission it is made for, if it is: one that a deletion of the collection came after makes none.
@@ -50,7 +50,7 @@ pub struct Collection {
     /// Its name.
     pub name: String,
     /// Which model makes its vectors.
-    pub binding: Binding,
+    pub binding: ModelBinding,
     /// What its owner says of it.
     pub metadata: Metadata,
     /// The move to another model that has begun and not ended.
@@ -63,7 +63,7 @@ pub struct Migration {
     /// The generation's number.
     pub generation: i64,
     /// The model it is made with.
-    pub binding: Binding,
+    pub binding: ModelBinding,
 }
 
 /// How much a collection holds.
@@ -124,7 +124,7 @@ pub struct Span {
 
 /// What a write did, in vectors.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Written {
+pub struct UpsertResult {
     /// New ones.
     pub added: u64,
     /// Those that were there already.
@@ -137,7 +137,7 @@ pub struct Written {
 
 /// What to delete.
 #[derive(Clone, Copy, Debug)]
-pub enum Removal<'a> {
+pub enum DeleteTarget<'a> {
     /// These documents.
     Ids(&'a [String]),
     /// The documents this fits.
@@ -235,7 +235,7 @@ pub struct Hit {
 
 /// A chunk that a migration has not reached.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Pending {
+pub struct MissingVector {
     /// The store's own key of the chunk.
     pub chunk: i64,
     /// What to embed.
@@ -244,7 +244,7 @@ pub struct Pending {
 
 /// What is gone after a user was deleted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Receipt {
+pub struct DeletionReceipt {
     /// Collections.
     pub collections: u64,
     /// Documents.

@@ -52,7 +52,7 @@ pub enum Fault {
 
 /// A request that came.
 #[derive(Clone, Debug)]
-pub struct Seen {
+pub struct RecordedRequest {
     /// A file's path, or [`LISTING`].
     pub path: String,
     /// Whether it came to the storage host to which the hub redirects.
@@ -85,7 +85,7 @@ struct State {
     token: Option<String>,
     faults: HashMap<String, VecDeque<Fault>>,
     gates: HashMap<String, Gate>,
-    seen: Vec<Seen>,
+    seen: Vec<RecordedRequest>,
     sent: HashMap<String, usize>,
 }
 
@@ -187,7 +187,7 @@ impl Hub {
     }
 
     /// Spoils the next answer for a path ([`LISTING`] too); several faults strike one after the other.
-    pub fn spoil(&self, path: &str, fault: Fault) {
+    pub fn inject_fault(&self, path: &str, fault: Fault) {
         self.shared.state().faults.entry(path.to_owned()).or_default().push_back(fault);
     }
 
@@ -199,7 +199,7 @@ impl Hub {
     }
 
     /// All requests so far, in order.
-    pub fn requests(&self) -> Vec<Seen> {
+    pub fn requests(&self) -> Vec<RecordedRequest> {
         self.shared.state().seen.clone()
     }
 

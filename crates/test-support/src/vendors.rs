@@ -5,11 +5,11 @@
 //! function of the text alone ([`vector()`]), whatever the form, so tests know which vectors are due. Nothing
 //! in it sleeps except the slow drip; whoever needs requests to wait holds them ([`Vendors::hold`]).
 
-mod ask;
 mod behaviour;
-mod forms;
+mod faults;
 mod limits;
-mod misbehave;
+mod request;
+mod response;
 mod serve;
 mod vector;
 
@@ -34,7 +34,7 @@ pub struct Vendors {
 
 /// The ways of asking for vectors that the server understands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Form {
+pub enum VendorApi {
     /// OpenAI.
     OpenAi,
     /// Azure OpenAI: the deployment in the path, `api-key`, `api-version`.
@@ -63,7 +63,7 @@ pub enum Form {
 #[derive(Clone, Debug)]
 pub struct Seen {
     /// In which form.
-    pub form: Form,
+    pub form: VendorApi,
     /// Path and query.
     pub path: String,
     /// Names in lower case.
@@ -122,19 +122,19 @@ impl Vendors {
 
     /// What goes where the real vendor's base address would: with `/v1` for OpenAI, Mistral and Voyage, the
     /// root for Cohere and Google, the resource for Azure; for local servers the whole address (`api_url`).
-    pub fn base_url(&self, form: Form) -> String {
+    pub fn base_url(&self, form: VendorApi) -> String {
         let path = match form {
-            Form::OpenAi => "openai/v1",
-            Form::Azure => "azure",
-            Form::Cohere => "cohere",
-            Form::Google => "google",
-            Form::Mistral => "mistral/v1",
-            Form::Voyage => "voyage/v1",
-            Form::LocalOpenAi => "local/v1/embeddings",
-            Form::Ollama => "ollama/api/embed",
-            Form::OllamaLegacy => "ollama/api/embeddings",
-            Form::Tei => "tei/embed",
-            Form::Tldw => "tldw/embed",
+            VendorApi::OpenAi => "openai/v1",
+            VendorApi::Azure => "azure",
+            VendorApi::Cohere => "cohere",
+            VendorApi::Google => "google",
+            VendorApi::Mistral => "mistral/v1",
+            VendorApi::Voyage => "voyage/v1",
+            VendorApi::LocalOpenAi => "local/v1/embeddings",
+            VendorApi::Ollama => "ollama/api/embed",
+            VendorApi::OllamaLegacy => "ollama/api/embeddings",
+            VendorApi::Tei => "tei/embed",
+            VendorApi::Tldw => "tldw/embed",
         };
         format!("{}/{path}", self.url())
     }

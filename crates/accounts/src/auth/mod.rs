@@ -1,18 +1,18 @@
 //! From what a caller sent to who they are. Two modes: one key for one user, or tokens that name their user.
 
-mod issue;
-mod keys;
-mod revoked;
+mod jwt_keys;
+mod revocation_list;
 mod token;
+mod token_signer;
 
 use secrecy::{ExposeSecret as _, SecretString};
 use subtle::ConstantTimeEq as _;
 
 use crate::{Identity, Role, UserId};
 
-pub use issue::{Inspected, Signer, Wanted, inspect};
-pub use keys::{Algorithm, KeyConfig};
+pub use jwt_keys::{Algorithm, KeyConfig};
 pub use token::{TokenConfig, Tokens};
+pub use token_signer::{Signer, TokenInspection, TokenRequest, inspect};
 
 /// How callers prove who they are.
 pub enum Auth {
@@ -25,7 +25,7 @@ pub enum Auth {
 /// Why somebody was not let in. The caller learns only whether anything was sent at all; the audit log learns
 /// the reason.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Refused {
+pub enum AuthError {
     /// No key and no token was sent.
     Missing,
     /// What was sent is not good, for this reason.
@@ -47,12 +47,12 @@ impl Auth {
     ///
     /// # Errors
     /// When nothing was sent, or what was sent is not good.
-    pub fn identify(&self, sent: Option<&[u8]>) -> Result<Identity, Refused> {
-        let sent = sent.ok_or(Refused::Missing)?;
+    pub fn identify(&self, sent: Option<&[u8]>) -> Result<Identity, AuthError> {
+        let sent = sent.ok_or(AuthError::Missing)?;
         match self {
             Self::Single(key) if key.is(sent) => Ok(Identity { user: UserId::single(), role: Role::Admin }),
-            Self::Single(_) => Err(Refused::Bad("wrong key")),
-            Self::Multi(tokens) => tokens.verify(sent).map_err(Refused::Bad),
+            Self::Single(_) => Err(AuthError::Bad("wrong key")),
+            Self::Multi(tokens) => tokens.verify(sent).map_err(AuthError::Bad),
         }
     }
 
@@ -80,9 +80,9 @@ mod tests {
     fn the_one_key_opens_and_nothing_else_does() {
         let auth = Auth::single(&SecretString::from("a-key-of-some-length"));
         assert_eq!(auth.identify(Some(b"a-key-of-some-length")).unwrap().role, Role::Admin);
-        assert_eq!(auth.identify(None), Err(Refused::Missing));
+        assert_eq!(auth.identify(None), Err(AuthError::Missing));
         for wrong in ["", "a-key-of-some-lengt", "a-key-of-some-length ", "A-KEY-OF-SOME-LENGTH", "x"] {
-            assert_eq!(auth.identify(Some(wrong.as_bytes())), Err(Refused::Bad("wrong key")), "{wrong}");
+            assert_eq!(auth.identify(Some(wrong.as_bytes())), Err(AuthError::Bad("wrong key")), "{wrong}");
         }
     }
 }

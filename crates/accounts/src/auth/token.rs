@@ -8,8 +8,8 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::{
-    keys::{Key, KeyConfig, Keys},
-    revoked::Revoked,
+    jwt_keys::{Key, KeyConfig, Keys},
+    revocation_list::RevocationList,
 };
 use crate::{Identity, Role, UserId};
 
@@ -35,13 +35,13 @@ pub struct Tokens {
     keys: Keys,
     validation: [Validation; 3],
     admin_role: String,
-    revoked: Option<Revoked>,
+    revoked: Option<RevocationList>,
 }
 
 /// Bytes of the longest token; real ones have a few hundred.
-const LONGEST_TOKEN: usize = 8 << 10;
+const MAX_TOKEN_BYTES: usize = 8 << 10;
 /// Bytes of the longest user id.
-const LONGEST_USER: usize = 1 << 10;
+const MAX_USER_ID_BYTES: usize = 1 << 10;
 
 #[derive(Deserialize)]
 struct Claims {
@@ -77,7 +77,7 @@ impl Tokens {
             rules.set_required_spec_claims(&required);
             rules
         });
-        let revoked = config.revoked.map(Revoked::open).transpose()?;
+        let revoked = config.revoked.map(RevocationList::open).transpose()?;
         Ok(Self { keys, validation, admin_role: config.admin_role, revoked })
     }
 
@@ -86,7 +86,7 @@ impl Tokens {
     /// # Errors
     /// Why it is not good; for the operator, never for the caller.
     pub fn verify(&self, token: &[u8]) -> Result<Identity, &'static str> {
-        if token.len() > LONGEST_TOKEN {
+        if token.len() > MAX_TOKEN_BYTES {
             return Err("token too long");
         }
         let claims = match &self.keys {
@@ -96,7 +96,7 @@ impl Tokens {
         if !claims.exp.is_finite() {
             return Err("token expires never");
         }
-        if claims.sub.trim().is_empty() || claims.sub.len() > LONGEST_USER {
+        if claims.sub.trim().is_empty() || claims.sub.len() > MAX_USER_ID_BYTES {
             return Err("token names no user");
         }
         if claims.r#type.as_ref().is_some_and(|kind| kind != "access") {
@@ -136,7 +136,7 @@ impl Tokens {
                 Err(error) => match error.kind() {
                     ErrorKind::InvalidSignature => {}
                     kind => {
-                        reason = words(kind);
+                        reason = error_message(kind);
                     }
                 },
             }
@@ -145,7 +145,7 @@ impl Tokens {
     }
 }
 
-fn words(kind: &ErrorKind) -> &'static str {
+fn error_message(kind: &ErrorKind) -> &'static str {
     match kind {
         ErrorKind::ExpiredSignature => "token expired",
         ErrorKind::ImmatureSignature => "token not valid yet",

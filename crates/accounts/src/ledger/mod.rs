@@ -67,7 +67,7 @@ impl Counter {
 
 /// What one request took.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Spent {
+pub struct UsageRecord {
     /// Who served.
     pub provider: ProviderKind,
     /// The provider's name for the model.
@@ -82,7 +82,7 @@ pub struct Spent {
     pub billed_tokens: u64,
 }
 
-impl Spent {
+impl UsageRecord {
     /// What an answer took; `cached_texts` of its texts came from the cache.
     pub fn of(answer: &Embeddings, cached_texts: u64) -> Self {
         Self {
@@ -98,7 +98,7 @@ impl Spent {
 
 /// Where a user stands against their quotas.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Used {
+pub struct UsageSnapshot {
     /// Tokens settled today.
     pub tokens_today: u64,
     /// Tokens of requests under way.
@@ -111,7 +111,7 @@ pub struct Used {
 
 /// Which quota does not allow more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Exhausted {
+pub enum QuotaExceeded {
     /// Tokens; there are new ones after this long.
     Tokens {
         /// The quota.
@@ -176,7 +176,7 @@ impl Ledger {
     }
 
     /// From the next request on these quotas and prices hold.
-    pub fn rule(&self, quotas: Quotas, prices: Arc<dyn Prices>) {
+    pub fn update_limits(&self, quotas: Quotas, prices: Arc<dyn Prices>) {
         *self.rules.write().unwrap_or_else(PoisonError::into_inner) = Rules { quotas, prices };
     }
 
@@ -189,7 +189,7 @@ impl Ledger {
         user: &UserId,
         tokens: u64,
         within: Duration,
-    ) -> Result<Reservation<'_>, Exhausted> {
+    ) -> Result<Reservation<'_>, QuotaExceeded> {
         let Some(limit) = self.quotas().tokens_per_day else {
             return Ok(Reservation::unlimited(self, user));
         };
@@ -207,7 +207,7 @@ impl Ledger {
             Ok(Ok(())) | Err(()) => Ok(reservation),
             Ok(Err(used)) => {
                 reservation.forget();
-                Err(Exhausted::Tokens { limit, used, wait: until_midnight(now) })
+                Err(QuotaExceeded::Tokens { limit, used, wait: until_midnight(now) })
             }
         }
     }
@@ -216,7 +216,7 @@ impl Ledger {
     ///
     /// # Errors
     /// When the quota does not allow that many; nothing is added then.
-    pub async fn take(&self, user: &UserId, counter: Counter, count: u64) -> Result<(), Exhausted> {
+    pub async fn acquire(&self, user: &UserId, counter: Counter, count: u64) -> Result<(), QuotaExceeded> {
         let limit = match counter {
             Counter::StoredVectors => self.quotas().stored_vectors,
             Counter::Jobs => self.quotas().concurrent_jobs,
@@ -224,13 +224,13 @@ impl Ledger {
         let user = user.shared();
         let taken = self.writer.run(move |db| operations::count(db, (&user, counter), (count, limit))).await;
         match (taken, limit) {
-            (Ok(Err(used)), Some(limit)) => Err(Exhausted::Counter { counter, limit, used }),
+            (Ok(Err(used)), Some(limit)) => Err(QuotaExceeded::Counter { counter, limit, used }),
             _ => Ok(()),
         }
     }
 
     /// Takes away from a counter, which never falls below zero.
-    pub async fn give_back(&self, user: &UserId, counter: Counter, count: u64) {
+    pub async fn release(&self, user: &UserId, counter: Counter, count: u64) {
         let user = user.shared();
         let _ = self.writer.run(move |db| operations::uncount(db, (&user, counter), count)).await;
     }
@@ -245,7 +245,7 @@ impl Ledger {
     ///
     /// # Errors
     /// When the file cannot be read.
-    pub async fn used(&self, user: &UserId) -> Result<Used, String> {
+    pub async fn used(&self, user: &UserId) -> Result<UsageSnapshot, String> {
         let (user, now) = (user.shared(), Timestamp::now());
         let used = self.writer.run(move |db| operations::used(db, &user, now)).await;
         used.map_err(|()| "the usage file cannot be read; the log knows more".into())
@@ -276,7 +276,7 @@ impl Ledger {
     }
 
     /// The cost of tokens in billionths of a dollar: integers add up exactly.
-    fn cost(&self, spent: &Spent) -> i64 {
+    fn cost(&self, spent: &UsageRecord) -> i64 {
         let prices = Arc::clone(&self.rules.read().unwrap_or_else(PoisonError::into_inner).prices);
         let price = prices.per_million_tokens(spent.provider, &spent.model).unwrap_or(0.0);
         (spent.billed_tokens as f64 * price * 1e3).round() as i64

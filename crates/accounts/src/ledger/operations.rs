@@ -5,7 +5,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension as _, Result, params};
 
-use super::{Counter, Spent, Used, day};
+use super::{Counter, UsageRecord, UsageSnapshot, day};
 
 /// A reservation that is asked for.
 pub(super) struct Reserve {
@@ -44,7 +44,7 @@ pub(super) fn refund(db: &Connection, id: i64) -> Result<()> {
 pub(super) fn settle(
     db: &Connection,
     (user, reservation): (&str, Option<i64>),
-    (spent, cost): (&Spent, i64),
+    (spent, cost): (&UsageRecord, i64),
     now: Timestamp,
 ) -> Result<()> {
     if let Some(id) = reservation {
@@ -71,7 +71,7 @@ pub(super) fn settle(
 }
 
 /// Where a user stands. A reservation whose time is over counts for nothing: its process is dead.
-pub(super) fn used(db: &Connection, user: &str, now: Timestamp) -> Result<Used> {
+pub(super) fn used(db: &Connection, user: &str, now: Timestamp) -> Result<UsageSnapshot> {
     let today = day(now);
     let tokens: i64 = db
         .prepare_cached("SELECT coalesce(sum(tokens), 0) FROM usage WHERE user = ? AND day = ?")?
@@ -81,7 +81,7 @@ pub(super) fn used(db: &Connection, user: &str, now: Timestamp) -> Result<Used> 
             "SELECT coalesce(sum(tokens), 0) FROM reservation WHERE user = ? AND day = ? AND until >= ?",
         )?
         .query_row(params![user, today, now.as_second()], |row| row.get(0))?;
-    Ok(Used {
+    Ok(UsageSnapshot {
         tokens_today: tokens.max(0).unsigned_abs(),
         tokens_reserved: reserved.max(0).unsigned_abs(),
         stored_vectors: counted(db, (user, Counter::StoredVectors))?,

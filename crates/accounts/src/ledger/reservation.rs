@@ -1,6 +1,6 @@
 //! Tokens set aside for a request under way.
 
-use super::{Ledger, Spent, operations};
+use super::{Ledger, UsageRecord, operations};
 use crate::UserId;
 use jiff::Timestamp;
 
@@ -28,7 +28,7 @@ impl<'a> Reservation<'a> {
     }
 
     /// Writes down what the request took. On return it is on disk.
-    pub async fn settle(mut self, spent: Spent) {
+    pub async fn settle(mut self, spent: UsageRecord) {
         let cost = self.ledger.cost(&spent);
         let (user, id) = (self.user.shared(), self.id.take());
         let settle = move |db: &_| operations::settle(db, (&user, id), (&spent, cost), Timestamp::now());

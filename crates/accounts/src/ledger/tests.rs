@@ -12,8 +12,8 @@ fn ledger(path: &Path, tokens_per_day: Option<u64>) -> Ledger {
     .unwrap()
 }
 
-fn spent(tokens: u64) -> Spent {
-    Spent {
+fn spent(tokens: u64) -> UsageRecord {
+    UsageRecord {
         provider: ProviderKind::OpenAi,
         model: "small".into(),
         texts: 2,
@@ -31,7 +31,8 @@ async fn reserved_before_settled_after_refunded_when_dropped() {
     let ledger = ledger(&dir.path().join("u"), Some(100));
     let ann = UserId::new("ann");
     let first = ledger.reserve(&ann, 60, MINUTE).await.unwrap();
-    let Err(Exhausted::Tokens { limit: 100, used: 60, wait }) = ledger.reserve(&ann, 50, MINUTE).await else {
+    let Err(QuotaExceeded::Tokens { limit: 100, used: 60, wait }) = ledger.reserve(&ann, 50, MINUTE).await
+    else {
         panic!("more than there is")
     };
     assert!(wait <= Duration::from_secs(86_400));
@@ -100,16 +101,16 @@ async fn counters_hold_their_limit_and_never_fall_below_zero() {
     let ledger = ledger(&dir.path().join("u"), None);
     let ann = UserId::new("ann");
     let vectors = Counter::StoredVectors;
-    ledger.take(&ann, vectors, 8).await.unwrap();
-    let refused = Exhausted::Counter { counter: vectors, limit: 10, used: 8 };
-    assert_eq!(ledger.take(&ann, vectors, 3).await, Err(refused));
-    ledger.take(&ann, vectors, 2).await.unwrap();
-    ledger.give_back(&ann, vectors, 25).await;
-    ledger.take(&ann, Counter::Jobs, 1_000_000).await.unwrap();
+    ledger.acquire(&ann, vectors, 8).await.unwrap();
+    let refused = QuotaExceeded::Counter { counter: vectors, limit: 10, used: 8 };
+    assert_eq!(ledger.acquire(&ann, vectors, 3).await, Err(refused));
+    ledger.acquire(&ann, vectors, 2).await.unwrap();
+    ledger.release(&ann, vectors, 25).await;
+    ledger.acquire(&ann, Counter::Jobs, 1_000_000).await.unwrap();
     let used = ledger.used(&ann).await.unwrap();
     assert_eq!((used.stored_vectors, used.jobs), (0, 1_000_000));
     ledger.forget(&ann).await;
-    assert_eq!(ledger.used(&ann).await.unwrap(), Used::default());
+    assert_eq!(ledger.used(&ann).await.unwrap(), UsageSnapshot::default());
 }
 
 #[test]

@@ -12,7 +12,7 @@ use std::{
 use anyhow::Context as _;
 use embeddery_core::{ModelRef, ModelSource as _};
 use embeddery_engine::{
-    Keep, KernelChoice, LoadOptions, ModelFiles, Precision, Threads, Tokens, normalize,
+    KernelChoice, LoadOptions, ModelFiles, Precision, Threads, Tokens, TruncationSide, normalize,
     peak_operations_per_second,
 };
 use embeddery_model_store::ModelStore;
@@ -21,7 +21,7 @@ use embeddery_providers::{
     onnx::{LoadedGraph, OnnxRuntime},
 };
 
-use super::say;
+use super::println_stdout;
 
 const PRECISIONS: [Precision; 3] = [Precision::F32, Precision::Bf16, Precision::Int8];
 const QUERY: &str = "how do I get my money back";
@@ -52,25 +52,27 @@ pub(crate) fn bench(store: &ModelStore, model: &ModelRef, measuring: &Measuring)
     let files = ModelFiles::open(&directory)?;
     let threads = Arc::new(Threads::new(measuring.threads)?);
     let texts = texts();
-    say(format_args!("{model}, {} threads", threads.count()));
-    say(format_args!(
+    println_stdout(format_args!("{model}, {} threads", threads.count()));
+    println_stdout(format_args!(
         "{:<10}{:<18}{:>10}{:>12}{:>11}{:>10}{:>13}{:>13}",
         "precision", "kernels", "tokens/s", "of peak", "query ms", "MB", "cosine mean", "cosine least"
     ));
     let mut exact: Option<Vec<f32>> = None;
     for precision in PRECISIONS {
         let model = files.load(&LoadOptions { precision, ..LoadOptions::default() })?;
-        let tokens =
-            texts.iter().map(|text| model.tokenize(text, Keep::Start)).collect::<Result<Vec<Tokens>, _>>()?;
+        let tokens = texts
+            .iter()
+            .map(|text| model.tokenize(text, TruncationSide::Start))
+            .collect::<Result<Vec<Tokens>, _>>()?;
         let dimensions = model.info().dimensions;
         let encode = |batch: &[&Tokens]| Ok(model.encode(&threads, batch)?);
         let (vectors, rate) = throughput(&encode, (dimensions, measuring.patience), &tokens)?;
         let peak =
             peak_operations_per_second(&threads, KernelChoice::Auto, precision, 20).unwrap_or(f64::NAN);
         let share = rate * model.linear_operations_per_token() as f64 / peak;
-        let query = model.tokenize(QUERY, Keep::Start)?;
+        let query = model.tokenize(QUERY, TruncationSide::Start)?;
         let (mean, least) = cosines(exact.as_ref().unwrap_or(&vectors), &vectors, dimensions);
-        say(format_args!(
+        println_stdout(format_args!(
             "{:<10}{:<18}{:>10.0}{:>11.0}%{:>11.2}{:>10.1}{:>13.6}{:>13.6}",
             precision,
             model.kernels(),
@@ -85,14 +87,14 @@ pub(crate) fn bench(store: &ModelStore, model: &ModelRef, measuring: &Measuring)
     }
     if let (Some(graph), Some(exact)) = (&measuring.graph, &exact) {
         match of_graph(graph, (&threads, measuring.patience), &texts, (exact, files.info().dimensions)) {
-            Ok(row) => say(row),
-            Err(error) => say(format_args!("onnx      not measured: {error}")),
+            Ok(row) => println_stdout(row),
+            Err(error) => println_stdout(format_args!("onnx      not measured: {error}")),
         }
     }
-    say(
+    println_stdout(
         "tokens/s: texts of 4 to 180 words, tokens ready; of peak: the linear layers' share of what products in the",
     );
-    say(
+    println_stdout(
         "nearest cache reach; query: median, tokens ready; MB: weights in memory; cosine: to the vectors in f32",
     );
     Ok(())

@@ -5,19 +5,19 @@ use std::process::ExitCode;
 
 use embeddery_core::{ModelRef, ModelSource as _, ProviderKind};
 use embeddery_engine::{LoadOptions, ModelFiles};
-use embeddery_gateway::Selector;
+use embeddery_gateway::ModelSelector;
 use embeddery_pipeline::{Queue as _, QueueError, RedisConfig, RedisQueue};
 use embeddery_server::Tls;
 use prometheus_client::registry::Registry;
 
-use super::{say, serve};
+use super::{println_stdout, serve};
 use crate::{
     config::{self, AuthConfig, Config, DEFAULTS, Flags},
     wiring,
 };
 
 pub(crate) fn print_defaults() -> anyhow::Result<ExitCode> {
-    say(DEFAULTS.trim_end());
+    println_stdout(DEFAULTS.trim_end());
     Ok(ExitCode::SUCCESS)
 }
 
@@ -160,7 +160,7 @@ fn accounts(config: &Config, findings: &mut Findings) {
 fn default_model(config: &Config, findings: &mut Findings) -> anyhow::Result<()> {
     let runtime = super::runtime()?;
     let (router, _) = runtime.block_on(async { wiring::router(config, &mut Registry::default()) })?;
-    let resolved = router.resolve(Selector { model: None, provider: None })?;
+    let resolved = router.resolve(ModelSelector { model: None, provider: None })?;
     match resolved.provider {
         ProviderKind::HuggingFace => local_model(config, &resolved.model, findings),
         // ONNX Runtime starts once in a process, and was examined above; what is left to look for is the file.
@@ -180,8 +180,8 @@ fn default_model(config: &Config, findings: &mut Findings) -> anyhow::Result<()>
         }
         // Whether the key is good only a request can tell, and that would cost money.
         _ => {
-            let opened =
-                runtime.block_on(async { router.warm_up(Selector { model: None, provider: None }).await });
+            let opened = runtime
+                .block_on(async { router.warm_up(ModelSelector { model: None, provider: None }).await });
             match opened {
                 Ok(found) => {
                     findings.good(format_args!("default model: {} of {}", found.model, found.provider));
@@ -252,19 +252,19 @@ struct Findings {
 
 impl Findings {
     fn good(&self, text: impl std::fmt::Display) {
-        say(format_args!("ok    {text}"));
+        println_stdout(format_args!("ok    {text}"));
     }
 
     fn note(&self, text: impl std::fmt::Display) {
-        say(format_args!("note  {text}"));
+        println_stdout(format_args!("note  {text}"));
     }
 
     /// An empty `fix` is for a text that says what to do itself.
     fn bad(&mut self, text: impl std::fmt::Display, fix: &str) {
         self.bad += 1;
-        say(format_args!("FAIL  {text}"));
+        println_stdout(format_args!("FAIL  {text}"));
         if !fix.is_empty() {
-            say(format_args!("      fix: {fix}"));
+            println_stdout(format_args!("      fix: {fix}"));
         }
     }
 }

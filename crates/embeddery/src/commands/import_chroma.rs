@@ -8,15 +8,15 @@
 use std::{process::ExitCode, sync::Arc};
 
 use embeddery_accounts::UserId;
-use embeddery_core::{Context, EmbedRequest, Input, SpaceId};
-use embeddery_gateway::{Router, Selector};
+use embeddery_core::{EmbedRequest, Input, RequestContext, SpaceId};
+use embeddery_gateway::{ModelSelector, Router};
 use embeddery_store::{
-    Binding, Chroma, ChromaCollection, ChromaRecord, Chunk, Document, NewCollection, Place, Span,
-    StoreErrorKind, VectorStore,
+    Chroma, ChromaCollection, ChromaRecord, Chunk, CollectionRef, Document, ModelBinding, NewCollection,
+    Span, StoreErrorKind, VectorStore,
 };
 use prometheus_client::registry::Registry;
 
-use super::say;
+use super::println_stdout;
 use crate::{cli, config::Config, wiring};
 
 /// Records that are read and written together.
@@ -40,11 +40,11 @@ pub(crate) fn run(options: &cli::ImportChroma, config: &Config) -> anyhow::Resul
             match import.collection(&collection).await {
                 Ok(report) => {
                     complete &= report.skipped.is_empty();
-                    say(report);
+                    println_stdout(report);
                 }
                 Err(error) => {
                     complete = false;
-                    say(format_args!("{}: not imported: {error:#}", collection.name));
+                    println_stdout(format_args!("{}: not imported: {error:#}", collection.name));
                 }
             }
         }
@@ -80,7 +80,7 @@ impl std::fmt::Display for Report {
 
 impl Import<'_> {
     async fn collection(&self, source: &ChromaCollection) -> anyhow::Result<Report> {
-        let place = Place { tenant: self.user, collection: &source.name };
+        let place = CollectionRef { tenant: self.user, collection: &source.name };
         let first = self.chroma.records(&source.id, 0, BATCH).await?;
         let Some(dim) = first.iter().find_map(|record| record.vector.as_ref().map(Vec::len)) else {
             anyhow::bail!("it holds no vector");
@@ -117,7 +117,7 @@ impl Import<'_> {
         source: &ChromaCollection,
         sample: &[ChromaRecord],
         dim: usize,
-    ) -> (Binding, String) {
+    ) -> (ModelBinding, String) {
         let named = source.metadata.get("embedding_model").and_then(|name| name.as_str());
         let name = named.map_or_else(|| self.router.default_model(), str::to_owned);
         match self.try_model(&name, sample).await {
@@ -126,12 +126,12 @@ impl Import<'_> {
                 (binding, said)
             }
             Err(why) => {
-                let binding = Binding {
+                let binding = ModelBinding {
                     provider: "unknown".into(),
                     model: named.unwrap_or("unknown").to_owned(),
                     space: SpaceId::new(format!("chroma:{}", source.id)),
                     dim,
-                    cut: false,
+                    custom_dimensions: false,
                 };
                 (
                     binding,
@@ -143,7 +143,7 @@ impl Import<'_> {
         }
     }
 
-    async fn try_model(&self, name: &str, sample: &[ChromaRecord]) -> Result<Binding, String> {
+    async fn try_model(&self, name: &str, sample: &[ChromaRecord]) -> Result<ModelBinding, String> {
         let known: Vec<(&str, &[f32])> = sample
             .iter()
             .filter_map(|record| Some((record.text.as_deref()?, record.vector.as_deref()?)))
@@ -153,27 +153,27 @@ impl Import<'_> {
         if known.is_empty() {
             return Err("no record has a text to try a model with".into());
         }
-        let selector = Selector { model: Some(name), provider: None };
+        let selector = ModelSelector { model: Some(name), provider: None };
         let inputs: Vec<Input> = known.iter().map(|(text, _)| Input::Text((*text).into())).collect();
-        let request = EmbedRequest::plain(inputs, Context::new(self.user, "import-chroma"));
+        let request = EmbedRequest::with_defaults(inputs, RequestContext::new(self.user, "import-chroma"));
         self.router.download(selector).await.map_err(|error| error.to_string())?;
         let answer = self.router.embed(selector, request).await.map_err(|error| error.to_string())?;
         let resolved = self.router.resolve(selector).map_err(|error| error.to_string())?;
-        if !answer.rows().zip(&known).all(|(made, (_, stored))| alike(made, stored)) {
+        if !answer.rows().zip(&known).all(|(made, (_, stored))| nearly_equal(made, stored)) {
             return Err(format!("{name} makes other vectors"));
         }
-        Ok(Binding {
+        Ok(ModelBinding {
             provider: resolved.provider.to_string(),
             model: resolved.model.name.to_string(),
             dim: answer.dim,
             space: answer.space,
-            cut: false,
+            custom_dimensions: false,
         })
     }
 }
 
 /// Whether two vectors are the same but for rounding.
-fn alike(a: &[f32], b: &[f32]) -> bool {
+fn nearly_equal(a: &[f32], b: &[f32]) -> bool {
     let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f32>();
     a.len() == b.len() && dot(a, b) >= 0.999 * (dot(a, a) * dot(b, b)).sqrt()
 }

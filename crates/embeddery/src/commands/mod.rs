@@ -40,18 +40,18 @@ pub(crate) fn run(cli: Cli) -> anyhow::Result<ExitCode> {
 
 /// A command that cannot do what it is told to; the exit code is that of a wrong command line.
 #[derive(Debug)]
-pub(crate) struct Refused(pub(crate) String);
+pub(crate) struct ReportedError(pub(crate) String);
 
-impl std::fmt::Display for Refused {
+impl std::fmt::Display for ReportedError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(&self.0)
     }
 }
 
-impl std::error::Error for Refused {}
+impl std::error::Error for ReportedError {}
 
 /// A line on standard output; a reader who has closed it (`| head`) is no reason to fail.
-fn say(line: impl std::fmt::Display) {
+fn println_stdout(line: impl std::fmt::Display) {
     use std::io::Write as _;
     let _ = writeln!(std::io::stdout().lock(), "{line}");
 }

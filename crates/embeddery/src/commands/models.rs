@@ -10,7 +10,7 @@ use embeddery_model_store::ModelStore;
 use embeddery_providers::onnx::{DEFAULT_GRAPH, inspect};
 use indicatif::{ProgressBar, ProgressStyle};
 
-use super::say;
+use super::println_stdout;
 use crate::{cli::Models, config::Config, wiring};
 
 pub(crate) fn run(command: Models, config: &Config) -> anyhow::Result<ExitCode> {
@@ -74,7 +74,7 @@ fn engine_model(config: &Config, name: &str) -> anyhow::Result<ModelRef> {
 fn list(store: &ModelStore) {
     let names = store.list();
     if names.is_empty() {
-        say("no models here; fetch one with `embeddery models pull`");
+        println_stdout("no models here; fetch one with `embeddery models pull`");
     }
     for name in names {
         let found = store.find(&ModelRef::new(name.as_str()));
@@ -91,13 +91,13 @@ fn list(store: &ModelStore) {
             Some(Err(error)) => format!("not usable: {error}"),
             None => "not usable: its files are incomplete".into(),
         };
-        say(format_args!("{name:<50} {summary}"));
+        println_stdout(format_args!("{name:<50} {summary}"));
     }
 }
 
 async fn pull(store: &Arc<ModelStore>, model: &ModelRef) -> anyhow::Result<()> {
     if let Some(directory) = store.find(model)? {
-        say(format_args!("{model} is here: {}", directory.display()));
+        println_stdout(format_args!("{model} is here: {}", directory.display()));
         return Ok(());
     }
     let progress = Progress::default();
@@ -122,7 +122,7 @@ async fn pull(store: &Arc<ModelStore>, model: &ModelRef) -> anyhow::Result<()> {
         () = watch => unreachable!("the watch never ends"),
     };
     bar.finish_and_clear();
-    say(format_args!("{model} is here: {}", result?.display()));
+    println_stdout(format_args!("{model} is here: {}", result?.display()));
     Ok(())
 }
 
@@ -137,18 +137,18 @@ fn graph_info(config: &Config, model: &ModelRef) -> anyhow::Result<()> {
     let own = config.onnx.models.get(&model.name).cloned().unwrap_or_default();
     let (facts, fingerprint) = inspect(&directory, &own).map_err(anyhow::Error::msg)?;
     let graph = own.onnx_file.as_deref().unwrap_or(DEFAULT_GRAPH);
-    say(format_args!("model         {model}"));
-    say(format_args!("directory     {}", directory.display()));
-    say(format_args!(
+    println_stdout(format_args!("model         {model}"));
+    println_stdout(format_args!("directory     {}", directory.display()));
+    println_stdout(format_args!(
         "graph         {graph}, for {}",
         own.onnx_providers.as_ref().unwrap_or(&config.onnx.providers).join(", ")
     ));
-    say(format_args!("architecture  {}", facts.architecture));
-    say(format_args!("dimensions    {}", facts.dimensions));
-    say(format_args!("max tokens    {}", facts.max_tokens));
-    say(format_args!("weights       {}", megabytes(facts.file_bytes)));
-    say(format_args!("memory        at most {}", megabytes(facts.memory_bytes)));
-    say(format_args!("space         {fingerprint}:{}", facts.dimensions));
+    println_stdout(format_args!("architecture  {}", facts.architecture));
+    println_stdout(format_args!("dimensions    {}", facts.dimensions));
+    println_stdout(format_args!("max tokens    {}", facts.max_tokens));
+    println_stdout(format_args!("weights       {}", megabytes(facts.file_bytes)));
+    println_stdout(format_args!("memory        at most {}", megabytes(facts.memory_bytes)));
+    println_stdout(format_args!("space         {fingerprint}:{}", facts.dimensions));
     Ok(())
 }
 
@@ -162,19 +162,22 @@ fn info(store: &ModelStore, config: &Config, model: &ModelRef) -> anyhow::Result
         ..LoadOptions::default()
     };
     let info = files.info();
-    say(format_args!("model         {model}"));
-    say(format_args!("directory     {}", directory.display()));
-    say(format_args!(
+    println_stdout(format_args!("model         {model}"));
+    println_stdout(format_args!("directory     {}", directory.display()));
+    println_stdout(format_args!(
         "architecture  {}, {} layers, vocabulary of {}",
         info.architecture, info.layers, info.vocabulary
     ));
-    say(format_args!("dimensions    {}", info.dimensions));
-    say(format_args!("max tokens    {}", load.max_length.unwrap_or(info.max_tokens)));
-    say(format_args!("pooling       {:?}", info.pooling));
-    say(format_args!("weights       {}", megabytes(info.weight_bytes)));
-    say(format_args!("precision     {}", files.precision(&load)));
-    say(format_args!("memory        at most {}", megabytes(files.memory(&load, config.threads.get())?)));
-    say(format_args!("space         {}:{}", files.fingerprint()?, info.dimensions));
+    println_stdout(format_args!("dimensions    {}", info.dimensions));
+    println_stdout(format_args!("max tokens    {}", load.max_length.unwrap_or(info.max_tokens)));
+    println_stdout(format_args!("pooling       {:?}", info.pooling));
+    println_stdout(format_args!("weights       {}", megabytes(info.weight_bytes)));
+    println_stdout(format_args!("precision     {}", files.precision(&load)));
+    println_stdout(format_args!(
+        "memory        at most {}",
+        megabytes(files.memory(&load, config.threads.get())?)
+    ));
+    println_stdout(format_args!("space         {}:{}", files.fingerprint()?, info.dimensions));
     Ok(())
 }
 

@@ -9,25 +9,25 @@ use std::{
 use anyhow::{Context as _, bail};
 use embeddery_accounts::Ledger;
 use embeddery_pipeline::{
-    Floor, Hire, Orchestrator, OrchestratorConfig, OrchestratorMetrics, PoolConfig, Scaling, Worker,
-    WorkerMetrics, reconcile, retain,
+    ExclusiveGate, Orchestrator, OrchestratorConfig, OrchestratorMetrics, PoolConfig, Scaling, SpawnWorker,
+    Worker, WorkerMetrics, reconcile, run_retention,
 };
-use embeddery_server::{Monitored, monitor};
+use embeddery_server::{MetricsServer, monitor};
 use prometheus_client::registry::Registry;
 use tokio::net::TcpListener;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use super::{say, serve, signals::on_signals};
+use super::{println_stdout, serve, signals::on_signals};
 use crate::{
     cli,
     config::{self, Config, ConfigError, Flags},
-    logging,
-    pipeline::{Means, Parts, check_shared_directory, settings},
-    process_metrics, traces, wiring,
+    logging, otlp,
+    pipeline_setup::{PipelineHandles, WorkerDeps, check_shared_directory, settings},
+    process_metrics, wiring,
 };
 
 /// How often the queue and the workers are looked at.
-const LOOK: Duration = Duration::from_secs(5);
+const POLL_INTERVAL: Duration = Duration::from_secs(5);
 
 pub(crate) fn run(options: &cli::Orchestrator, flags: &Flags) -> anyhow::Result<ExitCode> {
     let mut config = config::load(flags)?;
@@ -39,7 +39,7 @@ pub(crate) fn run(options: &cli::Orchestrator, flags: &Flags) -> anyhow::Result<
         tracing::warn!("{notice}");
     }
     serve::check_directories(&config)?;
-    super::runtime()?.block_on(traces::delivered(traces, orchestrate(&config)))
+    super::runtime()?.block_on(otlp::with_exporter(traces, orchestrate(&config)))
 }
 
 async fn orchestrate(config: &Config) -> anyhow::Result<ExitCode> {
@@ -58,29 +58,29 @@ async fn orchestrate(config: &Config) -> anyhow::Result<ExitCode> {
         None => None,
     };
     if let Some(listener) = &listener {
-        say(format_args!("metrics on http://{}/metrics", listener.local_addr()?));
+        println_stdout(format_args!("metrics on http://{}/metrics", listener.local_addr()?));
     }
-    let parts = Parts::open(config)?;
+    let parts = PipelineHandles::open(config)?;
     let mut registry = Registry::default();
     process_metrics::register(&mut registry);
     parts.jobs.ended().register(&mut registry);
     let (router, _) = wiring::router(config, &mut registry)?;
-    let means = Means {
+    let means = WorkerDeps {
         router,
         store: wiring::vector_store(config, &mut registry)?,
         ledger: Arc::new(Ledger::open(wiring::ledger(config)).map_err(anyhow::Error::msg)?),
         metrics: WorkerMetrics::new(&mut registry),
     };
     let orchestrator = Orchestrator::new(
-        how(config),
+        orchestrator_config(config),
         Arc::clone(&parts.queue),
-        hire(config, &parts, means),
+        worker_factory(config, &parts, means),
         OrchestratorMetrics::new(&mut registry),
     );
     // Metrics outlive the work: the end of it can be watched.
     let (monitoring, watched) = (TaskTracker::new(), CancellationToken::new());
     if let Some(listener) = listener {
-        let monitored = Monitored { registry, health: health(&orchestrator) };
+        let monitored = MetricsServer { registry, health: health(&orchestrator) };
         monitoring.spawn(monitor(listener, monitored, watched.clone()));
     }
     monitoring.close();
@@ -94,7 +94,7 @@ async fn orchestrate(config: &Config) -> anyhow::Result<ExitCode> {
 
 async fn work(
     config: &Config,
-    parts: &Parts,
+    parts: &PipelineHandles,
     orchestrator: Orchestrator,
     stop: &CancellationToken,
 ) -> anyhow::Result<()> {
@@ -105,7 +105,7 @@ async fn work(
     check_shared_directory((&config.state_dir, database), &*parts.queue).await?;
     let reconciling = TaskTracker::new();
     let (jobs, queue) = (Arc::clone(&parts.jobs), Arc::clone(&parts.queue));
-    reconciling.spawn(retain(Arc::clone(&jobs), config.jobs.retention, stop.clone()));
+    reconciling.spawn(run_retention(Arc::clone(&jobs), config.jobs.retention, stop.clone()));
     reconciling.spawn(reconcile(jobs, queue, config.workers.reconcile, stop.clone()));
     reconciling.close();
     for pool in &config.orchestrator.pools {
@@ -121,7 +121,7 @@ async fn work(
     Ok(())
 }
 
-fn how(config: &Config) -> OrchestratorConfig {
+fn orchestrator_config(config: &Config) -> OrchestratorConfig {
     let settings = &config.orchestrator;
     let pools = settings.pools.iter().map(|pool| PoolConfig {
         name: pool.name.clone(),
@@ -139,16 +139,17 @@ fn how(config: &Config) -> OrchestratorConfig {
         most_memory: scaling.most_memory,
         memory: process_metrics::resident_bytes,
     });
-    let look_every = settings.scaling.map_or(LOOK, |scaling| LOOK.min(scaling.every));
+    let look_every = settings.scaling.map_or(POLL_INTERVAL, |scaling| POLL_INTERVAL.min(scaling.every));
     // Documents that hang are given up after the deadline; who does not even do that is stalled.
     let stalled_after = config.workers.deadline + 2 * config.queue.lease;
     OrchestratorConfig { pools: pools.collect(), scaling, look_every, stalled_after }
 }
 
 /// Workers of one stage each. They share what they work with, and the rule that who must work alone does.
-fn hire(config: &Config, parts: &Parts, means: Means) -> Hire {
+fn worker_factory(config: &Config, parts: &PipelineHandles, means: WorkerDeps) -> SpawnWorker {
     let metrics = means.metrics.clone();
-    let (tools, queue, floor) = (parts.tools(config, means), Arc::clone(&parts.queue), Floor::default());
+    let (tools, queue, floor) =
+        (parts.tools(config, means), Arc::clone(&parts.queue), ExclusiveGate::default());
     let common = settings(config, Vec::new());
     Box::new(move |pool| {
         let mut settings = common.clone();
@@ -158,7 +159,7 @@ fn hire(config: &Config, parts: &Parts, means: Means) -> Hire {
         settings.max_attempts = pool.max_attempts;
         settings.grace = pool.grace;
         let worker = Worker::new(Arc::clone(&tools), Arc::clone(&queue), settings, metrics.clone())?;
-        Ok(worker.beside(&floor))
+        Ok(worker.sharing_gate(&floor))
     })
 }
 

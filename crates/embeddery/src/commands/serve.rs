@@ -3,24 +3,25 @@
 use std::{path::Path, process::ExitCode, sync::Arc};
 
 use anyhow::Context as _;
-use embeddery_gateway::{Router, Selector};
+use embeddery_gateway::{ModelSelector, Router};
 use embeddery_pipeline::{Stage, WorkerMetrics};
-use embeddery_server::{App, Live, reloads};
+use embeddery_server::{App, ReloadableApp, reloads};
 use secrecy::ExposeSecret as _;
 use tokio::{
     net::TcpListener,
     signal::unix::{SignalKind, signal},
 };
 
-use super::{say, signals::on_signals};
+use super::{println_stdout, signals::on_signals};
 use crate::{
     api_key::ApiKey,
     config::{self, AuthConfig, Config, Flags},
     logging::{self, LogLevel},
-    notify::{READY, STOPPING, notify},
-    pipeline::{Means, Parts, check_shared_directory},
+    otlp,
+    pipeline_setup::{PipelineHandles, WorkerDeps, check_shared_directory},
     reload::Reloader,
-    traces, wiring,
+    systemd::{READY, STOPPING, notify},
+    wiring,
 };
 
 pub(crate) fn run(flags: &Flags) -> anyhow::Result<ExitCode> {
@@ -30,7 +31,7 @@ pub(crate) fn run(flags: &Flags) -> anyhow::Result<ExitCode> {
         tracing::warn!("{notice}");
     }
     check_directories(&config)?;
-    super::runtime()?.block_on(traces::delivered(traces, serve(config, flags.clone(), log_level)))
+    super::runtime()?.block_on(otlp::with_exporter(traces, serve(config, flags.clone(), log_level)))
 }
 
 async fn serve(config: Config, flags: Flags, log_level: LogLevel) -> anyhow::Result<ExitCode> {
@@ -42,10 +43,10 @@ async fn serve(config: Config, flags: Flags, log_level: LogLevel) -> anyhow::Res
     let mut registry = wiring::registry();
     let metrics = WorkerMetrics::new(&mut registry);
     let (app, lasting) = wiring::app(&config, &secret, registry)?;
-    let pipeline = Parts { jobs: Arc::clone(&app.jobs.store), queue: Arc::clone(&app.jobs.queue) };
+    let pipeline = PipelineHandles { jobs: Arc::clone(&app.jobs.store), queue: Arc::clone(&app.jobs.queue) };
     // With a Redis, workers are processes of their own.
     let work = match &config.queue.redis {
-        None => Some((Stage::ALL.to_vec(), Means::of(&app, metrics))),
+        None => Some((Stage::ALL.to_vec(), WorkerDeps::of(&app, metrics))),
         Some(_) => None,
     };
     let (reloads, requests) = reloads();
@@ -56,12 +57,16 @@ async fn serve(config: Config, flags: Flags, log_level: LogLevel) -> anyhow::Res
         .await
         .with_context(|| format!("cannot listen on {}; is another server running there?", config.listen))?;
     let scheme = if app.settings.tls.is_some() { "https" } else { "http" };
-    say(format_args!("listening on {scheme}://{}", listener.local_addr()?));
+    println_stdout(format_args!("listening on {scheme}://{}", listener.local_addr()?));
     match &key {
         None | Some(ApiKey::Given(_)) => {}
-        Some(ApiKey::Stored(_, path)) => say(format_args!("the API key is in {}", path.display())),
+        Some(ApiKey::Stored(_, path)) => println_stdout(format_args!("the API key is in {}", path.display())),
         Some(ApiKey::Generated(key, path)) => {
-            say(format_args!("a new API key: {} (kept in {})", key.expose_secret(), path.display()));
+            println_stdout(format_args!(
+                "a new API key: {} (kept in {})",
+                key.expose_secret(),
+                path.display()
+            ));
         }
     }
     if config.queue.redis.is_some() {
@@ -76,7 +81,7 @@ async fn serve(config: Config, flags: Flags, log_level: LogLevel) -> anyhow::Res
     }
     let warming = tokio::spawn(warm_up(Arc::clone(&app.router)));
     let working = pipeline.start(&config, work, &shutdown)?;
-    let live = Arc::new(Live::new(app));
+    let live = Arc::new(ReloadableApp::new(app));
     let (grace, socket) = (config.shutdown_grace, config.notify_socket.clone());
     let started_with = config.written.clone();
     let reloader = Reloader { flags, config, started_with, lasting, live: Arc::clone(&live), log_level };
@@ -97,7 +102,7 @@ async fn serve(config: Config, flags: Flags, log_level: LogLevel) -> anyhow::Res
 /// Fetches and loads the default model, so that the first request finds it ready. A failure is no reason to
 /// stop: /ready tells of it, and the next request tries again.
 async fn warm_up(router: Arc<Router>) {
-    let default = Selector { model: None, provider: None };
+    let default = ModelSelector { model: None, provider: None };
     let warmed = match router.download(default).await {
         Ok(_) => router.warm_up(default).await,
         Err(error) => Err(error),

@@ -10,11 +10,11 @@ use std::{
 use anyhow::{Context as _, bail, ensure};
 use embeddery_accounts::{
     Role,
-    auth::{Algorithm, KeyConfig, Signer, Wanted, inspect},
+    auth::{Algorithm, KeyConfig, Signer, TokenRequest, inspect},
 };
 use secrecy::SecretString;
 
-use super::say;
+use super::println_stdout;
 use crate::{
     cli::{Inspect, Issue, Token},
     config::{AuthConfig, Config, MultiUser},
@@ -35,7 +35,7 @@ fn issue(options: Issue, multi: &MultiUser) -> anyhow::Result<ExitCode> {
     ensure!(!options.user.trim().is_empty(), "--user: must not be empty");
     let signer = signer(&options, multi)?;
     let first = |list: &[String]| list.first().cloned();
-    let wanted = Wanted {
+    let wanted = TokenRequest {
         lifetime: lifetime(&options.expires)?,
         user: options.user,
         role: options.role,
@@ -49,7 +49,7 @@ fn issue(options: Issue, multi: &MultiUser) -> anyhow::Result<ExitCode> {
     if let Err(reason) = wiring::tokens(multi)?.verify(token.as_bytes()) {
         bail!("the new token would be refused by this configuration: {reason}");
     }
-    say(token);
+    println_stdout(token);
     Ok(ExitCode::SUCCESS)
 }
 
@@ -83,12 +83,12 @@ fn look(options: Inspect, multi: &MultiUser) -> anyhow::Result<ExitCode> {
     };
     let token = token.trim();
     let read = inspect(token).map_err(anyhow::Error::msg)?;
-    say(format_args!("header  {}", read.header));
-    say(format_args!("claims  {}", serde_json::to_string(&read.claims)?));
+    println_stdout(format_args!("header  {}", read.header));
+    println_stdout(format_args!("claims  {}", serde_json::to_string(&read.claims)?));
     match wiring::tokens(multi)?.verify(token.as_bytes()) {
         Ok(identity) => {
             let role = if identity.role == Role::Admin { "an admin" } else { "a user" };
-            say(format_args!(
+            println_stdout(format_args!(
                 "good    {} is {role}; directory {}",
                 identity.user,
                 identity.user.directory_name()
@@ -96,7 +96,7 @@ fn look(options: Inspect, multi: &MultiUser) -> anyhow::Result<ExitCode> {
             Ok(ExitCode::SUCCESS)
         }
         Err(reason) => {
-            say(format_args!("REFUSED {reason}"));
+            println_stdout(format_args!("REFUSED {reason}"));
             Ok(ExitCode::FAILURE)
         }
     }

@@ -11,9 +11,9 @@ use super::{serve, signals::on_signals};
 use crate::{
     cli::Worker,
     config::{self, Config, ConfigError, Flags},
-    logging,
-    pipeline::{Means, Parts, check_shared_directory},
-    traces, wiring,
+    logging, otlp,
+    pipeline_setup::{PipelineHandles, WorkerDeps, check_shared_directory},
+    wiring,
 };
 
 pub(crate) fn run(options: &Worker, flags: &Flags) -> anyhow::Result<ExitCode> {
@@ -27,7 +27,7 @@ pub(crate) fn run(options: &Worker, flags: &Flags) -> anyhow::Result<ExitCode> {
         tracing::warn!("{notice}");
     }
     serve::check_directories(&config)?;
-    super::runtime()?.block_on(traces::delivered(traces, work(&config, stages)))
+    super::runtime()?.block_on(otlp::with_exporter(traces, work(&config, stages)))
 }
 
 async fn work(config: &Config, stages: Vec<Stage>) -> anyhow::Result<ExitCode> {
@@ -37,7 +37,7 @@ async fn work(config: &Config, stages: Vec<Stage>) -> anyhow::Result<ExitCode> {
         ]));
     }
     let stop = on_signals()?;
-    let parts = Parts::open(config)?;
+    let parts = PipelineHandles::open(config)?;
     if parts.wait_for_queue(&stop).await?.is_none() {
         return Ok(ExitCode::SUCCESS); // it was told to stop before the queue answered
     }
@@ -45,7 +45,7 @@ async fn work(config: &Config, stages: Vec<Stage>) -> anyhow::Result<ExitCode> {
     check_shared_directory((&config.state_dir, database), &*parts.queue).await?;
     let mut registry = Registry::default();
     let (router, _) = wiring::router(config, &mut registry)?;
-    let means = Means {
+    let means = WorkerDeps {
         router,
         store: wiring::vector_store(config, &mut registry)?,
         ledger: Arc::new(Ledger::open(wiring::ledger(config)).map_err(anyhow::Error::msg)?),

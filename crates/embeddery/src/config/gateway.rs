@@ -214,7 +214,7 @@ fn breaker(found: &mut Found<'_>, file: &Breaker, defaults: &Breaker) -> Breaker
     };
     BreakerConfig {
         failures: count("breaker.failures", file.failures, defaults.failures),
-        trials: count("breaker.trials", file.trials, defaults.trials),
+        half_open_probes: count("breaker.trials", file.trials, defaults.trials),
         successes: count("breaker.successes", file.successes, defaults.successes),
         open: seconds(found, "breaker.open_seconds", (file.open_seconds, defaults.open_seconds)),
     }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use embeddery_server::{JobLimits, Waiting};
+use embeddery_server::{BacklogLimit, JobLimits};
 use serde::Deserialize;
 
 use super::resolve::Found;
@@ -50,14 +50,14 @@ fn waiting(
     found: &mut Found<'_>,
     key: &str,
     (written, fallback): (&WrittenWaiting, &WrittenWaiting),
-) -> Waiting {
+) -> BacklogLimit {
     let mut size = |name, written: Option<usize>, fallback: Option<usize>| {
         found.size(&format!("{key}.{name}"), written.or(fallback)) as u64
     };
     let items = size("documents", written.documents, fallback.documents);
     let bytes = size("bytes", written.bytes, fallback.bytes);
     let age = found.seconds(&format!("{key}.seconds"), None, written.seconds.or(fallback.seconds));
-    Waiting { items, bytes, age }
+    BacklogLimit { items, bytes, age }
 }
 
 #[cfg(test)]

@@ -11,7 +11,7 @@ use std::{
 
 use embeddery_core::{InputType, ModelRef, ProviderKind};
 use embeddery_providers::{
-    Access, Address, CallLimits, Catalogue, Dialect, Family, Known, ModelSettings, Outbound,
+    BaseUrl, Catalogue, CatalogueLimits, Dialect, Endpoint, Family, Known, ModelSettings, Outbound,
 };
 use secrecy::SecretString;
 use serde::{
@@ -34,7 +34,7 @@ pub(crate) struct Upstreams {
 /// One provider.
 pub(crate) struct Upstream {
     pub(crate) kind: ProviderKind,
-    pub(crate) access: Access,
+    pub(crate) access: Endpoint,
     pub(crate) models: HashMap<ModelRef, ModelSettings>,
 }
 
@@ -92,7 +92,7 @@ struct Provider {
     api_key: Option<SecretString>,
     api_keys: Vec<SecretString>,
     headers: BTreeMap<String, SecretString>,
-    limits: CallLimits,
+    limits: CatalogueLimits,
     models: BTreeMap<String, Known>,
 }
 
@@ -186,7 +186,7 @@ pub(super) fn resolve(found: &mut Found<'_>, written: Providers, outbound: Outbo
     Upstreams { vendors, catalogue: Arc::new(catalogue), outbound: resolve_outbound(found, outbound) }
 }
 
-fn provider_access(found: &mut Found<'_>, variables: &Variables, written: Provider) -> Access {
+fn provider_access(found: &mut Found<'_>, variables: &Variables, written: Provider) -> Endpoint {
     let section = format!("providers.{}", variables.kind);
     let from_variable = found.environment.first(variables.address);
     let address = match from_variable {
@@ -198,7 +198,7 @@ fn provider_access(found: &mut Found<'_>, variables: &Variables, written: Provid
         Some(list) => split_keys(list),
         None => written.api_key.into_iter().chain(written.api_keys).collect(),
     };
-    let access = Access {
+    let access = Endpoint {
         address: address.and_then(|(setting, text)| read_address(found, &setting, &text)),
         dialect: written.api_dialect.and_then(|name| read_dialect(found, &section, &name)),
         keys,
@@ -209,7 +209,7 @@ fn provider_access(found: &mut Found<'_>, variables: &Variables, written: Provid
 }
 
 /// Says what of an access cannot be sent.
-fn check(found: &mut Found<'_>, section: &str, kind: ProviderKind, access: Access) -> Access {
+fn check(found: &mut Found<'_>, section: &str, kind: ProviderKind, access: Endpoint) -> Endpoint {
     if let Err(problem) = access.check(kind) {
         found.problem(format!("{section}: {problem}"));
     }
@@ -220,8 +220,8 @@ fn split_keys(list: &str) -> Vec<SecretString> {
     list.split(',').map(str::trim).filter(|key| !key.is_empty()).map(SecretString::from).collect()
 }
 
-fn read_address(found: &mut Found<'_>, setting: &str, text: &str) -> Option<Address> {
-    Address::parse(text).map_err(|problem| found.problem(format!("{setting}: {problem}"))).ok()
+fn read_address(found: &mut Found<'_>, setting: &str, text: &str) -> Option<BaseUrl> {
+    BaseUrl::parse(text).map_err(|problem| found.problem(format!("{setting}: {problem}"))).ok()
 }
 
 fn read_dialect(found: &mut Found<'_>, section: &str, name: &str) -> Option<Dialect> {
@@ -303,7 +303,7 @@ fn model_settings(
         (None, Some(text)) => read_address(found, &format!("{section}.base_url"), &text),
         (None, None) => None,
     };
-    let access = Access {
+    let access = Endpoint {
         address,
         dialect: entry.api_dialect.take().and_then(|name| read_dialect(found, &section, &name)),
         keys: entry.api_key.take().into_iter().chain(entry.api_keys.take().unwrap_or_default()).collect(),
@@ -320,7 +320,7 @@ fn model_settings(
         prompts: prompts(found, &section, entry.prompts.take().unwrap_or_default()),
         access: check(found, &section, kind, access),
     };
-    let Access { address, dialect, keys, headers, .. } = &settings.access;
+    let Endpoint { address, dialect, keys, headers, .. } = &settings.access;
     let silent = address.is_none() && dialect.is_none() && keys.is_empty() && headers.is_empty();
     let plain = settings.dimensions.is_none()
         && settings.matryoshka.is_none()

@@ -64,7 +64,7 @@ pub(super) fn resolve(
         in_flight_per_tenant: in_flight.map(|most| u32::try_from(most).unwrap_or(u32::MAX)),
         dead_letters,
         dead_letter_age: Duration::from_secs_f64(days.clamp(0.0, 36_500.0) * 86_400.0),
-        silence: lease / 2,
+        outage_threshold: lease / 2,
     };
     let prefix = written.prefix.or_else(|| fallback.prefix.clone()).unwrap_or_default();
     // A Cluster keeps together what is in braces.
@@ -120,7 +120,7 @@ mod tests {
         assert!(queue.redis.is_none());
         assert_eq!((queue.lease, queue.max_attempts), (Duration::from_secs(60), 3));
         assert_eq!(queue.options.in_flight_per_tenant, None);
-        assert_eq!(queue.options.silence, Duration::from_secs(30));
+        assert_eq!(queue.options.outage_threshold, Duration::from_secs(30));
     }
 
     #[test]

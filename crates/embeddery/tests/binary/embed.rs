@@ -9,7 +9,7 @@ use std::{
 };
 
 use crate::support::{command, models, run};
-use embeddery_test_support::vendors::{Form, Vendors, vector};
+use embeddery_test_support::vendors::{VendorApi, Vendors, vector};
 use serde_json::{Value, json};
 
 const LOCAL: &str = "sentence-transformers/all-MiniLM-L6-v2";
@@ -28,7 +28,7 @@ impl Bulk {
     }
 
     fn with(vendors: &Vendors) -> Self {
-        Self { url: Some(vendors.base_url(Form::LocalOpenAi)), ..Self::new() }
+        Self { url: Some(vendors.base_url(VendorApi::LocalOpenAi)), ..Self::new() }
     }
 
     fn path(&self, name: &str) -> PathBuf {

@@ -2,14 +2,14 @@
 
 use std::{fs, os::unix::net::UnixDatagram};
 
-use embeddery_test_support::vendors::{Form, Vendors};
+use embeddery_test_support::vendors::{VendorApi, Vendors};
 use serde_json::{Value, json};
 
 use crate::support::{KEY, Server};
 
 /// A server with this file.
 fn server(vendors: &Vendors, file: &str) -> Server {
-    let base = vendors.base_url(Form::OpenAi);
+    let base = vendors.base_url(VendorApi::OpenAi);
     Server::with(|command| {
         fs::write(command.get_current_dir().unwrap().join("embeddery.yaml"), file).unwrap();
         command.env("SINGLE_USER_API_KEY", KEY).env("OPENAI_BASE_URL", base).env("LOG_FORMAT", "json");

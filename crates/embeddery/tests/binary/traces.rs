@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Mutex};
 
-use embeddery_test_support::vendors::{Behaviour, Form, Vendors};
+use embeddery_test_support::vendors::{Behaviour, VendorApi, Vendors};
 use serde_json::{Value, json};
 use tokio::{
     io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader},
@@ -81,7 +81,7 @@ impl Collector {
 }
 
 fn server(collector: &Collector, vendors: &Vendors) -> Server {
-    let (endpoint, base) = (collector.url.clone(), vendors.base_url(Form::OpenAi));
+    let (endpoint, base) = (collector.url.clone(), vendors.base_url(VendorApi::OpenAi));
     Server::with(|command| {
         command.env("SINGLE_USER_API_KEY", KEY).env("OPENAI_API_KEY", "x").env("OPENAI_BASE_URL", base);
         command
@@ -190,7 +190,7 @@ async fn a_request_that_nobody_began_begins_a_trace_and_one_that_is_not_wanted_i
 #[tokio::test]
 async fn a_collector_that_is_away_costs_nothing_but_spans() {
     let vendors = Vendors::start().await;
-    let base = vendors.base_url(Form::OpenAi);
+    let base = vendors.base_url(VendorApi::OpenAi);
     let mut server = Server::with(|command| {
         command.env("SINGLE_USER_API_KEY", KEY).env("OPENAI_API_KEY", "x").env("OPENAI_BASE_URL", base);
         command.env("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:1");

@@ -1,7 +1,7 @@
 //! Providers elsewhere through the front door: the real binary, stand-in vendors, real HTTP.
 
 use crate::support::{KEY, Server, command, run};
-use embeddery_test_support::vendors::{Behaviour, Form, Vendors, vector};
+use embeddery_test_support::vendors::{Behaviour, VendorApi, Vendors, vector};
 use serde_json::{Value, json};
 
 const SECRET: &str = "sk-the-vendors-secret-key";
@@ -11,17 +11,17 @@ fn server(vendors: &Vendors) -> Server {
     Server::with(|command| {
         command.env("SINGLE_USER_API_KEY", KEY);
         for (variable, form) in [
-            ("OPENAI", Form::OpenAi),
-            ("COHERE", Form::Cohere),
-            ("GOOGLE", Form::Google),
-            ("MISTRAL", Form::Mistral),
+            ("OPENAI", VendorApi::OpenAi),
+            ("COHERE", VendorApi::Cohere),
+            ("GOOGLE", VendorApi::Google),
+            ("MISTRAL", VendorApi::Mistral),
         ] {
             command.env(format!("{variable}_API_KEY"), SECRET);
             command.env(format!("{variable}_BASE_URL"), vendors.base_url(form));
         }
         // No key for Voyage.
-        command.env("VOYAGE_BASE_URL", vendors.base_url(Form::Voyage));
-        command.env("LOCAL_API_URL", vendors.base_url(Form::OllamaLegacy));
+        command.env("VOYAGE_BASE_URL", vendors.base_url(VendorApi::Voyage));
+        command.env("LOCAL_API_URL", vendors.base_url(VendorApi::OllamaLegacy));
     })
 }
 

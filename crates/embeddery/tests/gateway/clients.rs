@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, path::Path, process::Command};
 
-use embeddery_test_support::vendors::Form;
+use embeddery_test_support::vendors::VendorApi;
 
 use crate::{gateway::Gateway, support::KEY};
 
@@ -18,11 +18,11 @@ async fn openai_langchain_and_litellm_work_unchanged() {
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let asked = gateway.vendors.requests();
     let of = |form| asked.iter().filter(move |seen| seen.form == form);
-    let voyage: BTreeSet<_> = of(Form::Voyage).flat_map(|seen| seen.texts.clone()).collect();
+    let voyage: BTreeSet<_> = of(VendorApi::Voyage).flat_map(|seen| seen.texts.clone()).collect();
     let due = ["der dritte Text", "the first text", "the second text, somewhat longer"];
     assert_eq!(voyage.iter().map(String::as_str).collect::<Vec<_>>(), due, "ids became the texts again");
     assert!(
-        of(Form::OpenAi).any(|seen| seen.texts.iter().all(|text| text.starts_with("tokens "))),
+        of(VendorApi::OpenAi).any(|seen| seen.texts.iter().all(|text| text.starts_with("tokens "))),
         "its own ids are passed on"
     );
 }

@@ -1,6 +1,6 @@
 //! A running gateway with stand-in vendors behind it, and short ways to ask it.
 
-use embeddery_test_support::vendors::{Form, Vendors, vector};
+use embeddery_test_support::vendors::{VendorApi, Vendors, vector};
 use reqwest::{Method, RequestBuilder, StatusCode, header::HeaderMap};
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -45,11 +45,11 @@ impl Gateway {
         let server = Server::with(|command| {
             command.arg("--config").arg(&path).env("SINGLE_USER_API_KEY", KEY);
             for (name, form) in [
-                ("OPENAI", Form::OpenAi),
-                ("COHERE", Form::Cohere),
-                ("GOOGLE", Form::Google),
-                ("MISTRAL", Form::Mistral),
-                ("VOYAGE", Form::Voyage),
+                ("OPENAI", VendorApi::OpenAi),
+                ("COHERE", VendorApi::Cohere),
+                ("GOOGLE", VendorApi::Google),
+                ("MISTRAL", VendorApi::Mistral),
+                ("VOYAGE", VendorApi::Voyage),
             ] {
                 command.env(format!("{name}_API_KEY"), format!("key-of-{name}"));
                 command.env(format!("{name}_BASE_URL"), vendors.base_url(form));

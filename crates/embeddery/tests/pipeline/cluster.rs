@@ -12,7 +12,7 @@ use std::{
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use embeddery_test_support::{
     redis::Redis,
-    vendors::{Form, Vendors, vector},
+    vendors::{VendorApi, Vendors, vector},
 };
 use reqwest::{Client, Method, RequestBuilder, StatusCode};
 use serde_json::{Value, json};
@@ -59,7 +59,7 @@ impl Cluster {
              queue: {{lease_seconds: 2}}\n\
              workers: {{reconcile_seconds: 2, backoff_seconds: 0.2}}\n\
              server: {{shutdown_grace_seconds: 10}}\n{}\n",
-            vendors.base_url(Form::LocalOpenAi),
+            vendors.base_url(VendorApi::LocalOpenAi),
             plan.more
         );
         fs::write(dir.path().join("embeddery.yaml"), config).unwrap();

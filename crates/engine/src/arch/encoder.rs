@@ -10,14 +10,16 @@
 use std::ops::Range;
 
 use super::{
-    share::{Scratch, Share},
-    shared::SharedRows,
-    table::Table,
+    embedding_table::EmbeddingTable,
+    forward::{Scratch, ThreadForward},
+    shared_buffer::SharedBuffer,
 };
 use crate::{
     Precision, Tokens,
-    kernels::{DistanceBias, Gate, Heads, Kernels, Norm, PackedMatrix, Sight, grow},
-    threads::Turn,
+    kernels::{
+        AttentionShape, AttentionWindow, DistanceBias, GluActivation, Kernels, Norm, PackedMatrix, ensure_len,
+    },
+    thread_pool::PoolGuard,
 };
 
 /// Weights, packed for the kernels.
@@ -30,11 +32,11 @@ pub(crate) struct Encoder {
     pub(super) key_value_heads: usize,
     pub(super) head_width: usize,
     /// Between the two products of the feed-forward part, where that is not GELU alone.
-    pub(super) gate: Option<Gate>,
+    pub(super) gate: Option<GluActivation>,
     /// `[vocabulary × h]`
-    pub(super) words: Table,
+    pub(super) words: EmbeddingTable,
     /// `[positions × h]`, where positions are learned; a text's first token has the first row.
-    pub(super) positions: Option<Table>,
+    pub(super) positions: Option<EmbeddingTable>,
     pub(super) embedding_norm: Option<Norm>,
     pub(super) layers: Vec<Layer>,
     pub(super) kinds: Vec<AttentionKind>,
@@ -71,7 +73,7 @@ pub(super) enum LayerNorms {
 
 /// How the tokens of a layer look at each other.
 pub(super) struct AttentionKind {
-    pub(super) sight: Sight,
+    pub(super) sight: AttentionWindow,
     /// By which queries and keys are turned.
     pub(super) angles: Option<Angles>,
 }
@@ -96,12 +98,12 @@ pub(crate) struct Workspace {
     x: Vec<f32>,
     /// Two of queries, keys and values of all tokens, in turn: while one layer's are read, the next layer's are
     /// written.
-    qkv: [SharedRows; 2],
+    qkv: [SharedBuffer; 2],
     members: Vec<Scratch>,
 }
 
 /// Tokens below which another thread is not worth waking.
-const LEAST_ROWS: usize = 4;
+const MIN_ROWS_PER_THREAD: usize = 4;
 
 impl Encoder {
     /// Numbers in a token's vector.
@@ -128,13 +130,13 @@ impl Encoder {
             |kind: &AttentionKind| kind.angles.as_ref().map_or(0, |angles| size_of_val(&*angles.numbers));
         self.matrices().map(PackedMatrix::bytes).sum::<usize>()
             + self.words.bytes()
-            + self.positions.as_ref().map_or(0, Table::bytes)
+            + self.positions.as_ref().map_or(0, EmbeddingTable::bytes)
             + self.kinds.iter().map(angles).sum::<usize>()
     }
 
     /// How rows of queries, keys and values are divided, and what the tokens of a layer of this kind see.
-    pub(super) fn heads(&self, kind: &AttentionKind) -> Heads<'_> {
-        Heads {
+    pub(super) fn heads(&self, kind: &AttentionKind) -> AttentionShape<'_> {
+        AttentionShape {
             count: self.heads,
             key_values: self.key_value_heads,
             width: self.head_width,
@@ -146,18 +148,18 @@ impl Encoder {
     /// The last layer's token vectors, `[t × h]`, of all texts end to end.
     pub(crate) fn forward<'a>(
         &self,
-        turn: &Turn<'_>,
+        turn: &PoolGuard<'_>,
         texts: &[&Tokens],
         work: &'a mut Workspace,
     ) -> &'a [f32] {
         let h = self.hidden;
         let spans = spans(texts);
         let t = spans.last().map_or(0, |span| span.end);
-        let members = t.div_ceil(LEAST_ROWS).clamp(1, turn.count());
-        grow(&mut work.x, t * h);
+        let members = t.div_ceil(MIN_ROWS_PER_THREAD).clamp(1, turn.count());
+        ensure_len(&mut work.x, t * h);
         let form = self.kernels.attention_form(self.precision, self.head_width);
         let width = (self.heads + 2 * self.key_value_heads) * self.head_width;
-        work.qkv.iter_mut().for_each(|qkv| qkv.fit(form, t, width));
+        work.qkv.iter_mut().for_each(|qkv| qkv.resize(form, t, width));
         if work.members.len() < members {
             work.members.resize_with(members, Scratch::default);
         }
@@ -170,13 +172,13 @@ impl Encoder {
             rest = others;
         }
         let qkv = &work.qkv;
-        turn.team(members, |member| {
+        turn.run_on(members, |member| {
             // Every member takes its own part, once.
             let part = parts[member.index].lock().ok().and_then(|mut part| part.take());
             // One that went home without its part would leave the others waiting for ever.
             let (x, scratch) = part.unwrap_or_else(|| unreachable!("a part for each member"));
             let rows = rows[member.index].clone();
-            let share = Share { encoder: self, texts, spans: &spans, rows, qkv };
+            let share = ThreadForward { encoder: self, texts, spans: &spans, rows, qkv };
             // SAFETY: `divide` gives every token to one member, and says `apart` only when every border between two
             // members is one between two texts.
             unsafe { share.run((!apart).then_some(member), x, scratch) }
@@ -223,14 +225,14 @@ fn divide(spans: &[Range<usize>], members: usize) -> (Vec<Range<usize>>, bool) {
 const UNEVEN: usize = 12;
 
 /// What two ranges have in common; empty, not reversed, where that is nothing.
-pub(super) fn common(a: &Range<usize>, b: &Range<usize>) -> Range<usize> {
+pub(super) fn overlap(a: &Range<usize>, b: &Range<usize>) -> Range<usize> {
     let start = a.start.max(b.start);
     start..a.end.min(b.end).max(start)
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{common, divide};
+    use super::{divide, overlap};
 
     #[expect(clippy::single_range_in_vec_init, reason = "one text is one range")]
     #[test]
@@ -248,9 +250,9 @@ mod tests {
 
     #[test]
     fn what_ranges_have_in_common() {
-        assert_eq!(common(&(0..5), &(3..9)), 3..5);
-        assert_eq!(common(&(3..9), &(0..5)), 3..5);
-        assert!(common(&(0..3), &(3..9)).is_empty());
-        assert!(common(&(7..9), &(0..3)).is_empty());
+        assert_eq!(overlap(&(0..5), &(3..9)), 3..5);
+        assert_eq!(overlap(&(3..9), &(0..5)), 3..5);
+        assert!(overlap(&(0..3), &(3..9)).is_empty());
+        assert!(overlap(&(7..9), &(0..3)).is_empty());
     }
 }

@@ -4,12 +4,12 @@
 
 use super::{
     bert,
-    spec::{Biases, FeedForward, Names, NormNames, ScoreBias, Spec, UpNames},
+    spec::{Biases, EncoderConfig, FeedForward, Names, NormNames, ScoreBias, UpNames},
 };
 use crate::{
     LoadError,
     files::Config,
-    kernels::{DistanceBias, Gate},
+    kernels::{DistanceBias, GluActivation},
 };
 
 const NAMES: Names = Names {
@@ -19,15 +19,15 @@ const NAMES: Names = Names {
     ..super::spec::BERT_NAMES
 };
 
-pub(super) fn read(config: &Config) -> Result<Spec, LoadError> {
-    config.only("position_embedding_type", "alibi")?;
-    config.only("hidden_act", "gelu")?;
-    config.only("feed_forward_type", "geglu")?;
-    let spec = Spec::of_bert(&bert::sizes(config, config.size("max_position_embeddings")?, 1e-12)?);
-    Ok(Spec {
+pub(super) fn read(config: &Config) -> Result<EncoderConfig, LoadError> {
+    config.require_value("position_embedding_type", "alibi")?;
+    config.require_value("hidden_act", "gelu")?;
+    config.require_value("feed_forward_type", "geglu")?;
+    let spec = EncoderConfig::of_bert(&bert::sizes(config, config.size("max_position_embeddings")?, 1e-12)?);
+    Ok(EncoderConfig {
         token_types: config.count_or("type_vocab_size", 2)?,
         score_bias: Some(ScoreBias::Slopes),
-        feed_forward: FeedForward::Gated(Gate::Gelu),
+        feed_forward: FeedForward::Gated(GluActivation::Gelu),
         biases: Biases { up: false, ..Biases::ALL },
         names: &[NAMES],
         prefixes: &["bert."],

@@ -3,11 +3,13 @@
 
 mod bert;
 mod distilbert;
+mod embedding_table;
 mod encoder;
+mod forward;
 mod gemma3;
 mod gte;
 mod jina_bert;
-mod load;
+mod loader;
 mod model2vec;
 mod modernbert;
 mod mpnet;
@@ -15,15 +17,13 @@ mod nomic_bert;
 mod qwen3;
 mod roberta;
 mod rotary;
-mod share;
-mod shared;
+mod shared_buffer;
 mod spec;
-mod table;
 
 pub(crate) use encoder::{Encoder, Workspace};
-pub(crate) use load::Loader;
+pub(crate) use loader::Loader;
 pub(crate) use model2vec::{StaticSpec, StaticVectors, unknown};
-pub(crate) use spec::Spec;
+pub(crate) use spec::EncoderConfig;
 
 use crate::{LoadError, files::Config};
 
@@ -37,7 +37,7 @@ pub(crate) struct Architecture {
     read: Read,
 }
 
-type Read = fn(&Config) -> Result<Spec, LoadError>;
+type Read = fn(&Config) -> Result<EncoderConfig, LoadError>;
 
 /// A model without an encoder.
 pub(crate) const MODEL2VEC: &str = "model2vec";
@@ -45,7 +45,7 @@ pub(crate) const MODEL2VEC: &str = "model2vec";
 /// What a configuration describes.
 #[derive(Clone, Debug)]
 pub(crate) enum NetworkSpec {
-    Encoder(Spec),
+    Encoder(EncoderConfig),
     Static(StaticSpec),
 }
 
@@ -116,14 +116,18 @@ impl Architecture {
             Some(known) if name.is_empty() || known.remote.contains(&name) => Ok(known),
             _ if !name.is_empty() => {
                 let found = format!("{model_type}' with code of its own, '{class}");
-                Err(config.refused("model_type", &found, &format!("no foreign code; it runs {}", names())))
+                Err(config.unsupported(
+                    "model_type",
+                    &found,
+                    &format!("no foreign code; it runs {}", names()),
+                ))
             }
-            _ => Err(config.refused("model_type", model_type, &names())),
+            _ => Err(config.unsupported("model_type", model_type, &names())),
         }
     }
 
     /// What the configuration describes.
-    pub(crate) fn spec(&self, config: &Config) -> Result<Spec, LoadError> {
+    pub(crate) fn spec(&self, config: &Config) -> Result<EncoderConfig, LoadError> {
         (self.read)(config)
     }
 }

@@ -3,7 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::table::Table;
+use super::embedding_table::EmbeddingTable;
 use crate::{
     LoadError, Precision, Tokens,
     files::Config,
@@ -42,10 +42,12 @@ impl StaticSpec {
         let files = WeightFiles::open(weights)?;
         let tensors = files.tensors()?;
         let (vectors, width) = match *tensors.shape(VECTORS)? {
-            [vectors, width] if vectors > 0 && width > 0 && width <= crate::files::WIDEST => (vectors, width),
+            [vectors, width] if vectors > 0 && width > 0 && width <= crate::files::MAX_WIDTH => {
+                (vectors, width)
+            }
             ref other => {
                 let key = format!("the shape of tensor '{VECTORS}'");
-                return Err(config.refused(&key, &format!("{other:?}"), "a row for each vector"));
+                return Err(config.unsupported(&key, &format!("{other:?}"), "a row for each vector"));
             }
         };
         let vocabulary = if tensors.has(ROWS) { tensors.shape(ROWS)?.iter().product() } else { vectors };
@@ -58,7 +60,7 @@ impl StaticSpec {
         tensors: &Tensors<'_>,
         precision: Precision,
     ) -> Result<StaticVectors, LoadError> {
-        let mut vectors = Table::new(self.vectors, self.width, precision);
+        let mut vectors = EmbeddingTable::new(self.vectors, self.width, precision);
         tensors.each_row(VECTORS, [self.vectors, self.width], |row| vectors.push(row))?;
         let tokens = &[self.vocabulary];
         Ok(StaticVectors {
@@ -82,7 +84,7 @@ pub(crate) struct StaticVectors {
     pub(crate) width: usize,
     pub(crate) vocabulary: usize,
     /// `[vectors × width]`
-    vectors: Table,
+    vectors: EmbeddingTable,
     rows: Option<Vec<u32>>,
     weights: Option<Vec<f32>>,
 }

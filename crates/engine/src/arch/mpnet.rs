@@ -4,29 +4,29 @@
 
 use super::{
     bert,
-    load::Loader,
-    spec::{Names, NormNames, QkvNames, ScoreBias, Spec},
+    loader::Loader,
+    spec::{EncoderConfig, Names, NormNames, QkvNames, ScoreBias},
 };
 use crate::{LoadError, files::Config, kernels::DistanceBias};
 
 /// The padding token's id is 1, and a text's first token has the position behind it.
 const FIRST_POSITION: usize = 2;
 /// Distances from here on share the last bucket.
-const FARTHEST: f32 = 128.0;
+const MAX_DISTANCE: f32 = 128.0;
 
 const NAMES: Names = Names {
-    qkv: QkvNames::Apart(["attention.attn.q", "attention.attn.k", "attention.attn.v"]),
+    qkv: QkvNames::Separate(["attention.attn.q", "attention.attn.k", "attention.attn.v"]),
     attention_output: "attention.attn.o",
     norms: NormNames::Post(["attention.LayerNorm", "output.LayerNorm"]),
     ..super::spec::BERT_NAMES
 };
 
-pub(super) fn read(config: &Config) -> Result<Spec, LoadError> {
+pub(super) fn read(config: &Config) -> Result<EncoderConfig, LoadError> {
     let key = "relative_attention_num_buckets";
     let buckets = if config.has(key) { config.size_in(key, 2..=1 << 24)? } else { 32 };
-    let spec = bert::family(config, FIRST_POSITION, 1e-12)?;
+    let spec = bert::bert_like(config, FIRST_POSITION, 1e-12)?;
     let score_bias = Some(ScoreBias::Buckets(buckets));
-    Ok(Spec { score_bias, names: &[NAMES], prefixes: &["mpnet."], ..spec })
+    Ok(EncoderConfig { score_bias, names: &[NAMES], prefixes: &["mpnet."], ..spec })
 }
 
 /// The bias for texts of up to `reach` tokens.
@@ -52,7 +52,7 @@ fn bucket(distance: i64, buckets: usize) -> usize {
         return side + distance;
     }
     // In f32, as the reference computes it: distances on the border of two buckets depend on the rounding.
-    let share = (distance as f32 / exact as f32).ln() / (FARTHEST / exact as f32).ln();
+    let share = (distance as f32 / exact as f32).ln() / (MAX_DISTANCE / exact as f32).ln();
     side + (exact + (share * (half - exact) as f32) as usize).min(half - 1)
 }
 

@@ -5,20 +5,20 @@
 use super::{
     bert,
     rotary::{self, Rotary},
-    spec::{AttentionSpec, Biases, FeedForward, Names, NormNames, QkvNames, Sizes, Spec, UpNames},
+    spec::{AttentionSpec, Biases, EncoderConfig, FeedForward, Names, NormNames, QkvNames, Sizes, UpNames},
 };
 use crate::{
     LoadError,
     files::Config,
-    kernels::{Gate, Sight},
+    kernels::{AttentionWindow, GluActivation},
 };
 
 const NAMES: Names = Names {
     layers: "layers",
-    qkv: QkvNames::Apart(["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"]),
+    qkv: QkvNames::Separate(["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"]),
     attention_output: "self_attn.o_proj",
     norms: NormNames::Post(["post_attention_layernorm", "post_mlp_layernorm"]),
-    up: UpNames::Apart { gate: "mlp.gate_proj", up: "mlp.up_proj" },
+    up: UpNames::Separate { gate: "mlp.gate_proj", up: "mlp.up_proj" },
     down: "mlp.down_proj",
     ..super::spec::BERT_NAMES
 };
@@ -27,22 +27,22 @@ const NAMES: Names = Names {
 const OWN_NAMES: Names = Names {
     embedding_norm: Some("emb_ln"),
     layers: "encoder.layers",
-    qkv: QkvNames::Stacked("attn.Wqkv"),
+    qkv: QkvNames::Fused("attn.Wqkv"),
     attention_output: "attn.out_proj",
     norms: NormNames::Post(["norm1", "norm2"]),
-    up: UpNames::Apart { gate: "mlp.fc12", up: "mlp.fc11" },
+    up: UpNames::Separate { gate: "mlp.fc12", up: "mlp.fc11" },
     down: "mlp.fc2",
     ..super::spec::BERT_NAMES
 };
 
-pub(super) fn read(config: &Config) -> Result<Spec, LoadError> {
+pub(super) fn read(config: &Config) -> Result<EncoderConfig, LoadError> {
     let (sizes, rotary) = if config.has("n_embd") { own(config)? } else { transformers(config)? };
-    let spec = Spec::of_bert(&sizes);
+    let spec = EncoderConfig::of_bert(&sizes);
     rotary::even(config, spec.head_width)?;
-    Ok(Spec {
+    Ok(EncoderConfig {
         token_types: config.count_or("type_vocab_size", 2)?,
-        attention: vec![AttentionSpec { sight: Sight::ALL, rotary: Some(rotary) }],
-        feed_forward: FeedForward::Gated(Gate::Silu),
+        attention: vec![AttentionSpec { sight: AttentionWindow::ALL, rotary: Some(rotary) }],
+        feed_forward: FeedForward::Gated(GluActivation::Silu),
         biases: Biases::NONE,
         names: &[NAMES, OWN_NAMES],
         prefixes: &["nomic_bert.", "bert."],
@@ -52,17 +52,21 @@ pub(super) fn read(config: &Config) -> Result<Spec, LoadError> {
 
 /// transformers' configuration.
 fn transformers(config: &Config) -> Result<(Sizes, Rotary), LoadError> {
-    config.only("hidden_act", "silu")?;
+    config.require_value("hidden_act", "silu")?;
     let sizes = bert::sizes(config, config.size_or("max_position_embeddings", 2048)?, 1e-12)?;
     if config.size_or("head_dim", sizes.hidden / sizes.heads)? * sizes.heads != sizes.hidden {
-        return Err(config.refused("head_dim", "of another width", "the hidden size shared among the heads"));
+        return Err(config.unsupported(
+            "head_dim",
+            "of another width",
+            "the hidden size shared among the heads",
+        ));
     }
     Ok((sizes, rotary::read(config, "rope_theta", 1000.0)?))
 }
 
 /// The repositories' own, which is GPT-2's with additions.
 fn own(config: &Config) -> Result<(Sizes, Rotary), LoadError> {
-    config.only("activation_function", "swiglu")?;
+    config.require_value("activation_function", "swiglu")?;
     for key in [
         "prenorm",
         "parallel_block",
@@ -76,23 +80,23 @@ fn own(config: &Config) -> Result<(Sizes, Rotary), LoadError> {
         // Some of these are true where nothing is said.
         let default = matches!(key, "qkv_proj_bias" | "mlp_fc1_bias" | "mlp_fc2_bias");
         if config.flag_or(key, default)? {
-            return Err(config.refused(key, "true", "false"));
+            return Err(config.unsupported(key, "true", "false"));
         }
     }
     if config.number_or("rotary_emb_fraction", 0.0)? != 1.0 {
-        return Err(config.refused("rotary_emb_fraction", "not 1", "1: all of a head is turned"));
+        return Err(config.unsupported("rotary_emb_fraction", "not 1", "1: all of a head is turned"));
     }
     for key in ["rotary_scaling_factor", "rotary_emb_scale_base"] {
-        config.absent(key)?;
+        config.require_absent(key)?;
     }
     if config.count_or("num_experts", 0)? > 1 {
-        return Err(config.refused("num_experts", "a mixture of experts", "none"));
+        return Err(config.unsupported("num_experts", "a mixture of experts", "none"));
     }
     let (hidden, heads) = (config.width("n_embd")?, config.width("n_head")?);
     let sizes = Sizes {
         hidden,
         layers: config.size("n_layer")?,
-        heads: bert::dividing(config, "n_head", (heads, hidden))?,
+        heads: bert::check_heads_divide(config, "n_head", (heads, hidden))?,
         intermediate: config.width("n_inner")?,
         vocabulary: config.size("vocab_size")?,
         positions: config.size("n_positions")?,

@@ -18,7 +18,7 @@ impl Rotary {
 
     /// The angle of each of the w/2 pairs, in f32 as the references compute them: θ^(-2i/w); stretched, the base grows
     /// by the stretch, and what then turns turns less.
-    pub(super) fn turns(self, width: usize) -> Vec<f32> {
+    pub(super) fn frequencies(self, width: usize) -> Vec<f32> {
         let (theta, stretch) = ((self.theta * self.stretch) as f32, self.stretch as f32);
         let less = stretch.powf(2.0 / width as f32);
         (0..width / 2).map(|pair| 1.0 / theta.powf((2 * pair) as f32 / width as f32) / less).collect()
@@ -30,7 +30,7 @@ pub(super) fn even(config: &Config, width: usize) -> Result<usize, LoadError> {
     if width.is_multiple_of(2) {
         return Ok(width);
     }
-    Err(config.refused("the heads' width", &width.to_string(), "an even number"))
+    Err(config.unsupported("the heads' width", &width.to_string(), "an even number"))
 }
 
 /// What newer configurations write (`rope_parameters`), or as older ones do, under `key`.
@@ -51,13 +51,15 @@ pub(super) fn read_of(config: &Config, kind: &str, (key, default): (&str, f64)) 
 }
 
 fn plain(parameters: &Config) -> Result<(), LoadError> {
-    parameters.only("rope_type", "default")?;
-    parameters.only("type", "default")?;
+    parameters.require_value("rope_type", "default")?;
+    parameters.require_value("type", "default")?;
     match parameters.number_or("partial_rotary_factor", 1.0)? {
         1.0 => Ok(()),
-        part => {
-            Err(parameters.refused("partial_rotary_factor", &part.to_string(), "1: all of a head is turned"))
-        }
+        part => Err(parameters.unsupported(
+            "partial_rotary_factor",
+            &part.to_string(),
+            "1: all of a head is turned",
+        )),
     }
 }
 
@@ -65,7 +67,7 @@ pub(super) fn base(config: &Config, theta: f64) -> Result<Rotary, LoadError> {
     if theta >= 1.0 && theta.is_finite() {
         return Ok(Rotary::plain(theta));
     }
-    Err(config.refused("rope_theta", &theta.to_string(), "a number from 1 on"))
+    Err(config.unsupported("rope_theta", &theta.to_string(), "a number from 1 on"))
 }
 
 #[cfg(test)]
@@ -80,11 +82,11 @@ mod tests {
                 assert!((f64::from(*found) / expected - 1.0).abs() < 1e-6, "{found} {expected}");
             }
         };
-        near(Rotary::plain(10_000.0).turns(8), [1.0, 0.1, 0.01, 0.001]);
+        near(Rotary::plain(10_000.0).frequencies(8), [1.0, 0.1, 0.01, 0.001]);
         let scaled = |pair: i32| {
             let exponent = f64::from(2 * pair) / 8.0;
             1.0 / (20_000.0 * 8.0_f64).powf(exponent) / 8.0_f64.powf(2.0 / 8.0)
         };
-        near(Rotary { theta: 20_000.0, stretch: 8.0 }.turns(8), [0, 1, 2, 3].map(scaled));
+        near(Rotary { theta: 20_000.0, stretch: 8.0 }.frequencies(8), [0, 1, 2, 3].map(scaled));
     }
 }

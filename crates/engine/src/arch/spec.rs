@@ -2,11 +2,11 @@
 //! An architecture is a function from `config.json` to this; one loader and one encoder do the rest.
 
 use super::rotary::Rotary;
-use crate::kernels::{Gate, Sight};
+use crate::kernels::{AttentionWindow, GluActivation};
 
 /// An encoder, described.
 #[derive(Clone, Debug)]
-pub(crate) struct Spec {
+pub(crate) struct EncoderConfig {
     /// Numbers in a token's vector.
     pub(crate) hidden: usize,
     pub(crate) layers: usize,
@@ -32,7 +32,7 @@ pub(crate) struct Spec {
     pub(super) biases: Biases,
     /// The kinds of attention there are, and which of them each layer has.
     pub(super) attention: Vec<AttentionSpec>,
-    pub(super) kinds: Vec<usize>,
+    pub(super) layer_types: Vec<usize>,
     /// Names that checkpoints of this architecture use.
     pub(super) names: &'static [Names],
     /// What checkpoints put before all names, beside nothing.
@@ -76,7 +76,7 @@ pub(super) enum NormKind {
 #[derive(Clone, Copy, Debug)]
 pub(super) enum FeedForward {
     Gelu,
-    Gated(Gate),
+    Gated(GluActivation),
 }
 
 /// Which products have something added to them.
@@ -96,14 +96,14 @@ impl Biases {
 /// How the tokens of a layer look at each other.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct AttentionSpec {
-    pub(super) sight: Sight,
+    pub(super) sight: AttentionWindow,
     /// By which heads are turned, where positions are rotary.
     pub(super) rotary: Option<Rotary>,
 }
 
 impl AttentionSpec {
     /// Every token looks at every other, and positions are in the embeddings.
-    pub(super) const PLAIN: Self = Self { sight: Sight::ALL, rotary: None };
+    pub(super) const PLAIN: Self = Self { sight: AttentionWindow::ALL, rotary: None };
 }
 
 /// What tensors are called: those of a layer below `<layers>.<n>.`, all without `.weight` and `.bias`.
@@ -126,15 +126,15 @@ pub(super) struct Names {
 
 #[derive(Debug)]
 pub(super) enum QkvNames {
-    Apart([&'static str; 3]),
+    Separate([&'static str; 3]),
     /// Queries, keys and values stacked in one tensor.
-    Stacked(&'static str),
+    Fused(&'static str),
 }
 
 #[derive(Debug)]
 pub(super) enum UpNames {
     Plain(&'static str),
-    Apart {
+    Separate {
         gate: &'static str,
         up: &'static str,
     },
@@ -153,7 +153,7 @@ pub(super) enum NormNames {
     /// As `Pre`; the first layer's attention has no norm, because the embeddings just had one.
     PreButFirst([&'static str; 2]),
     /// x = x + behind(f(before(x)))
-    Around { before: [&'static str; 2], behind: [&'static str; 2] },
+    Sandwich { before: [&'static str; 2], behind: [&'static str; 2] },
 }
 
 /// As BERT writes them.
@@ -163,7 +163,7 @@ pub(super) const BERT_NAMES: Names = Names {
     positions: "embeddings.position_embeddings",
     embedding_norm: Some("embeddings.LayerNorm"),
     layers: "encoder.layer",
-    qkv: QkvNames::Apart(["attention.self.query", "attention.self.key", "attention.self.value"]),
+    qkv: QkvNames::Separate(["attention.self.query", "attention.self.key", "attention.self.value"]),
     head_norms: None,
     attention_output: "attention.output.dense",
     norms: NormNames::Post(["attention.output.LayerNorm", "output.LayerNorm"]),
@@ -172,7 +172,7 @@ pub(super) const BERT_NAMES: Names = Names {
     final_norm: None,
 };
 
-impl Spec {
+impl EncoderConfig {
     /// An encoder of BERT's kind: heads share the hidden size, LayerNorm stands behind, all tokens see each other.
     pub(super) fn of_bert(sizes: &Sizes) -> Self {
         Self {
@@ -193,14 +193,14 @@ impl Spec {
             feed_forward: FeedForward::Gelu,
             biases: Biases::ALL,
             attention: vec![AttentionSpec::PLAIN],
-            kinds: vec![0; sizes.layers],
+            layer_types: vec![0; sizes.layers],
             names: &[BERT_NAMES],
             prefixes: &[],
         }
     }
 }
 
-impl Spec {
+impl EncoderConfig {
     /// What the vectors depend on beside weights and tokenizer, and a configuration may change: empty for a model whose
     /// tensors say everything.
     pub(crate) fn identity(&self) -> Vec<u8> {
@@ -216,7 +216,7 @@ impl Spec {
             said.extend(turned.map(f64::to_le_bytes).concat());
         }
         if !said.is_empty() {
-            said.extend(self.kinds.iter().flat_map(|kind| (*kind as u64).to_le_bytes()));
+            said.extend(self.layer_types.iter().flat_map(|kind| (*kind as u64).to_le_bytes()));
             said.extend([self.query_scale, self.word_scale].map(f32::to_le_bytes).concat());
         }
         said

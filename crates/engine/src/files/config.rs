@@ -12,9 +12,9 @@ use super::json::{read, unsupported};
 use crate::LoadError;
 
 /// Sizes beyond this are no model's.
-const LARGEST: usize = 1 << 24;
+const MAX_SIZE: usize = 1 << 24;
 /// Widths beyond this would overflow the sums of eight-bit products.
-pub(crate) const WIDEST: usize = 1 << 15;
+pub(crate) const MAX_WIDTH: usize = 1 << 15;
 
 /// A model's `config.json`.
 #[derive(Debug)]
@@ -48,12 +48,12 @@ impl Config {
 
     /// A size, from 1 on.
     pub(crate) fn size(&self, key: &str) -> Result<usize, LoadError> {
-        self.size_in(key, 1..=LARGEST)
+        self.size_in(key, 1..=MAX_SIZE)
     }
 
     /// A size that is the width of a product.
     pub(crate) fn width(&self, key: &str) -> Result<usize, LoadError> {
-        self.size_in(key, 1..=WIDEST)
+        self.size_in(key, 1..=MAX_WIDTH)
     }
 
     pub(crate) fn size_in(&self, key: &str, allowed: RangeInclusive<usize>) -> Result<usize, LoadError> {
@@ -61,7 +61,7 @@ impl Config {
             Some(size) if allowed.contains(&size) => Ok(size),
             Some(size) => {
                 let allowed = format!("{} to {}", allowed.start(), allowed.end());
-                Err(self.refused(key, &size.to_string(), &allowed))
+                Err(self.unsupported(key, &size.to_string(), &allowed))
             }
             None => Err(self.malformed(key, "is missing")),
         }
@@ -80,8 +80,8 @@ impl Config {
         let Some(value) = self.value(key) else { return Ok(None) };
         match value.as_u64() {
             Some(count) => match usize::try_from(count) {
-                Ok(count) if count <= LARGEST => Ok(Some(count)),
-                _ => Err(self.refused(key, &count.to_string(), "0 to 16777216")),
+                Ok(count) if count <= MAX_SIZE => Ok(Some(count)),
+                _ => Err(self.unsupported(key, &count.to_string(), "0 to 16777216")),
             },
             None => Err(self.malformed(key, "is not a whole number from 0 on")),
         }
@@ -100,7 +100,7 @@ impl Config {
         if epsilon > 0.0 && epsilon < 1.0 {
             return Ok(epsilon as f32);
         }
-        Err(self.refused(key, &epsilon.to_string(), "a number above 0 and below 1"))
+        Err(self.unsupported(key, &epsilon.to_string(), "a number above 0 and below 1"))
     }
 
     pub(crate) fn flag_or(&self, key: &str, default: bool) -> Result<bool, LoadError> {
@@ -134,10 +134,10 @@ impl Config {
     }
 
     /// Refuses any other text than this one; a key that is not there says it.
-    pub(crate) fn only(&self, key: &str, text: &str) -> Result<(), LoadError> {
+    pub(crate) fn require_value(&self, key: &str, text: &str) -> Result<(), LoadError> {
         match self.text_or(key, text)? {
             found if found == text => Ok(()),
-            other => Err(self.refused(key, other, text)),
+            other => Err(self.unsupported(key, other, text)),
         }
     }
 
@@ -146,18 +146,18 @@ impl Config {
         if self.flag_or(key, flag)? == flag {
             return Ok(());
         }
-        Err(self.refused(key, &(!flag).to_string(), &flag.to_string()))
+        Err(self.unsupported(key, &(!flag).to_string(), &flag.to_string()))
     }
 
     /// Refuses a key that says anything.
-    pub(crate) fn absent(&self, key: &str) -> Result<(), LoadError> {
+    pub(crate) fn require_absent(&self, key: &str) -> Result<(), LoadError> {
         match self.value(key) {
             None => Ok(()),
-            Some(value) => Err(self.refused(key, &value.to_string(), "null")),
+            Some(value) => Err(self.unsupported(key, &value.to_string(), "null")),
         }
     }
 
-    pub(crate) fn refused(&self, key: &str, found: &str, supported: &str) -> LoadError {
+    pub(crate) fn unsupported(&self, key: &str, found: &str, supported: &str) -> LoadError {
         unsupported(&self.file, key, found, supported)
     }
 

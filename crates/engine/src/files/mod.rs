@@ -8,17 +8,17 @@
 mod config;
 mod json;
 mod modules;
-mod sentence;
+mod sentence_transformers;
 
 use std::path::{Path, PathBuf};
 
-pub(crate) use config::{Config, WIDEST};
+pub(crate) use config::{Config, MAX_WIDTH};
 pub(crate) use json::read;
 pub use modules::Pooling;
 pub(crate) use modules::read_modules;
-pub(crate) use modules::{After, DenseConfig, Modules};
-pub use sentence::Prompts;
-pub(crate) use sentence::{Sentence as TextLimits, read_prompts, read_sentence};
+pub(crate) use modules::{DenseConfig, Modules, PostPooling};
+pub use sentence_transformers::Prompts;
+pub(crate) use sentence_transformers::{SentenceConfig as TextLimits, read_prompts, read_sentence};
 
 use crate::{
     LoadError, LoadOptions, Model,

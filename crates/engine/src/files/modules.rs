@@ -27,12 +27,12 @@ pub(crate) struct Modules {
     pub(crate) pooling: Pooling,
     /// What happens to the pooled vector, in order. A normalisation at the very end is left out: whoever asks for a
     /// vector decides whether it is normalised.
-    pub(crate) after: Vec<After>,
+    pub(crate) after: Vec<PostPooling>,
 }
 
 /// A step behind pooling.
 #[derive(Clone, Debug)]
-pub(crate) enum After {
+pub(crate) enum PostPooling {
     Dense(DenseConfig),
     Normalize,
 }
@@ -84,12 +84,12 @@ fn read_all(directory: &Path, (hidden, kinds): (usize, &[&str])) -> Result<Modul
             "Dense" => {
                 let dense = dense(directory.join(&entry.path), width)?;
                 width = dense.outputs;
-                modules.after.push(After::Dense(dense));
+                modules.after.push(PostPooling::Dense(dense));
             }
-            _ => modules.after.push(After::Normalize),
+            _ => modules.after.push(PostPooling::Normalize),
         }
     }
-    while matches!(modules.after.last(), Some(After::Normalize)) {
+    while matches!(modules.after.last(), Some(PostPooling::Normalize)) {
         modules.after.pop();
     }
     Ok(modules)
@@ -99,8 +99,8 @@ impl Modules {
     /// The files that say what happens behind pooling.
     pub(crate) fn files(&self) -> impl Iterator<Item = PathBuf> {
         let directories = self.after.iter().filter_map(|after| match after {
-            After::Dense(dense) => Some(&dense.directory),
-            After::Normalize => None,
+            PostPooling::Dense(dense) => Some(&dense.directory),
+            PostPooling::Normalize => None,
         });
         directories
             .flat_map(|directory| ["config.json", "model.safetensors"].map(|name| directory.join(name)))
@@ -109,8 +109,8 @@ impl Modules {
     /// Numbers in a vector.
     pub(crate) fn dimensions(&self) -> usize {
         let last = self.after.iter().rev().find_map(|after| match after {
-            After::Dense(dense) => Some(dense.outputs),
-            After::Normalize => None,
+            PostPooling::Dense(dense) => Some(dense.outputs),
+            PostPooling::Normalize => None,
         });
         last.unwrap_or(self.hidden)
     }

@@ -8,10 +8,10 @@
 use std::ops::Range;
 
 use super::{
-    Numbers,
-    lanes::{AsF32, Lanes, Store, part},
+    MatrixRef,
     matmul::{Operands, accumulate, tiles},
-    tile::{Columns, MOST_ROWS, Tile},
+    simd::{AsF32, Simd, Store, part},
+    tile::{Columns, MAX_ROWS, MicroKernel},
 };
 
 /// Vectors of keys, or of value columns, in a tile.
@@ -25,7 +25,7 @@ pub(crate) struct Attention<'a> {
     /// Which of them ask: `first..first + rows`.
     pub(super) first: usize,
     pub(super) rows: usize,
-    pub(super) heads: Heads<'a>,
+    pub(super) heads: AttentionShape<'a>,
     /// `tokens` rows of queries (scaled as the model scales scores), keys and values, of the form that the entry
     /// point is for.
     pub(super) qkv: *const u8,
@@ -41,27 +41,27 @@ pub(crate) struct Attention<'a> {
 
 /// Who asks: the tokens of one text from `first` on.
 #[derive(Clone, Copy)]
-pub(crate) struct Asking<'a> {
+pub(crate) struct AttentionInput<'a> {
     /// A row for every token of the text: scaled queries, keys, values.
-    pub(crate) qkv: Numbers<'a>,
+    pub(crate) qkv: MatrixRef<'a>,
     pub(crate) first: usize,
-    pub(crate) heads: Heads<'a>,
+    pub(crate) heads: AttentionShape<'a>,
 }
 
 /// How a row of queries, keys and values is divided.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Heads<'a> {
+pub(crate) struct AttentionShape<'a> {
     pub(crate) count: usize,
     /// Heads of keys and of values, which divide `count`: each serves as many heads of queries that follow each
     /// other.
     pub(crate) key_values: usize,
     pub(crate) width: usize,
-    pub(crate) sight: Sight,
+    pub(crate) sight: AttentionWindow,
     /// What is added to every score, where the model has such a bias.
     pub(crate) bias: Option<&'a DistanceBias>,
 }
 
-impl Heads<'_> {
+impl AttentionShape<'_> {
     /// Numbers in a row of queries, keys and values.
     pub(crate) fn row(&self) -> usize {
         (self.count + 2 * self.key_values) * self.width
@@ -70,12 +70,12 @@ impl Heads<'_> {
 
 /// How far a token sees in its text: this many tokens back and ahead.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Sight {
+pub(crate) struct AttentionWindow {
     pub(crate) back: usize,
     pub(crate) ahead: usize,
 }
 
-impl Sight {
+impl AttentionWindow {
     /// The whole text.
     pub(crate) const ALL: Self = Self { back: usize::MAX, ahead: usize::MAX };
     /// What came before.
@@ -103,9 +103,9 @@ pub(crate) struct DistanceBias {
 }
 
 /// Words of room that a text needs, for vectors of `lanes`: packed keys, packed values, scores, weights.
-pub(super) fn room(tokens: usize, head: usize, lanes: usize) -> usize {
+pub(super) fn scratch_len(tokens: usize, head: usize, lanes: usize) -> usize {
     let keys = tokens.next_multiple_of(VECTORS * lanes);
-    keys * head + (keys + 1) * head.next_multiple_of(lanes) + 2 * MOST_ROWS * keys
+    keys * head + (keys + 1) * head.next_multiple_of(lanes) + 2 * MAX_ROWS * keys
 }
 
 /// Where one head's operands lie.
@@ -124,18 +124,18 @@ struct Head {
 }
 
 /// # Safety
-/// As [`Lanes`]; the buffers are as [`Attention`] says; `S` stores what `T` multiplies, a group of `T` divides
+/// As [`Simd`]; the buffers are as [`Attention`] says; `S` stores what `T` multiplies, a group of `T` divides
 /// `head`; `O` is the form of `out`.
 #[inline(always)]
 pub(super) unsafe fn run<T, S, O>(call: &Attention<'_>)
 where
-    T: Tile,
-    S: Store<T::Lanes>,
-    O: Store<T::Lanes>,
+    T: MicroKernel,
+    S: Store<T::Simd>,
+    O: Store<T::Simd>,
 {
-    const { assert!(T::ROWS <= MOST_ROWS, "tiles that the arms below know") }
-    let Attention { tokens, heads: Heads { count, key_values, width: head, .. }, .. } = *call;
-    let lanes = T::Lanes::WIDTH;
+    const { assert!(T::ROWS <= MAX_ROWS, "tiles that the arms below know") }
+    let Attention { tokens, heads: AttentionShape { count, key_values, width: head, .. }, .. } = *call;
+    let lanes = T::Simd::WIDTH;
     let padded_keys = tokens.next_multiple_of(VECTORS * lanes);
     let padded_head = head.next_multiple_of(lanes);
     let number = size_of::<S::Number>();
@@ -145,7 +145,7 @@ where
         let keys = call.room.cast::<u8>();
         let values = keys.add(4 * padded_keys * head);
         let scores = values.add(4 * (padded_keys + 1) * padded_head);
-        let weights = scores.add(4 * MOST_ROWS * padded_keys);
+        let weights = scores.add(4 * MAX_ROWS * padded_keys);
         let group = count / key_values;
         for index in 0..count {
             if index % group == 0 {
@@ -173,7 +173,7 @@ where
                     5 => attend::<T, S, O, 5>(call, place, first),
                     6 => attend::<T, S, O, 6>(call, place, first),
                     7 => attend::<T, S, O, 7>(call, place, first),
-                    _ => attend::<T, S, O, MOST_ROWS>(call, place, first),
+                    _ => attend::<T, S, O, MAX_ROWS>(call, place, first),
                 }
             }
         }
@@ -186,9 +186,9 @@ where
 /// # Safety
 /// As [`run`]; `key` points to the first token's.
 #[inline(always)]
-unsafe fn pack_keys<T: Tile>(call: &Attention<'_>, key: *const u8, stride: usize, to: *mut u8) {
+unsafe fn pack_keys<T: MicroKernel>(call: &Attention<'_>, key: *const u8, stride: usize, to: *mut u8) {
     const { assert!(T::GROUP_BYTES == 4 && T::WEIGHT_BYTES == 4) };
-    let (lanes, panel) = (T::Lanes::WIDTH, VECTORS * T::Lanes::WIDTH);
+    let (lanes, panel) = (T::Simd::WIDTH, VECTORS * T::Simd::WIDTH);
     let steps = call.heads.width / T::DEPTH;
     let to = to.cast::<f32>();
     for first in (0..call.tokens).step_by(lanes) {
@@ -201,9 +201,9 @@ unsafe fn pack_keys<T: Tile>(call: &Attention<'_>, key: *const u8, stride: usize
             for step in (0..whole).step_by(lanes) {
                 let (key, to) = (key.add(4 * step), to.add(step * panel));
                 match lanes {
-                    16 => transpose::<T::Lanes, 16>((key, stride, here), (to, panel)),
-                    8 => transpose::<T::Lanes, 8>((key, stride, here), (to, panel)),
-                    _ => transpose::<T::Lanes, 4>((key, stride, here), (to, panel)),
+                    16 => transpose::<T::Simd, 16>((key, stride, here), (to, panel)),
+                    8 => transpose::<T::Simd, 8>((key, stride, here), (to, panel)),
+                    _ => transpose::<T::Simd, 4>((key, stride, here), (to, panel)),
                 }
             }
             for step in whole..steps {
@@ -219,10 +219,10 @@ unsafe fn pack_keys<T: Tile>(call: &Attention<'_>, key: *const u8, stride: usize
 /// A square of words: up to `WIDTH` rows of `WIDTH` words become as many columns.
 ///
 /// # Safety
-/// As [`Lanes`], which has `WIDTH` lanes; `here` rows, `stride` bytes apart, are valid for a vector, and so are
+/// As [`Simd`], which has `WIDTH` lanes; `here` rows, `stride` bytes apart, are valid for a vector, and so are
 /// `WIDTH` vectors of the result, `panel` words apart.
 #[inline(always)]
-unsafe fn transpose<L: Lanes, const WIDTH: usize>(
+unsafe fn transpose<L: Simd, const WIDTH: usize>(
     (from, stride, here): (*const u8, usize, usize),
     (to, panel): (*mut f32, usize),
 ) {
@@ -250,16 +250,16 @@ unsafe fn transpose<L: Lanes, const WIDTH: usize>(
 /// One step of a transposition: exchanges one bit of the row's number with the same bit of the lane's.
 ///
 /// # Safety
-/// As [`Lanes`].
+/// As [`Simd`].
 #[inline(always)]
-unsafe fn exchange<L: Lanes, const WIDTH: usize, const DISTANCE: usize>(rows: &mut [L; WIDTH]) {
+unsafe fn exchange<L: Simd, const WIDTH: usize, const DISTANCE: usize>(rows: &mut [L; WIDTH]) {
     for i in 0..WIDTH {
         if i & DISTANCE == 0 {
             let (a, b) = (rows[i], rows[i + DISTANCE]);
             // SAFETY: the caller's promise.
             unsafe {
-                rows[i] = a.pick::<DISTANCE>(b.swap::<DISTANCE>());
-                rows[i + DISTANCE] = a.swap::<DISTANCE>().pick::<DISTANCE>(b);
+                rows[i] = a.select::<DISTANCE>(b.butterfly::<DISTANCE>());
+                rows[i + DISTANCE] = a.butterfly::<DISTANCE>().select::<DISTANCE>(b);
             }
         }
     }
@@ -270,10 +270,14 @@ unsafe fn exchange<L: Lanes, const WIDTH: usize, const DISTANCE: usize>(rows: &m
 /// # Safety
 /// As [`run`]; `value` points to the first token's.
 #[inline(always)]
-unsafe fn pack_values<T: Tile, S: Store<T::Lanes>>(call: &Attention<'_>, value: *const u8, to: *mut u8) {
+unsafe fn pack_values<T: MicroKernel, S: Store<T::Simd>>(
+    call: &Attention<'_>,
+    value: *const u8,
+    to: *mut u8,
+) {
     const { assert!(T::DEPTH * size_of::<S::Number>() == 4) };
-    let Attention { tokens, qkv_stride, heads: Heads { width: head, .. }, .. } = *call;
-    let padded = head.next_multiple_of(T::Lanes::WIDTH);
+    let Attention { tokens, qkv_stride, heads: AttentionShape { width: head, .. }, .. } = *call;
+    let padded = head.next_multiple_of(T::Simd::WIDTH);
     for first in (0..tokens).step_by(T::DEPTH) {
         // SAFETY: a token's value lies in its row of `qkv`; the padded row, a word for each column, in the room.
         unsafe {
@@ -302,12 +306,12 @@ unsafe fn pack_values<T: Tile, S: Store<T::Lanes>>(call: &Attention<'_>, value: 
 #[inline(always)]
 unsafe fn attend<T, S, O, const ROWS: usize>(call: &Attention<'_>, head: Head, first: usize)
 where
-    T: Tile,
-    S: Store<T::Lanes>,
-    O: Store<T::Lanes>,
+    T: MicroKernel,
+    S: Store<T::Simd>,
+    O: Store<T::Simd>,
 {
-    let Attention { tokens, heads: Heads { count, width, sight, bias, .. }, .. } = *call;
-    let lanes = T::Lanes::WIDTH;
+    let Attention { tokens, heads: AttentionShape { count, width, sight, bias, .. }, .. } = *call;
+    let lanes = T::Simd::WIDTH;
     let panel = VECTORS * lanes;
     let number = size_of::<S::Number>();
     let token = call.first + first;
@@ -317,7 +321,7 @@ where
     // SAFETY: passed on; partial stores keep to the head's own columns.
     unsafe {
         let queries = call.qkv.add((token * call.qkv_stride + head.index * width) * number);
-        let least = T::Lanes::splat(f32::NEG_INFINITY);
+        let least = T::Simd::splat(f32::NEG_INFINITY);
         let mut largest = [least; ROWS];
         for key in (start..end).step_by(panel) {
             let operands = Operands {
@@ -350,12 +354,12 @@ where
             if let Some(DistanceBias { values, reach }) = bias {
                 let from = head.index * (2 * reach - 1) + reach - 1 - (token + row);
                 let values = values.as_ptr().add(from + start);
-                largest[row] = add::<T::Lanes>(scores.add(start), values, end - start);
+                largest[row] = add::<T::Simd>(scores.add(start), values, end - start);
             }
             let weights = head.weights.cast::<S::Number>().add(at);
             *scale = 1.0
-                / if sight == Sight::ALL {
-                    exponentials::<T, S>((scores, tokens), weights, largest[row].largest())
+                / if sight == AttentionWindow::ALL {
+                    exponentials::<T, S>((scores, tokens), weights, largest[row].reduce_max())
                 } else {
                     let seen = sight.of(token + row, token + row, tokens);
                     exponentials_of_seen::<T, S>((scores, start..end, seen), weights)
@@ -374,10 +378,10 @@ where
             let out = call.out.cast::<O::Number>().add(column);
             let place = Place { out, stride: call.out_stride, left: width - at };
             if head.padded_head - at >= panel {
-                weigh::<T, O, ROWS, VECTORS>(operands, place, &scales);
+                weighted_sum::<T, O, ROWS, VECTORS>(operands, place, &scales);
                 at += panel;
             } else {
-                weigh::<T, O, ROWS, 1>(operands, place, &scales);
+                weighted_sum::<T, O, ROWS, 1>(operands, place, &scales);
                 at += lanes;
             }
         }
@@ -393,9 +397,9 @@ const ZEROS: &[f32; 16] = &[0.0; 16];
 /// `x += y`; returns the largest sums, by lane.
 ///
 /// # Safety
-/// As [`Lanes`]; both are valid for `width` floats.
+/// As [`Simd`]; both are valid for `width` floats.
 #[inline(always)]
-unsafe fn add<L: Lanes>(x: *mut f32, y: *const f32, width: usize) -> L {
+unsafe fn add<L: Simd>(x: *mut f32, y: *const f32, width: usize) -> L {
     // SAFETY: the caller's promise.
     unsafe {
         let least = L::splat(f32::NEG_INFINITY);
@@ -414,32 +418,32 @@ unsafe fn add<L: Lanes>(x: *mut f32, y: *const f32, width: usize) -> L {
 /// Behind the row, to the end of the last vector, come zeros.
 ///
 /// # Safety
-/// As [`Lanes`]; `x` is valid for `width` floats, at least one, and for the rest of its last vector; `to` for
+/// As [`Simd`]; `x` is valid for `width` floats, at least one, and for the rest of its last vector; `to` for
 /// as many numbers.
 #[inline(always)]
-unsafe fn exponentials<T: Tile, S: Store<T::Lanes>>(
+unsafe fn exponentials<T: MicroKernel, S: Store<T::Simd>>(
     (x, width): (*const f32, usize),
     to: *mut S::Number,
     largest: f32,
 ) -> f32 {
-    let lanes = T::Lanes::WIDTH;
+    let lanes = T::Simd::WIDTH;
     // SAFETY: inside the row, by the caller's promise.
     unsafe {
-        let largest = T::Lanes::splat(largest);
-        let zero = T::Lanes::splat(0.0);
+        let largest = T::Simd::splat(largest);
+        let zero = T::Simd::splat(0.0);
         let mut sum = zero;
         let whole = width / lanes * lanes;
         for at in (0..whole).step_by(lanes) {
-            let value = T::exp(T::Lanes::load(x.add(at)).sub(largest));
+            let value = T::exp(T::Simd::load(x.add(at)).sub(largest));
             S::put(value, to.add(at), lanes);
             sum = sum.add(value);
         }
         if whole < width {
-            let value = T::exp(T::Lanes::load(x.add(whole)).sub(largest)).first(width - whole, zero);
+            let value = T::exp(T::Simd::load(x.add(whole)).sub(largest)).first(width - whole, zero);
             S::put(value, to.add(whole), lanes);
             sum = sum.add(value);
         }
-        sum.sum()
+        sum.reduce_sum()
     }
 }
 
@@ -450,41 +454,41 @@ unsafe fn exponentials<T: Tile, S: Store<T::Lanes>>(
 /// As [`exponentials`]; `keys` begins at a multiple of the lanes and contains `seen`, which is not empty; `x` and `to`
 /// are valid for the keys and for the rest of their last vector.
 #[inline(always)]
-unsafe fn exponentials_of_seen<T: Tile, S: Store<T::Lanes>>(
+unsafe fn exponentials_of_seen<T: MicroKernel, S: Store<T::Simd>>(
     (x, keys, seen): (*const f32, Range<usize>, Range<usize>),
     to: *mut S::Number,
 ) -> f32 {
-    let lanes = T::Lanes::WIDTH;
+    let lanes = T::Simd::WIDTH;
     // SAFETY: inside the row, by the caller's promise.
     unsafe {
-        let (zero, least) = (T::Lanes::splat(0.0), T::Lanes::splat(f32::NEG_INFINITY));
+        let (zero, least) = (T::Simd::splat(0.0), T::Simd::splat(f32::NEG_INFINITY));
         let mut largest = least;
         for at in (seen.start / lanes * lanes..seen.end).step_by(lanes) {
-            largest = largest.max(only(T::Lanes::load(x.add(at)), (at, &seen), least));
+            largest = largest.max(only(T::Simd::load(x.add(at)), (at, &seen), least));
         }
-        let largest = T::Lanes::splat(largest.largest());
+        let largest = T::Simd::splat(largest.reduce_max());
         let mut sum = zero;
         for at in keys.step_by(lanes) {
             let value = if at + lanes <= seen.start || at >= seen.end {
                 zero
             } else {
                 // Unseen scores may be far larger than the largest seen one.
-                let score = only(T::Lanes::load(x.add(at)), (at, &seen), least);
+                let score = only(T::Simd::load(x.add(at)), (at, &seen), least);
                 only(T::exp(score.sub(largest)), (at, &seen), zero)
             };
             S::put(value, to.add(at), lanes);
             sum = sum.add(value);
         }
-        sum.sum()
+        sum.reduce_sum()
     }
 }
 
 /// The lanes of the vector of keys from `at` on that are seen; the others from `fill`.
 ///
 /// # Safety
-/// As [`Lanes`].
+/// As [`Simd`].
 #[inline(always)]
-unsafe fn only<L: Lanes>(value: L, (at, seen): (usize, &Range<usize>), fill: L) -> L {
+unsafe fn only<L: Simd>(value: L, (at, seen): (usize, &Range<usize>), fill: L) -> L {
     // SAFETY: the caller's promise; both counts are at most the lanes.
     unsafe {
         let value = fill.first(seen.start.saturating_sub(at).min(L::WIDTH), value);
@@ -506,22 +510,22 @@ struct Place<N> {
 /// # Safety
 /// As [`attend`]; `out` is valid for `ROWS` rows of `left` numbers, or of `VECTORS` vectors if that is less.
 #[inline(always)]
-unsafe fn weigh<T, O, const ROWS: usize, const VECTORS: usize>(
+unsafe fn weighted_sum<T, O, const ROWS: usize, const VECTORS: usize>(
     operands: Operands,
     place: Place<O::Number>,
     scales: &[f32; ROWS],
 ) where
-    T: Tile,
-    O: Store<T::Lanes>,
+    T: MicroKernel,
+    O: Store<T::Simd>,
 {
     // SAFETY: passed on.
     unsafe {
         let sums = accumulate::<T, ROWS, VECTORS>(operands);
         for (row, vectors) in sums.into_iter().enumerate() {
             for (vector, sum) in vectors.into_iter().enumerate() {
-                let at = vector * T::Lanes::WIDTH;
+                let at = vector * T::Simd::WIDTH;
                 if place.left > at {
-                    let value = T::finish(sum, NO_BIAS, 1.0).mul(T::Lanes::splat(scales[row]));
+                    let value = T::finish(sum, NO_BIAS, 1.0).mul(T::Simd::splat(scales[row]));
                     O::put(value, place.out.add(row * place.stride + at), place.left - at);
                 }
             }

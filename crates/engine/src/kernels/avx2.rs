@@ -2,18 +2,17 @@
 
 #![expect(
     clippy::undocumented_unsafe_blocks,
-    reason = "every block is under the one contract of Lanes and Tile: the CPU has the features that `kernels` \
+    reason = "every block is under the one contract of Simd and Tile: the CPU has the features that `kernels` \
               asks for, and pointers are valid for what is read or written"
 )]
 
 use std::arch::x86_64::*;
 
 use super::{
-    Attending, Attention, Form, Gating, Kernels, MatMul, Normalising, Product, Quantise, Rotation, Stored,
-    attention, gate,
-    lanes::{AsF32, Lanes},
-    matmul, quantise, rotary, rows,
-    tile::{Columns, F32, Tile, Widened},
+    ActivationDtype, Attention, AttentionFns, Gating, Kernels, MatMul, NormArgs, Product, Quantise, Rotation,
+    Stored, attention, glu, matmul, norm, quantise, rotary,
+    simd::{AsF32, Simd},
+    tile::{Columns, F32, MicroKernel, Widened},
 };
 
 #[derive(Clone, Copy)]
@@ -53,7 +52,7 @@ pub(super) fn with(extras: Extras) -> Option<Kernels> {
             name: if vnni { "avx2-vnni" } else { "avx2" },
             lanes: F32x8::WIDTH,
             f32: Product {
-                form: Form::F32,
+                form: ActivationDtype::F32,
                 stored: Stored::F32,
                 depth: Exact::DEPTH,
                 panel: Exact::VECTORS * 8,
@@ -62,7 +61,7 @@ pub(super) fn with(extras: Extras) -> Option<Kernels> {
                 quantise,
             },
             bf16: Product {
-                form: Form::F32,
+                form: ActivationDtype::F32,
                 stored: Stored::Bf16,
                 depth: Narrow::DEPTH,
                 panel: Narrow::VECTORS * 8,
@@ -71,7 +70,7 @@ pub(super) fn with(extras: Extras) -> Option<Kernels> {
                 quantise,
             },
             int8: Product {
-                form: Form::U8,
+                form: ActivationDtype::U8,
                 stored: Stored::I8,
                 depth: if vnni { Bytes::DEPTH } else { Words::DEPTH },
                 panel: Words::VECTORS * 8,
@@ -83,13 +82,13 @@ pub(super) fn with(extras: Extras) -> Option<Kernels> {
                 run_to_bf16: None,
                 quantise,
             },
-            attention: Attending {
+            attention: AttentionFns {
                 to_f32: enter!("avx2,fma", Attention<'_>, attention::run::<Exact, AsF32, AsF32>),
                 to_bf16: None,
             },
             attention_bf16: None,
-            norm: enter!("avx2,fma", Normalising<'_>, rows::norm::<F32x8>),
-            gate: enter!("avx2,fma", Gating, gate::run::<F32x8>),
+            norm: enter!("avx2,fma", NormArgs<'_>, norm::norm::<F32x8>),
+            gate: enter!("avx2,fma", Gating, glu::run::<F32x8>),
             rotate: enter!("avx2,fma", Rotation, rotary::run::<F32x8>),
             quantise,
             round: None,
@@ -100,8 +99,8 @@ pub(super) fn with(extras: Extras) -> Option<Kernels> {
 /// Four bytes of activations times four of weights, `vpdpbusd`.
 struct Bytes;
 
-impl Tile for Bytes {
-    type Lanes = F32x8;
+impl MicroKernel for Bytes {
+    type Simd = F32x8;
     type Group = __m256i;
     type Weights = __m256i;
     type Sum = __m256i;
@@ -142,8 +141,8 @@ impl Tile for Bytes {
 /// for a CPU without AVX-VNNI.
 struct Words;
 
-impl Tile for Words {
-    type Lanes = F32x8;
+impl MicroKernel for Words {
+    type Simd = F32x8;
     type Group = __m256i;
     type Weights = __m256i;
     type Sum = __m256i;
@@ -207,7 +206,7 @@ unsafe fn first(count: usize) -> __m256i {
     }
 }
 
-impl Lanes for F32x8 {
+impl Simd for F32x8 {
     const WIDTH: usize = 8;
 
     #[inline(always)]
@@ -283,7 +282,7 @@ impl Lanes for F32x8 {
     }
 
     #[inline(always)]
-    unsafe fn exp2_whole(self) -> Self {
+    unsafe fn exp2_int(self) -> Self {
         unsafe {
             // The exponent field of 2^n is n + 127.
             let exponent = _mm256_add_epi32(_mm256_cvtps_epi32(self.0), _mm256_set1_epi32(127));
@@ -314,7 +313,7 @@ impl Lanes for F32x8 {
     }
 
     #[inline(always)]
-    unsafe fn swap<const DISTANCE: usize>(self) -> Self {
+    unsafe fn butterfly<const DISTANCE: usize>(self) -> Self {
         Self(unsafe {
             match DISTANCE {
                 1 => _mm256_permute_ps::<0b10_11_00_01>(self.0),
@@ -325,7 +324,7 @@ impl Lanes for F32x8 {
     }
 
     #[inline(always)]
-    unsafe fn pick<const DISTANCE: usize>(self, other: Self) -> Self {
+    unsafe fn select<const DISTANCE: usize>(self, other: Self) -> Self {
         Self(unsafe {
             match DISTANCE {
                 1 => _mm256_blend_ps::<0b1010_1010>(self.0, other.0),
@@ -341,7 +340,7 @@ impl Lanes for F32x8 {
     }
 
     #[inline(always)]
-    unsafe fn sum(self) -> f32 {
+    unsafe fn reduce_sum(self) -> f32 {
         unsafe {
             let four = _mm_add_ps(_mm256_castps256_ps128(self.0), _mm256_extractf128_ps::<1>(self.0));
             let two = _mm_add_ps(four, _mm_movehl_ps(four, four));
@@ -350,7 +349,7 @@ impl Lanes for F32x8 {
     }
 
     #[inline(always)]
-    unsafe fn largest(self) -> f32 {
+    unsafe fn reduce_max(self) -> f32 {
         unsafe {
             let four = _mm_max_ps(_mm256_castps256_ps128(self.0), _mm256_extractf128_ps::<1>(self.0));
             let two = _mm_max_ps(four, _mm_movehl_ps(four, four));

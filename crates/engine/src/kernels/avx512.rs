@@ -3,18 +3,17 @@
 
 #![expect(
     clippy::undocumented_unsafe_blocks,
-    reason = "every block is under the one contract of Lanes and Tile: the CPU has the features that `kernels` \
+    reason = "every block is under the one contract of Simd and Tile: the CPU has the features that `kernels` \
               asks for, and pointers are valid for what is read or written"
 )]
 
 use std::{arch::x86_64::*, mem::transmute};
 
 use super::{
-    Attending, Attention, Form, Gating, Kernels, MatMul, Normalising, Product, Quantise, Rotation, Round,
-    Stored, attention, gate,
-    lanes::{AsF32, Lanes, Store},
-    matmul, quantise, rotary, rows,
-    tile::{Columns, F32, Tile, Widened},
+    ActivationDtype, Attention, AttentionFns, Gating, Kernels, MatMul, NormArgs, Product, Quantise, Rotation,
+    Round, Stored, attention, glu, matmul, norm, quantise, rotary,
+    simd::{AsF32, Simd, Store},
+    tile::{Columns, F32, MicroKernel, Widened},
 };
 
 #[derive(Clone, Copy)]
@@ -66,7 +65,7 @@ pub(super) fn with(extras: Extras) -> Option<Kernels> {
             },
             lanes: F32x16::WIDTH,
             f32: Product {
-                form: Form::F32,
+                form: ActivationDtype::F32,
                 stored: Stored::F32,
                 depth: 1,
                 panel: Exact::VECTORS * 16,
@@ -80,7 +79,7 @@ pub(super) fn with(extras: Extras) -> Option<Kernels> {
                 (true, false) => vnni_bytes(quantise),
                 (false, _) => words(quantise),
             },
-            attention: Attending {
+            attention: AttentionFns {
                 to_f32: enter!(
                     "avx512f,avx512bw,avx512dq,avx512vl",
                     Attention<'_>,
@@ -89,8 +88,8 @@ pub(super) fn with(extras: Extras) -> Option<Kernels> {
                 to_bf16: None,
             },
             attention_bf16: bf16.then_some(ATTENTION_BF16),
-            norm: enter!("avx512f,avx512bw,avx512dq,avx512vl", Normalising<'_>, rows::norm::<F32x16>),
-            gate: enter!("avx512f,avx512bw,avx512dq,avx512vl", Gating, gate::run::<F32x16>),
+            norm: enter!("avx512f,avx512bw,avx512dq,avx512vl", NormArgs<'_>, norm::norm::<F32x16>),
+            gate: enter!("avx512f,avx512bw,avx512dq,avx512vl", Gating, glu::run::<F32x16>),
             rotate: enter!("avx512f,avx512bw,avx512dq,avx512vl", Rotation, rotary::run::<F32x16>),
             quantise,
             round: if bf16 { Some(ROUND) } else { None },
@@ -104,8 +103,8 @@ const BYTES_TO_BF16: unsafe fn(&MatMul<'_>) = enter!(
     matmul::run::<Bytes, AsBf16>
 );
 const ROUND: unsafe fn(&Round) =
-    enter!("avx512f,avx512bw,avx512dq,avx512vl,avx512bf16", Round, rows::round::<F32x16, AsBf16>);
-const ATTENTION_BF16: Attending = Attending {
+    enter!("avx512f,avx512bw,avx512dq,avx512vl,avx512bf16", Round, norm::round::<F32x16, AsBf16>);
+const ATTENTION_BF16: AttentionFns = AttentionFns {
     to_f32: enter!(
         "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16",
         Attention<'_>,
@@ -120,7 +119,7 @@ const ATTENTION_BF16: Attending = Attending {
 
 fn native_bf16(quantise: unsafe fn(&Quantise)) -> Product {
     Product {
-        form: Form::Bf16,
+        form: ActivationDtype::Bf16,
         stored: Stored::Bf16,
         depth: Pairs::DEPTH,
         panel: Pairs::VECTORS * 16,
@@ -136,7 +135,7 @@ fn native_bf16(quantise: unsafe fn(&Quantise)) -> Product {
 
 fn narrow(quantise: unsafe fn(&Quantise)) -> Product {
     Product {
-        form: Form::F32,
+        form: ActivationDtype::F32,
         stored: Stored::Bf16,
         depth: Narrow::DEPTH,
         panel: Narrow::VECTORS * 16,
@@ -148,7 +147,7 @@ fn narrow(quantise: unsafe fn(&Quantise)) -> Product {
 
 fn vnni_bytes(quantise: unsafe fn(&Quantise)) -> Product {
     Product {
-        form: Form::U8,
+        form: ActivationDtype::U8,
         stored: Stored::I8,
         depth: Bytes::DEPTH,
         panel: Bytes::VECTORS * 16,
@@ -160,7 +159,7 @@ fn vnni_bytes(quantise: unsafe fn(&Quantise)) -> Product {
 
 fn words(quantise: unsafe fn(&Quantise)) -> Product {
     Product {
-        form: Form::U8,
+        form: ActivationDtype::U8,
         stored: Stored::I8,
         depth: Words::DEPTH,
         panel: Words::VECTORS * 16,
@@ -192,8 +191,8 @@ impl Store<F32x16> for AsBf16 {
 /// Two bf16 activations times two of weights, `vdpbf16ps`.
 struct Pairs;
 
-impl Tile for Pairs {
-    type Lanes = F32x16;
+impl MicroKernel for Pairs {
+    type Simd = F32x16;
     type Group = __m512i;
     type Weights = __m512i;
     type Sum = F32x16;
@@ -239,8 +238,8 @@ unsafe fn bf16(bits: __m512i) -> __m512bh {
 /// Four bytes of activations times four of weights, `vpdpbusd`.
 struct Bytes;
 
-impl Tile for Bytes {
-    type Lanes = F32x16;
+impl MicroKernel for Bytes {
+    type Simd = F32x16;
     type Group = __m512i;
     type Weights = __m512i;
     type Sum = __m512i;
@@ -281,8 +280,8 @@ impl Tile for Bytes {
 /// for a CPU without VNNI.
 struct Words;
 
-impl Tile for Words {
-    type Lanes = F32x16;
+impl MicroKernel for Words {
+    type Simd = F32x16;
     type Group = __m512i;
     type Weights = __m512i;
     type Sum = __m512i;
@@ -341,7 +340,7 @@ fn first(count: usize) -> __mmask16 {
     if count >= 16 { !0 } else { (1 << count) - 1 }
 }
 
-impl Lanes for F32x16 {
+impl Simd for F32x16 {
     const WIDTH: usize = 16;
 
     #[inline(always)]
@@ -410,7 +409,7 @@ impl Lanes for F32x16 {
     }
 
     #[inline(always)]
-    unsafe fn exp2_whole(self) -> Self {
+    unsafe fn exp2_int(self) -> Self {
         Self(unsafe { _mm512_scalef_ps(_mm512_set1_ps(1.0), self.0) })
     }
 
@@ -433,7 +432,7 @@ impl Lanes for F32x16 {
     }
 
     #[inline(always)]
-    unsafe fn swap<const DISTANCE: usize>(self) -> Self {
+    unsafe fn butterfly<const DISTANCE: usize>(self) -> Self {
         Self(unsafe {
             match DISTANCE {
                 1 => _mm512_permute_ps::<0b10_11_00_01>(self.0),
@@ -445,7 +444,7 @@ impl Lanes for F32x16 {
     }
 
     #[inline(always)]
-    unsafe fn pick<const DISTANCE: usize>(self, other: Self) -> Self {
+    unsafe fn select<const DISTANCE: usize>(self, other: Self) -> Self {
         Self(unsafe {
             match DISTANCE {
                 1 => _mm512_mask_blend_ps(0xaaaa, self.0, other.0),
@@ -462,12 +461,12 @@ impl Lanes for F32x16 {
     }
 
     #[inline(always)]
-    unsafe fn sum(self) -> f32 {
+    unsafe fn reduce_sum(self) -> f32 {
         unsafe { _mm512_reduce_add_ps(self.0) }
     }
 
     #[inline(always)]
-    unsafe fn largest(self) -> f32 {
+    unsafe fn reduce_max(self) -> f32 {
         unsafe { _mm512_reduce_max_ps(self.0) }
     }
 }

@@ -5,9 +5,9 @@
 //! in order, whatever tile it falls in: that is why a text's vector does not depend on its batch mates.
 
 use super::{
-    lanes::{Lanes, Store},
     packed::PackedMatrix,
-    tile::{Columns, MOST_ROWS, Tile},
+    simd::{Simd, Store},
+    tile::{Columns, MAX_ROWS, MicroKernel},
 };
 
 /// What happens to an output before it is stored.
@@ -35,12 +35,12 @@ pub(crate) struct MatMul<'a> {
 }
 
 /// # Safety
-/// As [`Lanes`]; `x` has `rows` rows of whole groups, `row_scales` a scale for each where the tile reads them,
+/// As [`Simd`]; `x` has `rows` rows of whole groups, `row_scales` a scale for each where the tile reads them,
 /// `out` is valid for writing `rows × outputs` numbers of `S`, and the matrix was packed for `T`.
 #[inline(always)]
-pub(super) unsafe fn run<T: Tile, S: Store<T::Lanes>>(call: &MatMul<'_>) {
-    const { assert!(T::ROWS <= MOST_ROWS && matches!(T::VECTORS, 2..=4), "tiles that the arms below know") }
-    let panel = T::VECTORS * T::Lanes::WIDTH;
+pub(super) unsafe fn run<T: MicroKernel, S: Store<T::Simd>>(call: &MatMul<'_>) {
+    const { assert!(T::ROWS <= MAX_ROWS && matches!(T::VECTORS, 2..=4), "tiles that the arms below know") }
+    let panel = T::VECTORS * T::Simd::WIDTH;
     // All rows for one panel before the next: the panel (tens of kilobytes) stays in the nearest caches.
     for first_column in (0..call.matrix.outputs).step_by(panel) {
         for (first_row, rows) in tiles(call.rows, T::ROWS) {
@@ -55,7 +55,7 @@ pub(super) unsafe fn run<T: Tile, S: Store<T::Lanes>>(call: &MatMul<'_>) {
                     5 => tile_of_width::<T, S, 5>(call, place),
                     6 => tile_of_width::<T, S, 6>(call, place),
                     7 => tile_of_width::<T, S, 7>(call, place),
-                    _ => tile_of_width::<T, S, MOST_ROWS>(call, place),
+                    _ => tile_of_width::<T, S, MAX_ROWS>(call, place),
                 }
             }
         }
@@ -100,7 +100,10 @@ struct Place {
 /// # Safety
 /// As [`run`]; `ROWS` rows from `place` exist.
 #[inline(always)]
-unsafe fn tile_of_width<T: Tile, S: Store<T::Lanes>, const ROWS: usize>(call: &MatMul<'_>, place: Place) {
+unsafe fn tile_of_width<T: MicroKernel, S: Store<T::Simd>, const ROWS: usize>(
+    call: &MatMul<'_>,
+    place: Place,
+) {
     // SAFETY: passed on.
     unsafe {
         match T::VECTORS {
@@ -114,13 +117,13 @@ unsafe fn tile_of_width<T: Tile, S: Store<T::Lanes>, const ROWS: usize>(call: &M
 /// # Safety
 /// As [`tile_of_width`].
 #[inline(always)]
-unsafe fn tile<T: Tile, S: Store<T::Lanes>, const ROWS: usize, const VECTORS: usize>(
+unsafe fn tile<T: MicroKernel, S: Store<T::Simd>, const ROWS: usize, const VECTORS: usize>(
     call: &MatMul<'_>,
     place: Place,
 ) {
     let matrix = call.matrix;
     let Place { first_row, first_column } = place;
-    let width = T::Lanes::WIDTH;
+    let width = T::Simd::WIDTH;
     // SAFETY: a packed panel begins at every multiple of its width and holds `steps` rows of it; what belongs to
     // columns is padded to whole panels; the row and column ranges exist by the caller's promise.
     unsafe {
@@ -170,9 +173,9 @@ pub(super) struct Operands {
 /// through a reference, so that they live in registers.
 ///
 /// # Safety
-/// As [`Lanes`]; `a` holds `ROWS` rows of `steps` groups, `b` holds `steps` rows of `VECTORS` vectors.
+/// As [`Simd`]; `a` holds `ROWS` rows of `steps` groups, `b` holds `steps` rows of `VECTORS` vectors.
 #[inline(always)]
-pub(super) unsafe fn accumulate<T: Tile, const ROWS: usize, const VECTORS: usize>(
+pub(super) unsafe fn accumulate<T: MicroKernel, const ROWS: usize, const VECTORS: usize>(
     operands: Operands,
 ) -> [[T::Sum; VECTORS]; ROWS] {
     let Operands { mut a, a_stride, mut b, b_stride, steps } = operands;
@@ -183,7 +186,7 @@ pub(super) unsafe fn accumulate<T: Tile, const ROWS: usize, const VECTORS: usize
         unsafe {
             let mut weights = [T::weights(b); VECTORS];
             for (vector, weights) in weights.iter_mut().enumerate().skip(1) {
-                *weights = T::weights(b.add(vector * T::Lanes::WIDTH * T::WEIGHT_BYTES));
+                *weights = T::weights(b.add(vector * T::Simd::WIDTH * T::WEIGHT_BYTES));
             }
             for (row, sums) in sums.iter_mut().enumerate() {
                 let group = T::group(a.add(row * a_stride));

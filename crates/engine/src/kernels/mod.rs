@@ -1,45 +1,45 @@
 //! The arithmetic, behind a small face: matrix product over packed weights, attention within a text, LayerNorm,
 //! and the forms that activations take between them.
 //!
-//! Each kernel is written once, over [`lanes::Lanes`] (a vector) and [`tile::Tile`] (how a precision multiplies);
+//! Each kernel is written once, over [`lanes::Simd`] (a vector) and [`tile::Tile`] (how a precision multiplies);
 //! an instruction set is one file that implements them and instantiates the kernels with its features switched
 //! on. What runs is decided once, when a model is loaded, by what the CPU has. All `unsafe` of the crate's
 //! arithmetic is below this face: the methods of [`Kernels`] check lengths, so that callers need no care.
 
+mod activations;
 mod attention;
 #[cfg(target_arch = "x86_64")]
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
-mod functions;
-mod gate;
-mod lanes;
+mod buffer;
+mod glu;
 mod matmul;
-mod operand;
+mod norm;
 mod packed;
 mod portable;
 mod quantise;
 mod rotary;
-mod rows;
+mod simd;
 mod tile;
 
 #[cfg(test)]
 mod tests;
 
 use attention::Attention;
-use gate::Gating;
+use glu::Gating;
 use matmul::MatMul;
+use norm::{NormArgs, Round};
 use packed::Stored;
 use quantise::Quantise;
 use rotary::Rotation;
-use rows::{Normalising, Round};
 
-pub(crate) use attention::{Asking, DistanceBias, Heads, Sight};
-pub(crate) use gate::Gate;
+pub(crate) use attention::{AttentionInput, AttentionShape, AttentionWindow, DistanceBias};
+pub(crate) use buffer::{ActivationDtype, Buffer, MatrixRef, NumbersMut, Operand, ensure_len, stride};
+pub(crate) use glu::GluActivation;
 pub(crate) use matmul::Activation;
-pub(crate) use operand::{Form, Numbers, NumbersMut, Operand, Room, grow, stride};
+pub(crate) use norm::Norm;
 pub(crate) use packed::{Linear, PackedMatrix, Part};
-pub(crate) use rows::Norm;
 
 use crate::Precision;
 
@@ -65,10 +65,10 @@ pub(crate) struct Kernels {
     f32: Product,
     bf16: Product,
     int8: Product,
-    attention: Attending,
+    attention: AttentionFns,
     /// Queries, keys and values in bf16, where the CPU multiplies them.
-    attention_bf16: Option<Attending>,
-    norm: unsafe fn(&Normalising<'_>),
+    attention_bf16: Option<AttentionFns>,
+    norm: unsafe fn(&NormArgs<'_>),
     gate: unsafe fn(&Gating),
     rotate: unsafe fn(&Rotation),
     quantise: unsafe fn(&Quantise),
@@ -80,7 +80,7 @@ pub(crate) struct Kernels {
 #[derive(Clone, Copy, Debug)]
 struct Product {
     /// The form that activations must have.
-    form: Form,
+    form: ActivationDtype,
     stored: Stored,
     /// Weights of a column that one step takes.
     depth: usize,
@@ -95,7 +95,7 @@ struct Product {
 
 /// Attention for one form of queries, keys and values.
 #[derive(Clone, Copy, Debug)]
-struct Attending {
+struct AttentionFns {
     to_f32: unsafe fn(&Attention<'_>),
     to_bf16: Option<unsafe fn(&Attention<'_>)>,
 }
@@ -114,7 +114,7 @@ impl Kernels {
     /// What [`Precision::Auto`] means here: bf16 where the CPU multiplies it.
     pub(crate) fn resolve(&self, precision: Precision) -> Precision {
         match precision {
-            Precision::Auto if self.bf16.form == Form::Bf16 => Precision::Bf16,
+            Precision::Auto if self.bf16.form == ActivationDtype::Bf16 => Precision::Bf16,
             Precision::Auto => Precision::F32,
             chosen => chosen,
         }
@@ -134,16 +134,16 @@ impl Kernels {
     }
 
     /// The form in which a product of this precision wants its activations.
-    pub(crate) fn form(&self, precision: Precision) -> Form {
+    pub(crate) fn form(&self, precision: Precision) -> ActivationDtype {
         self.product(precision).form
     }
 
     /// The form in which queries, keys and values of this precision are best kept.
-    pub(crate) fn attention_form(&self, precision: Precision, head: usize) -> Form {
+    pub(crate) fn attention_form(&self, precision: Precision, head: usize) -> ActivationDtype {
         let written = self.product(precision).run_to_bf16.is_some();
         // A step of bf16 takes two numbers.
         let read = self.attention_bf16.is_some() && head.is_multiple_of(2);
-        if written && read { Form::Bf16 } else { Form::F32 }
+        if written && read { ActivationDtype::Bf16 } else { ActivationDtype::F32 }
     }
 
     /// `out[rows × outputs] = activation(x[rows × inputs] · Wᵀ + bias)`.
@@ -179,8 +179,8 @@ impl Kernels {
 
     /// Attention of some tokens of one text, as many as `out` has rows. `room` is made as long as needed and kept for
     /// the next call.
-    pub(crate) fn attention(&self, asking: Asking<'_>, room: &mut Vec<u32>, out: NumbersMut<'_>) {
-        let Asking { qkv, first, heads } = asking;
+    pub(crate) fn attention(&self, asking: AttentionInput<'_>, room: &mut Vec<u32>, out: NumbersMut<'_>) {
+        let AttentionInput { qkv, first, heads } = asking;
         let width = heads.count * heads.width;
         let tokens = qkv.rows();
         let rows = out.rows();
@@ -195,13 +195,13 @@ impl Kernels {
             assert!(tokens <= bias.reach, "the bias reaches over the text");
             assert_eq!(bias.values.len(), heads.count * (2 * bias.reach - 1), "every head has its bias");
         }
-        let needed = attention::room(tokens, heads.width, self.lanes);
+        let needed = attention::scratch_len(tokens, heads.width, self.lanes);
         if room.len() < needed {
             room.resize(needed, 0);
         }
         let attending = match qkv {
-            Numbers::F32 { .. } => Some(self.attention),
-            Numbers::Bf16 { .. } => self.attention_bf16.filter(|_| heads.width.is_multiple_of(2)),
+            MatrixRef::F32 { .. } => Some(self.attention),
+            MatrixRef::Bf16 { .. } => self.attention_bf16.filter(|_| heads.width.is_multiple_of(2)),
         };
         let attending = attending.unwrap_or_else(|| unreachable!("attention_form chose the form"));
         let (run, out, out_stride) = match out {
@@ -241,15 +241,20 @@ impl Kernels {
         );
         let residual = residual.map_or(std::ptr::null(), <[f32]>::as_ptr);
         // SAFETY: the lengths are as asserted.
-        unsafe { (self.norm)(&Normalising { rows, width, x: x.as_mut_ptr(), residual, norm }) }
+        unsafe { (self.norm)(&NormArgs { rows, width, x: x.as_mut_ptr(), residual, norm }) }
     }
 
     /// `out = activation(x[..width]) · x[width..]` for each row of x, which is twice as wide as out's.
-    pub(crate) fn gate(&self, gate: Gate, form: Form, (x, out, width): (&[f32], &mut [f32], usize)) {
+    pub(crate) fn gate(
+        &self,
+        gate: GluActivation,
+        form: ActivationDtype,
+        (x, out, width): (&[f32], &mut [f32], usize),
+    ) {
         let rows = out.len() / width.max(1);
         assert_eq!(out.len(), rows * width, "out is whole rows");
         assert_eq!(x.len(), 2 * out.len(), "x has two halves");
-        let exact = form == Form::F32;
+        let exact = form == ActivationDtype::F32;
         // SAFETY: the lengths are as asserted.
         unsafe { (self.gate)(&Gating { gate, exact, rows, width, x: x.as_ptr(), out: out.as_mut_ptr() }) }
     }

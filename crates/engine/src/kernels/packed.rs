@@ -1,7 +1,7 @@
 //! Weights as the products read them, packed once when a model is loaded: panels of a few vectors of output
 //! columns, each panel in the order in which the innermost loop takes it.
 
-use super::{Activation, Product, Quantise, operand, quantise};
+use super::{Activation, Product, Quantise, buffer, quantise};
 use crate::Precision;
 
 /// A weight matrix in panels, with its bias.
@@ -148,7 +148,7 @@ impl Product {
     fn quantise_weights(&self, row: &[f32], encoded: &mut [u8]) -> (f32, i32) {
         let width = row.len();
         let mut scale = [0.0];
-        let stride = operand::stride(width);
+        let stride = buffer::stride(width);
         let (mut bytes, mut room) = (vec![0; stride], vec![0.0; width]);
         let call = Quantise {
             rows: 1,

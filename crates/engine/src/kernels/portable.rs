@@ -3,14 +3,13 @@
 
 #![expect(
     clippy::undocumented_unsafe_blocks,
-    reason = "every block is under the one contract of Lanes: pointers valid for what is read or written"
+    reason = "every block is under the one contract of Simd: pointers valid for what is read or written"
 )]
 
 use super::{
-    Attending, Form, Kernels, Product, Stored, attention, gate,
-    lanes::{AsF32, Lanes},
-    matmul, quantise, rotary, rows,
-    tile::{Columns, F32, Tile, Widened},
+    ActivationDtype, AttentionFns, Kernels, Product, Stored, attention, glu, matmul, norm, quantise, rotary,
+    simd::{AsF32, Simd},
+    tile::{Columns, F32, MicroKernel, Widened},
 };
 
 #[derive(Clone, Copy)]
@@ -24,7 +23,7 @@ pub(super) const KERNELS: Kernels = Kernels {
     name: "portable",
     lanes: F32x4::WIDTH,
     f32: Product {
-        form: Form::F32,
+        form: ActivationDtype::F32,
         stored: Stored::F32,
         depth: 1,
         panel: 8,
@@ -33,7 +32,7 @@ pub(super) const KERNELS: Kernels = Kernels {
         quantise: quantise::quantise::<F32x4>,
     },
     bf16: Product {
-        form: Form::F32,
+        form: ActivationDtype::F32,
         stored: Stored::Bf16,
         depth: 1,
         panel: 8,
@@ -42,7 +41,7 @@ pub(super) const KERNELS: Kernels = Kernels {
         quantise: quantise::quantise::<F32x4>,
     },
     int8: Product {
-        form: Form::U8,
+        form: ActivationDtype::U8,
         stored: Stored::I8,
         depth: 4,
         panel: 8,
@@ -50,10 +49,10 @@ pub(super) const KERNELS: Kernels = Kernels {
         run_to_bf16: None,
         quantise: quantise::quantise::<F32x4>,
     },
-    attention: Attending { to_f32: attention::run::<Exact, AsF32, AsF32>, to_bf16: None },
+    attention: AttentionFns { to_f32: attention::run::<Exact, AsF32, AsF32>, to_bf16: None },
     attention_bf16: None,
-    norm: rows::norm::<F32x4>,
-    gate: gate::run::<F32x4>,
+    norm: norm::norm::<F32x4>,
+    gate: glu::run::<F32x4>,
     rotate: rotary::run::<F32x4>,
     quantise: quantise::quantise::<F32x4>,
     round: None,
@@ -71,7 +70,7 @@ impl F32x4 {
     }
 }
 
-impl Lanes for F32x4 {
+impl Simd for F32x4 {
     const WIDTH: usize = 4;
 
     #[inline(always)]
@@ -162,17 +161,17 @@ impl Lanes for F32x4 {
     }
 
     #[inline(always)]
-    unsafe fn exp2_whole(self) -> Self {
+    unsafe fn exp2_int(self) -> Self {
         self.map(|n| f32::from_bits((((n as i32) + 127) << 23) as u32))
     }
 
     #[inline(always)]
-    unsafe fn swap<const DISTANCE: usize>(self) -> Self {
+    unsafe fn butterfly<const DISTANCE: usize>(self) -> Self {
         Self(std::array::from_fn(|lane| self.0[(lane ^ DISTANCE) & 3]))
     }
 
     #[inline(always)]
-    unsafe fn pick<const DISTANCE: usize>(self, other: Self) -> Self {
+    unsafe fn select<const DISTANCE: usize>(self, other: Self) -> Self {
         Self(std::array::from_fn(|lane| if lane & DISTANCE == 0 { self.0[lane] } else { other.0[lane] }))
     }
 
@@ -182,12 +181,12 @@ impl Lanes for F32x4 {
     }
 
     #[inline(always)]
-    unsafe fn sum(self) -> f32 {
+    unsafe fn reduce_sum(self) -> f32 {
         (self.0[0] + self.0[2]) + (self.0[1] + self.0[3])
     }
 
     #[inline(always)]
-    unsafe fn largest(self) -> f32 {
+    unsafe fn reduce_max(self) -> f32 {
         self.0[0].max(self.0[1]).max(self.0[2].max(self.0[3]))
     }
 }
@@ -195,8 +194,8 @@ impl Lanes for F32x4 {
 /// Four bytes of activations times four of weights.
 struct Bytes;
 
-impl Tile for Bytes {
-    type Lanes = F32x4;
+impl MicroKernel for Bytes {
+    type Simd = F32x4;
     type Group = [u8; 4];
     type Weights = [[i8; 4]; 4];
     type Sum = [i32; 4];

@@ -5,7 +5,7 @@
 //! block, and weights by the same: H·H = n·I, so the product stays what it was. The idea is that of QuaRot
 //! (arXiv:2404.00456); blocks of 128 are ENGINE.md's measured choice.
 
-use super::lanes::{Lanes, part};
+use super::simd::{Simd, part};
 
 /// Rows of f32 as rows of bytes around 128; made by [`super::Kernels::prepare`].
 pub(crate) struct Quantise {
@@ -32,9 +32,9 @@ pub(super) fn block(width: usize) -> usize {
 /// multiplies lengths by √block; the scale takes that along, and is not a number where one of the row's is not finite.
 ///
 /// # Safety
-/// As [`Lanes`]; the buffers are as [`Quantise`] says, `stride` is `width` rounded up to 16 at least.
+/// As [`Simd`]; the buffers are as [`Quantise`] says, `stride` is `width` rounded up to 16 at least.
 #[inline(always)]
-pub(super) unsafe fn quantise<L: Lanes>(call: &Quantise) {
+pub(super) unsafe fn quantise<L: Simd>(call: &Quantise) {
     let Quantise { rows, width, x, out, stride, scales, room } = *call;
     let block = block(width);
     for row in 0..rows {
@@ -47,8 +47,8 @@ pub(super) unsafe fn quantise<L: Lanes>(call: &Quantise) {
             } else {
                 (room.cast_const(), rotate::<L>(x, room, width, block))
             };
-            let largest = largest.largest();
-            let zero_if_finite = sum.sub(sum).sum();
+            let largest = largest.reduce_max();
+            let zero_if_finite = sum.sub(sum).reduce_sum();
             *scales.add(row) = largest / 127.0 + zero_if_finite;
             let scale = L::splat(if largest > 0.0 { 127.0 / largest } else { 0.0 });
             for at in (0..width).step_by(L::WIDTH) {
@@ -66,9 +66,9 @@ struct Magnitudes<L> {
     sum: L,
 }
 
-impl<L: Lanes> Magnitudes<L> {
+impl<L: Simd> Magnitudes<L> {
     /// # Safety
-    /// As [`Lanes`].
+    /// As [`Simd`].
     #[inline(always)]
     unsafe fn none() -> Self {
         // SAFETY: the caller's promise.
@@ -76,7 +76,7 @@ impl<L: Lanes> Magnitudes<L> {
     }
 
     /// # Safety
-    /// As [`Lanes`].
+    /// As [`Simd`].
     #[inline(always)]
     unsafe fn take(&mut self, found: L) {
         // SAFETY: the caller's promise.
@@ -88,9 +88,9 @@ impl<L: Lanes> Magnitudes<L> {
 }
 
 /// # Safety
-/// As [`Lanes`]; `x` is valid for `width` floats.
+/// As [`Simd`]; `x` is valid for `width` floats.
 #[inline(always)]
-unsafe fn magnitudes<L: Lanes>(x: *const f32, width: usize) -> Magnitudes<L> {
+unsafe fn magnitudes<L: Simd>(x: *const f32, width: usize) -> Magnitudes<L> {
     // SAFETY: the caller's promise.
     unsafe {
         let mut magnitudes = Magnitudes::none();
@@ -105,9 +105,9 @@ unsafe fn magnitudes<L: Lanes>(x: *const f32, width: usize) -> Magnitudes<L> {
 /// is afterwards.
 ///
 /// # Safety
-/// As [`Lanes`]; `x` and `to` are valid for `width` floats, a multiple of `block`, which is one of [`block`]'s.
+/// As [`Simd`]; `x` and `to` are valid for `width` floats, a multiple of `block`, which is one of [`block`]'s.
 #[inline(always)]
-unsafe fn rotate<L: Lanes>(x: *const f32, to: *mut f32, width: usize, block: usize) -> Magnitudes<L> {
+unsafe fn rotate<L: Simd>(x: *const f32, to: *mut f32, width: usize, block: usize) -> Magnitudes<L> {
     // SAFETY: the caller's promise is passed on.
     unsafe {
         let mut magnitudes = Magnitudes::none();
@@ -131,9 +131,9 @@ unsafe fn rotate<L: Lanes>(x: *const f32, to: *mut f32, width: usize, block: usi
 /// by lane.
 ///
 /// # Safety
-/// As [`Lanes`]; `x` and `to` are valid for the block.
+/// As [`Simd`]; `x` and `to` are valid for the block.
 #[inline(always)]
-unsafe fn rotate_block<L: Lanes, const VECTORS: usize>(x: *const f32, to: *mut f32) -> L {
+unsafe fn rotate_block<L: Simd, const VECTORS: usize>(x: *const f32, to: *mut f32) -> L {
     // SAFETY: the caller's promise.
     unsafe {
         let mut values = [L::splat(0.0); VECTORS];
@@ -169,12 +169,15 @@ unsafe fn rotate_block<L: Lanes, const VECTORS: usize>(x: *const f32, to: *mut f
 /// `DISTANCE` is set, a - b.
 ///
 /// # Safety
-/// As [`Lanes`].
+/// As [`Simd`].
 #[inline(always)]
-unsafe fn cross<L: Lanes, const DISTANCE: usize>(value: L) -> L {
+unsafe fn cross<L: Simd, const DISTANCE: usize>(value: L) -> L {
     // SAFETY: the caller's promise; there are sixteen signs.
     unsafe {
-        value.mul_add(L::load(SIGNS[DISTANCE.trailing_zeros() as usize].as_ptr()), value.swap::<DISTANCE>())
+        value.mul_add(
+            L::load(SIGNS[DISTANCE.trailing_zeros() as usize].as_ptr()),
+            value.butterfly::<DISTANCE>(),
+        )
     }
 }
 

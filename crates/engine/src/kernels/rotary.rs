@@ -1,7 +1,7 @@
 //! Rotary positions: each head's numbers, as pairs (the first half with the second), are turned by angles that grow
 //! with the token's position.
 
-use super::lanes::{AsF32, Lanes, Store, part};
+use super::simd::{AsF32, Simd, Store, part};
 
 /// Turns all heads of one token; made by [`super::Kernels::rotate`], which checks the lengths.
 pub(crate) struct Rotation {
@@ -17,9 +17,9 @@ pub(crate) struct Rotation {
 /// (a, b) becomes (a·cos - b·sin, b·cos + a·sin).
 ///
 /// # Safety
-/// As [`Lanes`]; `x` and `angles` are as [`Rotation`] says.
+/// As [`Simd`]; `x` and `angles` are as [`Rotation`] says.
 #[inline(always)]
-pub(super) unsafe fn run<L: Lanes>(call: &Rotation) {
+pub(super) unsafe fn run<L: Simd>(call: &Rotation) {
     let Rotation { heads, width, x, angles } = *call;
     let half = width / 2;
     for head in 0..heads {

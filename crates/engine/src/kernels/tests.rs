@@ -7,8 +7,8 @@ use std::{ops, ptr};
 use proptest::prelude::*;
 
 use super::{
-    Activation, Asking, DistanceBias, Form, Gate, Heads, KernelChoice, Kernels, Linear, Norm, Numbers,
-    NumbersMut, Operand, PackedMatrix, Part, Room, Sight,
+    Activation, ActivationDtype, AttentionInput, AttentionShape, AttentionWindow, Buffer, DistanceBias,
+    GluActivation, KernelChoice, Kernels, Linear, MatrixRef, Norm, NumbersMut, Operand, PackedMatrix, Part,
 };
 use crate::Precision;
 
@@ -34,7 +34,7 @@ fn sets() -> Vec<Kernels> {
 fn attention_reads_only_what_the_product_before_it_can_write() {
     for kernels in sets() {
         for precision in PRECISIONS {
-            let bf16 = kernels.attention_form(precision, 32) == Form::Bf16;
+            let bf16 = kernels.attention_form(precision, 32) == ActivationDtype::Bf16;
             assert!(
                 !bf16 || kernels.product(precision).run_to_bf16.is_some(),
                 "{} {precision:?}",
@@ -134,13 +134,13 @@ fn gelu(x: f64) -> f64 {
     0.5 * x * (1.0 + erf(x * std::f64::consts::FRAC_1_SQRT_2))
 }
 
-fn activated(gate: Gate, x: f64) -> f64 {
+fn activated(gate: GluActivation, x: f64) -> f64 {
     match gate {
-        Gate::Gelu => gelu(x),
-        Gate::GeluTanh => {
+        GluActivation::Gelu => gelu(x),
+        GluActivation::GeluTanh => {
             0.5 * x * (1.0 + ((2.0 / std::f64::consts::PI).sqrt() * (x + 0.044_715 * x.powi(3))).tanh())
         }
-        Gate::Silu => x / (1.0 + (-x).exp()),
+        GluActivation::Silu => x / (1.0 + (-x).exp()),
     }
 }
 
@@ -164,7 +164,7 @@ fn linear<'a>(parts: &'a [Part<'a>], inputs: usize, activation: Activation) -> L
 fn product(kernels: &Kernels, x: &[f32], matrix: &PackedMatrix) -> Guarded {
     let rows = x.len() / matrix.inputs;
     let (x, mut out) = (Guarded::new(x), Guarded::filled(rows * matrix.outputs));
-    let mut room = Room::default();
+    let mut room = Buffer::default();
     let x = kernels.prepare(kernels.form(matrix.precision), (&x, matrix.inputs), &mut room);
     let to = NumbersMut::F32 { numbers: &mut out, stride: matrix.outputs };
     kernels.matmul(x, matrix, to);
@@ -174,7 +174,7 @@ fn product(kernels: &Kernels, x: &[f32], matrix: &PackedMatrix) -> Guarded {
 /// Attention of the tokens from `first` on, in the form that a precision uses.
 fn attend(
     kernels: &Kernels,
-    (heads, precision): (Heads<'_>, Precision),
+    (heads, precision): (AttentionShape<'_>, Precision),
     qkv: &[f32],
     first: usize,
 ) -> Guarded {
@@ -182,7 +182,7 @@ fn attend(
     let tokens = qkv.len() / heads.row();
     let mut out = Guarded::filled((tokens - first) * hidden);
     let to = NumbersMut::F32 { numbers: &mut out, stride: hidden };
-    let (mut bytes, mut room) = (Vec::new(), Room::default());
+    let (mut bytes, mut room) = (Vec::new(), Buffer::default());
     let qkv = Guarded::new(qkv);
     let numbers =
         match kernels.prepare(kernels.attention_form(precision, heads.width), (&qkv, heads.row()), &mut room)
@@ -190,11 +190,11 @@ fn attend(
             Operand::Numbers(numbers) => numbers,
             Operand::U8 { .. } => unreachable!("attention is never in bytes"),
         };
-    kernels.attention(Asking { qkv: numbers, first, heads }, &mut bytes, to);
+    kernels.attention(AttentionInput { qkv: numbers, first, heads }, &mut bytes, to);
     out
 }
 
-fn naive_attention(heads: Heads<'_>, qkv: &[f32]) -> Vec<f64> {
+fn naive_attention(heads: AttentionShape<'_>, qkv: &[f32]) -> Vec<f64> {
     let hidden = heads.count * heads.width;
     let rows: Vec<&[f32]> = qkv.chunks_exact(heads.row()).collect();
     let mut out = Vec::new();
@@ -291,7 +291,7 @@ fn gelu_is_as_exact_as_its_precision() {
 
 #[test]
 fn softmax_survives_scores_without_bound() {
-    let heads = Heads { count: 1, key_values: 1, width: 2, sight: Sight::ALL, bias: None };
+    let heads = AttentionShape { count: 1, key_values: 1, width: 2, sight: AttentionWindow::ALL, bias: None };
     // The second key's score is so much larger that the first gets no weight at all, and must not become NaN.
     let qkv = [1e15, 0.0, -1e15, 0.0, 1.0, 2.0, 1e15, 0.0, 1e15, 0.0, 3.0, 4.0];
     for kernels in sets() {
@@ -319,12 +319,12 @@ fn width() -> impl Strategy<Value = usize> {
 }
 
 /// Everything, what came before, a window, and windows that are not even.
-fn sight() -> impl Strategy<Value = Sight> {
+fn sight() -> impl Strategy<Value = AttentionWindow> {
     prop_oneof![
-        Just(Sight::ALL),
-        Just(Sight::BACK),
-        (0usize..40).prop_map(Sight::around),
-        (0usize..40, 0usize..40).prop_map(|(back, ahead)| Sight { back, ahead }),
+        Just(AttentionWindow::ALL),
+        Just(AttentionWindow::BACK),
+        (0usize..40).prop_map(AttentionWindow::around),
+        (0usize..40, 0usize..40).prop_map(|(back, ahead)| AttentionWindow { back, ahead }),
     ]
 }
 
@@ -397,10 +397,10 @@ proptest! {
             let part = Part { weight: &weight, bias: &bias, factor: 1.0 };
             let matrix = kernels.pack(precision, &linear(&[part], inputs, Activation::None));
             let exact = product(&kernels, &x, &matrix);
-            let (mut room, mut to) = (Room::default(), Room::default());
+            let (mut room, mut to) = (Buffer::default(), Buffer::default());
             let x = kernels.prepare(kernels.form(precision), (&x, inputs), &mut room);
             kernels.matmul(x, &matrix, to.bf16(rows, outputs));
-            let Operand::Numbers(Numbers::Bf16 { numbers, stride }) = to.written(0..rows, outputs) else { unreachable!() };
+            let Operand::Numbers(MatrixRef::Bf16 { numbers, stride }) = to.written(0..rows, outputs) else { unreachable!() };
             for (row, exact) in numbers.chunks_exact(stride).zip(exact.chunks_exact(outputs)) {
                 let rounded: Vec<u16> = exact.iter().map(|x| half::bf16::from_f32(*x).to_bits()).collect();
                 prop_assert_eq!(&row[..outputs], &rounded[..]);
@@ -417,7 +417,7 @@ proptest! {
     ) {
         let (reach, count) = (tokens + 3, key_values * group);
         let bias = DistanceBias { values: values(count * (2 * reach - 1), 1.0, &mut seed), reach };
-        let heads = Heads { count, key_values, width, sight, bias: biased.then_some(&bias) };
+        let heads = AttentionShape { count, key_values, width, sight, bias: biased.then_some(&bias) };
         let hidden = count * width;
         let mut qkv = values(tokens * heads.row(), 1.0, &mut seed);
         for row in qkv.chunks_exact_mut(heads.row()) {
@@ -428,7 +428,7 @@ proptest! {
         let first = (skipped * tokens as f64) as usize;
         for (kernels, precision) in sets().into_iter().flat_map(|set| PRECISIONS.map(|precision| (set, precision))) {
             let out = attend(&kernels, (heads, precision), &qkv, first);
-            let exact = kernels.attention_form(precision, width) == Form::F32;
+            let exact = kernels.attention_form(precision, width) == ActivationDtype::F32;
             for (i, (found, expected)) in out.iter().zip(&expected[first * hidden..]).enumerate() {
                 // An error of a score is an error of its weight's exponent.
                 let magnitude = 1.0 + f64::from(scale) * (width as f64).sqrt();
@@ -497,15 +497,15 @@ proptest! {
     ) {
         let x = values(rows * 2 * width, scale, &mut seed);
         for kernels in sets() {
-            for gate in [Gate::Gelu, Gate::GeluTanh, Gate::Silu] {
-                for form in [Form::F32, Form::U8] {
+            for gate in [GluActivation::Gelu, GluActivation::GeluTanh, GluActivation::Silu] {
+                for form in [ActivationDtype::F32, ActivationDtype::U8] {
                     let (x, mut out) = (Guarded::new(&x), Guarded::filled(rows * width));
                     kernels.gate(gate, form, (&x, &mut out, width));
                     for (x, out) in x.chunks_exact(2 * width).zip(out.chunks_exact(width)) {
                         for i in 0..width {
                             let (a, b) = (f64::from(x[i]), f64::from(x[width + i]));
                             let expected = activated(gate, a) * b;
-                            let allowed = b.abs() * (1e-6 * (1.0 + a.abs()) + if form == Form::F32 { 0.0 } else { 1e-4 });
+                            let allowed = b.abs() * (1e-6 * (1.0 + a.abs()) + if form == ActivationDtype::F32 { 0.0 } else { 1e-4 });
                             let found = f64::from(out[i]);
                             prop_assert!((found - expected).abs() <= allowed, "{} {gate:?} {a} {b}: {found} {expected}", kernels.name);
                         }

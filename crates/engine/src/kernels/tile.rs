@@ -6,18 +6,18 @@
 
 #![expect(
     clippy::undocumented_unsafe_blocks,
-    reason = "every block is under the one contract of Lanes and Tile: CPU features and valid pointers"
+    reason = "every block is under the one contract of Simd and Tile: CPU features and valid pointers"
 )]
 
 use super::{
-    functions::{exp, exp_rough, gelu, gelu_rough},
-    lanes::Lanes,
+    activations::{exp, exp_rough, gelu, gelu_rough},
+    simd::Simd,
 };
 
 /// The innermost arithmetic of a product.
-pub(crate) trait Tile {
+pub(crate) trait MicroKernel {
     /// The f32 vector that results come in.
-    type Lanes: Lanes;
+    type Simd: Simd;
     /// A group of activations on every lane.
     type Group: Copy;
     /// A vector of weights.
@@ -44,27 +44,27 @@ pub(crate) trait Tile {
     unsafe fn weights(from: *const u8) -> Self::Weights;
     unsafe fn dot(group: Self::Group, weights: Self::Weights, sum: Self::Sum) -> Self::Sum;
     /// The sums as f32, scaled where the precision has scales, with the bias.
-    unsafe fn finish(sum: Self::Sum, columns: Columns, row_scale: f32) -> Self::Lanes;
+    unsafe fn finish(sum: Self::Sum, columns: Columns, row_scale: f32) -> Self::Simd;
 
     /// # Safety
-    /// As [`Lanes`].
+    /// As [`Simd`].
     #[inline(always)]
-    unsafe fn exp(x: Self::Lanes) -> Self::Lanes {
+    unsafe fn exp(x: Self::Simd) -> Self::Simd {
         // SAFETY: the caller's promise.
         unsafe { if Self::EXACT { exp(x) } else { exp_rough(x) } }
     }
 
     /// # Safety
-    /// As [`Lanes`].
+    /// As [`Simd`].
     #[inline(always)]
-    unsafe fn gelu(x: Self::Lanes) -> Self::Lanes {
+    unsafe fn gelu(x: Self::Simd) -> Self::Simd {
         // SAFETY: the caller's promise.
         unsafe { if Self::EXACT { gelu(x) } else { gelu_rough(x) } }
     }
 }
 
 /// No tile has more rows.
-pub(crate) const MOST_ROWS: usize = 8;
+pub(crate) const MAX_ROWS: usize = 8;
 
 /// What belongs to a vector of output columns: pointers to its first column's.
 #[derive(Clone, Copy)]
@@ -79,8 +79,8 @@ pub(crate) struct Columns {
 /// f32 activations and weights, on any vector: the exact tile.
 pub(crate) struct F32<L, const ROWS: usize, const VECTORS: usize>(std::marker::PhantomData<L>);
 
-impl<L: Lanes, const ROWS: usize, const VECTORS: usize> Tile for F32<L, ROWS, VECTORS> {
-    type Lanes = L;
+impl<L: Simd, const ROWS: usize, const VECTORS: usize> MicroKernel for F32<L, ROWS, VECTORS> {
+    type Simd = L;
     type Group = L;
     type Weights = L;
     type Sum = L;
@@ -121,8 +121,8 @@ impl<L: Lanes, const ROWS: usize, const VECTORS: usize> Tile for F32<L, ROWS, VE
 /// arithmetic.
 pub(crate) struct Widened<L, const ROWS: usize, const VECTORS: usize>(std::marker::PhantomData<L>);
 
-impl<L: Lanes, const ROWS: usize, const VECTORS: usize> Tile for Widened<L, ROWS, VECTORS> {
-    type Lanes = L;
+impl<L: Simd, const ROWS: usize, const VECTORS: usize> MicroKernel for Widened<L, ROWS, VECTORS> {
+    type Simd = L;
     type Group = L;
     type Weights = L;
     type Sum = L;

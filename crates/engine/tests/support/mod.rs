@@ -10,7 +10,9 @@ use std::{
 };
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
-use embeddery_engine::{Keep, KernelChoice, LoadOptions, Model, ModelFiles, Precision, Threads, Tokens};
+use embeddery_engine::{
+    KernelChoice, LoadOptions, Model, ModelFiles, Precision, Threads, Tokens, TruncationSide,
+};
 use serde::de::DeserializeOwned;
 
 /// The real model's directory.
@@ -61,7 +63,7 @@ pub(crate) fn encode(model: &Model, threads: &Threads, batch: &[&Tokens]) -> Vec
 }
 
 pub(crate) fn tokenize_all(model: &Model, texts: &[impl AsRef<str>]) -> Vec<Tokens> {
-    texts.iter().map(|text| model.tokenize(text.as_ref(), Keep::Start).unwrap()).collect()
+    texts.iter().map(|text| model.tokenize(text.as_ref(), TruncationSide::Start).unwrap()).collect()
 }
 
 /// Reads a file of tests/golden.

@@ -12,14 +12,14 @@ pub struct BreakerConfig {
     /// How long it stays open.
     pub open: Duration,
     /// Calls that may be under way while it is half open.
-    pub trials: u32,
+    pub half_open_probes: u32,
     /// Successful trial calls that close it.
     pub successes: u32,
 }
 
 impl Default for BreakerConfig {
     fn default() -> Self {
-        Self { failures: 5, open: Duration::from_secs(60), trials: 3, successes: 2 }
+        Self { failures: 5, open: Duration::from_secs(60), half_open_probes: 3, successes: 2 }
     }
 }
 
@@ -60,7 +60,7 @@ enum State {
 
 /// A call that was let pass, and when.
 #[derive(Debug)]
-pub(super) struct Ticket(u64);
+pub(super) struct Permit(u64);
 
 impl Default for State {
     fn default() -> Self {
@@ -79,18 +79,18 @@ impl Machine {
     }
 
     /// Lets a call pass, or not.
-    pub(super) fn admit(&mut self, config: &BreakerConfig) -> Option<Ticket> {
+    pub(super) fn admit(&mut self, config: &BreakerConfig) -> Option<Permit> {
         match &mut self.state {
             State::Closed { .. } => {}
             State::Open { .. } => return None,
-            State::HalfOpen { running, .. } if *running >= config.trials => return None,
+            State::HalfOpen { running, .. } if *running >= config.half_open_probes => return None,
             State::HalfOpen { running, .. } => *running += 1,
         }
-        Some(Ticket(self.period))
+        Some(Permit(self.period))
     }
 
     /// A call ended. Whether that opened the breaker.
-    pub(super) fn ended(&mut self, call: &Ticket, outcome: Outcome, config: &BreakerConfig) -> bool {
+    pub(super) fn ended(&mut self, call: &Permit, outcome: Outcome, config: &BreakerConfig) -> bool {
         if call.0 != self.period {
             return false;
         }

@@ -1,7 +1,7 @@
 //! What a cached vector is found by: everything that its numbers depend on, and the text. A hash, because
 //! texts may be long, and because a second level must not hold what users wrote.
 
-use embeddery_core::{DimensionPolicy, EmbedRequest, Embedder, Identity, Input, Truncate};
+use embeddery_core::{DimensionPolicy, EmbedRequest, Embedder, EmbeddingIdentity, Input, Truncate};
 
 /// BLAKE3 of what a vector depends on.
 pub type Key = [u8; 32];
@@ -22,7 +22,7 @@ impl Keys {
     /// For a model of this identity.
     pub(crate) fn new(
         embedder: &dyn Embedder,
-        identity: &Identity,
+        identity: &EmbeddingIdentity,
         request: &EmbedRequest,
         scope: Scope,
     ) -> Self {
@@ -62,7 +62,7 @@ impl Keys {
 
 /// The variant id: what besides the text decides a vector's numbers. It is reported, and never a reason to
 /// refuse; which vectors may be compared is the space's to say.
-pub(crate) fn variant(identity: &Identity, request: &EmbedRequest) -> String {
+pub(crate) fn variant(identity: &EmbeddingIdentity, request: &EmbedRequest) -> String {
     format!(
         "{}/{}/{}/{}",
         identity.space,

@@ -2,7 +2,7 @@
 
 use std::num::NonZeroUsize;
 
-use embeddery_core::{Embedder, Input, Limits, TokenCount};
+use embeddery_core::{CallLimits, Embedder, Input, TokenCount};
 
 /// What surrounds an input in a call's body: quotes, names, the model's name where it is repeated.
 const BYTES_AROUND: usize = 256;
@@ -25,7 +25,7 @@ pub(super) fn plan(embedder: &dyn Embedder, inputs: &[Input]) -> Vec<Vec<usize>>
     pack(limits, weights)
 }
 
-pub(super) fn pack(limits: &Limits, weights: impl Iterator<Item = Weight>) -> Vec<Vec<usize>> {
+pub(super) fn pack(limits: &CallLimits, weights: impl Iterator<Item = Weight>) -> Vec<Vec<usize>> {
     let most = |limit: Option<NonZeroUsize>| limit.map_or(usize::MAX, NonZeroUsize::get);
     let (items, tokens, bytes) = (most(limits.items), most(limits.tokens), most(limits.bytes));
     let mut parts: Vec<Vec<usize>> = Vec::new();
@@ -52,7 +52,7 @@ pub(super) fn pack(limits: &Limits, weights: impl Iterator<Item = Weight>) -> Ve
 fn tokens(embedder: &dyn Embedder, input: &Input) -> usize {
     match input {
         Input::Tokens(ids) => ids.len(),
-        Input::Text(text) => match embedder.count(text) {
+        Input::Text(text) => match embedder.count_tokens(text) {
             TokenCount::Exact(tokens) | TokenCount::Estimate(tokens) => tokens,
         },
     }
@@ -89,7 +89,7 @@ mod tests {
             items in 0usize..8, tokens in 0usize..100, bytes in 0usize..100,
         ) {
             let limit = NonZeroUsize::new; // 0: no limit
-            let limits = Limits { items: limit(items), tokens: limit(tokens), bytes: limit(bytes), ..Limits::default() };
+            let limits = CallLimits { items: limit(items), tokens: limit(tokens), bytes: limit(bytes), ..CallLimits::default() };
             let weights: Vec<Weight> = weights.into_iter().map(|(tokens, bytes)| Weight { tokens, bytes }).collect();
             let parts = pack(&limits, weights.iter().copied());
             let all: Vec<usize> = parts.concat();

@@ -3,18 +3,18 @@
 use std::{sync::Arc, time::Duration};
 
 use embeddery_core::{
-    Embedder, ErrorKind, Fault, Priority, ProviderKind, RateHint, RateListener as _, RateWindow, Retry,
+    Embedder, ErrorKind, Fault, Priority, ProviderKind, RateLimitInfo, RateListener as _, RateWindow, Retry,
 };
-use embeddery_gateway::{Governed, GovernorConfig, Governors};
+use embeddery_gateway::{GovernorConfig, Governors, RateLimited};
 use tokio::time::Instant;
 
-use crate::scripted::{Scripted, failure, request};
+use crate::mock_embedder::{Scripted, failure, request};
 
 const SECOND: Duration = Duration::from_secs(1);
 
 struct Governor {
     model: Arc<Scripted>,
-    governed: Arc<Governed>,
+    governed: Arc<RateLimited>,
     governors: Governors,
     began: Instant,
 }
@@ -23,7 +23,7 @@ fn governor(concurrency: usize, mut model: Scripted, takes: Duration) -> Governo
     model.takes = takes;
     let model = Arc::new(model);
     let governors = Governors::new(|_| GovernorConfig { concurrency, longest_wait: 30 * SECOND });
-    let governed = Arc::new(Governed::new(Arc::clone(&model) as Arc<dyn Embedder>, &governors));
+    let governed = Arc::new(RateLimited::new(Arc::clone(&model) as Arc<dyn Embedder>, &governors));
     Governor { model, governed, governors, began: Instant::now() }
 }
 
@@ -37,8 +37,8 @@ impl Governor {
         tokio::spawn(async move { governed.embed(request).await.map(drop).map_err(|error| error.kind) })
     }
 
-    fn hear(&self, requests: RateWindow, tokens: RateWindow) {
-        self.governors.hear(ProviderKind::OpenAi, RateHint { requests, tokens });
+    fn observe(&self, requests: RateWindow, tokens: RateWindow) {
+        self.governors.observe(ProviderKind::OpenAi, RateLimitInfo { requests, tokens });
     }
 }
 
@@ -142,7 +142,7 @@ async fn pauses_without_a_length_double_and_an_answer_ends_that() {
 #[tokio::test(start_paused = true)]
 async fn what_answers_say_is_left_is_not_overspent() {
     let governor = governor(8, well(), Duration::ZERO);
-    governor.hear(window(2, 100, 15 * SECOND), RateWindow::default());
+    governor.observe(window(2, 100, 15 * SECOND), RateWindow::default());
     let tasks = (0..4).map(|n| governor.send(&n.to_string(), Priority::Interactive)).collect();
     assert!(all(tasks).await.iter().all(Result::is_ok));
     assert_eq!(governor.model.seconds(governor.began), [0, 0, 15, 15]);
@@ -151,7 +151,7 @@ async fn what_answers_say_is_left_is_not_overspent() {
 #[tokio::test(start_paused = true)]
 async fn tokens_are_counted_and_a_call_larger_than_a_window_is_not_held_for_ever() {
     let governor = governor(8, well(), Duration::ZERO);
-    governor.hear(RateWindow::default(), window(10, 20, 5 * SECOND));
+    governor.observe(RateWindow::default(), window(10, 20, 5 * SECOND));
     let tasks =
         ["eight...", "eight...", &"x".repeat(50)].map(|text| governor.send(text, Priority::Interactive));
     assert!(all(tasks.into()).await.iter().all(Result::is_ok));
@@ -161,7 +161,7 @@ async fn tokens_are_counted_and_a_call_larger_than_a_window_is_not_held_for_ever
 #[tokio::test(start_paused = true)]
 async fn a_long_pause_is_told_and_not_waited() {
     let governor = governor(8, well(), Duration::ZERO);
-    governor.hear(window(0, 100, 31 * SECOND), RateWindow::default());
+    governor.observe(window(0, 100, 31 * SECOND), RateWindow::default());
     assert_eq!(governor.send("x", Priority::Interactive).await.unwrap(), Err(ErrorKind::RateLimited));
     assert!(governor.model.firsts().is_empty());
 }

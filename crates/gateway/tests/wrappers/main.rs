@@ -3,6 +3,6 @@
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail the test")]
 
 mod governor;
+mod mock_embedder;
 mod retry;
-mod scripted;
 mod splitter;

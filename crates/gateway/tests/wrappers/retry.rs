@@ -9,7 +9,7 @@ use embeddery_core::{EmbedError, Embedder, ErrorKind, Fault, Priority, Retry};
 use embeddery_gateway::{RetryConfig, Retrying};
 use tokio::time::Instant;
 
-use crate::scripted::{Scripted, failure, request};
+use crate::mock_embedder::{Scripted, failure, request};
 
 /// When a model that always fails so is asked, in milliseconds, and the pauses that were drawn.
 async fn attempts(error: EmbedError, deadline: Option<Duration>) -> (Vec<u64>, Vec<u64>) {

@@ -2,11 +2,11 @@
 
 use std::{num::NonZeroUsize, sync::Arc};
 
-use embeddery_core::{Embedder, ErrorKind, Fault, Limits, Priority, Retry};
+use embeddery_core::{CallLimits, Embedder, ErrorKind, Fault, Priority, Retry};
 use embeddery_gateway::Splitter;
 use proptest::prelude::*;
 
-use crate::scripted::{Scripted, failure, number, request};
+use crate::mock_embedder::{Scripted, failure, number, request};
 
 fn run<T>(future: impl Future<Output = T>) -> T {
     tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(future)
@@ -18,10 +18,10 @@ proptest! {
         texts in proptest::collection::vec("[a-z\"\n]{1,30}", 1..40),
         items in 0usize..6, tokens in 0usize..80, truth in 1usize..60, parallel in 1usize..5,
     ) {
-        let limits = Limits {
+        let limits = CallLimits {
             items: NonZeroUsize::new(items),
             tokens: NonZeroUsize::new(tokens),
-            ..Limits::default()
+            ..CallLimits::default()
         };
         // The vendor counts in its own way, and may find a call too large that we thought fitting.
         let model = Arc::new(Scripted::new(limits, move |request| {
@@ -48,12 +48,12 @@ proptest! {
     ) {
         let texts: Vec<String> =
             bad.iter().enumerate().map(|(at, bad)| format!("{} {at}", if *bad { "bad" } else { "good" })).collect();
-        let limits = Limits { items: NonZeroUsize::new(items), ..Limits::default() };
+        let limits = CallLimits { items: NonZeroUsize::new(items), ..CallLimits::default() };
         let model = Arc::new(Scripted::new(limits, move |request| {
             let is_bad = |input: &embeddery_core::Input| input.text().unwrap().starts_with("bad");
             let faults: Vec<_> = (0..request.inputs.len())
                 .filter(|&index| is_bad(&request.inputs[index]))
-                .map(|index| embeddery_core::InputFault { index, tokens: None })
+                .map(|index| embeddery_core::InputError { index, tokens: None })
                 .collect();
             if faults.is_empty() {
                 return Ok(());

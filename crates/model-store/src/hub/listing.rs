@@ -3,7 +3,7 @@
 use embeddery_core::{SourceError, SourceErrorKind::Corrupt};
 use serde::Deserialize;
 
-use crate::{checksum::Checksum, name};
+use crate::{checksum::Checksum, model_name};
 
 /// What a revision of a model holds.
 #[derive(Debug, PartialEq, Eq)]
@@ -47,7 +47,7 @@ impl Answer {
     pub(super) fn check(self, what: &str) -> Result<Listing, SourceError> {
         let corrupt =
             |why: String| SourceError::new(Corrupt, format!("the hub's listing of {what} is refused: {why}"));
-        if !name::is_commit(&self.sha) {
+        if !model_name::is_commit(&self.sha) {
             return Err(corrupt(format!("{:?} is no commit", self.sha)));
         }
         let files = self.siblings.into_iter().map(|sibling| {
@@ -61,7 +61,7 @@ impl Answer {
                 }
                 // A git blob id is computed over the length, too.
                 (None, Some(id)) if sibling.size.is_some() => {
-                    (sibling.size, Some((name::is_commit(&id), Checksum::GitBlob(id))))
+                    (sibling.size, Some((model_name::is_commit(&id), Checksum::GitBlob(id))))
                 }
                 _ => (sibling.size, None),
             };

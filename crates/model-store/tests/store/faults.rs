@@ -11,7 +11,7 @@ use embeddery_test_support::hub::{Fault, LISTING};
 async fn survives(faults: &[Fault]) -> Fixture {
     let fixture = Fixture::new().await;
     for fault in faults {
-        fixture.hub.spoil(WEIGHTS, *fault);
+        fixture.hub.inject_fault(WEIGHTS, *fault);
     }
     let progress = Progress::default();
     fixture.store().fetch(&ModelRef::new(NAME), &progress).await.unwrap();
@@ -51,7 +51,7 @@ async fn a_server_that_refuses_ranges_costs_a_restart() {
 async fn a_server_that_always_cuts_and_ignores_ranges_is_given_up() {
     let fixture = Fixture::new().await;
     for _ in 0..20 {
-        fixture.hub.spoil(WEIGHTS, Fault::CutAfter(0));
+        fixture.hub.inject_fault(WEIGHTS, Fault::CutAfter(0));
     }
     let error = fixture.fetch().await.unwrap_err();
     assert!(error.kind == SourceErrorKind::Unreachable && error.message.contains("tried 6 times"), "{error}");
@@ -64,8 +64,8 @@ async fn busy_servers_are_asked_again() {
     survives(&busy).await;
     let fixture = Fixture::new().await;
     for fault in busy {
-        fixture.hub.spoil(LISTING, fault);
-        fixture.hub.spoil("config.json", fault);
+        fixture.hub.inject_fault(LISTING, fault);
+        fixture.hub.inject_fault("config.json", fault);
     }
     fixture.fetch().await.unwrap();
     assert_eq!(fixture.hub.requests_for(LISTING), 4);
@@ -80,7 +80,7 @@ async fn a_storage_host_that_refuses_its_signature_is_asked_through_the_hub_agai
 #[tokio::test]
 async fn a_long_wish_of_the_hub_is_told_and_not_waited_for() {
     let fixture = Fixture::new().await;
-    fixture.hub.spoil(LISTING, Fault::Status(429, Some(3600)));
+    fixture.hub.inject_fault(LISTING, Fault::Status(429, Some(3600)));
     let error = fixture.fetch().await.unwrap_err();
     assert!(error.kind == SourceErrorKind::Unreachable && error.message.contains("3600 s"), "{error}");
 }
@@ -95,8 +95,8 @@ async fn wrong_content_is_fetched_once_more_and_then_an_error() {
         (WEIGHTS, Fault::Shorter, "expected 300000 bytes, found 150000"),
     ] {
         let fixture = Fixture::new().await;
-        fixture.hub.spoil(path, fault);
-        fixture.hub.spoil(path, fault);
+        fixture.hub.inject_fault(path, fault);
+        fixture.hub.inject_fault(path, fault);
         let error = fixture.fetch().await.unwrap_err();
         assert_eq!(error.kind, SourceErrorKind::Corrupt, "{error}");
         for word in [path, NAME, words, "found"] {
@@ -112,8 +112,8 @@ async fn wrong_content_is_fetched_once_more_and_then_an_error() {
 #[tokio::test]
 async fn more_than_was_announced_is_not_read_to_the_end() {
     let fixture = Fixture::new().await;
-    fixture.hub.spoil(WEIGHTS, Fault::Longer);
-    fixture.hub.spoil(WEIGHTS, Fault::Longer);
+    fixture.hub.inject_fault(WEIGHTS, Fault::Longer);
+    fixture.hub.inject_fault(WEIGHTS, Fault::Longer);
     let error = fixture.fetch().await.unwrap_err();
     assert!(
         error.kind == SourceErrorKind::Corrupt && error.message.contains("expected 300000 bytes"),
@@ -143,7 +143,7 @@ async fn a_mirror_that_announces_names_only() {
     let siblings: Vec<String> =
         files(1).iter().map(|(path, _)| format!(r#"{{"rfilename":"{path}"}}"#)).collect();
     fixture.hub.answer_listing(NAME, format!(r#"{{"sha":"{commit}","siblings":[{}]}}"#, siblings.join(",")));
-    fixture.hub.spoil(WEIGHTS, Fault::CutAfter(1000));
+    fixture.hub.inject_fault(WEIGHTS, Fault::CutAfter(1000));
     fixture.fetch().await.unwrap();
     fixture.assert_whole(1);
 }

@@ -100,7 +100,7 @@ async fn two_stores_fetch_once() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_killed_process_leaves_its_bytes_to_the_next_and_two_fetch_once() {
     let fixture = Fixture::new().await;
-    fixture.hub.spoil(WEIGHTS, Fault::StallAfter(100_000));
+    fixture.hub.inject_fault(WEIGHTS, Fault::StallAfter(100_000));
     let part = staging(&fixture).join(format!("{WEIGHTS}.part"));
     let order = format!("{}\n{}", fixture.hub.url(), fixture.base().display());
     fs::write(fixture.dir.path().join("order.txt"), order).unwrap();
@@ -123,7 +123,7 @@ async fn a_killed_process_leaves_its_bytes_to_the_next_and_two_fetch_once() {
 #[tokio::test]
 async fn a_dropped_fetch_leaves_its_bytes_to_the_next() {
     let fixture = Fixture::new().await;
-    fixture.hub.spoil(WEIGHTS, Fault::StallAfter(100_000));
+    fixture.hub.inject_fault(WEIGHTS, Fault::StallAfter(100_000));
     let (store, model, progress) = (fixture.store(), ModelRef::new(NAME), Progress::default());
     let small = total_of_small_files();
     tokio::select! {
@@ -152,8 +152,8 @@ async fn a_revision_is_kept_and_replaced_by_another_as_a_whole() {
     assert_eq!(store.find(&ModelRef::new(NAME)), Ok(found), "who asks for no revision takes what is here");
     assert_eq!(store.find(&at("main")), Ok(None));
 
-    fixture.hub.spoil(WEIGHTS, Fault::WrongBytes);
-    fixture.hub.spoil(WEIGHTS, Fault::WrongBytes);
+    fixture.hub.inject_fault(WEIGHTS, Fault::WrongBytes);
+    fixture.hub.inject_fault(WEIGHTS, Fault::WrongBytes);
     assert_eq!(store.fetch(&at("main"), &progress).await.unwrap_err().kind, SourceErrorKind::Corrupt);
     fixture.assert_whole(2);
     store.fetch(&at("main"), &progress).await.unwrap();
@@ -180,7 +180,7 @@ async fn a_revision_that_moves_meanwhile_is_not_mixed() {
 async fn an_attempt_at_an_older_commit_is_cleared_away() {
     let fixture = Fixture::new().await;
     for _ in 0..2 {
-        fixture.hub.spoil(WEIGHTS, Fault::WrongBytes);
+        fixture.hub.inject_fault(WEIGHTS, Fault::WrongBytes);
     }
     fixture.fetch().await.unwrap_err();
     assert_eq!(left_over(&fixture).len(), 1);

@@ -5,5 +5,5 @@
 mod access;
 mod faults;
 mod fetch;
-mod places;
+mod lookup;
 mod support;

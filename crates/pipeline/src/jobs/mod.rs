@@ -4,12 +4,12 @@
 //! A document's row says how far it is. A stage first writes its result here and then settles its lease; a crash
 //! between the two repeats the stage, which finds the result and only settles. Counts of a job are those of its rows.
 
-mod code;
-mod ended;
+mod codec;
+mod metrics;
 mod postgres;
 mod sqlite;
 
-pub use ended::EndedJobs;
+pub use metrics::JobMetrics;
 pub use postgres::PostgresJobs;
 pub use sqlite::{SqliteJobs, SqliteJobsConfig};
 
@@ -26,14 +26,14 @@ pub type JobOp<'a, T> = BoxFuture<'a, Result<T, JobError>>;
 /// The truth about jobs.
 pub trait JobStore: Send + Sync {
     /// Opens a job that nobody sees and nothing works on yet; or finds the one of the same idempotency key.
-    fn open(&self, job: NewJob) -> JobOp<'_, Opened>;
+    fn open(&self, job: NewJob) -> JobOp<'_, OpenResult>;
 
     /// Adds documents to an open job, all or none.
     fn append(&self, job: JobId, documents: Vec<NewDocument>) -> JobOp<'_, ()>;
 
     /// Makes an open job run: from now on it is seen, and the reconciler answers for it. `body_hash` is the hash of
     /// the whole request, known only now when it was streamed.
-    fn start(&self, job: JobId, body_hash: [u8; 32]) -> JobOp<'_, Opened>;
+    fn start(&self, job: JobId, body_hash: [u8; 32]) -> JobOp<'_, OpenResult>;
 
     /// Removes a job that was opened and will not start; one that runs stays.
     fn discard(&self, job: JobId) -> JobOp<'_, ()>;
@@ -51,17 +51,17 @@ pub trait JobStore: Send + Sync {
     fn load(&self, tasks: Vec<TaskId>) -> JobOp<'_, Vec<Loaded>>;
 
     /// Where documents' chunks stand; they are at [`Stage::Embedding`] now.
-    fn put_chunks(&self, results: Vec<(TaskId, Vec<ChunkSpan>)>) -> JobOp<'_, Vec<Put>>;
+    fn put_chunks(&self, results: Vec<(TaskId, Vec<ChunkSpan>)>) -> JobOp<'_, Vec<WriteResult>>;
 
     /// Documents' vectors; they are at [`Stage::Storage`] now.
-    fn put_vectors(&self, results: Vec<(TaskId, Vectors)>) -> JobOp<'_, Vec<Put>>;
+    fn put_vectors(&self, results: Vec<(TaskId, Vectors)>) -> JobOp<'_, Vec<WriteResult>>;
 
     /// Documents' ends. Text and results are removed unless it failed. The first end stays, and what was set back to
     /// be tried again does not end by a failure of the try before.
-    fn finish(&self, ends: Vec<(TaskId, End)>) -> JobOp<'_, Vec<Put>>;
+    fn finish(&self, ends: Vec<(TaskId, DocumentOutcome)>) -> JobOp<'_, Vec<WriteResult>>;
 
     /// Notes why documents will be tried again, and when.
-    fn note(&self, notes: Vec<Note>) -> JobOp<'_, ()>;
+    fn record_retry(&self, notes: Vec<RetryNote>) -> JobOp<'_, ()>;
 
     /// Ends a job's unfinished documents as cancelled; false when it had ended already.
     fn cancel<'a>(&'a self, tenant: &'a str, job: JobId) -> JobOp<'a, bool>;
@@ -90,7 +90,7 @@ pub trait JobStore: Send + Sync {
     fn reprioritize(&self, job: JobId, priority: Priority) -> JobOp<'_, bool>;
 
     /// The jobs that were sent with this key, whoever's they are, newest first.
-    fn by_key<'a>(&'a self, idempotency_key: &'a str) -> JobOp<'a, Vec<Job>>;
+    fn find_by_idempotency_key<'a>(&'a self, idempotency_key: &'a str) -> JobOp<'a, Vec<Job>>;
 
     /// How many jobs of a tenant have not ended.
     fn unfinished_jobs<'a>(&'a self, tenant: &'a str) -> JobOp<'a, u64>;
@@ -105,16 +105,16 @@ pub trait JobStore: Send + Sync {
     ) -> JobOp<'_, Vec<Unfinished>>;
 
     /// Claims something that one process is to do in a period; false while another's claim holds.
-    fn claim(&self, what: &'static str, period: Duration) -> JobOp<'_, bool>;
+    fn claim_period(&self, what: &'static str, period: Duration) -> JobOp<'_, bool>;
 
     /// Removes jobs that ended before, and jobs opened but never started, by age; how many.
-    fn sweep(&self, ended: Duration, abandoned: Duration) -> JobOp<'_, u64>;
+    fn purge_expired(&self, ended: Duration, abandoned: Duration) -> JobOp<'_, u64>;
 
     /// Removes all of a tenant; how many jobs.
     fn delete_tenant<'a>(&'a self, tenant: &'a str) -> JobOp<'a, u64>;
 
     /// How jobs ended that were ended through this.
-    fn ended(&self) -> &EndedJobs;
+    fn ended(&self) -> &JobMetrics;
 
     /// Whether the store can be used.
     fn health(&self) -> JobOp<'_, ()>;
@@ -139,18 +139,18 @@ pub struct NewJob {
     /// Who may repeat the request without repeating the job.
     pub idempotency_key: Option<String>,
     /// What is to be done with each document.
-    pub plan: Plan,
+    pub plan: JobSpec,
     /// Who goes first.
     pub priority: Priority,
     /// The trace the job belongs to.
     pub traceparent: Option<Arc<str>>,
     /// How many unfinished jobs the tenant may have, this one included.
-    pub most_unfinished: Option<u64>,
+    pub max_unfinished: Option<u64>,
 }
 
 /// What is to be done with each document of a job.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Plan {
+pub struct JobSpec {
     /// Where it is stored; made when the first document is, bound to the model's space.
     pub collection: String,
     /// Who serves the model.
@@ -178,7 +178,7 @@ pub struct Chunking {
 
 /// What became of opening a job.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Opened {
+pub enum OpenResult {
     /// It is new.
     New(JobId),
     /// The same request was sent before: this is its job.
@@ -219,7 +219,7 @@ pub struct Job {
     /// Whose it is.
     pub tenant: Arc<str>,
     /// What is done.
-    pub plan: Plan,
+    pub plan: JobSpec,
     /// Who goes first.
     pub priority: Priority,
     /// How far it is.
@@ -313,12 +313,12 @@ pub struct DocumentRow {
     /// Failures so far.
     pub attempts: u32,
     /// When it is tried again, by the clock of whoever put it off, in milliseconds since 1970.
-    pub again_at_ms: Option<u64>,
+    pub retry_at_ms: Option<u64>,
 }
 
 /// Why a document will be tried again.
 #[derive(Clone, Debug)]
-pub struct Note {
+pub struct RetryNote {
     /// Which.
     pub task: TaskId,
     /// Why.
@@ -326,19 +326,19 @@ pub struct Note {
     /// Whether it was the document's own failure.
     pub charged: bool,
     /// When, in milliseconds since 1970.
-    pub again_at_ms: u64,
+    pub retry_at_ms: u64,
 }
 
 /// A document that was to be loaded: `None` when its job is gone, an error when it cannot be read.
-pub type Loaded = Result<Option<Work>, JobError>;
+pub type Loaded = Result<Option<LoadedDocument>, JobError>;
 
 /// All a stage needs.
 #[derive(Clone, Debug)]
-pub struct Work {
+pub struct LoadedDocument {
     /// Whose it is.
     pub tenant: Arc<str>,
     /// What is done.
-    pub plan: Arc<Plan>,
+    pub plan: Arc<JobSpec>,
     /// How far the document is; a stage that is behind it only settles.
     pub state: DocumentState,
     /// The document.
@@ -375,7 +375,7 @@ pub struct Vectors {
 
 /// How a document ended.
 #[derive(Clone, Debug, PartialEq)]
-pub enum End {
+pub enum DocumentOutcome {
     /// It can be found.
     Stored {
         /// How many chunks it has.
@@ -396,13 +396,13 @@ pub enum End {
 
 /// What became of a result.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Put {
+pub enum WriteResult {
     /// Written.
     Written,
     /// The document is at this state already; the caller settles by it.
     Already(DocumentState),
     /// There is no such job any more.
-    Gone,
+    JobDeleted,
 }
 
 /// A document that has not ended.

@@ -21,7 +21,7 @@ pub use metrics::OrchestratorMetrics;
 use pool::Pool;
 pub use scale::Scaling;
 
-use crate::{Depth, Flow, Queue, QueueError, Stage, Worker, WorkerReport};
+use crate::{Depth, Queue, QueueError, Stage, StageMode, Worker, WorkerStatus};
 
 /// Workers of one kind.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -53,11 +53,11 @@ pub struct OrchestratorConfig {
 }
 
 /// Makes a worker of a pool.
-pub type Hire = Box<dyn Fn(&PoolConfig) -> io::Result<Worker> + Send + Sync>;
+pub type SpawnWorker = Box<dyn Fn(&PoolConfig) -> io::Result<Worker> + Send + Sync>;
 
 /// How the orchestrator finds things.
 #[derive(Clone, Debug, Default)]
-pub struct Findings {
+pub struct OrchestratorStatus {
     /// Why nothing is known of the queue now.
     pub trouble: Option<String>,
     /// Workers of each pool, and how many of them are stalled.
@@ -68,16 +68,16 @@ pub struct Findings {
 pub struct Orchestrator {
     config: OrchestratorConfig,
     queue: Arc<dyn Queue>,
-    hire: Hire,
+    hire: SpawnWorker,
     metrics: OrchestratorMetrics,
-    findings: Arc<Mutex<Findings>>,
+    findings: Arc<Mutex<OrchestratorStatus>>,
 }
 
 /// What the queue says at one moment.
-struct Sight {
+struct QueueSnapshot {
     depth: BTreeMap<Stage, Depth>,
-    flow: BTreeMap<Stage, Flow>,
-    workers: Vec<WorkerReport>,
+    flow: BTreeMap<Stage, StageMode>,
+    workers: Vec<WorkerStatus>,
 }
 
 impl Orchestrator {
@@ -85,14 +85,14 @@ impl Orchestrator {
     pub fn new(
         config: OrchestratorConfig,
         queue: Arc<dyn Queue>,
-        hire: Hire,
+        hire: SpawnWorker,
         metrics: OrchestratorMetrics,
     ) -> Self {
         Self { config, queue, hire, metrics, findings: Arc::default() }
     }
 
     /// How it finds things, now and later.
-    pub fn findings(&self) -> Arc<Mutex<Findings>> {
+    pub fn findings(&self) -> Arc<Mutex<OrchestratorStatus>> {
         Arc::clone(&self.findings)
     }
 
@@ -112,11 +112,11 @@ impl Orchestrator {
         let mut scaled = Instant::now();
         loop {
             tokio::select! { _ = look.tick() => {}, () = stop.cancelled() => break }
-            let sight = tokio::select! { sight = self.see() => sight, () = stop.cancelled() => break };
+            let sight = tokio::select! { sight = self.snapshot() => sight, () = stop.cancelled() => break };
             match sight {
                 Ok(sight) => {
                     self.metrics.seen(&sight.depth);
-                    self.tend(&mut pools, &sight.workers);
+                    self.replace_stalled(&mut pools, &sight.workers);
                     if let Some(scaling) =
                         self.config.scaling.as_ref().filter(|scaling| scaled.elapsed() >= scaling.every)
                     {
@@ -135,8 +135,8 @@ impl Orchestrator {
         Ok(())
     }
 
-    async fn see(&self) -> Result<Sight, QueueError> {
-        Ok(Sight {
+    async fn snapshot(&self) -> Result<QueueSnapshot, QueueError> {
+        Ok(QueueSnapshot {
             depth: self.queue.depth().await?,
             flow: self.queue.flow().await?,
             workers: self.queue.workers().await?,
@@ -144,7 +144,7 @@ impl Orchestrator {
     }
 
     /// Replaces workers that have ended by themselves or make no progress.
-    fn tend(&self, pools: &mut [Pool], reports: &[WorkerReport]) {
+    fn replace_stalled(&self, pools: &mut [Pool], reports: &[WorkerStatus]) {
         for pool in pools {
             let size = pool.size();
             for why in pool.tend(reports, self.config.stalled_after) {
@@ -160,21 +160,21 @@ impl Orchestrator {
         }
     }
 
-    fn scale(&self, pools: &mut [Pool], sight: &Sight, scaling: &Scaling) {
+    fn scale(&self, pools: &mut [Pool], sight: &QueueSnapshot, scaling: &Scaling) {
         for index in 0..pools.len() {
             let total: usize = pools.iter().map(Pool::size).sum();
             let pool = &mut pools[index];
             let stage = pool.config.stage;
             let everywhere = sight.workers.iter().filter(|report| report.stages.contains(&stage)).count();
-            let now = scale::Now {
+            let now = scale::ScalingInput {
                 waiting: sight.depth.get(&stage).map_or(0, |depth| depth.waiting),
                 everywhere: everywhere.max(pool.size()),
                 here: pool.size(),
                 least: pool.config.workers,
                 room: scaling.most_workers.saturating_sub(total),
-                flows: sight.flow.get(&stage).is_none_or(|flow| *flow != Flow::Pause),
+                flows: sight.flow.get(&stage).is_none_or(|flow| *flow != StageMode::Pause),
             };
-            let wanted = scaling.wanted(&now);
+            let wanted = scaling.desired_size(&now);
             if wanted != now.here {
                 tracing::info!(
                     pool = pool.config.name,
@@ -184,7 +184,7 @@ impl Orchestrator {
                 );
             }
             while pool.size() > wanted {
-                pool.dismiss(&sight.workers);
+                pool.stop_one(&sight.workers);
             }
             while pool.size() < wanted {
                 if let Err(error) = pool.add(&self.hire) {
@@ -199,6 +199,6 @@ impl Orchestrator {
         self.metrics.pools(pools.iter().map(|pool| (pool.config.stage, pool.size(), pool.stalled())));
         let pools = pools.iter().map(|pool| (pool.config.name.clone(), (pool.size(), pool.stalled())));
         *self.findings.lock().unwrap_or_else(PoisonError::into_inner) =
-            Findings { trouble, pools: pools.collect() };
+            OrchestratorStatus { trouble, pools: pools.collect() };
     }
 }

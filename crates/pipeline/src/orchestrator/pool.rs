@@ -8,18 +8,18 @@ use std::{
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use super::{Hire, PoolConfig};
-use crate::{Consumer, WorkerReport};
+use super::{PoolConfig, SpawnWorker};
+use crate::{Consumer, WorkerStatus};
 
 pub(super) struct Pool {
     pub(super) config: PoolConfig,
-    workers: Vec<Member>,
+    workers: Vec<PoolWorker>,
     /// Told to end, and not yet at their end; true for those that made no progress.
     leaving: Vec<(JoinHandle<()>, bool)>,
 }
 
 /// A worker of ours.
-struct Member {
+struct PoolWorker {
     consumer: Consumer,
     stop: CancellationToken,
     task: JoinHandle<()>,
@@ -42,17 +42,17 @@ impl Pool {
         self.leaving.iter().filter(|(_, stalled)| *stalled).count()
     }
 
-    pub(super) fn add(&mut self, hire: &Hire) -> io::Result<()> {
+    pub(super) fn add(&mut self, hire: &SpawnWorker) -> io::Result<()> {
         let worker = hire(&self.config)?;
         let (consumer, stop) = (worker.consumer().clone(), CancellationToken::new());
         let task = tokio::spawn(worker.run(stop.clone()));
-        self.workers.push(Member { consumer, stop, task, ended: 0, since: Instant::now() });
+        self.workers.push(PoolWorker { consumer, stop, task, ended: 0, since: Instant::now() });
         Ok(())
     }
 
     /// Lets one go, an idle one where there is one. What it has under way it ends.
-    pub(super) fn dismiss(&mut self, reports: &[WorkerReport]) {
-        let idle = |member: &Member| {
+    pub(super) fn stop_one(&mut self, reports: &[WorkerStatus]) {
+        let idle = |member: &PoolWorker| {
             reports.iter().any(|report| report.consumer == member.consumer && report.busy == 0)
         };
         let index = self.workers.iter().rposition(idle).or(self.workers.len().checked_sub(1));
@@ -64,7 +64,7 @@ impl Pool {
     }
 
     /// Takes out the workers that have ended by themselves or make no progress, and says why.
-    pub(super) fn tend(&mut self, reports: &[WorkerReport], patience: Duration) -> Vec<String> {
+    pub(super) fn tend(&mut self, reports: &[WorkerStatus], patience: Duration) -> Vec<String> {
         self.leaving.retain(|(task, _)| !task.is_finished());
         let mut reasons = Vec::new();
         let now = Instant::now();

@@ -24,7 +24,7 @@ pub(super) const FULL: f64 = 100.0;
 
 /// What is seen of a pool and its stage.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Now {
+pub(super) struct ScalingInput {
     /// Documents that wait.
     pub waiting: u64,
     /// Workers of the stage in all processes.
@@ -40,7 +40,7 @@ pub(super) struct Now {
 }
 
 impl Scaling {
-    pub(super) fn wanted(&self, now: &Now) -> usize {
+    pub(super) fn desired_size(&self, now: &ScalingInput) -> usize {
         let load = now.waiting as f64 / (now.everywhere.max(1) as f64 * FULL);
         if load > self.up {
             let crowded = self.most_memory.zip((self.memory)()).is_some_and(|(most, memory)| memory > most);
@@ -72,21 +72,26 @@ mod tests {
         }
     }
 
-    const NOW: Now = Now { waiting: 0, everywhere: 2, here: 2, least: 2, room: 18, flows: true };
+    const NOW: ScalingInput =
+        ScalingInput { waiting: 0, everywhere: 2, here: 2, least: 2, room: 18, flows: true };
 
     #[test]
     fn pools_grow_with_waiting_work_and_shrink_one_by_one() {
-        let wanted = |now: Now| scaling().wanted(&now);
-        assert_eq!(wanted(Now { waiting: 100, ..NOW }), 2, "half of what two can bear");
-        assert_eq!(wanted(Now { waiting: 161, ..NOW }), 3);
-        assert_eq!(wanted(Now { waiting: 10_000, ..NOW }), 4, "at most twice the pool's size");
-        assert_eq!(wanted(Now { waiting: 10_000, everywhere: 200, ..NOW }), 2, "others do it");
-        assert_eq!(wanted(Now { waiting: 10_000, room: 1, ..NOW }), 3);
-        assert_eq!(wanted(Now { waiting: 10_000, flows: false, ..NOW }), 2, "a paused stage needs nobody");
-        assert_eq!(wanted(Now { here: 4, everywhere: 4, ..NOW }), 3);
+        let wanted = |now: ScalingInput| scaling().desired_size(&now);
+        assert_eq!(wanted(ScalingInput { waiting: 100, ..NOW }), 2, "half of what two can bear");
+        assert_eq!(wanted(ScalingInput { waiting: 161, ..NOW }), 3);
+        assert_eq!(wanted(ScalingInput { waiting: 10_000, ..NOW }), 4, "at most twice the pool's size");
+        assert_eq!(wanted(ScalingInput { waiting: 10_000, everywhere: 200, ..NOW }), 2, "others do it");
+        assert_eq!(wanted(ScalingInput { waiting: 10_000, room: 1, ..NOW }), 3);
+        assert_eq!(
+            wanted(ScalingInput { waiting: 10_000, flows: false, ..NOW }),
+            2,
+            "a paused stage needs nobody"
+        );
+        assert_eq!(wanted(ScalingInput { here: 4, everywhere: 4, ..NOW }), 3);
         assert_eq!(wanted(NOW), 2);
         let full = Scaling { most_memory: Some(9), ..scaling() };
-        assert_eq!(full.wanted(&Now { waiting: 10_000, ..NOW }), 2);
+        assert_eq!(full.desired_size(&ScalingInput { waiting: 10_000, ..NOW }), 2);
     }
 
     proptest! {
@@ -95,8 +100,8 @@ mod tests {
             waiting in 0u64..1_000_000, others in 0usize..50, least in 1usize..20, above in 0usize..20, room in 0usize..20
         ) {
             let here = least + above.min(least);
-            let now = Now { waiting, everywhere: here + others, here, least, room, flows: true };
-            let wanted = scaling().wanted(&now);
+            let now = ScalingInput { waiting, everywhere: here + others, here, least, room, flows: true };
+            let wanted = scaling().desired_size(&now);
             prop_assert!((least..=2 * least).contains(&wanted) && wanted <= here + room && wanted + 1 >= here);
         }
     }

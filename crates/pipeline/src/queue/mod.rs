@@ -5,7 +5,7 @@
 //! pump, fair between tenants), leased, delayed, or dead. All stages have their own lists, so that one tenant's ten
 //! thousand documents never stand before another's five at any stage. A lease is fenced: who lost it cannot settle.
 
-mod bell;
+mod notifier;
 mod record;
 mod redis;
 mod sqlite;
@@ -38,7 +38,7 @@ pub trait Queue: Send + Sync {
     ///
     /// A turn is paid for when the task is leased, and given back when nothing came of it that was the task's own
     /// doing; but nobody gets ahead of others by more than a batch that way.
-    fn lease<'a>(&'a self, request: LeaseRequest<'a>) -> Op<'a, Handout>;
+    fn lease<'a>(&'a self, request: LeaseRequest<'a>) -> Op<'a, LeaseBatch>;
 
     /// Waits until [`Queue::lease`] may find something, or this long.
     fn wait(&self, stage: Stage, at_most: Duration) -> BoxFuture<'_, ()>;
@@ -48,7 +48,7 @@ pub trait Queue: Send + Sync {
     fn renew<'a>(&'a self, leases: &'a [Lease], by: Duration) -> Op<'a, Vec<bool>>;
 
     /// Ends leases, each as one step with what comes after: what the queue did with each.
-    fn settle<'a>(&'a self, outcomes: &'a [(Lease, Outcome)]) -> Op<'a, Vec<Settled>>;
+    fn settle<'a>(&'a self, outcomes: &'a [(Lease, Outcome)]) -> Op<'a, Vec<SettleResult>>;
 
     /// Takes a job's waiting, ready and delayed tasks out and refuses the leased ones' outcomes from now on. Returns
     /// how many were taken out.
@@ -58,19 +58,19 @@ pub trait Queue: Send + Sync {
     fn reprioritize(&self, job: JobId, priority: crate::Priority) -> Op<'_, u64>;
 
     /// For each id, whether the queue holds it (dead letters count): the reconciler enqueues the others.
-    fn holds<'a>(&'a self, ids: &'a [TaskId]) -> Op<'a, Vec<bool>>;
+    fn contains<'a>(&'a self, ids: &'a [TaskId]) -> Op<'a, Vec<bool>>;
 
     /// How much is where, by stage.
     fn depth(&self) -> Op<'_, BTreeMap<Stage, Depth>>;
 
     /// How much a tenant, and everybody, has waiting: what the API refuses new jobs by.
-    fn pressure<'a>(&'a self, tenant: &'a str) -> Op<'a, Pressure>;
+    fn backlog<'a>(&'a self, tenant: &'a str) -> Op<'a, Backlog>;
 
     /// How a stage flows; [`Flow::Run`] until said otherwise. Outlives restarts.
-    fn set_flow(&self, stage: Stage, flow: Flow) -> Op<'_, ()>;
+    fn set_flow(&self, stage: Stage, flow: StageMode) -> Op<'_, ()>;
 
     /// How each stage flows.
-    fn flow(&self) -> Op<'_, BTreeMap<Stage, Flow>>;
+    fn flow(&self) -> Op<'_, BTreeMap<Stage, StageMode>>;
 
     /// Dead letters of a stage, newest first, after this id, at most `limit`.
     fn dead_letters(
@@ -87,27 +87,27 @@ pub trait Queue: Send + Sync {
     fn revive<'a>(&'a self, stage: Stage, id: &'a DeadLetterId) -> Op<'a, bool>;
 
     /// Removes a dead letter for good; false when it was gone.
-    fn bury<'a>(&'a self, stage: Stage, id: &'a DeadLetterId) -> Op<'a, bool>;
+    fn delete_dead_letter<'a>(&'a self, stage: Stage, id: &'a DeadLetterId) -> Op<'a, bool>;
 
     /// Keeps a remark of the operator's with a dead letter, in place of an earlier one; false when it is gone.
-    fn remark<'a>(&'a self, stage: Stage, id: &'a DeadLetterId, remark: &'a str) -> Op<'a, bool>;
+    fn annotate<'a>(&'a self, stage: Stage, id: &'a DeadLetterId, remark: &'a str) -> Op<'a, bool>;
 
     /// For each dead letter, the operator's remark.
     fn remarks<'a>(&'a self, stage: Stage, ids: &'a [DeadLetterId]) -> Op<'a, Vec<Option<String>>>;
 
     /// Makes a worker known for this long. Who renews its leases reports before, for as long as a lease: then it is
     /// known when a lease expires only if it let that happen.
-    fn report<'a>(&'a self, worker: &'a WorkerReport, lives: Duration) -> Op<'a, ()>;
+    fn heartbeat<'a>(&'a self, worker: &'a WorkerStatus, lives: Duration) -> Op<'a, ()>;
 
     /// Workers known now.
-    fn workers(&self) -> Op<'_, Vec<WorkerReport>>;
+    fn workers(&self) -> Op<'_, Vec<WorkerStatus>>;
 
     /// Takes a consumer out that stops in order; its leases, if any, are handed back uncharged.
-    fn retire<'a>(&'a self, consumer: &'a Consumer) -> Op<'a, ()>;
+    fn deregister<'a>(&'a self, consumer: &'a Consumer) -> Op<'a, ()>;
 
     /// The name of the installation that this queue belongs to: the first that was offered. Whoever offers another
     /// one does not share its state directory. A queue that lies in that directory has no need to ask.
-    fn installation<'a>(&'a self, offered: &'a str) -> Op<'a, String> {
+    fn claim_installation<'a>(&'a self, offered: &'a str) -> Op<'a, String> {
         Box::pin(async { Ok(offered.to_owned()) })
     }
 
@@ -136,11 +136,11 @@ pub struct LeaseRequest<'a> {
 
 /// What a worker gets.
 #[derive(Clone, Debug, Default)]
-pub struct Handout {
+pub struct LeaseBatch {
     /// Its leases.
     pub leases: Vec<Lease>,
     /// A task waits that must run alone, and it is this worker's turn to become idle and ask again.
-    pub clear: bool,
+    pub drain_for_exclusive: bool,
 }
 
 /// A task that is this consumer's for a while.
@@ -154,7 +154,7 @@ pub struct Lease {
     pub token: String,
     /// Whether the process must run nothing beside it, because two deaths could have been its doing. Then it came as
     /// the only one.
-    pub alone: bool,
+    pub exclusive: bool,
 }
 
 /// What comes after a lease.
@@ -168,26 +168,26 @@ pub enum Outcome {
     /// There is nothing more to do with this document (skipped, cancelled, failed without a dead letter).
     Finished,
     /// Again after this pause. Charged when the failure was the task's own; a provider's outage is not.
-    Later {
+    RetryAfter {
         /// How long.
         after: Duration,
         /// Whether it counts as an attempt.
         charged: bool,
     },
     /// Back to the front of the list at once, uncharged: the worker stops.
-    HandBack,
+    Release,
     /// The work broke off as it does when a worker dies, and counts as such; again after this pause.
-    Died {
+    Crashed {
         /// How long.
         after: Duration,
     },
     /// Put aside for the operator.
-    Dead(Reason),
+    DeadLetter(Reason),
 }
 
 /// What the queue did with an outcome.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Settled {
+pub enum SettleResult {
     /// As asked.
     Done,
     /// The lease was not this consumer's any more: nothing was done, another has the task.
@@ -198,7 +198,7 @@ pub enum Settled {
 
 /// How a stage flows.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Flow {
+pub enum StageMode {
     /// Work is handed out.
     #[default]
     Run,
@@ -209,30 +209,30 @@ pub enum Flow {
 }
 
 /// After so many deaths a task runs alone.
-pub const DEATHS_IN_COMPANY: u32 = 2;
+pub const MAX_SHARED_CRASHES: u32 = 2;
 
 /// After so many more deaths, all alone, it is put aside with the reason `worker_died`.
-pub const DEATHS_ALONE: u32 = 3;
+pub const MAX_ISOLATED_CRASHES: u32 = 3;
 
 /// What turns that came to nothing may put a tenant ahead of others, in the measure of turns: about a batch.
-const SAVED: i64 = 1 << 19;
+const MAX_FAIRNESS_CREDIT: i64 = 1 << 19;
 
 /// What is said of a task that killed too many workers.
 fn died() -> String {
     format!(
-        "{} workers ended, or stopped answering, while they had this document, {DEATHS_ALONE} of them with nothing \
+        "{} workers ended, or stopped answering, while they had this document, {MAX_ISOLATED_CRASHES} of them with nothing \
          else to do; look at the document, and at memory and logs of the workers",
-        DEATHS_IN_COMPANY + DEATHS_ALONE
+        MAX_SHARED_CRASHES + MAX_ISOLATED_CRASHES
     )
 }
 
 /// What is said of a task whose work broke off too often.
 fn broke_off() -> String {
     format!(
-        "work on this document broke off {} times, {DEATHS_ALONE} of them with nothing else at work, at last because \
+        "work on this document broke off {} times, {MAX_ISOLATED_CRASHES} of them with nothing else at work, at last because \
          of a defect of the program; the log says where (\"a stage panicked\"): report that, with the document if you \
          can",
-        DEATHS_IN_COMPANY + DEATHS_ALONE
+        MAX_SHARED_CRASHES + MAX_ISOLATED_CRASHES
     )
 }
 
@@ -243,7 +243,7 @@ pub struct QueueOptions {
     pub in_flight_per_tenant: Option<u32>,
     /// When no worker was heard for longer than this, the queue was away. More than workers need between two reports,
     /// less than what is left of a lease then.
-    pub silence: Duration,
+    pub outage_threshold: Duration,
     /// Dead letters that a stage keeps; the oldest go first.
     pub dead_letters: u32,
     /// How long a dead letter is kept.
@@ -254,7 +254,7 @@ impl Default for QueueOptions {
     fn default() -> Self {
         Self {
             in_flight_per_tenant: None,
-            silence: Duration::from_secs(30),
+            outage_threshold: Duration::from_secs(30),
             dead_letters: 10_000,
             dead_letter_age: Duration::from_secs(30 * 24 * 3600),
         }
@@ -284,7 +284,7 @@ pub struct Depth {
 
 /// One side of [`Pressure`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Asked {
+pub struct BacklogSize {
     /// Documents in the queue, leased ones included, dead ones not.
     pub items: u64,
     /// Their bytes.
@@ -295,11 +295,11 @@ pub struct Asked {
 
 /// How much waits.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Pressure {
+pub struct Backlog {
     /// Of the tenant.
-    pub tenant: Asked,
+    pub tenant: BacklogSize,
     /// Of everybody.
-    pub all: Asked,
+    pub all: BacklogSize,
 }
 
 /// Names a dead letter within its stage.
@@ -323,7 +323,7 @@ pub struct DeadLetter {
 
 /// What a worker says of itself.
 #[derive(Clone, Debug, PartialEq)]
-pub struct WorkerReport {
+pub struct WorkerStatus {
     /// Who.
     pub consumer: Consumer,
     /// Which stages it serves.

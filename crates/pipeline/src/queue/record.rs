@@ -5,7 +5,7 @@ use std::{borrow::Cow, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 
-use super::{Consumer, WorkerReport};
+use super::{Consumer, WorkerStatus};
 use crate::{MESSAGE_VERSION, Priority, Stage, Task, TaskId};
 
 /// A task, without its id. The names are short because a million of them may wait in memory.
@@ -97,7 +97,7 @@ struct Report {
     version: String,
 }
 
-pub(super) fn write_report(report: &WorkerReport) -> String {
+pub(super) fn write_report(report: &WorkerStatus) -> String {
     let report = Report {
         consumer: report.consumer.0.clone(),
         stages: report.stages.iter().map(|stage| stage.as_str().to_owned()).collect(),
@@ -112,9 +112,9 @@ pub(super) fn write_report(report: &WorkerReport) -> String {
 }
 
 /// `None` when it cannot be read: another version's worker.
-pub(super) fn read_report(message: &str) -> Option<WorkerReport> {
+pub(super) fn read_report(message: &str) -> Option<WorkerStatus> {
     let report: Report = serde_json::from_str(message).ok()?;
-    Some(WorkerReport {
+    Some(WorkerStatus {
         consumer: Consumer(report.consumer),
         stages: report.stages.iter().filter_map(|name| stage(name)).collect(),
         slots: report.slots,

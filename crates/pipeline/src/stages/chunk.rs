@@ -3,40 +3,41 @@
 
 use std::{collections::HashMap, sync::Arc};
 
-use embeddery_chunk::{Rule, RuleError, Unit};
+use embeddery_chunk::{ChunkConfig, RuleError, Unit};
 use embeddery_core::{EmbedError, Embedder, TokenCount};
 use embeddery_store::{Chunk, Span};
 use futures_util::future::join_all;
 
 use super::{
-    Item, Step, Tools, Trouble, keep, reason, selector,
-    trouble::{Blame, code, of_model},
+    Item, StageContext, StageFailure, StageResult,
+    failure::{FailureScope, code, of_model},
+    persist_results, reason, selector,
 };
-use crate::{ChunkSpan, Chunking, Plan, Stage};
+use crate::{ChunkSpan, Chunking, JobSpec, Stage};
 
-pub(super) async fn run(tools: &Tools, items: &[Item]) -> Vec<Step> {
+pub(super) async fn run(tools: &StageContext, items: &[Item]) -> Vec<StageResult> {
     let models = open(tools, items).await;
     let cut = items.iter().map(|item| spans(tools, item, models.get(&key(&item.work.plan))));
-    let cut = join_all(cut).await.into_iter().map(|cut| cut.map_err(Step::Trouble)).collect();
-    keep(Stage::Chunking, items, cut, async |results| tools.jobs.put_chunks(results).await).await
+    let cut = join_all(cut).await.into_iter().map(|cut| cut.map_err(StageResult::Trouble)).collect();
+    persist_results(Stage::Chunking, items, cut, async |results| tools.jobs.put_chunks(results).await).await
 }
 
 /// A plan's way to cut.
-pub fn rule(chunking: &Chunking) -> Result<Rule, RuleError> {
+pub fn rule(chunking: &Chunking) -> Result<ChunkConfig, RuleError> {
     let Chunking { method, size, overlap, unit } = chunking;
-    Rule::new(method.parse()?, Some(*size), Some(*overlap), Some(unit.parse()?))
+    ChunkConfig::new(method.parse()?, Some(*size), Some(*overlap), Some(unit.parse()?))
 }
 
 /// Cuts a text by a rule, measured by the model that will read the chunks where sizes are tokens. Takes its time:
 /// not for an async thread.
-pub fn cut(text: &str, rule: Rule, model: Option<&dyn Embedder>) -> Vec<ChunkSpan> {
-    let count = |piece: &str| match model.map(|model| model.count(piece)) {
+pub fn cut(text: &str, rule: ChunkConfig, model: Option<&dyn Embedder>) -> Vec<ChunkSpan> {
+    let count = |piece: &str| match model.map(|model| model.count_tokens(piece)) {
         Some(TokenCount::Exact(tokens) | TokenCount::Estimate(tokens)) => tokens,
         None => 0,
     };
     let special = count("");
     let most = model.and_then(|model| model.model().max_tokens);
-    let rule = most.map_or(rule, |most| rule.within(most.get().saturating_sub(special)));
+    let rule = most.map_or(rule, |most| rule.clamp_to_model(most.get().saturating_sub(special)));
     let chunks = embeddery_chunk::chunk(text, &rule, &count).into_iter();
     chunks
         .map(|chunk| ChunkSpan {
@@ -66,7 +67,7 @@ pub fn parts(text: &str, spans: &[ChunkSpan]) -> Option<Vec<Chunk>> {
 type Opened = Result<Arc<dyn Embedder>, EmbedError>;
 
 /// The models that count tokens for these documents, each opened once.
-async fn open(tools: &Tools, items: &[Item]) -> HashMap<(String, String), Opened> {
+async fn open(tools: &StageContext, items: &[Item]) -> HashMap<(String, String), Opened> {
     let mut models = HashMap::new();
     for item in items {
         let plan = &item.work.plan;
@@ -77,44 +78,51 @@ async fn open(tools: &Tools, items: &[Item]) -> HashMap<(String, String), Opened
     models
 }
 
-fn counts_tokens(plan: &Plan) -> bool {
+fn counts_tokens(plan: &JobSpec) -> bool {
     rule(&plan.chunking).is_ok_and(|rule| rule.unit() == Unit::Tokens)
 }
 
-fn key(plan: &Plan) -> (String, String) {
+fn key(plan: &JobSpec) -> (String, String) {
     (plan.provider.clone(), plan.model.clone())
 }
 
-async fn spans(tools: &Tools, item: &Item, model: Option<&Opened>) -> Result<Vec<ChunkSpan>, Trouble> {
+async fn spans(
+    tools: &StageContext,
+    item: &Item,
+    model: Option<&Opened>,
+) -> Result<Vec<ChunkSpan>, StageFailure> {
     let rule = rule(&item.work.plan.chunking)
-        .map_err(|error| Trouble::failed("invalid_chunking", format!("chunking: {error}")))?;
+        .map_err(|error| StageFailure::failed("invalid_chunking", format!("chunking: {error}")))?;
     let model = match model {
         Some(Ok(model)) => Some(Arc::clone(model)),
         Some(Err(error)) => return Err(not_opened(tools, item, error)),
         None => None,
     };
-    let (work, rule) = (Arc::clone(&item.work), rule.reading(item.work.document.content_type.as_deref()));
+    let (work, rule) =
+        (Arc::clone(&item.work), rule.with_content_type(item.work.document.content_type.as_deref()));
     let cutting = tokio::task::spawn_blocking(move || cut(&work.document.text, rule, model.as_deref()));
     match tokio::time::timeout(tools.patience, cutting).await {
         Ok(Ok(spans)) if spans.is_empty() => {
-            Err(Trouble::failed("empty_document", "the text has nothing but white space"))
+            Err(StageFailure::failed("empty_document", "the text has nothing but white space"))
         }
         Ok(Ok(spans)) => Ok(spans),
-        Ok(Err(_)) => Err(Trouble::again("internal", "cutting the text failed; the log knows more")),
+        Ok(Err(_)) => Err(StageFailure::again("internal", "cutting the text failed; the log knows more")),
         Err(_) => {
             let message = format!("cutting the text took more than {} s", tools.patience.as_secs());
-            Err(Trouble::again("timeout", message))
+            Err(StageFailure::again("timeout", message))
         }
     }
 }
 
 /// A tokenizer that is not here yet is waited for like the model itself.
-fn not_opened(tools: &Tools, item: &Item, error: &EmbedError) -> Trouble {
-    match Blame::of(error) {
-        Blame::Provider(pause) => {
-            tools.lanes.park(&item.work.plan, reason(code(error), error.message.clone()), pause)
+fn not_opened(tools: &StageContext, item: &Item, error: &EmbedError) -> StageFailure {
+    match FailureScope::of(error) {
+        FailureScope::Provider(pause) => {
+            tools.lanes.pause(&item.work.plan, reason(code(error), error.message.clone()), pause)
         }
-        Blame::Model => of_model(error),
-        Blame::Texts | Blame::Unclear => Trouble::again(code(error), error.message.clone()),
+        FailureScope::Model => of_model(error),
+        FailureScope::Texts | FailureScope::Unclear => {
+            StageFailure::again(code(error), error.message.clone())
+        }
     }
 }

@@ -4,16 +4,15 @@
 use std::{collections::BTreeMap, num::NonZeroUsize, sync::Arc};
 
 use embeddery_core::{EmbedError, Embeddings, ErrorKind, Retry};
-use embeddery_store::{Binding, Document, Place, StoreError, StoreErrorKind};
+use embeddery_store::{CollectionRef, Document, ModelBinding, StoreError, StoreErrorKind};
 use futures_util::future::join_all;
 
 use super::{
-    Item, Step, Tools, Trouble,
+    Item, StageContext, StageFailure, StageResult,
+    billed_embed::{self, CallError, EmbedCall},
     chunk::parts,
-    keep,
-    metered::{self, Asking, Refused},
-    place_of, reason,
-    trouble::code,
+    failure::code,
+    persist_results, reason, tenant_dir,
 };
 use crate::{ChunkSpan, NewDocument, Stage, Vectors};
 
@@ -22,8 +21,8 @@ const TEXTS: usize = 256;
 /// Bytes of one call's texts: between two calls a cancelled job is noticed.
 const BYTES: usize = 256 << 10;
 
-pub(super) async fn run(tools: &Tools, items: &[Item]) -> Vec<Step> {
-    let known = look(tools, items).await;
+pub(super) async fn run(tools: &StageContext, items: &[Item]) -> Vec<StageResult> {
+    let known = fetch_existing(tools, items).await;
     let mut wanted = Vec::new();
     for (item, known) in items.iter().zip(&known) {
         let Ok(known) = known else { continue };
@@ -37,16 +36,17 @@ pub(super) async fn run(tools: &Tools, items: &[Item]) -> Vec<Step> {
     let mut made = vectors(tools, &wanted).await.into_iter();
     let laid_out = items.iter().zip(known).map(|(item, known)| {
         let known = known?;
-        laid_out(item, &known, &made.next().unwrap_or_else(|| Ok(Vec::new()))?)
+        to_document_vectors(item, &known, &made.next().unwrap_or_else(|| Ok(Vec::new()))?)
     });
-    let laid_out = laid_out.map(|vectors: Result<_, Trouble>| vectors.map_err(Step::Trouble));
+    let laid_out = laid_out.map(|vectors: Result<_, StageFailure>| vectors.map_err(StageResult::Trouble));
     let laid_out = laid_out.collect();
-    keep(Stage::Embedding, items, laid_out, async |results| tools.jobs.put_vectors(results).await).await
+    persist_results(Stage::Embedding, items, laid_out, async |results| tools.jobs.put_vectors(results).await)
+        .await
 }
 
 /// What the collection knows of a document.
 struct Known {
-    binding: Option<Binding>,
+    binding: Option<ModelBinding>,
     /// For each chunk, whether its vector is there.
     stored: Vec<bool>,
 }
@@ -55,7 +55,7 @@ impl Known {
     /// The length to ask for: the collection's where there is one.
     fn dimensions(&self, item: &Item) -> Option<NonZeroUsize> {
         match &self.binding {
-            Some(binding) if binding.cut => NonZeroUsize::new(binding.dim),
+            Some(binding) if binding.custom_dimensions => NonZeroUsize::new(binding.dim),
             Some(_) => None,
             None => item.work.plan.dimensions.and_then(NonZeroUsize::new),
         }
@@ -63,10 +63,10 @@ impl Known {
 }
 
 /// Asks each collection once for all its documents.
-async fn look(tools: &Tools, items: &[Item]) -> Vec<Result<Known, Trouble>> {
+async fn fetch_existing(tools: &StageContext, items: &[Item]) -> Vec<Result<Known, StageFailure>> {
     let mut groups: BTreeMap<_, (Vec<usize>, Vec<Document>)> = BTreeMap::new();
-    let mut known: Vec<Result<Known, Trouble>> =
-        items.iter().map(|_| Err(Trouble::again("internal", "nobody looked"))).collect();
+    let mut known: Vec<Result<Known, StageFailure>> =
+        items.iter().map(|_| Err(StageFailure::again("internal", "nobody looked"))).collect();
     for (index, item) in items.iter().enumerate() {
         // What waits for its provider costs nothing meanwhile.
         if let Some(trouble) = tools.lanes.blocked(&item.work.plan) {
@@ -84,7 +84,7 @@ async fn look(tools: &Tools, items: &[Item]) -> Vec<Result<Known, Trouble>> {
         }
     }
     let looked = join_all(groups.into_iter().map(|(place, (members, documents))| async move {
-        let answer = look_into(tools, place, &documents).await;
+        let answer = fetch_collection(tools, place, &documents).await;
         (members, answer)
     }))
     .await;
@@ -101,46 +101,46 @@ async fn look(tools: &Tools, items: &[Item]) -> Vec<Result<Known, Trouble>> {
     known
 }
 
-async fn look_into(
-    tools: &Tools,
+async fn fetch_collection(
+    tools: &StageContext,
     (tenant, collection): (&str, &str),
     documents: &[Document],
-) -> Result<(Option<Binding>, Vec<Vec<bool>>), Trouble> {
-    let tenant = place_of(tenant);
-    let place = Place { tenant: &tenant, collection };
+) -> Result<(Option<ModelBinding>, Vec<Vec<bool>>), StageFailure> {
+    let tenant = tenant_dir(tenant);
+    let place = CollectionRef { tenant: &tenant, collection };
     let nothing = || (None, documents.iter().map(|document| vec![false; document.chunks.len()]).collect());
     let found = match tools.store.get(place).await {
         Ok(found) => found,
         Err(error) if error.kind == StoreErrorKind::NotFound => return Ok(nothing()),
-        Err(error) => return Err(Trouble::of_store(&error)),
+        Err(error) => return Err(StageFailure::of_store(&error)),
     };
-    match tools.store.stored(place, documents).await {
+    match tools.store.existing_chunks(place, documents).await {
         Ok(stored) => Ok((Some(found.binding), stored)),
         Err(error) if error.kind == StoreErrorKind::NotFound => Ok(nothing()),
-        Err(error) => Err(Trouble::of_store(&error)),
+        Err(error) => Err(StageFailure::of_store(&error)),
     }
 }
 
 /// A document with its chunks and without vectors, as the store takes it.
-pub(super) fn document(item: &Item) -> Result<Document, Trouble> {
+pub(super) fn document(item: &Item) -> Result<Document, StageFailure> {
     let NewDocument { id, text, metadata, .. } = &item.work.document;
-    let chunks = parts(text, spans(item)?).ok_or_else(misfit)?;
+    let chunks = parts(text, spans(item)?).ok_or_else(span_mismatch)?;
     Ok(Document { id: id.clone(), metadata: metadata.clone(), chunks, submission: Some(item.task.job.0) })
 }
 
-fn misfit() -> Trouble {
-    Trouble::again("internal", "the document's chunks do not fit its text")
+fn span_mismatch() -> StageFailure {
+    StageFailure::again("internal", "the document's chunks do not fit its text")
 }
 
-fn spans(item: &Item) -> Result<&[ChunkSpan], Trouble> {
-    let lost = || Trouble::again("internal", "the document's chunks are lost");
+fn spans(item: &Item) -> Result<&[ChunkSpan], StageFailure> {
+    let lost = || StageFailure::again("internal", "the document's chunks are lost");
     item.work.chunks.as_deref().ok_or_else(lost)
 }
 
-fn slice<'a>(item: &'a Item, span: &ChunkSpan) -> Result<&'a str, Trouble> {
+fn slice<'a>(item: &'a Item, span: &ChunkSpan) -> Result<&'a str, StageFailure> {
     let place = usize::try_from(span.bytes.start).ok().zip(usize::try_from(span.bytes.end).ok());
     let text = place.and_then(|(start, end)| item.work.document.text.get(start..end));
-    text.ok_or_else(misfit)
+    text.ok_or_else(span_mismatch)
 }
 
 /// Chunks of a document that are to become vectors.
@@ -151,10 +151,10 @@ pub(super) struct Wanted<'a> {
 }
 
 /// A vector: a row of an answer.
-pub(super) type Made = (Arc<Embeddings>, usize);
+pub(super) type EmbeddedRow = (Arc<Embeddings>, usize);
 
 /// One text on its way.
-struct Piece {
+struct PendingChunk {
     /// Whose, by place in `wanted`.
     owner: usize,
     /// Which of the chunks wanted.
@@ -163,7 +163,10 @@ struct Piece {
 }
 
 /// The vectors of what is wanted of each document, or why it has none.
-pub(super) async fn vectors(tools: &Tools, wanted: &[Wanted<'_>]) -> Vec<Result<Vec<Made>, Trouble>> {
+pub(super) async fn vectors(
+    tools: &StageContext,
+    wanted: &[Wanted<'_>],
+) -> Vec<Result<Vec<EmbeddedRow>, StageFailure>> {
     // What one call may carry together: tenants have their own caches, accounts and turns.
     let mut groups: BTreeMap<_, Vec<usize>> = BTreeMap::new();
     for (owner, wanted) in wanted.iter().enumerate() {
@@ -180,17 +183,17 @@ pub(super) async fn vectors(tools: &Tools, wanted: &[Wanted<'_>]) -> Vec<Result<
     all
 }
 
-type Answered = Vec<(usize, Result<Vec<Made>, Trouble>)>;
+type Answered = Vec<(usize, Result<Vec<EmbeddedRow>, StageFailure>)>;
 
-async fn group(tools: &Tools, wanted: &[Wanted<'_>], members: Vec<usize>) -> Answered {
-    let mut results: BTreeMap<usize, Result<Vec<Option<Made>>, Trouble>> = BTreeMap::new();
+async fn group(tools: &StageContext, wanted: &[Wanted<'_>], members: Vec<usize>) -> Answered {
+    let mut results: BTreeMap<usize, Result<Vec<Option<EmbeddedRow>>, StageFailure>> = BTreeMap::new();
     let mut pieces = Vec::new();
     for owner in members {
         match texts(&wanted[owner]) {
             Ok(texts) => {
                 results.insert(owner, Ok(vec![None; texts.len()]));
                 let texts = texts.into_iter().enumerate();
-                pieces.extend(texts.map(|(place, text)| Piece { owner, place, text }));
+                pieces.extend(texts.map(|(place, text)| PendingChunk { owner, place, text }));
             }
             Err(trouble) => drop(results.insert(owner, Err(trouble))),
         }
@@ -203,7 +206,7 @@ async fn group(tools: &Tools, wanted: &[Wanted<'_>], members: Vec<usize>) -> Ans
         let Some(first) = call.first() else { continue };
         let Wanted { item, dimensions, .. } = &wanted[first.owner];
         let request_id: Arc<str> = item.task.job.to_string().into();
-        let asking = Asking {
+        let asking = EmbedCall {
             tenant: &item.work.tenant,
             plan: &item.work.plan,
             dimensions: *dimensions,
@@ -211,8 +214,8 @@ async fn group(tools: &Tools, wanted: &[Wanted<'_>], members: Vec<usize>) -> Ans
         };
         let texts: Vec<Arc<str>> = call.iter().map(|piece| Arc::clone(&piece.text)).collect();
         let answer = match tools.lanes.blocked(asking.plan) {
-            Some(trouble) => Err(Refused::All(trouble)),
-            None => metered::embed(tools, &asking, &texts).await,
+            Some(trouble) => Err(CallError::All(trouble)),
+            None => billed_embed::embed(tools, &asking, &texts).await,
         };
         match answer {
             Ok(answer) => {
@@ -223,7 +226,7 @@ async fn group(tools: &Tools, wanted: &[Wanted<'_>], members: Vec<usize>) -> Ans
                     }
                 }
             }
-            Err(Refused::All(trouble)) => {
+            Err(CallError::All(trouble)) => {
                 let rest = waiting.drain(..).flatten();
                 for piece in call
                     .into_iter()
@@ -234,35 +237,35 @@ async fn group(tools: &Tools, wanted: &[Wanted<'_>], members: Vec<usize>) -> Ans
                     results.insert(piece.owner, Err(trouble.clone()));
                 }
             }
-            Err(Refused::Split(error)) => {
-                for piece in apart(&error, call, &mut waiting) {
+            Err(CallError::Split(error)) => {
+                for piece in bisect_failed_call(&error, call, &mut waiting) {
                     let Wanted { item, chunks, .. } = &wanted[piece.owner];
                     results.insert(piece.owner, Err(of_chunk(&error, item, chunks[piece.place])));
                 }
             }
         }
     }
-    let complete = |made: Vec<Option<Made>>| {
-        let made: Option<Vec<Made>> = made.into_iter().collect();
+    let complete = |made: Vec<Option<EmbeddedRow>>| {
+        let made: Option<Vec<EmbeddedRow>> = made.into_iter().collect();
         made.ok_or_else(|| {
-            Trouble::again("cancelled", "the job was cancelled, or another worker has the document")
+            StageFailure::again("cancelled", "the job was cancelled, or another worker has the document")
         })
     };
     results.into_iter().map(|(owner, result)| (owner, result.and_then(complete))).collect()
 }
 
-fn texts(wanted: &Wanted<'_>) -> Result<Vec<Arc<str>>, Trouble> {
+fn texts(wanted: &Wanted<'_>) -> Result<Vec<Arc<str>>, StageFailure> {
     let spans = spans(wanted.item)?;
     let span = |&chunk: &usize| {
-        let span = spans.get(chunk).ok_or_else(|| Trouble::again("internal", "a chunk is lost"))?;
+        let span = spans.get(chunk).ok_or_else(|| StageFailure::again("internal", "a chunk is lost"))?;
         Ok(slice(wanted.item, span)?.into())
     };
     wanted.chunks.iter().map(span).collect()
 }
 
 /// Pieces in their order, as many to a call as it may carry.
-fn calls(pieces: Vec<Piece>) -> Vec<Vec<Piece>> {
-    let mut calls: Vec<Vec<Piece>> = Vec::new();
+fn calls(pieces: Vec<PendingChunk>) -> Vec<Vec<PendingChunk>> {
+    let mut calls: Vec<Vec<PendingChunk>> = Vec::new();
     let mut bytes = 0;
     for piece in pieces {
         bytes += piece.text.len();
@@ -278,13 +281,17 @@ fn calls(pieces: Vec<Piece>) -> Vec<Vec<Piece>> {
 }
 
 /// Takes a refused call apart: returns the pieces at fault and lets the others wait for another call.
-fn apart(error: &EmbedError, mut call: Vec<Piece>, waiting: &mut Vec<Vec<Piece>>) -> Vec<Piece> {
+fn bisect_failed_call(
+    error: &EmbedError,
+    mut call: Vec<PendingChunk>,
+    waiting: &mut Vec<Vec<PendingChunk>>,
+) -> Vec<PendingChunk> {
     if call.len() == 1 {
         return call;
     }
     let named = |index: &usize| error.inputs.iter().any(|fault| fault.index == *index);
     let (guilty, others): (Vec<_>, Vec<_>) = call.drain(..).enumerate().partition(|(index, _)| named(index));
-    let others: Vec<Piece> = others.into_iter().map(|(_, piece)| piece).collect();
+    let others: Vec<PendingChunk> = others.into_iter().map(|(_, piece)| piece).collect();
     if !guilty.is_empty() {
         waiting.push(others);
         return guilty.into_iter().map(|(_, piece)| piece).collect();
@@ -297,7 +304,7 @@ fn apart(error: &EmbedError, mut call: Vec<Piece>, waiting: &mut Vec<Vec<Piece>>
 }
 
 /// A failure that one chunk has alone; it is named, so that its author can find it.
-fn of_chunk(error: &EmbedError, item: &Item, chunk: usize) -> Trouble {
+fn of_chunk(error: &EmbedError, item: &Item, chunk: usize) -> StageFailure {
     let characters =
         item.work.chunks.as_ref().and_then(|chunks| chunks.get(chunk)).map(|span| &span.characters);
     let place = characters.map_or_else(String::new, |at| format!(" (characters {} to {})", at.start, at.end));
@@ -308,22 +315,22 @@ fn of_chunk(error: &EmbedError, item: &Item, chunk: usize) -> Trouble {
     };
     match error.kind {
         ErrorKind::InvalidRequest | ErrorKind::InputTooLong | ErrorKind::BatchTooLarge => {
-            Trouble::failed(code(error), message)
+            StageFailure::failed(code(error), message)
         }
-        _ => Trouble::Again { reason: reason(code(error), message), after },
+        _ => StageFailure::Retry { reason: reason(code(error), message), after },
     }
 }
 
 /// A document's vectors as the job store keeps them; all of one space, the collection's where there is one.
-fn laid_out(item: &Item, known: &Known, made: &[Made]) -> Result<Vectors, Trouble> {
+fn to_document_vectors(item: &Item, known: &Known, made: &[EmbeddedRow]) -> Result<Vectors, StageFailure> {
     let collection = &item.work.plan.collection;
     let bound = known.binding.as_ref().map(|binding| (&binding.space, binding.dim));
     let answered = made.first().map(|(answer, _)| (&answer.space, answer.dim));
     let Some((space, dim)) = bound.or(answered) else {
-        return Err(Trouble::again("internal", "a document without vectors has no collection"));
+        return Err(StageFailure::again("internal", "a document without vectors has no collection"));
     };
     if let Some((other, _)) = made.iter().find(|(answer, _)| answer.space != *space || answer.dim != dim) {
-        return Err(Trouble::of_store(&StoreError::space_mismatch(collection, space, &other.space)));
+        return Err(StageFailure::of_store(&StoreError::space_mismatch(collection, space, &other.space)));
     }
     let (mut rows, mut data) = (Vec::with_capacity(known.stored.len()), Vec::with_capacity(made.len() * dim));
     let mut made = made.iter();

@@ -7,19 +7,21 @@ use std::{
 };
 
 use embeddery_core::SpaceId;
-use embeddery_store::{Binding, Document, NewCollection, Place, StoreError, StoreErrorKind, Written};
+use embeddery_store::{
+    CollectionRef, Document, ModelBinding, NewCollection, StoreError, StoreErrorKind, UpsertResult,
+};
 use futures_util::future::join_all;
 use uuid::Uuid;
 
 use super::{
-    Item, Step, Tools, Trouble,
+    Item, StageContext, StageFailure, StageResult,
     embed::{self, Wanted, document},
-    keep, place_of, reason,
-    rooms::Room,
+    persist_results, reason, tenant_dir,
+    vector_quota::QuotaReservation,
 };
-use crate::{End, JobId, Reason, Stage, Vectors};
+use crate::{DocumentOutcome, JobId, Reason, Stage, Vectors};
 
-pub(super) async fn run(tools: &Tools, items: &[Item]) -> Vec<Step> {
+pub(super) async fn run(tools: &StageContext, items: &[Item]) -> Vec<StageResult> {
     let mut groups: BTreeMap<_, Vec<usize>> = BTreeMap::new();
     // What nobody wants any more is not stored: the user may have been deleted meanwhile.
     for (index, item) in items.iter().enumerate().filter(|(_, item)| !item.is_dropped()) {
@@ -36,11 +38,11 @@ pub(super) async fn run(tools: &Tools, items: &[Item]) -> Vec<Step> {
         }
         done
     });
-    let mut ends: Vec<_> = items.iter().map(|_| Err(Step::Over)).collect();
+    let mut ends: Vec<_> = items.iter().map(|_| Err(StageResult::Done)).collect();
     for (index, end) in join_all(groups).await.into_iter().flatten() {
-        ends[index] = end.map_err(Step::Trouble);
+        ends[index] = end.map_err(StageResult::Trouble);
     }
-    keep(Stage::Storage, items, ends, async |ends| tools.jobs.finish(ends).await).await
+    persist_results(Stage::Storage, items, ends, async |ends| tools.jobs.finish(ends).await).await
 }
 
 /// Documents of one id are of several jobs, and are written one after the other.
@@ -60,11 +62,11 @@ fn rounds(items: &[Item], members: Vec<usize>) -> Vec<Vec<usize>> {
 }
 
 /// Writes documents of one collection, together if that works.
-async fn write(tools: &Tools, items: &[&Item]) -> Vec<Result<End, Trouble>> {
+async fn write(tools: &StageContext, items: &[&Item]) -> Vec<Result<DocumentOutcome, StageFailure>> {
     let together = match items {
         [_, _, ..] => match store(tools, items).await {
             // It would be the same for each of them.
-            Err(Refused::Trouble(trouble @ Trouble::Wait { .. })) => {
+            Err(Refused::Trouble(trouble @ StageFailure::Defer { .. })) => {
                 return vec![Err(trouble); items.len()];
             }
             stored => stored.ok(),
@@ -75,13 +77,13 @@ async fn write(tools: &Tools, items: &[&Item]) -> Vec<Result<End, Trouble>> {
     join_all(items.iter().map(|item| async move {
         let overtaken = match together {
             Some(overtaken) => overtaken.get(&item.work.document.id).copied(),
-            None => alone(tools, item).await?,
+            None => write_single(tools, item).await?,
         };
         Ok(match overtaken {
-            Some(by) => End::Superseded(superseded(tools, item, by).await),
+            Some(by) => DocumentOutcome::Superseded(superseded(tools, item, by).await),
             None => {
                 let chunks = item.work.vectors.as_ref().map_or(0, |vectors| vectors.rows.len() as u64);
-                End::Stored { chunks }
+                DocumentOutcome::Stored { chunks }
             }
         })
     }))
@@ -89,7 +91,7 @@ async fn write(tools: &Tools, items: &[&Item]) -> Vec<Result<End, Trouble>> {
 }
 
 /// Writes one document; says by which submission it is overtaken, if it is.
-async fn alone(tools: &Tools, item: &Item) -> Result<Option<Uuid>, Trouble> {
+async fn write_single(tools: &StageContext, item: &Item) -> Result<Option<Uuid>, StageFailure> {
     let stored = match store(tools, &[item]).await {
         Err(Refused::VectorMissing) => store_whole(tools, item).await,
         other => other,
@@ -98,13 +100,13 @@ async fn alone(tools: &Tools, item: &Item) -> Result<Option<Uuid>, Trouble> {
         Ok(overtaken) => Ok(overtaken.into_values().next()),
         Err(Refused::Trouble(trouble)) => Err(trouble),
         Err(Refused::VectorMissing) => {
-            Err(Trouble::again("collection_changed", "the document was changed meanwhile"))
+            Err(StageFailure::again("collection_changed", "the document was changed meanwhile"))
         }
     }
 }
 
 /// Why a document is not stored that a later submission has overtaken: a job's, or that of a caller who waited.
-async fn superseded(tools: &Tools, item: &Item, by: Uuid) -> Reason {
+async fn superseded(tools: &StageContext, item: &Item, by: Uuid) -> Reason {
     let message = match tools.jobs.job(&item.work.tenant, JobId(by)).await {
         Ok(Some(job)) => format!("superseded by job {}, which was submitted later", job.id),
         _ => "superseded by a later version of the document, or by its deletion".to_owned(),
@@ -113,16 +115,16 @@ async fn superseded(tools: &Tools, item: &Item, by: Uuid) -> Reason {
 }
 
 /// Documents of which a later submission is stored, and which.
-type Overtaken = HashMap<String, Uuid>;
+type Superseded = HashMap<String, Uuid>;
 
 enum Refused {
     /// A vector that was there is gone: somebody changed the document, or deleted the collection.
     VectorMissing,
-    Trouble(Trouble),
+    Trouble(StageFailure),
 }
 
-impl From<Trouble> for Refused {
-    fn from(trouble: Trouble) -> Self {
+impl From<StageFailure> for Refused {
+    fn from(trouble: StageFailure) -> Self {
         Self::Trouble(trouble)
     }
 }
@@ -131,13 +133,13 @@ impl From<StoreError> for Refused {
     fn from(error: StoreError) -> Self {
         match error.kind {
             StoreErrorKind::VectorMissing => Self::VectorMissing,
-            _ => Self::Trouble(Trouble::of_store(&error)),
+            _ => Self::Trouble(StageFailure::of_store(&error)),
         }
     }
 }
 
 /// Writes documents of one collection with the vectors that the job store has.
-async fn store(tools: &Tools, items: &[&Item]) -> Result<Overtaken, Refused> {
+async fn store(tools: &StageContext, items: &[&Item]) -> Result<Superseded, Refused> {
     let mut documents = Vec::with_capacity(items.len());
     for item in items {
         documents.push(with_vectors(item, vectors(item)?)?);
@@ -146,14 +148,14 @@ async fn store(tools: &Tools, items: &[&Item]) -> Result<Overtaken, Refused> {
 }
 
 /// Makes the vectors that are missing and writes one document with all of them.
-async fn store_whole(tools: &Tools, item: &Item) -> Result<Overtaken, Refused> {
+async fn store_whole(tools: &StageContext, item: &Item) -> Result<Superseded, Refused> {
     let vectors = vectors(item)?;
     let mut document = with_vectors(item, vectors)?;
     let absent = |(chunk, row): (usize, &Option<u32>)| row.is_none().then_some(chunk);
     let chunks: Vec<usize> = vectors.rows.iter().enumerate().filter_map(absent).collect();
-    let tenant = place_of(&item.work.tenant);
-    let place = Place { tenant: &tenant, collection: &item.work.plan.collection };
-    let cut = tools.store.get(place).await?.binding.cut;
+    let tenant = tenant_dir(&item.work.tenant);
+    let place = CollectionRef { tenant: &tenant, collection: &item.work.plan.collection };
+    let cut = tools.store.get(place).await?.binding.custom_dimensions;
     let dimensions = if cut { NonZeroUsize::new(vectors.dim) } else { None };
     let wanted = [Wanted { item, dimensions, chunks: chunks.clone() }];
     let made = embed::vectors(tools, &wanted).await.pop().unwrap_or_else(|| Ok(Vec::new()))?;
@@ -166,12 +168,12 @@ async fn store_whole(tools: &Tools, item: &Item) -> Result<Overtaken, Refused> {
     upsert(tools, item, vectors.space.clone(), vec![document]).await
 }
 
-fn vectors(item: &Item) -> Result<&Vectors, Trouble> {
-    let lost = || Trouble::again("internal", "the document's vectors are lost");
+fn vectors(item: &Item) -> Result<&Vectors, StageFailure> {
+    let lost = || StageFailure::again("internal", "the document's vectors are lost");
     item.work.vectors.as_ref().ok_or_else(lost)
 }
 
-fn with_vectors(item: &Item, vectors: &Vectors) -> Result<Document, Trouble> {
+fn with_vectors(item: &Item, vectors: &Vectors) -> Result<Document, StageFailure> {
     let mut document = document(item)?;
     for (chunk, row) in document.chunks.iter_mut().zip(&vectors.rows) {
         let row = row.and_then(|row| usize::try_from(row).ok());
@@ -183,20 +185,20 @@ fn with_vectors(item: &Item, vectors: &Vectors) -> Result<Document, Trouble> {
 
 /// Writes documents, into a new collection when it is not there, within the tenant's quota of vectors.
 async fn upsert(
-    tools: &Tools,
+    tools: &StageContext,
     first: &Item,
     space: SpaceId,
     documents: Vec<Document>,
-) -> Result<Overtaken, Refused> {
-    let (tenant, plan) = (place_of(&first.work.tenant), &first.work.plan);
-    let place = Place { tenant: &tenant, collection: &plan.collection };
+) -> Result<Superseded, Refused> {
+    let (tenant, plan) = (tenant_dir(&first.work.tenant), &first.work.plan);
+    let place = CollectionRef { tenant: &tenant, collection: &plan.collection };
     let dim = vectors(first)?.dim;
-    let binding = Binding {
+    let binding = ModelBinding {
         provider: plan.provider.clone(),
         model: plan.model.clone(),
         space: space.clone(),
         dim,
-        cut: plan.dimensions.is_some(),
+        custom_dimensions: plan.dimensions.is_some(),
     };
     if !bind(tools, place, (binding, documents.iter().filter_map(|document| document.submission).max()))
         .await?
@@ -205,12 +207,12 @@ async fn upsert(
     }
     let new = documents.iter().flat_map(|document| &document.chunks).filter(|chunk| chunk.vector.is_some());
     let new = new.count() as u64;
-    let room = Room::take(tools, &first.work.tenant, new).await?;
+    let room = QuotaReservation::take(tools, &first.work.tenant, new).await?;
     let space = (new > 0).then_some(space);
     let written =
         match tokio::time::timeout(tools.patience, tools.store.upsert(place, space, documents)).await {
             Ok(written) => written.map_err(Refused::from),
-            Err(_) => Err(Trouble::again("timeout", "the store took too long").into()),
+            Err(_) => Err(StageFailure::again("timeout", "the store took too long").into()),
         };
     match written {
         Ok(written) => {
@@ -218,7 +220,7 @@ async fn upsert(
             Ok(written.overtaken.into_iter().collect())
         }
         Err(refused) => {
-            room.used(&Written::default()).await;
+            room.used(&UpsertResult::default()).await;
             Err(refused)
         }
     }
@@ -227,9 +229,9 @@ async fn upsert(
 /// Makes the collection when it is not there, which somebody else may do at the same moment. False when it was deleted
 /// after the submission.
 async fn bind(
-    tools: &Tools,
-    place: Place<'_>,
-    (binding, submission): (Binding, Option<Uuid>),
+    tools: &StageContext,
+    place: CollectionRef<'_>,
+    (binding, submission): (ModelBinding, Option<Uuid>),
 ) -> Result<bool, StoreError> {
     match tools.store.get(place).await {
         Err(error) if error.kind == StoreErrorKind::NotFound => {}

@@ -10,7 +10,7 @@ use prometheus_client::{
 
 use crate::{
     Stage,
-    stages::{Step, Trouble},
+    stages::{StageFailure, StageResult},
 };
 
 /// The families. Clones share their numbers.
@@ -90,11 +90,11 @@ impl WorkerMetrics {
         metrics
     }
 
-    pub(super) fn ended(&self, stage: Stage, step: &Step, bytes: u64) {
+    pub(super) fn ended(&self, stage: Stage, step: &StageResult, bytes: u64) {
         let counter = match step {
-            Step::Next { .. } | Step::Over => &self.processed,
-            Step::Trouble(Trouble::Wait { .. }) => &self.waited,
-            Step::Trouble(_) => &self.failed,
+            StageResult::Next { .. } | StageResult::Done => &self.processed,
+            StageResult::Trouble(StageFailure::Defer { .. }) => &self.waited,
+            StageResult::Trouble(_) => &self.failed,
         };
         counter.get_or_create(&of(stage)).inc();
         self.payload_bytes.get_or_create(&of(stage)).observe(bytes as f64);

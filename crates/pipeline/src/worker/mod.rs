@@ -5,9 +5,9 @@
 //! of its own ([`Pulse`]), never by what computes. A document that may have killed its worker runs when the whole
 //! process does nothing else.
 
+mod heartbeat;
 mod metrics;
-mod outcome;
-mod pulse;
+mod retry_policy;
 
 use std::{
     collections::BTreeMap,
@@ -20,19 +20,19 @@ use std::{
 };
 
 use embeddery_core::TraceContext;
-use embeddery_gateway::trace::{Facts, Span};
+use embeddery_gateway::trace::{Span, SpanAttributes};
 use futures_util::{FutureExt as _, future::join_all};
 use tokio::sync::{OwnedRwLockReadGuard, OwnedRwLockWriteGuard, RwLock};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use uuid::Uuid;
 
+use heartbeat::Heartbeat;
 pub use metrics::WorkerMetrics;
-use outcome::Policy;
-use pulse::Pulse;
+use retry_policy::RetryPolicy;
 
 use crate::{
-    Consumer, Lease, LeaseRequest, Outcome, Queue, QueueError, Settled, Stage,
-    stages::{self, Step, Tools, Trouble},
+    Consumer, Lease, LeaseRequest, Outcome, Queue, QueueError, SettleResult, Stage,
+    stages::{self, StageContext, StageFailure, StageResult},
 };
 
 /// How a worker works.
@@ -60,21 +60,21 @@ pub struct WorkerConfig {
 
 /// A worker.
 pub struct Worker {
-    tools: Arc<Tools>,
+    tools: Arc<StageContext>,
     queue: Arc<dyn Queue>,
     config: WorkerConfig,
     consumer: Consumer,
     metrics: WorkerMetrics,
-    pulse: Pulse,
+    pulse: Heartbeat,
     /// Held for reading by whoever works, for writing by who must work alone.
-    floor: Floor,
+    floor: ExclusiveGate,
 }
 
 /// What the workers of a process share, so that a document that must run alone has the whole process.
-pub type Floor = Arc<RwLock<()>>;
+pub type ExclusiveGate = Arc<RwLock<()>>;
 
 /// The right to work.
-enum Turn {
+enum WorkPermit {
     Shared(#[expect(dead_code, reason = "held, not read")] OwnedRwLockReadGuard<()>),
     Alone(#[expect(dead_code, reason = "held, not read")] OwnedRwLockWriteGuard<()>),
 }
@@ -84,10 +84,10 @@ const IDLE: Duration = Duration::from_secs(2);
 
 /// Bytes of text that are worked on together. More is handed back at once, so that large documents do not wait
 /// here while other loops and workers have nothing to do.
-const AT_ONCE: u64 = 2 << 20;
+const MAX_BATCH_BYTES: u64 = 2 << 20;
 
 /// The longest pause between two tries at a queue that does not answer.
-const LONGEST_PAUSE: Duration = Duration::from_secs(15);
+const MAX_BACKOFF: Duration = Duration::from_secs(15);
 
 impl Worker {
     /// A worker with a name of its own, which is never used again.
@@ -95,20 +95,20 @@ impl Worker {
     /// # Errors
     /// When the thread that renews leases cannot be started.
     pub fn new(
-        tools: Arc<Tools>,
+        tools: Arc<StageContext>,
         queue: Arc<dyn Queue>,
         config: WorkerConfig,
         metrics: WorkerMetrics,
     ) -> std::io::Result<Self> {
         let consumer =
             Consumer(format!("{}-{}-{}", config.host, std::process::id(), Uuid::now_v7().simple()));
-        let pulse = Pulse::start(Arc::clone(&queue), &config, consumer.clone())?;
+        let pulse = Heartbeat::start(Arc::clone(&queue), &config, consumer.clone())?;
         Ok(Self { tools, queue, config, consumer, metrics, pulse, floor: Arc::default() })
     }
 
     /// The same beside others in one process.
     #[must_use]
-    pub fn beside(self, floor: &Floor) -> Self {
+    pub fn sharing_gate(self, floor: &ExclusiveGate) -> Self {
         Self { floor: Arc::clone(floor), ..self }
     }
 
@@ -139,7 +139,7 @@ impl Worker {
             loops.wait().await;
         }
         worker.pulse.stop();
-        if let Err(error) = worker.queue.retire(&worker.consumer).await {
+        if let Err(error) = worker.queue.deregister(&worker.consumer).await {
             tracing::warn!(%error, "the queue was not told that this worker has stopped; its leases run out");
         }
     }
@@ -155,7 +155,7 @@ impl Worker {
         let slots = self.config.slots.get(&stage).copied().unwrap_or(1);
         let (mut most, mut failures) = (slots, 0);
         while !stop.is_cancelled() {
-            let (turn, mut leases) = match self.take(stage, most, stop).await {
+            let (turn, mut leases) = match self.lease_work(stage, most, stop).await {
                 Ok(Some(taken)) => taken,
                 Ok(None) => return,
                 Err(error) => {
@@ -163,7 +163,8 @@ impl Worker {
                         tracing::warn!(%error, stage = stage.as_str(), "the queue does not answer; trying again");
                     }
                     failures += 1;
-                    let pause = outcome::drawn(Duration::from_millis(500), failures, LONGEST_PAUSE);
+                    let pause =
+                        retry_policy::jittered_backoff(Duration::from_millis(500), failures, MAX_BACKOFF);
                     tokio::select! { () = tokio::time::sleep(pause) => {}, () = stop.cancelled() => {} }
                     continue;
                 }
@@ -177,23 +178,23 @@ impl Worker {
                 tokio::select! { () = self.queue.wait(stage, IDLE) => {}, () = stop.cancelled() => {} }
                 continue;
             }
-            let rest = leases.split_off(at_once(&leases));
+            let rest = leases.split_off(batch_len(&leases));
             most = if rest.is_empty() { (2 * most).min(slots) } else { leases.len() };
             if !rest.is_empty() {
-                let back: Vec<_> = rest.into_iter().map(|lease| (lease, Outcome::HandBack)).collect();
+                let back: Vec<_> = rest.into_iter().map(|lease| (lease, Outcome::Release)).collect();
                 self.settle(&back).await;
             }
-            self.bring(stage, leases).await;
+            self.process(stage, leases).await;
         }
     }
 
     /// Takes documents, and the right to work on them; `None` when the worker stops before it has that right.
-    async fn take(
+    async fn lease_work(
         &self,
         stage: Stage,
         most: usize,
         stop: &CancellationToken,
-    ) -> Result<Option<(Turn, Vec<Lease>)>, QueueError> {
+    ) -> Result<Option<(WorkPermit, Vec<Lease>)>, QueueError> {
         let request =
             |idle| LeaseRequest { stage, consumer: &self.consumer, most, length: self.config.lease, idle };
         let floor = || Arc::clone(&self.floor);
@@ -203,8 +204,8 @@ impl Worker {
         } else {
             let Some(shared) = stop.run_until_cancelled(floor().read_owned()).await else { return Ok(None) };
             let got = self.queue.lease(request(false)).await?;
-            if !got.clear || stop.is_cancelled() {
-                return Ok(Some((Turn::Shared(shared), got.leases)));
+            if !got.drain_for_exclusive || stop.is_cancelled() {
+                return Ok(Some((WorkPermit::Shared(shared), got.leases)));
             }
             // Something that must run alone waits for us: those who work end, and nobody begins before.
             drop(shared);
@@ -215,21 +216,29 @@ impl Worker {
             return Ok(None);
         }
         let leases = self.queue.lease(request(true)).await?.leases;
-        let alone = leases.iter().any(|lease| lease.alone);
-        Ok(Some((if alone { Turn::Alone(whole) } else { Turn::Shared(whole.downgrade()) }, leases)))
+        let alone = leases.iter().any(|lease| lease.exclusive);
+        Ok(Some((
+            if alone { WorkPermit::Alone(whole) } else { WorkPermit::Shared(whole.downgrade()) },
+            leases,
+        )))
     }
 
     /// Brings leased documents through a stage and settles them.
-    async fn bring(&self, stage: Stage, leases: Vec<Lease>) {
-        let held = self.pulse.hold(&leases);
+    async fn process(&self, stage: Stage, leases: Vec<Lease>) {
+        let held = self.pulse.track(&leases);
         let dropped: Vec<_> = held.dropped().collect();
         let outcomes = AssertUnwindSafe(self.outcomes(stage, &leases, &dropped)).catch_unwind().await;
         let outcomes = outcomes.unwrap_or_else(|_| {
             // A defect of ours that one of them met. Whose fault it was, those find out who run alone.
             tracing::error!(stage = stage.as_str(), documents = leases.len(), "a stage panicked");
-            let pause =
-                |lease: &Lease| outcome::drawn(self.config.backoff, lease.task.deaths + 1, outcome::LONGEST);
-            leases.iter().map(|lease| Outcome::Died { after: pause(lease) }).collect()
+            let pause = |lease: &Lease| {
+                retry_policy::jittered_backoff(
+                    self.config.backoff,
+                    lease.task.deaths + 1,
+                    retry_policy::MAX_BACKOFF,
+                )
+            };
+            leases.iter().map(|lease| Outcome::Crashed { after: pause(lease) }).collect()
         });
         self.settle(&leases.into_iter().zip(outcomes).collect::<Vec<_>>()).await;
     }
@@ -248,21 +257,21 @@ impl Worker {
                 "documents are given up: they hang"
             );
             // An attempt, not a death: this worker is alive, and its leases still hold.
-            vec![Step::Trouble(Trouble::hangs(self.config.deadline)); leases.len()]
+            vec![StageResult::Trouble(StageFailure::timed_out(self.config.deadline)); leases.len()]
         });
         for (span, step) in spans.iter_mut().zip(&steps) {
             if let Some(span) = span {
-                span.facts.failed = matches!(step, Step::Trouble(_));
+                span.facts.failed = matches!(step, StageResult::Trouble(_));
             }
         }
-        let policy = Policy { tools: &self.tools, config: &self.config, stage };
+        let policy = RetryPolicy { tools: &self.tools, config: &self.config, stage };
         let outcomes = leases.iter().zip(steps).zip(dropped).map(|((lease, step), dropped)| {
             let unwanted = dropped.load(Relaxed);
-            let step = if unwanted { Step::Over } else { step };
+            let step = if unwanted { StageResult::Done } else { step };
             self.metrics.ended(stage, &step, lease.task.bytes);
             async {
                 let outcome = policy.outcome(&lease.task, step).await;
-                self.pulse.counted(!matches!(outcome, Outcome::Dead(_)));
+                self.pulse.counted(!matches!(outcome, Outcome::DeadLetter(_)));
                 outcome
             }
         });
@@ -278,7 +287,7 @@ impl Worker {
         loop {
             match self.queue.settle(outcomes).await {
                 Ok(settled) => {
-                    let lost = settled.iter().filter(|settled| **settled == Settled::Lost).count();
+                    let lost = settled.iter().filter(|settled| **settled == SettleResult::Lost).count();
                     if lost > 0 {
                         tracing::info!(lost, "leases had run out; other workers have the documents");
                     }
@@ -287,7 +296,8 @@ impl Worker {
                 Err(error) if Instant::now() < until => {
                     failures += 1;
                     tracing::debug!(%error, failures, "settling failed; trying again");
-                    let pause = outcome::drawn(Duration::from_millis(200), failures, LONGEST_PAUSE / 3);
+                    let pause =
+                        retry_policy::jittered_backoff(Duration::from_millis(200), failures, MAX_BACKOFF / 3);
                     tokio::time::sleep(pause).await;
                 }
                 Err(error) => {
@@ -302,17 +312,21 @@ impl Worker {
 /// A span for a document in a stage, below the request that brought it.
 fn traced(stage: Stage, lease: &Lease) -> Option<Span> {
     let parent = lease.task.traceparent.as_deref().and_then(TraceContext::parse)?;
-    let facts =
-        Facts { kind: 5, request_id: Some(lease.task.id.job.to_string()), failed: true, ..Facts::default() };
+    let facts = SpanAttributes {
+        kind: 5,
+        request_id: Some(lease.task.id.job.to_string()),
+        failed: true,
+        ..SpanAttributes::default()
+    };
     Span::begin(stage.as_str(), Some(parent), facts)
 }
 
 /// How many of these leases, from the first, are worked on together.
-fn at_once(leases: &[Lease]) -> usize {
+fn batch_len(leases: &[Lease]) -> usize {
     let mut bytes = 0;
     let few = leases.iter().take_while(|lease| {
         bytes += lease.task.bytes;
-        bytes <= AT_ONCE
+        bytes <= MAX_BATCH_BYTES
     });
     few.count().max(1).min(leases.len())
 }

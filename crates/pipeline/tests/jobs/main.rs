@@ -2,10 +2,10 @@
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
-mod ends;
-mod month;
+mod outcomes;
 mod postgres;
 mod progress;
+mod retention;
 #[path = "../../../store/tests/conformance/server.rs"]
 mod server;
 mod sqlite;
@@ -25,7 +25,7 @@ macro_rules! conformance {
                 an_attempt_is_noted_and_nothing_moves, counts_hold_under_many_writers,
                 unfinished_documents_are_paged_and_rested, many_results_are_one_step_and_each_has_its_answer,
                 one_has_a_period;
-            ends: all_stored_is_completed, some_failed_is_partial, all_failed_is_failed,
+            outcomes: all_stored_is_completed, some_failed_is_partial, all_failed_is_failed,
                 cancelled_for_good, what_failed_is_tried_again_where_it_failed,
                 a_failure_of_the_try_before_does_not_end_the_present_one, one_document_is_tried_again_as_it_was_edited,
                 one_document_that_has_not_ended_is_set_back,

@@ -9,7 +9,7 @@ use embeddery_pipeline::{JobError, JobStore, PostgresJobs, Status};
 use embeddery_store::PostgresConfig;
 
 use crate::{
-    month::{self, DAY, DAYS, Held, KEPT},
+    retention::{self, DAY, DAYS, Held, KEPT},
     server::Postgres,
     support::{One as _, Tenant, task},
 };
@@ -64,7 +64,7 @@ async fn a_text_may_hold_any_character() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_past_is_swept() {
     let own = tokio::task::spawn_blocking(Postgres::start).await.unwrap();
-    crate::ends::what_is_past_is_swept(&Tenant::new(at(own.url()))).await;
+    crate::outcomes::what_is_past_is_swept(&Tenant::new(at(own.url()))).await;
     own.stop();
 }
 
@@ -84,9 +84,9 @@ async fn in_a_month_nothing_grows_without_bound() {
          UPDATE embeddery.job_documents SET touched_at = touched_at - {day_ms}"
     );
     for day in 1..=DAYS {
-        month::day(&tenant, day, JOBS).await;
+        retention::day(&tenant, day, JOBS).await;
         own.sql("service", &older);
-        tenant.store.sweep(KEPT, DAY * 3 / 2).await.unwrap();
+        tenant.store.purge_expired(KEPT, DAY * 3 / 2).await.unwrap();
         let held: Held = ["jobs", "job_documents", "job_contents"].map(|table| {
             own.sql("service", &format!("{all} SELECT count(*) FROM embeddery.{table}"))
                 .trim()
@@ -94,7 +94,7 @@ async fn in_a_month_nothing_grows_without_bound() {
                 .unwrap()
         });
         assert!(
-            held.iter().zip(month::most(JOBS, 1)).all(|(held, most)| *held <= most),
+            held.iter().zip(retention::most(JOBS, 1)).all(|(held, most)| *held <= most),
             "day {day}: {held:?}"
         );
     }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use embeddery_pipeline::{DocumentState, End, Note, Page, Put, Stage, Status};
+use embeddery_pipeline::{DocumentOutcome, DocumentState, Page, RetryNote, Stage, Status, WriteResult};
 
 use crate::support::{
     CHUNKING, EMBEDDING, One as _, STORAGE, Tenant, document, failed, reason, spans, stored, task, vectors,
@@ -11,7 +11,7 @@ use crate::support::{
 pub async fn a_document_walks_through_the_stages(tenant: &Tenant) {
     let job = tenant.submitted(2).await;
     let (it, store) = (task(job, 0), &tenant.store);
-    assert_eq!(store.put_chunks_of(it, spans(3)).await.unwrap(), Put::Written);
+    assert_eq!(store.put_chunks_of(it, spans(3)).await.unwrap(), WriteResult::Written);
     let found = tenant.job(job).await;
     assert_eq!(
         (found.status, found.documents[&CHUNKING], found.documents[&EMBEDDING]),
@@ -19,9 +19,9 @@ pub async fn a_document_walks_through_the_stages(tenant: &Tenant) {
     );
     assert_eq!(found.chunks, (3, 0));
     assert!(found.started_at_ms.unwrap() >= found.submitted_at_ms);
-    assert_eq!(store.put_vectors_of(it, vectors(3)).await.unwrap(), Put::Written);
+    assert_eq!(store.put_vectors_of(it, vectors(3)).await.unwrap(), WriteResult::Written);
     assert_eq!(tenant.row(it).await.state, STORAGE);
-    assert_eq!(tenant.end(it, stored()).await, Put::Written);
+    assert_eq!(tenant.end(it, stored()).await, WriteResult::Written);
     let found = tenant.job(job).await;
     assert_eq!((found.status, found.documents[&DocumentState::Stored]), (Status::Running, 1));
     assert_eq!((found.chunks, found.ended_at_ms, found.ended_last_minute), ((2, 2), None, 1));
@@ -30,19 +30,19 @@ pub async fn a_document_walks_through_the_stages(tenant: &Tenant) {
 pub async fn a_result_is_written_once(tenant: &Tenant) {
     let job = tenant.submitted(1).await;
     let (it, store) = (task(job, 0), &tenant.store);
-    assert_eq!(store.put_vectors_of(it, vectors(1)).await.unwrap(), Put::Already(CHUNKING));
+    assert_eq!(store.put_vectors_of(it, vectors(1)).await.unwrap(), WriteResult::Already(CHUNKING));
     store.put_chunks_of(it, spans(1)).await.unwrap();
-    assert_eq!(store.put_chunks_of(it, spans(5)).await.unwrap(), Put::Already(EMBEDDING));
+    assert_eq!(store.put_chunks_of(it, spans(5)).await.unwrap(), WriteResult::Already(EMBEDDING));
     store.put_vectors_of(it, vectors(1)).await.unwrap();
-    assert_eq!(store.put_vectors_of(it, vectors(5)).await.unwrap(), Put::Already(STORAGE));
+    assert_eq!(store.put_vectors_of(it, vectors(5)).await.unwrap(), WriteResult::Already(STORAGE));
     let work = store.load_one(it).await.unwrap().unwrap();
     assert_eq!((work.chunks, work.vectors), (Some(spans(1)), Some(vectors(1))));
-    assert_eq!(tenant.end(it, failed(Stage::Storage)).await, Put::Written);
-    assert_eq!(tenant.end(it, stored()).await, Put::Already(DocumentState::Failed));
-    assert_eq!(store.put_chunks_of(it, spans(5)).await.unwrap(), Put::Already(DocumentState::Failed));
+    assert_eq!(tenant.end(it, failed(Stage::Storage)).await, WriteResult::Written);
+    assert_eq!(tenant.end(it, stored()).await, WriteResult::Already(DocumentState::Failed));
+    assert_eq!(store.put_chunks_of(it, spans(5)).await.unwrap(), WriteResult::Already(DocumentState::Failed));
     let nobody = task(embeddery_pipeline::JobId(uuid::Uuid::now_v7()), 0);
-    assert_eq!(store.put_chunks_of(nobody, spans(5)).await.unwrap(), Put::Gone);
-    assert_eq!(tenant.end(task(job, 1), stored()).await, Put::Gone);
+    assert_eq!(store.put_chunks_of(nobody, spans(5)).await.unwrap(), WriteResult::JobDeleted);
+    assert_eq!(tenant.end(task(job, 1), stored()).await, WriteResult::JobDeleted);
 }
 
 pub async fn results_are_loaded_as_they_were(tenant: &Tenant) {
@@ -72,16 +72,16 @@ pub async fn an_attempt_is_noted_and_nothing_moves(tenant: &Tenant) {
     tenant.store.note_attempt(it, "upstream_away").await.unwrap();
     let row = tenant.row(it).await;
     assert_eq!((row.state, row.attempts, row.reason), (CHUNKING, 2, Some(reason("upstream_away"))));
-    assert_eq!(row.again_at_ms, Some(7));
-    let waits = Note { task: it, reason: reason("provider_away"), charged: false, again_at_ms: 9 };
-    tenant.store.note(vec![waits]).await.unwrap();
+    assert_eq!(row.retry_at_ms, Some(7));
+    let waits = RetryNote { task: it, reason: reason("provider_away"), charged: false, retry_at_ms: 9 };
+    tenant.store.record_retry(vec![waits]).await.unwrap();
     let row = tenant.row(it).await;
-    assert_eq!((row.attempts, row.reason, row.again_at_ms), (2, Some(reason("provider_away")), Some(9)));
+    assert_eq!((row.attempts, row.reason, row.retry_at_ms), (2, Some(reason("provider_away")), Some(9)));
     tenant.store_document(it).await;
     tenant.store.note_attempt(it, "late").await.unwrap();
     let row = tenant.row(it).await;
     assert_eq!((row.state, row.attempts, row.reason, row.chunks), (DocumentState::Stored, 2, None, Some(2)));
-    assert_eq!(row.again_at_ms, None);
+    assert_eq!(row.retry_at_ms, None);
 }
 
 pub async fn many_results_are_one_step_and_each_has_its_answer(tenant: &Tenant) {
@@ -91,9 +91,12 @@ pub async fn many_results_are_one_step_and_each_has_its_answer(tenant: &Tenant) 
     tenant.embed(task(one, 0)).await;
     let chunks = tasks.map(|task| (task, spans(2))).to_vec();
     let puts = tenant.store.put_chunks(chunks).await.unwrap();
-    assert_eq!(puts, [Put::Written, Put::Gone, Put::Written, Put::Already(STORAGE)]);
+    assert_eq!(
+        puts,
+        [WriteResult::Written, WriteResult::JobDeleted, WriteResult::Written, WriteResult::Already(STORAGE)]
+    );
     let puts = tenant.store.put_vectors(vec![(tasks[0], vectors(2)), (tasks[3], vectors(1))]).await.unwrap();
-    assert_eq!(puts, [Put::Written, Put::Already(STORAGE)]);
+    assert_eq!(puts, [WriteResult::Written, WriteResult::Already(STORAGE)]);
     let loaded = tenant.store.load(tasks.to_vec()).await.unwrap();
     let found: Vec<_> = loaded
         .into_iter()
@@ -102,9 +105,12 @@ pub async fn many_results_are_one_step_and_each_has_its_answer(tenant: &Tenant) 
     let at_storage = |id: &str| Some((id.to_owned(), STORAGE, Some(vectors(2))));
     assert_eq!(found, [at_storage("d1"), None, Some(("d0".into(), EMBEDDING, None)), at_storage("d0")]);
     let why = reason("superseded");
-    let ends =
-        vec![(tasks[3], stored()), (tasks[2], failed(Stage::Embedding)), (tasks[0], End::Superseded(why))];
-    assert_eq!(tenant.store.finish(ends).await.unwrap(), [Put::Written; 3]);
+    let ends = vec![
+        (tasks[3], stored()),
+        (tasks[2], failed(Stage::Embedding)),
+        (tasks[0], DocumentOutcome::Superseded(why)),
+    ];
+    assert_eq!(tenant.store.finish(ends).await.unwrap(), [WriteResult::Written; 3]);
     assert_eq!(
         (tenant.job(one).await.status, tenant.job(two).await.status),
         (Status::Completed, Status::Failed)
@@ -121,7 +127,7 @@ pub async fn one_has_a_period(tenant: &Tenant) {
     let what: &'static str = Box::leak(tenant.name.to_string().into_boxed_str());
     let claims = (0..8).map(|_| {
         let store = std::sync::Arc::clone(&tenant.store);
-        tokio::spawn(async move { store.claim(what, hour).await.unwrap() })
+        tokio::spawn(async move { store.claim_period(what, hour).await.unwrap() })
     });
     let mut claimed = 0;
     for claim in claims.collect::<Vec<_>>() {
@@ -129,15 +135,15 @@ pub async fn one_has_a_period(tenant: &Tenant) {
     }
     assert_eq!(claimed, 1);
     let other: &'static str = Box::leak(format!("{} too", tenant.name).into_boxed_str());
-    assert!(tenant.store.claim(other, Duration::ZERO).await.unwrap(), "another thing is free");
-    assert!(tenant.store.claim(other, hour).await.unwrap(), "and what has run out is");
+    assert!(tenant.store.claim_period(other, Duration::ZERO).await.unwrap(), "another thing is free");
+    assert!(tenant.store.claim_period(other, hour).await.unwrap(), "and what has run out is");
 }
 
 /// Every document is finished by two at once: each counts once.
 pub async fn counts_hold_under_many_writers(tenant: &Tenant) {
     const COUNT: u32 = 150;
     let job = tenant.submitted(COUNT).await;
-    let work = |item, end: End| {
+    let work = |item, end: DocumentOutcome| {
         let store = std::sync::Arc::clone(&tenant.store);
         tokio::spawn(async move {
             let it = task(job, item);
@@ -149,7 +155,7 @@ pub async fn counts_hold_under_many_writers(tenant: &Tenant) {
     let both = (0..COUNT).flat_map(|item| [work(item, stored()), work(item, failed(Stage::Storage))]);
     let mut written = 0;
     for done in both.collect::<Vec<_>>() {
-        written += u32::from(done.await.unwrap() == Put::Written);
+        written += u32::from(done.await.unwrap() == WriteResult::Written);
     }
     assert_eq!(written, COUNT);
     let found = tenant.job(job).await;

@@ -2,11 +2,13 @@
 
 use std::{path::Path, sync::Arc, time::Duration};
 
-use embeddery_pipeline::{JobError, JobStore, Opened, SqliteJobs, SqliteJobsConfig, Status, retain};
+use embeddery_pipeline::{
+    JobError, JobStore, OpenResult, SqliteJobs, SqliteJobsConfig, Status, run_retention,
+};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    month::{self, DAY, DAYS, Held, KEPT},
+    retention::{self, DAY, DAYS, Held, KEPT},
     support::{HASH, Tenant, document, documents, task},
 };
 
@@ -72,7 +74,7 @@ async fn a_swept_file_is_small() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("jobs.db");
     let tenant = Tenant::new(at(&path));
-    let Opened::New(job) = tenant.store.open(tenant.new_job(None)).await.unwrap() else {
+    let OpenResult::New(job) = tenant.store.open(tenant.new_job(None)).await.unwrap() else {
         panic!("it is new")
     };
     for _ in 0..4 {
@@ -91,7 +93,7 @@ async fn a_swept_file_is_small() {
     let other = tenant.submitted(1).await;
     tenant.store.cancel(&tenant.name, other).await.unwrap();
     while tenant.find(other).await.is_some() {
-        tenant.store.sweep(Duration::ZERO, Duration::ZERO).await.unwrap();
+        tenant.store.purge_expired(Duration::ZERO, Duration::ZERO).await.unwrap();
     }
     drop(tenant);
     assert!(size(&path) < 3 << 20, "{}", size(&path));
@@ -99,7 +101,7 @@ async fn a_swept_file_is_small() {
 
 #[tokio::test]
 async fn what_is_past_is_swept() {
-    crate::ends::what_is_past_is_swept(&Tenant::new(store().await)).await;
+    crate::outcomes::what_is_past_is_swept(&Tenant::new(store().await)).await;
 }
 
 /// The janitor runs as it does in every process; its pauses pass at once.
@@ -111,13 +113,13 @@ async fn in_a_month_nothing_grows_without_bound() {
     let tenant = Tenant::new(at(&path));
     let running = tenant.submitted(1).await;
     let stop = CancellationToken::new();
-    let janitor = tokio::spawn(retain(Arc::clone(&tenant.store), KEPT, stop.clone()));
+    let janitor = tokio::spawn(run_retention(Arc::clone(&tenant.store), KEPT, stop.clone()));
     let file = rusqlite::Connection::open(&path).unwrap();
     file.busy_timeout(Duration::from_secs(30)).unwrap();
     let count = |sql: &str| file.query_row(sql, [], |row| row.get::<_, u64>(0)).unwrap();
     let mut full = 0;
     for day in 1..=DAYS {
-        month::day(&tenant, day, JOBS).await;
+        retention::day(&tenant, day, JOBS).await;
         let day_ms = DAY.as_millis();
         file.execute_batch(&format!(
             "UPDATE job SET submitted_at_ms = submitted_at_ms - {day_ms}, started_at_ms = started_at_ms - {day_ms},
@@ -140,7 +142,7 @@ async fn in_a_month_nothing_grows_without_bound() {
         let held: Held =
             ["job", "document", "content"].map(|table| count(&format!("SELECT count(*) FROM {table}")));
         assert!(
-            held.iter().zip(month::most(JOBS, 1)).all(|(held, most)| *held <= most),
+            held.iter().zip(retention::most(JOBS, 1)).all(|(held, most)| *held <= most),
             "day {day}: {held:?}"
         );
         let size = std::fs::metadata(&path).unwrap().len();

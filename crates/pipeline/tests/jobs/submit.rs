@@ -1,6 +1,6 @@
 //! How jobs come to be.
 
-use embeddery_pipeline::{NewJob, Opened, Page, Plan, Priority, Status};
+use embeddery_pipeline::{JobSpec, NewJob, OpenResult, Page, Priority, Status};
 
 use crate::support::{CHUNKING, HASH, One as _, Tenant, document, documents, plan, task};
 
@@ -9,7 +9,7 @@ pub async fn a_job_is_seen_once_it_starts(tenant: &Tenant) {
     tenant.store.append(job, documents(2)).await.unwrap();
     assert!(tenant.find(job).await.is_none() && tenant.all().await.is_empty());
     assert!(tenant.store.load_one(task(job, 0)).await.unwrap().is_none());
-    assert_eq!(tenant.store.start(job, HASH).await.unwrap(), Opened::New(job));
+    assert_eq!(tenant.store.start(job, HASH).await.unwrap(), OpenResult::New(job));
     tenant.store.discard(job).await.unwrap();
     let dropped = tenant.opened(None, 3).await;
     tenant.store.discard(dropped).await.unwrap();
@@ -46,14 +46,14 @@ pub async fn another_tenants_job_is_nobodys(tenant: &Tenant) {
 
 pub async fn the_same_key_and_body_is_the_same_job(tenant: &Tenant) {
     let job = tenant.opened(Some("k"), 1).await;
-    assert_eq!(tenant.store.start(job, HASH).await.unwrap(), Opened::New(job));
-    assert_eq!(tenant.store.open(tenant.new_job(Some("k"))).await.unwrap(), Opened::Same(job));
-    assert_eq!(tenant.store.start(job, HASH).await.unwrap(), Opened::Same(job));
-    assert_eq!(tenant.store.start(job, [8; 32]).await.unwrap(), Opened::Conflict(job));
+    assert_eq!(tenant.store.start(job, HASH).await.unwrap(), OpenResult::New(job));
+    assert_eq!(tenant.store.open(tenant.new_job(Some("k"))).await.unwrap(), OpenResult::Same(job));
+    assert_eq!(tenant.store.start(job, HASH).await.unwrap(), OpenResult::Same(job));
+    assert_eq!(tenant.store.start(job, [8; 32]).await.unwrap(), OpenResult::Conflict(job));
     assert_eq!(tenant.all().await.len(), 1);
     let other = tenant.other();
     let theirs = NewJob { idempotency_key: tenant.new_job(Some("k")).idempotency_key, ..other.new_job(None) };
-    assert!(matches!(other.store.open(theirs).await.unwrap(), Opened::New(_)), "a key is a tenant's own");
+    assert!(matches!(other.store.open(theirs).await.unwrap(), OpenResult::New(_)), "a key is a tenant's own");
 }
 
 pub async fn two_uploads_with_one_key_make_one_job(tenant: &Tenant) {
@@ -62,30 +62,30 @@ pub async fn two_uploads_with_one_key_make_one_job(tenant: &Tenant) {
         tenant.opened(Some("k"), 40),
         tenant.opened(Some("k"), 41)
     );
-    assert_eq!(tenant.store.start(first, HASH).await.unwrap(), Opened::New(first));
-    assert_eq!(tenant.store.start(second, HASH).await.unwrap(), Opened::Same(first));
-    assert_eq!(tenant.store.start(third, [8; 32]).await.unwrap(), Opened::Conflict(first));
+    assert_eq!(tenant.store.start(first, HASH).await.unwrap(), OpenResult::New(first));
+    assert_eq!(tenant.store.start(second, HASH).await.unwrap(), OpenResult::Same(first));
+    assert_eq!(tenant.store.start(third, [8; 32]).await.unwrap(), OpenResult::Conflict(first));
     assert_eq!(tenant.all().await.len(), 1);
     assert_eq!(tenant.rows(first).await.len(), 40);
 }
 
 pub async fn a_tenant_has_so_many_unfinished_jobs(tenant: &Tenant) {
     let open = async || {
-        let new = NewJob { most_unfinished: Some(2), ..tenant.new_job(None) };
-        let Opened::New(job) = tenant.store.open(new).await.unwrap() else { panic!("it is new") };
+        let new = NewJob { max_unfinished: Some(2), ..tenant.new_job(None) };
+        let OpenResult::New(job) = tenant.store.open(new).await.unwrap() else { panic!("it is new") };
         tenant.store.append(job, documents(1)).await.unwrap();
         job
     };
     let jobs = [open().await, open().await, open().await];
     for job in &jobs[..2] {
-        assert_eq!(tenant.store.start(*job, HASH).await.unwrap(), Opened::New(*job));
+        assert_eq!(tenant.store.start(*job, HASH).await.unwrap(), OpenResult::New(*job));
     }
-    assert_eq!(tenant.store.start(jobs[2], HASH).await.unwrap(), Opened::TooMany(2));
+    assert_eq!(tenant.store.start(jobs[2], HASH).await.unwrap(), OpenResult::TooMany(2));
     assert_eq!(tenant.store.unfinished_jobs(&tenant.name).await.unwrap(), 2);
     assert!(tenant.store.cancel(&tenant.name, jobs[0]).await.unwrap());
     assert_eq!(tenant.store.unfinished_jobs(&tenant.name).await.unwrap(), 1);
     let next = open().await;
-    assert_eq!(tenant.store.start(next, HASH).await.unwrap(), Opened::New(next));
+    assert_eq!(tenant.store.start(next, HASH).await.unwrap(), OpenResult::New(next));
 }
 
 pub async fn jobs_are_listed_newest_first(tenant: &Tenant) {
@@ -108,14 +108,14 @@ pub async fn jobs_are_listed_newest_first(tenant: &Tenant) {
 }
 
 pub async fn a_job_can_be_found_by_its_key(tenant: &Tenant) {
-    let plan = Plan { dimensions: None, ..plan() };
+    let plan = JobSpec { dimensions: None, ..plan() };
     let new = NewJob { plan: plan.clone(), priority: Priority::High, ..tenant.new_job(Some("k")) };
     let key = new.idempotency_key.clone().unwrap();
-    let Opened::New(job) = tenant.store.open(new).await.unwrap() else { panic!("it is new") };
-    assert!(tenant.store.by_key(&key).await.unwrap().is_empty());
+    let OpenResult::New(job) = tenant.store.open(new).await.unwrap() else { panic!("it is new") };
+    assert!(tenant.store.find_by_idempotency_key(&key).await.unwrap().is_empty());
     tenant.store.append(job, documents(1)).await.unwrap();
     tenant.store.start(job, HASH).await.unwrap();
-    let found = tenant.store.by_key(&key).await.unwrap().remove(0);
+    let found = tenant.store.find_by_idempotency_key(&key).await.unwrap().remove(0);
     assert_eq!((found.id, found.idempotency_key, found.plan), (job, Some(key), plan));
     assert_eq!(found.priority, Priority::High);
 }

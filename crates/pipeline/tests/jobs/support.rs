@@ -4,17 +4,18 @@ use std::{sync::Arc, time::Duration};
 
 use embeddery_core::SpaceId;
 use embeddery_pipeline::{
-    ChunkSpan, Chunking, DocumentRow, DocumentState, End, Job, JobError, JobId, JobStore, Loaded,
-    NewDocument, NewJob, Note, Opened, Page, Plan, Priority, Put, Reason, Stage, TaskId, Unfinished, Vectors,
+    ChunkSpan, Chunking, DocumentOutcome, DocumentRow, DocumentState, Job, JobError, JobId, JobSpec,
+    JobStore, Loaded, NewDocument, NewJob, OpenResult, Page, Priority, Reason, RetryNote, Stage, TaskId,
+    Unfinished, Vectors, WriteResult,
 };
 use serde_json::{Value, json};
 
 /// One document at a time, as tests think of them.
 pub trait One {
     async fn load_one(&self, task: TaskId) -> Loaded;
-    async fn put_chunks_of(&self, task: TaskId, chunks: Vec<ChunkSpan>) -> Result<Put, JobError>;
-    async fn put_vectors_of(&self, task: TaskId, vectors: Vectors) -> Result<Put, JobError>;
-    async fn finish_one(&self, task: TaskId, end: End) -> Result<Put, JobError>;
+    async fn put_chunks_of(&self, task: TaskId, chunks: Vec<ChunkSpan>) -> Result<WriteResult, JobError>;
+    async fn put_vectors_of(&self, task: TaskId, vectors: Vectors) -> Result<WriteResult, JobError>;
+    async fn finish_one(&self, task: TaskId, end: DocumentOutcome) -> Result<WriteResult, JobError>;
     async fn note_attempt(&self, task: TaskId, why: &str) -> Result<(), JobError>;
 }
 
@@ -23,20 +24,20 @@ impl One for dyn JobStore {
         self.load(vec![task]).await?.remove(0)
     }
 
-    async fn put_chunks_of(&self, task: TaskId, chunks: Vec<ChunkSpan>) -> Result<Put, JobError> {
+    async fn put_chunks_of(&self, task: TaskId, chunks: Vec<ChunkSpan>) -> Result<WriteResult, JobError> {
         Ok(self.put_chunks(vec![(task, chunks)]).await?.remove(0))
     }
 
-    async fn put_vectors_of(&self, task: TaskId, vectors: Vectors) -> Result<Put, JobError> {
+    async fn put_vectors_of(&self, task: TaskId, vectors: Vectors) -> Result<WriteResult, JobError> {
         Ok(self.put_vectors(vec![(task, vectors)]).await?.remove(0))
     }
 
-    async fn finish_one(&self, task: TaskId, end: End) -> Result<Put, JobError> {
+    async fn finish_one(&self, task: TaskId, end: DocumentOutcome) -> Result<WriteResult, JobError> {
         Ok(self.finish(vec![(task, end)]).await?.remove(0))
     }
 
     async fn note_attempt(&self, task: TaskId, why: &str) -> Result<(), JobError> {
-        self.note(vec![Note { task, reason: reason(why), charged: true, again_at_ms: 7 }]).await
+        self.record_retry(vec![RetryNote { task, reason: reason(why), charged: true, retry_at_ms: 7 }]).await
     }
 }
 
@@ -50,8 +51,8 @@ pub const CHUNKING: DocumentState = DocumentState::At(Stage::Chunking);
 pub const EMBEDDING: DocumentState = DocumentState::At(Stage::Embedding);
 pub const STORAGE: DocumentState = DocumentState::At(Stage::Storage);
 
-pub fn plan() -> Plan {
-    Plan {
+pub fn plan() -> JobSpec {
+    JobSpec {
         collection: "notes".into(),
         provider: "huggingface".into(),
         model: "model-a".into(),
@@ -109,13 +110,15 @@ impl Tenant {
             plan: plan(),
             priority: Priority::Normal,
             traceparent: Some("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01".into()),
-            most_unfinished: None,
+            max_unfinished: None,
         }
     }
 
     /// Opens a job and fills it.
     pub async fn opened(&self, key: Option<&str>, count: u32) -> JobId {
-        let Opened::New(job) = self.store.open(self.new_job(key)).await.unwrap() else { panic!("it is new") };
+        let OpenResult::New(job) = self.store.open(self.new_job(key)).await.unwrap() else {
+            panic!("it is new")
+        };
         self.store.append(job, documents(count)).await.unwrap();
         job
     }
@@ -123,7 +126,7 @@ impl Tenant {
     /// A job that runs.
     pub async fn submitted(&self, count: u32) -> JobId {
         let job = self.opened(None, count).await;
-        assert_eq!(self.store.start(job, HASH).await.unwrap(), Opened::New(job));
+        assert_eq!(self.store.start(job, HASH).await.unwrap(), OpenResult::New(job));
         job
     }
 
@@ -162,33 +165,33 @@ impl Tenant {
 
     /// Brings a document to its storage stage.
     pub async fn embed(&self, task: TaskId) {
-        assert_eq!(self.store.put_chunks_of(task, spans(2)).await.unwrap(), Put::Written);
-        assert_eq!(self.store.put_vectors_of(task, vectors(2)).await.unwrap(), Put::Written);
+        assert_eq!(self.store.put_chunks_of(task, spans(2)).await.unwrap(), WriteResult::Written);
+        assert_eq!(self.store.put_vectors_of(task, vectors(2)).await.unwrap(), WriteResult::Written);
     }
 
-    pub async fn end(&self, task: TaskId, end: End) -> Put {
+    pub async fn end(&self, task: TaskId, end: DocumentOutcome) -> WriteResult {
         self.store.finish_one(task, end).await.unwrap()
     }
 
     pub async fn store_document(&self, task: TaskId) {
         self.embed(task).await;
-        assert_eq!(self.end(task, stored()).await, Put::Written);
+        assert_eq!(self.end(task, stored()).await, WriteResult::Written);
     }
 }
 
-pub const fn stored() -> End {
-    End::Stored { chunks: 2 }
+pub const fn stored() -> DocumentOutcome {
+    DocumentOutcome::Stored { chunks: 2 }
 }
 
-pub fn failed(stage: Stage) -> End {
+pub fn failed(stage: Stage) -> DocumentOutcome {
     // Microseconds: after all tries so far, which count in milliseconds.
     let now = std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default();
     failed_of(stage, now.as_micros() as u64)
 }
 
 /// The failure of a task that entered the queue then.
-pub fn failed_of(stage: Stage, enqueued_at_ms: u64) -> End {
-    End::Failed { stage, reason: reason("upstream_refused"), enqueued_at_ms }
+pub fn failed_of(stage: Stage, enqueued_at_ms: u64) -> DocumentOutcome {
+    DocumentOutcome::Failed { stage, reason: reason("upstream_refused"), enqueued_at_ms }
 }
 
 pub const fn task(job: JobId, item: u32) -> TaskId {

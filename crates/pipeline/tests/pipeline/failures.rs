@@ -80,7 +80,7 @@ async fn an_outage_is_charged_to_nobody() {
         let why = row.reason.unwrap();
         assert_eq!((&*why.code, row.attempts), ("provider_unavailable", 0));
         assert!(why.message.starts_with("openai has not served since 2"), "{}", why.message);
-        assert!(row.again_at_ms.unwrap() > 1_700_000_000_000);
+        assert!(row.retry_at_ms.unwrap() > 1_700_000_000_000);
     }
     let calls = plant.fake.state().calls.len();
     assert!(calls <= 8, "a parked provider is not asked for each document: {calls}");

@@ -2,9 +2,9 @@
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "tests fail so")]
 
-mod deaths;
+mod crashes;
+mod end_to_end;
 mod failures;
-mod journey;
 mod orchestrator;
 mod order;
 mod support;

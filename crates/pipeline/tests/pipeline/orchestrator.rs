@@ -3,8 +3,8 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use embeddery_pipeline::{
-    DocumentState, Floor, Hire, Orchestrator, OrchestratorConfig, OrchestratorMetrics, PoolConfig, Stage,
-    Status, Worker, WorkerMetrics,
+    DocumentState, ExclusiveGate, Orchestrator, OrchestratorConfig, OrchestratorMetrics, PoolConfig,
+    SpawnWorker, Stage, Status, Worker, WorkerMetrics,
 };
 use prometheus_client::{encoding::text::encode, registry::Registry};
 use tokio_util::sync::CancellationToken;
@@ -27,15 +27,16 @@ fn orchestrator(plant: &Plant, registry: &mut Registry) -> Orchestrator {
         look_every: Duration::from_millis(50),
         stalled_after: Duration::from_secs(2),
     };
-    let (tools, queue, floor) = (Arc::clone(&plant.tools), Arc::clone(&plant.queue), Floor::default());
+    let (tools, queue, floor) =
+        (Arc::clone(&plant.tools), Arc::clone(&plant.queue), ExclusiveGate::default());
     let (common, metrics) = (plant.config.clone(), WorkerMetrics::new(registry));
-    let hire: Hire = Box::new(move |pool| {
+    let hire: SpawnWorker = Box::new(move |pool| {
         let mut config = common.clone();
         config.stages = vec![pool.stage];
         config.concurrency = 1;
         config.slots = BTreeMap::from([(pool.stage, pool.slots)]);
         config.grace = pool.grace;
-        Ok(Worker::new(Arc::clone(&tools), Arc::clone(&queue), config, metrics.clone())?.beside(&floor))
+        Ok(Worker::new(Arc::clone(&tools), Arc::clone(&queue), config, metrics.clone())?.sharing_gate(&floor))
     });
     Orchestrator::new(config, Arc::clone(&plant.queue), hire, OrchestratorMetrics::new(registry))
 }

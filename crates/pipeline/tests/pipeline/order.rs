@@ -4,10 +4,10 @@ use std::{sync::Arc, time::Duration};
 
 use embeddery_pipeline::{
     Consumer, DocumentState, Edit, JobId, LeaseRequest, Outcome, Reason, ReconcileConfig, Stage, Status,
-    note_dead, round, task, turn,
+    fail_dead_lettered, reenqueue_missing, run_period, task,
 };
 
-use embeddery_store::{Removal, StoreErrorKind};
+use embeddery_store::{DeleteTarget, StoreErrorKind};
 
 use crate::support::{PLACE, Plant, TENANT, count};
 
@@ -58,7 +58,7 @@ async fn what_is_deleted_in_mid_job_stays_deleted() {
     enqueue(&plant, first).await;
     plant.work();
     plant.ended(first).await;
-    plant.store.delete(PLACE, Removal::Ids(&["a".into()])).await.unwrap();
+    plant.store.delete(PLACE, DeleteTarget::Ids(&["a".into()])).await.unwrap();
     enqueue(&plant, delayed).await;
     let ended = plant.ended(delayed).await;
     assert_eq!((count(&ended, DocumentState::Stored), count(&ended, DocumentState::Superseded)), (1, 1));
@@ -96,7 +96,7 @@ async fn die(plant: &Plant, most: usize) {
     let request = LeaseRequest { stage: Stage::Chunking, consumer: &consumer, most, length, idle: false };
     let leases = plant.queue.lease(request).await.unwrap().leases;
     assert_eq!(leases.len(), most);
-    let dead = Outcome::Dead(Reason { code: "worker_died".into(), message: "it died".into() });
+    let dead = Outcome::DeadLetter(Reason { code: "worker_died".into(), message: "it died".into() });
     let outcomes: Vec<_> = leases.into_iter().map(|lease| (lease, dead.clone())).collect();
     plant.queue.settle(&outcomes).await.unwrap();
 }
@@ -106,14 +106,18 @@ async fn a_retry_that_did_not_reach_the_queue_is_not_undone_by_the_letter() {
     let mut plant = Plant::new();
     let job = plant.submit(&[("a", OLD)]).await;
     die(&plant, 1).await;
-    note_dead(&*plant.jobs, &*plant.queue).await.unwrap();
+    fail_dead_lettered(&*plant.jobs, &*plant.queue).await.unwrap();
     assert_eq!(plant.job(job).await.status, Status::Failed);
     // The store has accepted it, the process dies before the queue hears of it.
     assert_eq!(plant.jobs.retry(TENANT, job).await.unwrap().len(), 1);
-    note_dead(&*plant.jobs, &*plant.queue).await.unwrap();
+    fail_dead_lettered(&*plant.jobs, &*plant.queue).await.unwrap();
     let row = plant.rows(job).await.remove(0);
     assert_eq!((row.state, row.attempts), (DocumentState::At(Stage::Chunking), 1));
-    assert_eq!(round(&*plant.jobs, &*plant.queue, Duration::ZERO).await.unwrap(), 1, "it runs again");
+    assert_eq!(
+        reenqueue_missing(&*plant.jobs, &*plant.queue, Duration::ZERO).await.unwrap(),
+        1,
+        "it runs again"
+    );
     plant.work();
     assert_eq!(plant.ended(job).await.status, Status::Completed);
 }
@@ -129,7 +133,7 @@ async fn retries_while_dead_letters_are_noted_all_run_and_count_once() {
     let (jobs, queue) = (Arc::clone(&plant.jobs), Arc::clone(&plant.queue));
     let noting = tokio::spawn(async move {
         loop {
-            note_dead(&*jobs, &*queue).await.unwrap();
+            fail_dead_lettered(&*jobs, &*queue).await.unwrap();
         }
     });
     plant.until(job, |job| job.status == Status::Failed).await;
@@ -141,7 +145,7 @@ async fn retries_while_dead_letters_are_noted_all_run_and_count_once() {
     }
     noting.abort();
     // What a note took out of the queue between the two, the next round brings back.
-    round(&*plant.jobs, &*plant.queue, Duration::ZERO).await.unwrap();
+    reenqueue_missing(&*plant.jobs, &*plant.queue, Duration::ZERO).await.unwrap();
     plant.work();
     let ended = plant.ended(job).await;
     assert_eq!((ended.status, count(&ended, DocumentState::Stored)), (Status::Completed, COUNT as u64));
@@ -153,7 +157,7 @@ async fn of_two_processes_one_compares_in_a_period() {
     let plant = Plant::new();
     plant.submit_only(TENANT, &[("a", OLD), ("b", NEW)]).await;
     let config = ReconcileConfig { every: Duration::from_secs(3600), untouched: Duration::ZERO };
-    let turn = || turn(&*plant.jobs, &*plant.queue, config);
+    let turn = || run_period(&*plant.jobs, &*plant.queue, config);
     let (one, other) = tokio::join!(turn(), turn());
     let mut found = [one.unwrap(), other.unwrap()];
     found.sort_unstable();

@@ -3,11 +3,11 @@
 use std::{collections::HashMap, time::Duration};
 
 use embeddery_pipeline::{
-    Asked, Consumer, DEATHS_ALONE, DEATHS_IN_COMPANY, Depth, Flow, Outcome, Priority, QueueOptions, Reason,
-    Settled, Stage, Task, WorkerReport,
+    BacklogSize, Consumer, Depth, MAX_ISOLATED_CRASHES, MAX_SHARED_CRASHES, Outcome, Priority, QueueOptions,
+    Reason, SettleResult, Stage, StageMode, Task, WorkerStatus,
 };
 
-use crate::bench::{Bench, LONG, SHORT, Worker, job, next, now_ms, task, tasks};
+use crate::harness::{Bench, LONG, SHORT, Worker, job, next, now_ms, task, tasks};
 
 fn reason() -> Reason {
     Reason { code: "broken".into(), message: "it is 'broken': \u{e4}\u{1f600}".into() }
@@ -25,14 +25,14 @@ pub async fn a_task_goes_through_all_stages_and_is_gone(bench: &dyn Bench) {
     for (stage, bytes) in [(Stage::Chunking, 100), (Stage::Embedding, 50), (Stage::Storage, 50)] {
         let lease = worker.next(stage).await;
         assert_eq!(lease.task, Task { stage, bytes, ..sent.clone() });
-        assert!(!lease.alone);
+        assert!(!lease.exclusive);
         assert!(worker.take(stage, 5).await.is_empty(), "nobody gets it twice");
-        assert_eq!(worker.settle(&lease, next()).await, Settled::Done);
-        assert_eq!(worker.settle(&lease, next()).await, Settled::Lost, "a lease ends once");
+        assert_eq!(worker.settle(&lease, next()).await, SettleResult::Done);
+        assert_eq!(worker.settle(&lease, next()).await, SettleResult::Lost, "a lease ends once");
     }
-    assert_eq!(queue.holds(&[sent.id]).await.unwrap(), [false]);
+    assert_eq!(queue.contains(&[sent.id]).await.unwrap(), [false]);
     assert!(queue.depth().await.unwrap().values().all(|depth| *depth == Depth::default()));
-    assert_eq!(queue.pressure("ann/\u{fc} {x}").await.unwrap().all, Asked::default());
+    assert_eq!(queue.backlog("ann/\u{fc} {x}").await.unwrap().all, BacklogSize::default());
 }
 
 pub async fn enqueueing_twice_is_enqueueing_once(bench: &dyn Bench) {
@@ -44,7 +44,7 @@ pub async fn enqueueing_twice_is_enqueueing_once(bench: &dyn Bench) {
     let lease = worker.next(Stage::Chunking).await;
     worker.settle(&lease, next()).await;
     assert_eq!(queue.enqueue(&[lease.task]).await.unwrap(), [false], "it is at the next stage");
-    assert_eq!(queue.pressure("ann").await.unwrap().tenant.items, 3);
+    assert_eq!(queue.backlog("ann").await.unwrap().tenant.items, 3);
     assert_eq!(queue.enqueue(&[]).await.unwrap(), [] as [bool; 0]);
 }
 
@@ -59,17 +59,17 @@ pub async fn who_lost_a_lease_can_neither_settle_nor_renew(bench: &dyn Bench) {
     for outcome in [
         next(),
         Outcome::Finished,
-        Outcome::HandBack,
-        Outcome::Later { after: SHORT, charged: true },
-        Outcome::Dead(reason()),
+        Outcome::Release,
+        Outcome::RetryAfter { after: SHORT, charged: true },
+        Outcome::DeadLetter(reason()),
     ] {
-        assert_eq!(slow.settle(&stale, outcome).await, Settled::Lost);
+        assert_eq!(slow.settle(&stale, outcome).await, SettleResult::Lost);
     }
     assert_eq!(one.renew(&[stale.clone(), fresh.clone()], LONG).await.unwrap(), [false, true]);
     // Not with another's name either.
     let stolen = embeddery_pipeline::Lease { consumer: Consumer("thief".into()), ..fresh.clone() };
-    assert_eq!(slow.settle(&stolen, next()).await, Settled::Lost);
-    assert_eq!(quick.settle(&fresh, next()).await, Settled::Done);
+    assert_eq!(slow.settle(&stolen, next()).await, SettleResult::Lost);
+    assert_eq!(quick.settle(&fresh, next()).await, SettleResult::Done);
 }
 
 pub async fn the_same_worker_cannot_settle_with_an_old_lease(bench: &dyn Bench) {
@@ -78,8 +78,8 @@ pub async fn the_same_worker_cannot_settle_with_an_old_lease(bench: &dyn Bench) 
     let worker = Worker::new(&queue, "w").holding(SHORT);
     let old = worker.next(Stage::Chunking).await;
     let new = Worker::new(&queue, "w").next(Stage::Chunking).await;
-    assert_eq!(worker.settle(&old, next()).await, Settled::Lost);
-    assert_eq!(worker.settle(&new, next()).await, Settled::Done);
+    assert_eq!(worker.settle(&old, next()).await, SettleResult::Lost);
+    assert_eq!(worker.settle(&new, next()).await, SettleResult::Done);
 }
 
 pub async fn a_renewed_lease_does_not_run_out(bench: &dyn Bench) {
@@ -90,7 +90,7 @@ pub async fn a_renewed_lease_does_not_run_out(bench: &dyn Bench) {
     assert_eq!(queue.renew(std::slice::from_ref(&lease), LONG).await.unwrap(), [true]);
     tokio::time::sleep(Duration::from_millis(250)).await;
     assert!(Worker::new(&queue, "x").take(Stage::Chunking, 1).await.is_empty());
-    assert_eq!(worker.settle(&lease, next()).await, Settled::Done);
+    assert_eq!(worker.settle(&lease, next()).await, SettleResult::Done);
     assert_eq!(Worker::new(&queue, "x").next(Stage::Embedding).await.task.deaths, 0);
 }
 
@@ -156,15 +156,15 @@ pub async fn later_is_later_and_charged_when_it_was_the_tasks_own(bench: &dyn Be
     queue.enqueue(&tasks(job(), "ann", 2)).await.unwrap();
     let worker = Worker::new(&queue, "w");
     let first = worker.next(Stage::Chunking).await;
-    worker.settle(&first, Outcome::Later { after: LONG, charged: true }).await;
+    worker.settle(&first, Outcome::RetryAfter { after: LONG, charged: true }).await;
     let second = worker.next(Stage::Chunking).await;
     assert_eq!(second.task.id.item, 1);
     let depth = queue.depth().await.unwrap()[&Stage::Chunking];
     assert_eq!((depth.delayed, depth.leased, depth.waiting), (1, 1, 0));
-    worker.settle(&second, Outcome::Later { after: Duration::from_millis(30), charged: true }).await;
+    worker.settle(&second, Outcome::RetryAfter { after: Duration::from_millis(30), charged: true }).await;
     let again = worker.next(Stage::Chunking).await;
     assert_eq!((again.task.id.item, again.task.attempts), (1, 1));
-    worker.settle(&again, Outcome::Later { after: SHORT, charged: false }).await;
+    worker.settle(&again, Outcome::RetryAfter { after: SHORT, charged: false }).await;
     let again = worker.next(Stage::Chunking).await;
     assert_eq!((again.task.attempts, again.task.deaths), (1, 0));
     worker.settle(&again, next()).await;
@@ -176,7 +176,7 @@ pub async fn what_is_handed_back_is_first_again(bench: &dyn Bench) {
     queue.enqueue(&tasks(job(), "ann", 5)).await.unwrap();
     let worker = Worker::new(&queue, "w");
     for lease in worker.take(Stage::Chunking, 2).await {
-        assert_eq!(worker.settle(&lease, Outcome::HandBack).await, Settled::Done);
+        assert_eq!(worker.settle(&lease, Outcome::Release).await, SettleResult::Done);
     }
     let again = worker.take(Stage::Chunking, 3).await;
     let seen: Vec<_> = again.iter().map(|l| (l.task.id.item, l.task.deaths, l.task.attempts)).collect();
@@ -188,23 +188,23 @@ pub async fn a_task_that_kills_runs_alone_and_ends_as_a_dead_letter(bench: &dyn 
     let job = job();
     queue.enqueue(&tasks(job, "ann", 1)).await.unwrap();
     let dying = Worker::new(&queue, "dying").holding(SHORT);
-    for death in 0..DEATHS_IN_COMPANY {
+    for death in 0..MAX_SHARED_CRASHES {
         let lease = dying.next(Stage::Chunking).await;
-        assert_eq!((lease.task.deaths, lease.alone), (death, false));
+        assert_eq!((lease.task.deaths, lease.exclusive), (death, false));
     }
     queue.enqueue(&[task(job, 1, "ann"), task(job, 2, "ann")]).await.unwrap();
-    for death in 0..DEATHS_ALONE {
+    for death in 0..MAX_ISOLATED_CRASHES {
         // It comes by itself, though the worker has room for more.
         let mut leases = Vec::new();
-        while leases.is_empty() || !leases.iter().any(|lease: &embeddery_pipeline::Lease| lease.alone) {
+        while leases.is_empty() || !leases.iter().any(|lease: &embeddery_pipeline::Lease| lease.exclusive) {
             leases = dying.take(Stage::Chunking, 10).await;
-            if leases.iter().any(|lease| !lease.alone) {
+            if leases.iter().any(|lease| !lease.exclusive) {
                 for lease in &leases {
-                    Worker::new(&queue, "dying").settle(lease, Outcome::HandBack).await;
+                    Worker::new(&queue, "dying").settle(lease, Outcome::Release).await;
                 }
             }
         }
-        assert_eq!((leases.len(), leases[0].task.deaths), (1, DEATHS_IN_COMPANY + death));
+        assert_eq!((leases.len(), leases[0].task.deaths), (1, MAX_SHARED_CRASHES + death));
     }
     let worker = Worker::new(&queue, "w");
     let mut seen = Vec::new();
@@ -221,36 +221,36 @@ pub async fn a_task_that_kills_runs_alone_and_ends_as_a_dead_letter(bench: &dyn 
     }
     assert_eq!(&*letters[0].reason.code, "worker_died");
     let dead = letters[0].task.clone().unwrap();
-    assert_eq!((dead.id.item, dead.deaths), (0, DEATHS_IN_COMPANY + DEATHS_ALONE));
+    assert_eq!((dead.id.item, dead.deaths), (0, MAX_SHARED_CRASHES + MAX_ISOLATED_CRASHES));
 }
 
 pub async fn a_worker_is_cleared_for_what_must_run_alone(bench: &dyn Bench) {
     let queue = bench.queue();
     let job = job();
-    let suspect = Task { deaths: DEATHS_IN_COMPANY, ..task(job, 0, "ann") };
+    let suspect = Task { deaths: MAX_SHARED_CRASHES, ..task(job, 0, "ann") };
     queue.enqueue(&[suspect]).await.unwrap();
     queue.enqueue(&[task(job, 1, "ann"), task(job, 2, "ann"), task(job, 3, "ann")]).await.unwrap();
     let depth = queue.depth().await.unwrap()[&Stage::Chunking];
     assert_eq!((depth.waiting, depth.bytes), (4, 400));
     let (one, other) = (Worker::new(&queue, "one").busy(), Worker::new(&queue, "other").busy());
     let asked = one.ask(Stage::Chunking, 5).await;
-    assert!(asked.clear && asked.leases.is_empty(), "the first who asks is to become idle");
+    assert!(asked.drain_for_exclusive && asked.leases.is_empty(), "the first who asks is to become idle");
     let second = other.ask(Stage::Chunking, 1).await;
-    assert!(!second.clear && second.leases.len() == 1, "the others go on");
+    assert!(!second.drain_for_exclusive && second.leases.len() == 1, "the others go on");
     // What the first has at hand takes long.
     bench.age_clearing(Stage::Chunking).await;
-    queue.report(&report("one"), LONG).await.unwrap();
-    queue.report(&report("other"), LONG).await.unwrap();
-    assert!(!other.ask(Stage::Chunking, 0).await.clear, "it lives, so it is still its turn");
-    assert!(one.ask(Stage::Chunking, 1).await.clear, "who asks again is told again");
+    queue.heartbeat(&report("one"), LONG).await.unwrap();
+    queue.heartbeat(&report("other"), LONG).await.unwrap();
+    assert!(!other.ask(Stage::Chunking, 0).await.drain_for_exclusive, "it lives, so it is still its turn");
+    assert!(one.ask(Stage::Chunking, 1).await.drain_for_exclusive, "who asks again is told again");
     bench.age_clearing(Stage::Chunking).await;
-    queue.retire(&one.consumer).await.unwrap();
-    assert!(other.ask(Stage::Chunking, 1).await.clear, "it is gone, so another one is asked");
+    queue.deregister(&one.consumer).await.unwrap();
+    assert!(other.ask(Stage::Chunking, 1).await.drain_for_exclusive, "it is gone, so another one is asked");
     let one = Worker::new(&queue, "one");
     let leases = one.take(Stage::Chunking, 5).await;
-    assert_eq!((leases.len(), leases[0].alone, leases[0].task.id.item), (1, true, 0));
+    assert_eq!((leases.len(), leases[0].exclusive, leases[0].task.id.item), (1, true, 0));
     one.settle(&leases[0], next()).await;
-    assert!(!one.next(Stage::Embedding).await.alone, "it has done no harm: a new stage begins anew");
+    assert!(!one.next(Stage::Embedding).await.exclusive, "it has done no harm: a new stage begins anew");
     assert_eq!(one.busy().take(Stage::Chunking, 5).await.len(), 2);
 }
 
@@ -259,10 +259,10 @@ pub async fn an_answer_that_is_lost_is_no_death(bench: &dyn Bench) {
     let queue = bench.queue();
     queue.enqueue(&tasks(job(), "ann", 1)).await.unwrap();
     let (alive, silent) = (Worker::new(&queue, "w").holding(SHORT), Worker::new(&queue, "x").holding(SHORT));
-    queue.report(&report("w"), LONG).await.unwrap();
-    for _ in 0..=DEATHS_IN_COMPANY {
+    queue.heartbeat(&report("w"), LONG).await.unwrap();
+    for _ in 0..=MAX_SHARED_CRASHES {
         let lease = alive.next(Stage::Chunking).await;
-        assert_eq!((lease.task.deaths, lease.task.attempts, lease.alone), (0, 0, false));
+        assert_eq!((lease.task.deaths, lease.task.attempts, lease.exclusive), (0, 0, false));
     }
     assert_eq!(silent.next(Stage::Chunking).await.task.deaths, 0);
     assert_eq!(alive.next(Stage::Chunking).await.task.deaths, 1, "who is silent has died");
@@ -270,7 +270,7 @@ pub async fn an_answer_that_is_lost_is_no_death(bench: &dyn Bench) {
 
 /// Nobody could renew while the queue was away.
 pub async fn time_in_which_nobody_is_heard_is_not_counted(bench: &dyn Bench) {
-    let options = QueueOptions { silence: Duration::from_millis(100), ..QueueOptions::default() };
+    let options = QueueOptions { outage_threshold: Duration::from_millis(100), ..QueueOptions::default() };
     let queue = bench.open(options);
     queue.enqueue(&tasks(job(), "ann", 2)).await.unwrap();
     let worker = Worker::new(&queue, "w").holding(Duration::from_millis(400));
@@ -278,10 +278,10 @@ pub async fn time_in_which_nobody_is_heard_is_not_counted(bench: &dyn Bench) {
     tokio::time::sleep(Duration::from_millis(600)).await;
     let other = Worker::new(&queue, "x");
     assert!(other.take(Stage::Chunking, 1).await.is_empty(), "its leases hold");
-    assert_eq!(worker.settle(&one, next()).await, Settled::Done);
+    assert_eq!(worker.settle(&one, next()).await, SettleResult::Done);
     // From here on somebody is heard, and it is silent.
     let again = loop {
-        queue.report(&report("x"), LONG).await.unwrap();
+        queue.heartbeat(&report("x"), LONG).await.unwrap();
         if let Some(lease) = other.take(Stage::Chunking, 1).await.pop() {
             break lease;
         }
@@ -294,8 +294,8 @@ pub async fn a_turn_that_came_to_nothing_is_given_back(bench: &dyn Bench) {
     queue.enqueue(&tasks(job(), "ann", 100)).await.unwrap();
     queue.enqueue(&tasks(job(), "bob", 100)).await.unwrap();
     let worker = Worker::new(&queue, "w");
-    let parked = Outcome::Later { after: SHORT, charged: false };
-    for outcome in [Outcome::HandBack, parked] {
+    let parked = Outcome::RetryAfter { after: SHORT, charged: false };
+    for outcome in [Outcome::Release, parked] {
         let (ann, bob): (Vec<_>, Vec<_>) = worker
             .take(Stage::Chunking, 20)
             .await
@@ -330,7 +330,7 @@ pub async fn turns_given_back_do_not_keep_others_waiting(bench: &dyn Bench) {
         if &*lease.task.tenant == "bob" {
             worker.settle(&lease, next()).await;
         } else {
-            parked.push((lease, Outcome::HandBack));
+            parked.push((lease, Outcome::Release));
         }
     }
     assert!(parked.len() >= 290);
@@ -343,17 +343,17 @@ pub async fn what_breaks_off_counts_as_a_death(bench: &dyn Bench) {
     let queue = bench.queue();
     queue.enqueue(&tasks(job(), "ann", 1)).await.unwrap();
     let worker = Worker::new(&queue, "w");
-    for death in 0..DEATHS_IN_COMPANY + DEATHS_ALONE {
+    for death in 0..MAX_SHARED_CRASHES + MAX_ISOLATED_CRASHES {
         let lease = worker.next(Stage::Chunking).await;
-        assert_eq!((lease.task.deaths, lease.alone), (death, death >= DEATHS_IN_COMPANY));
-        assert_eq!(worker.settle(&lease, Outcome::Died { after: SHORT }).await, Settled::Done);
+        assert_eq!((lease.task.deaths, lease.exclusive), (death, death >= MAX_SHARED_CRASHES));
+        assert_eq!(worker.settle(&lease, Outcome::Crashed { after: SHORT }).await, SettleResult::Done);
     }
     let letters = queue.dead_letters(Stage::Chunking, None, 10).await.unwrap();
     assert_eq!(&*letters[0].reason.code, "worker_died");
     assert!(letters[0].reason.message.contains("defect of the program"), "{}", letters[0].reason.message);
     queue.enqueue(&tasks(job(), "ann", 1)).await.unwrap();
     let lease = worker.next(Stage::Chunking).await;
-    worker.settle(&lease, Outcome::Died { after: LONG }).await;
+    worker.settle(&lease, Outcome::Crashed { after: LONG }).await;
     assert!(worker.take(Stage::Chunking, 1).await.is_empty());
     assert_eq!(queue.depth().await.unwrap()[&Stage::Chunking].delayed, 1, "not before the pause is over");
 }
@@ -365,7 +365,7 @@ pub async fn a_message_of_a_newer_version_is_left_to_newer_workers(bench: &dyn B
     queue.enqueue(&sent).await.unwrap();
     bench.write_version(sent[0].id, 99).await;
     // One that must run alone, too.
-    let suspect = Task { deaths: DEATHS_IN_COMPANY, ..task(job, 3, "ann") };
+    let suspect = Task { deaths: MAX_SHARED_CRASHES, ..task(job, 3, "ann") };
     queue.enqueue(std::slice::from_ref(&suspect)).await.unwrap();
     bench.write_version(suspect.id, 99).await;
     let worker = Worker::new(&queue, "w");
@@ -376,18 +376,18 @@ pub async fn a_message_of_a_newer_version_is_left_to_newer_workers(bench: &dyn B
     assert_eq!(taken, [1, 2], "the others go on");
     let found = queue.depth().await.unwrap()[&Stage::Chunking];
     assert_eq!((found.newer, found.delayed, found.dead, found.waiting), (2, 0, 0, 0), "operators see it");
-    assert_eq!(queue.holds(&[sent[0].id, suspect.id]).await.unwrap(), [true, true]);
+    assert_eq!(queue.contains(&[sent[0].id, suspect.id]).await.unwrap(), [true, true]);
     assert_eq!(queue.enqueue(&sent[..1]).await.unwrap(), [false]);
-    assert_eq!(queue.pressure("ann").await.unwrap().tenant.items, 4);
+    assert_eq!(queue.backlog("ann").await.unwrap().tenant.items, 4);
     // A worker of that version.
     for id in [sent[0].id, suspect.id] {
         bench.write_version(id, 1).await;
     }
     let suspicious = worker.next(Stage::Chunking).await;
-    assert_eq!((suspicious.task.id, suspicious.alone), (suspect.id, true));
+    assert_eq!((suspicious.task.id, suspicious.exclusive), (suspect.id, true));
     let lease = worker.next(Stage::Chunking).await;
     assert_eq!((lease.task.id, lease.task.attempts, lease.task.deaths), (sent[0].id, 0, 0));
-    assert_eq!(worker.settle(&lease, next()).await, Settled::Done);
+    assert_eq!(worker.settle(&lease, next()).await, SettleResult::Done);
     assert_eq!(queue.depth().await.unwrap()[&Stage::Chunking].newer, 0);
 }
 
@@ -406,11 +406,11 @@ pub async fn a_message_that_nobody_can_read_is_put_aside(bench: &dyn Bench) {
     assert_eq!((letters.len(), &*letters[0].reason.code), (1, "unreadable"));
     assert!(letters[0].raw.is_some() && letters[0].task.is_none(), "it is kept as it was found");
     assert_eq!(
-        queue.holds(&[sent[0].id]).await.unwrap(),
+        queue.contains(&[sent[0].id]).await.unwrap(),
         [false],
         "the reconciler brings the document again"
     );
-    assert_eq!(queue.pressure("ann").await.unwrap().tenant.items, 2);
+    assert_eq!(queue.backlog("ann").await.unwrap().tenant.items, 2);
     assert_eq!(queue.enqueue(&sent).await.unwrap(), [true, false, false]);
     assert_eq!(worker.next(Stage::Chunking).await.task, sent[0]);
     assert_eq!(
@@ -428,16 +428,16 @@ pub async fn a_cancelled_job_is_out_wherever_it_was(bench: &dyn Bench) {
     let worker = Worker::new(&queue, "w");
     let leases = worker.take(Stage::Chunking, 4).await;
     worker.settle(&leases[0], next()).await;
-    worker.settle(&leases[1], Outcome::Later { after: SHORT, charged: true }).await;
+    worker.settle(&leases[1], Outcome::RetryAfter { after: SHORT, charged: true }).await;
     assert_eq!(queue.cancel(gone).await.unwrap(), 2498);
     assert_eq!(queue.cancel(gone).await.unwrap(), 0);
     assert_eq!(queue.renew(&leases[2..], LONG).await.unwrap(), [false, false], "nobody wants it any more");
-    assert_eq!(worker.settle(&leases[2], next()).await, Settled::Cancelled);
-    assert_eq!(worker.settle(&leases[3], Outcome::Dead(reason())).await, Settled::Cancelled);
-    assert_eq!(worker.settle(&leases[3], next()).await, Settled::Lost);
+    assert_eq!(worker.settle(&leases[2], next()).await, SettleResult::Cancelled);
+    assert_eq!(worker.settle(&leases[3], Outcome::DeadLetter(reason())).await, SettleResult::Cancelled);
+    assert_eq!(worker.settle(&leases[3], next()).await, SettleResult::Lost);
     assert!(worker.take(Stage::Embedding, 5).await.is_empty());
     assert_eq!(worker.next(Stage::Chunking).await.task.id.job, stays);
-    assert_eq!(queue.pressure("ann").await.unwrap().tenant.items, 1);
+    assert_eq!(queue.backlog("ann").await.unwrap().tenant.items, 1);
     assert_eq!(queue.depth().await.unwrap()[&Stage::Chunking].dead, 0);
 }
 
@@ -447,10 +447,10 @@ pub async fn a_cancelled_task_whose_worker_dies_is_gone(bench: &dyn Bench) {
     queue.enqueue(&tasks(job, "ann", 1)).await.unwrap();
     let lease = Worker::new(&queue, "w").holding(Duration::from_millis(20)).next(Stage::Chunking).await;
     queue.cancel(job).await.unwrap();
-    while queue.holds(&[lease.task.id]).await.unwrap()[0] {
+    while queue.contains(&[lease.task.id]).await.unwrap()[0] {
         assert!(Worker::new(&queue, "x").take(Stage::Chunking, 1).await.is_empty());
     }
-    assert_eq!(queue.pressure("ann").await.unwrap().all.items, 0);
+    assert_eq!(queue.backlog("ann").await.unwrap().all.items, 0);
 }
 
 pub async fn dead_letters_are_listed_revived_and_buried(bench: &dyn Bench) {
@@ -460,7 +460,7 @@ pub async fn dead_letters_are_listed_revived_and_buried(bench: &dyn Bench) {
     let worker = Worker::new(&queue, "w");
     for _ in 0..4 {
         let lease = worker.next(Stage::Chunking).await;
-        assert_eq!(worker.settle(&lease, Outcome::Dead(reason())).await, Settled::Done);
+        assert_eq!(worker.settle(&lease, Outcome::DeadLetter(reason())).await, SettleResult::Done);
     }
     let before = now_ms();
     let all = queue.dead_letters(Stage::Chunking, None, 10).await.unwrap();
@@ -470,15 +470,15 @@ pub async fn dead_letters_are_listed_revived_and_buried(bench: &dyn Bench) {
     let page = queue.dead_letters(Stage::Chunking, Some(all[1].id.clone()), 1).await.unwrap();
     assert_eq!(page, [all[2].clone()]);
     let ids: Vec<_> = tasks(job, "ann", 4).iter().map(|task| task.id).collect();
-    assert_eq!(queue.holds(&ids).await.unwrap(), [true; 4]);
+    assert_eq!(queue.contains(&ids).await.unwrap(), [true; 4]);
     let depth = queue.depth().await.unwrap();
     assert_eq!(depth[&Stage::Chunking], Depth { dead: 4, ..Depth::default() });
-    assert_eq!(queue.pressure("ann").await.unwrap().tenant.items, 0, "dead ones press nobody");
+    assert_eq!(queue.backlog("ann").await.unwrap().tenant.items, 0, "dead ones press nobody");
 
     assert_eq!(queue.dead_letter(Stage::Chunking, &all[2].id).await.unwrap(), Some(all[2].clone()));
     assert_eq!(queue.dead_letter(Stage::Storage, &all[2].id).await.unwrap(), None);
-    assert!(queue.remark(Stage::Chunking, &all[3].id, "seen").await.unwrap());
-    assert!(!queue.remark(Stage::Storage, &all[3].id, "seen").await.unwrap());
+    assert!(queue.annotate(Stage::Chunking, &all[3].id, "seen").await.unwrap());
+    assert!(!queue.annotate(Stage::Storage, &all[3].id, "seen").await.unwrap());
     let asked = [all[3].id.clone(), all[2].id.clone()];
     assert_eq!(queue.remarks(Stage::Chunking, &asked).await.unwrap(), [Some("seen".to_owned()), None]);
 
@@ -487,9 +487,9 @@ pub async fn dead_letters_are_listed_revived_and_buried(bench: &dyn Bench) {
     assert!(!queue.revive(Stage::Storage, &all[1].id).await.unwrap());
     let lease = worker.next(Stage::Chunking).await;
     assert_eq!((lease.task.id.item, lease.task.attempts, lease.task.deaths), (3, 0, 0));
-    assert!(queue.bury(Stage::Chunking, &all[1].id).await.unwrap());
-    assert!(!queue.bury(Stage::Chunking, &all[1].id).await.unwrap());
-    assert_eq!(queue.holds(&ids).await.unwrap(), [true, true, false, true]);
+    assert!(queue.delete_dead_letter(Stage::Chunking, &all[1].id).await.unwrap());
+    assert!(!queue.delete_dead_letter(Stage::Chunking, &all[1].id).await.unwrap());
+    assert_eq!(queue.contains(&ids).await.unwrap(), [true, true, false, true]);
     assert_eq!(queue.enqueue(&[task(job, 1, "ann")]).await.unwrap(), [true], "who enqueues it wants it done");
     let left = queue.dead_letters(Stage::Chunking, None, 10).await.unwrap();
     assert_eq!(left, [all[3].clone()]);
@@ -502,14 +502,14 @@ pub async fn dead_letters_are_not_kept_without_end(bench: &dyn Bench) {
     let worker = Worker::new(&queue, "w");
     for _ in 0..5 {
         let lease = worker.next(Stage::Chunking).await;
-        worker.settle(&lease, Outcome::Dead(reason())).await;
+        worker.settle(&lease, Outcome::DeadLetter(reason())).await;
     }
-    queue.report(&report("w"), LONG).await.unwrap();
+    queue.heartbeat(&report("w"), LONG).await.unwrap();
     let left = queue.dead_letters(Stage::Chunking, None, 10).await.unwrap();
     let items: Vec<_> = left.iter().map(|letter| letter.task.as_ref().unwrap().id.item).collect();
     assert_eq!(items, [4, 3]);
     let ids: Vec<_> = tasks(job, "ann", 5).iter().map(|task| task.id).collect();
-    assert_eq!(queue.holds(&ids).await.unwrap(), [false, false, false, true, true]);
+    assert_eq!(queue.contains(&ids).await.unwrap(), [false, false, false, true, true]);
 }
 
 pub async fn dead_letters_are_not_kept_for_ever(bench: &dyn Bench) {
@@ -519,12 +519,12 @@ pub async fn dead_letters_are_not_kept_for_ever(bench: &dyn Bench) {
         queue.enqueue(&tasks(job(), "ann", 40)).await.unwrap();
         for _ in 0..40 {
             let lease = worker.next(Stage::Chunking).await;
-            worker.settle(&lease, Outcome::Dead(reason())).await;
+            worker.settle(&lease, Outcome::DeadLetter(reason())).await;
         }
     }
     // Whoever works looks after them.
     while !queue.dead_letters(Stage::Chunking, None, 1).await.unwrap().is_empty() {
-        queue.report(&report("w"), LONG).await.unwrap();
+        queue.heartbeat(&report("w"), LONG).await.unwrap();
     }
 }
 
@@ -533,36 +533,36 @@ pub async fn stages_pause_and_drain(bench: &dyn Bench) {
     queue.enqueue(&tasks(job(), "ann", 3)).await.unwrap();
     let worker = Worker::new(&queue, "w");
     let leases = worker.take(Stage::Chunking, 2).await;
-    queue.set_flow(Stage::Chunking, Flow::Pause).await.unwrap();
-    assert_eq!(bench.queue().flow().await.unwrap()[&Stage::Chunking], Flow::Pause);
+    queue.set_flow(Stage::Chunking, StageMode::Pause).await.unwrap();
+    assert_eq!(bench.queue().flow().await.unwrap()[&Stage::Chunking], StageMode::Pause);
     assert!(worker.take(Stage::Chunking, 1).await.is_empty());
     worker.settle(&leases[0], next()).await;
-    queue.set_flow(Stage::Embedding, Flow::Drain).await.unwrap();
+    queue.set_flow(Stage::Embedding, StageMode::Drain).await.unwrap();
     worker.settle(&leases[1], next()).await;
     let embedding = worker.take(Stage::Embedding, 5).await;
     assert_eq!(embedding.len(), 1, "what is in is worked off, what would enter waits");
     let depth = queue.depth().await.unwrap()[&Stage::Embedding];
     assert_eq!((depth.held, depth.leased, depth.waiting), (1, 1, 0));
     worker.settle(&embedding[0], next()).await;
-    queue.set_flow(Stage::Embedding, Flow::Run).await.unwrap();
-    queue.set_flow(Stage::Chunking, Flow::Run).await.unwrap();
+    queue.set_flow(Stage::Embedding, StageMode::Run).await.unwrap();
+    queue.set_flow(Stage::Chunking, StageMode::Run).await.unwrap();
     assert_eq!(worker.take(Stage::Embedding, 5).await.len(), 1);
     assert_eq!(worker.take(Stage::Chunking, 5).await.len(), 1);
-    assert!(queue.flow().await.unwrap().values().all(|flow| *flow == Flow::Run));
+    assert!(queue.flow().await.unwrap().values().all(|flow| *flow == StageMode::Run));
     assert_eq!(queue.depth().await.unwrap()[&Stage::Embedding].held, 0);
 }
 
 pub async fn a_draining_stage_holds_new_jobs_and_cancels_them(bench: &dyn Bench) {
     let queue = bench.queue();
-    queue.set_flow(Stage::Chunking, Flow::Drain).await.unwrap();
+    queue.set_flow(Stage::Chunking, StageMode::Drain).await.unwrap();
     let (one, other) = (job(), job());
     queue.enqueue(&tasks(one, "ann", 2)).await.unwrap();
     queue.enqueue(&tasks(other, "ann", 1)).await.unwrap();
     let worker = Worker::new(&queue, "w");
     assert!(worker.take(Stage::Chunking, 5).await.is_empty());
-    assert_eq!(queue.pressure("ann").await.unwrap().tenant.items, 3);
+    assert_eq!(queue.backlog("ann").await.unwrap().tenant.items, 3);
     assert_eq!(queue.cancel(one).await.unwrap(), 2);
-    queue.set_flow(Stage::Chunking, Flow::Run).await.unwrap();
+    queue.set_flow(Stage::Chunking, StageMode::Run).await.unwrap();
     assert_eq!(worker.next(Stage::Chunking).await.task.id.job, other);
     assert!(worker.take(Stage::Chunking, 5).await.is_empty());
 }
@@ -583,15 +583,15 @@ pub async fn depth_and_pressure_tell_what_is_there(bench: &dyn Bench) {
     let chunking = Depth { oldest: Duration::ZERO, ..depth[&Stage::Chunking] };
     assert_eq!(chunking, Depth { waiting: 4, leased: 1, bytes: 400, ..Depth::default() });
     assert_eq!((depth[&Stage::Embedding].waiting, depth[&Stage::Embedding].bytes), (1, 50));
-    let (ann, bob) = (queue.pressure("ann").await.unwrap(), queue.pressure("bob").await.unwrap());
+    let (ann, bob) = (queue.backlog("ann").await.unwrap(), queue.backlog("bob").await.unwrap());
     assert_eq!((ann.tenant.items, bob.tenant.items, ann.all.items), (4, 2, 6));
     assert_eq!((ann.tenant.bytes, bob.tenant.bytes, bob.all.bytes), (350, 200, 550));
     assert!(ann.tenant.oldest >= Duration::from_secs(5) && ann.all.oldest >= Duration::from_secs(5));
     assert!(bob.tenant.oldest < Duration::from_secs(5));
-    let nobody = queue.pressure("nobody").await.unwrap().tenant;
-    assert_eq!(nobody, Asked::default());
+    let nobody = queue.backlog("nobody").await.unwrap().tenant;
+    assert_eq!(nobody, BacklogSize::default());
     worker.settle(&leased, Outcome::Finished).await;
-    assert_eq!(queue.pressure("ann").await.unwrap().all.items, 5);
+    assert_eq!(queue.backlog("ann").await.unwrap().all.items, 5);
 }
 
 pub async fn a_tenant_has_no_more_in_flight_than_allowed(bench: &dyn Bench) {
@@ -605,12 +605,12 @@ pub async fn a_tenant_has_no_more_in_flight_than_allowed(bench: &dyn Bench) {
     assert!(worker.take(Stage::Chunking, 10).await.is_empty());
     let ann: Vec<_> = leases.iter().filter(|lease| &*lease.task.tenant == "ann").collect();
     worker.settle(ann[0], next()).await;
-    worker.settle(ann[1], Outcome::HandBack).await;
+    worker.settle(ann[1], Outcome::Release).await;
     assert_eq!(worker.take(Stage::Chunking, 10).await.len(), 2);
 }
 
-fn report(name: &str) -> WorkerReport {
-    WorkerReport {
+fn report(name: &str) -> WorkerStatus {
+    WorkerStatus {
         consumer: Consumer(name.into()),
         stages: vec![Stage::Chunking, Stage::Storage],
         slots: 4,
@@ -624,13 +624,13 @@ fn report(name: &str) -> WorkerReport {
 pub async fn workers_are_known_while_they_report(bench: &dyn Bench) {
     let queue = bench.queue();
     assert!(queue.workers().await.unwrap().is_empty());
-    queue.report(&report("a"), LONG).await.unwrap();
-    queue.report(&report("b"), Duration::from_millis(20)).await.unwrap();
-    let busier = WorkerReport { busy: 3, ..report("a") };
-    queue.report(&busier, LONG).await.unwrap();
+    queue.heartbeat(&report("a"), LONG).await.unwrap();
+    queue.heartbeat(&report("b"), Duration::from_millis(20)).await.unwrap();
+    let busier = WorkerStatus { busy: 3, ..report("a") };
+    queue.heartbeat(&busier, LONG).await.unwrap();
     while bench.queue().workers().await.unwrap().len() > 1 {}
     assert_eq!(queue.workers().await.unwrap(), [busier]);
-    queue.retire(&Consumer("a".into())).await.unwrap();
+    queue.deregister(&Consumer("a".into())).await.unwrap();
     assert!(queue.workers().await.unwrap().is_empty());
 }
 
@@ -644,13 +644,13 @@ pub async fn who_retires_hands_everything_back(bench: &dyn Bench) {
     worker.settle(&leases[0], next()).await;
     worker.take(Stage::Embedding, 1).await;
     queue.cancel(gone).await.unwrap();
-    queue.retire(&worker.consumer).await.unwrap();
-    queue.retire(&worker.consumer).await.unwrap();
+    queue.deregister(&worker.consumer).await.unwrap();
+    queue.deregister(&worker.consumer).await.unwrap();
     let other = Worker::new(&queue, "x");
     let again = other.take(Stage::Chunking, 5).await;
     assert_eq!(again.iter().map(|l| (l.task.id.item, l.task.deaths)).collect::<Vec<_>>(), [(1, 0), (2, 0)]);
     assert_eq!(other.take(Stage::Embedding, 5).await.len(), 1);
-    assert_eq!(worker.settle(&leases[1], next()).await, Settled::Lost);
+    assert_eq!(worker.settle(&leases[1], next()).await, SettleResult::Lost);
 }
 
 pub async fn who_waits_is_woken_by_another_process(bench: &dyn Bench) {
@@ -680,7 +680,7 @@ pub async fn many_workers_do_everything_once(bench: &dyn Bench) {
                     for stage in Stage::ALL {
                         for lease in worker.take(stage, 1 + number % 5).await {
                             empty = 0;
-                            assert_eq!(worker.settle(&lease, next()).await, Settled::Done);
+                            assert_eq!(worker.settle(&lease, next()).await, SettleResult::Done);
                             done.push((lease.task.id, stage));
                         }
                     }

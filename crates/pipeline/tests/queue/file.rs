@@ -2,7 +2,7 @@
 
 use embeddery_pipeline::Stage;
 
-use crate::bench::{Bench as _, Sqlite, Worker, job, tasks};
+use crate::harness::{Bench as _, Sqlite, Worker, job, tasks};
 
 #[tokio::test]
 async fn rows_that_cannot_be_read_are_put_aside_though_their_place_is_used_again() {

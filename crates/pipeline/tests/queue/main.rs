@@ -2,11 +2,11 @@
 
 #![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
-mod bench;
-mod broken;
+mod cluster_sentinel_tls;
 mod conformance;
-mod elsewhere;
+mod faults;
 mod file;
+mod harness;
 mod model;
 mod servers;
 
@@ -14,7 +14,7 @@ mod servers;
 macro_rules! suite {
     ($($name:ident),* $(,)?) => {
         mod sqlite {
-            use crate::{bench::Sqlite, conformance};
+            use crate::{harness::Sqlite, conformance};
             $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
             async fn $name() {
                 conformance::$name(&Sqlite::start()).await;
@@ -22,7 +22,7 @@ macro_rules! suite {
         }
 
         mod streams {
-            use crate::{bench::Streams, conformance};
+            use crate::{harness::Streams, conformance};
             $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
             async fn $name() {
                 conformance::$name(&Streams::start()).await;

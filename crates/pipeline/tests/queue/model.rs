@@ -8,12 +8,12 @@ use std::{
 
 use embeddery_core::BoxFuture;
 use embeddery_pipeline::{
-    DEATHS_ALONE, DEATHS_IN_COMPANY, Flow, Handout, JobId, Lease, Outcome, Priority, Queue, Reason, Settled,
-    Stage, Task, TaskId,
+    JobId, Lease, LeaseBatch, MAX_ISOLATED_CRASHES, MAX_SHARED_CRASHES, Outcome, Priority, Queue, Reason,
+    SettleResult, Stage, StageMode, Task, TaskId,
 };
 use proptest::{prelude::*, test_runner::TestRunner};
 
-use crate::bench::{Bench, LONG, Sqlite, Streams, Worker, job, task};
+use crate::harness::{Bench, LONG, Sqlite, Streams, Worker, job, task};
 
 #[derive(Clone, Debug)]
 enum Step {
@@ -63,7 +63,7 @@ struct Item {
 struct Model {
     items: BTreeMap<TaskId, Item>,
     dead: Vec<Task>,
-    flow: HashMap<Stage, Flow>,
+    flow: HashMap<Stage, StageMode>,
     arrivals: u64,
     /// All leases ever given, the newest last.
     leases: Vec<Lease>,
@@ -74,7 +74,7 @@ const PRIORITIES: [Priority; 3] = [Priority::Low, Priority::Normal, Priority::Hi
 impl Model {
     fn add(&mut self, task: Task) {
         self.arrivals += 1;
-        let held = self.flow.get(&task.stage) == Some(&Flow::Drain);
+        let held = self.flow.get(&task.stage) == Some(&StageMode::Drain);
         let place = if held { Place::Held } else { Place::Waiting };
         self.items.insert(task.id, Item { task, arrival: self.arrivals, place, token: String::new() });
     }
@@ -103,7 +103,7 @@ impl Model {
         let item = self.items.get_mut(&id).unwrap();
         item.task.deaths += 1;
         item.place = Place::Waiting;
-        if item.task.deaths >= DEATHS_IN_COMPANY + DEATHS_ALONE {
+        if item.task.deaths >= MAX_SHARED_CRASHES + MAX_ISOLATED_CRASHES {
             let item = self.items.remove(&id).unwrap();
             self.dead.push(item.task);
         }
@@ -113,7 +113,7 @@ impl Model {
         let mut found: Vec<&Item> = self
             .items
             .values()
-            .filter(|item| item.place == Place::Waiting && item.task.deaths >= DEATHS_IN_COMPANY)
+            .filter(|item| item.place == Place::Waiting && item.task.deaths >= MAX_SHARED_CRASHES)
             .filter(|item| stage == item.task.stage)
             .collect();
         found.sort_by_key(|item| item.arrival);
@@ -121,17 +121,17 @@ impl Model {
     }
 
     /// Checks what a lease brought, and takes it in.
-    fn lease(&mut self, (stage, most, idle, runs_out): (Stage, usize, bool, bool), handout: Handout) {
-        let Handout { leases: got, clear } = handout;
+    fn lease(&mut self, (stage, most, idle, runs_out): (Stage, usize, bool, bool), handout: LeaseBatch) {
+        let LeaseBatch { leases: got, drain_for_exclusive: clear } = handout;
         self.bring_back(stage);
         let ids: Vec<TaskId> = got.iter().map(|lease| lease.task.id).collect();
-        if self.flow.get(&stage) == Some(&Flow::Pause) {
+        if self.flow.get(&stage) == Some(&StageMode::Pause) {
             assert_eq!((ids, clear), (Vec::new(), false));
             return;
         }
         if let Some(alone) = self.alone(stage).map(|item| item.task.id) {
             if idle {
-                assert_eq!((&ids[..], got[0].alone), (&[alone][..], true));
+                assert_eq!((&ids[..], got[0].exclusive), (&[alone][..], true));
                 return self.take(got, runs_out);
             }
             assert_eq!((ids, clear), (Vec::new(), true), "it is to become idle, whichever of its loops asks");
@@ -140,7 +140,7 @@ impl Model {
         assert!(!clear, "nothing must run alone");
         let mut lanes: HashMap<String, Vec<(std::cmp::Reverse<Priority>, u64, TaskId)>> = HashMap::new();
         for item in self.items.values() {
-            let alone = item.task.deaths >= DEATHS_IN_COMPANY;
+            let alone = item.task.deaths >= MAX_SHARED_CRASHES;
             if item.place == Place::Waiting && item.task.stage == stage && !alone {
                 let lane = lanes.entry(item.task.tenant.to_string()).or_default();
                 lane.push((std::cmp::Reverse(item.task.priority), item.arrival, item.task.id));
@@ -155,7 +155,7 @@ impl Model {
                 got.iter().filter(|l| *l.task.tenant == *tenant).map(|lease| lease.task.id).collect();
             assert_eq!(came, due[..came.len()], "{tenant}: by priority and age");
         }
-        assert!(got.iter().all(|lease| !lease.alone));
+        assert!(got.iter().all(|lease| !lease.exclusive));
         self.take(got, runs_out);
     }
 
@@ -169,51 +169,51 @@ impl Model {
         }
     }
 
-    fn settle(&mut self, lease: &Lease, outcome: &Outcome) -> Settled {
+    fn settle(&mut self, lease: &Lease, outcome: &Outcome) -> SettleResult {
         let flow = self.flow.clone();
-        let Some(item) = self.held(lease) else { return Settled::Lost };
+        let Some(item) = self.held(lease) else { return SettleResult::Lost };
         if matches!(item.place, Place::Leased { cancelled: true, .. }) {
             self.items.remove(&lease.task.id);
-            return Settled::Cancelled;
+            return SettleResult::Cancelled;
         }
         match outcome {
             Outcome::Next { bytes } => match item.task.stage.next() {
                 Some(stage) => {
                     item.task = Task { stage, bytes: *bytes, attempts: 0, deaths: 0, ..item.task.clone() };
-                    let held = flow.get(&stage) == Some(&Flow::Drain);
+                    let held = flow.get(&stage) == Some(&StageMode::Drain);
                     item.place = if held { Place::Held } else { Place::Waiting };
                 }
                 None => drop(self.items.remove(&lease.task.id)),
             },
             Outcome::Finished => drop(self.items.remove(&lease.task.id)),
-            Outcome::Later { after, charged } => {
+            Outcome::RetryAfter { after, charged } => {
                 item.task.attempts += u32::from(*charged);
                 item.place = Place::Delayed { due: after.is_zero() };
             }
-            Outcome::HandBack => item.place = Place::Waiting,
-            Outcome::Died { after } => {
+            Outcome::Release => item.place = Place::Waiting,
+            Outcome::Crashed { after } => {
                 self.die(lease.task.id);
                 if let Some(item) = self.items.get_mut(&lease.task.id) {
                     item.place = Place::Delayed { due: after.is_zero() };
                 }
             }
-            Outcome::Dead(_) => {
+            Outcome::DeadLetter(_) => {
                 let item = self.items.remove(&lease.task.id).unwrap();
                 self.dead.push(item.task);
             }
         }
-        Settled::Done
+        SettleResult::Done
     }
 }
 
 fn outcome(number: usize) -> Outcome {
     match number {
         0 => Outcome::Finished,
-        1 => Outcome::HandBack,
-        2 => Outcome::Later { after: Duration::ZERO, charged: true },
-        3 => Outcome::Later { after: LONG, charged: false },
-        8 => Outcome::Died { after: Duration::ZERO },
-        4 => Outcome::Dead(Reason { code: "broken".into(), message: "it was".into() }),
+        1 => Outcome::Release,
+        2 => Outcome::RetryAfter { after: Duration::ZERO, charged: true },
+        3 => Outcome::RetryAfter { after: LONG, charged: false },
+        8 => Outcome::Crashed { after: Duration::ZERO },
+        4 => Outcome::DeadLetter(Reason { code: "broken".into(), message: "it was".into() }),
         number => Outcome::Next { bytes: number as u64 },
     }
 }
@@ -279,10 +279,13 @@ async fn apply(step: Step, queue: &std::sync::Arc<dyn Queue>, (model, jobs): (&m
             assert_eq!(queue.reprioritize(jobs[job], PRIORITIES[priority]).await.unwrap(), moved);
         }
         Step::Flow { stage, flow } => {
-            let (stage, flow) = (Stage::ALL[stage], [Flow::Run, Flow::Run, Flow::Pause, Flow::Drain][flow]);
+            let (stage, flow) = (
+                Stage::ALL[stage],
+                [StageMode::Run, StageMode::Run, StageMode::Pause, StageMode::Drain][flow],
+            );
             queue.set_flow(stage, flow).await.unwrap();
             model.flow.insert(stage, flow);
-            if flow != Flow::Drain {
+            if flow != StageMode::Drain {
                 for item in model.items.values_mut() {
                     if item.task.stage == stage && item.place == Place::Held {
                         item.place = Place::Waiting;
@@ -303,11 +306,11 @@ async fn apply(step: Step, queue: &std::sync::Arc<dyn Queue>, (model, jobs): (&m
                 assert!(queue.revive(stage, &letter.id).await.unwrap());
                 model.add(Task { attempts: 0, deaths: 0, ..dead });
             } else {
-                assert!(queue.bury(stage, &letter.id).await.unwrap());
+                assert!(queue.delete_dead_letter(stage, &letter.id).await.unwrap());
             }
         }
         Step::Retire => {
-            queue.retire(&worker.consumer).await.unwrap();
+            queue.deregister(&worker.consumer).await.unwrap();
             model.items.retain(|_, item| !matches!(item.place, Place::Leased { cancelled: true, .. }));
             for item in model.items.values_mut() {
                 if matches!(item.place, Place::Leased { .. }) {
@@ -334,7 +337,7 @@ async fn compare(queue: &dyn Queue, model: &Model, jobs: &[JobId]) {
         assert_eq!(found.dead, model.dead.iter().filter(|task| task.stage == stage).count() as u64);
     }
     for tenant in ["ann", "bob"] {
-        let pressure = queue.pressure(tenant).await.unwrap();
+        let pressure = queue.backlog(tenant).await.unwrap();
         let of: Vec<&Item> = model.items.values().filter(|item| &*item.task.tenant == tenant).collect();
         assert_eq!(pressure.tenant.items, of.len() as u64);
         assert_eq!(pressure.tenant.bytes, of.iter().map(|item| item.task.bytes).sum::<u64>());
@@ -347,7 +350,7 @@ async fn compare(queue: &dyn Queue, model: &Model, jobs: &[JobId]) {
         .iter()
         .map(|id| model.items.contains_key(id) || model.dead.iter().any(|task| task.id == *id))
         .collect();
-    assert_eq!(queue.holds(&ids).await.unwrap(), held);
+    assert_eq!(queue.contains(&ids).await.unwrap(), held);
 }
 
 fn check(cases: u32, mut bench: impl FnMut() -> Box<dyn Bench>) {
@@ -397,7 +400,7 @@ struct Prefixed {
 
 impl Bench for Prefixed {
     fn open(&self, options: embeddery_pipeline::QueueOptions) -> std::sync::Arc<dyn Queue> {
-        let config = crate::bench::config(&self.url, &self.prefix);
+        let config = crate::harness::config(&self.url, &self.prefix);
         let config = embeddery_pipeline::RedisConfig { options, ..config };
         std::sync::Arc::new(embeddery_pipeline::RedisQueue::connect(config).unwrap())
     }

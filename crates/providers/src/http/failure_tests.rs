@@ -12,7 +12,7 @@ use embeddery_core::{
 use reqwest::header::{HeaderName, HeaderValue};
 
 use super::*;
-use crate::http::{Address, KeyHeader, Keys};
+use crate::http::{ApiKeyPool, BaseUrl, KeyHeader};
 
 const KEY: &str = "sk-very-secret-key";
 
@@ -24,11 +24,11 @@ fn with_headers(status: u16, body: &str, items: usize, headers: &HeaderMap) -> E
     let target = Target {
         provider: ProviderKind::OpenAi,
         model: "m".into(),
-        address: Address::parse("https://x").unwrap(),
+        address: BaseUrl::parse("https://x").unwrap(),
         headers: [(HeaderName::from_static("x-secret"), HeaderValue::from_static("of-a-header"))]
             .into_iter()
             .collect(),
-        keys: Arc::new(Keys::new(&[KEY.into()], KeyHeader::Bearer, "OPENAI_API_KEY").unwrap()),
+        keys: Arc::new(ApiKeyPool::new(&[KEY.into()], KeyHeader::Bearer, "OPENAI_API_KEY").unwrap()),
         listener: None,
     };
     Failure { target: &target, status, headers, body: body.as_bytes(), items }.classify()

@@ -3,26 +3,26 @@
 
 use std::{num::NonZeroUsize, path::Path, sync::Arc};
 
-use embeddery_core::{ModelFacts, ProviderKind};
+use embeddery_core::{LocalModelInfo, ProviderKind};
 use embeddery_engine::{
-    Keep, LoadOptions, Model, ModelFiles, Precision, Prompts, Threads, TokenizeError, Tokens,
+    LoadOptions, Model, ModelFiles, Precision, Prompts, Threads, TokenizeError, Tokens, TruncationSide,
 };
 
 use super::ModelOptions;
 
 /// How a provider's model directories are read.
-pub(crate) trait Format: Send + Sync {
+pub(crate) trait ModelFormat: Send + Sync {
     /// Whose models they are.
     fn provider(&self) -> ProviderKind;
 
     /// Reads a directory's configuration files; weights come later. Blocks on the disk.
-    fn open(&self, directory: &Path, options: &ModelOptions) -> Result<Box<dyn OnDisk>, String>;
+    fn open(&self, directory: &Path, options: &ModelOptions) -> Result<Box<dyn ModelOnDisk>, String>;
 }
 
 /// A model in memory.
 pub(crate) trait Backend: Send + Sync {
     /// A text as the model reads it.
-    fn tokenize(&self, text: &str, keep: Keep) -> Result<Tokens, TokenizeError>;
+    fn tokenize(&self, text: &str, keep: TruncationSide) -> Result<Tokens, TokenizeError>;
 
     /// Tokens of a text before any cut.
     fn count(&self, text: &str) -> Result<usize, TokenizeError>;
@@ -41,9 +41,9 @@ pub(crate) trait Backend: Send + Sync {
 }
 
 /// A model on disk.
-pub(crate) trait OnDisk: Send + Sync {
+pub(crate) trait ModelOnDisk: Send + Sync {
     /// What is known of it before it is loaded.
-    fn facts(&self) -> &ModelFacts;
+    fn facts(&self) -> &LocalModelInfo;
 
     /// [`Backend::fingerprint`] without loading the model; reads all of the weights, though.
     fn fingerprint(&self) -> Result<String, String>;
@@ -59,12 +59,12 @@ pub(super) struct Safetensors {
     pub(super) precision: Precision,
 }
 
-impl Format for Safetensors {
+impl ModelFormat for Safetensors {
     fn provider(&self) -> ProviderKind {
         ProviderKind::HuggingFace
     }
 
-    fn open(&self, directory: &Path, options: &ModelOptions) -> Result<Box<dyn OnDisk>, String> {
+    fn open(&self, directory: &Path, options: &ModelOptions) -> Result<Box<dyn ModelOnDisk>, String> {
         let files = ModelFiles::open(directory).map_err(|error| error.to_string())?;
         let load = LoadOptions {
             max_length: options.max_length.map(NonZeroUsize::get),
@@ -80,7 +80,7 @@ struct EngineFiles {
     files: ModelFiles,
     options: LoadOptions,
     threads: Arc<Threads>,
-    facts: ModelFacts,
+    facts: LocalModelInfo,
 }
 
 impl EngineFiles {
@@ -88,7 +88,7 @@ impl EngineFiles {
         let info = files.info();
         // A damaged weight file is told of when it is loaded, with all that is wrong; until then its size serves.
         let memory = files.memory(&options, threads.count()).unwrap_or(info.weight_bytes);
-        let facts = ModelFacts {
+        let facts = LocalModelInfo {
             architecture: info.architecture.to_owned(),
             dimensions: info.dimensions,
             max_tokens: options.max_length.unwrap_or(info.max_tokens),
@@ -100,8 +100,8 @@ impl EngineFiles {
     }
 }
 
-impl OnDisk for EngineFiles {
-    fn facts(&self) -> &ModelFacts {
+impl ModelOnDisk for EngineFiles {
+    fn facts(&self) -> &LocalModelInfo {
         &self.facts
     }
 
@@ -122,7 +122,7 @@ struct Engine {
 }
 
 impl Backend for Engine {
-    fn tokenize(&self, text: &str, keep: Keep) -> Result<Tokens, TokenizeError> {
+    fn tokenize(&self, text: &str, keep: TruncationSide) -> Result<Tokens, TokenizeError> {
         self.model.tokenize(text, keep)
     }
 

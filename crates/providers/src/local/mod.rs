@@ -6,13 +6,13 @@
 //! process' shared pool.
 
 pub(crate) mod backend;
+mod batcher;
 mod downloads;
-mod machine;
-mod memory;
+mod memory_budget;
 mod model;
-mod queue;
-mod reading;
-mod slot;
+mod model_instance;
+mod shared_resources;
+mod tokenize;
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -28,17 +28,17 @@ use embeddery_core::{
 };
 use embeddery_engine::Precision;
 
-use backend::{Format, Safetensors};
+use backend::{ModelFormat, Safetensors};
 use downloads::{Downloads, Status};
 use model::LocalModel;
 
-pub use machine::{Machine, MachineConfig};
-pub use memory::{Memory, MemoryLimits};
+pub use memory_budget::{MemoryBudget, MemoryLimits};
+pub use shared_resources::{MachineConfig, SharedResources};
 
 /// How a local provider works.
 pub struct LocalConfig {
     /// What all local providers share.
-    pub machine: Arc<Machine>,
+    pub machine: Arc<SharedResources>,
     /// Where model directories come from.
     pub source: Arc<dyn ModelSource>,
     /// Whether a request for an absent model fetches it.
@@ -68,8 +68,8 @@ pub struct ModelOptions {
 
 /// The provider. Clones are not needed: it is shared behind an `Arc`.
 pub struct Local {
-    machine: Arc<Machine>,
-    format: Arc<dyn Format>,
+    machine: Arc<SharedResources>,
+    format: Arc<dyn ModelFormat>,
     source: Arc<dyn ModelSource>,
     auto_download: bool,
     options: HashMap<Arc<str>, ModelOptions>,
@@ -85,7 +85,7 @@ impl Local {
         Self::of_format(config, Arc::new(Safetensors { threads, precision }))
     }
 
-    pub(crate) fn of_format(config: LocalConfig, format: Arc<dyn Format>) -> Self {
+    pub(crate) fn of_format(config: LocalConfig, format: Arc<dyn ModelFormat>) -> Self {
         Self {
             machine: config.machine,
             format,
@@ -116,7 +116,7 @@ impl Local {
         let files = tokio::task::spawn_blocking(move || format.open(&directory, &wanted))
             .await
             .map_err(|_| EmbedError::internal("opening the model failed"))?
-            .map_err(|reason| slot::unusable(&model.name, &reason))?;
+            .map_err(|reason| model_instance::unusable(&model.name, &reason))?;
         let mut all = self.opened.lock().unwrap_or_else(PoisonError::into_inner);
         // Two first requests may both come here; one model results.
         Ok(Arc::clone(all.entry(model.clone()).or_insert_with(|| {
@@ -205,7 +205,7 @@ impl Provider for Local {
             let space = tokio::task::spawn_blocking(move || slot.space())
                 .await
                 .map_err(|_| EmbedError::internal("reading the model failed"))?
-                .map_err(|reason| slot::unusable(&model.name, &reason))?;
+                .map_err(|reason| model_instance::unusable(&model.name, &reason))?;
             Ok(Some(ModelDescription { facts: known.slot().files.facts().clone(), space }))
         })
     }

@@ -3,70 +3,70 @@
 use std::{num::NonZeroUsize, sync::Arc};
 
 use embeddery_core::{
-    BoxFuture, EmbedError, EmbedRequest, Embedder, Embeddings, Identity, Limits, ModelCard, ModelState,
-    ProviderKind, TokenCount,
+    BoxFuture, CallLimits, EmbedError, EmbedRequest, Embedder, EmbeddingIdentity, Embeddings, ModelInfo,
+    ModelState, ProviderKind, TokenCount,
 };
 use tokio::sync::Semaphore;
 
 use super::{
     ModelOptions,
-    backend::OnDisk,
-    reading,
-    slot::{Slot, SlotSettings},
+    backend::ModelOnDisk,
+    model_instance::{ModelInstance, SlotSettings},
+    tokenize,
 };
 
 /// One model directory.
 pub(super) struct LocalModel {
-    card: Arc<ModelCard>,
-    limits: Limits,
-    slot: Arc<Slot>,
+    card: Arc<ModelInfo>,
+    limits: CallLimits,
+    slot: Arc<ModelInstance>,
     tokenizing: Arc<Semaphore>,
 }
 
 impl LocalModel {
     pub(super) fn new(
         (provider, name): (ProviderKind, Arc<str>),
-        files: Box<dyn OnDisk>,
+        files: Box<dyn ModelOnDisk>,
         options: ModelOptions,
         (settings, tokenizing): (SlotSettings, Arc<Semaphore>),
     ) -> Self {
         let facts = files.facts();
-        let card = ModelCard {
+        let card = ModelInfo {
             name: Arc::clone(&name),
             provider,
             dimensions: NonZeroUsize::new(facts.dimensions),
             max_tokens: NonZeroUsize::new(facts.max_tokens),
             matryoshka: options.matryoshka,
         };
-        let slot = Slot::new(name, files, options.prompts, settings);
-        Self { card: Arc::new(card), limits: Limits::default(), slot, tokenizing }
+        let slot = ModelInstance::new(name, files, options.prompts, settings);
+        Self { card: Arc::new(card), limits: CallLimits::default(), slot, tokenizing }
     }
 
     pub(super) fn state(&self) -> ModelState {
         self.slot.model_state()
     }
 
-    pub(super) fn slot(&self) -> &Arc<Slot> {
+    pub(super) fn slot(&self) -> &Arc<ModelInstance> {
         &self.slot
     }
 }
 
 impl Embedder for LocalModel {
-    fn model(&self) -> &Arc<ModelCard> {
+    fn model(&self) -> &Arc<ModelInfo> {
         &self.card
     }
 
-    fn limits(&self) -> &Limits {
+    fn limits(&self) -> &CallLimits {
         &self.limits
     }
 
-    fn count(&self, text: &str) -> TokenCount {
+    fn count_tokens(&self, text: &str) -> TokenCount {
         let exact = self.slot.lease_now().and_then(|lease| lease.backend().count(text).ok());
         // Before the model is loaded: WordPiece makes about one token of four bytes of English.
         exact.map_or(TokenCount::Estimate(text.len() / 4 + 2), TokenCount::Exact)
     }
 
-    fn identity(&self) -> Option<Identity> {
+    fn identity(&self) -> Option<EmbeddingIdentity> {
         self.slot.identity()
     }
 
@@ -74,7 +74,8 @@ impl Embedder for LocalModel {
         Box::pin(async move {
             let lease = Arc::new(self.slot.lease().await?);
             let (normalize, priority) = (request.normalize, request.context.priority);
-            let tokens = reading::tokenize(&self.slot, Arc::clone(&lease), &self.tokenizing, request).await?;
+            let tokens =
+                tokenize::tokenize(&self.slot, Arc::clone(&lease), &self.tokenizing, request).await?;
             let counts =
                 tokens.iter().map(|tokens| u32::try_from(tokens.len()).unwrap_or(u32::MAX)).collect();
             let truncated = tokens.iter().filter(|tokens| tokens.truncated()).count();

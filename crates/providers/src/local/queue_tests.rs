@@ -2,7 +2,7 @@
 //! through the front door, in `tests/local.rs`.
 
 use embeddery_core::Priority::{Batch, Interactive};
-use embeddery_engine::{Keep, LoadOptions, Model, ModelFiles};
+use embeddery_engine::{LoadOptions, Model, ModelFiles, TruncationSide};
 use proptest::prelude::*;
 
 use super::*;
@@ -24,7 +24,7 @@ fn load() -> Model {
 
 /// A text of exactly `count` tokens, the two special ones included.
 fn text(model: &Model, count: usize) -> Tokens {
-    let tokens = model.tokenize(&"word ".repeat(count - 2), Keep::All).unwrap();
+    let tokens = model.tokenize(&"word ".repeat(count - 2), TruncationSide::All).unwrap();
     assert_eq!(tokens.len(), count);
     tokens
 }
@@ -35,7 +35,7 @@ fn admit(state: &mut State, texts: Vec<Tokens>) -> oneshot::Receiver<Answer> {
     answer
 }
 
-fn owners(batch: &[Taken]) -> Vec<u64> {
+fn owners(batch: &[BatchItem]) -> Vec<u64> {
     batch.iter().map(|text| text.job).collect()
 }
 

@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 /// A rectangle may be larger than the tokens in it by this share; a new one costs a call.
-const MOST_PADDING: f64 = 0.2;
+const MAX_PADDING: f64 = 0.2;
 /// Tokens that fit in one call whatever their padding: below this, calls cost more than padding.
 const FEW_TOKENS: usize = 256;
 
@@ -41,7 +41,7 @@ fn fitting(order: &[usize], lengths: &[usize]) -> usize {
     for (count, place) in (1..).zip(order) {
         tokens += lengths[*place];
         let rectangle = count * lengths[*place];
-        if rectangle > FEW_TOKENS && (rectangle - tokens) as f64 > MOST_PADDING * tokens as f64 {
+        if rectangle > FEW_TOKENS && (rectangle - tokens) as f64 > MAX_PADDING * tokens as f64 {
             return best;
         }
         best = count;
@@ -50,7 +50,7 @@ fn fitting(order: &[usize], lengths: &[usize]) -> usize {
 }
 
 /// `[texts × width]`: each text's numbers, and `padding` behind them.
-pub(super) fn rectangle<'a, T: Copy>(
+pub(super) fn pad_batch<'a, T: Copy>(
     texts: impl Iterator<Item = &'a [u32]>,
     width: usize,
     number: impl Fn(usize, u32) -> T,
@@ -90,7 +90,7 @@ mod tests {
     #[test]
     fn numbers_and_padding() {
         let texts: [&[u32]; 3] = [&[7, 8], &[], &[9]];
-        assert_eq!(rectangle(texts.into_iter(), 2, |_, id| i64::from(id), 0), [7, 8, 0, 0, 9, 0]);
-        assert_eq!(rectangle(texts.into_iter(), 2, |at, _| at, 5), [0, 1, 5, 5, 0, 5]);
+        assert_eq!(pad_batch(texts.into_iter(), 2, |_, id| i64::from(id), 0), [7, 8, 0, 0, 9, 0]);
+        assert_eq!(pad_batch(texts.into_iter(), 2, |at, _| at, 5), [0, 1, 5, 5, 0, 5]);
     }
 }

@@ -8,8 +8,8 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use embeddery_core::ModelFacts;
-use embeddery_engine::{Keep, Prompts, TextFiles, TextModel, Threads, TokenizeError, Tokens};
+use embeddery_core::LocalModelInfo;
+use embeddery_engine::{Prompts, TextFiles, TextModel, Threads, TokenizeError, Tokens, TruncationSide};
 use ort::{
     session::{Session, SessionInputValue, builder::GraphOptimizationLevel},
     value::{DynValue, Outlet, Tensor, TensorElementType},
@@ -18,7 +18,7 @@ use ort::{
 use super::{batch, runtime::OnnxRuntime};
 use crate::local::{
     ModelOptions,
-    backend::{Backend, OnDisk},
+    backend::{Backend, ModelOnDisk},
 };
 
 /// The graph where configuration names no other.
@@ -38,7 +38,7 @@ pub(super) struct GraphFiles {
     graph: Vec<PathBuf>,
     providers: Vec<String>,
     max_length: Option<usize>,
-    facts: ModelFacts,
+    facts: LocalModelInfo,
 }
 
 /// A model on disk, with what will run it.
@@ -75,7 +75,7 @@ impl GraphFiles {
         let max_length = options.max_length.map(NonZeroUsize::get);
         let max_tokens = max_length.unwrap_or(text.max_tokens());
         let buffers = USUAL_TOKENS.max(max_tokens) * text.hidden() * BUFFER_BYTES;
-        let facts = ModelFacts {
+        let facts = LocalModelInfo {
             architecture: text.architecture().to_owned(),
             dimensions: text.dimensions(),
             max_tokens,
@@ -92,7 +92,7 @@ impl GraphFiles {
         GraphModel { files: self, runtime, threads }
     }
 
-    pub(super) fn into_facts(self) -> ModelFacts {
+    pub(super) fn into_facts(self) -> LocalModelInfo {
         self.facts
     }
 
@@ -129,8 +129,8 @@ fn others(directory: &Path) -> String {
     if graphs.is_empty() { String::new() } else { format!(", there are {}", graphs.join(", ")) }
 }
 
-impl OnDisk for GraphModel {
-    fn facts(&self) -> &ModelFacts {
+impl ModelOnDisk for GraphModel {
+    fn facts(&self) -> &LocalModelInfo {
         &self.files.facts
     }
 
@@ -269,17 +269,18 @@ impl Graph {
         let (count, width) = (group.places.len(), group.width);
         let inputs = self.shape.inputs.iter().map(|(name, role, integer)| {
             let numbers: Vec<i64> = match role {
-                Role::Ids => batch::rectangle(texts(), width, |_, id| i64::from(id), 0),
-                Role::Mask => batch::rectangle(texts(), width, |_, _| 1, 0),
+                Role::Ids => batch::pad_batch(texts(), width, |_, id| i64::from(id), 0),
+                Role::Mask => batch::pad_batch(texts(), width, |_, _| 1, 0),
                 Role::Types => vec![0; count * width],
-                Role::Positions => batch::rectangle(texts(), width, |at, _| at as i64, 0),
+                Role::Positions => batch::pad_batch(texts(), width, |at, _| at as i64, 0),
             };
             Ok((Cow::Borrowed(name.as_str()), tensor(numbers, [count, width], *integer)?))
         });
         let inputs: Vec<(Cow<'_, str>, SessionInputValue<'_>)> =
             inputs.collect::<Result<_, ort::Error>>().map_err(|error| error.to_string())?;
         let mut session = self.session.lock().unwrap_or_else(PoisonError::into_inner);
-        let outputs = self.threads.meanwhile(|| session.run(inputs)).map_err(|error| error.to_string())?;
+        let outputs =
+            self.threads.run_alongside(|| session.run(inputs)).map_err(|error| error.to_string())?;
         let output = outputs.get(&self.shape.output).ok_or("the graph gave no vectors")?;
         let numbers = numbers(output)?;
         let rows = if self.shape.pooled { count } else { count * width };
@@ -303,7 +304,7 @@ impl Graph {
 }
 
 impl Backend for Graph {
-    fn tokenize(&self, text: &str, keep: Keep) -> Result<Tokens, TokenizeError> {
+    fn tokenize(&self, text: &str, keep: TruncationSide) -> Result<Tokens, TokenizeError> {
         self.text.tokenize(text, keep)
     }
 

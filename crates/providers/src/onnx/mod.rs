@@ -7,12 +7,12 @@ mod runtime;
 
 use std::{path::Path, sync::Arc};
 
-use embeddery_core::{ModelFacts, ProviderKind};
-use embeddery_engine::{Keep, Threads, TokenizeError, Tokens};
+use embeddery_core::{LocalModelInfo, ProviderKind};
+use embeddery_engine::{Threads, TokenizeError, Tokens, TruncationSide};
 
 use crate::local::{
     Local, LocalConfig, ModelOptions,
-    backend::{Backend, Format, OnDisk},
+    backend::{Backend, ModelFormat, ModelOnDisk},
 };
 use graph::GraphFiles;
 
@@ -29,7 +29,7 @@ pub fn onnx(config: LocalConfig, runtime: Arc<OnnxRuntime>, default: Vec<String>
 ///
 /// # Errors
 /// Files that are missing or cannot be used.
-pub fn inspect(directory: &Path, options: &ModelOptions) -> Result<(ModelFacts, String), String> {
+pub fn inspect(directory: &Path, options: &ModelOptions) -> Result<(LocalModelInfo, String), String> {
     let files = GraphFiles::open(directory, options, Vec::new())?;
     let fingerprint = files.fingerprint()?;
     Ok((files.into_facts(), fingerprint))
@@ -57,7 +57,7 @@ impl LoadedGraph {
     /// # Errors
     /// What the tokenizer says.
     pub fn tokenize(&self, text: &str) -> Result<Tokens, TokenizeError> {
-        self.0.tokenize(text, Keep::Start)
+        self.0.tokenize(text, TruncationSide::Start)
     }
 
     /// Vectors of a batch, not of unit length.
@@ -76,12 +76,12 @@ struct Graphs {
     default: Vec<String>,
 }
 
-impl Format for Graphs {
+impl ModelFormat for Graphs {
     fn provider(&self) -> ProviderKind {
         ProviderKind::Onnx
     }
 
-    fn open(&self, directory: &Path, options: &ModelOptions) -> Result<Box<dyn OnDisk>, String> {
+    fn open(&self, directory: &Path, options: &ModelOptions) -> Result<Box<dyn ModelOnDisk>, String> {
         let providers = options.onnx_providers.as_ref().unwrap_or(&self.default);
         let files = GraphFiles::open(directory, options, providers.clone())?;
         Ok(Box::new(files.with(Arc::clone(&self.runtime), Arc::clone(&self.threads))))

@@ -7,36 +7,40 @@ use std::{
 };
 
 use embeddery_core::{
-    BoxFuture, EmbedError, EmbedRequest, Embedder, Embeddings, Identity, Input, InputType, Limits, ModelCard,
-    ProviderKind, Retry, SpaceId, TokenCount,
+    BoxFuture, CallLimits, EmbedError, EmbedRequest, Embedder, EmbeddingIdentity, Embeddings, Input,
+    InputType, ModelInfo, ProviderKind, Retry, SpaceId, TokenCount,
 };
 
 use crate::{
-    http::{Call, Sender, Target},
-    tokens,
-    wire::{Ask, Wire},
+    http::{Call, HttpClient, Target},
+    token_estimate,
+    vendor_protocol::{VendorProtocol, VendorRequest},
 };
 
 /// One model of a vendor.
 pub(super) struct Model {
-    pub(super) card: Arc<ModelCard>,
+    pub(super) card: Arc<ModelInfo>,
     /// The card with the dimension that the first answer showed.
-    pub(super) learnt: OnceLock<Arc<ModelCard>>,
-    pub(super) limits: Limits,
+    pub(super) learnt: OnceLock<Arc<ModelInfo>>,
+    pub(super) limits: CallLimits,
     /// Without the length.
     pub(super) space: String,
     pub(super) prompts: HashMap<InputType, Arc<str>>,
-    pub(super) wire: &'static dyn Wire,
+    pub(super) wire: &'static dyn VendorProtocol,
     pub(super) target: Target,
-    pub(super) sender: Arc<Sender>,
+    pub(super) sender: Arc<HttpClient>,
 }
 
 impl Model {
-    fn card(&self) -> &Arc<ModelCard> {
+    fn card(&self) -> &Arc<ModelInfo> {
         self.learnt.get().unwrap_or(&self.card)
     }
 
-    fn ask<'a>(&'a self, request: &'a EmbedRequest, inputs: &'a [Input]) -> Result<Ask<'a>, EmbedError> {
+    fn ask<'a>(
+        &'a self,
+        request: &'a EmbedRequest,
+        inputs: &'a [Input],
+    ) -> Result<VendorRequest<'a>, EmbedError> {
         let own = self.card().dimensions;
         let dimensions = request.dimensions.filter(|wanted| Some(*wanted) != own);
         if let Some(wanted) = dimensions.filter(|wanted| !self.limits.lengths.contains(*wanted)) {
@@ -48,7 +52,7 @@ impl Model {
         if !self.wire.takes_tokens() && inputs.iter().any(|input| input.text().is_none()) {
             return Err(EmbedError::internal("token ids reached a model of text"));
         }
-        Ok(Ask {
+        Ok(VendorRequest {
             model: &self.card.name,
             inputs,
             input_type: request.input_type,
@@ -79,19 +83,19 @@ impl Model {
         let ask = self.ask(&request, &inputs)?;
         let wanted = ask.dimensions;
         let call = Call {
-            body: self.wire.body(&ask)?.into(),
+            body: self.wire.build_request(&ask)?.into(),
             items: inputs.len(),
             deadline: request.context.deadline,
         };
         let body = self.sender.post(&self.target, &call).await?;
-        let nonsense = |what: String| self.target.nonsense(&what, Retry::Backoff);
-        let answer = self.wire.answer(&body).map_err(nonsense)?;
+        let nonsense = |what: String| self.target.malformed(&what, Retry::Backoff);
+        let answer = self.wire.parse_response(&body).map_err(nonsense)?;
         let (mut data, dim) = answer.rows.into_flat(inputs.len()).map_err(nonsense)?;
         self.check_length(dim, wanted)?;
         if request.normalize {
             data.chunks_exact_mut(dim).for_each(to_unit_length);
         }
-        let counts = tokens::share(&inputs, answer.tokens);
+        let counts = token_estimate::distribute(&inputs, answer.tokens);
         let billed = match self.card.provider {
             ProviderKind::LocalApi => 0,
             _ => answer.tokens.unwrap_or_else(|| counts.iter().map(|count| u64::from(*count)).sum()),
@@ -116,7 +120,7 @@ impl Model {
             Some(due) => (due, ""),
             None => {
                 let learnt = self.learnt.get_or_init(|| {
-                    Arc::new(ModelCard { dimensions: Some(got), ..ModelCard::clone(&self.card) })
+                    Arc::new(ModelInfo { dimensions: Some(got), ..ModelInfo::clone(&self.card) })
                 });
                 let hint = ", as before; if its model was exchanged on purpose, start this server anew";
                 (learnt.dimensions.unwrap_or(got), hint)
@@ -126,30 +130,30 @@ impl Model {
             return Ok(());
         }
         let what = format!("vectors of {got} numbers where {due} were due{hint}");
-        Err(self.target.nonsense(&what, Retry::Backoff))
+        Err(self.target.malformed(&what, Retry::Backoff))
     }
 }
 
 impl Embedder for Model {
-    fn model(&self) -> &Arc<ModelCard> {
+    fn model(&self) -> &Arc<ModelInfo> {
         self.card()
     }
 
-    fn limits(&self) -> &Limits {
+    fn limits(&self) -> &CallLimits {
         &self.limits
     }
 
-    fn count(&self, text: &str) -> TokenCount {
-        TokenCount::Estimate(tokens::estimate(text))
+    fn count_tokens(&self, text: &str) -> TokenCount {
+        TokenCount::Estimate(token_estimate::estimate(text))
     }
 
     /// By what was known before the first answer, so that it stays the same.
-    fn identity(&self) -> Option<Identity> {
+    fn identity(&self) -> Option<EmbeddingIdentity> {
         let space = match self.card.dimensions {
             Some(length) => format!("{}:{length}", self.space),
             None => self.space.clone(),
         };
-        Some(Identity { space: SpaceId::new(space), precision: None })
+        Some(EmbeddingIdentity { space: SpaceId::new(space), precision: None })
     }
 
     fn embed(&self, request: EmbedRequest) -> BoxFuture<'_, Result<Embeddings, EmbedError>> {

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use embeddery_core::{ErrorKind, Fault, ModelRef, Provider as _, ProviderKind, RateWindow, Retry};
-use embeddery_providers::{Access, Address, ModelSettings, Outbound, Sender, Vendor};
-use embeddery_test_support::vendors::{Behaviour, Form, Vendors};
+use embeddery_providers::{BaseUrl, Endpoint, HttpClient, ModelSettings, Outbound, Vendor};
+use embeddery_test_support::vendors::{Behaviour, VendorApi, Vendors};
 
 use crate::support::{Heard, KEY, access, adapter, config, embed, open, with_settings};
 
@@ -18,10 +18,10 @@ async fn without_a_key_the_variable_is_named() {
         ProviderKind::Mistral,
         ProviderKind::Voyage,
     ] {
-        let access = Access {
-            address: Some(Address::parse(&vendors.base_url(Form::OpenAi)).unwrap()),
+        let access = Endpoint {
+            address: Some(BaseUrl::parse(&vendors.base_url(VendorApi::OpenAi)).unwrap()),
             key_setting: format!("{kind}_API_KEY").to_uppercase(),
-            ..Access::default()
+            ..Endpoint::default()
         };
         let vendor = Vendor::new(config(kind, access)).unwrap();
         assert!(!vendor.usable());
@@ -39,9 +39,11 @@ async fn one_revoked_key_of_several_harms_nobody() {
     let vendors = Vendors::start().await;
     vendors.accept_only(&["good-1", "good-2"]);
     let keys = ["good-1", "revoked", "good-2"];
-    let embedder =
-        open(config(ProviderKind::OpenAi, access(&vendors, Form::OpenAi, &keys)), "text-embedding-3-small")
-            .await;
+    let embedder = open(
+        config(ProviderKind::OpenAi, access(&vendors, VendorApi::OpenAi, &keys)),
+        "text-embedding-3-small",
+    )
+    .await;
     for _ in 0..9 {
         embed(&embedder, &["a"]).await.unwrap();
     }
@@ -60,12 +62,12 @@ async fn one_revoked_key_of_several_harms_nobody() {
 #[tokio::test]
 async fn a_models_own_address_does_not_get_the_vendors_key() {
     let (vendors, elsewhere) = (Vendors::start().await, Vendors::start().await);
-    let mut vendors_headers = access(&vendors, Form::OpenAi, &[KEY]);
+    let mut vendors_headers = access(&vendors, VendorApi::OpenAi, &[KEY]);
     vendors_headers.headers = vec![("X-Vendor".into(), KEY.into())];
-    let own = Access {
-        address: Some(Address::parse(&elsewhere.base_url(Form::OpenAi)).unwrap()),
+    let own = Endpoint {
+        address: Some(BaseUrl::parse(&elsewhere.base_url(VendorApi::OpenAi)).unwrap()),
         key_setting: "models.x.api_key".into(),
-        ..Access::default()
+        ..Endpoint::default()
     };
     let shared = || config(ProviderKind::OpenAi, vendors_headers.clone());
     let settings = ModelSettings { access: own.clone(), ..ModelSettings::default() };
@@ -73,8 +75,11 @@ async fn a_models_own_address_does_not_get_the_vendors_key() {
     assert!(error.message.contains("models.x.api_key"), "{error}");
     assert!(elsewhere.requests().is_empty());
 
-    let with_key =
-        Access { keys: vec!["own-key".into()], headers: vec![("OpenAI-Project".into(), "p".into())], ..own };
+    let with_key = Endpoint {
+        keys: vec!["own-key".into()],
+        headers: vec![("OpenAI-Project".into(), "p".into())],
+        ..own
+    };
     let settings = ModelSettings { access: with_key, ..ModelSettings::default() };
     embed(&open(with_settings(shared(), "m", settings), "m").await, &["a"]).await.unwrap();
     let seen = &elsewhere.requests()[0];
@@ -84,7 +89,7 @@ async fn a_models_own_address_does_not_get_the_vendors_key() {
     assert!(vendors.requests().is_empty());
 
     // At the vendor's address it gets both, and its own header beside the vendor's.
-    let access = Access { headers: vec![("OpenAI-Project".into(), "p".into())], ..Access::default() };
+    let access = Endpoint { headers: vec![("OpenAI-Project".into(), "p".into())], ..Endpoint::default() };
     let settings = ModelSettings { access, ..ModelSettings::default() };
     embed(&open(with_settings(shared(), "m", settings), "m").await, &["a"]).await.unwrap();
     let seen = &vendors.requests()[0].headers;
@@ -95,10 +100,10 @@ async fn a_models_own_address_does_not_get_the_vendors_key() {
 #[tokio::test]
 async fn a_configured_header_can_stand_in_for_the_key() {
     let vendors = Vendors::start().await;
-    let mut access = access(&vendors, Form::OpenAi, &[]);
+    let mut access = access(&vendors, VendorApi::OpenAi, &[]);
     access.headers = vec![("authorization".into(), "Bearer of-a-company-gateway".into())];
     for keys in [vec![], vec![KEY.into()]] {
-        let access = Access { keys, ..access.clone() };
+        let access = Endpoint { keys, ..access.clone() };
         embed(&open(config(ProviderKind::OpenAi, access), "m").await, &["a"]).await.unwrap();
     }
     for seen in vendors.requests() {
@@ -109,7 +114,8 @@ async fn a_configured_header_can_stand_in_for_the_key() {
 #[tokio::test]
 async fn a_models_name_injects_nothing() {
     let vendors = Vendors::start().await;
-    let vendor = Vendor::new(config(ProviderKind::Google, access(&vendors, Form::Google, &[KEY]))).unwrap();
+    let vendor =
+        Vendor::new(config(ProviderKind::Google, access(&vendors, VendorApi::Google, &[KEY]))).unwrap();
     for name in ["m\r\nX-Evil: 1", "m\n", "a b", "..", ".", ""] {
         let error = vendor.open(&ModelRef::new(name)).await.err().unwrap();
         assert_eq!(error.kind, ErrorKind::ModelNotFound, "{name:?}");
@@ -125,14 +131,14 @@ async fn a_models_name_injects_nothing() {
 #[tokio::test]
 async fn keys_show_in_no_error_and_no_debug() {
     let vendors = Vendors::start().await;
-    let access = access(&vendors, Form::OpenAi, &[KEY]);
+    let access = access(&vendors, VendorApi::OpenAi, &[KEY]);
     assert!(!format!("{access:?}").contains(KEY));
     let settings = ModelSettings { access, ..ModelSettings::default() };
     assert!(!format!("{settings:?}").contains(KEY));
     let outbound = Outbound { proxy: Some(format!("http://u:{KEY}@x").into()), ..Outbound::default() };
     assert!(!format!("{outbound:?}").contains(KEY));
     vendors.next(Behaviour::Unauthorized);
-    let error = embed(&adapter(&vendors, Form::OpenAi, "m").await, &["a"]).await.unwrap_err();
+    let error = embed(&adapter(&vendors, VendorApi::OpenAi, "m").await, &["a"]).await.unwrap_err();
     assert!(!format!("{error:?} {error}").contains(KEY));
 }
 
@@ -146,7 +152,7 @@ async fn rate_headers_are_handed_on() {
         ("x-ratelimit-remaining-tokens", "149984"),
     ]);
     let heard = Arc::new(Heard::default());
-    let mut config = config(ProviderKind::OpenAi, access(&vendors, Form::OpenAi, &[KEY]));
+    let mut config = config(ProviderKind::OpenAi, access(&vendors, VendorApi::OpenAi, &[KEY]));
     config.listener = Some(heard.clone());
     let embedder = open(config, "m").await;
     embed(&embedder, &["a"]).await.unwrap();
@@ -166,15 +172,15 @@ async fn a_proxy_gets_everything_but_what_is_named() {
     let through = |no_proxy: &str| {
         let outbound =
             Outbound { proxy: Some(proxy.url().into()), no_proxy: no_proxy.to_owned(), certificates: None };
-        Arc::new(Sender::new(&outbound).unwrap())
+        Arc::new(HttpClient::new(&outbound).unwrap())
     };
-    let mut shared = access(&vendors, Form::OpenAi, &[KEY]);
-    shared.address = Some(Address::parse("http://vendor.invalid/openai/v1").unwrap());
+    let mut shared = access(&vendors, VendorApi::OpenAi, &[KEY]);
+    shared.address = Some(BaseUrl::parse("http://vendor.invalid/openai/v1").unwrap());
     let mut proxied = config(ProviderKind::OpenAi, shared);
     proxied.sender = through("");
     embed(&open(proxied, "m").await, &["a"]).await.unwrap();
     assert_eq!(proxy.texts(), ["a"]);
-    let mut direct = config(ProviderKind::OpenAi, access(&vendors, Form::OpenAi, &[KEY]));
+    let mut direct = config(ProviderKind::OpenAi, access(&vendors, VendorApi::OpenAi, &[KEY]));
     direct.sender = through("127.0.0.1,localhost");
     embed(&open(direct, "m").await, &["b"]).await.unwrap();
     assert_eq!((proxy.texts(), vendors.texts()), (vec!["a".to_owned()], vec!["b".to_owned()]));
@@ -182,20 +188,24 @@ async fn a_proxy_gets_everything_but_what_is_named() {
 
 #[test]
 fn what_cannot_be_sent_is_refused_at_the_start() {
-    let refused = |access: Access| Vendor::new(config(ProviderKind::Cohere, access)).err().unwrap();
-    let access = Access { key_setting: "COHERE_API_KEY".into(), ..Access::default() };
-    let broken_key = Access { keys: vec![format!("{KEY}\nx").into()], ..access.clone() };
+    let refused = |access: Endpoint| Vendor::new(config(ProviderKind::Cohere, access)).err().unwrap();
+    let access = Endpoint { key_setting: "COHERE_API_KEY".into(), ..Endpoint::default() };
+    let broken_key = Endpoint { keys: vec![format!("{KEY}\nx").into()], ..access.clone() };
     assert!(refused(broken_key.clone()).starts_with("COHERE_API_KEY: "));
     assert!(!refused(broken_key).contains(KEY));
     assert!(
-        refused(Access { headers: vec![("a b".into(), "x".into())], ..access.clone() }).contains("'a b'")
+        refused(Endpoint { headers: vec![("a b".into(), "x".into())], ..access.clone() }).contains("'a b'")
     );
-    assert!(refused(Access { headers: vec![("a".into(), "x\ny".into())], ..access.clone() }).contains("'a'"));
-    let length = Access { headers: vec![("Content-Length".into(), "1".into())], ..access.clone() };
-    assert!(refused(length).contains("cannot be set"));
-    assert!(refused(Access { dialect: Some("ollama".parse().unwrap()), ..access }).contains("ollama"));
     assert!(
-        Sender::new(&Outbound { certificates: Some(b"no pem".to_vec()), ..Outbound::default() }).is_err()
+        refused(Endpoint { headers: vec![("a".into(), "x\ny".into())], ..access.clone() }).contains("'a'")
     );
-    assert!(Sender::new(&Outbound { proxy: Some("::".to_owned().into()), ..Outbound::default() }).is_err());
+    let length = Endpoint { headers: vec![("Content-Length".into(), "1".into())], ..access.clone() };
+    assert!(refused(length).contains("cannot be set"));
+    assert!(refused(Endpoint { dialect: Some("ollama".parse().unwrap()), ..access }).contains("ollama"));
+    assert!(
+        HttpClient::new(&Outbound { certificates: Some(b"no pem".to_vec()), ..Outbound::default() }).is_err()
+    );
+    assert!(
+        HttpClient::new(&Outbound { proxy: Some("::".to_owned().into()), ..Outbound::default() }).is_err()
+    );
 }

@@ -1,8 +1,8 @@
 //! Well-behaved vendors: each form's question and answer.
 
-use embeddery_core::{Input, InputType, Lengths, ProviderKind, Truncate};
+use embeddery_core::{Input, InputType, ProviderKind, SupportedDimensions, Truncate};
 use embeddery_providers::ModelSettings;
-use embeddery_test_support::vendors::{Form, Vendors, token_text, vector};
+use embeddery_test_support::vendors::{VendorApi, Vendors, token_text, vector};
 use serde_json::json;
 
 use crate::support::{
@@ -16,7 +16,7 @@ async fn every_form_brings_the_right_vectors_home() {
         // What Azure calls the deployment is a path's segment; a blank in it never gets that far.
         let model = model.replace(' ', "-");
         let embedder = adapter(&vendors, form, &model).await;
-        let texts: &[&str] = if form == Form::OllamaLegacy {
+        let texts: &[&str] = if form == VendorApi::OllamaLegacy {
             &["Grüße \"😀\"\n"]
         } else {
             &["one", "Grüße \"😀\"\n", "three"]
@@ -40,11 +40,11 @@ async fn every_form_brings_the_right_vectors_home() {
 async fn keys_travel_where_the_vendor_wants_them() {
     let vendors = Vendors::start().await;
     for (form, header, value) in [
-        (Form::OpenAi, "authorization", format!("Bearer {KEY}")),
-        (Form::Azure, "api-key", KEY.to_owned()),
-        (Form::Google, "x-goog-api-key", KEY.to_owned()),
-        (Form::Cohere, "authorization", format!("Bearer {KEY}")),
-        (Form::Tei, "authorization", format!("Bearer {KEY}")),
+        (VendorApi::OpenAi, "authorization", format!("Bearer {KEY}")),
+        (VendorApi::Azure, "api-key", KEY.to_owned()),
+        (VendorApi::Google, "x-goog-api-key", KEY.to_owned()),
+        (VendorApi::Cohere, "authorization", format!("Bearer {KEY}")),
+        (VendorApi::Tei, "authorization", format!("Bearer {KEY}")),
     ] {
         vendors.forget();
         embed(&adapter(&vendors, form, "m").await, &["a"]).await.unwrap();
@@ -55,7 +55,7 @@ async fn keys_travel_where_the_vendor_wants_them() {
     assert_eq!(vendors.requests().len(), 1);
     // Servers near by get none when there is none.
     vendors.forget();
-    let embedder = open(config(ProviderKind::LocalApi, access(&vendors, Form::Ollama, &[])), "m").await;
+    let embedder = open(config(ProviderKind::LocalApi, access(&vendors, VendorApi::Ollama, &[])), "m").await;
     embed(&embedder, &["a"]).await.unwrap();
     assert!(!vendors.requests()[0].headers.contains_key("authorization"));
 }
@@ -63,7 +63,7 @@ async fn keys_travel_where_the_vendor_wants_them() {
 #[tokio::test]
 async fn azure_names_the_deployment_and_the_version() {
     let vendors = Vendors::start().await;
-    embed(&adapter(&vendors, Form::Azure, "emb/1").await, &["a"]).await.unwrap();
+    embed(&adapter(&vendors, VendorApi::Azure, "emb/1").await, &["a"]).await.unwrap();
     let path = &vendors.requests()[0].path;
     assert_eq!(path, "/azure/openai/deployments/emb%2F1/embeddings?api-version=2024-10-21");
 }
@@ -72,11 +72,11 @@ async fn azure_names_the_deployment_and_the_version() {
 async fn a_wished_length_is_asked_for_where_the_vendor_gives_it() {
     let vendors = Vendors::start().await;
     for (form, model, wanted, field) in [
-        (Form::OpenAi, "text-embedding-3-large", 256, "/dimensions"),
-        (Form::Cohere, "embed-v4.0", 512, "/output_dimension"),
-        (Form::Google, "gemini-embedding-001", 768, "/requests/0/outputDimensionality"),
-        (Form::Mistral, "codestral-embed", 3072, "/output_dimension"),
-        (Form::Voyage, "voyage-4", 2048, "/output_dimension"),
+        (VendorApi::OpenAi, "text-embedding-3-large", 256, "/dimensions"),
+        (VendorApi::Cohere, "embed-v4.0", 512, "/output_dimension"),
+        (VendorApi::Google, "gemini-embedding-001", 768, "/requests/0/outputDimensionality"),
+        (VendorApi::Mistral, "codestral-embed", 3072, "/output_dimension"),
+        (VendorApi::Voyage, "voyage-4", 2048, "/output_dimension"),
     ] {
         vendors.forget();
         let embedder = adapter(&vendors, form, model).await;
@@ -89,8 +89,8 @@ async fn a_wished_length_is_asked_for_where_the_vendor_gives_it() {
         assert_eq!(vendors.requests()[0].body.pointer(field), Some(&json!(wanted)), "{form:?}");
         assert!(answer.space.as_str().ends_with(&format!(":{wanted}")));
     }
-    let fixed = adapter(&vendors, Form::OpenAi, "text-embedding-ada-002").await;
-    assert_eq!(fixed.limits().lengths, Lengths::Own);
+    let fixed = adapter(&vendors, VendorApi::OpenAi, "text-embedding-ada-002").await;
+    assert_eq!(fixed.limits().lengths, SupportedDimensions::Own);
     let mut asked = request(&["a"]);
     asked.dimensions = length(256);
     assert!(fixed.embed(asked.clone()).await.unwrap_err().message.starts_with("dimensions: "));
@@ -103,11 +103,11 @@ async fn a_wished_length_is_asked_for_where_the_vendor_gives_it() {
 async fn purposes_become_the_vendors_own() {
     let vendors = Vendors::start().await;
     for (form, model, field, value) in [
-        (Form::Cohere, "embed-v4.0", "/input_type", json!("search_query")),
-        (Form::Voyage, "voyage-4", "/input_type", json!("query")),
-        (Form::Google, "gemini-embedding-001", "/requests/0/taskType", json!("RETRIEVAL_QUERY")),
+        (VendorApi::Cohere, "embed-v4.0", "/input_type", json!("search_query")),
+        (VendorApi::Voyage, "voyage-4", "/input_type", json!("query")),
+        (VendorApi::Google, "gemini-embedding-001", "/requests/0/taskType", json!("RETRIEVAL_QUERY")),
         (
-            Form::Google,
+            VendorApi::Google,
             "gemini-embedding-2",
             "/requests/0/content/parts/0/text",
             json!("task: search result | query: a"),
@@ -121,7 +121,7 @@ async fn purposes_become_the_vendors_own() {
     }
     let prompts = [(InputType::Query, "search_query: ".into())].into();
     let settings = ModelSettings { prompts, ..ModelSettings::default() };
-    let near = config(ProviderKind::LocalApi, access(&vendors, Form::Ollama, &[]));
+    let near = config(ProviderKind::LocalApi, access(&vendors, VendorApi::Ollama, &[]));
     let embedder = open(with_settings(near, "nomic-embed-text", settings), "nomic-embed-text").await;
     vendors.forget();
     let mut asked = request(&["a"]);
@@ -135,20 +135,23 @@ async fn token_ids_reach_openai_and_nobody_else() {
     let vendors = Vendors::start().await;
     let mut asked = request(&["x"]);
     asked.inputs = [Input::Tokens(vec![9906, 1917].into()), Input::Tokens(vec![15339].into())].into();
-    let answer =
-        adapter(&vendors, Form::OpenAi, "text-embedding-3-small").await.embed(asked.clone()).await.unwrap();
+    let answer = adapter(&vendors, VendorApi::OpenAi, "text-embedding-3-small")
+        .await
+        .embed(asked.clone())
+        .await
+        .unwrap();
     let due = [token_text(&[9906, 1917]), token_text(&[15339])];
     assert_eq!(vendors.texts(), due);
     assert_eq!(answer.rows().next().unwrap(), vector(&due[0], 1536));
     vendors.forget();
-    assert!(adapter(&vendors, Form::Voyage, "voyage-4").await.embed(asked).await.is_err());
+    assert!(adapter(&vendors, VendorApi::Voyage, "voyage-4").await.embed(asked).await.is_err());
     assert!(vendors.requests().is_empty());
 }
 
 #[tokio::test]
 async fn vectors_have_unit_length_unless_nobody_wants_that() {
     let vendors = Vendors::start().await;
-    let embedder = adapter(&vendors, Form::OllamaLegacy, "m").await;
+    let embedder = adapter(&vendors, VendorApi::OllamaLegacy, "m").await;
     let mut asked = request(&["a"]);
     assert_right(&embedder.embed(asked.clone()).await.unwrap(), &["a"]);
     asked.normalize = false;
@@ -161,14 +164,14 @@ async fn vectors_have_unit_length_unless_nobody_wants_that() {
 async fn a_vector_of_unit_length_stays_bit_for_bit() {
     let vendors = Vendors::start().await;
     let answer =
-        embed(&adapter(&vendors, Form::OpenAi, "text-embedding-3-small").await, &["a"]).await.unwrap();
+        embed(&adapter(&vendors, VendorApi::OpenAi, "text-embedding-3-small").await, &["a"]).await.unwrap();
     assert_eq!(answer.data, vector("a", 1536));
 }
 
 #[tokio::test]
 async fn an_unknown_model_shows_its_length_in_its_first_answer() {
     let vendors = Vendors::start().await;
-    let embedder = adapter(&vendors, Form::Ollama, "some-model").await;
+    let embedder = adapter(&vendors, VendorApi::Ollama, "some-model").await;
     assert_eq!(embedder.model().dimensions, None);
     assert_eq!(embed(&embedder, &["a"]).await.unwrap().space.as_str(), "local_api:some-model:16");
     assert_eq!(embedder.model().dimensions, length(16));
@@ -183,11 +186,11 @@ async fn models_of_one_family_share_a_space() {
     let vendors = Vendors::start().await;
     let mut spaces = Vec::new();
     for model in ["voyage-4-large", "voyage-4", "voyage-4-lite"] {
-        let answer = embed(&adapter(&vendors, Form::Voyage, model).await, &["a"]).await.unwrap();
+        let answer = embed(&adapter(&vendors, VendorApi::Voyage, model).await, &["a"]).await.unwrap();
         spaces.push(answer.space.to_string());
     }
     assert_eq!(spaces, ["voyage:voyage-4:1024"; 3]);
-    let identity = adapter(&vendors, Form::Voyage, "voyage-4-lite").await.identity().unwrap();
+    let identity = adapter(&vendors, VendorApi::Voyage, "voyage-4-lite").await.identity().unwrap();
     assert_eq!(identity.space.as_str(), "voyage:voyage-4:1024");
 }
 
@@ -196,10 +199,10 @@ async fn prompts_make_a_space_of_their_own() {
     let vendors = Vendors::start().await;
     let with_prompt = |prompt: &str| {
         let prompts = [(InputType::Query, prompt.into())].into();
-        let near = config(ProviderKind::LocalApi, access(&vendors, Form::Ollama, &[]));
+        let near = config(ProviderKind::LocalApi, access(&vendors, VendorApi::Ollama, &[]));
         open(with_settings(near, "m", ModelSettings { prompts, ..ModelSettings::default() }), "m")
     };
-    let plain = adapter(&vendors, Form::Ollama, "m").await.identity().unwrap();
+    let plain = adapter(&vendors, VendorApi::Ollama, "m").await.identity().unwrap();
     let (one, two) = (with_prompt("a: ").await, with_prompt("b: ").await);
     assert_eq!(plain.space.as_str(), "local_api:m");
     assert_ne!(one.identity(), two.identity());
@@ -212,10 +215,10 @@ async fn prompts_make_a_space_of_their_own() {
 async fn cutting_is_asked_for_in_the_vendors_words() {
     let vendors = Vendors::start().await;
     for (form, truncate, field, value) in [
-        (Form::Cohere, Truncate::Start, "/truncate", json!("START")),
-        (Form::Voyage, Truncate::None, "/truncation", json!(false)),
-        (Form::Ollama, Truncate::End, "/truncate", json!(true)),
-        (Form::Tei, Truncate::Start, "/truncation_direction", json!("Left")),
+        (VendorApi::Cohere, Truncate::Start, "/truncate", json!("START")),
+        (VendorApi::Voyage, Truncate::None, "/truncation", json!(false)),
+        (VendorApi::Ollama, Truncate::End, "/truncate", json!(true)),
+        (VendorApi::Tei, Truncate::Start, "/truncation_direction", json!("Left")),
     ] {
         vendors.forget();
         let mut asked = request(&["a"]);
@@ -223,7 +226,9 @@ async fn cutting_is_asked_for_in_the_vendors_words() {
         adapter(&vendors, form, "m").await.embed(asked).await.unwrap();
         assert_eq!(vendors.requests()[0].body.pointer(field), Some(&value), "{form:?}");
     }
-    for form in [Form::OpenAi, Form::Google, Form::Mistral, Form::Voyage, Form::Ollama] {
+    for form in
+        [VendorApi::OpenAi, VendorApi::Google, VendorApi::Mistral, VendorApi::Voyage, VendorApi::Ollama]
+    {
         let mut asked = request(&["a"]);
         asked.truncate = Some(Truncate::Start);
         let error = adapter(&vendors, form, "m").await.embed(asked).await.unwrap_err();

@@ -15,24 +15,31 @@ use embeddery_core::{
     Fault,
     Retry::{self, After, Backoff, Never},
 };
-use embeddery_test_support::vendors::{Behaviour, Form, Vendors};
+use embeddery_test_support::vendors::{Behaviour, VendorApi, Vendors};
 
 use crate::support::{FORMS, KEY, adapter, assert_right, embed, request};
 
-const ALL: [Form; 6] = [Form::OpenAi, Form::Cohere, Form::Google, Form::Mistral, Form::Voyage, Form::Ollama];
+const ALL: [VendorApi; 6] = [
+    VendorApi::OpenAi,
+    VendorApi::Cohere,
+    VendorApi::Google,
+    VendorApi::Mistral,
+    VendorApi::Voyage,
+    VendorApi::Ollama,
+];
 
-fn model(form: Form) -> &'static str {
+fn model(form: VendorApi) -> &'static str {
     FORMS.iter().find(|(known, _)| *known == form).unwrap().1
 }
 
 struct Suspect {
-    form: Form,
+    form: VendorApi,
     vendors: Vendors,
     embedder: Arc<dyn Embedder>,
 }
 
 impl Suspect {
-    async fn new(form: Form) -> Self {
+    async fn new(form: VendorApi) -> Self {
         let vendors = Vendors::start().await;
         Self { form, embedder: adapter(&vendors, form, model(form)).await, vendors }
     }
@@ -89,7 +96,7 @@ async fn broken_connections_and_answers() {
             (Behaviour::MixedLengths, BadUpstreamAnswer),
             (Behaviour::WrongLength, BadUpstreamAnswer),
         ];
-        if matches!(form, Form::OpenAi | Form::Voyage) {
+        if matches!(form, VendorApi::OpenAi | VendorApi::Voyage) {
             all.extend([
                 (Behaviour::BrokenBase64, BadUpstreamAnswer),
                 (Behaviour::DuplicateIndex, BadUpstreamAnswer),
@@ -107,13 +114,13 @@ async fn broken_connections_and_answers() {
 #[tokio::test]
 async fn an_answer_without_end_is_not_read_to_its_end() {
     let expected = (BadUpstreamAnswer, Fault::Upstream, Never);
-    assert_eq!(Suspect::new(Form::OpenAi).await.meaning(&Behaviour::Huge).await, expected);
+    assert_eq!(Suspect::new(VendorApi::OpenAi).await.meaning(&Behaviour::Huge).await, expected);
 }
 
 #[tokio::test]
 async fn another_order_is_put_right() {
     let vendors = Vendors::start().await;
-    for form in [Form::OpenAi, Form::Mistral, Form::Voyage, Form::LocalOpenAi] {
+    for form in [VendorApi::OpenAi, VendorApi::Mistral, VendorApi::Voyage, VendorApi::LocalOpenAi] {
         vendors.next(Behaviour::Shuffled);
         let texts = ["a", "b", "c", "d"];
         assert_right(&embed(&adapter(&vendors, form, "m").await, &texts).await.unwrap(), &texts);
@@ -123,8 +130,8 @@ async fn another_order_is_put_right() {
 #[tokio::test]
 async fn a_redirect_is_not_followed_with_the_key() {
     let (vendors, elsewhere) = (Vendors::start().await, Vendors::start().await);
-    vendors.next(Behaviour::Redirect(format!("{}/embeddings", elsewhere.base_url(Form::OpenAi))));
-    let error = embed(&adapter(&vendors, Form::OpenAi, "m").await, &["a"]).await.unwrap_err();
+    vendors.next(Behaviour::Redirect(format!("{}/embeddings", elsewhere.base_url(VendorApi::OpenAi))));
+    let error = embed(&adapter(&vendors, VendorApi::OpenAi, "m").await, &["a"]).await.unwrap_err();
     assert_eq!((error.kind, error.fault, error.retry), (BadUpstreamAnswer, Fault::Upstream, Never));
     assert!(error.message.contains("redirect") && !error.message.contains("127.0.0.1"), "{error}");
     assert!(elsewhere.requests().is_empty());
@@ -133,7 +140,7 @@ async fn a_redirect_is_not_followed_with_the_key() {
 #[tokio::test]
 async fn silence_and_dripping_end_at_the_deadline() {
     let vendors = Vendors::start().await;
-    let embedder = adapter(&vendors, Form::OpenAi, "m").await;
+    let embedder = adapter(&vendors, VendorApi::OpenAi, "m").await;
     for behaviour in [Behaviour::Hang, Behaviour::Drip] {
         vendors.next(behaviour);
         let mut asked = request(&["a"]);
@@ -147,7 +154,7 @@ async fn silence_and_dripping_end_at_the_deadline() {
 #[tokio::test]
 async fn nobody_there_is_the_upstreams_fault() {
     let vendors = Vendors::start().await;
-    let embedder = adapter(&vendors, Form::OpenAi, "m").await;
+    let embedder = adapter(&vendors, VendorApi::OpenAi, "m").await;
     drop(vendors);
     let error = embed(&embedder, &["a"]).await.unwrap_err();
     assert_eq!((error.kind, error.fault, error.retry), (Unavailable, Fault::Upstream, Backoff));
@@ -158,13 +165,15 @@ async fn nobody_there_is_the_upstreams_fault() {
 async fn the_vendors_own_limits_are_understood() {
     let vendors = Vendors::start().await;
     let many: Vec<String> = (0..2049).map(|i| i.to_string()).collect();
-    for (form, count) in [(Form::OpenAi, 2049), (Form::Cohere, 97), (Form::Google, 101), (Form::Tei, 33)] {
+    for (form, count) in
+        [(VendorApi::OpenAi, 2049), (VendorApi::Cohere, 97), (VendorApi::Google, 101), (VendorApi::Tei, 33)]
+    {
         let texts: Vec<&str> = many[..count].iter().map(String::as_str).collect();
         let error = embed(&adapter(&vendors, form, "m").await, &texts).await.unwrap_err();
         assert_eq!(error.kind, BatchTooLarge, "{form:?}: {error}");
     }
     let long = "x".repeat(40_000);
-    let error = embed(&adapter(&vendors, Form::OpenAi, "m").await, &[&long]).await.unwrap_err();
+    let error = embed(&adapter(&vendors, VendorApi::OpenAi, "m").await, &[&long]).await.unwrap_err();
     assert_eq!((error.kind, error.inputs[0].index), (InputTooLong, 0));
 }
 
@@ -173,9 +182,9 @@ async fn a_bad_input_fails_its_batch_as_the_callers_or_asks_for_smaller_ones() {
     let vendors = Vendors::start().await;
     vendors.poison("poison");
     let texts = ["a", "poison", "c"];
-    let openai = embed(&adapter(&vendors, Form::OpenAi, "m").await, &texts).await.unwrap_err();
+    let openai = embed(&adapter(&vendors, VendorApi::OpenAi, "m").await, &texts).await.unwrap_err();
     assert_eq!((openai.kind, openai.fault), (InvalidRequest, Fault::Caller));
     // Ollama's runner dies of it: only smaller batches save the others.
-    let ollama = embed(&adapter(&vendors, Form::Ollama, "m").await, &texts).await.unwrap_err();
+    let ollama = embed(&adapter(&vendors, VendorApi::Ollama, "m").await, &texts).await.unwrap_err();
     assert_eq!(ollama.kind, BatchTooLarge);
 }

@@ -7,59 +7,59 @@ use std::{
 };
 
 use embeddery_core::{
-    Context, EmbedError, EmbedRequest, Embedder, Embeddings, Input, ModelRef, Provider as _, ProviderKind,
-    RateHint, RateListener,
+    EmbedError, EmbedRequest, Embedder, Embeddings, Input, ModelRef, Provider as _, ProviderKind,
+    RateLimitInfo, RateListener, RequestContext,
 };
 use embeddery_providers::{
-    Access, Address, Catalogue, ModelSettings, Outbound, Sender, Vendor, VendorConfig,
+    BaseUrl, Catalogue, Endpoint, HttpClient, ModelSettings, Outbound, Vendor, VendorConfig,
 };
-use embeddery_test_support::vendors::{Form, Vendors, vector};
+use embeddery_test_support::vendors::{VendorApi, Vendors, vector};
 
 pub(crate) const KEY: &str = "sk-the-secret-key-of-the-test";
 
 /// Every form, with a model of it.
-pub(crate) const FORMS: [(Form, &str); 11] = [
-    (Form::OpenAi, "text-embedding-3-small"),
-    (Form::Azure, "my deployment"),
-    (Form::Cohere, "embed-v4.0"),
-    (Form::Google, "gemini-embedding-001"),
-    (Form::Mistral, "mistral-embed"),
-    (Form::Voyage, "voyage-4"),
-    (Form::LocalOpenAi, "local-model"),
-    (Form::Ollama, "nomic-embed-text"),
-    (Form::OllamaLegacy, "nomic-embed-text"),
-    (Form::Tei, "tei-model"),
-    (Form::Tldw, "tldw-model"),
+pub(crate) const FORMS: [(VendorApi, &str); 11] = [
+    (VendorApi::OpenAi, "text-embedding-3-small"),
+    (VendorApi::Azure, "my deployment"),
+    (VendorApi::Cohere, "embed-v4.0"),
+    (VendorApi::Google, "gemini-embedding-001"),
+    (VendorApi::Mistral, "mistral-embed"),
+    (VendorApi::Voyage, "voyage-4"),
+    (VendorApi::LocalOpenAi, "local-model"),
+    (VendorApi::Ollama, "nomic-embed-text"),
+    (VendorApi::OllamaLegacy, "nomic-embed-text"),
+    (VendorApi::Tei, "tei-model"),
+    (VendorApi::Tldw, "tldw-model"),
 ];
 
 /// What a provider's answers said of rates.
 #[derive(Default)]
-pub(crate) struct Heard(pub(crate) Mutex<Vec<(ProviderKind, RateHint)>>);
+pub(crate) struct Heard(pub(crate) Mutex<Vec<(ProviderKind, RateLimitInfo)>>);
 
 impl RateListener for Heard {
-    fn hear(&self, provider: ProviderKind, hint: RateHint) {
+    fn observe(&self, provider: ProviderKind, hint: RateLimitInfo) {
         self.0.lock().unwrap().push((provider, hint));
     }
 }
 
-pub(crate) fn kind(form: Form) -> ProviderKind {
+pub(crate) fn kind(form: VendorApi) -> ProviderKind {
     match form {
-        Form::OpenAi | Form::Azure => ProviderKind::OpenAi,
-        Form::Cohere => ProviderKind::Cohere,
-        Form::Google => ProviderKind::Google,
-        Form::Mistral => ProviderKind::Mistral,
-        Form::Voyage => ProviderKind::Voyage,
+        VendorApi::OpenAi | VendorApi::Azure => ProviderKind::OpenAi,
+        VendorApi::Cohere => ProviderKind::Cohere,
+        VendorApi::Google => ProviderKind::Google,
+        VendorApi::Mistral => ProviderKind::Mistral,
+        VendorApi::Voyage => ProviderKind::Voyage,
         _ => ProviderKind::LocalApi,
     }
 }
 
 /// The access to a stand-in, with these keys.
-pub(crate) fn access(vendors: &Vendors, form: Form, keys: &[&str]) -> Access {
-    Access {
-        address: Some(Address::parse(&vendors.base_url(form)).unwrap()),
+pub(crate) fn access(vendors: &Vendors, form: VendorApi, keys: &[&str]) -> Endpoint {
+    Endpoint {
+        address: Some(BaseUrl::parse(&vendors.base_url(form)).unwrap()),
         dialect: match form {
-            Form::Azure => Some("azure".parse().unwrap()),
-            Form::Tldw => Some("tldw".parse().unwrap()),
+            VendorApi::Azure => Some("azure".parse().unwrap()),
+            VendorApi::Tldw => Some("tldw".parse().unwrap()),
             // All others are recognised by their address.
             _ => None,
         },
@@ -69,13 +69,13 @@ pub(crate) fn access(vendors: &Vendors, form: Form, keys: &[&str]) -> Access {
     }
 }
 
-pub(crate) fn config(kind: ProviderKind, access: Access) -> VendorConfig {
+pub(crate) fn config(kind: ProviderKind, access: Endpoint) -> VendorConfig {
     VendorConfig {
         kind,
         access,
         models: HashMap::new(),
         catalogue: Arc::new(Catalogue::built_in().unwrap()),
-        sender: Arc::new(Sender::new(&Outbound::default()).unwrap()),
+        sender: Arc::new(HttpClient::new(&Outbound::default()).unwrap()),
         listener: None,
     }
 }
@@ -84,7 +84,7 @@ pub(crate) async fn open(config: VendorConfig, model: &str) -> Arc<dyn Embedder>
     Vendor::new(config).unwrap().open(&ModelRef::new(model)).await.unwrap()
 }
 
-pub(crate) async fn adapter(vendors: &Vendors, form: Form, model: &str) -> Arc<dyn Embedder> {
+pub(crate) async fn adapter(vendors: &Vendors, form: VendorApi, model: &str) -> Arc<dyn Embedder> {
     open(config(kind(form), access(vendors, form, &[KEY])), model).await
 }
 
@@ -95,7 +95,7 @@ pub(crate) fn with_settings(mut config: VendorConfig, model: &str, settings: Mod
 
 pub(crate) fn request(texts: &[&str]) -> EmbedRequest {
     let inputs: Vec<Input> = texts.iter().map(|text| Input::Text((*text).into())).collect();
-    EmbedRequest::plain(inputs, Context::new("test", "test"))
+    EmbedRequest::with_defaults(inputs, RequestContext::new("test", "test"))
 }
 
 pub(crate) async fn embed(embedder: &Arc<dyn Embedder>, texts: &[&str]) -> Result<Embeddings, EmbedError> {

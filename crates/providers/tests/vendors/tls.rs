@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use embeddery_core::{ErrorKind, Fault, ProviderKind};
-use embeddery_providers::{Address, Outbound, Sender};
-use embeddery_test_support::vendors::{Form, Vendors};
+use embeddery_providers::{BaseUrl, HttpClient, Outbound};
+use embeddery_test_support::vendors::{VendorApi, Vendors};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use tokio::{
     net::{TcpListener, TcpStream},
@@ -60,8 +60,8 @@ impl Front {
 async fn a_companys_own_authority_is_trusted_when_configured_only() {
     let vendors = Vendors::start().await;
     let front = Front::before(&vendors).await;
-    let mut access = access(&vendors, Form::OpenAi, &[KEY]);
-    access.address = Some(Address::parse(&format!("https://localhost:{}/openai/v1", front.port)).unwrap());
+    let mut access = access(&vendors, VendorApi::OpenAi, &[KEY]);
+    access.address = Some(BaseUrl::parse(&format!("https://localhost:{}/openai/v1", front.port)).unwrap());
 
     let stranger = open(config(ProviderKind::OpenAi, access.clone()), "m").await;
     let error = embed(&stranger, &["a"]).await.unwrap_err();
@@ -70,7 +70,7 @@ async fn a_companys_own_authority_is_trusted_when_configured_only() {
 
     let outbound = Outbound { certificates: Some(front.authority.clone().into()), ..Outbound::default() };
     let mut trusting = config(ProviderKind::OpenAi, access);
-    trusting.sender = Arc::new(Sender::new(&outbound).unwrap());
+    trusting.sender = Arc::new(HttpClient::new(&outbound).unwrap());
     embed(&open(trusting, "m").await, &["a"]).await.unwrap();
     assert_eq!(vendors.texts(), ["a"]);
 }

@@ -2,13 +2,13 @@
 
 use std::sync::Arc;
 
-use embeddery_chunk::{Rule, Unit};
+use embeddery_chunk::{ChunkConfig, Unit};
 use embeddery_core::InputType;
 use embeddery_pipeline::stages::{self, parts};
-use embeddery_store::{Binding, Chunk, Document, StoreErrorKind, Written};
+use embeddery_store::{Chunk, Document, ModelBinding, StoreErrorKind, UpsertResult};
 use serde_json::{Map, Value};
 
-use super::{Desk, selector};
+use super::{CollectionService, selector};
 use crate::error::ApiError;
 
 /// A document as a request sends it.
@@ -21,20 +21,20 @@ pub(crate) struct NewDocument {
 
 /// What became of documents.
 pub(crate) struct Added {
-    pub(crate) written: Written,
+    pub(crate) written: UpsertResult,
     /// Each document's id and how many chunks it has.
     pub(crate) documents: Vec<(String, usize)>,
 }
 
-impl Desk {
+impl CollectionService {
     /// Stores documents; what of them is stored already is not embedded again.
     pub(crate) async fn add(
         &self,
         collection: &str,
         documents: Vec<NewDocument>,
-        rule: Rule,
+        rule: ChunkConfig,
     ) -> Result<Added, ApiError> {
-        let binding = self.store().get(self.place(collection)).await?.binding;
+        let binding = self.store().get(self.collection_ref(collection)).await?.binding;
         let cut = self.cut(&binding, documents, rule).await?;
         let sizes = cut.iter().map(|document| (document.id.clone(), document.chunks.len())).collect();
         let written = self.write(collection, &binding, cut).await?;
@@ -45,11 +45,11 @@ impl Desk {
     pub(crate) async fn write(
         &self,
         collection: &str,
-        binding: &Binding,
+        binding: &ModelBinding,
         documents: Vec<Document>,
-    ) -> Result<Written, ApiError> {
-        let place = self.place(collection);
-        let stored = self.store().stored(place, &documents).await?;
+    ) -> Result<UpsertResult, ApiError> {
+        let place = self.collection_ref(collection);
+        let stored = self.store().existing_chunks(place, &documents).await?;
         self.take_room(stored.iter().flatten().filter(|stored| !**stored).count()).await?;
         let written = self.embed_and_store((collection, binding), documents, &stored).await;
         self.recount().await;
@@ -58,11 +58,11 @@ impl Desk {
 
     async fn embed_and_store(
         &self,
-        (collection, binding): (&str, &Binding),
+        (collection, binding): (&str, &ModelBinding),
         documents: Vec<Document>,
         stored: &[Vec<bool>],
-    ) -> Result<Written, ApiError> {
-        let place = self.place(collection);
+    ) -> Result<UpsertResult, ApiError> {
+        let place = self.collection_ref(collection);
         let first = self.embed_missing((collection, binding), documents.clone(), |d, c| stored[d][c]).await?;
         match self.store().upsert(place, Some(binding.space.clone()), first).await {
             // Somebody removed a chunk between the look and the write; the second time nothing is taken as stored.
@@ -76,7 +76,7 @@ impl Desk {
 
     async fn embed_missing(
         &self,
-        bound: (&str, &Binding),
+        bound: (&str, &ModelBinding),
         mut documents: Vec<Document>,
         stored: impl Fn(usize, usize) -> bool,
     ) -> Result<Vec<Document>, ApiError> {
@@ -99,9 +99,9 @@ impl Desk {
     /// Cuts texts on a thread that may take its time, as a job's first stage does.
     pub(crate) async fn cut(
         &self,
-        binding: &Binding,
+        binding: &ModelBinding,
         documents: Vec<NewDocument>,
-        rule: Rule,
+        rule: ChunkConfig,
     ) -> Result<Vec<Document>, ApiError> {
         let model = match rule.unit() {
             Unit::Tokens => Some(self.app.router.open(selector(binding)).await?),

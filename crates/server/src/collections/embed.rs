@@ -2,12 +2,12 @@
 
 use std::{num::NonZeroUsize, sync::Arc, time::Instant};
 
-use embeddery_accounts::{Role, ledger::Spent};
+use embeddery_accounts::{Role, ledger::UsageRecord};
 use embeddery_core::{EmbedRequest, Embeddings, Input, InputType, Priority, ProviderKind, SpaceId};
-use embeddery_gateway::{Resolved, Selector};
-use embeddery_store::{Binding, StoreError};
+use embeddery_gateway::{ModelSelector, ResolvedModel};
+use embeddery_store::{ModelBinding, StoreError};
 
-use super::{Desk, selector};
+use super::{CollectionService, selector};
 use crate::error::ApiError;
 
 /// A model as a request names it.
@@ -21,32 +21,32 @@ pub(crate) struct Model {
 /// Texts that go to a model together: enough to keep it busy, few enough that nobody waits long behind them.
 const BATCH: usize = 256;
 
-impl Desk {
+impl CollectionService {
     /// What a collection of this model is bound to: the model is asked, because only its answer tells the space.
-    pub(crate) async fn bind(&self, model: &Model) -> Result<Binding, ApiError> {
-        let selector = Selector { model: model.name.as_deref(), provider: model.provider };
+    pub(crate) async fn bind(&self, model: &Model) -> Result<ModelBinding, ApiError> {
+        let selector = ModelSelector { model: model.name.as_deref(), provider: model.provider };
         let resolved = self.app.router.resolve(selector)?;
         let probe = self.request(&["collection probe".into()], model.dimensions, InputType::Document);
         let answer = self.embed(selector, probe).await?;
-        Ok(Binding {
+        Ok(ModelBinding {
             provider: resolved.provider.to_string(),
             model: resolved.model.name.to_string(),
-            cut: model.dimensions.is_some(),
+            custom_dimensions: model.dimensions.is_some(),
             space: answer.space,
             dim: answer.dim,
         })
     }
 
     /// Who serves a model, if this caller may use it; nobody is asked for a vector.
-    pub(crate) fn permitted(&self, model: &Model) -> Result<Resolved, ApiError> {
-        let selector = Selector { model: model.name.as_deref(), provider: model.provider };
+    pub(crate) fn permitted(&self, model: &Model) -> Result<ResolvedModel, ApiError> {
+        let selector = ModelSelector { model: model.name.as_deref(), provider: model.provider };
         let resolved = self.app.router.permitted(selector)?;
         self.may_fetch(selector)?;
         Ok(resolved)
     }
 
     /// One user's wish must not fill everybody's disk.
-    fn may_fetch(&self, selector: Selector<'_>) -> Result<(), ApiError> {
+    fn may_fetch(&self, selector: ModelSelector<'_>) -> Result<(), ApiError> {
         if self.app.accounts.auth.is_multi_user()
             && self.metered.identity.role != Role::Admin
             && !self.app.router.is_at_hand(selector)
@@ -59,11 +59,11 @@ impl Desk {
     /// The vectors of texts, in order, all of the binding's space.
     pub(crate) async fn vectors(
         &self,
-        (collection, binding): (&str, &Binding),
+        (collection, binding): (&str, &ModelBinding),
         texts: &[Arc<str>],
         input_type: InputType,
     ) -> Result<Vec<Vec<f32>>, ApiError> {
-        let dimensions = if binding.cut { NonZeroUsize::new(binding.dim) } else { None };
+        let dimensions = if binding.custom_dimensions { NonZeroUsize::new(binding.dim) } else { None };
         let mut vectors = Vec::with_capacity(texts.len());
         for batch in texts.chunks(BATCH) {
             let request = self.request(batch, dimensions, input_type);
@@ -75,14 +75,18 @@ impl Desk {
     }
 
     /// Embeds on the caller's account: rate and quota before, usage after.
-    async fn embed(&self, selector: Selector<'_>, request: EmbedRequest) -> Result<Embeddings, ApiError> {
+    async fn embed(
+        &self,
+        selector: ModelSelector<'_>,
+        request: EmbedRequest,
+    ) -> Result<Embeddings, ApiError> {
         self.may_fetch(selector)?;
         let reservation = self.metered.reserve(&self.app, &request.inputs).await?;
         let notes = request.context.notes.clone();
         let began = Instant::now();
         let answer = self.app.router.embed(selector, request).await?;
         self.metered.page.embedded(&answer, &notes, began.elapsed());
-        reservation.settle(Spent::of(&answer, notes.cache().map_or(0, |(hits, _)| hits))).await;
+        reservation.settle(UsageRecord::of(&answer, notes.cache().map_or(0, |(hits, _)| hits))).await;
         Ok(answer)
     }
 
@@ -101,13 +105,13 @@ impl Desk {
             dimensions,
             dimension_policy: self.app.settings.dimension_policy,
             input_type: Some(input_type),
-            ..EmbedRequest::plain(inputs, context)
+            ..EmbedRequest::with_defaults(inputs, context)
         }
     }
 }
 
 /// The model may have changed under its name, or a fallback may have answered: then nothing is stored or compared.
-fn check_space(collection: &str, binding: &Binding, answer: &Embeddings) -> Result<(), ApiError> {
+fn check_space(collection: &str, binding: &ModelBinding, answer: &Embeddings) -> Result<(), ApiError> {
     same_space(collection, &binding.space, &answer.space)
 }
 

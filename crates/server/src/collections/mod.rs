@@ -12,16 +12,16 @@ use std::{sync::Arc, time::Instant};
 
 use axum::{Extension, extract::FromRequestParts, http::request::Parts};
 use embeddery_accounts::UserId;
-use embeddery_core::{Context, ProviderKind};
-use embeddery_gateway::Selector;
-use embeddery_store::{Binding, Place, VectorStore};
+use embeddery_core::{ProviderKind, RequestContext};
+use embeddery_gateway::ModelSelector;
+use embeddery_store::{CollectionRef, ModelBinding, VectorStore};
 
 pub(crate) use add::{Added, NewDocument};
 pub(crate) use embed::Model;
-pub(crate) use reembed::Moving;
-pub(crate) use search::Asked;
+pub(crate) use reembed::ReembedTasks;
+pub(crate) use search::SearchParams;
 
-use crate::{App, Settings, accounting::Metered, error::ApiError, request_id::RequestId};
+use crate::{App, Settings, error::ApiError, metering::MeteredCaller, request_id::RequestId};
 
 /// What the API needs for collections.
 #[derive(Clone)]
@@ -29,29 +29,29 @@ pub struct Collections {
     /// Where they are kept.
     pub store: Arc<dyn VectorStore>,
     /// The moves to another model that run in this process.
-    moving: Moving,
+    moving: ReembedTasks,
 }
 
 impl Collections {
     /// Collections in this store.
     pub fn new(store: Arc<dyn VectorStore>) -> Self {
-        Self { store, moving: Moving::default() }
+        Self { store, moving: ReembedTasks::default() }
     }
 }
 
 /// One request about collections: on whose behalf, with which parts.
 #[derive(Clone)]
-pub(crate) struct Desk {
+pub(crate) struct CollectionService {
     app: Arc<App>,
     /// Pays for what is embedded.
-    metered: Arc<Metered>,
+    metered: Arc<MeteredCaller>,
     /// The user as the store names them: safe as a directory's name.
     tenant: Arc<str>,
     request_id: Arc<str>,
     deadline: Option<Instant>,
 }
 
-impl Desk {
+impl CollectionService {
     pub(crate) fn settings(&self) -> &Settings {
         &self.app.settings
     }
@@ -61,8 +61,8 @@ impl Desk {
         Self { deadline: None, ..self.clone() }
     }
 
-    pub(crate) fn place<'a>(&'a self, collection: &'a str) -> Place<'a> {
-        Place { tenant: &self.tenant, collection }
+    pub(crate) fn collection_ref<'a>(&'a self, collection: &'a str) -> CollectionRef<'a> {
+        CollectionRef { tenant: &self.tenant, collection }
     }
 
     pub(crate) fn tenant(&self) -> &str {
@@ -81,20 +81,20 @@ impl Desk {
         &*self.app.collections.store
     }
 
-    fn context(&self) -> Context {
-        Context {
+    fn context(&self) -> RequestContext {
+        RequestContext {
             deadline: self.deadline,
             trace: self.metered.trace,
-            ..Context::new(self.metered.identity.user.shared(), Arc::clone(&self.request_id))
+            ..RequestContext::new(self.metered.identity.user.shared(), Arc::clone(&self.request_id))
         }
     }
 }
 
-impl FromRequestParts<Arc<App>> for Desk {
+impl FromRequestParts<Arc<App>> for CollectionService {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<Self, ApiError> {
-        let metered = Metered::from_request_parts(parts, app).await?;
+        let metered = MeteredCaller::from_request_parts(parts, app).await?;
         let app = Arc::clone(app);
         let id = Extension::<RequestId>::from_request_parts(parts, &app).await;
         let Extension(id) = id.map_err(|_| ApiError::internal())?;
@@ -105,6 +105,6 @@ impl FromRequestParts<Arc<App>> for Desk {
 }
 
 /// How the gateway is asked for a collection's model.
-fn selector(binding: &Binding) -> Selector<'_> {
-    Selector { model: Some(&binding.model), provider: binding.provider.parse::<ProviderKind>().ok() }
+fn selector(binding: &ModelBinding) -> ModelSelector<'_> {
+    ModelSelector { model: Some(&binding.model), provider: binding.provider.parse::<ProviderKind>().ok() }
 }

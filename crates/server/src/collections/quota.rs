@@ -5,14 +5,14 @@
 use embeddery_accounts::ledger::Counter;
 use embeddery_pipeline::stages::count_vectors;
 
-use super::Desk;
+use super::CollectionService;
 use crate::error::ApiError;
 
-impl Desk {
+impl CollectionService {
     /// Takes room for so many new vectors, or says that there is none; by a count that is right.
     pub(super) async fn take_room(&self, vectors: usize) -> Result<(), ApiError> {
         let user = &self.metered.identity.user;
-        let take = || self.app.accounts.ledger.take(user, Counter::StoredVectors, vectors as u64);
+        let take = || self.app.accounts.ledger.acquire(user, Counter::StoredVectors, vectors as u64);
         if vectors > 0 && take().await.is_err() {
             self.recount().await;
             take().await?;

@@ -8,19 +8,19 @@ use std::{
 };
 
 use embeddery_core::InputType;
-use embeddery_store::{Binding, Pending};
+use embeddery_store::{MissingVector, ModelBinding};
 
-use super::{Desk, Model};
+use super::{CollectionService, Model};
 use crate::error::ApiError;
 
 /// The moves that run in this process.
 #[derive(Clone, Default)]
-pub(crate) struct Moving(Arc<Mutex<HashSet<(String, String)>>>);
+pub(crate) struct ReembedTasks(Arc<Mutex<HashSet<(String, String)>>>);
 
 /// One running move; ends when dropped.
-struct Running(Moving, (String, String));
+struct Running(ReembedTasks, (String, String));
 
-impl Moving {
+impl ReembedTasks {
     fn begin(&self, tenant: &str, collection: &str) -> Option<Running> {
         let key = (tenant.to_owned(), collection.to_owned());
         let fresh = self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(key.clone());
@@ -38,21 +38,21 @@ impl Drop for Running {
 const BATCH: usize = 256;
 
 /// Failures in a row after which a move rests until somebody asks for it again.
-const PATIENCE: u32 = 8;
+const TIMEOUT: u32 = 8;
 
-impl Desk {
+impl CollectionService {
     /// Begins a move and returns what it moves from and to. Asking again goes on with it.
     pub(crate) async fn reembed(
         &self,
         collection: &str,
         model: &Model,
-    ) -> Result<(Binding, Binding), ApiError> {
-        let from = self.store().get(self.place(collection)).await?.binding;
+    ) -> Result<(ModelBinding, ModelBinding), ApiError> {
+        let from = self.store().get(self.collection_ref(collection)).await?.binding;
         let Some(running) = self.app.collections.moving.begin(&self.tenant, collection) else {
             return Err(ApiError::already_moving(collection));
         };
         let to = self.bind(model).await?;
-        let generation = self.store().begin_migration(self.place(collection), to.clone()).await?;
+        let generation = self.store().begin_migration(self.collection_ref(collection), to.clone()).await?;
         let (desk, target, collection) = (self.without_deadline(), to.clone(), collection.to_owned());
         tokio::spawn(async move {
             let _running = running;
@@ -68,21 +68,22 @@ impl Desk {
         Ok((from, to))
     }
 
-    async fn move_all(&self, collection: &str, generation: i64, to: &Binding) -> Result<(), ApiError> {
-        let place = self.place(collection);
+    async fn move_all(&self, collection: &str, generation: i64, to: &ModelBinding) -> Result<(), ApiError> {
+        let place = self.collection_ref(collection);
         let mut failures = 0;
         loop {
-            let pending = self.store().pending(place, generation, BATCH).await?;
+            let pending = self.store().missing_vectors(place, generation, BATCH).await?;
             // Also empty when somebody wrote in between: then the switch says no, and there is more to do.
-            if pending.is_empty() && self.store().flip(place, generation).await? {
+            if pending.is_empty() && self.store().activate_generation(place, generation).await? {
                 return Ok(());
             }
             let texts: Vec<Arc<str>> = pending.iter().map(|chunk| chunk.text.as_str().into()).collect();
             match self.vectors((collection, to), &texts, InputType::Document).await {
                 Ok(vectors) => {
                     failures = 0;
-                    let made = pending.iter().map(|Pending { chunk, .. }| *chunk).zip(vectors).collect();
-                    self.store().fill(place, generation, made).await?;
+                    let made =
+                        pending.iter().map(|MissingVector { chunk, .. }| *chunk).zip(vectors).collect();
+                    self.store().insert_vectors(place, generation, made).await?;
                 }
                 Err(error) => {
                     failures += 1;
@@ -99,5 +100,5 @@ impl Desk {
 /// How long to wait before the same may succeed; `None` when it will not.
 fn pause(error: &ApiError, failures: u32) -> Option<Duration> {
     let backoff = Duration::from_secs(1 << failures.min(6));
-    (failures < PATIENCE && error.may_pass()).then(|| error.retry_after().unwrap_or(backoff))
+    (failures < TIMEOUT && error.may_pass()).then(|| error.retry_after().unwrap_or(backoff))
 }

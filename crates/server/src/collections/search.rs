@@ -3,12 +3,12 @@
 use embeddery_core::{InputType, SpaceId};
 use embeddery_store::{Filter, Hit, Mode, Query};
 
-use super::{Desk, embed::same_space};
+use super::{CollectionService, embed::same_space};
 use crate::error::ApiError;
 
 /// A search as a request sends it; checked, so that the mode has what it needs.
 #[derive(Clone, Debug)]
-pub(crate) struct Asked {
+pub(crate) struct SearchParams {
     /// By meaning.
     pub(crate) by_vector: bool,
     /// By words.
@@ -22,14 +22,14 @@ pub(crate) struct Asked {
     pub(crate) with_text: bool,
 }
 
-impl Desk {
+impl CollectionService {
     /// The hits, and the space they were found in.
     pub(crate) async fn search(
         &self,
         collection: &str,
-        asked: Asked,
+        asked: SearchParams,
     ) -> Result<(SpaceId, Vec<Hit>), ApiError> {
-        let place = self.place(collection);
+        let place = self.collection_ref(collection);
         let binding = self.store().get(place).await?.binding;
         if let Some(space) = &asked.space {
             same_space(collection, &binding.space, &SpaceId::new(space.as_str()))?;

@@ -1,17 +1,18 @@
 //! Jobs at the edge: how they are taken in, cancelled, tried again. What is done to their documents, `pipeline`
 //! knows; what a job looks like on the wire is not known here.
 
-mod again;
+mod actions;
+pub(crate) mod dead_letters;
 mod submit;
 
 use std::{sync::Arc, time::Duration};
 
-use embeddery_pipeline::{Asked, Job, JobId, JobStore, Pressure, Queue};
+use embeddery_pipeline::{Backlog, BacklogSize, Job, JobId, JobStore, Queue};
 use uuid::Uuid;
 
-pub(crate) use submit::{Order, Sender};
+pub(crate) use submit::{JobHeaders, JobParams};
 
-use crate::error::{ApiError, Backlog};
+use crate::error::{ApiError, BacklogExceeded};
 
 /// What the API needs for jobs.
 #[derive(Clone)]
@@ -30,16 +31,16 @@ pub struct JobLimits {
     /// Documents of one job that come as lines; as one JSON body, at most 10 000 come anyway.
     pub documents: u32,
     /// A tenant with more than this waiting is asked to come back later.
-    pub tenant: Waiting,
+    pub tenant: BacklogLimit,
     /// The same for all tenants together.
-    pub all: Waiting,
+    pub all: BacklogLimit,
     /// Jobs that ended this long ago are forgotten.
     pub retention: Duration,
 }
 
 /// How much may wait before new jobs are refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Waiting {
+pub struct BacklogLimit {
     /// Documents.
     pub items: u64,
     /// Bytes of their texts.
@@ -58,36 +59,36 @@ impl Jobs {
 
     /// Refuses new work while too much waits, or while the queue is away.
     async fn admit(&self, user: &str) -> Result<(), ApiError> {
-        self.judge(self.queue.pressure(user).await?, 0)
+        self.check_backlog(self.queue.backlog(user).await?, 0)
     }
 
     /// Refuses more of a job of which so many bytes have come. A queue that is away is no reason: they are in the job
     /// store, and get into the queue when it is back.
     async fn admit_more(&self, user: &str, bytes: u64) -> Result<(), ApiError> {
-        match self.queue.pressure(user).await {
-            Ok(pressure) => self.judge(pressure, bytes),
+        match self.queue.backlog(user).await {
+            Ok(pressure) => self.check_backlog(pressure, bytes),
             Err(_) => Ok(()),
         }
     }
 
-    fn judge(&self, pressure: Pressure, bytes: u64) -> Result<(), ApiError> {
+    fn check_backlog(&self, pressure: Backlog, bytes: u64) -> Result<(), ApiError> {
         let sides = [(true, pressure.tenant, self.limits.tenant), (false, pressure.all, self.limits.all)];
         for (own, asked, limit) in sides {
             if bytes >= limit.bytes {
                 return Err(ApiError::job_too_large(limit.bytes));
             }
-            let asked = Asked { bytes: asked.bytes + bytes, ..asked };
-            if let Some(reason) = limit.passed(asked) {
-                return Err(ApiError::backlog(&Backlog { own, reason, oldest: asked.oldest }));
+            let asked = BacklogSize { bytes: asked.bytes + bytes, ..asked };
+            if let Some(reason) = limit.exceeded_by(asked) {
+                return Err(ApiError::backlog(&BacklogExceeded { own, reason, oldest: asked.oldest }));
             }
         }
         Ok(())
     }
 }
 
-impl Waiting {
+impl BacklogLimit {
     /// What of this is reached. An empty queue takes whatever one request may hold.
-    fn passed(&self, asked: Asked) -> Option<String> {
+    fn exceeded_by(&self, asked: BacklogSize) -> Option<String> {
         if asked.items == 0 {
             None
         } else if asked.items >= self.items {
@@ -117,12 +118,13 @@ mod tests {
 
     #[test]
     fn an_empty_queue_takes_anything_and_a_full_one_says_what_is_full() {
-        let limit = Waiting { items: 10, bytes: 1 << 20, age: Duration::from_secs(60) };
-        let asked = |items, bytes, seconds| Asked { items, bytes, oldest: Duration::from_secs(seconds) };
-        assert_eq!(limit.passed(asked(0, 0, 0)), None);
-        assert_eq!(limit.passed(asked(9, (1 << 20) - 1, 59)), None);
-        assert!(limit.passed(asked(10, 1, 1)).unwrap().contains("10 documents"));
-        assert!(limit.passed(asked(1, 1 << 20, 1)).unwrap().contains("1 MiB"));
-        assert!(limit.passed(asked(1, 1, 60)).unwrap().contains("60 s"));
+        let limit = BacklogLimit { items: 10, bytes: 1 << 20, age: Duration::from_secs(60) };
+        let asked =
+            |items, bytes, seconds| BacklogSize { items, bytes, oldest: Duration::from_secs(seconds) };
+        assert_eq!(limit.exceeded_by(asked(0, 0, 0)), None);
+        assert_eq!(limit.exceeded_by(asked(9, (1 << 20) - 1, 59)), None);
+        assert!(limit.exceeded_by(asked(10, 1, 1)).unwrap().contains("10 documents"));
+        assert!(limit.exceeded_by(asked(1, 1 << 20, 1)).unwrap().contains("1 MiB"));
+        assert!(limit.exceeded_by(asked(1, 1, 60)).unwrap().contains("60 s"));
     }
 }

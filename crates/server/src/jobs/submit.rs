@@ -3,32 +3,32 @@
 
 use std::sync::Arc;
 
-use embeddery_accounts::ledger::{Counter, Exhausted};
-use embeddery_chunk::Rule;
+use embeddery_accounts::ledger::{Counter, QuotaExceeded};
+use embeddery_chunk::ChunkConfig;
 use embeddery_pipeline::{
-    Chunking, Job, JobId, NewDocument, NewJob, Opened, Plan, Priority, Stage, TaskId, Unfinished, task,
+    Chunking, Job, JobId, JobSpec, NewDocument, NewJob, OpenResult, Priority, Stage, TaskId, Unfinished, task,
 };
-use embeddery_store::{Binding, StoreErrorKind, check_name};
+use embeddery_store::{ModelBinding, StoreErrorKind, check_name};
 
 use super::Jobs;
 use crate::{
     App,
-    collections::{Desk, Model},
+    collections::{CollectionService, Model},
     error::ApiError,
 };
 
 /// A job as it is asked for.
-pub(crate) struct Order {
+pub(crate) struct JobParams {
     /// Where its documents go.
     pub(crate) collection: String,
     pub(crate) model: Model,
-    pub(crate) chunking: Rule,
+    pub(crate) chunking: ChunkConfig,
     pub(crate) priority: Priority,
 }
 
 /// What a request says besides its body.
 #[derive(Clone, Default)]
-pub(crate) struct Sender {
+pub(crate) struct JobHeaders {
     pub(crate) idempotency_key: Option<String>,
     pub(crate) traceparent: Option<Arc<str>>,
 }
@@ -40,9 +40,9 @@ const BATCH_BYTES: usize = 4 << 20;
 /// Tasks that are enqueued together.
 const TASKS: usize = 1000;
 
-impl Desk {
+impl CollectionService {
     /// Opens a job for documents to come.
-    pub(crate) async fn open_job(&self, order: Order, sender: Sender) -> Result<Upload, ApiError> {
+    pub(crate) async fn open_job(&self, order: JobParams, sender: JobHeaders) -> Result<JobUpload, ApiError> {
         let priority = order.priority;
         let plan = self.plan(order).await?;
         let user = self.user().shared();
@@ -54,12 +54,12 @@ impl Desk {
             plan,
             priority,
             traceparent: sender.traceparent.clone(),
-            most_unfinished,
+            max_unfinished: most_unfinished,
         });
         let (id, fresh) = match opened.await? {
-            Opened::New(id) => (id, true),
-            Opened::Same(id) | Opened::Conflict(id) => (id, false),
-            Opened::TooMany(running) => return Err(too_many(app, running)),
+            OpenResult::New(id) => (id, true),
+            OpenResult::Same(id) | OpenResult::Conflict(id) => (id, false),
+            OpenResult::TooMany(running) => return Err(too_many(app, running)),
         };
         let sent = Unfinished {
             task: TaskId { job: id, item: 0 },
@@ -70,10 +70,10 @@ impl Desk {
             since_ms: 0,
             traceparent: sender.traceparent,
         };
-        let upload = Upload {
-            open: Open { app: Arc::clone(app), id, live: fresh },
+        let upload = JobUpload {
+            open: DiscardOnDrop { app: Arc::clone(app), id, live: fresh },
             fresh,
-            sent,
+            task_template: sent,
             sizes: Vec::new(),
             waiting: Vec::new(),
             waiting_bytes: 0,
@@ -92,9 +92,9 @@ impl Desk {
     }
 
     /// What is to be done with each document. The model is looked up, not called.
-    async fn plan(&self, order: Order) -> Result<Plan, ApiError> {
+    async fn plan(&self, order: JobParams) -> Result<JobSpec, ApiError> {
         check_name(&order.collection).map_err(|error| ApiError::from(error).about("collection"))?;
-        let bound = match self.store().get(self.place(&order.collection)).await {
+        let bound = match self.store().get(self.collection_ref(&order.collection)).await {
             Ok(collection) => Some(collection.binding),
             Err(error) if error.kind == StoreErrorKind::NotFound => None,
             Err(error) => return Err(error.into()),
@@ -104,7 +104,7 @@ impl Desk {
         let (provider, model, dimensions) = match bound {
             // A collection knows its model.
             Some(bound) if name.is_none() && provider.is_none() && dimensions.is_none() => {
-                let Binding { provider, model, cut, dim, .. } = bound;
+                let ModelBinding { provider, model, custom_dimensions: cut, dim, .. } = bound;
                 (provider, model, cut.then_some(dim))
             }
             bound => {
@@ -130,29 +130,29 @@ impl Desk {
             overlap: rule.overlap(),
             unit: rule.unit().as_str().into(),
         };
-        Ok(Plan { collection: order.collection, provider, model, dimensions, chunking })
+        Ok(JobSpec { collection: order.collection, provider, model, dimensions, chunking })
     }
 }
 
 fn too_many(app: &App, used: u64) -> ApiError {
     let limit = app.accounts.ledger.quotas().concurrent_jobs.unwrap_or(used);
-    Exhausted::Counter { counter: Counter::Jobs, limit, used }.into()
+    QuotaExceeded::Counter { counter: Counter::Jobs, limit, used }.into()
 }
 
 /// A job whose documents come.
-pub(crate) struct Upload {
-    open: Open,
+pub(crate) struct JobUpload {
+    open: DiscardOnDrop,
     /// False when the same request seems to have been sent before: then nothing is stored.
     fresh: bool,
     /// What all its tasks have in common.
-    sent: Unfinished,
+    task_template: Unfinished,
     /// Bytes of each document's text, by place.
     sizes: Vec<u32>,
     waiting: Vec<NewDocument>,
     waiting_bytes: usize,
 }
 
-impl Upload {
+impl JobUpload {
     /// How many documents have come.
     pub(crate) fn len(&self) -> usize {
         self.sizes.len()
@@ -170,7 +170,7 @@ impl Upload {
             self.store().await?;
             // Others have come meanwhile, and so has more of this one: who sends on and on is stopped like who begins.
             let bytes = self.sizes.iter().map(|bytes| u64::from(*bytes)).sum();
-            self.jobs().admit_more(&self.sent.tenant, bytes).await?;
+            self.jobs().admit_more(&self.task_template.tenant, bytes).await?;
         }
         Ok(())
     }
@@ -187,25 +187,25 @@ impl Upload {
             self.store().await?;
         }
         let id = match self.jobs().store.start(self.open.id, body_hash).await? {
-            Opened::New(id) => {
+            OpenResult::New(id) => {
                 self.open.live = false;
                 self.enqueue().await;
                 id
             }
-            Opened::Same(id) => id,
-            Opened::Conflict(id) => return Err(ApiError::another_request(&id)),
-            Opened::TooMany(running) => return Err(too_many(&self.open.app, running)),
+            OpenResult::Same(id) => id,
+            OpenResult::Conflict(id) => return Err(ApiError::another_request(&id)),
+            OpenResult::TooMany(running) => return Err(too_many(&self.open.app, running)),
         };
-        let found = self.jobs().store.job(&self.sent.tenant, id).await?;
+        let found = self.jobs().store.job(&self.task_template.tenant, id).await?;
         found.ok_or_else(|| ApiError::unknown_job(&id.to_string()))
     }
 
     /// From here on the job is safe: what does not get into the queue now is brought there later.
     async fn enqueue(&self) {
         let documents = (0..).zip(&self.sizes).map(|(item, bytes)| Unfinished {
-            task: TaskId { item, ..self.sent.task },
+            task: TaskId { item, ..self.task_template.task },
             bytes: u64::from(*bytes),
-            ..self.sent.clone()
+            ..self.task_template.clone()
         });
         let tasks: Vec<_> = documents.map(|document| task(&document)).collect();
         for some in tasks.chunks(TASKS) {
@@ -222,13 +222,13 @@ impl Upload {
 }
 
 /// A job that is open goes when its request does.
-struct Open {
+struct DiscardOnDrop {
     app: Arc<App>,
     id: JobId,
     live: bool,
 }
 
-impl Drop for Open {
+impl Drop for DiscardOnDrop {
     fn drop(&mut self) {
         if self.live {
             let (app, id) = (Arc::clone(&self.app), self.id);

@@ -107,7 +107,7 @@ pub(super) async fn clear_cache(_: Admin, State(app): State<Arc<App>>) -> Result
 )]
 pub(super) async fn reload(_: Admin, State(app): State<Arc<App>>) -> Result<Json<Reloaded>, ApiError> {
     let reloads = app.reloads.as_ref().ok_or_else(ApiError::ending)?;
-    let outcome = reloads.ask().await.ok_or_else(ApiError::ending)?;
+    let outcome = reloads.reload().await.ok_or_else(ApiError::ending)?;
     outcome.map(Json).map_err(|problems| ApiError::unusable_configuration(&problems))
 }
 

@@ -6,18 +6,19 @@ use axum::{
     extract::FromRequestParts,
     http::{HeaderMap, HeaderName, HeaderValue, request::Parts},
 };
-use embeddery_accounts::{Role, ledger::Spent};
+use embeddery_accounts::{Role, ledger::UsageRecord};
 use embeddery_core::{
-    Context, DimensionPolicy, EmbedRequest, Embeddings, Input, InputType, Notes, ProviderKind, Truncate,
+    DimensionPolicy, EmbedRequest, Embeddings, Input, InputType, ProviderKind, RequestContext, RequestStats,
+    Truncate,
 };
-use embeddery_gateway::{Resolved, Selector};
+use embeddery_gateway::{ModelSelector, ResolvedModel};
 
-use crate::{App, accounting::Metered, error::ApiError, request_id::RequestId};
+use crate::{App, error::ApiError, metering::MeteredCaller, request_id::RequestId};
 
 /// A request without its body.
 pub(super) struct Call {
     pub(super) app: Arc<App>,
-    pub(super) caller: Metered,
+    pub(super) caller: MeteredCaller,
     pub(super) id: Arc<str>,
     /// The header `x-provider`.
     pub(super) provider: Option<ProviderKind>,
@@ -27,7 +28,7 @@ impl FromRequestParts<Arc<App>> for Call {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<Self, ApiError> {
-        let caller = Metered::from_request_parts(parts, app).await?;
+        let caller = MeteredCaller::from_request_parts(parts, app).await?;
         let id = parts.extensions.get::<RequestId>().ok_or_else(ApiError::internal)?;
         Ok(Self { app: Arc::clone(app), caller, id: Arc::clone(&id.0), provider: provider(&parts.headers)? })
     }
@@ -71,14 +72,14 @@ pub(super) struct Answer {
 
 pub(super) async fn embed(call: &Call, wish: Wish<'_>) -> Result<Answer, ApiError> {
     let Call { app, caller, id, provider } = call;
-    let context = Context {
+    let context = RequestContext {
         deadline: Some(Instant::now() + app.settings.request_timeout),
         trace: caller.trace,
-        ..Context::new(caller.identity.user.shared(), Arc::clone(id))
+        ..RequestContext::new(caller.identity.user.shared(), Arc::clone(id))
     };
     let notes = context.notes.clone();
     let Wish { model, inputs, dimensions, policy, input_type, truncate, normalize, partial } = wish;
-    let selector = Selector { model, provider: *provider };
+    let selector = ModelSelector { model, provider: *provider };
     // One user's wish must not fill everybody's disk.
     if app.accounts.auth.is_multi_user()
         && caller.identity.role != Role::Admin
@@ -95,14 +96,14 @@ pub(super) async fn embed(call: &Call, wish: Wish<'_>) -> Result<Answer, ApiErro
         truncate,
         normalize,
         partial,
-        ..EmbedRequest::plain(inputs, context)
+        ..EmbedRequest::with_defaults(inputs, context)
     };
     let began = Instant::now();
     let embeddings = app.router.embed(selector, request).await?;
     let elapsed = began.elapsed();
     caller.page.embedded(&embeddings, &notes, elapsed);
     let hits = notes.cache().map_or(0, |(hits, _)| hits);
-    reservation.settle(Spent::of(&embeddings, hits)).await;
+    reservation.settle(UsageRecord::of(&embeddings, hits)).await;
 
     let mut headers = headers_of(&embeddings);
     if dimensions.is_some() {
@@ -117,7 +118,7 @@ pub(super) async fn embed(call: &Call, wish: Wish<'_>) -> Result<Answer, ApiErro
     Ok(Answer { numbers: embeddings.data.len(), embeddings, headers })
 }
 
-fn served_by_another(embeddings: &Embeddings, asked: &Resolved) -> bool {
+fn served_by_another(embeddings: &Embeddings, asked: &ResolvedModel) -> bool {
     let card = &embeddings.served_by;
     card.provider != asked.provider || card.name != asked.model.name
 }
@@ -141,7 +142,7 @@ fn headers_of(embeddings: &Embeddings) -> HeaderMap {
 }
 
 /// What wrappers have noted on the way.
-fn noted(headers: &mut HeaderMap, notes: &Notes, elapsed: std::time::Duration) {
+fn noted(headers: &mut HeaderMap, notes: &RequestStats, elapsed: std::time::Duration) {
     if let Some(variant) = notes.variant() {
         put(headers, "x-embeddings-variant", variant);
     }

@@ -35,7 +35,7 @@ use tower_http::{
 use utoipa::openapi::OpenApi;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use crate::{App, access_log, accounting, error::ApiError, head, request_id};
+use crate::{App, access_log, error::ApiError, header_limit, metering, request_id};
 
 /// Answers smaller than this are sent as they are: compressing would take longer than sending.
 const COMPRESS_ABOVE_BYTES: u64 = 16 << 10;
@@ -48,11 +48,11 @@ pub fn routes(app: &Arc<App>) -> Router {
         .fallback(unknown_path)
         .method_not_allowed_fallback(wrong_method)
         // Innermost first. A head beyond the limit goes no further;
-        .layer(from_fn_with_state(Arc::clone(app), head::layer))
+        .layer(from_fn_with_state(Arc::clone(app), header_limit::layer))
         // a panic becomes an answer before anything else looks at it;
         .layer(CatchPanicLayer::custom(panicked))
         // what extractors noted becomes headers and audit lines;
-        .layer(from_fn_with_state(Arc::clone(app), accounting::layer))
+        .layer(from_fn_with_state(Arc::clone(app), metering::layer))
         // the line in the log shows what the caller gets, compression left aside;
         .layer(from_fn_with_state(Arc::clone(app), access_log::layer))
         .layer(

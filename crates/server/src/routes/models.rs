@@ -6,7 +6,7 @@ use axum::{
     Json,
     extract::{Path, State, rejection::PathRejection},
 };
-use embeddery_gateway::{Resolved, Selector};
+use embeddery_gateway::{ModelSelector, ResolvedModel};
 
 use crate::{
     App,
@@ -97,7 +97,7 @@ pub(super) async fn get(
     let Ok(Path(id)) = id else {
         return Err(ApiError::invalid("id", "the model's id in the path is not UTF-8 when decoded"));
     };
-    let found = app.router.describe(Selector { model: Some(&id), provider: None }).await?;
+    let found = app.router.describe(ModelSelector { model: Some(&id), provider: None }).await?;
     found.map(|found| Json(found.into())).ok_or_else(|| ApiError::unknown_model(&id))
 }
 
@@ -129,8 +129,10 @@ pub(super) async fn download(
     body: JsonObject,
 ) -> Result<Json<ModelDone>, ApiError> {
     let asked = ModelRequest::read(body.0)?;
-    let resolved =
-        app.router.download(Selector { model: asked.model.as_deref(), provider: asked.provider }).await?;
+    let resolved = app
+        .router
+        .download(ModelSelector { model: asked.model.as_deref(), provider: asked.provider })
+        .await?;
     Ok(Json(ModelDone { downloaded: Some(true), ..done(&resolved) }))
 }
 
@@ -163,7 +165,7 @@ pub(super) async fn warm_up(
 ) -> Result<Json<ModelDone>, ApiError> {
     let asked = ModelRequest::read(body.0)?;
     let resolved =
-        app.router.warm_up(Selector { model: asked.model.as_deref(), provider: asked.provider }).await?;
+        app.router.warm_up(ModelSelector { model: asked.model.as_deref(), provider: asked.provider }).await?;
     Ok(Json(ModelDone { warmed: Some(true), ..done(&resolved) }))
 }
 
@@ -194,12 +196,12 @@ pub(super) async fn unload(
 ) -> Result<Json<ModelDone>, ApiError> {
     let asked = ModelRequest::read(body.0)?;
     let (resolved, unloaded) =
-        app.router.unload(Selector { model: asked.model.as_deref(), provider: asked.provider }).await?;
+        app.router.unload(ModelSelector { model: asked.model.as_deref(), provider: asked.provider }).await?;
     Ok(Json(ModelDone { unloaded: Some(unloaded), ..done(&resolved) }))
 }
 
-fn done(resolved: &Resolved) -> ModelDone {
-    let Resolved { provider, model } = resolved;
+fn done(resolved: &ResolvedModel) -> ModelDone {
+    let ResolvedModel { provider, model } = resolved;
     ModelDone {
         status: "ok",
         provider: provider.as_str(),

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use embeddery_accounts::{
     Limiter,
-    ledger::{Quotas, Row, Used},
+    ledger::{Quotas, Row, UsageSnapshot},
     limit::Standing,
 };
 use serde::{Deserialize, Serialize};
@@ -66,7 +66,7 @@ impl QuotasAnswer {
     pub(crate) fn new(
         user: &str,
         (limiter, standings): (&Limiter, Standings),
-        (quotas, used): (Quotas, Used),
+        (quotas, used): (Quotas, UsageSnapshot),
     ) -> Self {
         let Standings(requests, tokens) = standings;
         let rate = limiter.rates().requests;

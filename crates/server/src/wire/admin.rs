@@ -57,7 +57,7 @@ impl From<BreakerReport> for Breaker {
                 failure_threshold: report.config.failures,
                 recovery_timeout: report.config.open.as_secs_f64(),
                 success_threshold: report.config.successes,
-                half_open_max_calls: report.config.trials,
+                half_open_max_calls: report.config.half_open_probes,
             },
         }
     }

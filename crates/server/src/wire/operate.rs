@@ -2,15 +2,15 @@
 
 use std::collections::BTreeMap;
 
-use embeddery_pipeline::{DeadLetter, DeadLetterId, Edit, Flow, NewDocument, Stage};
+use embeddery_pipeline::{DeadLetter, DeadLetterId, Edit, NewDocument, Stage, StageMode};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use utoipa::{IntoParams, ToSchema};
 
 use crate::{
     Settings,
-    dead::{self, Changes, HIDDEN, Remark, Standing},
     error::ApiError,
+    jobs::dead_letters::{self, DeadLetterState, OperatorNote, REDACTED, RequeueOverrides},
     wire::{
         collections::{documents::checked_text, metadata},
         fields::Fields,
@@ -82,12 +82,12 @@ impl Letter {
     pub(crate) fn new(
         stage: Stage,
         letter: &DeadLetter,
-        remark: Option<Remark>,
+        remark: Option<OperatorNote>,
         document: Option<NewDocument>,
     ) -> Self {
-        let payload = dead::payload(letter);
+        let payload = dead_letters::payload(letter);
         let at = i64::try_from(letter.at_ms).ok().and_then(|at| jiff::Timestamp::from_millisecond(at).ok());
-        let message = dead::redacted(Value::String(letter.reason.message.clone()), 0);
+        let message = dead_letters::redacted(Value::String(letter.reason.message.clone()), 0);
         Self {
             entry_id: letter.id.0.clone(),
             queue: queue(stage),
@@ -99,7 +99,7 @@ impl Letter {
             payload,
             dlq_state: remark.as_ref().map(|remark| remark.state.as_str()),
             operator_note: remark.and_then(|remark| remark.note),
-            document: document.map(dead::shown),
+            document: document.map(dead_letters::redacted_document),
         }
     }
 }
@@ -183,7 +183,7 @@ pub(crate) struct ControlRequest {
 pub(crate) struct Requeue {
     pub(crate) stage: Stage,
     pub(crate) ids: Vec<DeadLetterId>,
-    pub(crate) changes: Changes,
+    pub(crate) changes: RequeueOverrides,
     pub(crate) kept: bool,
 }
 
@@ -210,7 +210,7 @@ impl Requeue {
         let stage = body_stage(&mut fields)?;
         let kept = fields.switch("delete_from_dlq")? == Some(false);
         let changes = match fields.object("override_fields")? {
-            None => Changes::default(),
+            None => RequeueOverrides::default(),
             Some(map) => {
                 changes(fields.part(map), settings).map_err(|error| error.within("override_fields"))?
             }
@@ -220,32 +220,34 @@ impl Requeue {
     }
 }
 
-fn changes(mut fields: Fields, settings: &Settings) -> Result<Changes, ApiError> {
+fn changes(mut fields: Fields, settings: &Settings) -> Result<RequeueOverrides, ApiError> {
     let word = fields.text("priority")?;
     let priority = word.map(|word| read_priority("priority", &word)).transpose()?;
     let text = fields.text("text")?.map(|text| checked_text(text, settings)).transpose()?;
     let metadata = metadata(&mut fields)?;
     fields.finish()?;
-    let hidden_text = text.as_deref().is_some_and(|text| text.contains(HIDDEN));
-    let hidden =
-        metadata.iter().flatten().any(|(key, value)| key.contains(HIDDEN) || dead::has_hidden(value));
+    let hidden_text = text.as_deref().is_some_and(|text| text.contains(REDACTED));
+    let hidden = metadata
+        .iter()
+        .flatten()
+        .any(|(key, value)| key.contains(REDACTED) || dead_letters::contains_redaction(value));
     for (field, hidden) in [("text", hidden_text), ("metadata", hidden)] {
         if hidden {
             let message = format!(
-                "{field} holds {HIDDEN}, which a letter shows in a secret's place, and the document would have for \
+                "{field} holds {REDACTED}, which a letter shows in a secret's place, and the document would have for \
                  good; put in what belongs there, or leave {field} out and it stays as it is"
             );
             return Err(ApiError::invalid(field, message));
         }
     }
-    Ok(Changes { priority, edit: Edit { text, metadata } })
+    Ok(RequeueOverrides { priority, edit: Edit { text, metadata } })
 }
 
 /// What is said of which letter.
 pub(crate) struct Said {
     pub(crate) stage: Stage,
     pub(crate) id: DeadLetterId,
-    pub(crate) remark: Remark,
+    pub(crate) remark: OperatorNote,
 }
 
 impl Said {
@@ -257,14 +259,14 @@ impl Said {
             return Err(fields.unfit(Some("state".into()), "state is missing".into()));
         };
         fields.finish()?;
-        let Some((_, state)) = Standing::ALL.into_iter().find(|(name, _)| *name == word) else {
+        let Some((_, state)) = DeadLetterState::ALL.into_iter().find(|(name, _)| *name == word) else {
             let message = "Invalid state: it must be quarantined, approved_for_requeue or ignored";
             return Err(ApiError::invalid("state", message));
         };
-        if state == Standing::ApprovedForRequeue && note.is_none() {
+        if state == DeadLetterState::ApprovedForRequeue && note.is_none() {
             return Err(ApiError::invalid("operator_note", "operator_note is required to approve requeue"));
         }
-        Ok(Self { stage, id, remark: Remark { state, note } })
+        Ok(Self { stage, id, remark: OperatorNote { state, note } })
     }
 }
 
@@ -280,7 +282,7 @@ pub(crate) fn purge(mut fields: Fields) -> Result<(Stage, Option<Vec<DeadLetterI
 }
 
 /// Which stages are to flow how.
-pub(crate) fn control(mut fields: Fields) -> Result<(Vec<Stage>, &'static str, Flow), ApiError> {
+pub(crate) fn control(mut fields: Fields) -> Result<(Vec<Stage>, &'static str, StageMode), ApiError> {
     let stage = fields.text("stage")?;
     let action = fields.text("action")?;
     let (Some(stage), Some(action)) = (stage, action) else {
@@ -288,7 +290,7 @@ pub(crate) fn control(mut fields: Fields) -> Result<(Vec<Stage>, &'static str, F
     };
     fields.finish()?;
     let stages = if stage == "all" { Stage::ALL.to_vec() } else { vec![named(&stage)?] };
-    let known = [("pause", Flow::Pause), ("resume", Flow::Run), ("drain", Flow::Drain)];
+    let known = [("pause", StageMode::Pause), ("resume", StageMode::Run), ("drain", StageMode::Drain)];
     let found = known.into_iter().find(|(name, _)| *name == action);
     let (name, flow) =
         found.ok_or_else(|| ApiError::invalid("action", "action must be pause, resume or drain"))?;
@@ -392,9 +394,9 @@ pub(crate) struct Flags {
     pub(crate) drain: bool,
 }
 
-impl From<Flow> for Flags {
-    fn from(flow: Flow) -> Self {
-        Self { paused: flow == Flow::Pause, drain: flow == Flow::Drain }
+impl From<StageMode> for Flags {
+    fn from(flow: StageMode) -> Self {
+        Self { paused: flow == StageMode::Pause, drain: flow == StageMode::Drain }
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::{collections::HashSet, time::Duration};
 
-use embeddery_core::{EmbedError, ErrorKind, Fault, InputFault, Retry};
+use embeddery_core::{EmbedError, ErrorKind, Fault, InputError, Retry};
 use serde_json::{Value, json};
 
 use crate::support::{Answer, Server};
@@ -117,7 +117,7 @@ async fn detail_holds_what_a_program_wants() {
     assert_eq!(answer.json["detail"], json!({"message": "it is on its way", "percent": 42}));
     assert_eq!(answer.header("retry-after"), "7");
 
-    let inputs = vec![InputFault { index: 0, tokens: Some(900) }, InputFault { index: 7, tokens: None }];
+    let inputs = vec![InputError { index: 0, tokens: Some(900) }, InputError { index: 7, tokens: None }];
     let answer = answer_to(&server, EmbedError::invalid("two inputs are bad").with_inputs(inputs)).await;
     assert_eq!(answer.json["detail"], json!([{"index": 0, "tokens": 900}, {"index": 7}]));
 

@@ -19,5 +19,5 @@ mod models;
 mod operation;
 mod protocol;
 mod roles;
-mod strangers;
 mod support;
+mod untrusted_callers;

@@ -1,13 +1,13 @@
 //! The machine code of the scan, chosen when the program runs. All kernels add whole numbers, so all give the
 //! same score to the last bit; the tests compare them with the plain one.
 
-use super::quantised::{LINE, Line, QuantisedQuery};
+use super::quantised::{CacheLine, LINE, QuantisedQuery};
 
 /// Rows that lie end to end.
 #[derive(Clone, Copy)]
 pub(super) struct Rows<'a> {
     /// Their codes.
-    pub(super) lines: &'a [Line],
+    pub(super) lines: &'a [CacheLine],
     /// One scale a row.
     pub(super) scales: &'a [f32],
 }
@@ -69,7 +69,7 @@ impl Kernel {
     }
 }
 
-fn portable(query: &QuantisedQuery, lines: &[Line], scales: &[f32], scores: &mut [f32]) {
+fn portable(query: &QuantisedQuery, lines: &[CacheLine], scales: &[f32], scores: &mut [f32]) {
     let width = query.coarse.len();
     for (row, score) in scores.iter_mut().enumerate() {
         let lines = &lines[row * width..(row + 1) * width];
@@ -77,7 +77,7 @@ fn portable(query: &QuantisedQuery, lines: &[Line], scales: &[f32], scores: &mut
     }
 }
 
-fn dot(a: &[Line], b: &[Line]) -> i32 {
+fn dot(a: &[CacheLine], b: &[CacheLine]) -> i32 {
     a.iter().zip(b).map(|(a, b)| (0..LINE).map(|i| i32::from(a.0[i]) * i32::from(b.0[i])).sum::<i32>()).sum()
 }
 
@@ -90,7 +90,7 @@ mod x86 {
         _mm512_reduce_add_epi32, _mm512_set1_epi8, _mm512_setzero_si512, _mm512_xor_si512,
     };
 
-    use super::{Line, QuantisedQuery};
+    use super::{CacheLine, QuantisedQuery};
 
     /// Rows that go through the processor side by side, so that one's addition hides another's.
     const ROWS: usize = 4;
@@ -101,7 +101,7 @@ mod x86 {
     #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
     pub(super) unsafe fn avx512_vnni(
         query: &QuantisedQuery,
-        lines: &[Line],
+        lines: &[CacheLine],
         scales: &[f32],
         scores: &mut [f32],
     ) {
@@ -109,7 +109,7 @@ mod x86 {
         // The instruction multiplies unsigned by signed bytes: rows are read with 128 added, which makes each
         // product too large by 128 times the sum of the query's codes.
         let shift = _mm512_set1_epi8(-128);
-        let load = |line: &Line| -> __m512i {
+        let load = |line: &CacheLine| -> __m512i {
             // SAFETY: a line is 64 bytes, aligned to 64.
             unsafe { _mm512_load_si512(line.0.as_ptr().cast()) }
         };
@@ -147,10 +147,15 @@ mod x86 {
     /// # Safety
     /// The processor has AVX2; the lengths are those of [`avx512_vnni`].
     #[target_feature(enable = "avx2")]
-    pub(super) unsafe fn avx2(query: &QuantisedQuery, lines: &[Line], scales: &[f32], scores: &mut [f32]) {
+    pub(super) unsafe fn avx2(
+        query: &QuantisedQuery,
+        lines: &[CacheLine],
+        scales: &[f32],
+        scores: &mut [f32],
+    ) {
         let width = query.coarse.len();
         // A line is two registers of bytes; each becomes two of 16-bit numbers.
-        let load = |line: &Line, half: usize| -> [__m256i; 2] {
+        let load = |line: &CacheLine, half: usize| -> [__m256i; 2] {
             // SAFETY: a line is 64 bytes, `half` is 0 or 1; the load needs no alignment.
             let bytes = unsafe { _mm256_loadu_si256(line.0.as_ptr().add(half * 32).cast()) };
             [

@@ -8,12 +8,12 @@
 
 mod kernels;
 mod quantised;
-mod top;
+mod top_k;
 
 pub(crate) use kernels::Kernel;
 use kernels::Rows;
-use quantised::{LINE, Line, QuantisedQuery};
-use top::Top;
+use quantised::{CacheLine, LINE, QuantisedQuery};
+use top_k::TopK;
 
 /// Vectors of one collection.
 #[derive(Debug)]
@@ -25,7 +25,7 @@ pub(crate) struct Matrix {
     ids: Vec<i64>,
     documents: Vec<i64>,
     scales: Vec<f32>,
-    codes: Vec<Line>,
+    codes: Vec<CacheLine>,
 }
 
 /// Below this many bytes a second thread costs more than it brings.
@@ -125,7 +125,7 @@ impl Matrix {
         let bytes = self.codes.len() * LINE;
         let threads = scan.threads.min(bytes / BYTES_PER_THREAD).max(1);
         let share = self.ids.len().div_ceil(threads).max(1);
-        let mut best = Top::new(scan.top);
+        let mut best = TopK::new(scan.top);
         if threads == 1 {
             self.scan(0..self.ids.len(), (&query, scan), &mut best);
         } else {
@@ -135,7 +135,7 @@ impl Matrix {
                         let rows = part * share..((part + 1) * share).min(self.ids.len());
                         let query = &query;
                         scope.spawn(move || {
-                            let mut best = Top::new(scan.top);
+                            let mut best = TopK::new(scan.top);
                             self.scan(rows, (query, scan), &mut best);
                             best
                         })
@@ -153,7 +153,12 @@ impl Matrix {
         best.into_rows().into_iter().map(|row| self.ids[row as usize]).collect()
     }
 
-    fn scan(&self, rows: std::ops::Range<usize>, (query, scan): (&QuantisedQuery, Scan<'_>), best: &mut Top) {
+    fn scan(
+        &self,
+        rows: std::ops::Range<usize>,
+        (query, scan): (&QuantisedQuery, Scan<'_>),
+        best: &mut TopK,
+    ) {
         let mut scores = [0.0; BLOCK];
         let part = |from: usize, to: usize| Rows {
             lines: &self.codes[from * self.width..to * self.width],

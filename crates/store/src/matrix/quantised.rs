@@ -6,15 +6,15 @@ pub(super) const LINE: usize = 64;
 /// A cache line of codes.
 #[derive(Clone, Copy, Debug)]
 #[repr(C, align(64))]
-pub(super) struct Line(pub(super) [i8; LINE]);
+pub(super) struct CacheLine(pub(super) [i8; LINE]);
 
 /// A query, ready to meet rows.
 #[derive(Debug)]
 pub(super) struct QuantisedQuery {
     /// The coarse part.
-    pub(super) coarse: Vec<Line>,
+    pub(super) coarse: Vec<CacheLine>,
     /// What the coarse part leaves over, in units of the coarse step / [`FINE_STEPS`].
-    pub(super) fine: Vec<Line>,
+    pub(super) fine: Vec<CacheLine>,
     /// The sum of each part's codes: kernels that read rows as unsigned numbers take it back out.
     pub(super) sums: [i32; 2],
     /// One coarse step.
@@ -29,7 +29,7 @@ impl QuantisedQuery {
         let unit = unit_factor(query);
         let largest = query.iter().fold(0f32, |most, x| most.max(x.abs())) * unit;
         let scale = if largest > 0.0 { largest / 127.0 } else { 1.0 };
-        let mut lines = [vec![Line([0; LINE]); width], vec![Line([0; LINE]); width]];
+        let mut lines = [vec![CacheLine([0; LINE]); width], vec![CacheLine([0; LINE]); width]];
         let mut sums = [0; 2];
         for (index, x) in query.iter().enumerate() {
             let steps = x * unit / scale;
@@ -52,11 +52,11 @@ impl QuantisedQuery {
 }
 
 /// Appends a row and returns its scale.
-pub(super) fn push_row(vector: &[f32], width: usize, codes: &mut Vec<Line>) -> f32 {
+pub(super) fn push_row(vector: &[f32], width: usize, codes: &mut Vec<CacheLine>) -> f32 {
     let largest = vector.iter().fold(0f32, |most, x| most.max(x.abs()));
     let steps = if largest > 0.0 { 127.0 / largest } else { 0.0 };
     let begin = codes.len();
-    codes.resize(begin + width, Line([0; LINE]));
+    codes.resize(begin + width, CacheLine([0; LINE]));
     for (line, numbers) in codes[begin..].iter_mut().zip(vector.chunks(LINE)) {
         for (code, x) in line.0.iter_mut().zip(numbers) {
             *code = (x * steps).round() as i8;

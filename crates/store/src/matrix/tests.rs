@@ -98,7 +98,7 @@ fn no_kernel_reads_behind_the_end() {
         );
         assert_ne!(start, libc::MAP_FAILED);
         assert_eq!(libc::mprotect(start.add(mapped), page, libc::PROT_NONE), 0);
-        std::slice::from_raw_parts(start.add(mapped - bytes).cast::<Line>(), width * rows)
+        std::slice::from_raw_parts(start.add(mapped - bytes).cast::<CacheLine>(), width * rows)
     };
     let query = QuantisedQuery::new(&vector(width * LINE, 5), width);
     for kernel in Kernel::available() {

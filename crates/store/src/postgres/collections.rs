@@ -7,11 +7,12 @@ use tokio_postgres::{Row, error::SqlState};
 
 use super::{
     connection::{Connections, new_ids},
-    deletions,
-    schema::{LOCK, LONGEST_INDEXED},
+    schema::{LOCK, MAX_INDEXED_DIMENSIONS},
+    tombstones,
 };
 use crate::{
-    Binding, Collection, Counts, Migration, NewCollection, Place, Receipt, Stats, StoreError, check_name,
+    Collection, CollectionRef, Counts, DeletionReceipt, Migration, ModelBinding, NewCollection, Stats,
+    StoreError, check_name,
 };
 
 /// A collection with its numbers in the database.
@@ -24,7 +25,7 @@ pub(super) struct Found {
 
 /// Whether others may change a collection's generations while the transaction runs.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Hold {
+pub(super) enum LockMode {
     /// They may.
     No,
     /// They may not, but they may write documents.
@@ -42,14 +43,14 @@ const SELECT: &str = "
 
 pub(super) async fn create(
     connections: &Connections,
-    place: Place<'_>,
+    place: CollectionRef<'_>,
     new: NewCollection,
 ) -> Result<Collection, StoreError> {
     check_name(place.collection)?;
     let mut client = connections.client().await?;
     let tx = connections.begin(&mut client, place.tenant).await?;
-    let last = deletions::last(&tx, place, &[]).await?;
-    if last.after(new.submission, deletions::ALL).is_some() {
+    let last = tombstones::last(&tx, place, &[]).await?;
+    if last.after(new.submission, tombstones::ALL).is_some() {
         return Err(StoreError::no_collection(place.collection));
     }
     let ids = new_ids(&tx, 2).await?;
@@ -64,7 +65,7 @@ pub(super) async fn create(
         return Err(if exists { StoreError::exists(place.collection) } else { error.into() });
     }
     add_generation(&tx, (place.tenant, ids[0], ids[1]), &new.binding).await?;
-    let found = find(&tx, place, Hold::No).await?;
+    let found = find(&tx, place, LockMode::No).await?;
     tx.commit().await?;
     Ok(found.view)
 }
@@ -73,9 +74,9 @@ pub(super) async fn create(
 pub(super) async fn add_generation(
     tx: &Transaction<'_>,
     (tenant, collection, id): (&str, i64, i64),
-    binding: &Binding,
+    binding: &ModelBinding,
 ) -> Result<(), StoreError> {
-    let Binding { provider, model, space, dim, cut } = binding;
+    let ModelBinding { provider, model, space, dim, custom_dimensions: cut } = binding;
     tx.execute(
         "INSERT INTO embeddery.generations (id, tenant, collection, provider, model, space, dim, cut)
          VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
@@ -86,7 +87,7 @@ pub(super) async fn add_generation(
     let there = tx
         .query_opt("SELECT 1 FROM pg_indexes WHERE schemaname = 'embeddery' AND indexname = $1", &[&index])
         .await?;
-    if *dim <= LONGEST_INDEXED && there.is_none() {
+    if *dim <= MAX_INDEXED_DIMENSIONS && there.is_none() {
         // Of a length that no vector has yet: nothing to build, only a look over the table.
         tx.execute("SELECT pg_advisory_xact_lock($1)", &[&LOCK]).await?;
         tx.batch_execute(&format!(
@@ -98,11 +99,15 @@ pub(super) async fn add_generation(
     Ok(())
 }
 
-pub(super) async fn find(tx: &Transaction<'_>, place: Place<'_>, hold: Hold) -> Result<Found, StoreError> {
+pub(super) async fn find(
+    tx: &Transaction<'_>,
+    place: CollectionRef<'_>,
+    hold: LockMode,
+) -> Result<Found, StoreError> {
     let lock = match hold {
-        Hold::No => "",
-        Hold::Shared => " FOR SHARE OF c",
-        Hold::Alone => " FOR UPDATE OF c",
+        LockMode::No => "",
+        LockMode::Shared => " FOR SHARE OF c",
+        LockMode::Alone => " FOR UPDATE OF c",
     };
     let sql = format!("{SELECT} WHERE c.tenant = $1 AND c.name = $2{lock}");
     let statement = tx.prepare_cached(&sql).await?;
@@ -116,10 +121,13 @@ pub(super) async fn find(tx: &Transaction<'_>, place: Place<'_>, hold: Hold) -> 
     }
 }
 
-pub(super) async fn get(connections: &Connections, place: Place<'_>) -> Result<Collection, StoreError> {
+pub(super) async fn get(
+    connections: &Connections,
+    place: CollectionRef<'_>,
+) -> Result<Collection, StoreError> {
     let mut client = connections.client().await?;
     let tx = connections.begin(&mut client, place.tenant).await?;
-    Ok(find(&tx, place, Hold::No).await?.view)
+    Ok(find(&tx, place, LockMode::No).await?.view)
 }
 
 pub(super) async fn list(connections: &Connections, tenant: &str) -> Result<Vec<Collection>, StoreError> {
@@ -129,10 +137,10 @@ pub(super) async fn list(connections: &Connections, tenant: &str) -> Result<Vec<
     Ok(rows.iter().map(|row| found(row).view).collect())
 }
 
-pub(super) async fn stats(connections: &Connections, place: Place<'_>) -> Result<Stats, StoreError> {
+pub(super) async fn stats(connections: &Connections, place: CollectionRef<'_>) -> Result<Stats, StoreError> {
     let mut client = connections.client().await?;
     let tx = connections.begin_snapshot(&mut client, place.tenant).await?;
-    let found = find(&tx, place, Hold::No).await?;
+    let found = find(&tx, place, LockMode::No).await?;
     let row = tx
         .query_one(
             "SELECT (SELECT count(*) FROM embeddery.documents WHERE collection = $1),
@@ -146,16 +154,19 @@ pub(super) async fn stats(connections: &Connections, place: Place<'_>) -> Result
     Ok(Stats { collection: found.view, counts, migrated: count(2) })
 }
 
-pub(super) async fn drop(connections: &Connections, place: Place<'_>) -> Result<(), StoreError> {
+pub(super) async fn drop(connections: &Connections, place: CollectionRef<'_>) -> Result<(), StoreError> {
     let mut client = connections.client().await?;
     let tx = connections.begin(&mut client, place.tenant).await?;
-    let found = find(&tx, place, Hold::Alone).await?;
+    let found = find(&tx, place, LockMode::Alone).await?;
     tx.execute("DELETE FROM embeddery.collections WHERE id = $1", &[&found.id]).await?;
-    deletions::remember(&tx, place, &[deletions::ALL]).await?;
+    tombstones::remember(&tx, place, &[tombstones::ALL]).await?;
     Ok(tx.commit().await?)
 }
 
-pub(super) async fn delete_tenant(connections: &Connections, tenant: &str) -> Result<Receipt, StoreError> {
+pub(super) async fn delete_tenant(
+    connections: &Connections,
+    tenant: &str,
+) -> Result<DeletionReceipt, StoreError> {
     let mut client = connections.client().await?;
     let tx = connections.begin(&mut client, tenant).await?;
     // Nobody writes between the count and the end.
@@ -173,16 +184,16 @@ pub(super) async fn delete_tenant(connections: &Connections, tenant: &str) -> Re
     tx.execute("DELETE FROM embeddery.deletions WHERE tenant = $1", &[&tenant]).await?;
     tx.commit().await?;
     let count = |column| row.get::<_, i64>(column) as u64;
-    Ok(Receipt { collections, documents: count(0), vectors: count(1) })
+    Ok(DeletionReceipt { collections, documents: count(0), vectors: count(1) })
 }
 
 fn found(row: &Row) -> Found {
-    let binding = |first: usize| Binding {
+    let binding = |first: usize| ModelBinding {
         provider: row.get(first),
         model: row.get(first + 1),
         space: SpaceId::new(row.get::<_, String>(first + 2)),
         dim: row.get::<_, i32>(first + 3) as usize,
-        cut: row.get(first + 4),
+        custom_dimensions: row.get(first + 4),
     };
     let building: Option<i64> = row.get(2);
     let migration = building.map(|generation| Migration { generation, binding: binding(10) });

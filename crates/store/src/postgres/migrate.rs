@@ -4,20 +4,20 @@ use deadpool_postgres::Transaction;
 use pgvector::HalfVector;
 
 use super::{
-    collections::{Found, Hold, add_generation, find},
+    collections::{Found, LockMode, add_generation, find},
     connection::{Connections, new_ids},
-    write::{add_vectors, half},
+    write::{add_vectors, to_half_unit},
 };
-use crate::{Binding, Pending, Place, StoreError, check_vector};
+use crate::{CollectionRef, MissingVector, ModelBinding, StoreError, check_vector};
 
 pub(super) async fn begin(
     connections: &Connections,
-    place: Place<'_>,
-    to: Binding,
+    place: CollectionRef<'_>,
+    to: ModelBinding,
 ) -> Result<i64, StoreError> {
     let mut client = connections.client().await?;
     let tx = connections.begin(&mut client, place.tenant).await?;
-    let found = find(&tx, place, Hold::Alone).await?;
+    let found = find(&tx, place, LockMode::Alone).await?;
     if found.view.binding.space == to.space {
         return Err(StoreError::already_there(place.collection, &to.space));
     }
@@ -37,13 +37,13 @@ pub(super) async fn begin(
 
 pub(super) async fn pending(
     connections: &Connections,
-    place: Place<'_>,
+    place: CollectionRef<'_>,
     generation: i64,
     limit: usize,
-) -> Result<Vec<Pending>, StoreError> {
+) -> Result<Vec<MissingVector>, StoreError> {
     let mut client = connections.client().await?;
     let tx = connections.begin(&mut client, place.tenant).await?;
-    let found = building(&tx, place, (generation, Hold::No)).await?;
+    let found = building(&tx, place, (generation, LockMode::No)).await?;
     missing(&tx, &found, generation, limit).await
 }
 
@@ -52,7 +52,7 @@ async fn missing(
     found: &Found,
     generation: i64,
     limit: usize,
-) -> Result<Vec<Pending>, StoreError> {
+) -> Result<Vec<MissingVector>, StoreError> {
     let rows = tx
         .query(
             "SELECT c.id, c.text FROM embeddery.vectors live JOIN embeddery.chunks c ON c.id = live.chunk
@@ -62,18 +62,18 @@ async fn missing(
             &[&found.live, &generation, &(limit as i64)],
         )
         .await?;
-    Ok(rows.iter().map(|row| Pending { chunk: row.get(0), text: row.get(1) }).collect())
+    Ok(rows.iter().map(|row| MissingVector { chunk: row.get(0), text: row.get(1) }).collect())
 }
 
 pub(super) async fn fill(
     connections: &Connections,
-    place: Place<'_>,
+    place: CollectionRef<'_>,
     generation: i64,
     vectors: Vec<(i64, Vec<f32>)>,
 ) -> Result<(), StoreError> {
     let mut client = connections.client().await?;
     let tx = connections.begin(&mut client, place.tenant).await?;
-    let found = building(&tx, place, (generation, Hold::Shared)).await?;
+    let found = building(&tx, place, (generation, LockMode::Shared)).await?;
     let dim = found.view.migration.map_or(0, |migration| migration.binding.dim);
     let wanted: Vec<i64> = vectors.iter().map(|(chunk, _)| *chunk).collect();
     // Held until the end, so that none goes in between.
@@ -91,7 +91,7 @@ pub(super) async fn fill(
         if let Some(document) = documents.get(chunk) {
             owners.push(*document);
             chunks.push(*chunk);
-            halves.push(half(vector));
+            halves.push(to_half_unit(vector));
         }
     }
     add_vectors(&tx, (place.tenant, generation), (&owners, &chunks, &halves)).await?;
@@ -100,12 +100,12 @@ pub(super) async fn fill(
 
 pub(super) async fn flip(
     connections: &Connections,
-    place: Place<'_>,
+    place: CollectionRef<'_>,
     generation: i64,
 ) -> Result<bool, StoreError> {
     let mut client = connections.client().await?;
     let tx = connections.begin(&mut client, place.tenant).await?;
-    let found = building(&tx, place, (generation, Hold::Alone)).await?;
+    let found = building(&tx, place, (generation, LockMode::Alone)).await?;
     if !missing(&tx, &found, generation, 1).await?.is_empty() {
         return Ok(false);
     }
@@ -127,8 +127,8 @@ async fn drop_generation(tx: &Transaction<'_>, generation: i64) -> Result<(), St
 /// The collection, when this is the generation it builds.
 async fn building(
     tx: &Transaction<'_>,
-    place: Place<'_>,
-    (generation, hold): (i64, Hold),
+    place: CollectionRef<'_>,
+    (generation, hold): (i64, LockMode),
 ) -> Result<Found, StoreError> {
     let found = find(tx, place, hold).await?;
     if found.building == Some(generation) { Ok(found) } else { Err(StoreError::replaced(place.collection)) }

@@ -8,13 +8,13 @@
 
 mod collections;
 pub mod connection;
-mod deletions;
 mod filter;
 mod metrics;
 mod migrate;
 mod read;
 mod schema;
 mod search;
+mod tombstones;
 mod write;
 
 use std::time::Duration;
@@ -25,9 +25,9 @@ use prometheus_client::registry::Registry;
 pub use metrics::PostgresMetrics;
 
 use crate::{
-    Backup, Binding, Collection, Document, DocumentView, Hit, NewCollection, Page, Pending, Place, Query,
-    Receipt, Removal, Stats, StoreError, StoreErrorKind, StoredDocument, VectorStore, Written,
-    store::Operation,
+    Backup, Collection, CollectionRef, DeleteTarget, DeletionReceipt, Document, DocumentView, Hit,
+    MissingVector, ModelBinding, NewCollection, Page, Query, Stats, StoreError, StoreErrorKind,
+    StoredDocument, UpsertResult, VectorStore, store::Operation,
 };
 use connection::Connections;
 use metrics::timed;
@@ -60,7 +60,7 @@ impl PostgresStore {
 }
 
 impl VectorStore for PostgresStore {
-    fn create<'a>(&'a self, place: Place<'a>, new: NewCollection) -> Operation<'a, Collection> {
+    fn create<'a>(&'a self, place: CollectionRef<'a>, new: NewCollection) -> Operation<'a, Collection> {
         Box::pin(collections::create(&self.0, place, new))
     }
 
@@ -68,28 +68,32 @@ impl VectorStore for PostgresStore {
         Box::pin(collections::list(&self.0, tenant))
     }
 
-    fn get<'a>(&'a self, place: Place<'a>) -> Operation<'a, Collection> {
+    fn get<'a>(&'a self, place: CollectionRef<'a>) -> Operation<'a, Collection> {
         Box::pin(collections::get(&self.0, place))
     }
 
-    fn stats<'a>(&'a self, place: Place<'a>) -> Operation<'a, Stats> {
+    fn stats<'a>(&'a self, place: CollectionRef<'a>) -> Operation<'a, Stats> {
         Box::pin(collections::stats(&self.0, place))
     }
 
-    fn drop_collection<'a>(&'a self, place: Place<'a>) -> Operation<'a, ()> {
+    fn drop_collection<'a>(&'a self, place: CollectionRef<'a>) -> Operation<'a, ()> {
         Box::pin(collections::drop(&self.0, place))
     }
 
-    fn stored<'a>(&'a self, place: Place<'a>, documents: &'a [Document]) -> Operation<'a, Vec<Vec<bool>>> {
+    fn existing_chunks<'a>(
+        &'a self,
+        place: CollectionRef<'a>,
+        documents: &'a [Document],
+    ) -> Operation<'a, Vec<Vec<bool>>> {
         Box::pin(read::stored(&self.0, place, documents))
     }
 
     fn upsert<'a>(
         &'a self,
-        place: Place<'a>,
+        place: CollectionRef<'a>,
         space: Option<SpaceId>,
         documents: Vec<Document>,
-    ) -> Operation<'a, Written> {
+    ) -> Operation<'a, UpsertResult> {
         Box::pin(async move {
             let upsert = write::upsert(&self.0, place, space, documents);
             let written = timed(&self.1.upsert, upsert).await?;
@@ -98,19 +102,19 @@ impl VectorStore for PostgresStore {
         })
     }
 
-    fn documents<'a>(&'a self, place: Place<'a>, page: Page<'a>) -> Operation<'a, Vec<DocumentView>> {
+    fn documents<'a>(&'a self, place: CollectionRef<'a>, page: Page<'a>) -> Operation<'a, Vec<DocumentView>> {
         Box::pin(read::documents(&self.0, place, page))
     }
 
-    fn document<'a>(&'a self, place: Place<'a>, id: &'a str) -> Operation<'a, StoredDocument> {
+    fn document<'a>(&'a self, place: CollectionRef<'a>, id: &'a str) -> Operation<'a, StoredDocument> {
         Box::pin(read::document(&self.0, place, id))
     }
 
-    fn export<'a>(&'a self, place: Place<'a>, page: Page<'a>) -> Operation<'a, Vec<StoredDocument>> {
+    fn export<'a>(&'a self, place: CollectionRef<'a>, page: Page<'a>) -> Operation<'a, Vec<StoredDocument>> {
         Box::pin(read::export(&self.0, place, page))
     }
 
-    fn delete<'a>(&'a self, place: Place<'a>, removal: Removal<'a>) -> Operation<'a, u64> {
+    fn delete<'a>(&'a self, place: CollectionRef<'a>, removal: DeleteTarget<'a>) -> Operation<'a, u64> {
         Box::pin(async move {
             let deleted = timed(&self.1.delete, write::delete(&self.0, place, removal)).await?;
             self.1.deleted.inc_by(deleted);
@@ -118,28 +122,33 @@ impl VectorStore for PostgresStore {
         })
     }
 
-    fn search<'a>(&'a self, place: Place<'a>, query: Query) -> Operation<'a, Vec<Hit>> {
+    fn search<'a>(&'a self, place: CollectionRef<'a>, query: Query) -> Operation<'a, Vec<Hit>> {
         Box::pin(timed(&self.1.query, search::search(&self.0, place, query)))
     }
 
-    fn begin_migration<'a>(&'a self, place: Place<'a>, to: Binding) -> Operation<'a, i64> {
+    fn begin_migration<'a>(&'a self, place: CollectionRef<'a>, to: ModelBinding) -> Operation<'a, i64> {
         Box::pin(migrate::begin(&self.0, place, to))
     }
 
-    fn pending<'a>(&'a self, place: Place<'a>, generation: i64, limit: usize) -> Operation<'a, Vec<Pending>> {
+    fn missing_vectors<'a>(
+        &'a self,
+        place: CollectionRef<'a>,
+        generation: i64,
+        limit: usize,
+    ) -> Operation<'a, Vec<MissingVector>> {
         Box::pin(migrate::pending(&self.0, place, generation, limit))
     }
 
-    fn fill<'a>(
+    fn insert_vectors<'a>(
         &'a self,
-        place: Place<'a>,
+        place: CollectionRef<'a>,
         generation: i64,
         vectors: Vec<(i64, Vec<f32>)>,
     ) -> Operation<'a, ()> {
         Box::pin(migrate::fill(&self.0, place, generation, vectors))
     }
 
-    fn flip<'a>(&'a self, place: Place<'a>, generation: i64) -> Operation<'a, bool> {
+    fn activate_generation<'a>(&'a self, place: CollectionRef<'a>, generation: i64) -> Operation<'a, bool> {
         Box::pin(migrate::flip(&self.0, place, generation))
     }
 
@@ -152,7 +161,7 @@ impl VectorStore for PostgresStore {
         })
     }
 
-    fn delete_tenant<'a>(&'a self, tenant: &'a str) -> Operation<'a, Receipt> {
+    fn delete_tenant<'a>(&'a self, tenant: &'a str) -> Operation<'a, DeletionReceipt> {
         Box::pin(collections::delete_tenant(&self.0, tenant))
     }
 

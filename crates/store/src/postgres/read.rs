@@ -7,23 +7,24 @@ use pgvector::HalfVector;
 use tokio_postgres::Row;
 
 use super::{
-    collections::{Found, Hold, find, object},
+    collections::{Found, LockMode, find, object},
     connection::Connections,
     write::{headings, key, span},
 };
 use crate::{
-    Document, DocumentView, Page, Place, StoreError, StoredChunk, StoredDocument, fingerprints, vector_id,
+    CollectionRef, Document, DocumentView, Page, StoreError, StoredChunk, StoredDocument, fingerprints,
+    vector_id,
 };
 
 /// For each chunk, whether it is stored; a stored chunk has its live vector.
 pub(super) async fn stored(
     connections: &Connections,
-    place: Place<'_>,
+    place: CollectionRef<'_>,
     documents: &[Document],
 ) -> Result<Vec<Vec<bool>>, StoreError> {
     let mut client = connections.client().await?;
     let tx = connections.begin(&mut client, place.tenant).await?;
-    let found = find(&tx, place, Hold::No).await?;
+    let found = find(&tx, place, LockMode::No).await?;
     let names: Vec<&str> = documents.iter().map(|document| document.id.as_str()).collect();
     let rows = tx
         .query(
@@ -43,12 +44,12 @@ pub(super) async fn stored(
 
 pub(super) async fn documents(
     connections: &Connections,
-    place: Place<'_>,
+    place: CollectionRef<'_>,
     page: Page<'_>,
 ) -> Result<Vec<DocumentView>, StoreError> {
     let mut client = connections.client().await?;
     let tx = connections.begin(&mut client, place.tenant).await?;
-    let found = find(&tx, place, Hold::No).await?;
+    let found = find(&tx, place, LockMode::No).await?;
     let rows = tx
         .query(
             "SELECT d.name, d.metadata, (SELECT count(*) FROM embeddery.chunks WHERE document = d.id)
@@ -66,12 +67,12 @@ pub(super) async fn documents(
 
 pub(super) async fn document(
     connections: &Connections,
-    place: Place<'_>,
+    place: CollectionRef<'_>,
     id: &str,
 ) -> Result<StoredDocument, StoreError> {
     let mut client = connections.client().await?;
     let tx = connections.begin_snapshot(&mut client, place.tenant).await?;
-    let found = find(&tx, place, Hold::No).await?;
+    let found = find(&tx, place, LockMode::No).await?;
     let rows = tx
         .query(
             "SELECT id, name, metadata FROM embeddery.documents WHERE collection = $1 AND name = $2",
@@ -86,12 +87,12 @@ pub(super) async fn document(
 
 pub(super) async fn export(
     connections: &Connections,
-    place: Place<'_>,
+    place: CollectionRef<'_>,
     page: Page<'_>,
 ) -> Result<Vec<StoredDocument>, StoreError> {
     let mut client = connections.client().await?;
     let tx = connections.begin_snapshot(&mut client, place.tenant).await?;
-    let found = find(&tx, place, Hold::No).await?;
+    let found = find(&tx, place, LockMode::No).await?;
     let rows = tx
         .query(
             "SELECT id, name, metadata FROM embeddery.documents WHERE collection = $1 AND name > $2
@@ -104,7 +105,7 @@ pub(super) async fn export(
 
 async fn whole(
     tx: &Transaction<'_>,
-    (place, found): (Place<'_>, &Found),
+    (place, found): (CollectionRef<'_>, &Found),
     documents: Vec<Row>,
 ) -> Result<Vec<StoredDocument>, StoreError> {
     let numbers: Vec<i64> = documents.iter().map(|row| row.get(0)).collect();

@@ -141,4 +141,4 @@ pub(super) async fn migrate(client: &mut Client) -> Result<(), StoreError> {
 }
 
 /// pgvector's HNSW takes half vectors up to this length; longer ones are compared one by one.
-pub(super) const LONGEST_INDEXED: usize = 4000;
+pub(super) const MAX_INDEXED_DIMENSIONS: usize = 4000;

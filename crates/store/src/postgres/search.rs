@@ -7,19 +7,22 @@ use std::collections::HashMap;
 use deadpool_postgres::Transaction;
 
 use super::{
-    collections::{Found, Hold, find, object},
+    collections::{Found, LockMode, find, object},
     connection::{Connections, Parameters},
     filter,
-    schema::LONGEST_INDEXED,
-    write::{half, headings, key, span},
+    schema::MAX_INDEXED_DIMENSIONS,
+    write::{headings, key, span, to_half_unit},
 };
-use crate::{Filter, Hit, Mode, Place, Query, StoreError, check_vector, fusion, vector_id, words::words};
+use crate::{
+    CollectionRef, Filter, Hit, Mode, Query, StoreError, check_vector, fusion, query_terms::query_terms,
+    vector_id,
+};
 
 /// How many rows the index keeps in sight while it looks; more find more, and take longer.
-const IN_SIGHT: usize = 100;
+const HNSW_EF_SEARCH: usize = 100;
 
 /// Chunks that are compared one by one in a few milliseconds.
-const FEW: usize = 10_000;
+const EXACT_SCAN_THRESHOLD: usize = 10_000;
 
 /// How deep each ranking is read before they are fused.
 fn fused_depth(top_k: usize) -> usize {
@@ -31,12 +34,12 @@ type Ranking = Vec<(i64, f32)>;
 
 pub(super) async fn search(
     connections: &Connections,
-    place: Place<'_>,
+    place: CollectionRef<'_>,
     query: Query,
 ) -> Result<Vec<Hit>, StoreError> {
     let mut client = connections.client().await?;
     let tx = connections.begin_snapshot(&mut client, place.tenant).await?;
-    let found = find(&tx, place, Hold::No).await?;
+    let found = find(&tx, place, LockMode::No).await?;
     let search = Search { tx: &tx, place, query: &query, found };
     let ranking = match &query.mode {
         Mode::Vector(vector) => search.nearest(vector, query.top_k).await?,
@@ -54,7 +57,7 @@ pub(super) async fn search(
 
 struct Search<'a> {
     tx: &'a Transaction<'a>,
-    place: Place<'a>,
+    place: CollectionRef<'a>,
     query: &'a Query,
     found: Found,
 }
@@ -68,14 +71,14 @@ impl Search<'_> {
         {
             return self.nearest_of_few(vector, (filter, top)).await;
         }
-        let in_sight = IN_SIGHT.max(top).min(1000);
+        let in_sight = HNSW_EF_SEARCH.max(top).min(1000);
         self.tx
             .batch_execute(&format!(
                 "SET LOCAL hnsw.iterative_scan = strict_order; SET LOCAL hnsw.ef_search = {in_sight}"
             ))
             .await?;
         let ranking = self.nearest_once(vector, top).await?;
-        if ranking.len() == top || dim > LONGEST_INDEXED {
+        if ranking.len() == top || dim > MAX_INDEXED_DIMENSIONS {
             return Ok(ranking);
         }
         // Fewer may be all there are, or the index gave up early; this looks at every one.
@@ -91,10 +94,10 @@ impl Search<'_> {
         let sql = format!(
             "SELECT count(*) FROM (
                  SELECT 1 FROM embeddery.documents d JOIN embeddery.chunks c ON c.document = d.id
-                 WHERE d.collection = $1 AND {condition} LIMIT {FEW} + 1) AS passed"
+                 WHERE d.collection = $1 AND {condition} LIMIT {EXACT_SCAN_THRESHOLD} + 1) AS passed"
         );
         let count: i64 = self.tx.query_one(&sql, &values.after(vec![&self.found.id])).await?.get(0);
-        Ok(count <= FEW as i64)
+        Ok(count <= EXACT_SCAN_THRESHOLD as i64)
     }
 
     async fn nearest_of_few(
@@ -102,7 +105,7 @@ impl Search<'_> {
         vector: &[f32],
         (filter, top): (&Filter, usize),
     ) -> Result<Ranking, StoreError> {
-        let (dim, vector, top) = (self.found.view.binding.dim, half(vector), top as i64);
+        let (dim, vector, top) = (self.found.view.binding.dim, to_half_unit(vector), top as i64);
         let mut values = filter::Values::default();
         let condition = filter::compile(filter, &mut values, 5);
         // The distance plus nothing: an order that no index has.
@@ -120,7 +123,7 @@ impl Search<'_> {
     }
 
     async fn nearest_once(&self, vector: &[f32], top: usize) -> Result<Ranking, StoreError> {
-        let (dim, vector, top) = (self.found.view.binding.dim, half(vector), top as i64);
+        let (dim, vector, top) = (self.found.view.binding.dim, to_half_unit(vector), top as i64);
         let mut values = filter::Values::default();
         let condition = self.condition(&mut values, 5);
         let sql = format!(
@@ -136,7 +139,7 @@ impl Search<'_> {
 
     async fn matching(&self, text: &str, top: usize) -> Result<Ranking, StoreError> {
         // Words are letters and digits only: nothing in them can end the quotes.
-        let words: Vec<String> = words(text).into_iter().map(|word| format!("'{word}'")).collect();
+        let words: Vec<String> = query_terms(text).into_iter().map(|word| format!("'{word}'")).collect();
         if words.is_empty() {
             return Ok(Vec::new());
         }

@@ -10,24 +10,24 @@ use serde_json::Value;
 use uuid::Uuid;
 
 use super::{
-    collections::{Found, Hold, find},
+    collections::{Found, LockMode, find},
     connection::{Connections, new_ids},
-    deletions, filter,
+    filter, tombstones,
 };
 use crate::{
-    Document, Fingerprint, Place, Removal, Span, StoreError, StoreErrorKind, Written, check_vector,
-    fingerprints, types::ChunkKey,
+    CollectionRef, DeleteTarget, Document, Fingerprint, Span, StoreError, StoreErrorKind, UpsertResult,
+    check_vector, fingerprints, types::ChunkKey,
 };
 
 pub(super) async fn upsert(
     connections: &Connections,
-    place: Place<'_>,
+    place: CollectionRef<'_>,
     space: Option<SpaceId>,
     mut documents: Vec<Document>,
-) -> Result<Written, StoreError> {
+) -> Result<UpsertResult, StoreError> {
     let mut client = connections.client().await?;
     let tx = connections.begin(&mut client, place.tenant).await?;
-    let found = find(&tx, place, Hold::Shared).await?;
+    let found = find(&tx, place, LockMode::Shared).await?;
     let binding = &found.view.binding;
     if let Some(space) = space.filter(|space| *space != binding.space) {
         return Err(StoreError::space_mismatch(place.collection, &binding.space, &space));
@@ -43,7 +43,7 @@ pub(super) async fn upsert(
     let current: Vec<i64> = rows.iter().filter_map(|row| row.as_ref().ok().copied()).collect();
     let mut stored = stored_chunks(&tx, &current).await?;
     let (mut written, mut new, mut moved) =
-        (Written::default(), NewChunks::default(), MovedChunks::default());
+        (UpsertResult::default(), NewChunks::default(), MovedChunks::default());
     for (document, row) in documents.iter().zip(rows) {
         let row = match row {
             Ok(row) => row,
@@ -72,7 +72,7 @@ pub(super) async fn upsert(
                 ));
             };
             check_vector(vector, binding.dim)?;
-            new.push((row, key, at), &chunk.text, half(vector));
+            new.push((row, key, at), &chunk.text, to_half_unit(vector));
             written.added += 1;
         }
     }
@@ -87,7 +87,7 @@ pub(super) async fn upsert(
 
 /// A vector as the database keeps it: of unit length, so that half precision can hold any. One that is of unit
 /// length already is left as it is, so that an export imports to the same bits.
-pub(super) fn half(vector: &[f32]) -> HalfVector {
+pub(super) fn to_half_unit(vector: &[f32]) -> HalfVector {
     let norm = vector.iter().map(|x| f64::from(*x) * f64::from(*x)).sum::<f64>().sqrt();
     if (norm - 1.0).abs() < 0.01 {
         return HalfVector::from_f32_slice(vector);
@@ -145,11 +145,11 @@ async fn put_documents(
 /// a deletion at this very moment is seen.
 async fn drop_deleted(
     tx: &Transaction<'_>,
-    place: Place<'_>,
+    place: CollectionRef<'_>,
     (documents, rows): (&[Document], &mut [Result<i64, Overtaken>]),
 ) -> Result<(), StoreError> {
     let names: Vec<&str> = documents.iter().map(|document| document.id.as_str()).collect();
-    let deletions = deletions::last(tx, place, &names).await?;
+    let deletions = tombstones::last(tx, place, &names).await?;
     let mut gone = Vec::new();
     for (document, row) in documents.iter().zip(rows) {
         if let Ok(id) = row
@@ -329,21 +329,21 @@ pub(super) async fn add_vectors(
 
 pub(super) async fn delete(
     connections: &Connections,
-    place: Place<'_>,
-    removal: Removal<'_>,
+    place: CollectionRef<'_>,
+    removal: DeleteTarget<'_>,
 ) -> Result<u64, StoreError> {
     let mut client = connections.client().await?;
     let tx = connections.begin(&mut client, place.tenant).await?;
-    let found = find(&tx, place, Hold::Shared).await?;
+    let found = find(&tx, place, LockMode::Shared).await?;
     let gone = match removal {
-        Removal::Ids(ids) => {
+        DeleteTarget::Ids(ids) => {
             tx.query(
                 "DELETE FROM embeddery.documents WHERE collection = $1 AND name = ANY($2) RETURNING name",
                 &[&found.id, &ids],
             )
             .await?
         }
-        Removal::Where(condition) => {
+        DeleteTarget::Where(condition) => {
             let mut values = filter::Values::default();
             let condition = filter::compile(condition, &mut values, 2);
             let sql = format!(
@@ -353,7 +353,7 @@ pub(super) async fn delete(
         }
     };
     let names: Vec<&str> = gone.iter().map(|row| row.get(0)).collect();
-    deletions::remember(&tx, place, &names).await?;
+    tombstones::remember(&tx, place, &names).await?;
     tx.commit().await?;
     Ok(gone.len() as u64)
 }

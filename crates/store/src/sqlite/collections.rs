@@ -4,8 +4,8 @@ use embeddery_core::SpaceId;
 use rusqlite::{OptionalExtension as _, Row, Transaction, params};
 use serde_json::{Map, Value};
 
-use super::deletions;
-use crate::{Binding, Collection, Counts, Migration, NewCollection, Stats, StoreError};
+use super::tombstones;
+use crate::{Collection, Counts, Migration, ModelBinding, NewCollection, Stats, StoreError};
 
 /// A collection with its numbers in the database.
 pub(super) struct Found {
@@ -39,7 +39,7 @@ pub(super) fn create(
         return Err(StoreError::exists(name));
     }
     if let Some(ours) = new.submission
-        && deletions::last(tx, name, deletions::ALL)?.is_some_and(|later| later > ours)
+        && tombstones::last(tx, name, tombstones::ALL)?.is_some_and(|later| later > ours)
     {
         return Err(StoreError::no_collection(name));
     }
@@ -51,8 +51,8 @@ pub(super) fn create(
     Ok(find(tx, name)?.view)
 }
 
-pub(super) fn add_generation(tx: &Transaction<'_>, binding: &Binding) -> Result<i64, StoreError> {
-    let Binding { provider, model, space, dim, cut } = binding;
+pub(super) fn add_generation(tx: &Transaction<'_>, binding: &ModelBinding) -> Result<i64, StoreError> {
+    let ModelBinding { provider, model, space, dim, custom_dimensions: cut } = binding;
     tx.execute(
         "INSERT INTO generations (provider, model, space, dim, cut) VALUES (?1, ?2, ?3, ?4, ?5)",
         params![provider, model, space.as_str(), *dim as i64, cut],
@@ -100,7 +100,7 @@ pub(super) fn drop(tx: &Transaction<'_>, name: &str) -> Result<(), StoreError> {
     tx.execute("DELETE FROM attributes WHERE collection = ?1", [found.id])?;
     tx.execute("DELETE FROM documents WHERE collection = ?1", [found.id])?;
     tx.execute("DELETE FROM collections WHERE id = ?1", [found.id])?;
-    deletions::remember(tx, name, std::iter::once(deletions::ALL))
+    tombstones::remember(tx, name, std::iter::once(tombstones::ALL))
 }
 
 pub(super) fn drop_generation(tx: &Transaction<'_>, generation: i64) -> Result<(), StoreError> {
@@ -110,13 +110,13 @@ pub(super) fn drop_generation(tx: &Transaction<'_>, generation: i64) -> Result<(
 }
 
 fn row(row: &Row<'_>) -> rusqlite::Result<Result<Found, StoreError>> {
-    let binding = |first: usize| -> rusqlite::Result<Binding> {
-        Ok(Binding {
+    let binding = |first: usize| -> rusqlite::Result<ModelBinding> {
+        Ok(ModelBinding {
             provider: row.get(first)?,
             model: row.get(first + 1)?,
             space: SpaceId::new(row.get::<_, String>(first + 2)?),
             dim: row.get::<_, i64>(first + 3)? as usize,
-            cut: row.get(first + 4)?,
+            custom_dimensions: row.get(first + 4)?,
         })
     };
     let building: Option<i64> = row.get(2)?;

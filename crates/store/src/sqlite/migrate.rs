@@ -7,9 +7,9 @@ use super::{
     collections::{Found, add_generation, drop_generation, find},
     write::{add_vector, count_added},
 };
-use crate::{Binding, Pending, StoreError, check_vector};
+use crate::{MissingVector, ModelBinding, StoreError, check_vector};
 
-pub(super) fn begin(tx: &Transaction<'_>, name: &str, to: &Binding) -> Result<i64, StoreError> {
+pub(super) fn begin(tx: &Transaction<'_>, name: &str, to: &ModelBinding) -> Result<i64, StoreError> {
     let found = find(tx, name)?;
     if found.view.binding.space == to.space {
         return Err(StoreError::already_there(name, &to.space));
@@ -30,7 +30,7 @@ pub(super) fn pending(
     name: &str,
     generation: i64,
     limit: usize,
-) -> Result<Vec<Pending>, StoreError> {
+) -> Result<Vec<MissingVector>, StoreError> {
     let found = building(tx, name, generation)?;
     let mut statement = tx.prepare_cached(
         "SELECT c.id, c.text FROM vectors live JOIN chunks c ON c.id = live.chunk
@@ -39,7 +39,7 @@ pub(super) fn pending(
          LIMIT ?3",
     )?;
     let rows = statement.query_map(params![found.live, generation, limit as i64], |row| {
-        Ok(Pending { chunk: row.get(0)?, text: row.get(1)? })
+        Ok(MissingVector { chunk: row.get(0)?, text: row.get(1)? })
     })?;
     Ok(rows.collect::<Result<_, _>>()?)
 }

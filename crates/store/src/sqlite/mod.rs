@@ -9,14 +9,14 @@
 //! - [`filter`] turns a filter into SQL.
 
 mod collections;
-mod deletions;
 mod filter;
-mod matrices;
+mod matrix_cache;
 mod migrate;
 mod read;
 mod schema;
 mod search;
-mod user;
+mod tombstones;
+mod user_database;
 mod write;
 
 use std::{path::PathBuf, sync::Arc};
@@ -26,12 +26,13 @@ use rusqlite::Transaction;
 use tokio::sync::Semaphore;
 
 use crate::{
-    Backup, Binding, Collection, Document, DocumentView, Hit, NewCollection, Page, Pending, Place, Query,
-    Receipt, Removal, Stats, StoreError, StoredDocument, VectorStore, Written, store::Operation,
+    Backup, Collection, CollectionRef, DeleteTarget, DeletionReceipt, Document, DocumentView, Hit,
+    MissingVector, ModelBinding, NewCollection, Page, Query, Stats, StoreError, StoredDocument, UpsertResult,
+    VectorStore, store::Operation,
 };
-use matrices::Matrices;
-use user::Users;
-pub use user::user_directory;
+use matrix_cache::MatrixCache;
+use user_database::UserDatabases;
+pub use user_database::user_directory;
 
 /// How the embedded store works.
 #[derive(Clone, Debug)]
@@ -53,8 +54,8 @@ pub struct SqliteConfig {
 pub struct SqliteStore(Arc<Inner>);
 
 struct Inner {
-    users: Users,
-    matrices: Matrices,
+    users: UserDatabases,
+    matrices: MatrixCache,
     search_threads: usize,
     min_free_bytes: u64,
     reading: Arc<Semaphore>,
@@ -64,8 +65,8 @@ impl SqliteStore {
     /// A store over a directory, which need not exist yet.
     pub fn new(config: SqliteConfig) -> Self {
         Self(Arc::new(Inner {
-            users: Users::new(config.base_dir, config.open_users),
-            matrices: Matrices::new(config.matrix_bytes),
+            users: UserDatabases::new(config.base_dir, config.open_users),
+            matrices: MatrixCache::new(config.matrix_bytes),
             search_threads: config.search_threads.max(1),
             min_free_bytes: config.min_free_bytes,
             reading: Arc::new(Semaphore::new(most_readers())),
@@ -85,7 +86,7 @@ impl SqliteStore {
 
     async fn write<T: Send + 'static>(
         &self,
-        place: Place<'_>,
+        place: CollectionRef<'_>,
         work: impl FnOnce(&Transaction<'_>, &str) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
         let (tenant, collection) = owned(place);
@@ -98,7 +99,7 @@ impl SqliteStore {
 
     async fn read<T: Send + 'static>(
         &self,
-        place: Place<'_>,
+        place: CollectionRef<'_>,
         work: impl FnOnce(&Transaction<'_>, &str) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
         let (tenant, collection) = owned(place);
@@ -124,7 +125,7 @@ fn most_readers() -> usize {
     4 * std::thread::available_parallelism().map_or(2, usize::from)
 }
 
-fn owned(place: Place<'_>) -> (String, String) {
+fn owned(place: CollectionRef<'_>) -> (String, String) {
     (place.tenant.to_owned(), place.collection.to_owned())
 }
 
@@ -135,7 +136,7 @@ fn owned_page(page: Page<'_>) -> (String, usize) {
 }
 
 impl VectorStore for SqliteStore {
-    fn create<'a>(&'a self, place: Place<'a>, new: NewCollection) -> Operation<'a, Collection> {
+    fn create<'a>(&'a self, place: CollectionRef<'a>, new: NewCollection) -> Operation<'a, Collection> {
         Box::pin(async move {
             crate::check_name(place.collection)?;
             self.write(place, move |tx, name| collections::create(tx, name, &new)).await
@@ -143,18 +144,18 @@ impl VectorStore for SqliteStore {
     }
 
     fn list<'a>(&'a self, tenant: &'a str) -> Operation<'a, Vec<Collection>> {
-        Box::pin(self.read(Place { tenant, collection: "" }, |tx, _| collections::list(tx)))
+        Box::pin(self.read(CollectionRef { tenant, collection: "" }, |tx, _| collections::list(tx)))
     }
 
-    fn get<'a>(&'a self, place: Place<'a>) -> Operation<'a, Collection> {
+    fn get<'a>(&'a self, place: CollectionRef<'a>) -> Operation<'a, Collection> {
         Box::pin(self.read(place, |tx, name| Ok(collections::find(tx, name)?.view)))
     }
 
-    fn stats<'a>(&'a self, place: Place<'a>) -> Operation<'a, Stats> {
+    fn stats<'a>(&'a self, place: CollectionRef<'a>) -> Operation<'a, Stats> {
         Box::pin(self.read(place, collections::stats))
     }
 
-    fn drop_collection<'a>(&'a self, place: Place<'a>) -> Operation<'a, ()> {
+    fn drop_collection<'a>(&'a self, place: CollectionRef<'a>) -> Operation<'a, ()> {
         Box::pin(async move {
             let (tenant, name) = owned(place);
             // A full disk must not hinder those who make room.
@@ -167,7 +168,11 @@ impl VectorStore for SqliteStore {
         })
     }
 
-    fn stored<'a>(&'a self, place: Place<'a>, documents: &'a [Document]) -> Operation<'a, Vec<Vec<bool>>> {
+    fn existing_chunks<'a>(
+        &'a self,
+        place: CollectionRef<'a>,
+        documents: &'a [Document],
+    ) -> Operation<'a, Vec<Vec<bool>>> {
         let keys: Vec<_> = documents
             .iter()
             .map(|document| {
@@ -180,78 +185,83 @@ impl VectorStore for SqliteStore {
 
     fn upsert<'a>(
         &'a self,
-        place: Place<'a>,
+        place: CollectionRef<'a>,
         space: Option<SpaceId>,
         documents: Vec<Document>,
-    ) -> Operation<'a, Written> {
+    ) -> Operation<'a, UpsertResult> {
         Box::pin(self.write(place, move |tx, name| write::upsert(tx, name, space.as_ref(), &documents)))
     }
 
-    fn documents<'a>(&'a self, place: Place<'a>, page: Page<'a>) -> Operation<'a, Vec<DocumentView>> {
+    fn documents<'a>(&'a self, place: CollectionRef<'a>, page: Page<'a>) -> Operation<'a, Vec<DocumentView>> {
         let (after, limit) = owned_page(page);
         Box::pin(self.read(place, move |tx, name| read::documents(tx, name, &after, limit)))
     }
 
-    fn document<'a>(&'a self, place: Place<'a>, id: &'a str) -> Operation<'a, StoredDocument> {
+    fn document<'a>(&'a self, place: CollectionRef<'a>, id: &'a str) -> Operation<'a, StoredDocument> {
         let (tenant, id) = (place.tenant.to_owned(), id.to_owned());
         Box::pin(self.read(place, move |tx, name| {
-            read::document(tx, Place { tenant: &tenant, collection: name }, &id)
+            read::document(tx, CollectionRef { tenant: &tenant, collection: name }, &id)
         }))
     }
 
-    fn export<'a>(&'a self, place: Place<'a>, page: Page<'a>) -> Operation<'a, Vec<StoredDocument>> {
+    fn export<'a>(&'a self, place: CollectionRef<'a>, page: Page<'a>) -> Operation<'a, Vec<StoredDocument>> {
         let (tenant, (after, limit)) = (place.tenant.to_owned(), owned_page(page));
         Box::pin(self.read(place, move |tx, name| {
-            read::export(tx, Place { tenant: &tenant, collection: name }, &after, limit)
+            read::export(tx, CollectionRef { tenant: &tenant, collection: name }, &after, limit)
         }))
     }
 
-    fn delete<'a>(&'a self, place: Place<'a>, removal: Removal<'a>) -> Operation<'a, u64> {
+    fn delete<'a>(&'a self, place: CollectionRef<'a>, removal: DeleteTarget<'a>) -> Operation<'a, u64> {
         let removal = match removal {
-            Removal::Ids(ids) => Ok(ids.to_vec()),
-            Removal::Where(filter) => Err(filter.clone()),
+            DeleteTarget::Ids(ids) => Ok(ids.to_vec()),
+            DeleteTarget::Where(filter) => Err(filter.clone()),
         };
         Box::pin(async move {
             let (tenant, name) = owned(place);
             self.run(move |inner| {
                 inner.users.get(&tenant)?.write(|tx| match &removal {
-                    Ok(ids) => write::delete(tx, &name, Removal::Ids(ids)),
-                    Err(filter) => write::delete(tx, &name, Removal::Where(filter)),
+                    Ok(ids) => write::delete(tx, &name, DeleteTarget::Ids(ids)),
+                    Err(filter) => write::delete(tx, &name, DeleteTarget::Where(filter)),
                 })
             })
             .await
         })
     }
 
-    fn search<'a>(&'a self, place: Place<'a>, query: Query) -> Operation<'a, Vec<Hit>> {
+    fn search<'a>(&'a self, place: CollectionRef<'a>, query: Query) -> Operation<'a, Vec<Hit>> {
         Box::pin(async move {
             let (tenant, collection) = owned(place);
             // Not among the readers: the first search of a collection waits for its vectors to be read, and nobody else shall.
             self.run(move |inner| {
-                search::search(inner, Place { tenant: &tenant, collection: &collection }, &query)
+                search::search(inner, CollectionRef { tenant: &tenant, collection: &collection }, &query)
             })
             .await
         })
     }
 
-    fn begin_migration<'a>(&'a self, place: Place<'a>, to: Binding) -> Operation<'a, i64> {
+    fn begin_migration<'a>(&'a self, place: CollectionRef<'a>, to: ModelBinding) -> Operation<'a, i64> {
         Box::pin(self.write(place, move |tx, name| migrate::begin(tx, name, &to)))
     }
 
-    fn pending<'a>(&'a self, place: Place<'a>, generation: i64, limit: usize) -> Operation<'a, Vec<Pending>> {
+    fn missing_vectors<'a>(
+        &'a self,
+        place: CollectionRef<'a>,
+        generation: i64,
+        limit: usize,
+    ) -> Operation<'a, Vec<MissingVector>> {
         Box::pin(self.read(place, move |tx, name| migrate::pending(tx, name, generation, limit)))
     }
 
-    fn fill<'a>(
+    fn insert_vectors<'a>(
         &'a self,
-        place: Place<'a>,
+        place: CollectionRef<'a>,
         generation: i64,
         vectors: Vec<(i64, Vec<f32>)>,
     ) -> Operation<'a, ()> {
         Box::pin(self.write(place, move |tx, name| migrate::fill(tx, name, generation, &vectors)))
     }
 
-    fn flip<'a>(&'a self, place: Place<'a>, generation: i64) -> Operation<'a, bool> {
+    fn activate_generation<'a>(&'a self, place: CollectionRef<'a>, generation: i64) -> Operation<'a, bool> {
         Box::pin(async move {
             let flipped = self.write(place, move |tx, name| migrate::flip(tx, name, generation)).await?;
             // The old generation's matrix would never be asked for again.
@@ -268,7 +278,7 @@ impl VectorStore for SqliteStore {
         }))
     }
 
-    fn delete_tenant<'a>(&'a self, tenant: &'a str) -> Operation<'a, Receipt> {
+    fn delete_tenant<'a>(&'a self, tenant: &'a str) -> Operation<'a, DeletionReceipt> {
         let tenant = tenant.to_owned();
         Box::pin(self.run(move |inner| {
             let receipt = inner.users.delete(&tenant)?;

@@ -6,7 +6,9 @@ use super::{
     collections::{Found, find, read_metadata},
     write::{headings, span},
 };
-use crate::{DocumentView, Place, StoreError, StoredChunk, StoredDocument, types::ChunkKey, vector_id};
+use crate::{
+    CollectionRef, DocumentView, StoreError, StoredChunk, StoredDocument, types::ChunkKey, vector_id,
+};
 
 /// For each chunk, whether it is stored; a stored chunk has its live vector.
 pub(super) fn stored(
@@ -54,7 +56,7 @@ pub(super) fn documents(
 
 pub(super) fn document(
     tx: &Transaction<'_>,
-    place: Place<'_>,
+    place: CollectionRef<'_>,
     id: &str,
 ) -> Result<StoredDocument, StoreError> {
     let found = find(tx, place.collection)?;
@@ -68,7 +70,7 @@ pub(super) fn document(
 
 pub(super) fn export(
     tx: &Transaction<'_>,
-    place: Place<'_>,
+    place: CollectionRef<'_>,
     after: &str,
     limit: usize,
 ) -> Result<Vec<StoredDocument>, StoreError> {
@@ -84,7 +86,7 @@ pub(super) fn export(
 
 fn whole(
     tx: &Transaction<'_>,
-    place: Place<'_>,
+    place: CollectionRef<'_>,
     found: &Found,
     (number, id, metadata): (i64, String, String),
 ) -> Result<StoredDocument, StoreError> {

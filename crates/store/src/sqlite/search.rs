@@ -7,16 +7,16 @@ use super::{
     Inner,
     collections::{Found, find, read_metadata},
     filter,
-    matrices::Seen,
+    matrix_cache::GenerationVersion,
     read::floats,
     write::{headings, span},
 };
 use crate::{
-    Filter, Hit, Mode, Place, Query, StoreError, check_vector, fusion,
+    CollectionRef, Filter, Hit, Mode, Query, StoreError, check_vector, fusion,
     matrix::{Kernel, Matrix, Scan},
+    query_terms::query_terms,
     types::ChunkKey,
     vector_id,
-    words::words,
 };
 
 /// Candidates beyond the results asked for: the scan's scores are right to about a thousandth, so that what
@@ -30,7 +30,7 @@ fn fused_depth(top_k: usize) -> usize {
     (2 * top_k).max(50)
 }
 
-pub(super) fn search(inner: &Inner, place: Place<'_>, query: &Query) -> Result<Vec<Hit>, StoreError> {
+pub(super) fn search(inner: &Inner, place: CollectionRef<'_>, query: &Query) -> Result<Vec<Hit>, StoreError> {
     let user = inner.users.get(place.tenant)?;
     loop {
         let done = user.read(|tx| {
@@ -47,7 +47,7 @@ pub(super) fn search(inner: &Inner, place: Place<'_>, query: &Query) -> Result<V
 
 struct Search<'a> {
     inner: &'a Inner,
-    place: Place<'a>,
+    place: CollectionRef<'a>,
     query: &'a Query,
     tx: &'a Transaction<'a>,
     found: Found,
@@ -84,7 +84,7 @@ impl Search<'_> {
         let (generation, dim) = (self.found.live, self.found.view.binding.dim);
         check_vector(vector, dim)?;
         let mask = self.query.filter.as_ref().map(|filter| self.mask(filter)).transpose()?;
-        let needs = Matrix::bytes_of(Seen::of(self.tx, generation)?.vectors as usize, dim);
+        let needs = Matrix::bytes_of(GenerationVersion::of(self.tx, generation)?.vectors as usize, dim);
         let cached = self.inner.matrices.get((self.place.tenant, self.inode, generation), needs, dim);
         let Some(cached) = cached else {
             return Ok(Some(self.nearest_on_disk(vector, mask.as_deref(), top)?));
@@ -148,7 +148,7 @@ impl Search<'_> {
     }
 
     fn matching(&self, text: &str, top: usize) -> Result<Ranking, StoreError> {
-        let words: Vec<String> = words(text).into_iter().map(|word| format!("\"{word}\"")).collect();
+        let words: Vec<String> = query_terms(text).into_iter().map(|word| format!("\"{word}\"")).collect();
         if words.is_empty() {
             return Ok(Vec::new());
         }

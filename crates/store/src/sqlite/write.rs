@@ -10,11 +10,11 @@ use uuid::Uuid;
 
 use super::{
     collections::{Found, find, read_metadata, write_metadata},
-    deletions, filter,
+    filter, tombstones,
 };
 use crate::{
-    Document, Removal, Scalar, Span, StoreError, StoreErrorKind, Written, check_vector, fingerprints,
-    types::ChunkKey,
+    DeleteTarget, Document, Scalar, Span, StoreError, StoreErrorKind, UpsertResult, check_vector,
+    fingerprints, types::ChunkKey,
 };
 
 pub(super) fn upsert(
@@ -22,13 +22,13 @@ pub(super) fn upsert(
     name: &str,
     space: Option<&SpaceId>,
     documents: &[Document],
-) -> Result<Written, StoreError> {
+) -> Result<UpsertResult, StoreError> {
     let found = find(tx, name)?;
     let binding = &found.view.binding;
     if let Some(space) = space.filter(|space| **space != binding.space) {
         return Err(StoreError::space_mismatch(name, &binding.space, space));
     }
-    let mut written = Written::default();
+    let mut written = UpsertResult::default();
     let (mut new_documents, mut last_vector) = (0, 0);
     for document in documents {
         let (id, is_new) = match put_document(tx, &found, document)? {
@@ -101,7 +101,7 @@ enum Put {
 
 fn put_document(tx: &Transaction<'_>, found: &Found, document: &Document) -> Result<Put, StoreError> {
     if let Some(ours) = document.submission
-        && let Some(later) = deletions::last(tx, &found.view.name, &document.id)?
+        && let Some(later) = tombstones::last(tx, &found.view.name, &document.id)?
         && later > ours
     {
         return Ok(Put::Overtaken(later));
@@ -300,10 +300,10 @@ fn remove_chunk(tx: &Transaction<'_>, found: &Found, chunk: i64) -> Result<(), S
     Ok(())
 }
 
-pub(super) fn delete(tx: &Transaction<'_>, name: &str, removal: Removal<'_>) -> Result<u64, StoreError> {
+pub(super) fn delete(tx: &Transaction<'_>, name: &str, removal: DeleteTarget<'_>) -> Result<u64, StoreError> {
     let found = find(tx, name)?;
     let documents: Vec<(i64, String, String)> = match removal {
-        Removal::Ids(ids) => {
+        DeleteTarget::Ids(ids) => {
             let mut statement = tx.prepare_cached(
                 "SELECT id, name, metadata FROM documents WHERE collection = ?1 AND name = ?2",
             )?;
@@ -317,7 +317,7 @@ pub(super) fn delete(tx: &Transaction<'_>, name: &str, removal: Removal<'_>) -> 
             }
             rows
         }
-        Removal::Where(condition) => {
+        DeleteTarget::Where(condition) => {
             let (condition, values) = filter::compile(condition, found.id);
             let sql = format!("SELECT id, name, metadata FROM documents d WHERE {condition}");
             let mut statement = tx.prepare(&sql)?;
@@ -328,7 +328,7 @@ pub(super) fn delete(tx: &Transaction<'_>, name: &str, removal: Removal<'_>) -> 
         }
     };
     let mut gone = 0;
-    deletions::remember(tx, name, documents.iter().map(|(_, document, _)| document.as_str()))?;
+    tombstones::remember(tx, name, documents.iter().map(|(_, document, _)| document.as_str()))?;
     for (document, _, metadata) in documents {
         for (chunk, _) in stored_chunks(tx, document)?.into_values() {
             remove_chunk(tx, &found, chunk)?;

@@ -1,15 +1,15 @@
 //! Documents in, again, changed, out.
 
 use embeddery_core::SpaceId;
-use embeddery_store::{Chunk, Document, NewCollection, Page, Removal, StoreErrorKind, Written};
+use embeddery_store::{Chunk, DeleteTarget, Document, NewCollection, Page, StoreErrorKind, UpsertResult};
 use serde_json::json;
 use uuid::Uuid;
 
 use crate::support::{C, DIM, Tenant, bare, binding, document, filter, kind, object, texts, vector_of};
 use embeddery_store::Mode;
 
-fn written(added: u64, kept: u64, removed: u64) -> Written {
-    Written { added, kept, removed, ..Written::default() }
+fn written(added: u64, kept: u64, removed: u64) -> UpsertResult {
+    UpsertResult { added, kept, removed, ..UpsertResult::default() }
 }
 
 pub async fn adding_again_costs_nothing_and_changes_replace(tenant: &Tenant) {
@@ -17,13 +17,16 @@ pub async fn adding_again_costs_nothing_and_changes_replace(tenant: &Tenant) {
     let first = document("d", &["one", "two", "two"], json!({"v": 1}));
     assert_eq!(tenant.add(vec![first.clone()]).await.unwrap(), written(3, 0, 0));
     let before = tenant.store.document(tenant.here(), "d").await.unwrap();
-    assert_eq!(tenant.store.stored(tenant.here(), &[bare(first.clone())]).await.unwrap(), [[true; 3]]);
+    assert_eq!(
+        tenant.store.existing_chunks(tenant.here(), &[bare(first.clone())]).await.unwrap(),
+        [[true; 3]]
+    );
     assert_eq!(tenant.add(vec![bare(first)]).await.unwrap(), written(0, 3, 0), "no vector is needed");
     assert_eq!(tenant.store.document(tenant.here(), "d").await.unwrap(), before);
     assert_eq!(tenant.counts().await, (1, 3));
 
     let changed = document("d", &["one", "three", "two"], json!({"v": 1}));
-    let stored = tenant.store.stored(tenant.here(), std::slice::from_ref(&changed)).await.unwrap();
+    let stored = tenant.store.existing_chunks(tenant.here(), std::slice::from_ref(&changed)).await.unwrap();
     assert_eq!(stored, [[true, false, true]]);
     assert_eq!(tenant.add(vec![changed]).await.unwrap(), written(1, 2, 1));
     let after = tenant.store.document(tenant.here(), "d").await.unwrap();
@@ -124,10 +127,10 @@ pub async fn deletion_by_id_and_by_filter(tenant: &Tenant) {
     let all = (0..10).map(|i| document(&format!("d{i}"), &[&format!("text {i}"), "x"], json!({"i": i})));
     tenant.with(all.collect()).await;
     let ids = ["d1".to_owned(), "d1".to_owned(), "absent".to_owned()];
-    assert_eq!(tenant.store.delete(tenant.here(), Removal::Ids(&ids)).await.unwrap(), 1);
+    assert_eq!(tenant.store.delete(tenant.here(), DeleteTarget::Ids(&ids)).await.unwrap(), 1);
     assert_eq!(tenant.counts().await, (9, 18));
     let condition = filter(&json!({"i": {"$gte": 5}}));
-    assert_eq!(tenant.store.delete(tenant.here(), Removal::Where(&condition)).await.unwrap(), 5);
+    assert_eq!(tenant.store.delete(tenant.here(), DeleteTarget::Where(&condition)).await.unwrap(), 5);
     assert_eq!(tenant.counts().await, (4, 8));
     let found = tenant.search(Mode::Text("text".into()), 20, None).await;
     assert_eq!(found.len(), 4);
@@ -174,7 +177,7 @@ pub async fn the_later_submission_stays_whoever_comes_last(tenant: &Tenant) {
     tenant.add(vec![of("d", &["later", "both"], Some(second))]).await.unwrap();
     let before = tenant.store.document(tenant.here(), "d").await.unwrap();
     let both = vec![bare(of("d", &["earlier", "both"], Some(first))), of("e", &["alone"], Some(first))];
-    let due = Written { overtaken: vec![("d".into(), second)], ..written(1, 0, 0) };
+    let due = UpsertResult { overtaken: vec![("d".into(), second)], ..written(1, 0, 0) };
     assert_eq!(tenant.add(both).await.unwrap(), due, "and its neighbour is stored");
     assert_eq!(tenant.store.document(tenant.here(), "d").await.unwrap(), before);
     assert!(tenant.search(Mode::Vector(vector_of("x")), 9, Some(json!({"of": "earlier"}))).await.is_empty());
@@ -191,8 +194,8 @@ pub async fn what_was_deleted_does_not_come_back_with_an_earlier_submission(tena
     let of = |id: &str, submission| Document { submission, ..document(id, &[id], json!({"of": id})) };
     let before = Some(Uuid::now_v7());
     tenant.with(vec![of("d", None), of("e", None), of("f", None)]).await;
-    tenant.store.delete(tenant.here(), Removal::Ids(&["d".into(), "none".into()])).await.unwrap();
-    tenant.store.delete(tenant.here(), Removal::Where(&filter(&json!({"of": "e"})))).await.unwrap();
+    tenant.store.delete(tenant.here(), DeleteTarget::Ids(&["d".into(), "none".into()])).await.unwrap();
+    tenant.store.delete(tenant.here(), DeleteTarget::Where(&filter(&json!({"of": "e"})))).await.unwrap();
     for id in ["d", "e"] {
         let overtaken = tenant.add(vec![of(id, before)]).await.unwrap().overtaken;
         assert!(

@@ -1,6 +1,6 @@
 //! Collections come and go; tenants are apart.
 
-use embeddery_store::{Mode, NewCollection, Place, Receipt, StoreErrorKind};
+use embeddery_store::{CollectionRef, DeletionReceipt, Mode, NewCollection, StoreErrorKind};
 use serde_json::json;
 
 use crate::support::{C, DIM, Tenant, binding, document, kind, object};
@@ -60,9 +60,9 @@ pub async fn a_tenant_is_deleted_with_a_receipt(tenant: &Tenant) {
     tenant.with(vec![document("a", &["x", "y"], json!({})), document("b", &["z"], json!({}))]).await;
     tenant.create("empty").await;
     let receipt = tenant.store.delete_tenant(&tenant.name).await.unwrap();
-    assert_eq!(receipt, Receipt { collections: 2, documents: 2, vectors: 3 });
+    assert_eq!(receipt, DeletionReceipt { collections: 2, documents: 2, vectors: 3 });
     assert!(tenant.store.list(&tenant.name).await.unwrap().is_empty());
-    assert_eq!(tenant.store.delete_tenant(&tenant.name).await.unwrap(), Receipt::default());
+    assert_eq!(tenant.store.delete_tenant(&tenant.name).await.unwrap(), DeletionReceipt::default());
     tenant.with(vec![document("new", &["again"], json!({}))]).await;
     assert_eq!(tenant.near("x", 10).await, ["again"]);
 }
@@ -71,7 +71,7 @@ pub async fn two_make_one_collection(tenant: &Tenant) {
     let attempt = || async {
         let new =
             NewCollection { binding: binding("space-a", DIM), metadata: object(json!({})), submission: None };
-        tenant.store.create(Place { tenant: &tenant.name, collection: C }, new).await
+        tenant.store.create(CollectionRef { tenant: &tenant.name, collection: C }, new).await
     };
     let (a, b) = tokio::join!(attempt(), attempt());
     assert!(a.is_ok() != b.is_ok(), "one of them made it");

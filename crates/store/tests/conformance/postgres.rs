@@ -7,7 +7,7 @@ use std::{
 };
 
 use embeddery_store::{
-    Mode, PostgresConfig, PostgresMetrics, PostgresStore, Removal, StoreErrorKind, VectorStore,
+    DeleteTarget, Mode, PostgresConfig, PostgresMetrics, PostgresStore, StoreErrorKind, VectorStore,
 };
 use serde_json::json;
 
@@ -128,7 +128,7 @@ async fn what_the_database_takes_is_measured() {
     tenant.with(documents.collect()).await;
     tenant.search(Mode::Vector(vec![1.0; DIM]), 2, None).await;
     let gone = ["0".to_owned(), "absent".to_owned()];
-    tenant.store.delete(tenant.here(), Removal::Ids(&gone)).await.unwrap();
+    tenant.store.delete(tenant.here(), DeleteTarget::Ids(&gone)).await.unwrap();
     let mut text = String::new();
     prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();
     for line in [

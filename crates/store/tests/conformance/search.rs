@@ -1,6 +1,6 @@
 //! What is found, and in which order.
 
-use embeddery_store::{Mode, Removal};
+use embeddery_store::{DeleteTarget, Mode};
 use serde_json::json;
 
 use crate::support::{C, DIM, Tenant, document, ids, vector, vector_of};
@@ -84,7 +84,7 @@ pub async fn search_follows_every_write(tenant: &Tenant) {
         tenant.add(vec![document(&text, &[&text], json!({}))]).await.unwrap();
         assert_eq!(tenant.near(&text, 1).await, std::slice::from_ref(&text));
         if round % 3 == 2 {
-            tenant.store.delete(tenant.here(), Removal::Ids(std::slice::from_ref(&text))).await.unwrap();
+            tenant.store.delete(tenant.here(), DeleteTarget::Ids(std::slice::from_ref(&text))).await.unwrap();
             assert_ne!(tenant.near(&text, 1).await, [text]);
         }
     }

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use embeddery_core::SpaceId;
 use embeddery_store::{
-    Binding, Chunk, Document, Filter, Hit, Mode, NewCollection, Place, Query, Span, StoreError,
-    StoreErrorKind, VectorStore, Written,
+    Chunk, CollectionRef, Document, Filter, Hit, Mode, ModelBinding, NewCollection, Query, Span, StoreError,
+    StoreErrorKind, UpsertResult, VectorStore,
 };
 use serde_json::{Map, Value, json};
 
@@ -17,13 +17,13 @@ pub struct Tenant {
     pub name: String,
 }
 
-pub fn binding(space: &str, dim: usize) -> Binding {
-    Binding {
+pub fn binding(space: &str, dim: usize) -> ModelBinding {
+    ModelBinding {
         provider: "huggingface".into(),
         model: format!("model-of-{space}"),
         space: SpaceId::new(space),
         dim,
-        cut: false,
+        custom_dimensions: false,
     }
 }
 
@@ -82,11 +82,11 @@ impl Tenant {
         Self { store, name: format!("t{}", uuid::Uuid::now_v7().simple()) }
     }
 
-    pub fn place<'a>(&'a self, collection: &'a str) -> Place<'a> {
-        Place { tenant: &self.name, collection }
+    pub fn place<'a>(&'a self, collection: &'a str) -> CollectionRef<'a> {
+        CollectionRef { tenant: &self.name, collection }
     }
 
-    pub fn here(&self) -> Place<'_> {
+    pub fn here(&self) -> CollectionRef<'_> {
         self.place(C)
     }
 
@@ -105,7 +105,7 @@ impl Tenant {
         self.add(documents).await.unwrap();
     }
 
-    pub async fn add(&self, documents: Vec<Document>) -> Result<Written, StoreError> {
+    pub async fn add(&self, documents: Vec<Document>) -> Result<UpsertResult, StoreError> {
         self.store.upsert(self.here(), Some(SpaceId::new("space-a")), documents).await
     }
 

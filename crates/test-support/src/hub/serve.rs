@@ -14,7 +14,7 @@ use futures_util::stream;
 use serde_json::json;
 use tokio::net::TcpListener;
 
-use super::{Content, Fault, Gate, LISTING, Repo, Seen, Shared};
+use super::{Content, Fault, Gate, LISTING, RecordedRequest, Repo, Shared};
 
 /// Small enough that a fault strikes inside a file, large enough for real models.
 const PIECE: usize = 64 << 10;
@@ -158,7 +158,7 @@ impl Shared {
     fn saw(&self, path: &str, storage: bool, headers: &HeaderMap) {
         let text = |name| headers.get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
         let (range, authorization) = (text(header::RANGE), text(header::AUTHORIZATION));
-        self.state().seen.push(Seen { path: path.to_owned(), storage, range, authorization });
+        self.state().seen.push(RecordedRequest { path: path.to_owned(), storage, range, authorization });
     }
 
     /// The hub's order of refusals: a wrong token is refused for public repositories, too.

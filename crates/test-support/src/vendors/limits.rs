@@ -1,34 +1,36 @@
 //! The vendors' limits and their models' vector lengths, as the stand-ins enforce them. Tokens are counted as
 //! OpenAI's own check does it: a quarter of the bytes.
 
-use super::{Form, forms::Refusal};
+use super::{VendorApi, response::Refusal};
 
 /// What one request may hold: texts, tokens together, tokens of one text, bytes.
-fn limits(form: Form, model: &str) -> (usize, usize, usize, usize) {
+fn limits(form: VendorApi, model: &str) -> (usize, usize, usize, usize) {
     const NONE: usize = usize::MAX;
     match form {
-        Form::OpenAi | Form::Azure => (2048, 300_000, 8192, NONE),
-        Form::Cohere => (96, NONE, NONE, NONE),
-        Form::Google => (100, NONE, NONE, 4_194_304),
-        Form::Mistral => (512, 16_384, 8192, NONE),
-        Form::Voyage => (1000, if model.ends_with("-lite") { 1_000_000 } else { 120_000 }, NONE, NONE),
-        Form::Tei => (32, 16_384, NONE, 2_000_000),
-        Form::OllamaLegacy => (1, NONE, NONE, NONE),
-        Form::LocalOpenAi | Form::Ollama | Form::Tldw => (NONE, NONE, NONE, NONE),
+        VendorApi::OpenAi | VendorApi::Azure => (2048, 300_000, 8192, NONE),
+        VendorApi::Cohere => (96, NONE, NONE, NONE),
+        VendorApi::Google => (100, NONE, NONE, 4_194_304),
+        VendorApi::Mistral => (512, 16_384, 8192, NONE),
+        VendorApi::Voyage => (1000, if model.ends_with("-lite") { 1_000_000 } else { 120_000 }, NONE, NONE),
+        VendorApi::Tei => (32, 16_384, NONE, 2_000_000),
+        VendorApi::OllamaLegacy => (1, NONE, NONE, NONE),
+        VendorApi::LocalOpenAi | VendorApi::Ollama | VendorApi::Tldw => (NONE, NONE, NONE, NONE),
     }
 }
 
 /// Refuses what the vendor would.
-pub(super) fn enforce(form: Form, model: &str, texts: &[String], bytes: usize) -> Result<(), Refusal> {
+pub(super) fn enforce(form: VendorApi, model: &str, texts: &[String], bytes: usize) -> Result<(), Refusal> {
     let (items, tokens, tokens_each, most_bytes) = limits(form, model);
     if bytes > most_bytes {
         return Err(Refusal::new(413, "Request payload size exceeds the limit"));
     }
     if texts.len() > items {
         let message = format!("batch size {} > maximum allowed batch size {items}", texts.len());
-        return Err(Refusal::new(if form == Form::Tei { 413 } else { 400 }, message));
+        return Err(Refusal::new(if form == VendorApi::Tei { 413 } else { 400 }, message));
     }
-    if texts.iter().any(String::is_empty) && !matches!(form, Form::Ollama | Form::OllamaLegacy | Form::Tldw) {
+    if texts.iter().any(String::is_empty)
+        && !matches!(form, VendorApi::Ollama | VendorApi::OllamaLegacy | VendorApi::Tldw)
+    {
         return Err(Refusal::new(400, "input cannot be an empty string"));
     }
     let counts: Vec<usize> = texts.iter().map(|text| text.len().div_ceil(4)).collect();

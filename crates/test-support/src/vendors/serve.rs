@@ -15,14 +15,14 @@ use serde_json::Value;
 use tokio::{net::TcpListener, sync::Notify, task::JoinSet};
 
 use super::{
-    Behaviour, Form, Gate, Seen, Shared, ask,
-    forms::Refusal,
-    limits,
-    misbehave::{self, respond},
+    Behaviour, Gate, Seen, Shared, VendorApi,
+    faults::{self, respond},
+    limits, request,
+    response::Refusal,
 };
 
 /// More than any test sends.
-const MOST_BYTES: usize = 256 << 20;
+const MAX_BODY_BYTES: usize = 256 << 20;
 
 /// Asks for the end of the connection on which a request came.
 #[derive(Clone, Default)]
@@ -59,21 +59,22 @@ pub(super) async fn start(shared: Arc<Shared>, server: &mut JoinSet<()>) -> Sock
 }
 
 /// The form that an address means, with the model where the address names it.
-fn form(path: &str) -> Option<(Form, Option<String>)> {
+fn form(path: &str) -> Option<(VendorApi, Option<String>)> {
     let fixed = match path {
-        "/openai/v1/embeddings" => Form::OpenAi,
-        "/cohere/v2/embed" => Form::Cohere,
-        "/mistral/v1/embeddings" => Form::Mistral,
-        "/voyage/v1/embeddings" => Form::Voyage,
-        "/local/v1/embeddings" => Form::LocalOpenAi,
-        "/ollama/api/embed" => Form::Ollama,
-        "/ollama/api/embeddings" => Form::OllamaLegacy,
-        "/tei/embed" => Form::Tei,
-        "/tldw/embed" => Form::Tldw,
+        "/openai/v1/embeddings" => VendorApi::OpenAi,
+        "/cohere/v2/embed" => VendorApi::Cohere,
+        "/mistral/v1/embeddings" => VendorApi::Mistral,
+        "/voyage/v1/embeddings" => VendorApi::Voyage,
+        "/local/v1/embeddings" => VendorApi::LocalOpenAi,
+        "/ollama/api/embed" => VendorApi::Ollama,
+        "/ollama/api/embeddings" => VendorApi::OllamaLegacy,
+        "/tei/embed" => VendorApi::Tei,
+        "/tldw/embed" => VendorApi::Tldw,
         _ => {
             let within = |start: &str, end: &str| path.strip_prefix(start)?.strip_suffix(end);
-            let google = within("/google/v1beta/models/", ":batchEmbedContents").map(|m| (Form::Google, m));
-            let azure = within("/azure/openai/deployments/", "/embeddings").map(|m| (Form::Azure, m));
+            let google =
+                within("/google/v1beta/models/", ":batchEmbedContents").map(|m| (VendorApi::Google, m));
+            let azure = within("/azure/openai/deployments/", "/embeddings").map(|m| (VendorApi::Azure, m));
             return google.or(azure).map(|(form, model)| (form, Some(decode(model))));
         }
     };
@@ -103,7 +104,7 @@ async fn handle(
 ) -> Response<Body> {
     let (parts, body) = request.into_parts();
     let (uri, headers) = (parts.uri, plain(&parts.headers));
-    let Ok(bytes) = axum::body::to_bytes(body, MOST_BYTES).await else {
+    let Ok(bytes) = axum::body::to_bytes(body, MAX_BODY_BYTES).await else {
         return respond(413, String::new());
     };
     let Some((form, path_model)) = form(uri.path()) else {
@@ -111,7 +112,7 @@ async fn handle(
     };
     let given = given_key(form, &headers);
     let body: Value = serde_json::from_slice(&bytes).unwrap_or_default();
-    let ask = ask::read(form, path_model.as_deref(), &body);
+    let ask = request::read(form, path_model.as_deref(), &body);
     let seen = Seen {
         form,
         path: uri.to_string(),
@@ -123,15 +124,15 @@ async fn handle(
     let (behaviour, gate, refusal, length, extra) = {
         let mut state = shared.state();
         let refusal = key(form, given.as_deref(), state.keys.as_deref())
-            .and_then(|()| ask::check(form, &ask, &body))
+            .and_then(|()| request::check(form, &ask, &body))
             .and_then(|()| limits::enforce(form, &ask.model, &ask.texts, bytes.len()))
             .and_then(|()| match seen.texts.iter().any(|text| state.poison.contains(text)) {
-                true if form == Form::Ollama => Err(Refusal::new(500, "EOF")),
+                true if form == VendorApi::Ollama => Err(Refusal::new(500, "EOF")),
                 true => Err(Refusal::new(400, "one of the inputs cannot be processed")),
                 false => Ok(()),
             })
             .and_then(|()| {
-                let azure = form == Form::Azure && !seen.path.contains("api-version=");
+                let azure = form == VendorApi::Azure && !seen.path.contains("api-version=");
                 if azure { Err(Refusal::new(404, "Resource not found")) } else { Ok(()) }
             });
         let held = state.text_gate.as_ref().filter(|(text, _)| seen.texts.contains(text));
@@ -146,7 +147,7 @@ async fn handle(
         arrived.send_modify(|count| *count += 1);
         let _ = released.subscribe().wait_for(|released| *released).await;
     }
-    let mut response = match misbehave::refused(form, &ask, &behaviour, given.as_deref()) {
+    let mut response = match faults::refused(form, &ask, &behaviour, given.as_deref()) {
         Some(response) => response,
         None => match refusal {
             Some(refusal) => respond(refusal.status, refusal.body(form).to_string()),
@@ -154,7 +155,7 @@ async fn handle(
                 cut.0.notify_one();
                 std::future::pending().await
             }
-            None => misbehave::answered(form, &ask, length, &behaviour).await,
+            None => faults::answered(form, &ask, length, &behaviour).await,
         },
     };
     for (name, value) in extra {
@@ -166,17 +167,23 @@ async fn handle(
 }
 
 /// The key of a request, where its form has it.
-fn given_key(form: Form, headers: &HashMap<String, String>) -> Option<String> {
+fn given_key(form: VendorApi, headers: &HashMap<String, String>) -> Option<String> {
     match form {
-        Form::Azure => headers.get("api-key").cloned(),
-        Form::Google => headers.get("x-goog-api-key").cloned(),
+        VendorApi::Azure => headers.get("api-key").cloned(),
+        VendorApi::Google => headers.get("x-goog-api-key").cloned(),
         _ => headers.get("authorization")?.strip_prefix("Bearer ").map(str::to_owned),
     }
 }
 
-fn key(form: Form, given: Option<&str>, accepted: Option<&[String]>) -> Result<(), Refusal> {
-    let local =
-        matches!(form, Form::LocalOpenAi | Form::Ollama | Form::OllamaLegacy | Form::Tei | Form::Tldw);
+fn key(form: VendorApi, given: Option<&str>, accepted: Option<&[String]>) -> Result<(), Refusal> {
+    let local = matches!(
+        form,
+        VendorApi::LocalOpenAi
+            | VendorApi::Ollama
+            | VendorApi::OllamaLegacy
+            | VendorApi::Tei
+            | VendorApi::Tldw
+    );
     let right = match (given, accepted) {
         (Some(given), Some(accepted)) => accepted.iter().any(|key| key == given),
         (Some(given), None) => !given.is_empty(),

@@ -8,13 +8,13 @@ use std::{
 };
 
 use anyhow::{Context as _, bail};
-use embeddery_core::Identity;
-use embeddery_gateway::Resolved;
+use embeddery_core::EmbeddingIdentity;
+use embeddery_gateway::ResolvedModel;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use super::{
-    super::Refused,
-    lines::{Place, Source},
+    super::ReportedError,
+    input::{Place, Source},
 };
 use crate::cli;
 
@@ -58,8 +58,8 @@ pub(super) struct Entry {
 impl Plan {
     pub(super) fn new(
         options: &cli::Embed,
-        model: &Resolved,
-        identity: Option<Identity>,
+        model: &ResolvedModel,
+        identity: Option<EmbeddingIdentity>,
         inputs: Vec<Source>,
     ) -> Self {
         let identity = identity.map_or_else(String::new, |known| {
@@ -130,7 +130,7 @@ impl Journal {
         match whole::<Plan>(&first) {
             Some(begun) => {
                 if let Some(difference) = plan.differs(&begun) {
-                    bail!(Refused(format!(
+                    bail!(ReportedError(format!(
                         "{} was begun by another run: {difference}; run what was begun, or {start_over}",
                         path.display()
                     )));
@@ -138,7 +138,7 @@ impl Journal {
             }
             // Its first line was never whole: nothing has been done.
             None if lines.next().is_none() => return Ok(None),
-            None => bail!(Refused(format!("{} cannot be read; {start_over}", path.display()))),
+            None => bail!(ReportedError(format!("{} cannot be read; {start_over}", path.display()))),
         }
         let mut last = Entry::default();
         for line in lines {

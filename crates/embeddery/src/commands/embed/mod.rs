@@ -5,27 +5,27 @@
 //! before the next. Whatever ends the process, the same command goes on after the last entry, and the finished
 //! file is the one that an undisturbed run would have made.
 
+mod embedder;
+mod input;
 mod journal;
-mod lines;
 mod output;
 mod progress;
-mod vectors;
 
 use std::{path::Path, process::ExitCode, sync::Arc};
 
 use embeddery_core::{EmbedError, ErrorKind, Retry};
-use embeddery_gateway::{Resolved, Router, Selector};
+use embeddery_gateway::{ModelSelector, ResolvedModel, Router};
 use futures_util::{StreamExt as _, stream};
 use prometheus_client::registry::Registry;
 
 use self::{
+    embedder::{BatchEmbedder, Row},
+    input::{Batch, InputReader},
     journal::Plan,
-    lines::{Batch, Lines},
     output::Output,
     progress::Progress,
-    vectors::{Asker, Row},
 };
-use super::{Refused, signals::on_signals};
+use super::{ReportedError, signals::on_signals};
 use crate::{cli, config::Config, logging, wiring};
 
 /// Some lines have no vector; the others have.
@@ -56,8 +56,8 @@ async fn embed(options: &cli::Embed, config: &Config) -> anyhow::Result<ExitCode
     output::check(options)?;
     let (router, _) = wiring::router(config, &mut Registry::default())?;
     let model = ready(&router, options.model.as_deref()).await?;
-    let lines = Lines::open(&options.files, options.input_format)?;
-    let stack = router.open(Selector { model: options.model.as_deref(), provider: None }).await?;
+    let lines = InputReader::open(&options.files, options.input_format)?;
+    let stack = router.open(ModelSelector { model: options.model.as_deref(), provider: None }).await?;
     let plan = Plan::new(options, &model, stack.identity(), lines.sources());
     let (mut output, start) = Output::open(options, &plan)?;
     let Some(start) = start else {
@@ -65,8 +65,8 @@ async fn embed(options: &cli::Embed, config: &Config) -> anyhow::Result<ExitCode
         return Ok(ExitCode::SUCCESS);
     };
     let progress = Progress::new(lines.total_bytes(), &start);
-    let asker = Arc::new(Asker::new(router, options, start.space.clone()));
-    let mut batches = lines::read(lines, start.place.clone());
+    let asker = Arc::new(BatchEmbedder::new(router, options, start.space.clone()));
+    let mut batches = input::read(lines, start.place.clone());
     let mut answers = stream::poll_fn(move |context| batches.poll_recv(context))
         .map(|batch| answered(&asker, batch))
         .buffered(ON_THEIR_WAY);
@@ -82,7 +82,10 @@ async fn embed(options: &cli::Embed, config: &Config) -> anyhow::Result<ExitCode
 
 /// A batch with what came of each of its lines. The work is a task of its own, so that it goes on while the batch
 /// before it is being written.
-async fn answered(asker: &Arc<Asker>, batch: anyhow::Result<Batch>) -> anyhow::Result<(Batch, Vec<Row>)> {
+async fn answered(
+    asker: &Arc<BatchEmbedder>,
+    batch: anyhow::Result<Batch>,
+) -> anyhow::Result<(Batch, Vec<Row>)> {
     let (batch, asker) = (batch?, Arc::clone(asker));
     tokio::spawn(async move {
         let rows = asker.rows(&batch.lines).await?;
@@ -92,17 +95,15 @@ async fn answered(asker: &Arc<Asker>, batch: anyhow::Result<Batch>) -> anyhow::R
 }
 
 /// Brings the model here and loads it, so that it is known which vectors its own are.
-async fn ready(router: &Router, model: Option<&str>) -> anyhow::Result<Resolved> {
-    let selector = Selector { model, provider: None };
+async fn ready(router: &Router, model: Option<&str>) -> anyhow::Result<ResolvedModel> {
+    let selector = ModelSelector { model, provider: None };
     let loaded = match router.download(selector).await {
         Ok(_) => router.warm_up(selector).await,
         Err(error) => Err(error),
     };
-    loaded.map_err(
-        |error| {
-            if refused(&error) { Refused(format!("--model: {error}")).into() } else { error.into() }
-        },
-    )
+    loaded.map_err(|error| {
+        if refused(&error) { ReportedError(format!("--model: {error}")).into() } else { error.into() }
+    })
 }
 
 /// Whether somebody must change the configuration or the command before this can work.

@@ -13,10 +13,10 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::{
-    super::Refused,
+    super::ReportedError,
+    embedder::Row,
+    input::{Batch, Line},
     journal::{Entry, Journal, Plan},
-    lines::{Batch, Line},
-    vectors::Row,
 };
 use crate::cli;
 
@@ -25,13 +25,13 @@ const NPY_HEADER: usize = 128;
 
 /// The output with its journal and its file of errors; or standard output, which nobody can resume.
 pub(super) struct Output {
-    form: Form,
+    form: VendorApi,
     entry: Entry,
     files: Option<Files>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Form {
+enum VendorApi {
     Lines,
     Npy,
 }
@@ -73,14 +73,14 @@ pub(super) fn check(options: &cli::Embed) -> anyhow::Result<()> {
         return Ok(());
     }
     if paths.output.exists() && !paths.journal.exists() && !options.overwrite {
-        bail!(Refused(format!(
+        bail!(ReportedError(format!(
             "{} is there already; name another --output, or replace it with --overwrite",
             paths.output.display()
         )));
     }
     let parent = paths.output.parent().filter(|parent| !parent.as_os_str().is_empty());
     if let Some(parent) = parent.filter(|parent| !parent.is_dir()) {
-        bail!(Refused(format!("--output: {} is no directory", parent.display())));
+        bail!(ReportedError(format!("--output: {} is no directory", parent.display())));
     }
     Ok(())
 }
@@ -89,9 +89,9 @@ impl Output {
     /// With where to begin; `None` when an earlier run has done everything.
     pub(super) fn open(options: &cli::Embed, plan: &Plan) -> anyhow::Result<(Self, Option<Entry>)> {
         let npy = options.output.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("npy"));
-        let form = if npy { Form::Npy } else { Form::Lines };
+        let form = if npy { VendorApi::Npy } else { VendorApi::Lines };
         if options.output == Path::new("-") {
-            let output = Self { form: Form::Lines, entry: Entry::default(), files: None };
+            let output = Self { form: VendorApi::Lines, entry: Entry::default(), files: None };
             return Ok((output, Some(Entry::default())));
         }
         let paths = Paths::of(&options.output);
@@ -130,14 +130,16 @@ impl Output {
                     entry.space.get_or_insert_with(|| answer.space.to_string());
                     let vector = &answer.data[row * answer.dim..(row + 1) * answer.dim];
                     match self.form {
-                        Form::Lines => json(&mut vectors, &Told { id: &line.id, embedding: vector })?,
-                        Form::Npy => vectors.extend(vector.iter().flat_map(|x| x.to_le_bytes())),
+                        VendorApi::Lines => {
+                            json(&mut vectors, &OutputRecord { id: &line.id, embedding: vector })?
+                        }
+                        VendorApi::Npy => vectors.extend(vector.iter().flat_map(|x| x.to_le_bytes())),
                     }
                 }
                 Row::Failed(why) => {
                     entry.failed += 1;
                     json(&mut errors, &Failed::of(line, why))?;
-                    if self.form == Form::Npy {
+                    if self.form == VendorApi::Npy {
                         vectors.extend(nan(entry.dim.unwrap_or_default()));
                     }
                 }
@@ -175,7 +177,7 @@ impl Output {
             return Ok(());
         }
         entry.dim = Some(dim);
-        if self.form == Form::Npy {
+        if self.form == VendorApi::Npy {
             vectors.extend([0; NPY_HEADER]);
             let rows = usize::try_from(entry.asked)?;
             vectors.extend(nan(dim * rows));
@@ -186,7 +188,7 @@ impl Output {
     /// Gives the file its name, and ends the journal.
     pub(super) fn finish(self) -> anyhow::Result<Entry> {
         let Some(mut files) = self.files else { return Ok(self.entry) };
-        if self.form == Form::Npy {
+        if self.form == VendorApi::Npy {
             let header = npy_header(self.entry.asked, self.entry.dim.unwrap_or_default());
             files.output.seek(SeekFrom::Start(0))?;
             files.output.write_all(&header)?;
@@ -204,7 +206,7 @@ impl Output {
 }
 
 #[derive(Serialize)]
-struct Told<'a> {
+struct OutputRecord<'a> {
     id: &'a Value,
     embedding: &'a [f32],
 }
@@ -237,7 +239,7 @@ fn at(path: &Path, length: u64) -> anyhow::Result<File> {
     let file = OpenOptions::new().write(true).create(true).truncate(false).open(path);
     let mut file = file.with_context(|| format!("opening {}", path.display()))?;
     if file.metadata()?.len() < length {
-        bail!(Refused(format!(
+        bail!(ReportedError(format!(
             "{} is shorter than its journal says; start over with --overwrite",
             path.display()
         )));

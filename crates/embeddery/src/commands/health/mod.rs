@@ -13,12 +13,12 @@ use std::{
 
 use anyhow::{Context as _, bail, ensure};
 
-use super::say;
+use super::println_stdout;
 use crate::config::{self, Flags};
 
 /// What the API and the orchestrator both answer.
 const PATH: &str = "/health";
-const PATIENCE: Duration = Duration::from_secs(5);
+const TIMEOUT: Duration = Duration::from_secs(5);
 
 pub(crate) fn run(url: Option<&str>, flags: &Flags) -> anyhow::Result<ExitCode> {
     let (url, certificate) = match url {
@@ -33,11 +33,11 @@ pub(crate) fn run(url: Option<&str>, flags: &Flags) -> anyhow::Result<ExitCode> 
     };
     match ask(&url, certificate.as_deref()) {
         Ok(()) => {
-            say("healthy");
+            println_stdout("healthy");
             Ok(ExitCode::SUCCESS)
         }
         Err(error) => {
-            say(format_args!("unhealthy: {error:#}"));
+            println_stdout(format_args!("unhealthy: {error:#}"));
             Ok(ExitCode::FAILURE)
         }
     }
@@ -72,9 +72,9 @@ fn ask(url: &str, certificate: Option<&Path>) -> anyhow::Result<()> {
     let address = target.to_socket_addrs().with_context(|| format!("{target} is no address"))?.next();
     let address = address.with_context(|| format!("{target} has no address"))?;
     let stream =
-        TcpStream::connect_timeout(&address, PATIENCE).with_context(|| format!("connecting to {target}"))?;
-    stream.set_read_timeout(Some(PATIENCE))?;
-    stream.set_write_timeout(Some(PATIENCE))?;
+        TcpStream::connect_timeout(&address, TIMEOUT).with_context(|| format!("connecting to {target}"))?;
+    stream.set_read_timeout(Some(TIMEOUT))?;
+    stream.set_write_timeout(Some(TIMEOUT))?;
     if scheme == "http" {
         return converse(stream, host);
     }

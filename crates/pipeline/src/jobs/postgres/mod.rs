@@ -5,11 +5,11 @@
 //! - [`submit`] opens, fills and starts jobs; [`progress`] takes the results of stages;
 //! - [`change`] is what people do to jobs, and what time does; [`read`] looks.
 
-mod change;
 mod progress;
 mod read;
 mod schema;
 mod submit;
+mod transitions;
 
 use std::{sync::Arc, time::Duration};
 
@@ -18,8 +18,8 @@ use embeddery_store::{Connections, PostgresConfig, StoreError, StoreErrorKind};
 use tokio::sync::OnceCell;
 
 use super::{
-    ChunkSpan, DocumentRow, DocumentState, Edit, End, EndedJobs, Job, JobError, JobOp, JobStore, Loaded,
-    NewDocument, NewJob, Note, Opened, Page, Put, Status, Unfinished, Vectors,
+    ChunkSpan, DocumentOutcome, DocumentRow, DocumentState, Edit, Job, JobError, JobMetrics, JobOp, JobStore,
+    Loaded, NewDocument, NewJob, OpenResult, Page, RetryNote, Status, Unfinished, Vectors, WriteResult,
 };
 use crate::{JobId, Priority, TaskId};
 
@@ -28,7 +28,7 @@ pub struct PostgresJobs {
     connections: Connections,
     /// Filled once the schema is there.
     ready: OnceCell<()>,
-    ended: EndedJobs,
+    ended: JobMetrics,
 }
 
 /// For whom a transaction sees rows.
@@ -47,7 +47,7 @@ impl PostgresJobs {
         Ok(Self {
             connections: Connections::new(config)?,
             ready: OnceCell::new(),
-            ended: EndedJobs::default(),
+            ended: JobMetrics::default(),
         })
     }
 
@@ -72,7 +72,7 @@ impl PostgresJobs {
 }
 
 impl JobStore for PostgresJobs {
-    fn open(&self, job: NewJob) -> JobOp<'_, Opened> {
+    fn open(&self, job: NewJob) -> JobOp<'_, OpenResult> {
         Box::pin(submit::open(self, job))
     }
 
@@ -80,12 +80,12 @@ impl JobStore for PostgresJobs {
         Box::pin(submit::append(self, job, documents))
     }
 
-    fn start(&self, job: JobId, body_hash: [u8; 32]) -> JobOp<'_, Opened> {
+    fn start(&self, job: JobId, body_hash: [u8; 32]) -> JobOp<'_, OpenResult> {
         Box::pin(submit::start(self, job, body_hash))
     }
 
     fn discard(&self, job: JobId) -> JobOp<'_, ()> {
-        Box::pin(change::discard(self, job))
+        Box::pin(transitions::discard(self, job))
     }
 
     fn job<'a>(&'a self, tenant: &'a str, job: JobId) -> JobOp<'a, Option<Job>> {
@@ -104,28 +104,28 @@ impl JobStore for PostgresJobs {
         Box::pin(read::load(self, tasks))
     }
 
-    fn put_chunks(&self, results: Vec<(TaskId, Vec<ChunkSpan>)>) -> JobOp<'_, Vec<Put>> {
+    fn put_chunks(&self, results: Vec<(TaskId, Vec<ChunkSpan>)>) -> JobOp<'_, Vec<WriteResult>> {
         Box::pin(progress::put_chunks(self, results))
     }
 
-    fn put_vectors(&self, results: Vec<(TaskId, Vectors)>) -> JobOp<'_, Vec<Put>> {
+    fn put_vectors(&self, results: Vec<(TaskId, Vectors)>) -> JobOp<'_, Vec<WriteResult>> {
         Box::pin(progress::put_vectors(self, results))
     }
 
-    fn finish(&self, ends: Vec<(TaskId, End)>) -> JobOp<'_, Vec<Put>> {
+    fn finish(&self, ends: Vec<(TaskId, DocumentOutcome)>) -> JobOp<'_, Vec<WriteResult>> {
         Box::pin(progress::finish(self, ends))
     }
 
-    fn note(&self, notes: Vec<Note>) -> JobOp<'_, ()> {
+    fn record_retry(&self, notes: Vec<RetryNote>) -> JobOp<'_, ()> {
         Box::pin(progress::note(self, notes))
     }
 
     fn cancel<'a>(&'a self, tenant: &'a str, job: JobId) -> JobOp<'a, bool> {
-        Box::pin(change::cancel(self, tenant, job))
+        Box::pin(transitions::cancel(self, tenant, job))
     }
 
     fn retry<'a>(&'a self, tenant: &'a str, job: JobId) -> JobOp<'a, Vec<Unfinished>> {
-        Box::pin(change::retry(self, tenant, job, None))
+        Box::pin(transitions::retry(self, tenant, job, None))
     }
 
     fn retry_document<'a>(
@@ -136,12 +136,12 @@ impl JobStore for PostgresJobs {
     ) -> JobOp<'a, Option<Unfinished>> {
         Box::pin(async move {
             let only = Some(((task.item, entered_ms), &edit));
-            Ok(change::retry(self, tenant, task.job, only).await?.pop())
+            Ok(transitions::retry(self, tenant, task.job, only).await?.pop())
         })
     }
 
     fn skip(&self, job: JobId) -> JobOp<'_, bool> {
-        Box::pin(change::skip(self, job))
+        Box::pin(transitions::skip(self, job))
     }
 
     fn skipped(&self, job: JobId) -> JobOp<'_, bool> {
@@ -149,10 +149,10 @@ impl JobStore for PostgresJobs {
     }
 
     fn reprioritize(&self, job: JobId, priority: Priority) -> JobOp<'_, bool> {
-        Box::pin(change::reprioritize(self, job, priority))
+        Box::pin(transitions::reprioritize(self, job, priority))
     }
 
-    fn by_key<'a>(&'a self, idempotency_key: &'a str) -> JobOp<'a, Vec<Job>> {
+    fn find_by_idempotency_key<'a>(&'a self, idempotency_key: &'a str) -> JobOp<'a, Vec<Job>> {
         Box::pin(read::by_key(self, idempotency_key))
     }
 
@@ -169,19 +169,19 @@ impl JobStore for PostgresJobs {
         Box::pin(read::unfinished(self, untouched, after, limit))
     }
 
-    fn claim(&self, what: &'static str, period: Duration) -> JobOp<'_, bool> {
+    fn claim_period(&self, what: &'static str, period: Duration) -> JobOp<'_, bool> {
         Box::pin(progress::claim(self, what, period))
     }
 
-    fn sweep(&self, ended: Duration, abandoned: Duration) -> JobOp<'_, u64> {
-        Box::pin(change::sweep(self, ended, abandoned))
+    fn purge_expired(&self, ended: Duration, abandoned: Duration) -> JobOp<'_, u64> {
+        Box::pin(transitions::sweep(self, ended, abandoned))
     }
 
     fn delete_tenant<'a>(&'a self, tenant: &'a str) -> JobOp<'a, u64> {
-        Box::pin(change::delete_tenant(self, tenant))
+        Box::pin(transitions::delete_tenant(self, tenant))
     }
 
-    fn ended(&self) -> &EndedJobs {
+    fn ended(&self) -> &JobMetrics {
         &self.ended
     }
 

@@ -7,10 +7,10 @@ use deadpool_postgres::Transaction;
 use tokio_postgres::types::ToSql;
 use uuid::Uuid;
 
-use super::{For, PostgresJobs, change::settle, millis, place};
+use super::{For, PostgresJobs, millis, place, transitions::settle};
 use crate::{
-    ChunkSpan, End, JobError, JobId, Note, Put, TaskId, Vectors,
-    jobs::code::{self, Ended, stage_number, state_number},
+    ChunkSpan, DocumentOutcome, JobError, JobId, RetryNote, TaskId, Vectors, WriteResult,
+    jobs::codec::{self, Ended, stage_number, state_number},
 };
 
 /// Documents as two columns, jobs and places.
@@ -41,9 +41,9 @@ const STARTED: &str = "
 pub(super) async fn put_chunks(
     store: &PostgresJobs,
     results: Vec<(TaskId, Vec<ChunkSpan>)>,
-) -> Result<Vec<Put>, JobError> {
+) -> Result<Vec<WriteResult>, JobError> {
     let counts: Vec<i64> = results.iter().map(|(_, chunks)| chunks.len() as i64).collect();
-    let spans: Vec<String> = results.iter().map(|(_, chunks)| code::spans(chunks)).collect();
+    let spans: Vec<String> = results.iter().map(|(_, chunks)| codec::spans(chunks)).collect();
     let statement = format!(
         "WITH sent AS (
              SELECT * FROM unnest($1::uuid[], $2::int[], $3::bigint[], $4::text[]) AS sent (job, item, count, spans)),
@@ -66,9 +66,9 @@ pub(super) async fn put_chunks(
 pub(super) async fn put_vectors(
     store: &PostgresJobs,
     results: Vec<(TaskId, Vectors)>,
-) -> Result<Vec<Put>, JobError> {
-    let heads: Vec<String> = results.iter().map(|(_, vectors)| code::vectors_head(vectors)).collect();
-    let data: Vec<Vec<u8>> = results.iter().map(|(_, vectors)| code::vectors_data(vectors)).collect();
+) -> Result<Vec<WriteResult>, JobError> {
+    let heads: Vec<String> = results.iter().map(|(_, vectors)| codec::vectors_head(vectors)).collect();
+    let data: Vec<Vec<u8>> = results.iter().map(|(_, vectors)| codec::vectors_data(vectors)).collect();
     let statement = "WITH sent AS (
              SELECT * FROM unnest($1::uuid[], $2::int[], $3::text[], $4::bytea[]) AS sent (job, item, head, data)),
          moved AS (
@@ -85,7 +85,10 @@ pub(super) async fn put_vectors(
     write(store, &tasks, (statement, &[&heads, &data])).await
 }
 
-pub(super) async fn finish(store: &PostgresJobs, ends: Vec<(TaskId, End)>) -> Result<Vec<Put>, JobError> {
+pub(super) async fn finish(
+    store: &PostgresJobs,
+    ends: Vec<(TaskId, DocumentOutcome)>,
+) -> Result<Vec<WriteResult>, JobError> {
     let rows: Vec<Ended<'_>> = ends.iter().map(|(_, end)| Ended::of(end)).collect();
     let states: Vec<i16> = rows.iter().map(|row| state_number(row.state) as i16).collect();
     let chunks: Vec<Option<i64>> = rows.iter().map(|row| row.chunks.map(|chunks| chunks as i64)).collect();
@@ -123,7 +126,7 @@ pub(super) async fn finish(store: &PostgresJobs, ends: Vec<(TaskId, End)>) -> Re
     let puts = write(store, &tasks, (&statement, &columns)).await?;
     // After the commit: of two that finish the last two documents, the later one sees both. Should this process
     // die here, whoever looks at the job or sweeps ends it.
-    let written = tasks.iter().zip(&puts).filter(|(_, put)| **put == Put::Written);
+    let written = tasks.iter().zip(&puts).filter(|(_, put)| **put == WriteResult::Written);
     let jobs: BTreeSet<JobId> = written.map(|(task, _)| task.job).collect();
     if !jobs.is_empty() {
         let mut client = store.client().await?;
@@ -134,12 +137,12 @@ pub(super) async fn finish(store: &PostgresJobs, ends: Vec<(TaskId, End)>) -> Re
     Ok(puts)
 }
 
-pub(super) async fn note(store: &PostgresJobs, notes: Vec<Note>) -> Result<(), JobError> {
+pub(super) async fn note(store: &PostgresJobs, notes: Vec<RetryNote>) -> Result<(), JobError> {
     let Columns { jobs, items } = Columns::of(notes.iter().map(|note| note.task))?;
     let codes: Vec<&str> = notes.iter().map(|note| &*note.reason.code).collect();
     let messages: Vec<&str> = notes.iter().map(|note| note.reason.message.as_str()).collect();
     let charged: Vec<i32> = notes.iter().map(|note| i32::from(note.charged)).collect();
-    let again: Vec<i64> = notes.iter().map(|note| note.again_at_ms as i64).collect();
+    let again: Vec<i64> = notes.iter().map(|note| note.retry_at_ms as i64).collect();
     let mut client = store.client().await?;
     let tx = store.begin(&mut client, For::All).await?;
     let write = tx
@@ -177,7 +180,7 @@ async fn write(
     store: &PostgresJobs,
     tasks: &[TaskId],
     (statement, columns): (&str, &[&(dyn ToSql + Sync)]),
-) -> Result<Vec<Put>, JobError> {
+) -> Result<Vec<WriteResult>, JobError> {
     if tasks.is_empty() {
         return Ok(Vec::new());
     }
@@ -194,9 +197,9 @@ async fn write(
     };
     tx.commit().await?;
     let put = |task: &TaskId| match (written.contains(task), there.get(task)) {
-        (true, _) => Ok(Put::Written),
-        (false, Some(state)) => Ok(Put::Already(code::state(*state)?)),
-        (false, None) => Ok(Put::Gone),
+        (true, _) => Ok(WriteResult::Written),
+        (false, Some(state)) => Ok(WriteResult::Already(codec::state(*state)?)),
+        (false, None) => Ok(WriteResult::JobDeleted),
     };
     tasks.iter().map(put).collect()
 }

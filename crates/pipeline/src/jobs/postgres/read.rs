@@ -9,17 +9,17 @@ use std::{
 use tokio_postgres::{Row, types::ToSql};
 
 use super::{
-    For, PostgresJobs,
-    change::settle,
-    millis, place,
+    For, PostgresJobs, millis, place,
     progress::{Columns, task},
     text,
+    transitions::settle,
 };
 use crate::{
-    DocumentRow, DocumentState, Job, JobError, JobId, NewDocument, Plan, Status, TaskId, Unfinished, Work,
+    DocumentRow, DocumentState, Job, JobError, JobId, JobSpec, LoadedDocument, NewDocument, Status, TaskId,
+    Unfinished,
     jobs::{
         Loaded, Page,
-        code::{self, STATES, state_number, status_number, unreadable},
+        codec::{self, STATES, state_number, status_number, unreadable},
     },
 };
 
@@ -100,9 +100,9 @@ fn read_job(row: &Row) -> Result<Job, JobError> {
     Ok(Job {
         id: JobId(row.get(0)),
         tenant: Arc::from(row.get::<_, &str>(1)),
-        plan: code::read_plan(row.get(2))?,
-        priority: code::priority(row.get::<_, i16>(3).into()),
-        status: code::status(row.get::<_, i16>(4).into())?,
+        plan: codec::read_plan(row.get(2))?,
+        priority: codec::priority(row.get::<_, i16>(3).into()),
+        status: codec::status(row.get::<_, i16>(4).into())?,
         documents,
         chunks,
         submitted_at_ms: number(5),
@@ -150,11 +150,11 @@ pub(super) async fn documents(
         Ok(DocumentRow {
             item: row.get::<_, i32>(0).unsigned_abs(),
             id: row.get(1),
-            state: code::state(row.get::<_, i16>(2).into())?,
+            state: codec::state(row.get::<_, i16>(2).into())?,
             chunks: row.get::<_, Option<i64>>(3).map(i64::unsigned_abs),
-            reason: code::reason(row.get(4), row.get(5)),
+            reason: codec::reason(row.get(4), row.get(5)),
             attempts: row.get::<_, i32>(6).unsigned_abs(),
-            again_at_ms: row.get::<_, Option<i64>>(7).map(i64::unsigned_abs),
+            retry_at_ms: row.get::<_, Option<i64>>(7).map(i64::unsigned_abs),
         })
     };
     rows.iter().map(read).collect()
@@ -181,24 +181,24 @@ pub(super) async fn load(store: &PostgresJobs, tasks: Vec<TaskId>) -> Result<Vec
         .map(|row| {
             let task = task(row);
             let plan =
-                plans.entry(task.job).or_insert_with(|| code::read_plan(row.get(3)).map(Arc::new)).clone();
+                plans.entry(task.job).or_insert_with(|| codec::read_plan(row.get(3)).map(Arc::new)).clone();
             (task, plan.and_then(|plan| read_work(row, plan)).map(Some))
         })
         .collect();
     Ok(tasks.iter().map(|task| found.remove(task).unwrap_or(Ok(None))).collect())
 }
 
-fn read_work(row: &Row, plan: Arc<Plan>) -> Result<Work, JobError> {
+fn read_work(row: &Row, plan: Arc<JobSpec>) -> Result<LoadedDocument, JobError> {
     let bytes: Option<Vec<u8>> = row.get(6);
     let (metadata, spans): (Option<&str>, Option<&str>) = (row.get(7), row.get(9));
     let vectors = match (row.get::<_, Option<&str>>(10), row.get::<_, Option<&[u8]>>(11)) {
-        (Some(head), Some(data)) => Some(code::read_vectors(head, data)?),
+        (Some(head), Some(data)) => Some(codec::read_vectors(head, data)?),
         _ => None,
     };
-    Ok(Work {
+    Ok(LoadedDocument {
         tenant: Arc::from(row.get::<_, &str>(2)),
         plan,
-        state: code::state(row.get::<_, i16>(4).into())?,
+        state: codec::state(row.get::<_, i16>(4).into())?,
         document: NewDocument {
             id: row.get(5),
             text: String::from_utf8(bytes.unwrap_or_default()).map_err(unreadable)?,
@@ -207,7 +207,7 @@ fn read_work(row: &Row, plan: Arc<Plan>) -> Result<Work, JobError> {
                 .map_err(unreadable)?,
             content_type: row.get(8),
         },
-        chunks: spans.map(code::read_spans).transpose()?,
+        chunks: spans.map(codec::read_spans).transpose()?,
         vectors,
     })
 }
@@ -237,8 +237,8 @@ pub(super) async fn unfinished(
         Ok(Unfinished {
             task: task(row),
             tenant: Arc::from(row.get::<_, &str>(2)),
-            stage: code::stage(row.get::<_, i16>(3).into())?,
-            priority: code::priority(row.get::<_, i16>(4).into()),
+            stage: codec::stage(row.get::<_, i16>(3).into())?,
+            priority: codec::priority(row.get::<_, i16>(4).into()),
             bytes: row.get::<_, i64>(5).unsigned_abs(),
             since_ms: row.get::<_, i64>(7).unsigned_abs(),
             traceparent: text(row.get(6)),

@@ -1,24 +1,24 @@
 //! How a job comes to be: opened, filled, started.
 
-use super::{For, PostgresJobs, change};
+use super::{For, PostgresJobs, transitions};
 use crate::{
-    JobError, JobId, NewDocument, NewJob, Opened,
-    jobs::code::{self, priority_number, unreadable},
+    JobError, JobId, NewDocument, NewJob, OpenResult,
+    jobs::codec::{self, priority_number, unreadable},
 };
 
-pub(super) async fn open(store: &PostgresJobs, job: NewJob) -> Result<Opened, JobError> {
+pub(super) async fn open(store: &PostgresJobs, job: NewJob) -> Result<OpenResult, JobError> {
     let mut client = store.client().await?;
     let tx = store.begin(&mut client, For::Tenant(&job.tenant)).await?;
     if let Some(key) = &job.idempotency_key
         && let Some((found, _)) = by_key(&tx, (&job.tenant, key)).await?
     {
-        return Ok(Opened::Same(found));
+        return Ok(OpenResult::Same(found));
     }
     let last =
         tx.prepare_cached("SELECT id FROM embeddery.jobs WHERE tenant = $1 ORDER BY id DESC LIMIT 1").await?;
     let last = tx.query_opt(&last, &[&&*job.tenant]).await?.map(|row| row.get(0));
-    let id = code::job_id(last);
-    let most = job.most_unfinished.map(|most| i64::try_from(most).unwrap_or(i64::MAX));
+    let id = codec::job_id(last);
+    let most = job.max_unfinished.map(|most| i64::try_from(most).unwrap_or(i64::MAX));
     let statement = tx
         .prepare_cached(
             "INSERT INTO embeddery.jobs (id, tenant, idempotency_key, most_unfinished, plan, priority, traceparent,
@@ -30,11 +30,19 @@ pub(super) async fn open(store: &PostgresJobs, job: NewJob) -> Result<Opened, Jo
     let traceparent = job.traceparent.as_deref();
     tx.execute(
         &statement,
-        &[&id.0, &&*job.tenant, &job.idempotency_key, &most, &code::plan(&job.plan), &priority, &traceparent],
+        &[
+            &id.0,
+            &&*job.tenant,
+            &job.idempotency_key,
+            &most,
+            &codec::plan(&job.plan),
+            &priority,
+            &traceparent,
+        ],
     )
     .await?;
     tx.commit().await?;
-    Ok(Opened::New(id))
+    Ok(OpenResult::New(id))
 }
 
 pub(super) async fn append(
@@ -80,16 +88,16 @@ pub(super) async fn append(
     Ok(tx.commit().await?)
 }
 
-pub(super) async fn start(store: &PostgresJobs, job: JobId, hash: [u8; 32]) -> Result<Opened, JobError> {
+pub(super) async fn start(store: &PostgresJobs, job: JobId, hash: [u8; 32]) -> Result<OpenResult, JobError> {
     let opened = begin_work(store, job, hash).await?;
-    if opened != Opened::New(job) {
+    if opened != OpenResult::New(job) {
         // What was opened for nothing goes; a crash here leaves it to the sweep.
-        change::discard(store, job).await?;
+        transitions::discard(store, job).await?;
     }
     Ok(opened)
 }
 
-async fn begin_work(store: &PostgresJobs, job: JobId, hash: [u8; 32]) -> Result<Opened, JobError> {
+async fn begin_work(store: &PostgresJobs, job: JobId, hash: [u8; 32]) -> Result<OpenResult, JobError> {
     let mut client = store.client().await?;
     let tx = store.begin(&mut client, For::All).await?;
     let find = tx
@@ -100,8 +108,8 @@ async fn begin_work(store: &PostgresJobs, job: JobId, hash: [u8; 32]) -> Result<
     let found = tx.query_opt(&find, &[&job.0]).await?.ok_or_else(gone)?;
     let (tenant, key, most): (&str, Option<&str>, Option<i64>) = (found.get(2), found.get(3), found.get(4));
     let same = |job, found: Option<&[u8]>| match found == Some(hash.as_slice()) {
-        true => Opened::Same(job),
-        false => Opened::Conflict(job),
+        true => OpenResult::Same(job),
+        false => OpenResult::Conflict(job),
     };
     if found.get::<_, i16>(0) >= 0 {
         return Ok(same(job, found.get(1)));
@@ -120,7 +128,7 @@ async fn begin_work(store: &PostgresJobs, job: JobId, hash: [u8; 32]) -> Result<
             .await?;
         let running: i64 = tx.query_one(&count, &[&tenant]).await?.get(0);
         if running >= most {
-            return Ok(Opened::TooMany(running.max(0).unsigned_abs()));
+            return Ok(OpenResult::TooMany(running.max(0).unsigned_abs()));
         }
     }
     let start = tx
@@ -131,7 +139,7 @@ async fn begin_work(store: &PostgresJobs, job: JobId, hash: [u8; 32]) -> Result<
         .await?;
     let started = tx.execute(&start, &[&job.0, &hash.as_slice()]).await?;
     tx.commit().await?;
-    if started == 1 { Ok(Opened::New(job)) } else { Err(gone()) }
+    if started == 1 { Ok(OpenResult::New(job)) } else { Err(gone()) }
 }
 
 /// The started job of a key, and its hash.

@@ -82,7 +82,7 @@ CREATE TABLE claim (what TEXT PRIMARY KEY, until_ms INTEGER NOT NULL) WITHOUT RO
 ];
 
 /// How long a writer waits for one of another process.
-const PATIENCE: Duration = Duration::from_secs(10);
+const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Opens the file for writing; makes and migrates it.
 pub(super) fn open(path: &Path) -> Result<Connection, String> {
@@ -98,7 +98,7 @@ pub(super) fn open(path: &Path) -> Result<Connection, String> {
 }
 
 fn settings(connection: &Connection) -> rusqlite::Result<()> {
-    connection.busy_timeout(PATIENCE)?;
+    connection.busy_timeout(TIMEOUT)?;
     connection.set_prepared_statement_cache_capacity(128);
     connection.pragma_update(None, "cache_size", -16_384)?; // KiB, a connection
     connection.pragma_update(None, "trusted_schema", false)

@@ -5,11 +5,11 @@
 //! - [`change`] is what people do to jobs: cancel, retry, skip, delete, and what time does;
 //! - [`read`] looks.
 
-mod change;
 mod file;
 mod progress;
 mod read;
 mod submit;
+mod transitions;
 mod writer;
 
 use std::{
@@ -22,8 +22,8 @@ use rusqlite::{Connection, Transaction};
 use tokio::sync::Semaphore;
 
 use super::{
-    ChunkSpan, DocumentRow, DocumentState, Edit, End, EndedJobs, Job, JobError, JobOp, JobStore, Loaded,
-    NewDocument, NewJob, Note, Opened, Page, Put, Status, Unfinished, Vectors,
+    ChunkSpan, DocumentOutcome, DocumentRow, DocumentState, Edit, Job, JobError, JobMetrics, JobOp, JobStore,
+    Loaded, NewDocument, NewJob, OpenResult, Page, RetryNote, Status, Unfinished, Vectors, WriteResult,
 };
 use crate::{JobId, Priority, TaskId};
 use file::Readers;
@@ -39,14 +39,14 @@ pub struct SqliteJobsConfig {
 }
 
 /// Reads at a time, and so the most connections and threads they take: a disk and a few cores do no more.
-const MOST_READERS: usize = 8;
+const MAX_READERS: usize = 8;
 
 /// The job store of one host.
 pub struct SqliteJobs {
     writer: Writer,
     readers: Arc<Readers>,
     reading: Arc<Semaphore>,
-    ended: EndedJobs,
+    ended: JobMetrics,
     config: SqliteJobsConfig,
 }
 
@@ -58,8 +58,8 @@ impl SqliteJobs {
     pub fn open(config: SqliteJobsConfig) -> Result<Self, String> {
         let writer = Writer::start(file::open(&config.path)?)?;
         let readers = Arc::new(Readers::new(config.path.clone()));
-        let reading = Arc::new(Semaphore::new(MOST_READERS));
-        Ok(Self { writer, readers, reading, ended: EndedJobs::default(), config })
+        let reading = Arc::new(Semaphore::new(MAX_READERS));
+        Ok(Self { writer, readers, reading, ended: JobMetrics::default(), config })
     }
 
     async fn read<T: Send + 'static>(
@@ -80,7 +80,7 @@ impl SqliteJobs {
     }
 
     /// Writes what a person was promised.
-    async fn promise<T: Send + 'static>(
+    async fn write_durable<T: Send + 'static>(
         &self,
         work: impl FnOnce(&Connection) -> Result<T, JobError> + Send + 'static,
     ) -> Result<T, JobError> {
@@ -96,11 +96,11 @@ impl SqliteJobs {
         if each.is_empty() {
             return Ok(Vec::new());
         }
-        self.repeatable(move |db| each.iter().map(|one| write(db, one)).collect()).await
+        self.write_relaxed(move |db| each.iter().map(|one| write(db, one)).collect()).await
     }
 
     /// Writes what would only be done again.
-    async fn repeatable<T: Send + 'static>(
+    async fn write_relaxed<T: Send + 'static>(
         &self,
         work: impl FnOnce(&Connection) -> Result<T, JobError> + Send + 'static,
     ) -> Result<T, JobError> {
@@ -114,7 +114,7 @@ impl SqliteJobs {
     ) -> Result<u64, JobError> {
         let mut all = 0;
         loop {
-            match self.repeatable(step.clone()).await? {
+            match self.write_relaxed(step.clone()).await? {
                 0 => return Ok(all),
                 some => all += some,
             }
@@ -123,10 +123,10 @@ impl SqliteJobs {
 }
 
 impl JobStore for SqliteJobs {
-    fn open(&self, job: NewJob) -> JobOp<'_, Opened> {
+    fn open(&self, job: NewJob) -> JobOp<'_, OpenResult> {
         Box::pin(async move {
             file::check_space(&self.config.path, self.config.min_free_bytes)?;
-            self.repeatable(move |db| submit::open(db, &job)).await
+            self.write_relaxed(move |db| submit::open(db, &job)).await
         })
     }
 
@@ -137,23 +137,23 @@ impl JobStore for SqliteJobs {
             let packed = tokio::task::spawn_blocking(move || submit::pack(documents))
                 .await
                 .map_err(|error| JobError::Internal(format!("packing texts ended early: {error}")))?;
-            self.repeatable(move |db| submit::append(db, job, &packed?)).await
+            self.write_relaxed(move |db| submit::append(db, job, &packed?)).await
         })
     }
 
-    fn start(&self, job: JobId, body_hash: [u8; 32]) -> JobOp<'_, Opened> {
+    fn start(&self, job: JobId, body_hash: [u8; 32]) -> JobOp<'_, OpenResult> {
         Box::pin(async move {
-            let opened = self.promise(move |db| submit::start(db, job, &body_hash)).await?;
-            if opened != Opened::New(job) {
+            let opened = self.write_durable(move |db| submit::start(db, job, &body_hash)).await?;
+            if opened != OpenResult::New(job) {
                 // What was opened for nothing goes; a crash here leaves it to the sweep.
-                self.in_steps(move |db| change::drop_open(db, job)).await?;
+                self.in_steps(move |db| transitions::drop_open(db, job)).await?;
             }
             Ok(opened)
         })
     }
 
     fn discard(&self, job: JobId) -> JobOp<'_, ()> {
-        Box::pin(async move { self.in_steps(move |db| change::drop_open(db, job)).await.map(drop) })
+        Box::pin(async move { self.in_steps(move |db| transitions::drop_open(db, job)).await.map(drop) })
     }
 
     fn job<'a>(&'a self, tenant: &'a str, job: JobId) -> JobOp<'a, Option<Job>> {
@@ -174,38 +174,38 @@ impl JobStore for SqliteJobs {
         Box::pin(self.read(move |db| Ok(read::load(db, &tasks))))
     }
 
-    fn put_chunks(&self, results: Vec<(TaskId, Vec<ChunkSpan>)>) -> JobOp<'_, Vec<Put>> {
+    fn put_chunks(&self, results: Vec<(TaskId, Vec<ChunkSpan>)>) -> JobOp<'_, Vec<WriteResult>> {
         Box::pin(self.write_each(results, |db, (task, chunks)| progress::put_chunks(db, *task, chunks)))
     }
 
-    fn put_vectors(&self, results: Vec<(TaskId, Vectors)>) -> JobOp<'_, Vec<Put>> {
+    fn put_vectors(&self, results: Vec<(TaskId, Vectors)>) -> JobOp<'_, Vec<WriteResult>> {
         Box::pin(self.write_each(results, |db, (task, vectors)| progress::put_vectors(db, *task, vectors)))
     }
 
-    fn finish(&self, ends: Vec<(TaskId, End)>) -> JobOp<'_, Vec<Put>> {
+    fn finish(&self, ends: Vec<(TaskId, DocumentOutcome)>) -> JobOp<'_, Vec<WriteResult>> {
         Box::pin(async move {
             let finished = self.write_each(ends, progress::finish).await?.into_iter();
             Ok(finished.map(|(put, ended)| (self.ended.count(ended), put).1).collect())
         })
     }
 
-    fn note(&self, notes: Vec<Note>) -> JobOp<'_, ()> {
+    fn record_retry(&self, notes: Vec<RetryNote>) -> JobOp<'_, ()> {
         Box::pin(async move { self.write_each(notes, progress::note).await.map(drop) })
     }
 
     fn cancel<'a>(&'a self, tenant: &'a str, job: JobId) -> JobOp<'a, bool> {
         let tenant = tenant.to_owned();
         Box::pin(async move {
-            let ended = self.promise(move |db| change::cancel(db, &tenant, job)).await?;
+            let ended = self.write_durable(move |db| transitions::cancel(db, &tenant, job)).await?;
             self.ended.count(ended);
-            self.in_steps(move |db| change::drop_content(db, job)).await?;
+            self.in_steps(move |db| transitions::drop_content(db, job)).await?;
             Ok(ended.is_some())
         })
     }
 
     fn retry<'a>(&'a self, tenant: &'a str, job: JobId) -> JobOp<'a, Vec<Unfinished>> {
         let tenant = tenant.to_owned();
-        Box::pin(self.promise(move |db| change::retry(db, &tenant, (job, None))))
+        Box::pin(self.write_durable(move |db| transitions::retry(db, &tenant, (job, None))))
     }
 
     fn retry_document<'a>(
@@ -215,14 +215,14 @@ impl JobStore for SqliteJobs {
         edit: Edit,
     ) -> JobOp<'a, Option<Unfinished>> {
         let tenant = tenant.to_owned();
-        Box::pin(self.promise(move |db| change::retry_document(db, &tenant, of, &edit)))
+        Box::pin(self.write_durable(move |db| transitions::retry_document(db, &tenant, of, &edit)))
     }
 
     fn skip(&self, job: JobId) -> JobOp<'_, bool> {
         Box::pin(async move {
-            let (known, ended) = self.promise(move |db| change::skip(db, job)).await?;
+            let (known, ended) = self.write_durable(move |db| transitions::skip(db, job)).await?;
             self.ended.count(ended);
-            self.in_steps(move |db| change::drop_content(db, job)).await?;
+            self.in_steps(move |db| transitions::drop_content(db, job)).await?;
             Ok(known)
         })
     }
@@ -232,10 +232,10 @@ impl JobStore for SqliteJobs {
     }
 
     fn reprioritize(&self, job: JobId, priority: Priority) -> JobOp<'_, bool> {
-        Box::pin(self.promise(move |db| change::reprioritize(db, job, priority)))
+        Box::pin(self.write_durable(move |db| transitions::reprioritize(db, job, priority)))
     }
 
-    fn by_key<'a>(&'a self, idempotency_key: &'a str) -> JobOp<'a, Vec<Job>> {
+    fn find_by_idempotency_key<'a>(&'a self, idempotency_key: &'a str) -> JobOp<'a, Vec<Job>> {
         let key = idempotency_key.to_owned();
         Box::pin(self.read(move |db| read::by_key(db, &key)))
     }
@@ -254,18 +254,18 @@ impl JobStore for SqliteJobs {
         Box::pin(self.read(move |db| read::unfinished(db, before(untouched), after, limit)))
     }
 
-    fn claim(&self, what: &'static str, period: Duration) -> JobOp<'_, bool> {
+    fn claim_period(&self, what: &'static str, period: Duration) -> JobOp<'_, bool> {
         let period = i64::try_from(period.as_millis()).unwrap_or(i64::MAX);
-        Box::pin(self.repeatable(move |db| progress::claim(db, what, period)))
+        Box::pin(self.write_relaxed(move |db| progress::claim(db, what, period)))
     }
 
-    fn sweep(&self, ended: Duration, abandoned: Duration) -> JobOp<'_, u64> {
+    fn purge_expired(&self, ended: Duration, abandoned: Duration) -> JobOp<'_, u64> {
         Box::pin(async move {
             let (ended, abandoned) = (before(ended), before(abandoned));
             let past = self.read(move |db| read::past(db, ended, abandoned)).await?;
-            if self.in_steps(move |db| change::sweep_step(db, ended, abandoned)).await? > 0 {
+            if self.in_steps(move |db| transitions::sweep_step(db, ended, abandoned)).await? > 0 {
                 // What was freed goes back to the disk, a little at a time.
-                self.in_steps(change::shrink_step).await?;
+                self.in_steps(transitions::shrink_step).await?;
             }
             Ok(past)
         })
@@ -274,17 +274,17 @@ impl JobStore for SqliteJobs {
     fn delete_tenant<'a>(&'a self, tenant: &'a str) -> JobOp<'a, u64> {
         let tenant = tenant.to_owned();
         Box::pin(async move {
-            let jobs = self.promise({
+            let jobs = self.write_durable({
                 let tenant = tenant.clone();
-                move |db| change::close_tenant(db, &tenant)
+                move |db| transitions::close_tenant(db, &tenant)
             });
             let jobs = jobs.await?;
-            self.in_steps(move |db| change::delete_step(db, &tenant)).await?;
+            self.in_steps(move |db| transitions::delete_step(db, &tenant)).await?;
             Ok(jobs)
         })
     }
 
-    fn ended(&self) -> &EndedJobs {
+    fn ended(&self) -> &JobMetrics {
         &self.ended
     }
 

@@ -4,8 +4,9 @@ use rusqlite::{Connection, OptionalExtension as _, params};
 
 use super::{key, now};
 use crate::{
-    ChunkSpan, DocumentState, End, JobError, Note, Put, Stage, Status, TaskId, Vectors,
-    jobs::code::{self, Ended, FIRST_END, stage_number, state_number},
+    ChunkSpan, DocumentOutcome, DocumentState, JobError, RetryNote, Stage, Status, TaskId, Vectors,
+    WriteResult,
+    jobs::codec::{self, Ended, FIRST_END, stage_number, state_number},
 };
 
 /// A document's row, found.
@@ -33,13 +34,17 @@ fn find(db: &Connection, task: TaskId) -> Result<Option<Found>, JobError> {
         .optional()?)
 }
 
-pub(super) fn put_chunks(db: &Connection, task: TaskId, chunks: &[ChunkSpan]) -> Result<Put, JobError> {
-    let Some(found) = find(db, task)? else { return Ok(Put::Gone) };
+pub(super) fn put_chunks(
+    db: &Connection,
+    task: TaskId,
+    chunks: &[ChunkSpan],
+) -> Result<WriteResult, JobError> {
+    let Some(found) = find(db, task)? else { return Ok(WriteResult::JobDeleted) };
     if found.state != stage_number(Stage::Chunking) {
-        return Ok(Put::Already(code::state(found.state)?));
+        return Ok(WriteResult::Already(codec::state(found.state)?));
     }
     db.prepare_cached("UPDATE content SET spans = ?2 WHERE key = ?1")?
-        .execute(params![found.key, code::spans(chunks)])?;
+        .execute(params![found.key, codec::spans(chunks)])?;
     db.prepare_cached(
         "UPDATE document SET state = ?2, chunks = ?3, again_at_ms = NULL, touched_at_ms = ?4 WHERE key = ?1",
     )?
@@ -49,34 +54,34 @@ pub(super) fn put_chunks(db: &Connection, task: TaskId, chunks: &[ChunkSpan]) ->
         found.number,
         &Move { chunks: chunks.len() as i64, ..Move::new(found.state, Stage::Embedding.into()) },
     )?;
-    Ok(Put::Written)
+    Ok(WriteResult::Written)
 }
 
-pub(super) fn put_vectors(db: &Connection, task: TaskId, vectors: &Vectors) -> Result<Put, JobError> {
-    let Some(found) = find(db, task)? else { return Ok(Put::Gone) };
+pub(super) fn put_vectors(db: &Connection, task: TaskId, vectors: &Vectors) -> Result<WriteResult, JobError> {
+    let Some(found) = find(db, task)? else { return Ok(WriteResult::JobDeleted) };
     if found.state != stage_number(Stage::Embedding) {
-        return Ok(Put::Already(code::state(found.state)?));
+        return Ok(WriteResult::Already(codec::state(found.state)?));
     }
     db.prepare_cached("UPDATE content SET vectors_head = ?2, vectors = ?3 WHERE key = ?1")?
-        .execute(params![found.key, code::vectors_head(vectors), code::vectors_data(vectors)])?;
+        .execute(params![found.key, codec::vectors_head(vectors), codec::vectors_data(vectors)])?;
     db.prepare_cached(
         "UPDATE document SET state = ?2, again_at_ms = NULL, touched_at_ms = ?3 WHERE key = ?1",
     )?
     .execute(params![found.key, stage_number(Stage::Storage), now()])?;
     count(db, found.number, &Move::new(found.state, Stage::Storage.into()))?;
-    Ok(Put::Written)
+    Ok(WriteResult::Written)
 }
 
 /// What became of an end, and of its job if that was the last one.
 pub(super) fn finish(
     db: &Connection,
-    (task, end): &(TaskId, End),
-) -> Result<(Put, Option<Status>), JobError> {
-    let Some(found) = find(db, *task)? else { return Ok((Put::Gone, None)) };
+    (task, end): &(TaskId, DocumentOutcome),
+) -> Result<(WriteResult, Option<Status>), JobError> {
+    let Some(found) = find(db, *task)? else { return Ok((WriteResult::JobDeleted, None)) };
     let Ended { state, chunks, reason, failed } = Ended::of(end);
     let since = failed.map_or(found.since_ms, |(_, since)| since);
     if found.state >= FIRST_END || since < found.since_ms {
-        return Ok((Put::Already(code::state(found.state)?), None));
+        return Ok((WriteResult::Already(codec::state(found.state)?), None));
     }
     let chunks = chunks.or(found.chunks);
     db.prepare_cached(
@@ -100,11 +105,11 @@ pub(super) fn finish(
     let known = |chunks: Option<u64>| chunks.unwrap_or(0) as i64;
     let stored = if state == DocumentState::Stored { known(chunks) } else { 0 };
     let moved = Move { chunks: known(chunks) - known(found.chunks), stored, ..Move::new(found.state, state) };
-    Ok((Put::Written, count(db, found.number, &moved)?))
+    Ok((WriteResult::Written, count(db, found.number, &moved)?))
 }
 
-pub(super) fn note(db: &Connection, note: &Note) -> Result<(), JobError> {
-    let Note { task, reason, charged, again_at_ms } = note;
+pub(super) fn note(db: &Connection, note: &RetryNote) -> Result<(), JobError> {
+    let RetryNote { task, reason, charged, retry_at_ms: again_at_ms } = note;
     let Some(found) = find(db, *task)? else { return Ok(()) };
     db.prepare_cached(
         "UPDATE document SET code = ?2, message = ?3, attempts = attempts + ?4, again_at_ms = ?5, touched_at_ms = ?6
@@ -185,5 +190,5 @@ pub(super) fn settle(db: &Connection, number: i64, now: i64) -> Result<Option<St
         )?
         .query_row(params![number, now], |row| row.get(0))
         .optional()?;
-    ended.map(code::status).transpose()
+    ended.map(codec::status).transpose()
 }

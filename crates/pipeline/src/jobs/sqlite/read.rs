@@ -9,11 +9,11 @@ use rusqlite::{Connection, OptionalExtension as _, Row, params, types::Type};
 
 use super::{item, key, keys, now, submit::unpack};
 use crate::{
-    Chunking, DocumentRow, DocumentState, Job, JobError, JobId, NewDocument, Plan, Status, TaskId,
-    Unfinished, Work,
+    Chunking, DocumentRow, DocumentState, Job, JobError, JobId, JobSpec, LoadedDocument, NewDocument, Status,
+    TaskId, Unfinished,
     jobs::{
         Loaded, Page,
-        code::{self, STATES, state_number, status_number, unreadable},
+        codec::{self, STATES, state_number, status_number, unreadable},
     },
 };
 
@@ -67,8 +67,8 @@ fn read_job(row: &Row<'_>) -> rusqlite::Result<Job> {
         id: JobId(row.get(0)?),
         tenant: row.get(1)?,
         plan: read_plan(row, 2)?,
-        priority: code::priority(row.get(10)?),
-        status: code::status(row.get(11)?).map_err(|error| wrong(11, error))?,
+        priority: codec::priority(row.get(10)?),
+        status: codec::status(row.get(11)?).map_err(|error| wrong(11, error))?,
         documents,
         chunks: (row.get(12)?, row.get(13)?),
         submitted_at_ms: row.get(14)?,
@@ -90,8 +90,8 @@ fn ended_last_minute(now: i64, minute: i64, (this, last): (u64, u64)) -> u64 {
     this + (last * left).div_ceil(60_000)
 }
 
-fn read_plan(row: &Row<'_>, first: usize) -> rusqlite::Result<Plan> {
-    Ok(Plan {
+fn read_plan(row: &Row<'_>, first: usize) -> rusqlite::Result<JobSpec> {
+    Ok(JobSpec {
         collection: row.get(first)?,
         provider: row.get(first + 1)?,
         model: row.get(first + 2)?,
@@ -127,11 +127,11 @@ pub(super) fn documents(
         Ok(DocumentRow {
             item: item(row.get(0)?),
             id: row.get(1)?,
-            state: code::state(row.get(2)?).map_err(|error| wrong(2, error))?,
+            state: codec::state(row.get(2)?).map_err(|error| wrong(2, error))?,
             chunks: row.get(3)?,
-            reason: code::reason(row.get(4)?, row.get(5)?),
+            reason: codec::reason(row.get(4)?, row.get(5)?),
             attempts: row.get(6)?,
-            again_at_ms: row.get(7)?,
+            retry_at_ms: row.get(7)?,
         })
     })?;
     Ok(rows.collect::<Result<_, _>>()?)
@@ -150,7 +150,7 @@ pub(super) fn load(db: &Connection, tasks: &[TaskId]) -> Vec<Loaded> {
 }
 
 /// A job's number, tenant and plan.
-type Loading = (i64, Arc<str>, Arc<Plan>);
+type Loading = (i64, Arc<str>, Arc<JobSpec>);
 
 fn load_job(db: &Connection, job: JobId) -> Result<Option<Loading>, JobError> {
     Ok(db
@@ -177,13 +177,13 @@ fn load_document(db: &Connection, (number, tenant, plan): &Loading, item: u32) -
     let spans: Option<String> = row.get(7)?;
     let vectors =
         match (row.get::<_, Option<String>>(8)?, row.get_ref(9)?.as_blob_or_null().map_err(unreadable)?) {
-            (Some(head), Some(data)) => Some(code::read_vectors(&head, data)?),
+            (Some(head), Some(data)) => Some(codec::read_vectors(&head, data)?),
             _ => None,
         };
-    Ok(Some(Work {
+    Ok(Some(LoadedDocument {
         tenant: Arc::clone(tenant),
         plan: Arc::clone(plan),
-        state: code::state(row.get(1)?)?,
+        state: codec::state(row.get(1)?)?,
         document: NewDocument {
             id: row.get(0)?,
             text,
@@ -192,7 +192,7 @@ fn load_document(db: &Connection, (number, tenant, plan): &Loading, item: u32) -
                 .map_err(unreadable)?,
             content_type: row.get(6)?,
         },
-        chunks: spans.map(|spans| code::read_spans(&spans)).transpose()?,
+        chunks: spans.map(|spans| codec::read_spans(&spans)).transpose()?,
         vectors,
     }))
 }
@@ -218,7 +218,7 @@ pub(super) fn unfinished(
         let number: i64 = job.get(0)?;
         let id = JobId(job.get(1)?);
         let tenant: Arc<str> = job.get(2)?;
-        let priority = code::priority(job.get(3)?);
+        let priority = codec::priority(job.get(3)?);
         let traceparent: Option<Arc<str>> = job.get(4)?;
         let (first, last) = keys(number);
         let after = if id.0 == after_job { first + after_item } else { first - 1 };
@@ -227,7 +227,7 @@ pub(super) fn unfinished(
             found.push(Unfinished {
                 task: TaskId { job: id, item: item(row.get(0)?) },
                 tenant: Arc::clone(&tenant),
-                stage: code::stage(row.get(1)?)?,
+                stage: codec::stage(row.get(1)?)?,
                 priority,
                 bytes: row.get(2)?,
                 since_ms: row.get(3)?,

@@ -7,8 +7,8 @@ use zstd::bulk::Compressor;
 
 use super::{key, now};
 use crate::{
-    JobError, JobId, NewDocument, NewJob, Opened,
-    jobs::code::{job_id, priority_number, unreadable},
+    JobError, JobId, NewDocument, NewJob, OpenResult,
+    jobs::codec::{job_id, priority_number, unreadable},
 };
 
 /// Texts shorter than this are kept as they are.
@@ -16,11 +16,11 @@ const PACK_FROM_BYTES: usize = 512;
 /// The fastest of zstd's usual levels.
 const LEVEL: i32 = 1;
 
-pub(super) fn open(db: &Connection, job: &NewJob) -> Result<Opened, JobError> {
+pub(super) fn open(db: &Connection, job: &NewJob) -> Result<OpenResult, JobError> {
     if let Some(key) = &job.idempotency_key
         && let Some(found) = by_key(db, (&job.tenant, key))?
     {
-        return Ok(Opened::Same(found));
+        return Ok(OpenResult::Same(found));
     }
     let last = db
         .prepare_cached("SELECT max(id) FROM job WHERE tenant = ?")?
@@ -36,7 +36,7 @@ pub(super) fn open(db: &Connection, job: &NewJob) -> Result<Opened, JobError> {
         id.0,
         job.tenant,
         job.idempotency_key,
-        job.most_unfinished,
+        job.max_unfinished,
         plan.collection,
         plan.provider,
         plan.model,
@@ -49,7 +49,7 @@ pub(super) fn open(db: &Connection, job: &NewJob) -> Result<Opened, JobError> {
         job.traceparent,
         now(),
     ])?;
-    Ok(Opened::New(id))
+    Ok(OpenResult::New(id))
 }
 
 /// A text as it is stored.
@@ -131,7 +131,7 @@ pub(super) fn append(db: &Connection, job: JobId, documents: &[Packed]) -> Resul
     Ok(())
 }
 
-pub(super) fn start(db: &Connection, job: JobId, body_hash: &[u8; 32]) -> Result<Opened, JobError> {
+pub(super) fn start(db: &Connection, job: JobId, body_hash: &[u8; 32]) -> Result<OpenResult, JobError> {
     struct Found {
         status: i64,
         hash: Option<Vec<u8>>,
@@ -155,8 +155,8 @@ pub(super) fn start(db: &Connection, job: JobId, body_hash: &[u8; 32]) -> Result
         .optional()?
         .ok_or_else(gone)?;
     let same = |job, hash: Option<&[u8]>| match hash == Some(body_hash.as_slice()) {
-        true => Opened::Same(job),
-        false => Opened::Conflict(job),
+        true => OpenResult::Same(job),
+        false => OpenResult::Conflict(job),
     };
     if found.status >= 0 {
         return Ok(same(job, found.hash.as_deref()));
@@ -172,12 +172,12 @@ pub(super) fn start(db: &Connection, job: JobId, body_hash: &[u8; 32]) -> Result
     if let Some(most) = found.most {
         let running = unfinished_jobs(db, &found.tenant)?;
         if running >= most {
-            return Ok(Opened::TooMany(running));
+            return Ok(OpenResult::TooMany(running));
         }
     }
     db.prepare_cached("UPDATE job SET status = 0, body_hash = ?2, submitted_at_ms = ?3 WHERE id = ?1")?
         .execute(params![job.0, body_hash.as_slice(), now()])?;
-    Ok(Opened::New(job))
+    Ok(OpenResult::New(job))
 }
 
 pub(super) fn unfinished_jobs(db: &Connection, tenant: &str) -> Result<u64, JobError> {

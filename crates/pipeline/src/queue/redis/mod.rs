@@ -19,7 +19,7 @@ use redis::{FromRedisValue, RedisResult, Script, Value, streams::StreamReadReply
 use secrecy::SecretString;
 use tokio::task::AbortHandle;
 
-use super::bell::Bell;
+use super::notifier::StageNotifier;
 use crate::{Consumer, QueueError, QueueOptions, Reason, Stage};
 use link::Link;
 use scripts::Scripts;
@@ -67,7 +67,7 @@ struct Inner {
     pulse: Link,
     scripts: Scripts,
     prefix: String,
-    bell: Bell,
+    bell: StageNotifier,
     /// When the next delayed task or lease is due, in milliseconds from the last look; by stage.
     due: Mutex<[Option<tokio::time::Instant>; 3]>,
 }
@@ -101,7 +101,7 @@ impl RedisQueue {
             pulse: link(BEAT_PATIENCE)?,
             scripts: Scripts::new(),
             prefix,
-            bell: Bell::default(),
+            bell: StageNotifier::default(),
             due: Mutex::default(),
         };
         Ok(Self {
@@ -263,7 +263,7 @@ async fn listen(inner: Arc<Inner>) {
     loop {
         if let Ok(mut connection) = inner.link.own(LISTEN * 2).await {
             // Whatever happened while nobody listened.
-            Stage::ALL.into_iter().for_each(|stage| inner.bell.ring(stage));
+            Stage::ALL.into_iter().for_each(|stage| inner.bell.notify(stage));
             loop {
                 let mut read = redis::cmd("XREAD");
                 read.arg("BLOCK").arg(millis(LISTEN)).arg("STREAMS").arg(&keys).arg(&last);
@@ -278,7 +278,7 @@ async fn listen(inner: Arc<Inner>) {
                     if let Some(entry) = stream.ids.last() {
                         last[index].clone_from(&entry.id);
                     }
-                    inner.bell.ring(Stage::ALL[index]);
+                    inner.bell.notify(Stage::ALL[index]);
                 }
             }
         }

@@ -11,8 +11,8 @@ use super::{
     words::{self, Got},
 };
 use crate::{
-    Asked, Consumer, DeadLetter, DeadLetterId, Depth, Flow, Handout, JobId, Lease, LeaseRequest, Op, Outcome,
-    Pressure, Priority, Queue, QueueError, Settled, Stage, Task, TaskId, WorkerReport,
+    Backlog, BacklogSize, Consumer, DeadLetter, DeadLetterId, Depth, JobId, Lease, LeaseBatch, LeaseRequest,
+    Op, Outcome, Priority, Queue, QueueError, SettleResult, Stage, StageMode, Task, TaskId, WorkerStatus,
 };
 
 /// Tasks in one script: others get between.
@@ -37,16 +37,16 @@ impl Queue for RedisQueue {
         })
     }
 
-    fn lease<'a>(&'a self, request: LeaseRequest<'a>) -> Op<'a, Handout> {
+    fn lease<'a>(&'a self, request: LeaseRequest<'a>) -> Op<'a, LeaseBatch> {
         Box::pin(async move {
             let LeaseRequest { stage, consumer, most, length, idle } = request;
-            self.inner.bell.hear(stage);
+            self.inner.bell.mark_seen(stage);
             let answer: Vec<Value> = self
                 .inner
                 .once(&self.inner.scripts.lease, |call| {
                     call.arg(stage.as_str()).arg(&consumer.0).arg(most).arg(millis(length));
                     call.arg(u8::from(idle)).arg(self.options.in_flight_per_tenant.unwrap_or(0));
-                    call.arg(super::super::died()).arg(millis(self.options.silence));
+                    call.arg(super::super::died()).arg(millis(self.options.outage_threshold));
                 })
                 .await?;
             let Some(([Value::Int(wait), Value::Int(clear)], parts)) = answer.split_first_chunk() else {
@@ -65,7 +65,7 @@ impl Queue for RedisQueue {
                     }
                 }
             }
-            Ok(Handout { leases, clear: *clear == 1 })
+            Ok(LeaseBatch { leases, drain_for_exclusive: *clear == 1 })
         })
     }
 
@@ -95,7 +95,7 @@ impl Queue for RedisQueue {
         })
     }
 
-    fn settle<'a>(&'a self, outcomes: &'a [(Lease, Outcome)]) -> Op<'a, Vec<Settled>> {
+    fn settle<'a>(&'a self, outcomes: &'a [(Lease, Outcome)]) -> Op<'a, Vec<SettleResult>> {
         Box::pin(async move {
             let mut settled = Vec::with_capacity(outcomes.len());
             for page in outcomes.chunks(PAGE) {
@@ -112,9 +112,9 @@ impl Queue for RedisQueue {
                     })
                     .await?;
                 settled.extend(answers.into_iter().map(|answer| match answer {
-                    0 => Settled::Done,
-                    2 => Settled::Cancelled,
-                    _ => Settled::Lost,
+                    0 => SettleResult::Done,
+                    2 => SettleResult::Cancelled,
+                    _ => SettleResult::Lost,
                 }));
             }
             Ok(settled)
@@ -159,7 +159,7 @@ impl Queue for RedisQueue {
         })
     }
 
-    fn holds<'a>(&'a self, ids: &'a [TaskId]) -> Op<'a, Vec<bool>> {
+    fn contains<'a>(&'a self, ids: &'a [TaskId]) -> Op<'a, Vec<bool>> {
         Box::pin(async move {
             let mut held = Vec::with_capacity(ids.len());
             for page in ids.chunks(PAGE) {
@@ -194,7 +194,7 @@ impl Queue for RedisQueue {
         })
     }
 
-    fn pressure<'a>(&'a self, tenant: &'a str) -> Op<'a, Pressure> {
+    fn backlog<'a>(&'a self, tenant: &'a str) -> Op<'a, Backlog> {
         Box::pin(async move {
             let numbers: [u64; 6] = self
                 .inner
@@ -202,13 +202,13 @@ impl Queue for RedisQueue {
                     call.arg(tenant);
                 })
                 .await?;
-            let asked = |items, bytes, age| Asked { items, bytes, oldest: Duration::from_millis(age) };
+            let asked = |items, bytes, age| BacklogSize { items, bytes, oldest: Duration::from_millis(age) };
             let [items, bytes, age, all_items, all_bytes, all_age] = numbers;
-            Ok(Pressure { tenant: asked(items, bytes, age), all: asked(all_items, all_bytes, all_age) })
+            Ok(Backlog { tenant: asked(items, bytes, age), all: asked(all_items, all_bytes, all_age) })
         })
     }
 
-    fn set_flow(&self, stage: Stage, flow: Flow) -> Op<'_, ()> {
+    fn set_flow(&self, stage: Stage, flow: StageMode) -> Op<'_, ()> {
         Box::pin(async move {
             loop {
                 let left: u64 = self
@@ -224,13 +224,13 @@ impl Queue for RedisQueue {
         })
     }
 
-    fn flow(&self) -> Op<'_, BTreeMap<Stage, Flow>> {
+    fn flow(&self) -> Op<'_, BTreeMap<Stage, StageMode>> {
         Box::pin(async move {
             let flows: Vec<u8> = self.inner.call(&self.inner.scripts.flow, |_| {}).await?;
             let flows = flows.into_iter().map(|flow| match flow {
-                1 => Flow::Pause,
-                2 => Flow::Drain,
-                _ => Flow::Run,
+                1 => StageMode::Pause,
+                2 => StageMode::Drain,
+                _ => StageMode::Run,
             });
             Ok(Stage::ALL.into_iter().zip(flows).collect())
         })
@@ -274,11 +274,11 @@ impl Queue for RedisQueue {
         Box::pin(self.letter(stage, id, true))
     }
 
-    fn bury<'a>(&'a self, stage: Stage, id: &'a DeadLetterId) -> Op<'a, bool> {
+    fn delete_dead_letter<'a>(&'a self, stage: Stage, id: &'a DeadLetterId) -> Op<'a, bool> {
         Box::pin(self.letter(stage, id, false))
     }
 
-    fn remark<'a>(&'a self, stage: Stage, id: &'a DeadLetterId, remark: &'a str) -> Op<'a, bool> {
+    fn annotate<'a>(&'a self, stage: Stage, id: &'a DeadLetterId, remark: &'a str) -> Op<'a, bool> {
         Box::pin(async move {
             if self.dead_letter(stage, id).await?.is_none() {
                 return Ok(false);
@@ -309,7 +309,7 @@ impl Queue for RedisQueue {
         })
     }
 
-    fn report<'a>(&'a self, worker: &'a WorkerReport, lives: Duration) -> Op<'a, ()> {
+    fn heartbeat<'a>(&'a self, worker: &'a WorkerStatus, lives: Duration) -> Op<'a, ()> {
         Box::pin(async move {
             let report = record::write_report(worker);
             let (most, age) = self.limits();
@@ -317,21 +317,21 @@ impl Queue for RedisQueue {
                 .inner
                 .beat(&self.inner.scripts.report, |call| {
                     call.arg(&worker.consumer.0).arg(&report).arg(millis(lives)).arg(most).arg(age);
-                    call.arg(millis(self.options.silence));
+                    call.arg(millis(self.options.outage_threshold));
                 })
                 .await?;
             Ok(())
         })
     }
 
-    fn workers(&self) -> Op<'_, Vec<WorkerReport>> {
+    fn workers(&self) -> Op<'_, Vec<WorkerStatus>> {
         Box::pin(async move {
             let reports: Vec<String> = self.inner.call(&self.inner.scripts.workers, |_| {}).await?;
             Ok(reports.iter().filter_map(|report| record::read_report(report)).collect())
         })
     }
 
-    fn retire<'a>(&'a self, consumer: &'a Consumer) -> Op<'a, ()> {
+    fn deregister<'a>(&'a self, consumer: &'a Consumer) -> Op<'a, ()> {
         Box::pin(async move {
             loop {
                 let more: i64 = self
@@ -347,7 +347,7 @@ impl Queue for RedisQueue {
         })
     }
 
-    fn installation<'a>(&'a self, offered: &'a str) -> Op<'a, String> {
+    fn claim_installation<'a>(&'a self, offered: &'a str) -> Op<'a, String> {
         Box::pin(async move {
             let mut set = redis::cmd("SET");
             set.arg(self.inner.key(&["installation"])).arg(offered).arg("NX").arg("GET");

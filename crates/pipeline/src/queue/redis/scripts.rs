@@ -2,8 +2,8 @@
 
 use redis::Script;
 
-use super::super::SAVED;
-use crate::{DEATHS_ALONE, DEATHS_IN_COMPANY, MESSAGE_VERSION};
+use super::super::MAX_FAIRNESS_CREDIT;
+use crate::{MAX_ISOLATED_CRASHES, MAX_SHARED_CRASHES, MESSAGE_VERSION};
 
 pub(super) struct Scripts {
     pub(super) enqueue: Script,
@@ -27,8 +27,8 @@ impl Scripts {
     pub(super) fn new() -> Self {
         let script = |text: &str| {
             Script::new(&format!(
-                "local VERSION, COMPANY, LETHAL, SAVED = {MESSAGE_VERSION}, {DEATHS_IN_COMPANY}, {}, {SAVED}\n{}\n{text}",
-                DEATHS_IN_COMPANY + DEATHS_ALONE,
+                "local VERSION, COMPANY, LETHAL, SAVED = {MESSAGE_VERSION}, {MAX_SHARED_CRASHES}, {}, {MAX_FAIRNESS_CREDIT}\n{}\n{text}",
+                MAX_SHARED_CRASHES + MAX_ISOLATED_CRASHES,
                 include_str!("scripts/common.lua"),
             ))
         };

@@ -21,14 +21,14 @@ pub(super) fn outcome(outcome: &Outcome) -> (&'static str, String, String) {
     match outcome {
         Outcome::Next { bytes } => ("next", bytes.to_string(), String::new()),
         Outcome::Finished => ("finished", String::new(), String::new()),
-        Outcome::Later { after, charged } => {
+        Outcome::RetryAfter { after, charged } => {
             ("later", after.as_millis().min(1 << 52).to_string(), u8::from(*charged).to_string())
         }
-        Outcome::HandBack => ("back", String::new(), String::new()),
-        Outcome::Died { after } => {
+        Outcome::Release => ("back", String::new(), String::new()),
+        Outcome::Crashed { after } => {
             ("died", super::super::broke_off(), after.as_millis().min(1 << 52).to_string())
         }
-        Outcome::Dead(reason) => ("dead", reason.code.to_string(), reason.message.clone()),
+        Outcome::DeadLetter(reason) => ("dead", reason.code.to_string(), reason.message.clone()),
     }
 }
 
@@ -57,7 +57,7 @@ pub(super) fn got(parts: &[Value], consumer: &Consumer) -> Option<Got> {
         (_, Some(task)) => record::read_task(task, &String::from_utf8_lossy(&raw)),
     };
     Some(match task {
-        Ok(task) => Got::Lease(Lease { task, consumer: consumer.clone(), token, alone: kind == 1 }),
+        Ok(task) => Got::Lease(Lease { task, consumer: consumer.clone(), token, exclusive: kind == 1 }),
         Err(problem) => Got::Bad(Condemned { token, id, raw, problem }),
     })
 }

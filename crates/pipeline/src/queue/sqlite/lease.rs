@@ -5,11 +5,11 @@ use std::time::Duration;
 use rusqlite::{OptionalExtension as _, params};
 
 use super::{
-    lane::Change,
-    row::{self, Item, Place, number},
+    task_row::{self, Item, TaskState, number},
+    tenant_queue::Change,
     writer::Db,
 };
-use crate::{Consumer, Flow, Handout, Lease, MESSAGE_VERSION, QueueOptions, Stage};
+use crate::{Consumer, Lease, LeaseBatch, MESSAGE_VERSION, QueueOptions, Stage, StageMode};
 
 /// What a worker asks for, owned.
 pub(super) struct Asked {
@@ -28,7 +28,7 @@ const PAGE: i64 = 500;
 const CLEARING_MS: i64 = 60_000;
 
 /// Whether a lease could find something.
-pub(super) fn anything(db: &Db<'_>, stage: Stage) -> rusqlite::Result<bool> {
+pub(super) fn has_work(db: &Db<'_>, stage: Stage) -> rusqlite::Result<bool> {
     let (stage, now) = (number(stage), db.now);
     db.sql
         .prepare_cached(
@@ -43,7 +43,7 @@ pub(super) fn anything(db: &Db<'_>, stage: Stage) -> rusqlite::Result<bool> {
 
 /// Somebody works here now. When nobody was heard for so long, the queue was away, or all were: nobody could renew a
 /// lease, so that time is not counted.
-pub(super) fn hear(db: &Db<'_>, silence: Duration) -> rusqlite::Result<()> {
+pub(super) fn record_activity(db: &Db<'_>, silence: Duration) -> rusqlite::Result<()> {
     let last: i64 = db.sql.prepare_cached("SELECT heard_ms FROM single")?.query_row([], |row| row.get(0))?;
     db.sql.prepare_cached("UPDATE single SET heard_ms = ?")?.execute([db.now])?;
     let away = db.now - last;
@@ -55,11 +55,11 @@ pub(super) fn hear(db: &Db<'_>, silence: Duration) -> rusqlite::Result<()> {
     Ok(())
 }
 
-pub(super) fn lease(db: &Db<'_>, asked: &Asked) -> rusqlite::Result<Handout> {
-    hear(db, asked.options.silence)?;
-    bring_back(db, asked.stage)?;
-    if super::state::flow(db, asked.stage)? == Flow::Pause {
-        return Ok(Handout::default());
+pub(super) fn lease(db: &Db<'_>, asked: &Asked) -> rusqlite::Result<LeaseBatch> {
+    record_activity(db, asked.options.outage_threshold)?;
+    requeue_expired(db, asked.stage)?;
+    if super::admin::flow(db, asked.stage)? == StageMode::Pause {
+        return Ok(LeaseBatch::default());
     }
     if let Some(answer) = alone(db, asked)? {
         return Ok(answer);
@@ -73,23 +73,23 @@ pub(super) fn lease(db: &Db<'_>, asked: &Asked) -> rusqlite::Result<Handout> {
         };
         reached = tag;
         if item.version > MESSAGE_VERSION {
-            set_aside(db, &mut item)?;
+            park_newer_version(db, &mut item)?;
             aside += 1;
             continue;
         }
         item.paid = cost(&item);
-        leases.push(give(db, asked, (item, token))?);
+        leases.push(grant_lease(db, asked, (item, token))?);
         token += 1;
     }
     db.sql
         .prepare_cached("UPDATE stage SET tag = MAX(tag, ?) WHERE stage = ?")?
         .execute([reached, number(asked.stage)])?;
-    Ok(Handout { leases, clear: false })
+    Ok(LeaseBatch { leases, drain_for_exclusive: false })
 }
 
 /// Left to workers who know its version.
-fn set_aside(db: &Db<'_>, item: &mut Item) -> rusqlite::Result<()> {
-    row::put(db, item, (Place::Newer, Some(i64::from(item.version))), Change::default())
+fn park_newer_version(db: &Db<'_>, item: &mut Item) -> rusqlite::Result<()> {
+    task_row::put(db, item, (TaskState::Newer, Some(i64::from(item.version))), Change::default())
 }
 
 /// Fences that were never used: the first of so many.
@@ -111,23 +111,23 @@ fn cost(item: &Item) -> i64 {
 
 /// Tasks of expired leases, a death each of those whose workers are silent; delayed ones that are due; and those whose
 /// version is known by now.
-fn bring_back(db: &Db<'_>, stage: Stage) -> rusqlite::Result<()> {
-    let due = |place: Place, till: i64| {
+fn requeue_expired(db: &Db<'_>, stage: Stage) -> rusqlite::Result<()> {
+    let due = |place: TaskState, till: i64| {
         let due = "stage = ? AND place = ? AND due_ms <= ? ORDER BY due_ms LIMIT ?";
-        row::select(db, due, [number(stage), place as i64, till, PAGE])
+        task_row::select(db, due, [number(stage), place as i64, till, PAGE])
     };
-    for mut item in due(Place::Leased, db.now)? {
+    for mut item in due(TaskState::Leased, db.now)? {
         if item.cancelled {
-            row::remove(db, &item)?;
+            task_row::remove(db, &item)?;
         } else if alive(db, item.consumer.as_deref())? {
-            row::enter(db, &mut item)?;
+            task_row::enter(db, &mut item)?;
         } else {
-            row::died(db, &mut item, None)?;
+            task_row::crashed(db, &mut item, None)?;
         }
     }
-    for (place, till) in [(Place::Delayed, db.now), (Place::Newer, i64::from(MESSAGE_VERSION))] {
+    for (place, till) in [(TaskState::Delayed, db.now), (TaskState::Newer, i64::from(MESSAGE_VERSION))] {
         for mut item in due(place, till)? {
-            row::enter(db, &mut item)?;
+            task_row::enter(db, &mut item)?;
         }
     }
     Ok(())
@@ -143,12 +143,12 @@ fn alive(db: &Db<'_>, consumer: Option<&str>) -> rusqlite::Result<bool> {
 /// What must run alone goes first: to a worker that is idle, and another one is asked to become so, by getting
 /// nothing. One at a time is asked, for as long as it lives: what it has at hand may take long. When it asks again it
 /// has not heard, or it is another loop of the same process. `None`: go on.
-fn alone(db: &Db<'_>, asked: &Asked) -> rusqlite::Result<Option<Handout>> {
+fn alone(db: &Db<'_>, asked: &Asked) -> rusqlite::Result<Option<LeaseBatch>> {
     let stage = number(asked.stage);
     if asked.idle {
         db.sql.prepare_cached("UPDATE stage SET clearing = NULL WHERE stage = ?")?.execute([stage])?;
     }
-    let Some(mut item) = row::first(db, "stage = ? AND place = 1 ORDER BY seq", [stage])? else {
+    let Some(mut item) = task_row::first(db, "stage = ? AND place = 1 ORDER BY seq", [stage])? else {
         return Ok(None);
     };
     if !asked.idle {
@@ -160,15 +160,15 @@ fn alone(db: &Db<'_>, asked: &Asked) -> rusqlite::Result<Option<Handout>> {
                  (SELECT 1 FROM worker WHERE consumer = clearing AND until_ms > ?2))",
             )?
             .execute(params![stage, db.now, CLEARING_MS, asked.consumer.0])?;
-        return Ok((clear > 0).then(|| Handout { leases: Vec::new(), clear: true }));
+        return Ok((clear > 0).then(|| LeaseBatch { leases: Vec::new(), drain_for_exclusive: true }));
     }
     if item.version > MESSAGE_VERSION {
-        set_aside(db, &mut item)?;
-        return Ok(Some(Handout::default()));
+        park_newer_version(db, &mut item)?;
+        return Ok(Some(LeaseBatch::default()));
     }
     let token = tokens(db, 1)?;
-    let lease = Lease { alone: true, ..give(db, asked, (item, token))? };
-    Ok(Some(Handout { leases: vec![lease], clear: false }))
+    let lease = Lease { exclusive: true, ..grant_lease(db, asked, (item, token))? };
+    Ok(Some(LeaseBatch { leases: vec![lease], drain_for_exclusive: false }))
 }
 
 /// The first of the tenant whose turn it is, and the tenant's tag.
@@ -182,8 +182,11 @@ fn next(db: &Db<'_>, asked: &Asked) -> rusqlite::Result<Option<(Item, i64)>> {
         .query_row(params![stage, asked.options.in_flight_per_tenant.map_or(i64::MAX, i64::from)], |row| Ok((row.get(0)?, row.get(1)?)))
         .optional()?;
     let Some((tenant, tag)) = turn else { return Ok(None) };
-    let first =
-        row::first(db, "stage = ? AND place = 0 AND tenant = ? ORDER BY rank, seq", params![stage, tenant])?;
+    let first = task_row::first(
+        db,
+        "stage = ? AND place = 0 AND tenant = ? ORDER BY rank, seq",
+        params![stage, tenant],
+    )?;
     Ok(first.map(|item| (item, tag)))
 }
 
@@ -200,9 +203,14 @@ fn forget_lanes(db: &Db<'_>, stage: Stage) -> rusqlite::Result<()> {
     Ok(())
 }
 
-fn give(db: &Db<'_>, asked: &Asked, (mut item, token): (Item, i64)) -> rusqlite::Result<Lease> {
+fn grant_lease(db: &Db<'_>, asked: &Asked, (mut item, token): (Item, i64)) -> rusqlite::Result<Lease> {
     (item.consumer, item.token) = (Some(asked.consumer.0.clone()), Some(token));
     let turn = Change::turn(item.paid);
-    row::put(db, &mut item, (Place::Leased, Some(db.now + asked.length_ms)), turn)?;
-    Ok(Lease { task: item.task, consumer: asked.consumer.clone(), token: token.to_string(), alone: false })
+    task_row::put(db, &mut item, (TaskState::Leased, Some(db.now + asked.length_ms)), turn)?;
+    Ok(Lease {
+        task: item.task,
+        consumer: asked.consumer.clone(),
+        token: token.to_string(),
+        exclusive: false,
+    })
 }

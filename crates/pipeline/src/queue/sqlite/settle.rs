@@ -3,19 +3,19 @@
 use rusqlite::params;
 
 use super::{
-    row::{self, Item, Place},
-    state,
+    admin,
+    task_row::{self, Item, TaskState},
     writer::Db,
 };
-use crate::{Consumer, Flow, Lease, Outcome, Settled, Stage};
+use crate::{Consumer, Lease, Outcome, SettleResult, Stage, StageMode};
 
 /// The lease's task, if the lease still holds.
 fn held(db: &Db<'_>, lease: &Lease) -> rusqlite::Result<Option<Item>> {
     let id = lease.task.id;
-    let item = row::first(db, "job = ? AND item = ?", params![id.job.0.as_bytes(), id.item])?;
+    let item = task_row::first(db, "job = ? AND item = ?", params![id.job.0.as_bytes(), id.item])?;
     let token = lease.token.parse().ok();
     Ok(item.filter(|item| {
-        item.place == Place::Leased
+        item.place == TaskState::Leased
             && token.is_some()
             && item.token == token
             && item.consumer.as_ref() == Some(&lease.consumer.0)
@@ -35,46 +35,46 @@ pub(super) fn settle(
     db: &Db<'_>,
     lease: &Lease,
     outcome: &Outcome,
-) -> rusqlite::Result<(Settled, Option<Stage>)> {
-    let Some(mut item) = held(db, lease)? else { return Ok((Settled::Lost, None)) };
+) -> rusqlite::Result<(SettleResult, Option<Stage>)> {
+    let Some(mut item) = held(db, lease)? else { return Ok((SettleResult::Lost, None)) };
     if item.cancelled {
-        row::remove(db, &item)?;
-        return Ok((Settled::Cancelled, None));
+        task_row::remove(db, &item)?;
+        return Ok((SettleResult::Cancelled, None));
     }
     // A slot of the tenant is free at this stage, if nothing else.
     let mut rung = item.task.stage;
     match outcome {
         Outcome::Next { bytes } => match item.task.stage.next() {
             Some(next) => {
-                let draining = state::flow(db, next)? == Flow::Drain;
-                row::promote(db, &mut item, (next, *bytes), draining)?;
+                let draining = admin::flow(db, next)? == StageMode::Drain;
+                task_row::promote(db, &mut item, (next, *bytes), draining)?;
                 rung = next;
             }
-            None => row::remove(db, &item)?,
+            None => task_row::remove(db, &item)?,
         },
-        Outcome::Finished => row::remove(db, &item)?,
-        Outcome::Later { after, charged } => {
+        Outcome::Finished => task_row::remove(db, &item)?,
+        Outcome::RetryAfter { after, charged } => {
             if *charged {
                 (item.task.attempts, item.paid) = (item.task.attempts + 1, 0);
             }
-            row::delay(db, &mut item, *after)?;
+            task_row::delay(db, &mut item, *after)?;
         }
-        Outcome::HandBack => row::enter(db, &mut item)?,
-        Outcome::Died { after } => row::died(db, &mut item, Some(*after))?,
-        Outcome::Dead(reason) => row::bury(db, &item, reason)?,
+        Outcome::Release => task_row::enter(db, &mut item)?,
+        Outcome::Crashed { after } => task_row::crashed(db, &mut item, Some(*after))?,
+        Outcome::DeadLetter(reason) => task_row::move_to_dead_letters(db, &item, reason)?,
     }
-    Ok((Settled::Done, Some(rung)))
+    Ok((SettleResult::Done, Some(rung)))
 }
 
 /// A worker stops in order: what it still has goes back, uncharged.
 pub(super) fn retire(db: &Db<'_>, consumer: &Consumer) -> rusqlite::Result<()> {
     for stage in Stage::ALL {
         let of = "stage = ? AND place = 4 AND consumer = ?";
-        for mut item in row::select(db, of, params![row::number(stage), consumer.0])? {
+        for mut item in task_row::select(db, of, params![task_row::number(stage), consumer.0])? {
             if item.cancelled {
-                row::remove(db, &item)?;
+                task_row::remove(db, &item)?;
             } else {
-                row::enter(db, &mut item)?;
+                task_row::enter(db, &mut item)?;
             }
         }
     }

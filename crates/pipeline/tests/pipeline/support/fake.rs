@@ -8,8 +8,8 @@ use std::{
 };
 
 use embeddery_core::{
-    BoxFuture, EmbedError, EmbedRequest, Embedder, Embeddings, ErrorKind, Fault, Input, Limits, ModelCard,
-    ModelRef, ModelState, ModelStatus, Provider, ProviderKind, Retry, SpaceId, TokenCount,
+    BoxFuture, CallLimits, EmbedError, EmbedRequest, Embedder, Embeddings, ErrorKind, Fault, Input,
+    ModelInfo, ModelRef, ModelState, ModelStatus, Provider, ProviderKind, Retry, SpaceId, TokenCount,
 };
 use tokio::sync::watch;
 
@@ -83,14 +83,14 @@ impl Provider for FakeProvider {
 
     fn open<'a>(&'a self, model: &'a ModelRef) -> BoxFuture<'a, Result<Arc<dyn Embedder>, EmbedError>> {
         Box::pin(async move {
-            let card = Arc::new(ModelCard {
+            let card = Arc::new(ModelInfo {
                 name: Arc::clone(&model.name),
                 provider: ProviderKind::OpenAi,
                 dimensions: NonZeroUsize::new(DIM),
                 max_tokens: NonZeroUsize::new(100),
                 matryoshka: false,
             });
-            Ok(Arc::new(FakeModel { fake: Arc::clone(&self.0), card, limits: Limits::default() })
+            Ok(Arc::new(FakeModel { fake: Arc::clone(&self.0), card, limits: CallLimits::default() })
                 as Arc<dyn Embedder>)
         })
     }
@@ -110,20 +110,20 @@ impl Provider for FakeProvider {
 
 struct FakeModel {
     fake: Arc<Fake>,
-    card: Arc<ModelCard>,
-    limits: Limits,
+    card: Arc<ModelInfo>,
+    limits: CallLimits,
 }
 
 impl Embedder for FakeModel {
-    fn model(&self) -> &Arc<ModelCard> {
+    fn model(&self) -> &Arc<ModelInfo> {
         &self.card
     }
 
-    fn limits(&self) -> &Limits {
+    fn limits(&self) -> &CallLimits {
         &self.limits
     }
 
-    fn count(&self, text: &str) -> TokenCount {
+    fn count_tokens(&self, text: &str) -> TokenCount {
         TokenCount::Exact(text.split_whitespace().count())
     }
 

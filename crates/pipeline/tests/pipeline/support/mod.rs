@@ -11,16 +11,16 @@ use embeddery_accounts::{
 };
 use embeddery_core::{DimensionPolicy, Embedder, ProviderKind};
 use embeddery_gateway::{
-    Alternatives, Metrics, Policy, Router, RouterConfig, Stack, TokenDecoder, TokenEncoding,
+    FallbackModels, Metrics, Policy, Router, RouterConfig, Stack, TokenDecoder, TokenEncoding,
 };
 use embeddery_pipeline::{
-    Chunking, Consumer, DocumentRow, DocumentState, Floor, Job, JobId, JobStore, NewDocument, NewJob, Opened,
-    Plan, Priority, Queue, QueueOptions, SqliteJobs, SqliteJobsConfig, SqliteQueue, Stage, TaskId, Worker,
-    WorkerConfig, WorkerMetrics,
-    stages::{Lanes, Rooms, Tools},
+    Chunking, Consumer, DocumentRow, DocumentState, ExclusiveGate, Job, JobId, JobSpec, JobStore,
+    NewDocument, NewJob, OpenResult, Priority, Queue, QueueOptions, SqliteJobs, SqliteJobsConfig,
+    SqliteQueue, Stage, TaskId, Worker, WorkerConfig, WorkerMetrics,
+    stages::{PausedProviders, StageContext, VectorQuota},
     task,
 };
-use embeddery_store::{Page, Place, SqliteConfig, SqliteStore, StoredDocument, VectorStore};
+use embeddery_store::{CollectionRef, Page, SqliteConfig, SqliteStore, StoredDocument, VectorStore};
 use prometheus_client::registry::Registry;
 use serde_json::Map;
 use tempfile::TempDir;
@@ -31,7 +31,7 @@ pub use fake::{DIM, Fake, unavailable, vector};
 
 /// A tenant whose id is not its directory's name.
 pub const TENANT: &str = "Ann";
-pub const PLACE: Place<'static> = Place { tenant: "=41nn", collection: "notes" };
+pub const PLACE: CollectionRef<'static> = CollectionRef { tenant: "=41nn", collection: "notes" };
 
 pub struct Plant {
     pub jobs: Arc<dyn JobStore>,
@@ -39,7 +39,7 @@ pub struct Plant {
     pub store: Arc<dyn VectorStore>,
     pub ledger: Arc<Ledger>,
     pub fake: Arc<Fake>,
-    pub tools: Arc<Tools>,
+    pub tools: Arc<StageContext>,
     pub config: WorkerConfig,
     running: Vec<(CancellationToken, JoinHandle<()>)>,
     _dir: TempDir,
@@ -49,14 +49,14 @@ pub struct Plant {
 struct Bare;
 
 impl Stack for Bare {
-    fn around_adapter(&self, adapter: Arc<dyn Embedder>, _: &str) -> Arc<dyn Embedder> {
+    fn wrap_model(&self, adapter: Arc<dyn Embedder>, _: &str) -> Arc<dyn Embedder> {
         adapter
     }
 
-    fn around_request(
+    fn wrap_request(
         &self,
         model: Arc<dyn Embedder>,
-        _: Option<Alternatives>,
+        _: Option<FallbackModels>,
         _: &str,
     ) -> Arc<dyn Embedder> {
         model
@@ -101,15 +101,15 @@ impl Plant {
             decoder: Arc::new(TokenDecoder::new(TokenEncoding::Cl100k)),
             metrics: Metrics::new(&mut Registry::default()),
         });
-        let tools = Arc::new(Tools {
+        let tools = Arc::new(StageContext {
             jobs: Arc::clone(&jobs),
             store: Arc::clone(&store),
             router: Arc::new(router),
             ledger: Arc::clone(&ledger),
             dimension_policy: DimensionPolicy::Strict,
-            lanes: Lanes::default(),
+            lanes: PausedProviders::default(),
             patience: Duration::from_secs(60),
-            rooms: Rooms::default(),
+            rooms: VectorQuota::default(),
         });
         let config = WorkerConfig {
             stages: Stage::ALL.to_vec(),
@@ -127,16 +127,16 @@ impl Plant {
 
     /// Starts a worker.
     pub fn work(&mut self) {
-        self.work_beside(&Floor::default());
+        self.work_beside(&ExclusiveGate::default());
     }
 
     /// Starts a worker that shares a process with others, and says its name.
-    pub fn work_beside(&mut self, floor: &Floor) -> Consumer {
+    pub fn work_beside(&mut self, floor: &ExclusiveGate) -> Consumer {
         let metrics = WorkerMetrics::new(&mut Registry::default());
         let worker =
             Worker::new(Arc::clone(&self.tools), Arc::clone(&self.queue), self.config.clone(), metrics)
                 .unwrap()
-                .beside(floor);
+                .sharing_gate(floor);
         let stop = CancellationToken::new();
         let consumer = worker.consumer().clone();
         self.running.push((stop.clone(), tokio::spawn(worker.run(stop))));
@@ -168,7 +168,7 @@ impl Plant {
     /// Submits documents and leaves the queue alone.
     pub async fn submit_only(&self, tenant: &str, documents: &[(&str, &str)]) -> JobId {
         let chunking = Chunking { method: "sentences".into(), size: 6, overlap: 0, unit: "words".into() };
-        let plan = Plan {
+        let plan = JobSpec {
             collection: "notes".into(),
             provider: "openai".into(),
             model: "fake".into(),
@@ -178,12 +178,12 @@ impl Plant {
         let new = NewJob {
             tenant: tenant.into(),
             idempotency_key: None,
-            most_unfinished: None,
+            max_unfinished: None,
             plan,
             priority: Priority::Normal,
             traceparent: None,
         };
-        let Opened::New(job) = self.jobs.open(new).await.unwrap() else { panic!("a new job") };
+        let OpenResult::New(job) = self.jobs.open(new).await.unwrap() else { panic!("a new job") };
         let document = |(id, text): &(&str, &str)| NewDocument {
             id: (*id).to_owned(),
             text: (*text).to_owned(),

@@ -7,12 +7,12 @@ use axum::{
     http::header::CONTENT_TYPE,
     response::{IntoResponse as _, Response},
 };
-use embeddery_chunk::Rule;
-use embeddery_store::{Binding, Document, NewCollection, Page, StoreErrorKind};
+use embeddery_chunk::ChunkConfig;
+use embeddery_store::{Document, ModelBinding, NewCollection, Page, StoreErrorKind};
 use futures_util::stream;
 
 use crate::{
-    collections::{Desk, NewDocument},
+    collections::{CollectionService, NewDocument},
     error::{ApiError, ErrorBody},
     ndjson::Lines,
     wire::collections::archive::{Head, ImportAnswer, Record, end, head, whole},
@@ -39,8 +39,8 @@ const BATCH: usize = 64;
     ),
     security(("key" = []), ("bearer" = [])),
 )]
-pub(crate) async fn export(desk: Desk, Path(name): Path<String>) -> Result<Response, ApiError> {
-    let collection = desk.store().get(desk.place(&name)).await?;
+pub(crate) async fn export(desk: CollectionService, Path(name): Path<String>) -> Result<Response, ApiError> {
+    let collection = desk.store().get(desk.collection_ref(&name)).await?;
     let first = head(&collection).map_err(|_| ApiError::internal())?;
     let start = Exporting { desk, name, first: Some(first), after: None, documents: 0, ended: false };
     let lines = stream::try_unfold(start, |exporting| async move {
@@ -50,7 +50,7 @@ pub(crate) async fn export(desk: Desk, Path(name): Path<String>) -> Result<Respo
 }
 
 struct Exporting {
-    desk: Desk,
+    desk: CollectionService,
     name: String,
     /// The head, until it is sent.
     first: Option<Vec<u8>>,
@@ -65,7 +65,7 @@ impl Exporting {
             return Ok(None);
         }
         let page = Page { after: self.after.as_deref(), limit: BATCH };
-        let place = self.desk.place(&self.name);
+        let place = self.desk.collection_ref(&self.name);
         let documents = self.desk.store().export(place, page).await.map_err(std::io::Error::other)?;
         let mut lines = self.first.take().unwrap_or_default();
         self.ended = documents.len() < BATCH;
@@ -112,7 +112,7 @@ impl Exporting {
     security(("key" = []), ("bearer" = [])),
 )]
 pub(crate) async fn import(
-    desk: Desk,
+    desk: CollectionService,
     Path(name): Path<String>,
     mut lines: Lines,
 ) -> Result<Json<ImportAnswer>, ApiError> {
@@ -131,9 +131,9 @@ pub(crate) async fn import(
 }
 
 struct Importing {
-    desk: Desk,
+    desk: CollectionService,
     name: String,
-    binding: Option<Binding>,
+    binding: Option<ModelBinding>,
     whole: Vec<Document>,
     plain: Vec<NewDocument>,
     answer: ImportAnswer,
@@ -145,7 +145,7 @@ struct Importing {
 }
 
 impl Importing {
-    fn new(desk: Desk, name: String) -> Self {
+    fn new(desk: CollectionService, name: String) -> Self {
         let answer = ImportAnswer { documents: 0, added: 0, unchanged: 0, removed: 0 };
         Self {
             desk,
@@ -186,7 +186,7 @@ impl Importing {
         self.headed = true;
         let offered = head.binding();
         let new = NewCollection { binding: offered.clone(), metadata: head.metadata, submission: None };
-        let place = self.desk.place(&self.name);
+        let place = self.desk.collection_ref(&self.name);
         let bound = match self.desk.store().create(place, new).await {
             Err(error) if error.kind == StoreErrorKind::Exists => self.desk.store().get(place).await,
             made => made,
@@ -211,11 +211,11 @@ impl Importing {
         }
         let binding = match &self.binding {
             Some(binding) => binding.clone(),
-            None => self.desk.store().get(self.desk.place(&self.name)).await?.binding,
+            None => self.desk.store().get(self.desk.collection_ref(&self.name)).await?.binding,
         };
         self.binding = Some(binding.clone());
         let mut documents = std::mem::take(&mut self.whole);
-        documents.extend(self.desk.cut(&binding, std::mem::take(&mut self.plain), Rule::WHOLE).await?);
+        documents.extend(self.desk.cut(&binding, std::mem::take(&mut self.plain), ChunkConfig::WHOLE).await?);
         let stored = documents.len() as u64;
         let written = self.desk.write(&self.name, &binding, documents).await?;
         self.answer.documents += stored;

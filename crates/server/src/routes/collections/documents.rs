@@ -5,11 +5,11 @@ use axum::{
     extract::{Path, Query, rejection::QueryRejection},
     http::StatusCode,
 };
-use embeddery_store::{Page, Removal, StoreError};
+use embeddery_store::{DeleteTarget, Page, StoreError};
 
 use crate::{
     body::JsonObject,
-    collections::Desk,
+    collections::CollectionService,
     error::{ApiError, ErrorBody},
     wire::collections::documents::{
         AddAnswer, AddRequest, DeleteAnswer, DeleteRequest, DocumentAnswer, DocumentsAnswer, PageQuery,
@@ -44,7 +44,7 @@ use crate::{
     security(("key" = []), ("bearer" = [])),
 )]
 pub(crate) async fn add(
-    desk: Desk,
+    desk: CollectionService,
     Path(name): Path<String>,
     body: JsonObject,
 ) -> Result<Json<AddAnswer>, ApiError> {
@@ -69,14 +69,14 @@ pub(crate) async fn add(
     security(("key" = []), ("bearer" = [])),
 )]
 pub(crate) async fn list(
-    desk: Desk,
+    desk: CollectionService,
     Path(name): Path<String>,
     page: Result<Query<PageQuery>, QueryRejection>,
 ) -> Result<Json<DocumentsAnswer>, ApiError> {
     let Query(query) = page.map_err(|error| ApiError::invalid("limit", error.body_text()))?;
     let limit = query.limit()?;
     let page = Page { after: query.after.as_deref(), limit };
-    let documents = desk.store().documents(desk.place(&name), page).await?;
+    let documents = desk.store().documents(desk.collection_ref(&name), page).await?;
     Ok(Json(DocumentsAnswer::new(documents, limit)))
 }
 
@@ -99,10 +99,10 @@ pub(crate) async fn list(
     security(("key" = []), ("bearer" = [])),
 )]
 pub(crate) async fn get(
-    desk: Desk,
+    desk: CollectionService,
     Path((name, document)): Path<(String, String)>,
 ) -> Result<Json<DocumentAnswer>, ApiError> {
-    Ok(Json(desk.store().document(desk.place(&name), &document).await?.into()))
+    Ok(Json(desk.store().document(desk.collection_ref(&name), &document).await?.into()))
 }
 
 /// Delete a document.
@@ -124,11 +124,11 @@ pub(crate) async fn get(
     security(("key" = []), ("bearer" = [])),
 )]
 pub(crate) async fn delete(
-    desk: Desk,
+    desk: CollectionService,
     Path((name, document)): Path<(String, String)>,
 ) -> Result<StatusCode, ApiError> {
     let ids = [document];
-    let deleted = desk.store().delete(desk.place(&name), Removal::Ids(&ids)).await?;
+    let deleted = desk.store().delete(desk.collection_ref(&name), DeleteTarget::Ids(&ids)).await?;
     desk.recount().await;
     match deleted {
         0 => Err(StoreError::no_document(&name, &ids[0]).into()),
@@ -155,16 +155,16 @@ pub(crate) async fn delete(
     security(("key" = []), ("bearer" = [])),
 )]
 pub(crate) async fn delete_some(
-    desk: Desk,
+    desk: CollectionService,
     Path(name): Path<String>,
     body: JsonObject,
 ) -> Result<Json<DeleteAnswer>, ApiError> {
     let asked = DeleteRequest::read(body.0)?;
     let removal = match (&asked.ids, &asked.filter) {
-        (_, Some(filter)) => Removal::Where(filter),
-        (ids, None) => Removal::Ids(ids.as_deref().unwrap_or_default()),
+        (_, Some(filter)) => DeleteTarget::Where(filter),
+        (ids, None) => DeleteTarget::Ids(ids.as_deref().unwrap_or_default()),
     };
-    let deleted = desk.store().delete(desk.place(&name), removal).await?;
+    let deleted = desk.store().delete(desk.collection_ref(&name), removal).await?;
     desk.recount().await;
     Ok(Json(DeleteAnswer { deleted }))
 }

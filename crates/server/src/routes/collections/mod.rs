@@ -10,7 +10,7 @@ use embeddery_store::NewCollection;
 
 use crate::{
     body::JsonObject,
-    collections::Desk,
+    collections::CollectionService,
     error::{ApiError, ErrorBody},
     wire::collections::{CollectionView, CreateRequest, ReembedAnswer, ReembedRequest, StatsView},
 };
@@ -41,13 +41,13 @@ use crate::{
     security(("key" = []), ("bearer" = [])),
 )]
 pub(super) async fn create(
-    desk: Desk,
+    desk: CollectionService,
     body: JsonObject,
 ) -> Result<(StatusCode, Json<CollectionView>), ApiError> {
     let asked = CreateRequest::read(body.0)?;
     let binding = desk.bind(&asked.embedding_model).await?;
     let new = NewCollection { binding, metadata: asked.metadata, submission: None };
-    let made = desk.store().create(desk.place(&asked.name), new).await?;
+    let made = desk.store().create(desk.collection_ref(&asked.name), new).await?;
     Ok((StatusCode::CREATED, Json(made.into())))
 }
 
@@ -64,7 +64,7 @@ pub(super) async fn create(
     ),
     security(("key" = []), ("bearer" = [])),
 )]
-pub(super) async fn list(desk: Desk) -> Result<Json<Vec<CollectionView>>, ApiError> {
+pub(super) async fn list(desk: CollectionService) -> Result<Json<Vec<CollectionView>>, ApiError> {
     let all = desk.store().list(desk.tenant()).await?;
     Ok(Json(all.into_iter().map(CollectionView::from).collect()))
 }
@@ -84,8 +84,11 @@ pub(super) async fn list(desk: Desk) -> Result<Json<Vec<CollectionView>>, ApiErr
     ),
     security(("key" = []), ("bearer" = [])),
 )]
-pub(super) async fn get(desk: Desk, Path(name): Path<String>) -> Result<Json<CollectionView>, ApiError> {
-    Ok(Json(desk.store().get(desk.place(&name)).await?.into()))
+pub(super) async fn get(
+    desk: CollectionService,
+    Path(name): Path<String>,
+) -> Result<Json<CollectionView>, ApiError> {
+    Ok(Json(desk.store().get(desk.collection_ref(&name)).await?.into()))
 }
 
 /// Delete a collection with all in it.
@@ -103,8 +106,11 @@ pub(super) async fn get(desk: Desk, Path(name): Path<String>) -> Result<Json<Col
     ),
     security(("key" = []), ("bearer" = [])),
 )]
-pub(super) async fn delete(desk: Desk, Path(name): Path<String>) -> Result<StatusCode, ApiError> {
-    desk.store().drop_collection(desk.place(&name)).await?;
+pub(super) async fn delete(
+    desk: CollectionService,
+    Path(name): Path<String>,
+) -> Result<StatusCode, ApiError> {
+    desk.store().drop_collection(desk.collection_ref(&name)).await?;
     desk.recount().await;
     Ok(StatusCode::NO_CONTENT)
 }
@@ -124,8 +130,11 @@ pub(super) async fn delete(desk: Desk, Path(name): Path<String>) -> Result<Statu
     ),
     security(("key" = []), ("bearer" = [])),
 )]
-pub(super) async fn stats(desk: Desk, Path(name): Path<String>) -> Result<Json<StatsView>, ApiError> {
-    Ok(Json(desk.store().stats(desk.place(&name)).await?.into()))
+pub(super) async fn stats(
+    desk: CollectionService,
+    Path(name): Path<String>,
+) -> Result<Json<StatsView>, ApiError> {
+    Ok(Json(desk.store().stats(desk.collection_ref(&name)).await?.into()))
 }
 
 /// Move a collection to another model.
@@ -155,7 +164,7 @@ pub(super) async fn stats(desk: Desk, Path(name): Path<String>) -> Result<Json<S
     security(("key" = []), ("bearer" = [])),
 )]
 pub(super) async fn reembed(
-    desk: Desk,
+    desk: CollectionService,
     Path(name): Path<String>,
     body: JsonObject,
 ) -> Result<(StatusCode, Json<ReembedAnswer>), ApiError> {

@@ -8,7 +8,7 @@ use axum::{
 
 use crate::{
     body::JsonObject,
-    collections::Desk,
+    collections::CollectionService,
     error::{ApiError, ErrorBody},
     wire::collections::search::{SearchAnswer, SearchRequest},
 };
@@ -37,7 +37,7 @@ use crate::{
     security(("key" = []), ("bearer" = [])),
 )]
 pub(crate) async fn search(
-    desk: Desk,
+    desk: CollectionService,
     Path(name): Path<String>,
     body: JsonObject,
 ) -> Result<(HeaderMap, Json<SearchAnswer>), ApiError> {

@@ -3,7 +3,7 @@
 use axum::Json;
 
 use crate::{
-    collections::Desk,
+    collections::CollectionService,
     error::{ApiError, ErrorBody},
     wire::collections::{BackupView, CacheGone, Gone, ReceiptView},
 };
@@ -25,7 +25,7 @@ use crate::{
     ),
     security(("key" = []), ("bearer" = [])),
 )]
-pub(crate) async fn backup(desk: Desk) -> Result<Json<BackupView>, ApiError> {
+pub(crate) async fn backup(desk: CollectionService) -> Result<Json<BackupView>, ApiError> {
     Ok(Json(desk.store().backup(desk.tenant()).await?.into()))
 }
 
@@ -45,7 +45,7 @@ pub(crate) async fn backup(desk: Desk) -> Result<Json<BackupView>, ApiError> {
     ),
     security(("key" = []), ("bearer" = [])),
 )]
-pub(crate) async fn delete(desk: Desk) -> Result<Json<ReceiptView>, ApiError> {
+pub(crate) async fn delete(desk: CollectionService) -> Result<Json<ReceiptView>, ApiError> {
     // Jobs first: a document under way would bring a collection back.
     let app = desk.app();
     let jobs = app.jobs.delete_all(desk.user().as_str()).await?;

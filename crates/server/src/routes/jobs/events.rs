@@ -18,7 +18,7 @@ use crate::{
     App,
     auth::Caller,
     error::{ApiError, ErrorBody},
-    listen::Stopping,
+    serve::ShutdownSignal,
     wire::jobs::view::JobView,
 };
 
@@ -49,7 +49,7 @@ const KEEP_ALIVE: Duration = Duration::from_secs(15);
 pub(in crate::routes) async fn events(
     caller: Caller,
     State(app): State<Arc<App>>,
-    stopping: Option<Extension<Stopping>>,
+    stopping: Option<Extension<ShutdownSignal>>,
     Path(id): Path<String>,
 ) -> Result<Sse<impl Stream<Item = Result<Event, Infallible>>>, ApiError> {
     let user: Arc<str> = caller.identity.user.shared();
@@ -71,7 +71,7 @@ struct Watch {
     app: Arc<App>,
     user: Arc<str>,
     id: JobId,
-    stopping: Option<Stopping>,
+    stopping: Option<ShutdownSignal>,
     told: Option<JobView>,
     next: Next,
 }

@@ -17,9 +17,9 @@ use embeddery_pipeline::{DocumentState, Job, Page};
 use crate::{
     App,
     auth::Caller,
-    collections::Desk,
+    collections::CollectionService,
     error::{ApiError, ErrorBody},
-    jobs::{Sender, job_id},
+    jobs::{JobHeaders, job_id},
     wire::jobs::{
         JobDocumentsQuery, JobQuery, JobRequest, JobsQuery, limit,
         view::{JobAnswer, JobDocumentsAnswer, JobView, JobsAnswer, STATES, is_at_work, statuses},
@@ -64,8 +64,8 @@ const ERRORS: usize = 100;
     security(("key" = []), ("bearer" = [])),
 )]
 pub(super) async fn submit(
-    desk: Desk,
-    sender: Sender,
+    desk: CollectionService,
+    sender: JobHeaders,
     query: Result<Query<JobQuery>, QueryRejection>,
     body: Submission,
 ) -> Result<Response, ApiError> {

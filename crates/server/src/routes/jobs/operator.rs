@@ -50,7 +50,7 @@ pub(in crate::routes) async fn skip(
     if !app.jobs.store.skip(id).await? {
         return Err(unknown());
     }
-    app.jobs.unqueue(id).await;
+    app.jobs.remove_from_queue(id).await;
     tracing::info!(job = %id, "a job is skipped by an administrator");
     Ok(Json(SkipAnswer { ok: true, job_id: text, ttl_seconds }))
 }
@@ -144,7 +144,7 @@ pub(in crate::routes) async fn ledger(
     let idempotency = match query.idempotency_key {
         None => None,
         Some(key) => {
-            let jobs = app.jobs.store.by_key(&key).await?;
+            let jobs = app.jobs.store.find_by_idempotency_key(&key).await?;
             jobs.first().map(|job| LedgerEntry::new(key, job, app.jobs.limits.retention))
         }
     };

@@ -13,9 +13,9 @@ use serde_json::Value;
 use crate::{
     App,
     body::HashedObject,
-    collections::Desk,
+    collections::CollectionService,
     error::{ApiError, Dialect},
-    jobs::{Order, Sender},
+    jobs::{JobHeaders, JobParams},
     ndjson::{self, Lines},
     wire::{
         fields::{Fields, kind},
@@ -43,7 +43,7 @@ impl FromRequest<Arc<App>> for Submission {
     }
 }
 
-impl FromRequestParts<Arc<App>> for Sender {
+impl FromRequestParts<Arc<App>> for JobHeaders {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, _: &Arc<App>) -> Result<Self, ApiError> {
@@ -52,7 +52,12 @@ impl FromRequestParts<Arc<App>> for Sender {
 }
 
 impl Submission {
-    pub(super) async fn submit(self, desk: &Desk, sender: Sender, query: JobQuery) -> Result<Job, ApiError> {
+    pub(super) async fn submit(
+        self,
+        desk: &CollectionService,
+        sender: JobHeaders,
+        query: JobQuery,
+    ) -> Result<Job, ApiError> {
         match self {
             Self::Whole(HashedObject(mut fields, hash)) => {
                 if !query.into_map().is_empty() {
@@ -60,7 +65,7 @@ impl Submission {
                     return Err(ApiError::invalid("query", message));
                 }
                 let documents = documents(&mut fields, desk.settings())?;
-                let mut upload = desk.open_job(Order::read(fields)?, sender).await?;
+                let mut upload = desk.open_job(JobParams::read(fields)?, sender).await?;
                 for document in documents {
                     upload.add(document).await?;
                 }
@@ -73,14 +78,14 @@ impl Submission {
 
 /// Takes documents line by line. Two requests are the same when their words and their lines are.
 async fn by_line(
-    desk: &Desk,
-    sender: Sender,
+    desk: &CollectionService,
+    sender: JobHeaders,
     (query, mut lines): (JobQuery, Lines),
 ) -> Result<Job, ApiError> {
     let words = query.into_map();
     let mut hasher = blake3::Hasher::new();
     hasher.update(Value::Object(words.clone()).to_string().as_bytes());
-    let mut upload = desk.open_job(Order::read(Fields::new(words, Dialect::Native))?, sender).await?;
+    let mut upload = desk.open_job(JobParams::read(Fields::new(words, Dialect::Native))?, sender).await?;
     let most = desk.app().jobs.limits.documents;
     // The line of each id, by a hash of the id: an upload may have very many.
     let mut seen: HashMap<u64, u64> = HashMap::new();

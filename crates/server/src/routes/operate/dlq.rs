@@ -13,8 +13,8 @@ use crate::{
     App,
     auth::Admin,
     body::JsonObject,
-    dead::{Again, Changes},
     error::{ApiError, ErrorBody},
+    jobs::dead_letters::{RequeueOutcome, RequeueOverrides},
     wire::operate::{
         self, Letter, LettersAnswer, LettersQuery, PurgeAnswer, PurgeRequest, Requeue, RequeueAnswer,
         RequeueBulkAnswer, RequeueBulkRequest, RequeueRequest, RequeueResult, Said, StateAnswer,
@@ -48,7 +48,7 @@ pub(in crate::routes) async fn list(
 ) -> Result<Json<LettersAnswer>, ApiError> {
     let Query(query) = query.map_err(|error| ApiError::invalid("query", error.body_text()))?;
     let stage = query.stage.as_deref().map_or(Ok(Stage::Embedding), operate::named)?;
-    let letters = app.jobs.letters(stage, query.job_id.as_deref(), query.count()?).await?;
+    let letters = app.jobs.list_dead_letters(stage, query.job_id.as_deref(), query.count()?).await?;
     let mut items = Vec::with_capacity(letters.len());
     for (letter, remark) in letters {
         let document =
@@ -108,19 +108,19 @@ pub(in crate::routes) async fn requeue(
     let Requeue { stage, ids, changes, kept } = Requeue::one(body.0, &app.settings)?;
     let id = ids.into_iter().next().ok_or_else(ApiError::internal)?;
     match again(&app, &admin, (stage, &id), changes).await? {
-        Again::Done => Ok(Json(RequeueAnswer {
+        RequeueOutcome::Done => Ok(Json(RequeueAnswer {
             message: "requeued",
             from: operate::dlq(stage),
             to: operate::queue(stage),
             entry_id: id.0,
             warning: kept.then_some(KEPT),
         })),
-        Again::NotFound => Err(ApiError::unknown_letter(&id.0)),
-        Again::Blocked(state) => Err(ApiError::invalid(
+        RequeueOutcome::NotFound => Err(ApiError::unknown_letter(&id.0)),
+        RequeueOutcome::Blocked(state) => Err(ApiError::invalid(
             "entry_id",
             format!("DLQ entry in state '{}', not approved for requeue", state.as_str()),
         )),
-        Again::Unusable(why) => Err(ApiError::stays_dead(why)),
+        RequeueOutcome::Unusable(why) => Err(ApiError::stays_dead(why)),
     }
 }
 
@@ -129,11 +129,11 @@ async fn again(
     app: &App,
     admin: &Admin,
     (stage, id): (Stage, &DeadLetterId),
-    changes: Changes,
-) -> Result<Again, ApiError> {
+    changes: RequeueOverrides,
+) -> Result<RequeueOutcome, ApiError> {
     admin.changes(app, &subject(stage, id), &changes.names());
     let again = app.jobs.requeue(stage, id, changes).await;
-    app.http_metrics.operators.requeued(stage, again.as_ref().map_or("error", Again::status));
+    app.http_metrics.operators.requeued(stage, again.as_ref().map_or("error", RequeueOutcome::status));
     again
 }
 
@@ -164,12 +164,12 @@ pub(in crate::routes) async fn requeue_bulk(
     for id in ids {
         let again = again(&app, &admin, (stage, &id), changes.clone()).await?;
         let status = match &again {
-            Again::Done => "success".to_owned(),
-            Again::NotFound => "not_found".to_owned(),
-            Again::Blocked(state) => format!("blocked:{}", state.as_str()),
-            Again::Unusable(why) => format!("error:{why}"),
+            RequeueOutcome::Done => "success".to_owned(),
+            RequeueOutcome::NotFound => "not_found".to_owned(),
+            RequeueOutcome::Blocked(state) => format!("blocked:{}", state.as_str()),
+            RequeueOutcome::Unusable(why) => format!("error:{why}"),
         };
-        let warning = (kept && matches!(again, Again::Done)).then_some(KEPT);
+        let warning = (kept && matches!(again, RequeueOutcome::Done)).then_some(KEPT);
         results.push(RequeueResult { entry_id: id.0, status, warning });
     }
     Ok(Json(RequeueBulkAnswer { from: operate::dlq(stage), to: operate::queue(stage), results }))

@@ -10,7 +10,7 @@ use axum::{
         sse::{Event, KeepAlive},
     },
 };
-use embeddery_pipeline::{Depth, Flow, Queue, QueueError, Stage, WorkerReport};
+use embeddery_pipeline::{Depth, Queue, QueueError, Stage, StageMode, WorkerStatus};
 use futures_util::{Stream, stream};
 
 use crate::{
@@ -18,7 +18,7 @@ use crate::{
     auth::Admin,
     error::{ApiError, ErrorBody},
     http_metrics::OperatorMetrics,
-    listen::Stopping,
+    serve::ShutdownSignal,
     wire::operate::{self, Done, SummaryAnswer},
 };
 
@@ -58,7 +58,7 @@ pub(in crate::routes) async fn summary(_: Admin, State(app): State<Arc<App>>) ->
 pub(in crate::routes) async fn events(
     _: Admin,
     State(app): State<Arc<App>>,
-    stopping: Option<Extension<Stopping>>,
+    stopping: Option<Extension<ShutdownSignal>>,
 ) -> Sse<impl Stream<Item = Result<Event, Infallible>>> {
     let watching = Watching::new(&app.http_metrics.operators);
     let events =
@@ -145,7 +145,7 @@ async fn look(app: &App) -> SummaryAnswer {
     }
 }
 
-type Seen = (BTreeMap<Stage, Depth>, BTreeMap<Stage, Flow>, Vec<WorkerReport>);
+type Seen = (BTreeMap<Stage, Depth>, BTreeMap<Stage, StageMode>, Vec<WorkerStatus>);
 
 async fn seen(queue: &dyn Queue) -> Result<Seen, QueueError> {
     Ok((queue.depth().await?, queue.flow().await?, queue.workers().await?))
@@ -161,7 +161,7 @@ pub(super) fn depths(depth: &BTreeMap<Stage, Depth>) -> (BTreeMap<String, u64>, 
 }
 
 /// What living workers have done, by stage.
-pub(super) fn done(workers: &[WorkerReport]) -> BTreeMap<&'static str, Done> {
+pub(super) fn done(workers: &[WorkerStatus]) -> BTreeMap<&'static str, Done> {
     let mut stages: BTreeMap<&'static str, Done> =
         Stage::ALL.into_iter().map(|stage| (stage.as_str(), Done::default())).collect();
     for worker in workers {

@@ -3,7 +3,7 @@
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use embeddery_core::SpaceId;
-use embeddery_store::{Binding, Chunk, Collection, Document, Span, StoredDocument};
+use embeddery_store::{Chunk, Collection, Document, ModelBinding, Span, StoredDocument};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
@@ -121,13 +121,13 @@ fn typed<T: for<'de> Deserialize<'de>>(map: Map<String, Value>) -> Result<T, Api
 }
 
 impl Head {
-    pub(crate) fn binding(&self) -> Binding {
-        Binding {
+    pub(crate) fn binding(&self) -> ModelBinding {
+        ModelBinding {
             provider: self.provider.clone(),
             model: self.model.clone(),
             space: SpaceId::new(self.space.as_str()),
             dim: self.dimensions,
-            cut: self.cut,
+            custom_dimensions: self.cut,
         }
     }
 }
@@ -154,7 +154,7 @@ impl ChunkLine {
 
 /// The first line of an export.
 pub(crate) fn head(collection: &Collection) -> Result<Vec<u8>, serde_json::Error> {
-    let Binding { provider, model, space, dim, cut } = collection.binding.clone();
+    let ModelBinding { provider, model, space, dim, custom_dimensions: cut } = collection.binding.clone();
     line(&Head {
         embeddery_collection: VERSION,
         name: collection.name.clone(),

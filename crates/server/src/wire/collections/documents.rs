@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use embeddery_chunk::Rule;
+use embeddery_chunk::ChunkConfig;
 use embeddery_store::{DocumentView, Filter, StoredDocument};
 use serde::Serialize;
 use serde_json::{Map, Value};
@@ -27,7 +27,7 @@ pub(crate) struct AddRequest {
     pub(crate) documents: Vec<NewDocument>,
     /// How texts are cut; without it a document is one chunk.
     #[schema(value_type = Option<ChunkingPicture>)]
-    pub(crate) chunking: Rule,
+    pub(crate) chunking: ChunkConfig,
 }
 
 /// A document.
@@ -66,7 +66,7 @@ impl AddRequest {
                 return Err(fields.unfit(Some("documents".into()), message.into()));
             }
         };
-        let chunking = chunking(&mut fields, Rule::WHOLE)?;
+        let chunking = chunking(&mut fields, ChunkConfig::WHOLE)?;
         if list.is_empty() || list.len() > settings.max_inputs {
             let message = format!(
                 "documents has {} elements; 1 to {} are allowed in a request",
@@ -139,7 +139,7 @@ pub(crate) fn check_id(id: String) -> Result<String, ApiError> {
 }
 
 /// How texts are cut; `usual` when nothing is said.
-pub(crate) fn chunking(fields: &mut Fields, usual: Rule) -> Result<Rule, ApiError> {
+pub(crate) fn chunking(fields: &mut Fields, usual: ChunkConfig) -> Result<ChunkConfig, ApiError> {
     let Some(map) = fields.object("chunking")? else { return Ok(usual) };
     let mut fields = fields.part(map);
     let within = |error: ApiError| error.within("chunking");
@@ -150,7 +150,7 @@ pub(crate) fn chunking(fields: &mut Fields, usual: Rule) -> Result<Rule, ApiErro
     fields.finish().map_err(within)?;
     let rule = || {
         let method = method.as_deref().unwrap_or("recursive").parse()?;
-        Rule::new(method, size, overlap, unit.as_deref().map(str::parse).transpose()?)
+        ChunkConfig::new(method, size, overlap, unit.as_deref().map(str::parse).transpose()?)
     };
     rule().map_err(|error: embeddery_chunk::RuleError| {
         ApiError::invalid("chunking", format!("chunking: {error}"))

@@ -7,7 +7,7 @@ pub(crate) mod search;
 use std::num::NonZeroUsize;
 
 use embeddery_core::ProviderKind;
-use embeddery_store::{Backup, Binding, Collection, Receipt, Stats, check_name};
+use embeddery_store::{Backup, Collection, DeletionReceipt, ModelBinding, Stats, check_name};
 use serde::Serialize;
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
@@ -125,8 +125,8 @@ pub(crate) struct ModelView {
     space: String,
 }
 
-impl From<Binding> for ModelView {
-    fn from(binding: Binding) -> Self {
+impl From<ModelBinding> for ModelView {
+    fn from(binding: ModelBinding) -> Self {
         Self {
             embedding_model: binding.model,
             provider: binding.provider,
@@ -187,7 +187,7 @@ pub(crate) struct ReembedAnswer {
 }
 
 impl ReembedAnswer {
-    pub(crate) fn new(collection: String, (from, to): (Binding, Binding)) -> Self {
+    pub(crate) fn new(collection: String, (from, to): (ModelBinding, ModelBinding)) -> Self {
         Self { status: "running", collection, from: from.into(), to: to.into() }
     }
 }
@@ -235,7 +235,7 @@ pub(crate) enum CacheGone {
 
 /// What was deleted.
 pub(crate) struct Gone {
-    pub(crate) collections: Receipt,
+    pub(crate) collections: DeletionReceipt,
     pub(crate) jobs: u64,
     pub(crate) cache: CacheGone,
     /// What was used today is still counted.
@@ -244,7 +244,7 @@ pub(crate) struct Gone {
 
 impl ReceiptView {
     pub(crate) fn new(user: &str, gone: &Gone) -> Self {
-        let Receipt { collections, documents, vectors } = gone.collections;
+        let DeletionReceipt { collections, documents, vectors } = gone.collections;
         Self {
             user: user.to_owned(),
             collections,

@@ -6,7 +6,7 @@ use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
 use super::documents::PlaceView;
-use crate::{Settings, collections::Asked, error::ApiError, wire::fields::Fields};
+use crate::{Settings, collections::SearchParams, error::ApiError, wire::fields::Fields};
 
 /// What to find.
 #[derive(ToSchema)]
@@ -43,7 +43,7 @@ pub(crate) enum ModeName {
 }
 
 impl SearchRequest {
-    pub(crate) fn read(mut fields: Fields, settings: &Settings) -> Result<Asked, ApiError> {
+    pub(crate) fn read(mut fields: Fields, settings: &Settings) -> Result<SearchParams, ApiError> {
         let query = fields.text("query")?;
         let vector = vector(&mut fields)?;
         let space = fields.text("space")?;
@@ -81,7 +81,7 @@ impl SearchRequest {
             }
         }
         let filter = filter.map(|filter| Filter::parse(&filter)).transpose()?;
-        Ok(Asked { by_vector, by_words, query, vector, space, top_k, filter, with_text })
+        Ok(SearchParams { by_vector, by_words, query, vector, space, top_k, filter, with_text })
     }
 }
 

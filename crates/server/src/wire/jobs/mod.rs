@@ -6,7 +6,7 @@ pub(crate) mod view;
 use std::collections::HashMap;
 
 use axum::http::HeaderMap;
-use embeddery_chunk::{Method, Rule};
+use embeddery_chunk::{ChunkConfig, Method};
 use embeddery_core::TraceContext;
 use embeddery_pipeline::NewDocument;
 use serde::Deserialize;
@@ -24,7 +24,7 @@ use super::{
 use crate::{
     Settings,
     error::ApiError,
-    jobs::{Order, Sender},
+    jobs::{JobHeaders, JobParams},
 };
 
 /// Documents of a job that comes as one JSON body.
@@ -122,7 +122,7 @@ impl JobQuery {
     }
 }
 
-impl Order {
+impl JobParams {
     /// Reads all but the documents.
     pub(crate) fn read(mut fields: Fields) -> Result<Self, ApiError> {
         let collection = fields.text("collection")?;
@@ -139,8 +139,8 @@ impl Order {
 }
 
 /// How texts of jobs are cut when nothing is said.
-fn usual() -> Rule {
-    Rule::new(Method::Recursive, None, None, None).unwrap_or(Rule::WHOLE)
+fn usual() -> ChunkConfig {
+    ChunkConfig::new(Method::Recursive, None, None, None).unwrap_or(ChunkConfig::WHOLE)
 }
 
 /// The documents of a JSON body.
@@ -199,7 +199,7 @@ pub(crate) fn job_document(mut fields: Fields, settings: &Settings) -> Result<Ne
     })
 }
 
-impl Sender {
+impl JobHeaders {
     /// Reads the headers; `trace` is what the request is a part of.
     pub(crate) fn read(headers: &HeaderMap, trace: Option<TraceContext>) -> Result<Self, ApiError> {
         let idempotency_key = match headers.get("idempotency-key") {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use embeddery_pipeline::{DocumentRow, DocumentState, Flow, Job, Priority, Reason, Stage, Status};
+use embeddery_pipeline::{DocumentRow, DocumentState, Job, Priority, Reason, Stage, StageMode, Status};
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -253,7 +253,7 @@ impl From<Reason> for ReasonView {
 }
 
 /// Documents as callers see them, where stages flow so.
-fn views(rows: Vec<DocumentRow>, flows: &BTreeMap<Stage, Flow>) -> Vec<DocumentView> {
+fn views(rows: Vec<DocumentRow>, flows: &BTreeMap<Stage, StageMode>) -> Vec<DocumentView> {
     let view = |row: DocumentRow| DocumentView {
         status: STATES.iter().find(|(known, _)| *known == row.state).map_or("", |(_, word)| word),
         waiting: waiting(&row, flows),
@@ -270,18 +270,18 @@ pub(crate) const fn is_at_work(state: DocumentState) -> bool {
     matches!(state, DocumentState::At(_))
 }
 
-fn waiting(row: &DocumentRow, flows: &BTreeMap<Stage, Flow>) -> Option<WaitingView> {
+fn waiting(row: &DocumentRow, flows: &BTreeMap<Stage, StageMode>) -> Option<WaitingView> {
     let DocumentState::At(stage) = row.state else { return None };
     let held = |code: &str, what: &str| {
         let message = format!("an operator {what} the stage {}", stage.as_str());
         Some(WaitingView { reason: ReasonView { code: code.into(), message }, next_try_at: None })
     };
-    match (flows.get(&stage), row.again_at_ms) {
-        (Some(Flow::Pause), _) => held("stage_paused", "has paused"),
+    match (flows.get(&stage), row.retry_at_ms) {
+        (Some(StageMode::Pause), _) => held("stage_paused", "has paused"),
         (_, Some(at)) => {
             Some(WaitingView { reason: row.reason.clone()?.into(), next_try_at: Some(time(at)) })
         }
-        (Some(Flow::Drain), None) => held("stage_drains", "lets nothing into"),
+        (Some(StageMode::Drain), None) => held("stage_drains", "lets nothing into"),
         _ => None,
     }
 }
@@ -296,7 +296,7 @@ pub(crate) struct JobDocumentsAnswer {
 }
 
 impl JobDocumentsAnswer {
-    pub(crate) fn new(rows: Vec<DocumentRow>, limit: usize, flows: &BTreeMap<Stage, Flow>) -> Self {
+    pub(crate) fn new(rows: Vec<DocumentRow>, limit: usize, flows: &BTreeMap<Stage, StageMode>) -> Self {
         let next = if rows.len() == limit { rows.last().map(|last| last.item) } else { None };
         Self { documents: views(rows, flows), next }
     }

@@ -25,7 +25,7 @@ impl Server {
             self.fail(lease.task.id.job, lease.task.id.item, Stage::Chunking).await;
             let reason =
                 Reason { code: "broken".into(), message: "Bearer sk-secret-secret was refused".into() };
-            self.queue.settle(&[(lease, Outcome::Dead(reason))]).await.unwrap();
+            self.queue.settle(&[(lease, Outcome::DeadLetter(reason))]).await.unwrap();
         }
         let answer = self.get(&format!("{DLQ}?stage=chunking&job_id={id}")).await;
         assert_eq!(answer.json["count"], 2, "{}", answer.text);
@@ -158,7 +158,7 @@ async fn a_letter_whose_document_is_not_failed_runs_again_all_the_same() {
     };
     let lease = server.queue.lease(request).await.unwrap().leases.remove(0);
     let reason = Reason { code: "worker_died".into(), message: "it killed its worker".into() };
-    server.queue.settle(&[(lease, Outcome::Dead(reason))]).await.unwrap();
+    server.queue.settle(&[(lease, Outcome::DeadLetter(reason))]).await.unwrap();
     let letters = server.get(&format!("{DLQ}?stage=chunking&job_id={id}")).await;
     let entry = &letters.json["items"][0]["entry_id"];
     let body = json!({"stage": "chunking", "entry_id": entry, "override_fields": {"text": "harmless"}});

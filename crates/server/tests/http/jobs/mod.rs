@@ -4,13 +4,13 @@ mod bad_input;
 mod dead_letters;
 mod events;
 mod idempotency;
-mod life;
+mod lifecycle;
 mod limits;
 mod lines;
 mod operator;
 
 use embeddery_core::SpaceId;
-use embeddery_pipeline::{ChunkSpan, End, JobId, Put, Reason, Stage, TaskId, Vectors};
+use embeddery_pipeline::{ChunkSpan, DocumentOutcome, JobId, Reason, Stage, TaskId, Vectors, WriteResult};
 use reqwest::Method;
 use serde_json::{Value, json};
 
@@ -57,10 +57,10 @@ impl Server {
         let task = TaskId { job: id, item };
         let chunk = ChunkSpan { bytes: 0..6, characters: 0..6, headings: Vec::new() };
         let vectors = Vectors { space: SpaceId::new("s"), dim: 1, rows: vec![Some(0)], data: vec![1.0] };
-        assert_eq!(self.jobs.put_chunks(vec![(task, vec![chunk])]).await.unwrap(), [Put::Written]);
-        assert_eq!(self.jobs.put_vectors(vec![(task, vectors)]).await.unwrap(), [Put::Written]);
-        let stored = End::Stored { chunks: 1 };
-        assert_eq!(self.jobs.finish(vec![(task, stored)]).await.unwrap(), [Put::Written]);
+        assert_eq!(self.jobs.put_chunks(vec![(task, vec![chunk])]).await.unwrap(), [WriteResult::Written]);
+        assert_eq!(self.jobs.put_vectors(vec![(task, vectors)]).await.unwrap(), [WriteResult::Written]);
+        let stored = DocumentOutcome::Stored { chunks: 1 };
+        assert_eq!(self.jobs.finish(vec![(task, stored)]).await.unwrap(), [WriteResult::Written]);
     }
 
     /// Does what a worker would that has no hope.
@@ -68,12 +68,15 @@ impl Server {
         let reason = Reason { code: "input_too_long".into(), message: "the text is too long".into() };
         // Microseconds: after all tries so far, which count in milliseconds.
         let now = std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap();
-        let failed = End::Failed { stage, reason, enqueued_at_ms: now.as_micros() as u64 };
-        assert_eq!(self.jobs.finish(vec![(TaskId { job: id, item }, failed)]).await.unwrap(), [Put::Written]);
+        let failed = DocumentOutcome::Failed { stage, reason, enqueued_at_ms: now.as_micros() as u64 };
+        assert_eq!(
+            self.jobs.finish(vec![(TaskId { job: id, item }, failed)]).await.unwrap(),
+            [WriteResult::Written]
+        );
     }
 
     /// How many documents of a user the queue holds.
     pub async fn queued(&self, user: &str) -> u64 {
-        self.queue.pressure(user).await.unwrap().tenant.items
+        self.queue.backlog(user).await.unwrap().tenant.items
     }
 }

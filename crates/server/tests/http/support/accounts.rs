@@ -4,7 +4,7 @@ use std::{path::Path, sync::Arc};
 
 use embeddery_accounts::{
     Accounts, AccountsConfig, AuditConfig, Auth, Limiter,
-    auth::{KeyConfig, Signer, TokenConfig, Tokens, Wanted},
+    auth::{KeyConfig, Signer, TokenConfig, TokenRequest, Tokens},
     ledger::{LedgerConfig, Quotas},
     limit::Rates,
 };
@@ -46,7 +46,7 @@ pub fn tokens() -> Auth {
 /// A good token.
 pub fn token(user: &str, role: &str) -> String {
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
-    let wanted = Wanted {
+    let wanted = TokenRequest {
         user: user.into(),
         role: role.into(),
         issuer: None,

@@ -7,8 +7,8 @@ use std::{
 };
 
 use embeddery_core::{
-    BoxFuture, EmbedError, EmbedRequest, Embedder, Embeddings, ErrorKind, Fault, InputFault, Limits,
-    ModelCard, ModelRef, ModelState, ModelStatus, Provider, ProviderKind, Retry, SpaceId, TokenCount,
+    BoxFuture, CallLimits, EmbedError, EmbedRequest, Embedder, Embeddings, ErrorKind, Fault, InputError,
+    ModelInfo, ModelRef, ModelState, ModelStatus, Provider, ProviderKind, Retry, SpaceId, TokenCount,
     Truncate,
 };
 use tokio::sync::{Semaphore, watch};
@@ -87,14 +87,14 @@ impl Provider for FakeProvider {
                     "model '{model}' is neither here nor on the hub"
                 )));
             }
-            let card = Arc::new(ModelCard {
+            let card = Arc::new(ModelInfo {
                 name: Arc::clone(&model.name),
                 provider: ProviderKind::HuggingFace,
                 dimensions: NonZeroUsize::new(DIM),
                 max_tokens: NonZeroUsize::new(MAX_TOKENS),
                 matryoshka: false,
             });
-            Ok(Arc::new(FakeModel { fake: Arc::clone(&self.0), card, limits: Limits::default() })
+            Ok(Arc::new(FakeModel { fake: Arc::clone(&self.0), card, limits: CallLimits::default() })
                 as Arc<dyn Embedder>)
         })
     }
@@ -125,20 +125,20 @@ impl Provider for FakeProvider {
 
 struct FakeModel {
     fake: Arc<Fake>,
-    card: Arc<ModelCard>,
-    limits: Limits,
+    card: Arc<ModelInfo>,
+    limits: CallLimits,
 }
 
 impl Embedder for FakeModel {
-    fn model(&self) -> &Arc<ModelCard> {
+    fn model(&self) -> &Arc<ModelInfo> {
         &self.card
     }
 
-    fn limits(&self) -> &Limits {
+    fn limits(&self) -> &CallLimits {
         &self.limits
     }
 
-    fn count(&self, text: &str) -> TokenCount {
+    fn count_tokens(&self, text: &str) -> TokenCount {
         TokenCount::Exact(text.split_whitespace().count() + 2)
     }
 
@@ -175,7 +175,7 @@ impl FakeModel {
             request.inputs.iter().map(|input| input.text().unwrap().split_whitespace().count() + 2).collect();
         let long = || counts.iter().enumerate().filter(|(_, count)| **count > MAX_TOKENS);
         if request.truncate == Some(Truncate::None) && long().next().is_some() {
-            let inputs = long().map(|(index, &tokens)| InputFault { index, tokens: Some(tokens) }).collect();
+            let inputs = long().map(|(index, &tokens)| InputError { index, tokens: Some(tokens) }).collect();
             let message =
                 format!("an input is longer than the {MAX_TOKENS} tokens that '{}' reads", self.card.name);
             return Err(EmbedError::new(ErrorKind::InputTooLong, Fault::Caller, Retry::Never, message)

@@ -5,13 +5,13 @@ use std::{future::Future, net::SocketAddr, path::Path, sync::Arc, time::Duration
 use embeddery_accounts::AccountsConfig;
 use embeddery_core::{Embedder, ModelRef, ProviderKind};
 use embeddery_gateway::{
-    Alternatives, BreakerConfig, Breakers, ConfiguredModel, Deadline, Dimensions, Integrity, Measured,
-    Metrics, Policy, Router, RouterConfig, Stack, TokenDecoder, TokenEncoding,
+    AdjustDimensions, BreakerConfig, BreakerRegistry, ConfiguredModel, Deadline, FallbackModels, Metrics,
+    Policy, RequestMetrics, Router, RouterConfig, Stack, TokenDecoder, TokenEncoding, ValidateResponse,
 };
 use embeddery_pipeline::{JobStore, Queue, QueueOptions, SqliteJobs, SqliteJobsConfig, SqliteQueue};
 use embeddery_server::{
-    App, Collections, Controls, HttpMetrics, JobLimits, Jobs, Live, Reloaded, Reloads, Settings, Waiting,
-    reloads, serve,
+    AdminControls, App, BacklogLimit, Collections, JobLimits, Jobs, ReloadHandle, ReloadableApp, Reloaded,
+    ServerMetrics, Settings, reloads, serve,
 };
 
 use embeddery_store::{SqliteConfig, SqliteStore};
@@ -36,7 +36,7 @@ pub const KEY: &str = "a-key-for-tests-only";
 fn app(fake: &Arc<Fake>, settings: Settings, (accounts, jobs): (AccountsConfig, Jobs)) -> App {
     let mut registry = Registry::default();
     let metrics = Metrics::new(&mut registry);
-    let http_metrics = HttpMetrics::new(&mut registry);
+    let http_metrics = ServerMetrics::new(&mut registry);
     jobs.store.ended().register(&mut registry);
     let router = Router::new(RouterConfig {
         providers: vec![Arc::new(FakeProvider(Arc::clone(fake)))],
@@ -48,7 +48,8 @@ fn app(fake: &Arc<Fake>, settings: Settings, (accounts, jobs): (AccountsConfig, 
         decoder: Arc::new(TokenDecoder::new(TokenEncoding::Cl100k)),
         metrics,
     });
-    let controls = Controls { breakers: Arc::new(Breakers::new(BreakerConfig::default())), cache: None };
+    let controls =
+        AdminControls { breakers: Arc::new(BreakerRegistry::new(BreakerConfig::default())), cache: None };
     // Lives as long as the tests' process: a server may still write when its test has ended.
     let base_dir = tempfile::tempdir().unwrap().keep();
     let store = SqliteStore::new(SqliteConfig {
@@ -73,7 +74,7 @@ fn app(fake: &Arc<Fake>, settings: Settings, (accounts, jobs): (AccountsConfig, 
 }
 
 /// A configuration that is the same whenever it is read.
-fn same_again() -> Reloads {
+fn same_again() -> ReloadHandle {
     let (reloads, mut requests) = reloads();
     tokio::spawn(async move {
         while let Some(reply) = requests.recv().await {
@@ -86,7 +87,7 @@ fn same_again() -> Reloads {
 /// Jobs that nobody works on but the test.
 fn jobs(dir: &Path) -> Jobs {
     let config = SqliteJobsConfig { path: dir.join("jobs.db"), min_free_bytes: 0 };
-    let waiting = Waiting { items: 100_000, bytes: 1 << 30, age: Duration::from_secs(3600) };
+    let waiting = BacklogLimit { items: 100_000, bytes: 1 << 30, age: Duration::from_secs(3600) };
     let limits = JobLimits {
         documents: 100_000,
         tenant: waiting,
@@ -101,17 +102,17 @@ fn jobs(dir: &Path) -> Jobs {
 struct Plain(Metrics);
 
 impl Stack for Plain {
-    fn around_adapter(&self, adapter: Arc<dyn Embedder>, label: &str) -> Arc<dyn Embedder> {
-        Arc::new(Dimensions::new(Arc::new(Integrity(adapter)), &self.0, label))
+    fn wrap_model(&self, adapter: Arc<dyn Embedder>, label: &str) -> Arc<dyn Embedder> {
+        Arc::new(AdjustDimensions::new(Arc::new(ValidateResponse(adapter)), &self.0, label))
     }
 
-    fn around_request(
+    fn wrap_request(
         &self,
         model: Arc<dyn Embedder>,
-        _: Option<Alternatives>,
+        _: Option<FallbackModels>,
         label: &str,
     ) -> Arc<dyn Embedder> {
-        Arc::new(Measured::new(Arc::new(Deadline(model)), &self.0, label))
+        Arc::new(RequestMetrics::new(Arc::new(Deadline(model)), &self.0, label))
     }
 }
 
@@ -159,7 +160,7 @@ impl Server {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let shutdown = CancellationToken::new();
-        let live = Arc::new(Live::new(app(&fake, settings, (accounts, parts))));
+        let live = Arc::new(ReloadableApp::new(app(&fake, settings, (accounts, parts))));
         let task = tokio::spawn(serve(listener, live, shutdown.clone(), Duration::from_secs(20)));
         let client = Client::builder().no_proxy().build().unwrap();
         Self { address, fake, shutdown, task, jobs, queue, dir, client }

@@ -1,0 +1,28 @@
+//! What every wrapper says of itself is what the embedder inside it says.
+
+/// The parts of [`Embedder`](embeddery_core::Embedder) that a wrapper passes on.
+macro_rules! delegate_embedder {
+    ($inner:tt) => {
+        fn model(&self) -> &std::sync::Arc<embeddery_core::ModelInfo> {
+            self.$inner.model()
+        }
+
+        fn limits(&self) -> &embeddery_core::CallLimits {
+            self.$inner.limits()
+        }
+
+        fn count_tokens(&self, text: &str) -> embeddery_core::TokenCount {
+            self.$inner.count_tokens(text)
+        }
+
+        fn identity(&self) -> Option<embeddery_core::EmbeddingIdentity> {
+            self.$inner.identity()
+        }
+
+        fn warm_up(&self) -> embeddery_core::BoxFuture<'_, Result<(), embeddery_core::EmbedError>> {
+            self.$inner.warm_up()
+        }
+    };
+}
+
+pub(crate) use delegate_embedder;

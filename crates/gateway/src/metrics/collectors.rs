@@ -1,0 +1,107 @@
+//! Numbers that are read when Prometheus asks: how breakers stand and what the cache holds. A breaker advances
+//! by time alone, so a gauge that somebody sets would lie.
+
+use std::{fmt, sync::Arc};
+
+use prometheus_client::{
+    collector::Collector,
+    encoding::{DescriptorEncoder, EncodeMetric as _},
+    metrics::{counter::ConstCounter, gauge::ConstGauge},
+};
+
+use embeddery_core::ModelState;
+
+use crate::{
+    Router,
+    breaker::{BreakerRegistry, BreakerReport, BreakerState},
+    cache::VectorCache,
+};
+
+/// Reads breakers and cache.
+pub struct Collected {
+    /// The breakers.
+    pub breakers: Arc<BreakerRegistry>,
+    /// The cache, where there is one.
+    pub cache: Option<Arc<VectorCache>>,
+}
+
+impl fmt::Debug for Collected {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Collected")
+    }
+}
+
+impl Collector for Collected {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let reports = self.breakers.report();
+        let gauge = ConstGauge::new(0_i64);
+        let mut state = encoder.encode_descriptor(
+            "circuit_breaker_state",
+            "0 closed, 1 open, 2 half open",
+            None,
+            gauge.metric_type(),
+        )?;
+        for report in &reports {
+            let value = match report.state {
+                BreakerState::Closed => 0_i64,
+                BreakerState::Open => 1,
+                BreakerState::HalfOpen => 2,
+            };
+            ConstGauge::new(value).encode(state.encode_family(&labels(report))?)?;
+        }
+        type Total = fn(&BreakerReport) -> u64;
+        let totals: [(&str, &str, Total); 3] = [
+            ("circuit_breaker_failures", "Calls that the provider failed", |report| report.totals.failures),
+            ("circuit_breaker_successes", "Calls that the provider answered", |report| {
+                report.totals.successes
+            }),
+            ("circuit_breaker_trips", "How often the breaker opened", |report| report.totals.trips),
+        ];
+        for (name, help, total) in totals {
+            let counter = ConstCounter::new(0_u64);
+            let mut family = encoder.encode_descriptor(name, help, None, counter.metric_type())?;
+            for report in &reports {
+                ConstCounter::new(total(report)).encode(family.encode_family(&labels(report))?)?;
+            }
+        }
+        let entries = self.cache.as_ref().map_or(0, |cache| cache.stats().entries);
+        let size = ConstGauge::new(i64::try_from(entries).unwrap_or(i64::MAX));
+        let encoder = encoder.encode_descriptor(
+            "embedding_cache_size",
+            "Vectors in memory",
+            None,
+            size.metric_type(),
+        )?;
+        size.encode(encoder)
+    }
+}
+
+/// The models of this machine that are in memory.
+pub struct LoadedModels(pub Arc<Router>);
+
+impl fmt::Debug for LoadedModels {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("LoadedModels")
+    }
+}
+
+impl Collector for LoadedModels {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let one = ConstGauge::new(1_i64);
+        let mut family = encoder.encode_descriptor(
+            "active_embedder_instances",
+            "Models of this machine in memory",
+            None,
+            one.metric_type(),
+        )?;
+        for model in self.0.models().into_iter().filter(|model| model.state == Some(ModelState::Loaded)) {
+            let labels = [("provider", model.provider.to_string()), ("model_id", model.name.to_string())];
+            one.encode(family.encode_family(&labels)?)?;
+        }
+        Ok(())
+    }
+}
+
+fn labels(report: &BreakerReport) -> [(&'static str, String); 2] {
+    [("service", report.name()), ("operation", "embed".to_owned())]
+}

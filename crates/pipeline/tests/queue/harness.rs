@@ -1,0 +1,229 @@
+//! The queues under test, and short words for what the tests do.
+
+use std::{sync::Arc, time::Duration};
+
+use embeddery_core::BoxFuture;
+use embeddery_pipeline::{
+    Consumer, JobId, Lease, LeaseBatch, LeaseRequest, Outcome, Priority, Queue, QueueOptions, RedisConfig,
+    RedisQueue, SettleResult, SqliteQueue, Stage, Task, TaskId,
+};
+use uuid::Uuid;
+
+use crate::servers::Server;
+
+/// A place where queues live that see the same tasks, as those of several processes do.
+pub trait Bench: Send + Sync {
+    /// A queue as another process would open it.
+    fn open(&self, options: QueueOptions) -> Arc<dyn Queue>;
+
+    fn queue(&self) -> Arc<dyn Queue> {
+        self.open(QueueOptions::default())
+    }
+
+    /// As if a program of this version had written the task's message.
+    fn write_version(&self, task: TaskId, version: u32) -> BoxFuture<'_, ()>;
+
+    /// Makes the task's message one that nobody can read.
+    fn spoil(&self, task: TaskId) -> BoxFuture<'_, ()>;
+
+    /// As if somebody had been asked long ago to become idle at the stage.
+    fn age_clearing(&self, stage: Stage) -> BoxFuture<'_, ()>;
+}
+
+pub struct Sqlite(tempfile::TempDir);
+
+impl Sqlite {
+    pub fn start() -> Self {
+        Self(tempfile::tempdir().unwrap())
+    }
+}
+
+impl Bench for Sqlite {
+    fn open(&self, options: QueueOptions) -> Arc<dyn Queue> {
+        Arc::new(SqliteQueue::open(&self.0.path().join("queue.db"), options).unwrap())
+    }
+
+    fn write_version(&self, task: TaskId, version: u32) -> BoxFuture<'_, ()> {
+        // Where it is set aside it is due for those who know the version.
+        self.change(task, &format!("version = {version}, due_ms = iif(place = 5, {version}, due_ms)"))
+    }
+
+    fn spoil(&self, task: TaskId) -> BoxFuture<'_, ()> {
+        self.change(task, "rank = 77")
+    }
+
+    fn age_clearing(&self, stage: Stage) -> BoxFuture<'_, ()> {
+        let update = "UPDATE stage SET clearing_until_ms = 1 WHERE stage = ? AND clearing IS NOT NULL";
+        assert_eq!(self.file().execute(update, [stage as i64]).unwrap(), 1);
+        Box::pin(async {})
+    }
+}
+
+impl Sqlite {
+    pub fn file(&self) -> rusqlite::Connection {
+        let file = rusqlite::Connection::open(self.0.path().join("queue.db")).unwrap();
+        file.busy_timeout(Duration::from_secs(10)).unwrap();
+        file
+    }
+
+    pub fn change(&self, task: TaskId, set: &str) -> BoxFuture<'_, ()> {
+        let file = self.file();
+        let update = format!("UPDATE task SET {set} WHERE job = ? AND item = ?");
+        assert_eq!(file.execute(&update, rusqlite::params![task.job.0.as_bytes(), task.item]).unwrap(), 1);
+        Box::pin(async {})
+    }
+}
+
+pub struct Streams {
+    pub redis: Server,
+    pub prefix: String,
+}
+
+impl Streams {
+    pub fn start() -> Self {
+        Self::on(Server::forgetful())
+    }
+
+    pub fn on(redis: Server) -> Self {
+        Self { redis, prefix: "{embeddings}".into() }
+    }
+
+    pub fn config(&self) -> RedisConfig {
+        config(&self.redis.url(), &self.prefix)
+    }
+}
+
+pub fn config(url: &str, prefix: &str) -> RedisConfig {
+    RedisConfig {
+        url: url.to_owned().into(),
+        ca: None,
+        prefix: prefix.to_owned(),
+        require_durable: false,
+        dead_letter_key: None,
+        options: QueueOptions::default(),
+    }
+}
+
+impl Bench for Streams {
+    fn open(&self, options: QueueOptions) -> Arc<dyn Queue> {
+        Arc::new(RedisQueue::connect(RedisConfig { options, ..self.config() }).unwrap())
+    }
+
+    fn write_version(&self, task: TaskId, version: u32) -> BoxFuture<'_, ()> {
+        Box::pin(self.redis.write_version(&self.prefix, task, version))
+    }
+
+    fn spoil(&self, task: TaskId) -> BoxFuture<'_, ()> {
+        Box::pin(self.redis.spoil(&self.prefix, task))
+    }
+
+    fn age_clearing(&self, stage: Stage) -> BoxFuture<'_, ()> {
+        Box::pin(self.redis.age_clearing(&self.prefix, stage))
+    }
+}
+
+impl Server {
+    pub async fn write_version(&self, prefix: &str, task: TaskId, version: u32) {
+        let (record, item) = (format!("{prefix}:job:{}", task.job), task.item.to_string());
+        let text: String = self.ask(&["HGET", &record, &item]).await;
+        let mut message: serde_json::Value = serde_json::from_str(&text).unwrap();
+        message["v"] = version.into();
+        self.ask::<i64>(&["HSET", &record, &item, &message.to_string()]).await;
+        let aside = format!("{prefix}:{}:newer", message["s"].as_str().unwrap());
+        let name = format!("{}:{item}", task.job);
+        self.ask::<i64>(&["ZADD", &aside, "XX", &version.to_string(), &name]).await;
+    }
+
+    pub async fn spoil(&self, prefix: &str, task: TaskId) {
+        let record = format!("{prefix}:job:{}", task.job);
+        self.ask::<i64>(&["HSET", &record, &task.item.to_string(), "no message"]).await;
+    }
+
+    pub async fn age_clearing(&self, prefix: &str, stage: Stage) {
+        let key = format!("{prefix}:{}:clearing", stage.as_str());
+        let kept: String = self.ask(&["GET", &key]).await;
+        let holder = kept.split_once(' ').unwrap().1;
+        self.ask::<String>(&["SET", &key, &format!("1 {holder}")]).await;
+    }
+}
+
+pub const LONG: Duration = Duration::from_secs(600);
+/// Runs out at once.
+pub const SHORT: Duration = Duration::from_millis(1);
+
+pub fn job() -> JobId {
+    JobId(Uuid::now_v7())
+}
+
+pub fn task(job: JobId, item: u32, tenant: &str) -> Task {
+    Task {
+        id: TaskId { job, item },
+        tenant: tenant.into(),
+        stage: Stage::Chunking,
+        priority: Priority::Normal,
+        bytes: 100,
+        attempts: 0,
+        deaths: 0,
+        enqueued_at_ms: now_ms(),
+        traceparent: None,
+    }
+}
+
+pub fn now_ms() -> u64 {
+    std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_millis() as u64
+}
+
+pub fn tasks(job: JobId, tenant: &str, count: u32) -> Vec<Task> {
+    (0..count).map(|item| task(job, item, tenant)).collect()
+}
+
+/// A worker with one lease length.
+pub struct Worker {
+    pub queue: Arc<dyn Queue>,
+    pub consumer: Consumer,
+    pub length: Duration,
+    pub idle: bool,
+}
+
+impl Worker {
+    pub fn new(queue: &Arc<dyn Queue>, name: &str) -> Self {
+        Self { queue: Arc::clone(queue), consumer: Consumer(name.into()), length: LONG, idle: true }
+    }
+
+    pub fn busy(self) -> Self {
+        Self { idle: false, ..self }
+    }
+
+    pub fn holding(self, length: Duration) -> Self {
+        Self { length, ..self }
+    }
+
+    pub async fn take(&self, stage: Stage, most: usize) -> Vec<Lease> {
+        self.ask(stage, most).await.leases
+    }
+
+    pub async fn ask(&self, stage: Stage, most: usize) -> LeaseBatch {
+        let request =
+            LeaseRequest { stage, consumer: &self.consumer, most, length: self.length, idle: self.idle };
+        self.queue.lease(request).await.unwrap()
+    }
+
+    /// The next one; waits for it.
+    pub async fn next(&self, stage: Stage) -> Lease {
+        for _ in 0..2000 {
+            if let Some(lease) = self.take(stage, 1).await.pop() {
+                return lease;
+            }
+            self.queue.wait(stage, Duration::from_millis(10)).await;
+        }
+        panic!("nothing came");
+    }
+
+    pub async fn settle(&self, lease: &Lease, outcome: Outcome) -> SettleResult {
+        self.queue.settle(&[(lease.clone(), outcome)]).await.unwrap()[0]
+    }
+}
+
+pub fn next() -> Outcome {
+    Outcome::Next { bytes: 50 }
+}

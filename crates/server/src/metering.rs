@@ -1,0 +1,207 @@
+//! What a request costs its caller: rates and quotas before, usage after, `X-RateLimit-*` on whatever is
+//! answered, and the audit log's lines.
+
+use std::{
+    net::IpAddr,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use axum::{
+    extract::{FromRequestParts, MatchedPath, Request, State},
+    http::{HeaderName, HeaderValue, Method, request::Parts},
+    middleware::Next,
+    response::Response,
+};
+use embeddery_accounts::{
+    Event, Identity, UserId,
+    ledger::Reservation,
+    limit::{Limited, Measure, Payer, Standing},
+};
+use embeddery_core::{Input, TraceContext};
+
+use crate::{
+    App, access_log::RequestRecord, auth::Caller, client_ip, error::ApiError, request_id::RequestId,
+};
+
+/// A caller whose request counts against their rate: embedding, batch and search requests.
+pub(crate) struct MeteredCaller {
+    /// Who asks.
+    pub(crate) identity: Identity,
+    /// What the log is told.
+    pub(crate) page: RequestRecord,
+    /// The trace that the request is a part of.
+    pub(crate) trace: Option<TraceContext>,
+    payer: Payer,
+    notes: Option<ResponseExtras>,
+}
+
+impl FromRequestParts<Arc<App>> for MeteredCaller {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<Self, ApiError> {
+        let Caller { identity } = Caller::from_request_parts(parts, app).await?;
+        let payer = Payer::user(&identity.user);
+        let page = parts.extensions.get::<RequestRecord>().cloned().unwrap_or_default();
+        let trace = parts.extensions.get::<TraceContext>().copied();
+        let metered =
+            Self { identity, page, trace, payer, notes: parts.extensions.get::<ResponseExtras>().cloned() };
+        metered.take(app, Measure::Requests, 1).await?;
+        Ok(metered)
+    }
+}
+
+impl MeteredCaller {
+    /// Takes the tokens that these inputs will about have out of the caller's minute, and sets them aside from
+    /// their day. Nothing has read the texts yet, so it is a guess; the day is settled with the truth.
+    pub(crate) async fn reserve<'a>(
+        &self,
+        app: &'a App,
+        inputs: &[Input],
+    ) -> Result<Reservation<'a>, ApiError> {
+        let tokens = about_tokens(inputs);
+        self.take(app, Measure::Tokens, u32::try_from(tokens).unwrap_or(u32::MAX)).await?;
+        let within = app.settings.request_timeout;
+        app.accounts.ledger.reserve(&self.identity.user, tokens, within).await.map_err(Into::into)
+    }
+
+    async fn take(&self, app: &App, measure: Measure, amount: u32) -> Result<(), ApiError> {
+        let (standing, outcome) = match app.accounts.limiter.take(measure, &self.payer, amount).await {
+            Ok(standing) => (standing, Ok(())),
+            Err(Limited::Wait { wait, standing }) => {
+                (Some(standing), Err(ApiError::rate_limited(measure, app.accounts.limiter.rates(), wait)))
+            }
+            Err(Limited::TooMuch { limit }) => (None, Err(ApiError::beyond_rate(amount, limit))),
+        };
+        if let (Some(standing), Some(notes)) = (standing, &self.notes) {
+            notes.update(|noted| match measure {
+                Measure::Tokens => noted.tokens = Some(standing),
+                Measure::Requests | Measure::Failures => noted.requests = Some(standing),
+            });
+        }
+        outcome
+    }
+}
+
+/// A token is about four bytes of text; models add two of their own to each text.
+fn about_tokens(inputs: &[Input]) -> u64 {
+    let tokens = inputs.iter().map(|input| match input {
+        Input::Text(text) => text.len().div_ceil(4) + 2,
+        Input::Tokens(tokens) => tokens.len(),
+    });
+    tokens.sum::<usize>() as u64
+}
+
+/// Who asks for what, from where: the audit log's words for a request.
+pub(crate) struct AuditContext {
+    pub(crate) address: Option<IpAddr>,
+    method: Method,
+    route: Arc<str>,
+    request_id: Arc<str>,
+    notes: Option<ResponseExtras>,
+}
+
+impl AuditContext {
+    pub(crate) fn of(parts: &Parts, app: &App) -> Self {
+        let extensions = &parts.extensions;
+        Self {
+            address: client_ip::of(extensions, &parts.headers, &app.settings.trusted_proxies),
+            method: parts.method.clone(),
+            // The route, not the path: a path may hold anything.
+            route: extensions.get::<MatchedPath>().map_or("none", MatchedPath::as_str).into(),
+            request_id: extensions.get::<RequestId>().map_or_else(|| "".into(), |id| Arc::clone(&id.0)),
+            notes: extensions.get::<ResponseExtras>().cloned(),
+        }
+    }
+
+    pub(crate) fn event<'a>(&'a self, event: &'static str, user: Option<&'a str>) -> Event<'a> {
+        Event {
+            event,
+            user,
+            address: self.address,
+            method: self.method.as_str(),
+            route: &self.route,
+            request_id: &self.request_id,
+            subject: None,
+            changed: None,
+            reason: None,
+            status: None,
+        }
+    }
+
+    /// Writes down that an admin acts, and notes that the end is to be written down, too. An admin who hangs up
+    /// leaves the first line.
+    pub(crate) fn admin_acts(self, app: &App, user: UserId) -> Arc<AdminAction> {
+        let notes = self.notes.clone();
+        let acting = Arc::new(AdminAction { user, asking: self });
+        app.accounts.audit.record(&acting.event("admin_action"));
+        if let Some(notes) = notes {
+            notes.update(|noted| noted.admin = Some(Arc::clone(&acting)));
+        }
+        acting
+    }
+}
+
+/// An admin at work.
+pub(crate) struct AdminAction {
+    user: UserId,
+    asking: AuditContext,
+}
+
+impl AdminAction {
+    pub(crate) fn event(&self, event: &'static str) -> Event<'_> {
+        self.asking.event(event, Some(self.user.as_str()))
+    }
+}
+
+/// What extractors learn and the layer around the handler needs.
+#[derive(Clone, Default)]
+struct ResponseExtras(Arc<Mutex<ResponseExtrasInner>>);
+
+#[derive(Default)]
+struct ResponseExtrasInner {
+    requests: Option<Standing>,
+    tokens: Option<Standing>,
+    admin: Option<Arc<AdminAction>>,
+}
+
+impl ResponseExtras {
+    fn update(&self, change: impl FnOnce(&mut ResponseExtrasInner)) {
+        change(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+
+    fn take(&self) -> ResponseExtrasInner {
+        std::mem::take(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+pub(crate) async fn layer(State(app): State<Arc<App>>, mut request: Request, next: Next) -> Response {
+    let notes = ResponseExtras::default();
+    request.extensions_mut().insert(notes.clone());
+    let mut response = next.run(request).await;
+    let ResponseExtrasInner { requests, tokens, admin } = notes.take();
+    if let Some(standing) = requests {
+        set_rate_limit_headers(
+            &mut response,
+            standing,
+            ["x-ratelimit-limit", "x-ratelimit-remaining", "x-ratelimit-reset"],
+        );
+    }
+    if let Some(standing) = tokens {
+        let names = ["x-ratelimit-limit-tokens", "x-ratelimit-remaining-tokens", "x-ratelimit-reset-tokens"];
+        set_rate_limit_headers(&mut response, standing, names);
+    }
+    if let Some(acting) = admin {
+        let status = Some(response.status().as_u16());
+        app.accounts.audit.record(&Event { status, ..acting.event("admin_action_ended") });
+    }
+    response
+}
+
+/// The bucket's size, what may still come at once, seconds until it is full again.
+fn set_rate_limit_headers(response: &mut Response, standing: Standing, names: [&'static str; 3]) {
+    let reset = standing.reset.as_secs_f64().ceil() as u64;
+    let values = [u64::from(standing.limit), u64::from(standing.remaining), reset];
+    for (name, value) in names.into_iter().zip(values) {
+        response.headers_mut().insert(HeaderName::from_static(name), HeaderValue::from(value));
+    }
+}

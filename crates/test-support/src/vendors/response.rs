@@ -1,0 +1,142 @@
+//! Answers and errors in each vendor's form.
+
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use serde_json::{Value, json};
+
+use super::{Behaviour, VendorApi, request::Ask};
+
+/// A request that is refused.
+pub(super) struct Refusal {
+    pub status: u16,
+    pub message: String,
+    pub code: Option<&'static str>,
+}
+
+impl Refusal {
+    pub fn new(status: u16, message: impl Into<String>) -> Self {
+        Self { status, message: message.into(), code: None }
+    }
+
+    /// In each vendor's own words.
+    pub fn too_many_tokens(form: VendorApi, requested: usize, most: usize) -> Self {
+        let message = match form {
+            VendorApi::Mistral => "Too many tokens overall, split into more batches.".to_owned(),
+            VendorApi::Voyage => format!(
+                "Request to model failed. The max allowed tokens per submitted batch is {most}. Your batch has {requested} tokens after truncation. Please lower the number of tokens in the batch."
+            ),
+            VendorApi::Cohere => {
+                format!("too many tokens: {requested} tokens in the request, at most {most}")
+            }
+            VendorApi::Google => "Request payload size exceeds the limit: 4194304 bytes.".to_owned(),
+            VendorApi::Tei => format!("batch size {requested} > maximum allowed batch size {most}"),
+            _ => format!("Requested {requested} tokens, max {most} tokens per request"),
+        };
+        let status = if form == VendorApi::Tei { 413 } else { 400 };
+        let code = match form {
+            VendorApi::OpenAi | VendorApi::Azure => Some("max_tokens_per_request"),
+            VendorApi::Mistral => Some("3210"),
+            _ => None,
+        };
+        Self { status, message, code }
+    }
+
+    pub fn input_too_long(tokens: usize, most: usize) -> Self {
+        let message = format!(
+            "This model's maximum context length is {most} tokens, however you requested {tokens} tokens ({tokens} in your prompt). Please reduce your prompt."
+        );
+        Self { code: Some("context_length_exceeded"), ..Self::new(400, message) }
+    }
+
+    /// The vendor's error body.
+    pub fn body(&self, form: VendorApi) -> Value {
+        let Self { status, message, code } = self;
+        match form {
+            VendorApi::OpenAi | VendorApi::Azure | VendorApi::LocalOpenAi => json!({"error": {
+                "message": message, "type": "invalid_request_error", "param": null, "code": code}}),
+            VendorApi::Cohere => json!({"id": "4f6ec1b2", "message": message}),
+            VendorApi::Google => json!({"error": {
+                "code": status, "message": message, "status": "INVALID_ARGUMENT"}}),
+            VendorApi::Mistral => json!({"object": "error", "message": message,
+                "type": "invalid_request_error", "param": null, "code": code.unwrap_or("1000")}),
+            VendorApi::Voyage => json!({"detail": message}),
+            VendorApi::Ollama | VendorApi::OllamaLegacy | VendorApi::Tldw => json!({"error": message}),
+            VendorApi::Tei => json!({"error": message, "error_type": "Validation"}),
+        }
+    }
+}
+
+/// The answer to a request: the right one, or one wrong in the way that is wanted.
+pub(super) fn answer(form: VendorApi, ask: &Ask, vectors: &[Vec<f32>], behaviour: &Behaviour) -> String {
+    let tokens: usize = ask.texts.iter().map(|text| text.len().div_ceil(4)).sum();
+    let vectors: Vec<Value> = vectors
+        .iter()
+        .enumerate()
+        .map(|(index, vector)| {
+            let broken = index == 0 && *behaviour == Behaviour::NotANumber;
+            encode(vector, ask.base64, broken, *behaviour == Behaviour::BrokenBase64)
+        })
+        .collect();
+    let body = match form {
+        VendorApi::OpenAi | VendorApi::Azure | VendorApi::LocalOpenAi => {
+            json!({"object": "list", "model": ask.model,
+            "data": indexed(vectors, behaviour),
+            "usage": {"prompt_tokens": tokens, "total_tokens": tokens}})
+        }
+        VendorApi::Mistral => json!({"id": "0d7a", "object": "list", "model": ask.model,
+            "usage": {"prompt_tokens": tokens, "completion_tokens": 0, "total_tokens": tokens},
+            "data": indexed(vectors, behaviour)}),
+        VendorApi::Voyage => {
+            json!({"object": "list", "data": indexed(vectors, behaviour), "model": ask.model,
+            "usage": {"total_tokens": tokens}})
+        }
+        VendorApi::Cohere => json!({"id": "da6e", "response_type": "embeddings_by_type",
+            "texts": ask.texts, "images": [], "embeddings": {"float": vectors},
+            "meta": {"api_version": {"version": "2"}, "billed_units": {"input_tokens": tokens}}}),
+        VendorApi::Google => json!({"embeddings":
+            vectors.into_iter().map(|vector| json!({"values": vector})).collect::<Vec<_>>()}),
+        VendorApi::Ollama => json!({"model": ask.model, "embeddings": vectors,
+            "total_duration": 14_143_917, "load_duration": 1_019_500, "prompt_eval_count": tokens}),
+        VendorApi::OllamaLegacy => json!({"embedding": vectors.into_iter().next().unwrap_or(json!([]))}),
+        VendorApi::Tei => json!(vectors),
+        VendorApi::Tldw => json!({"embeddings": vectors}),
+    };
+    // JSON has no such number; what misbehaves writes it all the same.
+    body.to_string().replace("\"not a number\"", "NaN")
+}
+
+/// The `data` of OpenAI's form.
+fn indexed(vectors: Vec<Value>, behaviour: &Behaviour) -> Vec<Value> {
+    let mut data: Vec<Value> = vectors
+        .into_iter()
+        .enumerate()
+        .map(|(index, vector)| json!({"object": "embedding", "index": index, "embedding": vector}))
+        .collect();
+    match behaviour {
+        Behaviour::Shuffled => data.reverse(),
+        Behaviour::DuplicateIndex => {
+            if let Some(last) = data.last_mut() {
+                last["index"] = json!(0);
+            }
+        }
+        _ => {}
+    }
+    data
+}
+
+fn encode(vector: &[f32], base64: bool, broken: bool, torn: bool) -> Value {
+    if !base64 {
+        let mut numbers = json!(vector);
+        if broken {
+            numbers[0] = json!("not a number");
+        }
+        return numbers;
+    }
+    let mut bytes: Vec<u8> = vector.iter().flat_map(|number| number.to_le_bytes()).collect();
+    if broken {
+        bytes[..4].copy_from_slice(&f32::NAN.to_le_bytes());
+    }
+    if torn {
+        bytes.pop();
+    }
+    json!(STANDARD.encode(bytes))
+}
