@@ -1,7 +1,7 @@
 //! Text in, chunks with exact offsets out. Pure: no clock, no disk, no model; who wants chunks measured in a
 //! model's tokens passes a function that counts them.
 //!
-//! Every unit is one thing, a [`Measure`]: the sorted byte offsets at which its units begin. It is made once per
+//! Every unit is one thing, a [`UnitOffsets`]: the sorted byte offsets at which its units begin. It is made once per
 //! text; the size of any part is then two binary searches, so that no method ever counts the same text twice.
 
 mod config;

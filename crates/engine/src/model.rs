@@ -156,7 +156,7 @@ impl Model {
     /// A text as the model reads it, cut to [`ModelInfo::max_tokens`] as `keep` says.
     ///
     /// # Errors
-    /// [`TokenizeError::TooLong`] with [`Keep::All`], or what the tokenizer says.
+    /// [`TokenizeError::TooLong`] with [`TruncationSide::All`], or what the tokenizer says.
     pub fn tokenize(&self, text: &str, keep: TruncationSide) -> Result<Tokens, TokenizeError> {
         self.tokenizer.tokenize(text, keep)
     }

@@ -140,7 +140,7 @@ impl TextModel {
     /// A text as the model reads it.
     ///
     /// # Errors
-    /// [`TokenizeError::TooLong`] with [`Keep::All`], or what the tokenizer says.
+    /// [`TokenizeError::TooLong`] with [`TruncationSide::All`], or what the tokenizer says.
     pub fn tokenize(&self, text: &str, keep: TruncationSide) -> Result<Tokens, TokenizeError> {
         self.tokenizer.tokenize(text, keep)
     }

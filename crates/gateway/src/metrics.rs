@@ -1,4 +1,4 @@
-//! What Prometheus sees of embedding. [`Measured`] stands outermost, so that a request is counted once, however
+//! What Prometheus sees of embedding. [`RequestMetrics`] stands outermost, so that a request is counted once, however
 //! it ends, failures too; the other wrappers count here what only they see. Labels are bounded: a model that is
 //! neither configured nor known to its provider is `other`.
 

@@ -1,7 +1,7 @@
 //! The one sender for every vendor, and the one place where a status we receive is read.
 //!
 //! A request goes out once per key at most; whatever comes back is either the body of a good answer or an
-//! [`EmbedError`] that says whose fault it is and what to do ([`failure`]). No redirect is followed, because
+//! [`EmbedError`] that says whose fault it is and what to do ([`error_mapping`]). No redirect is followed, because
 //! the key would travel with it; no answer is read beyond a bound; nothing is read from the environment.
 
 mod api_keys;

@@ -1,5 +1,5 @@
 //! A provider whose models are elsewhere. What differs between vendors is in their `Wire`; what they have in
-//! common is here: which settings a model has ([`access`](crate::access)), and how it is asked ([`model`]).
+//! common is here: which settings a model has ([`access`](crate::endpoint)), and how it is asked ([`model`]).
 //!
 //! A batch is one call: splitting, repeating and limiting are the gateway's. A provider without a key is here
 //! all the same, and says which variable is missing.

@@ -1,6 +1,6 @@
 //! The HTTP API. Wire types, statuses and limits live here and nowhere else; what an embedding is, the
 //! [`gateway`](embeddery_gateway) knows. Routes are grouped by resource in `routes`, every failure becomes
-//! an answer in `error`, and [`serve`] is the loop that accepts connections.
+//! an answer in `error`, and [`mod@serve`] is the loop that accepts connections.
 
 mod access_log;
 mod auth;

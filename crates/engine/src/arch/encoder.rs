@@ -1,5 +1,5 @@
 //! The encoder that all architectures share: embeddings, then layers of attention and feed-forward, each with norms
-//! before or behind it. What differs between architectures is in the fields; [`Spec`](super::Spec) says it.
+//! before or behind it. What differs between architectures is in the fields; [`Spec`](super::EncoderConfig) says it.
 //!
 //! All texts of a call lie end to end, `t` tokens in all, with no padding: every linear layer is a matrix product
 //! over tokens, and only attention looks at texts one by one. The tokens are divided evenly among the threads,

@@ -1,4 +1,4 @@
-//! Architectures: one file each, which reads `config.json` into a [`Spec`]. The loader and the encoder know nothing of
+//! Architectures: one file each, which reads `config.json` into a [`EncoderConfig`]. The loader and the encoder know nothing of
 //! their names.
 
 mod bert;

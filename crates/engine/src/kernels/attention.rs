@@ -35,7 +35,7 @@ pub(crate) struct Attention<'a> {
     pub(super) out: *mut u8,
     /// Numbers from one row to the next.
     pub(super) out_stride: usize,
-    /// As long as [`room`] says.
+    /// As long as [`scratch_len`] says.
     pub(super) room: *mut u32,
 }
 

@@ -185,7 +185,7 @@ impl MicroKernel for Words {
 /// Sums of bytes as the f32 they stand for, with the bias.
 ///
 /// # Safety
-/// As [`Tile`].
+/// As [`MicroKernel`].
 #[inline(always)]
 unsafe fn scaled(sum: __m256i, columns: Columns, row_scale: f32) -> F32x8 {
     unsafe {

@@ -1,7 +1,7 @@
 //! The arithmetic, behind a small face: matrix product over packed weights, attention within a text, LayerNorm,
 //! and the forms that activations take between them.
 //!
-//! Each kernel is written once, over [`lanes::Simd`] (a vector) and [`tile::Tile`] (how a precision multiplies);
+//! Each kernel is written once, over [`simd::Simd`] (a vector) and [`tile::MicroKernel`] (how a precision multiplies);
 //! an instruction set is one file that implements them and instantiates the kernels with its features switched
 //! on. What runs is decided once, when a model is loaded, by what the CPU has. All `unsafe` of the crate's
 //! arithmetic is below this face: the methods of [`Kernels`] check lengths, so that callers need no care.

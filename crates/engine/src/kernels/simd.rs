@@ -1,5 +1,5 @@
 //! One SIMD vector of f32, as the kernels see it. The kernels are written once over this trait and over
-//! [`Tile`](super::tile::Tile); an instruction set is one implementation of each and a few entry points that
+//! [`Tile`](super::tile::MicroKernel); an instruction set is one implementation of each and a few entry points that
 //! switch its features on.
 //!
 //! Every method is `unsafe` for one reason: an implementation may use instructions that the CPU must have.

@@ -1,7 +1,7 @@
 //! How numbers are multiplied: one description per precision and instruction set. Everything else about a
-//! matrix product (packing, panels, remainders, attention) is written once over [`Tile`].
+//! matrix product (packing, panels, remainders, attention) is written once over [`MicroKernel`].
 //!
-//! One step multiplies a *group* of [`DEPTH`](Tile::DEPTH) consecutive activations of a row, repeated on every
+//! One step multiplies a *group* of [`DEPTH`](MicroKernel::DEPTH) consecutive activations of a row, repeated on every
 //! lane, with a vector of weights that holds as many consecutive weights for each of its columns.
 
 #![expect(
@@ -25,10 +25,10 @@ pub(crate) trait MicroKernel {
     /// A vector of running sums.
     type Sum: Copy;
 
-    /// Rows of the register tile, at most [`MOST_ROWS`], and vectors of columns in each: as many sums as leave
+    /// Rows of the register tile, at most [`MAX_ROWS`], and vectors of columns in each: as many sums as leave
     /// registers for the operands.
     const ROWS: usize;
-    /// See [`ROWS`](Tile::ROWS); 2, 3 or 4.
+    /// See [`ROWS`](MicroKernel::ROWS); 2, 3 or 4.
     const VECTORS: usize;
     /// Consecutive numbers multiplied in one step.
     const DEPTH: usize;

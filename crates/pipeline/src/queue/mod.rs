@@ -33,8 +33,8 @@ pub trait Queue: Send + Sync {
     /// Returns at once, empty when there is nothing (or the stage is paused).
     ///
     /// A lease that expired is a death when its consumer is not heard of any more. One that still reports
-    /// ([`Queue::report`]) does not know of the lease: the answer that gave it was lost. And time in which nobody at
-    /// all was heard ([`QueueOptions::silence`]) is not counted: the queue itself was away.
+    /// ([`Queue::heartbeat`]) does not know of the lease: the answer that gave it was lost. And time in which nobody at
+    /// all was heard ([`QueueOptions::outage_threshold`]) is not counted: the queue itself was away.
     ///
     /// A turn is paid for when the task is leased, and given back when nothing came of it that was the task's own
     /// doing; but nobody gets ahead of others by more than a batch that way.
@@ -66,7 +66,7 @@ pub trait Queue: Send + Sync {
     /// How much a tenant, and everybody, has waiting: what the API refuses new jobs by.
     fn backlog<'a>(&'a self, tenant: &'a str) -> Op<'a, Backlog>;
 
-    /// How a stage flows; [`Flow::Run`] until said otherwise. Outlives restarts.
+    /// How a stage flows; [`StageMode::Run`] until said otherwise. Outlives restarts.
     fn set_flow(&self, stage: Stage, flow: StageMode) -> Op<'_, ()>;
 
     /// How each stage flows.
@@ -282,7 +282,7 @@ pub struct Depth {
     pub newer: u64,
 }
 
-/// One side of [`Pressure`].
+/// One side of [`Backlog`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct BacklogSize {
     /// Documents in the queue, leased ones included, dead ones not.

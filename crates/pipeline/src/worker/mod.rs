@@ -2,7 +2,7 @@
 //!
 //! A loop takes as many documents as it has slots and works on them together; while it does, others gather for its
 //! next turn, so that calls grow with the load and nobody waits for a call to fill. Leases are renewed by a thread
-//! of its own ([`Pulse`]), never by what computes. A document that may have killed its worker runs when the whole
+//! of its own ([`Heartbeat`]), never by what computes. A document that may have killed its worker runs when the whole
 //! process does nothing else.
 
 mod heartbeat;

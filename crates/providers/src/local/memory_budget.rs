@@ -1,4 +1,4 @@
-//! The memory that loaded models may have together. Who wants to load a model asks for a [`Place`] first. Where there is
+//! The memory that loaded models may have together. Who wants to load a model asks for a [`MemoryReservation`] first. Where there is
 //! no room, models that nobody uses make way, the one unused longest first; a model in use is never taken from those
 //! who use it. When all are in use and nobody has made way for a while, the model that has been here longest is asked to
 //! leave: who uses it may finish, who comes later waits in line like everybody else. So no model, however busy, keeps

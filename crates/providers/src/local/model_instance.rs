@@ -1,6 +1,6 @@
 //! A model's place in memory: loaded by the first request that needs it, once at a time, kept while it is used, and let
 //! go when nobody has used it for a while, when another model needs its room, or when an administrator says so. A request
-//! holds a [`Lease`] until its answer is there; what it uses stays until then, whatever happens to the slot.
+//! holds a [`ModelGuard`] until its answer is there; what it uses stays until then, whatever happens to the slot.
 
 use std::{
     collections::BTreeMap,

@@ -190,7 +190,7 @@ impl Jobs {
     }
 }
 
-/// Whether this holds what [`shown`] has put in a secret's place.
+/// Whether this holds what [`redacted_document`] has put in a secret's place.
 pub(crate) fn contains_redaction(value: &Value) -> bool {
     match value {
         Value::String(text) => text.contains(REDACTED),

@@ -3,7 +3,7 @@
 //!
 //! - [`connection`] pools connections and begins transactions on behalf of a tenant;
 //! - [`schema`] is what stands in the database, version by version;
-//! - [`collections`], [`write`], [`read`], [`search`], [`migrate`] are the operations, each one transaction;
+//! - [`collections`], [`mod@write`], [`read`], [`search`], [`migrate`] are the operations, each one transaction;
 //! - [`filter`] turns a filter into SQL; [`metrics`] is what Prometheus sees.
 
 mod collections;

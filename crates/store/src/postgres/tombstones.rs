@@ -1,5 +1,5 @@
 //! What was deleted, and when: a job that was submitted before must not bring it back. A deletion is remembered for as
-//! long as [`submission::forgotten`] says, by the collection's name, because the collection itself may be gone.
+//! long as [`tombstone::tombstone_horizon`] says, by the collection's name, because the collection itself may be gone.
 
 use std::collections::HashMap;
 

@@ -2,10 +2,10 @@
 //! the matrices that make search fast are made from it, checked against it at every search, and thrown away when
 //! memory is short. Several processes may serve one directory.
 //!
-//! - [`user`] opens databases and knows which are open;
+//! - [`user_database`] opens databases and knows which are open;
 //! - [`schema`] is what stands in one, version by version;
-//! - [`collections`], [`write`], [`read`], [`search`], [`migrate`] are the operations, each one transaction;
-//! - [`matrices`] keeps matrices in step with the database;
+//! - [`collections`], [`mod@write`], [`read`], [`search`], [`migrate`] are the operations, each one transaction;
+//! - [`matrix_cache`] keeps matrices in step with the database;
 //! - [`filter`] turns a filter into SQL.
 
 mod collections;

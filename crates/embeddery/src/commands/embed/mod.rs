@@ -1,7 +1,7 @@
 //! `embeddery embed`: many texts become vectors without a server. Lines in, lines or one array out, in order.
 //!
-//! Texts are read in batches ([`lines`]), several batches are on their way through the gateway at once
-//! ([`vectors`]), and each is written ([`output`]) and then entered in a journal beside the output ([`journal`])
+//! Texts are read in batches ([`input`]), several batches are on their way through the gateway at once
+//! ([`embedder`]), and each is written ([`output`]) and then entered in a journal beside the output ([`journal`])
 //! before the next. Whatever ends the process, the same command goes on after the last entry, and the finished
 //! file is the one that an undisturbed run would have made.
 

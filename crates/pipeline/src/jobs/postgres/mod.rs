@@ -3,7 +3,7 @@
 //!
 //! - [`schema`] is what stands in the database;
 //! - [`submit`] opens, fills and starts jobs; [`progress`] takes the results of stages;
-//! - [`change`] is what people do to jobs, and what time does; [`read`] looks.
+//! - [`transitions`] is what people do to jobs, and what time does; [`read`] looks.
 
 mod progress;
 mod read;

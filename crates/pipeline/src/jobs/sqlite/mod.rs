@@ -2,7 +2,7 @@
 //!
 //! - `file` opens it and says what stands in it; `writer` is the one thread of a process that writes;
 //! - [`submit`] opens, fills and starts jobs; [`progress`] takes the results of stages;
-//! - [`change`] is what people do to jobs: cancel, retry, skip, delete, and what time does;
+//! - [`transitions`] is what people do to jobs: cancel, retry, skip, delete, and what time does;
 //! - [`read`] looks.
 
 mod file;
