@@ -262,11 +262,11 @@ fn layers(config: &GatewayConfig, state_dir: &Path, metrics: &Metrics) -> anyhow
 
 fn second_level(config: &SecondLevelConfig, state_dir: &Path) -> anyhow::Result<Arc<dyn SecondLevel>> {
     Ok(match config {
-        SecondLevelConfig::Sqlite(most_bytes) => {
+        SecondLevelConfig::Sqlite(max_bytes) => {
             std::fs::create_dir_all(state_dir)
                 .with_context(|| format!("making the state directory {}", state_dir.display()))?;
             let path = state_dir.join("cache.sqlite");
-            let level = SqliteLevel::open(&path, *most_bytes);
+            let level = SqliteLevel::open(&path, *max_bytes);
             Arc::new(level.with_context(|| format!("opening the cache {}", path.display()))?)
         }
         SecondLevelConfig::Redis(url) => {

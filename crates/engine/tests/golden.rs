@@ -42,11 +42,11 @@ fn minilm_gives_the_reference_vectors() {
         let mut vectors = encode(&model, &threads(2), &tokens.iter().collect::<Vec<_>>());
         vectors.iter_mut().for_each(|vector| normalize(vector));
 
-        let (mut least_cosine, mut most_distance) = (1.0_f64, 0.0_f32);
+        let (mut min_cosine, mut max_distance) = (1.0_f64, 0.0_f32);
         for (expected, found) in golden.texts.iter().zip(&vectors) {
             let reference = vector(&expected.vector);
-            least_cosine = least_cosine.min(cosine(found, &reference));
-            most_distance = most_distance.max(distance(found, &reference));
+            min_cosine = min_cosine.min(cosine(found, &reference));
+            max_distance = max_distance.max(distance(found, &reference));
             assert!(
                 cosine(found, &reference) >= 0.99999,
                 "{:?}: {}",
@@ -55,10 +55,10 @@ fn minilm_gives_the_reference_vectors() {
             );
         }
         let measured = format!(
-            "{}: least cosine {least_cosine:.9}, largest difference {most_distance:.1e}",
+            "{}: least cosine {min_cosine:.9}, largest difference {max_distance:.1e}",
             model.kernels()
         );
-        assert!(most_distance <= LARGEST_DIFFERENCE, "{measured}");
+        assert!(max_distance <= LARGEST_DIFFERENCE, "{measured}");
     }
     assert!(tried >= 1);
 }

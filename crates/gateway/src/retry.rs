@@ -22,7 +22,7 @@ pub struct RetryConfig {
     /// No pause is drawn above this.
     pub longest: Duration,
     /// A pause that the upstream asks for is waited here up to this; a longer one is the caller's to wait.
-    pub longest_asked: Duration,
+    pub max_retry_after: Duration,
     /// What draws.
     pub jitter: Jitter,
 }
@@ -33,7 +33,7 @@ impl Default for RetryConfig {
             retries: 3,
             base: Duration::from_millis(500),
             longest: Duration::from_secs(20),
-            longest_asked: Duration::from_secs(30),
+            max_retry_after: Duration::from_secs(30),
             jitter: Arc::new(|most| most.mul_f64(fastrand::f64())),
         }
     }
@@ -62,7 +62,7 @@ impl Retrying {
         }
         let pause = match error.retry {
             Retry::Never => return None,
-            Retry::After(wait) if wait > self.config.longest_asked => return None,
+            Retry::After(wait) if wait > self.config.max_retry_after => return None,
             Retry::After(wait) => wait,
             Retry::Backoff => {
                 let most =

@@ -28,12 +28,12 @@ pub struct GovernorConfig {
     /// Calls at a time.
     pub concurrency: usize,
     /// A pause longer than this is not waited for here; the caller is told.
-    pub longest_wait: Duration,
+    pub max_wait: Duration,
 }
 
 impl Default for GovernorConfig {
     fn default() -> Self {
-        Self { concurrency: 16, longest_wait: Duration::from_secs(30) }
+        Self { concurrency: 16, max_wait: Duration::from_secs(30) }
     }
 }
 
@@ -123,8 +123,7 @@ impl UpstreamLimiter {
             changed.as_mut().enable();
             let pause = self.state().closed_until(ask.tokens, Instant::now());
             if let Some(until) = pause
-                && until.saturating_duration_since(Instant::now())
-                    > self.config.longest_wait.min(ask.patience())
+                && until.saturating_duration_since(Instant::now()) > self.config.max_wait.min(ask.patience())
             {
                 return Err(self.too_long(until));
             }

@@ -135,8 +135,8 @@ fn orchestrator_config(config: &Config) -> OrchestratorConfig {
         up: scaling.up,
         down: scaling.down,
         every: scaling.every,
-        most_workers: scaling.most_workers,
-        most_memory: scaling.most_memory,
+        max_workers: scaling.max_workers,
+        max_memory: scaling.max_memory,
         memory: process_metrics::resident_bytes,
     });
     let look_every = settings.scaling.map_or(POLL_INTERVAL, |scaling| POLL_INTERVAL.min(scaling.every));

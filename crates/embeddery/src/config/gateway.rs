@@ -132,9 +132,9 @@ pub(super) fn resolve(
         second_level: second_level(found, &file.cache, &defaults.cache),
         cache: cache(found, (&file.cache, &defaults.cache), scope),
         scope,
-        retry: RetryConfig { longest_asked: max_wait, ..retry(found, &file.retry, &defaults.retry) },
+        retry: RetryConfig { max_retry_after: max_wait, ..retry(found, &file.retry, &defaults.retry) },
         breaker: breaker(found, &file.breaker, &defaults.breaker),
-        governor: GovernorConfig { concurrency, longest_wait: max_wait },
+        governor: GovernorConfig { concurrency, max_wait: max_wait },
         attempt_timeout: seconds(
             found,
             "retry.attempt_timeout_seconds",
@@ -289,7 +289,7 @@ mod tests {
         assert_eq!((cache.entries, cache.bytes, cache.ttl), (5000, 64 << 20, Duration::from_secs(3600)));
         assert_eq!((cache.scope, config.second_level.is_none()), (Scope::Shared, true));
         assert_eq!(config.breaker, BreakerConfig::default());
-        assert_eq!((config.retry.retries, config.retry.longest_asked), (3, Duration::from_secs(30)));
+        assert_eq!((config.retry.retries, config.retry.max_retry_after), (3, Duration::from_secs(30)));
         assert_eq!(config.policy, Policy::default());
         assert_eq!(config.token_encoding, TokenEncoding::Cl100k);
     }

@@ -105,8 +105,8 @@ pub(crate) struct ScalingSettings {
     pub(crate) up: f64,
     pub(crate) down: f64,
     pub(crate) every: Duration,
-    pub(crate) most_workers: usize,
-    pub(crate) most_memory: Option<u64>,
+    pub(crate) max_workers: usize,
+    pub(crate) max_memory: Option<u64>,
 }
 
 /// Checks the sections. Pools that are written replace the built-in ones, all of them.
@@ -119,12 +119,12 @@ pub(super) fn resolve(
     let pools = written.worker_pools.or(fallback.worker_pools).unwrap_or_default();
     let pools: Vec<PoolSettings> =
         pools.into_iter().filter_map(|(name, written)| pool(found, name, &written)).collect();
-    let most_workers =
+    let max_workers =
         found.size("max_total_workers", written.max_total_workers.or(fallback.max_total_workers));
     let first: usize = pools.iter().map(|pool| pool.workers).sum();
-    if first > most_workers {
+    if first > max_workers {
         found.problem(format!(
-            "max_total_workers: is {most_workers}, but the pools begin with {first} workers; raise it, or lower \
+            "max_total_workers: is {max_workers}, but the pools begin with {first} workers; raise it, or lower \
              num_workers"
         ));
     }
@@ -149,8 +149,8 @@ pub(super) fn resolve(
     if memory.is_some_and(|memory| !(0.0..=1e6).contains(&memory)) {
         found.problem("max_memory_gb: must be a number of gigabytes, for example 32; 0 is no limit".into());
     }
-    let most_memory = memory.filter(|memory| *memory > 0.0).map(|memory| (memory * 1e9) as u64);
-    let scaling = ScalingSettings { up, down, every, most_workers, most_memory };
+    let max_memory = memory.filter(|memory| *memory > 0.0).map(|memory| (memory * 1e9) as u64);
+    let scaling = ScalingSettings { up, down, every, max_workers, max_memory };
     let autoscaling = written.enable_autoscaling.or(fallback.enable_autoscaling).unwrap_or(false);
     let port = port(found, written.monitoring_port.or(fallback.monitoring_port));
     let monitoring = written.enable_monitoring.or(fallback.enable_monitoring).unwrap_or(true);
@@ -258,7 +258,7 @@ monitoring_port: 9100
         assert_eq!(pools[2].grace, Some(Duration::from_secs(7)));
         assert_eq!(config.orchestrator.monitoring.unwrap().port(), 9100);
         let scaling = config.orchestrator.scaling.unwrap();
-        assert_eq!((scaling.up, scaling.down, scaling.most_workers), (0.8, 0.2, 20));
+        assert_eq!((scaling.up, scaling.down, scaling.max_workers), (0.8, 0.2, 20));
         let notices = config.notices.join("\n");
         assert!(
             notices.contains("worker_pools.embedding.gpu_allocation")

@@ -59,7 +59,7 @@ async fn vectors(server: &Server, model: &str, body: &Value) -> Vec<Vec<f64>> {
 }
 
 /// The least cosine of vectors of unit length.
-fn least_cosine(a: &[Vec<f64>], b: &[Vec<f64>]) -> f64 {
+fn min_cosine(a: &[Vec<f64>], b: &[Vec<f64>]) -> f64 {
     assert_eq!(a.len(), b.len());
     let cosine = |(a, b): (&Vec<f64>, &Vec<f64>)| a.iter().zip(b).map(|(a, b)| a * b).sum::<f64>();
     a.iter().zip(b).map(cosine).fold(1.0, f64::min)
@@ -78,12 +78,12 @@ async fn a_graph_gives_the_engines_vectors() {
     let server = server(|_| {});
     let body = json!({"input": texts()});
     let (graph, engine) = (vectors(&server, "graph", &body).await, vectors(&server, "engine", &body).await);
-    let least = least_cosine(&graph, &engine);
+    let least = min_cosine(&graph, &engine);
     assert!(least > 0.99999, "{least}");
     // A text's vector does not depend on what it was padded with.
     let alone =
         vectors(&server, "onnx:sentence-transformers/all-MiniLM-L6-v2", &json!({"input": texts()[3]})).await;
-    assert!(least_cosine(&alone, &graph[3..4]) > 0.999_999);
+    assert!(min_cosine(&alone, &graph[3..4]) > 0.999_999);
     // Not of unit length when nobody wants that.
     let raw = json!({"input": "hello", "normalize": false});
     let (graph, engine) = (vectors(&server, "graph", &raw).await, vectors(&server, "engine", &raw).await);
@@ -121,7 +121,7 @@ async fn quantised_graphs_and_graphs_that_pool_by_themselves() {
         let server = with_entry(&format!("onnx_file: {file}"));
         let (graph, engine) =
             (vectors(&server, "graph", &body).await, vectors(&server, "engine", &body).await);
-        let least = least_cosine(&graph, &engine);
+        let least = min_cosine(&graph, &engine);
         assert!(least > due, "{file}: {least}");
     }
 }

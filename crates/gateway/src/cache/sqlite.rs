@@ -19,15 +19,15 @@ pub struct SqliteLevel(Arc<File>);
 
 struct File {
     connection: Mutex<Connection>,
-    most_bytes: u64,
+    max_bytes: u64,
 }
 
 impl SqliteLevel {
-    /// Opens or makes the file. It may take `most_bytes`; beyond that, what was kept longest ago goes.
+    /// Opens or makes the file. It may take `max_bytes`; beyond that, what was kept longest ago goes.
     ///
     /// # Errors
     /// When the file cannot be used, or was made by a newer version.
-    pub fn open(path: &Path, most_bytes: u64) -> Result<Self, LevelError> {
+    pub fn open(path: &Path, max_bytes: u64) -> Result<Self, LevelError> {
         let connection = Connection::open(path).map_err(failed)?;
         connection.busy_timeout(Duration::from_secs(5)).map_err(failed)?;
         let version: i64 =
@@ -48,7 +48,7 @@ impl SqliteLevel {
                  PRAGMA user_version = 1;",
             )
             .map_err(failed)?;
-        Ok(Self(Arc::new(File { connection: Mutex::new(connection), most_bytes })))
+        Ok(Self(Arc::new(File { connection: Mutex::new(connection), max_bytes })))
     }
 
     /// Work with the file, on a thread that may block.
@@ -60,7 +60,7 @@ impl SqliteLevel {
         Box::pin(async move {
             tokio::task::spawn_blocking(move || {
                 let mut connection = file.connection.lock().unwrap_or_else(PoisonError::into_inner);
-                work(&mut connection, file.most_bytes)
+                work(&mut connection, file.max_bytes)
             })
             .await
             .map_err(|_| LevelError("the file's thread failed".into()))?
@@ -83,7 +83,7 @@ impl SecondLevel for SqliteLevel {
     }
 
     fn put(&self, entries: Vec<(Key, Vec<u8>)>, ttl: Duration) -> BoxFuture<'_, Result<(), LevelError>> {
-        self.run(move |connection, most_bytes| {
+        self.run(move |connection, max_bytes| {
             let now = seconds(SystemTime::now());
             let expires = now.saturating_add(i64::try_from(ttl.as_secs()).unwrap_or(i64::MAX));
             let transaction = connection.transaction()?;
@@ -97,7 +97,7 @@ impl SecondLevel for SqliteLevel {
                 }
                 transaction.prepare_cached("DELETE FROM vectors WHERE expires <= ?1")?.execute([now])?;
             }
-            shrink(&transaction, most_bytes)?;
+            shrink(&transaction, max_bytes)?;
             transaction.commit()
         })
     }
@@ -108,10 +108,10 @@ impl SecondLevel for SqliteLevel {
 }
 
 /// Makes room when the pages in use are more than allowed: a tenth goes at a time, so that this is rare.
-fn shrink(connection: &Connection, most_bytes: u64) -> rusqlite::Result<()> {
+fn shrink(connection: &Connection, max_bytes: u64) -> rusqlite::Result<()> {
     let pragma = |name: &str| connection.query_row(&format!("PRAGMA {name}"), [], |row| row.get::<_, i64>(0));
     let used = (pragma("page_count")? - pragma("freelist_count")?) * pragma("page_size")?;
-    if used > i64::try_from(most_bytes).unwrap_or(i64::MAX) {
+    if used > i64::try_from(max_bytes).unwrap_or(i64::MAX) {
         connection.execute(
             "DELETE FROM vectors WHERE key IN (
                  SELECT key FROM vectors ORDER BY expires LIMIT (SELECT count(*) / 10 + 1 FROM vectors))",

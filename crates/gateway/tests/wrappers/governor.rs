@@ -22,7 +22,7 @@ struct Governor {
 fn governor(concurrency: usize, mut model: Scripted, takes: Duration) -> Governor {
     model.takes = takes;
     let model = Arc::new(model);
-    let governors = Governors::new(|_| GovernorConfig { concurrency, longest_wait: 30 * SECOND });
+    let governors = Governors::new(|_| GovernorConfig { concurrency, max_wait: 30 * SECOND });
     let governed = Arc::new(RateLimited::new(Arc::clone(&model) as Arc<dyn Embedder>, &governors));
     Governor { model, governed, governors, began: Instant::now() }
 }

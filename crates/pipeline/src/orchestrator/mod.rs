@@ -171,7 +171,7 @@ impl Orchestrator {
                 everywhere: everywhere.max(pool.size()),
                 here: pool.size(),
                 least: pool.config.workers,
-                room: scaling.most_workers.saturating_sub(total),
+                room: scaling.max_workers.saturating_sub(total),
                 flows: sight.flow.get(&stage).is_none_or(|flow| *flow != StageMode::Pause),
             };
             let wanted = scaling.desired_size(&now);

@@ -12,9 +12,9 @@ pub struct Scaling {
     /// How often that is looked at.
     pub every: Duration,
     /// Workers of all pools of this process.
-    pub most_workers: usize,
+    pub max_workers: usize,
     /// No pool grows while the process has more memory than this.
-    pub most_memory: Option<u64>,
+    pub max_memory: Option<u64>,
     /// Memory of the process; `None` where nobody can tell.
     pub memory: fn() -> Option<u64>,
 }
@@ -43,7 +43,7 @@ impl Scaling {
     pub(super) fn desired_size(&self, now: &ScalingInput) -> usize {
         let load = now.waiting as f64 / (now.everywhere.max(1) as f64 * FULL);
         if load > self.up {
-            let crowded = self.most_memory.zip((self.memory)()).is_some_and(|(most, memory)| memory > most);
+            let crowded = self.max_memory.zip((self.memory)()).is_some_and(|(most, memory)| memory > most);
             if crowded || !now.flows {
                 return now.here;
             }
@@ -66,8 +66,8 @@ mod tests {
             up: 0.8,
             down: 0.2,
             every: Duration::from_secs(60),
-            most_workers: 20,
-            most_memory: None,
+            max_workers: 20,
+            max_memory: None,
             memory: || Some(10),
         }
     }
@@ -90,7 +90,7 @@ mod tests {
         );
         assert_eq!(wanted(ScalingInput { here: 4, everywhere: 4, ..NOW }), 3);
         assert_eq!(wanted(NOW), 2);
-        let full = Scaling { most_memory: Some(9), ..scaling() };
+        let full = Scaling { max_memory: Some(9), ..scaling() };
         assert_eq!(full.desired_size(&ScalingInput { waiting: 10_000, ..NOW }), 2);
     }
 

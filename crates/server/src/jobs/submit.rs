@@ -47,14 +47,14 @@ impl CollectionService {
         let plan = self.plan(order).await?;
         let user = self.user().shared();
         let app = self.app();
-        let most_unfinished = app.accounts.ledger.quotas().concurrent_jobs;
+        let max_unfinished = app.accounts.ledger.quotas().concurrent_jobs;
         let opened = app.jobs.store.open(NewJob {
             tenant: Arc::clone(&user),
             idempotency_key: sender.idempotency_key,
             plan,
             priority,
             traceparent: sender.traceparent.clone(),
-            max_unfinished: most_unfinished,
+            max_unfinished: max_unfinished,
         });
         let (id, fresh) = match opened.await? {
             OpenResult::New(id) => (id, true),
@@ -80,7 +80,7 @@ impl CollectionService {
         };
         if fresh {
             // Before the documents come: nobody sends for minutes to be refused at the end.
-            if let Some(most) = most_unfinished {
+            if let Some(most) = max_unfinished {
                 let running = app.jobs.store.unfinished_jobs(&user).await?;
                 if running >= most {
                     return Err(too_many(app, running));

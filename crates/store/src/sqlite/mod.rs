@@ -69,7 +69,7 @@ impl SqliteStore {
             matrices: MatrixCache::new(config.matrix_bytes),
             search_threads: config.search_threads.max(1),
             min_free_bytes: config.min_free_bytes,
-            reading: Arc::new(Semaphore::new(most_readers())),
+            reading: Arc::new(Semaphore::new(max_readers())),
         }))
     }
 
@@ -121,7 +121,7 @@ impl SqliteStore {
 }
 
 /// Reads at a time: enough to keep the cores busy while some wait for the disk.
-fn most_readers() -> usize {
+fn max_readers() -> usize {
     4 * std::thread::available_parallelism().map_or(2, usize::from)
 }
 

@@ -42,7 +42,7 @@ const PAGE_SIZE: usize = 8192;
 /// All users.
 pub(super) struct UserDatabases {
     base: PathBuf,
-    most_open: usize,
+    max_open: usize,
     open: Mutex<HashMap<String, Arc<UserDatabase>>>,
     clock: AtomicU64,
 }
@@ -59,8 +59,8 @@ pub(super) struct UserDatabase {
 }
 
 impl UserDatabases {
-    pub(super) fn new(base: PathBuf, most_open: usize) -> Self {
-        Self { base, most_open: most_open.max(1), open: Mutex::default(), clock: AtomicU64::new(0) }
+    pub(super) fn new(base: PathBuf, max_open: usize) -> Self {
+        Self { base, max_open: max_open.max(1), open: Mutex::default(), clock: AtomicU64::new(0) }
     }
 
     /// A user's database, opened, and made when there is none.
@@ -76,7 +76,7 @@ impl UserDatabases {
             open.remove(user);
         }
         // The one unused for longest goes, unless somebody works in it right now.
-        while open.len() >= self.most_open {
+        while open.len() >= self.max_open {
             let idle = open.iter().filter(|(_, user)| Arc::strong_count(user) == 1);
             let Some(name) =
                 idle.min_by_key(|(_, user)| user.used.load(Relaxed)).map(|(name, _)| name.clone())

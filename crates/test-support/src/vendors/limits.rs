@@ -20,8 +20,8 @@ fn limits(form: VendorApi, model: &str) -> (usize, usize, usize, usize) {
 
 /// Refuses what the vendor would.
 pub(super) fn enforce(form: VendorApi, model: &str, texts: &[String], bytes: usize) -> Result<(), Refusal> {
-    let (items, tokens, tokens_each, most_bytes) = limits(form, model);
-    if bytes > most_bytes {
+    let (items, tokens, tokens_each, max_bytes) = limits(form, model);
+    if bytes > max_bytes {
         return Err(Refusal::new(413, "Request payload size exceeds the limit"));
     }
     if texts.len() > items {

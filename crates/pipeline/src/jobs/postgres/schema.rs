@@ -15,7 +15,7 @@ const MIGRATIONS: [&str; 2] = [
         tenant text NOT NULL COLLATE "C",
         idempotency_key text COLLATE "C",
         body_hash bytea,                            -- known when it starts
-        most_unfinished bigint,
+        max_unfinished bigint,
         plan text NOT NULL,                         -- JSON
         priority smallint NOT NULL,
         traceparent text,

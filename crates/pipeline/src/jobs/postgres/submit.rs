@@ -21,7 +21,7 @@ pub(super) async fn open(store: &PostgresJobs, job: NewJob) -> Result<OpenResult
     let most = job.max_unfinished.map(|most| i64::try_from(most).unwrap_or(i64::MAX));
     let statement = tx
         .prepare_cached(
-            "INSERT INTO embeddery.jobs (id, tenant, idempotency_key, most_unfinished, plan, priority, traceparent,
+            "INSERT INTO embeddery.jobs (id, tenant, idempotency_key, max_unfinished, plan, priority, traceparent,
                                          submitted_at)
              VALUES ($1, $2, $3, $4, $5, $6, $7, embeddery.now_ms())",
         )
@@ -102,7 +102,7 @@ async fn begin_work(store: &PostgresJobs, job: JobId, hash: [u8; 32]) -> Result<
     let tx = store.begin(&mut client, For::All).await?;
     let find = tx
         .prepare_cached(
-            "SELECT status, body_hash, tenant, idempotency_key, most_unfinished FROM embeddery.jobs WHERE id = $1",
+            "SELECT status, body_hash, tenant, idempotency_key, max_unfinished FROM embeddery.jobs WHERE id = $1",
         )
         .await?;
     let found = tx.query_opt(&find, &[&job.0]).await?.ok_or_else(gone)?;

@@ -22,7 +22,7 @@ CREATE TABLE job (
     tenant TEXT NOT NULL,
     idempotency_key TEXT,
     body_hash BLOB,                     -- known when it starts
-    most_unfinished INTEGER,
+    max_unfinished INTEGER,
     collection TEXT NOT NULL,
     provider TEXT NOT NULL,
     model TEXT NOT NULL,

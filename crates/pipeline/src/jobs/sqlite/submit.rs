@@ -28,7 +28,7 @@ pub(super) fn open(db: &Connection, job: &NewJob) -> Result<OpenResult, JobError
     let id = job_id(last);
     let (plan, chunking) = (&job.plan, &job.plan.chunking);
     db.prepare_cached(
-        "INSERT INTO job (id, tenant, idempotency_key, most_unfinished, collection, provider, model, dimensions,
+        "INSERT INTO job (id, tenant, idempotency_key, max_unfinished, collection, provider, model, dimensions,
                           method, size, overlap, unit, priority, traceparent, submitted_at_ms)
          VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
     )?
@@ -141,7 +141,7 @@ pub(super) fn start(db: &Connection, job: JobId, body_hash: &[u8; 32]) -> Result
     }
     let found = db
         .prepare_cached(
-            "SELECT status, body_hash, tenant, idempotency_key, most_unfinished FROM job WHERE id = ?",
+            "SELECT status, body_hash, tenant, idempotency_key, max_unfinished FROM job WHERE id = ?",
         )?
         .query_row([job.0], |row| {
             Ok(Found {
