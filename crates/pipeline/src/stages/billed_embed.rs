@@ -93,7 +93,7 @@ async fn call(
         deadline: Some(Instant::now() + tools.patience),
         ..RequestContext::new(Arc::clone(asking.tenant), Arc::clone(asking.request_id))
     };
-    let notes = context.notes.clone();
+    let notes = context.stats.clone();
     let request = EmbedRequest {
         dimensions: asking.dimensions,
         dimension_policy: tools.dimension_policy,
@@ -101,7 +101,9 @@ async fn call(
         ..EmbedRequest::with_defaults(inputs, context)
     };
     let answer = tools.router.embed(selector(asking.plan), request).await.map_err(CallFailure::Failed)?;
-    reservation.settle(UsageRecord::of(&answer, notes.cache().map_or(0, |(hits, _)| hits))).await;
+    reservation
+        .settle(UsageRecord::from_embeddings(&answer, notes.cache().map_or(0, |(hits, _)| hits)))
+        .await;
     Ok(answer)
 }
 
