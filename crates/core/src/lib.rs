@@ -1,8 +1,4 @@
-//! The words every other crate speaks: what is asked ([`EmbedRequest`]), what is answered
-//! ([`Embeddings`]), what can go wrong ([`EmbedError`]), and who answers ([`Embedder`], [`Provider`]).
-//!
-//! This crate names no runtime and nothing here is serialisable: wire types sit at the edge that owns
-//! the wire. A change here is a change of the architecture.
+#![doc = include_str!("../README.md")]
 
 mod embedder;
 mod embeddings;

@@ -5,13 +5,13 @@ use std::{path::Path, sync::Arc};
 use anyhow::Context as _;
 use embeddery_accounts::{
     Accounts, AccountsConfig, AuditConfig, Auth, Limiter,
-    auth::Tokens,
+    auth::TokenVerifier,
     ledger::{LedgerConfig, Prices},
 };
 use embeddery_core::{ModelSource, Provider, ProviderKind, RateListener};
 use embeddery_gateway::{
-    BreakerRegistry, Collected, Governors, LoadedModels, Metrics, ModelSelector, RedisLevel, Router,
-    RouterConfig, SecondLevel, SqliteLevel, TokenDecoder, VectorCache, VendorModel,
+    BreakerRegistry, GatewayCollector, LoadedModelsCollector, Metrics, ModelSelector, RedisLevel, Router,
+    RouterConfig, SecondLevel, SqliteLevel, TokenDecoder, UpstreamLimiters, VectorCache, VendorModel,
 };
 use embeddery_model_store::{ModelStore, StoreConfig};
 use embeddery_pipeline::{JobStore, PostgresJobs, SqliteJobs, SqliteJobsConfig};
@@ -164,13 +164,13 @@ pub(crate) fn router(
 
     let metrics = Metrics::new(registry);
     let layers = layers(&config.gateway, &config.state_dir, &metrics)?;
-    registry.register_collector(Box::new(Collected {
+    registry.register_collector(Box::new(GatewayCollector {
         breakers: Arc::clone(&layers.breakers),
         cache: layers.cache.clone(),
     }));
     let lasting = ProcessState { local: Arc::new(local), graphs: Arc::new(graphs), layers };
     let router = Arc::new(lasting.router(config)?);
-    registry.register_collector(Box::new(LoadedModels(Arc::clone(&router))));
+    registry.register_collector(Box::new(LoadedModelsCollector(Arc::clone(&router))));
     Ok((router, lasting))
 }
 
@@ -182,7 +182,7 @@ impl ProcessState {
 
     /// Who serves models, by this configuration.
     fn router(&self, config: &Config) -> anyhow::Result<Router> {
-        let vendors = vendors(config, &self.layers.governors)?;
+        let vendors = vendors(config, &self.layers.upstream_limiters)?;
         let vendor_models = vendor_models(config, &vendors);
         let mut providers: Vec<Arc<dyn Provider>> =
             vec![Arc::clone(&self.local) as Arc<dyn Provider>, Arc::clone(&self.graphs) as _];
@@ -254,7 +254,7 @@ fn layers(config: &GatewayConfig, state_dir: &Path, metrics: &Metrics) -> anyhow
         decoder: Arc::new(TokenDecoder::new(config.token_encoding)),
         retry: config.retry.clone(),
         breakers: Arc::new(BreakerRegistry::new(config.breaker)),
-        governors: Arc::new(Governors::new(|_| governor)),
+        upstream_limiters: Arc::new(UpstreamLimiters::new(|_| governor)),
         attempt_timeout: config.attempt_timeout,
         parallel: governor.concurrency,
     })
@@ -291,7 +291,7 @@ fn check_names(router: &Router, config: &Config) -> Result<(), ConfigError> {
 }
 
 /// Every provider whose models are elsewhere. Those without a key are here, too: they say what is missing.
-fn vendors(config: &Config, governors: &Arc<Governors>) -> anyhow::Result<Vec<Arc<Vendor>>> {
+fn vendors(config: &Config, governors: &Arc<UpstreamLimiters>) -> anyhow::Result<Vec<Arc<Vendor>>> {
     let sender = Arc::new(HttpClient::new(&config.upstreams.outbound).map_err(anyhow::Error::msg)?);
     let vendors = config.upstreams.vendors.iter().map(|upstream| {
         Vendor::new(VendorConfig {
@@ -364,8 +364,8 @@ fn prices(config: &Config) -> Arc<dyn Prices> {
 }
 
 /// The check of tokens; a key file that cannot be used is a mistake in the configuration.
-pub(crate) fn tokens(multi: &MultiUser) -> anyhow::Result<Tokens> {
-    Ok(Tokens::load(multi.tokens.clone()).map_err(|error| problem("auth", &error))?)
+pub(crate) fn tokens(multi: &MultiUser) -> anyhow::Result<TokenVerifier> {
+    Ok(TokenVerifier::load(multi.tokens.clone()).map_err(|error| problem("auth", &error))?)
 }
 
 fn problem(setting: &str, error: &str) -> ConfigError {

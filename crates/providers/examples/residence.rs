@@ -92,7 +92,7 @@ async fn main() {
         Tiny { hidden: 384, layers: 6, seed }.write(base.path(), &seed.to_string()).unwrap();
     }
     let one = local(base.path(), &machine(None)).describe(&ModelRef::new("0")).await.unwrap().unwrap();
-    let limit = one.facts.memory_bytes * 33 / 10;
+    let limit = one.info.memory_bytes * 33 / 10;
     let machine = machine(Some(limit));
     let local = local(base.path(), &machine);
     let before = status("RssAnon:");
@@ -130,7 +130,7 @@ async fn main() {
     println!("{} requests to {MODELS} models in {seconds:.1} s, none failed", CALLERS * TURNS);
     println!(
         "a model {:.0} MB, limit {:.0} MB, most that was given {:.0} MB",
-        megabytes(one.facts.memory_bytes),
+        megabytes(one.info.memory_bytes),
         megabytes(limit),
         megabytes(taken)
     );

@@ -151,7 +151,7 @@ impl Known {
             Some(WrittenLengths::List(lengths)) => SupportedDimensions::OneOf(lengths.as_slice().into()),
             Some(WrittenLengths::Range { from, to }) => SupportedDimensions::Between(*from, *to),
         };
-        CallLimits { items, tokens, bytes, lengths }
+        CallLimits { items, tokens, bytes, dimensions: lengths }
     }
 }
 
@@ -210,11 +210,11 @@ mod tests {
                 let known = catalogue.known(kind, Dialect::OpenAi, name);
                 let limits = known.limits();
                 assert!(
-                    limits.lengths == SupportedDimensions::Own || limits.lengths.contains(dimensions),
+                    limits.dimensions == SupportedDimensions::Own || limits.dimensions.contains(dimensions),
                     "{name}"
                 );
                 assert!(
-                    limits.lengths == SupportedDimensions::Own || model.matryoshka == Some(true),
+                    limits.dimensions == SupportedDimensions::Own || model.matryoshka == Some(true),
                     "{name}"
                 );
             }

@@ -215,7 +215,7 @@ impl Target {
     /// An answer that is none.
     pub(crate) fn malformed(&self, what: &str, retry: Retry) -> EmbedError {
         EmbedError::new(
-            ErrorKind::BadUpstreamAnswer,
+            ErrorKind::InvalidUpstreamResponse,
             Fault::Upstream,
             retry,
             format!("'{}' of {} answered {what}", self.model, self.provider),

@@ -236,7 +236,7 @@ async fn what_a_model_will_take_is_known_before_it_is_loaded() {
     }
     assert_eq!(local.state(&ModelRef::new(MINILM)), Some(ModelState::OnDisk), "nothing was loaded");
     let embedded = embed(&local, MINILM, request(&["x"])).await.unwrap();
-    assert_eq!((embedded.space, embedded.dim), (described.space, described.facts.dimensions));
+    assert_eq!((embedded.space, embedded.dim), (described.space, described.info.dimensions));
 }
 
 fn copy(from: &Path, to: &Path) {

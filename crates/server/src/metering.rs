@@ -13,7 +13,7 @@ use axum::{
     response::Response,
 };
 use embeddery_accounts::{
-    Event, Identity, UserId,
+    AuditEvent, Identity, UserId,
     ledger::Reservation,
     limit::{Limited, Measure, Payer, Standing},
 };
@@ -113,8 +113,8 @@ impl AuditContext {
         }
     }
 
-    pub(crate) fn event<'a>(&'a self, event: &'static str, user: Option<&'a str>) -> Event<'a> {
-        Event {
+    pub(crate) fn event<'a>(&'a self, event: &'static str, user: Option<&'a str>) -> AuditEvent<'a> {
+        AuditEvent {
             event,
             user,
             address: self.address,
@@ -148,7 +148,7 @@ pub(crate) struct AdminAction {
 }
 
 impl AdminAction {
-    pub(crate) fn event(&self, event: &'static str) -> Event<'_> {
+    pub(crate) fn event(&self, event: &'static str) -> AuditEvent<'_> {
         self.asking.event(event, Some(self.user.as_str()))
     }
 }
@@ -192,7 +192,7 @@ pub(crate) async fn layer(State(app): State<Arc<App>>, mut request: Request, nex
     }
     if let Some(acting) = admin {
         let status = Some(response.status().as_u16());
-        app.accounts.audit.record(&Event { status, ..acting.event("admin_action_ended") });
+        app.accounts.audit.record(&AuditEvent { status, ..acting.event("admin_action_ended") });
     }
     response
 }

@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-use embeddery_accounts::{UserId, ledger::UsageRecord};
+use embeddery_accounts::{MeteredCall, MeteredCallError, UserId};
 use embeddery_core::{EmbedError, EmbedRequest, Embeddings, Input, InputType, Priority, RequestContext};
 
 use super::{
@@ -85,24 +85,29 @@ async fn call(
     texts: &[Arc<str>],
 ) -> Result<Embeddings, CallFailure> {
     let user = UserId::new(Arc::clone(asking.tenant));
-    let reserved = tools.ledger.reserve(&user, about_tokens(texts), tools.patience).await;
-    let reservation = reserved.map_err(|exhausted| CallFailure::Quota(StageFailure::of_quota(exhausted)))?;
     let inputs: Arc<[Input]> = texts.iter().map(|text| Input::Text(Arc::clone(text))).collect();
     let context = RequestContext {
         priority: Priority::Batch,
         deadline: Some(Instant::now() + tools.patience),
         ..RequestContext::new(Arc::clone(asking.tenant), Arc::clone(asking.request_id))
     };
-    let notes = context.notes.clone();
     let request = EmbedRequest {
         dimensions: asking.dimensions,
         dimension_policy: tools.dimension_policy,
         input_type: Some(InputType::Document),
         ..EmbedRequest::with_defaults(inputs, context)
     };
-    let answer = tools.router.embed(selector(asking.plan), request).await.map_err(CallFailure::Failed)?;
-    reservation.settle(UsageRecord::of(&answer, notes.cache().map_or(0, |(hits, _)| hits))).await;
-    Ok(answer)
+    let metered = MeteredCall {
+        ledger: &tools.ledger,
+        user: &user,
+        estimated_tokens: about_tokens(texts),
+        timeout: tools.patience,
+    };
+    match metered.run(request, |request| tools.router.embed(selector(asking.plan), request)).await {
+        Ok(response) => Ok(response.embeddings),
+        Err(MeteredCallError::Quota(exceeded)) => Err(CallFailure::Quota(StageFailure::of_quota(exceeded))),
+        Err(MeteredCallError::Embed(error)) => Err(CallFailure::Failed(error)),
+    }
 }
 
 /// A token is about four bytes of text; models add two of their own to each text.

@@ -4,6 +4,7 @@
 use std::{collections::BTreeMap, num::NonZeroUsize, sync::Arc};
 
 use embeddery_core::{EmbedError, Embeddings, ErrorKind, Retry};
+use embeddery_gateway::BatchBisector;
 use embeddery_store::{CollectionRef, Document, ModelBinding, StoreError, StoreErrorKind};
 use futures_util::future::join_all;
 
@@ -198,9 +199,8 @@ async fn group(tools: &StageContext, wanted: &[Wanted<'_>], members: Vec<usize>)
             Err(trouble) => drop(results.insert(owner, Err(trouble))),
         }
     }
-    let mut waiting = calls(pieces);
-    waiting.reverse();
-    while let Some(mut call) = waiting.pop() {
+    let mut waiting = BatchBisector::new(calls(pieces));
+    while let Some(mut call) = waiting.next_batch() {
         // Nobody pays for a document that has failed by another chunk, or whose job was cancelled.
         call.retain(|piece| results[&piece.owner].is_ok() && !wanted[piece.owner].item.is_dropped());
         let Some(first) = call.first() else { continue };
@@ -227,7 +227,7 @@ async fn group(tools: &StageContext, wanted: &[Wanted<'_>], members: Vec<usize>)
                 }
             }
             Err(CallError::All(trouble)) => {
-                let rest = waiting.drain(..).flatten();
+                let rest = waiting.drain();
                 for piece in call
                     .into_iter()
                     .chain(rest)
@@ -238,7 +238,7 @@ async fn group(tools: &StageContext, wanted: &[Wanted<'_>], members: Vec<usize>)
                 }
             }
             Err(CallError::Split(error)) => {
-                for piece in bisect_failed_call(&error, call, &mut waiting) {
+                for (_, piece) in waiting.split_failed(call, &error) {
                     let Wanted { item, chunks, .. } = &wanted[piece.owner];
                     results.insert(piece.owner, Err(of_chunk(&error, item, chunks[piece.place])));
                 }
@@ -278,29 +278,6 @@ fn calls(pieces: Vec<PendingChunk>) -> Vec<Vec<PendingChunk>> {
         }
     }
     calls
-}
-
-/// Takes a refused call apart: returns the pieces at fault and lets the others wait for another call.
-fn bisect_failed_call(
-    error: &EmbedError,
-    mut call: Vec<PendingChunk>,
-    waiting: &mut Vec<Vec<PendingChunk>>,
-) -> Vec<PendingChunk> {
-    if call.len() == 1 {
-        return call;
-    }
-    let named = |index: &usize| error.inputs.iter().any(|fault| fault.index == *index);
-    let (guilty, others): (Vec<_>, Vec<_>) = call.drain(..).enumerate().partition(|(index, _)| named(index));
-    let others: Vec<PendingChunk> = others.into_iter().map(|(_, piece)| piece).collect();
-    if !guilty.is_empty() {
-        waiting.push(others);
-        return guilty.into_iter().map(|(_, piece)| piece).collect();
-    }
-    let mut first = others;
-    let second = first.split_off(first.len() / 2);
-    waiting.push(second);
-    waiting.push(first);
-    Vec::new()
 }
 
 /// A failure that one chunk has alone; it is named, so that its author can find it.

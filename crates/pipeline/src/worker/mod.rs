@@ -261,7 +261,7 @@ impl Worker {
         });
         for (span, step) in spans.iter_mut().zip(&steps) {
             if let Some(span) = span {
-                span.facts.failed = matches!(step, StageResult::Trouble(_));
+                span.attributes.failed = matches!(step, StageResult::Trouble(_));
             }
         }
         let policy = RetryPolicy { tools: &self.tools, config: &self.config, stage };

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use embeddery_accounts::ledger::{Counter, Filter, Quotas};
+use embeddery_accounts::ledger::{Counter, Quotas, UsageFilter};
 use embeddery_core::SpaceId;
 use embeddery_pipeline::{DocumentState, Outcome, Stage, StageMode, Status, reenqueue_missing};
 use embeddery_store::{Chunk, Document, ModelBinding, NewCollection, Span};
@@ -27,7 +27,7 @@ async fn documents_become_searchable_vectors_on_the_tenants_account() {
     assert_eq!(stored[0].chunks[0].text, "Doc 0 is. One two three.");
     assert_eq!(plant.fake.texts().len(), 80, "each text was asked for once");
     assert!(plant.fake.state().calls.len() < 40, "documents share calls: {:?}", plant.fake.state().calls);
-    let usage = plant.ledger.report(Filter { limit: 10, ..Filter::default() }).await.unwrap();
+    let usage = plant.ledger.report(UsageFilter { limit: 10, ..UsageFilter::default() }).await.unwrap();
     assert_eq!((usage[0].user.as_str(), usage[0].texts), (TENANT, 80));
     assert_eq!(plant.ledger.used(&TENANT.into_user()).await.unwrap().stored_vectors, 80);
     plant.stop().await;

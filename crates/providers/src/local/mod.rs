@@ -206,7 +206,7 @@ impl Provider for Local {
                 .await
                 .map_err(|_| EmbedError::internal("reading the model failed"))?
                 .map_err(|reason| model_instance::unusable(&model.name, &reason))?;
-            Ok(Some(ModelDescription { facts: known.slot().files.facts().clone(), space }))
+            Ok(Some(ModelDescription { info: known.slot().files.facts().clone(), space }))
         })
     }
 
@@ -247,7 +247,7 @@ fn from_source(error: &SourceError) -> EmbedError {
             (ErrorKind::ModelNotFound, Fault::Caller, Retry::Never)
         }
         SourceErrorKind::Unauthorized => (ErrorKind::Unavailable, Fault::Us, Retry::Never),
-        SourceErrorKind::Corrupt => (ErrorKind::BadUpstreamAnswer, Fault::Upstream, Retry::Backoff),
+        SourceErrorKind::Corrupt => (ErrorKind::InvalidUpstreamResponse, Fault::Upstream, Retry::Backoff),
         SourceErrorKind::Unreachable => (ErrorKind::Unavailable, Fault::Upstream, Retry::Backoff),
         SourceErrorKind::Io => (ErrorKind::Unavailable, Fault::Us, Retry::Backoff),
     };

@@ -43,7 +43,7 @@ impl Model {
     ) -> Result<VendorRequest<'a>, EmbedError> {
         let own = self.card().dimensions;
         let dimensions = request.dimensions.filter(|wanted| Some(*wanted) != own);
-        if let Some(wanted) = dimensions.filter(|wanted| !self.limits.lengths.contains(*wanted)) {
+        if let Some(wanted) = dimensions.filter(|wanted| !self.limits.dimensions.contains(*wanted)) {
             return Err(EmbedError::invalid(format!(
                 "dimensions: '{}' of {} does not give {wanted} numbers; leave `dimensions` out",
                 self.card.name, self.card.provider

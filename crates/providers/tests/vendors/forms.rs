@@ -80,7 +80,7 @@ async fn a_wished_length_is_asked_for_where_the_vendor_gives_it() {
     ] {
         vendors.forget();
         let embedder = adapter(&vendors, form, model).await;
-        assert!(embedder.limits().lengths.contains(length(wanted).unwrap()), "{form:?}");
+        assert!(embedder.limits().dimensions.contains(length(wanted).unwrap()), "{form:?}");
         let mut asked = request(&["a"]);
         asked.dimensions = length(wanted);
         let answer = embedder.embed(asked).await.unwrap();
@@ -90,7 +90,7 @@ async fn a_wished_length_is_asked_for_where_the_vendor_gives_it() {
         assert!(answer.space.as_str().ends_with(&format!(":{wanted}")));
     }
     let fixed = adapter(&vendors, VendorApi::OpenAi, "text-embedding-ada-002").await;
-    assert_eq!(fixed.limits().lengths, SupportedDimensions::Own);
+    assert_eq!(fixed.limits().dimensions, SupportedDimensions::Own);
     let mut asked = request(&["a"]);
     asked.dimensions = length(256);
     assert!(fixed.embed(asked.clone()).await.unwrap_err().message.starts_with("dimensions: "));

@@ -9,8 +9,8 @@ use std::{
 use embeddery_core::{
     Embedder,
     ErrorKind::{
-        self, BadUpstreamAnswer, BatchTooLarge, InputTooLong, InvalidRequest, ModelNotFound, RateLimited,
-        Timeout, Unavailable, UpstreamAuth,
+        self, BatchTooLarge, InputTooLong, InvalidRequest, InvalidUpstreamResponse, ModelNotFound,
+        RateLimited, Timeout, Unavailable, UpstreamAuth,
     },
     Fault,
     Retry::{self, After, Backoff, Never},
@@ -89,17 +89,17 @@ async fn broken_connections_and_answers() {
         let mut all = vec![
             (Behaviour::Reset, Unavailable),
             (Behaviour::Truncated, Unavailable),
-            (Behaviour::Html, BadUpstreamAnswer),
-            (Behaviour::Empty, BadUpstreamAnswer),
-            (Behaviour::FewerVectors, BadUpstreamAnswer),
-            (Behaviour::NotANumber, BadUpstreamAnswer),
-            (Behaviour::MixedLengths, BadUpstreamAnswer),
-            (Behaviour::WrongLength, BadUpstreamAnswer),
+            (Behaviour::Html, InvalidUpstreamResponse),
+            (Behaviour::Empty, InvalidUpstreamResponse),
+            (Behaviour::FewerVectors, InvalidUpstreamResponse),
+            (Behaviour::NotANumber, InvalidUpstreamResponse),
+            (Behaviour::MixedLengths, InvalidUpstreamResponse),
+            (Behaviour::WrongLength, InvalidUpstreamResponse),
         ];
         if matches!(form, VendorApi::OpenAi | VendorApi::Voyage) {
             all.extend([
-                (Behaviour::BrokenBase64, BadUpstreamAnswer),
-                (Behaviour::DuplicateIndex, BadUpstreamAnswer),
+                (Behaviour::BrokenBase64, InvalidUpstreamResponse),
+                (Behaviour::DuplicateIndex, InvalidUpstreamResponse),
             ]);
         }
         // Where the length is not known before, the first answer tells.
@@ -113,7 +113,7 @@ async fn broken_connections_and_answers() {
 
 #[tokio::test]
 async fn an_answer_without_end_is_not_read_to_its_end() {
-    let expected = (BadUpstreamAnswer, Fault::Upstream, Never);
+    let expected = (InvalidUpstreamResponse, Fault::Upstream, Never);
     assert_eq!(Suspect::new(VendorApi::OpenAi).await.meaning(&Behaviour::Huge).await, expected);
 }
 
@@ -132,7 +132,7 @@ async fn a_redirect_is_not_followed_with_the_key() {
     let (vendors, elsewhere) = (Vendors::start().await, Vendors::start().await);
     vendors.next(Behaviour::Redirect(format!("{}/embeddings", elsewhere.base_url(VendorApi::OpenAi))));
     let error = embed(&adapter(&vendors, VendorApi::OpenAi, "m").await, &["a"]).await.unwrap_err();
-    assert_eq!((error.kind, error.fault, error.retry), (BadUpstreamAnswer, Fault::Upstream, Never));
+    assert_eq!((error.kind, error.fault, error.retry), (InvalidUpstreamResponse, Fault::Upstream, Never));
     assert!(error.message.contains("redirect") && !error.message.contains("127.0.0.1"), "{error}");
     assert!(elsewhere.requests().is_empty());
 }

@@ -40,7 +40,7 @@ impl CollectionService {
     /// Who serves a model, if this caller may use it; nobody is asked for a vector.
     pub(crate) fn permitted(&self, model: &Model) -> Result<ResolvedModel, ApiError> {
         let selector = ModelSelector { model: model.name.as_deref(), provider: model.provider };
-        let resolved = self.app.router.permitted(selector)?;
+        let resolved = self.app.router.resolve_permitted(selector)?;
         self.may_fetch(selector)?;
         Ok(resolved)
     }
@@ -49,7 +49,7 @@ impl CollectionService {
     fn may_fetch(&self, selector: ModelSelector<'_>) -> Result<(), ApiError> {
         if self.app.accounts.auth.is_multi_user()
             && self.metered.identity.role != Role::Admin
-            && !self.app.router.is_at_hand(selector)
+            && !self.app.router.is_available_without_download(selector)
         {
             return Err(ApiError::not_fetched_for_users(selector.model.unwrap_or_default()));
         }
@@ -82,11 +82,13 @@ impl CollectionService {
     ) -> Result<Embeddings, ApiError> {
         self.may_fetch(selector)?;
         let reservation = self.metered.reserve(&self.app, &request.inputs).await?;
-        let notes = request.context.notes.clone();
+        let notes = request.context.stats.clone();
         let began = Instant::now();
         let answer = self.app.router.embed(selector, request).await?;
         self.metered.page.embedded(&answer, &notes, began.elapsed());
-        reservation.settle(UsageRecord::of(&answer, notes.cache().map_or(0, |(hits, _)| hits))).await;
+        reservation
+            .settle(UsageRecord::from_embeddings(&answer, notes.cache().map_or(0, |(hits, _)| hits)))
+            .await;
         Ok(answer)
     }
 

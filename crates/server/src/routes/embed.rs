@@ -77,13 +77,13 @@ pub(super) async fn embed(call: &Call, wish: Wish<'_>) -> Result<Answer, ApiErro
         trace: caller.trace,
         ..RequestContext::new(caller.identity.user.shared(), Arc::clone(id))
     };
-    let notes = context.notes.clone();
+    let notes = context.stats.clone();
     let Wish { model, inputs, dimensions, policy, input_type, truncate, normalize, partial } = wish;
     let selector = ModelSelector { model, provider: *provider };
     // One user's wish must not fill everybody's disk.
     if app.accounts.auth.is_multi_user()
         && caller.identity.role != Role::Admin
-        && !app.router.is_at_hand(selector)
+        && !app.router.is_available_without_download(selector)
     {
         return Err(ApiError::not_fetched_for_users(model.unwrap_or_default()));
     }
@@ -103,7 +103,7 @@ pub(super) async fn embed(call: &Call, wish: Wish<'_>) -> Result<Answer, ApiErro
     let elapsed = began.elapsed();
     caller.page.embedded(&embeddings, &notes, elapsed);
     let hits = notes.cache().map_or(0, |(hits, _)| hits);
-    reservation.settle(UsageRecord::of(&embeddings, hits)).await;
+    reservation.settle(UsageRecord::from_embeddings(&embeddings, hits)).await;
 
     let mut headers = headers_of(&embeddings);
     if dimensions.is_some() {
