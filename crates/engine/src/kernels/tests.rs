@@ -187,7 +187,7 @@ fn attend(
     let Operand::Matrix(matrix) = kernels.prepare(dtype, &qkv, shape.row_len(), &mut buffer) else {
         unreachable!("attention is never in bytes")
     };
-    kernels.attention(AttentionInput { qkv: values, first, heads }, &mut bytes, to);
+    kernels.attention(AttentionInput { qkv: matrix, first, shape }, &mut scratch, out_matrix);
     out
 }
 
