@@ -5,8 +5,8 @@
 //!     [--threads N] [--precision f32|bf16|int8|auto] [--kernels auto|avx512|avx2|portable] [--batch 32] [--json] [--out VECTORS]
 //! ```
 //!
-//! `--out` writes the normalized vectors as little-endian f32, in the order of the texts. `--batch 0` encodes all texts in
-//! one batch.
+//! `--out` writes the normalized vectors as little-endian f32, in the order of the texts. `--batch 0` encodes all texts
+//! in one batch.
 
 use std::{
     error::Error,

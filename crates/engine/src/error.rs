@@ -88,7 +88,8 @@ pub enum LoadError {
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum EncodeError {
-    /// The tokens cannot come from this model's tokenizer. Nothing is computed, because a wrong vector is worse than none.
+    /// The tokens cannot come from this model's tokenizer. Nothing is computed, because a wrong vector is worse than
+    /// none.
     #[error("text {text} of the batch has tokens of another model: {reason}")]
     ForeignTokens {
         /// Index of the text in the batch.

@@ -52,8 +52,8 @@ impl ModelFiles {
     /// Reads weights and tokenizer and makes the model ready to compute.
     ///
     /// # Errors
-    /// Files are damaged or contradictory, or the model does not support an option. The error names the file and tensor,
-    /// or the option.
+    /// Files are damaged or contradictory, or the model does not support an option. The error names the file and
+    /// tensor, or the option.
     pub fn load(&self, options: &LoadOptions) -> Result<Model, LoadError> {
         Model::load(self, options)
     }
@@ -129,7 +129,8 @@ impl Model {
     }
 
     /// A hash that identifies the model's vectors: 32 hexadecimal digits over weights, tokenizer, attention settings,
-    /// pooling, post-pooling steps and prompts. Models with equal fingerprints give comparable vectors in any precision.
+    /// pooling, post-pooling steps and prompts. Models with equal fingerprints give comparable vectors in any
+    /// precision.
     pub fn fingerprint(&self) -> &str {
         &self.fingerprint
     }
@@ -144,8 +145,8 @@ impl Model {
         self.precision
     }
 
-    /// Multiplications and additions of the linear layers for one token. Attention adds `4 · layers · hidden · tokens` for
-    /// each token, which depends on the text's length.
+    /// Multiplications and additions of the linear layers for one token. Attention adds `4 · layers · hidden · tokens`
+    /// for each token, which depends on the text's length.
     pub fn linear_operations_per_token(&self) -> usize {
         match &self.network {
             Network::Encoder(encoder) => encoder.linear_operations_per_token(),
@@ -178,8 +179,8 @@ impl Model {
         self.tokenizer.count(text)
     }
 
-    /// Computes the vectors of a batch, `[texts × dimensions]`, not normalized. A text's vector is bitwise the same for any
-    /// batch and any number of threads.
+    /// Computes the vectors of a batch, `[texts × dimensions]`, not normalized. A text's vector is bitwise the same for
+    /// any batch and any number of threads.
     ///
     /// # Errors
     /// [`EncodeError::ForeignTokens`] if tokens cannot come from this model's tokenizer; nothing is computed then.
@@ -254,8 +255,8 @@ impl Model {
 const MAX_TOKENS_PER_THREAD: usize = 1024;
 
 /// Number of leading texts for the next forward pass: those with at most `max_tokens` tokens per thread, and at least
-/// one. If more texts follow, the number is a multiple of the threads, because neighbouring texts of a batch mostly have
-/// similar lengths.
+/// one. If more texts follow, the number is a multiple of the threads, because neighbouring texts of a batch mostly
+/// have similar lengths.
 fn texts_per_call(texts: &[&Tokens], max_tokens: usize, threads: usize) -> usize {
     let mut tokens = 0;
     let fitting = texts.iter().take_while(|text| {

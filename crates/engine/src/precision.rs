@@ -11,9 +11,9 @@ pub enum Precision {
     /// Weights and activations rounded to bf16: half the memory, a cosine of about 0.99999 to f32. On a CPU without
     /// bf16 arithmetic, only weights are bf16: half the memory at the speed of f32.
     Bf16,
-    /// Weights in eight bits with a scale per output, and activations in eight bits with a scale per token: a quarter of
-    /// the memory, a cosine of about 0.9997 to f32. Both are rotated in blocks first if 16 divides the width. Attention
-    /// stays in bf16 or f32. Fast on a CPU with VNNI.
+    /// Weights in eight bits with a scale per output, and activations in eight bits with a scale per token: a quarter
+    /// of the memory, a cosine of about 0.9997 to f32. Both are rotated in blocks first if 16 divides the width.
+    /// Attention stays in bf16 or f32. Fast on a CPU with VNNI.
     Int8,
 }
 

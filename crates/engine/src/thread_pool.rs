@@ -40,15 +40,15 @@ impl Threads {
         self.count
     }
 
-    /// Runs work that has its own threads while no batch runs on this pool, so that the number of computing threads does
-    /// not exceed the pool's.
+    /// Runs work that has its own threads while no batch runs on this pool, so that the number of computing threads
+    /// does not exceed the pool's.
     pub fn run_alongside<T>(&self, work: impl FnOnce() -> T) -> T {
         let _guard = self.acquire();
         work()
     }
 
-    /// Waits until the pool is free and reserves it. Callers allocate buffers only after this, so that waiting calls hold
-    /// none.
+    /// Waits until the pool is free and reserves it. Callers allocate buffers only after this, so that waiting calls
+    /// hold none.
     pub(crate) fn acquire(&self) -> PoolGuard<'_> {
         PoolGuard { threads: self, _guard: self.in_use.lock().unwrap_or_else(PoisonError::into_inner) }
     }
@@ -67,8 +67,8 @@ impl PoolGuard<'_> {
     }
 
     /// Runs `work` on `count` threads at the same time, including the calling thread, and returns when all have ended.
-    /// `count` is clamped to the size of the pool. If one thread panics, threads that wait at a barrier end as well, and
-    /// the panic is propagated.
+    /// `count` is clamped to the size of the pool. If one thread panics, threads that wait at a barrier end as well,
+    /// and the panic is propagated.
     pub(crate) fn run_on(&self, count: usize, work: impl Fn(&ThreadCtx<'_>) + Sync) {
         let barrier = Barrier::new(count.clamp(1, self.threads.count));
         let run = |index| {
@@ -78,8 +78,8 @@ impl PoolGuard<'_> {
         };
         match &self.threads.workers {
             Some(workers) if barrier.threads > 1 => workers.in_place_scope(|scope| {
-                // `spawn_broadcast` gives every thread its own job. The threads wait for each other, so two jobs must never
-                // queue for the same thread.
+                // `spawn_broadcast` gives every thread its own job. The threads wait for each other, so two jobs must
+                // never queue for the same thread.
                 scope.spawn_broadcast(|_, context| {
                     let index = context.index() + 1;
                     if index < barrier.threads {
@@ -101,8 +101,8 @@ pub(crate) struct ThreadCtx<'a> {
 }
 
 impl ThreadCtx<'_> {
-    /// Waits until every thread of the call has reached this barrier. All writes before it are visible to all threads after
-    /// it.
+    /// Waits until every thread of the call has reached this barrier. All writes before it are visible to all threads
+    /// after it.
     pub(crate) fn wait(&self) {
         self.barrier.wait();
     }

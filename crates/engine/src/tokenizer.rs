@@ -1,8 +1,8 @@
 //! The reference tokenizer, with truncation to the model's limit.
 //!
-//! A `tokenizer.json` may configure truncation and padding (MiniLM's sets both to 128). They are switched off, and texts
-//! are truncated here, to the limit that sentence-transformers uses. If only the start of a text is kept, only the start
-//! is tokenized, so the cost of a long text is bounded.
+//! A `tokenizer.json` may configure truncation and padding (MiniLM's sets both to 128). They are switched off, and
+//! texts are truncated here, to the limit that sentence-transformers uses. If only the start of a text is kept, only
+//! the start is tokenized, so the cost of a long text is bounded.
 
 use std::{
     borrow::Cow,
@@ -90,8 +90,8 @@ pub(crate) struct TokenizerFiles<'a> {
 
 /// Bytes of the first prefix that is tokenized, per token that can be kept. English text has four to five.
 const BYTES_PER_TOKEN: usize = 8;
-/// Tokens after the kept ones that a tokenized prefix must have. The last word of a prefix may tokenize differently than
-/// in the whole text, so the last tokens are not reliable.
+/// Tokens after the kept ones that a tokenized prefix must have. The last word of a prefix may tokenize differently
+/// than in the whole text, so the last tokens are not reliable.
 const MARGIN_TOKENS: usize = 16;
 
 impl Tokenizer {
@@ -111,8 +111,8 @@ impl Tokenizer {
         let mut inner = parse(&bytes).map_err(malformed)?;
         inner.with_truncation(None).map_err(|error| malformed(error.to_string()))?;
         inner.with_padding(None);
-        // Special tokens without an embedding are accepted, because texts seldom contain them. Gemma's tokenizer has one
-        // for images.
+        // Special tokens without an embedding are accepted, because texts seldom contain them. Gemma's tokenizer has
+        // one for images.
         let added = inner.get_added_tokens_decoder();
         let special = |id: &u32| added.get(id).is_some_and(|token| token.special);
         let largest =
@@ -196,8 +196,8 @@ impl Tokenizer {
         encode(&self.inner, &text, false).map_err(TokenizeError::Tokenizer)
     }
 
-    /// The first tokens of a text: at least `max_content` plus a margin, or all tokens if there are fewer. Tokenizes only as
-    /// much of the text as necessary.
+    /// The first tokens of a text: at least `max_content` plus a margin, or all tokens if there are fewer. Tokenizes
+    /// only as much of the text as necessary.
     fn truncate_prefix(&self, text: &str, max_content: usize) -> Result<Vec<u32>, TokenizeError> {
         let mut bytes = (max_content + MARGIN_TOKENS) * BYTES_PER_TOKEN;
         while let Some(end) = next_space(text, bytes) {
@@ -232,8 +232,8 @@ fn median_characters(tokenizer: &tokenizers::Tokenizer) -> usize {
     }
 }
 
-/// Token ids of a text. The library panics on some files that contradict themselves, such as a template with an undefined
-/// token; the panic becomes an error.
+/// Token ids of a text. The library panics on some files that contradict themselves, such as a template with an
+/// undefined token; the panic becomes an error.
 fn encode(tokenizer: &tokenizers::Tokenizer, text: &str, specials: bool) -> Result<Vec<u32>, String> {
     match catch_unwind(AssertUnwindSafe(|| tokenizer.encode_fast(text, specials))) {
         Ok(Ok(encoding)) => Ok(encoding.get_ids().to_vec()),
@@ -242,9 +242,9 @@ fn encode(tokenizer: &tokenizers::Tokenizer, text: &str, specials: bool) -> Resu
     }
 }
 
-/// Byte offset of the first space, tab or line break at or after `bytes`, or `None`. A tokenizer never joins text across
-/// these characters. It may join text across other white space: BERT's drops U+000B, U+0085 and similar characters as
-/// control characters, and the words on both sides become one.
+/// Byte offset of the first space, tab or line break at or after `bytes`, or `None`. A tokenizer never joins text
+/// across these characters. It may join text across other white space: BERT's drops U+000B, U+0085 and similar
+/// characters as control characters, and the words on both sides become one.
 fn next_space(text: &str, bytes: usize) -> Option<usize> {
     let start = text.ceil_char_boundary(bytes);
     let rest = text.get(start..).filter(|rest| !rest.is_empty())?;

@@ -78,8 +78,8 @@ impl WeightFiles {
         let open = |path: &PathBuf| {
             let io = |source| LoadError::Io { file: path.clone(), source };
             let file = File::open(path).map_err(io)?;
-            // SAFETY: the map is read only while the model loads. If another process truncated the file during this time,
-            // an access would raise SIGBUS; model directories are replaced as a whole and never written in place.
+            // SAFETY: the map is read only while the model loads. If another process truncated the file during this
+            // time, an access would raise SIGBUS; model directories are replaced as a whole and never written in place.
             let map = unsafe { Mmap::map(&file) }.map_err(io)?;
             Ok((path.clone(), map))
         };
@@ -113,13 +113,13 @@ impl WeightFiles {
         files.collect::<Result<Vec<_>, _>>().map(|files| Tensors { files, maps: self })
     }
 
-    /// Releases the pages read so far from memory; a later access reads them again. Otherwise a load would need memory for
-    /// the files in addition to the packed weights.
+    /// Releases the pages read so far from memory; a later access reads them again. Otherwise a load would need memory
+    /// for the files in addition to the packed weights.
     fn release(&self) {
         #[cfg(unix)]
         for (_, map) in &self.0 {
-            // SAFETY: the map belongs to a file and is never written, so its pages can be read from the file again. If the
-            // call fails, the pages stay in memory.
+            // SAFETY: the map belongs to a file and is never written, so its pages can be read from the file again. If
+            // the call fails, the pages stay in memory.
             let _ = unsafe { map.unchecked_advise(memmap2::UncheckedAdvice::DontNeed) };
         }
     }
@@ -157,8 +157,8 @@ impl<'a> Tensors<'a> {
         }
     }
 
-    /// Calls `each` with every row of a tensor as f32. Signed bytes are converted without a scale. Only a part of the tensor
-    /// is in memory at a time.
+    /// Calls `each` with every row of a tensor as f32. Signed bytes are converted without a scale. Only a part of the
+    /// tensor is in memory at a time.
     pub(crate) fn each_row(
         &self,
         name: &str,

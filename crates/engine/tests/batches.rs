@@ -1,5 +1,5 @@
-//! A text's vector is bitwise the same for any batch, any order and any number of threads. A batch with tokens of another
-//! model is an error and has no side effect.
+//! A text's vector is bitwise the same for any batch, any order and any number of threads. A batch with tokens of
+//! another model is an error and has no side effect.
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a failed helper fails the test")]
 
@@ -137,8 +137,8 @@ fn no_texts_give_no_vectors() {
 
 #[test]
 fn tokens_of_another_model_are_rejected() {
-    // Ids beyond the tiny vocabulary and more tokens than it has positions give an error before anything is computed. The
-    // next batch is not affected.
+    // Ids beyond the tiny vocabulary and more tokens than it has positions give an error before anything is computed.
+    // The next batch is not affected.
     let foreign = MINILM[0].model.tokenize(&"Zürich 漢字 zebra ".repeat(100), TruncationSide::Start).unwrap();
     for subject in &*TINY {
         let own = &subject.texts[5];

@@ -1,5 +1,5 @@
-//! Other layouts of the same model: tensor names, stacked tensors and configuration keys of repositories with custom code,
-//! older keys, and prefixes. Each must give the same vectors as transformers' layout.
+//! Other layouts of the same model: tensor names, stacked tensors and configuration keys of repositories with custom
+//! code, older keys, and prefixes. Each must give the same vectors as transformers' layout.
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a failed helper fails the test")]
 

@@ -1,5 +1,5 @@
-//! Model directories that are damaged, contradictory or unsupported. Each is rejected with an error that names the file and
-//! the key or tensor, and no content makes the loader panic.
+//! Model directories that are damaged, contradictory or unsupported. Each is rejected with an error that names the file
+//! and the key or tensor, and no content makes the loader panic.
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a failed helper fails the test")]
 
@@ -233,7 +233,8 @@ fn weights_in_half_precision_are_widened() {
     };
     // The weights lose 16 or 13 bits, so the vectors are only approximately equal.
     assert_matches_reference(&narrow(Dtype::BF16, |x| (x.to_bits() >> 16) as u16), 0.3);
-    // A conversion to binary16 that suffices here: the weights are multiples of 2^−25 below 1.25, and small ones become 0.
+    // A conversion to binary16 that suffices here: the weights are multiples of 2^−25 below 1.25, and small ones become
+    // 0.
     let f16 = |x: f32| {
         let bits = x.to_bits();
         let exponent = (bits >> 23 & 0xff) as i32 - 112;

@@ -85,14 +85,14 @@ proptest! {
     }
 }
 
-/// A word that is joined across a dropped control character, at every position near the end of the first tokenized prefix.
-/// Random texts seldom contain this case.
+/// A word that is joined across a dropped control character, at every position near the end of the first tokenized
+/// prefix. Random texts seldom contain this case.
 #[test]
 fn a_word_around_a_dropped_control_character_is_one_word() {
     for white in ['\u{b}', '\u{c}', '\u{85}', '\u{1c}'] {
         for words in 225..254 {
-            // Tokens of nine bytes, then a word of more than 100 letters, which is one unknown token. A prefix that ends
-            // inside the word would give many tokens instead.
+            // Tokens of nine bytes, then a word of more than 100 letters, which is one unknown token. A prefix that
+            // ends inside the word would give many tokens instead.
             let word = format!("{}{white}{}", "az".repeat(30), "za".repeat(30));
             let text = format!("{}{word}{}", "language ".repeat(words), " end".repeat(300));
             check(&text).unwrap_or_else(|error| panic!("{words} words, {white:?}: {error}"));

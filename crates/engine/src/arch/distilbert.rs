@@ -1,5 +1,5 @@
-//! DistilBERT: BERT without token types and with different tensor names. The reference is transformers' `DistilBertModel` in
-//! evaluation mode.
+//! DistilBERT: BERT without token types and with different tensor names. The reference is transformers'
+//! `DistilBertModel` in evaluation mode.
 
 use super::{
     bert,

@@ -10,8 +10,8 @@ pub(super) struct SharedBuffer {
     f32: Vec<f32>,
     bf16: Vec<u16>,
     stride: usize,
-    /// Pointer to the first value, and the number of values. Set when the vector was last resized, so that threads never
-    /// access the vector itself.
+    /// Pointer to the first value, and the number of values. Set when the vector was last resized, so that threads
+    /// never access the vector itself.
     values: Option<(First, usize)>,
 }
 

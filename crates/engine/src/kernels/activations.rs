@@ -1,5 +1,5 @@
-//! exp and activation functions on vectors. exp and GELU have two implementations: one as exact as f32 allows, and one at
-//! half the cost for results that are rounded to bf16 or eight bits afterwards.
+//! exp and activation functions on vectors. exp and GELU have two implementations: one as exact as f32 allows, and one
+//! at half the cost for results that are rounded to bf16 or eight bits afterwards.
 
 use super::simd::Simd;
 
@@ -112,8 +112,8 @@ unsafe fn sigmoid<L: Simd>(x: L) -> L {
 /// Beyond ±4.25, GELU equals x or 0 to within 5e-5.
 const TAIL: f32 = 4.25;
 
-/// GELU with an absolute error of 9e-5: x · (½ + x·p(x²)) on |x| ≤ 4.25 with p(u) = ½/4.25 + (u - 4.25²)·q(u), so that the
-/// ends equal x and 0 exactly; q has degree six, from a minimax fit of the product.
+/// GELU with an absolute error of 9e-5: x · (½ + x·p(x²)) on |x| ≤ 4.25 with p(u) = ½/4.25 + (u - 4.25²)·q(u), so that
+/// the ends equal x and 0 exactly; q has degree six, from a minimax fit of the product.
 ///
 /// # Safety
 /// As [`Simd`].

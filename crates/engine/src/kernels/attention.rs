@@ -1,9 +1,10 @@
-//! Softmax attention within one text. Each query attends to the keys in its window; without padding, that is usually the
-//! whole text.
+//! Softmax attention within one text. Each query attends to the keys in its window; without padding, that is usually
+//! the whole text.
 //!
-//! For each head, keys and values are packed like the weights of a product. Then scores, softmax and the weighted sum of
-//! values are computed for a few query rows at a time, while all operands are in cache. Keys outside the window of all these
-//! rows are skipped. Scores are computed in the type of queries and keys, f32 or bf16. Softmax is always in f32.
+//! For each head, keys and values are packed like the weights of a product. Then scores, softmax and the weighted sum
+//! of values are computed for a few query rows at a time, while all operands are in cache. Keys outside the window of
+//! all these rows are skipped. Scores are computed in the type of queries and keys, f32 or bf16. Softmax is always in
+//! f32.
 
 use std::ops::Range;
 
@@ -17,7 +18,8 @@ use super::{
 /// Vectors of keys, or of value columns, per tile.
 const VECTORS: usize = 2;
 
-/// The arguments of attention for some rows of one text. Built by [`super::Kernels::attention`], which checks the lengths.
+/// The arguments of attention for some rows of one text. Built by [`super::Kernels::attention`], which checks the
+/// lengths.
 #[derive(Clone, Copy)]
 pub(crate) struct AttentionArgs<'a> {
     /// Tokens of the text.
@@ -125,8 +127,8 @@ struct HeadBuffers {
 /// Computes attention. `S` stores the type that `T` multiplies; `O` stores the results.
 ///
 /// # Safety
-/// As [`Simd`]; the buffers are as [`AttentionArgs`] says; `S` stores what `T` multiplies, a group of `T` divides the head
-/// width; `O` is the type of `out`.
+/// As [`Simd`]; the buffers are as [`AttentionArgs`] says; `S` stores what `T` multiplies, a group of `T` divides the
+/// head width; `O` is the type of `out`.
 #[inline(always)]
 pub(super) unsafe fn run<T, S, O>(args: &AttentionArgs<'_>)
 where
@@ -281,7 +283,8 @@ unsafe fn pack_values<T: MicroKernel, S: Store<T::Simd>>(
     let AttentionArgs { tokens, qkv_stride, shape: AttentionShape { head_width, .. }, .. } = *args;
     let padded = head_width.next_multiple_of(T::Simd::WIDTH);
     for first in (0..tokens).step_by(T::DEPTH) {
-        // SAFETY: a token's value lies in its row of `qkv`; the padded row, a word per column, lies in the scratch memory.
+        // SAFETY: a token's value lies in its row of `qkv`; the padded row, a word per column, lies in the scratch
+        // memory.
         unsafe {
             let to =
                 std::slice::from_raw_parts_mut(to.cast::<u32>().add(first / T::DEPTH * padded), head_width);
@@ -419,8 +422,8 @@ unsafe fn add_bias<L: Simd>(x: *mut f32, y: *const f32, width: usize) -> L {
     }
 }
 
-/// Writes e^(x - max) of a row of `width` values and returns their sum. The largest result is 1, so nothing overflows. The
-/// rest of the last vector is filled with zeros.
+/// Writes e^(x - max) of a row of `width` values and returns their sum. The largest result is 1, so nothing overflows.
+/// The rest of the last vector is filled with zeros.
 ///
 /// # Safety
 /// As [`Simd`]; `x` is valid for `width` floats, at least one, and for the rest of its last vector; `to` for
@@ -455,8 +458,8 @@ unsafe fn exponentials<T: MicroKernel, S: Store<T::Simd>>(
 /// As [`exponentials`], for a row whose window holds only some of the tile's keys. The weights of the others are zero.
 ///
 /// # Safety
-/// As [`exponentials`]; `keys` begins at a multiple of the lanes and contains `visible`, which is not empty; `x` and `to`
-/// are valid for the keys and for the rest of their last vector.
+/// As [`exponentials`]; `keys` begins at a multiple of the lanes and contains `visible`, which is not empty; `x` and
+/// `to` are valid for the keys and for the rest of their last vector.
 #[inline(always)]
 unsafe fn windowed_exponentials<T: MicroKernel, S: Store<T::Simd>>(
     (x, keys, visible): (*const f32, Range<usize>, Range<usize>),

@@ -37,7 +37,8 @@ pub(super) unsafe fn run<L: Simd>(args: &GluArgs) {
     let GluArgs { activation, exact, rows, width, x, out } = *args;
     for row in 0..rows {
         for at in (0..width).step_by(L::WIDTH) {
-            // SAFETY: inside the rows, by the caller's promise; `load_up_to` and `store_up_to` never go past a half's end.
+            // SAFETY: inside the rows, by the caller's promise; `load_up_to` and `store_up_to` never go past a half's
+            // end.
             unsafe {
                 let (first, left) = (x.add(2 * row * width + at), width - at);
                 let value = load_up_to::<L>(first, left);

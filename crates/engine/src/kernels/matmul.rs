@@ -1,8 +1,8 @@
 //! The matrix product, rows of activations times packed weights. It takes most of the computing time.
 //!
-//! The innermost loop reads a panel of weights in order. One step loads a row of the panel, and for each row of the tile
-//! broadcasts one group of activations and multiplies. An output is one chain of multiply-adds in the order of k, in any
-//! tile. Therefore a text's vector does not depend on the rest of its batch.
+//! The innermost loop reads a panel of weights in order. One step loads a row of the panel, and for each row of the
+//! tile broadcasts one group of activations and multiplies. An output is one chain of multiply-adds in the order of k,
+//! in any tile. Therefore a text's vector does not depend on the rest of its batch.
 
 use super::{
     packed::PackedMatrix,
@@ -64,8 +64,8 @@ pub(super) unsafe fn run<T: MicroKernel, S: Store<T::Simd>>(args: &MatMulArgs<'_
     }
 }
 
-/// Tiles (first row, number of rows) of nearly equal height that cover `rows`. Ten rows are 5 + 5 and not 8 + 2, because
-/// a tile of few rows does not keep the multipliers busy.
+/// Tiles (first row, number of rows) of nearly equal height that cover `rows`. Ten rows are 5 + 5 and not 8 + 2,
+/// because a tile of few rows does not keep the multipliers busy.
 #[inline(always)]
 pub(super) fn tiles(rows: usize, max_rows: usize) -> Tiles {
     Tiles { first: 0, end: rows, left: rows.div_ceil(max_rows) }
@@ -172,8 +172,8 @@ pub(super) struct Operands {
     pub(super) steps: usize,
 }
 
-/// `sums[row][vector] = Σ_k a[row][k] · b[k][vector]`, in the order of k. The sums are returned by value and not written
-/// through a reference, so that they stay in registers.
+/// `sums[row][vector] = Σ_k a[row][k] · b[k][vector]`, in the order of k. The sums are returned by value and not
+/// written through a reference, so that they stay in registers.
 ///
 /// # Safety
 /// As [`Simd`]; `a` holds `ROWS` rows of `steps` groups, `b` holds `steps` rows of `VECTORS` vectors.

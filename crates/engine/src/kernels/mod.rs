@@ -1,10 +1,10 @@
-//! The kernels: matrix product with packed weights, attention, norms, gated activations, rotary positions, and conversions
-//! of activations between them.
+//! The kernels: matrix product with packed weights, attention, norms, gated activations, rotary positions, and
+//! conversions of activations between them.
 //!
 //! Each kernel is written once, over [`simd::Simd`] (a vector) and [`tile::MicroKernel`] (the multiplication of one
 //! precision). An instruction set is one file that implements both and instantiates the kernels with its CPU features
-//! enabled. The set is selected once, when a model is loaded, by the features of the CPU. The methods of [`Kernels`] are
-//! safe: they check all lengths before they call the `unsafe` kernels.
+//! enabled. The set is selected once, when a model is loaded, by the features of the CPU. The methods of [`Kernels`]
+//! are safe: they check all lengths before they call the `unsafe` kernels.
 
 mod activations;
 mod attention;
@@ -178,8 +178,8 @@ impl Kernels {
         }
     }
 
-    /// Computes attention of consecutive tokens of one text, one per row of `out`. `scratch` is extended as needed and can be
-    /// reused.
+    /// Computes attention of consecutive tokens of one text, one per row of `out`. `scratch` is extended as needed and
+    /// can be reused.
     pub(crate) fn attention(&self, input: AttentionInput<'_>, scratch: &mut Vec<u32>, out: MatrixMut<'_>) {
         let AttentionInput { qkv, first, shape } = input;
         let width = shape.heads * shape.head_width;
@@ -240,8 +240,8 @@ impl Kernels {
         unsafe { (self.norm)(&NormArgs { rows, width, x: x.as_mut_ptr(), residual, norm }) }
     }
 
-    /// Computes `out = activation(x[..width]) · x[width..]` for each row of x, which is twice as wide as a row of out. The
-    /// computation is exact if `dtype`, the type of the next product, is f32.
+    /// Computes `out = activation(x[..width]) · x[width..]` for each row of x, which is twice as wide as a row of out.
+    /// The computation is exact if `dtype`, the type of the next product, is f32.
     pub(crate) fn glu(
         &self,
         activation: GluActivation,
@@ -256,12 +256,12 @@ impl Kernels {
         let exact = dtype == ActivationDtype::F32;
         // SAFETY: the lengths are as asserted.
         unsafe {
-            (self.glu)(&GluArgs { activation, exact, rows, width, x: x.as_ptr(), out: out.as_mut_ptr() })
+            (self.glu)(&GluArgs { activation, exact, rows, width, x: x.as_ptr(), out: out.as_mut_ptr() });
         }
     }
 
-    /// Rotates the heads of one token. `angles` holds the cosines of a head's pairs, then their sines, and is as long as a
-    /// head.
+    /// Rotates the heads of one token. `angles` holds the cosines of a head's pairs, then their sines, and is as long
+    /// as a head.
     pub(crate) fn rotate(&self, x: &mut [f32], angles: &[f32]) {
         let width = angles.len();
         assert!(width.is_multiple_of(2) && width > 0, "a head consists of pairs");

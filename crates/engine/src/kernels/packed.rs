@@ -143,8 +143,8 @@ impl WeightDtype {
 }
 
 impl Product {
-    /// Rotates and quantises a column's weights to signed bytes. Returns the column's scale, and the part of its sum that
-    /// comes from the activations' offset.
+    /// Rotates and quantises a column's weights to signed bytes. Returns the column's scale, and the part of its sum
+    /// that comes from the activations' offset.
     fn quantise_weights(&self, row: &[f32], encoded: &mut [u8]) -> (f32, i32) {
         let width = row.len();
         let mut scale = [0.0];

@@ -1,9 +1,9 @@
 //! Eight-bit quantisation with a scale per row, and the rotation that makes eight bits sufficient.
 //!
-//! A few activations of a row are far larger than the others, and a scale that covers them leaves few steps for the rest.
-//! Rows are therefore multiplied by a block-diagonal Hadamard matrix H first, which spreads every value over its block.
-//! Weights are multiplied by the same matrix. Because H·H = n·I, the product is the same up to the factor n. The method is
-//! that of QuaRot (arXiv:2404.00456). Blocks of 128 had the smallest error in our measurements.
+//! A few activations of a row are far larger than the others, and a scale that covers them leaves few steps for the
+//! rest. Rows are therefore multiplied by a block-diagonal Hadamard matrix H first, which spreads every value over its
+//! block. Weights are multiplied by the same matrix. Because H·H = n·I, the product is the same up to the factor n. The
+//! method is that of QuaRot (arXiv:2404.00456). Blocks of 128 had the smallest error in our measurements.
 
 use super::simd::{Simd, load_up_to};
 
@@ -29,8 +29,9 @@ pub(super) fn block(width: usize) -> usize {
     [128, 64, 32, 16].into_iter().find(|block| width.is_multiple_of(*block)).unwrap_or(1)
 }
 
-/// Rotates each row, finds its largest magnitude m, and writes every value as `round(127·x/m) + 128`. Rotation multiplies
-/// lengths by √block, and the scale includes this factor. The scale is NaN if a value of the row is not finite.
+/// Rotates each row, finds its largest magnitude m, and writes every value as `round(127·x/m) + 128`. Rotation
+/// multiplies lengths by √block, and the scale includes this factor. The scale is NaN if a value of the row is not
+/// finite.
 ///
 /// # Safety
 /// As [`Simd`]; the buffers are as [`QuantiseArgs`] says, `stride` is `width` rounded up to 16 at least.
@@ -168,8 +169,8 @@ unsafe fn rotate_block<L: Simd, const VECTORS: usize>(x: *const f32, to: *mut f3
     }
 }
 
-/// The butterfly between lanes. For each pair (a, b) of lanes that differ in the bit `DISTANCE`, the lane without the bit
-/// becomes a + b and the lane with it a - b.
+/// The butterfly between lanes. For each pair (a, b) of lanes that differ in the bit `DISTANCE`, the lane without the
+/// bit becomes a + b and the lane with it a - b.
 ///
 /// # Safety
 /// As [`Simd`].

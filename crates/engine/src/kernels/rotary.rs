@@ -1,9 +1,10 @@
-//! Rotary position embeddings: the values of a head, as pairs of the first and the second half, are rotated by angles that
-//! grow with the token's position.
+//! Rotary position embeddings: the values of a head, as pairs of the first and the second half, are rotated by angles
+//! that grow with the token's position.
 
 use super::simd::{AsF32, Simd, Store, load_up_to};
 
-/// The arguments of a rotation of all heads of one token. Built by [`super::Kernels::rotate`], which checks the lengths.
+/// The arguments of a rotation of all heads of one token. Built by [`super::Kernels::rotate`], which checks the
+/// lengths.
 pub(crate) struct RotaryArgs {
     pub(super) heads: usize,
     /// Width of a head.
@@ -24,7 +25,8 @@ pub(super) unsafe fn run<L: Simd>(args: &RotaryArgs) {
     let half = width / 2;
     for head in 0..heads {
         for at in (0..half).step_by(L::WIDTH) {
-            // SAFETY: inside the head, by the caller's promise; `load_up_to` and `store_up_to` never go past a half's end.
+            // SAFETY: inside the head, by the caller's promise; `load_up_to` and `store_up_to` never go past a half's
+            // end.
             unsafe {
                 let (a, left) = (x.add(head * width + at), half - at);
                 let b = a.add(half);

@@ -2,9 +2,9 @@
 //! [`MicroKernel`](super::tile::MicroKernel). An instruction set implements both and adds entry points that enable its
 //! CPU features.
 //!
-//! Every method is `unsafe`, because an implementation may use instructions that not every CPU has. All methods have the
-//! same contract: the caller runs on a CPU with the implementation's features, and pointers are valid for what is read or
-//! written (no alignment is needed).
+//! Every method is `unsafe`, because an implementation may use instructions that not every CPU has. All methods have
+//! the same contract: the caller runs on a CPU with the implementation's features, and pointers are valid for what is
+//! read or written (no alignment is needed).
 
 /// A vector of [`WIDTH`](Simd::WIDTH) f32 lanes.
 pub(crate) trait Simd: Copy {

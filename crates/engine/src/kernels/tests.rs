@@ -1,5 +1,5 @@
-//! Compares every kernel set of this machine with plain arithmetic in f64, on random shapes that cover every remainder of
-//! every tile. Operands end at a guard page, so an access one value too far crashes the test.
+//! Compares every kernel set of this machine with plain arithmetic in f64, on random shapes that cover every remainder
+//! of every tile. Operands end at a guard page, so an access one value too far crashes the test.
 
 use std::{ops, ptr};
 
@@ -53,8 +53,8 @@ struct Guarded {
 
 impl Guarded {
     fn new(values: &[f32]) -> Self {
-        // SAFETY: a new anonymous mapping; its last page is made inaccessible before the buffer is used, and the values fit
-        // between its start and that page.
+        // SAFETY: a new anonymous mapping; its last page is made inaccessible before the buffer is used, and the values
+        // fit between its start and that page.
         unsafe {
             let page = libc::sysconf(libc::_SC_PAGESIZE) as usize;
             let bytes = size_of_val(values);
