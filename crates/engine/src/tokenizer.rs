@@ -111,8 +111,8 @@ impl Tokenizer {
         let mut inner = parse(&bytes).map_err(malformed)?;
         inner.with_truncation(None).map_err(|error| malformed(error.to_string()))?;
         inner.with_padding(None);
-        // Special tokens without an embedding are accepted, because texts seldom contain them. Gemma's tokenizer has
-        // one for images.
+        // A special token without an embedding is accepted here; only a text that contains it is an error. Gemma's
+        // tokenizer has one for images.
         let added = inner.get_added_tokens_decoder();
         let special = |id: &u32| added.get(id).is_some_and(|token| token.special);
         let largest =

@@ -141,8 +141,8 @@ impl Operand<'_> {
     }
 }
 
-/// Storage for activations in the type that a product reads. A buffer must be used with a single width: the padding
-/// between rows is zero when allocated and is never written.
+/// Storage for activations in the type that a product reads. A buffer must be used with a single width, because rows of
+/// another width would leave values in the padding between rows, which products read.
 #[derive(Default)]
 pub(crate) struct Buffer {
     bf16: Vec<u16>,
