@@ -57,7 +57,7 @@ fn tokenize_all(
     let keep = match request.truncate {
         None | Some(Truncate::End) => TruncationSide::Start,
         Some(Truncate::Start) => TruncationSide::End,
-        Some(Truncate::None) => TruncationSide::All,
+        Some(Truncate::None) => TruncationSide::None,
     };
     let mut all = Vec::with_capacity(request.inputs.len());
     let mut too_long = Vec::new();
