@@ -6,6 +6,7 @@ use std::{num::NonZeroUsize, sync::Arc};
 
 use embeddery_core::{
     BoxFuture, DimensionPolicy, EmbedError, EmbedRequest, Embedder, Embeddings, ModelInfo, SpaceId,
+    to_unit_length,
 };
 
 use crate::{delegate::delegate_embedder, metrics::Metrics};
@@ -86,22 +87,12 @@ fn resize(answer: Embeddings, wanted: usize, normalize: bool) -> Embeddings {
         let start = data.len();
         data.extend_from_slice(&row[..wanted.min(native)]);
         if normalize && wanted < native {
-            renormalize(&mut data[start..]);
+            to_unit_length(&mut data[start..]);
         }
         data.resize(start + wanted, 0.0);
     }
     let space = SpaceId::new(format!("{}:{wanted}", answer.space));
     Embeddings { data, dim: wanted, space, ..answer }
-}
-
-/// Divides by the Euclidean length; a zero vector stays as it is.
-fn renormalize(vector: &mut [f32]) {
-    let length = vector.iter().map(|x| f64::from(*x) * f64::from(*x)).sum::<f64>().sqrt();
-    if length > 0.0 {
-        for x in vector {
-            *x = (f64::from(*x) / length) as f32;
-        }
-    }
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 //! ([`Vendor`]), one file per vendor's form. Adapters decide what a failure means; the gateway's wrappers only
 //! obey.
 
+mod billed_tokens;
 mod catalogue;
 mod cohere;
 mod endpoint;
@@ -16,7 +17,6 @@ mod mistral;
 pub mod onnx;
 mod openai;
 mod response_vectors;
-mod token_estimate;
 mod vendor;
 mod vendor_protocol;
 mod voyage;

@@ -4,7 +4,7 @@ use std::{num::NonZeroUsize, sync::Arc};
 
 use embeddery_core::{
     BoxFuture, CallLimits, EmbedError, EmbedRequest, Embedder, EmbeddingIdentity, Embeddings, ModelInfo,
-    ModelState, ProviderKind, TokenCount,
+    ModelState, ProviderKind, SPECIAL_TOKENS, TokenCount, estimate_tokens,
 };
 use tokio::sync::Semaphore;
 
@@ -62,8 +62,8 @@ impl Embedder for LocalModel {
 
     fn count_tokens(&self, text: &str) -> TokenCount {
         let exact = self.slot.lease_now().and_then(|lease| lease.backend().count(text).ok());
-        // Before the model is loaded: WordPiece makes about one token of four bytes of English.
-        exact.map_or(TokenCount::Estimate(text.len() / 4 + 2), TokenCount::Exact)
+        // Only a loaded model has a tokenizer.
+        exact.map_or_else(|| TokenCount::Estimate(estimate_tokens(text) + SPECIAL_TOKENS), TokenCount::Exact)
     }
 
     fn identity(&self) -> Option<EmbeddingIdentity> {

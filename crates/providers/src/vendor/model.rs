@@ -8,12 +8,13 @@ use std::{
 
 use embeddery_core::{
     BoxFuture, CallLimits, EmbedError, EmbedRequest, Embedder, EmbeddingIdentity, Embeddings, Input,
-    InputType, ModelInfo, ProviderKind, Retry, SpaceId, TokenCount,
+    InputType, ModelInfo, ProviderKind, Retry, SpaceId, TokenCount, estimate_tokens, squared_length,
+    to_unit_length,
 };
 
 use crate::{
+    billed_tokens,
     http::{Call, HttpClient, Target},
-    token_estimate,
     vendor_protocol::{VendorProtocol, VendorRequest},
 };
 
@@ -93,9 +94,9 @@ impl Model {
         let (mut data, dim) = answer.rows.into_flat(inputs.len()).map_err(nonsense)?;
         self.check_length(dim, wanted)?;
         if request.normalize {
-            data.chunks_exact_mut(dim).for_each(to_unit_length);
+            data.chunks_exact_mut(dim).for_each(normalize);
         }
-        let counts = token_estimate::distribute(&inputs, answer.tokens);
+        let counts = billed_tokens::distribute(&inputs, answer.tokens);
         let billed = match self.card.provider {
             ProviderKind::LocalApi => 0,
             _ => answer.tokens.unwrap_or_else(|| counts.iter().map(|count| u64::from(*count)).sum()),
@@ -144,7 +145,7 @@ impl Embedder for Model {
     }
 
     fn count_tokens(&self, text: &str) -> TokenCount {
-        TokenCount::Estimate(token_estimate::estimate(text))
+        TokenCount::Estimate(estimate_tokens(text))
     }
 
     /// By what was known before the first answer, so that it stays the same.
@@ -166,14 +167,11 @@ impl Embedder for Model {
     }
 }
 
-/// Vendors answer with vectors of unit length, but not all, and not at every length. One that has it already
-/// stays as it is, bit for bit.
-fn to_unit_length(vector: &mut [f32]) {
-    let square: f64 = vector.iter().map(|x| f64::from(*x) * f64::from(*x)).sum();
-    if square > 0.0 && (square - 1.0).abs() > 1e-4 {
-        let length = square.sqrt();
-        for x in vector {
-            *x = (f64::from(*x) / length) as f32;
-        }
+/// Brings a vector to unit length. A vector that has unit length already keeps its bits: most vendors return such
+/// vectors, but not all of them, and not at every number of dimensions.
+fn normalize(vector: &mut [f32]) {
+    const TOLERANCE: f64 = 1e-4;
+    if (squared_length(vector) - 1.0).abs() > TOLERANCE {
+        to_unit_length(vector);
     }
 }
