@@ -6,7 +6,7 @@ use std::{
     sync::Arc,
 };
 
-use embeddery_model_store::Format;
+use embeddery_model_store::WeightsFormat;
 use embeddery_providers::{
     local::ModelOptions,
     onnx::{CUDA, ExecutionProvider},
@@ -46,11 +46,11 @@ pub(crate) struct OnnxSettings {
 
 impl OnnxSettings {
     /// Which files the store looks for and fetches.
-    pub(crate) fn format(&self) -> Format {
+    pub(crate) fn format(&self) -> WeightsFormat {
         let file = |(name, options): (&Arc<str>, &ModelOptions)| {
             Some((name.to_string(), options.onnx_file.clone()?))
         };
-        Format::Onnx(self.models.iter().filter_map(file).collect())
+        WeightsFormat::Onnx(self.models.iter().filter_map(file).collect())
     }
 }
 
@@ -147,7 +147,7 @@ mod tests {
         );
         let onnx = good.map_err(|error| error.to_string()).unwrap().onnx;
         assert_eq!(onnx.providers, ["CPUExecutionProvider"]);
-        let Format::Onnx(files) = onnx.format() else { panic!("not of graphs") };
+        let WeightsFormat::Onnx(files) = onnx.format() else { panic!("not of graphs") };
         let file = files.get("sentence-transformers/all-MiniLM-L6-v2").map(String::as_str);
         assert_eq!(file, Some("onnx/model_int8.onnx"), "{files:?}");
         for (keys, said) in [
