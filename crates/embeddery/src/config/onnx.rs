@@ -87,7 +87,7 @@ pub(super) fn providers(found: &mut Found<'_>, key: &str, names: Option<Vec<Stri
         found.problem(format!("{key}: is empty; write for example [CPUExecutionProvider]"));
     }
     for name in &names {
-        if let Err(error) = ExecutionProvider::named(name) {
+        if let Err(error) = ExecutionProvider::from_name(name) {
             found.problem(format!("{key}: {error}"));
         }
     }

@@ -1,5 +1,4 @@
-//! The queue's rules, seen from inside: turns, budget, admission, abandoned requests. Vectors are checked
-//! through the front door, in `tests/local.rs`.
+//! Tests of the batcher's state: turns, token budget, overload, cancelled requests. `tests/local.rs` checks the vectors.
 
 use embeddery_core::Priority::{Batch, Interactive};
 use embeddery_engine::{LoadOptions, Model, ModelFiles, TruncationSide};
@@ -8,7 +7,7 @@ use proptest::prelude::*;
 use super::*;
 
 thread_local! {
-    /// Loaded once for each test's thread; only its tokenizer matters here.
+    /// Loaded once per test thread. Only its tokenizer is used.
     static MODEL: std::rc::Rc<Model> = std::rc::Rc::new(load());
 }
 
@@ -22,125 +21,128 @@ fn load() -> Model {
     ModelFiles::open(&dir).expect("`make test` fetches the model").load(&LoadOptions::default()).unwrap()
 }
 
-/// A text of exactly `count` tokens, the two special ones included.
+/// A text of exactly `count` tokens, with the two special tokens.
 fn text(model: &Model, count: usize) -> Tokens {
     let tokens = model.tokenize(&"word ".repeat(count - 2), TruncationSide::All).unwrap();
     assert_eq!(tokens.len(), count);
     tokens
 }
 
-fn admit(state: &mut State, texts: Vec<Tokens>) -> oneshot::Receiver<Answer> {
-    let (reply, answer) = oneshot::channel();
-    state.admit((texts, Interactive), reply, usize::MAX).unwrap();
-    answer
+fn enqueue(state: &mut State, texts: Vec<Tokens>) -> oneshot::Receiver<BatchResult> {
+    let (reply, result) = oneshot::channel();
+    state.enqueue(Submission { texts, priority: Interactive, reply }, usize::MAX).unwrap();
+    result
 }
 
-fn owners(batch: &[BatchItem]) -> Vec<u64> {
-    batch.iter().map(|text| text.job).collect()
+fn requests(batch: &[BatchItem]) -> Vec<u64> {
+    batch.iter().map(|item| item.request).collect()
 }
 
 #[test]
-fn a_short_request_beside_a_long_one_waits_for_one_step_only() {
+fn a_short_request_beside_a_long_one_waits_for_one_batch_only() {
     let model = model();
     let mut state = State::default();
-    let _long = admit(&mut state, vec![text(&model, 10); 100]);
-    let _short = admit(&mut state, vec![text(&model, 10)]);
-    assert_eq!(owners(&state.take(40)), [0, 1, 0, 0]);
-    let _late = admit(&mut state, vec![text(&model, 10); 2]);
-    assert_eq!(owners(&state.take(40)), [0, 2, 0, 2]);
+    let _long = enqueue(&mut state, vec![text(&model, 10); 100]);
+    let _short = enqueue(&mut state, vec![text(&model, 10)]);
+    assert_eq!(requests(&state.take_batch(40)), [0, 1, 0, 0]);
+    let _late = enqueue(&mut state, vec![text(&model, 10); 2]);
+    assert_eq!(requests(&state.take_batch(40)), [0, 2, 0, 2]);
 }
 
 #[test]
-fn a_step_keeps_to_its_budget_but_takes_a_text_that_is_longer() {
+fn a_batch_keeps_to_its_budget_unless_one_text_is_longer() {
     let model = model();
     let mut state = State::default();
-    let _a = admit(&mut state, vec![text(&model, 30), text(&model, 30)]);
-    assert_eq!(state.take(40).len(), 1);
-    assert_eq!(state.take(10).len(), 1, "longer than the budget, alone");
-    assert!(state.take(40).is_empty());
+    let _a = enqueue(&mut state, vec![text(&model, 30), text(&model, 30)]);
+    assert_eq!(state.take_batch(40).len(), 1);
+    assert_eq!(state.take_batch(10).len(), 1, "longer than the budget, alone");
+    assert!(state.take_batch(40).is_empty());
 }
 
 #[test]
-fn a_request_whose_caller_has_gone_costs_nothing() {
+fn a_cancelled_request_is_not_computed() {
     let model = model();
     let mut state = State::default();
-    let gone = admit(&mut state, vec![text(&model, 10); 5]);
-    let _stays = admit(&mut state, vec![text(&model, 10)]);
-    drop(gone);
-    assert_eq!(owners(&state.take(1000)), [1]);
-    assert_eq!((state.tokens, state.jobs.len()), (0, 1));
+    let cancelled = enqueue(&mut state, vec![text(&model, 10); 5]);
+    let _stays = enqueue(&mut state, vec![text(&model, 10)]);
+    drop(cancelled);
+    assert_eq!(requests(&state.take_batch(1000)), [1]);
+    assert_eq!((state.waiting_tokens, state.requests.len()), (0, 1));
 }
 
 #[test]
-fn too_much_is_refused_with_a_time_but_an_empty_queue_takes_anything() {
+fn overload_is_refused_with_a_wait_but_an_empty_queue_accepts_any_request() {
     let model = model();
-    let mut state = State { rate: 10.0, ..State::default() };
+    let mut state = State { tokens_per_second: 10.0, ..State::default() };
     let request = |count: usize| (vec![text(&model, 10); count], oneshot::channel());
     let (texts, (reply, first)) = request(20);
-    state.admit((texts, Interactive), reply, 100).expect("the queue is empty");
+    state.enqueue(Submission { texts, priority: Interactive, reply }, 100).expect("the queue is empty");
     let (texts, (reply, _second)) = request(1);
-    let error = state.admit((texts, Interactive), reply, 100).unwrap_err();
+    let error = state.enqueue(Submission { texts, priority: Interactive, reply }, 100).unwrap_err();
     assert_eq!((error.kind, error.retry), (ErrorKind::Overloaded, Retry::After(Duration::from_secs(20))));
     drop(first);
     let (texts, (reply, _third)) = request(1);
-    state.admit((texts, Interactive), reply, 100).expect("the first caller has gone");
+    state
+        .enqueue(Submission { texts, priority: Interactive, reply }, 100)
+        .expect("the first request was cancelled");
 }
 
 #[test]
-fn no_more_may_wait_than_is_computed_before_callers_give_up() {
+fn waiting_interactive_work_is_limited_to_thirty_seconds() {
     let model = model();
-    let mut state = State { rate: 1.0, ..State::default() };
-    let admit = |state: &mut State, count, priority| {
-        let (reply, answer) = oneshot::channel();
-        state.admit((vec![text(&model, 10); count], priority), reply, usize::MAX).map(|()| answer)
+    let mut state = State { tokens_per_second: 1.0, ..State::default() };
+    let enqueue = |state: &mut State, count, priority| {
+        let (reply, result) = oneshot::channel();
+        let texts = vec![text(&model, 10); count];
+        state.enqueue(Submission { texts, priority, reply }, usize::MAX).map(|()| result)
     };
-    let _first = admit(&mut state, 2, Interactive).unwrap();
-    let _second = admit(&mut state, 1, Interactive).expect("thirty seconds' work");
-    let error = admit(&mut state, 1, Interactive).err().unwrap();
+    let _first = enqueue(&mut state, 2, Interactive).unwrap();
+    let _second = enqueue(&mut state, 1, Interactive).expect("thirty seconds of work");
+    let error = enqueue(&mut state, 1, Interactive).err().unwrap();
     assert_eq!(error.kind, ErrorKind::Overloaded);
     assert!(error.message.contains("30 tokens wait"), "{error}");
-    let _patient = admit(&mut state, 50, Batch).expect("a pipeline waits as long as it takes");
-    assert!(admit(&mut state, 1, Interactive).is_err());
-    state.rate = 1000.0;
-    let _third = admit(&mut state, 1, Interactive)
-        .expect("it computes faster now, and the pipeline's texts are not in its way");
+    let _patient = enqueue(&mut state, 50, Batch).expect("work of pipelines is not limited by time");
+    assert!(enqueue(&mut state, 1, Interactive).is_err());
+    state.tokens_per_second = 1000.0;
+    let _third = enqueue(&mut state, 1, Interactive)
+        .expect("the rate is higher now, and texts of pipelines do not count");
 }
 
 #[test]
-fn a_failed_step_fails_its_requests_alone() {
+fn a_failed_batch_fails_only_its_requests() {
     let model = model();
     let mut state = State::default();
-    let mut hit = admit(&mut state, vec![text(&model, 10)]);
-    let batch = state.take(10);
-    let mut spared = admit(&mut state, vec![text(&model, 10)]);
+    let mut failed = enqueue(&mut state, vec![text(&model, 10)]);
+    let batch = state.take_batch(10);
+    let mut other = enqueue(&mut state, vec![text(&model, 10)]);
     state.fail(&batch);
-    assert_eq!(hit.try_recv().unwrap().unwrap_err().kind, ErrorKind::Internal);
-    assert!(spared.try_recv().is_err(), "still waiting");
-    assert_eq!(state.jobs.len(), 1);
+    assert_eq!(failed.try_recv().unwrap().unwrap_err().kind, ErrorKind::Internal);
+    assert!(other.try_recv().is_err(), "still waiting");
+    assert_eq!(state.requests.len(), 1);
 }
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
-    /// Whatever the sizes and the budget: every text is computed once, in its place, and nothing is left.
+    /// For all sizes and budgets every text is computed once and returned at its index.
     #[test]
     fn every_text_gets_its_own_vector(sizes in proptest::collection::vec(1usize..6, 1..12), budget in 1usize..60) {
         let model = model();
         let mut state = State::default();
-        let answers: Vec<_> = sizes.iter().map(|size| admit(&mut state, vec![text(&model, 7); *size])).collect();
+        let results: Vec<_> = sizes.iter().map(|size| enqueue(&mut state, vec![text(&model, 7); *size])).collect();
         loop {
-            let batch = state.take(budget);
+            let batch = state.take_batch(budget);
             if batch.is_empty() {
                 break;
             }
             prop_assert!(batch.len() == 1 || batch.len() * 7 <= budget);
-            let vectors: Vec<f32> = batch.iter().flat_map(|taken| [taken.job as f32, taken.index as f32]).collect();
+            let vectors: Vec<f32> = batch.iter().flat_map(|item| [item.request as f32, item.index as f32]).collect();
             state.deliver(&batch, &vectors, Duration::from_millis(1));
         }
-        for (job, (mut answer, size)) in answers.into_iter().zip(sizes).enumerate() {
-            let wanted: Vec<f32> = (0..size).flat_map(|index| [job as f32, index as f32]).collect();
-            prop_assert_eq!(answer.try_recv().unwrap().unwrap(), wanted);
+        for (request, (mut result, size)) in results.into_iter().zip(sizes).enumerate() {
+            let expected: Vec<f32> = (0..size).flat_map(|index| [request as f32, index as f32]).collect();
+            prop_assert_eq!(result.try_recv().unwrap().unwrap(), expected);
         }
-        prop_assert_eq!((state.tokens, state.jobs.len(), state.turns.len()), (0, 0, 0));
+        prop_assert_eq!((state.waiting_tokens, state.requests.len(), state.turns.len()), (0, 0, 0));
     }
 }
