@@ -212,14 +212,14 @@ mod tests {
             "model-00001-of-00002.safetensors",
             "model.safetensors.index.json",
         ];
-        let wanted = [
+        let expected = [
             "1_Pooling/config.json",
             "2_Dense/model.safetensors",
             "config.json",
             "model.safetensors",
             "tokenizer.json",
         ];
-        assert_eq!(selected(&all).unwrap(), wanted);
+        assert_eq!(selected(&all).unwrap(), expected);
     }
 
     #[test]
@@ -238,8 +238,8 @@ mod tests {
             let paths = all.into_iter().collect();
             select(&paths, format.weights("a/b")).map(|chosen| chosen.into_iter().skip(2).collect::<Vec<_>>())
         };
-        let wanted = ["onnx/model.onnx", "onnx/model.onnx_data", "tokenizer.json"];
-        assert_eq!(select(WeightsFormat::Onnx(HashMap::new())).unwrap(), wanted);
+        let expected = ["onnx/model.onnx", "onnx/model.onnx_data", "tokenizer.json"];
+        assert_eq!(select(WeightsFormat::Onnx(HashMap::new())).unwrap(), expected);
         let int8 = |file: &str| WeightsFormat::Onnx([("a/b".to_owned(), file.to_owned())].into());
         assert_eq!(select(int8("onnx/model_int8.onnx")).unwrap(), ["onnx/model_int8.onnx", "tokenizer.json"]);
         assert!(select(int8("absent.onnx")).unwrap_err().contains("onnx_file"));

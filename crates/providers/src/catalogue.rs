@@ -250,10 +250,10 @@ mod tests {
         )
         .unwrap();
         assert_eq!(catalogue.overlay(ProviderKind::OpenAi, &configured), Vec::<String>::new());
-        let known = catalogue.model(ProviderKind::OpenAi, Dialect::OpenAi, "text-embedding-3-small");
-        assert_eq!((known.price, known.dimensions), (Some(0.5), NonZeroUsize::new(1536)));
+        let entry = catalogue.model(ProviderKind::OpenAi, Dialect::OpenAi, "text-embedding-3-small");
+        assert_eq!((entry.price, entry.dimensions), (Some(0.5), NonZeroUsize::new(1536)));
         assert_eq!(
-            (known.limits.items, known.limits.tokens),
+            (entry.limits.items, entry.limits.tokens),
             (NonZeroUsize::new(7), NonZeroUsize::new(300_000))
         );
         assert_eq!(catalogue.vendor_of("mine"), Some(ProviderKind::OpenAi));

@@ -223,8 +223,8 @@ mod tests {
                 format!("{{\"object\":\"embedding\",\"embedding\":{vector},\"index\":{index}}}")
             }).collect();
             entries.rotate_left(seed as usize % count);
-            let (flat, got) = indexed(&format!("[{}]", entries.join(",")), count).unwrap();
-            prop_assert_eq!(got, length);
+            let (flat, dimensions) = indexed(&format!("[{}]", entries.join(",")), count).unwrap();
+            prop_assert_eq!(dimensions, length);
             if as_base64 {
                 prop_assert_eq!(
                     flat.iter().map(|x| x.to_bits()).collect::<Vec<_>>(),

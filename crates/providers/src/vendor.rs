@@ -104,13 +104,13 @@ impl Vendor {
             true => Arc::new(endpoint.keys(kind, protocol).map_err(internal)?),
             false => Arc::clone(&self.keys),
         };
-        let known = self.config.catalogue.model(kind, dialect, &name);
+        let entry = self.config.catalogue.model(kind, dialect, &name);
         let info = ModelInfo {
             name: Arc::clone(&name),
             provider: kind,
-            dimensions: settings.dimensions.or(known.dimensions),
-            max_tokens: settings.max_tokens.or(known.max_tokens),
-            matryoshka: settings.matryoshka.or(known.matryoshka).unwrap_or(false),
+            dimensions: settings.dimensions.or(entry.dimensions),
+            max_tokens: settings.max_tokens.or(entry.max_tokens),
+            matryoshka: settings.matryoshka.or(entry.matryoshka).unwrap_or(false),
         };
         let target = Target {
             provider: kind,
@@ -123,10 +123,10 @@ impl Vendor {
         Ok(Model {
             space: format!(
                 "{kind}:{}{}",
-                known.space.as_deref().unwrap_or(&name),
+                entry.space.as_deref().unwrap_or(&name),
                 prompts_fingerprint(&settings.prompts)
             ),
-            limits: known.limits(),
+            limits: entry.limits(),
             info: Arc::new(info),
             observed_info: OnceLock::new(),
             prompts: settings.prompts,

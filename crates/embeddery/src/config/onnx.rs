@@ -153,7 +153,7 @@ mod tests {
         for (keys, said) in [
             ("onnx_file: ../other/model.onnx", "models.a.onnx_file"),
             ("onnx_file: /etc/passwd", "models.a.onnx_file"),
-            ("onnx_providers: [GPU]", "'GPU' is unknown; known are CPUExecutionProvider"),
+            ("onnx_providers: [GPU]", "'GPU' is unknown; write CPUExecutionProvider"),
             ("onnx_providers: []", "models.a.onnx_providers: is empty"),
         ] {
             let error =

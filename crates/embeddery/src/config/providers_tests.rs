@@ -61,7 +61,7 @@ fn what_is_no_address_no_dialect_no_key_stops_the_start_by_name() {
     assert!(problems(&model("api_url: 'no url'"), &[]).contains("models.a.api_url: "));
     assert!(
         problems(&model("api_dialect: olama"), &[])
-            .contains("models.a.api_dialect: 'olama' is not a dialect; known are openai, ollama")
+            .contains("models.a.api_dialect: 'olama' is not a dialect; write openai, ollama")
     );
     assert!(
         problems(&model("api_dialect: azure"), &[])

@@ -57,10 +57,10 @@ async fn the_token_is_sent_to_the_hub_only() {
     let store = with_token(&fixture, TOKEN);
     fetch(&store, NAME).await.unwrap();
     let requests = fixture.hub.requests();
-    let (storage, hub): (Vec<_>, Vec<_>) = requests.iter().partition(|seen| seen.storage);
-    assert!(hub.iter().all(|seen| seen.authorization.as_deref() == Some("Bearer hf_right")));
-    assert!(storage.iter().any(|seen| seen.path == WEIGHTS));
-    assert!(storage.iter().all(|seen| seen.authorization.is_none()));
+    let (storage, hub): (Vec<_>, Vec<_>) = requests.iter().partition(|request| request.storage);
+    assert!(hub.iter().all(|request| request.authorization.as_deref() == Some("Bearer hf_right")));
+    assert!(storage.iter().any(|request| request.path == WEIGHTS));
+    assert!(storage.iter().all(|request| request.authorization.is_none()));
     assert!(!format!("{store:?}").contains(TOKEN));
 }
 

@@ -25,9 +25,9 @@ async fn all_needed_files_are_downloaded_and_no_others() {
     for path in IGNORED {
         assert!(!directory.join(path).exists() && fixture.hub.requests_for(path) == 0, "{path} was fetched");
     }
-    let wanted: usize =
+    let expected: usize =
         files(1).iter().filter(|(path, _)| !IGNORED.contains(path)).map(|(_, content)| content.len()).sum();
-    assert_eq!(progress.bytes(), (wanted as u64, wanted as u64));
+    assert_eq!(progress.bytes(), (expected as u64, expected as u64));
     let sidecar = fs::read_to_string(directory.join(".embeddery.json")).unwrap();
     assert!(
         sidecar.contains("\"revision\": \"main\"")
@@ -75,21 +75,21 @@ async fn a_repository_that_is_not_an_encoder_is_refused_before_any_download() {
         assert!(error.kind == SourceErrorKind::NotFound, "{error}");
         assert!(error.message.contains(NAME) && error.message.contains(missing), "{error}");
     }
-    assert!(fixture.hub.requests().iter().all(|seen| seen.path == LISTING));
+    assert!(fixture.hub.requests().iter().all(|request| request.path == LISTING));
 }
 
 #[tokio::test]
 async fn two_stores_download_once() {
     let fixture = Arc::new(Fixture::new().await);
-    let held = fixture.hub.hold(WEIGHTS);
+    let gate = fixture.hub.hold(WEIGHTS);
     let tasks: Vec<_> = (0..2)
         .map(|_| {
             let fixture = Arc::clone(&fixture);
             tokio::spawn(async move { fixture.fetch().await })
         })
         .collect();
-    held.arrived().await;
-    held.release();
+    gate.arrived().await;
+    gate.release();
     for task in tasks {
         assert_eq!(task.await.unwrap(), Ok(fixture.base().join(NAME)));
     }
@@ -164,14 +164,14 @@ async fn another_revision_replaces_the_directory_as_a_whole() {
 #[tokio::test]
 async fn a_branch_that_moves_during_a_download_is_not_mixed() {
     let fixture = Arc::new(Fixture::new().await);
-    let held = fixture.hub.hold(WEIGHTS);
+    let gate = fixture.hub.hold(WEIGHTS);
     let fetching = tokio::spawn({
         let fixture = Arc::clone(&fixture);
         async move { fixture.fetch().await }
     });
-    held.arrived().await;
+    gate.arrived().await;
     fixture.hub.publish(NAME, "main", files(2));
-    held.release();
+    gate.release();
     fetching.await.unwrap().unwrap();
     fixture.assert_complete(1);
 }

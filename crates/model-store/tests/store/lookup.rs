@@ -143,11 +143,11 @@ fn a_snapshot_without_modules_is_used_if_the_repository_has_none() {
     let (dir, store) = offline_store();
     let snapshot = cache_model(dir.path(), "models--org--model");
     fs::remove_file(snapshot.join("modules.json")).unwrap();
-    let known = dir.path().join("hub/models--org--model/.no_exist").join(COMMIT);
-    fs::create_dir_all(&known).unwrap();
-    fs::write(known.join("modules.json"), "").unwrap();
+    let no_exist = dir.path().join("hub/models--org--model/.no_exist").join(COMMIT);
+    fs::create_dir_all(&no_exist).unwrap();
+    fs::write(no_exist.join("modules.json"), "").unwrap();
     assert_eq!(store.find(&ModelRef::new(NAME)), Ok(Some(snapshot.clone())));
-    fs::remove_dir_all(known).unwrap();
+    fs::remove_dir_all(no_exist).unwrap();
     fs::write(snapshot.join(".gitattributes"), "").unwrap();
     assert_eq!(store.find(&ModelRef::new(NAME)), Ok(Some(snapshot)));
 }

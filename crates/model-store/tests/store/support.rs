@@ -58,7 +58,10 @@ impl Fixture {
     /// The `Range` headers of requests for the weights at the storage host.
     pub(crate) fn weight_ranges(&self) -> Vec<Option<String>> {
         let requests = self.hub.requests().into_iter();
-        requests.filter(|seen| seen.storage && seen.path == WEIGHTS).map(|seen| seen.range).collect()
+        requests
+            .filter(|request| request.storage && request.path == WEIGHTS)
+            .map(|request| request.range)
+            .collect()
     }
 }
 

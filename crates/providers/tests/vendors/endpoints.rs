@@ -49,7 +49,11 @@ async fn one_revoked_key_of_several_fails_no_request() {
     }
     let used = |key: &str| {
         let value = format!("Bearer {key}");
-        vendors.requests().iter().filter(|seen| seen.headers.get("authorization") == Some(&value)).count()
+        vendors
+            .requests()
+            .iter()
+            .filter(|request| request.headers.get("authorization") == Some(&value))
+            .count()
     };
     assert_eq!(used("revoked"), 1, "a refused key is in cooldown");
     assert!(used("good-1") >= 3 && used("good-2") >= 3, "keys are used in turn");
@@ -82,19 +86,19 @@ async fn a_models_own_url_does_not_get_the_vendors_key() {
     };
     let settings = ModelSettings { endpoint: with_key, ..ModelSettings::default() };
     embed(&open(with_settings(shared(), "m", settings), "m").await, &["a"]).await.unwrap();
-    let seen = &elsewhere.requests()[0];
-    assert_eq!(seen.headers["authorization"], "Bearer own-key");
-    assert_eq!(seen.headers["openai-project"], "p");
-    assert!(!seen.headers.contains_key("x-vendor"));
+    let request = &elsewhere.requests()[0];
+    assert_eq!(request.headers["authorization"], "Bearer own-key");
+    assert_eq!(request.headers["openai-project"], "p");
+    assert!(!request.headers.contains_key("x-vendor"));
     assert!(vendors.requests().is_empty());
 
     // At the vendor's URL the request has the vendor's key and the headers of both.
     let endpoint = Endpoint { headers: vec![("OpenAI-Project".into(), "p".into())], ..Endpoint::default() };
     let settings = ModelSettings { endpoint, ..ModelSettings::default() };
     embed(&open(with_settings(shared(), "m", settings), "m").await, &["a"]).await.unwrap();
-    let seen = &vendors.requests()[0].headers;
-    assert_eq!((seen["x-vendor"].as_str(), seen["openai-project"].as_str()), (KEY, "p"));
-    assert_eq!(seen["authorization"], format!("Bearer {KEY}"));
+    let request = &vendors.requests()[0].headers;
+    assert_eq!((request["x-vendor"].as_str(), request["openai-project"].as_str()), (KEY, "p"));
+    assert_eq!(request["authorization"], format!("Bearer {KEY}"));
 }
 
 #[tokio::test]
@@ -106,8 +110,8 @@ async fn a_configured_header_replaces_the_key() {
         let endpoint = Endpoint { keys, ..endpoint.clone() };
         embed(&open(config(ProviderKind::OpenAi, endpoint), "m").await, &["a"]).await.unwrap();
     }
-    for seen in vendors.requests() {
-        assert_eq!(seen.headers["authorization"], "Bearer of-a-company-gateway");
+    for request in vendors.requests() {
+        assert_eq!(request.headers["authorization"], "Bearer of-a-company-gateway");
     }
 }
 
@@ -123,9 +127,9 @@ async fn a_model_name_cannot_inject_headers_or_paths() {
     }
     let opened = vendor.open(&ModelRef::new("../../x?key=1#")).await.unwrap();
     embed(&opened, &["a"]).await.unwrap();
-    let seen = &vendors.requests()[0];
-    assert_eq!(seen.path, "/google/v1beta/models/..%2F..%2Fx%3Fkey=1%23:batchEmbedContents");
-    assert!(!seen.headers.contains_key("x-evil"));
+    let request = &vendors.requests()[0];
+    assert_eq!(request.path, "/google/v1beta/models/..%2F..%2Fx%3Fkey=1%23:batchEmbedContents");
+    assert!(!request.headers.contains_key("x-evil"));
 }
 
 #[tokio::test]

@@ -28,7 +28,7 @@ const ALL: [VendorApi; 6] = [
 ];
 
 fn model(api: VendorApi) -> &'static str {
-    APIS.iter().find(|(known, _)| *known == api).unwrap().1
+    APIS.iter().find(|(other, _)| *other == api).unwrap().1
 }
 
 struct FaultyVendor {
