@@ -102,7 +102,7 @@ async fn requested_dimensions_are_sent_to_vendors_that_support_them() {
 }
 
 #[tokio::test]
-async fn input_types_are_sent_in_the_vendors_words() {
+async fn input_types_are_mapped_to_the_vendors_values() {
     let vendors = Vendors::start().await;
     for (api, model, field, value) in [
         (VendorApi::Cohere, "embed-v4.0", "/input_type", json!("search_query")),
@@ -214,7 +214,7 @@ async fn different_prompts_make_different_spaces() {
 }
 
 #[tokio::test]
-async fn truncation_is_sent_in_the_vendors_words() {
+async fn truncation_is_mapped_to_the_vendors_values() {
     let vendors = Vendors::start().await;
     for (api, truncate, field, value) in [
         (VendorApi::Cohere, Truncate::Start, "/truncate", json!("START")),
