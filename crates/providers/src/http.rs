@@ -168,7 +168,7 @@ impl HttpClient {
             // A configured header of that name replaces the key.
             headers.entry(name).or_insert(value);
         }
-        let request = self.client.post(target.url.url().clone()).headers(headers);
+        let request = self.client.post(target.url.as_url().clone()).headers(headers);
         let response = request.body(call.body.clone()).send().await;
         let response = response.map_err(|error| target.connection_error(&error))?;
         self.read_response(target, call, response).await

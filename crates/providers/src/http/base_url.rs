@@ -59,7 +59,7 @@ impl BaseUrl {
         self
     }
 
-    pub(super) fn url(&self) -> &Url {
+    pub(super) fn as_url(&self) -> &Url {
         &self.0
     }
 }

@@ -63,8 +63,8 @@ struct Resident {
 
 /// A loaded model with its batcher.
 pub(super) struct LoadedModel {
-    // The order of drops matters: the batcher's thread holds the weights, too, and is the last to drop them. So the memory
-    // is freed on that thread and not in a request.
+    // Fields are dropped in this order: `weights`, then `batcher`, which ends its thread. So the thread drops the last
+    // reference to the weights, and the memory is freed there instead of in a request.
     weights: Arc<Weights>,
     pub(super) batcher: BatcherOwner,
     pub(super) space: SpaceId,
