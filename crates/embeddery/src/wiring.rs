@@ -91,7 +91,7 @@ pub(crate) fn app(
     let http_metrics = ServerMetrics::new(&mut registry);
     let (router, lasting) = router(config, &mut registry)?;
     let PipelineHandles { jobs: store, queue } = PipelineHandles::open(config)?;
-    store.ended().register(&mut registry);
+    store.metrics().register(&mut registry);
     let collections = Collections::new(vector_store(config, &mut registry)?);
     let app = App {
         router,
