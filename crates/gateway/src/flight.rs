@@ -78,7 +78,9 @@ impl SingleFlight {
         request
             .inputs
             .iter()
-            .map(|input| *blake3::Hasher::new().update(&keys.of(input)).update(&manner).finalize().as_bytes())
+            .map(|input| {
+                *blake3::Hasher::new().update(&keys.for_input(input)).update(&manner).finalize().as_bytes()
+            })
             .collect()
     }
 

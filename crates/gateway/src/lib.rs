@@ -26,8 +26,8 @@ mod wrapper;
 pub use attempt_timeout::AttemptTimeout;
 pub use breaker::{Breaker, BreakerConfig, BreakerReport, BreakerState, Breakers, Breaking, Totals};
 pub use cache::{
-    CacheConfig, CacheStats, Cached, Entry, Filling, Key, LevelError, RedisLevel, Scope, SecondLevel,
-    SqliteLevel, VectorCache,
+    CacheConfig, CacheError, CacheFill, CacheLookup, CacheStats, Entry, Key, PersistentCache, RedisCache,
+    Scope, SqliteCache, VectorCache,
 };
 pub use deadline::Deadline;
 pub use dimensions::Dimensions;

@@ -4,7 +4,6 @@
 //! [`Queue`] holds only who does what next. What the queue loses is put there again from the truth, and a stage that
 //! runs twice leaves the same result, so that a crash at any instruction loses nothing and stores nothing twice.
 
-mod file;
 mod jobs;
 mod orchestrator;
 mod queue;
@@ -13,7 +12,6 @@ mod retention;
 pub mod stages;
 mod task;
 mod worker;
-mod writer;
 
 pub use jobs::{
     ChunkSpan, Chunking, DocumentRow, DocumentState, Edit, End, EndedJobs, Job, JobError, JobOp, JobStore,

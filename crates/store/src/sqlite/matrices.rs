@@ -11,7 +11,7 @@ use std::{
 
 use rusqlite::{Transaction, params};
 
-use super::{read::floats, user::lock};
+use super::{read::floats, user_database::lock};
 use crate::{StoreError, matrix::Matrix};
 
 /// A user, which of the user's files, and a generation in it.

@@ -2,8 +2,8 @@
 //! the matrices that make search fast are made from it, checked against it at every search, and thrown away when
 //! memory is short. Several processes may serve one directory.
 //!
-//! - [`user`] opens databases and knows which are open;
-//! - [`schema`] is what stands in one, version by version;
+//! - [`user_database`] opens databases and knows which are open;
+//! - [`schema`] holds the migration scripts of one;
 //! - [`collections`], [`write`], [`read`], [`search`], [`migrate`] are the operations, each one transaction;
 //! - [`matrices`] keeps matrices in step with the database;
 //! - [`filter`] turns a filter into SQL.
@@ -16,7 +16,7 @@ mod migrate;
 mod read;
 mod schema;
 mod search;
-mod user;
+mod user_database;
 mod write;
 
 use std::{path::PathBuf, sync::Arc};
@@ -30,8 +30,8 @@ use crate::{
     Receipt, Removal, Stats, StoreError, StoredDocument, VectorStore, Written, store::Operation,
 };
 use matrices::Matrices;
-use user::Users;
-pub use user::user_directory;
+use user_database::UserDatabases;
+pub use user_database::user_directory;
 
 /// How the embedded store works.
 #[derive(Clone, Debug)]
@@ -53,7 +53,7 @@ pub struct SqliteConfig {
 pub struct SqliteStore(Arc<Inner>);
 
 struct Inner {
-    users: Users,
+    users: UserDatabases,
     matrices: Matrices,
     search_threads: usize,
     min_free_bytes: u64,
@@ -64,7 +64,7 @@ impl SqliteStore {
     /// A store over a directory, which need not exist yet.
     pub fn new(config: SqliteConfig) -> Self {
         Self(Arc::new(Inner {
-            users: Users::new(config.base_dir, config.open_users),
+            users: UserDatabases::new(config.base_dir, config.open_users),
             matrices: Matrices::new(config.matrix_bytes),
             search_threads: config.search_threads.max(1),
             min_free_bytes: config.min_free_bytes,

@@ -18,6 +18,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use embeddery_database::sqlite::ReaderPool;
 use rusqlite::{Connection, Transaction};
 use tokio::sync::Semaphore;
 
@@ -26,8 +27,7 @@ use super::{
     NewDocument, NewJob, Note, Opened, Page, Put, Status, Unfinished, Vectors,
 };
 use crate::{JobId, Priority, TaskId};
-use file::Readers;
-use writer::{Lasting, Writer};
+use writer::{Durability, Writer};
 
 /// Where jobs are kept.
 #[derive(Clone, Debug)]
@@ -44,7 +44,7 @@ const MOST_READERS: usize = 8;
 /// The job store of one host.
 pub struct SqliteJobs {
     writer: Writer,
-    readers: Arc<Readers>,
+    readers: Arc<ReaderPool>,
     reading: Arc<Semaphore>,
     ended: EndedJobs,
     config: SqliteJobsConfig,
@@ -57,7 +57,7 @@ impl SqliteJobs {
     /// When the file cannot be used, with the reason for an operator.
     pub fn open(config: SqliteJobsConfig) -> Result<Self, String> {
         let writer = Writer::start(file::open(&config.path)?)?;
-        let readers = Arc::new(Readers::new(config.path.clone()));
+        let readers = Arc::new(file::readers(&config.path));
         let reading = Arc::new(Semaphore::new(MOST_READERS));
         Ok(Self { writer, readers, reading, ended: EndedJobs::default(), config })
     }
@@ -84,7 +84,7 @@ impl SqliteJobs {
         &self,
         work: impl FnOnce(&Connection) -> Result<T, JobError> + Send + 'static,
     ) -> Result<T, JobError> {
-        self.writer.run(Lasting::Promised, work).await
+        self.writer.run(Durability::Durable, work).await
     }
 
     /// Writes something of each, all or none; what would only be done again.
@@ -104,7 +104,7 @@ impl SqliteJobs {
         &self,
         work: impl FnOnce(&Connection) -> Result<T, JobError> + Send + 'static,
     ) -> Result<T, JobError> {
-        self.writer.run(Lasting::Repeatable, work).await
+        self.writer.run(Durability::Relaxed, work).await
     }
 
     /// Repeats a step that does at most so much at a time, until it finds nothing: no step holds the file for long.
