@@ -4,6 +4,7 @@
 //! This crate names no runtime and nothing here is serialisable: wire types sit at the edge that owns
 //! the wire. A change here is a change of the architecture.
 
+mod backoff;
 mod embedder;
 mod embeddings;
 mod error;
@@ -15,6 +16,7 @@ mod request;
 mod source;
 mod trace;
 
+pub use backoff::Backoff;
 pub use embedder::{BoxFuture, Embedder, Provider};
 pub use embeddings::Embeddings;
 pub use error::{EmbedError, ErrorKind, Fault, InputFault, Retry};

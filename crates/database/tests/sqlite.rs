@@ -116,7 +116,8 @@ fn of_processes_that_start_at_once_one_migrates() {
     }
 }
 
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+#[error("{0}")]
 struct Failure(String);
 
 impl From<rusqlite::Error> for Failure {

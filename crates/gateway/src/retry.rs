@@ -4,7 +4,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use embeddery_core::{BoxFuture, EmbedError, EmbedRequest, Embedder, Embeddings, ErrorKind, Fault, Retry};
+use embeddery_core::{Backoff, BoxFuture, EmbedError, EmbedRequest, Embedder, Embeddings, ErrorKind, Fault, Retry};
 use tokio::time::Instant;
 
 use crate::wrapper::passed_on;
@@ -65,9 +65,8 @@ impl Retrying {
             Retry::After(wait) if wait > self.config.longest_asked => return None,
             Retry::After(wait) => wait,
             Retry::Backoff => {
-                let most =
-                    self.config.base.saturating_mul(2_u32.saturating_pow(attempt)).min(self.config.longest);
-                (self.config.jitter)(most)
+                let backoff = Backoff::new(self.config.base, self.config.longest);
+                (self.config.jitter)(backoff.ceiling(attempt))
             }
         };
         let in_time = deadline.is_none_or(|deadline| Instant::now() + pause < deadline);

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use embeddery_core::{SourceError, SourceErrorKind};
+use embeddery_core::{Backoff, SourceError, SourceErrorKind};
 
 /// How patient downloads are.
 #[derive(Clone, Copy, Debug)]
@@ -68,7 +68,7 @@ impl Retries {
             let message = format!("{error} (tried {} times)", self.failures + 1);
             return Err(SourceError::new(error.kind, message));
         }
-        let doubled = self.policy.first_pause.saturating_mul(2_u32.saturating_pow(self.failures));
+        let doubled = Backoff::new(self.policy.first_pause, self.policy.longest_pause).ceiling(self.failures);
         self.failures += 1;
         Ok(after.unwrap_or(doubled).min(self.policy.longest_pause))
     }

@@ -50,8 +50,11 @@ pub struct Maintenance {
     /// The minimum time between two runs.
     pub interval: Duration,
     /// The work. Its error is logged.
-    pub run: Box<dyn Fn(&Connection) -> rusqlite::Result<()> + Send>,
+    pub run: MaintenanceWork,
 }
+
+/// The work of a [`Maintenance`].
+pub type MaintenanceWork = Box<dyn Fn(&Connection) -> rusqlite::Result<()> + Send>;
 
 /// Maximum operations in one transaction. It bounds how long another process waits for the lock.
 const MAX_BATCH: usize = 256;
@@ -115,10 +118,8 @@ impl<E: WriterError> GroupCommitWriter<E> {
     ) -> Result<Self, String> {
         let (operations, sent) = mpsc::channel();
         let pending = Arc::new(AtomicUsize::new(0));
-        let thread = thread::Builder::new().name(E::FILE.into()).spawn({
-            let pending = Arc::clone(&pending);
-            move || write(connection, (&sent, &pending), maintenance)
-        });
+        let writer = WriterThread { file: connection, sent, pending: Arc::clone(&pending), maintenance };
+        let thread = thread::Builder::new().name(E::FILE.into()).spawn(move || writer.run());
         let thread = thread.map_err(|error| format!("no thread for the file of the {}: {error}", E::FILE))?;
         let inline = inline
             .map(|InlineCommits { connection }| Mutex::new(InlineConnection { connection, commits: 0 }));
@@ -251,47 +252,52 @@ fn in_savepoint<T, E: From<rusqlite::Error>>(
     result.and_then(|value| released.map(|()| value).map_err(E::from))
 }
 
-fn write<E: WriterError>(
-    mut file: Connection,
-    (sent, pending): (&Receiver<(Durability, Operation<E>)>, &AtomicUsize),
+/// What the writer's thread owns.
+struct WriterThread<E> {
+    file: Connection,
+    sent: Receiver<(Durability, Operation<E>)>,
+    pending: Arc<AtomicUsize>,
     maintenance: Option<Maintenance>,
-) {
-    let (mut synchronous, mut maintained) = (None, None);
-    while let Ok(first) = sent.recv() {
-        let (mut operations, mut durable, mut count) = (Vec::new(), false, 0);
-        for (durability, operation) in std::iter::once(first).chain(sent.try_iter().take(MAX_BATCH - 1)) {
-            count += 1;
-            match durability {
-                Durability::ReadOnly => (operation(Access::Exclusive(&file)).reply)(Ok(())),
-                _ => operations.push(operation),
+}
+
+impl<E: WriterError> WriterThread<E> {
+    fn run(mut self) {
+        let (mut synchronous, mut maintained) = (None, None);
+        while let Ok(first) = self.sent.recv() {
+            let (mut operations, mut durable, mut count) = (Vec::new(), false, 0);
+            for (durability, operation) in
+                std::iter::once(first).chain(self.sent.try_iter().take(MAX_BATCH - 1))
+            {
+                count += 1;
+                match durability {
+                    Durability::ReadOnly => (operation(Access::Exclusive(&self.file)).reply)(Ok(())),
+                    _ => operations.push(operation),
+                }
+                durable |= durability == Durability::Durable;
             }
-            durable |= durability == Durability::Durable;
-        }
-        if operations.is_empty() {
-            pending.fetch_sub(count, Ordering::AcqRel);
-            continue;
-        }
-        let due = maintenance.as_ref().filter(|maintenance| {
-            maintained.is_none_or(|last: Instant| last.elapsed() > maintenance.interval)
-        });
-        if due.is_some() {
-            maintained = Some(Instant::now());
-        }
-        let mut replies = Vec::with_capacity(operations.len());
-        let begun = set_synchronous(&file, durable, &mut synchronous)
-            .and_then(|()| file.transaction_with_behavior(TransactionBehavior::Immediate));
-        let committed = match begun {
-            Ok(transaction) => commit(transaction, due, operations, &mut replies),
-            Err(error) => {
-                let error = E::from(error);
-                let failed = |operation: Operation<E>| operation(Access::Failed(error.clone())).reply;
-                replies.extend(operations.into_iter().map(failed));
-                Err(error)
+            let mut replies = Vec::with_capacity(operations.len());
+            let mut committed = Ok(());
+            if !operations.is_empty() {
+                let due = self.maintenance.as_ref().filter(|maintenance| {
+                    maintained.is_none_or(|last: Instant| last.elapsed() > maintenance.interval)
+                });
+                maintained = due.map(|_| Instant::now()).or(maintained);
+                let begun = set_synchronous(&self.file, durable, &mut synchronous)
+                    .and_then(|()| self.file.transaction_with_behavior(TransactionBehavior::Immediate));
+                committed = match begun {
+                    Ok(transaction) => commit(transaction, due, operations, &mut replies),
+                    Err(error) => {
+                        let error = E::from(error);
+                        let failed = |operation: Operation<E>| operation(Access::Failed(error.clone())).reply;
+                        replies.extend(operations.into_iter().map(failed));
+                        Err(error)
+                    }
+                };
             }
-        };
-        pending.fetch_sub(count, Ordering::AcqRel);
-        // A caller gets its result after the commit: it learns only of what is in the file.
-        replies.into_iter().for_each(|reply| reply(committed.clone()));
+            self.pending.fetch_sub(count, Ordering::AcqRel);
+            // A caller gets its result after the commit: it learns only of what is in the file.
+            replies.into_iter().for_each(|reply| reply(committed.clone()));
+        }
     }
 }
 

@@ -5,6 +5,8 @@ mod group_commit;
 mod open;
 mod readers;
 
-pub use group_commit::{Durability, GroupCommitWriter, InlineCommits, Maintenance, WriterError};
+pub use group_commit::{
+    Durability, GroupCommitWriter, InlineCommits, Maintenance, MaintenanceWork, WriterError,
+};
 pub use open::{Layout, OpenError, OpenOptions, Synchronous, open, open_for_inline_commits, open_reader};
 pub use readers::ReaderPool;

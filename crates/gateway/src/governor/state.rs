@@ -3,7 +3,7 @@
 
 use std::{collections::VecDeque, time::Duration};
 
-use embeddery_core::{Priority, RateHint, RateWindow, Retry};
+use embeddery_core::{Backoff, Priority, RateHint, RateWindow, Retry};
 use tokio::time::Instant;
 
 /// The pause after a 429 that names none; it doubles with each further one.
@@ -101,7 +101,7 @@ impl<W> State<W> {
             Retry::After(pause) => pause,
             Retry::Backoff => {
                 self.limited += 1;
-                FIRST_PAUSE.saturating_mul(2_u32.saturating_pow(self.limited - 1)).min(LONGEST_PAUSE)
+                Backoff::new(FIRST_PAUSE, LONGEST_PAUSE).ceiling(self.limited - 1)
             }
             Retry::Never => return, // an exhausted quota: no pause would mend it
         };

@@ -7,6 +7,7 @@ use std::{
     time::Duration,
 };
 
+use embeddery_core::Backoff;
 use jiff::Timestamp;
 use tokio::time::Instant;
 
@@ -53,9 +54,7 @@ impl Lanes {
             if reason.code.as_ref() == BUSY { since } else { since.or_else(|| Some(Timestamp::now())) };
         let after = match pause {
             Pause::Asked(after) => after,
-            Pause::Guessed(first) => {
-                first.saturating_mul(2_u32.saturating_pow(times)).min(LONGEST.max(first))
-            }
+            Pause::Guessed(first) => Backoff::new(first, LONGEST.max(first)).ceiling(times),
         };
         if times == 0 {
             tracing::warn!(

@@ -3,13 +3,13 @@
 use std::{sync::Arc, time::Duration};
 
 use embeddery_core::BoxFuture;
+use embeddery_database::redis::{KeyPrefix, RedisAddress};
 use embeddery_pipeline::{
     Consumer, Handout, JobId, Lease, LeaseRequest, Outcome, Priority, Queue, QueueOptions, RedisConfig,
     RedisQueue, Settled, SqliteQueue, Stage, Task, TaskId,
 };
+use embeddery_test_support::redis::Redis;
 use uuid::Uuid;
-
-use crate::servers::Server;
 
 /// A place where queues live that see the same tasks, as those of several processes do.
 pub trait Bench: Send + Sync {
@@ -75,16 +75,16 @@ impl Sqlite {
 }
 
 pub struct Streams {
-    pub redis: Server,
+    pub redis: Redis,
     pub prefix: String,
 }
 
 impl Streams {
     pub fn start() -> Self {
-        Self::on(Server::forgetful())
+        Self::on(Redis::start().unwrap())
     }
 
-    pub fn on(redis: Server) -> Self {
+    pub fn on(redis: Redis) -> Self {
         Self { redis, prefix: "{embeddings}".into() }
     }
 
@@ -95,9 +95,7 @@ impl Streams {
 
 pub fn config(url: &str, prefix: &str) -> RedisConfig {
     RedisConfig {
-        url: url.to_owned().into(),
-        ca: None,
-        prefix: prefix.to_owned(),
+        address: RedisAddress { prefix: KeyPrefix::new(prefix), ..RedisAddress::new(url.to_owned()) },
         require_durable: false,
         dead_letter_key: None,
         options: QueueOptions::default(),
@@ -122,8 +120,15 @@ impl Bench for Streams {
     }
 }
 
-impl Server {
-    pub async fn write_version(&self, prefix: &str, task: TaskId, version: u32) {
+/// Changes to the queue of a server that only tests make.
+pub trait Tamper {
+    async fn write_version(&self, prefix: &str, task: TaskId, version: u32);
+    async fn spoil(&self, prefix: &str, task: TaskId);
+    async fn age_clearing(&self, prefix: &str, stage: Stage);
+}
+
+impl Tamper for Redis {
+    async fn write_version(&self, prefix: &str, task: TaskId, version: u32) {
         let (record, item) = (format!("{prefix}:job:{}", task.job), task.item.to_string());
         let text: String = self.ask(&["HGET", &record, &item]).await;
         let mut message: serde_json::Value = serde_json::from_str(&text).unwrap();
@@ -134,12 +139,12 @@ impl Server {
         self.ask::<i64>(&["ZADD", &aside, "XX", &version.to_string(), &name]).await;
     }
 
-    pub async fn spoil(&self, prefix: &str, task: TaskId) {
+    async fn spoil(&self, prefix: &str, task: TaskId) {
         let record = format!("{prefix}:job:{}", task.job);
         self.ask::<i64>(&["HSET", &record, &task.item.to_string(), "no message"]).await;
     }
 
-    pub async fn age_clearing(&self, prefix: &str, stage: Stage) {
+    async fn age_clearing(&self, prefix: &str, stage: Stage) {
         let key = format!("{prefix}:{}:clearing", stage.as_str());
         let kept: String = self.ask(&["GET", &key]).await;
         let holder = kept.split_once(' ').unwrap().1;

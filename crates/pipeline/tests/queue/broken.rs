@@ -9,10 +9,10 @@ use std::{
 use embeddery_pipeline::{
     JobId, Outcome, Queue, QueueError, RedisConfig, RedisQueue, Settled, Stage, Task, TaskId, WorkerReport,
 };
+use embeddery_test_support::redis::{Redis, Relay};
 
 use crate::{
     bench::{Bench as _, LONG, SHORT, Streams, Worker, job, next, now_ms, task, tasks},
-    servers::{Relay, Server},
 };
 
 fn open(config: RedisConfig) -> Arc<dyn Queue> {
@@ -85,7 +85,7 @@ fn report(name: &str) -> WorkerReport {
 /// Workers that patiently do everything until all are done; what was lost comes again, as the reconciler does it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn sigkill_of_redis_in_mid_work_loses_nothing() {
-    let mut bench = Streams::on(Server::durable());
+    let mut bench = Streams::on(Redis::durable().unwrap());
     let queue = bench.queue();
     let job = job();
     let sent = tasks(job, "ann", 400);
@@ -131,8 +131,8 @@ async fn sigkill_of_redis_in_mid_work_loses_nothing() {
         }
         if count > kills * 80 {
             kills += 1;
-            bench.redis.kill();
-            bench.redis.restart();
+            bench.redis.kill().unwrap();
+            bench.redis.restart().unwrap();
         }
         let ids: Vec<TaskId> = sent.iter().map(|task| task.id).collect();
         if let Ok(held) = queue.holds(&ids).await {
@@ -161,7 +161,7 @@ async fn a_redis_that_lost_everything_goes_on() {
     queue.enqueue(&sent).await.unwrap();
     let worker = Worker::new(&queue, "w");
     let lease = worker.next(Stage::Chunking).await;
-    bench.redis.restart();
+    bench.redis.restart().unwrap();
     assert_eq!(
         worker.settle(&lease, next()).await,
         Settled::Lost,
@@ -175,7 +175,7 @@ async fn a_redis_that_lost_everything_goes_on() {
     // Who listens hears again.
     assert!(worker.take(Stage::Storage, 1).await.is_empty());
     queue.wait(Stage::Storage, Duration::from_millis(10)).await;
-    bench.redis.restart();
+    bench.redis.restart().unwrap();
     // A lease is not asked for twice by itself: the answer that was lost may have been one.
     queue.depth().await.unwrap();
     let other = bench.queue();
@@ -187,12 +187,12 @@ async fn a_redis_that_lost_everything_goes_on() {
 
 #[tokio::test]
 async fn a_redis_that_is_not_there_is_asked_again() {
-    let mut server = Server::not_started();
+    let mut server = Redis::not_started().unwrap();
     let queue = RedisQueue::connect(crate::bench::config(&server.url(), "{embeddings}")).unwrap();
     let error = queue.pressure("ann").await.unwrap_err();
-    let port = server.port.to_string();
+    let port = server.port().to_string();
     assert!(matches!(&error, QueueError::Unavailable(text) if text.contains(&port)), "{error:?}");
-    assert!(server.launch());
+    server.restart().unwrap();
     let answered = async {
         while queue.pressure("ann").await.is_err() {
             tokio::time::sleep(Duration::from_millis(20)).await;
@@ -205,11 +205,11 @@ async fn a_redis_that_is_not_there_is_asked_again() {
 #[tokio::test]
 async fn heartbeats_have_a_connection_of_their_own() {
     let bench = Streams::start();
-    let relay = Relay::to(bench.redis.port).await;
-    let queue = open(crate::bench::config(&format!("redis://127.0.0.1:{}", relay.port), "{embeddings}"));
+    let relay = Relay::to(bench.redis.port()).await;
+    let queue = open(crate::bench::config(&format!("redis://127.0.0.1:{}", relay.port()), "{embeddings}"));
     queue.enqueue(&tasks(job(), "ann", 1)).await.unwrap();
     let lease = Worker::new(&queue, "w").next(Stage::Chunking).await;
-    relay.stop_those_there_are();
+    relay.stop_current_connections();
     assert_eq!(queue.renew(std::slice::from_ref(&lease), LONG).await.unwrap(), [true]);
     queue.report(&report("w"), LONG).await.unwrap();
     assert_eq!(bench.queue().workers().await.unwrap().len(), 1);
@@ -341,7 +341,7 @@ async fn a_full_redis_refuses_and_does_nothing() {
 
 #[tokio::test]
 async fn a_redis_that_forgets_is_told_of_and_refused_when_asked() {
-    let (forgetful, durable) = (Streams::start(), Streams::on(Server::durable()));
+    let (forgetful, durable) = (Streams::start(), Streams::on(Redis::durable().unwrap()));
     let found = forgetful.queue().health().await.unwrap();
     assert!(found.len() == 1 && found[0].contains("appendonly yes"), "{found:?}");
     assert_eq!(durable.queue().health().await.unwrap(), Vec::<String>::new());
@@ -364,7 +364,7 @@ async fn a_user_without_rights_to_ask_can_still_work() {
     let bench = Streams::start();
     let rights = ["ACL", "SETUSER", "worker", "on", ">secret", "~{embeddings}*", "+@all", "-info", "-config"];
     bench.redis.ask::<String>(&rights).await;
-    let url = format!("redis://worker:secret@127.0.0.1:{}", bench.redis.port);
+    let url = format!("redis://worker:secret@127.0.0.1:{}", bench.redis.port());
     let queue = open(crate::bench::config(&url, "{embeddings}"));
     queue.enqueue(&tasks(job(), "ann", 1)).await.unwrap();
     Worker::new(&queue, "w").next(Stage::Chunking).await;

@@ -8,7 +8,6 @@ mod conformance;
 mod elsewhere;
 mod file;
 mod model;
-mod servers;
 
 /// Every test of the suite, on each queue.
 macro_rules! suite {

@@ -13,7 +13,7 @@ use embeddery_pipeline::{
 };
 use proptest::{prelude::*, test_runner::TestRunner};
 
-use crate::bench::{Bench, LONG, Sqlite, Streams, Worker, job, task};
+use crate::bench::{Bench, LONG, Sqlite, Streams, Tamper as _, Worker, job, task};
 
 #[derive(Clone, Debug)]
 enum Step {

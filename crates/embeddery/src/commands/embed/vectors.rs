@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::bail;
 use embeddery_core::{
-    Context, EmbedError, EmbedRequest, Embeddings, ErrorKind, Input, InputType, Priority, Retry,
+    Backoff, Context, EmbedError, EmbedRequest, Embeddings, ErrorKind, Input, InputType, Priority, Retry,
 };
 use embeddery_gateway::{Router, Selector};
 
@@ -90,7 +90,8 @@ impl Asker {
         let inputs: Vec<Input> = part.iter().map(|(_, text)| Input::Text(Arc::clone(text))).collect();
         let request = EmbedRequest { inputs: inputs.into(), ..self.request.clone() };
         let selector = Selector { model: self.model.as_deref(), provider: None };
-        let (mut waited, mut pause) = (Duration::ZERO, Duration::from_secs(1));
+        let (mut waited, mut attempt) = (Duration::ZERO, 0);
+        let backoff = Backoff::new(Duration::from_secs(1), PAUSE);
         loop {
             let error = match self.router.embed(selector, request.clone()).await {
                 Ok(answer) => return Ok(answer),
@@ -98,7 +99,7 @@ impl Asker {
             };
             let wait = match error.retry {
                 Retry::Never => return Err(error),
-                Retry::Backoff => pause,
+                Retry::Backoff => backoff.ceiling(attempt),
                 Retry::After(wait) => wait.max(Duration::from_millis(100)),
             };
             waited += wait;
@@ -107,7 +108,7 @@ impl Asker {
             }
             tracing::warn!(%error, "no answer; asking again in {wait:.1?}");
             tokio::time::sleep(wait).await;
-            pause = (pause * 2).min(PAUSE);
+            attempt += 1;
         }
     }
 
