@@ -3,14 +3,13 @@
 
 use std::{
     sync::{
-        Arc,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
     time::{Duration, Instant},
 };
 
 use redis::{ErrorKind, FromRedisValue, RedisError, RedisResult, ScriptInvocation, ServerErrorKind};
-use tokio::sync::Mutex;
 
 use super::{
     CommandError, health,
@@ -47,16 +46,16 @@ struct Inner {
     topology: Topology,
     options: ConnectionOptions,
     warned: AtomicBool,
-    slot: Mutex<Slot>,
+    current: Mutex<Current>,
+    /// The time and the error of the last attempt to connect, if it failed. Locked during an attempt.
+    failed: tokio::sync::Mutex<Option<(Instant, CommandError)>>,
 }
 
 #[derive(Default)]
-struct Slot {
+struct Current {
     connection: Option<Connection>,
     /// Counts connections, so that the failure of an old one does not close a new one.
     generation: u64,
-    /// The time and the error of the last attempt, if it failed.
-    failed: Option<(Instant, CommandError)>,
 }
 
 /// After a failed attempt no other one is made for this long. Callers that arrive in the meantime get the same error
@@ -66,7 +65,13 @@ const COOLDOWN: Duration = Duration::from_millis(300);
 impl SharedConnection {
     /// A connection to be opened at the first use.
     pub fn new(topology: Topology, options: ConnectionOptions) -> Self {
-        Self(Arc::new(Inner { topology, options, warned: AtomicBool::new(false), slot: Mutex::default() }))
+        Self(Arc::new(Inner {
+            topology,
+            options,
+            warned: AtomicBool::new(false),
+            current: Mutex::default(),
+            failed: tokio::sync::Mutex::default(),
+        }))
     }
 
     /// The connection, opened if necessary, and its generation. If the caller stops waiting, the attempt continues,
@@ -75,10 +80,8 @@ impl SharedConnection {
     /// # Errors
     /// If there is no connection, or the last attempt failed a moment ago.
     pub async fn get(&self) -> Result<(Connection, u64), CommandError> {
-        if let Ok(slot) = self.0.slot.try_lock()
-            && let Some(connection) = &slot.connection
-        {
-            return Ok((connection.clone(), slot.generation));
+        if let Some(open) = self.0.open_connection() {
+            return Ok(open);
         }
         let inner = Arc::clone(&self.0);
         let attempt = tokio::spawn(async move { inner.get_or_connect().await });
@@ -105,7 +108,7 @@ impl SharedConnection {
         let (mut connection, generation) = self.get().await?;
         let response = invocation.invoke_async(&mut connection).await;
         if let Err(error) = &response {
-            self.report_failure(error, generation).await;
+            self.report_failure(error, generation);
         }
         Ok(response)
     }
@@ -117,7 +120,7 @@ impl SharedConnection {
     pub async fn query<T: FromRedisValue>(&self, command: &redis::Cmd) -> Result<T, CommandError> {
         let (mut connection, generation) = self.get().await?;
         let response = command.query_async(&mut connection).await;
-        self.checked(response, generation).await
+        self.checked(response, generation)
     }
 
     /// Runs the commands of a pipeline, all keys of which are in one slot.
@@ -130,7 +133,7 @@ impl SharedConnection {
     ) -> Result<T, CommandError> {
         let (mut connection, generation) = self.get().await?;
         let response = pipeline.query_async(&mut connection).await;
-        self.checked(response, generation).await
+        self.checked(response, generation)
     }
 
     /// What an operator should change in the server; see [`health::findings`].
@@ -140,7 +143,7 @@ impl SharedConnection {
     pub async fn health(&self) -> Result<Vec<String>, CommandError> {
         let (mut connection, generation) = self.get().await?;
         let found = health::findings(&mut connection).await;
-        self.checked(found, generation).await
+        self.checked(found, generation)
     }
 
     /// The error of a command, with the server's address.
@@ -148,18 +151,18 @@ impl SharedConnection {
         CommandError::from_redis(error, &self.0.topology.address())
     }
 
-    async fn checked<T>(&self, response: RedisResult<T>, generation: u64) -> Result<T, CommandError> {
+    fn checked<T>(&self, response: RedisResult<T>, generation: u64) -> Result<T, CommandError> {
         match response {
             Ok(value) => Ok(value),
             Err(error) => {
-                self.report_failure(&error, generation).await;
+                self.report_failure(&error, generation);
                 Err(self.describe(&error))
             }
         }
     }
 
     /// Drops the connection of this generation if it is unusable after the error. The next caller opens another one.
-    async fn report_failure(&self, error: &RedisError, generation: u64) {
+    fn report_failure(&self, error: &RedisError, generation: u64) {
         let moved = matches!(
             error.kind(),
             ErrorKind::Server(
@@ -167,32 +170,43 @@ impl SharedConnection {
             )
         );
         if moved || error.is_unrecoverable_error() || error.is_connection_dropped() || error.is_timeout() {
-            let mut slot = self.0.slot.lock().await;
-            if slot.generation == generation {
-                slot.connection = None;
+            let mut current = self.0.current();
+            if current.generation == generation {
+                current.connection = None;
             }
         }
     }
 }
 
 impl Inner {
+    fn current(&self) -> MutexGuard<'_, Current> {
+        self.current.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn open_connection(&self) -> Option<(Connection, u64)> {
+        let current = self.current();
+        Some((current.connection.clone()?, current.generation))
+    }
+
     async fn get_or_connect(&self) -> Result<(Connection, u64), CommandError> {
-        let mut slot = self.slot.lock().await;
-        if let Some(connection) = &slot.connection {
-            return Ok((connection.clone(), slot.generation));
+        let mut failed = self.failed.lock().await;
+        // Another caller may have connected in the meantime.
+        if let Some(open) = self.open_connection() {
+            return Ok(open);
         }
-        if let Some((_, error)) = slot.failed.as_ref().filter(|(at, _)| at.elapsed() < COOLDOWN) {
+        if let Some((_, error)) = failed.as_ref().filter(|(at, _)| at.elapsed() < COOLDOWN) {
             return Err(error.clone());
         }
         match self.connect().await {
             Ok(connection) => {
-                slot.failed = None;
-                slot.generation += 1;
-                slot.connection = Some(connection.clone());
-                Ok((connection, slot.generation))
+                *failed = None;
+                let mut current = self.current();
+                current.generation += 1;
+                current.connection = Some(connection.clone());
+                Ok((connection, current.generation))
             }
             Err(error) => {
-                slot.failed = Some((Instant::now(), error.clone()));
+                *failed = Some((Instant::now(), error.clone()));
                 Err(error)
             }
         }

@@ -11,9 +11,7 @@ use embeddery_pipeline::{
 };
 use embeddery_test_support::redis::{Redis, Relay};
 
-use crate::{
-    bench::{Bench as _, LONG, SHORT, Streams, Worker, job, next, now_ms, task, tasks},
-};
+use crate::bench::{Bench as _, LONG, SHORT, Streams, Worker, job, next, now_ms, task, tasks};
 
 fn open(config: RedisConfig) -> Arc<dyn Queue> {
     Arc::new(RedisQueue::connect(config).unwrap())

@@ -12,6 +12,7 @@ mod deletions;
 mod filter;
 mod metrics;
 mod migrate;
+pub(crate) mod migrations;
 mod read;
 mod schema;
 mod search;
