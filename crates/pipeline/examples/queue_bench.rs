@@ -11,6 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use embeddery_database::redis::RedisAddress;
 use embeddery_pipeline::{
     Consumer, JobId, LeaseRequest, Outcome, Priority, Queue, QueueOptions, RedisConfig, RedisQueue,
     SqliteQueue, Stage, Task, TaskId,
@@ -33,9 +34,7 @@ async fn main() {
         let aof = ["appendonly", "yes", "appendfsync", "everysec"];
         let _: () = redis::cmd("CONFIG").arg("SET").arg(&aof).query_async(&mut connection).await.unwrap();
         let config = RedisConfig {
-            url: server.url().into(),
-            ca: None,
-            prefix: "{bench}".into(),
+            address: RedisAddress::new(server.url()),
             require_durable: false,
             dead_letter_key: None,
             options: QueueOptions::default(),

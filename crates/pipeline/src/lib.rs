@@ -5,7 +5,6 @@
 //! result; so a crash at any instruction loses nothing and stores nothing twice.
 
 mod clock;
-mod file;
 mod jobs;
 mod orchestrator;
 mod queue;
@@ -14,7 +13,6 @@ mod retention;
 pub mod stages;
 mod task;
 mod worker;
-mod writer;
 
 pub use jobs::{
     ChunkSpan, Chunking, DocumentOutcome, DocumentRow, DocumentState, Edit, Job, JobAdmin, JobError,

@@ -10,7 +10,7 @@ use axum::{
 };
 use embeddery_accounts::{
     ledger::{Counter, QuotaExceeded},
-    limit::{Measure, Rates},
+    limit::{RateLimitKind, Rates},
 };
 use embeddery_core::{EmbedError, ErrorKind, Fault, InputError, Retry};
 use embeddery_pipeline::{JobError, JobId, QueueError};
@@ -157,13 +157,17 @@ impl ApiError {
         }
     }
 
-    pub(crate) fn rate_limited(measure: Measure, rates: &Rates, wait: Duration) -> Self {
+    pub(crate) fn rate_limited(measure: RateLimitKind, rates: &Rates, wait: Duration) -> Self {
         let message = match (measure, rates.requests, rates.tokens) {
-            (Measure::Tokens, _, Some(rate)) => {
+            (RateLimitKind::Tokens, _, Some(rate)) => {
                 format!("too many tokens: {} a minute may come", rate.burst)
             }
             (_, Some(rate), _) => {
-                format!("too many requests: {} a second may come, {} at once", rate.a_second(), rate.burst)
+                format!(
+                    "too many requests: {} a second may come, {} at once",
+                    rate.per_second_value(),
+                    rate.burst
+                )
             }
             _ => "too many requests".to_owned(),
         };

@@ -23,7 +23,9 @@ pub use chroma::{Chroma, ChromaCollection, ChromaRecord};
 pub use error::{StoreError, StoreErrorKind};
 pub use filter::{Filter, FilterError, MAX_DEPTH, Order, Scalar};
 pub use ids::{Fingerprint, check_name, fingerprints, vector_id};
-pub use postgres::{PostgresConfig, PostgresMetrics, PostgresStore, connection::Connections};
+pub use postgres::{
+    PostgresConfig, PostgresMetrics, PostgresStore, connection::Connections, migrations::Migrations,
+};
 pub use sqlite::{SqliteConfig, SqliteStore, user_directory};
 pub use store::VectorStore;
 use types::check_vector;

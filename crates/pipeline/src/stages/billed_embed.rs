@@ -7,7 +7,10 @@ use std::{
 };
 
 use embeddery_accounts::{MeteredCall, MeteredCallError, UserId};
-use embeddery_core::{EmbedError, EmbedRequest, Embeddings, Input, InputType, Priority, RequestContext, SPECIAL_TOKENS, estimate_tokens};
+use embeddery_core::{
+    EmbedError, EmbedRequest, Embeddings, Input, InputType, Priority, RequestContext, SPECIAL_TOKENS,
+    estimate_tokens,
+};
 
 use super::{
     StageContext, StageFailure,

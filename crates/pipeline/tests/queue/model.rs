@@ -14,7 +14,7 @@ use embeddery_pipeline::{
 };
 use proptest::{prelude::*, test_runner::TestRunner};
 
-use crate::harness::{Bench, LONG, Sqlite, Streams, Worker, job, task};
+use crate::harness::{Bench, LONG, Sqlite, Streams, Tamper as _, Worker, job, task};
 
 #[derive(Clone, Debug)]
 enum Step {

@@ -14,7 +14,7 @@ use axum::{
 use embeddery_accounts::{
     Role, UserId,
     ledger::UsageFilter,
-    limit::{Measure, Payer},
+    limit::{RateLimitKey, RateLimitKind},
 };
 
 use crate::{
@@ -43,9 +43,11 @@ pub(super) async fn quotas(
 ) -> Result<Json<QuotasAnswer>, ApiError> {
     let user = &caller.identity.user;
     let (limiter, ledger) = (&app.accounts.limiter, &app.accounts.ledger);
-    let payer = Payer::user(user);
-    let standings =
-        Standings(limiter.look(Measure::Requests, &payer).await, limiter.look(Measure::Tokens, &payer).await);
+    let payer = RateLimitKey::user(user);
+    let standings = Standings(
+        limiter.peek(RateLimitKind::Requests, &payer).await,
+        limiter.peek(RateLimitKind::Tokens, &payer).await,
+    );
     let mut used = ledger.used(user).await.map_err(|error| unreadable(&error))?;
     used.jobs = app.jobs.store.unfinished_jobs(user.as_str()).await?;
     Ok(Json(QuotasAnswer::new(user.as_str(), (limiter, standings), (ledger.quotas(), used))))

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use embeddery_accounts::{
     Limiter,
     ledger::{Quotas, UsageRow, UsageSnapshot},
-    limit::Standing,
+    limit::RateLimitStatus,
 };
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
@@ -49,7 +49,7 @@ impl Share {
         Self { limit, used: Some(used), remaining: limit.map(|limit| limit.saturating_sub(used)) }
     }
 
-    fn standing(standing: Option<Standing>) -> Self {
+    fn standing(standing: Option<RateLimitStatus>) -> Self {
         let share = standing.map(|standing| (u64::from(standing.limit), u64::from(standing.remaining)));
         Self {
             limit: share.map(|(limit, _)| limit),
@@ -60,7 +60,7 @@ impl Share {
 }
 
 /// Where a user stands with rates: requests, tokens.
-pub(crate) struct Standings(pub(crate) Option<Standing>, pub(crate) Option<Standing>);
+pub(crate) struct Standings(pub(crate) Option<RateLimitStatus>, pub(crate) Option<RateLimitStatus>);
 
 impl QuotasAnswer {
     pub(crate) fn new(
@@ -76,7 +76,7 @@ impl QuotasAnswer {
             tokens_per_day.remaining.map(|left| left.saturating_sub(used.tokens_reserved));
         Self {
             user: user.to_owned(),
-            limit_rps: rate.map_or(0.0, |rate| rate.a_second()),
+            limit_rps: rate.map_or(0.0, |rate| rate.per_second_value()),
             remaining: requests.map(|standing| standing.remaining),
             burst: rate.map(|rate| rate.burst),
             tokens_per_minute: Share::standing(tokens),

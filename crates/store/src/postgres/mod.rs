@@ -11,6 +11,7 @@ pub mod connection;
 mod filter;
 mod metrics;
 mod migrate;
+pub(crate) mod migrations;
 mod read;
 mod schema;
 mod search;

@@ -1,4 +1,4 @@
-//! Names and answers as the scripts write them.
+//! The arguments and results of the scripts.
 
 use redis::Value;
 use uuid::Uuid;
@@ -6,8 +6,8 @@ use uuid::Uuid;
 use super::super::record;
 use crate::{Consumer, DeadLetter, DeadLetterId, JobId, Lease, Outcome, Reason, TaskId};
 
-/// A task's name: `<job>:<item>`.
-pub(super) fn id(task: TaskId) -> String {
+/// A task's id in Redis: `<job>:<item>`.
+pub(super) fn write_id(task: TaskId) -> String {
     format!("{}:{}", task.job, task.item)
 }
 
@@ -16,8 +16,8 @@ pub(super) fn read_id(text: &str) -> Option<TaskId> {
     Some(TaskId { job: JobId(Uuid::parse_str(job).ok()?), item: item.parse().ok()? })
 }
 
-/// An outcome: its word and its two values.
-pub(super) fn outcome(outcome: &Outcome) -> (&'static str, String, String) {
+/// An outcome: its name and its two values.
+pub(super) fn write_outcome(outcome: &Outcome) -> (&'static str, String, String) {
     match outcome {
         Outcome::Next { bytes } => ("next", bytes.to_string(), String::new()),
         Outcome::Finished => ("finished", String::new(), String::new()),
@@ -32,53 +32,58 @@ pub(super) fn outcome(outcome: &Outcome) -> (&'static str, String, String) {
     }
 }
 
-/// One of a lease's answer.
-pub(super) enum Got {
-    Lease(Lease),
-    /// Cannot be read: token, id, what was found and what is wrong with it.
-    Bad(Condemned),
+/// A task that was leased.
+pub(super) enum LeasedTask {
+    Readable(Lease),
+    Unreadable(UnreadableTask),
 }
 
-pub(super) struct Condemned {
+/// A task whose record cannot be read.
+pub(super) struct UnreadableTask {
     pub(super) token: String,
     pub(super) id: String,
+    /// What was found.
     pub(super) raw: Vec<u8>,
+    /// What is wrong with it.
     pub(super) problem: String,
 }
 
-pub(super) fn got(parts: &[Value], consumer: &Consumer) -> Option<Got> {
+/// Reads one task of the result of a lease: token, id, record and kind.
+pub(super) fn read_leased(parts: &[Value], consumer: &Consumer) -> Option<LeasedTask> {
     let [token, id, record, kind] = parts else { return None };
     let (token, id) = (text(token)?, text(id)?);
     let raw = bytes(record)?;
-    let kind = if let Value::Int(kind) = kind { *kind } else { return None };
+    let Value::Int(kind) = *kind else { return None };
     let task = match (kind, read_id(&id)) {
         (2, _) => Err("the message is no record of a task".into()),
         (_, None) => Err("the message's name is none of a task".into()),
         (_, Some(task)) => record::read_task(task, &String::from_utf8_lossy(&raw)),
     };
     Some(match task {
-        Ok(task) => Got::Lease(Lease { task, consumer: consumer.clone(), token, exclusive: kind == 1 }),
-        Err(problem) => Got::Bad(Condemned { token, id, raw, problem }),
+        Ok(task) => {
+            LeasedTask::Readable(Lease { task, consumer: consumer.clone(), token, exclusive: kind == 1 })
+        }
+        Err(problem) => LeasedTask::Unreadable(UnreadableTask { token, id, raw, problem }),
     })
 }
 
-/// An entry of a stream: its id and its fields.
+/// An entry of a stream: id and fields.
 pub(super) type Entry = (String, Vec<(String, Vec<u8>)>);
 
-/// A dead letter out of its entry; `open` decrypts.
-pub(super) fn letter((entry, fields): Entry, open: impl Fn(Vec<u8>) -> Vec<u8>) -> DeadLetter {
+/// Reads a dead letter.
+pub(super) fn read_dead_letter((entry, fields): Entry, decrypt: impl Fn(Vec<u8>) -> Vec<u8>) -> DeadLetter {
     let field = |name: &str| fields.iter().find(|(field, _)| field == name).map(|(_, value)| value.clone());
-    let words = |name: &str| String::from_utf8_lossy(&field(name).unwrap_or_default()).into_owned();
-    let task = read_id(&words("id")).and_then(|id| record::read_task(id, &words("task")).ok());
+    let text_of = |name: &str| String::from_utf8_lossy(&field(name).unwrap_or_default()).into_owned();
+    let task = read_id(&text_of("id")).and_then(|id| record::read_task(id, &text_of("task")).ok());
     DeadLetter {
         at_ms: entry.split('-').next().and_then(|ms| ms.parse().ok()).unwrap_or(0),
         raw: if task.is_some() {
             None
         } else {
-            Some(field("raw").map(open).unwrap_or_else(|| field("task").unwrap_or_default()))
+            Some(field("raw").map(decrypt).unwrap_or_else(|| field("task").unwrap_or_default()))
         },
         task,
-        reason: Reason { code: words("code").into(), message: words("message") },
+        reason: Reason { code: text_of("code").into(), message: text_of("message") },
         id: DeadLetterId(entry),
     }
 }

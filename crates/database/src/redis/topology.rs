@@ -1,7 +1,13 @@
-//! Where Redis is: one server, a Cluster or what Sentinels watch over, told by the URL and by what answers there.
+//! The topology of a Redis: a single server, a Cluster, or the master that Sentinels name. The URL says which, and a
+//! single server says whether it belongs to a Cluster.
 //!
-//! `redis://[user:password@]host[:port][/db]`, `rediss://` with TLS; several hosts separated by commas are nodes of a
-//! Cluster; `redis+sentinel://` or `rediss+sentinel://[user:password@]host[:port],…/service[/db]` asks Sentinels.
+//! | URL | topology |
+//! |---|---|
+//! | `redis://[user:password@]host[:port][/db]` | a single server, or any node of a Cluster |
+//! | `redis://[user:password@]host[:port],host[:port],…` | nodes of a Cluster |
+//! | `redis+sentinel://[user:password@]host[:port],…/service[/db]` | the master that the Sentinels name |
+//!
+//! `rediss://` and `rediss+sentinel://` use TLS.
 
 use std::time::Duration;
 
@@ -17,127 +23,144 @@ use redis::{
 };
 use secrecy::{ExposeSecret as _, SecretString};
 
-/// Where Redis is.
-pub(super) enum Target {
-    One(Box<One>),
+/// Where the servers are and how they are found.
+pub struct Topology(Kind);
+
+enum Kind {
+    Standalone(Box<Standalone>),
     Cluster { nodes: Vec<ConnectionInfo>, ca: Option<Vec<u8>> },
     Sentinel(Box<tokio::sync::Mutex<SentinelClient>>),
 }
 
-/// A server; perhaps, as it turns out, one of a Cluster.
-pub(super) struct One {
+/// A single server, which may turn out to be a node of a Cluster.
+struct Standalone {
     client: Client,
     info: ConnectionInfo,
     ca: Option<Vec<u8>>,
 }
 
-/// A connection, whatever is behind it.
+/// An open connection to a topology of any kind.
 #[derive(Clone)]
-pub(super) enum Conn {
-    One(MultiplexedConnection),
+pub enum Connection {
+    /// To one server.
+    Standalone(MultiplexedConnection),
+    /// To the nodes of a Cluster.
     Cluster(ClusterConnection),
 }
 
-const CONNECT: Duration = Duration::from_secs(3);
+/// Maximum time to connect to one server.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 
-const WRONG: &str = "is not a Redis URL; write redis://HOST:PORT/DB, rediss://USER:PASSWORD@HOST:PORT, several hosts \
+const INVALID_URL: &str = "is not a Redis URL; write redis://HOST:PORT/DB, rediss://USER:PASSWORD@HOST:PORT, several hosts \
                      separated by commas for a Cluster, or redis+sentinel://HOST:PORT,HOST:PORT/SERVICE";
 
-impl Target {
-    /// Reads a URL. `ca`: certificates in PEM that are trusted besides the system's. The
-    /// error does not repeat the URL, which may hold a password.
-    pub(super) fn read(url: &SecretString, ca: Option<&[u8]>) -> Result<Self, String> {
+impl Topology {
+    /// Parses a URL. `ca` holds certificates in PEM that are trusted in addition to the system's.
+    ///
+    /// # Errors
+    /// If the URL or the certificates are invalid. The message does not repeat the URL, which may hold a password.
+    pub fn parse(url: &SecretString, ca: Option<&[u8]>) -> Result<Self, String> {
         let url = url.expose_secret().trim();
-        let (scheme, rest) = url.split_once("://").ok_or(WRONG)?;
+        let (scheme, rest) = url.split_once("://").ok_or(INVALID_URL)?;
         let (login, rest) = rest.rsplit_once('@').map_or(("", rest), |(login, rest)| (login, rest));
         let (hosts, path) = rest.split_once('/').unwrap_or((rest, ""));
         let (scheme, sentinel) =
             scheme.strip_suffix("+sentinel").map_or((scheme, false), |name| (name, true));
         if hosts.is_empty() || !["redis", "rediss"].contains(&scheme) {
-            return Err(WRONG.into());
+            return Err(INVALID_URL.into());
         }
         let ca = ca.filter(|_| scheme == "rediss");
         let node = |host: &str, db: &str| {
             let at = if login.is_empty() { "" } else { "@" };
-            format!("{scheme}://{login}{at}{host}/{db}").into_connection_info().map_err(|_| WRONG.to_owned())
+            format!("{scheme}://{login}{at}{host}/{db}")
+                .into_connection_info()
+                .map_err(|_| INVALID_URL.to_owned())
         };
         if sentinel {
             let (service, db) = path.split_once('/').unwrap_or((path, ""));
             if service.is_empty() {
-                return Err(WRONG.into());
+                return Err(INVALID_URL.into());
             }
             let nodes: Vec<_> =
-                hosts.split(',').map(|host| node(&with_port(host), db)).collect::<Result<_, _>>()?;
-            return sentinels(&nodes, service, ca).map(|client| Self::Sentinel(Box::new(client.into())));
+                hosts.split(',').map(|host| node(&with_sentinel_port(host), db)).collect::<Result<_, _>>()?;
+            let client = sentinel_client(&nodes, service, ca)?;
+            return Ok(Self(Kind::Sentinel(Box::new(client.into()))));
         }
         let nodes: Vec<_> = hosts.split(',').map(|host| node(host, path)).collect::<Result<_, _>>()?;
         match <[_; 1]>::try_from(nodes) {
             Ok([info]) => {
-                // A script of some hundred bytes must not wait for a packet to fill.
+                // Commands are small: without this option they would wait for a packet to fill.
                 let info = info.set_tcp_settings(TcpSettings::default().set_nodelay(true));
                 let client = match ca {
                     Some(ca) => Client::build_with_tls(info.clone(), certificates(ca)),
                     _ => Client::open(info.clone()),
                 };
                 let client = client.map_err(|error| format!("cannot be used: {error}"))?;
-                Ok(Self::One(Box::new(One { client, info, ca: ca.map(<[u8]>::to_vec) })))
+                let ca = ca.map(<[u8]>::to_vec);
+                Ok(Self(Kind::Standalone(Box::new(Standalone { client, info, ca }))))
             }
-            Err(nodes) => Ok(Self::Cluster { nodes, ca: ca.map(<[u8]>::to_vec) }),
+            Err(nodes) => Ok(Self(Kind::Cluster { nodes, ca: ca.map(<[u8]>::to_vec) })),
         }
     }
 
-    /// Connects. `patience`: an answer that takes longer is none.
-    pub(super) async fn connect(&self, patience: Duration) -> RedisResult<Conn> {
+    /// Opens a connection. A response that takes longer than `response_timeout` is an error.
+    pub(super) async fn connect(&self, response_timeout: Duration) -> RedisResult<Connection> {
         let config = AsyncConnectionConfig::new()
-            .set_connection_timeout(Some(CONNECT))
-            .set_response_timeout(Some(patience));
-        match self {
-            Self::One(one) => {
-                let mut connection = one.client.get_multiplexed_async_connection_with_config(&config).await?;
-                let about: RedisResult<String> =
+            .set_connection_timeout(Some(CONNECT_TIMEOUT))
+            .set_response_timeout(Some(response_timeout));
+        match &self.0 {
+            Kind::Standalone(server) => {
+                let mut connection =
+                    server.client.get_multiplexed_async_connection_with_config(&config).await?;
+                let info: RedisResult<String> =
                     redis::cmd("INFO").arg("cluster").query_async(&mut connection).await;
-                let about = match about {
-                    // Who may not ask has a server by itself, or names the nodes of his Cluster.
+                let info = match info {
+                    // A user without the right to ask has a single server, or lists the nodes in the URL.
                     Err(error) if forbidden(&error) => String::new(),
-                    about => about?,
+                    info => info?,
                 };
-                if !about.contains("cluster_enabled:1") {
-                    return Ok(Conn::One(connection));
+                if !info.contains("cluster_enabled:1") {
+                    return Ok(Connection::Standalone(connection));
                 }
-                let builder = cluster(vec![one.info.clone()], one.ca.as_deref());
-                join(builder, patience).await
+                let builder = cluster_builder(vec![server.info.clone()], server.ca.as_deref());
+                connect_cluster(builder, response_timeout).await
             }
-            Self::Cluster { nodes, ca } => join(cluster(nodes.clone(), ca.as_deref()), patience).await,
-            Self::Sentinel(client) => {
+            Kind::Cluster { nodes, ca } => {
+                connect_cluster(cluster_builder(nodes.clone(), ca.as_deref()), response_timeout).await
+            }
+            Kind::Sentinel(client) => {
                 let mut client = client.lock().await;
-                client.get_async_connection_with_config(&config).await.map(Conn::One)
+                client.get_async_connection_with_config(&config).await.map(Connection::Standalone)
             }
         }
     }
 
-    /// What a person knows it by; no password.
-    pub(super) fn name(&self) -> String {
-        match self {
-            Self::One(one) => one.info.addr().to_string(),
-            Self::Cluster { .. } => "the Cluster".into(),
-            Self::Sentinel(_) => "the Sentinels".into(),
+    /// The address for messages, without a password.
+    pub fn address(&self) -> String {
+        match &self.0 {
+            Kind::Standalone(server) => server.info.addr().to_string(),
+            Kind::Cluster { .. } => "the Cluster".into(),
+            Kind::Sentinel(_) => "the Sentinels".into(),
         }
     }
 }
 
-/// Whether the user that the URL names may not do that.
+/// Whether the error says that the user in the URL lacks the permission.
 pub(super) fn forbidden(error: &redis::RedisError) -> bool {
     error.kind() == redis::ErrorKind::Server(redis::ServerErrorKind::NoPerm)
 }
 
-async fn join(builder: ClusterClientBuilder, patience: Duration) -> RedisResult<Conn> {
-    let client: ClusterClient = builder.response_timeout(patience).build()?;
-    client.get_async_connection().await.map(Conn::Cluster)
+async fn connect_cluster(
+    builder: ClusterClientBuilder,
+    response_timeout: Duration,
+) -> RedisResult<Connection> {
+    let client: ClusterClient = builder.response_timeout(response_timeout).build()?;
+    client.get_async_connection().await.map(Connection::Cluster)
 }
 
-fn cluster(nodes: Vec<ConnectionInfo>, ca: Option<&[u8]>) -> ClusterClientBuilder {
+fn cluster_builder(nodes: Vec<ConnectionInfo>, ca: Option<&[u8]>) -> ClusterClientBuilder {
     let builder = ClusterClientBuilder::new(nodes)
-        .connection_timeout(CONNECT)
+        .connection_timeout(CONNECT_TIMEOUT)
         .tcp_settings(TcpSettings::default().set_nodelay(true))
         .retries(5)
         .max_retry_wait(500);
@@ -147,7 +170,11 @@ fn cluster(nodes: Vec<ConnectionInfo>, ca: Option<&[u8]>) -> ClusterClientBuilde
     }
 }
 
-fn sentinels(nodes: &[ConnectionInfo], service: &str, ca: Option<&[u8]>) -> Result<SentinelClient, String> {
+fn sentinel_client(
+    nodes: &[ConnectionInfo],
+    service: &str,
+    ca: Option<&[u8]>,
+) -> Result<SentinelClient, String> {
     let secure =
         matches!(nodes.first().map(ConnectionInfo::addr), Some(redis::ConnectionAddr::TcpTls { .. }));
     let settings = nodes.first().map(ConnectionInfo::redis_settings);
@@ -177,7 +204,7 @@ fn sentinels(nodes: &[ConnectionInfo], service: &str, ca: Option<&[u8]>) -> Resu
     build().map_err(|error: redis::RedisError| format!("cannot be used: {error}"))
 }
 
-/// The client library trusts what it is given instead of the public authorities, so the system's are given, too.
+/// The given certificates and the system's. The client library replaces the system's by what it is given.
 fn certificates(ca: &[u8]) -> TlsCertificates {
     let mut roots = ca.to_vec();
     for certificate in rustls_native_certs::load_native_certs().certs {
@@ -189,16 +216,16 @@ fn certificates(ca: &[u8]) -> TlsCertificates {
     TlsCertificates { client_tls: None, root_cert: Some(roots) }
 }
 
-/// Sentinels listen on another port than servers do.
-fn with_port(host: &str) -> String {
+/// The host with the default port of a Sentinel, unless it has a port.
+fn with_sentinel_port(host: &str) -> String {
     let named = host.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok());
     if named { host.to_owned() } else { format!("{host}:26379") }
 }
 
-impl ConnectionLike for Conn {
+impl ConnectionLike for Connection {
     fn req_packed_command<'a>(&'a mut self, cmd: &'a redis::Cmd) -> redis::RedisFuture<'a, redis::Value> {
         match self {
-            Self::One(connection) => connection.req_packed_command(cmd),
+            Self::Standalone(connection) => connection.req_packed_command(cmd),
             Self::Cluster(connection) => connection.req_packed_command(cmd),
         }
     }
@@ -210,14 +237,14 @@ impl ConnectionLike for Conn {
         count: usize,
     ) -> redis::RedisFuture<'a, Vec<redis::Value>> {
         match self {
-            Self::One(connection) => connection.req_packed_commands(pipeline, offset, count),
+            Self::Standalone(connection) => connection.req_packed_commands(pipeline, offset, count),
             Self::Cluster(connection) => connection.req_packed_commands(pipeline, offset, count),
         }
     }
 
     fn get_db(&self) -> i64 {
         match self {
-            Self::One(connection) => connection.get_db(),
+            Self::Standalone(connection) => connection.get_db(),
             Self::Cluster(connection) => connection.get_db(),
         }
     }
@@ -228,17 +255,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_url_says_what_is_there() {
-        let read = |url: &str| Target::read(&url.to_owned().into(), None);
-        assert!(matches!(read("redis://h:1/2"), Ok(Target::One(_))));
-        assert!(matches!(read(" rediss://u:p%40@h "), Ok(Target::One(_))));
-        assert!(matches!(read("redis://:p@a:1,b:2"), Ok(Target::Cluster { .. })));
-        assert!(matches!(read("redis+sentinel://a,b:2/main/3"), Ok(Target::Sentinel(_))));
+    fn the_url_names_the_topology() {
+        let parse = |url: &str| Topology::parse(&url.to_owned().into(), None).map(|topology| topology.0);
+        assert!(matches!(parse("redis://h:1/2"), Ok(Kind::Standalone(_))));
+        assert!(matches!(parse(" rediss://u:p%40@h "), Ok(Kind::Standalone(_))));
+        assert!(matches!(parse("redis://:p@a:1,b:2"), Ok(Kind::Cluster { .. })));
+        assert!(matches!(parse("redis+sentinel://a,b:2/main/3"), Ok(Kind::Sentinel(_))));
         for wrong in ["", "h:1", "http://h", "redis://", "redis+sentinel://a,b", "redis://hunter2@h:port"] {
-            let error = read(wrong).err().unwrap_or_else(|| panic!("{wrong} is accepted"));
+            let error = parse(wrong).err().unwrap_or_else(|| panic!("{wrong} is accepted"));
             assert!(error.contains("is not a Redis URL") && !error.contains("hunter2"), "{error}");
         }
-        assert_eq!(with_port("a"), "a:26379");
-        assert_eq!(with_port("a:1"), "a:1");
+        assert_eq!(with_sentinel_port("a"), "a:26379");
+        assert_eq!(with_sentinel_port("a:1"), "a:1");
     }
 }

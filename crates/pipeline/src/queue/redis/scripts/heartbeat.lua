@@ -1,8 +1,8 @@
--- ARGV: consumer, report, how long it holds (ms), how many dead letters are kept, how long, how long (ms) a silence of
--- all is none. Workers that are silent leave the groups, once nothing is pending for them: a group that drops a
--- consumer drops what it had.
+-- ARGV: consumer, report, how long it is valid (ms), maximum count and age (ms) of dead letters, and how long (ms) all
+-- workers may be silent before the time is not counted. Silent workers are removed from the groups when nothing is
+-- pending for them, because a group that removes a consumer also removes its pending entries.
 local consumer = ARGV[1]
-hear(tonumber(ARGV[6]))
+record_heartbeat(tonumber(ARGV[6]))
 redis.call('SET', key('worker', 'heartbeat', consumer), ARGV[2], 'PX', ARGV[3])
 redis.call('ZADD', key('workers'), now + tonumber(ARGV[3]), consumer)
 for _, silent in ipairs(redis.call('ZRANGEBYSCORE', key('workers'), '-inf', now, 'LIMIT', '0', '20')) do
@@ -16,5 +16,5 @@ for _, silent in ipairs(redis.call('ZRANGEBYSCORE', key('workers'), '-inf', now,
     redis.call('ZREM', key('workers'), silent)
   end
 end
-for _, stage in ipairs(STAGES) do trim(stage, tonumber(ARGV[4]), tonumber(ARGV[5])) end
+for _, stage in ipairs(STAGES) do trim_dead_letters(stage, tonumber(ARGV[4]), tonumber(ARGV[5])) end
 return 0

@@ -1,4 +1,4 @@
--- ARGV: tenant. Answers items, bytes and age (ms) of the oldest: the tenant's, then everybody's.
+-- ARGV: tenant. Returns items, bytes and the age (ms) of the oldest: of the tenant, then of all tenants.
 local tenant = ARGV[1]
 local load = redis.call('HMGET', key('load'), 'i:' .. tenant, 'b:' .. tenant, 'items', 'bytes')
 local function age(zset)

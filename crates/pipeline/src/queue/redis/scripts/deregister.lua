@@ -1,7 +1,8 @@
--- One page. ARGV: consumer. What it has goes back, uncharged. Answers 1 when there is more.
+-- Removes a worker, one page of its leases at a time. ARGV: consumer. Its tasks go back without a charge. Returns 1 if
+-- there are more.
 local consumer = ARGV[1]
 local more = 0
-also_when_full()
+allow_when_oom()
 for _, stage in ipairs(STAGES) do
   local pending = redis.pcall('XPENDING', key(stage), group(stage), '-', '+', '200', consumer)
   if not pending.err then
@@ -11,14 +12,14 @@ for _, stage in ipairs(STAGES) do
       local id = found and field(found[2], 't') or ''
       local task
       if split(id) then task = load(id) end
-      if task and task.k == token then
-        release(stage, token, id, task.t)
-        if task.x then forget(id, task.t, task.b) else enter(id, task) end
+      if task and task.token == token then
+        end_lease(stage, token, id, task.tenant)
+        if task.cancelled then remove(id, task.tenant, task.bytes) else enqueue(id, task) end
       elseif found and (task == false or not split(id)) then
-        -- Cannot be read: the next who asks finds that it has run out.
+        -- It cannot be read: its lease expires now, and the next worker handles it.
         redis.call('ZADD', key(stage, 'leases'), 0, token .. ' ' .. (split(id) and id or ''))
       else
-        drop(stage, token, id)
+        end_lease_entry(stage, token, id)
       end
     end
     if #pending == 200 then
