@@ -213,6 +213,8 @@ impl UserDatabase {
         let name = format!("vectors-{}.db", uuid::Uuid::now_v7());
         let (path, draft) = (directory.join(&name), directory.join(format!("{name}.part")));
         let reader = sqlite::open_reader(&self.directory.join(FILE), &OPTIONS)?;
+        // VACUUM INTO writes another file, which query_only forbids, too.
+        reader.pragma_update(None, "query_only", false)?;
         let copied = reader
             .execute("VACUUM INTO ?1", [draft.to_string_lossy()])
             .map_err(StoreError::from)
