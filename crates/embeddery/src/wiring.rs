@@ -17,7 +17,7 @@ use embeddery_model_store::{ModelStore, StoreConfig};
 use embeddery_pipeline::{JobStore, PostgresJobs, SqliteJobs, SqliteJobsConfig};
 use embeddery_providers::{
     HttpClient, Vendor, VendorConfig,
-    local::{Local, LocalConfig, ResourcesConfig, MemoryBudget, SharedResources},
+    local::{Local, LocalConfig, MemoryBudget, ResourcesConfig, SharedResources},
     onnx::{OnnxRuntime, RuntimeConfig, onnx},
 };
 use embeddery_server::{AdminControls, App, Collections, Jobs, ServerMetrics, Settings, Tls};
@@ -159,7 +159,8 @@ pub(crate) fn router(
     let models = config.model_options.clone();
     let auto_download = config.auto_download;
     let of_machine = Arc::clone(&machine);
-    let local = Local::new(LocalConfig { resources: machine, source, auto_download, models }, config.precision);
+    let local =
+        Local::new(LocalConfig { resources: machine, source, auto_download, models }, config.precision);
     let graphs = graphs(config, of_machine)?;
 
     let metrics = Metrics::new(registry);

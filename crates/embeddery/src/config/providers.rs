@@ -11,7 +11,8 @@ use std::{
 
 use embeddery_core::{InputType, ModelRef, ProviderKind};
 use embeddery_providers::{
-    BaseUrl, Catalogue, CatalogueLimits, Dialect, Endpoint, CatalogueVendor, CatalogueModel, ModelSettings, Outbound,
+    BaseUrl, Catalogue, CatalogueLimits, CatalogueModel, CatalogueVendor, Dialect, Endpoint, ModelSettings,
+    Outbound,
 };
 use secrecy::SecretString;
 use serde::{

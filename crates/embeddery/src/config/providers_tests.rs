@@ -41,7 +41,7 @@ providers:
 "#;
     let config = resolved(text, &[("OPENAI_BASE_URL", "https://variable.example/v1")]).unwrap();
     let openai = &of(&config, ProviderKind::OpenAi).access;
-    assert_eq!(openai.address.as_ref().unwrap().to_string(), "https://variable.example/v1");
+    assert_eq!(openai.url.as_ref().unwrap().to_string(), "https://variable.example/v1");
     assert_eq!((openai.keys.len(), openai.headers.len()), (1, 1));
     assert_eq!(of(&config, ProviderKind::Google).access.keys.len(), 2);
     let old = resolved("", &[("OPENAI_API_BASE_URL", "https://old.example/v1")]).unwrap();
