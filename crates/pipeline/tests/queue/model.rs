@@ -46,6 +46,7 @@ fn step() -> impl Strategy<Value = Step> {
 }
 
 /// A lease request.
+#[derive(Clone, Copy)]
 struct Request {
     stage: Stage,
     max_tasks: usize,
