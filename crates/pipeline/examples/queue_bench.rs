@@ -1,5 +1,5 @@
-//! What a queue costs: microseconds a task takes through all three stages, on a file and on a Redis with AOF, which
-//! this starts. `cargo run --release -p embeddery-pipeline --example queue_bench [TASKS]`
+//! Measures the cost of a queue: microseconds per task through all three stages, for SQLite and for a Redis with AOF,
+//! which the benchmark starts. `cargo run --release -p embeddery-pipeline --example queue_bench [TASKS]`
 
 #![expect(clippy::print_stdout, clippy::unwrap_used, reason = "a benchmark for people")]
 

@@ -1,7 +1,7 @@
 //! The schema of the jobs, in the database of the collections. A released migration never changes.
 //!
-//! A policy on every table limits a transaction to the rows of one tenant. A transaction of a worker or an operator, which
-//! serves all tenants, sets `embeddery.all_tenants`.
+//! A policy on every table limits a transaction to the rows of one tenant. A transaction of a worker or an operator,
+//! which serves all tenants, sets `embeddery.all_tenants`.
 
 use deadpool_postgres::Client;
 use embeddery_store::{Migrations, StoreError};
