@@ -15,7 +15,7 @@ use embeddery_accounts::UserId;
 use embeddery_core::{Embeddings, Notes, TraceContext};
 use embeddery_gateway::trace::{Facts, Span};
 
-use crate::{App, HttpMetrics, error::Failed, request_id::RequestId};
+use crate::{App, HttpMetrics, error::ErrorCode, request_id::RequestId};
 
 /// What is learnt of a request on its way, for its line; among the request's extensions. Clones write on the same
 /// page.
@@ -113,7 +113,7 @@ impl Line {
         let Self { method, route, page, .. } = &self;
         // Fields that are not known are left out.
         let user = page.0.user.get().map(UserId::as_str);
-        let error = response.extensions().get::<Failed>().map(|failed| failed.0);
+        let error = response.extensions().get::<ErrorCode>().map(|failed| failed.0);
         let work = page.0.work.lock().unwrap_or_else(PoisonError::into_inner).take();
         match work {
             Some(Work { model, inputs, tokens, cached, embed, upstream }) => {

@@ -67,7 +67,7 @@ impl Metered {
             Err(Limited::Wait { wait, standing }) => {
                 (Some(standing), Err(ApiError::rate_limited(measure, app.accounts.limiter.rates(), wait)))
             }
-            Err(Limited::TooMuch { limit }) => (None, Err(ApiError::beyond_rate(amount, limit))),
+            Err(Limited::TooMuch { limit }) => (None, Err(ApiError::exceeds_rate_burst(amount, limit))),
         };
         if let (Some(standing), Some(notes)) = (standing, &self.notes) {
             notes.update(|noted| match measure {

@@ -51,7 +51,7 @@ impl Desk {
             && self.metered.identity.role != Role::Admin
             && !self.app.router.is_at_hand(selector)
         {
-            return Err(ApiError::not_fetched_for_users(selector.model.unwrap_or_default()));
+            return Err(ApiError::admin_must_download(selector.model.unwrap_or_default()));
         }
         Ok(())
     }

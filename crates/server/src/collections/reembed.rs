@@ -99,5 +99,5 @@ impl Desk {
 /// How long to wait before the same may succeed; `None` when it will not.
 fn pause(error: &ApiError, failures: u32) -> Option<Duration> {
     let backoff = Duration::from_secs(1 << failures.min(6));
-    (failures < PATIENCE && error.may_pass()).then(|| error.retry_after().unwrap_or(backoff))
+    (failures < PATIENCE && error.is_transient()).then(|| error.retry_after().unwrap_or(backoff))
 }

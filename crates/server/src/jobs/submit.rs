@@ -14,7 +14,7 @@ use super::Jobs;
 use crate::{
     App,
     collections::{Desk, Model},
-    error::ApiError,
+    error::{ApiError, OfferedModel},
 };
 
 /// A job as it is asked for.
@@ -93,7 +93,7 @@ impl Desk {
 
     /// What is to be done with each document. The model is looked up, not called.
     async fn plan(&self, order: Order) -> Result<Plan, ApiError> {
-        check_name(&order.collection).map_err(|error| ApiError::from(error).about("collection"))?;
+        check_name(&order.collection).map_err(|error| ApiError::from(error).with_param("collection"))?;
         let bound = match self.store().get(self.place(&order.collection)).await {
             Ok(collection) => Some(collection.binding),
             Err(error) if error.kind == StoreErrorKind::NotFound => None,
@@ -116,7 +116,7 @@ impl Desk {
                         return Err(ApiError::other_model(
                             &order.collection,
                             &bound,
-                            (&provider, &model, dimensions),
+                            OfferedModel { provider: &provider, model: &model, dimensions },
                         ));
                     }
                 }
@@ -193,7 +193,7 @@ impl Upload {
                 id
             }
             Opened::Same(id) => id,
-            Opened::Conflict(id) => return Err(ApiError::another_request(&id)),
+            Opened::Conflict(id) => return Err(ApiError::idempotency_conflict(&id)),
             Opened::TooMany(running) => return Err(too_many(&self.open.app, running)),
         };
         let found = self.jobs().store.job(&self.sent.tenant, id).await?;

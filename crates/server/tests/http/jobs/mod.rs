@@ -4,7 +4,7 @@ mod bad_input;
 mod dead_letters;
 mod events;
 mod idempotency;
-mod life;
+mod lifecycle;
 mod limits;
 mod lines;
 mod operator;

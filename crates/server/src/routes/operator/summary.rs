@@ -1,4 +1,4 @@
-//! The pipeline at a glance: asked for, or sent every few seconds.
+//! The state of the pipeline: once, or as events.
 
 use std::{collections::BTreeMap, convert::Infallible, sync::Arc, time::Duration};
 
@@ -16,53 +16,55 @@ use futures_util::{Stream, stream};
 use crate::{
     App,
     auth::Admin,
-    error::{ApiError, ErrorBody},
+    error::ApiError,
     http_metrics::OperatorMetrics,
     listen::Stopping,
-    wire::operate::{self, Done, SummaryAnswer},
+    routes::common_errors::AdminErrors,
+    wire::operator::{
+        stages::{StageFlags, dlq_name, queue_name},
+        summary::{StageCounts, SummaryResponse},
+    },
 };
 
-/// How often watchers are told.
-const EVERY: Duration = Duration::from_secs(5);
+/// The interval between two events.
+const INTERVAL: Duration = Duration::from_secs(5);
 
-/// The pipeline at this moment. What is out of reach is named, and what is known of the rest is told all the same.
+/// Get the state of the pipeline. What cannot be reached is named; the rest is reported all the same.
 #[utoipa::path(
     get,
-    operation_id = "orchestrator_summary",
     path = "/api/v1/embeddings/orchestrator/summary",
     tag = "operation",
     responses(
-        (status = 200, description = "What waits, what is dead, who works, what is out of reach", body = SummaryAnswer),
-        (status = 401, description = "No key, or a wrong one", body = ErrorBody),
-        (status = 403, description = "The caller is no admin", body = ErrorBody),
+        (status = 200, description = "Waiting and dead documents, workers, and what cannot be reached", body = SummaryResponse),
+        AdminErrors,
     ),
     security(("key" = []), ("bearer" = [])),
 )]
-pub(in crate::routes) async fn summary(_: Admin, State(app): State<Arc<App>>) -> Json<SummaryAnswer> {
-    Json(look(&app).await)
+pub(in crate::routes) async fn get_orchestrator_summary(_: Admin, State(app): State<Arc<App>>) -> Json<SummaryResponse> {
+    Json(read_summary(&app).await)
 }
 
-/// The same every five seconds, as events `summary`; `error` while the queue is out of reach.
+/// Stream the state of the pipeline.
+///
+/// An event `summary` every five seconds; `error` while the queue cannot be reached.
 #[utoipa::path(
     get,
-    operation_id = "orchestrator_events",
     path = "/api/v1/embeddings/orchestrator/events",
     tag = "operation",
     responses(
         (status = 200, description = "The events", body = String, content_type = "text/event-stream"),
-        (status = 401, description = "No key, or a wrong one", body = ErrorBody),
-        (status = 403, description = "The caller is no admin", body = ErrorBody),
+        AdminErrors,
     ),
     security(("key" = []), ("bearer" = [])),
 )]
-pub(in crate::routes) async fn events(
+pub(in crate::routes) async fn stream_orchestrator_events(
     _: Admin,
     State(app): State<Arc<App>>,
     stopping: Option<Extension<Stopping>>,
 ) -> Sse<impl Stream<Item = Result<Event, Infallible>>> {
-    let watching = Watching::new(&app.http_metrics.operators);
+    let open = OpenStream::new(&app.http_metrics.operators);
     let events =
-        stream::unfold((app, stopping, watching, true), |(app, stopping, watching, first)| async move {
+        stream::unfold((app, stopping, open, true), |(app, stopping, open, first)| async move {
             if !first {
                 let stopped = async {
                     match &stopping {
@@ -71,45 +73,45 @@ pub(in crate::routes) async fn events(
                     }
                 };
                 tokio::select! {
-                    () = tokio::time::sleep(EVERY) => {}
-                    // The server goes; another one will be asked.
+                    () = tokio::time::sleep(INTERVAL) => {}
+                    // The server shuts down; the client reconnects to another one.
                     () = stopped => return None,
                 }
             }
-            let summary = look(&app).await;
+            let summary = read_summary(&app).await;
             let event = match summary.unreachable.get(QUEUE) {
                 None => Event::default().event("summary").json_data(&summary),
                 Some(error) => Event::default().event("error").json_data(serde_json::json!({"error": error})),
             };
-            Some((Ok(event.ok()?), (app, stopping, watching, false)))
+            Some((Ok(event.ok()?), (app, stopping, open, false)))
         });
     Sse::new(events).keep_alive(KeepAlive::default())
 }
 
-/// Somebody who watches.
-struct Watching(OperatorMetrics);
+/// Counts an open stream of events.
+struct OpenStream(OperatorMetrics);
 
-impl Watching {
+impl OpenStream {
     fn new(metrics: &OperatorMetrics) -> Self {
         metrics.watchers.inc();
         Self(metrics.clone())
     }
 }
 
-impl Drop for Watching {
+impl Drop for OpenStream {
     fn drop(&mut self) {
         self.0.watchers.dec();
         self.0.left.inc();
     }
 }
 
-/// Under this name the queue is told to be out of reach.
+/// The name of the queue in `unreachable`.
 const QUEUE: &str = "queue";
 
-/// What can be seen; an operator asks most of all when something is broken.
-async fn look(app: &App) -> SummaryAnswer {
+/// The state as far as it can be read: operators need it most when something is broken.
+async fn read_summary(app: &App) -> SummaryResponse {
     let mut unreachable = BTreeMap::new();
-    let (depth, flow, workers) = seen(&*app.jobs.queue).await.unwrap_or_else(|error| {
+    let QueueState { depth, flow, workers } = read_queue(&*app.jobs.queue).await.unwrap_or_else(|error| {
         unreachable.insert(QUEUE, ApiError::from(error).to_string());
         Default::default()
     });
@@ -119,25 +121,25 @@ async fn look(app: &App) -> SummaryAnswer {
     if !unreachable.is_empty() {
         app.http_metrics.operators.failures.inc();
     }
-    let (queues, dlq) = depths(&depth);
+    let (queues, dlq) = queue_sizes(&depth);
     let mut flags = BTreeMap::new();
     for (stage, flow) in flow {
-        let now = operate::Flags::from(flow);
+        let now = StageFlags::from(flow);
         let age = depth.get(&stage).map_or(Duration::ZERO, |depth| depth.oldest);
         app.http_metrics.operators.stage(stage, age, (now.paused, now.drain));
         flags.insert(stage.as_str(), now);
     }
     let serving = |stage: Stage| workers.iter().filter(|worker| worker.stages.contains(&stage)).count();
-    SummaryAnswer {
+    SummaryResponse {
         unreachable,
         queues,
-        newer: depth.iter().map(|(stage, depth)| (operate::queue(*stage), depth.newer)).collect(),
+        newer: depth.iter().map(|(stage, depth)| (queue_name(*stage), depth.newer)).collect(),
         dlq,
         ages: depth
             .iter()
-            .map(|(stage, depth)| (operate::queue(*stage), depth.oldest.as_secs_f64()))
+            .map(|(stage, depth)| (queue_name(*stage), depth.oldest.as_secs_f64()))
             .collect(),
-        stages: done(&workers),
+        stages: worker_counts(&workers),
         flags,
         priority: BTreeMap::new(),
         workers: Stage::ALL.into_iter().map(|stage| (stage.as_str(), serving(stage))).collect(),
@@ -145,29 +147,40 @@ async fn look(app: &App) -> SummaryAnswer {
     }
 }
 
-type Seen = (BTreeMap<Stage, Depth>, BTreeMap<Stage, Flow>, Vec<WorkerReport>);
-
-async fn seen(queue: &dyn Queue) -> Result<Seen, QueueError> {
-    Ok((queue.depth().await?, queue.flow().await?, queue.workers().await?))
+/// What the queue knows.
+#[derive(Default)]
+struct QueueState {
+    depth: BTreeMap<Stage, Depth>,
+    flow: BTreeMap<Stage, Flow>,
+    workers: Vec<WorkerReport>,
 }
 
-/// What waits and what is dead, by queue.
-pub(super) fn depths(depth: &BTreeMap<Stage, Depth>) -> (BTreeMap<String, u64>, BTreeMap<String, u64>) {
+async fn read_queue(queue: &dyn Queue) -> Result<QueueState, QueueError> {
+    Ok(QueueState {
+        depth: queue.depth().await?,
+        flow: queue.flow().await?,
+        workers: queue.workers().await?,
+    })
+}
+
+/// The sizes of the queues and of the dead-letter queues.
+pub(super) fn queue_sizes(depth: &BTreeMap<Stage, Depth>) -> (BTreeMap<String, u64>, BTreeMap<String, u64>) {
     let waiting = depth.iter().map(|(stage, depth)| {
-        (operate::queue(*stage), depth.waiting + depth.held + depth.delayed + depth.newer)
+        (queue_name(*stage), depth.waiting + depth.held + depth.delayed + depth.newer)
     });
-    let dead = depth.iter().map(|(stage, depth)| (operate::dlq(*stage), depth.dead));
+    let dead = depth.iter().map(|(stage, depth)| (dlq_name(*stage), depth.dead));
     (waiting.collect(), dead.collect())
 }
 
-/// What living workers have done, by stage.
-pub(super) fn done(workers: &[WorkerReport]) -> BTreeMap<&'static str, Done> {
-    let mut stages: BTreeMap<&'static str, Done> =
-        Stage::ALL.into_iter().map(|stage| (stage.as_str(), Done::default())).collect();
+/// What the running workers have done, by stage.
+pub(super) fn worker_counts(workers: &[WorkerReport]) -> BTreeMap<&'static str, StageCounts> {
+    let mut stages: BTreeMap<&'static str, StageCounts> =
+        Stage::ALL.into_iter().map(|stage| (stage.as_str(), StageCounts::default())).collect();
     for worker in workers {
         for stage in &worker.stages {
-            let done = stages.entry(stage.as_str()).or_default();
-            *done = Done { processed: done.processed + worker.done.0, failed: done.failed + worker.done.1 };
+            let counts = stages.entry(stage.as_str()).or_default();
+            counts.processed += worker.done.0;
+            counts.failed += worker.done.1;
         }
     }
     stages
