@@ -65,12 +65,8 @@ impl ApiError {
     }
 
     /// A collection has the vectors of one model, a job asks for those of another.
-    pub(crate) fn other_model(
-        collection: &str,
-        bound: &Binding,
-        offered: OfferedModel<'_>,
-    ) -> Self {
-        let OfferedModel { provider, model, dimensions } = offered;
+    pub(crate) fn other_model(collection: &str, bound: &Binding, offered: &OfferedModel<'_>) -> Self {
+        let OfferedModel { provider, model, dimensions } = *offered;
         let requested = match dimensions {
             Some(length) => format!("{provider}:{model} with {length} dimensions"),
             None => format!("{provider}:{model}"),

@@ -116,7 +116,7 @@ impl Desk {
                         return Err(ApiError::other_model(
                             &order.collection,
                             &bound,
-                            OfferedModel { provider: &provider, model: &model, dimensions },
+                            &OfferedModel { provider: &provider, model: &model, dimensions },
                         ));
                     }
                 }

@@ -15,8 +15,8 @@ use crate::{
     auth::{Admin, Caller},
     error::{ApiError, ErrorBody},
     wire::admin::{
-        CircuitBreakerView, ClearCacheResponse, EmbeddingMetrics, MessageResponse, ProvidersConfig, breakers, metrics as read_metrics,
-        providers,
+        CircuitBreakerView, ClearCacheResponse, EmbeddingMetrics, MessageResponse, ProvidersConfig, breakers,
+        metrics as read_metrics, providers,
     },
 };
 
@@ -78,9 +78,14 @@ pub(super) async fn reset_circuit_breaker(
     ),
     security(("key" = []), ("bearer" = [])),
 )]
-pub(super) async fn clear_cache(_: Admin, State(app): State<Arc<App>>) -> Result<Json<ClearCacheResponse>, ApiError> {
+pub(super) async fn clear_cache(
+    _: Admin,
+    State(app): State<Arc<App>>,
+) -> Result<Json<ClearCacheResponse>, ApiError> {
     let removed = match &app.controls.cache {
-        Some(cache) => cache.clear().await.map_err(|error| ApiError::cache_unavailable(&error.to_string()))?,
+        Some(cache) => {
+            cache.clear().await.map_err(|error| ApiError::cache_unavailable(&error.to_string()))?
+        }
         None => 0,
     };
     Ok(Json(ClearCacheResponse { message: "Cache cleared successfully", entries_removed: removed }))

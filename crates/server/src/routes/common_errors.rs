@@ -109,9 +109,7 @@ pub(super) fn document(document: &mut OpenApi) {
     schemas.extend(parts);
     for (path, item) in &mut document.paths.paths {
         for operation in operations(item) {
-            let is_query = |parameter: &RefOr<Parameter>| {
-                matches!(parameter, RefOr::T(parameter) if matches!(parameter.parameter_in, ParameterIn::Query))
-            };
+            let is_query = |parameter: &RefOr<Parameter>| matches!(parameter, RefOr::T(parameter) if matches!(parameter.parameter_in, ParameterIn::Query));
             let has_query = operation.parameters.iter().flatten().any(is_query);
             let has_body = operation.request_body.is_some();
             let groups = [
@@ -120,7 +118,9 @@ pub(super) fn document(document: &mut OpenApi) {
                 (has_query, WITH_QUERY),
                 (has_body && !path.starts_with("/v1/"), WITH_SCHEMA),
             ];
-            for (status, text) in groups.iter().filter(|(applies, _)| *applies).flat_map(|(_, errors)| *errors) {
+            for (status, text) in
+                groups.iter().filter(|(applies, _)| *applies).flat_map(|(_, errors)| *errors)
+            {
                 let responses = &mut operation.responses.responses;
                 responses.entry((*status).to_owned()).or_insert_with(|| RefOr::T(response(text)));
             }

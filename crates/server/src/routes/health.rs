@@ -98,7 +98,7 @@ pub(super) async fn get_readiness(State(app): State<Arc<App>>) -> Response {
     let waiting = match app.router.default_state() {
         None | Some(ModelState::Loaded | ModelState::Unloaded) => None,
         Some(ModelState::Absent) => Some("not on this machine".to_owned()),
-        Some(ModelState::Downloading { percent }) => Some(format!("downloading, {percent} % done")),
+        Some(ModelState::Downloading { percent }) => Some(format!("downloading, {percent} % is here")),
         Some(ModelState::OnDisk) => Some("loading".to_owned()),
         Some(ModelState::Failed { reason }) => Some(reason),
     };
@@ -120,13 +120,13 @@ pub(super) async fn get_readiness(State(app): State<Arc<App>>) -> Response {
 async fn job_problem(app: &App) -> Option<String> {
     match tokio::time::timeout(PROBE_TIMEOUT, app.jobs.queue.workers()).await {
         Ok(Ok(workers)) if workers.is_empty() => {
-            Some("no worker is running: jobs wait; start `embeddery worker`".to_owned())
+            Some("no worker is alive: jobs wait; start `embeddery worker`".to_owned())
         }
         Ok(Ok(_)) => match tokio::time::timeout(PROBE_TIMEOUT, app.jobs.queue.health()).await {
             Ok(Ok(dangers)) if !dangers.is_empty() => Some(dangers.join("; ")),
             _ => None,
         },
-        Ok(Err(_)) | Err(_) => Some("the queue cannot be reached: jobs wait until it is back".to_owned()),
+        Ok(Err(_)) | Err(_) => Some("the queue is out of reach: jobs wait until it is back".to_owned()),
     }
 }
 

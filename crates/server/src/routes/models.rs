@@ -14,7 +14,9 @@ use crate::{
     auth::{Admin, Caller},
     body::JsonBody,
     error::{ApiError, ErrorBody},
-    wire::models::{ModelActionResponse, ModelResponse, ModelRequest, ModelList, OpenAiModel, OpenAiModelList},
+    wire::models::{
+        ModelActionResponse, ModelList, ModelRequest, ModelResponse, OpenAiModel, OpenAiModelList,
+    },
 };
 
 /// List models with their states.

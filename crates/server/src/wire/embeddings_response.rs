@@ -80,8 +80,15 @@ pub(crate) fn to_json(
         .rows()
         .enumerate()
         .map(|(index, row)| match failed.next_if(|(failed, _)| *failed == index) {
-            None => EmbeddingItem { object: "embedding", index, embedding: Some(vector(row, encoding)), error: None },
-            Some((_, error)) => EmbeddingItem { object: "error", index, embedding: None, error: Some(error.into()) },
+            None => EmbeddingItem {
+                object: "embedding",
+                index,
+                embedding: Some(vector(row, encoding)),
+                error: None,
+            },
+            Some((_, error)) => {
+                EmbeddingItem { object: "error", index, embedding: None, error: Some(error.into()) }
+            }
         })
         .collect();
     let usage = TokenUsage { prompt_tokens: tokens, total_tokens: tokens };
@@ -95,8 +102,6 @@ pub(crate) fn to_json(
 fn vector(row: &[f32], encoding: VectorEncoding) -> EmbeddingVector<'_> {
     match encoding.format {
         EncodingFormat::Float => EmbeddingVector::Numbers(numbers(row, encoding.dtype)),
-        EncodingFormat::Base64 => {
-            EmbeddingVector::Base64(BASE64_STANDARD.encode(bytes(row, encoding.dtype)))
-        }
+        EncodingFormat::Base64 => EmbeddingVector::Base64(BASE64_STANDARD.encode(bytes(row, encoding.dtype))),
     }
 }

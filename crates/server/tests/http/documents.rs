@@ -9,9 +9,9 @@ use crate::support::{Answer, Server};
 
 /// What an operation id begins with: it is a method of a generated client.
 const VERBS: [&str; 26] = [
-    "add", "bump", "cancel", "clear", "control", "create", "delete", "download", "export", "find", "get", "import",
-    "list", "purge", "reembed", "reload", "requeue", "reset", "retry", "search", "set", "skip", "stream", "submit",
-    "unload", "warm",
+    "add", "bump", "cancel", "clear", "control", "create", "delete", "download", "export", "find", "get",
+    "import", "list", "purge", "reembed", "reload", "requeue", "reset", "retry", "search", "set", "skip",
+    "stream", "submit", "unload", "warm",
 ];
 
 fn document() -> Value {

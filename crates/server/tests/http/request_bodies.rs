@@ -2,7 +2,7 @@
 //! document, so that a new field or route is in it without a line here.
 
 use reqwest::Method;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use crate::support::{Answer, Server};
 
@@ -87,7 +87,9 @@ impl Document {
             "integer" | "number" => schema.get("minimum").cloned().unwrap_or(json!(1)),
             "boolean" => json!(true),
             "array" => json!([self.smallest(&schema["items"])]),
-            "object" => required(schema).map(|field| (field, self.smallest(property(schema, field)))).collect(),
+            "object" => {
+                required(schema).map(|field| (field, self.smallest(property(schema, field)))).collect()
+            }
             other => panic!("a field of type {other}"),
         }
     }
@@ -259,7 +261,8 @@ async fn fields_of_the_wrong_type_are_named() {
                     });
                     let body = with(&body, &place, value.clone());
                     if !fits {
-                        let answer = check.misfits(&operation, body.to_string(), Some(&written(&place))).await;
+                        let answer =
+                            check.misfits(&operation, body.to_string(), Some(&written(&place))).await;
                         assert!(answer.message().contains("; send "), "{}", answer.text);
                     } else if *value == json!([null]) {
                         // The list is named, or its element.
@@ -327,9 +330,11 @@ async fn unknown_fields_are_named_with_the_nearest_known_one() {
             }
             let mut place = path.clone();
             place.push("`x`, expected one of `y`");
-            let answer =
-                check.misfits(&operation, with(&body, &place, json!(1)).to_string(), Some(&written(&place))).await;
-            assert!(answer.message().contains(&format!("known are {}", names[0])), "{}", answer.text);
+            let answer = check
+                .misfits(&operation, with(&body, &place, json!(1)).to_string(), Some(&written(&place)))
+                .await;
+            assert!(answer.message().contains("known are "), "{}", answer.text);
+            assert!(names.iter().all(|name| answer.message().contains(name)), "{}", answer.text);
         }
     }
 }
@@ -399,8 +404,7 @@ async fn objects_are_neither_lists_nor_wrapped() {
             let answer = check.misfits(&operation, body.to_string(), None).await;
             assert!(answer.message().contains("send a JSON object"), "{}", answer.text);
         }
-        let wrapped: Map<String, Value> = [("zzz".to_owned(), operation.body.clone())].into();
-        check.misfits(&operation, Value::Object(wrapped).to_string(), Some("zzz")).await;
+        check.misfits(&operation, json!({"zzz": operation.body}).to_string(), Some("zzz")).await;
         // serde takes a list of a struct's values in its order for the struct.
         for (path, schema, body) in objects(&document, &operation.schema, &operation.body, &Vec::new()) {
             if path.is_empty() {

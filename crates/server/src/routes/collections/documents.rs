@@ -13,7 +13,8 @@ use crate::{
     collections::Desk,
     error::{ApiError, ErrorBody},
     wire::collections::documents::{
-        AddDocumentsResponse, AddDocumentsRequest, DeleteDocumentsRequest, DeleteDocumentsResponse, Deletion, DocumentResponse, DocumentListResponse, PageQuery,
+        AddDocumentsRequest, AddDocumentsResponse, DeleteDocumentsRequest, DeleteDocumentsResponse, Deletion,
+        DocumentListResponse, DocumentResponse, PageQuery,
     },
 };
 

@@ -8,12 +8,16 @@ pub(super) mod user;
 use axum::{Json, extract::Path, http::StatusCode};
 use embeddery_store::NewCollection;
 
-use crate::routes::common_errors::{CollectionErrors, DiskErrors, EmbedCollectionErrors, ModelErrors, StoreErrors};
+use crate::routes::common_errors::{
+    CollectionErrors, DiskErrors, EmbedCollectionErrors, ModelErrors, StoreErrors,
+};
 use crate::{
     body::JsonBody,
     collections::Desk,
     error::{ApiError, ErrorBody},
-    wire::collections::{CollectionView, CreateCollectionRequest, ReembedResponse, ReembedRequest, CollectionStats},
+    wire::collections::{
+        CollectionStats, CollectionView, CreateCollectionRequest, ReembedRequest, ReembedResponse,
+    },
 };
 
 /// Create a collection.
@@ -73,7 +77,10 @@ pub(super) async fn list_collections(desk: Desk) -> Result<Json<Vec<CollectionVi
     ),
     security(("key" = []), ("bearer" = [])),
 )]
-pub(super) async fn get_collection(desk: Desk, Path(name): Path<String>) -> Result<Json<CollectionView>, ApiError> {
+pub(super) async fn get_collection(
+    desk: Desk,
+    Path(name): Path<String>,
+) -> Result<Json<CollectionView>, ApiError> {
     Ok(Json(desk.store().get(desk.place(&name)).await?.into()))
 }
 
@@ -107,7 +114,10 @@ pub(super) async fn delete_collection(desk: Desk, Path(name): Path<String>) -> R
     ),
     security(("key" = []), ("bearer" = [])),
 )]
-pub(super) async fn get_collection_stats(desk: Desk, Path(name): Path<String>) -> Result<Json<CollectionStats>, ApiError> {
+pub(super) async fn get_collection_stats(
+    desk: Desk,
+    Path(name): Path<String>,
+) -> Result<Json<CollectionStats>, ApiError> {
     Ok(Json(desk.store().stats(desk.place(&name)).await?.into()))
 }
 

@@ -11,7 +11,7 @@ use crate::{
     body::JsonBody,
     collections::Desk,
     error::{ApiError, ErrorBody},
-    wire::collections::search::{SearchResponse, SearchRequest},
+    wire::collections::search::{SearchRequest, SearchResponse},
 };
 
 /// Find the chunks nearest to a text or a vector.

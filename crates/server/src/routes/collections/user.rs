@@ -6,7 +6,7 @@ use crate::routes::common_errors::{DiskErrors, StoreErrors};
 use crate::{
     collections::Desk,
     error::{ApiError, ErrorBody},
-    wire::collections::{BackupResponse, CacheDeletion, DeletionSummary, DeletionReceipt},
+    wire::collections::{BackupResponse, CacheDeletion, DeletionReceipt, DeletionSummary},
 };
 
 /// Back up all collections of the caller into one file, as they are at one moment.
@@ -56,5 +56,8 @@ pub(crate) async fn delete_user(desk: Desk) -> Result<Json<DeletionReceipt>, Api
         }
     };
     let keeps_todays_usage = app.accounts.ledger.forget(desk.user()).await;
-    Ok(Json(DeletionReceipt::new(desk.tenant(), &DeletionSummary { collections, jobs, cache, keeps_todays_usage })))
+    Ok(Json(DeletionReceipt::new(
+        desk.tenant(),
+        &DeletionSummary { collections, jobs, cache, keeps_todays_usage },
+    )))
 }

@@ -15,13 +15,7 @@ use embeddery_pipeline::{Job, JobId};
 use futures_util::{Stream, stream};
 
 use crate::routes::common_errors::JobErrors;
-use crate::{
-    App,
-    auth::Caller,
-    error::ApiError,
-    listen::Stopping,
-    wire::jobs::view::JobView,
-};
+use crate::{App, auth::Caller, error::ApiError, listen::Stopping, wire::jobs::view::JobView};
 
 /// How often the job is read. Its worker may be another process, which cannot notify this one.
 const POLL_INTERVAL: Duration = Duration::from_millis(500);
@@ -60,7 +54,9 @@ pub(in crate::routes) async fn stream_job_events(
         sent: None,
         next: Next::Send(Box::new(job)),
     };
-    let events = stream::unfold(stream_state, |mut stream_state| async move { Some((stream_state.step().await?, stream_state)) });
+    let events = stream::unfold(stream_state, |mut stream_state| async move {
+        Some((stream_state.step().await?, stream_state))
+    });
     Ok(Sse::new(events).keep_alive(KeepAlive::new().interval(KEEP_ALIVE)))
 }
 

@@ -140,9 +140,9 @@ async fn notice(app: &App, job: &Job) -> Option<&'static str> {
         return None;
     }
     match app.jobs.queue.workers().await {
-        Ok(workers) if workers.is_empty() => Some("no worker is running; start `embeddery worker`"),
+        Ok(workers) if workers.is_empty() => Some("no worker is alive; start `embeddery worker`"),
         Ok(_) => None,
-        Err(_) => Some("the queue cannot be reached; the job continues when it is back"),
+        Err(_) => Some("the queue is out of reach; the job goes on when it is back"),
     }
 }
 
@@ -166,7 +166,11 @@ pub(super) async fn list_job_documents(
 ) -> Result<Json<JobDocumentListResponse>, ApiError> {
     let Query(query) = query.map_err(|error| ApiError::invalid("query", error.body_text()))?;
     let limit = page_limit(query.limit)?;
-    let page = Page { state: enum_param("status", query.status.as_deref(), &DOCUMENT_STATES)?, after: query.after, limit };
+    let page = Page {
+        state: enum_param("status", query.status.as_deref(), &DOCUMENT_STATES)?,
+        after: query.after,
+        limit,
+    };
     let job = app.jobs.find(caller.identity.user.as_str(), &id).await?;
     let rows = app.jobs.store.documents(job.id, page).await?;
     // The progress of documents is shown even when the queue cannot be reached.

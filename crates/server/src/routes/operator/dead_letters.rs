@@ -28,7 +28,8 @@ use crate::{
 };
 
 /// The warning to a caller that asks to keep a requeued entry.
-const KEEP_WARNING: &str = "a requeued entry is no dead letter any more; delete_from_dlq: false has no effect";
+const KEEP_WARNING: &str =
+    "a requeued entry is no dead letter any more; delete_from_dlq: false has no effect";
 
 /// List the dead letters of a stage, newest first, secrets redacted.
 #[utoipa::path(

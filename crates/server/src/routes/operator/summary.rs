@@ -40,7 +40,10 @@ const INTERVAL: Duration = Duration::from_secs(5);
     ),
     security(("key" = []), ("bearer" = [])),
 )]
-pub(in crate::routes) async fn get_orchestrator_summary(_: Admin, State(app): State<Arc<App>>) -> Json<SummaryResponse> {
+pub(in crate::routes) async fn get_orchestrator_summary(
+    _: Admin,
+    State(app): State<Arc<App>>,
+) -> Json<SummaryResponse> {
     Json(read_summary(&app).await)
 }
 
@@ -63,28 +66,27 @@ pub(in crate::routes) async fn stream_orchestrator_events(
     stopping: Option<Extension<Stopping>>,
 ) -> Sse<impl Stream<Item = Result<Event, Infallible>>> {
     let open = OpenStream::new(&app.http_metrics.operators);
-    let events =
-        stream::unfold((app, stopping, open, true), |(app, stopping, open, first)| async move {
-            if !first {
-                let stopped = async {
-                    match &stopping {
-                        Some(Extension(stopping)) => stopping.0.cancelled().await,
-                        None => std::future::pending().await,
-                    }
-                };
-                tokio::select! {
-                    () = tokio::time::sleep(INTERVAL) => {}
-                    // The server shuts down; the client reconnects to another one.
-                    () = stopped => return None,
+    let events = stream::unfold((app, stopping, open, true), |(app, stopping, open, first)| async move {
+        if !first {
+            let stopped = async {
+                match &stopping {
+                    Some(Extension(stopping)) => stopping.0.cancelled().await,
+                    None => std::future::pending().await,
                 }
-            }
-            let summary = read_summary(&app).await;
-            let event = match summary.unreachable.get(QUEUE) {
-                None => Event::default().event("summary").json_data(&summary),
-                Some(error) => Event::default().event("error").json_data(serde_json::json!({"error": error})),
             };
-            Some((Ok(event.ok()?), (app, stopping, open, false)))
-        });
+            tokio::select! {
+                () = tokio::time::sleep(INTERVAL) => {}
+                // The server shuts down; the client reconnects to another one.
+                () = stopped => return None,
+            }
+        }
+        let summary = read_summary(&app).await;
+        let event = match summary.unreachable.get(QUEUE) {
+            None => Event::default().event("summary").json_data(&summary),
+            Some(error) => Event::default().event("error").json_data(serde_json::json!({"error": error})),
+        };
+        Some((Ok(event.ok()?), (app, stopping, open, false)))
+    });
     Sse::new(events).keep_alive(KeepAlive::default())
 }
 
@@ -135,10 +137,7 @@ async fn read_summary(app: &App) -> SummaryResponse {
         queues,
         newer: depth.iter().map(|(stage, depth)| (queue_name(*stage), depth.newer)).collect(),
         dlq,
-        ages: depth
-            .iter()
-            .map(|(stage, depth)| (queue_name(*stage), depth.oldest.as_secs_f64()))
-            .collect(),
+        ages: depth.iter().map(|(stage, depth)| (queue_name(*stage), depth.oldest.as_secs_f64())).collect(),
         stages: worker_counts(&workers),
         flags,
         priority: BTreeMap::new(),
@@ -156,18 +155,14 @@ struct QueueState {
 }
 
 async fn read_queue(queue: &dyn Queue) -> Result<QueueState, QueueError> {
-    Ok(QueueState {
-        depth: queue.depth().await?,
-        flow: queue.flow().await?,
-        workers: queue.workers().await?,
-    })
+    Ok(QueueState { depth: queue.depth().await?, flow: queue.flow().await?, workers: queue.workers().await? })
 }
 
 /// The sizes of the queues and of the dead-letter queues.
 pub(super) fn queue_sizes(depth: &BTreeMap<Stage, Depth>) -> (BTreeMap<String, u64>, BTreeMap<String, u64>) {
-    let waiting = depth.iter().map(|(stage, depth)| {
-        (queue_name(*stage), depth.waiting + depth.held + depth.delayed + depth.newer)
-    });
+    let waiting = depth
+        .iter()
+        .map(|(stage, depth)| (queue_name(*stage), depth.waiting + depth.held + depth.delayed + depth.newer));
     let dead = depth.iter().map(|(stage, depth)| (dlq_name(*stage), depth.dead));
     (waiting.collect(), dead.collect())
 }

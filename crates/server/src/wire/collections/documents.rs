@@ -191,7 +191,8 @@ struct AddedDocument {
 
 impl From<Added> for AddDocumentsResponse {
     fn from(added: Added) -> Self {
-        let documents = added.documents.into_iter().map(|(id, chunks)| AddedDocument { id, chunks }).collect();
+        let documents =
+            added.documents.into_iter().map(|(id, chunks)| AddedDocument { id, chunks }).collect();
         let written = added.written;
         Self { added: written.added, unchanged: written.kept, removed: written.removed, documents }
     }

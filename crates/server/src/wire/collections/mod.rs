@@ -11,7 +11,10 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
-use super::{field::{Bounds, whole_number}, models::parse_provider};
+use super::{
+    field::{Bounds, whole_number},
+    models::parse_provider,
+};
 use crate::{
     collections::Model,
     error::{ApiError, ErrorStyle},

@@ -35,12 +35,12 @@ const MAX_HEADER_BYTES: usize = 255;
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct JobRequest {
-    /// Where the documents go. Created when the first is stored, and bound to the model's space.
-    #[schema(example = "notes-2026")]
-    collection: String,
     /// 1 to 10 000 documents; send more as lines of JSON.
     #[serde(deserialize_with = "objects")]
     documents: Vec<JobDocumentRequest>,
+    /// Where the documents go. Created when the first is stored, and bound to the model's space.
+    #[schema(example = "notes-2026")]
+    collection: String,
     /// Which model makes the vectors, named as in a request for embeddings. Without it the collection's own, or else
     /// the default model.
     model: Option<String>,
@@ -152,12 +152,15 @@ impl JobQuery {
             ApiError::schema(ErrorStyle::Native, Some(param.to_owned()), message)
         };
         let missing = || invalid("collection", "collection is missing; send where the documents go".into());
-        let priority = self.priority.map(|word| {
-            find_priority(&word).ok_or_else(|| invalid("priority", unknown_priority(&word)))
-        });
+        let priority = self
+            .priority
+            .map(|word| find_priority(&word).ok_or_else(|| invalid("priority", unknown_priority(&word))));
         Ok(Order {
             model: model(self.model, self.provider.as_deref(), dimensions)?,
-            chunking: check_chunking(Some(chunking).filter(|chunking| *chunking != ChunkingRequest::default()), default_chunking())?,
+            chunking: check_chunking(
+                Some(chunking).filter(|chunking| *chunking != ChunkingRequest::default()),
+                default_chunking(),
+            )?,
             priority: priority.transpose()?.unwrap_or_default(),
             collection: self.collection.ok_or_else(missing)?,
         })
@@ -290,4 +293,24 @@ pub(crate) fn page_limit(limit: Option<usize>) -> Result<usize, ApiError> {
         return Ok(limit);
     }
     Err(ApiError::invalid("limit", format!("limit is {limit}; it must be between 1 and 1000")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn query(text: &str) -> JobQuery {
+        axum::extract::Query::try_from_uri(&format!("/?{text}").parse().unwrap()).unwrap().0
+    }
+
+    #[test]
+    fn the_hashed_form_of_a_query_is_the_one_of_earlier_versions() {
+        let all = "unit=words&size=50&priority=high&overlap=5&provider=openai&model=m&method=words&dimensions=8&collection=c";
+        assert_eq!(
+            query(all).canonical_json(),
+            r#"{"chunking":{"method":"words","overlap":5,"size":50,"unit":"words"},"collection":"c","dimensions":8,"model":"m","priority":"high","provider":"openai"}"#
+        );
+        assert_eq!(query("collection=c").canonical_json(), r#"{"collection":"c"}"#);
+        assert!(query("").is_empty());
+    }
 }

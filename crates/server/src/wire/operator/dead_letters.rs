@@ -110,9 +110,9 @@ impl DeadLetterView {
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct RequeueRequest {
+    entry_id: String,
     /// `chunking`, `embedding` or `storage`
     stage: String,
-    entry_id: String,
     /// Accepted for clients of the replaced service: a requeued entry is no dead letter any more.
     delete_from_dlq: Option<bool>,
     /// What is changed of the document.
@@ -138,10 +138,10 @@ pub(crate) struct OverrideFields {
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct RequeueBulkRequest {
-    /// `chunking`, `embedding` or `storage`
-    stage: String,
     /// 1 to 500.
     entry_ids: Vec<String>,
+    /// `chunking`, `embedding` or `storage`
+    stage: String,
     delete_from_dlq: Option<bool>,
     /// What is changed of each: `priority`.
     #[serde(default, deserialize_with = "object")]
@@ -321,4 +321,3 @@ pub(crate) struct PurgeResponse {
     pub(crate) stream: String,
     pub(crate) purged: usize,
 }
-
