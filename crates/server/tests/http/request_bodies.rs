@@ -301,7 +301,12 @@ async fn numbers_beyond_their_bounds_are_named() {
                         let body = with(&body, &place, value);
                         check.refused(&operation, &body, &written(&place)).await;
                     }
-                    check.fits(&operation, with(&body, &place, json!(minimum.max(2))).to_string()).await;
+                    for value in [minimum, maximum.unwrap_or(minimum + 1)] {
+                        let body = with(&body, &place, json!(value)).to_string();
+                        let answer = check.send(&operation, body).await;
+                        // The model may have fewer dimensions, but the bounds are not at fault.
+                        assert!(!answer.text.contains("it must be between"), "{value}: {}", answer.text);
+                    }
                 }
             }
         }
@@ -392,6 +397,19 @@ async fn the_last_of_duplicate_keys_counts() {
     }
 }
 
+/// The values in every order: the document does not tell that of the struct.
+fn orders(values: Vec<Value>) -> Vec<Vec<Value>> {
+    if values.is_empty() {
+        return vec![values];
+    }
+    let rest = |first: usize| {
+        let mut rest = values.clone();
+        let first = rest.remove(first);
+        orders(rest).into_iter().map(move |rest| [vec![first.clone()], rest].concat())
+    };
+    (0..values.len()).flat_map(rest).collect()
+}
+
 #[tokio::test]
 async fn objects_are_neither_lists_nor_wrapped() {
     let (document, mut check) = (Document::new(), Check::new().await);
@@ -410,10 +428,11 @@ async fn objects_are_neither_lists_nor_wrapped() {
             if path.is_empty() {
                 continue;
             }
-            let all: Vec<Value> =
-                properties(schema).map(|(_, property)| document.smallest(property)).collect();
-            let body = with(&body, &path, json!(all));
-            check.misfits(&operation, body.to_string(), Some(&written(&path))).await;
+            let all = properties(schema).map(|(_, property)| document.smallest(property)).collect();
+            for all in orders(all) {
+                let body = with(&body, &path, json!(all));
+                check.misfits(&operation, body.to_string(), Some(&written(&path))).await;
+            }
         }
         // And an object with the word for the word.
         for (name, property) in properties(&operation.schema) {
