@@ -70,7 +70,9 @@ impl MeteredCaller {
             Err(RateLimitError::Wait { wait, status: standing }) => {
                 (Some(standing), Err(ApiError::rate_limited(measure, app.accounts.limiter.rates(), wait)))
             }
-            Err(RateLimitError::TooMuch { limit }) => (None, Err(ApiError::beyond_rate(amount, limit))),
+            Err(RateLimitError::TooMuch { limit }) => {
+                (None, Err(ApiError::exceeds_rate_burst(amount, limit)))
+            }
         };
         if let (Some(standing), Some(notes)) = (standing, &self.notes) {
             notes.update(|noted| match measure {

@@ -100,5 +100,5 @@ impl CollectionService {
 /// How long to wait before the same may succeed; `None` when it will not.
 fn pause(error: &ApiError, failures: u32) -> Option<Duration> {
     let backoff = Backoff::new(Duration::from_secs(2), Duration::from_secs(64)).ceiling(failures - 1);
-    (failures < TIMEOUT && error.may_pass()).then(|| error.retry_after().unwrap_or(backoff))
+    (failures < TIMEOUT && error.is_transient()).then(|| error.retry_after().unwrap_or(backoff))
 }

@@ -1,5 +1,4 @@
-//! The registry's numbers as JSON has them. They are read from the same text that Prometheus gets, so the two
-//! can never differ.
+//! Metrics as JSON. They are parsed from the text that Prometheus gets, so the two cannot differ.
 
 use std::collections::BTreeMap;
 
@@ -18,7 +17,7 @@ pub(crate) struct Sample {
     pub(crate) labels: BTreeMap<String, String>,
 }
 
-/// Every series of the registry, as it stands now.
+/// The current values of all series of the registry.
 pub(crate) fn samples(registry: &Registry) -> Vec<Sample> {
     let mut text = String::new();
     if prometheus_text::encode(&mut text, registry).is_err() {

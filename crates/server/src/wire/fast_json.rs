@@ -1,26 +1,26 @@
-//! Where JSON of many numbers is written: serde_json hands over a number at a time, and a copy of its dozen bytes
-//! that is not a call of `memmove` halves the time an answer takes.
+//! A buffer for JSON of many numbers. serde_json writes one number at a time; copying its dozen bytes without a call
+//! of `memmove` halves the time to serialize a response.
 
 use std::io;
 
-/// A growing text.
-pub(crate) struct Json {
-    /// Written up to `end`; zeros behind it.
+/// A growing buffer.
+pub(crate) struct JsonBuffer {
+    /// Written up to `end`; zeros after it.
     bytes: Vec<u8>,
     end: usize,
 }
 
-/// What fits two words.
+/// What two words hold.
 const SHORT: usize = 16;
 const WORD: usize = 8;
 
-impl Json {
-    /// With room for about so many bytes.
+impl JsonBuffer {
+    /// With room for about this many bytes.
     pub(crate) fn with_capacity(bytes: usize) -> Self {
         Self { bytes: vec![0; bytes], end: 0 }
     }
 
-    /// What was written.
+    /// The written bytes.
     pub(crate) fn into_bytes(mut self) -> Vec<u8> {
         self.bytes.truncate(self.end);
         self.bytes
@@ -37,7 +37,7 @@ impl Json {
     }
 }
 
-impl io::Write for Json {
+impl io::Write for JsonBuffer {
     #[inline]
     fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
         let length = bytes.len();
@@ -76,11 +76,11 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_goes_in_comes_out(
+        fn written_bytes_are_kept(
             parts in proptest::collection::vec(proptest::collection::vec(any::<u8>(), 0..40), 0..60),
             capacity in 0_usize..200,
         ) {
-            let mut json = Json::with_capacity(capacity);
+            let mut json = JsonBuffer::with_capacity(capacity);
             parts.iter().for_each(|part| json.write_all(part).unwrap());
             prop_assert_eq!(json.into_bytes(), parts.concat());
         }

@@ -7,69 +7,54 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 use utoipa::{IntoParams, ToSchema};
 
-use super::view::read_priority;
-use crate::{error::ApiError, wire::fields::Fields};
+use crate::{
+    error::ApiError,
+    wire::{field::whole_number, jobs::view::parse_priority},
+};
 
-/// A job to be left out.
-#[derive(ToSchema)]
-#[expect(dead_code, reason = "the documentation's picture of the request")]
-pub(crate) struct SkipRequest {
-    job_id: String,
-    /// Taken for the replaced service's sake, at least 60: a job is skipped at once and stays so.
-    ttl_seconds: Option<u64>,
+/// A job to skip.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct SkipJobRequest {
+    pub(crate) job_id: String,
+    /// Accepted for clients of the replaced service, at least 60: a job is skipped at once and stays skipped.
+    #[serde(default, deserialize_with = "whole_number::<60, { usize::MAX }, _>")]
+    #[schema(value_type = Option<u64>, minimum = 60)]
+    ttl_seconds: Option<usize>,
+}
+
+impl SkipJobRequest {
+    pub(crate) fn ttl_seconds(&self) -> usize {
+        self.ttl_seconds.unwrap_or(604_800)
+    }
 }
 
 /// A priority for a job.
-#[derive(ToSchema)]
-#[expect(dead_code, reason = "the documentation's picture of the request")]
-pub(crate) struct BumpRequest {
-    job_id: String,
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct BumpJobPriorityRequest {
+    pub(crate) job_id: String,
     /// `high` (goes first), `normal` or `low`.
     priority: String,
-    /// Taken for the replaced service's sake, 1 to 86400: the job keeps its priority.
-    ttl_seconds: Option<u64>,
+    /// Accepted for clients of the replaced service, 1 to 86400: the job keeps its priority.
+    #[serde(default, deserialize_with = "whole_number::<1, 86_400, _>")]
+    #[schema(value_type = Option<u64>, minimum = 1, maximum = 86_400)]
+    ttl_seconds: Option<usize>,
 }
 
-/// What is asked of a job.
-pub(crate) struct Asked<T> {
-    pub(crate) job_id: String,
-    pub(crate) what: T,
-    pub(crate) ttl_seconds: usize,
-}
+impl BumpJobPriorityRequest {
+    pub(crate) fn priority(&self) -> Result<Priority, ApiError> {
+        parse_priority(&self.priority)
+    }
 
-impl Asked<()> {
-    pub(crate) fn skip(mut fields: Fields) -> Result<Self, ApiError> {
-        let job_id = job_id(&mut fields)?;
-        let ttl_seconds = fields.bounded("ttl_seconds", 60..=usize::MAX)?.unwrap_or(604_800);
-        fields.finish()?;
-        Ok(Self { job_id, what: (), ttl_seconds })
+    pub(crate) fn ttl_seconds(&self) -> usize {
+        self.ttl_seconds.unwrap_or(600)
     }
 }
 
-impl Asked<Priority> {
-    pub(crate) fn bump(mut fields: Fields) -> Result<Self, ApiError> {
-        let job_id = job_id(&mut fields)?;
-        let word = fields.text("priority")?;
-        let ttl_seconds = fields.bounded("ttl_seconds", 1..=86_400)?.unwrap_or(600);
-        let Some(word) = word else {
-            let message = "priority is missing; it must be high, normal or low";
-            return Err(fields.unfit(Some("priority".into()), message.into()));
-        };
-        fields.finish()?;
-        Ok(Self { job_id, what: read_priority("priority", &word)?, ttl_seconds })
-    }
-}
-
-fn job_id(fields: &mut Fields) -> Result<String, ApiError> {
-    match fields.text("job_id")? {
-        Some(id) => Ok(id),
-        None => Err(fields.unfit(Some("job_id".into()), "job_id is missing".into())),
-    }
-}
-
-/// A job is left out.
+/// A job is skipped.
 #[derive(Serialize, ToSchema)]
-pub(crate) struct SkipAnswer {
+pub(crate) struct SkipJobResponse {
     pub(crate) ok: bool,
     pub(crate) job_id: String,
     pub(crate) ttl_seconds: usize,
@@ -79,20 +64,20 @@ pub(crate) struct SkipAnswer {
 #[derive(Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
-pub(crate) struct SkipQuery {
+pub(crate) struct JobSkipStatusQuery {
     pub(crate) job_id: String,
 }
 
-/// Whether a job is left out.
+/// Whether a job is skipped.
 #[derive(Serialize, ToSchema)]
-pub(crate) struct SkippedAnswer {
+pub(crate) struct JobSkipStatusResponse {
     pub(crate) job_id: String,
     pub(crate) skipped: bool,
 }
 
 /// A job has another priority.
 #[derive(Serialize, ToSchema)]
-pub(crate) struct BumpAnswer {
+pub(crate) struct BumpJobPriorityResponse {
     pub(crate) status: &'static str,
     pub(crate) job_id: String,
     pub(crate) priority: &'static str,
@@ -106,30 +91,30 @@ pub(crate) struct BumpAnswer {
 pub(crate) struct LedgerQuery {
     /// The header `Idempotency-Key` of a submission.
     pub(crate) idempotency_key: Option<String>,
-    /// Of the replaced service. Here a document's task is known by its job and place, and there is no ledger of them.
+    /// Of the replaced service. Here a document's task is identified by its job and index, and has no key of its own.
     pub(crate) dedupe_key: Option<String>,
 }
 
-/// What is known of keys.
+/// The jobs of idempotency keys.
 #[derive(Serialize, ToSchema)]
-pub(crate) struct LedgerAnswer {
+pub(crate) struct LedgerResponse {
     pub(crate) idempotency: Option<LedgerEntry>,
     /// Always `null`.
     pub(crate) dedupe: Option<LedgerEntry>,
 }
 
-/// What is known of a key.
+/// The job of a key.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct LedgerEntry {
     key: String,
     /// `in_progress`, `completed` or `failed`
     status: &'static str,
-    /// Seconds since 1970 of the last change that the job's own times show.
+    /// Seconds since 1970 of the last change that the job's times show.
     ts: u64,
     job_id: String,
     /// The same as JSON.
     raw: String,
-    /// How long the key is still known; `null` while the job runs.
+    /// How long the key is kept; `null` while the job runs.
     ttl_seconds: Option<u64>,
 }
 

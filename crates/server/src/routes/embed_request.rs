@@ -1,4 +1,4 @@
-//! From a request that was read to vectors and the headers that go with them: the same for every way to ask.
+//! Embeds the inputs of a request, and makes the headers of its response: the same for every embeddings route.
 
 use std::{num::NonZeroUsize, sync::Arc, time::Instant};
 
@@ -16,7 +16,7 @@ use embeddery_gateway::{ModelSelector, ResolvedModel};
 use crate::{App, error::ApiError, metering::MeteredCaller, request_id::RequestId};
 
 /// A request without its body.
-pub(super) struct Call {
+pub(super) struct EmbedRequestParts {
     pub(super) app: Arc<App>,
     pub(super) caller: MeteredCaller,
     pub(super) id: Arc<str>,
@@ -24,7 +24,7 @@ pub(super) struct Call {
     pub(super) provider: Option<ProviderKind>,
 }
 
-impl FromRequestParts<Arc<App>> for Call {
+impl FromRequestParts<Arc<App>> for EmbedRequestParts {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<Self, ApiError> {
@@ -34,8 +34,8 @@ impl FromRequestParts<Arc<App>> for Call {
     }
 }
 
-/// What is wanted.
-pub(super) struct Wish<'a> {
+/// What to embed, and how.
+pub(super) struct EmbedParams<'a> {
     pub(super) model: Option<&'a str>,
     pub(super) inputs: Arc<[Input]>,
     pub(super) dimensions: Option<NonZeroUsize>,
@@ -46,9 +46,9 @@ pub(super) struct Wish<'a> {
     pub(super) partial: bool,
 }
 
-impl<'a> Wish<'a> {
-    /// Whole vectors of unit length.
-    pub(super) fn plain(model: Option<&'a str>, inputs: Arc<[Input]>) -> Self {
+impl<'a> EmbedParams<'a> {
+    /// Vectors of the model's own length, scaled to unit length.
+    pub(super) fn with_defaults(model: Option<&'a str>, inputs: Arc<[Input]>) -> Self {
         Self {
             model,
             inputs,
@@ -62,32 +62,35 @@ impl<'a> Wish<'a> {
     }
 }
 
-/// What came of it.
-pub(super) struct Answer {
+/// The vectors and the headers of the response.
+pub(super) struct EmbedResponse {
     pub(super) embeddings: Embeddings,
-    /// How many numbers its vectors have.
+    /// The length of all vectors together.
     pub(super) numbers: usize,
     pub(super) headers: HeaderMap,
 }
 
-pub(super) async fn embed(call: &Call, wish: Wish<'_>) -> Result<Answer, ApiError> {
-    let Call { app, caller, id, provider } = call;
+pub(super) async fn embed(
+    parts: &EmbedRequestParts,
+    params: EmbedParams<'_>,
+) -> Result<EmbedResponse, ApiError> {
+    let EmbedRequestParts { app, caller, id, provider } = parts;
     let context = RequestContext {
         deadline: Some(Instant::now() + app.settings.request_timeout),
         trace: caller.trace,
         ..RequestContext::new(caller.identity.user.shared(), Arc::clone(id))
     };
     let notes = context.stats.clone();
-    let Wish { model, inputs, dimensions, policy, input_type, truncate, normalize, partial } = wish;
+    let EmbedParams { model, inputs, dimensions, policy, input_type, truncate, normalize, partial } = params;
     let selector = ModelSelector { model, provider: *provider };
-    // One user's wish must not fill everybody's disk.
+    // A user without the admin role must not fill the disk that all users share.
     if app.accounts.auth.is_multi_user()
         && caller.identity.role != Role::Admin
         && !app.router.is_available_without_download(selector)
     {
-        return Err(ApiError::not_fetched_for_users(model.unwrap_or_default()));
+        return Err(ApiError::admin_must_download(model.unwrap_or_default()));
     }
-    // Dropped without being settled, by a failure or by a caller who hangs up, it gives the tokens back.
+    // A reservation that is dropped unsettled, after a failure or a closed connection, releases the tokens.
     let reservation = caller.reserve(app, &inputs).await?;
     let request = EmbedRequest {
         dimensions,
@@ -105,17 +108,17 @@ pub(super) async fn embed(call: &Call, wish: Wish<'_>) -> Result<Answer, ApiErro
     let hits = notes.cache().map_or(0, |(hits, _)| hits);
     reservation.settle(UsageRecord::from_embeddings(&embeddings, hits)).await;
 
-    let mut headers = headers_of(&embeddings);
+    let mut headers = model_headers(&embeddings);
     if dimensions.is_some() {
-        put(&mut headers, "x-embeddings-dimensions-policy", policy.as_str());
+        insert_header(&mut headers, "x-embeddings-dimensions-policy", policy.as_str());
     }
     if let Ok(asked) = app.router.resolve(selector)
         && served_by_another(&embeddings, &asked)
     {
-        put(&mut headers, "x-embeddings-fallback-from", asked.provider.as_str());
+        insert_header(&mut headers, "x-embeddings-fallback-from", asked.provider.as_str());
     }
-    noted(&mut headers, &notes, elapsed);
-    Ok(Answer { numbers: embeddings.data.len(), embeddings, headers })
+    add_stats_headers(&mut headers, &notes, elapsed);
+    Ok(EmbedResponse { numbers: embeddings.data.len(), embeddings, headers })
 }
 
 fn served_by_another(embeddings: &Embeddings, asked: &ResolvedModel) -> bool {
@@ -123,31 +126,31 @@ fn served_by_another(embeddings: &Embeddings, asked: &ResolvedModel) -> bool {
     card.provider != asked.provider || card.name != asked.model.name
 }
 
-/// The header that names who serves the model.
+/// The header `x-provider`.
 fn provider(headers: &HeaderMap) -> Result<Option<ProviderKind>, ApiError> {
     let Some(value) = headers.get("x-provider") else { return Ok(None) };
     let name = String::from_utf8_lossy(value.as_bytes());
     name.trim().parse().map(Some).map_err(|error: String| ApiError::invalid("x-provider", error))
 }
 
-fn headers_of(embeddings: &Embeddings) -> HeaderMap {
+fn model_headers(embeddings: &Embeddings) -> HeaderMap {
     let mut headers = HeaderMap::new();
-    put(&mut headers, "x-embeddings-model", &embeddings.served_by.name);
-    put(&mut headers, "x-embeddings-provider", embeddings.served_by.provider.as_str());
-    put(&mut headers, "x-embeddings-space", embeddings.space.as_str());
+    insert_header(&mut headers, "x-embeddings-model", &embeddings.served_by.name);
+    insert_header(&mut headers, "x-embeddings-provider", embeddings.served_by.provider.as_str());
+    insert_header(&mut headers, "x-embeddings-space", embeddings.space.as_str());
     if embeddings.truncated > 0 {
-        put(&mut headers, "x-embeddings-truncated", &embeddings.truncated.to_string());
+        insert_header(&mut headers, "x-embeddings-truncated", &embeddings.truncated.to_string());
     }
     headers
 }
 
-/// What wrappers have noted on the way.
-fn noted(headers: &mut HeaderMap, notes: &RequestStats, elapsed: std::time::Duration) {
+/// Headers of what the wrappers have recorded.
+fn add_stats_headers(headers: &mut HeaderMap, notes: &RequestStats, elapsed: std::time::Duration) {
     if let Some(variant) = notes.variant() {
-        put(headers, "x-embeddings-variant", variant);
+        insert_header(headers, "x-embeddings-variant", variant);
     }
     if let Some((hits, misses)) = notes.cache() {
-        put(headers, "x-embeddings-cache", &format!("hits={hits},misses={misses}"));
+        insert_header(headers, "x-embeddings-cache", &format!("hits={hits},misses={misses}"));
     }
     let mut timing = format!("embed;dur={:.2}", elapsed.as_secs_f64() * 1e3);
     let (attempts, upstream) = notes.upstream();
@@ -155,31 +158,31 @@ fn noted(headers: &mut HeaderMap, notes: &RequestStats, elapsed: std::time::Dura
         timing +=
             &format!(", provider;dur={:.2};desc=\"attempts: {attempts}\"", upstream.as_secs_f64() * 1e3);
     }
-    put(headers, "server-timing", &timing);
+    insert_header(headers, "server-timing", &timing);
 }
 
-/// A header whose value may come from outside; one that no header can carry is left out.
-fn put(headers: &mut HeaderMap, name: &'static str, value: &str) {
+/// Adds a header, unless its value is invalid in one: some values come from providers.
+fn insert_header(headers: &mut HeaderMap, name: &'static str, value: &str) {
     if let Ok(value) = HeaderValue::from_str(value) {
         headers.insert(HeaderName::from_static(name), value);
     }
 }
 
-/// Numbers beyond which writing the answer takes milliseconds and moves to a thread that may block.
-const INLINE_NUMBERS: usize = 32 << 10;
+/// A larger response is serialized on a blocking thread, because it takes milliseconds.
+const MAX_INLINE_NUMBERS: usize = 32 << 10;
 
-/// An answer of so many numbers as JSON.
-pub(super) async fn written(
+/// The JSON of a response with this many numbers.
+pub(super) async fn serialize(
     numbers: usize,
     write: impl FnOnce() -> Result<Vec<u8>, serde_json::Error> + Send + 'static,
 ) -> Result<Vec<u8>, ApiError> {
-    let json = if numbers <= INLINE_NUMBERS {
+    let json = if numbers <= MAX_INLINE_NUMBERS {
         write()
     } else {
         tokio::task::spawn_blocking(write).await.map_err(|_| ApiError::internal())?
     };
     json.map_err(|error| {
-        tracing::error!(%error, "an answer could not be written");
+        tracing::error!(%error, "a response could not be serialized");
         ApiError::internal()
     })
 }
