@@ -65,7 +65,7 @@ fn dependencies(of: &str) -> Vec<String> {
         .collect()
 }
 
-const CRATES: [&str; 12] = [
+const CRATES: [&str; 13] = [
     "embeddery-accounts",
     "embeddery-chunk",
     "embeddery-store",
@@ -74,6 +74,7 @@ const CRATES: [&str; 12] = [
     "embeddery-model-store",
     "embeddery-providers",
     "embeddery-gateway",
+    "embeddery-ingest",
     "embeddery-pipeline",
     "embeddery-server",
     "embeddery",
@@ -124,7 +125,7 @@ fn invariant_2_redis_is_named_where_something_is_shared() {
 
 #[test]
 fn who_may_depend_on_whom() {
-    let allowed: [(&str, &[&str]); 9] = [
+    let allowed: [(&str, &[&str]); 10] = [
         ("embeddery-accounts", &["embeddery-core"]),
         ("embeddery-chunk", &[]),
         ("embeddery-store", &["embeddery-core"]),
@@ -132,12 +133,23 @@ fn who_may_depend_on_whom() {
         ("embeddery-providers", &["embeddery-core", "embeddery-engine"]),
         ("embeddery-gateway", &["embeddery-core"]),
         (
+            "embeddery-ingest",
+            &[
+                "embeddery-accounts",
+                "embeddery-chunk",
+                "embeddery-core",
+                "embeddery-gateway",
+                "embeddery-store",
+            ],
+        ),
+        (
             "embeddery-server",
             &[
                 "embeddery-accounts",
                 "embeddery-chunk",
                 "embeddery-core",
                 "embeddery-gateway",
+                "embeddery-ingest",
                 "embeddery-pipeline",
                 "embeddery-store",
             ],
@@ -149,6 +161,7 @@ fn who_may_depend_on_whom() {
                 "embeddery-chunk",
                 "embeddery-core",
                 "embeddery-gateway",
+                "embeddery-ingest",
                 "embeddery-store",
             ],
         ),

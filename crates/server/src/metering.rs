@@ -13,11 +13,12 @@ use axum::{
     response::Response,
 };
 use embeddery_accounts::{
-    Event, Identity, UserId,
-    ledger::Reservation,
+    Event, Identity, Role, UserId,
     limit::{Limited, Measure, Payer, Standing},
 };
-use embeddery_core::{Input, TraceContext};
+use embeddery_core::{EmbedRequest, TraceContext};
+use embeddery_gateway::ModelSelector;
+use embeddery_ingest::{Billed, embed_billed, estimate_tokens};
 
 use crate::{
     App, access_log::RequestRecord, auth::Caller, client_ip, error::ApiError, request_id::RequestId,
@@ -51,17 +52,35 @@ impl FromRequestParts<Arc<App>> for MeteredCaller {
 }
 
 impl MeteredCaller {
-    /// Takes the tokens that these inputs will about have out of the caller's minute, and sets them aside from
-    /// their day. Nothing has read the texts yet, so it is a guess; the day is settled with the truth.
-    pub(crate) async fn reserve<'a>(
+    /// Embeds on the caller's account: takes the estimated tokens from the rate limit, reserves them in the quota of
+    /// the day, and records the tokens that the model read.
+    pub(crate) async fn embed(
         &self,
-        app: &'a App,
-        inputs: &[Input],
-    ) -> Result<Reservation<'a>, ApiError> {
-        let tokens = about_tokens(inputs);
-        self.take(app, Measure::Tokens, u32::try_from(tokens).unwrap_or(u32::MAX)).await?;
-        let within = app.settings.request_timeout;
-        app.accounts.ledger.reserve(&self.identity.user, tokens, within).await.map_err(Into::into)
+        app: &App,
+        selector: ModelSelector<'_>,
+        request: EmbedRequest,
+    ) -> Result<Billed, ApiError> {
+        self.check_download(app, selector)?;
+        let tokens = u32::try_from(estimate_tokens(&request.inputs)).unwrap_or(u32::MAX);
+        self.take(app, Measure::Tokens, tokens).await?;
+        let stats = request.context.notes.clone();
+        let (ledger, reservation_ttl) = (&app.accounts.ledger, app.settings.request_timeout);
+        let user = &self.identity.user;
+        let billed = embed_billed(&app.router, ledger, user, selector, request, reservation_ttl).await?;
+        self.page.embedded(&billed.embeddings, &stats, billed.elapsed);
+        Ok(billed)
+    }
+
+    /// Refuses a model that would have to be downloaded, unless the caller is an administrator: a request of one user
+    /// must not fill the disk of all users.
+    pub(crate) fn check_download(&self, app: &App, selector: ModelSelector<'_>) -> Result<(), ApiError> {
+        if app.accounts.auth.is_multi_user()
+            && self.identity.role != Role::Admin
+            && !app.router.is_at_hand(selector)
+        {
+            return Err(ApiError::not_fetched_for_users(selector.model.unwrap_or_default()));
+        }
+        Ok(())
     }
 
     async fn take(&self, app: &App, measure: Measure, amount: u32) -> Result<(), ApiError> {
@@ -80,15 +99,6 @@ impl MeteredCaller {
         }
         outcome
     }
-}
-
-/// A token is about four bytes of text; models add two of their own to each text.
-fn about_tokens(inputs: &[Input]) -> u64 {
-    let tokens = inputs.iter().map(|input| match input {
-        Input::Text(text) => text.len().div_ceil(4) + 2,
-        Input::Tokens(tokens) => tokens.len(),
-    });
-    tokens.sum::<usize>() as u64
 }
 
 /// Who asks for what, from where: the audit log's words for a request.

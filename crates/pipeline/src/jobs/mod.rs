@@ -9,11 +9,12 @@ mod metrics;
 mod postgres;
 mod sqlite;
 
+pub use embeddery_ingest::ChunkSpan;
 pub use metrics::JobMetrics;
 pub use postgres::PostgresJobs;
 pub use sqlite::{SqliteJobs, SqliteJobsConfig};
 
-use std::{collections::BTreeMap, fmt, ops::Range, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, fmt, sync::Arc, time::Duration};
 
 use embeddery_core::{BoxFuture, SpaceId};
 use serde_json::{Map, Value};
@@ -347,17 +348,6 @@ pub struct LoadedDocument {
     pub chunks: Option<Vec<ChunkSpan>>,
     /// The result of embedding.
     pub vectors: Option<Vectors>,
-}
-
-/// Where a chunk stands in its document.
-#[derive(Clone, Debug, PartialEq)]
-pub struct ChunkSpan {
-    /// In bytes.
-    pub bytes: Range<u64>,
-    /// In characters.
-    pub characters: Range<u64>,
-    /// The headings above it, outermost first.
-    pub headings: Vec<String>,
 }
 
 /// A document's vectors.

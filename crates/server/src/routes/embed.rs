@@ -6,12 +6,12 @@ use axum::{
     extract::FromRequestParts,
     http::{HeaderMap, HeaderName, HeaderValue, request::Parts},
 };
-use embeddery_accounts::{Role, ledger::UsageRecord};
 use embeddery_core::{
     DimensionPolicy, EmbedRequest, Embeddings, Input, InputType, ProviderKind, RequestContext, RequestStats,
     Truncate,
 };
 use embeddery_gateway::{ModelSelector, ResolvedModel};
+use embeddery_ingest::Billed;
 
 use crate::{App, error::ApiError, metering::MeteredCaller, request_id::RequestId};
 
@@ -80,15 +80,6 @@ pub(super) async fn embed(call: &Call, wish: Wish<'_>) -> Result<Answer, ApiErro
     let notes = context.notes.clone();
     let Wish { model, inputs, dimensions, policy, input_type, truncate, normalize, partial } = wish;
     let selector = ModelSelector { model, provider: *provider };
-    // One user's wish must not fill everybody's disk.
-    if app.accounts.auth.is_multi_user()
-        && caller.identity.role != Role::Admin
-        && !app.router.is_at_hand(selector)
-    {
-        return Err(ApiError::not_fetched_for_users(model.unwrap_or_default()));
-    }
-    // Dropped without being settled, by a failure or by a caller who hangs up, it gives the tokens back.
-    let reservation = caller.reserve(app, &inputs).await?;
     let request = EmbedRequest {
         dimensions,
         dimension_policy: policy,
@@ -98,12 +89,7 @@ pub(super) async fn embed(call: &Call, wish: Wish<'_>) -> Result<Answer, ApiErro
         partial,
         ..EmbedRequest::with_defaults(inputs, context)
     };
-    let began = Instant::now();
-    let embeddings = app.router.embed(selector, request).await?;
-    let elapsed = began.elapsed();
-    caller.page.embedded(&embeddings, &notes, elapsed);
-    let hits = notes.cache().map_or(0, |(hits, _)| hits);
-    reservation.settle(UsageRecord::of(&embeddings, hits)).await;
+    let Billed { embeddings, elapsed } = caller.embed(app, selector, request).await?;
 
     let mut headers = headers_of(&embeddings);
     if dimensions.is_some() {

@@ -1,6 +1,6 @@
 //! The two forms of a submission: one JSON body, or lines of JSON that are stored as they come.
 
-use std::{collections::HashMap, sync::Arc};
+use std::sync::Arc;
 
 use axum::{
     extract::{FromRequest, FromRequestParts, Request},
@@ -13,7 +13,7 @@ use serde_json::Value;
 use crate::{
     App,
     body::HashedObject,
-    collections::CollectionService,
+    collections::{CollectionService, DocumentIds},
     error::{ApiError, Dialect},
     jobs::{JobHeaders, JobParams},
     ndjson::{self, Lines},
@@ -87,8 +87,7 @@ async fn by_line(
     hasher.update(Value::Object(words.clone()).to_string().as_bytes());
     let mut upload = desk.open_job(JobParams::read(Fields::new(words, Dialect::Native))?, sender).await?;
     let most = desk.app().jobs.limits.documents;
-    // The line of each id, by a hash of the id: an upload may have very many.
-    let mut seen: HashMap<u64, u64> = HashMap::new();
+    let mut ids = DocumentIds::default();
     while let Some((number, line)) = lines.next().await? {
         let line = line.trim_ascii();
         hasher.update(b"\n").update(line);
@@ -106,19 +105,12 @@ async fn by_line(
             Err(error) => Err(ApiError::not_json(format!("it is not JSON: {error}"))),
         }
         .map_err(in_line)?;
-        if let Some(first) = seen.insert(fingerprint(&document.id), number) {
-            let message = format!("it has the id of line {first}, or its text and no id");
-            return Err(in_line(ApiError::invalid("id", message)));
-        }
+        ids.insert(&document.id, number, "it", |first| format!("line {first}"))
+            .map_err(|message| in_line(ApiError::invalid("id", message)))?;
         upload.add(document).await.map_err(in_line)?;
     }
     if upload.len() == 0 {
         return Err(ApiError::invalid("documents", "there is no line; send at least one document"));
     }
     upload.finish(*hasher.finalize().as_bytes()).await
-}
-
-fn fingerprint(id: &str) -> u64 {
-    let hash = blake3::hash(id.as_bytes());
-    hash.as_bytes().first_chunk().map_or(0, |bytes| u64::from_le_bytes(*bytes))
 }

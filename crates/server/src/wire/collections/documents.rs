@@ -1,7 +1,5 @@
 //! Documents as callers write and read them.
 
-use std::collections::HashMap;
-
 use embeddery_chunk::ChunkConfig;
 use embeddery_store::{DocumentView, Filter, StoredDocument};
 use serde::Serialize;
@@ -11,7 +9,7 @@ use utoipa::ToSchema;
 use super::metadata;
 use crate::{
     Settings,
-    collections::{Added, NewDocument},
+    collections::{Added, DocumentIds, NewDocument},
     error::ApiError,
     wire::fields::{Fields, kind},
 };
@@ -76,7 +74,7 @@ impl AddRequest {
             return Err(ApiError::invalid("documents", message));
         }
         let mut documents = Vec::with_capacity(list.len());
-        let mut seen = HashMap::new();
+        let mut ids = DocumentIds::default();
         for (index, item) in list.into_iter().enumerate() {
             let place = format!("documents[{index}]");
             let Value::Object(map) = item else {
@@ -84,10 +82,8 @@ impl AddRequest {
                     .unfit(Some(place.clone()), format!("{place} is {}, an object is due", kind(&item))));
             };
             let document = document(fields.part(map), settings).map_err(|error| error.within(&place))?;
-            if let Some(first) = seen.insert(document.id.clone(), index) {
-                let message = format!("{place} has the id of documents[{first}], or its text and no id");
-                return Err(ApiError::invalid(place, message));
-            }
+            ids.insert(&document.id, index as u64, &place, |first| format!("documents[{first}]"))
+                .map_err(|message| ApiError::invalid(place, message))?;
             documents.push(document);
         }
         fields.finish()?;

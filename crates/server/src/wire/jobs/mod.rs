@@ -3,8 +3,6 @@
 pub(crate) mod operator;
 pub(crate) mod view;
 
-use std::collections::HashMap;
-
 use axum::http::HeaderMap;
 use embeddery_chunk::{ChunkConfig, Method};
 use embeddery_core::TraceContext;
@@ -23,6 +21,7 @@ use super::{
 };
 use crate::{
     Settings,
+    collections::DocumentIds,
     error::ApiError,
     jobs::{JobHeaders, JobParams},
 };
@@ -161,7 +160,7 @@ pub(crate) fn documents(fields: &mut Fields, settings: &Settings) -> Result<Vec<
         return Err(ApiError::invalid("documents", message));
     }
     let mut documents = Vec::with_capacity(list.len());
-    let mut seen = HashMap::with_capacity(list.len());
+    let mut ids = DocumentIds::default();
     for (index, item) in list.into_iter().enumerate() {
         let place = format!("documents[{index}]");
         let Value::Object(map) = item else {
@@ -170,10 +169,8 @@ pub(crate) fn documents(fields: &mut Fields, settings: &Settings) -> Result<Vec<
             );
         };
         let document = job_document(fields.part(map), settings).map_err(|error| error.within(&place))?;
-        if let Some(first) = seen.insert(document.id.clone(), index) {
-            let message = format!("{place} has the id of documents[{first}], or its text and no id");
-            return Err(ApiError::invalid(place, message));
-        }
+        ids.insert(&document.id, index as u64, &place, |first| format!("documents[{first}]"))
+            .map_err(|message| ApiError::invalid(place, message))?;
         documents.push(document);
     }
     Ok(documents)
