@@ -1,7 +1,6 @@
 //! Texts to vectors on a user's account.
 
 use std::{
-    num::NonZeroUsize,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -11,8 +10,7 @@ use embeddery_accounts::{
     ledger::{QuotaExceeded, UsageRecord},
 };
 use embeddery_core::{
-    DimensionPolicy, EmbedError, EmbedRequest, Embeddings, Input, InputType, ProviderKind, RequestContext,
-    SpaceId,
+    EmbedError, EmbedRequest, Embeddings, Input, InputType, ProviderKind, RequestContext, SpaceId,
 };
 use embeddery_gateway::{ModelSelector, Router};
 use embeddery_store::StoreError;
@@ -38,20 +36,29 @@ pub enum BilledError {
     Embed(EmbedError),
 }
 
+/// The account that pays for a call.
+#[derive(Clone, Copy)]
+pub struct Account<'a> {
+    /// Holds quotas and usage.
+    pub ledger: &'a Ledger,
+    /// The user of the account.
+    pub user: &'a UserId,
+    /// How long a process that crashes during the call holds its reservation.
+    pub reservation_ttl: Duration,
+}
+
 /// Embeds on a user's account: reserves the estimated tokens, calls the model, and records the tokens that it read.
-/// A reservation that is not settled, because the call fails or is dropped, is returned; `reservation_ttl` bounds how
-/// long a process that dies can hold it.
+/// When the call fails or is dropped, the reservation is returned.
 ///
 /// # Errors
 /// When the quota is exceeded or the gateway fails.
 pub async fn embed_billed(
     router: &Router,
-    ledger: &Ledger,
-    user: &UserId,
+    account: Account<'_>,
     selector: ModelSelector<'_>,
     request: EmbedRequest,
-    reservation_ttl: Duration,
 ) -> Result<Billed, BilledError> {
+    let Account { ledger, user, reservation_ttl } = account;
     let tokens = estimate_tokens(&request.inputs);
     let reservation = ledger.reserve(user, tokens, reservation_ttl).await.map_err(BilledError::Quota)?;
     let stats = request.context.notes.clone();
@@ -74,20 +81,9 @@ pub fn estimate_tokens(inputs: &[Input]) -> u64 {
 }
 
 /// A request for the vectors of texts, of unit length.
-pub fn text_request(
-    texts: &[Arc<str>],
-    input_type: InputType,
-    dimensions: Option<NonZeroUsize>,
-    dimension_policy: DimensionPolicy,
-    context: RequestContext,
-) -> EmbedRequest {
+pub fn text_request(texts: &[Arc<str>], input_type: InputType, context: RequestContext) -> EmbedRequest {
     let inputs: Arc<[Input]> = texts.iter().map(|text| Input::Text(Arc::clone(text))).collect();
-    EmbedRequest {
-        dimensions,
-        dimension_policy,
-        input_type: Some(input_type),
-        ..EmbedRequest::with_defaults(inputs, context)
-    }
+    EmbedRequest { input_type: Some(input_type), ..EmbedRequest::with_defaults(inputs, context) }
 }
 
 /// Selects a stored model. Its provider is named, so that no fallback of another space answers.

@@ -21,13 +21,13 @@ use embeddery_gateway::Router;
 use embeddery_store::VectorStore;
 
 pub use embed::{
-    Billed, BilledError, MAX_TEXTS_PER_CALL, check_space, embed_billed, estimate_tokens, model_selector,
-    text_request,
+    Account, Billed, BilledError, MAX_TEXTS_PER_CALL, check_space, embed_billed, estimate_tokens,
+    model_selector, text_request,
 };
 pub use lookup::Lookup;
 pub use quota::VectorQuota;
 pub use split::{ChunkSpan, split, to_chunks};
-pub use write::{MissingChunk, WriteError, WriteTarget};
+pub use write::{MissingChunk, WriteBatch, WriteError, WriteTarget};
 
 /// The parts of the process that ingest documents. Clones share them.
 #[derive(Clone)]

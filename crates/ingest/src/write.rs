@@ -23,6 +23,15 @@ pub struct WriteTarget<'a> {
     pub store_timeout: Option<Duration>,
 }
 
+/// Documents to write.
+#[derive(Clone, Debug)]
+pub struct WriteBatch {
+    /// The documents. A chunk may have its vector.
+    pub documents: Vec<Document>,
+    /// For each document and each of its chunks, whether the vector is stored and need not be sent.
+    pub stored: Vec<Vec<bool>>,
+}
+
 /// A chunk that needs a vector.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MissingChunk {
@@ -50,20 +59,19 @@ pub enum WriteError {
 impl Ingest {
     /// Stores documents, all or none.
     ///
-    /// `stored` tells for the indices of a document and a chunk whether the vector is stored and need not be sent.
-    /// `embed` returns the vectors of chunks, in their order; it is called once for the chunks that have no vector and
-    /// are not stored, and once more when a chunk that was said to be stored was deleted since.
+    /// `embed` returns the vectors of chunks, in their order. It is called for the chunks that have no vector and are not
+    /// stored, and once more when a chunk of `stored` was deleted since.
     ///
     /// # Errors
     /// When the quota is exceeded, or when the store or `embed` fails.
     pub async fn write<E: From<WriteError>, F: Future<Output = Result<Vec<Vec<f32>>, E>>>(
         &self,
         target: &WriteTarget<'_>,
-        mut documents: Vec<Document>,
-        stored: impl Fn(usize, usize) -> bool,
+        batch: WriteBatch,
         embed: impl Fn(Vec<MissingChunk>) -> F,
     ) -> Result<UpsertResult, E> {
-        let mut new = new_chunks(&documents, &stored);
+        let WriteBatch { mut documents, stored } = batch;
+        let mut new = new_chunks(&documents, |document, chunk| !stored[document][chunk]);
         let mut is_retry = false;
         loop {
             let reservation = self.reserve_for(target, &documents, new.len() as u64).await?;
@@ -78,7 +86,7 @@ impl Ingest {
                     if error.kind == StoreErrorKind::VectorMissing =>
                 {
                     documents = again;
-                    new = new_chunks(&documents, &|_, _| false);
+                    new = new_chunks(&documents, |_, _| true);
                     is_retry = true;
                 }
                 (result, _) => return result.map_err(E::from),
@@ -152,13 +160,13 @@ impl From<StoreError> for WriteError {
     }
 }
 
-/// The indices of the chunks that are not stored.
-fn new_chunks(documents: &[Document], stored: &impl Fn(usize, usize) -> bool) -> Vec<(usize, usize)> {
+/// The indices of the chunks that are new.
+fn new_chunks(documents: &[Document], is_new: impl Fn(usize, usize) -> bool) -> Vec<(usize, usize)> {
     let chunks = documents
         .iter()
         .enumerate()
         .flat_map(|(document, content)| (0..content.chunks.len()).map(move |chunk| (document, chunk)));
-    chunks.filter(|&(document, chunk)| !stored(document, chunk)).collect()
+    chunks.filter(|&(document, chunk)| is_new(document, chunk)).collect()
 }
 
 /// Embeds those of the new chunks that have no vector.

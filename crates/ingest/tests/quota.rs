@@ -18,7 +18,7 @@ use embeddery_core::{Embedder, ProviderKind, SpaceId};
 use embeddery_gateway::{
     FallbackModels, Metrics, Policy, Router, RouterConfig, Stack, TokenDecoder, TokenEncoding,
 };
-use embeddery_ingest::{Ingest, MissingChunk, WriteError, WriteTarget};
+use embeddery_ingest::{Ingest, MissingChunk, WriteBatch, WriteError, WriteTarget};
 use embeddery_store::{
     Chunk, CollectionRef, DeleteTarget, Document, ModelBinding, NewCollection, Span, SqliteConfig,
     SqliteStore,
@@ -132,7 +132,9 @@ async fn write(
             Ok(vec![vec![1.0, 0.5]; missing.len()])
         }
     };
-    ingest.write(&target, vec![document], |_, _| false, embed).await.map(|result| result.added)
+    let stored = vec![vec![false; document.chunks.len()]];
+    let batch = WriteBatch { documents: vec![document], stored };
+    ingest.write(&target, batch, embed).await.map(|result| result.added)
 }
 
 async fn stored(ingest: &Ingest) -> u64 {
@@ -272,7 +274,8 @@ async fn a_chunk_that_was_deleted_after_the_lookup_is_embedded() {
         }
         Ok::<_, WriteError>(vec![vec![1.0, 0.5]; missing.len()])
     };
-    let result = ingest.write(&target, vec![document("a", 3)], |_, chunk| chunk < 2, embed).await.unwrap();
+    let batch = WriteBatch { documents: vec![document("a", 3)], stored: vec![vec![true, true, false]] };
+    let result = ingest.write(&target, batch, embed).await.unwrap();
     assert_eq!((result.added, calls.load(SeqCst)), (3, 2));
     ingest.recount(&user).await;
     assert_eq!((stored(&ingest).await, counted(&ingest).await), (3, 3));

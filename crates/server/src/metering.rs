@@ -18,7 +18,7 @@ use embeddery_accounts::{
 };
 use embeddery_core::{EmbedRequest, TraceContext};
 use embeddery_gateway::ModelSelector;
-use embeddery_ingest::{Billed, embed_billed, estimate_tokens};
+use embeddery_ingest::{Account, Billed, embed_billed, estimate_tokens};
 
 use crate::{
     App, access_log::RequestRecord, auth::Caller, client_ip, error::ApiError, request_id::RequestId,
@@ -64,9 +64,12 @@ impl MeteredCaller {
         let tokens = u32::try_from(estimate_tokens(&request.inputs)).unwrap_or(u32::MAX);
         self.take(app, Measure::Tokens, tokens).await?;
         let stats = request.context.notes.clone();
-        let (ledger, reservation_ttl) = (&app.accounts.ledger, app.settings.request_timeout);
-        let user = &self.identity.user;
-        let billed = embed_billed(&app.router, ledger, user, selector, request, reservation_ttl).await?;
+        let account = Account {
+            ledger: &app.accounts.ledger,
+            user: &self.identity.user,
+            reservation_ttl: app.settings.request_timeout,
+        };
+        let billed = embed_billed(&app.router, account, selector, request).await?;
         self.page.embedded(&billed.embeddings, &stats, billed.elapsed);
         Ok(billed)
     }

@@ -7,8 +7,8 @@ use std::{
 };
 
 use embeddery_accounts::UserId;
-use embeddery_core::{EmbedError, Embeddings, InputType, Priority, RequestContext};
-use embeddery_ingest::{BilledError, embed_billed, text_request};
+use embeddery_core::{EmbedError, EmbedRequest, Embeddings, InputType, Priority, RequestContext};
+use embeddery_ingest::{Account, BilledError, Ingest, embed_billed, text_request};
 
 use super::{
     StageContext, StageFailure,
@@ -86,11 +86,13 @@ async fn send(
         deadline: Some(Instant::now() + context.timeout),
         ..RequestContext::new(Arc::clone(call.tenant), Arc::clone(call.request_id))
     };
-    let request =
-        text_request(texts, InputType::Document, call.dimensions, context.dimension_policy, request_context);
-    let (ingest, user) = (&context.ingest, UserId::new(Arc::clone(call.tenant)));
-    let selector = selector(call.spec);
-    let billed =
-        embed_billed(&ingest.router, &ingest.ledger, &user, selector, request, context.timeout).await?;
-    Ok(billed.embeddings)
+    let request = EmbedRequest {
+        dimensions: call.dimensions,
+        dimension_policy: context.dimension_policy,
+        ..text_request(texts, InputType::Document, request_context)
+    };
+    let Ingest { router, ledger, .. } = &context.ingest;
+    let user = UserId::new(Arc::clone(call.tenant));
+    let account = Account { ledger, user: &user, reservation_ttl: context.timeout };
+    Ok(embed_billed(router, account, selector(call.spec), request).await?.embeddings)
 }

@@ -7,7 +7,7 @@ use std::{
     num::NonZeroUsize,
 };
 
-use embeddery_ingest::{MissingChunk, WriteTarget, check_space};
+use embeddery_ingest::{MissingChunk, WriteBatch, WriteTarget, check_space};
 use embeddery_store::{CollectionRef, Document, ModelBinding, NewCollection, StoreError, StoreErrorKind};
 use futures_util::future::join_all;
 use uuid::Uuid;
@@ -129,14 +129,12 @@ async fn store(context: &StageContext, items: &[&Item]) -> Result<Superseded, St
         max_quota_wait: context.timeout,
         store_timeout: Some(context.timeout),
     };
-    let has_vector: Vec<Vec<bool>> = documents
-        .iter()
-        .map(|document| document.chunks.iter().map(|chunk| chunk.vector.is_some()).collect())
-        .collect();
-    // The embedding stage found the other chunks in the collection.
-    let stored = |document: usize, chunk: usize| !has_vector[document][chunk];
-    let embed = |missing| embed_missing(context, items, collection, vectors, missing);
-    let result = context.ingest.write(&target, documents, stored, embed).await?;
+    // The embedding stage found the chunks without a vector in the collection.
+    let is_stored =
+        |document: &Document| document.chunks.iter().map(|chunk| chunk.vector.is_none()).collect();
+    let batch = WriteBatch { stored: documents.iter().map(is_stored).collect(), documents };
+    let embed = |missing| embed_missing(context, items, vectors, missing);
+    let result = context.ingest.write(&target, batch, embed).await?;
     Ok(result.overtaken.into_iter().collect())
 }
 
@@ -144,11 +142,11 @@ async fn store(context: &StageContext, items: &[&Item]) -> Result<Superseded, St
 async fn embed_missing(
     context: &StageContext,
     items: &[&Item],
-    collection: CollectionRef<'_>,
     vectors: &Vectors,
     missing: Vec<MissingChunk>,
 ) -> Result<Vec<Vec<f32>>, StageFailure> {
-    let binding = context.ingest.store.get(collection).await?.binding;
+    let (tenant, collection) = (items[0].user().directory_name(), &items[0].spec().collection);
+    let binding = context.ingest.store.get(CollectionRef { tenant: &tenant, collection }).await?.binding;
     let dimensions = if binding.custom_dimensions { NonZeroUsize::new(vectors.dim) } else { None };
     let mut requests: BTreeMap<usize, ChunksToEmbed<'_>> = BTreeMap::new();
     let count = missing.len();
@@ -160,7 +158,7 @@ async fn embed_missing(
     let mut rows = Vec::with_capacity(count);
     for embedded in embed_chunks(context, &requests).await {
         for (embeddings, row) in embedded? {
-            check_space(collection.collection, &vectors.space, &embeddings.space)?;
+            check_space(collection, &vectors.space, &embeddings.space)?;
             rows.extend(embeddings.rows().nth(row).map(<[f32]>::to_vec));
         }
     }

@@ -4,11 +4,11 @@ use std::sync::Arc;
 
 use embeddery_chunk::{ChunkConfig, Unit};
 use embeddery_core::InputType;
-use embeddery_ingest::{MissingChunk, WriteTarget, model_selector, split, to_chunks};
+use embeddery_ingest::{MissingChunk, WriteBatch, WriteTarget, model_selector, split, to_chunks};
 use embeddery_store::{Document, ModelBinding, StoreError, UpsertResult};
 use serde_json::{Map, Value};
 
-use super::CollectionService;
+use super::{CollectionService, embed::BoundCollection};
 use crate::error::ApiError;
 
 /// A document of a request.
@@ -60,12 +60,13 @@ impl CollectionService {
             max_quota_wait: self.time_left(),
             store_timeout: None,
         };
-        let stored = |document: usize, chunk: usize| found.stored[document][chunk];
+        let bound = BoundCollection { name: collection, binding };
         let embed = |missing: Vec<MissingChunk>| async move {
             let texts: Vec<Arc<str>> = missing.into_iter().map(|chunk| chunk.text).collect();
-            self.vectors(collection, binding, &texts, InputType::Document).await
+            self.vectors(bound, &texts, InputType::Document).await
         };
-        let written = ingest.write(&target, documents, stored, embed).await;
+        let batch = WriteBatch { documents, stored: found.stored };
+        let written = ingest.write(&target, batch, embed).await;
         ingest.recount_if_due(self.user()).await;
         written
     }

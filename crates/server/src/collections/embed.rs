@@ -18,6 +18,13 @@ pub(crate) struct Model {
     pub(crate) dimensions: Option<NonZeroUsize>,
 }
 
+/// A collection with its model.
+#[derive(Clone, Copy)]
+pub(crate) struct BoundCollection<'a> {
+    pub(crate) name: &'a str,
+    pub(crate) binding: &'a ModelBinding,
+}
+
 impl Model {
     fn selector(&self) -> ModelSelector<'_> {
         ModelSelector { model: self.name.as_deref(), provider: self.provider }
@@ -46,21 +53,21 @@ impl CollectionService {
         Ok(resolved)
     }
 
-    /// The vectors of texts, in their order, of the space of the binding.
+    /// The vectors of texts, in their order, of the space of the collection.
     pub(crate) async fn vectors(
         &self,
-        collection: &str,
-        binding: &ModelBinding,
+        collection: BoundCollection<'_>,
         texts: &[Arc<str>],
         input_type: InputType,
     ) -> Result<Vec<Vec<f32>>, ApiError> {
+        let BoundCollection { name, binding } = collection;
         let dimensions = if binding.custom_dimensions { NonZeroUsize::new(binding.dim) } else { None };
         let selector = model_selector(&binding.provider, &binding.model);
         let mut vectors = Vec::with_capacity(texts.len());
         for batch in texts.chunks(MAX_TEXTS_PER_CALL) {
             let request = self.request(batch, dimensions, input_type);
             let embeddings = self.metered.embed(&self.app, selector, request).await?.embeddings;
-            check_space(collection, &binding.space, &embeddings.space)?;
+            check_space(name, &binding.space, &embeddings.space)?;
             vectors.extend(embeddings.rows().map(<[f32]>::to_vec));
         }
         Ok(vectors)
@@ -76,6 +83,10 @@ impl CollectionService {
         if self.deadline.is_none() {
             context.priority = Priority::Batch;
         }
-        text_request(texts, input_type, dimensions, self.app.settings.dimension_policy, context)
+        EmbedRequest {
+            dimensions,
+            dimension_policy: self.app.settings.dimension_policy,
+            ..text_request(texts, input_type, context)
+        }
     }
 }

@@ -12,7 +12,7 @@ use embeddery_core::InputType;
 use embeddery_ingest::MAX_TEXTS_PER_CALL;
 use embeddery_store::{MissingVector, ModelBinding};
 
-use super::{CollectionService, Model};
+use super::{CollectionService, Model, embed::BoundCollection};
 use crate::error::ApiError;
 
 /// The migrations that run in this process, by tenant and collection.
@@ -78,6 +78,7 @@ impl CollectionService {
 
     async fn migrate(&self, collection: &str, generation: i64, to: &ModelBinding) -> Result<(), ApiError> {
         let target = self.collection_ref(collection);
+        let bound = BoundCollection { name: collection, binding: to };
         let mut failures = 0;
         loop {
             let missing = self.store().missing_vectors(target, generation, MAX_TEXTS_PER_CALL).await?;
@@ -86,7 +87,7 @@ impl CollectionService {
                 return Ok(());
             }
             let texts: Vec<Arc<str>> = missing.iter().map(|chunk| chunk.text.as_str().into()).collect();
-            match self.vectors(collection, to, &texts, InputType::Document).await {
+            match self.vectors(bound, &texts, InputType::Document).await {
                 Ok(vectors) => {
                     failures = 0;
                     let chunks = missing.iter().map(|MissingVector { chunk, .. }| *chunk);

@@ -4,7 +4,7 @@ use embeddery_core::{EmbedError, InputType, SpaceId};
 use embeddery_ingest::check_space;
 use embeddery_store::{Filter, Hit, Mode, Query};
 
-use super::CollectionService;
+use super::{CollectionService, embed::BoundCollection};
 use crate::error::ApiError;
 
 /// A search, checked so that the mode has what it needs.
@@ -39,8 +39,9 @@ impl CollectionService {
         let vector = match params.vector {
             Some(vector) => Some(vector),
             None if params.by_vector => {
+                let bound = BoundCollection { name: collection, binding: &binding };
                 let texts = [text.as_str().into()];
-                self.vectors(collection, &binding, &texts, InputType::Query).await?.pop()
+                self.vectors(bound, &texts, InputType::Query).await?.pop()
             }
             None => None,
         };

@@ -87,7 +87,7 @@ async fn by_line(
     hasher.update(Value::Object(words.clone()).to_string().as_bytes());
     let mut upload = desk.open_job(JobParams::read(Fields::new(words, Dialect::Native))?, sender).await?;
     let most = desk.app().jobs.limits.documents;
-    let mut ids = DocumentIds::default();
+    let mut ids = DocumentIds::new(|first| format!("line {first}"));
     while let Some((number, line)) = lines.next().await? {
         let line = line.trim_ascii();
         hasher.update(b"\n").update(line);
@@ -105,7 +105,7 @@ async fn by_line(
             Err(error) => Err(ApiError::not_json(format!("it is not JSON: {error}"))),
         }
         .map_err(in_line)?;
-        ids.insert(&document.id, number, "it", |first| format!("line {first}"))
+        ids.insert(&document.id, number, "it")
             .map_err(|message| in_line(ApiError::invalid("id", message)))?;
         upload.add(document).await.map_err(in_line)?;
     }

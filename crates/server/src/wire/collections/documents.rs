@@ -74,7 +74,7 @@ impl AddRequest {
             return Err(ApiError::invalid("documents", message));
         }
         let mut documents = Vec::with_capacity(list.len());
-        let mut ids = DocumentIds::default();
+        let mut ids = DocumentIds::new(|first| format!("documents[{first}]"));
         for (index, item) in list.into_iter().enumerate() {
             let place = format!("documents[{index}]");
             let Value::Object(map) = item else {
@@ -82,7 +82,7 @@ impl AddRequest {
                     .unfit(Some(place.clone()), format!("{place} is {}, an object is due", kind(&item))));
             };
             let document = document(fields.part(map), settings).map_err(|error| error.within(&place))?;
-            ids.insert(&document.id, index as u64, &place, |first| format!("documents[{first}]"))
+            ids.insert(&document.id, index as u64, &place)
                 .map_err(|message| ApiError::invalid(place, message))?;
             documents.push(document);
         }

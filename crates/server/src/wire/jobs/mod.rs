@@ -160,7 +160,7 @@ pub(crate) fn documents(fields: &mut Fields, settings: &Settings) -> Result<Vec<
         return Err(ApiError::invalid("documents", message));
     }
     let mut documents = Vec::with_capacity(list.len());
-    let mut ids = DocumentIds::default();
+    let mut ids = DocumentIds::new(|first| format!("documents[{first}]"));
     for (index, item) in list.into_iter().enumerate() {
         let place = format!("documents[{index}]");
         let Value::Object(map) = item else {
@@ -169,7 +169,7 @@ pub(crate) fn documents(fields: &mut Fields, settings: &Settings) -> Result<Vec<
             );
         };
         let document = job_document(fields.part(map), settings).map_err(|error| error.within(&place))?;
-        ids.insert(&document.id, index as u64, &place, |first| format!("documents[{first}]"))
+        ids.insert(&document.id, index as u64, &place)
             .map_err(|message| ApiError::invalid(place, message))?;
         documents.push(document);
     }
