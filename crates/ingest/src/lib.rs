@@ -1,6 +1,6 @@
 //! The steps from a document to stored vectors, shared by inline requests and jobs.
 //!
-//! 1. [`split`] divides a text into chunks.
+//! 1. [`split()`] divides a text into chunks.
 //! 2. [`Ingest::look_up`] finds the chunks that have a vector in the collection.
 //! 3. [`embed_billed`] embeds texts on a user's account.
 //! 4. [`Ingest::write`] reserves the vector quota, embeds the chunks without a vector and stores the documents.
