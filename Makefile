@@ -8,7 +8,7 @@ VENV := .cache/venv
 ROOT_DO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 export CARGO_TERM_COLOR ?= auto
 
-.PHONY: run test test-ops dist soak bench bench-store lint fmt docs openapi golden onnxruntime test-deps test-ops-deps help
+.PHONY: run test test-ops dist soak bench bench-store lint fmt docs docs-check openapi golden onnxruntime test-deps test-ops-deps help
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -21,7 +21,7 @@ run: ## build, fetch the default model, serve on 127.0.0.1:8000 (LISTEN=ADDR:POR
 
 test: test-deps ## install what tests need, run all of them
 	cargo test --workspace --locked --no-fail-fast
-	python3 scripts/docs.py target/debug/embeddery --check
+	$(MAKE) docs-check
 
 soak: test-deps ## half an hour: 300 rounds of SIGKILL at random while 2 000 documents are ingested, and a tenant with 10 000
 	cargo test -p embeddery --locked --test pipeline -- --ignored --nocapture --test-threads 1
@@ -95,6 +95,10 @@ fmt: ## format the code
 docs: ## write the pages of docs/ that are made from the program: configuration, API, commands
 	cargo build --locked --bin embeddery
 	python3 scripts/docs.py target/debug/embeddery
+
+docs-check: ## fail when a generated page of docs/ is out of date or a link is broken
+	cargo build --locked --bin embeddery
+	python3 scripts/docs.py target/debug/embeddery --check
 
 openapi: ## write the OpenAPI document that a test compares with the code
 	cargo run -q -p embeddery-server --example openapi > crates/server/openapi.json

@@ -1,7 +1,7 @@
-//! What accounts add to a request: the check of a token, the rates in process and in Redis, a quota and the
-//! usage entry. Prints the median and the 99th percentile of each, in microseconds.
+//! Measures the latency that accounts add to a request: token verification, rate limits in process and in Redis, quota
+//! and usage. Prints the median and the 99th percentile of each in microseconds.
 //!
-//! `cargo run --release -p embeddery-accounts --example latency`; a `redis-server` of its own is started.
+//! `cargo run --release -p embeddery-accounts --example latency`; it starts its own `redis-server`.
 
 #![expect(clippy::print_stdout, clippy::unwrap_used, reason = "a measurement for a person at a terminal")]
 
@@ -12,7 +12,7 @@ use std::{
 
 use embeddery_accounts::{
     Auth, Ledger, Limiter, UserId,
-    auth::{KeyConfig, Signer, TokenConfig, TokenRequest, Tokens},
+    auth::{KeyConfig, TokenConfig, TokenRequest, TokenSigner, TokenVerifier},
     ledger::{LedgerConfig, Quotas, UsageRecord},
     limit::{Measure, Payer, Rate, Rates},
 };
@@ -25,7 +25,7 @@ const ROUNDS: usize = 20_000;
 async fn main() {
     let secret = "a secret of thirty-two characters";
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
-    let token = Signer::secret(&secret.to_owned().into())
+    let token = TokenSigner::secret(&secret.to_owned().into())
         .sign(&TokenRequest {
             user: "ann".into(),
             role: "user".into(),
@@ -37,7 +37,7 @@ async fn main() {
         })
         .unwrap();
     let auth = Auth::tokens(
-        Tokens::load(TokenConfig {
+        TokenVerifier::load(TokenConfig {
             keys: KeyConfig::Secrets(vec![secret.to_owned().into()]),
             issuers: vec!["https://id.example".into()],
             audiences: vec!["embeddery".into()],
@@ -105,10 +105,10 @@ async fn main() {
 async fn measure(name: &str, work: impl AsyncFn()) {
     let mut times = Vec::with_capacity(ROUNDS);
     for round in 0..ROUNDS + 1000 {
-        let began = Instant::now();
+        let started = Instant::now();
         work().await;
         if round >= 1000 {
-            times.push(began.elapsed());
+            times.push(started.elapsed());
         }
     }
     times.sort_unstable();

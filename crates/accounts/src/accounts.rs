@@ -1,68 +1,69 @@
-//! All of it together, as the server takes it.
+//! All parts of accounts, opened together.
 
 use std::{path::PathBuf, sync::Arc};
 
 use thiserror::Error;
 
-use crate::{Audit, AuditConfig, Auth, Ledger, Limiter, ledger::LedgerConfig};
+use crate::{AuditConfig, AuditLog, Auth, Ledger, Limiter, ledger::LedgerConfig};
 
-/// What accounts are made of.
+/// The configuration of accounts.
 pub struct AccountsConfig {
-    /// Who may ask.
+    /// Authentication.
     pub auth: Auth,
-    /// How fast.
+    /// Rate limits.
     pub limiter: Limiter,
-    /// How much, and what it cost.
+    /// Quotas and usage.
     pub ledger: LedgerConfig,
-    /// What is kept for auditors.
+    /// The audit log.
     pub audit: AuditConfig,
 }
 
-/// Who asks, how much they may, what it cost. Clones share everything.
+/// Authentication, rate limits, quotas, usage and the audit log. Clones share all state.
 #[derive(Clone)]
 pub struct Accounts {
-    /// Who may ask.
+    /// Authentication.
     pub auth: Arc<Auth>,
-    /// How fast.
+    /// Rate limits.
     pub limiter: Arc<Limiter>,
-    /// How much, and what it cost.
+    /// Quotas and usage.
     pub ledger: Arc<Ledger>,
-    /// What is kept for auditors.
-    pub audit: Arc<Audit>,
+    /// The audit log.
+    pub audit: Arc<AuditLog>,
 }
 
-/// Why accounts cannot be kept.
+/// A failure to open the files of accounts.
 #[derive(Debug, Error)]
-pub enum Error {
-    /// A directory cannot be made.
-    #[error("{}: cannot be made: {error}", path.display())]
+pub enum AccountsError {
+    /// A directory cannot be created.
+    #[error("{}: cannot create the directory: {error}", path.display())]
     Directory {
-        /// Which.
+        /// The directory.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         error: std::io::Error,
     },
-    /// A file cannot be used; the message names it and the fix.
+    /// A file cannot be opened; the message names the file and the cause.
     #[error("{0}")]
     File(String),
 }
 
 impl Accounts {
-    /// Opens the files; makes their directories.
+    /// Creates the directories and opens the files.
     ///
     /// # Errors
-    /// When a file cannot be used.
-    pub fn open(config: AccountsConfig) -> Result<Self, Error> {
+    /// When a directory or file cannot be created or opened.
+    pub fn open(config: AccountsConfig) -> Result<Self, AccountsError> {
         for path in [&config.ledger.path, &config.audit.path] {
             if let Some(dir) = path.parent() {
-                std::fs::create_dir_all(dir).map_err(|error| Error::Directory { path: dir.into(), error })?;
+                std::fs::create_dir_all(dir)
+                    .map_err(|error| AccountsError::Directory { path: dir.into(), error })?;
             }
         }
         Ok(Self {
             auth: Arc::new(config.auth),
             limiter: Arc::new(config.limiter),
-            ledger: Arc::new(Ledger::open(config.ledger).map_err(Error::File)?),
-            audit: Arc::new(Audit::open(config.audit).map_err(Error::File)?),
+            ledger: Arc::new(Ledger::open(config.ledger).map_err(AccountsError::File)?),
+            audit: Arc::new(AuditLog::open(config.audit).map_err(AccountsError::File)?),
         })
     }
 }

@@ -1,5 +1,5 @@
-//! A file that may change while the program runs: a revocation list, a set of public keys. Looked at on every
-//! use (one `stat`), read again when it is another; so a revocation holds from the next request on.
+//! A file that is reloaded when it changes: a revocation list or a set of public keys. Each use checks the file with one
+//! `stat`, so that a revocation takes effect with the next request.
 
 use std::{
     fs,
@@ -8,19 +8,19 @@ use std::{
     sync::{Arc, PoisonError, RwLock},
 };
 
-/// What a file says, as of now.
+/// The parsed content of a file, reloaded when the file changes.
 pub(crate) struct ReloadingFile<T> {
     path: PathBuf,
     parse: fn(&str) -> Result<T, String>,
-    last: RwLock<CachedContent<T>>,
+    cached: RwLock<CachedContent<T>>,
 }
 
 struct CachedContent<T> {
-    seen: Option<FileStamp>,
+    stamp: Option<FileStamp>,
     value: Arc<T>,
 }
 
-/// Which version of a file: a rename over it changes the inode, an edit the time or the length.
+/// Identifies a version of a file: replacing the file changes the inode, editing it changes the time or the length.
 #[derive(Clone, Copy, PartialEq, Eq)]
 struct FileStamp {
     inode: u64,
@@ -30,7 +30,7 @@ struct FileStamp {
 }
 
 impl FileStamp {
-    fn of(path: &Path) -> Option<Self> {
+    fn read(path: &Path) -> Option<Self> {
         let data = fs::metadata(path).ok()?;
         Some(Self {
             inode: data.ino(),
@@ -42,35 +42,37 @@ impl FileStamp {
 }
 
 impl<T> ReloadingFile<T> {
-    /// Reads the file for the first time.
+    /// Opens and parses the file.
     pub(crate) fn open(path: PathBuf, parse: fn(&str) -> Result<T, String>) -> Result<Self, String> {
-        let seen = FileStamp::of(&path);
+        let stamp = FileStamp::read(&path);
         let value = Arc::new(read(&path, parse)?);
-        Ok(Self { path, parse, last: RwLock::new(CachedContent { seen, value }) })
+        Ok(Self { path, parse, cached: RwLock::new(CachedContent { stamp, value }) })
     }
 
-    /// What the file says. When it has become unreadable, what it said last: a half-written list must neither
-    /// let everybody in nor shut everybody out.
+    /// The current content. If the file has become unreadable or invalid, the last valid content: a half-written list
+    /// must neither admit nor reject all callers.
     pub(crate) fn get(&self) -> Arc<T> {
-        let now = FileStamp::of(&self.path);
+        let stamp = FileStamp::read(&self.path);
         {
-            let last = self.last.read().unwrap_or_else(PoisonError::into_inner);
-            if last.seen == now {
-                return Arc::clone(&last.value);
+            let cached = self.cached.read().unwrap_or_else(PoisonError::into_inner);
+            if cached.stamp == stamp {
+                return Arc::clone(&cached.value);
             }
         }
-        let mut last = self.last.write().unwrap_or_else(PoisonError::into_inner);
-        if last.seen != now {
-            last.seen = now;
+        let mut cached = self.cached.write().unwrap_or_else(PoisonError::into_inner);
+        if cached.stamp != stamp {
+            cached.stamp = stamp;
             match read(&self.path, self.parse) {
                 Ok(value) => {
-                    tracing::info!(file = %self.path.display(), "read again, because it has changed");
-                    last.value = Arc::new(value);
+                    tracing::info!(file = %self.path.display(), "file reloaded after a change");
+                    cached.value = Arc::new(value);
                 }
-                Err(error) => tracing::error!(%error, "what the file said before still holds"),
+                Err(error) => {
+                    tracing::error!(%error, "file could not be reloaded; its last content stays in use");
+                }
             }
         }
-        Arc::clone(&last.value)
+        Arc::clone(&cached.value)
     }
 }
 
@@ -89,19 +91,19 @@ mod tests {
     }
 
     #[test]
-    fn a_change_holds_at_once_and_a_broken_file_changes_nothing() {
+    fn a_change_is_seen_at_once_and_an_invalid_file_is_ignored() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("n");
         fs::write(&path, "1").unwrap();
-        let watched = ReloadingFile::open(path.clone(), number).unwrap();
-        assert_eq!(*watched.get(), 1);
+        let file = ReloadingFile::open(path.clone(), number).unwrap();
+        assert_eq!(*file.get(), 1);
         fs::write(&path, "22").unwrap();
-        assert_eq!(*watched.get(), 22);
+        assert_eq!(*file.get(), 22);
         fs::write(&path, "oops").unwrap();
-        assert_eq!(*watched.get(), 22);
+        assert_eq!(*file.get(), 22);
         fs::remove_file(&path).unwrap();
-        assert_eq!(*watched.get(), 22);
+        assert_eq!(*file.get(), 22);
         fs::write(&path, "333").unwrap();
-        assert_eq!(*watched.get(), 333);
+        assert_eq!(*file.get(), 333);
     }
 }

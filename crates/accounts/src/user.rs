@@ -1,61 +1,61 @@
-//! A user, and the directory that is theirs. An identity provider may call a user anything: `../../etc`, `CON`,
-//! `Ann` beside `ann`, ten kilobytes of emoji. Whatever it is, it becomes one plain name that no other id
-//! becomes, also where a file system ignores case or normalises Unicode.
+//! Users and their directories. The user id of an identity provider is an arbitrary string: `../../etc`, `CON`, `Ann` and
+//! `ann`, ten kilobytes of emoji. Each id maps to a safe directory name, and no two ids map to the same name, also on a
+//! file system that ignores case or normalises Unicode.
 
 use std::{borrow::Borrow, fmt, sync::Arc};
 
-/// What an identity provider calls a user; in single_user mode `1`.
+/// The user id of the identity provider; `1` in single_user mode.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct UserId(Arc<str>);
 
-/// What a user may do.
+/// The role of a user.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
-    /// Everything that is theirs.
+    /// May use their own data.
     User,
-    /// Also what concerns all.
+    /// May also administrate the installation.
     Admin,
 }
 
-/// Somebody whose key or token was good.
+/// An authenticated user.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Identity {
-    /// Whose data and limits apply.
+    /// The user, whose data and limits apply.
     pub user: UserId,
-    /// What they may do.
+    /// The role of the user.
     pub role: Role,
 }
 
-/// Bytes of the longest name that is kept as it is; most file systems end at 255.
-const MAX_USER_ID_BYTES: usize = 200;
+/// Maximum length of an escaped directory name; longer names are replaced by a hash. Most file systems allow 255 bytes.
+const MAX_ESCAPED_BYTES: usize = 200;
 
 impl UserId {
-    /// The only user of single_user mode.
+    /// The user of single_user mode.
     pub fn single() -> Self {
         Self("1".into())
     }
 
-    /// Wraps an id that the caller has checked.
+    /// Wraps an id. The caller must have validated it.
     pub fn new(id: impl Into<Arc<str>>) -> Self {
         Self(id.into())
     }
 
-    /// The id as the identity provider wrote it.
+    /// The id of the identity provider.
     pub fn as_str(&self) -> &str {
         &self.0
     }
 
-    /// The id, shared.
+    /// The id as a shared string.
     pub fn shared(&self) -> Arc<str> {
         Arc::clone(&self.0)
     }
 
     /// The name of the user's directory below USER_DB_BASE_DIR.
     ///
-    /// Lower-case ASCII letters, digits, `-`, `_` and inner dots stand for themselves, so that the guide's ids
-    /// keep the directories they have; every other byte becomes `=` and two hexadecimal digits. That can be
-    /// reversed, so no two ids collide. What would be too long for a file system becomes `=h` and its hash;
-    /// `=h` begins no other name, because `h` is no hexadecimal digit.
+    /// Lower-case ASCII letters, digits, `-`, `_` and inner dots are kept, so that the ids of the deployment guide keep
+    /// their directories. Every other byte becomes `=` and two hexadecimal digits. This is reversible, so no two ids
+    /// collide. A name that is too long becomes `=h` and the hash of the id; no escaped name starts with `=h`, because
+    /// `h` is not a hexadecimal digit.
     pub fn directory_name(&self) -> String {
         let bytes = self.0.as_bytes();
         let mut name = String::with_capacity(bytes.len());
@@ -70,11 +70,11 @@ impl UserId {
                     let _ = write!(name, "={byte:02x}");
                 }
             }
-            if name.len() > MAX_USER_ID_BYTES {
+            if name.len() > MAX_ESCAPED_BYTES {
                 return format!("=h{}", blake3::hash(bytes).to_hex());
             }
         }
-        // An empty id is refused at the door; should one get here, it must not name the base directory itself.
+        // Authentication rejects an empty id. Here it must not map to the base directory itself.
         if name.is_empty() { "=".into() } else { name }
     }
 }
@@ -101,8 +101,8 @@ mod tests {
         UserId::new(id).directory_name()
     }
 
-    /// Undoes the escapes.
-    fn read(name: &str) -> Vec<u8> {
+    /// Decodes the escapes.
+    fn unescape(name: &str) -> Vec<u8> {
         let (mut bytes, mut rest) = (Vec::new(), name.as_bytes());
         while let [first, tail @ ..] = rest {
             rest = tail;
@@ -117,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn known_ids_keep_their_directories_and_tricks_get_none() {
+    fn plain_ids_are_kept_and_unsafe_ids_are_escaped() {
         assert_eq!(["1", "ann", "a.b-c_d"].map(name), ["1", "ann", "a.b-c_d"]);
         assert_eq!(name(".embeddery"), "=2eembeddery");
         assert_eq!(name(".."), "=2e=2e");
@@ -131,7 +131,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_id_is_one_plain_name(id in any::<String>()) {
+        fn any_id_maps_to_a_safe_name(id in any::<String>()) {
             let name = name(&id);
             prop_assert!(!name.is_empty() && name.len() <= 255);
             prop_assert!(!name.starts_with('.') && !name.ends_with('.'));
@@ -139,10 +139,10 @@ mod tests {
         }
 
         #[test]
-        fn short_ids_can_be_read_back_so_none_collide(id in "\\PC{1,40}|[A-Za-z.=/\\\\]{1,60}") {
+        fn short_ids_can_be_decoded_and_thus_do_not_collide(id in "\\PC{1,40}|[A-Za-z.=/\\\\]{1,60}") {
             let name = name(&id);
             if !name.starts_with("=h") {
-                prop_assert_eq!(read(&name), id.as_bytes());
+                prop_assert_eq!(unescape(&name), id.as_bytes());
             }
         }
 
@@ -153,7 +153,7 @@ mod tests {
         }
 
         #[test]
-        fn case_never_joins_two_users(id in "[a-zA-Z]{1,20}") {
+        fn ids_that_differ_in_case_do_not_collide(id in "[a-zA-Z]{1,20}") {
             let swapped: String = id.chars().map(|c| if c.is_lowercase() { c.to_ascii_uppercase() } else { c.to_ascii_lowercase() }).collect();
             prop_assert_ne!(name(&id).to_lowercase(), name(&swapped).to_lowercase());
         }

@@ -1,4 +1,4 @@
-//! Every way in which a token can be wrong, and the few in which it is right.
+//! Valid and invalid tokens.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -6,7 +6,7 @@ use std::{fs, path::PathBuf, time::Duration};
 
 use embeddery_accounts::{
     Auth, AuthError, Identity, Role,
-    auth::{Algorithm, KeyConfig, Signer, TokenConfig, TokenRequest, Tokens, inspect},
+    auth::{KeyConfig, TokenAlgorithm, TokenConfig, TokenRequest, TokenSigner, TokenVerifier, inspect},
 };
 use secrecy::SecretString;
 use serde_json::{Value, json};
@@ -29,7 +29,7 @@ fn secrets(secrets: &[&str]) -> KeyConfig {
 }
 
 fn auth(config: TokenConfig) -> Auth {
-    Auth::tokens(Tokens::load(config).unwrap())
+    Auth::tokens(TokenVerifier::load(config).unwrap())
 }
 
 fn now() -> u64 {
@@ -45,48 +45,48 @@ fn sign(algorithm: jsonwebtoken::Algorithm, claims: &Value, secret: &str) -> Str
     jsonwebtoken::encode(&jsonwebtoken::Header::new(algorithm), claims, &key).unwrap()
 }
 
-fn good() -> Value {
+fn valid_claims() -> Value {
     json!({"sub": "ann", "role": "user", "exp": now() + 600, "jti": "one"})
 }
 
 fn with(name: &str, value: Value) -> Value {
-    let mut claims = good();
+    let mut claims = valid_claims();
     claims[name] = value;
     claims
 }
 
 fn without(name: &str) -> Value {
-    let mut claims = good();
+    let mut claims = valid_claims();
     claims.as_object_mut().unwrap().remove(name);
     claims
 }
 
-fn ask(auth: &Auth, token: &str) -> Result<Identity, AuthError> {
+fn identify(auth: &Auth, token: &str) -> Result<Identity, AuthError> {
     auth.identify(Some(token.as_bytes()))
 }
 
 #[test]
-fn a_good_token_names_its_user_and_role() {
+fn a_valid_token_names_its_user_and_role() {
     let auth = auth(config(secrets(&[SECRET])));
-    let role = |claims: Value| ask(&auth, &hs256(&claims)).unwrap().role;
-    assert_eq!(ask(&auth, &hs256(&good())).unwrap().user.as_str(), "ann");
-    assert_eq!(role(good()), Role::User);
+    let role = |claims: Value| identify(&auth, &hs256(&claims)).unwrap().role;
+    assert_eq!(identify(&auth, &hs256(&valid_claims())).unwrap().user.as_str(), "ann");
+    assert_eq!(role(valid_claims()), Role::User);
     assert_eq!(role(with("role", json!("admin"))), Role::Admin);
-    assert_eq!(role(without("role")), Role::User, "no role is the least one");
+    assert_eq!(role(without("role")), Role::User, "without a role it is a user");
     assert_eq!(role(with("role", json!("Admin"))), Role::User);
-    assert!(ask(&auth, &hs256(&with("exp", json!(now() - 10)))).is_ok(), "inside the leeway");
+    assert!(identify(&auth, &hs256(&with("exp", json!(now() - 10)))).is_ok(), "inside the leeway");
 }
 
 #[test]
-fn what_a_token_says_must_hold() {
+fn invalid_claims_are_rejected() {
     let auth = auth(config(secrets(&[SECRET])));
-    let refused = |claims: Value| match ask(&auth, &hs256(&claims)) {
+    let rejected = |claims: Value| match identify(&auth, &hs256(&claims)) {
         Err(AuthError::Bad(reason)) => reason,
         other => panic!("{claims}: {other:?}"),
     };
-    assert_eq!(refused(with("exp", json!(now() - 31))), "token expired");
-    assert_eq!(refused(with("nbf", json!(now() + 60))), "token not valid yet");
-    assert_eq!(refused(with("type", json!("refresh"))), "token is not for access");
+    assert_eq!(rejected(with("exp", json!(now() - 31))), "token expired");
+    assert_eq!(rejected(with("nbf", json!(now() + 60))), "token not valid yet");
+    assert_eq!(rejected(with("type", json!("refresh"))), "token is not for access");
     for claims in [
         without("exp"),
         without("sub"),
@@ -106,7 +106,7 @@ fn what_a_token_says_must_hold() {
         json!([]),
         json!("ann"),
     ] {
-        refused(claims);
+        rejected(claims);
     }
 }
 
@@ -114,23 +114,26 @@ fn what_a_token_says_must_hold() {
 fn algorithms_cannot_be_confused() {
     let pair = rcgen::KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).unwrap();
     let public = pair.public_key_pem();
-    let keys = || KeyConfig::Pem { algorithm: Algorithm::Es256, text: public.clone() };
+    let keys = || KeyConfig::Pem { algorithm: TokenAlgorithm::Es256, text: public.clone() };
     let es256 = auth(config(keys()));
-    let signer = Signer::pem(Algorithm::Es256, &pair.serialize_pem().into()).unwrap();
-    assert!(ask(&es256, &signer.sign(&wanted()).unwrap()).is_ok());
-    // The public key, which everybody has, used as a shared secret.
+    let signer = TokenSigner::pem(TokenAlgorithm::Es256, &pair.serialize_pem().into()).unwrap();
+    assert!(identify(&es256, &signer.sign(&token_request()).unwrap()).is_ok());
+    // The public key, which is not secret, used as a shared secret.
     for algorithm in [jsonwebtoken::Algorithm::HS256, jsonwebtoken::Algorithm::HS512] {
-        assert!(ask(&es256, &sign(algorithm, &good(), &public)).is_err());
+        assert!(identify(&es256, &sign(algorithm, &valid_claims(), &public)).is_err());
     }
     let shared = auth(config(secrets(&[SECRET])));
     for algorithm in [jsonwebtoken::Algorithm::HS384, jsonwebtoken::Algorithm::HS512] {
-        assert!(ask(&shared, &sign(algorithm, &good(), SECRET)).is_err(), "{algorithm:?} is not configured");
+        assert!(
+            identify(&shared, &sign(algorithm, &valid_claims(), SECRET)).is_err(),
+            "{algorithm:?} is not configured"
+        );
     }
-    assert!(ask(&shared, &signer.sign(&wanted()).unwrap()).is_err());
+    assert!(identify(&shared, &signer.sign(&token_request()).unwrap()).is_err());
     for header in [r#"{"alg":"none"}"#, r#"{"alg":"None","typ":"JWT"}"#, r#"{"alg":""}"#, "{}"] {
         for signature in ["", "AAAA"] {
-            let token = format!("{}.{}.{signature}", base64(header), base64(&good().to_string()));
-            assert!(ask(&shared, &token).is_err(), "{header}");
+            let token = format!("{}.{}.{signature}", base64(header), base64(&valid_claims().to_string()));
+            assert!(identify(&shared, &token).is_err(), "{header}");
         }
     }
 }
@@ -141,15 +144,18 @@ fn base64(text: &str) -> String {
 }
 
 #[test]
-fn a_changed_token_is_refused() {
+fn a_modified_token_is_rejected() {
     let auth = auth(config(secrets(&[SECRET])));
-    let token = hs256(&good());
+    let token = hs256(&valid_claims());
     let parts: Vec<&str> = token.split('.').collect();
     let forged = base64(&with("role", json!("admin")).to_string());
     let header = jsonwebtoken::Header { crit: Some(vec!["exp".into()]), ..Default::default() };
-    let critical =
-        jsonwebtoken::encode(&header, &good(), &jsonwebtoken::EncodingKey::from_secret(SECRET.as_bytes()))
-            .unwrap();
+    let critical = jsonwebtoken::encode(
+        &header,
+        &valid_claims(),
+        &jsonwebtoken::EncodingKey::from_secret(SECRET.as_bytes()),
+    )
+    .unwrap();
     for token in [
         format!("{}.{forged}.{}", parts[0], parts[2]),
         format!("{}.{}.", parts[0], parts[1]),
@@ -163,23 +169,23 @@ fn a_changed_token_is_refused() {
         String::new(),
         "A".repeat(100_000),
         hs256(&with("padding", json!("x".repeat(9000)))),
-        sign(jsonwebtoken::Algorithm::HS256, &good(), "another secret of thirty-two chars"),
+        sign(jsonwebtoken::Algorithm::HS256, &valid_claims(), "another secret of thirty-two chars"),
         critical,
     ] {
-        assert!(ask(&auth, &token).is_err(), "{token:.200}");
+        assert!(identify(&auth, &token).is_err(), "{token:.200}");
     }
-    // Any single character of the signature but the last, whose low bits mean nothing.
+    // Any single character of the signature except the last one, whose low bits are unused.
     for index in 0..parts[2].len() - 1 {
         let mut signature = parts[2].as_bytes().to_vec();
         signature[index] = if signature[index] == b'A' { b'B' } else { b'A' };
         let token = format!("{}.{}.{}", parts[0], parts[1], String::from_utf8(signature).unwrap());
-        assert!(ask(&auth, &token).is_err());
+        assert!(identify(&auth, &token).is_err());
     }
     assert!(auth.identify(Some(&[0xff, 0xfe])).is_err());
 }
 
 #[test]
-fn issuer_and_audience_must_be_ours_when_they_are_configured() {
+fn issuer_and_audience_must_match_if_they_are_configured() {
     let strict = auth(TokenConfig {
         issuers: vec!["https://id.example".into()],
         audiences: vec!["embeddery".into()],
@@ -188,7 +194,7 @@ fn issuer_and_audience_must_be_ours_when_they_are_configured() {
     let token = |issuer: Value, audience: Value| {
         let mut claims = with("iss", issuer);
         claims["aud"] = audience;
-        ask(&strict, &hs256(&claims))
+        identify(&strict, &hs256(&claims))
     };
     assert!(token(json!("https://id.example"), json!("embeddery")).is_ok());
     assert!(token(json!("https://id.example"), json!(["other", "embeddery"])).is_ok());
@@ -202,38 +208,42 @@ fn issuer_and_audience_must_be_ours_when_they_are_configured() {
     );
     assert!(token(Value::Null, json!("embeddery")).is_err());
     assert!(token(json!("https://id.example"), Value::Null).is_err());
-    assert!(ask(&strict, &hs256(&good())).is_err());
+    assert!(identify(&strict, &hs256(&valid_claims())).is_err());
 }
 
 #[test]
-fn two_secrets_hold_while_they_are_rotated() {
+fn both_secrets_are_accepted_during_a_rotation() {
     let auth = auth(config(secrets(&["the new secret, thirty-two characters", SECRET])));
-    assert!(ask(&auth, &hs256(&good())).is_ok());
-    let new = sign(jsonwebtoken::Algorithm::HS256, &good(), "the new secret, thirty-two characters");
-    assert!(ask(&auth, &new).is_ok());
+    assert!(identify(&auth, &hs256(&valid_claims())).is_ok());
+    let new = sign(jsonwebtoken::Algorithm::HS256, &valid_claims(), "the new secret, thirty-two characters");
+    assert!(identify(&auth, &new).is_ok());
     assert_eq!(
-        ask(&auth, &hs256(&with("exp", json!(1)))),
+        identify(&auth, &hs256(&with("exp", json!(1)))),
         Err(AuthError::Bad("token expired")),
-        "the reason is that of the key that fits"
+        "the reason of the key with a valid signature"
     );
 }
 
 #[test]
-fn a_revoked_token_is_refused_from_the_next_request_on() {
+fn a_revoked_token_is_rejected_from_the_next_request_on() {
     let dir = tempfile::tempdir().unwrap();
     let list = dir.path().join("revoked");
-    fs::write(&list, "# left the company\nsomebody-else # last week\n").unwrap();
+    fs::write(&list, "# left the company\nanother-token # last week\n").unwrap();
     let auth = auth(TokenConfig { revoked: Some(list.clone()), ..config(secrets(&[SECRET])) });
-    let token = hs256(&good());
-    assert!(ask(&auth, &token).is_ok());
-    assert_eq!(ask(&auth, &hs256(&without("jti"))), Err(AuthError::Bad("token without jti")));
-    fs::write(&list, "somebody-else\none\n").unwrap();
-    assert_eq!(ask(&auth, &token), Err(AuthError::Bad("token revoked")));
+    let token = hs256(&valid_claims());
+    assert!(identify(&auth, &token).is_ok());
+    assert_eq!(identify(&auth, &hs256(&without("jti"))), Err(AuthError::Bad("token without jti")));
+    fs::write(&list, "another-token\none\n").unwrap();
+    assert_eq!(identify(&auth, &token), Err(AuthError::Bad("token revoked")));
     fs::remove_file(&list).unwrap();
-    assert_eq!(ask(&auth, &token), Err(AuthError::Bad("token revoked")), "a lost list lets nobody in again");
+    assert_eq!(
+        identify(&auth, &token),
+        Err(AuthError::Bad("token revoked")),
+        "a deleted list does not restore revoked tokens"
+    );
 }
 
-fn wanted() -> TokenRequest {
+fn token_request() -> TokenRequest {
     TokenRequest {
         user: "ann".into(),
         role: "user".into(),
@@ -258,7 +268,7 @@ fn jwks(path: &PathBuf, signer_pem: &str, algorithm: jsonwebtoken::Algorithm, id
 }
 
 #[test]
-fn a_jwks_file_is_followed_when_its_keys_change() {
+fn a_jwks_file_is_reloaded_when_it_changes() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("jwks.json");
     let first = rcgen::KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).unwrap().serialize_pem();
@@ -268,20 +278,24 @@ fn a_jwks_file_is_followed_when_its_keys_change() {
     jwks(&path, &first, jsonwebtoken::Algorithm::ES256, "first");
     let auth = auth(config(KeyConfig::Jwks(path.clone())));
     let signed = |algorithm, pem: &str| {
-        Signer::pem(algorithm, &SecretString::from(pem)).unwrap().sign(&wanted()).unwrap()
+        TokenSigner::pem(algorithm, &SecretString::from(pem)).unwrap().sign(&token_request()).unwrap()
     };
-    let (es256, rs256) = (signed(Algorithm::Es256, &first), signed(Algorithm::Rs256, &second));
-    assert!(ask(&auth, &es256).is_ok() && ask(&auth, &rs256).is_err());
-    assert!(ask(&auth, &sign(jsonwebtoken::Algorithm::HS256, &good(), "secret")).is_err(), "no shared keys");
+    let (es256, rs256) = (signed(TokenAlgorithm::Es256, &first), signed(TokenAlgorithm::Rs256, &second));
+    assert!(identify(&auth, &es256).is_ok() && identify(&auth, &rs256).is_err());
+    assert!(
+        identify(&auth, &sign(jsonwebtoken::Algorithm::HS256, &valid_claims(), "secret")).is_err(),
+        "no shared keys"
+    );
     jwks(&path, &second, jsonwebtoken::Algorithm::RS256, "second");
-    assert!(ask(&auth, &rs256).is_ok() && ask(&auth, &es256).is_err());
+    assert!(identify(&auth, &rs256).is_ok() && identify(&auth, &es256).is_err());
 }
 
 #[test]
-fn keys_that_cannot_be_used_are_named_at_the_start() {
-    let bad = |keys| Tokens::load(config(keys)).err().unwrap();
+fn invalid_keys_are_reported_when_they_are_loaded() {
+    let bad = |keys| TokenVerifier::load(config(keys)).err().unwrap();
     assert!(
-        bad(KeyConfig::Pem { algorithm: Algorithm::Rs256, text: "x".into() }).contains("public key in PEM")
+        bad(KeyConfig::Pem { algorithm: TokenAlgorithm::Rs256, text: "x".into() })
+            .contains("public key in PEM")
     );
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("jwks.json");
@@ -291,9 +305,9 @@ fn keys_that_cannot_be_used_are_named_at_the_start() {
 }
 
 #[test]
-fn what_a_token_says_can_be_read_without_believing_it() {
-    let token = Signer::secret(&SECRET.to_owned().into()).sign(&wanted()).unwrap();
+fn a_token_can_be_inspected_without_verification() {
+    let token = TokenSigner::secret(&SECRET.to_owned().into()).sign(&token_request()).unwrap();
     let read = inspect(&token).unwrap();
     assert_eq!((&read.header["alg"], &read.claims["sub"]), (&json!("HS256"), &json!("ann")));
-    assert!(inspect("nonsense").is_err());
+    assert!(inspect("no token").is_err());
 }

@@ -1,4 +1,5 @@
-//! Who answers. Every provider's adapter and every wrapper of the gateway implements [`Embedder`].
+//! The traits of embedding: [`Embedder`] is one model, [`Provider`] is a family of models. Every provider adapter
+//! and every wrapper of the gateway implements [`Embedder`].
 
 use std::{future::Future, pin::Pin, sync::Arc};
 
@@ -7,58 +8,59 @@ use crate::{
     ModelRef, ModelState, ModelStatus, ProviderKind, SpaceId, TokenCount,
 };
 
-/// A future behind a pointer, so that the traits below are object-safe.
+/// A boxed future. The traits below return it so that they are object-safe.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
-/// One model, ready to turn text into vectors.
+/// One model that is ready to turn text into vectors.
 pub trait Embedder: Send + Sync {
-    /// What is known of the model.
+    /// The model's name, provider and dimensions.
     fn model(&self) -> &Arc<ModelInfo>;
 
-    /// What one call may carry.
+    /// The limits of one call.
     fn limits(&self) -> &CallLimits;
 
-    /// How many tokens the model would read for `text`, special tokens included, before truncation.
+    /// The number of tokens of `text`, with special tokens and before truncation.
     fn count_tokens(&self, text: &str) -> TokenCount;
 
-    /// Which vectors its own are, as far as that is known by now: `None` for a local model that is not loaded.
+    /// The space and precision of the model's vectors; `None` for a local model that has not been loaded yet.
     fn identity(&self) -> Option<EmbeddingIdentity> {
-        let card = self.model();
+        let model = self.model();
         Some(EmbeddingIdentity {
-            space: SpaceId::new(format!("{}:{}", card.provider, card.name)),
+            space: SpaceId::new(format!("{}:{}", model.provider, model.name)),
             precision: None,
         })
     }
 
-    /// Embeds a batch. Dropping the future cancels the work that has not begun.
+    /// Embeds a batch. Dropping the future cancels the work that has not started.
     fn embed(&self, request: EmbedRequest) -> BoxFuture<'_, Result<Embeddings, EmbedError>>;
 
-    /// Makes sure that the next request does not wait for a model to load.
+    /// Loads the model, so that the next request does not wait for it.
     fn warm_up(&self) -> BoxFuture<'_, Result<(), EmbedError>> {
         Box::pin(async { Ok(()) })
     }
 }
 
-/// A family of models behind one name (`huggingface`, `openai`), each opened on demand.
+/// A family of models under one name (`huggingface`, `openai`). Each model is opened on demand.
 pub trait Provider: Send + Sync {
-    /// Which provider this is.
+    /// The provider's kind, which is also its name.
     fn kind(&self) -> ProviderKind;
 
-    /// The model's embedder. Cheap when the model is known; fails with
-    /// [`ModelLoading`](crate::ErrorKind::ModelLoading) while the model is on its way to this machine.
+    /// Opens a model. Cheap for a model that is already open. Fails with
+    /// [`ModelLoading`](crate::ErrorKind::ModelLoading) while the model is being downloaded.
     fn open<'a>(&'a self, model: &'a ModelRef) -> BoxFuture<'a, Result<Arc<dyn Embedder>, EmbedError>>;
 
-    /// Brings a model to this machine and returns when it is there. Nothing to do for a vendor.
+    /// Downloads a model to this machine and returns when it is complete. Does nothing for a vendor's model.
     fn download<'a>(&'a self, model: &'a ModelRef) -> BoxFuture<'a, Result<(), EmbedError>>;
 
-    /// Lets a model go that is in memory; says whether it was. Requests under way are answered. Nothing to do for a
-    /// vendor.
+    /// Removes a model from memory and returns whether it was loaded. Requests in progress still complete. Does nothing
+    /// for a vendor's model.
     fn unload<'a>(&'a self, model: &'a ModelRef) -> BoxFuture<'a, Result<bool, EmbedError>> {
         let _ = model;
         Box::pin(async { Ok(false) })
     }
 
-    /// What is known of a model on this machine without loading it; `None` when it is not here, and of vendors' models.
+    /// Describes a model from its files, without loading it. `None` for a model that is not on this machine and for a
+    /// vendor's model.
     fn describe<'a>(
         &'a self,
         model: &'a ModelRef,
@@ -67,10 +69,10 @@ pub trait Provider: Send + Sync {
         Box::pin(async { Ok(None) })
     }
 
-    /// Where one model stands; `None` where models have no life of their own (vendors). May read the disk,
-    /// never the network.
+    /// The state of one model; `None` for a vendor's model, which has no state. May read the disk, but never uses
+    /// the network.
     fn state(&self, model: &ModelRef) -> Option<ModelState>;
 
-    /// The models this provider knows of, sorted by name.
+    /// The models that this provider knows, sorted by name.
     fn models(&self) -> Vec<ModelStatus>;
 }

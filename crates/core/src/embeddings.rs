@@ -1,35 +1,36 @@
-//! What is answered: vectors as one flat array, with what was counted on the way.
+//! The result of an embedding request: vectors as one flat array, with token counts.
 
 use crate::{EmbedError, ModelInfo, SpaceId};
 
-/// The vectors of one request, in the order of its inputs.
+/// The vectors of one request, in input order.
 #[derive(Clone, Debug)]
 pub struct Embeddings {
-    /// `[inputs × dim]`, row major; the row of a failed input is zeros.
+    /// `[inputs × dim]`, row-major. The row of a failed input is all zeros.
     pub data: Vec<f32>,
-    /// Length of one vector.
+    /// Numbers in one vector.
     pub dim: usize,
-    /// Which other vectors these may be compared with.
+    /// The space of the vectors. Only vectors of one space can be compared.
     pub space: SpaceId,
-    /// Tokens the model read for each input, special tokens included.
+    /// Tokens that the model read for each input, with special tokens.
     pub tokens: Vec<u32>,
-    /// Tokens a vendor charged for; zero for local models.
+    /// Tokens that the vendor charged for; zero for local models.
     pub billed_tokens: u64,
-    /// How many inputs were cut to the model's limit.
+    /// Number of inputs that were truncated to the model's token limit.
     pub truncated: usize,
-    /// Inputs that failed alone, by index; empty unless the request allows partial answers.
+    /// Inputs that failed alone, by index. Always empty unless [`EmbedRequest::partial`](crate::EmbedRequest::partial)
+    /// is set.
     pub failed: Vec<(usize, EmbedError)>,
-    /// The model that answered: not the one asked for when a fallback served.
+    /// The model that computed the vectors. It differs from the requested model when a fallback was used.
     pub served_by: std::sync::Arc<ModelInfo>,
 }
 
 impl Embeddings {
-    /// One vector per input.
+    /// Iterates over the vectors, one per input.
     pub fn rows(&self) -> impl ExactSizeIterator<Item = &[f32]> {
         self.data.chunks_exact(self.dim.max(1))
     }
 
-    /// Tokens over all inputs.
+    /// The sum of [`tokens`](Self::tokens) over all inputs.
     pub fn total_tokens(&self) -> u64 {
         self.tokens.iter().map(|&tokens| u64::from(tokens)).sum()
     }

@@ -1,120 +1,120 @@
-//! What can go wrong, and what to do about it. Whoever sees a failure decides here, once, whose fault it
-//! is and whether to try again; wrappers only obey, and the edge converts to a status once.
+//! The error of an embedding request. The code that detects a failure decides once which side is at fault and whether
+//! a retry may help. The gateway's wrappers act on that decision, and the server maps it to a status.
 
 use std::{fmt, time::Duration};
 
-/// A failed request.
+/// The failure of an embedding request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EmbedError {
-    /// What happened.
+    /// The kind of failure.
     pub kind: ErrorKind,
-    /// Whose fault it is; only the upstream's faults count against it.
+    /// The side at fault. The circuit breaker counts only the upstream's faults.
     pub fault: Fault,
     /// Whether the same request may succeed later.
     pub retry: Retry,
-    /// What was wrong, where, and what to do, in words the caller may see.
+    /// What is wrong, where, and how to fix it. The caller sees this text.
     pub message: String,
-    /// The inputs at fault; empty when it was not about an input.
+    /// The inputs at fault; empty for a failure that does not concern single inputs.
     pub inputs: Vec<InputError>,
 }
 
-/// What happened.
+/// The kind of a failure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ErrorKind {
-    /// The request asks for something that cannot be given.
+    /// The request is malformed, or asks for something that the model does not support.
     InvalidRequest,
-    /// An input is longer than the model reads and must not be cut.
+    /// An input exceeds the model's token limit, and truncation is not allowed.
     InputTooLong,
-    /// Nobody serves a model of this name.
+    /// No provider has a model of this name.
     ModelNotFound,
-    /// The model is on its way to this machine.
+    /// The model is being downloaded or loaded.
     ModelLoading {
-        /// Whole percent of the bytes that are here.
+        /// Downloaded share of the model's bytes, in whole percent.
         percent: u8,
     },
-    /// The model is here but cannot be used: its files are damaged or of an unknown architecture.
+    /// The model's files are damaged or of an unknown architecture.
     ModelUnusable,
-    /// Too much work is waiting.
+    /// The queue is full.
     Overloaded,
     /// The deadline passed.
     Timeout,
-    /// The provider is not configured, switched off or out of reach.
+    /// The provider is not configured, disabled or unreachable.
     Unavailable,
-    /// Policy forbids this model or provider.
+    /// The allow-list excludes this model or provider.
     Forbidden,
-    /// The upstream asks for fewer requests or tokens; feeds the governor, never the breaker.
+    /// The upstream's rate limit is exceeded. The upstream limiter counts it, the circuit breaker does not.
     RateLimited,
-    /// The upstream says that one call carried too many tokens or bytes; the splitter halves it.
+    /// One call had too many tokens or bytes for the upstream. The splitter halves it.
     BatchTooLarge,
-    /// The upstream refuses our credentials; not retried, not counted by the breaker.
+    /// The upstream rejected this server's credentials. Not retried, and not counted by the circuit breaker.
     UpstreamAuth,
-    /// The breaker is open: the provider failed too often a moment ago.
+    /// The provider's circuit breaker is open after repeated failures.
     BreakerOpen,
-    /// The upstream answered something that is not the answer to the question.
-    BadUpstreamAnswer,
-    /// A defect of ours.
+    /// The upstream's response is malformed or does not match the request.
+    InvalidUpstreamResponse,
+    /// A defect in this program.
     Internal,
 }
 
-/// Whose fault a failure is.
+/// The side at fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
-    /// The caller must change the request.
+    /// The caller: the request must change.
     Caller,
-    /// The vendor or model server failed.
+    /// The vendor or model server.
     Upstream,
-    /// We failed, or are too busy.
+    /// This service: it failed or is overloaded.
     Us,
 }
 
 /// Whether the same request may succeed later.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Retry {
-    /// It will not.
+    /// It cannot succeed.
     Never,
-    /// It may, after a pause the retrier chooses.
+    /// It may succeed after a backoff that the caller of the embedder chooses.
     Backoff,
-    /// It may, after this pause at the earliest.
+    /// It may succeed after this time at the earliest.
     After(Duration),
 }
 
-/// One input at fault.
+/// An input that caused a failure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct InputError {
-    /// Its place in the request.
+    /// Index of the input in the request.
     pub index: usize,
-    /// Its length in tokens, where that is what is wrong.
+    /// Length of the input in tokens, if the length is the cause.
     pub tokens: Option<usize>,
 }
 
 impl EmbedError {
-    /// The caller must change the request.
+    /// An [`ErrorKind::InvalidRequest`], which is the caller's fault and is never retried.
     pub fn invalid(message: impl Into<String>) -> Self {
         Self::new(ErrorKind::InvalidRequest, Fault::Caller, Retry::Never, message)
     }
 
-    /// Nobody serves a model of this name.
+    /// An [`ErrorKind::ModelNotFound`], which is the caller's fault and is never retried.
     pub fn model_not_found(message: impl Into<String>) -> Self {
         Self::new(ErrorKind::ModelNotFound, Fault::Caller, Retry::Never, message)
     }
 
-    /// The deadline passed.
+    /// An [`ErrorKind::Timeout`] of this service, which may be retried.
     pub fn timeout(message: impl Into<String>) -> Self {
         Self::new(ErrorKind::Timeout, Fault::Us, Retry::Backoff, message)
     }
 
-    /// A defect of ours; the message must not show anything internal.
+    /// An [`ErrorKind::Internal`], which is never retried. The caller sees the message: it must not reveal internals.
     pub fn internal(message: impl Into<String>) -> Self {
         Self::new(ErrorKind::Internal, Fault::Us, Retry::Never, message)
     }
 
-    /// Any failure, decision included.
+    /// An error without inputs at fault.
     pub fn new(kind: ErrorKind, fault: Fault, retry: Retry, message: impl Into<String>) -> Self {
         Self { kind, fault, retry, message: message.into(), inputs: Vec::new() }
     }
 
-    /// The same failure, saying which inputs it is about.
+    /// Replaces the list of inputs at fault.
     #[must_use]
     pub fn with_inputs(mut self, inputs: Vec<InputError>) -> Self {
         self.inputs = inputs;

@@ -1,8 +1,4 @@
-//! The words every other crate speaks: what is asked ([`EmbedRequest`]), what is answered
-//! ([`Embeddings`]), what can go wrong ([`EmbedError`]), and who answers ([`Embedder`], [`Provider`]).
-//!
-//! This crate names no runtime and nothing here is serialisable: wire types sit at the edge that owns
-//! the wire. A change here is a change of the architecture.
+#![doc = include_str!("../README.md")]
 
 mod embedder;
 mod embeddings;
@@ -13,7 +9,9 @@ mod progress;
 mod rate_limit_info;
 mod request;
 mod request_stats;
+mod token_estimate;
 mod trace;
+mod unit_length;
 
 pub use embedder::{BoxFuture, Embedder, Provider};
 pub use embeddings::Embeddings;
@@ -27,4 +25,6 @@ pub use progress::Progress;
 pub use rate_limit_info::{RateLimitInfo, RateListener, RateWindow};
 pub use request::{DimensionPolicy, EmbedRequest, Input, InputType, Priority, RequestContext, Truncate};
 pub use request_stats::RequestStats;
+pub use token_estimate::{SPECIAL_TOKENS, estimate_tokens};
 pub use trace::TraceContext;
+pub use unit_length::{squared_length, to_unit_length};

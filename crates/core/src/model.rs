@@ -1,8 +1,8 @@
-//! What a model is called, who serves it, what it can take, and in what state it is.
+//! Models: their names, providers, limits, spaces and states.
 
 use std::{fmt, num::NonZeroUsize, str::FromStr, sync::Arc};
 
-/// Everyone who can serve a model. The names are those of the deployment guide and of `provider:` prefixes.
+/// The providers. Their names are those of the deployment guide and of `provider:` prefixes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum ProviderKind {
     /// OpenAI and Azure OpenAI.
@@ -15,16 +15,16 @@ pub enum ProviderKind {
     Mistral,
     /// Voyage AI.
     Voyage,
-    /// A model directory run by this process' own engine.
+    /// A local model directory that this process runs with its own engine.
     HuggingFace,
-    /// An ONNX file run through ONNX Runtime.
+    /// A local ONNX file that this process runs with ONNX Runtime.
     Onnx,
-    /// A server near by: Ollama, TEI, llama.cpp, anything that speaks OpenAI's form.
+    /// A self-hosted model server: Ollama, TEI, llama.cpp, or any server with an OpenAI-compatible API.
     LocalApi,
 }
 
 impl ProviderKind {
-    /// Every provider, in the order in which they are listed to users.
+    /// All providers, in the order in which lists show them.
     pub const ALL: [Self; 8] = [
         Self::OpenAi,
         Self::Cohere,
@@ -36,7 +36,7 @@ impl ProviderKind {
         Self::LocalApi,
     ];
 
-    /// The provider's name in configuration, prefixes, headers, labels.
+    /// The name in configuration, prefixes, headers and metric labels.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::OpenAi => "openai",
@@ -60,7 +60,7 @@ impl fmt::Display for ProviderKind {
 impl FromStr for ProviderKind {
     type Err = String;
 
-    /// Case does not matter: `x-provider: OpenAI` names openai.
+    /// Ignores case: `x-provider: OpenAI` names openai.
     fn from_str(name: &str) -> Result<Self, String> {
         Self::ALL.into_iter().find(|kind| kind.as_str().eq_ignore_ascii_case(name)).ok_or_else(|| {
             format!("'{name}' is not a provider; known are {}", Self::ALL.map(Self::as_str).join(", "))
@@ -68,10 +68,10 @@ impl FromStr for ProviderKind {
     }
 }
 
-/// One model of one provider, as asked for: the provider's own name and, where it has versions, which.
+/// A reference to one model of one provider: the provider's name for the model and its revision.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct ModelRef {
-    /// The provider's name for it: `sentence-transformers/all-MiniLM-L6-v2`, `text-embedding-3-small`.
+    /// The provider's name for the model: `sentence-transformers/all-MiniLM-L6-v2`, `text-embedding-3-small`.
     pub name: Arc<str>,
     /// A hub revision (branch, tag or commit). `None` is the hub's `main`.
     pub revision: Option<Arc<str>>,
@@ -93,80 +93,81 @@ impl fmt::Display for ModelRef {
     }
 }
 
-/// What is known of a model without asking it to embed anything.
+/// Information about a model that needs no embedding call.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ModelInfo {
     /// The provider's name for the model; metrics and `X-Embeddings-Model` show it.
     pub name: Arc<str>,
-    /// Who serves it.
+    /// The provider of the model.
     pub provider: ProviderKind,
-    /// Length of a vector when the request does not ask for another. `None`: learnt from the first answer.
+    /// Default vector length. `None` until the first response shows it.
     pub dimensions: Option<NonZeroUsize>,
-    /// Most tokens of one input, special tokens included.
+    /// Maximum tokens of one input, with special tokens.
     pub max_tokens: Option<NonZeroUsize>,
-    /// Whether a leading part of a vector, renormalised, is itself a good vector (Matryoshka training).
+    /// Whether the model has Matryoshka training: the first components of a vector, renormalised, are a valid vector.
     pub matryoshka: bool,
 }
 
-/// What one call may carry. `None` means: no limit known.
+/// The limits of one call. `None` means that no limit is known.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct CallLimits {
-    /// Inputs in one call.
+    /// Maximum inputs of one call.
     pub items: Option<NonZeroUsize>,
-    /// Tokens in one call, over all its inputs.
+    /// Maximum tokens of one call, over all inputs.
     pub tokens: Option<NonZeroUsize>,
-    /// Bytes of one call's body.
+    /// Maximum bytes of one call's body.
     pub bytes: Option<NonZeroUsize>,
-    /// The vector lengths that the model itself gives when asked.
-    pub lengths: SupportedDimensions,
+    /// Vector lengths that the model supports by itself.
+    pub dimensions: SupportedDimensions,
 }
 
-/// Which vector lengths may be asked of a model besides its own. Whatever is in here is forwarded; for any
-/// other length the request's policy decides.
+/// Vector lengths that a model supports besides its own. A request for one of these is forwarded to the provider. For
+/// any other length the request's [`DimensionPolicy`](crate::DimensionPolicy) decides.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum SupportedDimensions {
-    /// Its own, and no other.
+    /// Only the model's own length.
     #[default]
     Own,
-    /// Each of these.
+    /// Any of these lengths.
     OneOf(Arc<[NonZeroUsize]>),
-    /// Everything from the first to the second.
+    /// Any length in this inclusive range.
     Between(NonZeroUsize, NonZeroUsize),
 }
 
 impl SupportedDimensions {
-    /// Whether a length may be asked for.
+    /// Whether the model supports this length.
     pub fn contains(&self, length: NonZeroUsize) -> bool {
         match self {
             Self::Own => false,
             Self::OneOf(lengths) => lengths.contains(&length),
-            Self::Between(least, most) => (*least..=*most).contains(&length),
+            Self::Between(min, max) => (*min..=*max).contains(&length),
         }
     }
 }
 
-/// How many tokens a text has, and whether that is known or guessed.
+/// The number of tokens of a text, exact or estimated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TokenCount {
     /// Counted with the model's own tokenizer.
     Exact(usize),
-    /// Guessed from its length; the truth may be higher or lower.
+    /// Estimated from the text's length; the real number may be higher or lower.
     Estimate(usize),
 }
 
-/// Which vectors may be compared with each other: equal ids, comparable vectors.
+/// The id of a vector space. Vectors can be compared only if their ids are equal.
 ///
-/// A vendor's space name, or a hash of weights, tokenizer, pooling and prompts, with the dimension.
+/// For a vendor's model it is built from names. For a local model it is a hash of weights, tokenizer, pooling and
+/// prompts, followed by the dimensions.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct SpaceId(Arc<str>);
 
 impl SpaceId {
-    /// Wraps an id that a provider made.
+    /// Wraps an id that a provider created.
     pub fn new(id: impl Into<Arc<str>>) -> Self {
         Self(id.into())
     }
 
-    /// The id as it stands in the header `X-Embeddings-Space`.
+    /// The id as in the header `X-Embeddings-Space`.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -178,70 +179,71 @@ impl fmt::Display for SpaceId {
     }
 }
 
-/// What the numbers of a model's plain vectors depend on.
+/// The space and precision of a model's vectors.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct EmbeddingIdentity {
-    /// The space of its vectors at their own length.
+    /// The space of vectors of the model's own length.
     pub space: SpaceId,
-    /// What it computes in (`f32`, `bf16`), where that is a choice of ours. Vectors of two precisions may be
-    /// compared, but they are not the same numbers.
+    /// The compute precision (`f32`, `bf16`) of a local model. Vectors of two precisions can be compared, but their
+    /// numbers differ slightly.
     pub precision: Option<&'static str>,
 }
 
-/// Where a model of a local provider stands in its life.
+/// The state of a local model.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ModelState {
     /// Not on this machine.
     Absent,
-    /// On its way here.
+    /// Being downloaded.
     Downloading {
-        /// Whole percent of the bytes that are here.
+        /// Downloaded share of the model's bytes, in whole percent.
         percent: u8,
     },
-    /// On disk, not in memory.
+    /// On disk, not loaded.
     OnDisk,
-    /// In memory, ready to answer.
+    /// In memory, ready for requests.
     Loaded,
-    /// On disk; was in memory until nobody used it or another needed the room, and will be with the next request.
+    /// On disk. It was unloaded because it was idle or because another model needed its memory; the next request loads
+    /// it.
     Unloaded,
-    /// The last attempt to fetch or load it failed; the next request tries again.
+    /// The last download or load failed; the next request retries.
     Failed {
-        /// Why, in words for a person.
+        /// Reason of the failure.
         reason: String,
     },
 }
 
-/// A model that a provider knows of, for lists.
+/// A model in a provider's list.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ModelStatus {
-    /// The provider's name for it.
+    /// The provider's name for the model.
     pub name: Arc<str>,
-    /// Where it stands.
+    /// The model's state.
     pub state: ModelState,
 }
 
-/// What the files of a model on this machine say of it.
+/// Information from the files of a local model.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LocalModelInfo {
-    /// What kind of model it is: `bert`, `mpnet`.
+    /// Architecture of the model: `bert`, `mpnet`.
     pub architecture: String,
     /// Numbers in a vector.
     pub dimensions: usize,
-    /// Most tokens of one text, special tokens included.
+    /// Maximum tokens of one text, with special tokens.
     pub max_tokens: usize,
-    /// What it computes in (`f32`, `bf16`) as it is configured here.
+    /// Configured compute precision: `f32`, `bf16`.
     pub precision: &'static str,
-    /// Bytes of its weight files.
+    /// Size of the weight files in bytes.
     pub file_bytes: u64,
-    /// The most that it takes in memory.
+    /// Upper bound of the memory that the model takes, in bytes.
     pub memory_bytes: u64,
 }
 
-/// All that is known of a model on this machine without loading it.
+/// A description of a local model that is available without loading it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ModelDescription {
-    /// What its files say.
-    pub facts: LocalModelInfo,
-    /// Which vectors its own are.
+    /// Information from the model's files.
+    pub info: LocalModelInfo,
+    /// The space of the model's vectors.
     pub space: SpaceId,
 }

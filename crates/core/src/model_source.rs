@@ -1,16 +1,17 @@
-//! Where a local provider gets model files from. The model store implements this; the two never meet.
+//! The trait by which a local provider gets model files. The model store implements it, so that neither crate depends
+//! on the other.
 
 use std::{fmt, path::PathBuf};
 
 use crate::{BoxFuture, ModelRef, Progress};
 
-/// A model's name becomes a directory with verified files.
+/// Maps a model name to a local directory with verified files.
 pub trait ModelSource: Send + Sync {
-    /// The directory of a model that is on this machine; `None` when it is not. Never uses the network.
+    /// The directory of a model that is on this machine, otherwise `None`. Never uses the network.
     fn find(&self, model: &ModelRef) -> Result<Option<PathBuf>, SourceError>;
 
-    /// Brings the model here (nothing to do when it is) and returns its directory. Two callers, also in
-    /// two processes, fetch once. Dropping the future stops the transfer; what arrived is kept and resumed.
+    /// Downloads the model unless it is on this machine, and returns its directory. Concurrent callers share one
+    /// download, also across processes. Dropping the future stops the transfer; the next call resumes it.
     fn fetch<'a>(
         &'a self,
         model: &'a ModelRef,
@@ -21,36 +22,36 @@ pub trait ModelSource: Send + Sync {
     fn list(&self) -> Vec<String>;
 }
 
-/// Why a model could not be had.
+/// A failure to find or download a model.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SourceError {
-    /// What happened, for decisions.
+    /// The kind of failure.
     pub kind: SourceErrorKind,
-    /// What happened, where, and what to do about it, for a person.
+    /// What is wrong, where, and how to fix it.
     pub message: String,
 }
 
-/// What happened when a model could not be had.
+/// The kind of a [`SourceError`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SourceErrorKind {
-    /// The name cannot be a model's name (empty, a traversal, an absolute path that is no directory).
+    /// Not a valid model name: empty, a path traversal, or an absolute path that is not a directory.
     InvalidName,
-    /// Neither here nor on the hub.
+    /// Neither on this machine nor on the hub.
     NotFound,
-    /// Not here, and the network may not be used.
+    /// Not on this machine, and the network must not be used.
     Offline,
-    /// The hub wants a token, or refuses the one it got.
+    /// The hub requires a token or rejected the configured one.
     Unauthorized,
-    /// What arrived is not what the hub announced.
+    /// The downloaded bytes do not match the hub's checksum.
     Corrupt,
-    /// The hub could not be reached or answered nonsense; trying later may help.
+    /// The hub is unreachable or returned an invalid response. A later attempt may succeed.
     Unreachable,
-    /// This machine's disk refused.
+    /// A disk error on this machine.
     Io,
 }
 
 impl SourceError {
-    /// An error with its explanation.
+    /// An error with its message.
     pub fn new(kind: SourceErrorKind, message: impl Into<String>) -> Self {
         Self { kind, message: message.into() }
     }

@@ -1,31 +1,32 @@
-//! What a vendor's answers say of the rates it allows: the adapters read it, a governor obeys it.
+//! Rate limits that a vendor reports in response headers. The vendor adapters read them; the gateway's upstream limiter
+//! applies them.
 
 use std::time::Duration;
 
 use crate::ProviderKind;
 
-/// What one answer's headers say.
+/// The rate limits of one response.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct RateLimitInfo {
-    /// Of requests.
+    /// The limit of requests.
     pub requests: RateWindow,
-    /// Of tokens.
+    /// The limit of tokens.
     pub tokens: RateWindow,
 }
 
-/// One of a vendor's budgets. What it does not say is `None`.
+/// One rate limit window. A value that the vendor did not report is `None`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct RateWindow {
-    /// How much a full window holds.
+    /// Size of a full window.
     pub limit: Option<u64>,
-    /// How much is left of it.
+    /// What remains of the window.
     pub remaining: Option<u64>,
-    /// When it is full again.
+    /// Time until the window is full again.
     pub reset: Option<Duration>,
 }
 
-/// Hears what a provider's answers say. Called on the request's path: it must not wait.
+/// Receives rate limits from responses. Called while a request is handled: an implementation must not block.
 pub trait RateListener: Send + Sync {
-    /// An answer of this provider said something of its rates.
-    fn observe(&self, provider: ProviderKind, hint: RateLimitInfo);
+    /// Called when a response of `provider` reported its rate limits.
+    fn observe(&self, provider: ProviderKind, info: RateLimitInfo);
 }

@@ -1,33 +1,33 @@
-//! What is asked: inputs and how to treat them, and on whose behalf.
+//! An embedding request: its inputs, how to embed them, and the tenant, deadline and priority.
 
 use std::{num::NonZeroUsize, sync::Arc, time::Instant};
 
 use crate::{RequestStats, TraceContext};
 
-/// One batch of inputs for one model. A single text is a batch of one; there is no other form.
+/// One batch of inputs for one model. A single text is a batch of one input.
 #[derive(Clone, Debug)]
 pub struct EmbedRequest {
-    /// What to embed, in order. Never empty.
+    /// The inputs, in order. Never empty.
     pub inputs: Arc<[Input]>,
-    /// The vector length the caller wants; `None` is the model's own.
+    /// Requested vector length; `None` is the model's own length.
     pub dimensions: Option<NonZeroUsize>,
-    /// What to do when the model cannot give `dimensions` itself.
+    /// What to do when the model does not support the requested `dimensions`.
     pub dimension_policy: DimensionPolicy,
-    /// What to do with an input longer than the model reads; `None` is the provider's own rule.
+    /// How to truncate an input over the model's token limit; `None` is the provider's default.
     pub truncate: Option<Truncate>,
-    /// Whether vectors are brought to unit length.
+    /// Whether vectors are normalised to unit length.
     pub normalize: bool,
-    /// What the vectors are for, where the model makes a difference; `None` is the model's plain form.
+    /// Purpose of the vectors, for models that distinguish purposes; `None` selects no purpose.
     pub input_type: Option<InputType>,
-    /// Whether inputs may fail alone ([`Embeddings::failed`](crate::Embeddings::failed)) instead of failing
-    /// the request.
+    /// Whether an input may fail alone ([`Embeddings::failed`](crate::Embeddings::failed)) instead of failing the
+    /// whole request.
     pub partial: bool,
-    /// On whose behalf, and until when.
+    /// Tenant, deadline, priority and counters.
     pub context: RequestContext,
 }
 
 impl EmbedRequest {
-    /// Inputs with nothing said about how: whole vectors of unit length, or an error.
+    /// A request with default options: vectors of the model's own dimensions, normalised, and no partial results.
     pub fn with_defaults(inputs: impl Into<Arc<[Input]>>, context: RequestContext) -> Self {
         Self {
             inputs: inputs.into(),
@@ -42,13 +42,13 @@ impl EmbedRequest {
     }
 }
 
-/// One thing to embed.
+/// One item to embed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Input {
-    /// A text, never blank.
+    /// A text that is not blank.
     Text(Arc<str>),
-    /// Token ids of a vendor's tokenizer, never empty. Only that vendor's adapter gets to see them; for every
-    /// other model they have been decoded to a text before.
+    /// Token ids of OpenAI's tokenizers, never empty. Only OpenAI's adapter receives them; the gateway decodes them to
+    /// text for every other model.
     Tokens(Arc<[u32]>),
 }
 
@@ -62,21 +62,21 @@ impl Input {
     }
 }
 
-/// What a vector is for. Mapped to a vendor's own field or to the model's own prompt.
+/// The purpose of a vector. Adapters map it to the vendor's field or to the model's prompt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum InputType {
-    /// Something that is searched with.
+    /// A search query.
     Query,
-    /// Something that is found.
+    /// A document to be searched.
     Document,
     /// The input of a classifier.
     Classification,
-    /// A member of clusters.
+    /// An item to cluster.
     Clustering,
 }
 
 impl InputType {
-    /// The name on the wire.
+    /// The name in the API.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Query => "query",
@@ -87,32 +87,32 @@ impl InputType {
     }
 }
 
-/// Which end of an over-long input is dropped.
+/// How an input over the model's token limit is truncated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Truncate {
-    /// Keep the beginning (what sentence-transformers does).
+    /// Drop tokens at the end, as sentence-transformers does.
     End,
-    /// Keep the end.
+    /// Drop tokens at the start.
     Start,
-    /// Refuse the request and say which inputs are too long.
+    /// Do not truncate: fail the request and name the inputs that are too long.
     None,
 }
 
-/// What to do when the wanted dimension is not one the model was trained to give.
+/// What to do when the model does not support the requested dimensions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DimensionPolicy {
-    /// Refuse, saying what the model gives.
+    /// Fail the request; the error names the model's dimensions.
     Strict,
-    /// Keep the first components and renormalise; a longer wish than the model has is refused.
+    /// Keep the first components and renormalise. A request for more dimensions than the model has fails.
     Reduce,
-    /// As `Reduce`, and fill with zeros when more is wanted than the model has.
+    /// As `Reduce`, and append zeros when the request exceeds the model's dimensions.
     Pad,
-    /// Answer with the model's own dimension.
+    /// Return vectors of the model's own dimensions.
     Ignore,
 }
 
 impl DimensionPolicy {
-    /// The policy's name in configuration and in `X-Embeddings-Dimensions-Policy`.
+    /// The name in configuration and in the header `X-Embeddings-Dimensions-Policy`.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Strict => "strict",
@@ -123,42 +123,42 @@ impl DimensionPolicy {
     }
 }
 
-/// What travels with a request but does not change its answer.
+/// Data that accompanies a request and does not change its vectors.
 #[derive(Clone, Debug)]
 pub struct RequestContext {
-    /// Whose request this is; queues are fair between tenants.
+    /// The tenant. Queues are fair between tenants.
     pub tenant: Arc<str>,
-    /// Ties log lines of one request together.
+    /// The id that log lines of this request share.
     pub request_id: Arc<str>,
-    /// After this moment nobody waits for the answer.
+    /// The moment after which the caller no longer waits for the response.
     pub deadline: Option<Instant>,
-    /// Whether a person waits.
+    /// The priority where work has to wait.
     pub priority: Priority,
-    /// What happened on the way to the answer.
-    pub notes: RequestStats,
-    /// The trace it is a part of.
+    /// Counters of this request: cache hits, attempts, upstream time.
+    pub stats: RequestStats,
+    /// The trace that this request belongs to.
     pub trace: Option<TraceContext>,
 }
 
 impl RequestContext {
-    /// A person's request without a deadline.
+    /// An interactive request without a deadline.
     pub fn new(tenant: impl Into<Arc<str>>, request_id: impl Into<Arc<str>>) -> Self {
         Self {
             tenant: tenant.into(),
             request_id: request_id.into(),
             deadline: None,
             priority: Priority::Interactive,
-            notes: RequestStats::default(),
+            stats: RequestStats::default(),
             trace: None,
         }
     }
 }
 
-/// Who goes first where work has to wait.
+/// The order of requests that have to wait: the first variant goes first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Priority {
-    /// A person waits.
+    /// A user waits for the response.
     Interactive,
-    /// A pipeline waits.
+    /// A background job waits for the response.
     Batch,
 }

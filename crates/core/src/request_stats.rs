@@ -1,5 +1,5 @@
-//! What happened on the way to an answer, for headers and logs. It travels with the request and never changes
-//! what is answered.
+//! Counters of one request, which the server reports in response headers and logs. The wrappers of the gateway update
+//! them; they never change the vectors.
 
 use std::{
     sync::{
@@ -9,12 +9,12 @@ use std::{
     time::Duration,
 };
 
-/// Notes on one request; clones write on the same page.
+/// Counters of one request. Clones share the same counters.
 #[derive(Clone, Debug, Default)]
-pub struct RequestStats(Arc<Page>);
+pub struct RequestStats(Arc<Counters>);
 
 #[derive(Debug, Default)]
-struct Page {
+struct Counters {
     cache_hits: AtomicU64,
     cache_misses: AtomicU64,
     upstream_nanoseconds: AtomicU64,
@@ -23,42 +23,44 @@ struct Page {
 }
 
 impl RequestStats {
-    /// So many texts were found in a cache, and so many were looked for in vain.
+    /// Adds the hits and misses of one cache lookup, counted in texts.
     pub fn record_cache_lookup(&self, hits: usize, misses: usize) {
         self.0.cache_hits.fetch_add(hits as u64, Relaxed);
         self.0.cache_misses.fetch_add(misses as u64, Relaxed);
     }
 
-    /// So many texts that were missed at first were found on the way after all.
+    /// Turns misses of an earlier lookup into hits, because a later lookup found these texts.
     pub fn record_late_hits(&self, hits: usize) {
         self.0.cache_hits.fetch_add(hits as u64, Relaxed);
         let misses = |misses: u64| Some(misses.saturating_sub(hits as u64));
         let _ = self.0.cache_misses.fetch_update(Relaxed, Relaxed, misses);
     }
 
-    /// Hits and misses; `None` when no cache was asked.
+    /// Cache hits and misses in texts; `None` without a cache lookup.
     pub fn cache(&self) -> Option<(u64, u64)> {
-        let found = (self.0.cache_hits.load(Relaxed), self.0.cache_misses.load(Relaxed));
-        (found != (0, 0)).then_some(found)
+        let counts = (self.0.cache_hits.load(Relaxed), self.0.cache_misses.load(Relaxed));
+        (counts != (0, 0)).then_some(counts)
     }
 
-    /// A provider was asked once more and took so long.
-    pub fn record_attempt(&self, took: Duration) {
+    /// Adds one attempt at a provider and its duration.
+    pub fn record_attempt(&self, duration: Duration) {
         self.0.attempts.fetch_add(1, Relaxed);
-        self.0.upstream_nanoseconds.fetch_add(u64::try_from(took.as_nanos()).unwrap_or(u64::MAX), Relaxed);
+        self.0
+            .upstream_nanoseconds
+            .fetch_add(u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX), Relaxed);
     }
 
-    /// How often a provider was asked, and how long that took over all attempts, parallel ones added up.
+    /// The number of attempts at providers and the sum of their durations. Parallel attempts are added up.
     pub fn upstream(&self) -> (u64, Duration) {
         (self.0.attempts.load(Relaxed), Duration::from_nanos(self.0.upstream_nanoseconds.load(Relaxed)))
     }
 
-    /// What made the vectors; the first note counts.
+    /// Sets the variant of the vectors. Later calls have no effect.
     pub fn set_variant(&self, variant: impl FnOnce() -> Arc<str>) {
         self.0.variant.get_or_init(variant);
     }
 
-    /// The variant of the vectors, once something answered.
+    /// The variant of the vectors, if a model has answered.
     pub fn variant(&self) -> Option<&str> {
         self.0.variant.get().map(|variant| &**variant)
     }

@@ -1,39 +1,40 @@
-//! Which trace a request belongs to, as W3C writes it (`traceparent`). Travels with requests and in messages, whether
-//! or not anybody collects traces here.
+//! The trace context of a request in the format of W3C Trace Context (`traceparent`). Requests and queue messages carry
+//! it, also when this process exports no traces.
 
 use std::fmt;
 
-/// A place in a trace: what happens next is its child.
+/// A span of a trace. Later spans are its children.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TraceContext {
-    /// The trace; never zero.
-    pub trace: u128,
-    /// The place in it; never zero.
-    pub span: u64,
-    /// Whether its beginner wants it collected.
+    /// The trace id; never zero.
+    pub trace_id: u128,
+    /// The span id; never zero.
+    pub span_id: u64,
+    /// Whether the caller sampled this trace.
     pub sampled: bool,
 }
 
 impl TraceContext {
-    /// Reads `traceparent`. Later versions may have more behind what version 0 has.
+    /// Parses a `traceparent` header. Versions above 0 may have additional fields at the end.
     pub fn parse(text: &str) -> Option<Self> {
         let mut parts = text.trim().split('-');
         let version = hex(parts.next()?, 2)?;
-        let (trace, span, flags) = (hex(parts.next()?, 32)?, hex(parts.next()?, 16)?, hex(parts.next()?, 2)?);
-        if version == 0xff || trace == 0 || span == 0 || (version == 0 && parts.next().is_some()) {
+        let (trace_id, span_id, flags) =
+            (hex(parts.next()?, 32)?, hex(parts.next()?, 16)?, hex(parts.next()?, 2)?);
+        if version == 0xff || trace_id == 0 || span_id == 0 || (version == 0 && parts.next().is_some()) {
             return None;
         }
-        Some(Self { trace, span: u64::try_from(span).ok()?, sampled: flags & 1 == 1 })
+        Some(Self { trace_id, span_id: u64::try_from(span_id).ok()?, sampled: flags & 1 == 1 })
     }
 }
 
 impl fmt::Display for TraceContext {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "00-{:032x}-{:016x}-{:02x}", self.trace, self.span, u8::from(self.sampled))
+        write!(f, "00-{:032x}-{:016x}-{:02x}", self.trace_id, self.span_id, u8::from(self.sampled))
     }
 }
 
-/// Lower-case hexadecimal of exactly this length.
+/// Parses lower-case hexadecimal of exactly `length` digits.
 fn hex(text: &str, length: usize) -> Option<u128> {
     let lower = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
     (text.len() == length && text.bytes().all(lower)).then(|| u128::from_str_radix(text, 16).ok())?
@@ -44,10 +45,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn traceparent_is_read_and_written() {
+    fn traceparent_is_parsed_and_formatted() {
         let text = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
         let context = TraceContext::parse(text).unwrap();
-        assert_eq!((context.span, context.sampled), (0xb7ad_6b71_6920_3331, true));
+        assert_eq!((context.span_id, context.sampled), (0xb7ad_6b71_6920_3331, true));
         assert_eq!(context.to_string(), text);
         assert!(
             TraceContext::parse("01-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00-more").is_some()
@@ -55,7 +56,7 @@ mod tests {
     }
 
     #[test]
-    fn nonsense_is_none() {
+    fn an_invalid_traceparent_is_none() {
         for text in [
             "",
             "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331",

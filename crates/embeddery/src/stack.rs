@@ -6,8 +6,9 @@ use std::{sync::Arc, time::Duration};
 use embeddery_core::{Embedder, ProviderKind};
 use embeddery_gateway::{
     AdjustDimensions, AttemptTimeout, BreakerRegistry, Cached, CircuitBreaker, Deadline, DecodeTokens,
-    FailureMetrics, Fallback, FallbackModels, Filling, Governors, Metrics, RateLimited, RequestMetrics,
-    RetryConfig, Retrying, Scope, SingleFlight, Splitter, Stack, TokenDecoder, ValidateResponse, VectorCache,
+    FailureMetrics, Fallback, FallbackModels, Filling, Metrics, RequestMetrics, Retrier, RetryConfig, Scope,
+    SingleFlight, Splitter, Stack, TokenDecoder, UpstreamLimiter, UpstreamLimiters, ValidateResponse,
+    VectorCache,
 };
 
 /// What wrappers share.
@@ -21,7 +22,7 @@ pub(crate) struct Layers {
     pub(crate) decoder: Arc<TokenDecoder>,
     pub(crate) retry: RetryConfig,
     pub(crate) breakers: Arc<BreakerRegistry>,
-    pub(crate) governors: Arc<Governors>,
+    pub(crate) upstream_limiters: Arc<UpstreamLimiters>,
     pub(crate) attempt_timeout: Duration,
     /// Parts of one request that are asked for at a time.
     pub(crate) parallel: usize,
@@ -64,12 +65,12 @@ impl Stack for Layers {
             // 13. Each attempt that failed is counted, whatever the retry makes of it.
             layer = Arc::new(FailureMetrics::new(layer, &self.metrics, label));
             // 12. Each attempt takes a permit, and gives it back while a retry pauses.
-            layer = Arc::new(RateLimited::new(layer, &self.governors));
+            layer = Arc::new(UpstreamLimiter::new(layer, &self.upstream_limiters));
             // 11. Inside the retry, so that a retry sees an open breaker and stops; outside the governor, so that
             //     nobody waits in line for a provider that is down.
             layer = Arc::new(CircuitBreaker::new(layer, &self.breakers));
             // 10. Each part is tried again by itself: what was answered is not asked for twice.
-            layer = Arc::new(Retrying::new(layer, self.retry.clone()));
+            layer = Arc::new(Retrier::new(layer, self.retry.clone()));
             // 9. Calls that fit the vendor's limits, whatever the caller sent.
             layer = Arc::new(Splitter::new(layer, self.parallel));
         }

@@ -5,19 +5,19 @@ use std::{path::Path, sync::Arc};
 use anyhow::Context as _;
 use embeddery_accounts::{
     Accounts, AccountsConfig, AuditConfig, Auth, Limiter,
-    auth::Tokens,
+    auth::TokenVerifier,
     ledger::{LedgerConfig, Prices},
 };
 use embeddery_core::{ModelSource, Provider, ProviderKind, RateListener};
 use embeddery_gateway::{
-    BreakerRegistry, Collected, Governors, LoadedModels, Metrics, ModelSelector, RedisLevel, Router,
-    RouterConfig, SecondLevel, SqliteLevel, TokenDecoder, VectorCache, VendorModel,
+    BreakerRegistry, GatewayCollector, LoadedModelsCollector, Metrics, ModelSelector, RedisLevel, Router,
+    RouterConfig, SecondLevel, SqliteLevel, TokenDecoder, UpstreamLimiters, VectorCache, VendorModel,
 };
 use embeddery_model_store::{ModelStore, StoreConfig};
 use embeddery_pipeline::{JobStore, PostgresJobs, SqliteJobs, SqliteJobsConfig};
 use embeddery_providers::{
     HttpClient, Vendor, VendorConfig,
-    local::{Local, LocalConfig, MachineConfig, MemoryBudget, SharedResources},
+    local::{Local, LocalConfig, MemoryBudget, ResourcesConfig, SharedResources},
     onnx::{OnnxRuntime, RuntimeConfig, onnx},
 };
 use embeddery_server::{AdminControls, App, Collections, Jobs, ServerMetrics, Settings, Tls};
@@ -91,7 +91,7 @@ pub(crate) fn app(
     let http_metrics = ServerMetrics::new(&mut registry);
     let (router, lasting) = router(config, &mut registry)?;
     let PipelineHandles { jobs: store, queue } = PipelineHandles::open(config)?;
-    store.ended().register(&mut registry);
+    store.metrics().register(&mut registry);
     let collections = Collections::new(vector_store(config, &mut registry)?);
     let app = App {
         router,
@@ -159,18 +159,19 @@ pub(crate) fn router(
     let models = config.model_options.clone();
     let auto_download = config.auto_download;
     let of_machine = Arc::clone(&machine);
-    let local = Local::new(LocalConfig { machine, source, auto_download, models }, config.precision);
+    let local =
+        Local::new(LocalConfig { resources: machine, source, auto_download, models }, config.precision);
     let graphs = graphs(config, of_machine)?;
 
     let metrics = Metrics::new(registry);
     let layers = layers(&config.gateway, &config.state_dir, &metrics)?;
-    registry.register_collector(Box::new(Collected {
+    registry.register_collector(Box::new(GatewayCollector {
         breakers: Arc::clone(&layers.breakers),
         cache: layers.cache.clone(),
     }));
     let lasting = ProcessState { local: Arc::new(local), graphs: Arc::new(graphs), layers };
     let router = Arc::new(lasting.router(config)?);
-    registry.register_collector(Box::new(LoadedModels(Arc::clone(&router))));
+    registry.register_collector(Box::new(LoadedModelsCollector(Arc::clone(&router))));
     Ok((router, lasting))
 }
 
@@ -182,7 +183,7 @@ impl ProcessState {
 
     /// Who serves models, by this configuration.
     fn router(&self, config: &Config) -> anyhow::Result<Router> {
-        let vendors = vendors(config, &self.layers.governors)?;
+        let vendors = vendors(config, &self.layers.upstream_limiters)?;
         let vendor_models = vendor_models(config, &vendors);
         let mut providers: Vec<Arc<dyn Provider>> =
             vec![Arc::clone(&self.local) as Arc<dyn Provider>, Arc::clone(&self.graphs) as _];
@@ -211,7 +212,7 @@ impl ProcessState {
 /// The provider of graphs, whose models lie in a store of their own kind.
 fn graphs(config: &Config, machine: Arc<SharedResources>) -> anyhow::Result<Local> {
     let local = LocalConfig {
-        machine,
+        resources: machine,
         source: graph_store(config)?,
         auto_download: config.auto_download,
         models: config.onnx.models.clone(),
@@ -230,7 +231,7 @@ pub(crate) fn onnx_runtime(config: &Config) -> Arc<OnnxRuntime> {
 
 /// What models that run in this process share.
 fn machine(config: &Config) -> anyhow::Result<Arc<SharedResources>> {
-    SharedResources::new(MachineConfig {
+    SharedResources::new(ResourcesConfig {
         threads: config.threads,
         memory: MemoryBudget::new(config.local.limits, config.local.patience),
         queue_tokens: config.queue_tokens,
@@ -254,7 +255,7 @@ fn layers(config: &GatewayConfig, state_dir: &Path, metrics: &Metrics) -> anyhow
         decoder: Arc::new(TokenDecoder::new(config.token_encoding)),
         retry: config.retry.clone(),
         breakers: Arc::new(BreakerRegistry::new(config.breaker)),
-        governors: Arc::new(Governors::new(|_| governor)),
+        upstream_limiters: Arc::new(UpstreamLimiters::new(|_| governor)),
         attempt_timeout: config.attempt_timeout,
         parallel: governor.concurrency,
     })
@@ -291,15 +292,15 @@ fn check_names(router: &Router, config: &Config) -> Result<(), ConfigError> {
 }
 
 /// Every provider whose models are elsewhere. Those without a key are here, too: they say what is missing.
-fn vendors(config: &Config, governors: &Arc<Governors>) -> anyhow::Result<Vec<Arc<Vendor>>> {
+fn vendors(config: &Config, governors: &Arc<UpstreamLimiters>) -> anyhow::Result<Vec<Arc<Vendor>>> {
     let sender = Arc::new(HttpClient::new(&config.upstreams.outbound).map_err(anyhow::Error::msg)?);
     let vendors = config.upstreams.vendors.iter().map(|upstream| {
         Vendor::new(VendorConfig {
             kind: upstream.kind,
-            access: upstream.access.clone(),
+            endpoint: upstream.access.clone(),
             models: upstream.models.clone(),
             catalogue: Arc::clone(&config.upstreams.catalogue),
-            sender: Arc::clone(&sender),
+            client: Arc::clone(&sender),
             listener: Some(Arc::clone(governors) as Arc<dyn RateListener>),
         })
         .map(Arc::new)
@@ -310,7 +311,7 @@ fn vendors(config: &Config, governors: &Arc<Governors>) -> anyhow::Result<Vec<Ar
 
 /// The models that vendors are known for.
 fn vendor_models(config: &Config, vendors: &[Arc<Vendor>]) -> Vec<VendorModel> {
-    let usable = |kind| vendors.iter().any(|vendor| vendor.kind() == kind && vendor.usable());
+    let usable = |kind| vendors.iter().any(|vendor| vendor.kind() == kind && vendor.is_usable());
     let known = config.upstreams.catalogue.vendor_models();
     known
         .map(|(provider, name)| VendorModel { provider, name: name.into(), listed: usable(provider) })
@@ -364,8 +365,8 @@ fn prices(config: &Config) -> Arc<dyn Prices> {
 }
 
 /// The check of tokens; a key file that cannot be used is a mistake in the configuration.
-pub(crate) fn tokens(multi: &MultiUser) -> anyhow::Result<Tokens> {
-    Ok(Tokens::load(multi.tokens.clone()).map_err(|error| problem("auth", &error))?)
+pub(crate) fn tokens(multi: &MultiUser) -> anyhow::Result<TokenVerifier> {
+    Ok(TokenVerifier::load(multi.tokens.clone()).map_err(|error| problem("auth", &error))?)
 }
 
 fn problem(setting: &str, error: &str) -> ConfigError {

@@ -1,5 +1,5 @@
-//! Gives up on one attempt of a provider that hangs, so that a retry or a fallback has time left. That the
-//! answer did not come is the upstream's fault; the request's own deadline is another wrapper's.
+//! Limits the time of one attempt at a provider, so that a retry or a fallback has time left. The timeout counts as the
+//! upstream's fault. The deadline of the request is the `Deadline` wrapper's.
 
 use std::{sync::Arc, time::Duration};
 
@@ -7,16 +7,16 @@ use embeddery_core::{BoxFuture, EmbedError, EmbedRequest, Embedder, Embeddings, 
 
 use crate::delegate::delegate_embedder;
 
-/// Ends an attempt after some time.
+/// Ends an attempt after a timeout.
 pub struct AttemptTimeout {
     inner: Arc<dyn Embedder>,
-    limit: Duration,
+    timeout: Duration,
 }
 
 impl AttemptTimeout {
-    /// Around `inner`; an attempt may take `limit`.
-    pub fn new(inner: Arc<dyn Embedder>, limit: Duration) -> Self {
-        Self { inner, limit }
+    /// Wraps `inner`. An attempt ends after `timeout`.
+    pub fn new(inner: Arc<dyn Embedder>, timeout: Duration) -> Self {
+        Self { inner, timeout }
     }
 }
 
@@ -25,17 +25,17 @@ impl Embedder for AttemptTimeout {
 
     fn embed(&self, request: EmbedRequest) -> BoxFuture<'_, Result<Embeddings, EmbedError>> {
         Box::pin(async move {
-            tokio::time::timeout(self.limit, self.inner.embed(request)).await.unwrap_or_else(|_| {
-                let card = self.model();
+            tokio::time::timeout(self.timeout, self.inner.embed(request)).await.unwrap_or_else(|_| {
+                let model = self.model();
                 Err(EmbedError::new(
                     ErrorKind::Timeout,
                     Fault::Upstream,
                     Retry::Backoff,
                     format!(
-                        "'{}' of {} did not answer within {} s",
-                        card.name,
-                        card.provider,
-                        self.limit.as_secs_f64()
+                        "'{}' of {} did not respond within {} s",
+                        model.name,
+                        model.provider,
+                        self.timeout.as_secs_f64()
                     ),
                 ))
             })

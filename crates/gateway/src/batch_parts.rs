@@ -1,68 +1,73 @@
-//! Some inputs of a request as a request of their own, and the way back: whoever asks for a part must put
-//! vectors, failures and the places in error messages where the caller expects them.
+//! Requests for some of the inputs of a request, and the way back: vectors, failures and input indices of a part are
+//! mapped to the indices of the whole request.
 
-use std::sync::Arc;
+use std::{num::NonZeroUsize, sync::Arc};
 
 use embeddery_core::{EmbedError, EmbedRequest, Embedder, Embeddings, Input, InputError, TokenCount};
 
-/// A request for the inputs at these places, everything else as in `whole`.
-pub(crate) fn request(whole: &EmbedRequest, places: &[usize]) -> EmbedRequest {
-    let inputs: Arc<[Input]> = places.iter().map(|&place| whole.inputs[place].clone()).collect();
+/// A request for the inputs at `indices` of `whole`, with the same options.
+pub(crate) fn request(whole: &EmbedRequest, indices: &[usize]) -> EmbedRequest {
+    let inputs: Arc<[Input]> = indices.iter().map(|&index| whole.inputs[index].clone()).collect();
     EmbedRequest { inputs, ..whole.clone() }
 }
 
-/// An error about a part, with the places that its inputs have in the whole.
-pub(crate) fn error(error: EmbedError, places: &[usize]) -> EmbedError {
+/// The error of a part, with the input indices of the whole request. `indices` are the inputs of the part.
+pub(crate) fn error(error: EmbedError, indices: &[usize]) -> EmbedError {
     let inputs = error
         .inputs
         .iter()
-        .filter_map(|fault| Some(InputError { index: *places.get(fault.index)?, ..*fault }))
+        .filter_map(|input| Some(InputError { index: *indices.get(input.index)?, ..*input }))
         .collect();
     error.with_inputs(inputs)
 }
 
-/// Which inputs were cut to the model's limit. An answer only says how many; a cut one has as many tokens as
-/// the model reads, and where that is not enough to tell, the model's own tokenizer knows.
-pub(crate) fn truncated_inputs(embedder: &dyn Embedder, inputs: &[Input], answer: &Embeddings) -> Vec<bool> {
-    let mut cut = vec![false; answer.tokens.len()];
-    if answer.truncated == 0 {
-        return cut;
+/// For each input, whether it was truncated. A response only has the number of truncated inputs. A truncated input has
+/// as many tokens as the model's limit; if more inputs than that have so many tokens, the tokenizer decides.
+pub(crate) fn truncated_inputs(
+    embedder: &dyn Embedder,
+    inputs: &[Input],
+    response: &Embeddings,
+) -> Vec<bool> {
+    let mut truncated = vec![false; response.tokens.len()];
+    if response.truncated == 0 {
+        return truncated;
     }
-    let most = answer.served_by.max_tokens.map_or(usize::MAX, std::num::NonZeroUsize::get);
-    let full: Vec<usize> = (0..cut.len()).filter(|&row| answer.tokens[row] as usize >= most).collect();
-    for &row in &full {
-        let too_long =
-            |text: &str| matches!(embedder.count_tokens(text), TokenCount::Exact(tokens) if tokens > most);
-        cut[row] = full.len() == answer.truncated || inputs[row].text().is_some_and(too_long);
+    let max_tokens = response.served_by.max_tokens.map_or(usize::MAX, NonZeroUsize::get);
+    let at_limit: Vec<usize> =
+        (0..truncated.len()).filter(|&row| response.tokens[row] as usize >= max_tokens).collect();
+    for &row in &at_limit {
+        let is_too_long = |text: &str| matches!(embedder.count_tokens(text), TokenCount::Exact(tokens) if tokens > max_tokens);
+        truncated[row] = at_limit.len() == response.truncated || inputs[row].text().is_some_and(is_too_long);
     }
-    cut
+    truncated
 }
 
-/// An answer for `inputs` inputs that is filled row by row, from parts in any order.
+/// Assembles the response to a request from the responses to its parts, in any order.
 pub(crate) struct ResponseAssembler {
     inputs: usize,
-    made: Option<Embeddings>,
+    whole: Option<Embeddings>,
 }
 
-/// Two parts of one answer that may not stand in one answer.
+/// Two parts have vectors of different spaces and must not be combined.
 pub(crate) struct SpaceMismatch;
 
 impl ResponseAssembler {
+    /// For a request with `inputs` inputs.
     pub(crate) fn new(inputs: usize) -> Self {
-        Self { inputs, made: None }
+        Self { inputs, whole: None }
     }
 
-    /// Puts a part's rows to their places.
-    pub(crate) fn put(&mut self, part: Embeddings, places: &[usize]) -> Result<(), SpaceMismatch> {
-        if self.made.is_none()
-            && places.len() == self.inputs
-            && places.iter().enumerate().all(|(i, p)| i == *p)
+    /// Adds the response to a part. `indices` are the inputs of the part in the whole request.
+    pub(crate) fn put(&mut self, part: Embeddings, indices: &[usize]) -> Result<(), SpaceMismatch> {
+        if self.whole.is_none()
+            && indices.len() == self.inputs
+            && indices.iter().enumerate().all(|(row, index)| row == *index)
         {
-            self.made = Some(part); // the whole in one part: nothing to move
+            self.whole = Some(part); // one part is the whole: no copy needed
             return Ok(());
         }
         let Embeddings { data, dim, space, tokens, billed_tokens, truncated, failed, served_by } = part;
-        let whole = self.made.get_or_insert_with(|| Embeddings {
+        let whole = self.whole.get_or_insert_with(|| Embeddings {
             data: vec![0.0; self.inputs * dim],
             dim,
             space: space.clone(),
@@ -75,21 +80,21 @@ impl ResponseAssembler {
         if whole.dim != dim || whole.space != space {
             return Err(SpaceMismatch);
         }
-        for (row, &place) in places.iter().enumerate() {
-            whole.data[place * dim..][..dim].copy_from_slice(&data[row * dim..][..dim]);
-            whole.tokens[place] = tokens[row];
+        for (row, &index) in indices.iter().enumerate() {
+            whole.data[index * dim..][..dim].copy_from_slice(&data[row * dim..][..dim]);
+            whole.tokens[index] = tokens[row];
         }
         whole.billed_tokens += billed_tokens;
         whole.truncated += truncated;
-        whole.failed.extend(failed.into_iter().map(|(row, failure)| (places[row], error(failure, places))));
+        whole.failed.extend(failed.into_iter().map(|(row, failure)| (indices[row], error(failure, indices))));
         Ok(())
     }
 
-    /// The answer, with these inputs failed besides; `None` when no part came.
+    /// The whole response, with `failed` as additional failed inputs. `None` without any part.
     pub(crate) fn finish(self, failed: Vec<(usize, EmbedError)>) -> Option<Embeddings> {
-        let mut whole = self.made?;
+        let mut whole = self.whole?;
         whole.failed.extend(failed);
-        whole.failed.sort_by_key(|(place, _)| *place);
+        whole.failed.sort_by_key(|(index, _)| *index);
         Some(whole)
     }
 }

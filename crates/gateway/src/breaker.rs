@@ -1,6 +1,6 @@
-//! Spares a provider that is down, and its callers the wait: after some failures in a row nobody asks it for a
-//! while, then a few trial calls decide. One breaker per provider, shared by its models. It counts the
-//! upstream's faults only: a caller's mistake and a 429 say that the upstream is alive.
+//! Circuit breaker: after several consecutive failures of a provider, calls to it fail at once for a while; then a few
+//! probes decide whether it closes again. Each provider has one breaker, which its models share. Only the upstream's
+//! faults count: a caller's error and a 429 show that the upstream is alive.
 
 mod state;
 
@@ -18,87 +18,87 @@ use tokio::time::Instant;
 pub use state::{BreakerConfig, BreakerState};
 
 use crate::delegate::delegate_embedder;
-use state::{Machine, Outcome};
+use state::{CallOutcome, Machine};
 
-/// Refuses calls while its provider's breaker is open, and tells the breaker how calls end.
+/// Rejects calls while the provider's breaker is open, and reports the outcome of calls to the breaker.
 pub struct CircuitBreaker {
     inner: Arc<dyn Embedder>,
     breaker: Arc<Breaker>,
 }
 
-/// The breakers of all providers, there from the start.
+/// The breakers of all providers.
 pub struct BreakerRegistry(BTreeMap<ProviderKind, Arc<Breaker>>);
 
 /// One provider's breaker.
 pub struct Breaker {
     provider: ProviderKind,
     config: BreakerConfig,
-    shared: Mutex<Shared>,
+    inner: Mutex<Inner>,
 }
 
 #[derive(Default)]
-struct Shared {
+struct Inner {
     machine: Machine,
-    totals: Totals,
+    totals: BreakerTotals,
     last_failure: Option<std::time::SystemTime>,
 }
 
-/// What a breaker has counted since the start.
+/// Counters of a breaker since the process started.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Totals {
-    /// Calls that the upstream failed.
+pub struct BreakerTotals {
+    /// Calls that failed by the upstream's fault.
     pub failures: u64,
-    /// Calls that it answered.
+    /// Calls that succeeded.
     pub successes: u64,
-    /// How often the breaker opened.
+    /// Times that the breaker opened.
     pub trips: u64,
 }
 
-/// A breaker as it stands now.
+/// A snapshot of a breaker.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BreakerReport {
-    /// Whose it is.
+    /// The breaker's provider.
     pub provider: ProviderKind,
     /// Closed, open or half open.
     pub state: BreakerState,
-    /// Failures in a row while closed; what opened it otherwise.
+    /// Consecutive failures. While the breaker is open or half open, the number that opened it.
     pub failures: u32,
-    /// Successful trial calls.
+    /// Successful probes.
     pub successes: u32,
-    /// Trial calls under way.
-    pub trials: u32,
-    /// How long it stays open.
-    pub opens_for: Option<Duration>,
-    /// When the upstream last failed.
+    /// Probes in progress.
+    pub probes: u32,
+    /// Time until the breaker becomes half open; `None` unless it is open.
+    pub remaining_open: Option<Duration>,
+    /// Time of the last failure.
     pub last_failure: Option<std::time::SystemTime>,
-    /// Its settings.
+    /// The breaker's configuration.
     pub config: BreakerConfig,
-    /// What it has counted.
-    pub totals: Totals,
+    /// Counters since the process started.
+    pub totals: BreakerTotals,
 }
 
 impl BreakerReport {
-    /// The breaker's name in lists and metrics.
+    /// The name in lists and metrics.
     pub fn name(&self) -> String {
         format!("embeddings_{}", self.provider)
     }
 }
 
 impl BreakerRegistry {
-    /// A closed breaker for every provider.
+    /// Creates a closed breaker for each provider.
     pub fn new(config: BreakerConfig) -> Self {
         Self(ProviderKind::ALL.map(|provider| (provider, Arc::new(Breaker::new(provider, config)))).into())
     }
 
-    /// A provider's breaker.
-    pub fn of(&self, provider: ProviderKind) -> Arc<Breaker> {
+    /// The breaker of a provider.
+    pub fn for_provider(&self, provider: ProviderKind) -> Arc<Breaker> {
         match self.0.get(&provider) {
             Some(breaker) => Arc::clone(breaker),
-            None => Arc::new(Breaker::new(provider, BreakerConfig::default())), // `new` has made all
+            None => Arc::new(Breaker::new(provider, BreakerConfig::default())), // `new` creates all of them
         }
     }
 
-    /// How each stands.
+    /// Snapshots of all breakers.
     pub fn report(&self) -> Vec<BreakerReport> {
         self.0.values().map(|breaker| breaker.report()).collect()
     }
@@ -106,83 +106,82 @@ impl BreakerRegistry {
 
 impl Breaker {
     fn new(provider: ProviderKind, config: BreakerConfig) -> Self {
-        Self { provider, config, shared: Mutex::default() }
+        Self { provider, config, inner: Mutex::default() }
     }
 
-    /// How it stands at this moment, whether or not anybody called.
+    /// The current state. An open breaker becomes half open by time alone, without a call.
     pub fn report(&self) -> BreakerReport {
         let (config, now) = (self.config, Instant::now());
-        let mut shared = self.shared();
-        shared.machine.advance(now);
-        let (failures, successes, trials) = shared.machine.counts(&config);
+        let mut inner = self.lock();
+        inner.machine.advance(now);
+        let counts = inner.machine.counts(&config);
         BreakerReport {
             provider: self.provider,
-            state: shared.machine.name(),
-            failures,
-            successes,
-            trials,
-            opens_for: shared.machine.open_for(now),
-            last_failure: shared.last_failure,
+            state: inner.machine.state(),
+            failures: counts.failures,
+            successes: counts.successes,
+            probes: counts.probes,
+            remaining_open: inner.machine.remaining_open(now),
+            last_failure: inner.last_failure,
             config,
-            totals: shared.totals,
+            totals: inner.totals,
         }
     }
 
-    /// Closes it, whatever it has seen.
+    /// Closes the breaker and resets its counts.
     pub fn reset(&self) {
-        self.shared().machine.reset();
+        self.lock().machine.reset();
     }
 
-    /// Lets a call pass, or says why not.
+    /// Admits a call, or returns the error of an open breaker.
     fn admit(self: &Arc<Self>) -> Result<Call, EmbedError> {
         let now = Instant::now();
-        let mut shared = self.shared();
-        shared.machine.advance(now);
-        match shared.machine.admit(&self.config) {
-            Some(ticket) => Ok(Call { breaker: Arc::clone(self), ticket: Some(ticket) }),
-            None => {
-                let wait = shared.machine.open_for(now).unwrap_or(Duration::from_secs(1));
-                Err(EmbedError::new(
-                    ErrorKind::BreakerOpen,
-                    Fault::Us,
-                    Retry::After(wait),
-                    format!(
-                        "provider '{}' failed {} times in a row and is left alone for now; try again in {} s",
-                        self.provider,
-                        self.config.failures,
-                        wait.as_secs_f64().ceil()
-                    ),
-                ))
-            }
+        let mut inner = self.lock();
+        inner.machine.advance(now);
+        if let Some(permit) = inner.machine.admit(&self.config) {
+            return Ok(Call { breaker: Arc::clone(self), permit: Some(permit) });
         }
+        let wait = inner.machine.remaining_open(now).unwrap_or(Duration::from_secs(1));
+        Err(EmbedError::new(
+            ErrorKind::BreakerOpen,
+            Fault::Us,
+            Retry::After(wait),
+            format!(
+                "provider '{}' failed {} times in a row and its circuit breaker is open; retry in {} s",
+                self.provider,
+                self.config.failures,
+                wait.as_secs_f64().ceil()
+            ),
+        ))
     }
 
-    fn shared(&self) -> MutexGuard<'_, Shared> {
-        self.shared.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// A call that was let pass. Dropped without an outcome it says nothing, and its place is free again.
+/// An admitted call. A call that is dropped without an outcome counts as neither success nor failure, and its permit
+/// is returned.
 struct Call {
     breaker: Arc<Breaker>,
-    ticket: Option<state::Permit>,
+    permit: Option<state::Permit>,
 }
 
 impl Call {
-    fn ended(&mut self, outcome: Outcome) {
-        let Some(ticket) = self.ticket.take() else { return };
-        let mut shared = self.breaker.shared();
-        let tripped = shared.machine.ended(&ticket, outcome, &self.breaker.config);
+    fn end(&mut self, outcome: CallOutcome) {
+        let Some(permit) = self.permit.take() else { return };
+        let mut inner = self.breaker.lock();
+        let opened = inner.machine.end_call(&permit, outcome, &self.breaker.config);
         match outcome {
-            Outcome::Success => shared.totals.successes += 1,
-            Outcome::Failure => {
-                shared.totals.failures += 1;
-                shared.last_failure = Some(std::time::SystemTime::now());
+            CallOutcome::Success => inner.totals.successes += 1,
+            CallOutcome::Failure => {
+                inner.totals.failures += 1;
+                inner.last_failure = Some(std::time::SystemTime::now());
             }
-            Outcome::Neither => {}
+            CallOutcome::Neutral => {}
         }
-        if tripped {
-            shared.totals.trips += 1;
+        if opened {
+            inner.totals.trips += 1;
             tracing::warn!(provider = %self.breaker.provider, "circuit breaker opened");
         }
     }
@@ -190,14 +189,14 @@ impl Call {
 
 impl Drop for Call {
     fn drop(&mut self) {
-        self.ended(Outcome::Neither);
+        self.end(CallOutcome::Neutral);
     }
 }
 
 impl CircuitBreaker {
-    /// Around `inner`, with its provider's breaker.
+    /// Wraps `inner` with the breaker of its provider.
     pub fn new(inner: Arc<dyn Embedder>, breakers: &BreakerRegistry) -> Self {
-        let breaker = breakers.of(inner.model().provider);
+        let breaker = breakers.for_provider(inner.model().provider);
         Self { inner, breaker }
     }
 }
@@ -208,19 +207,19 @@ impl Embedder for CircuitBreaker {
     fn embed(&self, request: EmbedRequest) -> BoxFuture<'_, Result<Embeddings, EmbedError>> {
         Box::pin(async move {
             let mut call = self.breaker.admit()?;
-            let answer = self.inner.embed(request).await;
-            call.ended(match &answer {
-                Ok(_) => Outcome::Success,
-                Err(error) if counts(error) => Outcome::Failure,
-                Err(_) => Outcome::Neither,
+            let result = self.inner.embed(request).await;
+            call.end(match &result {
+                Ok(_) => CallOutcome::Success,
+                Err(error) if is_outage(error) => CallOutcome::Failure,
+                Err(_) => CallOutcome::Neutral,
             });
-            answer
+            result
         })
     }
 }
 
-/// Whether a failure says that the upstream is down.
-fn counts(error: &EmbedError) -> bool {
-    let alive = [ErrorKind::RateLimited, ErrorKind::UpstreamAuth, ErrorKind::BatchTooLarge];
-    error.fault == Fault::Upstream && !alive.contains(&error.kind)
+/// Whether an error shows that the upstream is down.
+fn is_outage(error: &EmbedError) -> bool {
+    let shows_life = [ErrorKind::RateLimited, ErrorKind::UpstreamAuth, ErrorKind::BatchTooLarge];
+    error.fault == Fault::Upstream && !shows_life.contains(&error.kind)
 }

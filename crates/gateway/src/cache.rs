@@ -171,7 +171,7 @@ impl Embedder for Cached {
         let keys = Keys::new(&*self.inner, &identity, &request, self.cache.config.scope);
         let found: Vec<_> = request.inputs.iter().map(|input| self.cache.get(&keys.of(input))).collect();
         let hits = found.iter().flatten().count();
-        request.context.notes.record_cache_lookup(hits, found.len() - hits);
+        request.context.stats.record_cache_lookup(hits, found.len() - hits);
         self.cache.counted(hits, found.len() - hits);
         self.metrics.hits(hits);
         self.metrics.misses(found.len() - hits);
@@ -212,7 +212,7 @@ impl Found<'_> {
             }
         }
         if missing.is_empty() {
-            request.context.notes.set_variant(|| variant(&self.identity, request).into());
+            request.context.stats.set_variant(|| variant(&self.identity, request).into());
         } else {
             match fetch(batch_parts::request(request, &missing)).await {
                 Ok(rest) => whole.put(rest, &missing).ok()?,
@@ -314,7 +314,7 @@ impl Embedder for Filling {
             if late == 0 {
                 return self.fetch(request).await;
             }
-            request.context.notes.record_late_hits(late);
+            request.context.stats.record_late_hits(late);
             self.metrics.hits(late);
             let found = Found { entries, model: self.model(), identity };
             match found.complete(&request, |rest| self.fetch(rest)).await {

@@ -1,5 +1,5 @@
-//! Nobody computes for a caller who has stopped waiting: after the request's deadline the inner future is
-//! dropped, which cancels what has not begun.
+//! Ends a request at its deadline, because the caller has stopped waiting. The inner future is dropped, which cancels
+//! the work that has not started.
 
 use std::sync::Arc;
 
@@ -7,7 +7,7 @@ use embeddery_core::{BoxFuture, EmbedError, EmbedRequest, Embedder, Embeddings};
 
 use crate::delegate::delegate_embedder;
 
-/// Ends a request at its deadline.
+/// Fails a request at its deadline.
 pub struct Deadline(pub Arc<dyn Embedder>);
 
 impl Embedder for Deadline {
@@ -18,7 +18,7 @@ impl Embedder for Deadline {
         Box::pin(async move {
             tokio::time::timeout_at(deadline.into(), self.0.embed(request)).await.unwrap_or_else(|_| {
                 Err(EmbedError::timeout(format!(
-                    "'{}' did not answer before the deadline; send fewer or shorter inputs, or raise EMBEDDINGS_REQUEST_TIMEOUT",
+                    "'{}' did not respond before the deadline; send fewer or shorter inputs, or raise EMBEDDINGS_REQUEST_TIMEOUT",
                     self.model().name
                 )))
             })

@@ -1,6 +1,7 @@
-//! What every wrapper says of itself is what the embedder inside it says.
+//! A macro for wrappers: it delegates all methods of `Embedder` except `embed` to the wrapped embedder.
 
-/// The parts of [`Embedder`](embeddery_core::Embedder) that a wrapper passes on.
+/// Implements the methods of [`Embedder`](embeddery_core::Embedder) that a wrapper does not change. `$inner` is the field
+/// with the wrapped embedder.
 macro_rules! delegate_embedder {
     ($inner:tt) => {
         fn model(&self) -> &std::sync::Arc<embeddery_core::ModelInfo> {

@@ -1,16 +1,17 @@
-//! Gives the caller the vector length it asked for, or says why not. A model trained for it (Matryoshka) is
-//! cut and renormalised; for any other the request's policy decides. A cut vector stays comparable only with
-//! vectors cut to the same length, so the space id gets the length.
+//! Changes vectors to the requested number of dimensions, or fails the request. Vectors of a model with Matryoshka
+//! training are reduced and renormalised; for any other model the request's policy decides. A resized vector can be
+//! compared only with vectors of the same length, so the space id gets the length as a suffix.
 
 use std::{num::NonZeroUsize, sync::Arc};
 
 use embeddery_core::{
     BoxFuture, DimensionPolicy, EmbedError, EmbedRequest, Embedder, Embeddings, ModelInfo, SpaceId,
+    to_unit_length,
 };
 
 use crate::{delegate::delegate_embedder, metrics::Metrics};
 
-/// Brings vectors to the wanted length.
+/// Changes vectors to the requested number of dimensions.
 pub struct AdjustDimensions {
     inner: Arc<dyn Embedder>,
     metrics: Metrics,
@@ -18,7 +19,7 @@ pub struct AdjustDimensions {
 }
 
 impl AdjustDimensions {
-    /// Around `inner`, counting under this label.
+    /// Wraps `inner`. `label` is the model's label in metrics.
     pub fn new(inner: Arc<dyn Embedder>, metrics: &Metrics, label: &str) -> Self {
         Self { inner, metrics: metrics.clone(), label: label.to_owned() }
     }
@@ -28,80 +29,72 @@ impl Embedder for AdjustDimensions {
     delegate_embedder!(inner);
 
     fn embed(&self, mut request: EmbedRequest) -> BoxFuture<'_, Result<Embeddings, EmbedError>> {
-        let Some(wanted) = request.dimensions else { return self.inner.embed(request) };
-        // A model that gives this length itself is asked for it.
-        if self.limits().lengths.contains(wanted) {
+        let Some(requested) = request.dimensions else { return self.inner.embed(request) };
+        // The provider returns a supported length by itself.
+        if self.limits().dimensions.contains(requested) {
             return self.inner.embed(request);
         }
         request.dimensions = None;
         let (policy, normalize) = (request.dimension_policy, request.normalize);
         Box::pin(async move {
-            // Refused before the work where the card already tells.
+            // Fail before the work if the model's dimensions are known.
             if let Some(native) = self.model().dimensions {
-                check(self.model(), native.get(), wanted, policy)?;
+                check(self.model(), native.get(), requested, policy)?;
             }
-            let answer = self.inner.embed(request).await?;
-            check(self.model(), answer.dim, wanted, policy)?;
-            if answer.dim == wanted.get() || (policy == DimensionPolicy::Ignore && !self.model().matryoshka) {
-                return Ok(answer);
+            let response = self.inner.embed(request).await?;
+            check(self.model(), response.dim, requested, policy)?;
+            if response.dim == requested.get()
+                || (policy == DimensionPolicy::Ignore && !self.model().matryoshka)
+            {
+                return Ok(response);
             }
-            let method = if wanted.get() < answer.dim { "reduce" } else { "pad" };
-            self.metrics.adjusted(self.model().provider, &self.label, method);
-            Ok(resize(answer, wanted.get(), normalize))
+            let method = if requested.get() < response.dim { "reduce" } else { "pad" };
+            self.metrics.record_dimension_adjustment(self.model().provider, &self.label, method);
+            Ok(resize(response, requested.get(), normalize))
         })
     }
 }
 
-/// Whether `wanted` may be had from vectors of `native` numbers under `policy`.
+/// Fails if `policy` does not allow to change vectors of `native` dimensions to `requested` dimensions.
 fn check(
-    card: &ModelInfo,
+    model: &ModelInfo,
     native: usize,
-    wanted: NonZeroUsize,
+    requested: NonZeroUsize,
     policy: DimensionPolicy,
 ) -> Result<(), EmbedError> {
-    let wanted = wanted.get();
+    let requested = requested.get();
     let allowed = match policy {
         DimensionPolicy::Pad | DimensionPolicy::Ignore => true,
-        DimensionPolicy::Reduce => wanted <= native,
-        DimensionPolicy::Strict => wanted == native || (card.matryoshka && wanted < native),
+        DimensionPolicy::Reduce => requested <= native,
+        DimensionPolicy::Strict => requested == native || (model.matryoshka && requested < native),
     };
     if allowed {
         return Ok(());
     }
-    let reason = if wanted > native { "has fewer" } else { "was not trained to give fewer" };
+    let reason = if requested > native { "does not support more" } else { "does not support fewer" };
     Err(EmbedError::invalid(format!(
-        "dimensions: {wanted} was asked for, but '{}' gives {native} numbers and {reason}; leave `dimensions` out",
-        card.name
+        "dimensions: {requested} requested, but '{}' has {native} dimensions and {reason}; omit `dimensions`",
+        model.name
     )))
 }
 
-/// Cuts each vector to `wanted` numbers, or fills it with zeros; a cut one is brought back to unit length.
-fn resize(answer: Embeddings, wanted: usize, normalize: bool) -> Embeddings {
-    let native = answer.dim;
-    if wanted == native {
-        return answer;
+/// Reduces each vector to `dimensions` numbers and renormalises it, or pads it with zeros.
+fn resize(response: Embeddings, dimensions: usize, normalize: bool) -> Embeddings {
+    let native = response.dim;
+    if dimensions == native {
+        return response;
     }
-    let mut data = Vec::with_capacity(answer.tokens.len() * wanted);
-    for row in answer.rows() {
+    let mut data = Vec::with_capacity(response.tokens.len() * dimensions);
+    for row in response.rows() {
         let start = data.len();
-        data.extend_from_slice(&row[..wanted.min(native)]);
-        if normalize && wanted < native {
-            renormalize(&mut data[start..]);
+        data.extend_from_slice(&row[..dimensions.min(native)]);
+        if normalize && dimensions < native {
+            to_unit_length(&mut data[start..]);
         }
-        data.resize(start + wanted, 0.0);
+        data.resize(start + dimensions, 0.0);
     }
-    let space = SpaceId::new(format!("{}:{wanted}", answer.space));
-    Embeddings { data, dim: wanted, space, ..answer }
-}
-
-/// Divides by the Euclidean length; a zero vector stays as it is.
-fn renormalize(vector: &mut [f32]) {
-    let length = vector.iter().map(|x| f64::from(*x) * f64::from(*x)).sum::<f64>().sqrt();
-    if length > 0.0 {
-        for x in vector {
-            *x = (f64::from(*x) / length) as f32;
-        }
-    }
+    let space = SpaceId::new(format!("{}:{dimensions}", response.space));
+    Embeddings { data, dim: dimensions, space, ..response }
 }
 
 #[cfg(test)]
@@ -111,7 +104,7 @@ mod tests {
 
     use super::*;
 
-    fn card(matryoshka: bool) -> ModelInfo {
+    fn model(matryoshka: bool) -> ModelInfo {
         ModelInfo {
             name: "m".into(),
             provider: ProviderKind::HuggingFace,
@@ -122,10 +115,10 @@ mod tests {
     }
 
     #[test]
-    fn each_policy_allows_what_it_promises() {
+    fn each_policy_allows_its_dimensions() {
         use DimensionPolicy::*;
-        let allowed = |matryoshka, wanted: usize, policy| {
-            check(&card(matryoshka), 4, NonZeroUsize::new(wanted).unwrap(), policy).is_ok()
+        let allowed = |matryoshka, requested: usize, policy| {
+            check(&model(matryoshka), 4, NonZeroUsize::new(requested).unwrap(), policy).is_ok()
         };
         assert!(allowed(false, 4, Strict) && !allowed(false, 2, Strict) && !allowed(false, 8, Strict));
         assert!(allowed(true, 2, Strict) && !allowed(true, 8, Strict));
@@ -136,23 +129,23 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_resized_vector_has_the_length_asked_for_and_keeps_its_direction(
+        fn a_resized_vector_has_the_requested_length_and_keeps_its_direction(
             rows in proptest::collection::vec(proptest::collection::vec(-1f32..1.0, 4), 1..5),
-            wanted in 1usize..9,
+            requested in 1usize..9,
         ) {
-            let answer = Embeddings {
+            let response = Embeddings {
                 data: rows.concat(), dim: 4, space: SpaceId::new("s"), tokens: vec![1; rows.len()],
-                billed_tokens: 0, truncated: 0, failed: Vec::new(), served_by: Arc::new(card(false)),
+                billed_tokens: 0, truncated: 0, failed: Vec::new(), served_by: Arc::new(model(false)),
             };
-            let resized = resize(answer, wanted, true);
-            prop_assert_eq!(resized.dim, wanted);
-            prop_assert_eq!(resized.data.len(), wanted * rows.len());
+            let resized = resize(response, requested, true);
+            prop_assert_eq!(resized.dim, requested);
+            prop_assert_eq!(resized.data.len(), requested * rows.len());
             for (new, old) in resized.rows().zip(&rows) {
-                let kept = wanted.min(4);
-                if wanted < 4 && old[..kept].iter().any(|x| x.abs() > 1e-3) {
+                let kept = requested.min(4);
+                if requested < 4 && old[..kept].iter().any(|x| x.abs() > 1e-3) {
                     let length = new.iter().map(|x| x * x).sum::<f32>().sqrt();
                     prop_assert!((length - 1.0).abs() < 1e-5, "length {length}");
-                } else if wanted >= 4 {
+                } else if requested >= 4 {
                     prop_assert_eq!(&new[..4], &old[..]);
                     prop_assert!(new[4..].iter().all(|x| *x == 0.0));
                 }

@@ -1,5 +1,5 @@
-//! Asks another model when one cannot answer, where configuration names it. Vectors of two spaces do not
-//! belong in one index, so by default only a model of the same space may step in.
+//! Uses the configured fallback models when a model fails. Vectors of two spaces must not be mixed in one index, so by
+//! default only a model of the same space is used.
 
 use std::sync::Arc;
 
@@ -11,51 +11,55 @@ use crate::{
     delegate::delegate_embedder, metrics::Metrics, model_registry::ModelRegistry, router::ResolvedModel,
 };
 
-/// Who steps in, in order.
+/// The fallback models of one model, in the order in which they are tried.
 #[derive(Clone)]
 pub struct FallbackModels {
-    /// Opens them, at first need.
-    pub opener: Arc<ModelRegistry>,
-    /// The models.
+    /// Opens the fallback models on first use.
+    pub registry: Arc<ModelRegistry>,
+    /// The fallback models.
     pub models: Vec<ResolvedModel>,
-    /// Whether a model of another space may step in.
+    /// Whether a model of another space may be used.
     pub allow_space_change: bool,
 }
 
-/// Falls back.
+/// Uses a fallback model when the wrapped model fails.
 pub struct Fallback {
     inner: Arc<dyn Embedder>,
-    alternatives: FallbackModels,
+    fallbacks: FallbackModels,
     metrics: Metrics,
 }
 
 impl Fallback {
-    /// Around `inner`.
-    pub fn new(inner: Arc<dyn Embedder>, alternatives: FallbackModels, metrics: &Metrics) -> Self {
-        Self { inner, alternatives, metrics: metrics.clone() }
+    /// Wraps `inner`.
+    pub fn new(inner: Arc<dyn Embedder>, fallbacks: FallbackModels, metrics: &Metrics) -> Self {
+        Self { inner, fallbacks, metrics: metrics.clone() }
     }
 
-    /// What one of the others answers.
-    async fn ask(&self, model: &ResolvedModel, request: &EmbedRequest) -> Result<Embeddings, EmbedError> {
-        let other = self.alternatives.opener.open(model).await?;
+    /// Embeds with a fallback model, if its space is allowed.
+    async fn embed_with(
+        &self,
+        model: &ResolvedModel,
+        request: &EmbedRequest,
+    ) -> Result<Embeddings, EmbedError> {
+        let fallback = self.fallbacks.registry.open(model).await?;
         let own_space = self.inner.identity().map(|identity| identity.space);
-        let wrong = |found: Option<&SpaceId>| {
-            !self.alternatives.allow_space_change && (own_space.is_none() || own_space.as_ref() != found)
+        let is_excluded = |space: Option<&SpaceId>| {
+            !self.fallbacks.allow_space_change && (own_space.is_none() || own_space.as_ref() != space)
         };
-        let known = other.identity().map(|identity| identity.space);
-        if wrong(known.as_ref()) {
-            // A local model says its space once it is loaded.
-            other.warm_up().await?;
-            if wrong(other.identity().map(|identity| identity.space).as_ref()) {
-                return Err(self.refused(model));
+        let space = fallback.identity().map(|identity| identity.space);
+        if is_excluded(space.as_ref()) {
+            // The space of a local model is known once the model is loaded.
+            fallback.warm_up().await?;
+            if is_excluded(fallback.identity().map(|identity| identity.space).as_ref()) {
+                return Err(self.space_mismatch(model));
             }
         }
-        other.embed(request.clone()).await
+        fallback.embed(request.clone()).await
     }
 
-    fn refused(&self, model: &ResolvedModel) -> EmbedError {
+    fn space_mismatch(&self, model: &ResolvedModel) -> EmbedError {
         let message = format!(
-            "'{}' may not stand in for '{}': its vectors are of another space; allow_space_change would allow it",
+            "'{}' cannot be a fallback of '{}': its vectors are of another space; set allow_space_change to allow it",
             model.model,
             self.model().name
         );
@@ -70,21 +74,21 @@ impl Embedder for Fallback {
         Box::pin(async move {
             let failure = match self.inner.embed(request.clone()).await {
                 Err(error) if error.fault != Fault::Caller => error,
-                answer => return answer,
+                result => return result,
             };
-            for model in &self.alternatives.models {
-                match self.ask(model, &request).await {
-                    Ok(answer) => {
-                        self.metrics.fell_back(self.model().provider, model.provider);
+            for model in &self.fallbacks.models {
+                match self.embed_with(model, &request).await {
+                    Ok(response) => {
+                        self.metrics.record_fallback(self.model().provider, model.provider);
                         tracing::warn!(
-                            error = %failure, from = %self.model().name, to = %model.model, "a fallback answered"
+                            error = %failure, from = %self.model().name, to = %model.model, "fallback model used"
                         );
-                        return Ok(answer);
+                        return Ok(response);
                     }
-                    Err(error) => tracing::warn!(%error, model = %model.model, "a fallback could not answer"),
+                    Err(error) => tracing::warn!(%error, model = %model.model, "fallback model failed"),
                 }
             }
-            // The first failure is about the model that was asked for; the others would only confuse.
+            // The caller sees the error of the requested model, not those of its fallbacks.
             Err(failure)
         })
     }

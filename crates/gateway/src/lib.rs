@@ -1,8 +1,7 @@
-//! Who serves a model ([`Router`]), and the wrappers that make any [`Embedder`](embeddery_core::Embedder)
-//! good. A wrapper is an embedder around another one; the binary's `stack.rs` says in which order they stand.
-//! Nothing here knows HTTP, and nothing here knows what a provider does.
+#![doc = include_str!("../README.md")]
 
 mod attempt_timeout;
+mod batch_bisector;
 mod batch_parts;
 mod breaker;
 mod cache;
@@ -24,8 +23,9 @@ mod upstream_limiter;
 mod validate_response;
 
 pub use attempt_timeout::AttemptTimeout;
+pub use batch_bisector::BatchBisector;
 pub use breaker::{
-    Breaker, BreakerConfig, BreakerRegistry, BreakerReport, BreakerState, CircuitBreaker, Totals,
+    Breaker, BreakerConfig, BreakerRegistry, BreakerReport, BreakerState, BreakerTotals, CircuitBreaker,
 };
 pub use cache::{
     CacheConfig, CacheStats, Cached, Entry, Filling, Key, LevelError, RedisLevel, Scope, SecondLevel,
@@ -34,16 +34,18 @@ pub use cache::{
 pub use deadline::Deadline;
 pub use dimensions::AdjustDimensions;
 pub use fallback::{Fallback, FallbackModels};
-pub use metrics::{CacheMetrics, Collected, FailureMetrics, LoadedModels, Metrics, RequestMetrics};
+pub use metrics::{
+    CacheMetrics, FailureMetrics, GatewayCollector, LoadedModelsCollector, Metrics, RequestMetrics,
+};
 pub use model_name::hub_name;
 pub use model_registry::{ModelRegistry, Stack};
-pub use policy::{Denied, Policy};
-pub use retry::{Jitter, RetryConfig, Retrying};
+pub use policy::{Policy, PolicyDenial};
+pub use retry::{Jitter, Retrier, RetryConfig};
 pub use router::{
     ConfiguredModel, ListedModel, ModelSelector, ResolvedModel, Router, RouterConfig, VendorModel,
 };
 pub use single_flight::SingleFlight;
 pub use splitter::Splitter;
 pub use token_decoding::{DecodeTokens, TokenDecoder, TokenEncoding};
-pub use upstream_limiter::{GovernorConfig, Governors, RateLimited};
+pub use upstream_limiter::{UpstreamLimiter, UpstreamLimiterConfig, UpstreamLimiters};
 pub use validate_response::ValidateResponse;

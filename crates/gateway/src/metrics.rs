@@ -1,6 +1,6 @@
-//! What Prometheus sees of embedding. [`RequestMetrics`] stands outermost, so that a request is counted once, however
-//! it ends, failures too; the other wrappers count here what only they see. Labels are bounded: a model that is
-//! neither configured nor known to its provider is `other`.
+//! Prometheus metrics of embedding requests. [`RequestMetrics`] is the outermost wrapper, so that each request is counted
+//! once, also when it fails; other wrappers count events that only they see. Label values are bounded: a model that is
+//! neither configured nor known to its provider has the label `other`.
 
 mod collectors;
 
@@ -15,33 +15,33 @@ use prometheus_client::{
     registry::Registry,
 };
 
-pub use collectors::{Collected, LoadedModels};
+pub use collectors::{GatewayCollector, LoadedModelsCollector};
 
 use crate::{
     delegate::delegate_embedder,
     trace::{Span, SpanAttributes},
 };
 
-/// The families. Clones share their numbers.
+/// The metric families. Clones share their values.
 #[derive(Clone)]
 pub struct Metrics {
     requests: Family<RequestLabels, Counter>,
     duration: Family<ModelLabels, Histogram, fn() -> Histogram>,
     cache_hits: Family<ModelLabels, Counter>,
     cache_misses: Family<ModelLabels, Counter>,
-    failures: Family<Failure, Counter>,
+    failures: Family<FailureLabels, Counter>,
     fallbacks: Family<FallbackLabels, Counter>,
-    denied: Family<PolicyLabels, Counter>,
+    policy_denied: Family<PolicyLabels, Counter>,
     adjustments: Family<DimensionLabels, Counter>,
     token_inputs: Family<TokenInputLabels, Counter>,
     vectors: Family<ModelLabels, Counter>,
     tokens: Family<ModelLabels, Counter>,
-    found_loaded: Family<LoadedLabels, Counter>,
+    loaded_hits: Family<LoadedLabels, Counter>,
     active: Gauge,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct Failure {
+struct FailureLabels {
     provider: &'static str,
     model: String,
     reason: &'static str,
@@ -90,11 +90,11 @@ struct RequestLabels {
     status: &'static str,
 }
 
-/// The label of a model that nobody serves: callers must not be able to make labels.
+/// The label of an unknown model: callers must not be able to create label values.
 pub(crate) const OTHER: &str = "other";
 
 impl Metrics {
-    /// Registers the families.
+    /// Registers the metric families.
     pub fn new(registry: &mut Registry) -> Self {
         let metrics = Self {
             requests: Family::default(),
@@ -103,145 +103,154 @@ impl Metrics {
             cache_misses: Family::default(),
             failures: Family::default(),
             fallbacks: Family::default(),
-            denied: Family::default(),
+            policy_denied: Family::default(),
             adjustments: Family::default(),
             token_inputs: Family::default(),
             vectors: Family::default(),
             tokens: Family::default(),
-            found_loaded: Family::default(),
+            loaded_hits: Family::default(),
             active: Gauge::default(),
         };
         registry.register("embedding_requests", "Embedding requests, by outcome", metrics.requests.clone());
         registry.register(
             "embedding_request_duration_seconds",
-            "Time from request to vectors, successes and failures",
+            "Duration of embedding requests in seconds, successes and failures",
             metrics.duration.clone(),
         );
         registry.register(
             "embedding_cache_hits",
-            "Texts answered from the cache",
+            "Texts found in the vector cache",
             metrics.cache_hits.clone(),
         );
         registry.register(
             "embedding_cache_misses",
-            "Texts looked for in the cache in vain",
+            "Texts not found in the vector cache",
             metrics.cache_misses.clone(),
         );
         registry.register(
             "embedding_provider_failures",
-            "Attempts at a provider that failed, by reason",
+            "Failed attempts at a provider, by reason",
             metrics.failures.clone(),
         );
         registry.register(
             "embedding_fallbacks",
-            "Requests that another provider's model answered",
+            "Requests answered by a fallback model",
             metrics.fallbacks.clone(),
         );
         registry.register(
             "embedding_policy_denied",
-            "Requests that the allow-list refused",
-            metrics.denied.clone(),
+            "Requests denied by the allow-list",
+            metrics.policy_denied.clone(),
         );
         registry.register(
             "embedding_dimension_adjustments",
-            "Answers cut or filled to the wanted length",
+            "Responses reduced or padded to the requested dimensions",
             metrics.adjustments.clone(),
         );
         registry.register(
             "embedding_token_inputs",
-            "Requests whose input was token ids",
+            "Requests with token ids as input",
             metrics.token_inputs.clone(),
         );
         registry.register(
             "embeddings_generated",
-            "Vectors answered, cached ones included",
+            "Vectors returned, cached ones included",
             metrics.vectors.clone(),
         );
         registry.register(
             "embedding_tokens",
-            "Tokens that models read for answers, cached texts included",
+            "Tokens of embedded texts, cached texts included",
             metrics.tokens.clone(),
         );
         registry.register(
             "embedding_model_cache_hits",
-            "Requests that found their model of this machine in memory",
-            metrics.found_loaded.clone(),
+            "Requests for a local model that was already loaded",
+            metrics.loaded_hits.clone(),
         );
         registry.register(
             "active_embedding_requests",
-            "Embedding requests being answered now",
+            "Embedding requests in progress",
             metrics.active.clone(),
         );
         metrics
     }
 
-    /// Makes a model's series visible at zero, so that a rate can be taken from the first scrape on.
+    /// Creates the time series of a model with the value zero, so that a rate is available from the first scrape.
     pub fn init_series(&self, provider: ProviderKind, model: &str) {
-        let served = ModelLabels { provider: provider.as_str(), model: model.to_owned() };
-        drop(self.requests.get_or_create(&outcome(&served, "success")));
-        drop(self.duration.get_or_create(&served));
-        drop(self.cache_hits.get_or_create(&served));
-        drop(self.cache_misses.get_or_create(&served));
-        drop(self.vectors.get_or_create(&served));
-        drop(self.tokens.get_or_create(&served));
+        let labels = ModelLabels { provider: provider.as_str(), model: model.to_owned() };
+        drop(self.requests.get_or_create(&request_labels(&labels, "success")));
+        drop(self.duration.get_or_create(&labels));
+        drop(self.cache_hits.get_or_create(&labels));
+        drop(self.cache_misses.get_or_create(&labels));
+        drop(self.vectors.get_or_create(&labels));
+        drop(self.tokens.get_or_create(&labels));
     }
 
-    /// A model's cache counters.
+    /// The cache counters of a model.
     pub fn cache(&self, provider: ProviderKind, label: &str) -> CacheMetrics {
-        let served = ModelLabels { provider: provider.as_str(), model: label.to_owned() };
+        let labels = ModelLabels { provider: provider.as_str(), model: label.to_owned() };
         CacheMetrics {
-            hits: self.cache_hits.get_or_create(&served).clone(),
-            misses: self.cache_misses.get_or_create(&served).clone(),
+            hits: self.cache_hits.get_or_create(&labels).clone(),
+            misses: self.cache_misses.get_or_create(&labels).clone(),
         }
     }
 
-    /// Another provider's model answered.
-    pub(crate) fn fell_back(&self, from: ProviderKind, to: ProviderKind) {
-        let fell = FallbackLabels { from_provider: from.as_str(), to_provider: to.as_str() };
-        self.fallbacks.get_or_create(&fell).inc();
+    /// Counts a request that was answered by a model of provider `to` instead of `from`.
+    pub(crate) fn record_fallback(&self, from: ProviderKind, to: ProviderKind) {
+        let labels = FallbackLabels { from_provider: from.as_str(), to_provider: to.as_str() };
+        self.fallbacks.get_or_create(&labels).inc();
     }
 
-    /// The allow-list refused a request; `by` is what it went by.
-    pub(crate) fn refused_by_policy(&self, provider: ProviderKind, model: &str, by: &'static str) {
-        let denied = PolicyLabels { provider: provider.as_str(), model: model.to_owned(), policy_type: by };
-        self.denied.get_or_create(&denied).inc();
+    /// Counts a request that the allow-list denied. `policy_type` is the list that denied it.
+    pub(crate) fn record_policy_denial(
+        &self,
+        provider: ProviderKind,
+        model: &str,
+        policy_type: &'static str,
+    ) {
+        let labels = PolicyLabels { provider: provider.as_str(), model: model.to_owned(), policy_type };
+        self.policy_denied.get_or_create(&labels).inc();
     }
 
-    /// An answer was cut or filled.
-    pub(crate) fn adjusted(&self, provider: ProviderKind, model: &str, method: &'static str) {
-        let adjusted = DimensionLabels { provider: provider.as_str(), model: model.to_owned(), method };
-        self.adjustments.get_or_create(&adjusted).inc();
+    /// Counts a response whose vectors were reduced or padded.
+    pub(crate) fn record_dimension_adjustment(
+        &self,
+        provider: ProviderKind,
+        model: &str,
+        method: &'static str,
+    ) {
+        let labels = DimensionLabels { provider: provider.as_str(), model: model.to_owned(), method };
+        self.adjustments.get_or_create(&labels).inc();
     }
 
-    /// A request came as token ids: one list of them, or several.
-    pub(crate) fn token_input(&self, several: bool) {
-        self.token_inputs
-            .get_or_create(&TokenInputLabels { mode: if several { "batch" } else { "single" } })
-            .inc();
+    /// Counts a request with token ids as input. `is_batch`: it has several inputs.
+    pub(crate) fn record_token_input(&self, is_batch: bool) {
+        let labels = TokenInputLabels { mode: if is_batch { "batch" } else { "single" } };
+        self.token_inputs.get_or_create(&labels).inc();
     }
 
-    /// Counts a request that no model was opened for.
-    pub(crate) fn refused(&self, named: Option<(ProviderKind, &str)>, error: &EmbedError) {
-        let (provider, model) = named.map_or((OTHER, OTHER), |(provider, label)| (provider.as_str(), label));
-        let served = ModelLabels { provider, model: model.to_owned() };
-        self.requests.get_or_create(&outcome(&served, status(error))).inc();
+    /// Counts a request that failed before a model was opened. `model` is its provider and label, if they are known.
+    pub(crate) fn record_rejected(&self, model: Option<(ProviderKind, &str)>, error: &EmbedError) {
+        let (provider, model) = model.map_or((OTHER, OTHER), |(provider, label)| (provider.as_str(), label));
+        let labels = ModelLabels { provider, model: model.to_owned() };
+        self.requests.get_or_create(&request_labels(&labels, status(error))).inc();
     }
 }
 
-/// Counts and times every request of one model.
+/// Counts and times every request to one model.
 pub struct RequestMetrics {
     inner: Arc<dyn Embedder>,
     metrics: Metrics,
-    served: ModelLabels,
+    labels: ModelLabels,
 }
 
 impl RequestMetrics {
-    /// Around `inner`, into `metrics`, under this label.
+    /// Wraps `inner`. `label` is the model's label in metrics.
     pub fn new(inner: Arc<dyn Embedder>, metrics: &Metrics, label: &str) -> Self {
         let provider = inner.model().provider;
-        let served = ModelLabels { provider: provider.as_str(), model: label.to_owned() };
+        let labels = ModelLabels { provider: provider.as_str(), model: label.to_owned() };
         metrics.init_series(provider, label);
-        Self { served, metrics: metrics.clone(), inner }
+        Self { labels, metrics: metrics.clone(), inner }
     }
 }
 
@@ -250,37 +259,37 @@ impl Embedder for RequestMetrics {
 
     fn embed(&self, mut request: EmbedRequest) -> BoxFuture<'_, Result<Embeddings, EmbedError>> {
         Box::pin(async move {
-            let mut running = Running::begin(self);
-            let served = (self.served.provider, self.served.model.as_str());
-            let mut span = traced("embed", 1, served, &mut request);
+            let mut running = RunningRequest::start(self);
+            let mut span = start_span("embed", 1, &self.labels, &mut request);
             if is_local(self.model().provider) && self.inner.identity().is_some() {
-                let loaded = LoadedLabels { model_id: self.served.model.clone() };
-                self.metrics.found_loaded.get_or_create(&loaded).inc();
+                let labels = LoadedLabels { model_id: self.labels.model.clone() };
+                self.metrics.loaded_hits.get_or_create(&labels).inc();
             }
-            let answer = self.inner.embed(request).await;
-            if let Ok(embeddings) = &answer {
+            let result = self.inner.embed(request).await;
+            if let Ok(embeddings) = &result {
                 let vectors = embeddings.tokens.len().saturating_sub(embeddings.failed.len());
-                self.metrics.vectors.get_or_create(&self.served).inc_by(vectors as u64);
-                self.metrics.tokens.get_or_create(&self.served).inc_by(embeddings.total_tokens());
+                self.metrics.vectors.get_or_create(&self.labels).inc_by(vectors as u64);
+                self.metrics.tokens.get_or_create(&self.labels).inc_by(embeddings.total_tokens());
             }
-            running.status = answer.as_ref().map_or_else(status, |_| "success");
-            end(&mut span, answer.is_err());
-            answer
+            running.status = result.as_ref().map_or_else(status, |_| "success");
+            set_failed(&mut span, result.is_err());
+            result
         })
     }
 }
 
-/// Counts the attempts at a provider that fail.
+/// Counts the failed attempts at a provider.
 pub struct FailureMetrics {
     inner: Arc<dyn Embedder>,
     metrics: Metrics,
-    label: String,
+    labels: ModelLabels,
 }
 
 impl FailureMetrics {
-    /// Around `inner`, into `metrics`, under this label.
+    /// Wraps `inner`. `label` is the model's label in metrics.
     pub fn new(inner: Arc<dyn Embedder>, metrics: &Metrics, label: &str) -> Self {
-        Self { inner, metrics: metrics.clone(), label: label.to_owned() }
+        let labels = ModelLabels { provider: inner.model().provider.as_str(), model: label.to_owned() };
+        Self { inner, metrics: metrics.clone(), labels }
     }
 }
 
@@ -289,23 +298,22 @@ impl Embedder for FailureMetrics {
 
     fn embed(&self, mut request: EmbedRequest) -> BoxFuture<'_, Result<Embeddings, EmbedError>> {
         Box::pin(async move {
-            let served = (self.model().provider.as_str(), self.label.as_str());
-            let mut span = traced("attempt", 3, served, &mut request);
-            let answer = self.inner.embed(request).await;
-            end(&mut span, answer.is_err());
-            if let Err(error) = &answer
+            let mut span = start_span("attempt", 3, &self.labels, &mut request);
+            let result = self.inner.embed(request).await;
+            set_failed(&mut span, result.is_err());
+            if let Err(error) = &result
                 && error.fault == Fault::Upstream
             {
-                let provider = self.model().provider.as_str();
-                let failure = Failure { provider, model: self.label.clone(), reason: reason(error.kind) };
-                self.metrics.failures.get_or_create(&failure).inc();
+                let ModelLabels { provider, model } = self.labels.clone();
+                let labels = FailureLabels { provider, model, reason: reason(error.kind) };
+                self.metrics.failures.get_or_create(&labels).inc();
             }
-            answer
+            result
         })
     }
 }
 
-/// One model's hits and misses.
+/// The cache counters of one model.
 #[derive(Clone)]
 pub struct CacheMetrics {
     hits: Counter,
@@ -322,63 +330,68 @@ impl CacheMetrics {
     }
 }
 
-/// A request under way. Counted when dropped, so that a caller who hangs up is counted as well.
-struct Running<'a> {
-    of: &'a RequestMetrics,
-    began: Instant,
+/// A request in progress. It is counted on drop, so that a cancelled request is counted as well.
+struct RunningRequest<'a> {
+    wrapper: &'a RequestMetrics,
+    started: Instant,
     status: &'static str,
 }
 
-impl<'a> Running<'a> {
-    fn begin(of: &'a RequestMetrics) -> Self {
-        of.metrics.active.inc();
-        Self { of, began: Instant::now(), status: "cancelled" }
+impl<'a> RunningRequest<'a> {
+    fn start(wrapper: &'a RequestMetrics) -> Self {
+        wrapper.metrics.active.inc();
+        Self { wrapper, started: Instant::now(), status: "cancelled" }
     }
 }
 
-impl Drop for Running<'_> {
+impl Drop for RunningRequest<'_> {
     fn drop(&mut self) {
-        let RequestMetrics { metrics, served, .. } = self.of;
+        let RequestMetrics { metrics, labels, .. } = self.wrapper;
         metrics.active.dec();
-        metrics.requests.get_or_create(&outcome(served, self.status)).inc();
-        metrics.duration.get_or_create(served).observe(self.began.elapsed().as_secs_f64());
+        metrics.requests.get_or_create(&request_labels(labels, self.status)).inc();
+        metrics.duration.get_or_create(labels).observe(self.started.elapsed().as_secs_f64());
     }
 }
 
-/// A span around a request; what is done for it is a part of the span. One that is dropped unended has failed.
-fn traced(
+/// Starts a span for a request, and makes it the parent of later spans of the request. The span counts as failed until
+/// [`set_failed`] is called. `kind` is OpenTelemetry's span kind.
+fn start_span(
     name: &'static str,
     kind: u64,
-    (provider, model): (&'static str, &str),
+    labels: &ModelLabels,
     request: &mut EmbedRequest,
 ) -> Option<Span> {
-    // Nobody collects the parts of work that nobody collects.
+    // A request without a trace context is not traced.
     let context = request.context.trace?;
-    let mut span = Span::begin(name, Some(context), SpanAttributes { kind, ..SpanAttributes::default() })?;
-    span.facts.provider = Some(provider);
-    span.facts.model = Some(model.to_owned());
-    span.facts.inputs = Some(request.inputs.len() as u64);
-    span.facts.failed = true;
+    let attributes = SpanAttributes {
+        kind,
+        provider: Some(labels.provider),
+        model: Some(labels.model.clone()),
+        inputs: Some(request.inputs.len() as u64),
+        failed: true,
+        ..SpanAttributes::default()
+    };
+    let span = Span::begin(name, Some(context), attributes)?;
     request.context.trace = Some(span.context());
     Some(span)
 }
 
-fn end(span: &mut Option<Span>, failed: bool) {
+fn set_failed(span: &mut Option<Span>, failed: bool) {
     if let Some(span) = span {
-        span.facts.failed = failed;
+        span.attributes.failed = failed;
     }
 }
 
-/// Models of this process have to be loaded; those elsewhere always are.
+/// Whether models of this provider run in this process and have to be loaded.
 fn is_local(provider: ProviderKind) -> bool {
     matches!(provider, ProviderKind::HuggingFace | ProviderKind::Onnx)
 }
 
-fn outcome(served: &ModelLabels, status: &'static str) -> RequestLabels {
-    RequestLabels { provider: served.provider, model: served.model.clone(), status }
+fn request_labels(labels: &ModelLabels, status: &'static str) -> RequestLabels {
+    RequestLabels { provider: labels.provider, model: labels.model.clone(), status }
 }
 
-/// The `status` label of a failure.
+/// The value of the label `status` of a failed request.
 fn status(error: &EmbedError) -> &'static str {
     match (error.kind, error.fault) {
         (ErrorKind::Timeout, _) => "timeout",
@@ -388,20 +401,20 @@ fn status(error: &EmbedError) -> &'static str {
     }
 }
 
-/// The `reason` label of a provider's failure.
+/// The value of the label `reason` of a failed attempt.
 fn reason(kind: ErrorKind) -> &'static str {
     match kind {
         ErrorKind::Timeout => "timeout",
         ErrorKind::RateLimited => "rate_limited",
         ErrorKind::BatchTooLarge => "too_large",
         ErrorKind::UpstreamAuth => "unauthorized",
-        ErrorKind::BadUpstreamAnswer => "bad_answer",
+        ErrorKind::InvalidUpstreamResponse => "bad_answer",
         ErrorKind::Unavailable => "unavailable",
         _ => "error",
     }
 }
 
-/// From a cached short query (1 ms) to the slowest allowed answer (60 s).
+/// The buckets range from a cached short query (1 ms) to the longest request (60 s).
 fn latency_histogram() -> Histogram {
     Histogram::new([0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0])
 }

@@ -1,20 +1,20 @@
-//! From the model string of a request to a provider and its own name for the model. Pure; the order of the
-//! rules is the specification's (SPEC §3, "Model choice").
+//! Parses the model string of a request into a provider and the provider's name for the model. The order of the rules
+//! is that of the specification (SPEC §3, "Model choice").
 
 use embeddery_core::{ModelRef, ProviderKind};
 
-/// Families of sentence-transformers that users call by their short names.
+/// Prefixes of short model names that stand for models of sentence-transformers.
 const SENTENCE_TRANSFORMERS: [&str; 4] = ["all-", "multi-qa-", "paraphrase-", "msmarco-"];
 
-/// `provider:model` where what stands before the first colon is a known provider; a colon of another
-/// meaning (an Ollama tag as in `nomic-embed-text:latest`) is left alone.
+/// Splits `provider:model`. `None` if the text before the first colon is not a provider, as in the Ollama tag
+/// `nomic-embed-text:latest`.
 pub(crate) fn split_prefix(model: &str) -> Option<(ProviderKind, &str)> {
     let (prefix, rest) = model.split_once(':')?;
     let provider = prefix.parse().ok()?;
     (!rest.is_empty()).then_some((provider, rest))
 }
 
-/// The full hub name of a huggingface model: `all-MiniLM-L6-v2` means the one of sentence-transformers.
+/// The full hub name of a huggingface model: `all-MiniLM-L6-v2` stands for the model of sentence-transformers.
 pub fn hub_name(model: &str) -> ModelRef {
     if !model.contains('/') && SENTENCE_TRANSFORMERS.iter().any(|family| model.starts_with(family)) {
         ModelRef::new(format!("sentence-transformers/{model}"))
@@ -23,25 +23,25 @@ pub fn hub_name(model: &str) -> ModelRef {
     }
 }
 
-/// Whether an unprefixed, unconfigured name is one of a huggingface model.
+/// Whether a name without a provider looks like a model name of the hub.
 pub(crate) fn looks_like_hub_name(model: &str) -> bool {
     model.contains('/') || SENTENCE_TRANSFORMERS.iter().any(|family| model.starts_with(family))
 }
 
-/// Whether a request's model string is a path. Only configuration may name places on this machine's disk.
+/// Whether a model string is a path. Only the configuration may name directories of this machine.
 pub(crate) fn looks_like_path(model: &str) -> bool {
     model.starts_with(['/', '.', '~']) || model.contains('\\') || model.split('/').any(|part| part == "..")
 }
 
-/// Up to three known names that resemble `wanted`, nearest first.
-pub(crate) fn nearest<'a>(wanted: &str, known: impl IntoIterator<Item = &'a str>) -> Vec<&'a str> {
-    let wanted = wanted.to_lowercase();
+/// Up to three known names that are similar to `name`, most similar first.
+pub(crate) fn nearest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Vec<&'a str> {
+    let name = name.to_lowercase();
     let mut scored: Vec<(f64, &str)> = known
         .into_iter()
-        .map(|name| {
-            let lower = name.to_lowercase();
+        .map(|candidate| {
+            let lower = candidate.to_lowercase();
             let short = lower.rsplit('/').next().unwrap_or(&lower);
-            (strsim::jaro_winkler(&wanted, &lower).max(strsim::jaro_winkler(&wanted, short)), name)
+            (strsim::jaro_winkler(&name, &lower).max(strsim::jaro_winkler(&name, short)), candidate)
         })
         .filter(|(score, _)| *score > 0.75)
         .collect();
@@ -72,13 +72,13 @@ mod tests {
     }
 
     #[test]
-    fn paths_are_seen() {
+    fn paths_are_recognised() {
         assert!(["/etc", "./x", "../x", "a/../b", "~/m", "a\\b"].into_iter().all(looks_like_path));
         assert!(!looks_like_path("sentence-transformers/all-MiniLM-L6-v2"));
     }
 
     #[test]
-    fn a_typo_finds_the_name() {
+    fn a_typo_suggests_the_name() {
         let known = ["sentence-transformers/all-MiniLM-L6-v2", "BAAI/bge-small-en-v1.5"];
         assert_eq!(nearest("all-minilm-l6", known), ["sentence-transformers/all-MiniLM-L6-v2"]);
         assert!(nearest("zzzz", known).is_empty());

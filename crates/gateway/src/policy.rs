@@ -1,29 +1,29 @@
-//! Which providers and models may be used at all.
+//! The allow-list of providers and models.
 
 use embeddery_core::ProviderKind;
 
-/// An allow-list. What is not listed is refused; a list that is absent allows everything.
+/// An allow-list. Unlisted providers and models are denied; an absent list allows everything.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Policy {
-    /// Whether it holds; without it the lists only show in the lists of models.
+    /// Whether requests for unlisted models fail. Otherwise the lists only show in the lists of models.
     pub enforced: bool,
-    /// Providers that may be used.
+    /// Allowed providers.
     pub providers: Option<Vec<ProviderKind>>,
-    /// Models that may be used: a configured id or a provider's name, a `*` at the end standing for any ending.
+    /// Allowed models: configured ids or providers' names. A `*` at the end matches any suffix.
     pub models: Option<Vec<String>>,
 }
 
-/// What an allow-list refused a model for.
+/// The reason why an allow-list denies a model.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Denied {
-    /// Its provider is not listed.
+pub enum PolicyDenial {
+    /// The provider is not listed.
     Provider,
-    /// It is not listed itself.
+    /// The model is not listed.
     Model,
 }
 
-impl Denied {
-    /// The `policy_type` label.
+impl PolicyDenial {
+    /// The value of the metric label `policy_type`.
     pub(crate) const fn as_str(self) -> &'static str {
         match self {
             Self::Provider => "provider",
@@ -33,21 +33,21 @@ impl Denied {
 }
 
 impl Policy {
-    /// Whether a model may be used: it is on the lists, or they only advise.
-    pub(crate) fn permit(&self, provider: ProviderKind, names: &[&str]) -> Result<(), Denied> {
+    /// Fails for a model that is not listed, if the policy is enforced.
+    pub(crate) fn permit(&self, provider: ProviderKind, names: &[&str]) -> Result<(), PolicyDenial> {
         if self.enforced { self.check(provider, names) } else { Ok(()) }
     }
 
-    /// Whether a model is on the lists, under any of its names.
-    pub fn check(&self, provider: ProviderKind, names: &[&str]) -> Result<(), Denied> {
+    /// Fails for a model that is not listed under any of its names.
+    pub fn check(&self, provider: ProviderKind, names: &[&str]) -> Result<(), PolicyDenial> {
         if self.providers.as_ref().is_some_and(|providers| !providers.contains(&provider)) {
-            return Err(Denied::Provider);
+            return Err(PolicyDenial::Provider);
         }
         let listed = |patterns: &Vec<String>| {
             patterns.iter().any(|pattern| names.iter().any(|name| matches(pattern, name)))
         };
         if self.models.as_ref().is_some_and(|models| !listed(models)) {
-            return Err(Denied::Model);
+            return Err(PolicyDenial::Model);
         }
         Ok(())
     }
@@ -55,7 +55,7 @@ impl Policy {
 
 fn matches(pattern: &str, name: &str) -> bool {
     match pattern.strip_suffix('*') {
-        Some(beginning) => name.starts_with(beginning),
+        Some(prefix) => name.starts_with(prefix),
         None => name == pattern,
     }
 }
@@ -65,7 +65,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn lists_allow_what_they_name_and_no_list_allows_all() {
+    fn lists_allow_their_entries_and_no_list_allows_everything() {
         let all = Policy::default();
         assert_eq!(all.check(ProviderKind::OpenAi, &["anything"]), Ok(()));
         let some = Policy {
@@ -75,7 +75,10 @@ mod tests {
         };
         assert_eq!(some.check(ProviderKind::OpenAi, &["text-embedding-3-small"]), Ok(()));
         assert_eq!(some.check(ProviderKind::OpenAi, &["text-embedding-ada-002", "notes"]), Ok(()));
-        assert_eq!(some.check(ProviderKind::OpenAi, &["text-embedding-ada-002"]), Err(Denied::Model));
-        assert_eq!(some.check(ProviderKind::Cohere, &["text-embedding-3-small"]), Err(Denied::Provider));
+        assert_eq!(some.check(ProviderKind::OpenAi, &["text-embedding-ada-002"]), Err(PolicyDenial::Model));
+        assert_eq!(
+            some.check(ProviderKind::Cohere, &["text-embedding-3-small"]),
+            Err(PolicyDenial::Provider)
+        );
     }
 }

@@ -1,6 +1,7 @@
-//! Tries again what may succeed later: after a pause drawn at random (full jitter, so that callers who failed
-//! together do not come back together), or after exactly what the upstream asked for. Never what is the
-//! caller's mistake, never past the deadline: who cannot wait that long is told at once.
+//! Retries requests that may succeed later: after an exponential backoff with full jitter, so that requests that failed
+//! together do not retry together, or after exactly the time that the upstream requested. An error that is the caller's
+//! fault is not retried. A retry that would start after the request's deadline is skipped, and the error is returned at
+//! once.
 
 use std::{sync::Arc, time::Duration};
 
@@ -9,21 +10,22 @@ use tokio::time::Instant;
 
 use crate::delegate::delegate_embedder;
 
-/// Draws a pause between nothing and the given one.
+/// Draws a random duration between zero and the given maximum.
 pub type Jitter = Arc<dyn Fn(Duration) -> Duration + Send + Sync>;
 
-/// How often, and with which pauses.
+/// The number of retries and their backoff.
 #[derive(Clone)]
 pub struct RetryConfig {
-    /// Attempts after the first.
+    /// Maximum number of retries after the first attempt.
     pub retries: u32,
-    /// The first pause is drawn up to this; each later one up to twice the one before.
-    pub base: Duration,
-    /// No pause is drawn above this.
-    pub longest: Duration,
-    /// A pause that the upstream asks for is waited here up to this; a longer one is the caller's to wait.
+    /// Upper bound of the first backoff. The bound doubles with each retry.
+    pub initial_backoff: Duration,
+    /// Maximum of the upper bound.
+    pub max_backoff: Duration,
+    /// Maximum delay requested by the upstream that is waited for. With a longer delay the error is returned to the
+    /// caller.
     pub max_retry_after: Duration,
-    /// What draws.
+    /// The source of randomness.
     pub jitter: Jitter,
 }
 
@@ -31,51 +33,50 @@ impl Default for RetryConfig {
     fn default() -> Self {
         Self {
             retries: 3,
-            base: Duration::from_millis(500),
-            longest: Duration::from_secs(20),
+            initial_backoff: Duration::from_millis(500),
+            max_backoff: Duration::from_secs(20),
             max_retry_after: Duration::from_secs(30),
-            jitter: Arc::new(|most| most.mul_f64(fastrand::f64())),
+            jitter: Arc::new(|max| max.mul_f64(fastrand::f64())),
         }
     }
 }
 
-/// Tries again.
-pub struct Retrying {
+/// Retries failed requests.
+pub struct Retrier {
     inner: Arc<dyn Embedder>,
     config: RetryConfig,
 }
 
-impl Retrying {
-    /// Around `inner`.
+impl Retrier {
+    /// Wraps `inner`.
     pub fn new(inner: Arc<dyn Embedder>, config: RetryConfig) -> Self {
         Self { inner, config }
     }
 
-    /// The pause before the next attempt; `None` when there shall be none.
-    fn pause(&self, error: &EmbedError, attempt: u32, deadline: Option<Instant>) -> Option<Duration> {
-        // An open breaker says by itself when to come back; waiting here would hold the caller for nothing.
+    /// The delay before the next attempt; `None` if the error must not be retried.
+    fn retry_delay(&self, error: &EmbedError, attempt: u32, deadline: Option<Instant>) -> Option<Duration> {
+        // An open breaker rejects all calls until its own retry time. The caller gets the error without delay.
         if attempt >= self.config.retries
             || error.fault == Fault::Caller
             || error.kind == ErrorKind::BreakerOpen
         {
             return None;
         }
-        let pause = match error.retry {
+        let delay = match error.retry {
             Retry::Never => return None,
             Retry::After(wait) if wait > self.config.max_retry_after => return None,
             Retry::After(wait) => wait,
             Retry::Backoff => {
-                let most =
-                    self.config.base.saturating_mul(2_u32.saturating_pow(attempt)).min(self.config.longest);
-                (self.config.jitter)(most)
+                let bound = self.config.initial_backoff.saturating_mul(2_u32.saturating_pow(attempt));
+                (self.config.jitter)(bound.min(self.config.max_backoff))
             }
         };
-        let in_time = deadline.is_none_or(|deadline| Instant::now() + pause < deadline);
-        in_time.then_some(pause)
+        let in_time = deadline.is_none_or(|deadline| Instant::now() + delay < deadline);
+        in_time.then_some(delay)
     }
 }
 
-impl Embedder for Retrying {
+impl Embedder for Retrier {
     delegate_embedder!(inner);
 
     fn embed(&self, request: EmbedRequest) -> BoxFuture<'_, Result<Embeddings, EmbedError>> {
@@ -84,12 +85,12 @@ impl Embedder for Retrying {
             let mut attempt = 0;
             loop {
                 let error = match self.inner.embed(request.clone()).await {
-                    Ok(answer) => return Ok(answer),
+                    Ok(response) => return Ok(response),
                     Err(error) => error,
                 };
-                let Some(pause) = self.pause(&error, attempt, deadline) else { return Err(error) };
-                tracing::debug!(%error, attempt, pause_ms = pause.as_millis() as u64, "trying again");
-                tokio::time::sleep(pause).await;
+                let Some(delay) = self.retry_delay(&error, attempt, deadline) else { return Err(error) };
+                tracing::debug!(%error, attempt, delay_ms = delay.as_millis() as u64, "request failed; retrying");
+                tokio::time::sleep(delay).await;
                 attempt += 1;
             }
         })

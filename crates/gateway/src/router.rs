@@ -1,6 +1,6 @@
-//! Finds who serves a model, whether that is allowed, and hands out the model's stack: the provider's adapter
-//! inside its wrappers, built once per model, so that what a wrapper learns is shared by all requests. [`Router`] is
-//! the table that holds now.
+//! Resolves the model of a request to a provider, checks the allow-list and opens the model: the provider's adapter inside
+//! its wrappers. The wrappers are built once per model, so that all requests share their state. [`Router`] holds the
+//! current routing table.
 
 use std::{
     collections::HashMap,
@@ -15,39 +15,40 @@ use embeddery_core::{
 mod reloadable;
 
 use crate::{
-    Denied, FallbackModels, Metrics, ModelRegistry, Policy, Stack, TokenDecoder, metrics::OTHER, model_name,
+    FallbackModels, Metrics, ModelRegistry, Policy, PolicyDenial, Stack, TokenDecoder, metrics::OTHER,
+    model_name,
 };
 
 pub use reloadable::Router;
 
-/// What a router is made of.
+/// The configuration of a router.
 pub struct RouterConfig {
-    /// Who can serve models.
+    /// The available providers.
     pub providers: Vec<Arc<dyn Provider>>,
-    /// The models that configuration names.
+    /// The models of the configuration.
     pub models: Vec<ConfiguredModel>,
-    /// The models that vendors are known for: a bare name of one of them needs no provider.
+    /// The models of the vendor catalogue: requests may name them without a provider.
     pub vendor_models: Vec<VendorModel>,
-    /// The model of a request that names none: a configured id or any name a request could use.
+    /// The model of requests that name none: a configured id, or any name that a request could use.
     pub default_model: String,
-    /// The wrappers.
+    /// Builds the wrappers.
     pub stack: Arc<dyn Stack>,
-    /// Which models may be used.
+    /// The allow-list of providers and models.
     pub policy: Policy,
-    /// Reads token ids.
+    /// Decodes token ids.
     pub decoder: Arc<TokenDecoder>,
-    /// Where requests that reach no model are counted.
+    /// Counts requests that fail before a model is opened.
     pub metrics: Metrics,
 }
 
-/// A model that a vendor is known for.
+/// A model of the vendor catalogue.
 #[derive(Clone, Debug)]
 pub struct VendorModel {
     /// The vendor.
     pub provider: ProviderKind,
-    /// The vendor's name for it.
+    /// The vendor's name for the model.
     pub name: Arc<str>,
-    /// Whether lists show it: those of a vendor without a key would only disappoint.
+    /// Whether lists show the model. Models of a vendor without an API key are not shown.
     pub listed: bool,
 }
 
@@ -60,20 +61,20 @@ impl VendorModel {
 /// An entry of the configuration's `models`.
 #[derive(Clone, Debug)]
 pub struct ConfiguredModel {
-    /// The name requests may use.
+    /// The name in requests.
     pub id: String,
-    /// Who serves it.
+    /// The provider of the model.
     pub provider: ProviderKind,
-    /// The provider's name for it.
+    /// The provider's name for the model.
     pub model: ModelRef,
-    /// Who answers when it cannot, in order: names that a request could use.
+    /// Names of the fallback models, in the order in which they are tried.
     pub fallback: Vec<String>,
-    /// Whether a fallback's vectors may be of another space.
+    /// Whether a fallback model of another space may be used.
     pub allow_space_change: bool,
 }
 
 impl ConfiguredModel {
-    /// A model without fallbacks.
+    /// A model without fallback models.
     pub fn new(id: impl Into<String>, provider: ProviderKind, model: ModelRef) -> Self {
         Self { id: id.into(), provider, model, fallback: Vec::new(), allow_space_change: false }
     }
@@ -83,59 +84,59 @@ impl ConfiguredModel {
     }
 }
 
-/// How a request names its model.
+/// The model as named by a request.
 #[derive(Clone, Copy, Debug)]
 pub struct ModelSelector<'a> {
     /// The request's `model`; `None` is the default model.
     pub model: Option<&'a str>,
-    /// The header `x-provider`, or a body's `provider`.
+    /// The header `x-provider`, or `provider` in the body.
     pub provider: Option<ProviderKind>,
 }
 
-/// Who serves a model, and under which name.
+/// A model with its provider.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct ResolvedModel {
     /// The provider.
     pub provider: ProviderKind,
-    /// The provider's name for it.
+    /// The provider's name for the model.
     pub model: ModelRef,
 }
 
-/// A model as lists show it.
+/// A model in a list of models.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ListedModel {
-    /// What a request may call it.
+    /// The name in requests.
     pub id: String,
-    /// Who serves it.
+    /// The provider of the model.
     pub provider: ProviderKind,
-    /// The provider's name for it.
+    /// The provider's name for the model.
     pub name: Arc<str>,
-    /// Where it stands; `None` where models have no life of their own (vendors).
+    /// The model's state; `None` for a vendor's model.
     pub state: Option<ModelState>,
-    /// Whether it answers requests that name no model.
+    /// Whether it is the default model.
     pub default: bool,
-    /// Whether the allow-list has it.
+    /// Whether the allow-list allows the model.
     pub allowed: bool,
 }
 
-/// Finds and opens models, as one configuration says.
+/// The models and rules of one configuration.
 pub(crate) struct RoutingTable {
-    opener: Arc<ModelRegistry>,
+    registry: Arc<ModelRegistry>,
     models: Vec<ConfiguredModel>,
     vendor_models: Vec<VendorModel>,
     default_model: String,
     policy: Policy,
     decoder: Arc<TokenDecoder>,
     metrics: Metrics,
-    /// One stack per opened model, with its fallbacks or without.
+    /// The opened models inside their wrappers, with and without fallback models.
     stacks: Mutex<HashMap<(ResolvedModel, Fallbacks), Arc<dyn Embedder>>>,
 }
 
-/// Whether others may step in.
+/// Whether fallback models may be used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Fallbacks {
     Allowed,
-    /// The caller has named the provider, and means it.
+    /// The request names the provider, so no other may be used.
     Excluded,
 }
 
@@ -144,7 +145,7 @@ impl RoutingTable {
         let configured = config.models.iter().map(ConfiguredModel::resolved);
         let known = configured.chain(config.vendor_models.iter().map(VendorModel::resolved)).collect();
         let table = Self {
-            opener: Arc::new(ModelRegistry::new(config.providers, config.stack, known)),
+            registry: Arc::new(ModelRegistry::new(config.providers, config.stack, known)),
             models: config.models,
             vendor_models: config.vendor_models,
             default_model: config.default_model,
@@ -167,48 +168,49 @@ impl RoutingTable {
     ) -> Result<Embeddings, EmbedError> {
         let deadline = request.context.deadline;
         let opened = match deadline {
-            // Opening happens outside the stack, so its deadline wrapper does not cover it.
+            // A model is opened outside its wrappers, so the `Deadline` wrapper does not cover this.
             Some(deadline) => {
                 tokio::time::timeout_at(deadline.into(), self.open(selector)).await.unwrap_or_else(|_| {
                     Err(EmbedError::timeout(
-                        "the model was not ready before the deadline; warm it up, then ask again",
+                        "the model was not ready before the deadline; warm it up, then retry",
                     ))
                 })
             }
             None => self.open(selector).await,
         };
-        let refused = |error: &EmbedError| {
+        let record_rejected = |error: &EmbedError| {
             let resolved = self.lookup(selector);
-            let named = resolved.as_ref().map(|resolved| (resolved.provider, self.label(resolved)));
-            self.metrics.refused(named, error);
+            let model = resolved.as_ref().map(|resolved| (resolved.provider, self.label(resolved)));
+            self.metrics.record_rejected(model, error);
         };
-        let stack = opened.inspect_err(refused)?;
-        let request = self.decode_token_inputs(request, stack.model().provider).await.inspect_err(refused)?;
+        let stack = opened.inspect_err(record_rejected)?;
+        let request =
+            self.decode_token_inputs(request, stack.model().provider).await.inspect_err(record_rejected)?;
         stack.embed(request).await
     }
 
-    /// The stack of the model that `selector` names.
+    /// Opens the model that `selector` names, inside its wrappers.
     pub async fn open(&self, selector: ModelSelector<'_>) -> Result<Arc<dyn Embedder>, EmbedError> {
         let resolved = self.resolve(selector)?;
         self.permit(&resolved, selector)?;
-        let alternatives = self.alternatives(&resolved, selector);
-        let fallbacks = if alternatives.is_some() { Fallbacks::Allowed } else { Fallbacks::Excluded };
+        let fallback_models = self.fallback_models(&resolved, selector);
+        let fallbacks = if fallback_models.is_some() { Fallbacks::Allowed } else { Fallbacks::Excluded };
         let key = (resolved, fallbacks);
         if let Some(stack) = self.stacks.lock().unwrap_or_else(PoisonError::into_inner).get(&key) {
             return Ok(Arc::clone(stack));
         }
-        let model = self.opener.open(&key.0).await?;
-        let label = self.opener.label(&key.0);
-        let stack = self.opener.stack.wrap_request(model, alternatives, label);
+        let model = self.registry.open(&key.0).await?;
+        let label = self.registry.label(&key.0);
+        let stack = self.registry.stack.wrap_request(model, fallback_models, label);
         let mut stacks = self.stacks.lock().unwrap_or_else(PoisonError::into_inner);
-        if !self.opener.should_retain(&key.0, stacks.len()) {
+        if !self.registry.should_retain(&key.0, stacks.len()) {
             return Ok(stack);
         }
-        // Two first requests may both come here: the first stack stays, so that its wrappers are shared.
+        // Two concurrent requests may both open a model. The first stack is retained, so that its wrappers are shared.
         Ok(Arc::clone(stacks.entry(key).or_insert(stack)))
     }
 
-    /// Token ids as the provider can take them.
+    /// Decodes token ids unless the provider reads them.
     async fn decode_token_inputs(
         &self,
         request: EmbedRequest,
@@ -217,34 +219,38 @@ impl RoutingTable {
         if !request.inputs.iter().any(|input| matches!(input, Input::Tokens(_))) {
             return Ok(request);
         }
-        self.metrics.token_input(request.inputs.len() > 1);
+        self.metrics.record_token_input(request.inputs.len() > 1);
         self.decoder.prepare(request, provider).await
     }
 
-    /// What metrics call a model that may not be here: callers must not be able to make labels.
+    /// The metric label of a model that may not exist. Callers must not be able to create label values.
     fn label<'a>(&self, resolved: &'a ResolvedModel) -> &'a str {
         let is_default =
             || self.lookup(ModelSelector { model: None, provider: None }).as_ref() == Some(resolved);
-        if self.opener.is_listed(resolved) || is_default() { &resolved.model.name } else { OTHER }
+        if self.registry.is_listed(resolved) || is_default() { &resolved.model.name } else { OTHER }
     }
 
-    /// Refuses what the allow-list does not have.
+    /// Fails for a model that the allow-list denies.
     fn permit(&self, resolved: &ResolvedModel, selector: ModelSelector<'_>) -> Result<(), EmbedError> {
-        let asked = selector.model.unwrap_or(&self.default_model);
+        let requested = selector.model.unwrap_or(&self.default_model);
         let name = &*resolved.model.name;
-        let Err(denied) = self.policy.permit(resolved.provider, &[asked, name]) else { return Ok(()) };
-        self.metrics.refused_by_policy(resolved.provider, self.label(resolved), denied.as_str());
-        let message = match denied {
-            Denied::Provider => {
+        let Err(denial) = self.policy.permit(resolved.provider, &[requested, name]) else { return Ok(()) };
+        self.metrics.record_policy_denial(resolved.provider, self.label(resolved), denial.as_str());
+        let message = match denial {
+            PolicyDenial::Provider => {
                 format!("provider '{}' is not on this server's allow-list", resolved.provider)
             }
-            Denied::Model => format!("model '{asked}' is not on this server's allow-list"),
+            PolicyDenial::Model => format!("model '{requested}' is not on this server's allow-list"),
         };
         Err(EmbedError::new(ErrorKind::Forbidden, Fault::Caller, Retry::Never, message))
     }
 
-    /// Who steps in for a model; nobody for a caller who has named the provider.
-    fn alternatives(&self, resolved: &ResolvedModel, selector: ModelSelector<'_>) -> Option<FallbackModels> {
+    /// The fallback models of a model; `None` without any, and for a request that names the provider.
+    fn fallback_models(
+        &self,
+        resolved: &ResolvedModel,
+        selector: ModelSelector<'_>,
+    ) -> Option<FallbackModels> {
         if selector.provider.is_some() {
             return None;
         }
@@ -260,67 +266,67 @@ impl RoutingTable {
                 permitted.is_ok().then_some(model)
             })
             .collect();
-        let (opener, allow_space_change) = (Arc::clone(&self.opener), entry.allow_space_change);
-        (!models.is_empty()).then_some(FallbackModels { opener, models, allow_space_change })
+        let (registry, allow_space_change) = (Arc::clone(&self.registry), entry.allow_space_change);
+        (!models.is_empty()).then_some(FallbackModels { registry, models, allow_space_change })
     }
 
-    /// Loads a model, so that the next request does not wait.
+    /// Loads a model, so that the next request does not wait for it.
     pub async fn warm_up(&self, selector: ModelSelector<'_>) -> Result<ResolvedModel, EmbedError> {
         let resolved = self.resolve(selector)?;
         self.open(selector).await?.warm_up().await?;
         Ok(resolved)
     }
 
-    /// Lets a model go that is in memory; says whether it was.
+    /// Removes a model from memory and returns whether it was loaded.
     pub async fn unload(&self, selector: ModelSelector<'_>) -> Result<(ResolvedModel, bool), EmbedError> {
         let resolved = self.resolve(selector)?;
         self.permit(&resolved, selector)?;
-        let unloaded = self.opener.provider(resolved.provider)?.unload(&resolved.model).await?;
+        let unloaded = self.registry.provider(resolved.provider)?.unload(&resolved.model).await?;
         Ok((resolved, unloaded))
     }
 
-    /// One model as lists show it, with what is known of it without loading it: nothing of vendors' models and of those
-    /// that are not here. `None` when neither configuration nor a provider knows it.
+    /// One model as in [`models`](Self::models), with its description. Vendors' models and models that are not on this
+    /// machine have no description. `None` for a model that neither the configuration nor a provider lists.
     pub async fn describe(
         &self,
         selector: ModelSelector<'_>,
     ) -> Result<Option<(ListedModel, Option<ModelDescription>)>, EmbedError> {
         let resolved = self.resolve(selector)?;
         self.permit(&resolved, selector)?;
-        let provider = self.opener.provider(resolved.provider)?;
+        let provider = self.registry.provider(resolved.provider)?;
         let description = provider.describe(&resolved.model).await?;
-        let of_it =
+        let is_model =
             |listed: &ListedModel| listed.provider == resolved.provider && listed.name == resolved.model.name;
         let mut listed = self.models();
-        let exact = listed.iter().position(|listed| of_it(listed) && Some(&*listed.id) == selector.model);
-        let found = exact.or_else(|| listed.iter().position(of_it));
-        Ok(found.map(|index| (listed.swap_remove(index), description)))
+        let exact = listed.iter().position(|listed| is_model(listed) && Some(&*listed.id) == selector.model);
+        let index = exact.or_else(|| listed.iter().position(is_model));
+        Ok(index.map(|index| (listed.swap_remove(index), description)))
     }
 
-    /// Brings a model to this machine and returns when it is there.
+    /// Downloads a model to this machine and returns when it is complete.
     pub async fn download(&self, selector: ModelSelector<'_>) -> Result<ResolvedModel, EmbedError> {
         let resolved = self.resolve(selector)?;
         self.permit(&resolved, selector)?;
-        self.opener.provider(resolved.provider)?.download(&resolved.model).await?;
+        self.registry.provider(resolved.provider)?.download(&resolved.model).await?;
         Ok(resolved)
     }
 
-    /// Configured models first, in their order, then the others that providers know of.
+    /// All models: first the configured models in their order, then the other models that providers list.
     pub fn models(&self) -> Vec<ListedModel> {
         let default = self.lookup(ModelSelector { model: None, provider: None });
         let is_default = |provider, name: &str| {
             default.as_ref().is_some_and(|d| d.provider == provider && &*d.model.name == name)
         };
-        let mut known: Vec<ListedModel> = Vec::new();
+        let mut listed: Vec<ListedModel> = Vec::new();
         let allowed = |provider, names: &[&str]| self.policy.check(provider, names).is_ok();
         let statuses: HashMap<(ProviderKind, Arc<str>), ModelState> = self
-            .opener
+            .registry
             .providers
             .iter()
             .flat_map(|(kind, provider)| provider.models().into_iter().map(|m| ((*kind, m.name), m.state)))
             .collect();
         for entry in &self.models {
-            known.push(ListedModel {
+            listed.push(ListedModel {
                 id: entry.id.clone(),
                 provider: entry.provider,
                 name: Arc::clone(&entry.model.name),
@@ -329,17 +335,17 @@ impl RoutingTable {
                 allowed: allowed(entry.provider, &[&entry.id, &entry.model.name]),
             });
         }
-        let of_vendors = self.vendor_models.iter().filter(|model| model.listed);
-        let of_vendors = of_vendors.map(|model| ((model.provider, Arc::clone(&model.name)), None));
+        let vendor_models = self.vendor_models.iter().filter(|model| model.listed);
+        let vendor_models = vendor_models.map(|model| ((model.provider, Arc::clone(&model.name)), None));
         let mut others: Vec<_> = statuses
             .into_iter()
             .map(|(model, state)| (model, Some(state)))
-            .chain(of_vendors)
+            .chain(vendor_models)
             .filter(|((provider, name), _)| {
-                !known.iter().any(|listed| listed.provider == *provider && listed.name == *name)
+                !listed.iter().any(|model| model.provider == *provider && model.name == *name)
             })
             .map(|((provider, name), state)| ListedModel {
-                // A graph may have the name of a model that the engine runs.
+                // An ONNX graph may have the same name as a model of the engine.
                 id: if provider == ProviderKind::Onnx {
                     format!("{provider}:{name}")
                 } else {
@@ -353,57 +359,59 @@ impl RoutingTable {
             })
             .collect();
         others.sort_by(|a, b| a.id.cmp(&b.id));
-        known.append(&mut others);
-        known
+        listed.append(&mut others);
+        listed
     }
 
-    /// Where the default model stands; `None` where its provider's models have no life of their own. Cheap
-    /// enough for a readiness probe.
+    /// The state of the default model; `None` for a vendor's model. Cheap enough for a readiness probe.
     pub fn default_state(&self) -> Option<ModelState> {
         let resolved = self.lookup(ModelSelector { model: None, provider: None })?;
-        self.opener.providers.get(&resolved.provider)?.state(&resolved.model)
+        self.registry.providers.get(&resolved.provider)?.state(&resolved.model)
     }
 
-    /// Which provider serves the model, and under which name. Never uses the network.
+    /// Resolves a model to its provider and the provider's name for it. Never uses the network.
     pub fn resolve(&self, selector: ModelSelector<'_>) -> Result<ResolvedModel, EmbedError> {
         self.lookup(selector).ok_or_else(|| self.unknown(selector.model.unwrap_or(&self.default_model)))
     }
 
-    /// Who serves the model, if the allow-list has it.
-    pub fn permitted(&self, selector: ModelSelector<'_>) -> Result<ResolvedModel, EmbedError> {
+    /// As [`resolve`](Self::resolve), and fails for a model that the allow-list denies.
+    pub fn resolve_permitted(&self, selector: ModelSelector<'_>) -> Result<ResolvedModel, EmbedError> {
         let resolved = self.resolve(selector)?;
         self.permit(&resolved, selector)?;
         Ok(resolved)
     }
 
-    /// Whether the model can serve without being fetched first: configuration names it, it is on this machine, or
-    /// it never has to be. What nobody knows is refused elsewhere.
+    /// Whether the model can be used without a download by this request: it is configured, on this machine, or a
+    /// vendor's model. Also true for an unknown model, which fails when it is opened.
     pub fn is_available_without_download(&self, selector: ModelSelector<'_>) -> bool {
         let Some(resolved) = self.lookup(selector) else { return true };
         let configured = self.models.iter().any(|entry| entry.resolved() == resolved);
         let default = || self.lookup(ModelSelector { model: None, provider: None });
         configured || default().as_ref() == Some(&resolved) || {
-            let state =
-                self.opener.providers.get(&resolved.provider).and_then(|found| found.state(&resolved.model));
+            let state = self
+                .registry
+                .providers
+                .get(&resolved.provider)
+                .and_then(|provider| provider.state(&resolved.model));
             matches!(state, None | Some(ModelState::OnDisk | ModelState::Loaded | ModelState::Unloaded))
         }
     }
 
-    /// The rules of the specification (SPEC §3, "Model choice"), in their order.
+    /// Resolves a model by the rules of the specification (SPEC §3, "Model choice"), in their order.
     fn lookup(&self, selector: ModelSelector<'_>) -> Option<ResolvedModel> {
-        let asked = selector.model.unwrap_or(&self.default_model);
-        if let Some(entry) = self.configured(asked, selector.provider) {
+        let requested = selector.model.unwrap_or(&self.default_model);
+        if let Some(entry) = self.configured(requested, selector.provider) {
             return Some(entry.resolved());
         }
-        let (provider, name) = match model_name::split_prefix(asked) {
+        let (provider, name) = match model_name::split_prefix(requested) {
             Some((provider, name)) => (Some(provider), name),
-            None => (selector.provider, asked),
+            None => (selector.provider, requested),
         };
         if let Some(entry) = provider.and_then(|provider| self.configured(name, Some(provider))) {
             return Some(entry.resolved());
         }
         match provider {
-            // Only configuration may name places on this machine's disk.
+            // Only the configuration may name directories of this machine.
             _ if model_name::looks_like_path(name) => None,
             Some(provider @ (ProviderKind::HuggingFace | ProviderKind::Onnx)) => {
                 Some(ResolvedModel { provider, model: model_name::hub_name(name) })
@@ -423,30 +431,30 @@ impl RoutingTable {
         self.vendor_models.iter().find(|known| &*known.name == name).map(|known| known.provider)
     }
 
-    fn configured(&self, asked: &str, provider: Option<ProviderKind>) -> Option<&ConfiguredModel> {
-        let by_id = self.models.iter().find(|entry| entry.id == asked);
+    fn configured(&self, name: &str, provider: Option<ProviderKind>) -> Option<&ConfiguredModel> {
+        let by_id = self.models.iter().find(|entry| entry.id == name);
         by_id.or_else(|| {
             self.models.iter().find(|entry| {
-                &*entry.model.name == asked && provider.is_none_or(|provider| provider == entry.provider)
+                &*entry.model.name == name && provider.is_none_or(|provider| provider == entry.provider)
             })
         })
     }
 
-    fn unknown(&self, asked: &str) -> EmbedError {
-        if model_name::looks_like_path(asked) {
+    fn unknown(&self, name: &str) -> EmbedError {
+        if model_name::looks_like_path(name) {
             return EmbedError::model_not_found(format!(
-                "model '{asked}' is a path; only the configuration's `models` may name directories of this machine"
+                "model '{name}' is a path; only `models` in the configuration may name directories of this machine"
             ));
         }
         let listed = self.models();
         let known = listed.iter().flat_map(|model| [model.id.as_str(), &*model.name]);
         let known = known.chain(self.vendor_models.iter().map(|model| &*model.name));
-        let near = model_name::nearest(asked, known);
+        let near = model_name::nearest(name, known);
         let hint = if near.is_empty() {
             format!("the default is '{}', GET /v1/models lists the others", self.default_model)
         } else {
             format!("did you mean '{}'?", near.join("' or '"))
         };
-        EmbedError::model_not_found(format!("model '{asked}' is not known here; {hint}"))
+        EmbedError::model_not_found(format!("model '{name}' is not known here; {hint}"))
     }
 }

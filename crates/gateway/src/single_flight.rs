@@ -1,7 +1,7 @@
-//! The same text is computed once: repeats inside a request, and texts that another request is waiting for at
-//! this moment. A flight belongs to all its passengers, whichever of them moves it on: a caller who hangs up never
-//! fails those who joined; when all have left, it stops. It is no task of its own, because for a lone request, the
-//! usual one, the hop to another thread is most of what a gateway costs.
+//! Request coalescing: equal texts are embedded once, within one request and across concurrent requests. All requests
+//! that wait for a call share its future, and each of them can drive it: a caller that disconnects does not fail the
+//! others, and the call stops when all of them are gone. The call is not spawned as a task, because for a single
+//! request, the usual case, a hop to another thread costs more than the rest of the gateway.
 
 use std::{
     collections::HashMap,
@@ -23,49 +23,49 @@ use crate::{
     delegate::delegate_embedder,
 };
 
-/// Shares flights between requests.
+/// Shares calls between requests.
 pub struct SingleFlight {
     inner: Arc<dyn Embedder>,
     scope: Scope,
-    board: Arc<InFlight>,
+    in_flight: Arc<InFlight>,
 }
 
-/// The flights under way, by text.
+/// The calls in progress, by text.
 #[derive(Default)]
 struct InFlight(Mutex<HashMap<Key, InFlightRow>>);
 
-/// A row of a flight. The board does not keep a flight alive, its passengers do.
+/// One row of a call. The reference is weak: only the waiting requests keep a call alive.
 #[derive(Clone)]
 struct InFlightRow {
-    flight: Weak<SharedCall>,
+    call: Weak<SharedCall>,
     row: usize,
 }
 
 struct SharedCall {
-    landed: Shared<BoxFuture<'static, Arc<CallResult>>>,
+    result: Shared<BoxFuture<'static, Arc<CallResult>>>,
 }
 
-/// What a flight brought, and which of its texts were cut.
+/// The result of a call, and for each of its texts whether it was truncated.
 struct CallResult {
-    outcome: Result<Embeddings, EmbedError>,
-    cut: Vec<bool>,
+    embeddings: Result<Embeddings, EmbedError>,
+    truncated: Vec<bool>,
 }
 
-/// Where one distinct text of a request is computed.
+/// The row of a call that embeds one distinct text of a request.
 struct Waiter {
-    flight: Arc<SharedCall>,
+    call: Arc<SharedCall>,
     row: usize,
-    /// Whether another request began it.
+    /// Whether another request started the call.
     joined: bool,
 }
 
 impl SingleFlight {
-    /// Around `inner`; `scope` says whether tenants share flights.
+    /// Wraps `inner`. `scope` decides whether tenants share calls.
     pub fn new(inner: Arc<dyn Embedder>, scope: Scope) -> Self {
-        Self { inner, scope, board: Arc::default() }
+        Self { inner, scope, in_flight: Arc::default() }
     }
 
-    /// Keys of all inputs. Without an identity (a model that is not loaded) the name has to do: a flight does
+    /// The keys of all inputs. A model that is not loaded has no identity; its name is enough here, because a call does
     /// not outlive the model.
     fn keys(&self, request: &EmbedRequest) -> Vec<Key> {
         let identity = self
@@ -73,115 +73,120 @@ impl SingleFlight {
             .identity()
             .unwrap_or_else(|| EmbeddingIdentity { space: SpaceId::new("unknown"), precision: None });
         let keys = Keys::new(&*self.inner, &identity, request, self.scope);
-        // What does not change a vector may still change how a flight ends, and how soon.
-        let manner = [u8::from(request.partial), request.context.priority as u8];
+        // These options do not change a vector, but they change how a call can fail and how long it waits.
+        let options = [u8::from(request.partial), request.context.priority as u8];
         request
             .inputs
             .iter()
-            .map(|input| *blake3::Hasher::new().update(&keys.of(input)).update(&manner).finalize().as_bytes())
+            .map(|input| {
+                *blake3::Hasher::new().update(&keys.of(input)).update(&options).finalize().as_bytes()
+            })
             .collect()
     }
 
-    /// A seat for each distinct text: in a flight under way, if we may `join`, or in a new one for all the rest.
+    /// Returns a waiter for each distinct text: for a call in progress, if `join` is set, otherwise for a new call with
+    /// all remaining texts.
     fn join_or_start(&self, request: &EmbedRequest, distinct: &[(Key, usize)], join: bool) -> Vec<Waiter> {
-        let mut board = self.board.lock();
-        let under_way: Vec<_> = distinct
+        let mut in_flight = self.in_flight.lock();
+        let joined: Vec<_> = distinct
             .iter()
             .map(|(key, _)| {
-                let seat = board.get(key).filter(|_| join)?;
-                Some(Waiter { flight: seat.flight.upgrade()?, row: seat.row, joined: true })
+                let running = in_flight.get(key).filter(|_| join)?;
+                Some(Waiter { call: running.call.upgrade()?, row: running.row, joined: true })
             })
             .collect();
-        let own = distinct.iter().zip(&under_way).filter(|(_, seat)| seat.is_none());
-        let (keys, places): (Vec<Key>, Vec<usize>) = own.map(|(text, _)| *text).unzip();
+        let own = distinct.iter().zip(&joined).filter(|(_, waiter)| waiter.is_none());
+        let (keys, indices): (Vec<Key>, Vec<usize>) = own.map(|(text, _)| *text).unzip();
         if keys.is_empty() {
-            return under_way.into_iter().flatten().collect();
+            return joined.into_iter().flatten().collect();
         }
-        let flight = self.start_call(request, &keys, &places);
+        let call = self.start_call(request, &keys, &indices);
         for (row, key) in keys.into_iter().enumerate() {
-            board.insert(key, InFlightRow { flight: Arc::downgrade(&flight), row });
+            in_flight.insert(key, InFlightRow { call: Arc::downgrade(&call), row });
         }
-        drop(board);
-        let mut row = 0;
-        under_way
+        drop(in_flight);
+        let mut own_rows = 0_usize..;
+        joined
             .into_iter()
-            .map(|seat| {
-                seat.unwrap_or_else(|| {
-                    row += 1;
-                    Waiter { flight: Arc::clone(&flight), row: row - 1, joined: false }
+            .map(|waiter| {
+                waiter.unwrap_or_else(|| Waiter {
+                    call: Arc::clone(&call),
+                    row: own_rows.next().unwrap_or_default(),
+                    joined: false,
                 })
             })
             .collect()
     }
 
-    fn start_call(&self, request: &EmbedRequest, keys: &[Key], places: &[usize]) -> Arc<SharedCall> {
-        let whole = places.len() == request.inputs.len();
-        let request = if whole { request.clone() } else { batch_parts::request(request, places) };
+    fn start_call(&self, request: &EmbedRequest, keys: &[Key], indices: &[usize]) -> Arc<SharedCall> {
+        let is_whole = indices.len() == request.inputs.len();
+        let request = if is_whole { request.clone() } else { batch_parts::request(request, indices) };
         let inner = Arc::clone(&self.inner);
-        Arc::new_cyclic(|flight| {
-            let leaving = DeregisterOnDrop {
-                board: Arc::clone(&self.board),
+        Arc::new_cyclic(|call| {
+            let registration = DeregisterOnDrop {
+                in_flight: Arc::clone(&self.in_flight),
                 keys: keys.to_vec(),
-                flight: Weak::clone(flight),
+                call: Weak::clone(call),
             };
-            let landed = async move {
+            let result = async move {
                 let inputs = Arc::clone(&request.inputs);
-                // A defect fails this flight, not everybody who asks for its outcome.
-                let outcome = AssertUnwindSafe(inner.embed(request)).catch_unwind().await;
-                let outcome = outcome.unwrap_or_else(|_| Err(EmbedError::internal("the work was lost")));
-                // Off the board first: whoever comes from now on finds the vectors in the cache.
-                drop(leaving);
-                let cut = outcome
+                // A panic fails this call, but must not propagate to all requests that wait for it.
+                let embeddings = AssertUnwindSafe(inner.embed(request)).catch_unwind().await;
+                let embeddings =
+                    embeddings.unwrap_or_else(|_| Err(EmbedError::internal("the embedding call panicked")));
+                // Later requests must not join a completed call: they find the vectors in the cache.
+                drop(registration);
+                let truncated = embeddings
                     .as_ref()
-                    .map_or(Vec::new(), |answer| batch_parts::truncated_inputs(&*inner, &inputs, answer));
-                Arc::new(CallResult { outcome, cut })
+                    .map_or(Vec::new(), |response| batch_parts::truncated_inputs(&*inner, &inputs, response));
+                Arc::new(CallResult { embeddings, truncated })
             };
-            SharedCall { landed: landed.boxed().shared() }
+            SharedCall { result: result.boxed().shared() }
         })
     }
 
-    /// Computes the request's distinct texts, in others' flights too if we may `join`. `None` when those do not
-    /// serve us: another caller's text spoiled one, or two met different models on their way.
+    /// Embeds the distinct texts of a request, and joins calls of other requests if `join` is set. `None` if the joined
+    /// calls are of no use: an input of another request failed one, or two calls returned different spaces.
     async fn run(&self, request: &EmbedRequest, join: bool) -> Option<Result<Embeddings, EmbedError>> {
-        let texts = DistinctInputs::of(self.keys(request));
-        let tickets = self.join_or_start(request, &texts.distinct, join);
-        let landed = match wait_all(&tickets).await {
-            Ok(landed) => landed,
-            Err((error, ticket)) if ticket.joined && error.fault == Fault::Caller => return None,
-            Err((error, ticket)) => return Some(Err(texts.in_request(error, ticket, &tickets))),
+        let texts = DistinctInputs::from_keys(self.keys(request));
+        let waiters = self.join_or_start(request, &texts.distinct, join);
+        let results = match wait_all(&waiters).await {
+            Ok(results) => results,
+            Err((error, waiter)) if waiter.joined && error.fault == Fault::Caller => return None,
+            Err((error, waiter)) => return Some(Err(texts.error_in_request(error, waiter, &waiters))),
         };
-        let answer = texts.arrange(&tickets, &landed)?;
-        // Who joined a flight has notes of its own.
-        if Arc::ptr_eq(&answer.served_by, self.model())
+        let response = texts.assemble(&waiters, &results)?;
+        // A joined call has updated only the stats of the request that started it.
+        if Arc::ptr_eq(&response.served_by, self.model())
             && let Some(identity) = self.inner.identity()
         {
-            request.context.notes.set_variant(|| variant(&identity, request).into());
+            request.context.stats.set_variant(|| variant(&identity, request).into());
         }
-        Some(Ok(answer))
+        Some(Ok(response))
     }
 }
 
-/// Waits for each ticket's flight, all of them at the same time, or for the first that fails: its error and the
-/// ticket for it.
-async fn wait_all(tickets: &[Waiter]) -> Result<Vec<Arc<CallResult>>, (EmbedError, &Waiter)> {
-    let mut flights: Vec<&Waiter> = Vec::new();
-    let mut places = Vec::with_capacity(tickets.len());
-    for ticket in tickets {
-        let known = flights.iter().position(|known| Arc::ptr_eq(&known.flight, &ticket.flight));
-        places.push(known.unwrap_or(flights.len()));
+/// Waits for the calls of all waiters concurrently and returns one result per waiter. Returns the first error at once,
+/// with a waiter of the call that failed.
+async fn wait_all(waiters: &[Waiter]) -> Result<Vec<Arc<CallResult>>, (EmbedError, &Waiter)> {
+    let mut calls: Vec<&Waiter> = Vec::new();
+    let mut call_of_waiter = Vec::with_capacity(waiters.len());
+    for waiter in waiters {
+        let known = calls.iter().position(|known| Arc::ptr_eq(&known.call, &waiter.call));
+        call_of_waiter.push(known.unwrap_or(calls.len()));
         if known.is_none() {
-            flights.push(ticket);
+            calls.push(waiter);
         }
     }
-    let landed = try_join_all(flights.into_iter().map(|ticket| async move {
-        let landed = ticket.flight.landed.clone().await;
-        match &landed.outcome {
-            Ok(_) => Ok(landed),
-            Err(error) => Err((error.clone(), ticket)),
+    let results = try_join_all(calls.into_iter().map(|waiter| async move {
+        let result = waiter.call.result.clone().await;
+        match &result.embeddings {
+            Ok(_) => Ok(result),
+            Err(error) => Err((error.clone(), waiter)),
         }
     }));
-    let landed = landed.await?;
-    Ok(places.into_iter().map(|place| Arc::clone(&landed[place])).collect())
+    let results = results.await?;
+    Ok(call_of_waiter.into_iter().map(|call| Arc::clone(&results[call])).collect())
 }
 
 impl Embedder for SingleFlight {
@@ -189,102 +194,103 @@ impl Embedder for SingleFlight {
 
     fn embed(&self, request: EmbedRequest) -> BoxFuture<'_, Result<Embeddings, EmbedError>> {
         Box::pin(async move {
-            if let Some(answer) = self.run(&request, true).await {
-                return answer;
+            if let Some(result) = self.run(&request, true).await {
+                return result;
             }
-            let alone = self.run(&request, false).await;
-            alone.unwrap_or_else(|| Err(EmbedError::internal("one flight brought vectors of two kinds")))
+            let result = self.run(&request, false).await;
+            result.unwrap_or_else(|| Err(EmbedError::internal("one call returned vectors of two spaces")))
         })
     }
 }
 
 /// The distinct texts of a request.
 struct DistinctInputs {
-    /// The key of each, and where in the request it stands first.
+    /// The key of each distinct text, and the index of its first input.
     distinct: Vec<(Key, usize)>,
-    /// For each input, which of them it is.
-    which: Vec<usize>,
+    /// For each input, the index of its text in `distinct`.
+    text_of_input: Vec<usize>,
 }
 
 impl DistinctInputs {
-    fn of(keys: Vec<Key>) -> Self {
+    fn from_keys(keys: Vec<Key>) -> Self {
         let mut distinct: Vec<(Key, usize)> = Vec::with_capacity(keys.len());
         let mut known = HashMap::with_capacity(keys.len());
-        let which = keys
+        let text_of_input = keys
             .into_iter()
             .enumerate()
-            .map(|(place, key)| {
+            .map(|(index, key)| {
                 *known.entry(key).or_insert_with(|| {
-                    distinct.push((key, place));
+                    distinct.push((key, index));
                     distinct.len() - 1
                 })
             })
             .collect();
-        Self { distinct, which }
+        Self { distinct, text_of_input }
     }
 
-    /// A flight's failure, about the places that its texts have in this request.
-    fn in_request(&self, error: EmbedError, of: &Waiter, tickets: &[Waiter]) -> EmbedError {
-        if of.joined {
+    /// The error of the call of `waiter`, with the input indices of this request. The error of a joined call names no
+    /// inputs, because they may be those of another request.
+    fn error_in_request(&self, error: EmbedError, waiter: &Waiter, waiters: &[Waiter]) -> EmbedError {
+        if waiter.joined {
             return error.with_inputs(Vec::new());
         }
-        let own = self.distinct.iter().zip(tickets).filter(|(_, ticket)| !ticket.joined);
-        let places: Vec<usize> = own.map(|((_, place), _)| *place).collect();
-        batch_parts::error(error, &places)
+        let own = self.distinct.iter().zip(waiters).filter(|(_, waiter)| !waiter.joined);
+        let indices: Vec<usize> = own.map(|((_, index), _)| *index).collect();
+        batch_parts::error(error, &indices)
     }
 
-    /// Everybody's rows in this request's order; `None` when they are of different spaces.
-    fn arrange(&self, tickets: &[Waiter], landed: &[Arc<CallResult>]) -> Option<Embeddings> {
-        let first = landed.first()?.outcome.as_ref().ok()?;
-        if first.tokens.len() == self.which.len() && tickets.iter().all(|ticket| !ticket.joined) {
-            return Some(first.clone()); // one flight, no repeats: the answer as it is
+    /// Assembles the response from the rows of all calls, in input order. `None` if their spaces differ.
+    fn assemble(&self, waiters: &[Waiter], results: &[Arc<CallResult>]) -> Option<Embeddings> {
+        let first = results.first()?.embeddings.as_ref().ok()?;
+        if first.tokens.len() == self.text_of_input.len() && waiters.iter().all(|waiter| !waiter.joined) {
+            return Some(first.clone()); // one call without repeated texts: the response as it is
         }
-        let (count, dim) = (self.which.len(), first.dim);
-        let mut answer = Embeddings {
-            data: Vec::with_capacity(count * dim),
+        let (inputs, dim) = (self.text_of_input.len(), first.dim);
+        let mut response = Embeddings {
+            data: Vec::with_capacity(inputs * dim),
             dim,
             space: first.space.clone(),
-            tokens: Vec::with_capacity(count),
+            tokens: Vec::with_capacity(inputs),
             billed_tokens: 0,
             truncated: 0,
             failed: Vec::new(),
             served_by: Arc::clone(&first.served_by),
         };
-        // What was billed was billed once, to the request that began the flight.
-        if let Some(own) = tickets.iter().position(|ticket| !ticket.joined) {
-            answer.billed_tokens = landed[own].outcome.as_ref().ok()?.billed_tokens;
+        // The request that started a call is billed for it; requests that joined it are not.
+        if let Some(own) = waiters.iter().position(|waiter| !waiter.joined) {
+            response.billed_tokens = results[own].embeddings.as_ref().ok()?.billed_tokens;
         }
-        for (place, &text) in self.which.iter().enumerate() {
-            let (row, flight) = (tickets[text].row, landed[text].outcome.as_ref().ok()?);
-            if flight.dim != dim || flight.space != answer.space {
+        for (index, &text) in self.text_of_input.iter().enumerate() {
+            let (row, part) = (waiters[text].row, results[text].embeddings.as_ref().ok()?);
+            if part.dim != dim || part.space != response.space {
                 return None;
             }
-            answer.data.extend_from_slice(flight.data.get(row * dim..(row + 1) * dim)?);
-            answer.tokens.push(*flight.tokens.get(row)?);
-            answer.truncated += usize::from(*landed[text].cut.get(row)?);
-            if let Some((_, failure)) = flight.failed.iter().find(|(failed, _)| *failed == row) {
-                let fault = failure.inputs.first().map(|fault| InputError { index: place, ..*fault });
-                answer.failed.push((place, failure.clone().with_inputs(fault.into_iter().collect())));
+            response.data.extend_from_slice(part.data.get(row * dim..(row + 1) * dim)?);
+            response.tokens.push(*part.tokens.get(row)?);
+            response.truncated += usize::from(*results[text].truncated.get(row)?);
+            if let Some((_, error)) = part.failed.iter().find(|(failed, _)| *failed == row) {
+                let input = error.inputs.first().map(|input| InputError { index, ..*input });
+                response.failed.push((index, error.clone().with_inputs(input.into_iter().collect())));
             }
         }
-        Some(answer)
+        Some(response)
     }
 }
 
-/// Takes a flight's texts off the board, however it ends.
+/// Removes the texts of a call from the calls in progress, however the call ends.
 struct DeregisterOnDrop {
-    board: Arc<InFlight>,
+    in_flight: Arc<InFlight>,
     keys: Vec<Key>,
-    flight: Weak<SharedCall>,
+    call: Weak<SharedCall>,
 }
 
 impl Drop for DeregisterOnDrop {
     fn drop(&mut self) {
-        let mut board = self.board.lock();
+        let mut in_flight = self.in_flight.lock();
         for key in &self.keys {
-            // A text whose passengers had all left may be on its way anew.
-            if board.get(key).is_some_and(|seat| seat.flight.ptr_eq(&self.flight)) {
-                board.remove(key);
+            // If all requests of this call were cancelled, a new call may have been registered for the text.
+            if in_flight.get(key).is_some_and(|row| row.call.ptr_eq(&self.call)) {
+                in_flight.remove(key);
             }
         }
     }

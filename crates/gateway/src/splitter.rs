@@ -1,7 +1,6 @@
-//! Makes calls that fit a provider's limits out of a request that does not: parts by items, tokens and bytes,
-//! asked for in parallel, put together in the caller's order. Where the provider counts differently and says
-//! that a part is too large, the part is halved. Where single inputs may fail (`partial`), a part that is
-//! refused is searched for them, so that the others are answered.
+//! Splits a request into calls that fit the provider's limits: parts by items, tokens and bytes, embedded in parallel
+//! and merged in the caller's order. A part that the provider rejects as too large is halved. If single inputs may
+//! fail (`partial`), a rejected part is bisected until the bad inputs are found, and the other inputs succeed.
 
 mod plan;
 
@@ -13,77 +12,84 @@ use embeddery_core::{
 use futures_util::{StreamExt as _, stream::FuturesUnordered};
 
 use crate::{
+    batch_bisector::BatchBisector,
     batch_parts::{self, ResponseAssembler},
     delegate::delegate_embedder,
 };
 
-/// Splits and merges.
+/// Splits requests and merges the responses.
 pub struct Splitter {
     inner: Arc<dyn Embedder>,
-    parallel: usize,
+    max_parallel_parts: usize,
 }
 
-/// Places of inputs in the whole request.
+/// Indices of inputs of the whole request.
 type Part = Vec<usize>;
 
 impl Splitter {
-    /// Around `inner`; at most `parallel` parts of a request are asked for at a time.
-    pub fn new(inner: Arc<dyn Embedder>, parallel: usize) -> Self {
-        Self { inner, parallel: parallel.max(1) }
+    /// Wraps `inner`. At most `max_parallel_parts` parts of one request are embedded at a time.
+    pub fn new(inner: Arc<dyn Embedder>, max_parallel_parts: usize) -> Self {
+        Self { inner, max_parallel_parts: max_parallel_parts.max(1) }
     }
 
-    async fn ask(&self, whole: &EmbedRequest, part: Part) -> (Part, Result<Embeddings, EmbedError>) {
+    async fn embed_part(&self, whole: &EmbedRequest, part: Part) -> (Part, Result<Embeddings, EmbedError>) {
         let request =
             if part.len() == whole.inputs.len() { whole.clone() } else { batch_parts::request(whole, &part) };
-        let answer = self.inner.embed(request).await;
-        (part, answer)
+        let result = self.inner.embed(request).await;
+        (part, result)
     }
 
     async fn embed_parts(&self, whole: EmbedRequest, parts: Vec<Part>) -> Result<Embeddings, EmbedError> {
-        let mut waiting = parts;
-        waiting.reverse();
+        let mut pending = BatchBisector::new(parts);
         let mut running = FuturesUnordered::new();
-        let mut answer = ResponseAssembler::new(whole.inputs.len());
+        let mut response = ResponseAssembler::new(whole.inputs.len());
         let mut failed: Vec<(usize, EmbedError)> = Vec::new();
         loop {
-            while running.len() < self.parallel
-                && let Some(part) = waiting.pop()
+            while running.len() < self.max_parallel_parts
+                && let Some(part) = pending.next_batch()
             {
-                running.push(self.ask(&whole, part));
+                running.push(self.embed_part(&whole, part));
             }
-            let Some((part, outcome)) = running.next().await else { break };
-            match outcome {
-                Ok(vectors) => answer.put(vectors, &part).map_err(|_| self.other_space())?,
-                Err(error) => match after(error, &part, whole.partial) {
-                    PartOutcome::Ask(parts) => waiting.extend(parts.into_iter().rev()),
-                    PartOutcome::Lose(lost, ask) => {
-                        failed.extend(lost);
-                        waiting.extend(ask);
-                    }
-                    PartOutcome::Fail(error) => return Err(batch_parts::error(error, &part)),
-                },
+            let Some((part, result)) = running.next().await else { break };
+            let error = match result {
+                Ok(embeddings) => {
+                    response.put(embeddings, &part).map_err(|_| self.space_mismatch())?;
+                    continue;
+                }
+                Err(error) => error,
+            };
+            match failure_action(error, part.len(), whole.partial) {
+                FailureAction::Halve => pending.halve(part),
+                FailureAction::Bisect(error) => {
+                    let inputs = pending.split_failed(part, &error).into_iter();
+                    failed.extend(inputs.map(|(row, index)| (index, input_error(&error, row, index))));
+                }
+                FailureAction::FailPart(error) => {
+                    failed.extend(part.into_iter().map(|index| (index, error.clone())));
+                }
+                FailureAction::FailRequest(error) => return Err(batch_parts::error(error, &part)),
             }
         }
         match failed.first() {
-            // An answer without a single vector helps nobody; the failure says more.
-            Some((place, error)) if failed.len() == whole.inputs.len() => {
+            // A response without a single vector is of no use; the error says more.
+            Some((index, error)) if failed.len() == whole.inputs.len() => {
                 Err(error.clone().with_inputs(match error.fault {
                     Fault::Caller => {
                         failed.iter().map(|(index, _)| InputError { index: *index, tokens: None }).collect()
                     }
-                    _ => vec![InputError { index: *place, tokens: None }],
+                    _ => vec![InputError { index: *index, tokens: None }],
                 }))
             }
-            _ => answer.finish(failed).ok_or_else(|| EmbedError::internal("a request without inputs")),
+            _ => response.finish(failed).ok_or_else(|| EmbedError::internal("a request without inputs")),
         }
     }
 
-    fn other_space(&self) -> EmbedError {
+    fn space_mismatch(&self) -> EmbedError {
         EmbedError::new(
-            ErrorKind::BadUpstreamAnswer,
+            ErrorKind::InvalidUpstreamResponse,
             Fault::Upstream,
             Retry::Backoff,
-            format!("'{}' answered parts of one request with vectors of different kinds", self.model().name),
+            format!("'{}' returned vectors of different spaces for parts of one request", self.model().name),
         )
     }
 }
@@ -99,60 +105,48 @@ impl Embedder for Splitter {
     }
 }
 
-/// What follows from a part's failure.
-enum PartOutcome {
-    /// Ask for these parts instead.
-    Ask(Vec<Part>),
-    /// These inputs failed; ask for what is left of the part.
-    Lose(Vec<(usize, EmbedError)>, Option<Part>),
-    /// The request failed.
-    Fail(EmbedError),
+/// What to do about a part that failed.
+enum FailureAction {
+    /// Embed the halves of the part.
+    Halve,
+    /// Find the inputs at fault.
+    Bisect(EmbedError),
+    /// All inputs of the part fail.
+    FailPart(EmbedError),
+    /// The whole request fails.
+    FailRequest(EmbedError),
 }
 
-fn after(error: EmbedError, part: &[usize], partial: bool) -> PartOutcome {
-    if error.kind == ErrorKind::BatchTooLarge && part.len() > 1 {
-        return halves(part);
+fn failure_action(error: EmbedError, inputs: usize, partial: bool) -> FailureAction {
+    if error.kind == ErrorKind::BatchTooLarge && inputs > 1 {
+        return FailureAction::Halve;
     }
-    let error = if error.kind == ErrorKind::BatchTooLarge { alone_too_large(&error) } else { error };
+    let error = if error.kind == ErrorKind::BatchTooLarge { input_too_large(&error) } else { error };
     if !partial {
-        return PartOutcome::Fail(error);
+        return FailureAction::FailRequest(error);
     }
-    if error.fault != Fault::Caller || part.len() == 1 {
-        return PartOutcome::Lose(part.iter().map(|&place| (place, error.clone())).collect(), None);
+    if error.fault != Fault::Caller || inputs == 1 {
+        return FailureAction::FailPart(error);
     }
-    if error.inputs.is_empty() {
-        return if about_inputs(error.kind) { halves(part) } else { PartOutcome::Fail(error) };
+    if error.inputs.is_empty() && !may_concern_single_inputs(error.kind) {
+        return FailureAction::FailRequest(error);
     }
-    let named: Vec<usize> = error.inputs.iter().map(|fault| fault.index).collect();
-    let (lost, left): (Vec<usize>, Vec<usize>) = (0..part.len()).partition(|row| named.contains(row));
-    if lost.is_empty() {
-        return halves(part); // it names inputs that we did not send
-    }
-    let lost = lost.into_iter().map(|row| {
-        let fault = error.inputs.iter().find(|fault| fault.index == row).copied();
-        (
-            part[row],
-            error.clone().with_inputs(
-                fault.map(|fault| InputError { index: part[row], ..fault }).into_iter().collect(),
-            ),
-        )
-    });
-    let left: Part = left.into_iter().map(|row| part[row]).collect();
-    PartOutcome::Lose(lost.collect(), (!left.is_empty()).then_some(left))
+    FailureAction::Bisect(error)
 }
 
-/// Whether a refusal may be about some of the inputs only.
-fn about_inputs(kind: ErrorKind) -> bool {
+/// Whether an error that names no inputs may be caused by some of them.
+fn may_concern_single_inputs(kind: ErrorKind) -> bool {
     matches!(kind, ErrorKind::InvalidRequest | ErrorKind::InputTooLong)
 }
 
-fn halves(part: &[usize]) -> PartOutcome {
-    let (first, second) = part.split_at(part.len() / 2);
-    PartOutcome::Ask(vec![first.to_vec(), second.to_vec()])
+/// The error of the input at `index` of the request, which had index `row` in the part that failed with `error`.
+fn input_error(error: &EmbedError, row: usize, index: usize) -> EmbedError {
+    let named = error.inputs.iter().find(|input| input.index == row);
+    error.clone().with_inputs(named.map(|input| InputError { index, ..*input }).into_iter().collect())
 }
 
-/// One input that is too large for a call of its own is the caller's to shorten.
-fn alone_too_large(error: &EmbedError) -> EmbedError {
+/// The error of one input that is too large for a call of its own: only the caller can shorten it.
+fn input_too_large(error: &EmbedError) -> EmbedError {
     EmbedError::new(ErrorKind::InputTooLong, Fault::Caller, Retry::Never, error.message.clone())
         .with_inputs(vec![InputError { index: 0, tokens: None }])
 }

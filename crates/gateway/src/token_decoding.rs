@@ -1,6 +1,6 @@
-//! Token arrays for any model. OpenAI's clients send ids of OpenAI's tokenizers, whatever the model; LangChain
-//! does so by default. A model of another family would read them as ids of its own vocabulary and give vectors
-//! without meaning, so for every model that is not OpenAI's the ids become the text that they stand for.
+//! Decodes token ids to text for models that are not OpenAI's. OpenAI's clients, LangChain by default, send ids of
+//! OpenAI's tokenizers to any model. Another model would read them as ids of its own vocabulary and return meaningless
+//! vectors.
 
 use std::sync::{Arc, OnceLock};
 
@@ -11,17 +11,17 @@ use tiktoken_rs::CoreBPE;
 
 use crate::delegate::delegate_embedder;
 
-/// Whose ids clients send.
+/// The encoding of token ids in requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TokenEncoding {
-    /// Of OpenAI's embedding models, and what clients fall back to for unknown names.
+    /// The encoding of OpenAI's embedding models, and the default of clients for unknown models.
     Cl100k,
-    /// Of OpenAI's newer models.
+    /// The encoding of OpenAI's newer models.
     O200k,
 }
 
 impl TokenEncoding {
-    /// Its name in configuration.
+    /// The name in configuration.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Cl100k => "cl100k_base",
@@ -30,22 +30,22 @@ impl TokenEncoding {
     }
 }
 
-/// Makes texts of token ids. The vocabulary is read at first use.
+/// Decodes token ids to text. The vocabulary is loaded on first use.
 pub struct TokenDecoder {
     encoding: TokenEncoding,
     vocabulary: OnceLock<Option<CoreBPE>>,
 }
 
 impl TokenDecoder {
-    /// For ids of this encoding.
+    /// A decoder for ids of `encoding`.
     pub fn new(encoding: TokenEncoding) -> Self {
         Self { encoding, vocabulary: OnceLock::new() }
     }
 
-    /// The request as a model of this provider can take it: ids checked, and decoded unless they are its own.
+    /// Prepares a request for a model of `provider`: checks token ids, and decodes them unless the provider is OpenAI.
     ///
     /// # Errors
-    /// The caller's, naming the input: an id that the encoding does not have, or ids that stand for nothing.
+    /// For an id that the encoding does not have and for ids that decode to blank text; the error names the input.
     pub async fn prepare(
         self: &Arc<Self>,
         request: EmbedRequest,
@@ -54,14 +54,18 @@ impl TokenDecoder {
         if request.inputs.iter().all(|input| matches!(input, Input::Text(_))) {
             return Ok(request);
         }
-        // Reading the vocabulary takes a while, and so do many ids.
+        // Loading the vocabulary and decoding many ids takes long enough to block the async runtime.
         let decoder = Arc::clone(self);
-        tokio::task::spawn_blocking(move || decoder.all(request, provider))
+        tokio::task::spawn_blocking(move || decoder.decode_request(request, provider))
             .await
-            .unwrap_or_else(|_| Err(EmbedError::internal("reading the token ids failed")))
+            .unwrap_or_else(|_| Err(EmbedError::internal("the token ids could not be decoded")))
     }
 
-    fn all(&self, request: EmbedRequest, provider: ProviderKind) -> Result<EmbedRequest, EmbedError> {
+    fn decode_request(
+        &self,
+        request: EmbedRequest,
+        provider: ProviderKind,
+    ) -> Result<EmbedRequest, EmbedError> {
         let vocabulary = self.vocabulary.get_or_init(|| {
             match self.encoding {
                 TokenEncoding::Cl100k => tiktoken_rs::cl100k_base(),
@@ -71,14 +75,14 @@ impl TokenDecoder {
         });
         let vocabulary = vocabulary
             .as_ref()
-            .ok_or_else(|| EmbedError::internal("the token vocabulary could not be read"))?;
+            .ok_or_else(|| EmbedError::internal("the token vocabulary could not be loaded"))?;
         let inputs: Result<Vec<Input>, EmbedError> = request
             .inputs
             .iter()
             .enumerate()
             .map(|(index, input)| {
                 let Input::Tokens(ids) = input else { return Ok(input.clone()) };
-                let text = self.text(vocabulary, ids).map_err(|problem| {
+                let text = self.decode(vocabulary, ids).map_err(|problem| {
                     EmbedError::invalid(problem).with_inputs(vec![InputError { index, tokens: None }])
                 })?;
                 Ok(if provider == ProviderKind::OpenAi { input.clone() } else { Input::Text(text.into()) })
@@ -87,30 +91,30 @@ impl TokenDecoder {
         Ok(EmbedRequest { inputs: inputs?.into(), ..request })
     }
 
-    fn text(&self, vocabulary: &CoreBPE, ids: &[u32]) -> Result<String, String> {
+    fn decode(&self, vocabulary: &CoreBPE, ids: &[u32]) -> Result<String, String> {
         let bytes = vocabulary.decode_bytes(ids).map_err(|unknown| {
             let name = self.encoding.as_str();
             format!("token id {} is not in the vocabulary of {name}; send text instead", unknown.token)
         })?;
-        // Clients cut long texts between any two tokens, also in the middle of a character: what is left of it
-        // at the ends is dropped, as it cannot be read.
+        // Clients split long texts between any two tokens, possibly inside a character. The incomplete characters at the
+        // ends are dropped.
         let text = String::from_utf8_lossy(&bytes);
         let text = text.trim_matches(char::REPLACEMENT_CHARACTER);
         if text.trim().is_empty() {
-            return Err("the token ids stand for no text; leave them out or send a text".into());
+            return Err("the token ids decode to blank text; omit them or send text".into());
         }
         Ok(text.to_owned())
     }
 }
 
-/// Decodes what reaches a model as ids that are not its own: of a request that a fallback answers.
+/// Decodes the token ids of a request before it reaches a model that is not OpenAI's, as with a fallback.
 pub struct DecodeTokens {
     inner: Arc<dyn Embedder>,
     decoder: Arc<TokenDecoder>,
 }
 
 impl DecodeTokens {
-    /// Around `inner`.
+    /// Wraps `inner`.
     pub fn new(inner: Arc<dyn Embedder>, decoder: Arc<TokenDecoder>) -> Self {
         Self { inner, decoder }
     }
@@ -154,15 +158,15 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn unknown_ids_name_the_input_and_broken_characters_at_the_ends_are_dropped() {
+    async fn an_unknown_id_names_the_input_and_incomplete_characters_at_the_ends_are_dropped() {
         for provider in [ProviderKind::OpenAi, ProviderKind::Cohere] {
             let error = prepared(vec![9906, 4_000_000], provider).await.unwrap_err();
             assert!(error.message.contains("4000000") && error.message.contains("cl100k_base"), "{error}");
             assert_eq!(error.inputs, [InputError { index: 1, tokens: None }]);
         }
         let fox = tiktoken_rs::cl100k_base().unwrap().encode_ordinary("word 🦊");
-        let cut = prepared(fox[..fox.len() - 1].to_vec(), ProviderKind::Cohere).await.unwrap();
-        assert_eq!(cut, Input::Text("word ".into()));
-        assert!(prepared(vec![220], ProviderKind::Cohere).await.is_err(), "a blank");
+        let truncated = prepared(fox[..fox.len() - 1].to_vec(), ProviderKind::Cohere).await.unwrap();
+        assert_eq!(truncated, Input::Text("word ".into()));
+        assert!(prepared(vec![220], ProviderKind::Cohere).await.is_err(), "blank text");
     }
 }

@@ -1,6 +1,6 @@
-//! Keeps a provider's calls within the rates it allows: so many at a time, none while it asks for a pause,
-//! and no more than its answers say are left. People's requests go before a pipeline's. One governor per
-//! provider, shared by its models; it learns from 429s and from the rate headers that adapters pass on.
+//! Limits the calls to a provider: a maximum of concurrent calls, no calls while the provider requests a delay, and no
+//! more than the budget that its responses report. Interactive requests go before batch requests. Each provider has one
+//! limiter, which its models share; it learns from 429s and from the rate limit headers that adapters pass on.
 
 mod state;
 
@@ -22,83 +22,83 @@ use tokio::{
 use crate::delegate::delegate_embedder;
 use state::State;
 
-/// How a provider's calls are kept within its rates.
+/// The limits of calls to one provider.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct GovernorConfig {
-    /// Calls at a time.
+pub struct UpstreamLimiterConfig {
+    /// Maximum concurrent calls.
     pub concurrency: usize,
-    /// A pause longer than this is not waited for here; the caller is told.
+    /// Maximum time that a call waits for the provider's rate limit. If the wait would be longer, the call fails at once.
     pub max_wait: Duration,
 }
 
-impl Default for GovernorConfig {
+impl Default for UpstreamLimiterConfig {
     fn default() -> Self {
         Self { concurrency: 16, max_wait: Duration::from_secs(30) }
     }
 }
 
-/// The governors of all providers.
-pub struct Governors(BTreeMap<ProviderKind, Arc<UpstreamLimiter>>);
+/// The limiters of all providers.
+pub struct UpstreamLimiters(BTreeMap<ProviderKind, Arc<ProviderLimiter>>);
 
-impl Governors {
-    /// One for every provider; `config` says how each works.
-    pub fn new(config: impl Fn(ProviderKind) -> GovernorConfig) -> Self {
+impl UpstreamLimiters {
+    /// Creates a limiter for each provider, with the configuration that `config` returns.
+    pub fn new(config: impl Fn(ProviderKind) -> UpstreamLimiterConfig) -> Self {
         Self(
             ProviderKind::ALL
-                .map(|provider| (provider, UpstreamLimiter::new(provider, config(provider))))
+                .map(|provider| (provider, ProviderLimiter::new(provider, config(provider))))
                 .into(),
         )
     }
 
-    fn of(&self, provider: ProviderKind) -> Arc<UpstreamLimiter> {
+    fn for_provider(&self, provider: ProviderKind) -> Arc<ProviderLimiter> {
         match self.0.get(&provider) {
-            Some(governor) => Arc::clone(governor),
-            None => UpstreamLimiter::new(provider, GovernorConfig::default()), // `new` has made all
+            Some(limiter) => Arc::clone(limiter),
+            None => ProviderLimiter::new(provider, UpstreamLimiterConfig::default()), // `new` creates all of them
         }
     }
 }
 
-impl RateListener for Governors {
-    fn observe(&self, provider: ProviderKind, hint: RateLimitInfo) {
-        if let Some(governor) = self.0.get(&provider) {
-            governor.state().observe(hint, Instant::now());
-            governor.changed.notify_waiters();
+impl RateListener for UpstreamLimiters {
+    fn observe(&self, provider: ProviderKind, info: RateLimitInfo) {
+        if let Some(limiter) = self.0.get(&provider) {
+            limiter.state().observe(info, Instant::now());
+            limiter.changed.notify_waiters();
         }
     }
 }
 
-/// One provider's governor.
-struct UpstreamLimiter {
+/// The limiter of one provider.
+struct ProviderLimiter {
     provider: ProviderKind,
-    config: GovernorConfig,
+    config: UpstreamLimiterConfig,
     state: Mutex<State<oneshot::Sender<Permit>>>,
-    /// A pause began or a window was heard of: those who wait set their clocks anew.
+    /// Notified when a delay begins or a rate limit is reported: waiting calls then compute their wait again.
     changed: Notify,
 }
 
-/// A call may be made; dropping it ends the call.
-struct Permit(Option<Arc<UpstreamLimiter>>);
+/// The permission to make a call. Dropping it ends the call.
+struct Permit(Option<Arc<ProviderLimiter>>);
 
 impl Permit {
-    /// Nobody was there to take it.
-    fn give_back(mut self) {
-        if let Some(governor) = self.0.take() {
-            governor.state().running -= 1;
+    /// Returns a permit whose receiver is gone, without granting the next one.
+    fn release(mut self) {
+        if let Some(limiter) = self.0.take() {
+            limiter.state().running -= 1;
         }
     }
 }
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        if let Some(governor) = self.0.take() {
-            governor.state().running -= 1;
-            governor.grant_next();
+        if let Some(limiter) = self.0.take() {
+            limiter.state().running -= 1;
+            limiter.grant_next();
         }
     }
 }
 
-impl UpstreamLimiter {
-    fn new(provider: ProviderKind, config: GovernorConfig) -> Arc<Self> {
+impl ProviderLimiter {
+    fn new(provider: ProviderKind, config: UpstreamLimiterConfig) -> Arc<Self> {
         Arc::new(Self { provider, config, state: Mutex::default(), changed: Notify::new() })
     }
 
@@ -106,62 +106,63 @@ impl UpstreamLimiter {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Waits until a call of so many tokens may be made.
-    async fn permit(self: &Arc<Self>, ask: PermitRequest) -> Result<Permit, EmbedError> {
+    /// Waits until the call may be made.
+    async fn acquire(self: &Arc<Self>, request: PermitRequest) -> Result<Permit, EmbedError> {
         let mut granted = {
             let mut state = self.state();
             let now = Instant::now();
-            if state.nobody_waits() && state.admit(self.config.concurrency, ask.tokens, now) {
+            if state.queue_is_empty() && state.admit(self.config.concurrency, request.tokens, now) {
                 return Ok(Permit(Some(Arc::clone(self))));
             }
             let (sender, granted) = oneshot::channel();
-            state.wait(ask.priority, ask.tokens, sender);
+            state.enqueue(request.priority, request.tokens, sender);
             granted
         };
         loop {
             let mut changed = std::pin::pin!(self.changed.notified());
             changed.as_mut().enable();
-            let pause = self.state().closed_until(ask.tokens, Instant::now());
-            if let Some(until) = pause
-                && until.saturating_duration_since(Instant::now()) > self.config.max_wait.min(ask.patience())
+            let blocked_until = self.state().blocked_until(request.tokens, Instant::now());
+            if let Some(until) = blocked_until
+                && until.saturating_duration_since(Instant::now())
+                    > self.config.max_wait.min(request.remaining_time())
             {
-                return Err(self.too_long(until));
+                return Err(self.rate_limited(until));
             }
-            let wake = async {
-                match pause {
+            let unblocked = async {
+                match blocked_until {
                     Some(until) => tokio::time::sleep_until(until).await,
                     None => std::future::pending().await,
                 }
             };
             tokio::select! {
                 permit = &mut granted => {
-                    return permit.map_err(|_| EmbedError::internal("a waiting call was forgotten"));
+                    return permit.map_err(|_| EmbedError::internal("the queue of waiting calls is gone"));
                 }
-                () = wake => self.grant_next(),
+                () = unblocked => self.grant_next(),
                 () = changed => {}
             }
         }
     }
 
-    /// Lets those pass that may, in their order. One that no longer waits gives its turn to the next.
+    /// Grants permits to waiting calls, in order, as long as calls may be made. Skips calls that no longer wait.
     fn grant_next(self: &Arc<Self>) {
         loop {
             let next = self.state().next(self.config.concurrency, Instant::now());
             let Some(waiting) = next else { return };
             if let Err(permit) = waiting.send(Permit(Some(Arc::clone(self)))) {
-                permit.give_back(); // its caller has left
+                permit.release(); // the waiting call was cancelled
             }
         }
     }
 
-    fn too_long(&self, until: Instant) -> EmbedError {
+    fn rate_limited(&self, until: Instant) -> EmbedError {
         let wait = until.saturating_duration_since(Instant::now());
         EmbedError::new(
             ErrorKind::RateLimited,
             Fault::Upstream,
             Retry::After(wait),
             format!(
-                "provider '{}' takes no more requests for {} s; try again then",
+                "the rate limit of provider '{}' is exceeded; retry in {} s",
                 self.provider,
                 wait.as_secs_f64().ceil()
             ),
@@ -169,7 +170,7 @@ impl UpstreamLimiter {
     }
 }
 
-/// What a call wants.
+/// A call that waits for a permit.
 struct PermitRequest {
     tokens: u64,
     priority: Priority,
@@ -177,46 +178,47 @@ struct PermitRequest {
 }
 
 impl PermitRequest {
-    fn patience(&self) -> Duration {
+    /// Time until the deadline.
+    fn remaining_time(&self) -> Duration {
         self.deadline.map_or(Duration::MAX, |deadline| deadline.saturating_duration_since(Instant::now()))
     }
 }
 
-/// Makes calls only when the provider's governor lets them pass.
-pub struct RateLimited {
+/// Makes a call only with a permit of the provider's limiter.
+pub struct UpstreamLimiter {
     inner: Arc<dyn Embedder>,
-    governor: Arc<UpstreamLimiter>,
+    limiter: Arc<ProviderLimiter>,
 }
 
-impl RateLimited {
-    /// Around `inner`, with its provider's governor.
-    pub fn new(inner: Arc<dyn Embedder>, governors: &Governors) -> Self {
-        let governor = governors.of(inner.model().provider);
-        Self { inner, governor }
+impl UpstreamLimiter {
+    /// Wraps `inner` with the limiter of its provider.
+    pub fn new(inner: Arc<dyn Embedder>, limiters: &UpstreamLimiters) -> Self {
+        let limiter = limiters.for_provider(inner.model().provider);
+        Self { inner, limiter }
     }
 }
 
-impl Embedder for RateLimited {
+impl Embedder for UpstreamLimiter {
     delegate_embedder!(inner);
 
     fn embed(&self, request: EmbedRequest) -> BoxFuture<'_, Result<Embeddings, EmbedError>> {
         Box::pin(async move {
-            let ask = PermitRequest {
+            let permit = PermitRequest {
                 tokens: request.inputs.iter().map(|input| tokens(&*self.inner, input)).sum(),
                 priority: request.context.priority,
                 deadline: request.context.deadline.map(Instant::from),
             };
-            let _permit = self.governor.permit(ask).await?;
-            let answer = self.inner.embed(request).await;
-            match &answer {
-                Ok(_) => self.governor.state().answered(),
+            let _permit = self.limiter.acquire(permit).await?;
+            let result = self.inner.embed(request).await;
+            match &result {
+                Ok(_) => self.limiter.state().record_success(),
                 Err(error) if error.kind == ErrorKind::RateLimited => {
-                    self.governor.state().limited(error.retry, Instant::now());
-                    self.governor.changed.notify_waiters();
+                    self.limiter.state().record_rate_limited(error.retry, Instant::now());
+                    self.limiter.changed.notify_waiters();
                 }
                 Err(_) => {}
             }
-            answer
+            result
         })
     }
 }

@@ -1,6 +1,5 @@
-//! Proves that an answer is the answer to the question: as many vectors as inputs, each of the promised
-//! length, every number finite. Peers pass on what they get; a short or broken answer then corrupts an
-//! index silently. Whoever lies is at fault, whatever status it sent.
+//! Checks that a response matches its request: one vector per input, each of the same length, all numbers finite. A short
+//! or broken response would silently corrupt an index. A mismatch is the upstream's fault, whatever its status was.
 
 use std::{sync::Arc, time::Instant};
 
@@ -8,7 +7,7 @@ use embeddery_core::{BoxFuture, EmbedError, EmbedRequest, Embedder, Embeddings, 
 
 use crate::{cache::variant, delegate::delegate_embedder};
 
-/// Refuses an answer that cannot be right.
+/// Rejects a response that does not match its request.
 pub struct ValidateResponse(pub Arc<dyn Embedder>);
 
 impl Embedder for ValidateResponse {
@@ -16,44 +15,44 @@ impl Embedder for ValidateResponse {
 
     fn embed(&self, request: EmbedRequest) -> BoxFuture<'_, Result<Embeddings, EmbedError>> {
         Box::pin(async move {
-            let (asked, began) = (request.clone(), Instant::now());
-            let notes = asked.context.notes.clone();
-            let answer = self.0.embed(request).await;
-            notes.record_attempt(began.elapsed());
-            let answer = answer?;
-            if let Some(defect) = defect(&answer, asked.inputs.len()) {
+            let (original, started) = (request.clone(), Instant::now());
+            let stats = original.context.stats.clone();
+            let result = self.0.embed(request).await;
+            stats.record_attempt(started.elapsed());
+            let response = result?;
+            if let Some(defect) = defect(&response, original.inputs.len()) {
                 return Err(EmbedError::new(
-                    ErrorKind::BadUpstreamAnswer,
+                    ErrorKind::InvalidUpstreamResponse,
                     Fault::Upstream,
                     Retry::Backoff,
-                    format!("'{}' of {} answered {defect}", self.model().name, self.model().provider),
+                    format!("'{}' of {} returned {defect}", self.model().name, self.model().provider),
                 ));
             }
             if let Some(identity) = self.identity() {
-                notes.set_variant(|| variant(&identity, &asked).into());
+                stats.set_variant(|| variant(&identity, &original).into());
             }
-            Ok(answer)
+            Ok(response)
         })
     }
 }
 
-/// What is wrong with an answer to `inputs` inputs, in words; `None` when nothing is.
-fn defect(answer: &Embeddings, inputs: usize) -> Option<String> {
-    if answer.dim == 0 {
+/// Describes what is wrong with a response to `inputs` inputs; `None` for a valid response.
+fn defect(response: &Embeddings, inputs: usize) -> Option<String> {
+    if response.dim == 0 {
         return Some("vectors of length zero".into());
     }
-    if answer.data.len() != inputs * answer.dim {
+    if response.data.len() != inputs * response.dim {
         return Some(format!(
-            "{} numbers where {inputs} vectors of {} were due",
-            answer.data.len(),
-            answer.dim
+            "{} numbers instead of {inputs} vectors of {}",
+            response.data.len(),
+            response.dim
         ));
     }
-    if answer.tokens.len() != inputs {
-        return Some(format!("{} token counts for {inputs} inputs", answer.tokens.len()));
+    if response.tokens.len() != inputs {
+        return Some(format!("{} token counts for {inputs} inputs", response.tokens.len()));
     }
-    let broken = answer.rows().position(|row| row.iter().any(|number| !number.is_finite()))?;
-    Some(format!("a vector with a number that is not finite for input {broken}"))
+    let broken = response.rows().position(|row| row.iter().any(|number| !number.is_finite()))?;
+    Some(format!("a vector with a non-finite number for input {broken}"))
 }
 
 #[cfg(test)]
@@ -62,7 +61,7 @@ mod tests {
 
     use super::*;
 
-    fn answer(data: Vec<f32>, dim: usize, tokens: usize) -> Embeddings {
+    fn response(data: Vec<f32>, dim: usize, tokens: usize) -> Embeddings {
         Embeddings {
             data,
             dim,
@@ -82,17 +81,19 @@ mod tests {
     }
 
     #[test]
-    fn a_whole_answer_passes() {
-        assert_eq!(defect(&answer(vec![0.5; 6], 3, 2), 2), None);
+    fn a_complete_response_is_valid() {
+        assert_eq!(defect(&response(vec![0.5; 6], 3, 2), 2), None);
     }
 
     #[test]
-    fn short_long_uncounted_and_infinite_answers_are_named() {
-        assert!(defect(&answer(vec![0.5; 3], 3, 2), 2).unwrap().contains("3 numbers where 2 vectors of 3"));
-        assert!(defect(&answer(vec![0.5; 9], 3, 2), 2).unwrap().contains("9 numbers"));
-        assert!(defect(&answer(vec![0.5; 6], 3, 1), 2).unwrap().contains("1 token counts"));
-        assert!(defect(&answer(vec![], 0, 2), 2).unwrap().contains("length zero"));
+    fn each_defect_is_described() {
+        assert!(
+            defect(&response(vec![0.5; 3], 3, 2), 2).unwrap().contains("3 numbers instead of 2 vectors of 3")
+        );
+        assert!(defect(&response(vec![0.5; 9], 3, 2), 2).unwrap().contains("9 numbers"));
+        assert!(defect(&response(vec![0.5; 6], 3, 1), 2).unwrap().contains("1 token counts"));
+        assert!(defect(&response(vec![], 0, 2), 2).unwrap().contains("length zero"));
         let broken = vec![0.5, 0.5, 0.5, 0.5, f32::NAN, 0.5];
-        assert!(defect(&answer(broken, 3, 2), 2).unwrap().ends_with("for input 1"));
+        assert!(defect(&response(broken, 3, 2), 2).unwrap().ends_with("for input 1"));
     }
 }

@@ -1,4 +1,4 @@
-//! Model choice, rule by rule, over a provider that opens whatever it is asked for.
+//! The rules of model choice, with a provider that opens any model.
 
 use std::sync::{
     Arc,
@@ -15,11 +15,12 @@ use embeddery_gateway::{
 };
 use prometheus_client::registry::Registry;
 
-struct Anything(AtomicUsize);
+/// A provider that opens any model and counts how often.
+struct AnyModel(AtomicUsize);
 
-struct Opened(Arc<ModelInfo>, CallLimits);
+struct OpenedModel(Arc<ModelInfo>, CallLimits);
 
-impl Embedder for Opened {
+impl Embedder for OpenedModel {
     fn model(&self) -> &Arc<ModelInfo> {
         &self.0
     }
@@ -33,25 +34,27 @@ impl Embedder for Opened {
     }
 
     fn embed(&self, _: EmbedRequest) -> BoxFuture<'_, Result<Embeddings, EmbedError>> {
-        Box::pin(async { Err(EmbedError::internal("not asked here")) })
+        Box::pin(async { Err(EmbedError::internal("not called in this test")) })
     }
 }
 
-impl Provider for Anything {
+impl Provider for AnyModel {
     fn kind(&self) -> ProviderKind {
         ProviderKind::HuggingFace
     }
 
     fn open<'a>(&'a self, model: &'a ModelRef) -> BoxFuture<'a, Result<Arc<dyn Embedder>, EmbedError>> {
         self.0.fetch_add(1, SeqCst);
-        let card = ModelInfo {
+        let info = ModelInfo {
             name: Arc::clone(&model.name),
             provider: self.kind(),
             dimensions: None,
             max_tokens: None,
             matryoshka: false,
         };
-        Box::pin(async { Ok(Arc::new(Opened(Arc::new(card), CallLimits::default())) as Arc<dyn Embedder>) })
+        Box::pin(async {
+            Ok(Arc::new(OpenedModel(Arc::new(info), CallLimits::default())) as Arc<dyn Embedder>)
+        })
     }
 
     fn download<'a>(&'a self, _: &'a ModelRef) -> BoxFuture<'a, Result<(), EmbedError>> {
@@ -68,10 +71,10 @@ impl Provider for Anything {
     }
 }
 
-/// No wrappers at all.
-struct Bare;
+/// A stack without wrappers.
+struct NoWrappers;
 
-impl Stack for Bare {
+impl Stack for NoWrappers {
     fn wrap_model(&self, adapter: Arc<dyn Embedder>, _: &str) -> Arc<dyn Embedder> {
         adapter
     }
@@ -86,14 +89,14 @@ impl Stack for Bare {
     }
 }
 
-fn router(default_model: &str) -> (Router, Arc<Anything>) {
-    routing(default_model, Policy::default(), &mut Registry::default())
+fn router(default_model: &str) -> (Router, Arc<AnyModel>) {
+    router_with(default_model, Policy::default(), &mut Registry::default())
 }
 
-fn routing(default_model: &str, policy: Policy, registry: &mut Registry) -> (Router, Arc<Anything>) {
-    let provider = Arc::new(Anything(AtomicUsize::new(0)));
+fn router_with(default_model: &str, policy: Policy, registry: &mut Registry) -> (Router, Arc<AnyModel>) {
+    let provider = Arc::new(AnyModel(AtomicUsize::new(0)));
     let entry = |id: &str, provider, name: &str| ConfiguredModel::new(id, provider, ModelRef::new(name));
-    let known = |provider, name: &str, listed| VendorModel { provider, name: name.into(), listed };
+    let vendor_model = |provider, name: &str, listed| VendorModel { provider, name: name.into(), listed };
     let router = Router::new(RouterConfig {
         providers: vec![Arc::clone(&provider) as Arc<dyn Provider>],
         models: vec![
@@ -102,11 +105,11 @@ fn routing(default_model: &str, policy: Policy, registry: &mut Registry) -> (Rou
         ],
         default_model: default_model.into(),
         vendor_models: vec![
-            known(ProviderKind::Voyage, "voyage-4", true),
-            known(ProviderKind::Cohere, "embed-v4.0", false),
-            known(ProviderKind::OpenAi, "text-embedding-3-small", true),
+            vendor_model(ProviderKind::Voyage, "voyage-4", true),
+            vendor_model(ProviderKind::Cohere, "embed-v4.0", false),
+            vendor_model(ProviderKind::OpenAi, "text-embedding-3-small", true),
         ],
-        stack: Arc::new(Bare),
+        stack: Arc::new(NoWrappers),
         policy,
         decoder: Arc::new(TokenDecoder::new(TokenEncoding::Cl100k)),
         metrics: Metrics::new(registry),
@@ -115,20 +118,20 @@ fn routing(default_model: &str, policy: Policy, registry: &mut Registry) -> (Rou
 }
 
 #[test]
-fn a_vendors_model_needs_no_provider() {
+fn a_model_of_the_catalogue_needs_no_provider() {
     use ProviderKind::{Cohere, OpenAi, Voyage};
-    let found = |model, provider| resolve(model, provider).unwrap();
-    assert_eq!(found("voyage-4", None), (Voyage, "voyage-4".into()));
-    assert_eq!(found("embed-v4.0", None), (Cohere, "embed-v4.0".into()));
-    // Whoever names a provider means it.
-    assert_eq!(found("voyage-4", Some(OpenAi)), (OpenAi, "voyage-4".into()));
-    assert_eq!(found("openai:voyage-4", None), (OpenAi, "voyage-4".into()));
+    let resolved = |model, provider| resolve(model, provider).unwrap();
+    assert_eq!(resolved("voyage-4", None), (Voyage, "voyage-4".into()));
+    assert_eq!(resolved("embed-v4.0", None), (Cohere, "embed-v4.0".into()));
+    // A named provider beats the catalogue.
+    assert_eq!(resolved("voyage-4", Some(OpenAi)), (OpenAi, "voyage-4".into()));
+    assert_eq!(resolved("openai:voyage-4", None), (OpenAi, "voyage-4".into()));
     let near = resolve("voyage4", None).unwrap_err();
     assert!(near.message.contains("'voyage-4'"), "{near}");
 }
 
 #[test]
-fn lists_show_the_models_of_vendors_that_can_answer() {
+fn lists_show_only_models_of_vendors_with_a_key() {
     let (router, _) = router("all-MiniLM-L6-v2");
     let ids: Vec<_> = router.models().into_iter().map(|model| (model.id, model.state)).collect();
     assert!(ids.contains(&("voyage-4".into(), None)));
@@ -141,32 +144,32 @@ fn resolve(model: &str, provider: Option<ProviderKind>) -> Result<(ProviderKind,
     let (router, _) = router("all-MiniLM-L6-v2");
     router
         .resolve(ModelSelector { model: Some(model), provider })
-        .map(|found| (found.provider, found.model.name.to_string()))
+        .map(|resolved| (resolved.provider, resolved.model.name.to_string()))
 }
 
 #[test]
-fn a_name_is_found_by_the_rules_in_their_order() {
+fn a_name_is_resolved_by_the_rules_in_their_order() {
     use ProviderKind::{Cohere, HuggingFace, OpenAi};
-    let found = |model, provider| resolve(model, provider).unwrap();
-    assert_eq!(found("notes", None), (HuggingFace, "/srv/models/notes".into()));
-    assert_eq!(found("text-embedding-3-small", None), (OpenAi, "text-embedding-3-small".into()));
-    assert_eq!(found("openai:small", None), (OpenAi, "text-embedding-3-small".into()));
-    assert_eq!(found("cohere:embed-v4.0", None), (Cohere, "embed-v4.0".into()));
-    assert_eq!(found("embed-v4.0", Some(Cohere)), (Cohere, "embed-v4.0".into()));
+    let resolved = |model, provider| resolve(model, provider).unwrap();
+    assert_eq!(resolved("notes", None), (HuggingFace, "/srv/models/notes".into()));
+    assert_eq!(resolved("text-embedding-3-small", None), (OpenAi, "text-embedding-3-small".into()));
+    assert_eq!(resolved("openai:small", None), (OpenAi, "text-embedding-3-small".into()));
+    assert_eq!(resolved("cohere:embed-v4.0", None), (Cohere, "embed-v4.0".into()));
+    assert_eq!(resolved("embed-v4.0", Some(Cohere)), (Cohere, "embed-v4.0".into()));
     assert_eq!(
-        found("huggingface:a/b", Some(Cohere)),
+        resolved("huggingface:a/b", Some(Cohere)),
         (HuggingFace, "a/b".into()),
         "a prefix beats the header"
     );
     assert_eq!(
-        found("all-MiniLM-L6-v2", None),
+        resolved("all-MiniLM-L6-v2", None),
         (HuggingFace, "sentence-transformers/all-MiniLM-L6-v2".into())
     );
-    assert_eq!(found("BAAI/bge-small-en-v1.5", None), (HuggingFace, "BAAI/bge-small-en-v1.5".into()));
+    assert_eq!(resolved("BAAI/bge-small-en-v1.5", None), (HuggingFace, "BAAI/bge-small-en-v1.5".into()));
 }
 
 #[test]
-fn an_unknown_name_is_told_the_near_ones_and_a_path_is_refused() {
+fn an_unknown_name_suggests_similar_names_and_a_path_fails() {
     let message = |model| resolve(model, None).unwrap_err().message;
     assert!(message("all_minilm").contains("did you mean 'sentence-transformers/all-MiniLM-L6-v2'"));
     assert!(message("qqqq").contains("the default is 'all-MiniLM-L6-v2'"));
@@ -176,8 +179,8 @@ fn an_unknown_name_is_told_the_near_ones_and_a_path_is_refused() {
 }
 
 #[tokio::test]
-async fn a_default_that_nobody_knows_is_an_error_and_not_the_end() {
-    let (router, _) = router("nonsense");
+async fn an_unknown_default_model_is_an_error_of_the_request_only() {
+    let (router, _) = router("unknown");
     let error = router.resolve(ModelSelector { model: None, provider: None }).unwrap_err();
     assert_eq!(error.kind, ErrorKind::ModelNotFound);
     assert!(router.models().iter().all(|model| !model.default));
@@ -200,25 +203,25 @@ async fn a_model_is_opened_once_and_its_stack_is_shared() {
 fn the_list_shows_configured_models_first_and_marks_the_default() {
     let (router, _) = router("all-MiniLM-L6-v2");
     let ids: Vec<_> = router.models().into_iter().map(|model| (model.id, model.default)).collect();
-    let wanted = [
+    let expected = [
         ("notes", false),
         ("small", false),
         ("org/other", false),
         ("sentence-transformers/all-MiniLM-L6-v2", true),
         ("voyage-4", false),
     ];
-    assert_eq!(ids, wanted.map(|(id, default)| (id.to_owned(), default)));
+    assert_eq!(ids, expected.map(|(id, default)| (id.to_owned(), default)));
 }
 
 #[tokio::test]
-async fn who_is_refused_makes_no_label() {
+async fn a_rejected_model_name_creates_no_label() {
     let mut registry = Registry::default();
     let policy = Policy { enforced: true, providers: Some(vec![ProviderKind::OpenAi]), models: None };
-    let (router, _) = routing("all-MiniLM-L6-v2", policy, &mut registry);
+    let (router, _) = router_with("all-MiniLM-L6-v2", policy, &mut registry);
     for model in ["small", "made/up", "all-MiniLM-L6-v2", "notes"] {
-        let asked = EmbedRequest::with_defaults([Input::Text("a".into())], RequestContext::new("t", "r"));
+        let request = EmbedRequest::with_defaults([Input::Text("a".into())], RequestContext::new("t", "r"));
         let selector = ModelSelector { model: Some(model), provider: None };
-        router.embed(selector, asked).await.unwrap_err();
+        router.embed(selector, request).await.unwrap_err();
     }
     let mut metrics = String::new();
     prometheus_client::encoding::text::encode(&mut metrics, &registry).unwrap();
@@ -227,9 +230,9 @@ async fn who_is_refused_makes_no_label() {
         line.and_then(|line| line.rsplit(' ').next()).map(str::to_owned)
     };
     assert!(!metrics.contains("made/up"), "{metrics}");
-    let refused = |model| count(&format!("model=\"{model}\",status=\"invalid\""));
+    let rejected = |model| count(&format!("model=\"{model}\",status=\"invalid\""));
     for model in ["other", "sentence-transformers/all-MiniLM-L6-v2", "/srv/models/notes"] {
-        assert_eq!(refused(model).as_deref(), Some("1"), "{model}: {metrics}");
+        assert_eq!(rejected(model).as_deref(), Some("1"), "{model}: {metrics}");
     }
     assert!(metrics.contains(r#"model="other",policy_type="provider""#), "{metrics}");
 }

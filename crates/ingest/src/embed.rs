@@ -1,40 +1,16 @@
 //! Texts to vectors on a user's account.
 
-use std::{
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{sync::Arc, time::Duration};
 
-use embeddery_accounts::{
-    Ledger, UserId,
-    ledger::{QuotaExceeded, UsageRecord},
-};
+use embeddery_accounts::{Ledger, MeteredCall, MeteredCallError, MeteredResponse, UserId};
 use embeddery_core::{
-    EmbedError, EmbedRequest, Embeddings, Input, InputType, ProviderKind, RequestContext, SpaceId,
+    EmbedRequest, Input, InputType, ProviderKind, RequestContext, SPECIAL_TOKENS, SpaceId, estimate_tokens,
 };
 use embeddery_gateway::{ModelSelector, Router};
 use embeddery_store::StoreError;
 
 /// Maximum texts of one call of a model. It keeps a model busy and bounds the wait of the requests behind the call.
 pub const MAX_TEXTS_PER_CALL: usize = 256;
-
-/// Vectors whose usage is recorded.
-#[derive(Debug)]
-pub struct Billed {
-    /// The vectors.
-    pub embeddings: Embeddings,
-    /// How long the model took, without accounting.
-    pub elapsed: Duration,
-}
-
-/// Why a billed call has no vectors. Nothing is charged for it.
-#[derive(Clone, Debug, PartialEq)]
-pub enum BilledError {
-    /// The user's quota of tokens does not allow the call.
-    Quota(QuotaExceeded),
-    /// The gateway failed.
-    Embed(EmbedError),
-}
 
 /// The account that pays for a call.
 #[derive(Clone, Copy)]
@@ -43,12 +19,11 @@ pub struct Account<'a> {
     pub ledger: &'a Ledger,
     /// The user of the account.
     pub user: &'a UserId,
-    /// How long a process that crashes during the call holds its reservation.
-    pub reservation_ttl: Duration,
+    /// Maximum duration of a call.
+    pub timeout: Duration,
 }
 
-/// Embeds on a user's account: reserves the estimated tokens, calls the model, and records the tokens that it read.
-/// When the call fails or is dropped, the reservation is returned.
+/// Embeds on a user's account, as [`MeteredCall`] describes.
 ///
 /// # Errors
 /// When the quota is exceeded or the gateway fails.
@@ -57,24 +32,17 @@ pub async fn embed_billed(
     account: Account<'_>,
     selector: ModelSelector<'_>,
     request: EmbedRequest,
-) -> Result<Billed, BilledError> {
-    let Account { ledger, user, reservation_ttl } = account;
-    let tokens = estimate_tokens(&request.inputs);
-    let reservation = ledger.reserve(user, tokens, reservation_ttl).await.map_err(BilledError::Quota)?;
-    let stats = request.context.notes.clone();
-    let started = Instant::now();
-    let embeddings = router.embed(selector, request).await.map_err(BilledError::Embed)?;
-    let elapsed = started.elapsed();
-    let cached_texts = stats.cache().map_or(0, |(hits, _)| hits);
-    reservation.settle(UsageRecord::of(&embeddings, cached_texts)).await;
-    Ok(Billed { embeddings, elapsed })
+) -> Result<MeteredResponse, MeteredCallError> {
+    let Account { ledger, user, timeout } = account;
+    let call =
+        MeteredCall { ledger, user, estimated_tokens: estimate_input_tokens(&request.inputs), timeout };
+    call.run(request, |request| router.embed(selector, request)).await
 }
 
-/// Estimates the tokens of inputs from their bytes: a token is about four bytes, and models add two special tokens to
-/// each text.
-pub fn estimate_tokens(inputs: &[Input]) -> u64 {
+/// The estimated tokens of inputs, with special tokens.
+pub fn estimate_input_tokens(inputs: &[Input]) -> u64 {
     let tokens = inputs.iter().map(|input| match input {
-        Input::Text(text) => text.len().div_ceil(4) + 2,
+        Input::Text(text) => estimate_tokens(text) + SPECIAL_TOKENS,
         Input::Tokens(tokens) => tokens.len(),
     });
     tokens.sum::<usize>() as u64

@@ -21,8 +21,8 @@ use embeddery_gateway::Router;
 use embeddery_store::VectorStore;
 
 pub use embed::{
-    Account, Billed, BilledError, MAX_TEXTS_PER_CALL, check_space, embed_billed, estimate_tokens,
-    model_selector, text_request,
+    Account, MAX_TEXTS_PER_CALL, check_space, embed_billed, estimate_input_tokens, model_selector,
+    text_request,
 };
 pub use lookup::Lookup;
 pub use quota::VectorQuota;

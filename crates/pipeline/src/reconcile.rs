@@ -4,15 +4,13 @@
 //! An unfinished document that the queue does not hold is enqueued again: Redis lost its data, or a process crashed
 //! between the two writes. A document whose task is a dead letter, because its workers crashed, fails in the job store.
 
-use std::{
-    sync::Arc,
-    time::{Duration, SystemTime},
-};
+use std::{sync::Arc, time::Duration};
 
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    DeadLetter, DocumentOutcome, DocumentState, JobStore, Queue, Stage, Task, TaskId, Unfinished, WriteResult,
+    DeadLetter, DeadLetterStore, DocumentOutcome, DocumentState, JobMaintenance, JobProgress, JobStore,
+    Queue, Stage, Task, TaskId, TaskProducer, WriteResult,
 };
 
 /// The settings of the reconciler.
@@ -66,8 +64,8 @@ type Failure = Box<dyn std::error::Error + Send + Sync>;
 
 /// Enqueues the unfinished documents that the queue does not hold. Returns their number.
 pub async fn reenqueue_missing(
-    jobs: &dyn JobStore,
-    queue: &dyn Queue,
+    jobs: &dyn JobMaintenance,
+    queue: &dyn TaskProducer,
     untouched: Duration,
 ) -> Result<usize, Failure> {
     let (mut after, mut missing): (Option<TaskId>, usize) = (None, 0);
@@ -77,8 +75,12 @@ pub async fn reenqueue_missing(
         after = Some(last.task);
         let ids: Vec<TaskId> = page.iter().map(|document| document.task).collect();
         let held = queue.contains(&ids).await?;
-        let lost: Vec<Task> =
-            page.iter().zip(held).filter(|(_, held)| !held).map(|(document, _)| task(document)).collect();
+        let lost: Vec<Task> = page
+            .iter()
+            .zip(held)
+            .filter(|(_, held)| !held)
+            .map(|(document, _)| Task::for_document(document))
+            .collect();
         if !lost.is_empty() {
             missing += queue.enqueue(&lost).await?.into_iter().filter(|new| *new).count();
         }
@@ -88,30 +90,9 @@ pub async fn reenqueue_missing(
     }
 }
 
-/// The task of a document at its present stage, without charged attempts.
-pub fn task(document: &Unfinished) -> Task {
-    Task {
-        id: document.task,
-        tenant: Arc::clone(&document.tenant),
-        stage: document.stage,
-        priority: document.priority,
-        bytes: document.bytes,
-        attempts: 0,
-        deaths: 0,
-        enqueued_at_ms: now_ms().max(document.since_ms),
-        traceparent: document.traceparent.clone(),
-    }
-}
-
-/// Milliseconds since 1970.
-pub(crate) fn now_ms() -> u64 {
-    let elapsed = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX)
-}
-
 /// Ends documents whose tasks are dead letters as failed. A document that has ended is not changed. When a document was
 /// set back after its dead letter was written, the dead letter would block it and is deleted.
-pub async fn fail_dead_lettered(jobs: &dyn JobStore, queue: &dyn Queue) -> Result<(), Failure> {
+pub async fn fail_dead_lettered(jobs: &dyn JobProgress, queue: &dyn DeadLetterStore) -> Result<(), Failure> {
     for stage in Stage::ALL {
         let mut after = None;
         loop {

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use tokio_util::sync::CancellationToken;
 
-use crate::JobStore;
+use crate::JobMaintenance;
 
 /// Maximum mean interval between two removals.
 const INTERVAL: Duration = Duration::from_secs(600);
@@ -13,7 +13,7 @@ const INTERVAL: Duration = Duration::from_secs(600);
 const ABANDONED_UPLOAD_AGE: Duration = Duration::from_secs(24 * 3600);
 
 /// Removes jobs that ended longer than `retention` ago, and abandoned uploads, until `stop`.
-pub async fn run_retention(jobs: Arc<dyn JobStore>, retention: Duration, stop: CancellationToken) {
+pub async fn run_retention(jobs: Arc<dyn JobMaintenance>, retention: Duration, stop: CancellationToken) {
     // A short retention needs a short interval.
     let interval = INTERVAL.min(retention).max(Duration::from_secs(1));
     loop {

@@ -105,8 +105,8 @@ impl LogLine {
         let elapsed = self.began.elapsed();
         let status = response.status().as_u16();
         if let Some(span) = &mut self.span {
-            span.facts.status = Some(status.into());
-            span.facts.failed = status >= 500;
+            span.attributes.status = Some(status.into());
+            span.attributes.failed = status >= 500;
         }
         self.metrics.answered((&self.method, &self.route), Some(status), elapsed);
         let (request_id, elapsed_ms) = (self.request_id(), milliseconds(elapsed));

@@ -8,7 +8,7 @@ use axum::{
     http::{HeaderMap, header::AUTHORIZATION, request::Parts},
 };
 use embeddery_accounts::{
-    AuthError, Event, Identity, Role,
+    AuditEvent, AuthError, Identity, Role,
     limit::{Limited, Measure, Payer},
 };
 
@@ -48,7 +48,8 @@ pub(crate) struct Admin(Arc<AdminAction>);
 impl Admin {
     /// Writes down what of what is about to be changed.
     pub(crate) fn changes(&self, app: &App, subject: &str, changed: &str) {
-        let event = Event { subject: Some(subject), changed: Some(changed), ..self.0.event("admin_change") };
+        let event =
+            AuditEvent { subject: Some(subject), changed: Some(changed), ..self.0.event("admin_change") };
         app.accounts.audit.record(&event);
     }
 }

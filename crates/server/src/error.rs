@@ -438,7 +438,7 @@ impl From<EmbedError> for ApiError {
             ErrorKind::BatchTooLarge => (StatusCode::BAD_REQUEST, "input_too_long", Some("input")),
             ErrorKind::UpstreamAuth => (StatusCode::BAD_GATEWAY, "upstream_unauthorized", None),
             ErrorKind::BreakerOpen => (StatusCode::SERVICE_UNAVAILABLE, "breaker_open", None),
-            ErrorKind::BadUpstreamAnswer => (StatusCode::BAD_GATEWAY, "bad_upstream_answer", None),
+            ErrorKind::InvalidUpstreamResponse => (StatusCode::BAD_GATEWAY, "bad_upstream_answer", None),
             _ => {
                 tracing::error!(error = %error, "internal failure");
                 return Self::internal();

@@ -13,12 +13,12 @@ use axum::{
     response::Response,
 };
 use embeddery_accounts::{
-    Event, Identity, Role, UserId,
+    AuditEvent, Identity, MeteredResponse, Role, UserId,
     limit::{Limited, Measure, Payer, Standing},
 };
 use embeddery_core::{EmbedRequest, TraceContext};
 use embeddery_gateway::ModelSelector;
-use embeddery_ingest::{Account, Billed, embed_billed, estimate_tokens};
+use embeddery_ingest::{Account, embed_billed, estimate_input_tokens};
 
 use crate::{
     App, access_log::RequestRecord, auth::Caller, client_ip, error::ApiError, request_id::RequestId,
@@ -59,18 +59,17 @@ impl MeteredCaller {
         app: &App,
         selector: ModelSelector<'_>,
         request: EmbedRequest,
-    ) -> Result<Billed, ApiError> {
+    ) -> Result<MeteredResponse, ApiError> {
         self.check_download(app, selector)?;
-        let tokens = u32::try_from(estimate_tokens(&request.inputs)).unwrap_or(u32::MAX);
+        let tokens = u32::try_from(estimate_input_tokens(&request.inputs)).unwrap_or(u32::MAX);
         self.take(app, Measure::Tokens, tokens).await?;
-        let stats = request.context.notes.clone();
         let account = Account {
             ledger: &app.accounts.ledger,
             user: &self.identity.user,
-            reservation_ttl: app.settings.request_timeout,
+            timeout: app.settings.request_timeout,
         };
         let billed = embed_billed(&app.router, account, selector, request).await?;
-        self.page.embedded(&billed.embeddings, &stats, billed.elapsed);
+        self.page.embedded(&billed.embeddings, &billed.stats, billed.elapsed);
         Ok(billed)
     }
 
@@ -79,7 +78,7 @@ impl MeteredCaller {
     pub(crate) fn check_download(&self, app: &App, selector: ModelSelector<'_>) -> Result<(), ApiError> {
         if app.accounts.auth.is_multi_user()
             && self.identity.role != Role::Admin
-            && !app.router.is_at_hand(selector)
+            && !app.router.is_available_without_download(selector)
         {
             return Err(ApiError::not_fetched_for_users(selector.model.unwrap_or_default()));
         }
@@ -126,8 +125,8 @@ impl AuditContext {
         }
     }
 
-    pub(crate) fn event<'a>(&'a self, event: &'static str, user: Option<&'a str>) -> Event<'a> {
-        Event {
+    pub(crate) fn event<'a>(&'a self, event: &'static str, user: Option<&'a str>) -> AuditEvent<'a> {
+        AuditEvent {
             event,
             user,
             address: self.address,
@@ -161,7 +160,7 @@ pub(crate) struct AdminAction {
 }
 
 impl AdminAction {
-    pub(crate) fn event(&self, event: &'static str) -> Event<'_> {
+    pub(crate) fn event(&self, event: &'static str) -> AuditEvent<'_> {
         self.asking.event(event, Some(self.user.as_str()))
     }
 }
@@ -205,7 +204,7 @@ pub(crate) async fn layer(State(app): State<Arc<App>>, mut request: Request, nex
     }
     if let Some(acting) = admin {
         let status = Some(response.status().as_u16());
-        app.accounts.audit.record(&Event { status, ..acting.event("admin_action_ended") });
+        app.accounts.audit.record(&AuditEvent { status, ..acting.event("admin_action_ended") });
     }
     response
 }

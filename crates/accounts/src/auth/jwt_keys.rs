@@ -1,5 +1,5 @@
-//! The keys that tokens are checked with. Each key is bound to one algorithm here, never by a token: a public
-//! key can then not be used as an HMAC secret, whatever a token's header says.
+//! The keys that verify tokens. Each key is bound to one algorithm by configuration, never by the header of a token, so
+//! that a public key cannot be used as an HMAC secret.
 
 use std::path::{Path, PathBuf};
 
@@ -11,22 +11,22 @@ use secrecy::{ExposeSecret as _, SecretString};
 
 use crate::reloading_file::ReloadingFile;
 
-/// How tokens are signed.
+/// The signature algorithm of tokens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Algorithm {
-    /// A secret that issuer and server share.
+pub enum TokenAlgorithm {
+    /// HMAC with a secret that issuer and server share.
     Hs256,
-    /// The issuer's RSA key.
+    /// RSA signature of the issuer.
     Rs256,
-    /// The issuer's P-256 key.
+    /// ECDSA signature of the issuer on the curve P-256.
     Es256,
 }
 
-impl Algorithm {
-    /// All of them.
+impl TokenAlgorithm {
+    /// All algorithms.
     pub const ALL: [Self; 3] = [Self::Hs256, Self::Rs256, Self::Es256];
 
-    /// The name in a token's header.
+    /// The name in the header of a token.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Hs256 => "HS256",
@@ -35,7 +35,7 @@ impl Algorithm {
         }
     }
 
-    pub(super) const fn library(self) -> jsonwebtoken::Algorithm {
+    pub(super) const fn to_jsonwebtoken(self) -> jsonwebtoken::Algorithm {
         match self {
             Self::Hs256 => jsonwebtoken::Algorithm::HS256,
             Self::Rs256 => jsonwebtoken::Algorithm::RS256,
@@ -44,30 +44,30 @@ impl Algorithm {
     }
 }
 
-/// Where the keys come from.
+/// The source of the keys.
 #[derive(Clone)]
 pub enum KeyConfig {
-    /// HS256: the secret, and the one before it while tokens of both are about.
+    /// HS256: the secret, and the previous secret during a rotation.
     Secrets(Vec<SecretString>),
     /// RS256 or ES256: the text of a public key or certificate in PEM.
     Pem {
-        /// Which of the two.
-        algorithm: Algorithm,
-        /// `-----BEGIN PUBLIC KEY-----`…
+        /// RS256 or ES256.
+        algorithm: TokenAlgorithm,
+        /// The text that begins with `-----BEGIN PUBLIC KEY-----`.
         text: String,
     },
-    /// RS256 and ES256: a JWKS file, read again when it changes.
+    /// RS256 and ES256: a JWKS file, reloaded when it changes.
     Jwks(PathBuf),
 }
 
-/// One key, its algorithm, and its name where it has one.
+/// A key with its algorithm and its optional id (`kid`).
 pub(super) struct Key {
-    pub(super) algorithm: Algorithm,
+    pub(super) algorithm: TokenAlgorithm,
     pub(super) id: Option<String>,
     pub(super) key: DecodingKey,
 }
 
-/// All keys.
+/// All keys, fixed or from a file.
 pub(super) enum Keys {
     Fixed(Vec<Key>),
     File(ReloadingFile<Vec<Key>>),
@@ -81,15 +81,20 @@ impl Keys {
                 secrets
                     .iter()
                     .map(|secret| {
-                        fixed(Algorithm::Hs256, DecodingKey::from_secret(secret.expose_secret().as_bytes()))
+                        fixed(
+                            TokenAlgorithm::Hs256,
+                            DecodingKey::from_secret(secret.expose_secret().as_bytes()),
+                        )
                     })
                     .collect(),
             ),
             KeyConfig::Pem { algorithm, text } => {
                 let key = match algorithm {
-                    Algorithm::Rs256 => DecodingKey::from_rsa_pem(text.as_bytes()),
-                    Algorithm::Es256 => DecodingKey::from_ec_pem(text.as_bytes()),
-                    Algorithm::Hs256 => return Err("HS256 has a secret, not a public key".into()),
+                    TokenAlgorithm::Rs256 => DecodingKey::from_rsa_pem(text.as_bytes()),
+                    TokenAlgorithm::Es256 => DecodingKey::from_ec_pem(text.as_bytes()),
+                    TokenAlgorithm::Hs256 => {
+                        return Err("HS256 needs a secret, not a public key; write RS256 or ES256".into());
+                    }
                 }
                 .map_err(|_| format!("is not a public key in PEM for {}", algorithm.as_str()))?;
                 Self::Fixed(vec![fixed(*algorithm, key)])
@@ -99,29 +104,29 @@ impl Keys {
     }
 }
 
-/// The signing keys of a JWKS that we can use. Symmetric keys are passed over: a file of public keys must not
-/// bring a secret in.
+/// Parses the RSA and P-256 signature keys of a JWKS. Symmetric keys are skipped: a file of public keys must not add a
+/// secret.
 fn parse(text: &str) -> Result<Vec<Key>, String> {
     let set: JwkSet = serde_json::from_str(text).map_err(|error| format!("is not a JWKS: {error}"))?;
-    let keys: Vec<Key> = set.keys.iter().filter_map(usable).collect();
+    let keys: Vec<Key> = set.keys.iter().filter_map(signature_key).collect();
     if keys.is_empty() {
         return Err("holds no RSA or P-256 key for signatures".into());
     }
     Ok(keys)
 }
 
-fn usable(jwk: &Jwk) -> Option<Key> {
+fn signature_key(jwk: &Jwk) -> Option<Key> {
     if jwk.common.public_key_use.as_ref().is_some_and(|purpose| *purpose != PublicKeyUse::Signature) {
         return None;
     }
-    let (algorithm, named) = match &jwk.algorithm {
-        AlgorithmParameters::RSA(_) => (Algorithm::Rs256, KeyAlgorithm::RS256),
+    let (algorithm, expected) = match &jwk.algorithm {
+        AlgorithmParameters::RSA(_) => (TokenAlgorithm::Rs256, KeyAlgorithm::RS256),
         AlgorithmParameters::EllipticCurve(curve) if curve.curve == EllipticCurve::P256 => {
-            (Algorithm::Es256, KeyAlgorithm::ES256)
+            (TokenAlgorithm::Es256, KeyAlgorithm::ES256)
         }
         _ => return None,
     };
-    if jwk.common.key_algorithm.is_some_and(|algorithm| algorithm != named) {
+    if jwk.common.key_algorithm.is_some_and(|algorithm| algorithm != expected) {
         return None;
     }
     let key = DecodingKey::from_jwk(jwk).ok()?;

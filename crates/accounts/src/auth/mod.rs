@@ -1,4 +1,5 @@
-//! From what a caller sent to who they are. Two modes: one key for one user, or tokens that name their user.
+//! Authentication: maps the key or token of a request to an identity. Two modes: one key for one user, or tokens that
+//! name their user.
 
 mod jwt_keys;
 mod revocation_list;
@@ -10,65 +11,67 @@ use subtle::ConstantTimeEq as _;
 
 use crate::{Identity, Role, UserId};
 
-pub use jwt_keys::{Algorithm, KeyConfig};
-pub use token::{TokenConfig, Tokens};
-pub use token_signer::{Signer, TokenInspection, TokenRequest, inspect};
+pub use jwt_keys::{KeyConfig, TokenAlgorithm};
+pub use token::{TokenConfig, TokenVerifier};
+pub use token_signer::{TokenInspection, TokenRequest, TokenSigner, inspect};
 
-/// How callers prove who they are.
+/// How callers authenticate.
 pub enum Auth {
-    /// One key, one user, who is also the admin.
+    /// One key for one user with the role admin.
     Single(SingleKey),
-    /// Tokens.
-    Multi(Box<Tokens>),
+    /// Tokens that name their user.
+    Multi(Box<TokenVerifier>),
 }
 
-/// Why somebody was not let in. The caller learns only whether anything was sent at all; the audit log learns
-/// the reason.
+/// A failed authentication. The response only distinguishes missing from invalid credentials; the audit log has the
+/// reason.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AuthError {
-    /// No key and no token was sent.
+    /// The request has no key or token.
     Missing,
-    /// What was sent is not good, for this reason.
+    /// The key or token is invalid, for this reason.
     Bad(&'static str),
 }
 
 impl Auth {
-    /// One key for one user.
+    /// Authentication by one key.
     pub fn single(key: &SecretString) -> Self {
         Self::Single(SingleKey(blake3::hash(key.expose_secret().as_bytes())))
     }
 
-    /// Tokens, checked as configured.
-    pub fn tokens(tokens: Tokens) -> Self {
+    /// Authentication by tokens.
+    pub fn tokens(tokens: TokenVerifier) -> Self {
         Self::Multi(Box::new(tokens))
     }
 
-    /// Who sent this key or token.
+    /// The identity behind a key or token.
     ///
     /// # Errors
-    /// When nothing was sent, or what was sent is not good.
-    pub fn identify(&self, sent: Option<&[u8]>) -> Result<Identity, AuthError> {
-        let sent = sent.ok_or(AuthError::Missing)?;
+    /// When the credential is missing or invalid.
+    pub fn identify(&self, credential: Option<&[u8]>) -> Result<Identity, AuthError> {
+        let credential = credential.ok_or(AuthError::Missing)?;
         match self {
-            Self::Single(key) if key.is(sent) => Ok(Identity { user: UserId::single(), role: Role::Admin }),
+            Self::Single(key) if key.matches(credential) => {
+                Ok(Identity { user: UserId::single(), role: Role::Admin })
+            }
             Self::Single(_) => Err(AuthError::Bad("wrong key")),
-            Self::Multi(tokens) => tokens.verify(sent).map_err(AuthError::Bad),
+            Self::Multi(tokens) => tokens.verify(credential).map_err(AuthError::Bad),
         }
     }
 
-    /// Whether tokens are expected rather than the one key.
+    /// Whether callers authenticate by tokens.
     pub fn is_multi_user(&self) -> bool {
         matches!(self, Self::Multi(_))
     }
 }
 
-/// The one key. Only its hash is kept: hashes are of one length and compared in constant time, so that neither
-/// the key's length nor a common beginning can be measured.
+/// The key of single_user mode. Only its hash is stored: hashes have one length and are compared in constant time, so
+/// that timing reveals neither the key's length nor a common prefix.
 pub struct SingleKey(blake3::Hash);
 
 impl SingleKey {
-    fn is(&self, sent: &[u8]) -> bool {
-        blake3::hash(sent).as_bytes().ct_eq(self.0.as_bytes()).into()
+    fn matches(&self, key: &[u8]) -> bool {
+        blake3::hash(key).as_bytes().ct_eq(self.0.as_bytes()).into()
     }
 }
 
@@ -77,7 +80,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_one_key_opens_and_nothing_else_does() {
+    fn only_the_configured_key_is_accepted() {
         let auth = Auth::single(&SecretString::from("a-key-of-some-length"));
         assert_eq!(auth.identify(Some(b"a-key-of-some-length")).unwrap().role, Role::Admin);
         assert_eq!(auth.identify(None), Err(AuthError::Missing));

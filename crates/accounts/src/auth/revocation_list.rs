@@ -1,10 +1,10 @@
-//! The tokens that hold no more: a file with one `jti` a line. `#` begins a comment.
+//! The list of revoked tokens: a file with one `jti` per line. `#` starts a comment.
 
 use std::{collections::HashSet, path::PathBuf};
 
 use crate::reloading_file::ReloadingFile;
 
-/// The list, as the file says it now.
+/// The current content of the file.
 pub(super) struct RevocationList(ReloadingFile<HashSet<String>>);
 
 impl RevocationList {

@@ -1,5 +1,5 @@
-//! Tokens of multi_user: JSON Web Tokens, checked whole before anything in them is believed. Every way to be
-//! wrong ends in the same refusal; the reason is for the audit log.
+//! Verification of the JSON Web Tokens of multi_user mode. No claim is used before the whole token is verified. All
+//! failures have the same response; the reason is for the audit log.
 
 use std::path::PathBuf;
 
@@ -13,34 +13,34 @@ use super::{
 };
 use crate::{Identity, Role, UserId};
 
-/// What a good token is.
+/// The requirements of a valid token.
 #[derive(Clone)]
 pub struct TokenConfig {
-    /// What signatures are checked with.
+    /// The keys that verify signatures.
     pub keys: KeyConfig,
-    /// The `iss` that a token must have; empty: any.
+    /// Accepted values of `iss`; empty accepts any.
     pub issuers: Vec<String>,
-    /// One of these must be in `aud`; empty: any.
+    /// Accepted values of `aud`; empty accepts any.
     pub audiences: Vec<String>,
-    /// Seconds by which clocks may differ.
+    /// Tolerated difference of clocks in seconds.
     pub leeway: u64,
-    /// The `role` of an admin.
+    /// The value of `role` for an admin.
     pub admin_role: String,
-    /// A file of `jti`s that hold no more; with it a token must have one.
+    /// The file of revoked `jti`s. If it is set, a token must have a `jti`.
     pub revoked: Option<PathBuf>,
 }
 
-/// Checks tokens.
-pub struct Tokens {
+/// Verifies tokens.
+pub struct TokenVerifier {
     keys: Keys,
     validation: [Validation; 3],
     admin_role: String,
     revoked: Option<RevocationList>,
 }
 
-/// Bytes of the longest token; real ones have a few hundred.
+/// Maximum size of a token. Usual tokens have a few hundred bytes.
 const MAX_TOKEN_BYTES: usize = 8 << 10;
-/// Bytes of the longest user id.
+/// Maximum size of a user id.
 const MAX_USER_ID_BYTES: usize = 1 << 10;
 
 #[derive(Deserialize)]
@@ -49,19 +49,19 @@ struct Claims {
     exp: f64,
     role: Option<Value>,
     jti: Option<String>,
-    /// The replaced service says `access` or `refresh` here.
+    /// `access` or `refresh`, as in the service that this one replaces.
     r#type: Option<Value>,
 }
 
-impl Tokens {
-    /// Reads keys and lists.
+impl TokenVerifier {
+    /// Loads the keys and the revocation list.
     ///
     /// # Errors
-    /// What is wrong with a file, for the operator.
+    /// When a file or key is invalid; the message is for the operator.
     pub fn load(config: TokenConfig) -> Result<Self, String> {
         let keys = Keys::load(&config.keys)?;
-        let validation = super::Algorithm::ALL.map(|algorithm| {
-            let mut rules = Validation::new(algorithm.library());
+        let validation = super::TokenAlgorithm::ALL.map(|algorithm| {
+            let mut rules = Validation::new(algorithm.to_jsonwebtoken());
             rules.leeway = config.leeway;
             rules.validate_nbf = true;
             let mut required = vec!["exp", "sub"];
@@ -81,10 +81,10 @@ impl Tokens {
         Ok(Self { keys, validation, admin_role: config.admin_role, revoked })
     }
 
-    /// Who a token names.
+    /// Verifies a token and returns its identity.
     ///
     /// # Errors
-    /// Why it is not good; for the operator, never for the caller.
+    /// The reason why the token is invalid; it is for the operator and must not be sent to the caller.
     pub fn verify(&self, token: &[u8]) -> Result<Identity, &'static str> {
         if token.len() > MAX_TOKEN_BYTES {
             return Err("token too long");
@@ -94,7 +94,7 @@ impl Tokens {
             Keys::File(keys) => self.claims(token, &keys.get()),
         }?;
         if !claims.exp.is_finite() {
-            return Err("token expires never");
+            return Err("token without a finite expiry");
         }
         if claims.sub.trim().is_empty() || claims.sub.len() > MAX_USER_ID_BYTES {
             return Err("token names no user");
@@ -112,21 +112,21 @@ impl Tokens {
             None => Role::User,
             Some(Value::String(role)) if *role == self.admin_role => Role::Admin,
             Some(Value::String(_)) => Role::User,
-            Some(_) => return Err("token with a role that is no text"),
+            Some(_) => return Err("token with a role that is not a string"),
         };
         Ok(Identity { user: UserId::new(claims.sub), role })
     }
 
     fn claims(&self, token: &[u8], keys: &[Key]) -> Result<Claims, &'static str> {
-        // Nothing of the header is believed: it only narrows which of our keys are tried.
+        // The header is not trusted: it only selects which of the configured keys are tried.
         let header = jsonwebtoken::decode_header(token).map_err(|_| "not a token")?;
         if header.crit.is_some() {
-            return Err("token with an extension that must be understood");
+            return Err("token with an unsupported critical extension");
         }
         let mut reason = "token signed by no key of ours";
-        for key in keys.iter().filter(|key| key.algorithm.library() == header.alg) {
-            if let (Some(wanted), Some(id)) = (&header.kid, &key.id)
-                && wanted != id
+        for key in keys.iter().filter(|key| key.algorithm.to_jsonwebtoken() == header.alg) {
+            if let (Some(kid), Some(id)) = (&header.kid, &key.id)
+                && kid != id
             {
                 continue;
             }
@@ -151,7 +151,7 @@ fn error_message(kind: &ErrorKind) -> &'static str {
         ErrorKind::ImmatureSignature => "token not valid yet",
         ErrorKind::InvalidAudience => "token for another audience",
         ErrorKind::InvalidIssuer => "token of another issuer",
-        ErrorKind::MissingRequiredClaim(_) => "token lacks a claim that is due",
+        ErrorKind::MissingRequiredClaim(_) => "token lacks a required claim",
         _ => "not a token",
     }
 }

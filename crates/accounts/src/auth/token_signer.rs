@@ -1,4 +1,5 @@
-//! `embeddery token`: tokens for who has no identity provider, and what a token says.
+//! Signs tokens for installations without an identity provider, and reads tokens without verification (`embeddery
+//! token`).
 
 use std::time::Duration;
 
@@ -6,90 +7,92 @@ use jsonwebtoken::{EncodingKey, Header};
 use secrecy::{ExposeSecret as _, SecretString};
 use serde_json::{Map, Value, json};
 
-use super::jwt_keys::Algorithm;
+use super::jwt_keys::TokenAlgorithm;
 
 /// Signs tokens.
-pub struct Signer {
-    algorithm: Algorithm,
+pub struct TokenSigner {
+    algorithm: TokenAlgorithm,
     key: EncodingKey,
 }
 
-/// What a new token shall say.
+/// The claims of a new token.
 pub struct TokenRequest {
-    /// `sub`.
+    /// The claim `sub`.
     pub user: String,
-    /// `role`.
+    /// The claim `role`.
     pub role: String,
-    /// `iss`, where one is configured.
+    /// The claim `iss`.
     pub issuer: Option<String>,
-    /// `aud`, where one is configured.
+    /// The claim `aud`.
     pub audience: Option<String>,
-    /// `jti`.
+    /// The claim `jti`.
     pub id: String,
-    /// Now, in seconds since 1970.
+    /// The claim `iat`: the current time in seconds since 1970.
     pub now: u64,
-    /// For how long it holds.
+    /// Time from `iat` to `exp`.
     pub lifetime: Duration,
 }
 
-impl Signer {
-    /// HS256 by the shared secret.
+impl TokenSigner {
+    /// Signs by HS256 with the shared secret.
     pub fn secret(secret: &SecretString) -> Self {
         let key = EncodingKey::from_secret(secret.expose_secret().as_bytes());
-        Self { algorithm: Algorithm::Hs256, key }
+        Self { algorithm: TokenAlgorithm::Hs256, key }
     }
 
-    /// RS256 or ES256 by a private key in PEM.
+    /// Signs by RS256 or ES256 with a private key in PEM.
     ///
     /// # Errors
-    /// When the text is no such key.
-    pub fn pem(algorithm: Algorithm, text: &SecretString) -> Result<Self, String> {
+    /// When the text is not such a key.
+    pub fn pem(algorithm: TokenAlgorithm, text: &SecretString) -> Result<Self, String> {
         let bytes = text.expose_secret().as_bytes();
         let key = match algorithm {
-            Algorithm::Rs256 => EncodingKey::from_rsa_pem(bytes),
-            Algorithm::Es256 => EncodingKey::from_ec_pem(bytes),
-            Algorithm::Hs256 => return Err("HS256 is signed by JWT_SECRET_KEY, not by a private key".into()),
+            TokenAlgorithm::Rs256 => EncodingKey::from_rsa_pem(bytes),
+            TokenAlgorithm::Es256 => EncodingKey::from_ec_pem(bytes),
+            TokenAlgorithm::Hs256 => {
+                return Err("HS256 is signed with JWT_SECRET_KEY, not with a private key".into());
+            }
         };
         let key = key.map_err(|_| format!("is not a private key in PEM for {}", algorithm.as_str()))?;
         Ok(Self { algorithm, key })
     }
 
-    /// A signed token.
+    /// Signs a token.
     ///
     /// # Errors
     /// When the key cannot sign.
-    pub fn sign(&self, wanted: &TokenRequest) -> Result<String, String> {
+    pub fn sign(&self, request: &TokenRequest) -> Result<String, String> {
         let mut claims = json!({
-            "sub": wanted.user,
-            "role": wanted.role,
+            "sub": request.user,
+            "role": request.role,
             "type": "access",
-            "jti": wanted.id,
-            "iat": wanted.now,
-            "exp": wanted.now.saturating_add(wanted.lifetime.as_secs()),
+            "jti": request.id,
+            "iat": request.now,
+            "exp": request.now.saturating_add(request.lifetime.as_secs()),
         });
-        for (name, value) in [("iss", &wanted.issuer), ("aud", &wanted.audience)] {
+        for (name, value) in [("iss", &request.issuer), ("aud", &request.audience)] {
             if let Some(value) = value {
                 claims[name] = json!(value);
             }
         }
-        jsonwebtoken::encode(&Header::new(self.algorithm.library()), &claims, &self.key)
+        jsonwebtoken::encode(&Header::new(self.algorithm.to_jsonwebtoken()), &claims, &self.key)
             .map_err(|error| format!("the token cannot be signed: {error}"))
     }
 }
 
-/// What a token says, believed or not.
+/// The content of a token that was not verified.
 #[derive(Debug)]
 pub struct TokenInspection {
-    /// Its header.
+    /// The header.
     pub header: Value,
-    /// Its claims.
+    /// The claims.
     pub claims: Map<String, Value>,
 }
 
-/// Reads a token without checking its signature; never use this to let somebody in.
+/// Decodes a token without verification. Never use it for authentication.
 ///
 /// # Errors
-/// When it is no token.
+/// When the text is not a token.
 pub fn inspect(token: &str) -> Result<TokenInspection, String> {
     let header = jsonwebtoken::decode_header(token).map_err(|error| format!("not a token: {error}"))?;
     let header = serde_json::to_value(header).map_err(|error| format!("not a token: {error}"))?;

@@ -1,8 +1,8 @@
-//! Quotas and usage, in one SQLite file that several processes of a host may share.
+//! Quotas and usage in one SQLite file, which several processes of a host may share.
 //!
-//! A request reserves the tokens it will about need, and settles what it really took when it is answered; when
-//! it fails, or its caller hangs up, or its process dies, the reservation is given back. Settled usage is on
-//! disk before the answer is sent: a process that is killed forgets nothing that anybody was told.
+//! A request reserves an estimate of its tokens and settles its real usage when it completes. If it fails, its caller
+//! disconnects or its process dies, the reservation is returned. Settled usage is on disk before the response is sent,
+//! so that a killed process loses no usage of a request that was answered.
 
 mod file;
 mod operations;
@@ -20,13 +20,13 @@ use embeddery_core::{Embeddings, ProviderKind};
 use jiff::Timestamp;
 
 use crate::UserId;
-pub use report::{Filter, Row};
+pub use report::{UsageFilter, UsageRow};
 pub use reservation::Reservation;
 use writer::Writer;
 
-/// What a model costs.
+/// The prices of models.
 pub trait Prices: Send + Sync {
-    /// Dollars for a million tokens; `None` when nobody knows. Local models cost nothing.
+    /// Dollars per million tokens; `None` if the price is unknown. Unknown prices count as zero.
     fn per_million_tokens(&self, provider: ProviderKind, model: &str) -> Option<f64>;
 }
 
@@ -36,23 +36,23 @@ impl<F: Fn(ProviderKind, &str) -> Option<f64> + Send + Sync> Prices for F {
     }
 }
 
-/// What a user may have. `None`: as much as they like.
+/// The quotas of each user. `None` means unlimited.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Quotas {
-    /// Tokens in a day of UTC.
+    /// Tokens per day in UTC.
     pub tokens_per_day: Option<u64>,
-    /// Vectors in their collections.
+    /// Vectors in the user's collections.
     pub stored_vectors: Option<u64>,
-    /// Jobs that are not finished.
+    /// Unfinished jobs.
     pub concurrent_jobs: Option<u64>,
 }
 
-/// What is counted and does not go away with the day.
+/// A counter that does not reset at midnight.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Counter {
     /// Vectors in the user's collections.
     StoredVectors,
-    /// Jobs of the user that are not finished.
+    /// Unfinished jobs of the user.
     Jobs,
 }
 
@@ -65,145 +65,145 @@ impl Counter {
     }
 }
 
-/// What one request took.
+/// The usage of one request.
 #[derive(Clone, Debug, PartialEq)]
 pub struct UsageRecord {
-    /// Who served.
+    /// The provider of the model.
     pub provider: ProviderKind,
     /// The provider's name for the model.
     pub model: Arc<str>,
-    /// Texts that were answered.
+    /// Embedded texts.
     pub texts: u64,
-    /// How many of them came from the cache.
+    /// Texts that came from the cache.
     pub cached_texts: u64,
-    /// Tokens the model reads in these texts, cached ones too.
+    /// Tokens of all texts, cached texts included.
     pub tokens: u64,
-    /// Tokens a vendor charged for.
+    /// Tokens that the vendor charged for.
     pub billed_tokens: u64,
 }
 
 impl UsageRecord {
-    /// What an answer took; `cached_texts` of its texts came from the cache.
-    pub fn of(answer: &Embeddings, cached_texts: u64) -> Self {
+    /// The usage of a response, of which `cached_texts` texts came from the cache.
+    pub fn from_embeddings(embeddings: &Embeddings, cached_texts: u64) -> Self {
         Self {
-            provider: answer.served_by.provider,
-            model: Arc::clone(&answer.served_by.name),
-            texts: answer.tokens.len().saturating_sub(answer.failed.len()) as u64,
+            provider: embeddings.served_by.provider,
+            model: Arc::clone(&embeddings.served_by.name),
+            texts: embeddings.tokens.len().saturating_sub(embeddings.failed.len()) as u64,
             cached_texts,
-            tokens: answer.total_tokens(),
-            billed_tokens: answer.billed_tokens,
+            tokens: embeddings.total_tokens(),
+            billed_tokens: embeddings.billed_tokens,
         }
     }
 }
 
-/// Where a user stands against their quotas.
+/// The current usage of a user.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct UsageSnapshot {
-    /// Tokens settled today.
+    /// Tokens of today's completed requests.
     pub tokens_today: u64,
-    /// Tokens of requests under way.
+    /// Tokens reserved by requests in progress.
     pub tokens_reserved: u64,
-    /// Vectors stored.
+    /// Stored vectors.
     pub stored_vectors: u64,
-    /// Jobs not finished.
+    /// Unfinished jobs.
     pub jobs: u64,
 }
 
-/// Which quota does not allow more.
+/// An exceeded quota.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum QuotaExceeded {
-    /// Tokens; there are new ones after this long.
+    /// The tokens of the day, which reset after `wait`.
     Tokens {
         /// The quota.
         limit: u64,
-        /// Settled and reserved.
+        /// Tokens used and reserved today.
         used: u64,
-        /// Until the next day of UTC.
+        /// Time until the next day in UTC.
         wait: Duration,
     },
-    /// A counter; waiting changes nothing.
+    /// A counter, which does not reset by time.
     Counter {
-        /// Which.
+        /// The counter.
         counter: Counter,
         /// The quota.
         limit: u64,
-        /// What there is.
+        /// The counter's value.
         used: u64,
     },
 }
 
-/// Where the ledger lies and what holds.
+/// The configuration of a ledger.
 pub struct LedgerConfig {
-    /// The file; made when it is not there.
+    /// Path of the file, which is created if it does not exist.
     pub path: PathBuf,
-    /// What every user may have.
+    /// Quotas of each user.
     pub quotas: Quotas,
-    /// Days after which usage is forgotten.
+    /// Days after which usage is deleted.
     pub retention_days: u32,
-    /// What models cost.
+    /// Prices of models.
     pub prices: Arc<dyn Prices>,
 }
 
 /// Quotas and usage.
 pub struct Ledger {
-    rules: RwLock<Rules>,
+    limits: RwLock<Limits>,
     path: PathBuf,
     writer: Writer,
 }
 
-/// What may change while requests are counted.
+/// The part of the configuration that can be reloaded.
 #[derive(Clone)]
-struct Rules {
+struct Limits {
     quotas: Quotas,
     prices: Arc<dyn Prices>,
 }
 
 impl Ledger {
-    /// Opens the file, brings it to the present schema, starts its writer.
+    /// Opens the file, migrates its schema and starts its writer.
     ///
     /// # Errors
-    /// When the file cannot be used, with the reason for an operator.
+    /// When the file cannot be opened or migrated; the message is for the operator.
     pub fn open(config: LedgerConfig) -> Result<Self, String> {
         let LedgerConfig { path, quotas, retention_days, prices } = config;
         let connection = file::open(&path)?;
         let writer = Writer::start(connection, file::open_without_waiting(&path)?, retention_days)?;
-        Ok(Self { rules: RwLock::new(Rules { quotas, prices }), path, writer })
+        Ok(Self { limits: RwLock::new(Limits { quotas, prices }), path, writer })
     }
 
-    /// What every user may have.
+    /// The quotas of each user.
     pub fn quotas(&self) -> Quotas {
-        self.rules.read().unwrap_or_else(PoisonError::into_inner).quotas
+        self.limits.read().unwrap_or_else(PoisonError::into_inner).quotas
     }
 
-    /// From the next request on these quotas and prices hold.
+    /// Replaces quotas and prices, starting with the next request.
     pub fn update_limits(&self, quotas: Quotas, prices: Arc<dyn Prices>) {
-        *self.rules.write().unwrap_or_else(PoisonError::into_inner) = Rules { quotas, prices };
+        *self.limits.write().unwrap_or_else(PoisonError::into_inner) = Limits { quotas, prices };
     }
 
-    /// Sets tokens aside for a request that is done within `within`.
+    /// Reserves tokens for a request that takes at most `timeout`.
     ///
     /// # Errors
-    /// When the user's day has not that many left.
+    /// When the user's tokens of the day do not suffice.
     pub async fn reserve(
         &self,
         user: &UserId,
         tokens: u64,
-        within: Duration,
+        timeout: Duration,
     ) -> Result<Reservation<'_>, QuotaExceeded> {
         let Some(limit) = self.quotas().tokens_per_day else {
             return Ok(Reservation::unlimited(self, user));
         };
-        // The caller chooses the id, so that a request which is dropped while it waits here gives back what the
-        // writer may be about to set aside.
+        // The id is chosen before the writer runs, so that a request which is dropped while it waits here still returns
+        // the tokens that the writer may be about to reserve.
         let Ok(id) = getrandom::u64().map(|random| (random >> 1) as i64) else {
             return Ok(Reservation::unlimited(self, user));
         };
         let mut reservation = Reservation::held(self, user, id);
         let now = Timestamp::now();
-        let until = now.as_second().saturating_add_unsigned(within.as_secs() + 60);
-        let asked = operations::Reserve { id, user: user.shared(), tokens, limit, now, until };
-        match self.writer.run(move |db| operations::reserve(db, &asked)).await {
-            // A disk that is full is no reason to stop answering; the log tells.
+        let until = now.as_second().saturating_add_unsigned(timeout.as_secs() + 60);
+        let request = operations::Reserve { id, user: user.shared(), tokens, limit, now, until };
+        match self.writer.run(move |db| operations::reserve(db, &request)).await {
+            // A full disk must not stop the service. The writer logs the error.
             Ok(Ok(())) | Err(()) => Ok(reservation),
             Ok(Err(used)) => {
                 reservation.forget();
@@ -215,48 +215,48 @@ impl Ledger {
     /// Adds to a counter.
     ///
     /// # Errors
-    /// When the quota does not allow that many; nothing is added then.
+    /// When the quota does not allow that much; the counter is then unchanged.
     pub async fn acquire(&self, user: &UserId, counter: Counter, count: u64) -> Result<(), QuotaExceeded> {
         let limit = match counter {
             Counter::StoredVectors => self.quotas().stored_vectors,
             Counter::Jobs => self.quotas().concurrent_jobs,
         };
-        let user = user.shared();
-        let taken = self.writer.run(move |db| operations::count(db, (&user, counter), (count, limit))).await;
-        match (taken, limit) {
+        let key = operations::CounterKey { user: user.shared(), counter };
+        let added = self.writer.run(move |db| operations::add(db, &key, count, limit)).await;
+        match (added, limit) {
             (Ok(Err(used)), Some(limit)) => Err(QuotaExceeded::Counter { counter, limit, used }),
             _ => Ok(()),
         }
     }
 
-    /// Takes away from a counter, which never falls below zero.
+    /// Subtracts from a counter, which stays at zero or above.
     pub async fn release(&self, user: &UserId, counter: Counter, count: u64) {
-        let user = user.shared();
-        let _ = self.writer.run(move |db| operations::uncount(db, (&user, counter), count)).await;
+        let key = operations::CounterKey { user: user.shared(), counter };
+        let _ = self.writer.run(move |db| operations::subtract(db, &key, count)).await;
     }
 
-    /// Sets a counter to what was counted anew.
-    pub async fn set(&self, user: &UserId, counter: Counter, count: u64) {
-        let user = user.shared();
-        let _ = self.writer.run(move |db| operations::set_count(db, (&user, counter), count)).await;
+    /// Sets a counter to a value that was counted in the store.
+    pub async fn set(&self, user: &UserId, counter: Counter, value: u64) {
+        let key = operations::CounterKey { user: user.shared(), counter };
+        let _ = self.writer.run(move |db| operations::set(db, &key, value)).await;
     }
 
-    /// Where a user stands.
+    /// The current usage of a user.
     ///
     /// # Errors
     /// When the file cannot be read.
     pub async fn used(&self, user: &UserId) -> Result<UsageSnapshot, String> {
         let (user, now) = (user.shared(), Timestamp::now());
         let used = self.writer.run(move |db| operations::used(db, &user, now)).await;
-        used.map_err(|()| "the usage file cannot be read; the log knows more".into())
+        used.map_err(|()| "the usage file cannot be read; see the log".into())
     }
 
-    /// What was used: one row for each day, user, provider and model.
+    /// A report of usage: one row per day, user, provider and model.
     ///
     /// # Errors
     /// When the file cannot be read.
-    pub async fn report(&self, filter: Filter) -> Result<Vec<Row>, String> {
-        // On a connection and a thread of its own: a long report must not keep requests waiting.
+    pub async fn report(&self, filter: UsageFilter) -> Result<Vec<UsageRow>, String> {
+        // A long report has its own connection and thread, so that it does not delay requests.
         let path = self.path.clone();
         let task = tokio::task::spawn_blocking(move || report::read(&path, &filter));
         match task.await {
@@ -265,30 +265,30 @@ impl Ledger {
         }
     }
 
-    /// Forgets everything of a user; where tokens of a day are limited, today's stay until tomorrow, so that nobody
-    /// gets new ones by leaving. Whether they did.
+    /// Deletes the data of a user. With a token quota, today's usage stays until tomorrow, so that deleting the data does
+    /// not reset the quota. Returns whether today's usage stays.
     pub async fn forget(&self, user: &UserId) -> bool {
         let user = user.shared();
-        let kept = self.quotas().tokens_per_day.map(|_| day(Timestamp::now()));
-        let stays = kept.is_some();
-        let _ = self.writer.run(move |db| operations::forget(db, &user, kept.as_deref())).await;
-        stays
+        let kept_day = self.quotas().tokens_per_day.map(|_| day(Timestamp::now()));
+        let today_stays = kept_day.is_some();
+        let _ = self.writer.run(move |db| operations::forget(db, &user, kept_day.as_deref())).await;
+        today_stays
     }
 
-    /// The cost of tokens in billionths of a dollar: integers add up exactly.
-    fn cost(&self, spent: &UsageRecord) -> i64 {
-        let prices = Arc::clone(&self.rules.read().unwrap_or_else(PoisonError::into_inner).prices);
-        let price = prices.per_million_tokens(spent.provider, &spent.model).unwrap_or(0.0);
-        (spent.billed_tokens as f64 * price * 1e3).round() as i64
+    /// The cost of a request in billionths of a dollar. Sums of integers are exact.
+    fn cost_nanodollars(&self, usage: &UsageRecord) -> i64 {
+        let prices = Arc::clone(&self.limits.read().unwrap_or_else(PoisonError::into_inner).prices);
+        let price = prices.per_million_tokens(usage.provider, &usage.model).unwrap_or(0.0);
+        (usage.billed_tokens as f64 * price * 1e3).round() as i64
     }
 
-    /// The file.
+    /// The path of the file.
     pub fn path(&self) -> &Path {
         &self.path
     }
 }
 
-/// The day of UTC, as it stands in the file.
+/// The day in UTC, in the format of the file.
 fn day(now: Timestamp) -> String {
     now.to_zoned(jiff::tz::TimeZone::UTC).date().to_string()
 }

@@ -1,4 +1,4 @@
-//! What is done to the file, each inside the writer's transaction.
+//! The operations on the ledger's file. Each one runs inside a transaction of the writer.
 
 use std::sync::Arc;
 
@@ -7,7 +7,7 @@ use rusqlite::{Connection, OptionalExtension as _, Result, params};
 
 use super::{Counter, UsageRecord, UsageSnapshot, day};
 
-/// A reservation that is asked for.
+/// A requested reservation.
 pub(super) struct Reserve {
     pub(super) id: i64,
     pub(super) user: Arc<str>,
@@ -17,37 +17,41 @@ pub(super) struct Reserve {
     pub(super) until: i64,
 }
 
-/// Sets tokens aside, or answers what is used already.
-pub(super) fn reserve(db: &Connection, asked: &Reserve) -> Result<std::result::Result<(), u64>> {
-    let used = used(db, &asked.user, asked.now)?;
-    let taken = used.tokens_today.saturating_add(used.tokens_reserved);
-    if taken.saturating_add(asked.tokens) > asked.limit {
-        return Ok(Err(taken));
+/// Reserves tokens, or returns the tokens used and reserved today if the limit does not allow more.
+pub(super) fn reserve(db: &Connection, request: &Reserve) -> Result<std::result::Result<(), u64>> {
+    let used = used(db, &request.user, request.now)?;
+    let used_and_reserved = used.tokens_today.saturating_add(used.tokens_reserved);
+    if used_and_reserved.saturating_add(request.tokens) > request.limit {
+        return Ok(Err(used_and_reserved));
     }
     db.prepare_cached("INSERT INTO reservation VALUES (?, ?, ?, ?, ?)")?.execute(params![
-        asked.id,
-        asked.user,
-        day(asked.now),
-        number(asked.tokens),
-        asked.until
+        request.id,
+        request.user,
+        day(request.now),
+        number(request.tokens),
+        request.until
     ])?;
     Ok(Ok(()))
 }
 
-/// Gives a reservation back.
+/// Deletes a reservation.
 pub(super) fn refund(db: &Connection, id: i64) -> Result<()> {
     db.prepare_cached("DELETE FROM reservation WHERE id = ?")?.execute([id])?;
     Ok(())
 }
 
-/// Writes down what a request took, in place of its reservation.
-pub(super) fn settle(
-    db: &Connection,
-    (user, reservation): (&str, Option<i64>),
-    (spent, cost): (&UsageRecord, i64),
-    now: Timestamp,
-) -> Result<()> {
-    if let Some(id) = reservation {
+/// The usage of a request that completed.
+pub(super) struct Settle {
+    pub(super) user: Arc<str>,
+    pub(super) reservation: Option<i64>,
+    pub(super) usage: UsageRecord,
+    pub(super) cost_nanodollars: i64,
+}
+
+/// Records the usage of a request in place of its reservation.
+pub(super) fn settle(db: &Connection, entry: &Settle, now: Timestamp) -> Result<()> {
+    let Settle { user, reservation, usage, cost_nanodollars } = entry;
+    if let Some(id) = *reservation {
         refund(db, id)?;
     }
     db.prepare_cached(
@@ -59,18 +63,18 @@ pub(super) fn settle(
     .execute(params![
         day(now),
         user,
-        spent.provider.as_str(),
-        spent.model,
-        number(spent.texts),
-        number(spent.cached_texts),
-        number(spent.tokens),
-        number(spent.billed_tokens),
-        cost,
+        usage.provider.as_str(),
+        usage.model,
+        number(usage.texts),
+        number(usage.cached_texts),
+        number(usage.tokens),
+        number(usage.billed_tokens),
+        cost_nanodollars,
     ])?;
     Ok(())
 }
 
-/// Where a user stands. A reservation whose time is over counts for nothing: its process is dead.
+/// The usage of a user. An expired reservation is ignored, because its process is dead.
 pub(super) fn used(db: &Connection, user: &str, now: Timestamp) -> Result<UsageSnapshot> {
     let today = day(now);
     let tokens: i64 = db
@@ -84,12 +88,12 @@ pub(super) fn used(db: &Connection, user: &str, now: Timestamp) -> Result<UsageS
     Ok(UsageSnapshot {
         tokens_today: tokens.max(0).unsigned_abs(),
         tokens_reserved: reserved.max(0).unsigned_abs(),
-        stored_vectors: counted(db, (user, Counter::StoredVectors))?,
-        jobs: counted(db, (user, Counter::Jobs))?,
+        stored_vectors: counter_value(db, user, Counter::StoredVectors)?,
+        jobs: counter_value(db, user, Counter::Jobs)?,
     })
 }
 
-fn counted(db: &Connection, (user, counter): (&str, Counter)) -> Result<u64> {
+fn counter_value(db: &Connection, user: &str, counter: Counter) -> Result<u64> {
     let value: Option<i64> = db
         .prepare_cached("SELECT value FROM counter WHERE user = ? AND name = ?")?
         .query_row(params![user, counter.as_str()], |row| row.get(0))
@@ -97,56 +101,66 @@ fn counted(db: &Connection, (user, counter): (&str, Counter)) -> Result<u64> {
     Ok(value.unwrap_or(0).max(0).unsigned_abs())
 }
 
-/// Adds to a counter, or answers what it is when the limit does not allow as much.
-pub(super) fn count(
-    db: &Connection,
-    (user, counter): (&str, Counter),
-    (count, limit): (u64, Option<u64>),
-) -> Result<std::result::Result<(), u64>> {
-    let have = counted(db, (user, counter))?;
-    let after = have.saturating_add(count);
-    if limit.is_some_and(|limit| after > limit) {
-        return Ok(Err(have));
-    }
-    set_count(db, (user, counter), after).map(Ok)
+/// A counter of one user.
+pub(super) struct CounterKey {
+    pub(super) user: Arc<str>,
+    pub(super) counter: Counter,
 }
 
-/// Takes away from a counter.
-pub(super) fn uncount(db: &Connection, (user, counter): (&str, Counter), count: u64) -> Result<()> {
-    let have = counted(db, (user, counter))?;
-    set_count(db, (user, counter), have.saturating_sub(count))
+/// Adds to a counter, or returns its value if the limit does not allow that much.
+pub(super) fn add(
+    db: &Connection,
+    key: &CounterKey,
+    count: u64,
+    limit: Option<u64>,
+) -> Result<std::result::Result<(), u64>> {
+    let value = counter_value(db, &key.user, key.counter)?;
+    let sum = value.saturating_add(count);
+    if limit.is_some_and(|limit| sum > limit) {
+        return Ok(Err(value));
+    }
+    set(db, key, sum).map(Ok)
+}
+
+/// Subtracts from a counter, which stays at zero or above.
+pub(super) fn subtract(db: &Connection, key: &CounterKey, count: u64) -> Result<()> {
+    let value = counter_value(db, &key.user, key.counter)?;
+    set(db, key, value.saturating_sub(count))
 }
 
 /// Sets a counter.
-pub(super) fn set_count(db: &Connection, (user, counter): (&str, Counter), count: u64) -> Result<()> {
+pub(super) fn set(db: &Connection, key: &CounterKey, value: u64) -> Result<()> {
     db.prepare_cached("INSERT OR REPLACE INTO counter VALUES (?, ?, ?)")?.execute(params![
-        user,
-        counter.as_str(),
-        number(count)
+        key.user,
+        key.counter.as_str(),
+        number(value)
     ])?;
     Ok(())
 }
 
-/// Forgets a user, all but what counts for this day.
-pub(super) fn forget(db: &Connection, user: &str, kept: Option<&str>) -> Result<()> {
+/// Deletes the data of a user, except the usage and reservations of `kept_day`.
+pub(super) fn forget(db: &Connection, user: &str, kept_day: Option<&str>) -> Result<()> {
     for table in ["usage", "reservation"] {
-        db.execute(&format!("DELETE FROM {table} WHERE user = ?1 AND day IS NOT ?2"), params![user, kept])?;
+        db.execute(
+            &format!("DELETE FROM {table} WHERE user = ?1 AND day IS NOT ?2"),
+            params![user, kept_day],
+        )?;
     }
     db.execute("DELETE FROM counter WHERE user = ?", [user])?;
     Ok(())
 }
 
-/// Drops what is past: dead reservations, and days that nobody has to account for any more.
+/// Deletes expired reservations and the usage of days before the retention period.
 pub(super) fn sweep(db: &Connection, now: Timestamp, retention_days: u32) -> Result<()> {
     db.execute("DELETE FROM reservation WHERE until < ?", [now.as_second()])?;
-    let kept = jiff::SignedDuration::from_hours(24 * i64::from(retention_days));
-    if let Ok(first) = now.checked_sub(kept) {
+    let retention = jiff::SignedDuration::from_hours(24 * i64::from(retention_days));
+    if let Ok(first) = now.checked_sub(retention) {
         db.execute("DELETE FROM usage WHERE day < ?", [day(first)])?;
     }
     Ok(())
 }
 
-/// SQLite's integers are signed.
+/// Converts to SQLite's signed integers.
 fn number(value: u64) -> i64 {
     i64::try_from(value).unwrap_or(i64::MAX)
 }

@@ -1,55 +1,55 @@
-//! Reading usage back.
+//! Reports of usage.
 
 use std::path::Path;
 
-use rusqlite::{Row as SqlRow, named_params};
+use rusqlite::named_params;
 
 use super::file;
 use crate::UserId;
 
-/// Which rows. Days are inclusive, as `2026-11-25`.
+/// Selects rows of a report. Days are inclusive and have the form `2026-11-25`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Filter {
-    /// Of this user; `None`: of all.
+pub struct UsageFilter {
+    /// Only this user; `None` selects all users.
     pub user: Option<UserId>,
-    /// From this day on.
+    /// First day.
     pub from: Option<String>,
-    /// Up to this day.
+    /// Last day.
     pub to: Option<String>,
-    /// At most so many rows, the newest days first.
+    /// Maximum number of rows. The newest days come first.
     pub limit: u32,
 }
 
-/// What one user took of one model on one day.
+/// The usage of one model by one user on one day.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Row {
-    /// Of UTC.
+pub struct UsageRow {
+    /// Day in UTC.
     pub day: String,
-    /// Who.
+    /// The user id.
     pub user: String,
-    /// Who served.
+    /// The provider of the model.
     pub provider: String,
     /// The provider's name for the model.
     pub model: String,
-    /// Requests answered.
+    /// Successful requests.
     pub requests: i64,
-    /// Texts answered.
+    /// Embedded texts.
     pub texts: i64,
-    /// Of these, from the cache.
+    /// Texts that came from the cache.
     pub cached_texts: i64,
-    /// Tokens read.
+    /// Tokens of all texts.
     pub tokens: i64,
-    /// Tokens a vendor charged for.
+    /// Tokens that the vendor charged for.
     pub billed_tokens: i64,
-    /// Their cost in billionths of a dollar.
+    /// Cost of the charged tokens in billionths of a dollar.
     pub cost_nanodollars: i64,
 }
 
-pub(super) fn read(path: &Path, filter: &Filter) -> Result<Vec<Row>, String> {
+pub(super) fn read(path: &Path, filter: &UsageFilter) -> Result<Vec<UsageRow>, String> {
     rows(path, filter).map_err(|error| format!("{}: {error}", path.display()))
 }
 
-fn rows(path: &Path, filter: &Filter) -> rusqlite::Result<Vec<Row>> {
+fn rows(path: &Path, filter: &UsageFilter) -> rusqlite::Result<Vec<UsageRow>> {
     let connection = file::open_to_read(path)?;
     let mut statement = connection.prepare(
         "SELECT day, user, provider, model, requests, texts, cached_texts, tokens, billed_tokens, cost_nanodollars
@@ -63,8 +63,8 @@ fn rows(path: &Path, filter: &Filter) -> rusqlite::Result<Vec<Row>> {
     statement.query_map(parameters, row)?.collect()
 }
 
-fn row(row: &SqlRow<'_>) -> rusqlite::Result<Row> {
-    Ok(Row {
+fn row(row: &rusqlite::Row<'_>) -> rusqlite::Result<UsageRow> {
+    Ok(UsageRow {
         day: row.get(0)?,
         user: row.get(1)?,
         provider: row.get(2)?,

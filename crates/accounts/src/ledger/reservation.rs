@@ -1,11 +1,11 @@
-//! Tokens set aside for a request under way.
+//! Tokens that are reserved for a request in progress.
 
 use super::{Ledger, UsageRecord, operations};
 use crate::UserId;
 use jiff::Timestamp;
 
-/// Tokens set aside. Settled when the request is answered; dropped without that, they are given back.
-#[must_use = "dropping it gives the tokens back"]
+/// Reserved tokens. [`settle`](Self::settle) replaces them by the real usage; dropping the reservation returns them.
+#[must_use = "dropping a reservation returns its tokens"]
 pub struct Reservation<'a> {
     ledger: &'a Ledger,
     user: UserId,
@@ -13,7 +13,7 @@ pub struct Reservation<'a> {
 }
 
 impl<'a> Reservation<'a> {
-    /// Where there is no quota there is nothing to hold; usage is written down all the same.
+    /// A reservation without a quota: nothing is reserved, but usage is recorded.
     pub(super) fn unlimited(ledger: &'a Ledger, user: &UserId) -> Self {
         Self { ledger, user: user.clone(), id: None }
     }
@@ -22,17 +22,18 @@ impl<'a> Reservation<'a> {
         Self { ledger, user: user.clone(), id: Some(id) }
     }
 
-    /// There is nothing to give back.
+    /// Marks the reservation as not held, so that dropping it returns nothing.
     pub(super) fn forget(&mut self) {
         self.id = None;
     }
 
-    /// Writes down what the request took. On return it is on disk.
-    pub async fn settle(mut self, spent: UsageRecord) {
-        let cost = self.ledger.cost(&spent);
+    /// Replaces the reservation by the usage of the request. The usage is on disk when this returns.
+    pub async fn settle(mut self, usage: UsageRecord) {
+        let cost_nanodollars = self.ledger.cost_nanodollars(&usage);
         let (user, id) = (self.user.shared(), self.id.take());
-        let settle = move |db: &_| operations::settle(db, (&user, id), (&spent, cost), Timestamp::now());
-        // A failure is in the log, and the answer is not held back for it.
+        let entry = operations::Settle { user, reservation: id, usage, cost_nanodollars };
+        let settle = move |db: &_| operations::settle(db, &entry, Timestamp::now());
+        // The writer logs a failure. The response is sent nevertheless.
         let _ = self.ledger.writer.run(settle).await;
     }
 }

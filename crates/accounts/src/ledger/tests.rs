@@ -1,4 +1,4 @@
-//! The ledger's promises: nothing lost, nothing counted twice, nothing held for the dead.
+//! Tests of the ledger: no usage is lost or counted twice, and reservations of dead processes are released.
 
 use super::*;
 
@@ -12,7 +12,7 @@ fn ledger(path: &Path, tokens_per_day: Option<u64>) -> Ledger {
     .unwrap()
 }
 
-fn spent(tokens: u64) -> UsageRecord {
+fn usage(tokens: u64) -> UsageRecord {
     UsageRecord {
         provider: ProviderKind::OpenAi,
         model: "small".into(),
@@ -26,46 +26,50 @@ fn spent(tokens: u64) -> UsageRecord {
 const MINUTE: Duration = Duration::from_secs(60);
 
 #[tokio::test]
-async fn reserved_before_settled_after_refunded_when_dropped() {
+async fn tokens_are_reserved_then_settled_and_returned_on_drop() {
     let dir = tempfile::tempdir().unwrap();
     let ledger = ledger(&dir.path().join("u"), Some(100));
     let ann = UserId::new("ann");
     let first = ledger.reserve(&ann, 60, MINUTE).await.unwrap();
     let Err(QuotaExceeded::Tokens { limit: 100, used: 60, wait }) = ledger.reserve(&ann, 50, MINUTE).await
     else {
-        panic!("more than there is")
+        panic!("more tokens than the quota were reserved")
     };
     assert!(wait <= Duration::from_secs(86_400));
-    assert!(ledger.reserve(&UserId::new("bob"), 50, MINUTE).await.is_ok(), "bob has his own day");
+    assert!(
+        ledger.reserve(&UserId::new("bob"), 50, MINUTE).await.is_ok(),
+        "each user has a quota of their own"
+    );
     drop(first);
     let second = ledger.reserve(&ann, 90, MINUTE).await.unwrap();
-    second.settle(spent(40)).await;
+    second.settle(usage(40)).await;
     let used = ledger.used(&ann).await.unwrap();
     assert_eq!((used.tokens_today, used.tokens_reserved), (40, 0));
 }
 
 #[tokio::test]
-async fn usage_survives_and_adds_up_with_its_cost() {
+async fn usage_is_persistent_and_adds_up_with_its_cost() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("u");
     let ann = UserId::new("ann");
     for _ in 0..2 {
         let ledger = ledger(&path, None);
-        ledger.reserve(&ann, 1, MINUTE).await.unwrap().settle(spent(1000)).await;
+        ledger.reserve(&ann, 1, MINUTE).await.unwrap().settle(usage(1000)).await;
     }
     let ledger = ledger(&path, None);
-    let rows = ledger.report(Filter { user: Some(ann), limit: 10, ..Filter::default() }).await.unwrap();
+    let rows =
+        ledger.report(UsageFilter { user: Some(ann), limit: 10, ..UsageFilter::default() }).await.unwrap();
     let [row] = rows.as_slice() else { panic!("{rows:?}") };
     assert_eq!((row.requests, row.texts, row.cached_texts, row.tokens), (2, 4, 2, 2000));
     assert_eq!((row.billed_tokens, row.cost_nanodollars), (1000, 20_000), "1000 tokens at $0.02 a million");
-    let other = Filter { user: Some(UserId::new("bob")), limit: 10, ..Filter::default() };
+    let other = UsageFilter { user: Some(UserId::new("bob")), limit: 10, ..UsageFilter::default() };
     assert_eq!(ledger.report(other).await.unwrap(), []);
-    let old = Filter { to: Some("2020-01-01".into()), limit: 10, ..Filter::default() };
+    let old = UsageFilter { to: Some("2020-01-01".into()), limit: 10, ..UsageFilter::default() };
     assert_eq!(ledger.report(old).await.unwrap(), []);
 }
 
 #[tokio::test]
-async fn two_ledgers_of_one_file_share_a_quota_to_the_token() {
+async fn two_ledgers_of_one_file_share_a_quota_exactly() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("u");
     let (here, there) = (ledger(&path, Some(50)), ledger(&path, Some(50)));
@@ -73,8 +77,8 @@ async fn two_ledgers_of_one_file_share_a_quota_to_the_token() {
     let mut passed = 0;
     for n in 0..80 {
         let ledger = if n % 2 == 0 { &here } else { &there };
-        if let Ok(held) = ledger.reserve(&ann, 1, MINUTE).await {
-            held.settle(spent(1)).await;
+        if let Ok(reservation) = ledger.reserve(&ann, 1, MINUTE).await {
+            reservation.settle(usage(1)).await;
             passed += 1;
         }
     }
@@ -82,28 +86,28 @@ async fn two_ledgers_of_one_file_share_a_quota_to_the_token() {
 }
 
 #[tokio::test]
-async fn what_a_dead_process_held_is_free_again() {
+async fn the_reservation_of_a_dead_process_expires() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("u");
     let ledger = ledger(&path, Some(100));
     let ann = UserId::new("ann");
-    // As a killed process leaves it: never dropped, its time over.
-    let held = ledger.reserve(&ann, 100, MINUTE).await.unwrap();
-    std::mem::forget(held);
+    // A killed process never drops its reservation, which then expires.
+    let reservation = ledger.reserve(&ann, 100, MINUTE).await.unwrap();
+    std::mem::forget(reservation);
     assert!(ledger.reserve(&ann, 1, MINUTE).await.is_err());
     file::open(&path).unwrap().execute("UPDATE reservation SET until = 1", []).unwrap();
     assert!(ledger.reserve(&ann, 1, MINUTE).await.is_ok());
 }
 
 #[tokio::test]
-async fn counters_hold_their_limit_and_never_fall_below_zero() {
+async fn counters_respect_their_limit_and_stay_at_zero_or_above() {
     let dir = tempfile::tempdir().unwrap();
     let ledger = ledger(&dir.path().join("u"), None);
     let ann = UserId::new("ann");
     let vectors = Counter::StoredVectors;
     ledger.acquire(&ann, vectors, 8).await.unwrap();
-    let refused = QuotaExceeded::Counter { counter: vectors, limit: 10, used: 8 };
-    assert_eq!(ledger.acquire(&ann, vectors, 3).await, Err(refused));
+    let exceeded = QuotaExceeded::Counter { counter: vectors, limit: 10, used: 8 };
+    assert_eq!(ledger.acquire(&ann, vectors, 3).await, Err(exceeded));
     ledger.acquire(&ann, vectors, 2).await.unwrap();
     ledger.release(&ann, vectors, 25).await;
     ledger.acquire(&ann, Counter::Jobs, 1_000_000).await.unwrap();
@@ -114,7 +118,7 @@ async fn counters_hold_their_limit_and_never_fall_below_zero() {
 }
 
 #[test]
-fn a_day_ends_at_midnight_of_utc() {
+fn a_day_ends_at_midnight_in_utc() {
     let at = |text: &str| until_midnight(text.parse().unwrap()).as_secs();
     assert_eq!(at("2026-11-25T23:59:59Z"), 1);
     assert_eq!(at("2026-11-25T00:00:00Z"), 86_400);
@@ -122,12 +126,18 @@ fn a_day_ends_at_midnight_of_utc() {
 }
 
 #[test]
-fn what_is_past_is_dropped() {
+fn usage_before_the_retention_period_is_deleted() {
     let dir = tempfile::tempdir().unwrap();
     let db = file::open(&dir.path().join("u")).unwrap();
     let now: Timestamp = "2026-11-25T12:00:00Z".parse().unwrap();
     for day in ["2026-11-25T12:00:00Z", "2026-11-15T12:00:00Z", "2026-11-14T12:00:00Z"] {
-        operations::settle(&db, ("ann", None), (&spent(1), 0), day.parse().unwrap()).unwrap();
+        let entry = operations::Settle {
+            user: "ann".into(),
+            reservation: None,
+            usage: usage(1),
+            cost_nanodollars: 0,
+        };
+        operations::settle(&db, &entry, day.parse().unwrap()).unwrap();
     }
     operations::sweep(&db, now, 10).unwrap();
     let days: i64 = db.query_row("SELECT count(*) FROM usage", [], |row| row.get(0)).unwrap();

@@ -10,7 +10,7 @@ use std::{
 use anyhow::{Context as _, bail, ensure};
 use embeddery_accounts::{
     Role,
-    auth::{Algorithm, KeyConfig, Signer, TokenRequest, inspect},
+    auth::{KeyConfig, TokenAlgorithm, TokenRequest, TokenSigner, inspect},
 };
 use secrecy::SecretString;
 
@@ -53,21 +53,22 @@ fn issue(options: Issue, multi: &MultiUser) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn signer(options: &Issue, multi: &MultiUser) -> anyhow::Result<Signer> {
+fn signer(options: &Issue, multi: &MultiUser) -> anyhow::Result<TokenSigner> {
     let Some(path) = &options.private_key else {
         let secret = multi.secret.as_ref().context(
             "tokens are signed by a private key here; name it with --private-key, or set JWT_ALGORITHM=HS256",
         )?;
-        return Ok(Signer::secret(secret));
+        return Ok(TokenSigner::secret(secret));
     };
     let text = std::fs::read_to_string(path).with_context(|| format!("reading {}", path.display()))?;
     let text = SecretString::from(text);
     let algorithms = match &multi.tokens.keys {
         KeyConfig::Secrets(_) => bail!("JWT_ALGORITHM is HS256, which has no private key"),
         KeyConfig::Pem { algorithm, .. } => vec![*algorithm],
-        KeyConfig::Jwks(_) => vec![Algorithm::Es256, Algorithm::Rs256],
+        KeyConfig::Jwks(_) => vec![TokenAlgorithm::Es256, TokenAlgorithm::Rs256],
     };
-    let signers: Vec<_> = algorithms.into_iter().map(|algorithm| Signer::pem(algorithm, &text)).collect();
+    let signers: Vec<_> =
+        algorithms.into_iter().map(|algorithm| TokenSigner::pem(algorithm, &text)).collect();
     let found = signers.into_iter().reduce(Result::or).context("no algorithm to sign with")?;
     found.map_err(|error| anyhow::anyhow!("{}: {error}", path.display()))
 }

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use embeddery_accounts::auth::{Algorithm, KeyConfig, TokenConfig};
+use embeddery_accounts::auth::{KeyConfig, TokenAlgorithm, TokenConfig};
 use secrecy::{ExposeSecret as _, SecretString};
 use serde::Deserialize;
 
@@ -85,7 +85,7 @@ fn api_key(found: &mut Found<'_>, listen: SocketAddr) -> Option<SecretString> {
 fn multi_user(found: &mut Found<'_>, written: Auth, defaults: Auth) -> AuthConfig {
     let name =
         found.text(&["JWT_ALGORITHM"], "auth.algorithm", [written.algorithm, None, defaults.algorithm]);
-    let algorithm = Algorithm::ALL.into_iter().find(|algorithm| algorithm.as_str() == name);
+    let algorithm = TokenAlgorithm::ALL.into_iter().find(|algorithm| algorithm.as_str() == name);
     if algorithm.is_none() {
         found.problem(format!("JWT_ALGORITHM: '{name}' is unknown; write HS256, RS256 or ES256"));
     }
@@ -97,7 +97,7 @@ fn multi_user(found: &mut Found<'_>, written: Auth, defaults: Auth) -> AuthConfi
         file(found, "JWT_JWKS_FILE", written.jwks_file),
     );
     let mut secret = None;
-    let keys = if algorithm.is_none_or(|algorithm| algorithm == Algorithm::Hs256) {
+    let keys = if algorithm.is_none_or(|algorithm| algorithm == TokenAlgorithm::Hs256) {
         let secrets = secrets(found);
         secret = secrets.first().cloned();
         KeyConfig::Secrets(secrets)
@@ -105,7 +105,7 @@ fn multi_user(found: &mut Found<'_>, written: Auth, defaults: Auth) -> AuthConfi
         KeyConfig::Jwks(path.into())
     } else {
         let text = public_key_text(found, &name, public_key);
-        KeyConfig::Pem { algorithm: algorithm.unwrap_or(Algorithm::Rs256), text }
+        KeyConfig::Pem { algorithm: algorithm.unwrap_or(TokenAlgorithm::Rs256), text }
     };
     let list = |variable, written: Option<String>| {
         let text = found.environment.get(variable).map(str::to_owned).or(written).unwrap_or_default();

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use embeddery_core::ProviderKind;
 use embeddery_gateway::{
-    BreakerConfig, CacheConfig, GovernorConfig, Policy, RetryConfig, Scope, TokenEncoding,
+    BreakerConfig, CacheConfig, Policy, RetryConfig, Scope, TokenEncoding, UpstreamLimiterConfig,
 };
 use secrecy::SecretString;
 use serde::{Deserialize, de::IgnoredAny};
@@ -97,7 +97,7 @@ pub(crate) struct GatewayConfig {
     pub(crate) second_level: Option<SecondLevelConfig>,
     pub(crate) retry: RetryConfig,
     pub(crate) breaker: BreakerConfig,
-    pub(crate) governor: GovernorConfig,
+    pub(crate) governor: UpstreamLimiterConfig,
     pub(crate) attempt_timeout: Duration,
     pub(crate) token_encoding: TokenEncoding,
     pub(crate) policy: Policy,
@@ -134,7 +134,7 @@ pub(super) fn resolve(
         scope,
         retry: RetryConfig { max_retry_after: max_wait, ..retry(found, &file.retry, &defaults.retry) },
         breaker: breaker(found, &file.breaker, &defaults.breaker),
-        governor: GovernorConfig { concurrency, max_wait: max_wait },
+        governor: UpstreamLimiterConfig { concurrency, max_wait: max_wait },
         attempt_timeout: seconds(
             found,
             "retry.attempt_timeout_seconds",
@@ -194,12 +194,12 @@ fn retry(found: &mut Found<'_>, file: &Retry, defaults: &Retry) -> RetryConfig {
     let retries = found.number("EMBEDDINGS_MAX_RETRIES").and_then(|retries| u32::try_from(retries).ok());
     RetryConfig {
         retries: retries.or(file.max_retries).or(defaults.max_retries).unwrap_or_default(),
-        base: seconds(
+        initial_backoff: seconds(
             found,
             "retry.base_delay_seconds",
             (file.base_delay_seconds, defaults.base_delay_seconds),
         ),
-        longest: seconds(
+        max_backoff: seconds(
             found,
             "retry.max_delay_seconds",
             (file.max_delay_seconds, defaults.max_delay_seconds),

@@ -1,5 +1,6 @@
 //! What the pages tell a reader to type is typed: every block marked `sh`, and `python`, of a page, in one shell, against a
-//! server that was started as the quick start says. A command that fails, an HTTP error included, fails the page.
+//! server that was started as the quick start says. A command that fails, an HTTP error included, fails the page. The files
+//! of `examples/` are run as well.
 
 use std::{
     fs,
@@ -98,4 +99,54 @@ fn troubleshooting_works_as_typed() {
 #[test]
 fn models_work_as_typed() {
     walk("docs/models.md");
+}
+
+/// Runs a script of `examples/` against a server.
+fn run_example(file: &str, interpreter: &str, arguments: &[&str]) -> String {
+    let server = Server::with(|command| {
+        command.env("EMBEDDINGS_MODEL_STORAGE_DIR", models());
+    });
+    let examples = fs::canonicalize(Path::new(ROOT).join("examples")).unwrap();
+    let python = fs::canonicalize(Path::new(ROOT).join(".cache/venv/bin")).unwrap();
+    let path = format!("{}:{}", python.display(), std::env::var("PATH").unwrap());
+    let output = Command::new(interpreter)
+        .env("PATH", path)
+        .arg(examples.join(file))
+        .args(arguments)
+        .current_dir(server.dir.path())
+        .env("EMBEDDERY_URL", &server.url)
+        .output()
+        .unwrap();
+    let printed = String::from_utf8_lossy(&output.stdout).into_owned();
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{file}:\n{printed}\n{errors}");
+    printed
+}
+
+#[test]
+fn the_shell_examples_run() {
+    assert!(run_example("embed.sh", "bash", &["A \"quoted\" text"]).contains("\"embedding\":["));
+    let searched = run_example("search.sh", "bash", &[]);
+    assert!(
+        searched.contains("The parcel never arrived.") && searched.contains("Refunds take"),
+        "{searched}"
+    );
+    let job = run_example("job.sh", "bash", &[]);
+    assert!(job.contains("completed") && job.contains("Holidays are requested"), "{job}");
+}
+
+#[test]
+fn the_python_examples_run() {
+    assert_eq!(run_example("openai_client.py", "python3", &[]).lines().count(), 3);
+    assert!(run_example("rag.py", "python3", &[]).contains("twenty minutes"));
+}
+
+#[test]
+fn the_engine_example_runs() {
+    let program = Path::new(env!("CARGO_BIN_EXE_embeddery")).with_file_name("examples").join("encode");
+    assert!(program.exists(), "{} is missing: cargo build -p embeddery-engine --examples", program.display());
+    let model = models().join("sentence-transformers/all-MiniLM-L6-v2");
+    let output = Command::new(program).arg(model).args(["a cat", "a kitten", "a tax"]).output().unwrap();
+    let printed = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success() && printed.lines().count() == 3, "{printed}");
 }

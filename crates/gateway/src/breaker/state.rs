@@ -1,4 +1,4 @@
-//! The breaker's rules: closed, open, half open, and what moves it from one to the other. Time is an argument.
+//! The state machine of a circuit breaker: closed, open, half open. It reads no clock: time is an argument.
 
 use std::time::Duration;
 
@@ -7,13 +7,13 @@ use tokio::time::Instant;
 /// When a breaker opens and closes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BreakerConfig {
-    /// Failures in a row that open it.
+    /// Consecutive failures that open the breaker.
     pub failures: u32,
-    /// How long it stays open.
+    /// Time for which the breaker stays open.
     pub open: Duration,
-    /// Calls that may be under way while it is half open.
+    /// Maximum probes in progress while the breaker is half open.
     pub half_open_probes: u32,
-    /// Successful trial calls that close it.
+    /// Successful probes that close the breaker.
     pub successes: u32,
 }
 
@@ -23,42 +23,42 @@ impl Default for BreakerConfig {
     }
 }
 
-/// What a breaker does with a call.
+/// The state of a breaker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BreakerState {
-    /// It lets every call pass.
+    /// All calls are admitted.
     Closed,
-    /// It refuses every call.
+    /// All calls are rejected.
     Open,
-    /// It lets a few calls pass, to see.
+    /// A few calls are admitted as probes.
     HalfOpen,
 }
 
-/// How a call ended.
+/// The outcome of a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Outcome {
+pub(super) enum CallOutcome {
     Success,
     Failure,
-    /// It says nothing of the upstream's health: a caller's mistake, a 429, a caller who hung up.
-    Neither,
+    /// No evidence about the upstream's health: a caller's error, a 429, or a caller that disconnected.
+    Neutral,
 }
 
-/// The state, and a number that grows with every change of it: a call that began in an earlier state must not
-/// move a later one.
+/// The state of the breaker. `epoch` counts the changes of state: a call that started in an earlier epoch must not
+/// change the current state.
 #[derive(Debug, Default)]
 pub(super) struct Machine {
     state: State,
-    period: u64,
+    epoch: u64,
 }
 
 #[derive(Debug)]
 enum State {
     Closed { failures: u32 },
     Open { until: Instant },
-    HalfOpen { running: u32, successes: u32 },
+    HalfOpen { probes: u32, successes: u32 },
 }
 
-/// A call that was let pass, and when.
+/// The permit of an admitted call, with the epoch of its start.
 #[derive(Debug)]
 pub(super) struct Permit(u64);
 
@@ -69,89 +69,77 @@ impl Default for State {
 }
 
 impl Machine {
-    /// What time alone changes.
+    /// Makes an open breaker half open when its time is over.
     pub(super) fn advance(&mut self, now: Instant) {
         if let State::Open { until } = self.state
             && now >= until
         {
-            self.become_state(State::HalfOpen { running: 0, successes: 0 });
+            self.set_state(State::HalfOpen { probes: 0, successes: 0 });
         }
     }
 
-    /// Lets a call pass, or not.
+    /// Admits a call, or returns `None`.
     pub(super) fn admit(&mut self, config: &BreakerConfig) -> Option<Permit> {
         match &mut self.state {
             State::Closed { .. } => {}
             State::Open { .. } => return None,
-            State::HalfOpen { running, .. } if *running >= config.half_open_probes => return None,
-            State::HalfOpen { running, .. } => *running += 1,
+            State::HalfOpen { probes, .. } if *probes >= config.half_open_probes => return None,
+            State::HalfOpen { probes, .. } => *probes += 1,
         }
-        Some(Permit(self.period))
+        Some(Permit(self.epoch))
     }
 
-    /// A call ended. Whether that opened the breaker.
-    pub(super) fn ended(&mut self, call: &Permit, outcome: Outcome, config: &BreakerConfig) -> bool {
-        if call.0 != self.period {
+    /// Records the outcome of a call and returns whether it opened the breaker.
+    pub(super) fn end_call(&mut self, call: &Permit, outcome: CallOutcome, config: &BreakerConfig) -> bool {
+        if call.0 != self.epoch {
             return false;
         }
         match self.state {
-            State::Closed { failures } => self.closed(failures, outcome, config),
-            State::HalfOpen { running, successes } => self.half_open((running, successes), outcome, config),
-            State::Open { .. } => false,
+            State::Closed { failures } => match outcome {
+                CallOutcome::Neutral => {}
+                CallOutcome::Success => self.state = State::Closed { failures: 0 },
+                CallOutcome::Failure if failures + 1 < config.failures => {
+                    self.state = State::Closed { failures: failures + 1 };
+                }
+                CallOutcome::Failure => {
+                    self.open(config);
+                    return true;
+                }
+            },
+            State::HalfOpen { probes, successes } => {
+                let probes = probes.saturating_sub(1);
+                match outcome {
+                    CallOutcome::Neutral => self.state = State::HalfOpen { probes, successes },
+                    CallOutcome::Success if successes + 1 < config.successes => {
+                        self.state = State::HalfOpen { probes, successes: successes + 1 };
+                    }
+                    CallOutcome::Success => self.set_state(State::default()),
+                    CallOutcome::Failure => {
+                        self.open(config);
+                        return true;
+                    }
+                }
+            }
+            State::Open { .. } => {}
         }
+        false
     }
 
-    /// Closes it, whatever it has seen.
+    /// Closes the breaker and resets its counts.
     pub(super) fn reset(&mut self) {
-        self.become_state(State::default());
-    }
-
-    fn closed(&mut self, failures: u32, outcome: Outcome, config: &BreakerConfig) -> bool {
-        match outcome {
-            Outcome::Neither => return false,
-            Outcome::Success => self.state = State::Closed { failures: 0 },
-            Outcome::Failure if failures + 1 < config.failures => {
-                self.state = State::Closed { failures: failures + 1 };
-            }
-            Outcome::Failure => {
-                self.open(config);
-                return true;
-            }
-        }
-        false
-    }
-
-    fn half_open(
-        &mut self,
-        (running, successes): (u32, u32),
-        outcome: Outcome,
-        config: &BreakerConfig,
-    ) -> bool {
-        let running = running.saturating_sub(1);
-        match outcome {
-            Outcome::Neither => self.state = State::HalfOpen { running, successes },
-            Outcome::Success if successes + 1 < config.successes => {
-                self.state = State::HalfOpen { running, successes: successes + 1 };
-            }
-            Outcome::Success => self.become_state(State::default()),
-            Outcome::Failure => {
-                self.open(config);
-                return true;
-            }
-        }
-        false
+        self.set_state(State::default());
     }
 
     fn open(&mut self, config: &BreakerConfig) {
-        self.become_state(State::Open { until: Instant::now() + config.open });
+        self.set_state(State::Open { until: Instant::now() + config.open });
     }
 
-    fn become_state(&mut self, state: State) {
+    fn set_state(&mut self, state: State) {
         self.state = state;
-        self.period += 1;
+        self.epoch += 1;
     }
 
-    pub(super) fn name(&self) -> BreakerState {
+    pub(super) fn state(&self) -> BreakerState {
         match self.state {
             State::Closed { .. } => BreakerState::Closed,
             State::Open { .. } => BreakerState::Open,
@@ -159,38 +147,50 @@ impl Machine {
         }
     }
 
-    /// How long it stays open.
-    pub(super) fn open_for(&self, now: Instant) -> Option<Duration> {
+    /// Time until the breaker becomes half open; `None` unless it is open.
+    pub(super) fn remaining_open(&self, now: Instant) -> Option<Duration> {
         match self.state {
             State::Open { until } => Some(until.saturating_duration_since(now)),
             _ => None,
         }
     }
 
-    /// Failures in a row, successful trial calls, trial calls under way.
-    pub(super) fn counts(&self, config: &BreakerConfig) -> (u32, u32, u32) {
+    /// The counts that reports show.
+    pub(super) fn counts(&self, config: &BreakerConfig) -> Counts {
+        let opened = Counts { failures: config.failures, ..Counts::default() };
         match self.state {
-            State::Closed { failures } => (failures, 0, 0),
-            State::Open { .. } => (config.failures, 0, 0),
-            State::HalfOpen { running, successes } => (config.failures, successes, running),
+            State::Closed { failures } => Counts { failures, ..Counts::default() },
+            State::Open { .. } => opened,
+            State::HalfOpen { probes, successes } => Counts { probes, successes, ..opened },
         }
     }
+}
+
+/// The counts of a breaker in its current state.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Counts {
+    /// Consecutive failures, or the number that opened the breaker.
+    pub(super) failures: u32,
+    /// Successful probes.
+    pub(super) successes: u32,
+    /// Probes in progress.
+    pub(super) probes: u32,
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn call(machine: &mut Machine, outcome: Outcome) -> bool {
+    fn call(machine: &mut Machine, outcome: CallOutcome) -> bool {
         let config = BreakerConfig::default();
-        let ticket = machine.admit(&config).expect("the call is let pass");
-        machine.ended(&ticket, outcome, &config)
+        let permit = machine.admit(&config).expect("the call is admitted");
+        machine.end_call(&permit, outcome, &config)
     }
 
     fn opened() -> Machine {
         let mut machine = Machine::default();
         assert_eq!(
-            [(); 5].map(|()| call(&mut machine, Outcome::Failure)),
+            [(); 5].map(|()| call(&mut machine, CallOutcome::Failure)),
             [false, false, false, false, true]
         );
         machine
@@ -200,76 +200,80 @@ mod tests {
         let mut machine = opened();
         tokio::time::advance(Duration::from_secs(60)).await;
         machine.advance(Instant::now());
-        assert_eq!(machine.name(), BreakerState::HalfOpen);
+        assert_eq!(machine.state(), BreakerState::HalfOpen);
         machine
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_success_between_failures_starts_the_count_anew_and_neither_does_not() {
+    async fn a_success_resets_the_failure_count_and_a_neutral_outcome_does_not() {
         let mut machine = Machine::default();
-        for outcome in
-            [Outcome::Failure, Outcome::Failure, Outcome::Failure, Outcome::Failure, Outcome::Success]
-        {
+        for outcome in [
+            CallOutcome::Failure,
+            CallOutcome::Failure,
+            CallOutcome::Failure,
+            CallOutcome::Failure,
+            CallOutcome::Success,
+        ] {
             assert!(!call(&mut machine, outcome));
         }
         for _ in 0..4 {
-            assert!(!call(&mut machine, Outcome::Failure));
-            assert!(!call(&mut machine, Outcome::Neither));
+            assert!(!call(&mut machine, CallOutcome::Failure));
+            assert!(!call(&mut machine, CallOutcome::Neutral));
         }
-        assert!(call(&mut machine, Outcome::Failure));
+        assert!(call(&mut machine, CallOutcome::Failure));
     }
 
     #[tokio::test(start_paused = true)]
-    async fn it_opens_for_a_minute_and_advances_by_itself() {
+    async fn it_is_open_for_a_minute_and_then_half_open_without_a_call() {
         let mut machine = opened();
         tokio::time::advance(Duration::from_millis(59_999)).await;
         machine.advance(Instant::now());
         assert_eq!(
-            (machine.name(), machine.open_for(Instant::now())),
+            (machine.state(), machine.remaining_open(Instant::now())),
             (BreakerState::Open, Some(Duration::from_millis(1)))
         );
         assert!(machine.admit(&BreakerConfig::default()).is_none());
         tokio::time::advance(Duration::from_millis(1)).await;
         machine.advance(Instant::now());
-        assert_eq!(machine.name(), BreakerState::HalfOpen);
+        assert_eq!(machine.state(), BreakerState::HalfOpen);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn half_open_lets_three_try_and_two_successes_close() {
+    async fn half_open_admits_three_probes_and_two_successes_close_it() {
         let config = BreakerConfig::default();
         let mut machine = half_opened().await;
-        let tickets = [(); 3].map(|()| machine.admit(&config).unwrap());
-        assert!(machine.admit(&config).is_none(), "a fourth waits");
-        assert!(!machine.ended(&tickets[0], Outcome::Neither, &config));
-        assert!(machine.admit(&config).is_some(), "a call that said nothing frees its place");
-        machine.ended(&tickets[1], Outcome::Success, &config);
-        assert_eq!(machine.name(), BreakerState::HalfOpen);
-        machine.ended(&tickets[2], Outcome::Success, &config);
-        assert_eq!(machine.name(), BreakerState::Closed);
+        let permits = [(); 3].map(|()| machine.admit(&config).unwrap());
+        assert!(machine.admit(&config).is_none(), "a fourth probe is rejected");
+        assert!(!machine.end_call(&permits[0], CallOutcome::Neutral, &config));
+        assert!(machine.admit(&config).is_some(), "a neutral outcome returns its permit");
+        machine.end_call(&permits[1], CallOutcome::Success, &config);
+        assert_eq!(machine.state(), BreakerState::HalfOpen);
+        machine.end_call(&permits[2], CallOutcome::Success, &config);
+        assert_eq!(machine.state(), BreakerState::Closed);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_failed_trial_opens_it_again_for_the_whole_time() {
+    async fn a_failed_probe_opens_it_again_for_the_full_time() {
         let mut machine = half_opened().await;
-        assert!(call(&mut machine, Outcome::Failure));
-        assert_eq!(machine.open_for(Instant::now()), Some(Duration::from_secs(60)));
+        assert!(call(&mut machine, CallOutcome::Failure));
+        assert_eq!(machine.remaining_open(Instant::now()), Some(Duration::from_secs(60)));
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_call_of_an_earlier_period_moves_nothing() {
+    async fn a_call_of_an_earlier_epoch_changes_nothing() {
         let config = BreakerConfig::default();
         let mut machine = Machine::default();
         let early = machine.admit(&config).unwrap();
         for _ in 0..5 {
-            call(&mut machine, Outcome::Failure);
+            call(&mut machine, CallOutcome::Failure);
         }
         tokio::time::advance(Duration::from_secs(60)).await;
         machine.advance(Instant::now());
-        let trial = machine.admit(&config).unwrap();
-        machine.ended(&early, Outcome::Failure, &config);
-        assert_eq!((machine.name(), machine.counts(&config).2), (BreakerState::HalfOpen, 1));
+        let probe = machine.admit(&config).unwrap();
+        machine.end_call(&early, CallOutcome::Failure, &config);
+        assert_eq!((machine.state(), machine.counts(&config).probes), (BreakerState::HalfOpen, 1));
         machine.reset();
-        machine.ended(&trial, Outcome::Failure, &config);
-        assert_eq!(machine.counts(&config), (0, 0, 0), "a reset forgets the calls under way");
+        machine.end_call(&probe, CallOutcome::Failure, &config);
+        assert_eq!(machine.counts(&config), Counts::default(), "a reset ignores the calls in progress");
     }
 }

@@ -1,5 +1,5 @@
-//! Numbers that are read when Prometheus asks: how breakers stand and what the cache holds. A breaker advances
-//! by time alone, so a gauge that somebody sets would lie.
+//! Metrics that are read at scrape time: breakers, cache size and loaded models. A breaker changes its state by time
+//! alone, so a gauge that is set on each change would be wrong.
 
 use std::{fmt, sync::Arc};
 
@@ -17,27 +17,27 @@ use crate::{
     cache::VectorCache,
 };
 
-/// Reads breakers and cache.
-pub struct Collected {
+/// Collects the metrics of breakers and cache.
+pub struct GatewayCollector {
     /// The breakers.
     pub breakers: Arc<BreakerRegistry>,
-    /// The cache, where there is one.
+    /// The cache, if it is enabled.
     pub cache: Option<Arc<VectorCache>>,
 }
 
-impl fmt::Debug for Collected {
+impl fmt::Debug for GatewayCollector {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Collected")
+        f.write_str("GatewayCollector")
     }
 }
 
-impl Collector for Collected {
+impl Collector for GatewayCollector {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
         let reports = self.breakers.report();
         let gauge = ConstGauge::new(0_i64);
         let mut state = encoder.encode_descriptor(
             "circuit_breaker_state",
-            "0 closed, 1 open, 2 half open",
+            "State of the circuit breaker: 0 closed, 1 open, 2 half open",
             None,
             gauge.metric_type(),
         )?;
@@ -49,26 +49,26 @@ impl Collector for Collected {
             };
             ConstGauge::new(value).encode(state.encode_family(&labels(report))?)?;
         }
-        type Total = fn(&BreakerReport) -> u64;
-        let totals: [(&str, &str, Total); 3] = [
-            ("circuit_breaker_failures", "Calls that the provider failed", |report| report.totals.failures),
-            ("circuit_breaker_successes", "Calls that the provider answered", |report| {
+        type ReadTotal = fn(&BreakerReport) -> u64;
+        let totals: [(&str, &str, ReadTotal); 3] = [
+            ("circuit_breaker_failures", "Failed calls to the provider", |report| report.totals.failures),
+            ("circuit_breaker_successes", "Successful calls to the provider", |report| {
                 report.totals.successes
             }),
-            ("circuit_breaker_trips", "How often the breaker opened", |report| report.totals.trips),
+            ("circuit_breaker_trips", "Times that the circuit breaker opened", |report| report.totals.trips),
         ];
-        for (name, help, total) in totals {
+        for (name, help, read_total) in totals {
             let counter = ConstCounter::new(0_u64);
             let mut family = encoder.encode_descriptor(name, help, None, counter.metric_type())?;
             for report in &reports {
-                ConstCounter::new(total(report)).encode(family.encode_family(&labels(report))?)?;
+                ConstCounter::new(read_total(report)).encode(family.encode_family(&labels(report))?)?;
             }
         }
         let entries = self.cache.as_ref().map_or(0, |cache| cache.stats().entries);
         let size = ConstGauge::new(i64::try_from(entries).unwrap_or(i64::MAX));
         let encoder = encoder.encode_descriptor(
             "embedding_cache_size",
-            "Vectors in memory",
+            "Vectors in the in-memory cache",
             None,
             size.metric_type(),
         )?;
@@ -76,21 +76,21 @@ impl Collector for Collected {
     }
 }
 
-/// The models of this machine that are in memory.
-pub struct LoadedModels(pub Arc<Router>);
+/// Collects the local models that are loaded.
+pub struct LoadedModelsCollector(pub Arc<Router>);
 
-impl fmt::Debug for LoadedModels {
+impl fmt::Debug for LoadedModelsCollector {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("LoadedModels")
+        f.write_str("LoadedModelsCollector")
     }
 }
 
-impl Collector for LoadedModels {
+impl Collector for LoadedModelsCollector {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
         let one = ConstGauge::new(1_i64);
         let mut family = encoder.encode_descriptor(
             "active_embedder_instances",
-            "Models of this machine in memory",
+            "Local models in memory",
             None,
             one.metric_type(),
         )?;

@@ -1,5 +1,5 @@
-//! The router that everybody holds: whichever table is in force. A configuration that is read anew puts another one
-//! in its place; requests under way end as they began.
+//! The router, which holds the current routing table. A reloaded configuration replaces the table; requests in progress
+//! keep the table with which they started.
 
 use std::sync::Arc;
 
@@ -11,16 +11,16 @@ use embeddery_core::{
 use super::{ListedModel, ModelSelector, ResolvedModel, RouterConfig, RoutingTable};
 use crate::Policy;
 
-/// Finds and opens models.
+/// Resolves model names and opens models.
 pub struct Router(ArcSwap<RoutingTable>);
 
 impl Router {
-    /// A router over these providers and models.
+    /// Creates a router from a configuration.
     pub fn new(config: RouterConfig) -> Self {
         Self(ArcSwap::from_pointee(RoutingTable::new(config)))
     }
 
-    /// From now on finds what `other` finds.
+    /// Replaces the routing table by the table of `other`.
     pub fn replace_with(&self, other: &Self) {
         self.0.store(other.table());
     }
@@ -38,23 +38,23 @@ impl Router {
         self.table().embed(selector, request).await
     }
 
-    /// The stack of the model that `selector` names.
+    /// Opens the model that `selector` names, inside its wrappers.
     pub async fn open(&self, selector: ModelSelector<'_>) -> Result<Arc<dyn Embedder>, EmbedError> {
         self.table().open(selector).await
     }
 
-    /// Loads a model, so that the next request does not wait.
+    /// Loads a model, so that the next request does not wait for it.
     pub async fn warm_up(&self, selector: ModelSelector<'_>) -> Result<ResolvedModel, EmbedError> {
         self.table().warm_up(selector).await
     }
 
-    /// Lets a model go that is in memory; says whether it was.
+    /// Removes a model from memory and returns whether it was loaded.
     pub async fn unload(&self, selector: ModelSelector<'_>) -> Result<(ResolvedModel, bool), EmbedError> {
         self.table().unload(selector).await
     }
 
-    /// One model as lists show it, with what is known of it without loading it: nothing of vendors' models and of those
-    /// that are not here. `None` when neither configuration nor a provider knows it.
+    /// One model as in [`models`](Self::models), with its description. Vendors' models and models that are not on this
+    /// machine have no description. `None` for a model that neither the configuration nor a provider lists.
     pub async fn describe(
         &self,
         selector: ModelSelector<'_>,
@@ -62,50 +62,49 @@ impl Router {
         self.table().describe(selector).await
     }
 
-    /// Brings a model to this machine and returns when it is there.
+    /// Downloads a model to this machine and returns when it is complete.
     pub async fn download(&self, selector: ModelSelector<'_>) -> Result<ResolvedModel, EmbedError> {
         self.table().download(selector).await
     }
 
-    /// Configured models first, in their order, then the others that providers know of.
+    /// All models: first the configured models in their order, then the other models that providers list.
     pub fn models(&self) -> Vec<ListedModel> {
         self.table().models()
     }
 
-    /// Where the default model stands; `None` where its provider's models have no life of their own. Cheap
-    /// enough for a readiness probe.
+    /// The state of the default model; `None` for a vendor's model. Cheap enough for a readiness probe.
     pub fn default_state(&self) -> Option<ModelState> {
         self.table().default_state()
     }
 
-    /// Which models may be used.
+    /// The allow-list of providers and models.
     pub fn policy(&self) -> Policy {
         self.table().policy.clone()
     }
 
-    /// The providers that are here.
+    /// The available providers.
     pub fn providers(&self) -> Vec<ProviderKind> {
-        self.table().opener.providers.keys().copied().collect()
+        self.table().registry.providers.keys().copied().collect()
     }
 
-    /// The name of the model that answers when a request names none.
+    /// The name of the default model.
     pub fn default_model(&self) -> String {
         self.table().default_model.clone()
     }
 
-    /// Which provider serves the model, and under which name. Never uses the network.
+    /// Resolves a model to its provider and the provider's name for it. Never uses the network.
     pub fn resolve(&self, selector: ModelSelector<'_>) -> Result<ResolvedModel, EmbedError> {
         self.table().resolve(selector)
     }
 
-    /// Who serves the model, if the allow-list has it.
-    pub fn permitted(&self, selector: ModelSelector<'_>) -> Result<ResolvedModel, EmbedError> {
-        self.table().permitted(selector)
+    /// As [`resolve`](Self::resolve), and fails for a model that the allow-list denies.
+    pub fn resolve_permitted(&self, selector: ModelSelector<'_>) -> Result<ResolvedModel, EmbedError> {
+        self.table().resolve_permitted(selector)
     }
 
-    /// Whether the model can serve without being fetched first: configuration names it, it is on this machine, or
-    /// it never has to be. What nobody knows is refused elsewhere.
-    pub fn is_at_hand(&self, selector: ModelSelector<'_>) -> bool {
+    /// Whether the model can be used without a download by this request: it is configured, on this machine, or a
+    /// vendor's model. Also true for an unknown model, which fails when it is opened.
+    pub fn is_available_without_download(&self, selector: ModelSelector<'_>) -> bool {
         self.table().is_available_without_download(selector)
     }
 }

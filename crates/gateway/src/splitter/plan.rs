@@ -1,47 +1,49 @@
-//! Which inputs go into which call: as many as the limits allow, in order.
+//! Distributes the inputs of a request over calls: as many per call as the limits allow, in order.
 
 use std::num::NonZeroUsize;
 
 use embeddery_core::{CallLimits, Embedder, Input, TokenCount};
 
-/// What surrounds an input in a call's body: quotes, names, the model's name where it is repeated.
-const BYTES_AROUND: usize = 256;
+/// Bytes of a call's body that each input needs besides its content: quotes, field names and a repeated model name.
+const OVERHEAD_BYTES: usize = 256;
 
-/// What one input adds to a call.
+/// The size that one input adds to a call.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Weight {
     pub(super) tokens: usize,
     pub(super) bytes: usize,
 }
 
-/// The parts of a request, each within the limits, except where one input alone is beyond them.
+/// The parts of a request. Each part is within the limits, unless it is a single input that exceeds them by itself.
 pub(super) fn plan(embedder: &dyn Embedder, inputs: &[Input]) -> Vec<Vec<usize>> {
     let limits = embedder.limits();
-    let (count, measure) = (limits.tokens.is_some(), limits.bytes.is_some());
+    let (needs_tokens, needs_bytes) = (limits.tokens.is_some(), limits.bytes.is_some());
     let weights = inputs.iter().map(|input| Weight {
-        tokens: if count { tokens(embedder, input) } else { 0 },
-        bytes: if measure { bytes(input) } else { 0 },
+        tokens: if needs_tokens { tokens(embedder, input) } else { 0 },
+        bytes: if needs_bytes { bytes(input) } else { 0 },
     });
     pack(limits, weights)
 }
 
 pub(super) fn pack(limits: &CallLimits, weights: impl Iterator<Item = Weight>) -> Vec<Vec<usize>> {
-    let most = |limit: Option<NonZeroUsize>| limit.map_or(usize::MAX, NonZeroUsize::get);
-    let (items, tokens, bytes) = (most(limits.items), most(limits.tokens), most(limits.bytes));
+    let max = |limit: Option<NonZeroUsize>| limit.map_or(usize::MAX, NonZeroUsize::get);
+    let (max_items, max_tokens, max_bytes) = (max(limits.items), max(limits.tokens), max(limits.bytes));
     let mut parts: Vec<Vec<usize>> = Vec::new();
     let mut sum = Weight { tokens: 0, bytes: 0 };
-    for (place, weight) in weights.enumerate() {
-        let with = Weight {
+    for (index, weight) in weights.enumerate() {
+        let total = Weight {
             tokens: sum.tokens.saturating_add(weight.tokens),
             bytes: sum.bytes.saturating_add(weight.bytes),
         };
         match parts.last_mut() {
-            Some(part) if part.len() < items && with.tokens <= tokens && with.bytes <= bytes => {
-                part.push(place);
-                sum = with;
+            Some(part)
+                if part.len() < max_items && total.tokens <= max_tokens && total.bytes <= max_bytes =>
+            {
+                part.push(index);
+                sum = total;
             }
             _ => {
-                parts.push(vec![place]);
+                parts.push(vec![index]);
                 sum = weight;
             }
         }
@@ -62,13 +64,13 @@ fn tokens(embedder: &dyn Embedder, input: &Input) -> usize {
 fn bytes(input: &Input) -> usize {
     let content = match input {
         Input::Tokens(ids) => ids.len().saturating_mul(7), // six digits and a comma
-        Input::Text(text) => text.bytes().map(escaped).sum(),
+        Input::Text(text) => text.bytes().map(escaped_length).sum(),
     };
-    content + BYTES_AROUND
+    content + OVERHEAD_BYTES
 }
 
-/// How long a byte of text becomes in JSON.
-fn escaped(byte: u8) -> usize {
+/// Length of a byte of text in a JSON string.
+fn escaped_length(byte: u8) -> usize {
     match byte {
         b'"' | b'\\' | b'\n' | b'\r' | b'\t' => 2,
         0..0x20 => 6,
@@ -95,7 +97,7 @@ mod tests {
             let all: Vec<usize> = parts.concat();
             prop_assert_eq!(all, (0..weights.len()).collect::<Vec<_>>());
             for part in &parts {
-                let sum = |of: fn(&Weight) -> usize| part.iter().map(|&place| of(&weights[place])).sum::<usize>();
+                let sum = |of: fn(&Weight) -> usize| part.iter().map(|&index| of(&weights[index])).sum::<usize>();
                 prop_assert!(!part.is_empty());
                 prop_assert!(items == 0 || part.len() <= items);
                 prop_assert!(tokens == 0 || part.len() == 1 || sum(|weight| weight.tokens) <= tokens);

@@ -1,32 +1,37 @@
-//! What a governor knows: who waits, how many run, and what the provider's answers say is left. Time is an
-//! argument, and nothing here waits.
+//! The state of a provider's limiter: the waiting calls, the number of running calls, and the budget that the provider's
+//! responses report. Nothing here waits or reads a clock: time is an argument.
 
 use std::{collections::VecDeque, time::Duration};
 
 use embeddery_core::{Priority, RateLimitInfo, RateWindow, Retry};
 use tokio::time::Instant;
 
-/// The pause after a 429 that names none; it doubles with each further one.
+/// The delay after a 429 that names none. It doubles with each further one, up to [`MAX_BACKOFF`].
 const INITIAL_BACKOFF: Duration = Duration::from_secs(1);
 const MAX_BACKOFF: Duration = Duration::from_secs(60);
 
 pub(super) struct State<W> {
     pub(super) running: usize,
     paused_until: Option<Instant>,
-    /// 429s in a row that named no pause.
-    limited: u32,
+    /// Consecutive 429s that named no delay.
+    consecutive_429s: u32,
     requests: Budget,
     tokens: Budget,
-    interactive: VecDeque<(u64, W)>,
-    batch: VecDeque<(u64, W)>,
+    interactive: VecDeque<WaitingCall<W>>,
+    batch: VecDeque<WaitingCall<W>>,
 }
 
-/// What is left of a window, as far as the provider has said; a window that is over says nothing.
+struct WaitingCall<W> {
+    tokens: u64,
+    waiter: W,
+}
+
+/// The remaining budget of the last window that the provider reported. A window that is over is ignored.
 #[derive(Default)]
 struct Budget(Option<Window>);
 
 struct Window {
-    left: u64,
+    remaining: u64,
     limit: Option<u64>,
     until: Instant,
 }
@@ -36,7 +41,7 @@ impl<W> Default for State<W> {
         Self {
             running: 0,
             paused_until: None,
-            limited: 0,
+            consecutive_429s: 0,
             requests: Budget::default(),
             tokens: Budget::default(),
             interactive: VecDeque::new(),
@@ -46,26 +51,28 @@ impl<W> Default for State<W> {
 }
 
 impl<W> State<W> {
-    pub(super) fn nobody_waits(&self) -> bool {
+    pub(super) fn queue_is_empty(&self) -> bool {
         self.interactive.is_empty() && self.batch.is_empty()
     }
 
-    pub(super) fn wait(&mut self, priority: Priority, tokens: u64, who: W) {
+    pub(super) fn enqueue(&mut self, priority: Priority, tokens: u64, waiter: W) {
+        let call = WaitingCall { tokens, waiter };
         match priority {
-            Priority::Interactive => self.interactive.push_back((tokens, who)),
-            Priority::Batch => self.batch.push_back((tokens, who)),
+            Priority::Interactive => self.interactive.push_back(call),
+            Priority::Batch => self.batch.push_back(call),
         }
     }
 
-    /// Until when a call of so many tokens may not be made, however few run; `None`: it may.
-    pub(super) fn closed_until(&self, tokens: u64, now: Instant) -> Option<Instant> {
-        let pause = self.paused_until.filter(|until| *until > now);
-        [pause, self.requests.closed(1, now), self.tokens.closed(tokens, now)].into_iter().flatten().max()
+    /// The moment until which the provider's rate limit forbids a call of `tokens` tokens. `None` if it is allowed.
+    pub(super) fn blocked_until(&self, tokens: u64, now: Instant) -> Option<Instant> {
+        let paused_until = self.paused_until.filter(|until| *until > now);
+        let budgets = [self.requests.exhausted_until(1, now), self.tokens.exhausted_until(tokens, now)];
+        budgets.into_iter().chain([paused_until]).flatten().max()
     }
 
-    /// Counts a call as running if it may be made now.
+    /// Admits a call and counts it as running, if it may be made now.
     pub(super) fn admit(&mut self, concurrency: usize, tokens: u64, now: Instant) -> bool {
-        if self.running >= concurrency || self.closed_until(tokens, now).is_some() {
+        if self.running >= concurrency || self.blocked_until(tokens, now).is_some() {
             return false;
         }
         self.running += 1;
@@ -74,58 +81,60 @@ impl<W> State<W> {
         true
     }
 
-    /// The next of those who wait, if it may go; it is counted as running.
+    /// Removes the next waiting call and counts it as running, if it may be made now.
     pub(super) fn next(&mut self, concurrency: usize, now: Instant) -> Option<W> {
-        let first = if self.interactive.is_empty() { &self.batch } else { &self.interactive };
-        let tokens = first.front()?.0;
+        let queue = if self.interactive.is_empty() { &self.batch } else { &self.interactive };
+        let tokens = queue.front()?.tokens;
         if !self.admit(concurrency, tokens, now) {
             return None;
         }
-        self.interactive.pop_front().or_else(|| self.batch.pop_front()).map(|(_, who)| who)
+        self.interactive.pop_front().or_else(|| self.batch.pop_front()).map(|call| call.waiter)
     }
 
-    /// An answer's headers.
-    pub(super) fn observe(&mut self, hint: RateLimitInfo, now: Instant) {
-        self.requests.observe(hint.requests, now);
-        self.tokens.observe(hint.tokens, now);
+    /// Applies the rate limits of a response.
+    pub(super) fn observe(&mut self, info: RateLimitInfo, now: Instant) {
+        self.requests.observe(info.requests, now);
+        self.tokens.observe(info.tokens, now);
     }
 
-    /// A call was answered.
-    pub(super) fn answered(&mut self) {
-        self.limited = 0;
+    /// Records a successful call.
+    pub(super) fn record_success(&mut self) {
+        self.consecutive_429s = 0;
     }
 
-    /// The provider asks for fewer calls.
-    pub(super) fn limited(&mut self, retry: Retry, now: Instant) {
-        let pause = match retry {
-            Retry::After(pause) => pause,
+    /// Records a 429.
+    pub(super) fn record_rate_limited(&mut self, retry: Retry, now: Instant) {
+        let delay = match retry {
+            Retry::After(delay) => delay,
             Retry::Backoff => {
-                self.limited += 1;
-                INITIAL_BACKOFF.saturating_mul(2_u32.saturating_pow(self.limited - 1)).min(MAX_BACKOFF)
+                let doublings = self.consecutive_429s;
+                self.consecutive_429s += 1;
+                INITIAL_BACKOFF.saturating_mul(2_u32.saturating_pow(doublings)).min(MAX_BACKOFF)
             }
-            Retry::Never => return, // an exhausted quota: no pause would mend it
+            Retry::Never => return, // an exhausted quota: a delay does not help
         };
-        self.paused_until = self.paused_until.max(Some(now + pause));
+        self.paused_until = self.paused_until.max(Some(now + delay));
     }
 }
 
 impl Budget {
     fn observe(&mut self, window: RateWindow, now: Instant) {
-        if let (Some(left), Some(reset)) = (window.remaining, window.reset) {
-            self.0 = Some(Window { left, limit: window.limit, until: now + reset });
+        if let (Some(remaining), Some(reset)) = (window.remaining, window.reset) {
+            self.0 = Some(Window { remaining, limit: window.limit, until: now + reset });
         }
     }
 
     fn spend(&mut self, amount: u64) {
         if let Some(window) = &mut self.0 {
-            window.left = window.left.saturating_sub(amount);
+            window.remaining = window.remaining.saturating_sub(amount);
         }
     }
 
-    /// Until when `amount` may not be spent. More than a full window holds is not held back for ever.
-    fn closed(&self, amount: u64, now: Instant) -> Option<Instant> {
+    /// The end of the window if it has less than `amount` left. An amount larger than a full window only needs a full
+    /// window, so that it is not blocked for ever.
+    fn exhausted_until(&self, amount: u64, now: Instant) -> Option<Instant> {
         let window = self.0.as_ref().filter(|window| window.until > now)?;
-        let due = amount.min(window.limit.unwrap_or(u64::MAX));
-        (window.left < due).then_some(window.until)
+        let needed = amount.min(window.limit.unwrap_or(u64::MAX));
+        (window.remaining < needed).then_some(window.until)
     }
 }

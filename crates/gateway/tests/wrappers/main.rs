@@ -1,8 +1,8 @@
-//! Wrappers that depend on time or on any input, over a scripted model; time is paused.
+//! Tests of wrappers that depend on time or hold for any input, around a mock embedder; time is paused.
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail the test")]
 
-mod governor;
 mod mock_embedder;
 mod retry;
 mod splitter;
+mod upstream_limiter;

@@ -1,4 +1,4 @@
-//! A model that does what a test says, and remembers what it was asked.
+//! An embedder whose result a test decides, and which records its calls.
 
 use std::{
     num::NonZeroUsize,
@@ -12,47 +12,52 @@ use embeddery_core::{
 };
 use tokio::time::Instant;
 
-type Script = dyn Fn(&EmbedRequest) -> Result<(), EmbedError> + Send + Sync;
+type Behaviour = dyn Fn(&EmbedRequest) -> Result<(), EmbedError> + Send + Sync;
 
-pub struct Scripted {
-    card: Arc<ModelInfo>,
+pub struct MockEmbedder {
+    info: Arc<ModelInfo>,
     limits: CallLimits,
-    script: Box<Script>,
-    /// How long it takes to answer.
-    pub takes: Duration,
-    /// When each call came, and for what.
-    pub asked: Mutex<Vec<(Instant, Vec<String>)>>,
+    behaviour: Box<Behaviour>,
+    /// Duration of a call.
+    pub latency: Duration,
+    /// The time and the texts of each call.
+    pub calls: Mutex<Vec<(Instant, Vec<String>)>>,
 }
 
-impl Scripted {
+impl MockEmbedder {
     pub fn new(
         limits: CallLimits,
-        script: impl Fn(&EmbedRequest) -> Result<(), EmbedError> + Send + Sync + 'static,
+        behaviour: impl Fn(&EmbedRequest) -> Result<(), EmbedError> + Send + Sync + 'static,
     ) -> Self {
-        let card = ModelInfo {
-            name: "scripted".into(),
+        let info = ModelInfo {
+            name: "mock".into(),
             provider: ProviderKind::OpenAi,
             dimensions: NonZeroUsize::new(1),
             max_tokens: None,
             matryoshka: false,
         };
-        let takes = Duration::ZERO;
-        Self { card: Arc::new(card), limits, script: Box::new(script), takes, asked: Mutex::default() }
+        Self {
+            info: Arc::new(info),
+            limits,
+            behaviour: Box::new(behaviour),
+            latency: Duration::ZERO,
+            calls: Mutex::default(),
+        }
     }
 
-    /// The seconds since `began` at which calls came.
-    pub fn seconds(&self, began: Instant) -> Vec<u64> {
-        self.asked.lock().unwrap().iter().map(|(at, _)| at.duration_since(began).as_secs()).collect()
+    /// The time of each call, in seconds since `start`.
+    pub fn seconds(&self, start: Instant) -> Vec<u64> {
+        self.calls.lock().unwrap().iter().map(|(at, _)| at.duration_since(start).as_secs()).collect()
     }
 
     /// The first text of each call.
-    pub fn firsts(&self) -> Vec<String> {
-        self.asked.lock().unwrap().iter().map(|(_, texts)| texts[0].clone()).collect()
+    pub fn first_texts(&self) -> Vec<String> {
+        self.calls.lock().unwrap().iter().map(|(_, texts)| texts[0].clone()).collect()
     }
 }
 
-/// The vector of a text: one number that tells texts apart.
-pub fn number(text: &str) -> f32 {
+/// The only number of a text's vector, a hash of the text.
+pub fn vector_of(text: &str) -> f32 {
     text.bytes().fold(7_u32, |hash, byte| hash.wrapping_mul(31).wrapping_add(u32::from(byte))) as f32
 }
 
@@ -62,12 +67,12 @@ pub fn request(texts: &[String], priority: Priority) -> EmbedRequest {
 }
 
 pub fn failure(kind: ErrorKind, fault: Fault, retry: Retry) -> EmbedError {
-    EmbedError::new(kind, fault, retry, "as told")
+    EmbedError::new(kind, fault, retry, "mock failure")
 }
 
-impl Embedder for Scripted {
+impl Embedder for MockEmbedder {
     fn model(&self) -> &Arc<ModelInfo> {
-        &self.card
+        &self.info
     }
 
     fn limits(&self) -> &CallLimits {
@@ -81,20 +86,20 @@ impl Embedder for Scripted {
     fn embed(&self, request: EmbedRequest) -> BoxFuture<'_, Result<Embeddings, EmbedError>> {
         Box::pin(async move {
             let texts: Vec<String> = request.inputs.iter().map(|i| i.text().unwrap().to_owned()).collect();
-            self.asked.lock().unwrap().push((Instant::now(), texts.clone()));
-            if self.takes > Duration::ZERO {
-                tokio::time::sleep(self.takes).await;
+            self.calls.lock().unwrap().push((Instant::now(), texts.clone()));
+            if self.latency > Duration::ZERO {
+                tokio::time::sleep(self.latency).await;
             }
-            (self.script)(&request)?;
+            (self.behaviour)(&request)?;
             Ok(Embeddings {
-                data: texts.iter().map(|text| number(text)).collect(),
+                data: texts.iter().map(|text| vector_of(text)).collect(),
                 dim: 1,
-                space: SpaceId::new("scripted"),
+                space: SpaceId::new("mock"),
                 tokens: texts.iter().map(|text| text.len() as u32).collect(),
                 billed_tokens: texts.len() as u64,
                 truncated: 0,
                 failed: Vec::new(),
-                served_by: Arc::clone(&self.card),
+                served_by: Arc::clone(&self.info),
             })
         })
     }

@@ -21,7 +21,7 @@ pub use metrics::OrchestratorMetrics;
 use pool::Pool;
 pub use scale::Scaling;
 
-use crate::{Depth, Queue, QueueError, Stage, StageMode, Worker, WorkerStatus};
+use crate::{Depth, QueueAdmin, QueueError, Stage, StageMode, Worker, WorkerStatus};
 
 /// The settings of a pool.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -67,7 +67,7 @@ pub struct OrchestratorStatus {
 /// An orchestrator.
 pub struct Orchestrator {
     config: OrchestratorConfig,
-    queue: Arc<dyn Queue>,
+    queue: Arc<dyn QueueAdmin>,
     spawn_worker: SpawnWorker,
     metrics: OrchestratorMetrics,
     status: Arc<Mutex<OrchestratorStatus>>,
@@ -84,7 +84,7 @@ impl Orchestrator {
     /// An orchestrator that has not started.
     pub fn new(
         config: OrchestratorConfig,
-        queue: Arc<dyn Queue>,
+        queue: Arc<dyn QueueAdmin>,
         spawn_worker: SpawnWorker,
         metrics: OrchestratorMetrics,
     ) -> Self {
@@ -141,7 +141,7 @@ impl Orchestrator {
     async fn snapshot(&self) -> Result<QueueSnapshot, QueueError> {
         Ok(QueueSnapshot {
             depth: self.queue.depth().await?,
-            modes: self.queue.flow().await?,
+            modes: self.queue.stage_modes().await?,
             workers: self.queue.workers().await?,
         })
     }

@@ -87,7 +87,7 @@ impl Pool {
                 continue;
             }
             if let Some(status) = statuses.iter().find(|status| status.consumer == worker.consumer) {
-                let ended = status.done.0 + status.done.1;
+                let ended = status.done + status.failed;
                 if status.busy == 0 || ended != worker.ended {
                     (worker.ended, worker.last_progress) = (ended, now);
                 }

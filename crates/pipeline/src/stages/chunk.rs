@@ -3,7 +3,7 @@
 
 use std::{collections::HashMap, sync::Arc};
 
-use embeddery_chunk::{ChunkConfig, RuleError, Unit};
+use embeddery_chunk::{ChunkConfig, ChunkConfigError, Unit};
 use embeddery_core::{EmbedError, Embedder};
 use embeddery_ingest::split;
 use futures_util::future::join_all;
@@ -24,7 +24,7 @@ pub(super) async fn run(context: &StageContext, items: &[Item]) -> Vec<StageResu
         .await
 }
 
-fn config(chunking: &Chunking) -> Result<ChunkConfig, RuleError> {
+fn config(chunking: &Chunking) -> Result<ChunkConfig, ChunkConfigError> {
     let Chunking { method, size, overlap, unit } = chunking;
     ChunkConfig::new(method.parse()?, Some(*size), Some(*overlap), Some(unit.parse()?))
 }

@@ -4,6 +4,7 @@
 use std::{collections::BTreeMap, num::NonZeroUsize, sync::Arc};
 
 use embeddery_core::{EmbedError, Embeddings, ErrorKind, Retry};
+use embeddery_gateway::BatchBisector;
 use embeddery_ingest::{Lookup, MAX_TEXTS_PER_CALL, to_chunks};
 use embeddery_store::{CollectionRef, Document, StoreError};
 use futures_util::future::join_all;
@@ -190,9 +191,8 @@ async fn embed_group(
             Err(failure) => drop(results.insert(owner, Err(failure))),
         }
     }
-    let mut waiting = calls(pieces);
-    waiting.reverse();
-    while let Some(mut call) = waiting.pop() {
+    let mut waiting = BatchBisector::new(calls(pieces));
+    while let Some(mut call) = waiting.next_batch() {
         // A document that failed by another chunk, or whose job was cancelled, is not billed further.
         call.retain(|piece| results[&piece.owner].is_ok() && !requests[piece.owner].item.is_abandoned());
         let Some(first) = call.first() else { continue };
@@ -219,14 +219,14 @@ async fn embed_group(
                 }
             }
             Err(CallError::All(failure)) => {
-                for piece in call.into_iter().chain(waiting.drain(..).flatten()) {
+                for piece in call.into_iter().chain(waiting.drain()) {
                     if let Some(result @ Ok(_)) = results.get_mut(&piece.owner) {
                         *result = Err(failure.clone());
                     }
                 }
             }
             Err(CallError::Split(error)) => {
-                for piece in bisect_failed_call(&error, call, &mut waiting) {
+                for (_, piece) in waiting.split_failed(call, &error) {
                     let ChunksToEmbed { item, chunks, .. } = &requests[piece.owner];
                     results.insert(piece.owner, Err(chunk_failure(&error, item, chunks[piece.position])));
                 }
@@ -266,29 +266,6 @@ fn calls(pieces: Vec<PendingChunk>) -> Vec<Vec<PendingChunk>> {
         }
     }
     calls
-}
-
-/// Takes a refused call apart: returns the pieces at fault and lets the others wait for another call.
-fn bisect_failed_call(
-    error: &EmbedError,
-    mut call: Vec<PendingChunk>,
-    waiting: &mut Vec<Vec<PendingChunk>>,
-) -> Vec<PendingChunk> {
-    if call.len() == 1 {
-        return call;
-    }
-    let named = |index: &usize| error.inputs.iter().any(|fault| fault.index == *index);
-    let (guilty, others): (Vec<_>, Vec<_>) = call.drain(..).enumerate().partition(|(index, _)| named(index));
-    let others: Vec<PendingChunk> = others.into_iter().map(|(_, piece)| piece).collect();
-    if !guilty.is_empty() {
-        waiting.push(others);
-        return guilty.into_iter().map(|(_, piece)| piece).collect();
-    }
-    let mut first = others;
-    let second = first.split_off(first.len() / 2);
-    waiting.push(second);
-    waiting.push(first);
-    Vec::new()
 }
 
 /// The failure of a document by one chunk. The message names the chunk, so that the author can find it.

@@ -6,9 +6,9 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-use embeddery_accounts::UserId;
+use embeddery_accounts::{MeteredCallError, UserId};
 use embeddery_core::{EmbedError, EmbedRequest, Embeddings, InputType, Priority, RequestContext};
-use embeddery_ingest::{Account, BilledError, Ingest, embed_billed, text_request};
+use embeddery_ingest::{Account, Ingest, embed_billed, text_request};
 
 use super::{
     StageContext, StageFailure,
@@ -49,10 +49,10 @@ pub(super) async fn embed(
             context.paused_providers.resume(call.spec);
             return Ok(embeddings);
         }
-        Err(BilledError::Quota(exceeded)) => {
+        Err(MeteredCallError::Quota(exceeded)) => {
             return Err(CallError::All(StageFailure::from_quota(exceeded)));
         }
-        Err(BilledError::Embed(error)) => error,
+        Err(MeteredCallError::Embed(error)) => error,
     };
     let pause_provider = |pause| {
         let reason = reason(error_code(&error), error.message.clone());
@@ -80,7 +80,7 @@ async fn send(
     context: &StageContext,
     call: &EmbedCall<'_>,
     texts: &[Arc<str>],
-) -> Result<Embeddings, BilledError> {
+) -> Result<Embeddings, MeteredCallError> {
     let request_context = RequestContext {
         priority: Priority::Batch,
         deadline: Some(Instant::now() + context.timeout),
@@ -93,6 +93,6 @@ async fn send(
     };
     let Ingest { router, ledger, .. } = &context.ingest;
     let user = UserId::new(Arc::clone(call.tenant));
-    let account = Account { ledger, user: &user, reservation_ttl: context.timeout };
+    let account = Account { ledger, user: &user, timeout: context.timeout };
     Ok(embed_billed(router, account, selector(call.spec), request).await?.embeddings)
 }

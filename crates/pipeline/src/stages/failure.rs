@@ -198,7 +198,7 @@ pub(super) fn error_code(error: &EmbedError) -> &'static str {
         ErrorKind::RateLimited => "rate_limited",
         ErrorKind::UpstreamAuth => "upstream_auth",
         ErrorKind::BreakerOpen => "breaker_open",
-        ErrorKind::BadUpstreamAnswer => "bad_upstream_answer",
+        ErrorKind::InvalidUpstreamResponse => "bad_upstream_answer",
         ErrorKind::Unavailable => "provider_unavailable",
         _ => "internal",
     }

@@ -30,7 +30,7 @@ pub use metrics::WorkerMetrics;
 use retry_policy::{RetryPolicy, jittered_backoff};
 
 use crate::{
-    Consumer, Lease, LeaseRequest, Outcome, Queue, QueueError, SettleResult, Stage,
+    Consumer, Lease, LeaseRequest, Outcome, QueueError, SettleResult, Stage, WorkerQueue,
     stages::{self, StageContext, StageFailure, StageResult},
 };
 
@@ -60,7 +60,7 @@ pub struct WorkerConfig {
 /// A worker.
 pub struct Worker {
     context: Arc<StageContext>,
-    queue: Arc<dyn Queue>,
+    queue: Arc<dyn WorkerQueue>,
     config: WorkerConfig,
     consumer: Consumer,
     metrics: WorkerMetrics,
@@ -101,7 +101,7 @@ impl Worker {
     /// When the heartbeat thread cannot be started.
     pub fn new(
         context: Arc<StageContext>,
-        queue: Arc<dyn Queue>,
+        queue: Arc<dyn WorkerQueue>,
         config: WorkerConfig,
         metrics: WorkerMetrics,
     ) -> std::io::Result<Self> {
@@ -203,8 +203,8 @@ impl Worker {
         let request = |idle| LeaseRequest {
             stage,
             consumer: &self.consumer,
-            most: max_leases,
-            length: self.config.lease,
+            max_tasks: max_leases,
+            duration: self.config.lease,
             idle,
         };
         let gate = || Arc::clone(&self.gate);
@@ -273,7 +273,7 @@ impl Worker {
         });
         for (span, result) in spans.iter_mut().zip(&results) {
             if let Some(span) = span {
-                span.facts.failed = matches!(result, StageResult::Failure(_));
+                span.attributes.failed = matches!(result, StageResult::Failure(_));
             }
         }
         let policy = RetryPolicy { jobs: &*self.context.jobs, config: &self.config, stage };
@@ -323,13 +323,13 @@ impl Worker {
 /// A span of a document at a stage, a child of the request that submitted it.
 fn document_span(stage: Stage, lease: &Lease) -> Option<Span> {
     let parent = lease.task.traceparent.as_deref().and_then(TraceContext::parse)?;
-    let facts = SpanAttributes {
+    let attributes = SpanAttributes {
         kind: 5,
         request_id: Some(lease.task.id.job.to_string()),
         failed: true,
         ..SpanAttributes::default()
     };
-    Span::begin(stage.as_str(), Some(parent), facts)
+    Span::begin(stage.as_str(), Some(parent), attributes)
 }
 
 /// How many of these leases, from the first, fit in a batch.

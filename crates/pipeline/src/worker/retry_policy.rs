@@ -4,14 +4,14 @@ use std::time::Duration;
 
 use super::WorkerConfig;
 use crate::{
-    DocumentOutcome, JobStore, Outcome, Reason, RetryNote, Stage, Task, WriteResult,
-    reconcile::now_ms,
+    DocumentOutcome, JobProgress, Outcome, Reason, RetryNote, Stage, Task, WriteResult,
+    clock::now_ms,
     stages::{StageFailure, StageResult},
 };
 
 /// How failures of a stage are treated.
 pub(super) struct RetryPolicy<'a> {
-    pub(super) jobs: &'a dyn JobStore,
+    pub(super) jobs: &'a dyn JobProgress,
     pub(super) config: &'a WorkerConfig,
     pub(super) stage: Stage,
 }

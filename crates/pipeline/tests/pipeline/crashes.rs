@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use embeddery_pipeline::{
     Consumer, DocumentState, ExclusiveGate, JobId, LeaseBatch, LeaseRequest, MAX_ISOLATED_CRASHES,
-    MAX_SHARED_CRASHES, ReconcileConfig, Stage, Status, Task, reconcile, task,
+    MAX_SHARED_CRASHES, ReconcileConfig, Stage, Status, Task, reconcile,
 };
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -23,7 +23,7 @@ fn reconciling(harness: &Harness) -> (CancellationToken, JoinHandle<()>) {
 
 async fn lease(harness: &Harness, consumer: &Consumer, idle: bool) -> LeaseBatch {
     let length = Duration::from_millis(1);
-    let request = LeaseRequest { stage: Stage::Chunking, consumer, most: 2, length, idle };
+    let request = LeaseRequest { stage: Stage::Chunking, consumer, max_tasks: 2, duration: length, idle };
     harness.queue.lease(request).await.unwrap()
 }
 
@@ -95,7 +95,7 @@ async fn a_document_that_must_run_alone_runs_while_other_documents_keep_arriving
     let suspect = harness.submit_only("Ann", &[("s", "A suspect.")]).await;
     let unfinished = harness.jobs.unfinished(Duration::ZERO, None, 10_000).await.unwrap();
     let of_suspect = |job: JobId| unfinished.iter().find(|document| document.task.job == job).unwrap();
-    let tasks = [Task { deaths: MAX_SHARED_CRASHES, ..task(of_suspect(suspect)) }];
+    let tasks = [Task { deaths: MAX_SHARED_CRASHES, ..Task::for_document(of_suspect(suspect)) }];
     assert_eq!(harness.queue.enqueue(&tasks).await.unwrap(), [true]);
     let chunked = |job: &embeddery_pipeline::Job| count(job, DocumentState::At(Stage::Chunking)) == 0;
     harness.until(suspect, chunked).await;
@@ -131,7 +131,7 @@ async fn a_worker_that_waits_for_the_exclusive_gate_stops_on_request() {
     harness.config.grace = Duration::from_secs(600);
     let job = harness.submit_only("Ann", &[("s", "A suspect.")]).await;
     let unfinished = harness.jobs.unfinished(Duration::ZERO, None, 10).await.unwrap();
-    let tasks = [Task { deaths: MAX_SHARED_CRASHES, ..task(&unfinished[0]) }];
+    let tasks = [Task { deaths: MAX_SHARED_CRASHES, ..Task::for_document(&unfinished[0]) }];
     assert_eq!(harness.queue.enqueue(&tasks).await.unwrap(), [true]);
     let gate = ExclusiveGate::default();
     // Another loop of the process works for a long time.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use embeddery_accounts::ledger::{Counter, Filter, Quotas};
+use embeddery_accounts::ledger::{Counter, Quotas, UsageFilter};
 use embeddery_core::SpaceId;
 use embeddery_pipeline::{DocumentState, Outcome, Stage, StageMode, Status, reenqueue_missing};
 use embeddery_store::{Chunk, Document, ModelBinding, NewCollection, Span};
@@ -27,7 +27,7 @@ async fn documents_become_searchable_vectors_on_the_tenants_account() {
     assert_eq!(stored[0].chunks[0].text, "Doc 0 is. One two three.");
     assert_eq!(harness.fake.texts().len(), 80, "each text was embedded once");
     assert!(harness.fake.state().calls.len() < 40, "documents share calls: {:?}", harness.fake.state().calls);
-    let usage = harness.ledger.report(Filter { limit: 10, ..Filter::default() }).await.unwrap();
+    let usage = harness.ledger.report(UsageFilter { limit: 10, ..UsageFilter::default() }).await.unwrap();
     assert_eq!((usage[0].user.as_str(), usage[0].texts), (TENANT, 80));
     assert_eq!(harness.ledger.used(&TENANT.into_user()).await.unwrap().stored_vectors, 80);
     harness.stop().await;
@@ -67,7 +67,7 @@ async fn a_vector_that_is_deleted_before_the_storage_stage_is_embedded_again() {
     harness.start_worker();
     let first = harness.submit(&[("a", "Old one.")]).await;
     harness.ended(first).await;
-    harness.queue.set_flow(Stage::Storage, StageMode::Pause).await.unwrap();
+    harness.queue.set_stage_mode(Stage::Storage, StageMode::Pause).await.unwrap();
     let second = harness.submit(&[("a", "Old one.")]).await;
     harness.until(second, |job| count(job, DocumentState::At(Stage::Storage)) == 1).await;
     // The document of the first job again, with another text.
@@ -78,7 +78,7 @@ async fn a_vector_that_is_deleted_before_the_storage_stage_is_embedded_again() {
     let other = Document { id: "a".into(), metadata, chunks, submission: Some(first.0) };
     let space = harness.store.get(COLLECTION).await.unwrap().binding.space;
     assert_eq!(harness.store.upsert(COLLECTION, Some(space), vec![other]).await.unwrap().removed, 1);
-    harness.queue.set_flow(Stage::Storage, StageMode::Run).await.unwrap();
+    harness.queue.set_stage_mode(Stage::Storage, StageMode::Run).await.unwrap();
     assert_eq!(harness.ended(second).await.status, Status::Completed);
     assert_eq!(harness.stored().await[0].chunks[0].text, "Old one.");
 }
@@ -262,8 +262,8 @@ async fn a_task_ahead_of_the_job_store_is_dropped_and_enqueued_again() {
     let request = embeddery_pipeline::LeaseRequest {
         stage: Stage::Chunking,
         consumer: &consumer,
-        most: 1,
-        length: Duration::from_secs(60),
+        max_tasks: 1,
+        duration: Duration::from_secs(60),
         idle: false,
     };
     let lease = harness.queue.lease(request).await.unwrap().leases.remove(0);

@@ -36,10 +36,9 @@ fn orchestrator(harness: &Harness, registry: &mut Registry) -> Orchestrator {
         config.concurrency = 1;
         config.slots = BTreeMap::from([(pool.stage, pool.slots)]);
         config.grace = pool.grace;
-        Ok(Worker::new(Arc::clone(&context), Arc::clone(&queue), config, metrics.clone())?
-            .sharing_gate(&gate))
+        Ok(Worker::new(Arc::clone(&context), queue.clone(), config, metrics.clone())?.sharing_gate(&gate))
     });
-    Orchestrator::new(config, Arc::clone(&harness.queue), spawn_worker, OrchestratorMetrics::new(registry))
+    Orchestrator::new(config, harness.queue.clone(), spawn_worker, OrchestratorMetrics::new(registry))
 }
 
 /// The worker's thread is blocked, so that no deadline can end the call.

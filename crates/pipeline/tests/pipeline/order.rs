@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use embeddery_pipeline::{
     Consumer, DocumentState, Edit, JobId, LeaseRequest, Outcome, Reason, ReconcileConfig, Stage, Status,
-    fail_dead_lettered, reenqueue_missing, run_period, task,
+    Task, fail_dead_lettered, reenqueue_missing, run_period,
 };
 
 use embeddery_store::{DeleteTarget, StoreErrorKind};
@@ -17,7 +17,8 @@ const NEW: &str = "New words are here. And more of them.";
 /// Enqueues the documents of one job.
 async fn enqueue(harness: &Harness, job: JobId) {
     let unfinished = harness.jobs.unfinished(Duration::ZERO, None, 1000).await.unwrap();
-    let tasks: Vec<_> = unfinished.iter().filter(|found| found.task.job == job).map(task).collect();
+    let tasks: Vec<_> =
+        unfinished.iter().filter(|found| found.task.job == job).map(Task::for_document).collect();
     harness.queue.enqueue(&tasks).await.unwrap();
 }
 
@@ -96,8 +97,13 @@ async fn of_two_jobs_that_are_stored_together_the_later_one_remains() {
 async fn dead_letter(harness: &Harness, count: usize) {
     let consumer = Consumer("crashing".into());
     let length = Duration::from_secs(60);
-    let request =
-        LeaseRequest { stage: Stage::Chunking, consumer: &consumer, most: count, length, idle: false };
+    let request = LeaseRequest {
+        stage: Stage::Chunking,
+        consumer: &consumer,
+        max_tasks: count,
+        duration: length,
+        idle: false,
+    };
     let leases = harness.queue.lease(request).await.unwrap().leases;
     assert_eq!(leases.len(), count);
     let dead = Outcome::DeadLetter(Reason { code: "worker_died".into(), message: "it died".into() });
@@ -143,9 +149,9 @@ async fn retries_during_reconciliation_all_run_and_count_once() {
     harness.until(job, |job| job.status == Status::Failed).await;
     for item in 0..COUNT as u32 {
         let task_id = crate::support::item(job, item);
-        let retried = harness.jobs.retry_document(TENANT, (task_id, 0), Edit::default()).await.unwrap();
+        let retried = harness.jobs.retry_document(TENANT, task_id, 0, Edit::default()).await.unwrap();
         tokio::task::yield_now().await;
-        harness.queue.enqueue(&retried.iter().map(task).collect::<Vec<_>>()).await.unwrap();
+        harness.queue.enqueue(&retried.iter().map(Task::for_document).collect::<Vec<_>>()).await.unwrap();
     }
     reconciling.abort();
     // A task that the reconciler removed between the two steps is enqueued again.

@@ -48,7 +48,7 @@ impl CollectionService {
 
     /// Resolves a model that the caller may use. The model is not called.
     pub(crate) fn permitted(&self, model: &Model) -> Result<ResolvedModel, ApiError> {
-        let resolved = self.app.router.permitted(model.selector())?;
+        let resolved = self.app.router.resolve_permitted(model.selector())?;
         self.metered.check_download(&self.app, model.selector())?;
         Ok(resolved)
     }

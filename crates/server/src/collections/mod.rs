@@ -13,9 +13,9 @@ use std::{
 };
 
 use axum::{Extension, extract::FromRequestParts, http::request::Parts};
-use embeddery_accounts::UserId;
+use embeddery_accounts::{MeteredCallError, UserId};
 use embeddery_core::{EmbedError, RequestContext};
-use embeddery_ingest::{BilledError, Ingest, VectorQuota, WriteError};
+use embeddery_ingest::{Ingest, VectorQuota, WriteError};
 use embeddery_store::{CollectionRef, StoreError, StoreErrorKind, VectorStore};
 
 pub(crate) use add::{Added, NewDocument};
@@ -135,11 +135,11 @@ impl FromRequestParts<Arc<App>> for CollectionService {
     }
 }
 
-impl From<BilledError> for ApiError {
-    fn from(error: BilledError) -> Self {
+impl From<MeteredCallError> for ApiError {
+    fn from(error: MeteredCallError) -> Self {
         match error {
-            BilledError::Quota(exceeded) => exceeded.into(),
-            BilledError::Embed(error) => error.into(),
+            MeteredCallError::Quota(exceeded) => exceeded.into(),
+            MeteredCallError::Embed(error) => error.into(),
         }
     }
 }

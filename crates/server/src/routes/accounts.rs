@@ -13,7 +13,7 @@ use axum::{
 };
 use embeddery_accounts::{
     Role, UserId,
-    ledger::Filter,
+    ledger::UsageFilter,
     limit::{Measure, Payer},
 };
 
@@ -93,7 +93,7 @@ pub(super) async fn usage(
             ));
         }
     };
-    let filter = Filter {
+    let filter = UsageFilter {
         user,
         from: day("from", query.from)?,
         to: day("to", query.to)?,

@@ -62,7 +62,7 @@ pub(super) async fn reset_breaker(
         .unwrap_or(&provider)
         .parse()
         .map_err(|_| ApiError::unknown_breaker(&provider))?;
-    app.controls.breakers.of(kind).reset();
+    app.controls.breakers.for_provider(kind).reset();
     tracing::info!(provider = %kind, "circuit breaker reset by an administrator");
     Ok(Json(Done { message: format!("Circuit breaker for '{kind}' reset successfully") }))
 }

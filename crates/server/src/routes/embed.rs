@@ -6,12 +6,12 @@ use axum::{
     extract::FromRequestParts,
     http::{HeaderMap, HeaderName, HeaderValue, request::Parts},
 };
+use embeddery_accounts::MeteredResponse;
 use embeddery_core::{
     DimensionPolicy, EmbedRequest, Embeddings, Input, InputType, ProviderKind, RequestContext, RequestStats,
     Truncate,
 };
 use embeddery_gateway::{ModelSelector, ResolvedModel};
-use embeddery_ingest::Billed;
 
 use crate::{App, error::ApiError, metering::MeteredCaller, request_id::RequestId};
 
@@ -77,7 +77,7 @@ pub(super) async fn embed(call: &Call, wish: Wish<'_>) -> Result<Answer, ApiErro
         trace: caller.trace,
         ..RequestContext::new(caller.identity.user.shared(), Arc::clone(id))
     };
-    let notes = context.notes.clone();
+    let notes = context.stats.clone();
     let Wish { model, inputs, dimensions, policy, input_type, truncate, normalize, partial } = wish;
     let selector = ModelSelector { model, provider: *provider };
     let request = EmbedRequest {
@@ -89,7 +89,7 @@ pub(super) async fn embed(call: &Call, wish: Wish<'_>) -> Result<Answer, ApiErro
         partial,
         ..EmbedRequest::with_defaults(inputs, context)
     };
-    let Billed { embeddings, elapsed } = caller.embed(app, selector, request).await?;
+    let MeteredResponse { embeddings, elapsed, .. } = caller.embed(app, selector, request).await?;
 
     let mut headers = headers_of(&embeddings);
     if dimensions.is_some() {

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use embeddery_accounts::{
     Limiter,
-    ledger::{Quotas, Row, UsageSnapshot},
+    ledger::{Quotas, UsageRow, UsageSnapshot},
     limit::Standing,
 };
 use serde::{Deserialize, Serialize};
@@ -150,7 +150,7 @@ pub(crate) struct UsageTotal {
 pub(crate) const MOST_ENTRIES: usize = 10_000;
 
 impl UsageAnswer {
-    pub(crate) fn new(mut rows: Vec<Row>) -> Self {
+    pub(crate) fn new(mut rows: Vec<UsageRow>) -> Self {
         let truncated = rows.len() > MOST_ENTRIES;
         rows.truncate(MOST_ENTRIES);
         let mut total = UsageTotal::default();
@@ -184,7 +184,7 @@ impl UsageAnswer {
 }
 
 impl UsageTotal {
-    fn of(row: &Row) -> Self {
+    fn of(row: &UsageRow) -> Self {
         Self {
             requests: row.requests,
             texts: row.texts,

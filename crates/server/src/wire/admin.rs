@@ -51,8 +51,8 @@ impl From<BreakerReport> for Breaker {
             failure_count: report.failures,
             success_count: report.successes,
             last_failure_time: report.last_failure.and_then(since).map(|time| time.as_secs_f64()),
-            half_open_calls: report.trials,
-            retry_after: report.opens_for.map(|wait| wait.as_secs_f64()),
+            half_open_calls: report.probes,
+            retry_after: report.remaining_open.map(|wait| wait.as_secs_f64()),
             settings: BreakerSettings {
                 failure_threshold: report.config.failures,
                 recovery_timeout: report.config.open.as_secs_f64(),

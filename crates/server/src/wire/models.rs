@@ -159,7 +159,7 @@ struct Facts {
 
 impl From<(ListedModel, Option<ModelDescription>)> for ModelInfo {
     fn from((model, description): (ListedModel, Option<ModelDescription>)) -> Self {
-        let facts = description.map(|ModelDescription { facts, space }| Facts {
+        let facts = description.map(|ModelDescription { info: facts, space }| Facts {
             architecture: facts.architecture,
             dimensions: facts.dimensions,
             max_tokens: facts.max_tokens,

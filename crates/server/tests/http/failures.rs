@@ -47,7 +47,7 @@ fn table() -> Vec<Row> {
         row(K::RateLimited, Upstream, 429, "upstream_rate_limited"),
         row(K::Internal, Us, 500, "internal_error"),
         row(K::UpstreamAuth, Us, 502, "upstream_unauthorized"),
-        row(K::BadUpstreamAnswer, Upstream, 502, "bad_upstream_answer"),
+        row(K::InvalidUpstreamResponse, Upstream, 502, "bad_upstream_answer"),
         row(K::ModelLoading { percent: 42 }, Us, 503, "model_loading").about("model"),
         row(K::ModelUnusable, Us, 503, "model_unusable").about("model"),
         row(K::Unavailable, Us, 503, "unavailable"),

@@ -128,7 +128,12 @@ async fn a_failure_on_the_way_here_is_told() {
     let soon_again = Retry::After(Duration::from_secs(9));
     for (kind, fault, retry, due) in [
         (ErrorKind::ModelNotFound, Fault::Caller, Retry::Never, (404, "model_not_found", "")),
-        (ErrorKind::BadUpstreamAnswer, Fault::Upstream, Retry::Backoff, (502, "bad_upstream_answer", "")),
+        (
+            ErrorKind::InvalidUpstreamResponse,
+            Fault::Upstream,
+            Retry::Backoff,
+            (502, "bad_upstream_answer", ""),
+        ),
         (ErrorKind::Unavailable, Fault::Upstream, Retry::Backoff, (503, "unavailable", "5")),
         (ErrorKind::ModelLoading { percent: 3 }, Fault::Us, soon_again, (503, "model_loading", "9")),
         (ErrorKind::ModelUnusable, Fault::Us, Retry::Never, (503, "model_unusable", "")),

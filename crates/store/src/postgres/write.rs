@@ -1,10 +1,10 @@
 //! Documents in and out. As in the embedded store a document is compared with what is stored of it; here the whole
 //! request is compared at once, so that it takes a few statements however many documents there are.
 
-use std::collections::HashMap;
+use std::{borrow::Cow, collections::HashMap};
 
 use deadpool_postgres::Transaction;
-use embeddery_core::SpaceId;
+use embeddery_core::{SpaceId, squared_length, to_unit_length};
 use pgvector::HalfVector;
 use serde_json::Value;
 use uuid::Uuid;
@@ -88,11 +88,10 @@ pub(super) async fn upsert(
 /// A vector as the database keeps it: of unit length, so that half precision can hold any. One that is of unit
 /// length already is left as it is, so that an export imports to the same bits.
 pub(super) fn to_half_unit(vector: &[f32]) -> HalfVector {
-    let norm = vector.iter().map(|x| f64::from(*x) * f64::from(*x)).sum::<f64>().sqrt();
-    if (norm - 1.0).abs() < 0.01 {
-        return HalfVector::from_f32_slice(vector);
+    let mut unit = Cow::Borrowed(vector);
+    if (squared_length(vector).sqrt() - 1.0).abs() >= 0.01 {
+        to_unit_length(unit.to_mut());
     }
-    let unit: Vec<f32> = vector.iter().map(|x| (f64::from(*x) / norm) as f32).collect();
     HalfVector::from_f32_slice(&unit)
 }
 

@@ -10,7 +10,7 @@ use anyhow::bail;
 use embeddery_core::{
     EmbedError, EmbedRequest, Embeddings, ErrorKind, Input, InputType, Priority, RequestContext, Retry,
 };
-use embeddery_gateway::{ModelSelector, Router};
+use embeddery_gateway::{BatchBisector, ModelSelector, Router};
 
 use super::input::Line;
 use crate::cli;
@@ -58,11 +58,8 @@ impl BatchEmbedder {
                 Err(why) => rows[index] = Some(Row::Failed(why.clone())),
             }
         }
-        let mut waiting = vec![texts];
-        while let Some(part) = waiting.pop() {
-            if part.is_empty() {
-                continue;
-            }
+        let mut waiting = BatchBisector::new(vec![texts]);
+        while let Some(part) = waiting.next_batch() {
             match self.embed_with_retry(&part).await {
                 Ok(answer) => {
                     self.one_space(&answer)?;
@@ -76,7 +73,7 @@ impl BatchEmbedder {
                 }
                 Err(error) if !of_texts(&error) => return Err(error.into()),
                 Err(error) => {
-                    for (index, _) in bisect(&error, part, &mut waiting) {
+                    for (_, (index, _)) in waiting.split_failed(part, &error) {
                         rows[index] = Some(Row::Failed(error.message.clone()));
                     }
                 }
@@ -132,24 +129,4 @@ fn of_texts(error: &EmbedError) -> bool {
     matches!(error.kind, ErrorKind::InputTooLong | ErrorKind::BatchTooLarge)
         || (error.kind == ErrorKind::InvalidRequest && !error.inputs.is_empty())
         || (error.kind == ErrorKind::InvalidRequest && error.fault == embeddery_core::Fault::Caller)
-}
-
-type Part = Vec<(usize, Arc<str>)>;
-
-/// Takes a refused call apart: returns the texts at fault and lets the others wait for another call.
-fn bisect(error: &EmbedError, mut part: Part, waiting: &mut Vec<Part>) -> Part {
-    if part.len() == 1 {
-        return part;
-    }
-    if error.inputs.is_empty() {
-        let second = part.split_off(part.len() / 2);
-        waiting.extend([second, part]);
-        return Part::new();
-    }
-    let named = |index: usize| error.inputs.iter().any(|fault| fault.index == index);
-    let (guilty, others): (Vec<_>, Vec<_>) =
-        part.into_iter().enumerate().partition(|(index, _)| named(*index));
-    let texts = |part: Vec<(usize, _)>| part.into_iter().map(|(_, text)| text).collect();
-    waiting.push(texts(others));
-    texts(guilty)
 }

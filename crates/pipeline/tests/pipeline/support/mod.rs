@@ -17,9 +17,8 @@ use embeddery_ingest::Ingest;
 use embeddery_pipeline::{
     Chunking, Consumer, DocumentRow, DocumentState, ExclusiveGate, Job, JobId, JobSpec, JobStore,
     NewDocument, NewJob, OpenResult, Priority, Queue, QueueOptions, SqliteJobs, SqliteJobsConfig,
-    SqliteQueue, Stage, TaskId, Worker, WorkerConfig, WorkerMetrics,
+    SqliteQueue, Stage, Task, TaskId, Worker, WorkerConfig, WorkerMetrics,
     stages::{PausedProviders, StageContext},
-    task,
 };
 use embeddery_store::{CollectionRef, Page, SqliteConfig, SqliteStore, StoredDocument, VectorStore};
 use prometheus_client::registry::Registry;
@@ -136,10 +135,9 @@ impl Harness {
     /// Starts a worker that shares a gate with others. Returns its name.
     pub fn start_worker_sharing(&mut self, gate: &ExclusiveGate) -> Consumer {
         let metrics = WorkerMetrics::new(&mut Registry::default());
-        let worker =
-            Worker::new(Arc::clone(&self.context), Arc::clone(&self.queue), self.config.clone(), metrics)
-                .unwrap()
-                .sharing_gate(gate);
+        let worker = Worker::new(Arc::clone(&self.context), self.queue.clone(), self.config.clone(), metrics)
+            .unwrap()
+            .sharing_gate(gate);
         let stop = CancellationToken::new();
         let consumer = worker.consumer().clone();
         self.running.push((stop.clone(), tokio::spawn(worker.run(stop))));
@@ -164,7 +162,7 @@ impl Harness {
     /// Enqueues all unfinished documents.
     pub async fn enqueue(&self) {
         let unfinished = self.jobs.unfinished(Duration::ZERO, None, 10_000).await.unwrap();
-        let tasks: Vec<_> = unfinished.iter().map(task).collect();
+        let tasks: Vec<_> = unfinished.iter().map(Task::for_document).collect();
         self.queue.enqueue(&tasks).await.unwrap();
     }
 

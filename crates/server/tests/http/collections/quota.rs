@@ -132,7 +132,7 @@ fn start_worker(server: &Server, stop: &CancellationToken) {
         host: "test".into(),
     };
     let metrics = WorkerMetrics::new(&mut Registry::default());
-    let worker = Worker::new(Arc::new(context), Arc::clone(&server.queue), config, metrics).unwrap();
+    let worker = Worker::new(Arc::new(context), server.queue.clone(), config, metrics).unwrap();
     tokio::spawn(worker.run(stop.clone()));
 }
 

@@ -4,7 +4,7 @@ use std::{path::Path, sync::Arc};
 
 use embeddery_accounts::{
     Accounts, AccountsConfig, AuditConfig, Auth, Limiter,
-    auth::{KeyConfig, Signer, TokenConfig, TokenRequest, Tokens},
+    auth::{KeyConfig, TokenConfig, TokenRequest, TokenSigner, TokenVerifier},
     ledger::{LedgerConfig, Quotas},
     limit::Rates,
 };
@@ -40,7 +40,7 @@ pub fn tokens() -> Auth {
         admin_role: "admin".into(),
         revoked: None,
     };
-    Auth::tokens(Tokens::load(config).unwrap())
+    Auth::tokens(TokenVerifier::load(config).unwrap())
 }
 
 /// A good token.
@@ -55,7 +55,7 @@ pub fn token(user: &str, role: &str) -> String {
         now: now.as_secs(),
         lifetime: std::time::Duration::from_secs(600),
     };
-    Signer::secret(&SECRET.to_owned().into()).sign(&wanted).unwrap()
+    TokenSigner::secret(&SECRET.to_owned().into()).sign(&wanted).unwrap()
 }
 
 pub fn open(config: AccountsConfig) -> Accounts {
