@@ -109,7 +109,7 @@ fn resident_mib() -> u64 {
     line.and_then(|line| line.split_whitespace().nth(1)?.parse::<u64>().ok()).unwrap_or(0) / 1024
 }
 
-async fn insert(store: &dyn VectorStore, place: CollectionRef<'_>, rows: std::ops::Range<u64>) -> f64 {
+async fn insert(store: &dyn VectorStore, collection_ref: CollectionRef<'_>, rows: std::ops::Range<u64>) -> f64 {
     let (begin, end) = (rows.start, rows.end);
     let mut spent = Duration::ZERO;
     let mut from = begin;
@@ -117,7 +117,7 @@ async fn insert(store: &dyn VectorStore, place: CollectionRef<'_>, rows: std::op
         let batch: Vec<Document> = (from..end.min(from + 1000)).map(document).collect();
         from += batch.len() as u64;
         let began = Instant::now();
-        store.upsert(place, Some(SpaceId::new("bench")), batch).await.unwrap();
+        store.upsert(collection_ref, Some(SpaceId::new("bench")), batch).await.unwrap();
         spent += began.elapsed();
     }
     (end - begin) as f64 / spent.as_secs_f64()
@@ -125,16 +125,16 @@ async fn insert(store: &dyn VectorStore, place: CollectionRef<'_>, rows: std::op
 
 async fn measure(
     store: &dyn VectorStore,
-    place: CollectionRef<'_>,
+    collection_ref: CollectionRef<'_>,
     filter: Option<&Filter>,
     due: &[Vec<String>],
 ) -> String {
     let queries = queries();
-    store.search(place, query(&queries[0], filter)).await.unwrap();
+    store.search(collection_ref, query(&queries[0], filter)).await.unwrap();
     let (mut times, mut right, mut few) = (Vec::new(), 0, 0);
     for (vector, due) in queries.iter().zip(due) {
         let began = Instant::now();
-        let hits = store.search(place, query(vector, filter)).await.unwrap();
+        let hits = store.search(collection_ref, query(vector, filter)).await.unwrap();
         times.push(began.elapsed());
         right += hits.iter().filter(|hit| due.contains(&hit.document)).count();
         few += usize::from(hits.len() < due.len());
@@ -157,7 +157,7 @@ async fn embedded(directory: &Path, rows: u64) {
         search_threads: threads,
         min_free_bytes: 0,
     };
-    let place = CollectionRef { tenant: "1", collection: "bench" };
+    let collection_ref = CollectionRef { tenant: "1", collection: "bench" };
     let all: Vec<f32> = (0..rows).flat_map(vector).collect();
     let queries = queries();
     let due: Vec<_> = queries.iter().map(|query| exact(&all, query, |_| true)).collect();
@@ -168,21 +168,21 @@ async fn embedded(directory: &Path, rows: u64) {
     drop(all);
 
     let store = SqliteStore::new(config(1));
-    store.create(place, new()).await.unwrap();
-    println!("  insert, batches of 1000: {:.0} a second", insert(&store, place, 0..rows).await);
+    store.create(collection_ref, new()).await.unwrap();
+    println!("  insert, batches of 1000: {:.0} a second", insert(&store, collection_ref, 0..rows).await);
     drop(store);
     let filter = Filter::parse(&json!({"one_in_hundred": true})).unwrap();
     for threads in [1, 2] {
         let before = resident_mib();
         let store = SqliteStore::new(config(threads));
         let began = Instant::now();
-        store.search(place, query(&queries[0], None)).await.unwrap();
+        store.search(collection_ref, query(&queries[0], None)).await.unwrap();
         println!(
             "  {threads} thread(s): first search, which loads, {:.0} ms",
             began.elapsed().as_secs_f64() * 1e3
         );
-        println!("    top {TOP}: {}", measure(&store, place, None, &due).await);
-        println!("    1 % filter: {}", measure(&store, place, Some(&filter), &due_filtered).await);
+        println!("    top {TOP}: {}", measure(&store, collection_ref, None, &due).await);
+        println!("    1 % filter: {}", measure(&store, collection_ref, Some(&filter), &due_filtered).await);
         println!("    resident: {} MiB more", resident_mib().saturating_sub(before));
     }
 }
@@ -202,20 +202,20 @@ async fn distributed(url: &str, rows: u64) {
     let share = rows / 4;
     for tenant in 0..4 {
         let name = format!("bench{tenant}");
-        let place = CollectionRef { tenant: &name, collection: "bench" };
+        let collection_ref = CollectionRef { tenant: &name, collection: "bench" };
         store.delete_tenant(&name).await.unwrap();
-        store.create(place, new()).await.unwrap();
-        let rate = insert(&store, place, tenant * share..(tenant + 1) * share).await;
+        store.create(collection_ref, new()).await.unwrap();
+        let rate = insert(&store, collection_ref, tenant * share..(tenant + 1) * share).await;
         println!("  insert, tenant {tenant}: {rate:.0} a second");
     }
     let all: Vec<f32> = (0..share).flat_map(vector).collect();
     let due: Vec<_> = queries().iter().map(|query| exact(&all, query, |_| true)).collect();
     let due_filtered: Vec<_> =
         queries().iter().map(|query| exact(&all, query, |i: usize| i.is_multiple_of(100))).collect();
-    let place = CollectionRef { tenant: "bench0", collection: "bench" };
-    println!("    top {TOP}: {}", measure(&store, place, None, &due).await);
+    let collection_ref = CollectionRef { tenant: "bench0", collection: "bench" };
+    println!("    top {TOP}: {}", measure(&store, collection_ref, None, &due).await);
     let filter = Filter::parse(&json!({"one_in_hundred": true})).unwrap();
-    println!("    1 % filter: {}", measure(&store, place, Some(&filter), &due_filtered).await);
+    println!("    1 % filter: {}", measure(&store, collection_ref, Some(&filter), &due_filtered).await);
 }
 
 #[tokio::main]

@@ -87,7 +87,7 @@ impl Tenant {
     }
 
     pub fn here(&self) -> CollectionRef<'_> {
-        self.place(C)
+        self.collection_ref(C)
     }
 
     pub async fn create(&self, collection: &str) {
@@ -96,7 +96,7 @@ impl Tenant {
             metadata: object(json!({"made": "here"})),
             submission: None,
         };
-        self.store.create(self.place(collection), new).await.unwrap();
+        self.store.create(self.collection_ref(collection), new).await.unwrap();
     }
 
     /// The collection every test writes to, with these documents.
