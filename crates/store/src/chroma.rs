@@ -46,7 +46,9 @@ impl ChromaClient {
     pub fn new(url: &str, tenant: &str, database: &str) -> Result<Self, StoreError> {
         let is_plain = |name: &str| !name.is_empty() && !name.contains(['/', '?', '#', '%']);
         if !is_plain(tenant) || !is_plain(database) {
-            return Err(StoreError::invalid("the tenant and the database of Chroma must not be empty or contain '/', '?', '#' or '%'"));
+            return Err(StoreError::invalid(
+                "the tenant and the database of Chroma must not be empty or contain '/', '?', '#' or '%'",
+            ));
         }
         let client = reqwest::Client::builder().timeout(TIMEOUT).build().map_err(StoreError::internal)?;
         let url = url.trim_end_matches('/');
@@ -64,8 +66,9 @@ impl ChromaClient {
                 return Ok(all);
             }
             for item in page {
-                let text =
-                    |key: &str| item[key].as_str().map(str::to_owned).ok_or_else(|| malformed("a collection"));
+                let text = |key: &str| {
+                    item[key].as_str().map(str::to_owned).ok_or_else(|| malformed("a collection"))
+                };
                 let metadata = item["metadata"].as_object().cloned().unwrap_or_default();
                 all.push(ChromaCollection { id: text("id")?, name: text("name")?, metadata });
             }
@@ -116,5 +119,7 @@ fn numbers(value: &Value) -> Option<Vec<f32>> {
 }
 
 fn malformed(expected: &str) -> StoreError {
-    StoreError::unavailable(format!("the server does not speak version 2 of the Chroma API: its response is not {expected}"))
+    StoreError::unavailable(format!(
+        "the server does not speak version 2 of the Chroma API: its response is not {expected}"
+    ))
 }

@@ -71,8 +71,7 @@ impl StoreError {
     }
 
     pub(crate) fn collection_exists(name: &str) -> Self {
-        let message =
-            format!("collection '{name}' exists; delete it first or choose another name");
+        let message = format!("collection '{name}' exists; delete it first or choose another name");
         Self::new(StoreErrorKind::Exists, message)
     }
 
@@ -90,7 +89,8 @@ impl StoreError {
     }
 
     pub(crate) fn migration_ended(name: &str) -> Self {
-        let message = format!("the migration of collection '{name}' has ended or was replaced by another one");
+        let message =
+            format!("the migration of collection '{name}' has ended or was replaced by another one");
         Self::new(StoreErrorKind::Migration, message)
     }
 

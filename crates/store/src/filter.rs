@@ -86,7 +86,9 @@ impl Parser {
             return invalid(format!("filter is nested deeper than {MAX_FILTER_DEPTH} levels; flatten it"));
         }
         let Value::Object(fields) = value else {
-            return invalid(format!("{name} must be an object, for example {{\"year\": {{\"$gte\": 2020}}}}"));
+            return invalid(format!(
+                "{name} must be an object, for example {{\"year\": {{\"$gte\": 2020}}}}"
+            ));
         };
         let mut all = Vec::with_capacity(fields.len());
         for (key, value) in fields {
@@ -122,8 +124,9 @@ impl Parser {
         let mut all = Vec::with_capacity(operators.len());
         for (operator, value) in operators {
             self.count()?;
-            let compare =
-                |comparison| Ok(Filter::Compare(field.to_owned(), comparison, comparable(field, operator, value)?));
+            let compare = |comparison| {
+                Ok(Filter::Compare(field.to_owned(), comparison, comparable(field, operator, value)?))
+            };
             all.push(match operator.as_str() {
                 "$eq" => Filter::In(field.to_owned(), vec![scalar(field, value)?]),
                 "$ne" => {
@@ -175,9 +178,7 @@ impl Parser {
 
 fn scalar(field: &str, value: &Value) -> Result<Scalar, FilterError> {
     Scalar::from_json(value).ok_or_else(|| {
-        FilterError(format!(
-            "field '{field}' must be compared with a string, a number, true or false"
-        ))
+        FilterError(format!("field '{field}' must be compared with a string, a number, true or false"))
     })
 }
 

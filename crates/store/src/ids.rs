@@ -50,7 +50,12 @@ pub(crate) fn fingerprints<'t>(texts: impl IntoIterator<Item = &'t str>) -> Vec<
 }
 
 /// Computes the id of a chunk's vector: a UUID of version 5 over tenant, collection, document, space and chunk key.
-pub(crate) fn vector_id(collection_ref: CollectionRef<'_>, document: &str, key: ChunkKey, space: &SpaceId) -> Uuid {
+pub(crate) fn vector_id(
+    collection_ref: CollectionRef<'_>,
+    document: &str,
+    key: ChunkKey,
+    space: &SpaceId,
+) -> Uuid {
     let mut name = Vec::with_capacity(160);
     for part in [collection_ref.tenant, collection_ref.collection, document, space.as_str()] {
         // Each part is prefixed with its length, so that different lists of parts never give the same bytes.

@@ -21,9 +21,9 @@ use ids::{Fingerprint, fingerprints, vector_id};
 pub use postgres::{PostgresConfig, PostgresMetrics, PostgresStore, connection::Connections};
 pub use sqlite::{SqliteConfig, SqliteStore};
 pub use store::VectorStore;
-use types::{ChunkKey, check_vector};
 pub use types::{
-    Backup, Collection, CollectionRef, Counts, DeleteTarget, DeletionReceipt, Document,
-    DocumentChunk, DocumentView, Hit, Migration, MissingVector, ModelBinding, NewCollection, PageRequest,
-    Query, SearchMode, Stats, StoredChunk, StoredDocument, TextSpan, UpsertResult,
+    Backup, Collection, CollectionRef, Counts, DeleteTarget, DeletionReceipt, Document, DocumentChunk,
+    DocumentView, Hit, Migration, MissingVector, ModelBinding, NewCollection, PageRequest, Query, SearchMode,
+    Stats, StoredChunk, StoredDocument, TextSpan, UpsertResult,
 };
+use types::{ChunkKey, check_vector};

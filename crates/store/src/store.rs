@@ -5,7 +5,8 @@ use embeddery_core::{BoxFuture, SpaceId};
 
 use crate::{
     Backup, Collection, CollectionRef, DeleteTarget, DeletionReceipt, Document, DocumentView, Hit,
-    MissingVector, ModelBinding, NewCollection, PageRequest, Query, Stats, StoreError, StoredDocument, UpsertResult,
+    MissingVector, ModelBinding, NewCollection, PageRequest, Query, Stats, StoreError, StoredDocument,
+    UpsertResult,
 };
 
 /// The future that an operation of a store returns.
@@ -15,7 +16,11 @@ pub type Operation<'a, T> = BoxFuture<'a, Result<T, StoreError>>;
 pub trait VectorStore: Send + Sync {
     /// Creates a collection. Fails with [`StoreErrorKind::Exists`](crate::StoreErrorKind::Exists) if the name is taken,
     /// even by an equal collection.
-    fn create<'a>(&'a self, collection_ref: CollectionRef<'a>, new: NewCollection) -> Operation<'a, Collection>;
+    fn create<'a>(
+        &'a self,
+        collection_ref: CollectionRef<'a>,
+        new: NewCollection,
+    ) -> Operation<'a, Collection>;
 
     /// Lists the collections of a tenant, ordered by name.
     fn list<'a>(&'a self, tenant: &'a str) -> Operation<'a, Vec<Collection>>;
@@ -47,23 +52,43 @@ pub trait VectorStore: Send + Sync {
     ) -> Operation<'a, UpsertResult>;
 
     /// Lists a page of documents, ordered by id.
-    fn documents<'a>(&'a self, collection_ref: CollectionRef<'a>, page: PageRequest<'a>) -> Operation<'a, Vec<DocumentView>>;
+    fn documents<'a>(
+        &'a self,
+        collection_ref: CollectionRef<'a>,
+        page: PageRequest<'a>,
+    ) -> Operation<'a, Vec<DocumentView>>;
 
     /// Returns a document with its chunks and vectors.
-    fn document<'a>(&'a self, collection_ref: CollectionRef<'a>, id: &'a str) -> Operation<'a, StoredDocument>;
+    fn document<'a>(
+        &'a self,
+        collection_ref: CollectionRef<'a>,
+        id: &'a str,
+    ) -> Operation<'a, StoredDocument>;
 
     /// Returns a page of documents with their chunks and vectors, ordered by id, for an export.
-    fn export<'a>(&'a self, collection_ref: CollectionRef<'a>, page: PageRequest<'a>) -> Operation<'a, Vec<StoredDocument>>;
+    fn export<'a>(
+        &'a self,
+        collection_ref: CollectionRef<'a>,
+        page: PageRequest<'a>,
+    ) -> Operation<'a, Vec<StoredDocument>>;
 
     /// Deletes documents and returns how many were deleted.
-    fn delete<'a>(&'a self, collection_ref: CollectionRef<'a>, target: DeleteTarget<'a>) -> Operation<'a, u64>;
+    fn delete<'a>(
+        &'a self,
+        collection_ref: CollectionRef<'a>,
+        target: DeleteTarget<'a>,
+    ) -> Operation<'a, u64>;
 
     /// Returns the best hits, best first.
     fn search<'a>(&'a self, collection_ref: CollectionRef<'a>, query: Query) -> Operation<'a, Vec<Hit>>;
 
     /// Begins a migration to another model and returns the generation that it builds. An unfinished migration to the
     /// same binding is continued; one to another binding is replaced.
-    fn begin_migration<'a>(&'a self, collection_ref: CollectionRef<'a>, to: ModelBinding) -> Operation<'a, i64>;
+    fn begin_migration<'a>(
+        &'a self,
+        collection_ref: CollectionRef<'a>,
+        to: ModelBinding,
+    ) -> Operation<'a, i64>;
 
     /// Returns at most `limit` chunks that have no vector in this generation.
     fn missing_vectors<'a>(
@@ -83,7 +108,11 @@ pub trait VectorStore: Send + Sync {
 
     /// Makes this generation the active one, which searches use, and deletes the previous one. Returns false and
     /// changes nothing if a chunk has no vector in this generation.
-    fn activate_generation<'a>(&'a self, collection_ref: CollectionRef<'a>, generation: i64) -> Operation<'a, bool>;
+    fn activate_generation<'a>(
+        &'a self,
+        collection_ref: CollectionRef<'a>,
+        generation: i64,
+    ) -> Operation<'a, bool>;
 
     /// Writes all collections of a tenant into one consistent backup file.
     fn backup<'a>(&'a self, tenant: &'a str) -> Operation<'a, Backup>;

@@ -78,7 +78,10 @@ fn portable(query: &QuantisedQuery, lines: &[CacheLine], scales: &[f32], scores:
 }
 
 fn dot(a: &[CacheLine], b: &[CacheLine]) -> i32 {
-    a.iter().zip(b).map(|(a, b)| (0..LINE_BYTES).map(|i| i32::from(a.0[i]) * i32::from(b.0[i])).sum::<i32>()).sum()
+    a.iter()
+        .zip(b)
+        .map(|(a, b)| (0..LINE_BYTES).map(|i| i32::from(a.0[i]) * i32::from(b.0[i])).sum::<i32>())
+        .sum()
 }
 
 #[cfg(target_arch = "x86_64")]

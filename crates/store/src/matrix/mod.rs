@@ -154,13 +154,7 @@ impl Matrix {
     }
 
     /// Scores these rows and offers the scores to `best`.
-    fn scan(
-        &self,
-        rows: std::ops::Range<usize>,
-        query: &QuantisedQuery,
-        scan: Scan<'_>,
-        best: &mut TopK,
-    ) {
+    fn scan(&self, rows: std::ops::Range<usize>, query: &QuantisedQuery, scan: Scan<'_>, best: &mut TopK) {
         let mut scores = [0.0; ROWS_PER_BLOCK];
         let range = |from: usize, to: usize| Rows {
             lines: &self.codes[from * self.width..to * self.width],

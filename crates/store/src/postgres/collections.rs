@@ -64,7 +64,11 @@ pub(super) async fn create(
         .await;
     if let Err(error) = inserted {
         let exists = error.code() == Some(&SqlState::UNIQUE_VIOLATION);
-        return Err(if exists { StoreError::collection_exists(collection_ref.collection) } else { error.into() });
+        return Err(if exists {
+            StoreError::collection_exists(collection_ref.collection)
+        } else {
+            error.into()
+        });
     }
     add_generation(&tx, collection_ref.tenant, ids[0], ids[1], &new.binding).await?;
     let collection = find(&tx, collection_ref, LockMode::None).await?;
@@ -121,7 +125,10 @@ pub(super) async fn find(
         Err(error) if error.code().is_some_and(|code| code.code().starts_with("22")) => {
             Err(StoreError::no_collection(collection_ref.collection))
         }
-        row => row?.as_ref().map(collection_row).ok_or_else(|| StoreError::no_collection(collection_ref.collection)),
+        row => row?
+            .as_ref()
+            .map(collection_row)
+            .ok_or_else(|| StoreError::no_collection(collection_ref.collection)),
     }
 }
 
@@ -141,7 +148,10 @@ pub(super) async fn list(connections: &Connections, tenant: &str) -> Result<Vec<
     Ok(rows.iter().map(|row| collection_row(row).view).collect())
 }
 
-pub(super) async fn stats(connections: &Connections, collection_ref: CollectionRef<'_>) -> Result<Stats, StoreError> {
+pub(super) async fn stats(
+    connections: &Connections,
+    collection_ref: CollectionRef<'_>,
+) -> Result<Stats, StoreError> {
     let mut client = connections.client().await?;
     let tx = connections.begin_snapshot(&mut client, collection_ref.tenant).await?;
     let collection = find(&tx, collection_ref, LockMode::None).await?;
@@ -158,7 +168,10 @@ pub(super) async fn stats(connections: &Connections, collection_ref: CollectionR
     Ok(Stats { collection: collection.view, counts, migrated: count(2) })
 }
 
-pub(super) async fn drop(connections: &Connections, collection_ref: CollectionRef<'_>) -> Result<(), StoreError> {
+pub(super) async fn drop(
+    connections: &Connections,
+    collection_ref: CollectionRef<'_>,
+) -> Result<(), StoreError> {
     let mut client = connections.client().await?;
     let tx = connections.begin(&mut client, collection_ref.tenant).await?;
     let collection = find(&tx, collection_ref, LockMode::Exclusive).await?;
@@ -201,7 +214,12 @@ fn collection_row(row: &Row) -> CollectionRow {
     };
     let building: Option<i64> = row.get(2);
     let migration = building.map(|generation| Migration { generation, binding: binding(10) });
-    let view = Collection { name: row.get(3), binding: binding(5), metadata: metadata_from_json(row.get(4)), migration };
+    let view = Collection {
+        name: row.get(3),
+        binding: binding(5),
+        metadata: metadata_from_json(row.get(4)),
+        migration,
+    };
     CollectionRow { id: row.get(0), active: row.get(1), building, view }
 }
 

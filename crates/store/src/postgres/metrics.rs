@@ -36,9 +36,17 @@ impl PostgresMetrics {
             deleted: Counter::default(),
         };
         for (name, help, histogram) in [
-            ("pgvector_upsert_latency_seconds", "Duration of a request to store documents, in seconds", &metrics.upsert),
+            (
+                "pgvector_upsert_latency_seconds",
+                "Duration of a request to store documents, in seconds",
+                &metrics.upsert,
+            ),
             ("pgvector_query_latency_seconds", "Duration of a search, in seconds", &metrics.query),
-            ("pgvector_delete_latency_seconds", "Duration of a request to delete documents, in seconds", &metrics.delete),
+            (
+                "pgvector_delete_latency_seconds",
+                "Duration of a request to delete documents, in seconds",
+                &metrics.delete,
+            ),
         ] {
             registry.register(name, help, histogram.clone());
         }

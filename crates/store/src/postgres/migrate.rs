@@ -28,8 +28,11 @@ pub(super) async fn begin_migration(
     }
     let generation = new_ids(&tx, 1).await?.remove(0);
     add_generation(&tx, collection_ref.tenant, collection.id, generation, &to).await?;
-    tx.execute("UPDATE embeddery.collections SET building = $2 WHERE id = $1", &[&collection.id, &generation])
-        .await?;
+    tx.execute(
+        "UPDATE embeddery.collections SET building = $2 WHERE id = $1",
+        &[&collection.id, &generation],
+    )
+    .await?;
     tx.commit().await?;
     Ok(generation)
 }
@@ -77,10 +80,7 @@ pub(super) async fn insert_vectors(
     let keys: Vec<i64> = vectors.iter().map(|(chunk, _)| *chunk).collect();
     // The lock keeps the chunks from being deleted before their vectors are stored.
     let rows = tx
-        .query(
-            "SELECT id, document FROM embeddery.chunks WHERE id = ANY($1) ORDER BY id FOR SHARE",
-            &[&keys],
-        )
+        .query("SELECT id, document FROM embeddery.chunks WHERE id = ANY($1) ORDER BY id FOR SHARE", &[&keys])
         .await?;
     let documents: std::collections::HashMap<i64, i64> =
         rows.iter().map(|row| (row.get(0), row.get(1))).collect();
@@ -131,5 +131,9 @@ async fn find_building(
     lock_mode: LockMode,
 ) -> Result<CollectionRow, StoreError> {
     let collection = find(tx, collection_ref, lock_mode).await?;
-    if collection.building == Some(generation) { Ok(collection) } else { Err(StoreError::migration_ended(collection_ref.collection)) }
+    if collection.building == Some(generation) {
+        Ok(collection)
+    } else {
+        Err(StoreError::migration_ended(collection_ref.collection))
+    }
 }

@@ -67,7 +67,11 @@ impl PostgresStore {
 }
 
 impl VectorStore for PostgresStore {
-    fn create<'a>(&'a self, collection_ref: CollectionRef<'a>, new: NewCollection) -> Operation<'a, Collection> {
+    fn create<'a>(
+        &'a self,
+        collection_ref: CollectionRef<'a>,
+        new: NewCollection,
+    ) -> Operation<'a, Collection> {
         Box::pin(collections::create(&self.connections, collection_ref, new))
     }
 
@@ -109,21 +113,38 @@ impl VectorStore for PostgresStore {
         })
     }
 
-    fn documents<'a>(&'a self, collection_ref: CollectionRef<'a>, page: PageRequest<'a>) -> Operation<'a, Vec<DocumentView>> {
+    fn documents<'a>(
+        &'a self,
+        collection_ref: CollectionRef<'a>,
+        page: PageRequest<'a>,
+    ) -> Operation<'a, Vec<DocumentView>> {
         Box::pin(read::documents(&self.connections, collection_ref, page))
     }
 
-    fn document<'a>(&'a self, collection_ref: CollectionRef<'a>, id: &'a str) -> Operation<'a, StoredDocument> {
+    fn document<'a>(
+        &'a self,
+        collection_ref: CollectionRef<'a>,
+        id: &'a str,
+    ) -> Operation<'a, StoredDocument> {
         Box::pin(read::document(&self.connections, collection_ref, id))
     }
 
-    fn export<'a>(&'a self, collection_ref: CollectionRef<'a>, page: PageRequest<'a>) -> Operation<'a, Vec<StoredDocument>> {
+    fn export<'a>(
+        &'a self,
+        collection_ref: CollectionRef<'a>,
+        page: PageRequest<'a>,
+    ) -> Operation<'a, Vec<StoredDocument>> {
         Box::pin(read::export(&self.connections, collection_ref, page))
     }
 
-    fn delete<'a>(&'a self, collection_ref: CollectionRef<'a>, target: DeleteTarget<'a>) -> Operation<'a, u64> {
+    fn delete<'a>(
+        &'a self,
+        collection_ref: CollectionRef<'a>,
+        target: DeleteTarget<'a>,
+    ) -> Operation<'a, u64> {
         Box::pin(async move {
-            let deleted = timed(&self.metrics.delete, write::delete(&self.connections, collection_ref, target)).await?;
+            let deleted =
+                timed(&self.metrics.delete, write::delete(&self.connections, collection_ref, target)).await?;
             self.metrics.deleted.inc_by(deleted);
             Ok(deleted)
         })
@@ -133,7 +154,11 @@ impl VectorStore for PostgresStore {
         Box::pin(timed(&self.metrics.query, search::search(&self.connections, collection_ref, query)))
     }
 
-    fn begin_migration<'a>(&'a self, collection_ref: CollectionRef<'a>, to: ModelBinding) -> Operation<'a, i64> {
+    fn begin_migration<'a>(
+        &'a self,
+        collection_ref: CollectionRef<'a>,
+        to: ModelBinding,
+    ) -> Operation<'a, i64> {
         Box::pin(migrate::begin_migration(&self.connections, collection_ref, to))
     }
 
@@ -155,7 +180,11 @@ impl VectorStore for PostgresStore {
         Box::pin(migrate::insert_vectors(&self.connections, collection_ref, generation, vectors))
     }
 
-    fn activate_generation<'a>(&'a self, collection_ref: CollectionRef<'a>, generation: i64) -> Operation<'a, bool> {
+    fn activate_generation<'a>(
+        &'a self,
+        collection_ref: CollectionRef<'a>,
+        generation: i64,
+    ) -> Operation<'a, bool> {
         Box::pin(migrate::activate_generation(&self.connections, collection_ref, generation))
     }
 

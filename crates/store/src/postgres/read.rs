@@ -12,8 +12,8 @@ use super::{
     write::{chunk_key, headings_from_row, span_from_array},
 };
 use crate::{
-    CollectionRef, Document, DocumentView, PageRequest, StoreError, StoredChunk, StoredDocument, fingerprints,
-    vector_id,
+    CollectionRef, Document, DocumentView, PageRequest, StoreError, StoredChunk, StoredDocument,
+    fingerprints, vector_id,
 };
 
 /// Returns whether each chunk is stored. A stored chunk always has its vector of the active generation.

@@ -102,12 +102,18 @@ impl Search<'_> {
                  SELECT 1 FROM embeddery.documents d JOIN embeddery.chunks c ON c.document = d.id
                  WHERE d.collection = $1 AND {condition} LIMIT {MAX_EXACT_SCAN_CHUNKS} + 1) AS passed"
         );
-        let count: i64 = self.tx.query_one(&sql, &filter_parameters.append_to(vec![&self.collection.id])).await?.get(0);
+        let count: i64 =
+            self.tx.query_one(&sql, &filter_parameters.append_to(vec![&self.collection.id])).await?.get(0);
         Ok(count <= MAX_EXACT_SCAN_CHUNKS as i64)
     }
 
     /// Compares the vectors of all chunks that match the filter.
-    async fn nearest_by_exact_scan(&self, vector: &[f32], filter: &Filter, top: usize) -> Result<Ranking, StoreError> {
+    async fn nearest_by_exact_scan(
+        &self,
+        vector: &[f32],
+        filter: &Filter,
+        top: usize,
+    ) -> Result<Ranking, StoreError> {
         let (dim, vector, top) = (self.collection.view.binding.dim, to_half_unit(vector), top as i64);
         let mut filter_parameters = FilterParameters::default();
         let condition = filter::compile(filter, &mut filter_parameters, 5);
@@ -136,7 +142,8 @@ impl Search<'_> {
              WHERE v.generation = $2 AND v.tenant = $3 AND vector_dims(v.embedding) = {dim}{condition}
              ORDER BY v.embedding::halfvec({dim}) <=> $1::halfvec LIMIT $4"
         );
-        let parameters: Parameters<'_> = vec![&vector, &self.collection.active, &self.collection_ref.tenant, &top];
+        let parameters: Parameters<'_> =
+            vec![&vector, &self.collection.active, &self.collection_ref.tenant, &top];
         let rows = self.tx.query(&sql, &filter_parameters.append_to(parameters)).await?;
         Ok(rows.iter().map(|row| (row.get(0), row.get::<_, f64>(1) as f32)).collect())
     }

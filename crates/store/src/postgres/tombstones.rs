@@ -45,7 +45,8 @@ pub(super) async fn latest(
              WHERE tenant = $1 AND collection = $2 AND (document = ANY($3) OR document = '')",
         )
         .await?;
-    let rows = tx.query(&statement, &[&collection_ref.tenant, &collection_ref.collection, &documents]).await?;
+    let rows =
+        tx.query(&statement, &[&collection_ref.tenant, &collection_ref.collection, &documents]).await?;
     Ok(Tombstones(rows.iter().map(|row| (row.get(0), row.get(1))).collect()))
 }
 

@@ -138,8 +138,9 @@ async fn write_documents(
              RETURNING name, id, submission",
         )
         .await?;
-    let rows =
-        tx.query(&statement, &[&tenant, &collection.id, &ids, &names, &metadata, &submissions, &unconditional]).await?;
+    let rows = tx
+        .query(&statement, &[&tenant, &collection.id, &ids, &names, &metadata, &submissions, &unconditional])
+        .await?;
     let by_name: HashMap<&str, (i64, Uuid)> =
         rows.iter().map(|row| (row.get(0), (row.get(1), row.get(2)))).collect();
     names

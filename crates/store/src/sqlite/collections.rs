@@ -35,12 +35,14 @@ pub(super) fn create(
     name: &str,
     new: &NewCollection,
 ) -> Result<Collection, StoreError> {
-    let existing = tx.query_row("SELECT 1 FROM collections WHERE name = ?1", [name], |_| Ok(())).optional()?;
+    let existing =
+        tx.query_row("SELECT 1 FROM collections WHERE name = ?1", [name], |_| Ok(())).optional()?;
     if existing.is_some() {
         return Err(StoreError::collection_exists(name));
     }
     if let Some(submission) = new.submission
-        && tombstones::latest(tx, name, tombstones::WHOLE_COLLECTION)?.is_some_and(|deletion| deletion > submission)
+        && tombstones::latest(tx, name, tombstones::WHOLE_COLLECTION)?
+            .is_some_and(|deletion| deletion > submission)
     {
         return Err(StoreError::no_collection(name));
     }
@@ -142,5 +144,6 @@ pub(super) fn metadata_to_json(metadata: &Map<String, Value>) -> String {
 }
 
 pub(super) fn metadata_from_json(text: &str) -> Result<Map<String, Value>, StoreError> {
-    serde_json::from_str(text).map_err(|error| StoreError::internal(format!("stored metadata is invalid: {error}")))
+    serde_json::from_str(text)
+        .map_err(|error| StoreError::internal(format!("stored metadata is invalid: {error}")))
 }

@@ -18,7 +18,8 @@ pub(super) fn attribute(field: &str, scalar: Scalar) -> (String, Sql) {
 /// collection.
 pub(super) fn compile(filter: &Filter, collection: i64) -> (String, Vec<Sql>) {
     // The plus keeps SQLite from scanning all documents of the collection when an index finds those that match.
-    let in_collection = if is_indexable(filter) { "+d.collection = ?1 AND " } else { "d.collection = ?1 AND " };
+    let in_collection =
+        if is_indexable(filter) { "+d.collection = ?1 AND " } else { "d.collection = ?1 AND " };
     let mut compiler = Compiler { sql: in_collection.to_owned(), values: vec![Sql::Integer(collection)] };
     compiler.filter(filter);
     (compiler.sql, compiler.values)

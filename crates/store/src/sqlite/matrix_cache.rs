@@ -68,12 +68,7 @@ impl MatrixCache {
 
     /// Returns the matrix of a generation, which may still be empty. `needed_bytes` is the memory that it will take; the
     /// result is `None` if that is above the whole budget.
-    pub(super) fn get(
-        &self,
-        key: MatrixKey,
-        needed_bytes: usize,
-        dim: usize,
-    ) -> Option<Arc<CachedMatrix>> {
+    pub(super) fn get(&self, key: MatrixKey, needed_bytes: usize, dim: usize) -> Option<Arc<CachedMatrix>> {
         if needed_bytes > self.budget_bytes {
             return None;
         }
@@ -93,7 +88,10 @@ impl MatrixCache {
             all.values().map(|cached| cached.bytes.load(Relaxed)).sum()
         };
         while all.len() > 1 && total_bytes(&all) > self.budget_bytes as u64 {
-            let oldest = all.iter().min_by_key(|(_, cached)| cached.last_used.load(Relaxed)).map(|(key, _)| key.clone());
+            let oldest = all
+                .iter()
+                .min_by_key(|(_, cached)| cached.last_used.load(Relaxed))
+                .map(|(key, _)| key.clone());
             let Some(oldest) = oldest else { break };
             all.remove(&oldest);
         }

@@ -9,7 +9,11 @@ use super::{
 };
 use crate::{MissingVector, ModelBinding, StoreError, check_vector};
 
-pub(super) fn begin_migration(tx: &Transaction<'_>, name: &str, to: &ModelBinding) -> Result<i64, StoreError> {
+pub(super) fn begin_migration(
+    tx: &Transaction<'_>,
+    name: &str,
+    to: &ModelBinding,
+) -> Result<i64, StoreError> {
     let collection = find(tx, name)?;
     if collection.view.binding.space == to.space {
         return Err(StoreError::same_space(name, &to.space));
@@ -70,7 +74,11 @@ pub(super) fn insert_vectors(
     count_added(tx, generation, added, last_vector)
 }
 
-pub(super) fn activate_generation(tx: &Transaction<'_>, name: &str, generation: i64) -> Result<bool, StoreError> {
+pub(super) fn activate_generation(
+    tx: &Transaction<'_>,
+    name: &str,
+    generation: i64,
+) -> Result<bool, StoreError> {
     let collection = find_building(tx, name, generation)?;
     if !missing_vectors(tx, name, generation, 1)?.is_empty() {
         return Ok(false);
@@ -86,5 +94,9 @@ pub(super) fn activate_generation(tx: &Transaction<'_>, name: &str, generation: 
 /// Returns the collection if it builds this generation.
 fn find_building(tx: &Transaction<'_>, name: &str, generation: i64) -> Result<CollectionRow, StoreError> {
     let collection = find(tx, name)?;
-    if collection.building == Some(generation) { Ok(collection) } else { Err(StoreError::migration_ended(name)) }
+    if collection.building == Some(generation) {
+        Ok(collection)
+    } else {
+        Err(StoreError::migration_ended(name))
+    }
 }

@@ -28,8 +28,8 @@ use tokio::sync::Semaphore;
 
 use crate::{
     Backup, Collection, CollectionRef, DeleteTarget, DeletionReceipt, Document, DocumentView, Hit,
-    MissingVector, ModelBinding, NewCollection, PageRequest, Query, Stats, StoreError, StoredDocument, UpsertResult,
-    VectorStore, store::Operation,
+    MissingVector, ModelBinding, NewCollection, PageRequest, Query, Stats, StoreError, StoredDocument,
+    UpsertResult, VectorStore, store::Operation,
 };
 use matrix_cache::MatrixCache;
 use user_database::UserDatabases;
@@ -140,7 +140,11 @@ fn owned_page(page: PageRequest<'_>) -> (String, usize) {
 }
 
 impl VectorStore for SqliteStore {
-    fn create<'a>(&'a self, collection_ref: CollectionRef<'a>, new: NewCollection) -> Operation<'a, Collection> {
+    fn create<'a>(
+        &'a self,
+        collection_ref: CollectionRef<'a>,
+        new: NewCollection,
+    ) -> Operation<'a, Collection> {
         Box::pin(async move {
             crate::check_name(collection_ref.collection)?;
             self.write(collection_ref, move |tx, name| collections::create(tx, name, &new)).await
@@ -193,29 +197,47 @@ impl VectorStore for SqliteStore {
         space: Option<SpaceId>,
         documents: Vec<Document>,
     ) -> Operation<'a, UpsertResult> {
-        Box::pin(self.write(collection_ref, move |tx, name| write::upsert(tx, name, space.as_ref(), &documents)))
+        Box::pin(
+            self.write(collection_ref, move |tx, name| write::upsert(tx, name, space.as_ref(), &documents)),
+        )
     }
 
-    fn documents<'a>(&'a self, collection_ref: CollectionRef<'a>, page: PageRequest<'a>) -> Operation<'a, Vec<DocumentView>> {
+    fn documents<'a>(
+        &'a self,
+        collection_ref: CollectionRef<'a>,
+        page: PageRequest<'a>,
+    ) -> Operation<'a, Vec<DocumentView>> {
         let (after, limit) = owned_page(page);
         Box::pin(self.read(collection_ref, move |tx, name| read::documents(tx, name, &after, limit)))
     }
 
-    fn document<'a>(&'a self, collection_ref: CollectionRef<'a>, id: &'a str) -> Operation<'a, StoredDocument> {
+    fn document<'a>(
+        &'a self,
+        collection_ref: CollectionRef<'a>,
+        id: &'a str,
+    ) -> Operation<'a, StoredDocument> {
         let (tenant, id) = (collection_ref.tenant.to_owned(), id.to_owned());
         Box::pin(self.read(collection_ref, move |tx, name| {
             read::document(tx, CollectionRef { tenant: &tenant, collection: name }, &id)
         }))
     }
 
-    fn export<'a>(&'a self, collection_ref: CollectionRef<'a>, page: PageRequest<'a>) -> Operation<'a, Vec<StoredDocument>> {
+    fn export<'a>(
+        &'a self,
+        collection_ref: CollectionRef<'a>,
+        page: PageRequest<'a>,
+    ) -> Operation<'a, Vec<StoredDocument>> {
         let (tenant, (after, limit)) = (collection_ref.tenant.to_owned(), owned_page(page));
         Box::pin(self.read(collection_ref, move |tx, name| {
             read::export(tx, CollectionRef { tenant: &tenant, collection: name }, &after, limit)
         }))
     }
 
-    fn delete<'a>(&'a self, collection_ref: CollectionRef<'a>, target: DeleteTarget<'a>) -> Operation<'a, u64> {
+    fn delete<'a>(
+        &'a self,
+        collection_ref: CollectionRef<'a>,
+        target: DeleteTarget<'a>,
+    ) -> Operation<'a, u64> {
         let (tenant, name) = owned(collection_ref);
         // No check of the free space, as in `drop_collection`.
         match target {
@@ -228,7 +250,10 @@ impl VectorStore for SqliteStore {
             DeleteTarget::Where(filter) => {
                 let filter = filter.clone();
                 Box::pin(self.run(move |inner| {
-                    inner.users.get(&tenant)?.write(|tx| write::delete(tx, &name, DeleteTarget::Where(&filter)))
+                    inner
+                        .users
+                        .get(&tenant)?
+                        .write(|tx| write::delete(tx, &name, DeleteTarget::Where(&filter)))
                 }))
             }
         }
@@ -246,7 +271,11 @@ impl VectorStore for SqliteStore {
         })
     }
 
-    fn begin_migration<'a>(&'a self, collection_ref: CollectionRef<'a>, to: ModelBinding) -> Operation<'a, i64> {
+    fn begin_migration<'a>(
+        &'a self,
+        collection_ref: CollectionRef<'a>,
+        to: ModelBinding,
+    ) -> Operation<'a, i64> {
         Box::pin(self.write(collection_ref, move |tx, name| migrate::begin_migration(tx, name, &to)))
     }
 
@@ -256,7 +285,9 @@ impl VectorStore for SqliteStore {
         generation: i64,
         limit: usize,
     ) -> Operation<'a, Vec<MissingVector>> {
-        Box::pin(self.read(collection_ref, move |tx, name| migrate::missing_vectors(tx, name, generation, limit)))
+        Box::pin(
+            self.read(collection_ref, move |tx, name| migrate::missing_vectors(tx, name, generation, limit)),
+        )
     }
 
     fn insert_vectors<'a>(
@@ -265,12 +296,22 @@ impl VectorStore for SqliteStore {
         generation: i64,
         vectors: Vec<(i64, Vec<f32>)>,
     ) -> Operation<'a, ()> {
-        Box::pin(self.write(collection_ref, move |tx, name| migrate::insert_vectors(tx, name, generation, &vectors)))
+        Box::pin(
+            self.write(collection_ref, move |tx, name| {
+                migrate::insert_vectors(tx, name, generation, &vectors)
+            }),
+        )
     }
 
-    fn activate_generation<'a>(&'a self, collection_ref: CollectionRef<'a>, generation: i64) -> Operation<'a, bool> {
+    fn activate_generation<'a>(
+        &'a self,
+        collection_ref: CollectionRef<'a>,
+        generation: i64,
+    ) -> Operation<'a, bool> {
         Box::pin(async move {
-            let activated = self.write(collection_ref, move |tx, name| migrate::activate_generation(tx, name, generation)).await?;
+            let activated = self
+                .write(collection_ref, move |tx, name| migrate::activate_generation(tx, name, generation))
+                .await?;
             // No search uses the matrix of the previous generation any more.
             self.0.matrices.remove_user(collection_ref.tenant);
             Ok(activated)

@@ -30,12 +30,22 @@ fn fused_depth(top_k: usize) -> usize {
     (2 * top_k).max(50)
 }
 
-pub(super) fn search(inner: &Inner, collection_ref: CollectionRef<'_>, query: &Query) -> Result<Vec<Hit>, StoreError> {
+pub(super) fn search(
+    inner: &Inner,
+    collection_ref: CollectionRef<'_>,
+    query: &Query,
+) -> Result<Vec<Hit>, StoreError> {
     let user = inner.users.get(collection_ref.tenant)?;
     loop {
         let hits = user.read(|tx| {
-            let search =
-                Search { inner, collection_ref, query, tx, collection: find(tx, collection_ref.collection)?, inode: user.inode() };
+            let search = Search {
+                inner,
+                collection_ref,
+                query,
+                tx,
+                collection: find(tx, collection_ref.collection)?,
+                inode: user.inode(),
+            };
             search.run()
         })?;
         // `None`: a concurrent search has refreshed the matrix to a later state than this transaction sees.
@@ -105,8 +115,8 @@ impl Search<'_> {
         let mut statement = self.tx.prepare_cached("SELECT vector FROM vectors WHERE id = ?1")?;
         let mut ranking = Vec::with_capacity(candidates.len());
         for id in candidates {
-            let score =
-                statement.query_row([id], |row| Ok(exact.cosine(&decode_vector(row.get_ref(0)?.as_blob()?))))?;
+            let score = statement
+                .query_row([id], |row| Ok(exact.cosine(&decode_vector(row.get_ref(0)?.as_blob()?))))?;
             ranking.push((id, score));
         }
         Ok(Some(best(ranking, top)))

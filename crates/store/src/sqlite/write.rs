@@ -15,8 +15,8 @@ use super::{
     tombstones,
 };
 use crate::{
-    ChunkKey, DeleteTarget, Document, DocumentChunk, Scalar, StoreError, TextSpan, UpsertResult, check_vector,
-    fingerprints,
+    ChunkKey, DeleteTarget, Document, DocumentChunk, Scalar, StoreError, TextSpan, UpsertResult,
+    check_vector, fingerprints,
 };
 
 /// Stores documents, see [`VectorStore::upsert`](crate::VectorStore::upsert).
@@ -95,7 +95,11 @@ enum DocumentWrite {
 }
 
 /// Inserts or updates the row of a document, unless it is superseded.
-fn write_document(tx: &Transaction<'_>, collection: &CollectionRow, document: &Document) -> Result<DocumentWrite, StoreError> {
+fn write_document(
+    tx: &Transaction<'_>,
+    collection: &CollectionRow,
+    document: &Document,
+) -> Result<DocumentWrite, StoreError> {
     if let Some(submission) = document.submission
         && let Some(deletion) = tombstones::latest(tx, &collection.view.name, &document.id)?
         && deletion > submission
@@ -144,7 +148,9 @@ fn attributes(metadata: &Map<String, Value>) -> Vec<(String, Sql)> {
         while let Some(value) = pending.pop() {
             match value {
                 Value::Array(items) => pending.extend(items),
-                value => attributes.extend(Scalar::from_json(value).map(|scalar| filter::attribute(field, scalar))),
+                value => {
+                    attributes.extend(Scalar::from_json(value).map(|scalar| filter::attribute(field, scalar)))
+                }
             }
         }
     }
@@ -211,17 +217,15 @@ struct ChunkRow {
 }
 
 /// Reads the chunks of a document by their keys.
-fn stored_chunks(
-    tx: &Transaction<'_>,
-    document: i64,
-) -> Result<HashMap<ChunkKey, ChunkRow>, StoreError> {
+fn stored_chunks(tx: &Transaction<'_>, document: i64) -> Result<HashMap<ChunkKey, ChunkRow>, StoreError> {
     let mut statement = tx.prepare_cached(
         "SELECT id, fingerprint, occurrence, ordinal, byte_from, byte_to, char_from, char_to, headings
          FROM chunks WHERE document = ?1",
     )?;
     let rows = statement.query_map([document], |row| {
         let key = ChunkKey { fingerprint: row.get(1)?, occurrence: row.get(2)? };
-        let position = ChunkPosition { ordinal: row.get(3)?, span: span_from_row(row, 4)?, headings: row.get(8)? };
+        let position =
+            ChunkPosition { ordinal: row.get(3)?, span: span_from_row(row, 4)?, headings: row.get(8)? };
         Ok((key, ChunkRow { id: row.get(0)?, position }))
     })?;
     Ok(rows.collect::<Result<_, _>>()?)
@@ -235,11 +239,7 @@ pub(super) fn span_from_row(row: &rusqlite::Row<'_>, first: usize) -> rusqlite::
     })
 }
 
-fn move_chunk(
-    tx: &Transaction<'_>,
-    id: i64,
-    position: &ChunkPosition,
-) -> Result<(), StoreError> {
+fn move_chunk(tx: &Transaction<'_>, id: i64, position: &ChunkPosition) -> Result<(), StoreError> {
     let ChunkPosition { ordinal, span, headings } = position;
     let ((byte_from, byte_to), (char_from, char_to)) = (span.bytes, span.characters);
     tx.prepare_cached(
@@ -353,9 +353,11 @@ pub(super) fn delete(tx: &Transaction<'_>, name: &str, target: DeleteTarget<'_>)
         }
         remove_attributes(tx, collection.id, document.key, &metadata_from_json(&document.metadata)?)?;
         // An id may be given twice; it is counted once.
-        deleted +=
-            tx.prepare_cached("DELETE FROM documents WHERE id = ?1")?.execute([document.key])? as u64;
+        deleted += tx.prepare_cached("DELETE FROM documents WHERE id = ?1")?.execute([document.key])? as u64;
     }
-    tx.execute("UPDATE collections SET documents = documents - ?2 WHERE id = ?1", params![collection.id, deleted])?;
+    tx.execute(
+        "UPDATE collections SET documents = documents - ?2 WHERE id = ?1",
+        params![collection.id, deleted],
+    )?;
     Ok(deleted)
 }
