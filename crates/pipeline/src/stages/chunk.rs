@@ -5,7 +5,7 @@ use std::{collections::HashMap, sync::Arc};
 
 use embeddery_chunk::{ChunkConfig, RuleError, Unit};
 use embeddery_core::{EmbedError, Embedder, TokenCount};
-use embeddery_store::{Chunk, Span};
+use embeddery_store::{DocumentChunk, TextSpan};
 use futures_util::future::join_all;
 
 use super::{
@@ -49,12 +49,12 @@ pub fn cut(text: &str, rule: ChunkConfig, model: Option<&dyn Embedder>) -> Vec<C
 }
 
 /// The parts of a text, as the store takes them; `None` when the spans are of another text.
-pub fn parts(text: &str, spans: &[ChunkSpan]) -> Option<Vec<Chunk>> {
+pub fn parts(text: &str, spans: &[ChunkSpan]) -> Option<Vec<DocumentChunk>> {
     let part = |span: &ChunkSpan| {
         let (bytes, characters) = (&span.bytes, &span.characters);
         let place = usize::try_from(bytes.start).ok()?..usize::try_from(bytes.end).ok()?;
-        let at = Span { bytes: (bytes.start, bytes.end), characters: (characters.start, characters.end) };
-        Some(Chunk {
+        let at = TextSpan { bytes: (bytes.start, bytes.end), characters: (characters.start, characters.end) };
+        Some(DocumentChunk {
             text: text.get(place)?.to_owned(),
             span: at,
             headings: span.headings.clone(),

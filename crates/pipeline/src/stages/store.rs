@@ -217,7 +217,7 @@ async fn upsert(
     match written {
         Ok(written) => {
             room.used(&written).await;
-            Ok(written.overtaken.into_iter().collect())
+            Ok(written.superseded.into_iter().collect())
         }
         Err(refused) => {
             room.used(&UpsertResult::default()).await;

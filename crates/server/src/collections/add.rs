@@ -5,7 +5,7 @@ use std::sync::Arc;
 use embeddery_chunk::{ChunkConfig, Unit};
 use embeddery_core::InputType;
 use embeddery_pipeline::stages::{self, parts};
-use embeddery_store::{Chunk, Document, ModelBinding, StoreErrorKind, UpsertResult};
+use embeddery_store::{Document, DocumentChunk, ModelBinding, StoreErrorKind, UpsertResult};
 use serde_json::{Map, Value};
 
 use super::{CollectionService, selector};
@@ -80,7 +80,7 @@ impl CollectionService {
         mut documents: Vec<Document>,
         stored: impl Fn(usize, usize) -> bool,
     ) -> Result<Vec<Document>, ApiError> {
-        let mut missing: Vec<&mut Chunk> = Vec::new();
+        let mut missing: Vec<&mut DocumentChunk> = Vec::new();
         for (d, document) in documents.iter_mut().enumerate() {
             for (c, chunk) in document.chunks.iter_mut().enumerate() {
                 if chunk.vector.is_none() && !stored(d, c) {

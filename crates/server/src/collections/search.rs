@@ -1,7 +1,7 @@
 //! A search as a caller asks for it becomes one that the store can answer.
 
 use embeddery_core::{InputType, SpaceId};
-use embeddery_store::{Filter, Hit, Mode, Query};
+use embeddery_store::{Filter, Hit, Query, SearchMode};
 
 use super::{CollectionService, embed::same_space};
 use crate::error::ApiError;
@@ -44,9 +44,9 @@ impl CollectionService {
             None => None,
         };
         let mode = match vector {
-            Some(vector) if asked.by_words => Mode::Hybrid(vector, text),
-            Some(vector) => Mode::Vector(vector),
-            None => Mode::Text(text),
+            Some(vector) if asked.by_words => SearchMode::Hybrid(vector, text),
+            Some(vector) => SearchMode::Vector(vector),
+            None => SearchMode::Text(text),
         };
         let query = Query { mode, top_k: asked.top_k, filter: asked.filter, with_text: asked.with_text };
         let search = self.store().search(place, query);

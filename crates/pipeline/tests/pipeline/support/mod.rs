@@ -20,7 +20,7 @@ use embeddery_pipeline::{
     stages::{PausedProviders, StageContext, VectorQuota},
     task,
 };
-use embeddery_store::{CollectionRef, Page, SqliteConfig, SqliteStore, StoredDocument, VectorStore};
+use embeddery_store::{CollectionRef, PageRequest, SqliteConfig, SqliteStore, StoredDocument, VectorStore};
 use prometheus_client::registry::Registry;
 use serde_json::Map;
 use tempfile::TempDir;
@@ -228,7 +228,7 @@ impl Plant {
 
     /// Everything that is stored, each vector the right one.
     pub async fn stored(&self) -> Vec<StoredDocument> {
-        let stored = self.store.export(PLACE, Page { after: None, limit: 10_000 }).await.unwrap();
+        let stored = self.store.export(PLACE, PageRequest { after: None, limit: 10_000 }).await.unwrap();
         for chunk in stored.iter().flat_map(|document| &document.chunks) {
             let due = vector(&chunk.text);
             let cosine: f32 = due.iter().zip(&chunk.vector).map(|(a, b)| a * b).sum();

@@ -5,7 +5,7 @@ use axum::{
     extract::{Path, Query, rejection::QueryRejection},
     http::StatusCode,
 };
-use embeddery_store::{DeleteTarget, Page, StoreError};
+use embeddery_store::{DeleteTarget, PageRequest, StoreError};
 
 use crate::{
     body::JsonObject,
@@ -75,7 +75,7 @@ pub(crate) async fn list(
 ) -> Result<Json<DocumentsAnswer>, ApiError> {
     let Query(query) = page.map_err(|error| ApiError::invalid("limit", error.body_text()))?;
     let limit = query.limit()?;
-    let page = Page { after: query.after.as_deref(), limit };
+    let page = PageRequest { after: query.after.as_deref(), limit };
     let documents = desk.store().documents(desk.collection_ref(&name), page).await?;
     Ok(Json(DocumentsAnswer::new(documents, limit)))
 }

@@ -241,8 +241,8 @@ pub(super) struct PlaceView {
     characters: [u64; 2],
 }
 
-impl From<embeddery_store::Span> for PlaceView {
-    fn from(span: embeddery_store::Span) -> Self {
+impl From<embeddery_store::TextSpan> for PlaceView {
+    fn from(span: embeddery_store::TextSpan) -> Self {
         Self { bytes: [span.bytes.0, span.bytes.1], characters: [span.characters.0, span.characters.1] }
     }
 }
@@ -287,7 +287,7 @@ impl DeleteRequest {
             return Err(fields.unfit(Some("filter".into()), message.into()));
         }
         let filter = filter.map(|filter| Filter::parse(&filter)).transpose()?;
-        if filter == Some(Filter::All(Vec::new())) {
+        if filter == Some(Filter::And(Vec::new())) {
             return Err(ApiError::invalid("filter", "filter is empty; to delete all, delete the collection"));
         }
         fields.finish()?;
