@@ -1,177 +1,181 @@
-//! How to cut: a method, a size, an overlap, and what they are counted in. A rule that exists can be followed.
+//! The chunking configuration: method, size, overlap and unit. The constructor validates; every value is usable.
 
 use std::str::FromStr;
 
 use crate::Language;
 
-/// How to cut a text.
+/// How to split a text into chunks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ChunkConfig {
     method: Method,
     size: usize,
     overlap: usize,
     unit: Unit,
-    /// What `code` reads; `None` is a language of no known grammar.
+    /// The language for `code`; `None` when no grammar is known.
     language: Option<Language>,
 }
 
-/// A rule that nobody could follow.
+/// Why a chunking configuration is invalid.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum RuleError {
-    /// Not a method; and those there are.
-    #[error("method '{0}' is unknown; known are {1}")]
-    Method(String, String),
-    /// Not a unit; and those there are.
-    #[error("unit '{0}' is unknown; known are {1}")]
-    Unit(String, String),
-    /// A size of zero, or one beyond reason.
+pub enum ChunkConfigError {
+    /// The method does not exist. Holds its name and the known names.
+    #[error("method '{0}' is unknown; write one of {1}")]
+    UnknownMethod(String, String),
+    /// The unit does not exist. Holds its name and the known names.
+    #[error("unit '{0}' is unknown; write one of {1}")]
+    UnknownUnit(String, String),
+    /// The size is 0 or above the maximum.
     #[error("size is {0}; it must be between 1 and {MAX_SIZE}")]
-    Size(usize),
-    /// Chunks that would never advance.
+    SizeOutOfRange(usize),
+    /// The overlap is not smaller than the size, so chunks would not advance.
     #[error(
-        "overlap is {overlap}, which is not smaller than size, {size}; a tenth to a fifth of size is usual"
+        "overlap is {overlap}, but it must be smaller than size, which is {size}; a tenth to a fifth of size is usual"
     )]
-    Overlap {
-        /// The overlap.
+    OverlapTooLarge {
+        /// The configured overlap.
         overlap: usize,
-        /// The size.
+        /// The configured size.
         size: usize,
     },
-    /// Words counted in tokens, or tokens in words.
-    #[error("method '{method}' counts in {due}; leave unit out")]
-    UnitOfMethod {
+    /// The method has a fixed unit, and another one was given.
+    #[error("method '{method}' counts in {unit}; leave unit out")]
+    FixedUnit {
         /// The method's name.
         method: &'static str,
-        /// Its unit.
-        due: &'static str,
+        /// The method's unit.
+        unit: &'static str,
     },
 }
 
-/// Larger chunks are a mistake: no model reads them.
+/// Maximum size in units. No model accepts a larger input.
 const MAX_SIZE: usize = 1_000_000;
 
 impl ChunkConfig {
-    /// The text as one chunk.
+    /// Returns the whole text as one chunk.
     pub const WHOLE: Self =
         Self { method: Method::Whole, size: MAX_SIZE, overlap: 0, unit: Unit::Characters, language: None };
 
-    /// A rule; what is absent gets the usual value: tokens, or the method's own unit; 256 tokens, 200 words or
-    /// 1000 characters; an overlap of an eighth.
+    /// Validates a configuration. Defaults: the method's own unit, else tokens; a size of 256 tokens, 200 words or
+    /// 1000 characters; an overlap of an eighth of the size.
+    ///
+    /// # Errors
+    /// The size is out of range, the overlap is not smaller than the size, or the method has another fixed unit.
     pub fn new(
         method: Method,
         size: Option<usize>,
         overlap: Option<usize>,
         unit: Option<Unit>,
-    ) -> Result<Self, RuleError> {
-        let only = |due: Unit| match unit {
-            Some(other) if other != due => {
-                Err(RuleError::UnitOfMethod { method: method.as_str(), due: due.as_str() })
+    ) -> Result<Self, ChunkConfigError> {
+        let fixed = |fixed: Unit| match unit {
+            Some(other) if other != fixed => {
+                Err(ChunkConfigError::FixedUnit { method: method.as_str(), unit: fixed.as_str() })
             }
-            _ => Ok(due),
+            _ => Ok(fixed),
         };
         let unit = match method {
             Method::Whole => return Ok(Self::WHOLE),
-            Method::Words => only(Unit::Words)?,
-            Method::Tokens => only(Unit::Tokens)?,
+            Method::Words => fixed(Unit::Words)?,
+            Method::Tokens => fixed(Unit::Tokens)?,
             Method::FixedSize => unit.unwrap_or(Unit::Characters),
             Method::Recursive | Method::Paragraphs | Method::Sentences | Method::Markdown | Method::Code => {
                 unit.unwrap_or(Unit::Tokens)
             }
         };
-        let usual = match unit {
+        let default_size = match unit {
             Unit::Characters => 1000,
             Unit::Words => 200,
             Unit::Tokens => 256,
         };
-        let size = size.unwrap_or(usual);
+        let size = size.unwrap_or(default_size);
         if !(1..=MAX_SIZE).contains(&size) {
-            return Err(RuleError::Size(size));
+            return Err(ChunkConfigError::SizeOutOfRange(size));
         }
         let overlap = overlap.unwrap_or(size / 8);
         if overlap >= size {
-            return Err(RuleError::Overlap { overlap, size });
+            return Err(ChunkConfigError::OverlapTooLarge { overlap, size });
         }
         Ok(Self { method, size, overlap, unit, language: None })
     }
 
-    /// The same rule for a model that reads `most` tokens: a larger chunk would be cut by the model, unseen.
+    /// Reduces a size in tokens to `max_tokens`, the limit of a model: the model would silently truncate a larger
+    /// chunk. The overlap becomes at most half of the new size. Sizes in other units stay.
     #[must_use]
-    pub fn clamp_to_model(self, most: usize) -> Self {
-        if self.unit != Unit::Tokens || self.size <= most {
+    pub fn clamp_to_model(self, max_tokens: usize) -> Self {
+        if self.unit != Unit::Tokens || self.size <= max_tokens {
             return self;
         }
-        let size = most.max(1);
+        let size = max_tokens.max(1);
         Self { size, overlap: self.overlap.min(size / 2), ..self }
     }
 
-    /// The same rule for a text of this content type: `code` reads its language.
+    /// Sets the language that [`Method::Code`] parses, from the text's content type.
     #[must_use]
     pub fn with_content_type(self, content_type: Option<&str>) -> Self {
-        Self { language: content_type.and_then(Language::of), ..self }
+        Self { language: content_type.and_then(Language::from_content_type), ..self }
     }
 
-    /// Where to cut.
+    /// The splitting method.
     pub const fn method(&self) -> Method {
         self.method
     }
 
-    /// The largest chunk, in units.
+    /// Maximum size of a chunk, in units.
     pub const fn size(&self) -> usize {
         self.size
     }
 
-    /// How many units of a chunk stand in the next one again, at most.
+    /// Maximum number of units that a chunk repeats from the previous one.
     pub const fn overlap(&self) -> usize {
         self.overlap
     }
 
-    /// What sizes are counted in.
+    /// The unit of `size` and `overlap`.
     pub const fn unit(&self) -> Unit {
         self.unit
     }
 
-    /// What `code` reads.
+    /// The language that [`Method::Code`] parses.
     pub const fn language(&self) -> Option<Language> {
         self.language
     }
 }
 
-/// Where to cut.
+/// Where a text is split.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Method {
-    /// Nowhere: the text is one chunk.
+    /// Nowhere. The text is one chunk.
     Whole,
-    /// At the largest structure that fits: paragraphs, then lines, sentences, words.
+    /// At the largest structure whose parts fit: paragraphs, then lines, sentences, words.
     Recursive,
-    /// Between paragraphs; several share a chunk while they fit.
+    /// Between paragraphs. Neighbouring paragraphs share a chunk while they fit.
     Paragraphs,
-    /// Between sentences; several share a chunk while they fit.
+    /// Between sentences. Neighbouring sentences share a chunk while they fit.
     Sentences,
-    /// After every so many words.
+    /// After every `size` words.
     Words,
-    /// After every so many tokens.
+    /// After every `size` tokens.
     Tokens,
-    /// After every so many units, whatever stands there.
+    /// After every `size` units, regardless of structure.
     FixedSize,
-    /// Between Markdown's sections, then its blocks, then as `recursive`; each chunk knows its headings.
+    /// Between Markdown sections, then blocks, then as `recursive`. Each chunk carries its headings.
     Markdown,
-    /// Between functions and statements of a language whose grammar is known, else as `recursive`.
+    /// Between functions and statements if the language has a known grammar, else as `recursive`.
     Code,
 }
 
-/// What sizes are counted in.
+/// The unit of sizes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unit {
     /// Unicode scalar values.
     Characters,
-    /// Words, as Unicode finds them in any script.
+    /// Words by Unicode's word boundaries (UAX #29), in any script.
     Words,
-    /// Tokens of the model that will read the chunks.
+    /// Tokens of the model that embeds the chunks.
     Tokens,
 }
 
 impl Method {
-    /// All of them, the usual one first.
+    /// All values, the default first.
     pub const ALL: [Self; 9] = [
         Self::Recursive,
         Self::Markdown,
@@ -184,7 +188,7 @@ impl Method {
         Self::Whole,
     ];
 
-    /// The name in the API.
+    /// The name in the HTTP API.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Whole => "none",
@@ -201,10 +205,10 @@ impl Method {
 }
 
 impl Unit {
-    /// All of them, the usual one first.
+    /// All values, the default first.
     pub const ALL: [Self; 3] = [Self::Tokens, Self::Words, Self::Characters];
 
-    /// The name in the API.
+    /// The name in the HTTP API.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Characters => "characters",
@@ -215,21 +219,24 @@ impl Unit {
 }
 
 impl FromStr for Method {
-    type Err = RuleError;
+    type Err = ChunkConfigError;
 
-    fn from_str(name: &str) -> Result<Self, RuleError> {
+    fn from_str(name: &str) -> Result<Self, ChunkConfigError> {
         let known = Self::ALL.into_iter().find(|method| method.as_str() == name);
-        known.ok_or_else(|| RuleError::Method(name.into(), Self::ALL.map(Self::as_str).join(", ")))
+        known.ok_or_else(|| {
+            ChunkConfigError::UnknownMethod(name.into(), Self::ALL.map(Self::as_str).join(", "))
+        })
     }
 }
 
 impl FromStr for Unit {
-    type Err = RuleError;
+    type Err = ChunkConfigError;
 
-    fn from_str(name: &str) -> Result<Self, RuleError> {
+    fn from_str(name: &str) -> Result<Self, ChunkConfigError> {
         let name = if name == "chars" { "characters" } else { name };
         let known = Self::ALL.into_iter().find(|unit| unit.as_str() == name);
-        known.ok_or_else(|| RuleError::Unit(name.into(), Self::ALL.map(Self::as_str).join(", ")))
+        known
+            .ok_or_else(|| ChunkConfigError::UnknownUnit(name.into(), Self::ALL.map(Self::as_str).join(", ")))
     }
 }
 
@@ -238,21 +245,24 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_absent_gets_the_usual_value() {
-        let rule = ChunkConfig::new(Method::Recursive, None, None, None).unwrap();
-        assert_eq!((rule.size(), rule.overlap(), rule.unit()), (256, 32, Unit::Tokens));
-        let rule = ChunkConfig::new(Method::Words, None, None, None).unwrap();
-        assert_eq!((rule.size(), rule.overlap(), rule.unit()), (200, 25, Unit::Words));
-        let rule = ChunkConfig::new(Method::FixedSize, None, None, None).unwrap();
-        assert_eq!((rule.size(), rule.overlap(), rule.unit()), (1000, 125, Unit::Characters));
+    fn absent_values_get_the_defaults() {
+        let config = ChunkConfig::new(Method::Recursive, None, None, None).unwrap();
+        assert_eq!((config.size(), config.overlap(), config.unit()), (256, 32, Unit::Tokens));
+        let config = ChunkConfig::new(Method::Words, None, None, None).unwrap();
+        assert_eq!((config.size(), config.overlap(), config.unit()), (200, 25, Unit::Words));
+        let config = ChunkConfig::new(Method::FixedSize, None, None, None).unwrap();
+        assert_eq!((config.size(), config.overlap(), config.unit()), (1000, 125, Unit::Characters));
     }
 
     #[test]
-    fn a_rule_that_nobody_could_follow_is_refused() {
-        assert_eq!(ChunkConfig::new(Method::Words, Some(0), None, None), Err(RuleError::Size(0)));
+    fn invalid_configurations_are_rejected() {
+        assert_eq!(
+            ChunkConfig::new(Method::Words, Some(0), None, None),
+            Err(ChunkConfigError::SizeOutOfRange(0))
+        );
         assert_eq!(
             ChunkConfig::new(Method::Words, Some(5), Some(5), None),
-            Err(RuleError::Overlap { overlap: 5, size: 5 })
+            Err(ChunkConfigError::OverlapTooLarge { overlap: 5, size: 5 })
         );
         assert!(ChunkConfig::new(Method::Words, None, None, Some(Unit::Tokens)).is_err());
         let unknown = "semantic".parse::<Method>().unwrap_err().to_string();
@@ -260,7 +270,7 @@ mod tests {
     }
 
     #[test]
-    fn names_are_read_back() {
+    fn names_parse_to_their_values() {
         for method in Method::ALL {
             assert_eq!(method.as_str().parse(), Ok(method));
         }
@@ -271,8 +281,9 @@ mod tests {
     }
 
     #[test]
-    fn a_model_that_reads_less_makes_chunks_smaller() {
-        let rule = ChunkConfig::new(Method::Tokens, Some(512), Some(400), None).unwrap().clamp_to_model(254);
-        assert_eq!((rule.size(), rule.overlap()), (254, 127));
+    fn a_model_with_a_lower_limit_makes_chunks_smaller() {
+        let config =
+            ChunkConfig::new(Method::Tokens, Some(512), Some(400), None).unwrap().clamp_to_model(254);
+        assert_eq!((config.size(), config.overlap()), (254, 127));
     }
 }

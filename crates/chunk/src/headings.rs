@@ -1,47 +1,47 @@
-//! Under which headings each place of a Markdown text stands.
+//! Finds the headings of a Markdown text and the heading path at a byte offset.
 
 use pulldown_cmark::{Event, HeadingLevel, Options, Parser, Tag, TagEnd};
 
-/// A text's headings, in order.
+/// The headings of a text, in order.
 pub(crate) struct Headings(Vec<Heading>);
 
 struct Heading {
-    /// Where it begins.
-    at: usize,
+    /// Byte offset of the heading's first character.
+    start: usize,
     level: HeadingLevel,
-    /// Its words, without marks.
+    /// The heading's text without markup.
     text: String,
 }
 
 impl Headings {
-    /// Finds a text's headings; a `#` in a code block is none.
-    pub(crate) fn of(text: &str) -> Self {
-        let mut found: Vec<Heading> = Vec::new();
-        let mut inside = false;
+    /// Parses the headings of `text`. A `#` inside a code block is not a heading.
+    pub(crate) fn parse(text: &str) -> Self {
+        let mut headings: Vec<Heading> = Vec::new();
+        let mut in_heading = false;
         for (event, range) in Parser::new_ext(text, Options::all()).into_offset_iter() {
             match event {
                 Event::Start(Tag::Heading { level, .. }) => {
-                    inside = true;
-                    found.push(Heading { at: range.start, level, text: String::new() });
+                    in_heading = true;
+                    headings.push(Heading { start: range.start, level, text: String::new() });
                 }
-                Event::End(TagEnd::Heading(_)) => inside = false,
-                Event::Text(words) | Event::Code(words) if inside => {
-                    if let Some(heading) = found.last_mut() {
+                Event::End(TagEnd::Heading(_)) => in_heading = false,
+                Event::Text(words) | Event::Code(words) if in_heading => {
+                    if let Some(heading) = headings.last_mut() {
                         heading.text.push_str(&words);
                     }
                 }
                 _ => {}
             }
         }
-        Self(found)
+        Self(headings)
     }
 
-    /// The headings of the sections that hold each of these places, outermost first. Places ascend.
-    pub(crate) fn path_at(&self, places: impl Iterator<Item = usize>) -> Vec<Vec<String>> {
+    /// Returns the heading path at each of `offsets`, outermost heading first. Offsets must ascend.
+    pub(crate) fn path_at(&self, offsets: impl Iterator<Item = usize>) -> Vec<Vec<String>> {
         let mut open: Vec<&Heading> = Vec::new();
-        let mut coming = self.0.iter().peekable();
-        let paths = places.map(|place| {
-            while let Some(heading) = coming.next_if(|heading| heading.at <= place) {
+        let mut remaining = self.0.iter().peekable();
+        let paths = offsets.map(|offset| {
+            while let Some(heading) = remaining.next_if(|heading| heading.start <= offset) {
                 open.retain(|outer| outer.level < heading.level);
                 open.push(heading);
             }
@@ -56,12 +56,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_place_has_the_headings_of_its_sections() {
+    fn an_offset_has_the_headings_of_its_sections() {
         let text = "before\n\n# One *big* `x`\n\na\n\n### Deep\n\nb\n\n## Two\n\n```sh\n# no heading\n```\n\nLast\n====\n\nc";
-        let headings = Headings::of(text);
-        let place = |words: &str| text.find(words).unwrap_or_default();
+        let headings = Headings::parse(text);
+        let offset = |words: &str| text.find(words).unwrap_or_default();
         let paths = headings
-            .path_at(["before", "# One", "a\n\n#", "b\n\n#", "## Two", "# no", "c"].into_iter().map(place));
+            .path_at(["before", "# One", "a\n\n#", "b\n\n#", "## Two", "# no", "c"].into_iter().map(offset));
         let expected: [&[&str]; 6] = [
             &[],
             &["One big x"],

@@ -1,9 +1,9 @@
-//! Programming languages whose grammar is known: `code` cuts them between functions and statements, and everything
-//! else as text.
+//! Programming languages with a known grammar. `code` splits them between functions and statements, and any other
+//! text as prose.
 
 use tree_sitter::Language as Grammar;
 
-/// A programming language whose grammar is known.
+/// A programming language with a known grammar.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Language {
     /// Go.
@@ -21,7 +21,7 @@ pub enum Language {
 }
 
 impl Language {
-    /// All of them.
+    /// All values.
     pub const ALL: [Self; 6] =
         [Self::Go, Self::Java, Self::JavaScript, Self::Python, Self::Rust, Self::TypeScript];
 
@@ -37,9 +37,9 @@ impl Language {
         }
     }
 
-    /// The language of a content type: a MIME type with or without parameters (`text/x-python; charset=utf-8`), a
-    /// language's name, or the end of a file's name (`rs`, `.tsx`).
-    pub fn of(content_type: &str) -> Option<Self> {
+    /// Finds the language of a content type: a MIME type with or without parameters (`text/x-python; charset=utf-8`),
+    /// a language's name, or a file extension (`rs`, `.tsx`).
+    pub fn from_content_type(content_type: &str) -> Option<Self> {
         let essence = content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
         let name = match essence.split_once('/') {
             Some(("text" | "application", subtype)) => subtype.trim_start_matches("x-"),
@@ -64,7 +64,7 @@ impl Language {
             Self::JavaScript => tree_sitter_javascript::LANGUAGE,
             Self::Python => tree_sitter_python::LANGUAGE,
             Self::Rust => tree_sitter_rust::LANGUAGE,
-            // It reads plain TypeScript, too, all but casts written `<T>x`.
+            // The TSX grammar also parses plain TypeScript, except for casts written `<T>x`.
             Self::TypeScript => tree_sitter_typescript::LANGUAGE_TSX,
         }
         .into()
@@ -76,7 +76,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn content_types() {
+    fn content_types_name_languages() {
         for (content_type, language) in [
             ("text/x-python; charset=utf-8", Language::Python),
             ("application/javascript", Language::JavaScript),
@@ -85,13 +85,13 @@ mod tests {
             ("golang", Language::Go),
             (".tsx", Language::TypeScript),
         ] {
-            assert_eq!(Language::of(content_type), Some(language), "{content_type}");
+            assert_eq!(Language::from_content_type(content_type), Some(language), "{content_type}");
         }
         for unknown in ["", "text/plain", "text/markdown", "image/x-python", "c++"] {
-            assert_eq!(Language::of(unknown), None, "{unknown}");
+            assert_eq!(Language::from_content_type(unknown), None, "{unknown}");
         }
         for language in Language::ALL {
-            assert_eq!(Language::of(language.as_str()), Some(language));
+            assert_eq!(Language::from_content_type(language.as_str()), Some(language));
         }
     }
 }

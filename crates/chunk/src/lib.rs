@@ -1,8 +1,4 @@
-//! Text in, chunks with exact offsets out. Pure: no clock, no disk, no model; who wants chunks measured in a
-//! model's tokens passes a function that counts them.
-//!
-//! Every unit is one thing, a [`UnitOffsets`]: the sorted byte offsets at which its units begin. It is made once per
-//! text; the size of any part is then two binary searches, so that no method ever counts the same text twice.
+#![doc = include_str!("../README.md")]
 
 mod config;
 mod headings;
@@ -12,45 +8,47 @@ mod split;
 
 use std::ops::Range;
 
-pub use config::{ChunkConfig, Method, RuleError, Unit};
+pub use config::{ChunkConfig, ChunkConfigError, Method, Unit};
 pub use language::Language;
 pub use offsets::UnitOffsets;
 
-/// A part of a text.
+/// A part of a text with its offsets.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Chunk<'t> {
-    /// The part itself, without white space around it. Never blank.
+pub struct TextChunk<'t> {
+    /// The part without surrounding white space. Never blank.
     pub text: &'t str,
-    /// Where it stands in the text, in bytes.
+    /// Byte offsets in the text.
     pub bytes: Range<usize>,
-    /// Where it stands in the text, in characters.
+    /// Character offsets in the text.
     pub characters: Range<usize>,
-    /// The headings of the sections it begins in, outermost first; only [`Method::Markdown`] looks for them.
+    /// Headings of the sections that contain the chunk's first byte, outermost first. Only [`Method::Markdown`]
+    /// fills this field.
     pub headings: Vec<String>,
 }
 
-/// Cuts `text` by `rule`. `count` says how many tokens a piece of text has; it is asked once per word, and only
-/// when the rule measures in tokens.
-pub fn chunk<'t>(text: &'t str, rule: &ChunkConfig, count: &dyn Fn(&str) -> usize) -> Vec<Chunk<'t>> {
-    let measure = || match rule.unit() {
+/// Splits `text` as `config` demands. `count` returns the number of tokens of a piece of text; it is called once per
+/// distinct word, and only when the unit is [`Unit::Tokens`].
+pub fn chunk<'t>(text: &'t str, config: &ChunkConfig, count: &dyn Fn(&str) -> usize) -> Vec<TextChunk<'t>> {
+    let offsets = || match config.unit() {
         Unit::Characters => UnitOffsets::characters(text),
         Unit::Words => UnitOffsets::words(text),
         Unit::Tokens => UnitOffsets::tokens(text, count),
     };
-    let ranges = match (rule.method(), rule.language()) {
+    let ranges = match (config.method(), config.language()) {
         (Method::Whole, _) => std::iter::once(0..text.len()).collect(),
-        (Method::Code, Some(language)) => split::code(text, &measure(), rule, language),
-        (Method::Recursive | Method::Code, _) => split::recursive(text, &measure(), rule),
-        (Method::Markdown, _) => split::markdown(text, &measure(), rule),
-        (Method::Paragraphs, _) => split::paragraphs(text, &measure(), rule),
-        (Method::Sentences, _) => split::sentences(text, &measure(), rule),
+        (Method::Code, Some(language)) => split::code(text, &offsets(), config, language),
+        (Method::Recursive | Method::Code, _) => split::recursive(text, &offsets(), config),
+        (Method::Markdown, _) => split::markdown(text, &offsets(), config),
+        (Method::Paragraphs, _) => split::paragraphs(text, &offsets(), config),
+        (Method::Sentences, _) => split::sentences(text, &offsets(), config),
         (Method::Words | Method::Tokens | Method::FixedSize, _) => {
-            split::fixed_windows(text, &measure(), rule)
+            split::fixed_windows(text, &offsets(), config)
         }
     };
     let mut chunks = with_offsets(text, ranges);
-    if rule.method() == Method::Markdown {
-        let paths = headings::Headings::of(text).path_at(chunks.iter().map(|chunk| chunk.bytes.start));
+    if config.method() == Method::Markdown {
+        let starts = chunks.iter().map(|chunk| chunk.bytes.start);
+        let paths = headings::Headings::parse(text).path_at(starts);
         for (chunk, path) in chunks.iter_mut().zip(paths) {
             chunk.headings = path;
         }
@@ -58,10 +56,10 @@ pub fn chunk<'t>(text: &'t str, rule: &ChunkConfig, count: &dyn Fn(&str) -> usiz
     chunks
 }
 
-/// Trims each range, drops blank ones and ones that add nothing, and counts characters in one walk.
-fn with_offsets(text: &str, ranges: Vec<Range<usize>>) -> Vec<Chunk<'_>> {
-    let mut chunks: Vec<Chunk<'_>> = Vec::with_capacity(ranges.len());
-    // A place and the characters before it; starts only grow, so the walk never goes back.
+/// Trims each range, drops blank ranges and ranges that add no text, and computes character offsets in one pass.
+fn with_offsets(text: &str, ranges: Vec<Range<usize>>) -> Vec<TextChunk<'_>> {
+    let mut chunks: Vec<TextChunk<'_>> = Vec::with_capacity(ranges.len());
+    // A byte offset and its character offset. Range starts ascend, so the pass never goes back.
     let (mut byte, mut character) = (0, 0);
     for range in ranges {
         let part = &text[range.clone()];
@@ -75,7 +73,7 @@ fn with_offsets(text: &str, ranges: Vec<Range<usize>>) -> Vec<Chunk<'_>> {
         character += text[byte..start].chars().count();
         byte = start;
         let characters = character..character + trimmed.chars().count();
-        chunks.push(Chunk { text: trimmed, bytes, characters, headings: Vec::new() });
+        chunks.push(TextChunk { text: trimmed, bytes, characters, headings: Vec::new() });
     }
     chunks
 }

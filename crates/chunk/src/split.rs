@@ -1,4 +1,5 @@
-//! The methods: from a text and its measure to ranges of bytes, in order, each within the rule's size.
+//! The splitting methods. Each maps a text and its unit offsets to byte ranges in order, none larger than the
+//! configured size.
 
 use std::ops::Range;
 
@@ -9,121 +10,131 @@ use unicode_segmentation::UnicodeSegmentation as _;
 
 use crate::{ChunkConfig, Language, UnitOffsets};
 
-/// text-splitter asks for the size of many overlapping candidates; each answer is two binary searches.
-struct Sizer<'m>(&'m UnitOffsets);
+/// Sizes for text-splitter, which measures many overlapping candidates. Each measurement is two binary searches.
+struct OffsetSizer<'m>(&'m UnitOffsets);
 
-impl ChunkSizer for Sizer<'_> {
+impl ChunkSizer for OffsetSizer<'_> {
     fn size(&self, part: &str) -> usize {
-        // A part of another text cannot come; its length errs to the safe side.
-        self.0.size_of(part).unwrap_or(part.len())
+        // text-splitter passes slices of its own text only. The byte length is a safe upper bound otherwise.
+        self.0.size_of_slice(part).unwrap_or(part.len())
     }
 }
 
-/// A rule's overlap is smaller than its size, which is all that can be wrong with it: `None` does not come.
-fn config<'m>(measure: &'m UnitOffsets, rule: &ChunkConfig) -> Option<SplitterConfig<Sizer<'m>>> {
-    SplitterConfig::new(rule.size()).with_sizer(Sizer(measure)).with_overlap(rule.overlap()).ok()
+/// The configuration for text-splitter. text-splitter rejects only an overlap that is not smaller than the size, and
+/// [`ChunkConfig`] excludes that, so the result is never `None`.
+fn splitter_config<'m>(
+    offsets: &'m UnitOffsets,
+    config: &ChunkConfig,
+) -> Option<SplitterConfig<OffsetSizer<'m>>> {
+    SplitterConfig::new(config.size()).with_sizer(OffsetSizer(offsets)).with_overlap(config.overlap()).ok()
 }
 
 fn ranges<'t>(parts: impl Iterator<Item = (usize, &'t str)>) -> Vec<Range<usize>> {
-    parts.map(|(at, part)| at..at + part.len()).collect()
+    parts.map(|(start, part)| start..start + part.len()).collect()
 }
 
-/// Along the text's own structure, the largest that fits.
-pub(crate) fn recursive(text: &str, measure: &UnitOffsets, rule: &ChunkConfig) -> Vec<Range<usize>> {
-    let Some(config) = config(measure, rule) else { return fixed_windows(text, measure, rule) };
-    ranges(TextSplitter::new(config).chunk_indices(text))
+/// Splits at the largest structure whose parts fit.
+pub(crate) fn recursive(text: &str, offsets: &UnitOffsets, config: &ChunkConfig) -> Vec<Range<usize>> {
+    let Some(splitter) = splitter_config(offsets, config) else {
+        return fixed_windows(text, offsets, config);
+    };
+    ranges(TextSplitter::new(splitter).chunk_indices(text))
 }
 
-/// Along Markdown's sections and blocks.
-pub(crate) fn markdown(text: &str, measure: &UnitOffsets, rule: &ChunkConfig) -> Vec<Range<usize>> {
-    let Some(config) = config(measure, rule) else { return fixed_windows(text, measure, rule) };
-    ranges(MarkdownSplitter::new(config).chunk_indices(text))
+/// Splits between Markdown sections and blocks.
+pub(crate) fn markdown(text: &str, offsets: &UnitOffsets, config: &ChunkConfig) -> Vec<Range<usize>> {
+    let Some(splitter) = splitter_config(offsets, config) else {
+        return fixed_windows(text, offsets, config);
+    };
+    ranges(MarkdownSplitter::new(splitter).chunk_indices(text))
 }
 
-/// Along a program's functions and statements.
+/// Splits between functions and statements.
 pub(crate) fn code(
     text: &str,
-    measure: &UnitOffsets,
-    rule: &ChunkConfig,
+    offsets: &UnitOffsets,
+    config: &ChunkConfig,
     language: Language,
 ) -> Vec<Range<usize>> {
-    let splitter = config(measure, rule).map(|config| CodeSplitter::new(language.grammar(), config));
-    // A grammar that the parser cannot read is a defect of the build, found by the tests.
-    let Some(Ok(splitter)) = splitter else { return recursive(text, measure, rule) };
+    let splitter =
+        splitter_config(offsets, config).map(|splitter| CodeSplitter::new(language.grammar(), splitter));
+    // The parser rejects a grammar only if the build combines incompatible versions; a test covers every language.
+    let Some(Ok(splitter)) = splitter else { return recursive(text, offsets, config) };
     ranges(splitter.chunk_indices(text))
 }
 
-/// Whole paragraphs, as many as fit; one that is too long by itself is cut into sentences.
-pub(crate) fn paragraphs(text: &str, measure: &UnitOffsets, rule: &ChunkConfig) -> Vec<Range<usize>> {
+/// Merges as many whole paragraphs as fit. A paragraph that exceeds the size is split into sentences.
+pub(crate) fn paragraphs(text: &str, offsets: &UnitOffsets, config: &ChunkConfig) -> Vec<Range<usize>> {
     let mut pieces = Vec::new();
-    for paragraph in blocks(text) {
-        if measure.size(paragraph.start, paragraph.end) <= rule.size() {
+    for paragraph in paragraph_ranges(text) {
+        if offsets.size(paragraph.start, paragraph.end) <= config.size() {
             pieces.push(paragraph);
         } else {
-            pieces.extend(sentence_pieces(text, paragraph, measure, rule));
+            pieces.extend(sentence_pieces(text, paragraph, offsets, config));
         }
     }
-    merge_pieces(&pieces, measure, rule)
+    merge_pieces(&pieces, offsets, config)
 }
 
-/// Whole sentences, as many as fit; one that is too long by itself is cut by units.
-pub(crate) fn sentences(text: &str, measure: &UnitOffsets, rule: &ChunkConfig) -> Vec<Range<usize>> {
-    merge_pieces(&sentence_pieces(text, 0..text.len(), measure, rule), measure, rule)
+/// Merges as many whole sentences as fit. A sentence that exceeds the size is split by units.
+pub(crate) fn sentences(text: &str, offsets: &UnitOffsets, config: &ChunkConfig) -> Vec<Range<usize>> {
+    merge_pieces(&sentence_pieces(text, 0..text.len(), offsets, config), offsets, config)
 }
 
-/// After every so many units.
-pub(crate) fn fixed_windows(text: &str, measure: &UnitOffsets, rule: &ChunkConfig) -> Vec<Range<usize>> {
-    split_by_units(measure, 0..text.len(), rule.size(), rule.overlap())
+/// Splits after every `size` units.
+pub(crate) fn fixed_windows(text: &str, offsets: &UnitOffsets, config: &ChunkConfig) -> Vec<Range<usize>> {
+    split_by_units(offsets, 0..text.len(), config.size(), config.overlap())
 }
 
-/// What stands between blank lines, each with the blank lines after it.
-fn blocks(text: &str) -> Vec<Range<usize>> {
-    let (mut found, mut start, mut at, mut blank) = (Vec::new(), 0, 0, false);
+/// The paragraphs of a text: runs of lines between blank lines, each with the blank lines after it.
+fn paragraph_ranges(text: &str) -> Vec<Range<usize>> {
+    let (mut paragraphs, mut start, mut line_start, mut blank) = (Vec::new(), 0, 0, false);
     for line in text.split_inclusive('\n') {
         let is_blank = line.trim().is_empty();
-        if blank && !is_blank && at > start {
-            found.push(start..at);
-            start = at;
+        if blank && !is_blank && line_start > start {
+            paragraphs.push(start..line_start);
+            start = line_start;
         }
-        (blank, at) = (is_blank, at + line.len());
+        (blank, line_start) = (is_blank, line_start + line.len());
     }
-    found.push(start..text.len());
-    found
+    paragraphs.push(start..text.len());
+    paragraphs
 }
 
-/// The sentences of a part, the too long ones in pieces.
+/// The sentences of a part. A sentence that exceeds the size is split by units.
 fn sentence_pieces(
     text: &str,
     part: Range<usize>,
-    measure: &UnitOffsets,
-    rule: &ChunkConfig,
+    offsets: &UnitOffsets,
+    config: &ChunkConfig,
 ) -> Vec<Range<usize>> {
     let mut pieces = Vec::new();
-    for (at, sentence) in text[part.clone()].split_sentence_bound_indices() {
-        let (from, to) = (part.start + at, part.start + at + sentence.len());
-        if measure.size(from, to) <= rule.size() {
-            pieces.push(from..to);
+    for (offset, sentence) in text[part.clone()].split_sentence_bound_indices() {
+        let start = part.start + offset;
+        let end = start + sentence.len();
+        if offsets.size(start, end) <= config.size() {
+            pieces.push(start..end);
         } else {
-            pieces.extend(split_by_units(measure, from..to, rule.size(), 0));
+            pieces.extend(split_by_units(offsets, start..end, config.size(), 0));
         }
     }
     pieces
 }
 
-/// Neighbouring pieces share a chunk while they fit; a chunk begins with the pieces at the end of the one before
+/// Merges neighbouring pieces into chunks while they fit. A chunk starts with those last pieces of the previous chunk
 /// that fit the overlap.
-fn merge_pieces(pieces: &[Range<usize>], measure: &UnitOffsets, rule: &ChunkConfig) -> Vec<Range<usize>> {
+fn merge_pieces(pieces: &[Range<usize>], offsets: &UnitOffsets, config: &ChunkConfig) -> Vec<Range<usize>> {
     let mut chunks: Vec<Range<usize>> = Vec::new();
     let mut first = 0;
     while first < pieces.len() {
         let start = pieces[first].start;
         let mut last = first;
-        while last + 1 < pieces.len() && measure.size(start, pieces[last + 1].end) <= rule.size() {
+        while last + 1 < pieces.len() && offsets.size(start, pieces[last + 1].end) <= config.size() {
             last += 1;
         }
         chunks.push(start..pieces[last].end);
         let mut next = last + 1;
-        while next - 1 > first && measure.size(pieces[next - 1].start, pieces[last].end) <= rule.overlap() {
+        while next - 1 > first && offsets.size(pieces[next - 1].start, pieces[last].end) <= config.overlap() {
             next -= 1;
         }
         first = next;
@@ -131,14 +142,14 @@ fn merge_pieces(pieces: &[Range<usize>], measure: &UnitOffsets, rule: &ChunkConf
     chunks
 }
 
-/// Cuts a range before units: the text before its first unit belongs to the first chunk.
+/// Splits a range at unit starts. Text before the first unit belongs to the first chunk.
 fn split_by_units(
-    measure: &UnitOffsets,
+    offsets: &UnitOffsets,
     range: Range<usize>,
     size: usize,
     overlap: usize,
 ) -> Vec<Range<usize>> {
-    let starts = measure.starts();
+    let starts = offsets.starts();
     let inside = &starts[starts.partition_point(|&start| start < range.start)
         ..starts.partition_point(|&start| start < range.end)];
     if inside.is_empty() {
@@ -147,12 +158,12 @@ fn split_by_units(
     let mut chunks = Vec::with_capacity(inside.len() / (size - overlap) + 1);
     let mut first = 0;
     loop {
-        let from = if first == 0 { range.start } else { inside[first] };
-        let Some(&to) = inside.get(first + size) else {
-            chunks.push(from..range.end);
+        let start = if first == 0 { range.start } else { inside[first] };
+        let Some(&end) = inside.get(first + size) else {
+            chunks.push(start..range.end);
             return chunks;
         };
-        chunks.push(from..to);
+        chunks.push(start..end);
         first += size - overlap;
     }
 }

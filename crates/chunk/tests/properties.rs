@@ -1,16 +1,16 @@
-//! What holds for every text and every rule, and what the measured traps of real tokenizers look like.
+//! Properties that hold for every text and every configuration, and examples for each method.
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail the test")]
 
 use embeddery_chunk::{ChunkConfig, Method, Unit, UnitOffsets, chunk};
 use proptest::prelude::*;
 
-/// One token for every four bytes of a word, two special ones.
+/// One token for every four bytes of a word, and two special tokens.
 fn count(text: &str) -> usize {
     2 + text.split_whitespace().map(|word| word.len().div_ceil(4)).sum::<usize>()
 }
 
-fn measure(text: &str, unit: Unit) -> UnitOffsets {
+fn unit_offsets(text: &str, unit: Unit) -> UnitOffsets {
     match unit {
         Unit::Characters => UnitOffsets::characters(text),
         Unit::Words => UnitOffsets::words(text),
@@ -18,7 +18,7 @@ fn measure(text: &str, unit: Unit) -> UnitOffsets {
     }
 }
 
-fn rules() -> impl Strategy<Value = ChunkConfig> {
+fn configs() -> impl Strategy<Value = ChunkConfig> {
     let methods = prop_oneof![
         Just((Method::Recursive, Unit::Characters)),
         Just((Method::Recursive, Unit::Tokens)),
@@ -38,8 +38,9 @@ fn rules() -> impl Strategy<Value = ChunkConfig> {
         prop::sample::select(vec![None, Some("rust"), Some("python"), Some("tsx"), Some("go")]);
     (methods, 1usize..40, 0usize..40, content_types).prop_map(
         |((method, unit), size, overlap, content_type)| {
-            let rule = ChunkConfig::new(method, Some(size), Some(overlap.min(size - 1)), Some(unit)).unwrap();
-            rule.with_content_type(content_type)
+            let config =
+                ChunkConfig::new(method, Some(size), Some(overlap.min(size - 1)), Some(unit)).unwrap();
+            config.with_content_type(content_type)
         },
     )
 }
@@ -50,9 +51,9 @@ proptest! {
     #[test]
     fn offsets_are_exact_and_nothing_is_lost(
         text in "([a-zA-Zäß狐狸é👩‍👩‍👧 .!?,\n-]|\r\n|\n\n|\n#+ |[(){}*`|>]|[\\PC]){0,300}",
-        rule in rules(),
+        config in configs(),
     ) {
-        let chunks = chunk(&text, &rule, &count);
+        let chunks = chunk(&text, &config, &count);
         let mut covered = 0;
         for part in &chunks {
             prop_assert_eq!(&text[part.bytes.clone()], part.text);
@@ -61,19 +62,19 @@ proptest! {
             prop_assert_eq!(&by_characters, part.text);
             prop_assert!(!part.text.trim().is_empty() && part.text == part.text.trim());
             if part.bytes.start > covered {
-                prop_assert!(text[covered..part.bytes.start].trim().is_empty(), "a gap holds text");
+                prop_assert!(text[covered..part.bytes.start].trim().is_empty(), "a gap contains text");
             }
-            prop_assert!(part.bytes.end > covered, "a chunk adds something");
+            prop_assert!(part.bytes.end > covered, "a chunk adds text");
             covered = part.bytes.end;
         }
-        prop_assert!(text[covered..].trim().is_empty(), "the end is lost");
+        prop_assert!(text[covered..].trim().is_empty(), "text is missing at the end");
     }
 
     #[test]
-    fn no_chunk_is_larger_than_the_rule(text in "([a-zäé狐.!? \n(){}#*`]|\n\n|\n# ){0,300}", rule in rules()) {
-        let measure = measure(&text, rule.unit());
-        for part in chunk(&text, &rule, &count) {
-            prop_assert!(measure.size_of(part.text).unwrap() <= rule.size(), "{:?}", part.text);
+    fn no_chunk_exceeds_the_configured_size(text in "([a-zäé狐.!? \n(){}#*`]|\n\n|\n# ){0,300}", config in configs()) {
+        let offsets = unit_offsets(&text, config.unit());
+        for part in chunk(&text, &config, &count) {
+            prop_assert!(offsets.size_of_slice(part.text).unwrap() <= config.size(), "{:?}", part.text);
         }
     }
 
@@ -85,38 +86,38 @@ proptest! {
 }
 
 #[test]
-fn windows_overlap_by_what_was_asked() {
-    let rule = ChunkConfig::new(Method::Words, Some(3), Some(1), None).unwrap();
+fn windows_overlap_by_the_configured_overlap() {
+    let config = ChunkConfig::new(Method::Words, Some(3), Some(1), None).unwrap();
     let texts: Vec<_> =
-        chunk("One, two three; four five. Six", &rule, &count).iter().map(|part| part.text).collect();
+        chunk("One, two three; four five. Six", &config, &count).iter().map(|part| part.text).collect();
     assert_eq!(texts, ["One, two three;", "three; four five.", "five. Six"]);
 }
 
 #[test]
 fn sentences_stay_whole_while_they_fit() {
-    let rule = ChunkConfig::new(Method::Sentences, Some(5), Some(2), Some(Unit::Words)).unwrap();
+    let config = ChunkConfig::new(Method::Sentences, Some(5), Some(2), Some(Unit::Words)).unwrap();
     let text = "It rains. I stay here. You go. One two three four five six seven.";
-    let texts: Vec<_> = chunk(text, &rule, &count).iter().map(|part| part.text).collect();
+    let texts: Vec<_> = chunk(text, &config, &count).iter().map(|part| part.text).collect();
     assert_eq!(
         texts,
         ["It rains. I stay here.", "You go.", "One two three four five", "six seven."],
-        "overlaps are whole sentences that leave room for the next"
+        "overlaps are whole sentences that leave space for the next one"
     );
 }
 
 #[test]
-fn a_text_without_a_space_is_cut() {
-    let rule = ChunkConfig::new(Method::Recursive, Some(256), None, None).unwrap();
+fn a_text_without_spaces_is_split() {
+    let config = ChunkConfig::new(Method::Recursive, Some(256), None, None).unwrap();
     let text = "x".repeat(1 << 17);
-    let chunks = chunk(&text, &rule, &|_| 1);
+    let chunks = chunk(&text, &config, &|_| 1);
     assert!(chunks.len() > 7 && chunks.iter().all(|part| part.text.len() <= 257 * 64));
 }
 
 #[test]
 fn paragraphs_stay_whole_while_they_fit() {
-    let rule = ChunkConfig::new(Method::Paragraphs, Some(6), Some(2), Some(Unit::Words)).unwrap();
+    let config = ChunkConfig::new(Method::Paragraphs, Some(6), Some(2), Some(Unit::Words)).unwrap();
     let text = "One two.\nThree.\n\nFour five.\n \n\nSix seven. Eight nine ten eleven. Twelve thirteen.";
-    let texts: Vec<_> = chunk(text, &rule, &count).iter().map(|part| part.text).collect();
+    let texts: Vec<_> = chunk(text, &config, &count).iter().map(|part| part.text).collect();
     assert_eq!(
         texts,
         [
@@ -125,19 +126,19 @@ fn paragraphs_stay_whole_while_they_fit() {
             "Six seven. Eight nine ten eleven.",
             "Twelve thirteen."
         ],
-        "a paragraph that is too long is cut into sentences"
+        "a paragraph that exceeds the size is split into sentences"
     );
 }
 
 #[test]
-fn markdown_is_cut_between_sections_and_knows_its_headings() {
-    let rule = ChunkConfig::new(Method::Markdown, Some(8), Some(0), Some(Unit::Words)).unwrap();
+fn markdown_is_split_between_sections_and_carries_headings() {
+    let config = ChunkConfig::new(Method::Markdown, Some(8), Some(0), Some(Unit::Words)).unwrap();
     let text =
         "# Guide\n\nFirst words of it.\n\n## Setup\n\nInstall it. Then run it twice.\n\n## Use\n\nAsk.";
-    let found = chunk(text, &rule, &count);
-    let seen: Vec<_> = found.iter().map(|part| (part.text, part.headings.join(" > "))).collect();
+    let chunks = chunk(text, &config, &count);
+    let sections: Vec<_> = chunks.iter().map(|part| (part.text, part.headings.join(" > "))).collect();
     assert_eq!(
-        seen,
+        sections,
         [
             ("# Guide\n\nFirst words of it.", "Guide".to_owned()),
             ("## Setup\n\nInstall it. Then run it twice.", "Guide > Setup".to_owned()),
@@ -147,7 +148,7 @@ fn markdown_is_cut_between_sections_and_knows_its_headings() {
 }
 
 #[test]
-fn code_is_cut_between_functions_of_every_language() {
+fn code_is_split_between_functions_in_every_language() {
     for (language, text) in [
         ("text/x-rust", "fn one() {\n    a(1, 2);\n}\n\nfn two() {\n    b(3, 4);\n}\n"),
         ("text/x-python", "def one():\n    a(1, 2)\n\n\ndef two():\n    b(3, 4)\n"),
@@ -159,17 +160,18 @@ fn code_is_cut_between_functions_of_every_language() {
         ("text/x-go", "func one() {\n\ta(1, 2)\n}\n\nfunc two() {\n\tb(3, 4)\n}\n"),
         ("text/x-java", "class One {\n  void a() {}\n}\n\nclass Two {\n  void b() {}\n}\n"),
     ] {
-        let rule = ChunkConfig::new(Method::Code, Some(text.len() * 2 / 3), Some(0), Some(Unit::Characters));
-        let rule = rule.unwrap().with_content_type(Some(language));
-        let parts: Vec<_> = chunk(text, &rule, &count).iter().map(|part| part.text).collect();
+        let config =
+            ChunkConfig::new(Method::Code, Some(text.len() * 2 / 3), Some(0), Some(Unit::Characters));
+        let config = config.unwrap().with_content_type(Some(language));
+        let parts: Vec<_> = chunk(text, &config, &count).iter().map(|part| part.text).collect();
         assert_eq!(parts.len(), 2, "{language}: {parts:?}");
         assert!(parts[0].contains("ne") && parts[1].contains("wo"), "{language}: {parts:?}");
     }
 }
 
 #[test]
-fn fixed_size_cuts_whatever_stands_there() {
-    let rule = ChunkConfig::new(Method::FixedSize, Some(4), Some(1), None).unwrap();
-    let texts: Vec<_> = chunk("abcdefghij", &rule, &count).iter().map(|part| part.text).collect();
+fn fixed_size_ignores_structure() {
+    let config = ChunkConfig::new(Method::FixedSize, Some(4), Some(1), None).unwrap();
+    let texts: Vec<_> = chunk("abcdefghij", &config, &count).iter().map(|part| part.text).collect();
     assert_eq!(texts, ["abcd", "defg", "ghij"]);
 }

@@ -9,7 +9,9 @@ mod progress;
 mod rate_limit_info;
 mod request;
 mod request_stats;
+mod token_estimate;
 mod trace;
+mod unit_length;
 
 pub use embedder::{BoxFuture, Embedder, Provider};
 pub use embeddings::Embeddings;
@@ -23,4 +25,6 @@ pub use progress::Progress;
 pub use rate_limit_info::{RateLimitInfo, RateListener, RateWindow};
 pub use request::{DimensionPolicy, EmbedRequest, Input, InputType, Priority, RequestContext, Truncate};
 pub use request_stats::RequestStats;
+pub use token_estimate::{SPECIAL_TOKENS, estimate_tokens};
 pub use trace::TraceContext;
+pub use unit_length::{squared_length, to_unit_length};

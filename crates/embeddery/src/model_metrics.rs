@@ -27,7 +27,7 @@ impl Collector for ModelMemory {
         gauge(
             "embeddery_model_memory_bytes",
             "Memory of local models, those on their way in and out included",
-            self.0.taken(),
+            self.0.reserved_bytes(),
         )?;
         let limit = self.0.limits().bytes.unwrap_or(0);
         gauge("embeddery_model_memory_limit_bytes", "engine.max_memory; 0: no limit", limit)

@@ -6,8 +6,8 @@ use anyhow::Context as _;
 use embeddery_accounts::Ledger;
 use embeddery_gateway::Router;
 use embeddery_pipeline::{
-    JobStore, Queue, QueueError, RedisQueue, SqliteQueue, Stage, Worker, WorkerConfig, WorkerMetrics,
-    reconcile, run_retention,
+    JobStore, Queue, QueueAdmin, QueueError, RedisQueue, SqliteQueue, Stage, Worker, WorkerConfig,
+    WorkerMetrics, reconcile, run_retention,
     stages::{PausedProviders, StageContext, VectorQuota},
 };
 use embeddery_server::App;
@@ -87,7 +87,7 @@ impl PipelineHandles {
     ) -> anyhow::Result<TaskTracker> {
         let running = TaskTracker::new();
         let (jobs, queue) = (Arc::clone(&self.jobs), Arc::clone(&self.queue));
-        running.spawn(run_retention(Arc::clone(&jobs), config.jobs.retention, stop.clone()));
+        running.spawn(run_retention(jobs.clone(), config.jobs.retention, stop.clone()));
         running.spawn(reconcile(jobs, queue, config.workers.reconcile, stop.clone()));
         if let Some((stages, means)) = work {
             running.spawn(self.worker(config, stages, means)?.run(stop.clone()));
@@ -99,7 +99,7 @@ impl PipelineHandles {
     fn worker(&self, config: &Config, stages: Vec<Stage>, means: WorkerDeps) -> anyhow::Result<Worker> {
         let metrics = means.metrics.clone();
         let tools = self.tools(config, means);
-        let worker = Worker::new(tools, Arc::clone(&self.queue), settings(config, stages), metrics);
+        let worker = Worker::new(tools, self.queue.clone(), settings(config, stages), metrics);
         worker.context("starting the thread that renews leases")
     }
 
@@ -141,7 +141,7 @@ const INSTALLATION_FILE: &str = "installation";
 /// database they need not.
 pub(crate) async fn check_shared_directory(
     (state_dir, database): (&Path, bool),
-    queue: &dyn Queue,
+    queue: &dyn QueueAdmin,
 ) -> anyhow::Result<()> {
     if database {
         return Ok(());

@@ -17,7 +17,7 @@ use embeddery_model_store::{ModelStore, StoreConfig};
 use embeddery_pipeline::{JobStore, PostgresJobs, SqliteJobs, SqliteJobsConfig};
 use embeddery_providers::{
     HttpClient, Vendor, VendorConfig,
-    local::{Local, LocalConfig, MachineConfig, MemoryBudget, SharedResources},
+    local::{Local, LocalConfig, MemoryBudget, ResourcesConfig, SharedResources},
     onnx::{OnnxRuntime, RuntimeConfig, onnx},
 };
 use embeddery_server::{AdminControls, App, Collections, Jobs, ServerMetrics, Settings, Tls};
@@ -91,7 +91,7 @@ pub(crate) fn app(
     let http_metrics = ServerMetrics::new(&mut registry);
     let (router, lasting) = router(config, &mut registry)?;
     let PipelineHandles { jobs: store, queue } = PipelineHandles::open(config)?;
-    store.ended().register(&mut registry);
+    store.metrics().register(&mut registry);
     let collections = Collections::new(vector_store(config, &mut registry)?);
     let app = App {
         router,
@@ -159,7 +159,8 @@ pub(crate) fn router(
     let models = config.model_options.clone();
     let auto_download = config.auto_download;
     let of_machine = Arc::clone(&machine);
-    let local = Local::new(LocalConfig { machine, source, auto_download, models }, config.precision);
+    let local =
+        Local::new(LocalConfig { resources: machine, source, auto_download, models }, config.precision);
     let graphs = graphs(config, of_machine)?;
 
     let metrics = Metrics::new(registry);
@@ -211,7 +212,7 @@ impl ProcessState {
 /// The provider of graphs, whose models lie in a store of their own kind.
 fn graphs(config: &Config, machine: Arc<SharedResources>) -> anyhow::Result<Local> {
     let local = LocalConfig {
-        machine,
+        resources: machine,
         source: graph_store(config)?,
         auto_download: config.auto_download,
         models: config.onnx.models.clone(),
@@ -230,7 +231,7 @@ pub(crate) fn onnx_runtime(config: &Config) -> Arc<OnnxRuntime> {
 
 /// What models that run in this process share.
 fn machine(config: &Config) -> anyhow::Result<Arc<SharedResources>> {
-    SharedResources::new(MachineConfig {
+    SharedResources::new(ResourcesConfig {
         threads: config.threads,
         memory: MemoryBudget::new(config.local.limits, config.local.patience),
         queue_tokens: config.queue_tokens,
@@ -296,10 +297,10 @@ fn vendors(config: &Config, governors: &Arc<UpstreamLimiters>) -> anyhow::Result
     let vendors = config.upstreams.vendors.iter().map(|upstream| {
         Vendor::new(VendorConfig {
             kind: upstream.kind,
-            access: upstream.access.clone(),
+            endpoint: upstream.access.clone(),
             models: upstream.models.clone(),
             catalogue: Arc::clone(&config.upstreams.catalogue),
-            sender: Arc::clone(&sender),
+            client: Arc::clone(&sender),
             listener: Some(Arc::clone(governors) as Arc<dyn RateListener>),
         })
         .map(Arc::new)
@@ -310,7 +311,7 @@ fn vendors(config: &Config, governors: &Arc<UpstreamLimiters>) -> anyhow::Result
 
 /// The models that vendors are known for.
 fn vendor_models(config: &Config, vendors: &[Arc<Vendor>]) -> Vec<VendorModel> {
-    let usable = |kind| vendors.iter().any(|vendor| vendor.kind() == kind && vendor.usable());
+    let usable = |kind| vendors.iter().any(|vendor| vendor.kind() == kind && vendor.is_usable());
     let known = config.upstreams.catalogue.vendor_models();
     known
         .map(|(provider, name)| VendorModel { provider, name: name.into(), listed: usable(provider) })

@@ -1,12 +1,12 @@
-//! How fast the engine is on a file of texts, one a line. `bench/run.py` runs it beside ONNX Runtime.
+//! Measures the engine's speed on a file with one text per line. `bench/run.py` compares it with ONNX Runtime.
 //!
 //! ```text
 //! cargo run --release -p embeddery-engine --example throughput -- MODEL_DIR TEXTS_FILE \
 //!     [--threads N] [--precision f32|bf16|int8|auto] [--kernels auto|avx512|avx2|portable] [--batch 32] [--json] [--out VECTORS]
 //! ```
 //!
-//! `--out` writes the normalised vectors as little-endian f32, in the order of the texts. `--batch 0` gives all
-//! texts to the engine at once.
+//! `--out` writes the normalized vectors as little-endian f32, in the order of the texts. `--batch 0` encodes all texts
+//! in one batch.
 
 use std::{
     error::Error,
@@ -35,11 +35,11 @@ struct Arguments {
 }
 
 fn main() -> Result<(), Box<dyn Error>> {
-    let arguments = arguments(std::env::args().skip(1)).map_err(|problem| format!("{problem}\n{USAGE}"))?;
+    let arguments = parse_arguments(std::env::args().skip(1)).map_err(|error| format!("{error}\n{USAGE}"))?;
     let file = fs::read_to_string(&arguments.texts)?;
     let texts: Vec<&str> = file.lines().collect();
     if texts.is_empty() {
-        return Err(format!("{} holds no text", arguments.texts.display()).into());
+        return Err(format!("{} contains no text", arguments.texts.display()).into());
     }
     let threads = Threads::new(arguments.threads)?;
 
@@ -70,7 +70,7 @@ fn main() -> Result<(), Box<dyn Error>> {
                 "tokens_per_s_with_tokenization",
                 run.tokens as f64 / (run.computing + run.tokenizing).as_secs_f64(),
             ),
-            // Of all threads: steadier than the clock where other programs run beside.
+            // CPU time of all threads varies less than elapsed time when other programs run.
             ("tokens_per_cpu_s", run.tokens as f64 / cpu.max(1e-3)),
             ("weights_mb", model.weight_bytes() as f64 / 1e6),
             ("load_ms", load.as_secs_f64() * 1e3),
@@ -82,7 +82,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// What came of all texts. Tokenizing and computing take turns, so their times add up to the whole.
+/// The results for all texts. Tokenizing and computing alternate, so their times add up to the total.
 struct Run {
     vectors: Vec<f32>,
     tokens: usize,
@@ -112,7 +112,7 @@ fn run(model: &Model, threads: &Threads, texts: &[&str], batch: usize) -> Result
     Ok(run)
 }
 
-#[expect(clippy::print_stdout, reason = "the figures are this program's purpose")]
+#[expect(clippy::print_stdout, reason = "the program's output is its purpose")]
 fn report(arguments: &Arguments, model: &Model, figures: &[(&str, f64)]) {
     if arguments.json {
         let mut object: serde_json::Map<_, _> =
@@ -135,16 +135,16 @@ fn write(path: &Path, vectors: &[f32]) -> std::io::Result<()> {
     fs::write(path, vectors.iter().flat_map(|value| value.to_le_bytes()).collect::<Vec<u8>>())
 }
 
-/// Processor time that this process has used so far; zero where there is no /proc.
+/// CPU time of this process in seconds; zero without /proc.
 fn cpu_seconds() -> f64 {
     let stat = fs::read_to_string("/proc/self/stat").unwrap_or_default();
     let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
-    // User and system time in ticks of a hundredth of a second: fields 14 and 15 of the whole line.
+    // User and system time in ticks of 10 ms: fields 14 and 15 of the line.
     let ticks = |field: usize| fields.get(field).and_then(|ticks| ticks.parse::<f64>().ok()).unwrap_or(0.0);
     (ticks(11) + ticks(12)) / 100.0
 }
 
-/// Resident memory in MB (10^6 bytes); zero where there is no /proc.
+/// Resident memory in MB (10^6 bytes); zero without /proc.
 fn resident_mb() -> f64 {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap_or_default();
@@ -152,15 +152,15 @@ fn resident_mb() -> f64 {
     kilobytes.unwrap_or(0.0) * 1024.0 / 1e6
 }
 
-fn arguments(mut given: impl Iterator<Item = String>) -> Result<Arguments, String> {
-    let (mut places, mut threads, mut kernels, mut batch) =
+fn parse_arguments(mut args: impl Iterator<Item = String>) -> Result<Arguments, String> {
+    let (mut paths, mut threads, mut kernels, mut batch) =
         (Vec::new(), NonZeroUsize::MIN, KernelChoice::Auto, 32);
     let (mut json, mut out, mut precision) = (false, None, Precision::F32);
-    while let Some(argument) = given.next() {
-        let mut value = || given.next().ok_or_else(|| format!("{argument} needs a value"));
+    while let Some(argument) = args.next() {
+        let mut value = || args.next().ok_or_else(|| format!("{argument} needs a value"));
         match argument.as_str() {
-            "--threads" => threads = number(&value()?)?,
-            "--batch" => batch = number(&value()?)?,
+            "--threads" => threads = parse_number(&value()?)?,
+            "--batch" => batch = parse_number(&value()?)?,
             "--out" => out = Some(value()?.into()),
             "--json" => json = true,
             "--precision" => precision = value()?.parse()?,
@@ -170,18 +170,22 @@ fn arguments(mut given: impl Iterator<Item = String>) -> Result<Arguments, Strin
                     "avx512" => KernelChoice::Avx512,
                     "avx2" => KernelChoice::Avx2,
                     "portable" => KernelChoice::Portable,
-                    other => return Err(format!("there are no kernels '{other}'")),
+                    other => {
+                        return Err(format!(
+                            "kernels '{other}' are unknown; write auto, avx512, avx2 or portable"
+                        ));
+                    }
                 };
             }
-            option if option.starts_with('-') => return Err(format!("there is no option '{option}'")),
-            place => places.push(PathBuf::from(place)),
+            option if option.starts_with('-') => return Err(format!("option '{option}' is unknown")),
+            path => paths.push(PathBuf::from(path)),
         }
     }
     let [model, texts] =
-        <[PathBuf; 2]>::try_from(places).map_err(|_| "a model and a file of texts are needed")?;
+        <[PathBuf; 2]>::try_from(paths).map_err(|_| "MODEL_DIR and TEXTS_FILE are required")?;
     Ok(Arguments { model, texts, threads, kernels, precision, batch, json, out })
 }
 
-fn number<T: std::str::FromStr>(text: &str) -> Result<T, String> {
-    text.parse().map_err(|_| format!("'{text}' is not a number that can be used here"))
+fn parse_number<T: std::str::FromStr>(text: &str) -> Result<T, String> {
+    text.parse().map_err(|_| format!("'{text}' is not a valid number"))
 }

@@ -1,8 +1,8 @@
-//! What can be wrong with a model directory or a text. Every variant names the file and the place in it.
+//! The errors of the crate. Every variant about a file names the file and the key or tensor.
 
 use std::path::PathBuf;
 
-/// Why a model directory cannot be used.
+/// Why a model directory cannot be loaded.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum LoadError {
@@ -11,32 +11,32 @@ pub enum LoadError {
     Io {
         /// The file.
         file: PathBuf,
-        /// What the system said.
+        /// The system's error.
         source: std::io::Error,
     },
-    /// A file is not what its name promises.
-    #[error("{file}: is not readable as {expected}: {reason}", file = file.display())]
+    /// A file has the wrong format.
+    #[error("{file}: is not valid as {expected}: {reason}", file = file.display())]
     Malformed {
         /// The file.
         file: PathBuf,
-        /// What it should have been.
+        /// The expected content.
         expected: &'static str,
-        /// Where it stopped being that.
+        /// The position and kind of the mistake.
         reason: String,
     },
-    /// The model asks for something that this engine does not do.
+    /// The model requires a feature that this engine does not support.
     #[error("{file}: {key} is {found}; this engine supports {supported}", file = file.display())]
     Unsupported {
-        /// The file that asks for it.
+        /// The file that requires it.
         file: PathBuf,
         /// The key in it.
         key: String,
-        /// What it says.
+        /// The key's value.
         found: String,
-        /// What would work.
+        /// The supported values.
         supported: String,
     },
-    /// A tensor is not there.
+    /// A tensor is missing.
     #[error("{file}: tensor '{tensor}' is missing", file = file.display())]
     MissingTensor {
         /// The weight file.
@@ -44,28 +44,28 @@ pub enum LoadError {
         /// The tensor's name.
         tensor: String,
     },
-    /// A tensor has another shape than the configuration promises.
-    #[error("{file}: tensor '{tensor}' has shape {found:?}, config.json promises {expected:?}", file = file.display())]
+    /// A tensor's shape contradicts the configuration.
+    #[error("{file}: tensor '{tensor}' has shape {found:?}, but config.json requires {expected:?}", file = file.display())]
     WrongShape {
         /// The weight file.
         file: PathBuf,
         /// The tensor's name.
         tensor: String,
-        /// What the configuration promises.
+        /// The shape that the configuration requires.
         expected: Vec<usize>,
-        /// What is there.
+        /// The tensor's shape.
         found: Vec<usize>,
     },
-    /// A tensor holds a number that is not finite; every vector would be poisoned.
-    #[error("{file}: tensor '{tensor}' holds a number that is not finite", file = file.display())]
+    /// A tensor contains a value that is not finite. Every vector would contain such values.
+    #[error("{file}: tensor '{tensor}' contains a value that is not finite", file = file.display())]
     NotFinite {
         /// The weight file.
         file: PathBuf,
         /// The tensor's name.
         tensor: String,
     },
-    /// The tokenizer makes ids that the weights do not know.
-    #[error("{file}: makes token ids up to {largest}, but the weights have {rows} rows; the files are of two models", file = file.display())]
+    /// The tokenizer produces ids that have no embedding.
+    #[error("{file}: has token ids up to {largest}, but the weights have {rows} rows; use files of the same model", file = file.display())]
     TokenizerMismatch {
         /// The tokenizer file.
         file: PathBuf,
@@ -74,51 +74,52 @@ pub enum LoadError {
         /// Rows of the word embeddings.
         rows: usize,
     },
-    /// A setting of the caller cannot be met by this model.
+    /// An option of the caller is not possible for this model.
     #[error("{setting}: {reason}")]
     Setting {
-        /// The setting.
+        /// The option's name.
         setting: &'static str,
-        /// Why not, and what would work.
+        /// The reason, and the possible values.
         reason: String,
     },
 }
 
-/// Why a batch has no vectors.
+/// Why a batch could not be encoded.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum EncodeError {
-    /// Tokens that this model cannot have made: a wrong vector would be worse than none.
+    /// The tokens cannot come from this model's tokenizer. Nothing is computed, because a wrong vector is worse than
+    /// none.
     #[error("text {text} of the batch has tokens of another model: {reason}")]
     ForeignTokens {
-        /// Its place in the batch.
+        /// Index of the text in the batch.
         text: usize,
-        /// What this model does not have.
+        /// The id or length that the model does not support.
         reason: String,
     },
-    /// The model computed something that is no number: finite weights whose products are not.
+    /// The model computed a value that is not finite: its weights are finite, but their products overflow.
     #[error(
-        "the vector of text {text} of the batch holds a number that is not finite; the model's weights overflow"
+        "the vector of text {text} of the batch contains a value that is not finite; the model's weights overflow"
     )]
     NotFinite {
-        /// Its place in the batch.
+        /// Index of the text in the batch.
         text: usize,
     },
 }
 
-/// Why a text has no tokens.
+/// Why a text could not be tokenized.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum TokenizeError {
-    /// Longer than the model reads, and not to be cut.
-    #[error("{tokens} tokens, the model reads {limit}")]
+    /// The text exceeds the limit, and truncation is off.
+    #[error("the text has {tokens} tokens, but the model accepts at most {limit}")]
     TooLong {
-        /// Its length, special tokens included.
+        /// The text's length, special tokens included.
         tokens: usize,
         /// The model's limit.
         limit: usize,
     },
-    /// The tokenizer refused it.
+    /// The tokenizer library failed.
     #[error("the tokenizer failed: {0}")]
     Tokenizer(String),
 }

@@ -1,4 +1,4 @@
-//! A loaded model: text in, tokens out; tokens in, vectors out.
+//! A loaded model: texts to tokens, and tokens to vectors.
 
 use std::{
     path::Path,
@@ -6,9 +6,9 @@ use std::{
 };
 
 use crate::{
-    EncodeError, KernelChoice, LoadError, ModelFiles, ModelInfo, Precision, Prompts, Threads, TokenizeError,
-    Tokens, TruncationSide,
-    arch::{Encoder, Loader, NetworkSpec, StaticVectors, Workspace, unknown},
+    EncodeError, EngineModelInfo, KernelChoice, LoadError, ModelFiles, Precision, Prompts, Threads,
+    TokenizeError, Tokens, TruncationSide,
+    arch::{Encoder, Loader, NetworkConfig, StaticVectors, Workspace, unknown_token},
     kernels::Kernels,
     pooling::pool,
     post_pooling::PostPoolingLayers,
@@ -19,45 +19,56 @@ use crate::{
 /// How a model is loaded.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct LoadOptions {
-    /// Most tokens of one text, where it should not be the model's own limit. More than the weights have
-    /// positions for is an error.
+    /// Maximum tokens of a text; `None` for the model's own limit. A value above the number of positions of the weights
+    /// is an error.
     pub max_length: Option<usize>,
-    /// How exactly it computes.
+    /// Precision of the linear layers.
     pub precision: Precision,
-    /// Which kernels compute.
+    /// The kernels to use.
     pub kernels: KernelChoice,
 }
 
-/// What makes vectors of tokens.
+/// The part that maps tokens to vectors.
 enum Network {
     Encoder(Box<Encoder>),
     Static(StaticVectors),
 }
 
-/// A model in memory. It holds no locks while it computes and can be used from many threads.
+/// A model in memory. It can be used from many threads at once, and holds no lock of its own while it computes.
 pub struct Model {
-    info: ModelInfo,
+    info: EngineModelInfo,
     prompts: Prompts,
     fingerprint: String,
     tokenizer: Tokenizer,
     kernels: Kernels,
     precision: Precision,
     network: Network,
-    head: PostPoolingLayers,
-    /// Buffers not in use: one for each call that has ever run at the same time as others.
-    idle: Mutex<Vec<Workspace>>,
+    post_pooling: PostPoolingLayers,
+    /// Workspaces that no call uses. There are at most as many as calls have ever run at the same time.
+    idle_workspaces: Mutex<Vec<Workspace>>,
+}
+
+impl ModelFiles {
+    /// Reads weights and tokenizer and makes the model ready to compute.
+    ///
+    /// # Errors
+    /// Files are damaged or contradictory, or the model does not support an option. The error names the file and
+    /// tensor, or the option.
+    pub fn load(&self, options: &LoadOptions) -> Result<Model, LoadError> {
+        Model::load(self, options)
+    }
 }
 
 impl Model {
-    pub(crate) fn load(files: &ModelFiles, options: &LoadOptions) -> Result<Self, LoadError> {
+    fn load(files: &ModelFiles, options: &LoadOptions) -> Result<Self, LoadError> {
         let mut info = files.info().clone();
         if let Some(length) = options.max_length {
-            if length == 0 || length > info.positions {
+            if length == 0 || length > info.max_positions {
                 return Err(LoadError::Setting {
                     setting: "max_length",
                     reason: format!(
-                        "{length} is not in 1 to {}, the positions that the weights have",
-                        info.positions
+                        "{length} is out of range; the weights have positions 1 to {}",
+                        info.max_positions
                     ),
                 });
             }
@@ -74,27 +85,25 @@ impl Model {
             limit: info.max_tokens,
             rows: info.vocabulary,
             lowercase: files.lowercase,
-            leaves_out: match files.network {
-                NetworkSpec::Encoder(_) => None,
-                NetworkSpec::Static(_) => Some(unknown(&tokenizer_file)?),
+            static_unknown: match files.network {
+                NetworkConfig::Encoder(_) => None,
+                NetworkConfig::Static(_) => Some(unknown_token(&tokenizer_file)?),
             },
         };
         let weights = WeightFiles::open(&files.weights)?;
-        let head = PostPoolingLayers::load(&files.modules, kernels)?;
-        // Tokenizer and fingerprint beside the weights: each takes as long as the other.
+        let post_pooling = PostPoolingLayers::load(&files.modules, kernels)?;
+        // Tokenizer, fingerprint and weights take about the same time, so they load in parallel.
         let (tokenizer, fingerprint, network) = std::thread::scope(|scope| {
             let tokenizer = scope.spawn(|| Tokenizer::load(&tokenizer));
             let fingerprint = scope.spawn(|| fingerprint(files, &weights));
             let network = weights.tensors().and_then(|tensors| match &files.network {
-                NetworkSpec::Encoder(spec) => {
-                    let described = (spec, info.max_tokens);
-                    Loader::new(described, &tensors, (kernels, precision))
-                        .encoder()
-                        .map(|encoder| Network::Encoder(Box::new(encoder)))
+                NetworkConfig::Encoder(config) => {
+                    let loader = Loader::new(config, info.max_tokens, &tensors, kernels, precision);
+                    loader.load().map(|encoder| Network::Encoder(Box::new(encoder)))
                 }
-                NetworkSpec::Static(spec) => spec.load(&tensors, precision).map(Network::Static),
+                NetworkConfig::Static(config) => config.load(&tensors, precision).map(Network::Static),
             });
-            (joined(tokenizer), joined(fingerprint), network)
+            (join(tokenizer), join(fingerprint), network)
         });
         Ok(Self {
             info,
@@ -104,39 +113,40 @@ impl Model {
             tokenizer: tokenizer?,
             kernels,
             precision,
-            head,
-            idle: Mutex::default(),
+            post_pooling,
+            idle_workspaces: Mutex::default(),
         })
     }
 
-    /// What the model is.
-    pub fn info(&self) -> &ModelInfo {
+    /// The model's properties.
+    pub fn info(&self) -> &EngineModelInfo {
         &self.info
     }
 
-    /// What the model wants put before texts.
+    /// The prompts that the model expects before texts.
     pub fn prompts(&self) -> &Prompts {
         &self.prompts
     }
 
-    /// Identifies the vectors: a hash of weights, tokenizer, attention, pooling, what follows it, and prompts, 32 hexadecimal
-    /// digits. Models with equal fingerprints give comparable vectors, in whatever precision.
+    /// A hash that identifies the model's vectors: 32 hexadecimal digits over weights, tokenizer, attention settings,
+    /// pooling, post-pooling steps and prompts. Models with equal fingerprints give comparable vectors in any
+    /// precision.
     pub fn fingerprint(&self) -> &str {
         &self.fingerprint
     }
 
-    /// The name of the kernels that compute, as `avx512-bf16-vnni`, `avx2` or `portable`.
+    /// Name of the kernels in use, such as `avx512-bf16-vnni`, `avx2` or `portable`.
     pub fn kernels(&self) -> &'static str {
         self.kernels.name
     }
 
-    /// The precision that computes, never `Auto`.
+    /// The precision in use, never `Auto`.
     pub fn precision(&self) -> Precision {
         self.precision
     }
 
-    /// Multiplications and additions of the linear layers for one token. Attention comes on top and depends on the
-    /// text's length: `4 · layers · hidden · tokens` for each token.
+    /// Multiplications and additions of the linear layers for one token. Attention adds `4 · layers · hidden · tokens`
+    /// for each token, which depends on the text's length.
     pub fn linear_operations_per_token(&self) -> usize {
         match &self.network {
             Network::Encoder(encoder) => encoder.linear_operations_per_token(),
@@ -150,37 +160,37 @@ impl Model {
             Network::Encoder(encoder) => encoder.bytes(),
             Network::Static(vectors) => vectors.bytes(),
         };
-        network + self.head.bytes()
+        network + self.post_pooling.bytes()
     }
 
-    /// A text as the model reads it, cut to [`ModelInfo::max_tokens`] as `keep` says.
+    /// Tokenizes a text and truncates it to [`EngineModelInfo::max_tokens`].
     ///
     /// # Errors
-    /// [`TokenizeError::TooLong`] with [`TruncationSide::All`], or what the tokenizer says.
-    pub fn tokenize(&self, text: &str, keep: TruncationSide) -> Result<Tokens, TokenizeError> {
-        self.tokenizer.tokenize(text, keep)
+    /// [`TokenizeError::TooLong`] with [`TruncationSide::None`], or [`TokenizeError::Tokenizer`].
+    pub fn tokenize(&self, text: &str, truncation: TruncationSide) -> Result<Tokens, TokenizeError> {
+        self.tokenizer.tokenize(text, truncation)
     }
 
-    /// Tokens of a text before any cut, special tokens included.
+    /// Number of tokens of a text before truncation, special tokens included.
     ///
     /// # Errors
-    /// What the tokenizer says.
+    /// [`TokenizeError::Tokenizer`].
     pub fn count_tokens(&self, text: &str) -> Result<usize, TokenizeError> {
         self.tokenizer.count(text)
     }
 
-    /// Vectors of a batch, `[texts × dimensions]`, not yet of unit length. A text's vector is the same, to the bit,
-    /// whatever else is in the batch and however many threads there are.
+    /// Computes the vectors of a batch, `[texts × dimensions]`, not normalized. A text's vector is bitwise the same for
+    /// any batch and any number of threads.
     ///
     /// # Errors
-    /// [`EncodeError::ForeignTokens`] when tokens cannot be this model's; nothing is computed then.
-    /// [`EncodeError::NotFinite`] when the weights overflow.
+    /// [`EncodeError::ForeignTokens`] if tokens cannot come from this model's tokenizer; nothing is computed then.
+    /// [`EncodeError::NotFinite`] if the weights overflow.
     pub fn encode(&self, threads: &Threads, batch: &[&Tokens]) -> Result<Vec<f32>, EncodeError> {
         for (text, tokens) in batch.iter().enumerate() {
-            self.check(tokens).map_err(|reason| EncodeError::ForeignTokens { text, reason })?;
+            self.check_tokens(tokens).map_err(|reason| EncodeError::ForeignTokens { text, reason })?;
         }
         let pooled = match &self.network {
-            Network::Encoder(encoder) => self.pooled(encoder, threads, batch),
+            Network::Encoder(encoder) => self.encode_pooled(encoder, threads, batch),
             Network::Static(vectors) => {
                 let mut means = vec![0.0; batch.len() * vectors.width];
                 for (text, mean) in batch.iter().zip(means.chunks_exact_mut(vectors.width)) {
@@ -189,7 +199,7 @@ impl Model {
                 means
             }
         };
-        let vectors = self.head.apply(pooled);
+        let vectors = self.post_pooling.apply(pooled);
         let mut rows = vectors.chunks_exact(self.info.dimensions);
         match rows.position(|vector| vector.iter().any(|x| !x.is_finite())) {
             Some(text) => Err(EncodeError::NotFinite { text }),
@@ -197,94 +207,98 @@ impl Model {
         }
     }
 
-    /// Whether the model can have made these tokens; if not, why.
-    fn check(&self, tokens: &Tokens) -> Result<(), String> {
-        let (words, longest) = match &self.network {
-            Network::Encoder(encoder) => encoder.reads(),
+    /// Checks that ids and length are possible for this model. The error is the reason.
+    fn check_tokens(&self, tokens: &Tokens) -> Result<(), String> {
+        let (vocabulary, max_tokens) = match &self.network {
+            Network::Encoder(encoder) => (encoder.vocabulary(), encoder.max_tokens()),
             Network::Static(vectors) => (vectors.vocabulary, usize::MAX),
         };
-        if tokens.len() > longest {
-            return Err(format!("{} tokens, where this model reads {longest}", tokens.len()));
+        if tokens.len() > max_tokens {
+            return Err(format!("it has {} tokens, but this model accepts {max_tokens}", tokens.len()));
         }
-        match tokens.ids().iter().find(|id| **id as usize >= words) {
-            Some(id) => Err(format!("token {id}, where this model knows {words}")),
+        match tokens.ids().iter().find(|id| **id as usize >= vocabulary) {
+            Some(id) => Err(format!("it has token id {id}, but this model has {vocabulary} ids")),
             None => Ok(()),
         }
     }
 
-    fn pooled(&self, encoder: &Encoder, threads: &Threads, batch: &[&Tokens]) -> Vec<f32> {
-        let turn = threads.acquire();
-        let mut work = self.idle().pop().unwrap_or_default();
+    /// Computes the pooled vectors of a batch, `[texts × hidden]`, in calls of bounded size.
+    fn encode_pooled(&self, encoder: &Encoder, threads: &Threads, batch: &[&Tokens]) -> Vec<f32> {
+        let pool_guard = threads.acquire();
+        let mut workspace = self.idle_workspaces().pop().unwrap_or_default();
         let hidden = encoder.hidden();
         let mut pooled = vec![0.0; batch.len() * hidden];
         let (mut texts, mut vectors) = (batch, &mut pooled[..]);
         while !texts.is_empty() {
-            let (now, later) = texts.split_at(fitting(texts, CALL_TOKENS, turn.count()));
-            let (here, rest) = vectors.split_at_mut(now.len() * hidden);
-            let mut tokens = encoder.forward(&turn, now, &mut work);
-            for (text, vector) in now.iter().zip(here.chunks_exact_mut(hidden)) {
+            let count = texts_per_call(texts, MAX_TOKENS_PER_THREAD, pool_guard.count());
+            let (current, later) = texts.split_at(count);
+            let (current_vectors, later_vectors) = vectors.split_at_mut(count * hidden);
+            let mut tokens = encoder.forward(&pool_guard, current, &mut workspace);
+            for (text, vector) in current.iter().zip(current_vectors.chunks_exact_mut(hidden)) {
                 let (own, others) = tokens.split_at(text.len() * hidden);
                 pool(self.info.pooling, own, vector);
                 tokens = others;
             }
-            (texts, vectors) = (later, rest);
+            (texts, vectors) = (later, later_vectors);
         }
-        self.idle().push(work);
+        self.idle_workspaces().push(workspace);
         pooled
     }
 
-    fn idle(&self) -> std::sync::MutexGuard<'_, Vec<Workspace>> {
-        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    fn idle_workspaces(&self) -> std::sync::MutexGuard<'_, Vec<Workspace>> {
+        self.idle_workspaces.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Tokens for each thread that one call computes together: enough that waiting for each other costs nothing, few
-/// enough that buffers stay small.
-const CALL_TOKENS: usize = 1024;
+/// Maximum tokens per thread of one forward pass. Large enough that barriers cost almost nothing, small enough that
+/// buffers stay small.
+const MAX_TOKENS_PER_THREAD: usize = 1024;
 
-/// How many of the first texts have at most `each` tokens for each of `members`, at least one; as many for every member
-/// where others follow, because texts that are near each other in a batch are mostly of about the same length.
-fn fitting(texts: &[&Tokens], each: usize, members: usize) -> usize {
+/// Number of leading texts for the next forward pass: those with at most `max_tokens` tokens per thread, and at least
+/// one. If more texts follow, the number is a multiple of the threads, because neighbouring texts of a batch mostly
+/// have similar lengths.
+fn texts_per_call(texts: &[&Tokens], max_tokens: usize, threads: usize) -> usize {
     let mut tokens = 0;
     let fitting = texts.iter().take_while(|text| {
         tokens += text.len();
-        tokens <= each * members
+        tokens <= max_tokens * threads
     });
     let fitting = fitting.count().max(1);
-    let uneven = fitting % members;
-    if fitting == texts.len() || fitting == uneven { fitting } else { fitting - uneven }
+    let remainder = fitting % threads;
+    if fitting == texts.len() || fitting == remainder { fitting } else { fitting - remainder }
 }
 
+/// Computes [`Model::fingerprint`] from the files.
 pub(crate) fn fingerprint(files: &ModelFiles, weights: &WeightFiles) -> Result<String, LoadError> {
     let read = |file: &Path| {
         std::fs::read(file).map_err(|source| LoadError::Io { file: file.to_path_buf(), source })
     };
     let mut hasher = blake3::Hasher::new();
-    // Lengths first, so that no two models can run together.
-    let mut take = |part: &[u8]| {
+    // Each part is preceded by its length, so that different parts cannot give the same sequence of bytes.
+    let mut add = |part: &[u8]| {
         hasher.update(&(part.len() as u64).to_le_bytes()).update(part);
     };
-    weights.bytes().for_each(&mut take);
-    take(&read(&files.directory.join("tokenizer.json"))?);
-    take(format!("{:?} {}", files.modules.pooling, files.lowercase).as_bytes());
-    if let NetworkSpec::Encoder(spec) = &files.network
-        && let identity = spec.identity()
+    weights.bytes().for_each(&mut add);
+    add(&read(&files.directory.join("tokenizer.json"))?);
+    add(format!("{:?} {}", files.modules.pooling, files.lowercase).as_bytes());
+    if let NetworkConfig::Encoder(config) = &files.network
+        && let identity = config.identity_bytes()
         && !identity.is_empty()
     {
-        take(&identity);
+        add(&identity);
     }
     for file in files.modules.files() {
-        take(&read(&file)?);
+        add(&read(&file)?);
     }
     for (name, prompt) in files.prompts().iter() {
-        take(name.as_bytes());
-        take(prompt.as_bytes());
+        add(name.as_bytes());
+        add(prompt.as_bytes());
     }
     Ok(hasher.finalize().to_hex()[..32].to_owned())
 }
 
-/// A scoped thread's result; its panic goes on here.
-fn joined<T>(handle: std::thread::ScopedJoinHandle<'_, T>) -> T {
+/// Joins a scoped thread and propagates its panic.
+fn join<T>(handle: std::thread::ScopedJoinHandle<'_, T>) -> T {
     handle.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }
 

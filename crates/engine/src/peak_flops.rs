@@ -1,4 +1,4 @@
-//! What this machine can do at best, so that a model's speed can be told as a share of it.
+//! Measures the peak arithmetic rate of this machine, so that a model's speed can be reported as a fraction of it.
 
 use std::{
     hint::black_box,
@@ -7,18 +7,18 @@ use std::{
 
 use crate::{
     KernelChoice, Precision, Threads,
-    kernels::{Activation, Buffer, Kernels, Linear, NumbersMut, Part},
+    kernels::{Activation, Buffer, Kernels, Linear, MatrixMut, Part},
 };
 
-/// Operands of a product that lies in the nearest cache, so that nothing but the multipliers limits it.
+/// Size of the measured product. Its operands fit the first-level cache, so only the multipliers limit the rate.
 const ROWS: usize = 8;
 const COLUMNS: usize = 48;
-/// Bytes of a column of weights.
-const DEPTH_BYTES: usize = 512;
+/// Bytes of one column of weights.
+const COLUMN_BYTES: usize = 512;
 
-/// Multiplications and additions a second that all threads together reach in a product of this precision, on
-/// operands that lie in the nearest cache: the best of `rounds` rounds of about ten milliseconds. `None` when this CPU
-/// lacks the instructions.
+/// Measures the multiplications and additions per second of all threads combined, in a product of this precision on
+/// operands in the first-level cache. Returns the best of `rounds` rounds of about ten milliseconds, or `None` if this
+/// CPU lacks the instructions.
 pub fn peak_operations_per_second(
     threads: &Threads,
     kernels: KernelChoice,
@@ -27,9 +27,9 @@ pub fn peak_operations_per_second(
 ) -> Option<f64> {
     let kernels = Kernels::select(kernels)?;
     let inputs = match kernels.resolve(precision) {
-        Precision::Int8 => DEPTH_BYTES,
-        Precision::Bf16 => DEPTH_BYTES / 2,
-        Precision::F32 | Precision::Auto => DEPTH_BYTES / 4,
+        Precision::Int8 => COLUMN_BYTES,
+        Precision::Bf16 => COLUMN_BYTES / 2,
+        Precision::F32 | Precision::Auto => COLUMN_BYTES / 4,
     };
     let (weight, bias) = (vec![0.5; inputs * COLUMNS], vec![0.0; COLUMNS]);
     let part = Part { weight: &weight, bias: &bias, factor: 1.0 };
@@ -38,14 +38,14 @@ pub fn peak_operations_per_second(
     let best = std::sync::Mutex::new(0.0_f64);
     for _ in 0..rounds {
         let slowest = std::sync::Mutex::new(f64::INFINITY);
-        threads.acquire().run_on(threads.count(), |member| {
-            let (mut room, mut out) = (Buffer::default(), vec![0.0; ROWS * COLUMNS]);
-            let x = kernels.prepare(kernels.form(precision), (&x, inputs), &mut room);
-            member.wait();
+        threads.acquire().run_on(threads.count(), |thread| {
+            let (mut buffer, mut out) = (Buffer::default(), vec![0.0; ROWS * COLUMNS]);
+            let x = kernels.prepare(kernels.activation_dtype(precision), &x, inputs, &mut buffer);
+            thread.wait();
             let (began, mut products) = (Instant::now(), 0_u32);
             while began.elapsed() < Duration::from_millis(10) {
                 for _ in 0..64 {
-                    let out = NumbersMut::F32 { numbers: &mut out, stride: COLUMNS };
+                    let out = MatrixMut::F32 { values: &mut out, stride: COLUMNS };
                     kernels.matmul(x, &matrix, out);
                 }
                 products += 64;

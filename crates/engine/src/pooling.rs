@@ -1,8 +1,8 @@
-//! From token vectors to the text's vector, and to unit length.
+//! Pooling of token vectors into a text's vector, and normalization to unit length.
 
 use crate::Pooling;
 
-/// Pools one text's token vectors (`[tokens × out.len()]`) into `out`; a text without tokens gives zeros.
+/// Pools one text's token vectors (`[tokens × out.len()]`) into `out`. A text without tokens gives zeros.
 pub(crate) fn pool(pooling: Pooling, tokens: &[f32], out: &mut [f32]) {
     match pooling {
         Pooling::Cls | Pooling::LastToken if tokens.is_empty() => out.fill(0.0),
@@ -20,7 +20,7 @@ pub(crate) fn pool(pooling: Pooling, tokens: &[f32], out: &mut [f32]) {
     }
 }
 
-/// Divides a vector by its Euclidean length; a zero vector stays as it is.
+/// Divides a vector by its Euclidean length. A zero vector stays zero.
 pub fn normalize(vector: &mut [f32]) {
     let length = vector.iter().map(|x| f64::from(*x) * f64::from(*x)).sum::<f64>().sqrt();
     if length > 0.0 {
@@ -33,7 +33,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn mean_first_and_last() {
+    fn pooling_selects_mean_first_or_last() {
         let tokens = [1.0, 2.0, 3.0, 6.0];
         let mut out = [0.0; 2];
         pool(Pooling::Mean, &tokens, &mut out);
@@ -49,7 +49,7 @@ mod tests {
     }
 
     #[test]
-    fn unit_length_and_zero() {
+    fn normalize_gives_unit_length_or_zero() {
         let mut vector = [3.0, 4.0];
         normalize(&mut vector);
         assert_eq!(vector, [0.6, 0.8]);

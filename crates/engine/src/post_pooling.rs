@@ -1,15 +1,15 @@
-//! What happens to a vector behind pooling: sentence-transformers' linear layers and normalisations, in f32,
-//! because there is one row for a whole text.
+//! The steps after pooling: sentence-transformers' linear layers and normalizations. They are computed in f32, because
+//! a text is a single row here.
 
 use crate::{
     LoadError, Precision,
     files::{DenseConfig, Modules, PostPooling},
-    kernels::{Activation, Kernels, Linear, MatrixRef, NumbersMut, Operand, PackedMatrix, Part},
+    kernels::{Activation, Kernels, Linear, MatrixMut, MatrixRef, Operand, PackedMatrix, Part},
     pooling::normalize,
     weights::{self, WeightFiles},
 };
 
-/// The steps, ready to run.
+/// The steps with their weights in memory.
 pub(crate) struct PostPoolingLayers {
     kernels: Kernels,
     steps: Vec<Step>,
@@ -22,10 +22,10 @@ enum Step {
 
 impl PostPoolingLayers {
     pub(crate) fn load(modules: &Modules, kernels: Kernels) -> Result<Self, LoadError> {
-        let mut steps = Vec::with_capacity(modules.after.len());
+        let mut steps = Vec::with_capacity(modules.post_pooling.len());
         let mut width = None;
-        for after in &modules.after {
-            steps.push(match after {
+        for step in &modules.post_pooling {
+            steps.push(match step {
                 PostPooling::Dense(config) => {
                     width = Some(config.outputs);
                     Step::Dense { matrix: dense(config, kernels)?, tanh: config.tanh }
@@ -36,7 +36,7 @@ impl PostPoolingLayers {
         Ok(Self { kernels, steps })
     }
 
-    /// Vectors of all texts, one behind the other, after all steps.
+    /// Applies all steps to the concatenated vectors of all texts.
     pub(crate) fn apply(&self, mut vectors: Vec<f32>) -> Vec<f32> {
         for step in &self.steps {
             match step {
@@ -44,9 +44,9 @@ impl PostPoolingLayers {
                 Step::Dense { matrix, tanh } => {
                     let (inputs, outputs) = (matrix.inputs, matrix.outputs);
                     let mut out = vec![0.0; vectors.len() / inputs * outputs];
-                    let x = Operand::Numbers(MatrixRef::F32 { numbers: &vectors, stride: inputs });
-                    let to = NumbersMut::F32 { numbers: &mut out, stride: outputs };
-                    self.kernels.matmul(x, matrix, to);
+                    let x = Operand::Matrix(MatrixRef::F32 { values: &vectors, stride: inputs });
+                    let out_matrix = MatrixMut::F32 { values: &mut out, stride: outputs };
+                    self.kernels.matmul(x, matrix, out_matrix);
                     if *tanh {
                         out.iter_mut().for_each(|x| *x = x.tanh());
                     }

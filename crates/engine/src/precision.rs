@@ -1,19 +1,19 @@
-//! How exactly a model computes.
+//! The precision of a model's linear layers.
 
-/// The precision of a model's linear layers. Sums, softmax and LayerNorm are in f32 in all of them.
+/// The precision of a model's linear layers. Sums, softmax and norms are computed in f32 in every precision.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Precision {
-    /// bf16 where the CPU multiplies it (AVX-512 BF16), else f32.
+    /// bf16 if the CPU multiplies it (AVX-512 BF16), else f32.
     #[default]
     Auto,
-    /// As the reference computes: vectors equal to about 1e-6.
+    /// As the reference computes. Vectors differ by about 1e-6.
     F32,
-    /// Weights and activations rounded to bf16, half the memory; a cosine of about 0.99999 to f32. Where the CPU
-    /// has no bf16 arithmetic, weights are bf16 and activations stay f32: half the memory, no faster.
+    /// Weights and activations rounded to bf16: half the memory, a cosine of about 0.99999 to f32. On a CPU without
+    /// bf16 arithmetic, only weights are bf16: half the memory at the speed of f32.
     Bf16,
-    /// Weights in eight bits with a scale per output, activations in eight bits with a scale per token, both
-    /// rotated in blocks first (where 16 divides the width; else not); a quarter of the memory, a cosine of
-    /// about 0.9997 to f32. Attention stays in bf16 or f32. Fast where the CPU has VNNI.
+    /// Weights in eight bits with a scale per output, and activations in eight bits with a scale per token: a quarter
+    /// of the memory, a cosine of about 0.9997 to f32. Both are rotated in blocks first if 16 divides the width.
+    /// Attention stays in bf16 or f32. Fast on a CPU with VNNI.
     Int8,
 }
 
@@ -42,7 +42,7 @@ impl std::str::FromStr for Precision {
 
 impl std::fmt::Display for Precision {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        // With the width that a table asks for.
+        // `pad` honours the width of a format string.
         f.pad(self.as_str())
     }
 }

@@ -1,6 +1,5 @@
-//! What stands around a transformer that another runtime computes, the same as around our own: how long texts may be,
-//! the tokenizer before it, pooling and what follows behind it. Read from the directory's files, whatever the
-//! architecture: what the transformer does inside is the runtime's business.
+//! Tokenizer, pooling and post-pooling steps for a transformer that another runtime computes. They are read from the
+//! model directory and behave as in [`Model`](crate::Model). The architecture does not matter here.
 
 use std::path::{Path, PathBuf};
 
@@ -8,25 +7,25 @@ use serde::Deserialize;
 
 use crate::{
     KernelChoice, LoadError, Pooling, Prompts, TokenizeError, Tokens, TruncationSide,
-    files::{self, Modules, TextLimits},
+    files::{self, Modules, SentenceConfig},
     kernels::Kernels,
     pooling::pool,
     post_pooling::PostPoolingLayers,
     tokenizer::{Tokenizer, TokenizerFiles},
 };
 
-/// Configuration of a model directory, for a transformer that is computed elsewhere.
+/// The configuration of a model directory, for a transformer that another runtime computes.
 #[derive(Clone, Debug)]
 pub struct TextFiles {
     directory: PathBuf,
     modules: Modules,
-    limits: TextLimits,
+    sentence: SentenceConfig,
     prompts: Prompts,
     config: TextConfig,
-    positions: usize,
+    max_positions: usize,
 }
 
-/// What is needed of `config.json`, under the names that architectures have for it.
+/// The required keys of `config.json`, with the aliases that architectures use.
 #[derive(Clone, Debug, Deserialize)]
 struct TextConfig {
     #[serde(default)]
@@ -38,122 +37,133 @@ struct TextConfig {
     vocab_size: Option<usize>,
 }
 
-/// Positions where `config.json` says nothing: models without learnt positions read texts of any length.
-const MANY_POSITIONS: usize = 1 << 20;
+/// Positions of a `config.json` without a limit. Models without learned positions accept texts of any length.
+const UNLIMITED_POSITIONS: usize = 1 << 20;
 
 impl TextFiles {
     /// Reads and checks the configuration files.
     ///
     /// # Errors
-    /// A missing or malformed file, or one that asks for what we do not do, by file and key.
+    /// A file is missing or malformed, or requires an unsupported feature. The error names the file and the key.
     pub fn open(directory: &Path) -> Result<Self, LoadError> {
         let config: TextConfig = files::read(&directory.join("config.json"))?;
-        // These begin counting behind the padding token.
-        let first = match config.model_type.as_str() {
+        // Positions of these architectures start after the padding token's.
+        let first_position = match config.model_type.as_str() {
             "roberta" | "xlm-roberta" | "camembert" | "mpnet" | "xlm-roberta-xl" => 2,
             _ => 0,
         };
-        let positions = config.max_position_embeddings.unwrap_or(MANY_POSITIONS).saturating_sub(first).max(1);
+        let max_positions = config
+            .max_position_embeddings
+            .unwrap_or(UNLIMITED_POSITIONS)
+            .saturating_sub(first_position)
+            .max(1);
         Ok(Self {
             directory: directory.to_path_buf(),
             modules: files::read_modules(directory, config.hidden_size)?,
-            limits: files::read_sentence(directory, positions)?,
+            sentence: files::read_sentence_config(directory, max_positions)?,
             prompts: files::read_prompts(directory)?,
             config,
-            positions,
+            max_positions,
         })
     }
 
-    /// The architecture's name in `config.json`; may be empty.
+    /// `model_type` in `config.json`; may be empty.
     pub fn architecture(&self) -> &str {
         &self.config.model_type
     }
 
-    /// Numbers in a token's vector.
+    /// Width of a token vector.
     pub fn hidden(&self) -> usize {
         self.modules.hidden
     }
 
-    /// Numbers in a text's vector.
+    /// Length of a text's vector.
     pub fn dimensions(&self) -> usize {
         self.modules.dimensions()
     }
 
-    /// Most tokens of one text, special tokens included.
+    /// Maximum tokens of a text, special tokens included.
     pub fn max_tokens(&self) -> usize {
-        self.limits.max_tokens
+        self.sentence.max_tokens
     }
 
-    /// How token vectors become the text's.
+    /// How token vectors become the text's vector.
     pub fn pooling(&self) -> Pooling {
         self.modules.pooling
     }
 
-    /// What the model wants put before texts.
+    /// The prompts that the model expects before texts.
     pub fn prompts(&self) -> &Prompts {
         &self.prompts
     }
 
-    /// The files that, beside the transformer's own, say which vectors come out.
+    /// The files that determine the vectors, besides the transformer's own files.
     pub fn files(&self) -> impl Iterator<Item = PathBuf> {
         std::iter::once(self.directory.join("tokenizer.json")).chain(self.modules.files())
     }
 
-    /// Reads tokenizer and what follows pooling. `max_length` is the most tokens of one text, where it should not be the
-    /// model's own limit.
+    /// Loads the tokenizer and the post-pooling steps. `max_length` replaces the model's own maximum of tokens.
     ///
     /// # Errors
-    /// Damaged or contradictory files; a `max_length` that the model cannot meet.
+    /// Files are damaged or contradictory, or `max_length` is out of range.
     pub fn load(&self, max_length: Option<usize>) -> Result<TextModel, LoadError> {
-        let limit = max_length.unwrap_or(self.limits.max_tokens);
-        if limit == 0 || limit > self.positions {
+        let limit = max_length.unwrap_or(self.sentence.max_tokens);
+        if limit == 0 || limit > self.max_positions {
             return Err(LoadError::Setting {
                 setting: "max_length",
-                reason: format!("{limit} is not in 1 to {}, the positions of the model", self.positions),
+                reason: format!(
+                    "{limit} is out of range; the model has positions 1 to {}",
+                    self.max_positions
+                ),
             });
         }
         let kernels = Kernels::select(KernelChoice::Auto).ok_or_else(|| LoadError::Setting {
             setting: "kernels",
-            reason: "this CPU has none of ours".into(),
+            reason: "this CPU is not supported".into(),
         })?;
         let tokenizer = Tokenizer::load(&TokenizerFiles {
             file: &self.directory.join("tokenizer.json"),
             limit,
             rows: self.config.vocab_size.unwrap_or(usize::MAX),
-            lowercase: self.limits.lowercase,
-            leaves_out: None,
+            lowercase: self.sentence.lowercase,
+            static_unknown: None,
         })?;
-        let head = PostPoolingLayers::load(&self.modules, kernels)?;
-        Ok(TextModel { tokenizer, head, pooling: self.modules.pooling, prompts: self.prompts.clone() })
+        let post_pooling = PostPoolingLayers::load(&self.modules, kernels)?;
+        Ok(TextModel {
+            tokenizer,
+            post_pooling,
+            pooling: self.modules.pooling,
+            prompts: self.prompts.clone(),
+        })
     }
 }
 
-/// The text's side of a model in memory.
+/// Tokenizer, pooling and post-pooling steps of a model in memory.
 pub struct TextModel {
     tokenizer: Tokenizer,
-    head: PostPoolingLayers,
+    post_pooling: PostPoolingLayers,
     pooling: Pooling,
     prompts: Prompts,
 }
 
 impl TextModel {
-    /// A text as the model reads it.
+    /// Tokenizes a text and truncates it to [`TextFiles::max_tokens`].
     ///
     /// # Errors
-    /// [`TokenizeError::TooLong`] with [`TruncationSide::All`], or what the tokenizer says.
-    pub fn tokenize(&self, text: &str, keep: TruncationSide) -> Result<Tokens, TokenizeError> {
-        self.tokenizer.tokenize(text, keep)
+    /// [`TokenizeError::TooLong`] with [`TruncationSide::None`], or [`TokenizeError::Tokenizer`].
+    pub fn tokenize(&self, text: &str, truncation: TruncationSide) -> Result<Tokens, TokenizeError> {
+        self.tokenizer.tokenize(text, truncation)
     }
 
-    /// Tokens of a text before any cut, special tokens included.
+    /// Number of tokens of a text before truncation, special tokens included.
     ///
     /// # Errors
-    /// What the tokenizer says.
+    /// [`TokenizeError::Tokenizer`].
     pub fn count_tokens(&self, text: &str) -> Result<usize, TokenizeError> {
         self.tokenizer.count(text)
     }
 
-    /// What the model wants put before texts.
+    /// The prompts that the model expects before texts.
     pub fn prompts(&self) -> &Prompts {
         &self.prompts
     }
@@ -163,9 +173,9 @@ impl TextModel {
         pool(self.pooling, tokens, out);
     }
 
-    /// What follows pooling, for the vectors of all texts; not yet of unit length.
+    /// Applies the post-pooling steps to the concatenated vectors of all texts. The result is not normalized.
     pub fn finish(&self, pooled: Vec<f32>) -> Vec<f32> {
-        self.head.apply(pooled)
+        self.post_pooling.apply(pooled)
     }
 }
 

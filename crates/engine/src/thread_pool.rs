@@ -1,5 +1,5 @@
-//! The threads that compute: one pool for a whole process, however many models it runs. One batch at a time has
-//! all of them, because two batches at once would only take turns on the same cores. Idle threads sleep.
+//! The computing threads: one pool per process, shared by all models. One batch at a time has all threads, because two
+//! batches at once would only compete for the same cores. Idle threads sleep.
 
 use std::{
     num::NonZeroUsize,
@@ -9,78 +9,80 @@ use std::{
     },
 };
 
-/// A pool of computing threads. The thread that asks for vectors is one of them.
+/// A pool of computing threads. The calling thread is one of them.
 pub struct Threads {
-    /// All but the asking thread; `None` for one thread.
-    others: Option<rayon::ThreadPool>,
+    /// All threads except the calling one; `None` for a pool of one thread.
+    workers: Option<rayon::ThreadPool>,
     count: usize,
-    turn: Mutex<()>,
+    in_use: Mutex<()>,
 }
 
-/// The threads could not be started.
+/// The computing threads could not be started.
 #[derive(Debug, thiserror::Error)]
 #[error("the computing threads could not be started: {0}")]
 pub struct ThreadsError(#[from] rayon::ThreadPoolBuildError);
 
 impl Threads {
-    /// Starts `count` threads, less the one that will ask.
+    /// Starts `count - 1` threads; the calling thread is the last one.
     ///
     /// # Errors
-    /// The system refuses to start them.
+    /// The system cannot start the threads.
     pub fn new(count: NonZeroUsize) -> Result<Self, ThreadsError> {
-        let others = NonZeroUsize::new(count.get() - 1).map(|others| {
-            let builder = rayon::ThreadPoolBuilder::new().num_threads(others.get());
+        let workers = NonZeroUsize::new(count.get() - 1).map(|workers| {
+            let builder = rayon::ThreadPoolBuilder::new().num_threads(workers.get());
             builder.thread_name(|index| format!("compute-{index}")).build()
         });
-        Ok(Self { others: others.transpose()?, count: count.get(), turn: Mutex::default() })
+        Ok(Self { workers: workers.transpose()?, count: count.get(), in_use: Mutex::default() })
     }
 
-    /// How many there are.
+    /// Number of threads.
     pub fn count(&self) -> usize {
         self.count
     }
 
-    /// Runs work that has threads of its own, in turn with the batches of this pool's models, so that no more threads
-    /// compute at a time than there are.
+    /// Runs work that has its own threads while no batch runs on this pool, so that the number of computing threads
+    /// does not exceed the pool's.
     pub fn run_alongside<T>(&self, work: impl FnOnce() -> T) -> T {
-        let _turn = self.acquire();
+        let _guard = self.acquire();
         work()
     }
 
-    /// Waits until nobody else computes. Buffers of a computation are made after this, so that there are no more
-    /// than are in use.
+    /// Waits until the pool is free and reserves it. Callers allocate buffers only after this, so that waiting calls
+    /// hold none.
     pub(crate) fn acquire(&self) -> PoolGuard<'_> {
-        PoolGuard { threads: self, _guard: self.turn.lock().unwrap_or_else(PoisonError::into_inner) }
+        PoolGuard { threads: self, _guard: self.in_use.lock().unwrap_or_else(PoisonError::into_inner) }
     }
 }
 
-/// All threads are its holder's.
+/// Exclusive use of all threads of a pool.
 pub(crate) struct PoolGuard<'a> {
     threads: &'a Threads,
     _guard: MutexGuard<'a, ()>,
 }
 
 impl PoolGuard<'_> {
-    /// How many threads there are.
+    /// Number of threads.
     pub(crate) fn count(&self) -> usize {
         self.threads.count
     }
 
-    /// Runs `work` on `members` threads at once (no more than there are), this one among them, and returns when
-    /// all have ended. A panic of one ends those who wait for it, and is passed on when the others have ended.
-    pub(crate) fn run_on(&self, members: usize, work: impl Fn(&ThreadCtx<'_>) + Sync) {
-        let barrier = Barrier::new(members.clamp(1, self.threads.count));
+    /// Runs `work` on `count` threads at the same time, including the calling thread, and returns when all have ended.
+    /// `count` is clamped to the size of the pool. If one thread panics, threads that wait at a barrier end as well,
+    /// and the panic is propagated.
+    pub(crate) fn run_on(&self, count: usize, work: impl Fn(&ThreadCtx<'_>) + Sync) {
+        let barrier = Barrier::new(count.clamp(1, self.threads.count));
         let run = |index| {
-            let broken = BrokenByPanic(&barrier);
+            let guard = BreakOnPanic(&barrier);
             work(&ThreadCtx { index, barrier: &barrier });
-            std::mem::forget(broken);
+            std::mem::forget(guard);
         };
-        match &self.threads.others {
-            Some(others) if barrier.members > 1 => others.in_place_scope(|scope| {
-                // To every thread its own job: members wait for each other, so no job may wait for another to end.
+        match &self.threads.workers {
+            Some(workers) if barrier.threads > 1 => workers.in_place_scope(|scope| {
+                // `spawn_broadcast` gives every thread its own job. The threads wait for each other, so two jobs must
+                // never queue for the same thread.
                 scope.spawn_broadcast(|_, context| {
                     let index = context.index() + 1;
-                    if index < barrier.members {
+                    if index < barrier.threads {
                         run(index);
                     }
                 });
@@ -91,35 +93,39 @@ impl PoolGuard<'_> {
     }
 }
 
-/// One thread of a team.
+/// The context of one thread in [`PoolGuard::run_on`].
 pub(crate) struct ThreadCtx<'a> {
+    /// Index of the thread, from 0.
     pub(crate) index: usize,
     barrier: &'a Barrier,
 }
 
 impl ThreadCtx<'_> {
-    /// Waits until every member has come here. What any of them wrote before, all see after.
+    /// Waits until every thread of the call has reached this barrier. All writes before it are visible to all threads
+    /// after it.
     pub(crate) fn wait(&self) {
         self.barrier.wait();
     }
 }
 
-/// Meets in a few hundred nanoseconds when all come at about the same time, as members do, who have equal work;
-/// the standard library's barrier puts every thread to sleep, which takes longer than a short text's whole layer.
+/// A spinning barrier. It takes a few hundred nanoseconds if all threads arrive at about the same time, which is usual
+/// because they have equal work. The standard library's barrier puts threads to sleep, which takes longer than a whole
+/// layer of a short text.
 struct Barrier {
-    members: usize,
+    threads: usize,
     arrived: AtomicUsize,
     round: AtomicUsize,
+    /// Set when a thread panics.
     broken: AtomicBool,
 }
 
-/// Looks at the round before a thread lets others run: some tens of microseconds.
-const SPINS: u32 = 2000;
+/// Checks of the round before a thread yields: some tens of microseconds.
+const SPINS_BEFORE_YIELD: u32 = 2000;
 
 impl Barrier {
-    fn new(members: usize) -> Self {
+    fn new(threads: usize) -> Self {
         Self {
-            members,
+            threads,
             arrived: AtomicUsize::new(0),
             round: AtomicUsize::new(0),
             broken: AtomicBool::new(false),
@@ -128,7 +134,7 @@ impl Barrier {
 
     fn wait(&self) {
         let round = self.round.load(Ordering::Acquire);
-        if self.arrived.fetch_add(1, Ordering::AcqRel) + 1 == self.members {
+        if self.arrived.fetch_add(1, Ordering::AcqRel) + 1 == self.threads {
             self.arrived.store(0, Ordering::Relaxed);
             self.round.store(round.wrapping_add(1), Ordering::Release);
             return;
@@ -136,10 +142,10 @@ impl Barrier {
         let mut spins = 0;
         while self.round.load(Ordering::Acquire) == round {
             if self.broken.load(Ordering::Relaxed) {
-                // Without the panic hook: the member at fault has told its story.
-                std::panic::resume_unwind(Box::new("another thread of the team panicked"));
+                // `resume_unwind` skips the panic hook, because the first panic was already reported.
+                std::panic::resume_unwind(Box::new("another thread of the pool panicked"));
             }
-            if spins < SPINS {
+            if spins < SPINS_BEFORE_YIELD {
                 spins += 1;
                 std::hint::spin_loop();
             } else {
@@ -149,10 +155,10 @@ impl Barrier {
     }
 }
 
-/// Dropped while a member panics: releases those who wait for it.
-struct BrokenByPanic<'a>(&'a Barrier);
+/// Breaks the barrier when a panic drops it, and so releases the waiting threads.
+struct BreakOnPanic<'a>(&'a Barrier);
 
-impl Drop for BrokenByPanic<'_> {
+impl Drop for BreakOnPanic<'_> {
     fn drop(&mut self) {
         self.0.broken.store(true, Ordering::Relaxed);
     }
@@ -178,32 +184,32 @@ mod tests {
     }
 
     #[test]
-    fn everyone_comes_to_every_barrier() {
+    fn all_threads_reach_every_barrier() {
         for count in [1, 2, 5] {
             let (threads, steps) = (threads(count), AtomicUsize::new(0));
-            threads.acquire().run_on(count, |member| {
+            threads.acquire().run_on(count, |thread| {
                 for step in 1..200 {
                     steps.fetch_add(1, Ordering::Relaxed);
-                    member.wait();
+                    thread.wait();
                     assert_eq!(steps.load(Ordering::Relaxed), step * count);
-                    member.wait();
+                    thread.wait();
                 }
             });
         }
     }
 
     #[test]
-    fn a_panic_of_one_ends_all_and_the_next_team_works() {
+    fn a_panic_in_one_thread_ends_all_and_the_next_run_works() {
         let threads = threads(3);
-        for at_fault in 0..3 {
+        for panicking in 0..3 {
             let panicked = catch_unwind(AssertUnwindSafe(|| {
-                threads.acquire().run_on(3, |member| {
-                    assert_ne!(member.index, at_fault, "told to");
-                    member.wait();
+                threads.acquire().run_on(3, |thread| {
+                    assert_ne!(thread.index, panicking, "deliberate panic");
+                    thread.wait();
                 });
             }));
             assert!(panicked.is_err());
         }
-        threads.acquire().run_on(3, |member| member.wait());
+        threads.acquire().run_on(3, |thread| thread.wait());
     }
 }

@@ -1,8 +1,8 @@
-//! The reference tokenizer with the model's own limit.
+//! The reference tokenizer, with truncation to the model's limit.
 //!
-//! A `tokenizer.json` may carry truncation and padding of its own (MiniLM's says 128 for both); they are
-//! switched off, and a text is cut here, to the limit that sentence-transformers uses. When only the beginning
-//! is kept, only the beginning is tokenized: a megabyte costs no more than a page.
+//! A `tokenizer.json` may configure truncation and padding (MiniLM's sets both to 128). They are switched off, and
+//! texts are truncated here, to the limit that sentence-transformers uses. If only the start of a text is kept, only
+//! the start is tokenized, so the cost of a long text is bounded.
 
 use std::{
     borrow::Cow,
@@ -12,18 +12,18 @@ use std::{
 
 use crate::{LoadError, TokenizeError};
 
-/// What to keep of a text that is longer than the model reads.
+/// Which side of a text keeps its tokens if the text exceeds the model's limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TruncationSide {
-    /// Its beginning.
+    /// The start is kept; the end is truncated.
     Start,
-    /// Its end.
+    /// The end is kept; the start is truncated.
     End,
-    /// All of it, or an error.
-    All,
+    /// No truncation. A text that exceeds the limit is an error.
+    None,
 }
 
-/// A text as the model reads it. Made by [`Model::tokenize`](crate::Model::tokenize).
+/// A tokenized text. Created by [`Model::tokenize`](crate::Model::tokenize).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Tokens {
     ids: Vec<u32>,
@@ -36,23 +36,23 @@ impl Tokens {
         &self.ids
     }
 
-    /// How many there are.
+    /// Number of tokens.
     pub fn len(&self) -> usize {
         self.ids.len()
     }
 
-    /// Whether there are none: a text of nothing, for a tokenizer without special tokens.
+    /// Whether there are no tokens: an empty text, for a tokenizer without special tokens.
     pub fn is_empty(&self) -> bool {
         self.ids.is_empty()
     }
 
-    /// Whether the text was longer.
+    /// Whether the text was truncated.
     pub fn truncated(&self) -> bool {
         self.truncated
     }
 }
 
-/// Text to tokens.
+/// A tokenizer with a limit.
 pub(crate) struct Tokenizer {
     inner: tokenizers::Tokenizer,
     /// The special tokens before and after every text.
@@ -60,42 +60,47 @@ pub(crate) struct Tokenizer {
     after: Vec<u32>,
     limit: usize,
     lowercase: bool,
-    /// How many ids the weights know.
+    /// Number of token ids that have an embedding.
     rows: usize,
-    bare: Option<StaticVocabulary>,
+    /// Set for static models.
+    static_vocabulary: Option<StaticVocabulary>,
 }
 
-/// What a static model makes of texts: no special tokens, and none that is unknown.
+/// Tokenization of a static model, which drops special tokens and the unknown token.
 struct StaticVocabulary {
+    /// Id of the unknown token.
     unknown: Option<u32>,
-    /// Characters of the vocabulary's median token.
-    token_characters: usize,
+    /// Median length of the vocabulary's tokens, in characters.
+    median_characters: usize,
 }
 
-/// What a tokenizer is made from.
+/// The inputs of [`Tokenizer::load`].
 pub(crate) struct TokenizerFiles<'a> {
     /// `tokenizer.json`
     pub(crate) file: &'a Path,
-    /// Most tokens of a text.
+    /// Maximum tokens of a text.
     pub(crate) limit: usize,
-    /// How many ids the weights know.
+    /// Number of token ids that have an embedding.
     pub(crate) rows: usize,
-    /// Whether texts are lowercased first, whatever the tokenizer does.
+    /// Whether texts are lowercased before tokenization.
     pub(crate) lowercase: bool,
-    /// For a static model: the unknown token, if there is one, which is left out as special tokens are.
-    pub(crate) leaves_out: Option<Option<String>>,
+    /// Set for a static model: its unknown token, if it has one.
+    pub(crate) static_unknown: Option<Option<String>>,
 }
 
-/// Bytes tokenized at first for each token that may be kept: English has four to five.
+/// Bytes of the first prefix that is tokenized, per token that can be kept. English text has four to five.
 const BYTES_PER_TOKEN: usize = 8;
-/// Tokens behind the kept ones that must be there before a cut is believed: the last word before it may
-/// tokenize differently than in the whole text.
-const MARGIN: usize = 16;
+/// Tokens after the kept ones that a tokenized prefix must have. The last word of a prefix may tokenize differently
+/// than in the whole text, so the last tokens are not reliable.
+const MARGIN_TOKENS: usize = 16;
 
 impl Tokenizer {
     /// Reads `tokenizer.json`.
-    pub(crate) fn load(from: &TokenizerFiles<'_>) -> Result<Self, LoadError> {
-        let TokenizerFiles { file, limit, rows, lowercase, ref leaves_out } = *from;
+    ///
+    /// # Errors
+    /// The file is missing, malformed or of another model, or the limit leaves no space for a text.
+    pub(crate) fn load(files: &TokenizerFiles<'_>) -> Result<Self, LoadError> {
+        let TokenizerFiles { file, limit, rows, lowercase, ref static_unknown } = *files;
         let malformed = |reason: String| LoadError::Malformed {
             file: file.to_path_buf(),
             expected: "a tokenizer",
@@ -106,7 +111,8 @@ impl Tokenizer {
         let mut inner = parse(&bytes).map_err(malformed)?;
         inner.with_truncation(None).map_err(|error| malformed(error.to_string()))?;
         inner.with_padding(None);
-        // Special tokens beyond the weights do no harm until a text has one: Gemma's tokenizer has one for images.
+        // A special token without an embedding is accepted here; only a text that contains it is an error. Gemma's
+        // tokenizer has one for images.
         let added = inner.get_added_tokens_decoder();
         let special = |id: &u32| added.get(id).is_some_and(|token| token.special);
         let largest =
@@ -114,52 +120,56 @@ impl Tokenizer {
         if largest >= rows {
             return Err(LoadError::TokenizerMismatch { file: file.to_path_buf(), largest, rows });
         }
-        let encode = |specials| encode(&inner, "a", specials && leaves_out.is_none()).map_err(malformed);
-        let (bare, whole) = (encode(false)?, encode(true)?);
-        let Some(start) = whole.windows(bare.len().max(1)).position(|window| window == bare) else {
+        let encode = |specials| encode(&inner, "a", specials && static_unknown.is_none()).map_err(malformed);
+        let (plain, with_specials) = (encode(false)?, encode(true)?);
+        let Some(start) = with_specials.windows(plain.len().max(1)).position(|window| window == plain) else {
             return Err(malformed("its post-processor changes a text's own tokens".into()));
         };
-        let (before, after) = (whole[..start].to_vec(), whole[start + bare.len()..].to_vec());
+        let (before, after) =
+            (with_specials[..start].to_vec(), with_specials[start + plain.len()..].to_vec());
         if before.len() + after.len() >= limit {
             return Err(LoadError::Setting {
                 setting: "max_length",
                 reason: format!(
-                    "{limit} leaves no room beside {} special tokens",
+                    "{limit} leaves no space for text beside {} special tokens",
                     before.len() + after.len()
                 ),
             });
         }
-        let bare = leaves_out.as_ref().map(|unknown| StaticVocabulary {
+        let static_vocabulary = static_unknown.as_ref().map(|unknown| StaticVocabulary {
             unknown: unknown.as_ref().and_then(|token| inner.token_to_id(token)),
-            token_characters: median_characters(&inner),
+            median_characters: median_characters(&inner),
         });
-        Ok(Self { inner, before, after, limit, lowercase, rows, bare })
+        Ok(Self { inner, before, after, limit, lowercase, rows, static_vocabulary })
     }
 
-    /// Tokens of a text in all, special ones included.
+    /// Number of tokens of a text before truncation, special tokens included.
     pub(crate) fn count(&self, text: &str) -> Result<usize, TokenizeError> {
-        Ok(self.content(text)?.len() + self.specials())
+        Ok(self.content(text)?.len() + self.special_count())
     }
 
-    pub(crate) fn tokenize(&self, text: &str, keep: TruncationSide) -> Result<Tokens, TokenizeError> {
-        let room = self.limit - self.specials();
-        let cut = self.bare.as_ref().filter(|_| keep == TruncationSide::Start).and_then(|bare| {
-            // As the reference, before it counts tokens.
-            text.char_indices().nth(self.limit.saturating_mul(bare.token_characters)).map(|(at, _)| at)
+    /// Tokenizes a text and truncates it to the limit.
+    pub(crate) fn tokenize(&self, text: &str, truncation: TruncationSide) -> Result<Tokens, TokenizeError> {
+        let max_content = self.limit - self.special_count();
+        let vocabulary = self.static_vocabulary.as_ref().filter(|_| truncation == TruncationSide::Start);
+        // The reference truncates texts of static models by characters before it tokenizes them.
+        let prefix_end = vocabulary.and_then(|vocabulary| {
+            let characters = self.limit.saturating_mul(vocabulary.median_characters);
+            text.char_indices().nth(characters).map(|(offset, _)| offset)
         });
-        let text = &text[..cut.unwrap_or(text.len())];
-        let content = match keep {
-            TruncationSide::Start => self.truncate_prefix(text, room)?,
-            TruncationSide::End | TruncationSide::All => self.content(text)?,
+        let text = &text[..prefix_end.unwrap_or(text.len())];
+        let content = match truncation {
+            TruncationSide::Start => self.truncate_prefix(text, max_content)?,
+            TruncationSide::End | TruncationSide::None => self.content(text)?,
         };
-        let truncated = cut.is_some() || content.len() > room;
-        let kept = match keep {
-            _ if content.len() <= room => &content[..],
-            TruncationSide::Start => &content[..room],
-            TruncationSide::End => &content[content.len() - room..],
-            TruncationSide::All => {
+        let truncated = prefix_end.is_some() || content.len() > max_content;
+        let kept = match truncation {
+            _ if content.len() <= max_content => &content[..],
+            TruncationSide::Start => &content[..max_content],
+            TruncationSide::End => &content[content.len() - max_content..],
+            TruncationSide::None => {
                 return Err(TokenizeError::TooLong {
-                    tokens: content.len() + self.specials(),
+                    tokens: content.len() + self.special_count(),
                     limit: self.limit,
                 });
             }
@@ -169,28 +179,30 @@ impl Tokenizer {
             return Err(TokenizeError::Tokenizer(format!("the model has no vector for the token '{token}'")));
         }
         let mut ids = [&self.before[..], kept, &self.after[..]].concat();
-        if let Some(StaticVocabulary { unknown: Some(unknown), .. }) = self.bare {
+        if let Some(StaticVocabulary { unknown: Some(unknown), .. }) = self.static_vocabulary {
             ids.retain(|id| *id != unknown);
         }
         Ok(Tokens { ids, truncated })
     }
 
-    fn specials(&self) -> usize {
+    /// Number of special tokens around a text.
+    fn special_count(&self) -> usize {
         self.before.len() + self.after.len()
     }
 
-    /// All of the text's own tokens.
+    /// The tokens of a text without special tokens.
     fn content(&self, text: &str) -> Result<Vec<u32>, TokenizeError> {
         let text = if self.lowercase { Cow::Owned(text.to_lowercase()) } else { Cow::Borrowed(text) };
         encode(&self.inner, &text, false).map_err(TokenizeError::Tokenizer)
     }
 
-    /// The text's own tokens as far as `room` and a margin, or all when there are fewer.
-    fn truncate_prefix(&self, text: &str, room: usize) -> Result<Vec<u32>, TokenizeError> {
-        let mut bytes = (room + MARGIN) * BYTES_PER_TOKEN;
-        while let Some(cut) = cut_before_space(text, bytes) {
-            let content = self.content(&text[..cut])?;
-            if content.len() >= room + MARGIN {
+    /// The first tokens of a text: at least `max_content` plus a margin, or all tokens if there are fewer. Tokenizes
+    /// only as much of the text as necessary.
+    fn truncate_prefix(&self, text: &str, max_content: usize) -> Result<Vec<u32>, TokenizeError> {
+        let mut bytes = (max_content + MARGIN_TOKENS) * BYTES_PER_TOKEN;
+        while let Some(end) = next_space(text, bytes) {
+            let content = self.content(&text[..end])?;
+            if content.len() >= max_content + MARGIN_TOKENS {
                 return Ok(content);
             }
             bytes = bytes.saturating_mul(4);
@@ -199,15 +211,15 @@ impl Tokenizer {
     }
 }
 
-/// A tokenizer from its file. The library panics on some files that are none; those are refused as others are.
+/// Parses a tokenizer file. The library panics on some malformed files; the panic becomes an error.
 fn parse(bytes: &[u8]) -> Result<tokenizers::Tokenizer, String> {
     match catch_unwind(|| tokenizers::Tokenizer::from_bytes(bytes)) {
         Ok(parsed) => parsed.map_err(|error| error.to_string()),
-        Err(_) => Err("the tokenizers library panics on it".into()),
+        Err(_) => Err("the tokenizers library panicked".into()),
     }
 }
 
-/// Half of the vocabulary's tokens have no more characters than this.
+/// Median length of the vocabulary's tokens, in characters.
 fn median_characters(tokenizer: &tokenizers::Tokenizer) -> usize {
     let mut lengths: Vec<usize> =
         tokenizer.get_vocab(true).keys().map(|token| token.chars().count()).collect();
@@ -220,21 +232,21 @@ fn median_characters(tokenizer: &tokenizers::Tokenizer) -> usize {
     }
 }
 
-/// Token ids of a text. The library panics on some files that contradict themselves (a template that names a token
-/// nobody defined); that is an error like any other.
+/// Token ids of a text. The library panics on some files that contradict themselves, such as a template with an
+/// undefined token; the panic becomes an error.
 fn encode(tokenizer: &tokenizers::Tokenizer, text: &str, specials: bool) -> Result<Vec<u32>, String> {
     match catch_unwind(AssertUnwindSafe(|| tokenizer.encode_fast(text, specials))) {
         Ok(Ok(encoding)) => Ok(encoding.get_ids().to_vec()),
         Ok(Err(error)) => Err(error.to_string()),
-        Err(_) => Err("it contradicts itself: the tokenizers library panics on it".into()),
+        Err(_) => Err("the tokenizers library panicked; the tokenizer file contradicts itself".into()),
     }
 }
 
-/// The first place at or behind `bytes` where a plain white space begins; `None` when none comes before the end.
-/// No tokenizer joins what stands before one with what stands behind it. Others are no such border: BERT's drops
-/// U+000B, U+0085 and their like as control characters, and the words on both sides grow together.
-fn cut_before_space(text: &str, bytes: usize) -> Option<usize> {
-    let from = text.ceil_char_boundary(bytes);
-    let behind = text.get(from..).filter(|behind| !behind.is_empty())?;
-    behind.find([' ', '\t', '\n', '\r']).map(|at| from + at)
+/// Byte offset of the first space, tab or line break at or after `bytes`, or `None`. A tokenizer never joins text
+/// across these characters. It may join text across other white space: BERT's drops U+000B, U+0085 and similar
+/// characters as control characters, and the words on both sides become one.
+fn next_space(text: &str, bytes: usize) -> Option<usize> {
+    let start = text.ceil_char_boundary(bytes);
+    let rest = text.get(start..).filter(|rest| !rest.is_empty())?;
+    rest.find([' ', '\t', '\n', '\r']).map(|offset| start + offset)
 }

@@ -1,6 +1,6 @@
-//! The weight files: mapped while a model loads, each tensor checked and widened to f32 as it is taken out. Large
-//! models come in several files, with an index that says which tensor lies in which; the files' own headers say
-//! the same, so the index is read only for the files' names.
+//! Weight files in the safetensors format. They are memory-mapped while a model loads, and each tensor is checked and
+//! widened to f32 when it is read. Large models have several files and an index from tensors to files. The headers of
+//! the files hold the same information, so only the file names are taken from the index.
 
 use std::{
     borrow::Cow,
@@ -16,16 +16,19 @@ use serde::Deserialize;
 
 use crate::LoadError;
 
-const WHOLE: &str = "model.safetensors";
+const SINGLE_FILE: &str = "model.safetensors";
 const INDEX: &str = "model.safetensors.index.json";
 
-/// The files that hold a directory's weights, and their size together.
+/// Finds the weight files of a directory. Returns their paths and their total size in bytes.
+///
+/// # Errors
+/// A file is missing, or the index is malformed.
 pub(crate) fn find(directory: &Path) -> Result<(Vec<PathBuf>, u64), LoadError> {
     let index = directory.join(INDEX);
-    let files = if !directory.join(WHOLE).is_file() && index.is_file() {
-        parts(&index)?.into_iter().map(|name| directory.join(name)).collect()
+    let files = if !directory.join(SINGLE_FILE).is_file() && index.is_file() {
+        indexed_files(&index)?.into_iter().map(|name| directory.join(name)).collect()
     } else {
-        vec![directory.join(WHOLE)]
+        vec![directory.join(SINGLE_FILE)]
     };
     let mut bytes = 0;
     for file in &files {
@@ -39,8 +42,8 @@ struct Index {
     weight_map: BTreeMap<String, String>,
 }
 
-/// The names of the files that an index lists. They must lie beside it.
-fn parts(index: &Path) -> Result<BTreeSet<String>, LoadError> {
+/// The names of the files that an index lists. They must be in the same directory.
+fn indexed_files(index: &Path) -> Result<BTreeSet<String>, LoadError> {
     let malformed = |reason: String| LoadError::Malformed {
         file: index.to_path_buf(),
         expected: "an index of weight files",
@@ -53,17 +56,19 @@ fn parts(index: &Path) -> Result<BTreeSet<String>, LoadError> {
     let Index { weight_map } = serde_json::from_slice(&text).map_err(|error| malformed(error.to_string()))?;
     let names: BTreeSet<String> = weight_map.into_values().collect();
     match names.iter().find(|name| name.contains(['/', '\\']) || !name.ends_with(".safetensors")) {
-        Some(name) => Err(malformed(format!("'{name}' is not the name of a weight file beside it"))),
+        Some(name) => {
+            Err(malformed(format!("'{name}' is not the name of a weight file in the same directory")))
+        }
         None if names.is_empty() => Err(malformed("it lists no file".into())),
         None => Ok(names),
     }
 }
 
-/// Rows of a large tensor that are widened together.
-const ROWS_AT_ONCE: usize = 256;
+/// Rows of a large tensor that are widened at a time.
+const ROWS_PER_STEP: usize = 256;
 
-/// Bytes of a large tensor after which what was read of the files need not be in memory any more.
-const RELEASED_AT: usize = 8 << 20;
+/// Bytes read of a large tensor after which the mapped pages are released.
+const RELEASE_INTERVAL_BYTES: usize = 8 << 20;
 
 /// Mapped safetensors files.
 pub(crate) struct WeightFiles(Vec<(PathBuf, Mmap)>);
@@ -73,8 +78,8 @@ impl WeightFiles {
         let open = |path: &PathBuf| {
             let io = |source| LoadError::Io { file: path.clone(), source };
             let file = File::open(path).map_err(io)?;
-            // SAFETY: the map is read only while the model loads. Another process that shortened the file in these
-            // milliseconds would end this one; model directories are replaced whole, never written in place.
+            // SAFETY: the map is read only while the model loads. If another process truncated the file during this
+            // time, an access would raise SIGBUS; model directories are replaced as a whole and never written in place.
             let map = unsafe { Mmap::map(&file) }.map_err(io)?;
             Ok((path.clone(), map))
         };
@@ -86,7 +91,7 @@ impl WeightFiles {
         self.0.iter().map(|(_, map)| &map[..])
     }
 
-    /// Every tensor's name and shape, as the headers say.
+    /// Name and shape of every tensor, from the headers.
     pub(crate) fn shapes(&self) -> Result<Vec<(String, Vec<usize>)>, LoadError> {
         let files = self.tensors()?.files;
         let shapes = files.iter().flat_map(|(_, tensors)| {
@@ -108,13 +113,13 @@ impl WeightFiles {
         files.collect::<Result<Vec<_>, _>>().map(|files| Tensors { files, maps: self })
     }
 
-    /// Gives back the memory of what was read so far; who reads it again finds it as it was. Without this a model would
-    /// need room for its files beside its packed weights while it loads.
+    /// Releases the pages read so far from memory; a later access reads them again. Otherwise a load would need memory
+    /// for the files in addition to the packed weights.
     fn release(&self) {
         #[cfg(unix)]
         for (_, map) in &self.0 {
-            // SAFETY: the map is of a file and never written, so that its pages come back from the file. A refusal
-            // costs memory and nothing else.
+            // SAFETY: the map belongs to a file and is never written, so its pages can be read from the file again. If
+            // the call fails, the pages stay in memory.
             let _ = unsafe { map.unchecked_advise(memmap2::UncheckedAdvice::DontNeed) };
         }
     }
@@ -127,7 +132,7 @@ pub(crate) struct Tensors<'a> {
 }
 
 impl<'a> Tensors<'a> {
-    /// Gives back the memory of the tensors read so far.
+    /// Releases the memory of the tensors read so far.
     pub(crate) fn release(&self) {
         self.maps.release();
     }
@@ -136,39 +141,41 @@ impl<'a> Tensors<'a> {
         self.files.iter().any(|(_, tensors)| tensors.tensor(name).is_ok())
     }
 
-    /// A tensor's shape, whatever it is.
+    /// Shape of a tensor.
     pub(crate) fn shape(&self, name: &str) -> Result<Vec<usize>, LoadError> {
         self.find(name).map(|(_, view)| view.shape().to_vec())
     }
 
-    /// A tensor of this shape as f32: proven to be there, of the shape, and finite. Borrowed from the map
-    /// where it lies there as aligned f32.
+    /// Reads a tensor as f32. Borrows from the map if the file holds aligned f32.
+    ///
+    /// # Errors
+    /// The tensor is missing, has another shape, or contains a value that is not finite.
     pub(crate) fn get(&self, name: &str, shape: &[usize]) -> Result<Cow<'a, [f32]>, LoadError> {
-        match self.shaped(name, shape)? {
+        match self.find_shaped(name, shape)? {
             (path, view) if view.dtype() == Dtype::I8 => Err(wrong_type(path, name, view.dtype())),
-            (path, view) => numbers((path, name), (view.dtype(), view.data())),
+            (path, view) => to_f32(path, name, view.dtype(), view.data()),
         }
     }
 
-    /// Every row of a tensor in turn, as f32, bytes as the numbers that they are. For tensors that need not be in memory as a
-    /// whole.
+    /// Calls `each` with every row of a tensor as f32. Signed bytes are converted without a scale. Only a part of the
+    /// tensor is in memory at a time.
     pub(crate) fn each_row(
         &self,
         name: &str,
         shape: [usize; 2],
         mut each: impl FnMut(&mut [f32]),
     ) -> Result<(), LoadError> {
-        let (path, view) = self.shaped(name, &shape)?;
+        let (path, view) = self.find_shaped(name, &shape)?;
         let bytes = view.data();
         let mut row = vec![0.0; shape[1]];
         let mut read = 0;
-        for some in bytes.chunks(ROWS_AT_ONCE * (bytes.len() / shape[0].max(1)).max(1)) {
-            for found in numbers((path, name), (view.dtype(), some))?.chunks_exact(shape[1]) {
-                row.copy_from_slice(found);
+        for part in bytes.chunks(ROWS_PER_STEP * (bytes.len() / shape[0].max(1)).max(1)) {
+            for values in to_f32(path, name, view.dtype(), part)?.chunks_exact(shape[1]) {
+                row.copy_from_slice(values);
                 each(&mut row);
             }
-            read += some.len();
-            if read >= RELEASED_AT {
+            read += part.len();
+            if read >= RELEASE_INTERVAL_BYTES {
                 self.release();
                 read = 0;
             }
@@ -176,9 +183,9 @@ impl<'a> Tensors<'a> {
         Ok(())
     }
 
-    /// A list of `count` whole numbers, each below `end`.
-    pub(crate) fn indices(&self, name: &str, (count, end): (usize, usize)) -> Result<Vec<u32>, LoadError> {
-        let (path, view) = self.shaped(name, &[count])?;
+    /// Reads a tensor of `count` integers, each below `end`.
+    pub(crate) fn indices(&self, name: &str, count: usize, end: usize) -> Result<Vec<u32>, LoadError> {
+        let (path, view) = self.find_shaped(name, &[count])?;
         let bytes = view.data();
         let wide: Vec<i64> = match view.dtype() {
             Dtype::I64 => bytes.as_chunks().0.iter().map(|bytes| i64::from_le_bytes(*bytes)).collect(),
@@ -197,7 +204,7 @@ impl<'a> Tensors<'a> {
         wide.iter().map(|x| index(*x)).collect::<Option<_>>().ok_or_else(|| LoadError::Unsupported {
             file: path.to_path_buf(),
             key: format!("tensor '{name}'"),
-            found: "with numbers of rows that are not there".into(),
+            found: "an index without a row".into(),
             supported: format!("rows 0 to {}", end - 1),
         })
     }
@@ -210,7 +217,7 @@ impl<'a> Tensors<'a> {
         })
     }
 
-    fn shaped(&self, name: &str, shape: &[usize]) -> Result<(&'a Path, TensorView<'a>), LoadError> {
+    fn find_shaped(&self, name: &str, shape: &[usize]) -> Result<(&'a Path, TensorView<'a>), LoadError> {
         let (path, view) = self.find(name)?;
         if view.shape() == shape {
             return Ok((path, view));
@@ -224,14 +231,11 @@ impl<'a> Tensors<'a> {
     }
 }
 
-/// Bytes of a tensor as f32, proven to be finite.
-fn numbers<'a>(
-    (path, name): (&Path, &str),
-    (dtype, bytes): (Dtype, &'a [u8]),
-) -> Result<Cow<'a, [f32]>, LoadError> {
-    let numbers: Cow<'a, [f32]> = match dtype {
+/// Converts a tensor's bytes to f32, and checks that all values are finite.
+fn to_f32<'a>(path: &Path, name: &str, dtype: Dtype, bytes: &'a [u8]) -> Result<Cow<'a, [f32]>, LoadError> {
+    let values: Cow<'a, [f32]> = match dtype {
         Dtype::F32 => match bytemuck::try_cast_slice(bytes) {
-            Ok(numbers) if cfg!(target_endian = "little") => Cow::Borrowed(numbers),
+            Ok(values) if cfg!(target_endian = "little") => Cow::Borrowed(values),
             _ => widen(bytes, f32::from_le_bytes),
         },
         Dtype::F16 => widen(bytes, |two| f16::from_le_bytes(two).to_f32()),
@@ -240,11 +244,11 @@ fn numbers<'a>(
         Dtype::I8 => widen(bytes, |one| f32::from(i8::from_le_bytes(one))),
         other => return Err(wrong_type(path, name, other)),
     };
-    // Without a branch per number, so that the compiler can use vectors: x·0 is 0 exactly for finite x.
-    if numbers.chunks(4096).any(|chunk| chunk.iter().map(|x| x * 0.0).sum::<f32>() != 0.0) {
+    // x·0 is 0 exactly for finite x. The sum needs no branch per value, so the compiler can vectorize it.
+    if values.chunks(4096).any(|chunk| chunk.iter().map(|x| x * 0.0).sum::<f32>() != 0.0) {
         return Err(LoadError::NotFinite { file: path.to_path_buf(), tensor: name.to_owned() });
     }
-    Ok(numbers)
+    Ok(values)
 }
 
 fn wrong_type(path: &Path, tensor: &str, found: Dtype) -> LoadError {
@@ -256,7 +260,7 @@ fn wrong_type(path: &Path, tensor: &str, found: Dtype) -> LoadError {
     }
 }
 
-fn widen<const BYTES: usize>(bytes: &[u8], number: impl Fn([u8; BYTES]) -> f32) -> Cow<'static, [f32]> {
+fn widen<const BYTES: usize>(bytes: &[u8], convert: impl Fn([u8; BYTES]) -> f32) -> Cow<'static, [f32]> {
     let (whole, _) = bytes.as_chunks::<BYTES>();
-    whole.iter().map(|chunk| number(*chunk)).collect::<Vec<_>>().into()
+    whole.iter().map(|chunk| convert(*chunk)).collect::<Vec<_>>().into()
 }

@@ -1,7 +1,7 @@
-//! A text's vector is the same to the bit, whatever else is in its batch, in whatever order, on however many
-//! threads; and a batch that should not have been made does no harm.
+//! A text's vector is bitwise the same for any batch, any order and any number of threads. A batch with tokens of
+//! another model is an error and has no side effect.
 
-#![expect(clippy::unwrap_used, clippy::panic, reason = "helpers of tests fail the test")]
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a failed helper fails the test")]
 
 mod support;
 
@@ -18,7 +18,7 @@ use support::{
 struct Subject {
     model: Model,
     texts: Vec<Tokens>,
-    /// Each text's vector, computed alone.
+    /// The vector of each text, encoded without other texts.
     alone: Vec<Vec<f32>>,
 }
 
@@ -64,7 +64,7 @@ static OTHERS: LazyLock<Vec<Subject>> = LazyLock::new(|| {
 });
 
 fn subjects(name: &str, kernels: &[KernelChoice]) -> Vec<Subject> {
-    let tiny = Tiny::of(name);
+    let tiny = Tiny::for_architecture(name);
     kernels
         .iter()
         .flat_map(|kernels| PRECISIONS.map(|precision| (*kernels, precision)))
@@ -95,7 +95,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 50, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn vectors_of_no_architecture_depend_on_batch_order_or_threads(
+    fn vectors_of_all_architectures_are_independent_of_batch_order_and_threads(
         batch in prop::collection::vec(0usize..24, 1..60), pool in 0usize..4,
     ) {
         for subject in &*OTHERS {
@@ -118,7 +118,7 @@ proptest! {
 }
 
 #[test]
-fn one_model_computes_for_many_callers_at_once() {
+fn one_model_serves_many_callers_at_once() {
     let subject = &TINY[0];
     std::thread::scope(|scope| {
         for caller in 0..8 {
@@ -136,14 +136,14 @@ fn no_texts_give_no_vectors() {
 }
 
 #[test]
-fn tokens_of_another_model_do_no_harm() {
-    // Ids far beyond the tiny vocabulary and more tokens than it has positions: an error before anything is
-    // computed, and the next batch is as ever.
+fn tokens_of_another_model_are_rejected() {
+    // Ids beyond the tiny vocabulary and more tokens than it has positions give an error before anything is computed.
+    // The next batch is not affected.
     let foreign = MINILM[0].model.tokenize(&"Zürich 漢字 zebra ".repeat(100), TruncationSide::Start).unwrap();
     for subject in &*TINY {
         let own = &subject.texts[5];
-        let refused = subject.model.encode(&POOLS[1], &[own, &foreign, own]).unwrap_err();
-        assert!(matches!(&refused, EncodeError::ForeignTokens { text: 1, .. }), "{refused}");
+        let error = subject.model.encode(&POOLS[1], &[own, &foreign, own]).unwrap_err();
+        assert!(matches!(&error, EncodeError::ForeignTokens { text: 1, .. }), "{error}");
         let vectors = encode(&subject.model, &POOLS[1], &[own, own]);
         assert_eq!((&vectors[0], &vectors[1]), (&subject.alone[5], &subject.alone[5]));
     }

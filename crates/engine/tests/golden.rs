@@ -1,7 +1,7 @@
-//! Vectors beside the reference implementation's, for every kernel set of this machine: the real MiniLM by
-//! sentence-transformers, a tiny model of awkward sizes for each architecture by transformers (tools/golden).
+//! Compares vectors with those of the reference implementations, for every kernel set of this machine: MiniLM with
+//! sentence-transformers, and a tiny model of irregular sizes for each architecture with transformers (tools/golden).
 
-#![expect(clippy::unwrap_used, clippy::panic, reason = "helpers of tests fail the test")]
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a failed helper fails the test")]
 
 mod support;
 
@@ -13,8 +13,8 @@ use support::{
     tokenize_all, vector,
 };
 
-/// Of a component, with a margin: under 3.2e-7 was measured for every kernel set.
-const LARGEST_DIFFERENCE: f32 = 2e-6;
+/// Maximum difference of a component. At most 3.2e-7 was measured, for any kernel set.
+const MAX_DIFFERENCE: f32 = 2e-6;
 
 #[derive(Deserialize)]
 struct Golden {
@@ -55,16 +55,16 @@ fn minilm_gives_the_reference_vectors() {
             );
         }
         let measured = format!(
-            "{}: least cosine {min_cosine:.9}, largest difference {max_distance:.1e}",
+            "{}: minimum cosine {min_cosine:.9}, maximum difference {max_distance:.1e}",
             model.kernels()
         );
-        assert!(max_distance <= LARGEST_DIFFERENCE, "{measured}");
+        assert!(max_distance <= MAX_DIFFERENCE, "{measured}");
     }
     assert!(tried >= 1);
 }
 
 #[test]
-fn minilm_reads_as_many_tokens_as_the_reference() {
+fn minilm_truncates_like_the_reference() {
     let golden: Golden = golden("minilm.json");
     let model = minilm(KernelChoice::Auto).unwrap();
     assert_eq!(model.info().max_tokens, golden.limit);
@@ -77,7 +77,7 @@ fn minilm_reads_as_many_tokens_as_the_reference() {
 }
 
 #[test]
-fn minilm_is_what_its_files_say() {
+fn minilm_has_the_properties_of_its_files() {
     let model = minilm(KernelChoice::Auto).unwrap();
     let info = model.info();
     assert_eq!((info.architecture, info.dimensions, info.max_tokens), ("bert", 384, 256));
@@ -85,9 +85,9 @@ fn minilm_is_what_its_files_say() {
     assert_eq!(info.weight_bytes, 90_868_376);
 }
 
-/// Least cosine to the reference, by precision; measured 0.99996 and 0.9990 on these texts.
+/// Minimum cosines to the reference on these texts were 0.99996 for bf16 and 0.9990 for int8.
 #[test]
-fn minilm_is_near_the_reference_in_fewer_bits() {
+fn minilm_is_close_to_the_reference_in_fewer_bits() {
     let golden: Golden = golden("minilm.json");
     let texts: Vec<&str> = golden.texts.iter().map(|text| text.text.as_str()).collect();
     for (kernels, precision) in KERNELS.into_iter().flat_map(|kernels| PRECISIONS.map(|p| (kernels, p))) {
@@ -95,51 +95,51 @@ fn minilm_is_near_the_reference_in_fewer_bits() {
         assert_eq!(model.precision(), precision);
         let tokens = tokenize_all(&model, &texts);
         let vectors = encode(&model, &threads(2), &tokens.iter().collect::<Vec<_>>());
-        let least =
+        let cosines =
             golden.texts.iter().zip(&vectors).map(|(text, found)| cosine(found, &vector(&text.vector)));
-        let least = least.fold(1.0, f64::min);
-        let due = match precision {
+        let minimum = cosines.fold(1.0, f64::min);
+        let required = match precision {
             Precision::Int8 => 0.998,
             Precision::Bf16 => 0.9999,
             _ => 0.99999,
         };
-        assert!(least >= due, "{} {precision}: {least}", model.kernels());
+        assert!(minimum >= required, "{} {precision}: {minimum}", model.kernels());
     }
 }
 
-/// Mean, first and last token of every architecture's model.
+/// Compares mean, first and last token of every architecture's model.
 #[test]
 fn tiny_models_give_the_reference_vectors() {
     let poolings =
         [("mean_tokens", Pooling::Mean), ("cls_token", Pooling::Cls), ("lasttoken", Pooling::LastToken)];
     for name in ARCHITECTURES {
         for (mode, pooling) in poolings {
-            let tiny = Tiny::of(name);
+            let tiny = Tiny::for_architecture(name);
             tiny.pooling(mode);
             let models: Vec<Model> =
                 KERNELS.into_iter().filter_map(|kernels| load(tiny.path(), kernels)).collect();
             assert!(!models.is_empty());
             for model in models {
                 assert_eq!(model.info().pooling, pooling);
-                gives_the_reference_vectors(&model, &tiny, name);
+                assert_matches_reference(&model, &tiny, name);
             }
         }
     }
 }
 
-fn gives_the_reference_vectors(model: &Model, tiny: &Tiny, name: &str) {
+fn assert_matches_reference(model: &Model, tiny: &Tiny, name: &str) {
     for expected in &tiny.golden.texts {
         let tokens = model.tokenize(&expected.text, TruncationSide::Start).unwrap();
         assert_eq!(tokens.ids(), expected.ids, "{name} {:?}", expected.text);
-        // On two threads, which share a text.
+        // Two threads share a text.
         let found = model.encode(&threads(2), &[&tokens]).unwrap();
         let reference = reference(expected, model.info().pooling);
-        let off = distance(&found, &reference);
-        let said =
-            format!("{name} {} {:?} {:?}: {off}", model.kernels(), model.info().pooling, expected.text);
-        let largest = reference.iter().fold(1.0_f32, |largest, x| largest.max(x.abs()));
-        assert!(off <= 1e-5 * largest, "{said}");
-        assert!(cosine(&found, &reference) >= 0.99999, "{said}");
+        let error = distance(&found, &reference);
+        let message =
+            format!("{name} {} {:?} {:?}: {error}", model.kernels(), model.info().pooling, expected.text);
+        let magnitude = reference.iter().fold(1.0_f32, |max, x| max.max(x.abs()));
+        assert!(error <= 1e-5 * magnitude, "{message}");
+        assert!(cosine(&found, &reference) >= 0.99999, "{message}");
     }
 }
 
@@ -151,22 +151,28 @@ fn reference(expected: &support::tiny::GoldenText, pooling: Pooling) -> Vec<f32>
     })
 }
 
-/// Tiny models have nothing to average errors over, so these are wider than a real model's.
+/// The tolerances are wider than for a real model, because tiny models average rounding errors over few values.
 #[test]
-fn tiny_models_are_near_the_reference_in_fewer_bits() {
+fn tiny_models_are_close_to_the_reference_in_fewer_bits() {
     for name in ARCHITECTURES {
-        let tiny = Tiny::of(name);
+        let tiny = Tiny::for_architecture(name);
         for (kernels, precision) in KERNELS.into_iter().flat_map(|kernels| PRECISIONS.map(|p| (kernels, p))) {
             let Some(model) = load_in(tiny.path(), kernels, precision) else { continue };
             for expected in &tiny.golden.texts {
                 let tokens = model.tokenize(&expected.text, TruncationSide::Start).unwrap();
-                let near = cosine(&model.encode(&threads(2), &[&tokens]).unwrap(), &vector(&expected.mean));
-                let due = match precision {
+                let similarity =
+                    cosine(&model.encode(&threads(2), &[&tokens]).unwrap(), &vector(&expected.mean));
+                let required = match precision {
                     Precision::Int8 => 0.99,
                     Precision::Bf16 => 0.999,
                     _ => 0.99999,
                 };
-                assert!(near >= due, "{name} {} {precision} {:?}: {near}", model.kernels(), expected.text);
+                assert!(
+                    similarity >= required,
+                    "{name} {} {precision} {:?}: {similarity}",
+                    model.kernels(),
+                    expected.text
+                );
             }
         }
     }

@@ -1,7 +1,7 @@
-//! The same model as other checkpoints write it: names, stacked tensors and configuration keys of repositories with code
-//! of their own, older keys, prefixes. Each must give the vectors that transformers' own layout gives.
+//! Other layouts of the same model: tensor names, stacked tensors and configuration keys of repositories with custom
+//! code, older keys, and prefixes. Each must give the same vectors as transformers' layout.
 
-#![expect(clippy::unwrap_used, clippy::panic, reason = "helpers of tests fail the test")]
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a failed helper fails the test")]
 
 mod support;
 
@@ -13,25 +13,27 @@ use support::{
     vector,
 };
 
-/// The reference's vectors, whatever the layout.
-fn assert_right(tiny: &Tiny) {
+/// Compares every text's vector with the reference.
+fn assert_matches_reference(tiny: &Tiny) {
     let model = load(tiny.path(), KernelChoice::Auto).unwrap();
     for expected in &tiny.golden.texts {
         let tokens = model.tokenize(&expected.text, TruncationSide::Start).unwrap();
-        let off = distance(&model.encode(&threads(1), &[&tokens]).unwrap(), &vector(&expected.mean));
-        assert!(off <= 2e-5, "{:?}: {off}", expected.text);
+        let error = distance(&model.encode(&threads(1), &[&tokens]).unwrap(), &vector(&expected.mean));
+        assert!(error <= 2e-5, "{:?}: {error}", expected.text);
     }
 }
 
-fn refused(tiny: &Tiny, words: &[&str]) {
-    let error = ModelFiles::open(tiny.path()).err().unwrap_or_else(|| panic!("should name {words:?}"));
+/// Opens the model, which must be unsupported, with an error that contains all of `words`.
+fn assert_unsupported(tiny: &Tiny, words: &[&str]) {
+    let error =
+        ModelFiles::open(tiny.path()).err().unwrap_or_else(|| panic!("expected an error with {words:?}"));
     assert!(matches!(error, LoadError::Unsupported { .. }), "{error}");
     for word in words {
-        assert!(error.to_string().contains(word), "'{error}' does not name '{word}'");
+        assert!(error.to_string().contains(word), "'{error}' does not contain '{word}'");
     }
 }
 
-/// Renames parts of names, the first that fit.
+/// Replaces parts of tensor names.
 fn rename(tensors: &mut [Tensor], names: &[(&str, &str)]) {
     for tensor in tensors {
         for (from, to) in names {
@@ -40,15 +42,17 @@ fn rename(tensors: &mut [Tensor], names: &[(&str, &str)]) {
     }
 }
 
-/// In every layer, tensors stacked into one.
+/// Stacks tensors of every layer into one tensor.
 fn stack(tensors: &mut Vec<Tensor>, parts: &[&str], whole: &str) {
     for layer in 0..2 {
         for end in ["weight", "bias"] {
             let mut stacked: Option<Tensor> = None;
             for part in parts {
                 let name = format!("{layer}.{part}.{end}");
-                let Some(at) = tensors.iter().position(|tensor| tensor.0.ends_with(&name)) else { continue };
-                let part = tensors.remove(at);
+                let Some(index) = tensors.iter().position(|tensor| tensor.0.ends_with(&name)) else {
+                    continue;
+                };
+                let part = tensors.remove(index);
                 match &mut stacked {
                     None => {
                         let whole = part.0.replace(&name, &format!("{layer}.{whole}.{end}"));
@@ -67,7 +71,7 @@ fn stack(tensors: &mut Vec<Tensor>, parts: &[&str], whole: &str) {
 
 const QKV: [&str; 3] = ["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"];
 
-/// The configuration without what newer transformers write, and with other keys.
+/// Removes keys of newer transformers from the configuration, and adds others.
 fn configure(tiny: &Tiny, without: &[&str], with: &Value) {
     let mut config: Value = serde_json::from_slice(&tiny.read("config.json")).unwrap();
     let keys = config.as_object_mut().unwrap();
@@ -76,9 +80,9 @@ fn configure(tiny: &Tiny, without: &[&str], with: &Value) {
     tiny.write_json("config.json", &config);
 }
 
-/// nomic-ai/nomic-embed-text-v1.5.
+/// The layout of nomic-ai/nomic-embed-text-v1.5.
 fn nomic() -> Tiny {
-    let tiny = Tiny::of("nomic_bert");
+    let tiny = Tiny::for_architecture("nomic_bert");
     let mut tensors = tiny.tensors();
     stack(&mut tensors, &QKV, "attn.Wqkv");
     rename(
@@ -112,8 +116,8 @@ fn nomic() -> Tiny {
 }
 
 #[test]
-fn nomic_bert_as_its_repositories_write_it() {
-    assert_right(&nomic());
+fn nomic_bert_in_the_layout_of_its_repositories() {
+    assert_matches_reference(&nomic());
     for (key, value) in [
         ("num_experts", json!(8)),
         ("rotary_scaling_factor", json!(2)),
@@ -125,15 +129,15 @@ fn nomic_bert_as_its_repositories_write_it() {
     ] {
         let tiny = nomic();
         tiny.set("config.json", key, value);
-        refused(&tiny, &["config.json", key]);
+        assert_unsupported(&tiny, &["config.json", key]);
     }
 }
 
-/// Alibaba-NLP/gte-base-en-v1.5, gte-multilingual-base and stella_en_400M_v5.
+/// The layout of Alibaba-NLP/gte-base-en-v1.5, gte-multilingual-base and stella_en_400M_v5.
 #[test]
-fn gte_as_its_repositories_write_it() {
+fn gte_in_the_layout_of_its_repositories() {
     for prefix in ["", "new."] {
-        let tiny = Tiny::of("gte");
+        let tiny = Tiny::for_architecture("gte");
         let mut tensors = tiny.tensors();
         stack(&mut tensors, &QKV, "attention.qkv_proj");
         stack(&mut tensors, &["mlp.up_proj", "mlp.gate_proj"], "mlp.up_gate_proj");
@@ -148,52 +152,52 @@ fn gte_as_its_repositories_write_it() {
         );
         tensors.iter_mut().for_each(|tensor| tensor.0.insert_str(0, prefix));
         tiny.write_weights(&tensors);
-        let own = json!({
+        let custom = json!({
             "model_type": "new", "architectures": ["NewModel"],
             "auto_map": { "AutoModel": "Alibaba-NLP/new-impl--modeling.NewModel" },
             "layer_norm_type": "layer_norm", "logn_attention_scale": false, "pack_qkv": true,
             "position_embedding_type": "rope", "rope_theta": 160_000, "rope_scaling": null,
         });
-        configure(&tiny, &["rope_parameters"], &own);
-        assert_right(&tiny);
+        configure(&tiny, &["rope_parameters"], &custom);
+        assert_matches_reference(&tiny);
         tiny.set("config.json", "rope_scaling", json!({ "type": "dynamic", "factor": 2.0 }));
-        refused(&tiny, &["config.json", "type", "dynamic"]);
+        assert_unsupported(&tiny, &["config.json", "type", "dynamic"]);
     }
 }
 
 #[test]
-fn older_keys_of_rotary_positions() {
-    let tiny = Tiny::of("modernbert");
-    let own = json!({ "global_attn_every_n_layers": 3, "global_rope_theta": 160_000.0, "local_rope_theta": 10_000.0 });
-    configure(&tiny, &["rope_parameters", "layer_types"], &own);
-    assert_right(&tiny);
+fn older_keys_of_rotary_positions_are_read() {
+    let tiny = Tiny::for_architecture("modernbert");
+    let custom = json!({ "global_attn_every_n_layers": 3, "global_rope_theta": 160_000.0, "local_rope_theta": 10_000.0 });
+    configure(&tiny, &["rope_parameters", "layer_types"], &custom);
+    assert_matches_reference(&tiny);
     tiny.set("config.json", "global_attn_every_n_layers", 2);
     let model = load(tiny.path(), KernelChoice::Auto).unwrap();
     let tokens = model.tokenize(&"the ".repeat(40), TruncationSide::Start).unwrap();
     let expected = &tiny.golden.texts[5];
     assert!(distance(&model.encode(&threads(1), &[&tokens]).unwrap(), &vector(&expected.mean)) > 1e-3);
 
-    let tiny = Tiny::of("gemma3_text");
-    let own =
+    let tiny = Tiny::for_architecture("gemma3_text");
+    let custom =
         json!({ "_sliding_window_pattern": 2, "rope_theta": 1_000_000.0, "rope_local_base_freq": 10_000.0 });
-    configure(&tiny, &["rope_parameters", "layer_types"], &own);
-    assert_right(&tiny);
+    configure(&tiny, &["rope_parameters", "layer_types"], &custom);
+    assert_matches_reference(&tiny);
     tiny.set("config.json", "use_bidirectional_attention", false);
-    refused(&tiny, &["config.json", "use_bidirectional_attention"]);
+    assert_unsupported(&tiny, &["config.json", "use_bidirectional_attention"]);
 
-    let tiny = Tiny::of("qwen3");
-    let own = json!({
+    let tiny = Tiny::for_architecture("qwen3");
+    let custom = json!({
         "rope_theta": 10_000, "rope_scaling": null, "use_sliding_window": false, "sliding_window": null,
         "max_window_layers": 2,
     });
-    configure(&tiny, &["rope_parameters", "layer_types"], &own);
-    assert_right(&tiny);
+    configure(&tiny, &["rope_parameters", "layer_types"], &custom);
+    assert_matches_reference(&tiny);
     tiny.set("config.json", "rope_scaling", json!({ "rope_type": "yarn", "factor": 4.0 }));
-    refused(&tiny, &["config.json", "rope_type", "yarn"]);
+    assert_unsupported(&tiny, &["config.json", "rope_type", "yarn"]);
 }
 
 #[test]
-fn prefixes_of_models_saved_with_a_head() {
+fn prefixes_of_models_saved_with_a_head_are_recognized() {
     for (name, prefix) in [
         ("tiny", "bert."),
         ("tiny", "0.auto_model."),
@@ -206,51 +210,55 @@ fn prefixes_of_models_saved_with_a_head() {
         ("qwen3", "model."),
         ("gemma3_text", "model."),
     ] {
-        let tiny = Tiny::of(name);
+        let tiny = Tiny::for_architecture(name);
         let mut tensors = tiny.tensors();
         tensors.iter_mut().for_each(|tensor| tensor.0.insert_str(0, prefix));
         tiny.write_weights(&tensors);
-        assert_right(&tiny);
+        assert_matches_reference(&tiny);
     }
 }
 
-/// Positions that turn otherwise and windows of another size give other vectors, of a space of their own.
+/// Other rotary parameters and other windows give vectors that are not comparable.
 #[test]
-fn what_only_the_configuration_says_is_part_of_the_fingerprint() {
-    let of = |name: &str, key: &str, value: Value| {
-        let tiny = Tiny::of(name);
+fn the_fingerprint_covers_settings_without_a_tensor() {
+    let fingerprint = |name: &str, key: &str, value: Value| {
+        let tiny = Tiny::for_architecture(name);
         tiny.set("config.json", key, value);
         ModelFiles::open(tiny.path()).unwrap().fingerprint().unwrap()
     };
     assert_ne!(
-        of("modernbert", "local_attention", json!(12)),
-        of("modernbert", "local_attention", json!(14))
+        fingerprint("modernbert", "local_attention", json!(12)),
+        fingerprint("modernbert", "local_attention", json!(14))
     );
-    assert_eq!(of("modernbert", "local_attention", json!(12)), of("modernbert", "_name_or_path", json!("x")));
-    let gte =
-        |theta: f64| of("gte", "rope_parameters", json!({ "rope_type": "default", "rope_theta": theta }));
+    assert_eq!(
+        fingerprint("modernbert", "local_attention", json!(12)),
+        fingerprint("modernbert", "_name_or_path", json!("x"))
+    );
+    let gte = |theta: f64| {
+        fingerprint("gte", "rope_parameters", json!({ "rope_type": "default", "rope_theta": theta }))
+    };
     assert_ne!(gte(160_000.0), gte(20_000.0));
-    let scalar = |scalar: u32| of("gemma3_text", "query_pre_attn_scalar", json!(scalar));
+    let scalar = |scalar: u32| fingerprint("gemma3_text", "query_pre_attn_scalar", json!(scalar));
     assert_ne!(scalar(16), scalar(8));
 }
 
-/// jinaai/jina-embeddings-v3 calls itself XLM-RoBERTa and is something else.
+/// jinaai/jina-embeddings-v3 has the `model_type` of XLM-RoBERTa but a different architecture.
 #[test]
-fn foreign_code_is_refused_by_name() {
-    let tiny = Tiny::of("xlm-roberta");
+fn custom_code_is_rejected_by_name() {
+    let tiny = Tiny::for_architecture("xlm-roberta");
     let class = "jinaai/xlm-roberta-flash-implementation--modeling_lora.XLMRobertaLoRA";
     tiny.set("config.json", "auto_map", json!({ "AutoModel": class }));
-    refused(&tiny, &["model_type", "xlm-roberta", class, "nomic_bert, qwen3"]);
+    assert_unsupported(&tiny, &["model_type", "xlm-roberta", class, "nomic_bert, qwen3"]);
     tiny.set("config.json", "auto_map", json!({}));
-    assert_right(&tiny);
+    assert_matches_reference(&tiny);
     tiny.set("config.json", "position_embedding_type", "rotary");
-    refused(&tiny, &["position_embedding_type", "rotary"]);
+    assert_unsupported(&tiny, &["position_embedding_type", "rotary"]);
     tiny.set("config.json", "model_type", "t5");
-    refused(&tiny, &["model_type", "t5", "bert, camembert"]);
+    assert_unsupported(&tiny, &["model_type", "t5", "bert, camembert"]);
 }
 
 #[test]
-fn sizes_that_contradict_each_other_are_named() {
+fn contradictory_sizes_are_named() {
     for (name, key, value) in [
         ("qwen3", "num_key_value_heads", json!(4)),
         ("qwen3", "hidden_act", json!("gelu")),
@@ -261,11 +269,11 @@ fn sizes_that_contradict_each_other_are_named() {
         ("distilbert", "n_heads", json!(7)),
         ("gte", "hidden_act", json!("relu")),
     ] {
-        let tiny = Tiny::of(name);
+        let tiny = Tiny::for_architecture(name);
         tiny.set("config.json", key, value);
-        refused(&tiny, &["config.json", key]);
+        assert_unsupported(&tiny, &["config.json", key]);
     }
-    let tiny = Tiny::of("qwen3");
+    let tiny = Tiny::for_architecture("qwen3");
     tiny.set("config.json", "head_dim", 7);
-    refused(&tiny, &["config.json", "even"]);
+    assert_unsupported(&tiny, &["config.json", "even"]);
 }

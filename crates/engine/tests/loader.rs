@@ -1,7 +1,7 @@
-//! Directories that are damaged, contradictory or ask for what the engine does not do: each is refused with an
-//! error that names the file and the place in it, and no bytes whatsoever make the loader panic.
+//! Model directories that are damaged, contradictory or unsupported. Each is rejected with an error that names the file
+//! and the key or tensor, and no content makes the loader panic.
 
-#![expect(clippy::unwrap_used, clippy::panic, reason = "helpers of tests fail the test")]
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a failed helper fails the test")]
 
 mod support;
 
@@ -19,24 +19,24 @@ fn try_load(tiny: &Tiny) -> Result<Model, LoadError> {
     ModelFiles::open(tiny.path())?.load(&LoadOptions::default())
 }
 
-/// The error's message, which must name all of `words`.
-fn refused(tiny: &Tiny, words: &[&str]) -> LoadError {
-    let error = try_load(tiny).err().unwrap_or_else(|| panic!("not refused; should name {words:?}"));
+/// Loads the model and returns the error. Its message must contain all of `words`.
+fn load_error(tiny: &Tiny, words: &[&str]) -> LoadError {
+    let error = try_load(tiny).err().unwrap_or_else(|| panic!("loaded; expected an error with {words:?}"));
     for word in words {
-        assert!(error.to_string().contains(word), "'{error}' does not name '{word}'");
+        assert!(error.to_string().contains(word), "'{error}' does not contain '{word}'");
     }
     error
 }
 
 const QUERY: &str = "encoder.layer.1.attention.self.query.weight";
 
-/// Every text's vector as the reference has it, to within `tolerance`.
-fn assert_right(tiny: &Tiny, tolerance: f32) {
+/// Compares every text's vector with the reference.
+fn assert_matches_reference(tiny: &Tiny, tolerance: f32) {
     let model = load(tiny.path(), KernelChoice::Auto).unwrap();
     for expected in &tiny.golden.texts {
         let tokens = model.tokenize(&expected.text, TruncationSide::Start).unwrap();
-        let off = distance(&model.encode(&threads(1), &[&tokens]).unwrap(), &vector(&expected.mean));
-        assert!(off <= tolerance, "{:?}: {off}", expected.text);
+        let error = distance(&model.encode(&threads(1), &[&tokens]).unwrap(), &vector(&expected.mean));
+        assert!(error <= tolerance, "{:?}: {error}", expected.text);
     }
 }
 
@@ -45,22 +45,22 @@ fn missing_files_are_named() {
     for name in ["config.json", "model.safetensors", "tokenizer.json", "1_Pooling/config.json"] {
         let tiny = Tiny::new();
         fs::remove_file(tiny.path().join(name)).unwrap();
-        refused(&tiny, &[name]);
+        load_error(&tiny, &[name]);
     }
     let error = ModelFiles::open("/no/such/directory".as_ref()).unwrap_err();
     assert!(error.to_string().contains("/no/such/directory"), "{error}");
 }
 
 #[test]
-fn a_directory_of_a_bare_transformer_gets_mean_pooling() {
+fn a_transformer_without_modules_gets_mean_pooling() {
     let tiny = Tiny::new();
     fs::remove_file(tiny.path().join("modules.json")).unwrap();
     fs::remove_dir_all(tiny.path().join("1_Pooling")).unwrap();
-    assert_right(&tiny, 1e-5);
+    assert_matches_reference(&tiny, 1e-5);
 }
 
 #[test]
-fn files_that_are_no_json_are_named() {
+fn malformed_json_files_are_named() {
     for name in [
         "config.json",
         "modules.json",
@@ -72,7 +72,7 @@ fn files_that_are_no_json_are_named() {
             let tiny = Tiny::new();
             tiny.write(name, content);
             match try_load(&tiny) {
-                // `null` and unknown keys are a configuration that says nothing, where all of it is optional.
+                // A file with only optional keys accepts `null` and unknown keys.
                 Ok(_) => assert_eq!(name, "sentence_bert_config.json", "{content}"),
                 Err(error) => assert!(error.to_string().contains(name), "{error}"),
             }
@@ -81,7 +81,7 @@ fn files_that_are_no_json_are_named() {
 }
 
 #[test]
-fn what_config_asks_for_in_vain_is_named() {
+fn unsupported_configuration_values_are_named() {
     for (key, value) in [
         ("model_type", json!("llama")),
         ("model_type", json!("")),
@@ -98,12 +98,12 @@ fn what_config_asks_for_in_vain_is_named() {
     ] {
         let tiny = Tiny::new();
         tiny.set("config.json", key, value.clone());
-        let error = refused(&tiny, &["config.json", key]);
+        let error = load_error(&tiny, &["config.json", key]);
         assert!(matches!(error, LoadError::Unsupported { .. }), "{key} {value}: {error}");
     }
     let tiny = Tiny::new();
     tiny.set("config.json", "model_type", "llama");
-    refused(&tiny, &["llama", "bert"]);
+    load_error(&tiny, &["llama", "bert"]);
     for (key, value) in [
         ("hidden_size", json!(-40)),
         ("hidden_size", json!("40")),
@@ -112,12 +112,12 @@ fn what_config_asks_for_in_vain_is_named() {
     ] {
         let tiny = Tiny::new();
         tiny.set("config.json", key, value);
-        assert!(matches!(refused(&tiny, &["config.json"]), LoadError::Malformed { .. }));
+        assert!(matches!(load_error(&tiny, &["config.json"]), LoadError::Malformed { .. }));
     }
 }
 
 #[test]
-fn sizes_that_the_weights_have_not_are_named_with_the_tensor() {
+fn sizes_that_contradict_the_weights_are_named_with_the_tensor() {
     for (key, value, tensor) in [
         ("vocab_size", 66, "embeddings.word_embeddings.weight"),
         ("max_position_embeddings", 49, "embeddings.position_embeddings.weight"),
@@ -127,19 +127,19 @@ fn sizes_that_the_weights_have_not_are_named_with_the_tensor() {
     ] {
         let tiny = Tiny::new();
         tiny.set("config.json", key, value);
-        let error = refused(&tiny, &["model.safetensors", tensor]);
+        let error = load_error(&tiny, &["model.safetensors", tensor]);
         assert!(matches!(error, LoadError::WrongShape { .. }), "{key}: {error}");
     }
     let tiny = Tiny::new();
     tiny.set("config.json", "num_hidden_layers", 3);
     assert!(matches!(
-        refused(&tiny, &["model.safetensors", "encoder.layer.2."]),
+        load_error(&tiny, &["model.safetensors", "encoder.layer.2."]),
         LoadError::MissingTensor { .. }
     ));
 }
 
 #[test]
-fn modules_that_we_do_not_run_are_named() {
+fn unsupported_modules_are_named() {
     for module in ["LSTM", "CNN", "WeightedLayerPooling", "StaticEmbedding"] {
         let tiny = Tiny::new();
         let entry = |path: &str, kind: &str| json!({ "path": path, "type": format!("sentence_transformers.models.{kind}") });
@@ -147,12 +147,12 @@ fn modules_that_we_do_not_run_are_named() {
             "modules.json",
             &json!([entry("", "Transformer"), entry("1_Pooling", "Pooling"), entry("2_X", module)]),
         );
-        assert!(matches!(refused(&tiny, &["modules.json", module]), LoadError::Unsupported { .. }));
+        assert!(matches!(load_error(&tiny, &["modules.json", module]), LoadError::Unsupported { .. }));
     }
 }
 
 #[test]
-fn poolings_that_we_do_not_run_are_named() {
+fn unsupported_poolings_are_named() {
     for (mode, word) in [
         ("max_tokens", "max"),
         ("mean_sqrt_len_tokens", "mean_sqrt_len"),
@@ -160,51 +160,54 @@ fn poolings_that_we_do_not_run_are_named() {
     ] {
         let tiny = Tiny::new();
         tiny.pooling(mode);
-        refused(&tiny, &["1_Pooling/config.json", word]);
+        load_error(&tiny, &["1_Pooling/config.json", word]);
     }
     let tiny = Tiny::new();
     tiny.write("1_Pooling/config.json", "{}");
-    refused(&tiny, &["1_Pooling/config.json"]);
+    load_error(&tiny, &["1_Pooling/config.json"]);
     tiny.write_json(
         "1_Pooling/config.json",
         &json!({ "pooling_mode_cls_token": true, "pooling_mode_mean_tokens": true }),
     );
-    refused(&tiny, &["1_Pooling/config.json", "cls", "mean"]);
+    load_error(&tiny, &["1_Pooling/config.json", "cls", "mean"]);
     tiny.write_json("1_Pooling/config.json", &json!({ "pooling_mode": "mean" }));
-    assert_right(&tiny, 1e-5);
+    assert_matches_reference(&tiny, 1e-5);
 }
 
 #[test]
-fn tensors_that_are_wrong_are_named() {
+fn invalid_tensors_are_named() {
     let tiny = Tiny::new();
     tiny.write_weights(&tiny.tensors().into_iter().filter(|tensor| tensor.0 != QUERY).collect::<Vec<_>>());
-    assert!(matches!(refused(&tiny, &["model.safetensors", QUERY]), LoadError::MissingTensor { .. }));
+    assert!(matches!(load_error(&tiny, &["model.safetensors", QUERY]), LoadError::MissingTensor { .. }));
 
     tiny.with_tensor(QUERY, |tensor| tensor.2 = vec![20, 80]);
     assert!(matches!(
-        refused(&tiny, &["model.safetensors", QUERY, "[20, 80]", "[40, 40]"]),
+        load_error(&tiny, &["model.safetensors", QUERY, "[20, 80]", "[40, 40]"]),
         LoadError::WrongShape { .. }
     ));
 
     tiny.with_tensor(QUERY, |tensor| tensor.1 = Dtype::I32);
     assert!(matches!(
-        refused(&tiny, &["model.safetensors", QUERY, "I32", "BF16"]),
+        load_error(&tiny, &["model.safetensors", QUERY, "I32", "BF16"]),
         LoadError::Unsupported { .. }
     ));
 
-    // In the first, the last and some value between, of a matrix and of a LayerNorm.
+    // A bad value at the start, the end and in between, of a matrix and of a LayerNorm.
     for (name, count) in [(QUERY, 1600), ("embeddings.LayerNorm.bias", 40)] {
         for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
             for at in [0, 7, count - 1] {
                 tiny.with_tensor(name, |tensor| tensor.3[at * 4..][..4].copy_from_slice(&bad.to_le_bytes()));
-                assert!(matches!(refused(&tiny, &["model.safetensors", name]), LoadError::NotFinite { .. }));
+                assert!(matches!(
+                    load_error(&tiny, &["model.safetensors", name]),
+                    LoadError::NotFinite { .. }
+                ));
             }
         }
     }
 }
 
 #[test]
-fn weights_that_overflow_give_an_error_and_no_vector() {
+fn weights_that_overflow_give_an_error() {
     for precision in PRECISIONS {
         let tiny = Tiny::new();
         tiny.with_tensor(QUERY, |tensor| {
@@ -212,8 +215,8 @@ fn weights_that_overflow_give_an_error_and_no_vector() {
         });
         let model = load_in(tiny.path(), KernelChoice::Auto, precision).unwrap();
         let tokens = model.tokenize(&tiny.golden.texts[0].text, TruncationSide::Start).unwrap();
-        let answer = model.encode(&threads(1), &[&tokens]);
-        assert_eq!(answer, Err(EncodeError::NotFinite { text: 0 }), "{precision}");
+        let result = model.encode(&threads(1), &[&tokens]);
+        assert_eq!(result, Err(EncodeError::NotFinite { text: 0 }), "{precision}");
     }
 }
 
@@ -228,20 +231,21 @@ fn weights_in_half_precision_are_widened() {
         tiny.write_weights(&tensors.collect::<Vec<_>>());
         tiny
     };
-    // The weights lose 16 or 13 of their bits, so the vectors are only near.
-    assert_right(&narrow(Dtype::BF16, |x| (x.to_bits() >> 16) as u16), 0.3);
-    // Binary16 by hand: the tiny weights are multiples of 2^−25 below 1.25, and small ones become zero.
+    // The weights lose 16 or 13 bits, so the vectors are only approximately equal.
+    assert_matches_reference(&narrow(Dtype::BF16, |x| (x.to_bits() >> 16) as u16), 0.3);
+    // A conversion to binary16 that suffices here: the weights are multiples of 2^−25 below 1.25, and small ones become
+    // 0.
     let f16 = |x: f32| {
         let bits = x.to_bits();
         let exponent = (bits >> 23 & 0xff) as i32 - 112;
         let sign = (bits >> 16 & 0x8000) as u16;
         if exponent <= 0 { sign } else { sign | (exponent as u16) << 10 | (bits >> 13 & 0x3ff) as u16 }
     };
-    assert_right(&narrow(Dtype::F16, f16), 0.03);
+    assert_matches_reference(&narrow(Dtype::F16, f16), 0.03);
 }
 
 #[test]
-fn tensors_of_a_model_saved_with_its_head_are_found() {
+fn tensors_of_a_model_saved_with_a_task_head_are_found() {
     let tiny = Tiny::new();
     let prefixed = tiny
         .tensors()
@@ -249,7 +253,7 @@ fn tensors_of_a_model_saved_with_its_head_are_found() {
         .map(|(name, dtype, shape, bytes)| (format!("bert.{name}"), dtype, shape, bytes));
     let head = ("cls.predictions.bias".to_owned(), Dtype::F32, vec![1], vec![0; 4]);
     tiny.write_weights(&prefixed.chain([head]).collect::<Vec<_>>());
-    assert_right(&tiny, 1e-5);
+    assert_matches_reference(&tiny, 1e-5);
 }
 
 #[test]
@@ -268,24 +272,24 @@ fn weights_in_several_files_are_one_model() {
         fs::rename(tiny.path().join("model.safetensors"), tiny.path().join(file)).unwrap();
     }
     tiny.write_json("model.safetensors.index.json", &json!({ "weight_map": files }));
-    assert_right(&tiny, 1e-5);
+    assert_matches_reference(&tiny, 1e-5);
     fs::remove_file(tiny.path().join("model-00002-of-00002.safetensors")).unwrap();
-    refused(&tiny, &["model-00002-of-00002.safetensors"]);
+    load_error(&tiny, &["model-00002-of-00002.safetensors"]);
 }
 
 #[test]
-fn an_index_of_weight_files_that_cannot_be_followed_is_named() {
+fn an_invalid_index_of_weight_files_is_named() {
     for index in
         [json!({}), json!({ "weight_map": {} }), json!({ "weight_map": { "x": "../x.safetensors" } })]
     {
         let tiny = Tiny::new();
         fs::remove_file(tiny.path().join("model.safetensors")).unwrap();
         tiny.write_json("model.safetensors.index.json", &index);
-        refused(&tiny, &["model.safetensors.index.json"]);
+        load_error(&tiny, &["model.safetensors.index.json"]);
     }
 }
 
-/// The tiny model with linear layers behind pooling, each with the same weights as a plain list.
+/// Adds linear layers after pooling to the model. Returns the weight and bias of each.
 fn with_dense(tiny: &Tiny, layers: &[(usize, usize, &str)]) -> Vec<(Vec<f32>, Vec<f32>)> {
     let entry = |path: &str, kind: &str| json!({ "path": path, "type": format!("sentence_transformers.models.{kind}") });
     let mut modules = vec![entry("", "Transformer"), entry("1_Pooling", "Pooling")];
@@ -314,7 +318,7 @@ fn with_dense(tiny: &Tiny, layers: &[(usize, usize, &str)]) -> Vec<(Vec<f32>, Ve
 }
 
 #[test]
-fn linear_layers_behind_pooling_are_applied() {
+fn linear_layers_after_pooling_are_applied() {
     let tiny = Tiny::new();
     let weights = with_dense(&tiny, &[(40, 7, "Tanh"), (7, 50, "Identity")]);
     let model = load(tiny.path(), KernelChoice::Auto).unwrap();
@@ -326,8 +330,8 @@ fn linear_layers_behind_pooling_are_applied() {
         };
         let inner: Vec<f32> = linear(&vector(&expected.mean), &weights[0]).iter().map(|x| x.tanh()).collect();
         let tokens = model.tokenize(&expected.text, TruncationSide::Start).unwrap();
-        let off = distance(&model.encode(&threads(1), &[&tokens]).unwrap(), &linear(&inner, &weights[1]));
-        assert!(off < 1e-4, "{:?}: {off}", expected.text);
+        let error = distance(&model.encode(&threads(1), &[&tokens]).unwrap(), &linear(&inner, &weights[1]));
+        assert!(error < 1e-4, "{:?}: {error}", expected.text);
     }
 }
 
@@ -338,17 +342,17 @@ fn a_linear_layer_that_does_not_fit_is_named() {
     for (key, value) in
         [("in_features", json!(41)), ("out_features", json!(0)), ("activation_function", json!("x.ReLU"))]
     {
-        let whole = tiny.read("2_Dense/config.json");
+        let original = tiny.read("2_Dense/config.json");
         tiny.set("2_Dense/config.json", key, value);
-        refused(&tiny, &["2_Dense/config.json", key]);
-        tiny.write("2_Dense/config.json", whole);
+        load_error(&tiny, &["2_Dense/config.json", key]);
+        tiny.write("2_Dense/config.json", original);
     }
     tiny.set("2_Dense/config.json", "out_features", 8);
-    refused(&tiny, &["2_Dense/model.safetensors", "linear.weight"]);
+    load_error(&tiny, &["2_Dense/model.safetensors", "linear.weight"]);
 }
 
 #[test]
-fn prompts_are_read_and_are_part_of_what_the_model_is() {
+fn prompts_are_read_and_change_the_fingerprint() {
     let tiny = Tiny::new();
     let plain = load(tiny.path(), KernelChoice::Auto).unwrap();
     assert_eq!((plain.prompts().default_prompt(), plain.prompts().named(&["query"])), ("", None));
@@ -364,41 +368,41 @@ fn prompts_are_read_and_are_part_of_what_the_model_is() {
 #[test]
 fn truncated_weights_are_named() {
     let tiny = Tiny::new();
-    let whole = tiny.read("model.safetensors");
-    for length in [0, 1, 7, 8, 9, 100, 2000, whole.len() / 2, whole.len() - 1] {
-        tiny.write("model.safetensors", &whole[..length]);
-        refused(&tiny, &["model.safetensors"]);
+    let original = tiny.read("model.safetensors");
+    for length in [0, 1, 7, 8, 9, 100, 2000, original.len() / 2, original.len() - 1] {
+        tiny.write("model.safetensors", &original[..length]);
+        load_error(&tiny, &["model.safetensors"]);
     }
-    tiny.write("model.safetensors", [&whole[..], &[0]].concat());
-    refused(&tiny, &["model.safetensors"]);
-    tiny.write("model.safetensors", [&u64::MAX.to_le_bytes()[..], &whole[8..]].concat());
-    refused(&tiny, &["model.safetensors"]);
+    tiny.write("model.safetensors", [&original[..], &[0]].concat());
+    load_error(&tiny, &["model.safetensors"]);
+    tiny.write("model.safetensors", [&u64::MAX.to_le_bytes()[..], &original[8..]].concat());
+    load_error(&tiny, &["model.safetensors"]);
 }
 
 #[test]
-fn a_tokenizer_of_another_model_is_refused() {
+fn a_tokenizer_of_another_model_is_rejected() {
     let tiny = Tiny::new();
     let mut tokenizer: Value = serde_json::from_slice(&tiny.read("tokenizer.json")).unwrap();
     tokenizer["model"]["vocab"]["beyond"] = json!(65);
     tiny.write_json("tokenizer.json", &tokenizer);
     assert!(matches!(
-        refused(&tiny, &["tokenizer.json", "65"]),
+        load_error(&tiny, &["tokenizer.json", "65"]),
         LoadError::TokenizerMismatch { largest: 65, rows: 65, .. }
     ));
 }
 
-/// The tokenizers library panics on this one.
+/// The tokenizers library panics on this file.
 #[test]
-fn a_tokenizer_that_uses_a_special_token_it_does_not_define_is_refused() {
+fn a_tokenizer_with_an_undefined_special_token_is_rejected() {
     let tiny = Tiny::new();
     let mut tokenizer: Value = serde_json::from_slice(&tiny.read("tokenizer.json")).unwrap();
     tokenizer["post_processor"]["special_tokens"] = json!({});
     tiny.write_json("tokenizer.json", &tokenizer);
-    assert!(matches!(refused(&tiny, &["tokenizer.json"]), LoadError::Malformed { .. }));
+    assert!(matches!(load_error(&tiny, &["tokenizer.json"]), LoadError::Malformed { .. }));
 }
 
 #[test]
-fn a_text_is_lowercased_where_the_directory_says_so() {
+fn a_text_is_lowercased_if_the_configuration_requires_it() {
     let tiny = Tiny::new();
     let mut tokenizer: Value = serde_json::from_slice(&tiny.read("tokenizer.json")).unwrap();
     tokenizer["normalizer"]["lowercase"] = json!(false);
@@ -410,21 +414,24 @@ fn a_text_is_lowercased_where_the_directory_says_so() {
 }
 
 #[test]
-fn a_fingerprint_is_of_weights_tokenizer_and_pooling() {
-    let of = |change: &dyn Fn(&Tiny)| {
+fn the_fingerprint_covers_weights_tokenizer_and_pooling() {
+    let fingerprint = |change: &dyn Fn(&Tiny)| {
         let tiny = Tiny::new();
         change(&tiny);
         try_load(&tiny).unwrap().fingerprint().to_owned()
     };
-    let plain = of(&|_| {});
+    let plain = fingerprint(&|_| {});
     assert_eq!(plain.len(), 32);
     assert!(plain.bytes().all(|byte| byte.is_ascii_hexdigit()));
-    assert_eq!(plain, of(&|_| {}));
-    // How long a text may be changes no vector of a text that fits.
-    assert_eq!(plain, of(&|tiny| tiny.write("sentence_bert_config.json", r#"{"max_seq_length": 20}"#)));
-    let weights = of(&|tiny| tiny.with_tensor(QUERY, |tensor| tensor.3[0] ^= 1));
-    let pooling = of(&|tiny| tiny.pooling("cls_token"));
-    let tokenizer = of(&|tiny| {
+    assert_eq!(plain, fingerprint(&|_| {}));
+    // The maximum length does not change the vector of a text that fits.
+    assert_eq!(
+        plain,
+        fingerprint(&|tiny| tiny.write("sentence_bert_config.json", r#"{"max_seq_length": 20}"#))
+    );
+    let weights = fingerprint(&|tiny| tiny.with_tensor(QUERY, |tensor| tensor.3[0] ^= 1));
+    let pooling = fingerprint(&|tiny| tiny.pooling("cls_token"));
+    let tokenizer = fingerprint(&|tiny| {
         tiny.write(
             "tokenizer.json",
             String::from_utf8(tiny.read("tokenizer.json")).unwrap().replace("\"##at\"", "\"##et\""),
@@ -439,31 +446,31 @@ fn a_fingerprint_is_of_weights_tokenizer_and_pooling() {
     assert_eq!(minilm(KernelChoice::Auto), minilm(KernelChoice::Portable));
 }
 
-/// What the loader is given instead of a file's bytes.
+/// A change to the bytes of a file.
 #[derive(Clone, Debug)]
 enum Damage {
-    /// Other bytes at some places; the places are shares of the length, so that headers and bodies are both hit.
+    /// Replaced bytes. Positions are fractions of the length, so that headers and bodies are both hit.
     Bytes(Vec<(f64, u8)>),
-    /// Only the beginning.
-    Cut(f64),
-    /// Some bytes more in the middle.
+    /// The file is truncated.
+    Truncate(f64),
+    /// Inserted bytes.
     Insert(f64, Vec<u8>),
-    /// A digit where another was: sizes, offsets, ids that are still well-formed.
+    /// Replaced digits: sizes, offsets and ids that are still well-formed.
     Digits(Vec<(f64, u8)>),
 }
 
 impl Damage {
     fn apply(&self, mut bytes: Vec<u8>, reach: usize) -> Vec<u8> {
         let reach = reach.min(bytes.len());
-        let at = |share: &f64| ((share * reach as f64) as usize).min(bytes.len() - 1);
+        let position = |share: &f64| ((share * reach as f64) as usize).min(bytes.len() - 1);
         match self {
             Self::Bytes(changes) => {
-                let changes: Vec<_> = changes.iter().map(|(share, byte)| (at(share), *byte)).collect();
+                let changes: Vec<_> = changes.iter().map(|(share, byte)| (position(share), *byte)).collect();
                 changes.into_iter().for_each(|(at, byte)| bytes[at] = byte);
             }
-            Self::Cut(share) => bytes.truncate(at(share)),
+            Self::Truncate(share) => bytes.truncate(position(share)),
             Self::Insert(share, more) => {
-                let at = at(share);
+                let at = position(share);
                 bytes.splice(at..at, more.iter().copied());
             }
             Self::Digits(changes) => {
@@ -482,7 +489,7 @@ fn damage() -> impl Strategy<Value = Damage> {
     let change = (0.0..1.0, any::<u8>());
     prop_oneof![
         prop::collection::vec(change.clone(), 1..6).prop_map(Damage::Bytes),
-        (0.0..1.0).prop_map(Damage::Cut),
+        (0.0..1.0).prop_map(Damage::Truncate),
         (0.0..1.0, prop::collection::vec(any::<u8>(), 1..9))
             .prop_map(|(share, more)| Damage::Insert(share, more)),
         prop::collection::vec(change, 1..4).prop_map(Damage::Digits),
@@ -493,7 +500,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 1500, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn no_bytes_make_the_loader_panic(
+    fn no_content_makes_the_loader_panic(
         (name, reach) in prop_oneof![
             3 => Just(("model.safetensors", usize::MAX)),
             4 => Just(("model.safetensors", 3000)), // the header
@@ -506,21 +513,21 @@ proptest! {
     ) {
         thread_local!(static TINY: Tiny = Tiny::new());
         TINY.with(|tiny| {
-            let whole = tiny.read(name);
-            tiny.write(name, damage.apply(whole.clone(), reach));
+            let original = tiny.read(name);
+            tiny.write(name, damage.apply(original.clone(), reach));
             if let Ok(model) = try_load(tiny) {
-                // Damage that leaves a model leaves one that computes.
+                // A damaged model that loads must also compute.
                 if let Ok(tokens) = model.tokenize("the cat sat 1 2 3", TruncationSide::Start) {
-                    // Damaged weights may overflow, which is told.
-                    let answer = model.encode(&threads(1), &[&tokens]).map(|vector| vector.len());
+                    // Damaged weights may overflow, which is an error.
+                    let result = model.encode(&threads(1), &[&tokens]).map(|vector| vector.len());
                     let dimensions = model.info().dimensions;
                     assert!(
-                        answer == Ok(dimensions) || answer == Err(EncodeError::NotFinite { text: 0 }),
-                        "{answer:?}"
+                        result == Ok(dimensions) || result == Err(EncodeError::NotFinite { text: 0 }),
+                        "{result:?}"
                     );
                 }
             }
-            tiny.write(name, whole);
+            tiny.write(name, original);
         });
     }
 }

@@ -1,6 +1,6 @@
-//! model2vec's static models beside the package that they are made with (tools/golden).
+//! Compares model2vec's static models with the model2vec package (tools/golden).
 
-#![expect(clippy::unwrap_used, clippy::panic, reason = "helpers of tests fail the test")]
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a failed helper fails the test")]
 
 mod support;
 
@@ -18,7 +18,7 @@ use support::{
 use tempfile::TempDir;
 
 const WIDTH: usize = 24;
-/// Of the tiny tokenizer.
+/// Vocabulary of the tiny tokenizer.
 const TOKENS: usize = 65;
 
 #[derive(Deserialize)]
@@ -39,7 +39,7 @@ fn bytes(numbers: impl IntoIterator<Item = f32>) -> Vec<u8> {
     numbers.into_iter().flat_map(f32::to_le_bytes).collect()
 }
 
-/// The model's tensors; those whose tokens share vectors have a mapping and weights.
+/// The model's tensors. A model whose tokens share vectors has a mapping and weights.
 fn tensors(vectors: usize) -> Vec<Tensor> {
     let mut tensors =
         vec![("embeddings", Dtype::F32, vec![vectors, WIDTH], bytes(weight("embeddings", vectors * WIDTH)))];
@@ -52,7 +52,7 @@ fn tensors(vectors: usize) -> Vec<Tensor> {
     tensors
 }
 
-/// A directory as potion's repositories are.
+/// A model directory in the layout of potion's repositories.
 fn directory(tensors: &[Tensor]) -> TempDir {
     let directory = TempDir::new().unwrap();
     let write = |name: &str, content: &[u8]| fs::write(directory.path().join(name), content).unwrap();
@@ -80,10 +80,10 @@ fn assert_near(model: &Model, golden: &Golden, tolerance: f32) {
     let vectors = encode(model, &threads(2), &tokens.iter().collect::<Vec<_>>());
     for (expected, found) in golden.texts.iter().zip(&vectors) {
         let reference = vector(&expected.mean);
-        let off = distance(found, &reference);
-        assert!(off <= tolerance, "{} {:?}: {off}", model.precision(), expected.text);
-        let silent = reference.iter().all(|x| *x == 0.0);
-        assert!(silent || cosine(found, &reference) >= 0.99999, "{:?}", expected.text);
+        let error = distance(found, &reference);
+        assert!(error <= tolerance, "{} {:?}: {error}", model.precision(), expected.text);
+        let zero = reference.iter().all(|x| *x == 0.0);
+        assert!(zero || cosine(found, &reference) >= 0.99999, "{:?}", expected.text);
     }
 }
 
@@ -100,13 +100,13 @@ fn static_models_give_the_reference_vectors() {
         for precision in PRECISIONS {
             assert_near(&load_in(directory.path(), KernelChoice::Auto, precision).unwrap(), &golden, 1e-3);
         }
-        let again = load(directory.path(), KernelChoice::Auto).unwrap();
-        assert_eq!(model.fingerprint(), again.fingerprint());
+        let reloaded = load(directory.path(), KernelChoice::Auto).unwrap();
+        assert_eq!(model.fingerprint(), reloaded.fingerprint());
     }
 }
 
 #[test]
-fn unknown_and_special_tokens_are_left_out() {
+fn unknown_and_special_tokens_are_dropped() {
     let directory = directory(&tensors(TOKENS));
     let model = load(directory.path(), KernelChoice::Auto).unwrap();
     let ids = |text: &str| model.tokenize(text, TruncationSide::Start).unwrap().ids().to_vec();
@@ -121,35 +121,35 @@ fn unknown_and_special_tokens_are_left_out() {
 }
 
 #[test]
-fn vectors_in_fewer_bits_are_the_numbers_that_they_are() {
+fn vectors_in_fewer_bits_are_close_to_f32() {
     let numbers = weight("embeddings", TOKENS * WIDTH);
     let half: Vec<u8> = numbers.iter().flat_map(|x| f16::from_f32(*x).to_le_bytes()).collect();
     let eight: Vec<u8> = numbers.iter().map(|x| ((x * 400.0) as i8).cast_unsigned()).collect();
     let text = "the cat sat on the mat.";
-    let of = |dtype, bytes| {
+    let encode_with = |dtype, bytes| {
         let directory = directory(&[("embeddings", dtype, vec![TOKENS, WIDTH], bytes)]);
         let model = load(directory.path(), KernelChoice::Auto).unwrap();
         model.encode(&threads(1), &[&model.tokenize(text, TruncationSide::Start).unwrap()]).unwrap()
     };
-    let exact = of(Dtype::F32, bytes(numbers));
-    assert!(cosine(&of(Dtype::F16, half), &exact) > 0.99999);
-    assert!(cosine(&of(Dtype::I8, eight), &exact) > 0.999);
+    let exact = encode_with(Dtype::F32, bytes(numbers));
+    assert!(cosine(&encode_with(Dtype::F16, half), &exact) > 0.99999);
+    assert!(cosine(&encode_with(Dtype::I8, eight), &exact) > 0.999);
 }
 
 #[test]
 fn damaged_static_models_are_named() {
-    let refused = |tensors: &[Tensor], words: &[&str]| {
+    let assert_error = |tensors: &[Tensor], words: &[&str]| {
         let directory = directory(tensors);
         let loaded = ModelFiles::open(directory.path()).and_then(|files| files.load(&LoadOptions::default()));
-        let error: LoadError = loaded.err().unwrap_or_else(|| panic!("should name {words:?}"));
+        let error: LoadError = loaded.err().unwrap_or_else(|| panic!("expected an error with {words:?}"));
         for word in words {
-            assert!(error.to_string().contains(word), "'{error}' does not name '{word}'");
+            assert!(error.to_string().contains(word), "'{error}' does not contain '{word}'");
         }
     };
-    refused(&[], &["model.safetensors", "embeddings"]);
-    refused(&[("embeddings", Dtype::F32, vec![4], vec![0; 16])], &["embeddings", "[4]"]);
+    assert_error(&[], &["model.safetensors", "embeddings"]);
+    assert_error(&[("embeddings", Dtype::F32, vec![4], vec![0; 16])], &["embeddings", "[4]"]);
     let few = ("embeddings", Dtype::F32, vec![3, WIDTH], vec![0; 12 * WIDTH]);
-    refused(std::slice::from_ref(&few), &["tokenizer.json", "3 rows"]);
+    assert_error(std::slice::from_ref(&few), &["tokenizer.json", "3 rows"]);
     let rows = (0..TOKENS as i64).flat_map(i64::to_le_bytes).collect();
-    refused(&[few, ("mapping", Dtype::I64, vec![TOKENS], rows)], &["mapping", "0 to 2"]);
+    assert_error(&[few, ("mapping", Dtype::I64, vec![TOKENS], rows)], &["mapping", "0 to 2"]);
 }

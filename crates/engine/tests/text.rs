@@ -1,7 +1,6 @@
-//! What is known before weights are loaded: how much memory they will take, and what stands around a transformer that
-//! another runtime computes.
+//! Predictions before weights are loaded, and the text pipeline of a transformer that another runtime computes.
 
-#![expect(clippy::unwrap_used, clippy::panic, reason = "helpers of tests fail the test")]
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a failed helper fails the test")]
 
 mod support;
 
@@ -12,15 +11,15 @@ use support::{
 };
 
 #[test]
-fn no_model_takes_more_memory_than_was_told() {
+fn no_model_uses_more_memory_than_estimated() {
     for architecture in ARCHITECTURES {
-        let tiny = Tiny::of(architecture);
+        let tiny = Tiny::for_architecture(architecture);
         let files = ModelFiles::open(tiny.path()).unwrap();
         for precision in PRECISIONS {
             let options = LoadOptions { precision, ..LoadOptions::default() };
-            let (told, has) =
+            let (estimate, actual) =
                 (files.memory(&options, 2).unwrap(), files.load(&options).unwrap().weight_bytes());
-            assert!(told >= has as u64, "{architecture} in {precision}: {told} told, {has} of weights");
+            assert!(estimate >= actual as u64, "{architecture} in {precision}: {estimate} < {actual}");
         }
     }
 }
@@ -34,10 +33,10 @@ fn the_fingerprint_is_known_without_loading() {
 }
 
 #[test]
-fn around_an_unknown_transformer_stands_what_stands_around_ours() {
+fn an_unknown_architecture_gets_the_same_text_pipeline() {
     let tiny = Tiny::new();
     let model = ModelFiles::open(tiny.path()).unwrap().load(&LoadOptions::default()).unwrap();
-    // Its own engine has never heard of it.
+    // The engine does not support this architecture.
     tiny.set("config.json", "model_type", "deberta-v9");
     tiny.pooling("cls_token");
     let files = TextFiles::open(tiny.path()).unwrap();
@@ -45,10 +44,11 @@ fn around_an_unknown_transformer_stands_what_stands_around_ours() {
     assert_eq!((files.dimensions(), files.max_tokens()), (model.info().dimensions, model.info().max_tokens));
     assert_eq!(files.pooling(), Pooling::Cls);
     let text = files.load(None).unwrap();
-    let sample = "some words, and more of them than the model reads ".repeat(9);
-    for keep in [TruncationSide::Start, TruncationSide::End] {
-        let (ours, theirs) = (model.tokenize(&sample, keep).unwrap(), text.tokenize(&sample, keep).unwrap());
-        assert_eq!(ours.ids(), theirs.ids());
+    let sample = "more words than the model accepts, because this repeats ".repeat(9);
+    for truncation in [TruncationSide::Start, TruncationSide::End] {
+        let by_model = model.tokenize(&sample, truncation).unwrap();
+        let by_pipeline = text.tokenize(&sample, truncation).unwrap();
+        assert_eq!(by_model.ids(), by_pipeline.ids());
     }
     let mut pooled = [0.0; 2];
     text.pool(&[1.0, 2.0, 3.0, 4.0], &mut pooled);

@@ -1,7 +1,6 @@
-//! Cutting a text: tokenizing only its beginning gives the tokens that tokenizing all of it would, and a long text
-//! costs no more than the part that is kept.
+//! Truncation: tokenizing only the start of a text gives the same tokens as tokenizing all of it.
 
-#![expect(clippy::unwrap_used, clippy::panic, reason = "helpers of tests fail the test")]
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a failed helper fails the test")]
 
 mod support;
 
@@ -15,7 +14,7 @@ use support::{minilm, minilm_directory, tiny::Tiny};
 
 static MINILM: LazyLock<Model> = LazyLock::new(|| minilm(KernelChoice::Auto).unwrap());
 
-/// The same files without a limit of ours: the reference for any cut.
+/// The same tokenizer file without truncation, as the reference.
 static REFERENCE: LazyLock<tokenizers::Tokenizer> = LazyLock::new(|| {
     let mut tokenizer = tokenizers::Tokenizer::from_file(minilm_directory().join("tokenizer.json")).unwrap();
     tokenizer.with_truncation(None).unwrap();
@@ -25,41 +24,41 @@ static REFERENCE: LazyLock<tokenizers::Tokenizer> = LazyLock::new(|| {
 
 fn check(text: &str) -> Result<(), TestCaseError> {
     let limit = MINILM.info().max_tokens;
-    let whole = REFERENCE.encode(text, true).unwrap().get_ids().to_vec();
-    let shown: String = text.chars().take(60).collect();
-    prop_assert_eq!(MINILM.count_tokens(text).unwrap(), whole.len(), "{:?}", shown);
+    let all_ids = REFERENCE.encode(text, true).unwrap().get_ids().to_vec();
+    let excerpt: String = text.chars().take(60).collect();
+    prop_assert_eq!(MINILM.count_tokens(text).unwrap(), all_ids.len(), "{:?}", excerpt);
     let (start, end) = (
         MINILM.tokenize(text, TruncationSide::Start).unwrap(),
         MINILM.tokenize(text, TruncationSide::End).unwrap(),
     );
-    let all = MINILM.tokenize(text, TruncationSide::All);
-    if whole.len() <= limit {
-        prop_assert_eq!(start.ids(), &whole[..], "{:?}", shown);
-        prop_assert_eq!(end.ids(), &whole[..], "{:?}", shown);
+    let untruncated = MINILM.tokenize(text, TruncationSide::None);
+    if all_ids.len() <= limit {
+        prop_assert_eq!(start.ids(), &all_ids[..], "{:?}", excerpt);
+        prop_assert_eq!(end.ids(), &all_ids[..], "{:?}", excerpt);
         prop_assert!(!start.truncated() && !end.truncated());
-        let all = all.unwrap();
-        prop_assert_eq!(all.ids(), &whole[..]);
+        let untruncated = untruncated.unwrap();
+        prop_assert_eq!(untruncated.ids(), &all_ids[..]);
     } else {
-        let (first, last) = (whole[0], whole[whole.len() - 1]);
-        let own = &whole[1..whole.len() - 1];
-        let room = limit - 2;
-        prop_assert_eq!(start.ids(), &[&[first], &own[..room], &[last]].concat()[..], "{:?}", shown);
+        let (first, last) = (all_ids[0], all_ids[all_ids.len() - 1]);
+        let own = &all_ids[1..all_ids.len() - 1];
+        let max_content = limit - 2;
+        prop_assert_eq!(start.ids(), &[&[first], &own[..max_content], &[last]].concat()[..], "{:?}", excerpt);
         prop_assert_eq!(
             end.ids(),
-            &[&[first], &own[own.len() - room..], &[last]].concat()[..],
+            &[&[first], &own[own.len() - max_content..], &[last]].concat()[..],
             "{:?}",
-            shown
+            excerpt
         );
         prop_assert!(start.truncated() && end.truncated());
-        let Err(TokenizeError::TooLong { tokens, limit: said }) = all else {
-            return Err(TestCaseError::fail(format!("not refused: {shown:?}")));
+        let Err(TokenizeError::TooLong { tokens, limit: reported_limit }) = untruncated else {
+            return Err(TestCaseError::fail(format!("not rejected: {excerpt:?}")));
         };
-        prop_assert_eq!((tokens, said), (whole.len(), limit));
+        prop_assert_eq!((tokens, reported_limit), (all_ids.len(), limit));
     }
     Ok(())
 }
 
-/// Pieces of text of every kind that a tokenizer treats in its own way.
+/// Pieces of text of all kinds that tokenizers treat differently.
 fn piece() -> impl Strategy<Value = String> {
     prop_oneof![
         4 => "[a-z]{1,12} ",
@@ -68,7 +67,7 @@ fn piece() -> impl Strategy<Value = String> {
         1 => any::<String>(),
         1 => "[\u{4e00}-\u{4eff}]{1,40}",
         1 => "[\u{0300}-\u{036f} a]{1,8}",
-        // White space by Unicode that the tokenizer drops as a control character, so that words grow together.
+        // Unicode white space that the tokenizer drops as a control character, which joins the words around it.
         2 => "[a-z]{1,70}[\u{b}\u{c}\u{85}\u{1c}][a-z]{1,70}",
         1 => "[a-z]{0,5}[\u{a0}\u{1680}\u{2003}\u{2028}\u{3000}\u{200b}\u{feff}][a-z]{0,5}",
         1 => "(\\[SEP\\]|\\[CLS\\]|\\[MASK\\]|\\[PAD\\]| \\[UNK\\] ){1,4}",
@@ -81,19 +80,19 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 150, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn a_cut_text_has_the_tokens_of_the_whole(pieces in prop::collection::vec(piece(), 0..400)) {
+    fn a_truncated_text_has_the_tokens_of_the_whole_text(pieces in prop::collection::vec(piece(), 0..400)) {
         check(&pieces.concat())?;
     }
 }
 
-/// A word that grows together across a dropped control character, at every place near the first cut that the
-/// tokenizer tries. Found wrong by hand, too rare for chance.
+/// A word that is joined across a dropped control character, at every position near the end of the first tokenized
+/// prefix. Random texts seldom contain this case.
 #[test]
 fn a_word_around_a_dropped_control_character_is_one_word() {
     for white in ['\u{b}', '\u{c}', '\u{85}', '\u{1c}'] {
         for words in 225..254 {
-            // One token in nine bytes, then a word of more than 100 letters, which is one unknown token, unless a
-            // cut leaves its first half: then that is many.
+            // Tokens of nine bytes, then a word of more than 100 letters, which is one unknown token. A prefix that
+            // ends inside the word would give many tokens instead.
             let word = format!("{}{white}{}", "az".repeat(30), "za".repeat(30));
             let text = format!("{}{word}{}", "language ".repeat(words), " end".repeat(300));
             check(&text).unwrap_or_else(|error| panic!("{words} words, {white:?}: {error}"));
@@ -101,16 +100,16 @@ fn a_word_around_a_dropped_control_character_is_one_word() {
     }
 }
 
-/// As many tokens before the first cut as the model reads, and more behind it: cut all the same.
+/// The first tokenized prefix has as many tokens as the model accepts, and the text has more.
 #[test]
-fn a_cut_at_the_very_limit_is_a_cut() {
+fn a_text_is_truncated_at_exactly_the_limit() {
     for long_words in 0..254 {
         check(&("language ".repeat(long_words) + &"word ".repeat(600))).unwrap();
     }
 }
 
 #[test]
-fn texts_of_a_megabyte() {
+fn texts_of_a_megabyte_are_truncated() {
     let size = 1 << 20;
     for text in [
         "word ".repeat(size / 5),
@@ -125,8 +124,8 @@ fn texts_of_a_megabyte() {
 }
 
 #[test]
-fn the_files_own_truncation_and_padding_do_not_count() {
-    // MiniLM's tokenizer.json says 128 for both.
+fn truncation_and_padding_of_the_tokenizer_file_are_ignored() {
+    // MiniLM's tokenizer.json sets both to 128.
     let text = "word ".repeat(200);
     assert_eq!(MINILM.tokenize(&text, TruncationSide::Start).unwrap().len(), 202);
     assert_eq!(MINILM.tokenize("word", TruncationSide::Start).unwrap().len(), 3);

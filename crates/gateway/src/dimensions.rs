@@ -6,6 +6,7 @@ use std::{num::NonZeroUsize, sync::Arc};
 
 use embeddery_core::{
     BoxFuture, DimensionPolicy, EmbedError, EmbedRequest, Embedder, Embeddings, ModelInfo, SpaceId,
+    to_unit_length,
 };
 
 use crate::{delegate::delegate_embedder, metrics::Metrics};
@@ -88,22 +89,12 @@ fn resize(response: Embeddings, dimensions: usize, normalize: bool) -> Embedding
         let start = data.len();
         data.extend_from_slice(&row[..dimensions.min(native)]);
         if normalize && dimensions < native {
-            renormalize(&mut data[start..]);
+            to_unit_length(&mut data[start..]);
         }
         data.resize(start + dimensions, 0.0);
     }
     let space = SpaceId::new(format!("{}:{dimensions}", response.space));
     Embeddings { data, dim: dimensions, space, ..response }
-}
-
-/// Divides a vector by its Euclidean length. A zero vector is unchanged.
-fn renormalize(vector: &mut [f32]) {
-    let length = vector.iter().map(|x| f64::from(*x) * f64::from(*x)).sum::<f64>().sqrt();
-    if length > 0.0 {
-        for x in vector {
-            *x = (f64::from(*x) / length) as f32;
-        }
-    }
 }
 
 #[cfg(test)]

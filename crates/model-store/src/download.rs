@@ -1,7 +1,7 @@
-//! One file: from what is here already to what the hub announced, whatever happens on the way.
+//! The download of one file.
 //!
-//! A cut line is resumed where it was cut. A server that ignores `Range` costs a restart. Content with a
-//! wrong size or checksum is thrown away and asked for once more; wrong again, it is an error.
+//! A broken transfer is resumed at the byte where it broke. If a server ignores `Range`, the file starts over. Content
+//! with a wrong size or checksum is discarded and downloaded once more; a second mismatch is an error.
 
 use std::{path::PathBuf, sync::Arc};
 
@@ -16,57 +16,57 @@ use reqwest::{
 use tokio::sync::mpsc;
 
 use crate::{
-    hub::{FileAddress, Hub, RemoteFile, is_transient},
+    hub::{FileAddress, Hub, RemoteFile, transient},
     lock::Lock,
     partial_file::{PartialFile, blocking},
     retry::{Failure, Retries, RetryPolicy},
 };
 
-/// Chunks between the network and the disk; the slower of the two sets the pace.
+/// Capacity of the channel from the network to the disk. A full channel slows the transfer down to the speed of the disk.
 const CHUNKS_IN_FLIGHT: usize = 16;
 
-/// A file to be fetched.
+/// A file to download.
 pub(crate) struct Download<'a> {
     pub(crate) hub: &'a Hub,
     pub(crate) retry: RetryPolicy,
     pub(crate) progress: &'a Progress,
     pub(crate) address: FileAddress<'a>,
     pub(crate) announced: &'a RemoteFile,
-    /// Where the file shall lie.
+    /// The final path of the file.
     pub(crate) target: PathBuf,
-    /// Bytes of the model's other files that are here, for the progress.
-    pub(crate) before: u64,
+    /// Bytes of the model's files that are complete already, for the progress.
+    pub(crate) bytes_before: u64,
     pub(crate) lock: Arc<Lock>,
 }
 
-/// How an attempt ended when nothing on this machine failed.
-enum End {
-    /// All bytes came, as far as the server told. The size is what it announced, if it did.
+/// How an attempt ended. Errors of the local disk are returned separately.
+enum AttemptEnd {
+    /// All bytes arrived. The field is the total size that the server announced, if it did.
     Complete(Option<u64>),
     /// Some bytes are missing.
-    Cut(Failure),
+    Interrupted(Failure),
 }
 
 impl Download<'_> {
-    /// Returns the file's size once it lies at its target, proven and on disk.
+    /// Downloads the file and returns its size. On success the file is verified, synced and at its target.
     pub(crate) async fn run(self) -> Result<u64, SourceError> {
         let (target, announced, lock) = (self.target.clone(), self.announced.clone(), Arc::clone(&self.lock));
         let mut part = blocking(move || PartialFile::open(target, &announced, lock)).await??;
         let mut size = self.announced.size;
         let mut retries = Retries::new(self.retry);
-        let mut furthest = part.len();
-        let mut once_more = true;
+        let mut max_len = part.len();
+        let mut may_retry_mismatch = true;
         loop {
             if size.is_none_or(|size| part.len() < size) {
                 let (returned, end) = self.attempt(part).await?;
                 part = returned;
                 match end {
-                    End::Complete(told) => size = size.or(told).or(Some(part.len())),
-                    End::Cut(failure) => {
-                        // Only bytes never seen before count as moving forward: a server that ignores Range
-                        // sends the same ones for ever.
-                        if part.len() > furthest {
-                            furthest = part.len();
+                    AttemptEnd::Complete(reported) => size = size.or(reported).or(Some(part.len())),
+                    AttemptEnd::Interrupted(failure) => {
+                        // Only new bytes count as progress: a server that ignores Range sends the same bytes again
+                        // and again.
+                        if part.len() > max_len {
+                            max_len = part.len();
                             retries.reset();
                         }
                         retries.wait_after(failure).await?;
@@ -74,85 +74,87 @@ impl Download<'_> {
                     }
                 }
             }
-            let Some(difference) = self.difference(&part, size) else {
+            let Some(mismatch) = self.mismatch(&part, size) else {
                 let len = part.len();
                 blocking(move || part.persist()).await??;
                 return Ok(len);
             };
-            if !once_more {
+            if !may_retry_mismatch {
                 blocking(move || part.discard()).await??;
                 return Err(SourceError::new(
                     Corrupt,
-                    format!("{} is damaged: {difference}, twice", self.address),
+                    format!("{} is damaged: {mismatch}, twice", self.address),
                 ));
             }
-            tracing::warn!(file = %self.address, difference, "damaged download, trying once more");
-            once_more = false;
-            furthest = 0;
+            tracing::warn!(file = %self.address, mismatch, "download is damaged; downloading once more");
+            may_retry_mismatch = false;
+            max_len = 0;
             part = blocking(move || part.restart().map(|()| part)).await??;
         }
     }
 
-    /// One request, and all that comes of it.
-    async fn attempt(&self, mut part: PartialFile) -> Result<(PartialFile, End), SourceError> {
-        self.progress.set_done(self.before + part.len());
+    /// Sends one request and writes its response to the partial file.
+    async fn attempt(&self, mut part: PartialFile) -> Result<(PartialFile, AttemptEnd), SourceError> {
+        self.progress.set_done(self.bytes_before + part.len());
         let response = match self.hub.file(&self.address, part.len()).await {
             Ok(response) => response,
-            Err(failure) => return Ok((part, End::Cut(failure))),
+            Err(failure) => return Ok((part, AttemptEnd::Interrupted(failure))),
         };
-        let range = ContentRange::of(response.headers());
-        let told = match response.status() {
+        let range = ContentRange::from_headers(response.headers());
+        let reported = match response.status() {
             StatusCode::PARTIAL_CONTENT if range.start == Some(part.len()) => range.total,
             StatusCode::OK => {
                 if part.len() > 0 {
                     part = blocking(move || part.restart().map(|()| part)).await??;
-                    self.progress.set_done(self.before);
+                    self.progress.set_done(self.bytes_before);
                 }
                 response.content_length()
             }
             StatusCode::RANGE_NOT_SATISFIABLE if range.total == Some(part.len()) => {
-                return Ok((part, End::Complete(range.total)));
+                return Ok((part, AttemptEnd::Complete(range.total)));
             }
             status => {
-                let asked = part.len();
+                let offset = part.len();
                 part = blocking(move || part.restart().map(|()| part)).await??;
-                let why = format!(
-                    "{}: the server answered {status} when asked for the rest from byte {asked}",
+                let reason = format!(
+                    "{}: the server responded {status} to a request for the bytes from {offset} on",
                     self.address
                 );
-                return Ok((part, End::Cut(is_transient(Unreachable, why))));
+                return Ok((part, AttemptEnd::Interrupted(transient(Unreachable, reason))));
             }
         };
-        self.receive(part, response, told).await
+        self.receive(part, response, reported).await
     }
 
-    /// Writes a body to the part. Stops early where the body is longer than announced.
+    /// Writes a response body to the partial file. Stops early if the body is longer than announced. `reported` is the total
+    /// size according to the response.
     async fn receive(
         &self,
         part: PartialFile,
         mut response: Response,
-        told: Option<u64>,
-    ) -> Result<(PartialFile, End), SourceError> {
-        let size = self.announced.size.or(told);
-        // A server that announces another size is believed: the content is wrong, not cut.
-        let whole = told.or(size);
+        reported: Option<u64>,
+    ) -> Result<(PartialFile, AttemptEnd), SourceError> {
+        let size = self.announced.size.or(reported);
+        // If the response reports another size than the listing, a body of the reported size counts as complete. Its
+        // content is wrong, and downloading the rest would not help.
+        let expected = reported.or(size);
         let mut len = part.len();
         let (chunks, receiver) = mpsc::channel(CHUNKS_IN_FLIGHT);
         let writer = blocking(move || part.append_all(receiver));
-        let mut lost = None;
+        let mut failure = None;
         while size.is_none_or(|size| len <= size) {
             match response.chunk().await {
                 Ok(Some(chunk)) => {
                     let arrived = chunk.len() as u64;
                     if chunks.send(chunk).await.is_err() {
-                        break; // the disk refused; the writer knows why
+                        break; // the write failed; the writer returns the error
                     }
                     len += arrived;
                     self.progress.add(arrived);
                 }
                 Ok(None) => break,
                 Err(error) => {
-                    lost = Some(self.hub.connection_error(error, &self.address.to_string()));
+                    failure = Some(self.hub.connection_error(error, &self.address.to_string()));
                     break;
                 }
             }
@@ -160,25 +162,25 @@ impl Download<'_> {
         drop(chunks);
         let (part, written) = writer.await?;
         written?;
-        let short = whole.is_some_and(|whole| part.len() < whole);
-        let end = match lost {
-            Some(failure) => End::Cut(failure),
-            None if short => {
-                let why = format!(
+        let is_short = expected.is_some_and(|expected| part.len() < expected);
+        let end = match failure {
+            Some(failure) => AttemptEnd::Interrupted(failure),
+            None if is_short => {
+                let reason = format!(
                     "{} ended after {} of {} bytes",
                     self.address,
                     part.len(),
-                    whole.unwrap_or_default()
+                    expected.unwrap_or_default()
                 );
-                End::Cut(is_transient(Unreachable, why))
+                AttemptEnd::Interrupted(transient(Unreachable, reason))
             }
-            None => End::Complete(told),
+            None => AttemptEnd::Complete(reported),
         };
         Ok((part, end))
     }
 
-    /// How what is here differs from what was announced.
-    fn difference(&self, part: &PartialFile, size: Option<u64>) -> Option<String> {
+    /// How the downloaded bytes differ from the announced size or checksum; `None` if they match.
+    fn mismatch(&self, part: &PartialFile, size: Option<u64>) -> Option<String> {
         if let Some(size) = size.filter(|size| *size != part.len()) {
             return Some(format!("expected {size} bytes, found {}", part.len()));
         }
@@ -188,7 +190,7 @@ impl Download<'_> {
     }
 }
 
-/// `bytes 5-9/10`, or `bytes */10` where nothing is left (RFC 9110, 14.4).
+/// The header `Content-Range`: `bytes 5-9/10`, or `bytes */10` in a response 416 (RFC 9110, section 14.4).
 #[derive(Default)]
 struct ContentRange {
     start: Option<u64>,
@@ -196,7 +198,7 @@ struct ContentRange {
 }
 
 impl ContentRange {
-    fn of(headers: &HeaderMap) -> Self {
+    fn from_headers(headers: &HeaderMap) -> Self {
         let text = headers.get(CONTENT_RANGE).and_then(|value| value.to_str().ok()).unwrap_or_default();
         let Some((range, total)) = text.strip_prefix("bytes ").and_then(|rest| rest.split_once('/')) else {
             return Self::default();

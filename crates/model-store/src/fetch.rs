@@ -1,6 +1,6 @@
-//! A whole model: listing, choice of files, one file after the other into the staging directory, and the
-//! rename that makes them a model. Everything is asked for by the commit that the listing named, so no
-//! mixture of two revisions can arise, and a download that was killed goes on where it was.
+//! The download of a model: the listing, the choice of files, the download of each file into the staging directory, and
+//! the rename that publishes the model. All files are requested by the commit that the listing names, so two revisions
+//! cannot mix, and a killed download resumes where it stopped.
 
 use std::{collections::BTreeSet, path::PathBuf, sync::Arc};
 
@@ -22,7 +22,7 @@ use crate::{
     sidecar::{Sidecar, SidecarFile},
 };
 
-/// A model to be fetched, by who holds the right to.
+/// A model to download. The caller holds the lock.
 pub(crate) struct ModelDownload<'a> {
     pub(crate) base: &'a ModelsDir,
     pub(crate) hub: &'a Hub,
@@ -35,23 +35,23 @@ pub(crate) struct ModelDownload<'a> {
 }
 
 impl ModelDownload<'_> {
-    /// Returns the model's directory once it is there whole.
+    /// Downloads the model and returns its directory.
     pub(crate) async fn run(self, revision: &Revision) -> Result<PathBuf, SourceError> {
         let Listing { commit, files } = self.listing(revision).await?;
         let files = self.choose(files, revision)?;
         self.progress.set_total(files.iter().filter_map(|file| file.size).sum());
         let lock = Arc::new(self.lock);
-        let (base, name, named) = (self.base.clone(), self.name.clone(), commit.clone());
-        let staging = blocking(move || base.stage(&name, &named)).await??;
-        let (base, disk, wanted, there) = (self.base.clone(), self.disk, files.clone(), staging.clone());
-        blocking(move || disk.check(&base, &there, &wanted)).await??;
+        let (base, name, staged_commit) = (self.base.clone(), self.name.clone(), commit.clone());
+        let staging = blocking(move || base.stage(&name, &staged_commit)).await??;
+        let (base, disk, selected, target) = (self.base.clone(), self.disk, files.clone(), staging.clone());
+        blocking(move || disk.check(&base, &target, &selected)).await??;
 
         let mut done = 0;
         let mut fetched = Vec::new();
         for file in &files {
             let target = staging.join(&file.path);
             let size = match target.metadata() {
-                // An earlier attempt got this one whole: it has its final name only after its proof.
+                // An earlier attempt completed this file: a file gets its final name only after it is verified.
                 Ok(metadata) if file.size.is_none_or(|size| size == metadata.len()) => metadata.len(),
                 _ => {
                     let download = Download {
@@ -61,7 +61,7 @@ impl ModelDownload<'_> {
                         address: FileAddress { name: self.name, commit: &commit, path: &file.path },
                         announced: file,
                         target,
-                        before: done,
+                        bytes_before: done,
                         lock: Arc::clone(&lock),
                     };
                     download.run().await?
@@ -71,9 +71,9 @@ impl ModelDownload<'_> {
             self.progress.set_done(done);
             fetched.push(SidecarFile { path: file.path.clone(), size, checksum: file.checksum.clone() });
         }
-        if let Some(lacking) = model_files::missing_files(&staging, self.weights) {
+        if let Some(missing) = model_files::missing_files(&staging, self.weights) {
             let message = format!(
-                "model '{}' at revision '{revision}' refers to {lacking}, which it does not have",
+                "model '{}' at revision '{revision}' refers to {missing}, which it does not have",
                 self.name
             );
             return Err(SourceError::new(Corrupt, message));
@@ -82,7 +82,7 @@ impl ModelDownload<'_> {
         let (base, name) = (self.base.clone(), self.name.clone());
         blocking(move || {
             let published = base.publish(&name, &staging, &sidecar);
-            drop(lock); // held to the end even when the waiting future is dropped
+            drop(lock); // held until here, even if the future is dropped
             published
         })
         .await?
@@ -101,11 +101,11 @@ impl ModelDownload<'_> {
     fn choose(&self, files: Vec<RemoteFile>, revision: &Revision) -> Result<Vec<RemoteFile>, SourceError> {
         let paths: BTreeSet<&str> = files.iter().map(|file| file.path.as_str()).collect();
         let chosen: BTreeSet<String> = model_files::select(&paths, self.weights)
-            .map_err(|lacking| {
+            .map_err(|missing| {
                 SourceError::new(
                     NotFound,
                     format!(
-                        "model '{}' at revision '{revision}' has no {lacking}, which this engine needs; choose a \
+                        "model '{}' at revision '{revision}' has no {missing}, which this engine needs; choose a \
                          revision or a model that has it, or convert it and put it into {}",
                         self.name,
                         self.base.directory(self.name).display()

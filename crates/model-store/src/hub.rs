@@ -1,8 +1,8 @@
-//! The hub's HTTP interface: what a revision holds, the bytes of a file, and what its refusals mean.
+//! The hub's HTTP API: the listing of a revision, the content of a file, and the meaning of error responses.
 //!
-//! `GET {endpoint}/api/models/{repo}/revision/{revision}?blobs=true` lists files with sizes and checksums and
-//! names the commit; `GET {endpoint}/{repo}/resolve/{commit}/{path}` gives a file, for large ones by a
-//! redirect to another host, to which the access token does not travel (reqwest strips it).
+//! `GET {endpoint}/api/models/{repo}/revision/{revision}?blobs=true` returns the commit and lists the files with sizes
+//! and checksums. `GET {endpoint}/{repo}/resolve/{commit}/{path}` returns a file. Large files are redirected to a storage
+//! host. reqwest does not send the access token to that host.
 
 mod listing;
 
@@ -26,12 +26,12 @@ use crate::{
 pub(crate) use listing::{Listing, RemoteFile};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-/// The longest silence in a transfer. There is no limit on the whole: a large file may take hours.
+/// Maximum time without a byte in a transfer. The whole transfer has no limit, because a large file may take hours.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
-/// The largest repositories of encoders list some hundred files in well under a megabyte.
+/// Maximum size of a listing. The largest encoder repositories list some hundred files in well under a megabyte.
 const MAX_LISTING_BYTES: usize = 16 << 20;
 
-/// A connection to the hub.
+/// A client of the hub.
 #[derive(Debug)]
 pub(crate) struct Hub {
     client: Client,
@@ -39,20 +39,20 @@ pub(crate) struct Hub {
     has_token: bool,
 }
 
-/// Reads the hub's address.
+/// Parses and checks the hub's URL.
 pub(crate) fn parse_endpoint(endpoint: &str) -> Result<Url, SourceError> {
-    let wrong = |why: &str| {
+    let invalid = |problem: &str| {
         SourceError::new(
             Unreachable,
-            format!("the hub's endpoint (HF_ENDPOINT) {why}; the default is https://huggingface.co"),
+            format!("the hub's endpoint (HF_ENDPOINT) {problem}; the default is https://huggingface.co"),
         )
     };
-    let url = Url::parse(endpoint.trim()).map_err(|error| wrong(&format!("is not an address: {error}")))?;
+    let url = Url::parse(endpoint.trim()).map_err(|error| invalid(&format!("is not a URL: {error}")))?;
     if !matches!(url.scheme(), "http" | "https") || !url.has_host() {
-        return Err(wrong("must begin with https:// or http://"));
+        return Err(invalid("must begin with https:// or http://"));
     }
     if !url.username().is_empty() || url.password().is_some() {
-        return Err(wrong("must not carry a user or password; a token belongs in HF_TOKEN"));
+        return Err(invalid("must not contain a user or password; put the token into HF_TOKEN"));
     }
     Ok(url)
 }
@@ -65,7 +65,7 @@ impl Hub {
                 HeaderValue::from_str(&format!("Bearer {}", token.expose_secret())).map_err(|_| {
                     SourceError::new(
                         Unauthorized,
-                        "HF_TOKEN holds characters that no token has (a line break?)",
+                        "HF_TOKEN contains characters that a token cannot have (a line break?)",
                     )
                 })?;
             value.set_sensitive(true);
@@ -78,35 +78,41 @@ impl Hub {
             .default_headers(headers)
             .build()
             .map_err(|error| {
-                SourceError::new(Unreachable, format!("no HTTPS on this machine: {}", chain(error)))
+                SourceError::new(
+                    Unreachable,
+                    format!("the HTTPS client cannot be created: {}", error_chain(error)),
+                )
             })?;
         Ok(Self { client, endpoint, has_token: token.is_some() })
     }
 
-    /// What a revision holds.
+    /// The files of a revision.
     pub(crate) async fn listing(&self, name: &HubName, revision: &Revision) -> Result<Listing, Failure> {
         let mut segments = vec!["api", "models"];
         segments.extend(name.segments());
         segments.extend(["revision", revision.as_str()]);
         let mut url = self.url(&segments);
         url.set_query(Some("blobs=true"));
-        let what = format!("model '{name}' at revision '{revision}'");
-        let mut response = self.get(url, 0, &what).await?;
+        let subject = format!("model '{name}' at revision '{revision}'");
+        let mut response = self.get(url, 0, &subject).await?;
         let content_type = header(response.headers(), CONTENT_TYPE.as_str()).to_owned();
         let mut body = Vec::new();
-        while let Some(chunk) = response.chunk().await.map_err(|error| self.connection_error(error, &what))? {
+        while let Some(chunk) =
+            response.chunk().await.map_err(|error| self.connection_error(error, &subject))?
+        {
             if body.len() + chunk.len() > MAX_LISTING_BYTES {
-                return Err(self.malformed(&what, "a listing of more than 16 MiB"));
+                return Err(self.malformed(&subject, "a listing of more than 16 MiB"));
             }
             body.extend_from_slice(&chunk);
         }
-        let answer: listing::Answer = serde_json::from_slice(&body).map_err(|error| {
-            self.malformed(&what, &format!("what is no listing ({content_type}: {error})"))
+        let response: listing::ListingResponse = serde_json::from_slice(&body).map_err(|error| {
+            self.malformed(&subject, &format!("something that is not a listing ({content_type}: {error})"))
         })?;
-        answer.check(&what).map_err(Failure::Final)
+        response.validate(&subject).map_err(Failure::Final)
     }
 
-    /// A file from `offset` on. The answer is 200 (the whole), 206 (the rest) or 416 (nothing is left).
+    /// The content of a file from `offset` on. The response has status 200 (the whole file), 206 (the rest) or 416 (there
+    /// is no rest).
     pub(crate) async fn file(&self, at: &FileAddress<'_>, offset: u64) -> Result<Response, Failure> {
         let mut segments: Vec<&str> = at.name.segments().collect();
         segments.extend(["resolve", at.commit]);
@@ -114,45 +120,46 @@ impl Hub {
         self.get(self.url(&segments), offset, &at.to_string()).await
     }
 
-    /// A failure of a transfer that had begun.
-    pub(crate) fn connection_error(&self, error: reqwest::Error, what: &str) -> Failure {
-        let message = format!("{} could not be read from {}: {}", what, self.endpoint, chain(error));
-        Failure::Transient { error: SourceError::new(Unreachable, message), after: None }
+    /// A connection that failed or broke.
+    pub(crate) fn connection_error(&self, error: reqwest::Error, subject: &str) -> Failure {
+        let message = format!("{} could not be read from {}: {}", subject, self.endpoint, error_chain(error));
+        transient(Unreachable, message)
     }
 
     fn url(&self, segments: &[&str]) -> Url {
         let mut url = self.endpoint.clone();
-        // An address with a host always has segments; `push` escapes the slashes of refs/pr/1, as the hub wants.
+        // A URL with a host always has segments. `extend` escapes the slashes of refs/pr/1, as the hub requires.
         if let Ok(mut path) = url.path_segments_mut() {
             path.pop_if_empty().extend(segments);
         }
         url
     }
 
-    async fn get(&self, url: Url, offset: u64, what: &str) -> Result<Response, Failure> {
+    async fn get(&self, url: Url, offset: u64, subject: &str) -> Result<Response, Failure> {
         let mut request = self.client.get(url);
         if offset > 0 {
             request = request.header(RANGE, format!("bytes={offset}-"));
         }
-        let response = request.send().await.map_err(|error| self.connection_error(error, what))?;
+        let response = request.send().await.map_err(|error| self.connection_error(error, subject))?;
         match response.status() {
             StatusCode::OK | StatusCode::PARTIAL_CONTENT => Ok(response),
             StatusCode::RANGE_NOT_SATISFIABLE if offset > 0 => Ok(response),
-            _ => Err(self.refusal(&response, what)),
+            _ => Err(self.error_response(&response, subject)),
         }
     }
 
-    /// What a refusal means. The hub answers 401 for models that do not exist, too; its error code tells.
-    fn refusal(&self, response: &Response, what: &str) -> Failure {
+    /// The meaning of an error response. The hub responds 401 to names that do not exist, too; the header `x-error-code`
+    /// tells the two apart.
+    fn error_response(&self, response: &Response, subject: &str) -> Failure {
         let (status, headers) = (response.status(), response.headers());
         let code = header(headers, "x-error-code");
-        let said = header(headers, "x-error-message");
-        // Default ports are left out: http and https of one host are the same place.
-        let place = |url: &Url| (url.host_str().map(str::to_owned), url.port());
-        let elsewhere = place(response.url()) != place(&self.endpoint);
+        let hub_message = header(headers, "x-error-message");
+        // `port` leaves default ports out, so http and https of one host are equal.
+        let host = |url: &Url| (url.host_str().map(str::to_owned), url.port());
+        let is_storage_host = host(response.url()) != host(&self.endpoint);
         let (kind, meaning) = match (status, code) {
-            // A storage host knows nothing of tokens: its signed address ran out, and the hub signs a new one.
-            (StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN, _) if elsewhere => {
+            // A storage host does not check tokens. The signed URL has expired, and the hub signs a new one.
+            (StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN, _) if is_storage_host => {
                 (Unreachable, "was refused by the hub's storage host".to_owned())
             }
             (StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN, "GatedRepo") => (
@@ -163,7 +170,7 @@ impl Hub {
                     self.token_advice()
                 ),
             ),
-            (_, "RepoNotFound") if !said.starts_with("Invalid credentials") => (
+            (_, "RepoNotFound") if !hub_message.starts_with("Invalid credentials") => (
                 NotFound,
                 format!(
                     "does not exist at {}, or is private: check the name, {}",
@@ -177,20 +184,20 @@ impl Hub {
             (StatusCode::NOT_FOUND | StatusCode::GONE, _) => {
                 (NotFound, format!("does not exist at {}", self.endpoint))
             }
-            _ => (Unreachable, format!("could not be had from {}", self.endpoint)),
+            _ => (Unreachable, format!("could not be downloaded from {}", self.endpoint)),
         };
-        let mut message = format!("{what} {meaning} (HTTP {}", status.as_u16());
-        if !said.is_empty() {
+        let mut message = format!("{subject} {meaning} (HTTP {}", status.as_u16());
+        if !hub_message.is_empty() {
             message.push_str(": ");
-            message.extend(said.chars().take(200).flat_map(char::escape_debug));
+            message.extend(hub_message.chars().take(200).flat_map(char::escape_debug));
         }
         message.push(')');
         let error = SourceError::new(kind, message);
-        let may_pass = status.is_server_error()
+        let is_transient = status.is_server_error()
             || matches!(status, StatusCode::TOO_MANY_REQUESTS | StatusCode::REQUEST_TIMEOUT)
-            || (elsewhere && kind == Unreachable);
-        if may_pass {
-            Failure::Transient { error, after: retry_after(headers) }
+            || (is_storage_host && kind == Unreachable);
+        if is_transient {
+            Failure::Transient { error, retry_after: retry_after(headers) }
         } else {
             Failure::Final(error)
         }
@@ -198,20 +205,22 @@ impl Hub {
 
     fn token_advice(&self) -> &'static str {
         if self.has_token {
-            "and use an HF_TOKEN whose account has access (the one that is set has none, or is not valid)"
+            "and use an HF_TOKEN whose account has access (the current one has no access, or is not valid)"
         } else {
             "and set HF_TOKEN to an access token (none is set)"
         }
     }
 
-    fn malformed(&self, what: &str, answer: &str) -> Failure {
-        let message =
-            format!("{} answered {answer} when asked for {what}; is it a Hugging Face hub?", self.endpoint);
+    fn malformed(&self, subject: &str, response: &str) -> Failure {
+        let message = format!(
+            "{} responded with {response} to a request for {subject}; check that it is a Hugging Face hub",
+            self.endpoint
+        );
         Failure::Final(SourceError::new(Unreachable, message))
     }
 }
 
-/// Which file of which commit.
+/// One file of one commit.
 pub(crate) struct FileAddress<'a> {
     pub(crate) name: &'a HubName,
     pub(crate) commit: &'a str,
@@ -228,13 +237,13 @@ fn header<'a>(headers: &'a HeaderMap, name: &str) -> &'a str {
     headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default()
 }
 
-/// The pause a server asks for, in seconds; the form with a date is not used by hubs.
+/// The wait that the header `Retry-After` asks for, in seconds. Hubs do not use its form with a date.
 fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     header(headers, RETRY_AFTER.as_str()).trim().parse().ok().map(Duration::from_secs)
 }
 
-/// An HTTP error with all its causes, without the address: a signed one is a secret.
-fn chain(error: reqwest::Error) -> String {
+/// An HTTP error with all its causes, without the URL, because a signed URL is a secret.
+fn error_chain(error: reqwest::Error) -> String {
     let error = error.without_url();
     let mut text = error.to_string();
     let mut source = error.source();
@@ -246,9 +255,9 @@ fn chain(error: reqwest::Error) -> String {
     text
 }
 
-/// An error for a transfer that ended in a way no HTTP error describes.
-pub(crate) fn is_transient(kind: SourceErrorKind, message: String) -> Failure {
-    Failure::Transient { error: SourceError::new(kind, message), after: None }
+/// A failure that a later attempt may not have.
+pub(crate) fn transient(kind: SourceErrorKind, message: String) -> Failure {
+    Failure::Transient { error: SourceError::new(kind, message), retry_after: None }
 }
 
 #[cfg(test)]
@@ -256,7 +265,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn endpoints() {
+    fn endpoints_are_joined_and_checked() {
         let hub = |endpoint| Hub::connect(parse_endpoint(endpoint).unwrap(), None).unwrap();
         for endpoint in ["https://mirror.example/hf", "https://mirror.example/hf/"] {
             let url = hub(endpoint).url(&["a", "revision", "refs/pr/1"]);

@@ -1,7 +1,7 @@
-//! The Hugging Face cache, as other programs of this machine fill it. Read, never written.
+//! The Hugging Face cache, which other programs of this machine fill. It is read and never written.
 //!
-//! `models--org--name/refs/<revision>` holds a commit, `snapshots/<commit>/` the files of that commit (links
-//! into `blobs/`), `.no_exist/<commit>/` empty files for what the repository is known not to have.
+//! `models--org--name/refs/<revision>` contains a commit. `snapshots/<commit>/` contains the files of that commit, as
+//! links into `blobs/`. `.no_exist/<commit>/` contains an empty file for each name that the repository does not have.
 //! <https://huggingface.co/docs/huggingface_hub/guides/manage-cache>
 
 use std::{
@@ -10,7 +10,7 @@ use std::{
 };
 
 use crate::{
-    model_files::{self, Format, Weights},
+    model_files::{self, Weights, WeightsFormat},
     model_name::{self, HubName, Name, Revision},
 };
 
@@ -25,13 +25,13 @@ impl HubCache {
         Self { root }
     }
 
-    /// Where the cache keeps a model.
+    /// The cache's directory of a model.
     pub(crate) fn directory(&self, name: &HubName) -> PathBuf {
         let segments: Vec<&str> = name.segments().collect();
         self.root.join(format!("models--{}", segments.join("--")))
     }
 
-    /// The model's snapshot if it is here, whole, in the revision asked for (`main`, when none is).
+    /// The model's snapshot of the requested revision (`main` by default), if it is complete.
     pub(crate) fn find(
         &self,
         name: &HubName,
@@ -45,12 +45,12 @@ impl HubCache {
             Ok(commit) => commit.trim().to_owned(),
             Err(_) => revision.to_owned(),
         };
-        (model_name::is_commit(&commit) && is_whole(&model, &commit, weights))
+        (model_name::is_commit(&commit) && is_complete(&model, &commit, weights))
             .then(|| model.join("snapshots").join(commit))
     }
 
-    /// Names of the models here.
-    pub(crate) fn list(&self, format: &Format) -> Vec<String> {
+    /// Names of all complete models.
+    pub(crate) fn list(&self, format: &WeightsFormat) -> Vec<String> {
         let entries = fs::read_dir(&self.root).into_iter().flatten().flatten();
         let names = entries.filter_map(|entry| {
             let directory = entry.file_name().into_string().ok()?;
@@ -65,16 +65,16 @@ impl HubCache {
     }
 }
 
-/// Whether a snapshot has all files of an encoder. Programs fetch single files into the cache, and one that
-/// needs only the transformer leaves `modules.json` out: such a model would get another pooling than its
-/// authors meant. Its absence is believed only when the repository is known to have none, or when the whole
-/// repository was taken (only then is `.gitattributes` here).
-fn is_whole(model: &Path, commit: &str, weights: Weights<'_>) -> bool {
+/// Whether a snapshot has all files of an encoder. Other programs download single files into the cache. A program that
+/// needs only the transformer leaves `modules.json` out, and without that file the model would get the wrong pooling.
+/// So the file must be present, or the repository must be known to have none, or the whole repository must have been
+/// downloaded (which the file `.gitattributes` shows).
+fn is_complete(model: &Path, commit: &str, weights: Weights<'_>) -> bool {
     let snapshot = model.join("snapshots").join(commit);
-    let told = [
+    let evidence = [
         snapshot.join(model_files::MODULES),
         snapshot.join(".gitattributes"),
         model.join(".no_exist").join(commit).join(model_files::MODULES),
     ];
-    model_files::missing_files(&snapshot, weights).is_none() && told.iter().any(|file| file.is_file())
+    model_files::missing_files(&snapshot, weights).is_none() && evidence.iter().any(|file| file.is_file())
 }

@@ -1,9 +1,4 @@
-//! A model's name becomes a directory with verified files.
-//!
-//! Places are tried in this order: a local path, the base directory (`<base>/<org>/<name>/`, plain files),
-//! the Hugging Face cache (read, never written), the hub. Only [`fetch`](ModelSource::fetch) uses the
-//! network, and what it brings appears in the base directory at once and whole: files arrive in a staging
-//! directory beside it, are checked against the hub's checksums, and are renamed into place together.
+#![doc = include_str!("../README.md")]
 
 mod checksum;
 mod disk;
@@ -32,39 +27,39 @@ use crate::{
     models_dir::ModelsDir,
 };
 
-pub use crate::{disk::DiskLimits, model_files::Format, retry::RetryPolicy};
+pub use crate::{disk::DiskLimits, model_files::WeightsFormat, retry::RetryPolicy};
 
-/// Where models lie and where they come from.
+/// Where models are stored and where they are downloaded from.
 #[derive(Clone, Debug)]
 pub struct StoreConfig {
-    /// Where a model lies as plain files, `<base>/<org>/<name>/`, and where downloads land. Created by the
-    /// first download; may be read-only when nothing is to be downloaded.
+    /// The base directory. It holds models as plain files, `<base>/<org>/<name>/`, and receives downloads. The first
+    /// download creates it. It may be read-only if nothing is downloaded.
     pub base_dir: PathBuf,
-    /// The Hugging Face cache (`$HF_HOME/hub`). Read, never written.
+    /// The Hugging Face cache (`$HF_HOME/hub`). It is read and never written.
     pub hub_cache: Option<PathBuf>,
-    /// The hub's address, `https://huggingface.co` or a mirror.
+    /// The hub's URL, `https://huggingface.co` or a mirror.
     pub endpoint: String,
     /// The hub's access token, for private and gated models.
     pub token: Option<SecretString>,
-    /// Whether the network is forbidden.
+    /// Whether downloads are forbidden.
     pub offline: bool,
-    /// How much of the disk downloads may take.
+    /// How much disk space downloads may use.
     pub disk: DiskLimits,
-    /// In which form models have their weights. Graphs are fetched to a directory of their own, `<base>/onnx_models/`,
-    /// and are used as found in the base directory, too.
-    pub format: Format,
+    /// The file format of the weights. ONNX graphs are downloaded to `<base>/onnx_models/`; graphs in the base directory
+    /// itself are used, too.
+    pub format: WeightsFormat,
 }
 
-/// Where graphs are fetched to, as the replaced service called it.
+/// The subdirectory that ONNX graphs are downloaded to. The service that Embeddery replaces uses the same name.
 const ONNX_DIRECTORY: &str = "onnx_models";
 
-/// The models on this machine and the way to more of them.
+/// Finds models on this machine and downloads missing ones.
 #[derive(Debug)]
 pub struct ModelStore {
     base: ModelsDir,
-    /// Where models may lie besides; nothing is fetched there.
-    beside: Option<ModelsDir>,
-    format: Format,
+    /// A second directory that models are looked up in. Nothing is downloaded to it.
+    fallback: Option<ModelsDir>,
+    format: WeightsFormat,
     disk: DiskLimits,
     cache: Option<HubCache>,
     endpoint: Url,
@@ -74,20 +69,20 @@ pub struct ModelStore {
 }
 
 impl ModelStore {
-    /// Checks the configuration. Touches neither the network nor, beyond a look at the base directory, the disk.
+    /// Checks the configuration. Reads the metadata of the base directory and uses no network.
     ///
     /// # Errors
-    /// [`Io`](SourceErrorKind::Io) when the base directory is a file; [`Unreachable`](SourceErrorKind::Unreachable)
-    /// when the endpoint is no HTTP address.
+    /// [`Io`](SourceErrorKind::Io) if the base directory is a file; [`Unreachable`](SourceErrorKind::Unreachable)
+    /// if the endpoint is not an HTTP URL.
     pub fn new(config: StoreConfig) -> Result<Self, SourceError> {
         let plain = ModelsDir::new(config.base_dir.clone())?;
-        let (base, beside) = match config.format {
-            Format::Safetensors => (plain, None),
-            Format::Onnx(_) => (ModelsDir::new(config.base_dir.join(ONNX_DIRECTORY))?, Some(plain)),
+        let (base, fallback) = match config.format {
+            WeightsFormat::Safetensors => (plain, None),
+            WeightsFormat::Onnx(_) => (ModelsDir::new(config.base_dir.join(ONNX_DIRECTORY))?, Some(plain)),
         };
         Ok(Self {
             base,
-            beside,
+            fallback,
             format: config.format,
             disk: config.disk,
             cache: config.hub_cache.map(HubCache::new),
@@ -98,20 +93,20 @@ impl ModelStore {
         })
     }
 
-    /// The same store with other patience.
+    /// The same store with another retry policy.
     #[must_use]
     pub fn with_retry(self, retry: RetryPolicy) -> Self {
         Self { retry, ..self }
     }
 
-    /// A hub model that is on this machine.
+    /// The directory of a hub model that is on this machine.
     fn find_hub_model(
         &self,
         name: &HubName,
         revision: Option<&Revision>,
     ) -> Result<Option<PathBuf>, SourceError> {
         let weights = self.format.weights(&name.to_string());
-        for base in std::iter::once(&self.base).chain(&self.beside) {
+        for base in std::iter::once(&self.base).chain(&self.fallback) {
             if let Some(directory) = base.find(name, revision)?.filter(|found| weights.may_be_in(found)) {
                 return Ok(Some(directory));
             }
@@ -131,12 +126,12 @@ impl ModelStore {
             return Err(self.offline_error(model, &name));
         }
         let lock = self.base.lock(&name).await?;
-        // Another process may have fetched it while this one waited.
+        // Another process may have downloaded the model while this one waited for the lock.
         if let Some(directory) = self.find_hub_model(&name, revision.as_ref())? {
             return Ok(directory);
         }
         let hub = Hub::connect(self.endpoint.clone(), self.token.as_ref())?;
-        let order = fetch::ModelDownload {
+        let download = fetch::ModelDownload {
             base: &self.base,
             hub: &hub,
             retry: self.retry,
@@ -146,7 +141,7 @@ impl ModelStore {
             disk: self.disk,
             lock,
         };
-        order.run(&revision.unwrap_or_default()).await.map_err(|error| self.with_advice(error, &name))
+        download.run(&revision.unwrap_or_default()).await.map_err(|error| self.with_advice(error, &name))
     }
 
     fn offline_error(&self, model: &ModelRef, name: &HubName) -> SourceError {
@@ -155,7 +150,7 @@ impl ModelStore {
         SourceError::new(
             SourceErrorKind::Offline,
             format!(
-                "model '{model}' is not here as a whole (looked in {}{}), and downloads are off (HF_HUB_OFFLINE); \
+                "model '{model}' is not complete on this machine (looked in {}{}), and downloads are off (HF_HUB_OFFLINE); \
                  put its files there or allow downloads",
                 base.display(),
                 cache.unwrap_or_default()
@@ -166,8 +161,8 @@ impl ModelStore {
     fn with_advice(&self, mut error: SourceError, name: &HubName) -> SourceError {
         if error.kind == SourceErrorKind::Unreachable {
             error.message.push_str(&format!(
-                "; a mirror can be set by HF_ENDPOINT, or put the model's files into {} (and set HF_HUB_OFFLINE=1 \
-                 when there is no network)",
+                "; set HF_ENDPOINT to a mirror, or put the model's files into {} (and set HF_HUB_OFFLINE=1 if there is no \
+                 network)",
                 self.base.directory(name).display()
             ));
         }
@@ -193,9 +188,9 @@ impl ModelSource for ModelStore {
 
     fn list(&self) -> Vec<String> {
         let mut names = self.base.list();
-        names.extend(self.beside.iter().flat_map(ModelsDir::list));
+        names.extend(self.fallback.iter().flat_map(ModelsDir::list));
         names.extend(self.cache.iter().flat_map(|cache| cache.list(&self.format)));
-        if matches!(self.format, Format::Onnx(_)) {
+        if matches!(self.format, WeightsFormat::Onnx(_)) {
             names.retain(|name| matches!(self.find(&ModelRef::new(name.as_str())), Ok(Some(_))));
         }
         names.sort_unstable();

@@ -1,8 +1,8 @@
-//! One download of a model at a time, over all processes of this machine and all tasks of this one.
+//! The lock that allows one download of a model at a time, across tasks and processes of this machine.
 //!
-//! An advisory lock on a file, which the system releases however its holder ends. It belongs to the open
-//! file, so two tasks of one process exclude each other too. Whoever does not get it asks again every
-//! moment instead of blocking a thread: a waiting future can be dropped, a blocked thread cannot.
+//! It is an advisory lock on a file, which the operating system releases even if the process is killed. The lock
+//! belongs to the open file, so it also excludes two tasks of one process. A waiting task polls instead of blocking a
+//! thread, because a future can be dropped and a blocked thread cannot.
 
 use std::{
     fs::{File, OpenOptions, TryLockError},
@@ -14,26 +14,26 @@ use embeddery_core::SourceError;
 
 use crate::models_dir::io_error;
 
-/// The right to download a model; given back when dropped.
+/// A held lock; released on drop.
 #[derive(Debug)]
 pub(crate) struct Lock {
     _file: File,
 }
 
 impl Lock {
-    /// Waits for the right. The file is created and stays: removing it would let two holders lock two files.
+    /// Waits for the lock. The lock file is never removed: a removed file would let two tasks lock two different files.
     pub(crate) async fn acquire(path: &Path) -> Result<Self, SourceError> {
         let open = || OpenOptions::new().create(true).truncate(false).write(true).open(path);
         let file = open().map_err(|error| io_error("open", path, &error))?;
-        let mut pause = Duration::from_millis(10);
+        let mut interval = Duration::from_millis(10);
         loop {
             match file.try_lock() {
                 Ok(()) => return Ok(Self { _file: file }),
                 Err(TryLockError::WouldBlock) => {}
                 Err(TryLockError::Error(error)) => return Err(io_error("lock", path, &error)),
             }
-            tokio::time::sleep(pause).await;
-            pause = (pause * 2).min(Duration::from_millis(200));
+            tokio::time::sleep(interval).await;
+            interval = (interval * 2).min(Duration::from_millis(200));
         }
     }
 }

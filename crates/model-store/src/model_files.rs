@@ -1,5 +1,5 @@
-//! Which files make an encoder: what is chosen from a hub listing, and what a directory must hold to be one.
-//! Everything else in a repository (other forms of the weights, images) is left where it is.
+//! The files of an encoder: which files of a repository are downloaded, and which files a directory must have to be
+//! complete. Other files of a repository, such as weights in other formats and images, are not downloaded.
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -14,11 +14,11 @@ pub(crate) const CONFIG: &str = "config.json";
 const TOKENIZER: &str = "tokenizer.json";
 const WEIGHTS: &str = "model.safetensors";
 const SHARDS: &str = "model.safetensors.index.json";
-/// Says how token vectors become a text's.
+/// Lists the modules of a sentence-transformers model, pooling among them.
 pub(crate) const MODULES: &str = "modules.json";
 
-/// Files of the top directory that are taken when they are there.
-const WANTED: [&str; 8] = [
+/// Files of the top directory that are downloaded if they exist.
+const TOP_LEVEL_FILES: [&str; 8] = [
     CONFIG,
     TOKENIZER,
     MODULES,
@@ -29,38 +29,39 @@ const WANTED: [&str; 8] = [
     "config_sentence_transformers.json",
 ];
 
-/// The file of a graph where nobody says otherwise, as exporters name it.
-const GRAPH: &str = "onnx/model.onnx";
+/// The default path of a graph, as exporters name it.
+const DEFAULT_GRAPH: &str = "onnx/model.onnx";
 
-/// In which form a store's models have their weights.
+/// The file format of the weights of a store's models.
 #[derive(Clone, Debug, Default)]
-pub enum Format {
+pub enum WeightsFormat {
     /// `model.safetensors`, or its shards.
     #[default]
     Safetensors,
-    /// A graph: `onnx/model.onnx`, or what is said here of a model by its name.
+    /// An ONNX graph: `onnx/model.onnx`, or the path given here for a model name.
     Onnx(HashMap<String, String>),
 }
 
-/// The weights of one model.
+/// The weights files of one model.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Weights<'a> {
     Safetensors,
-    /// A graph's file; weights beyond two gigabytes lie beside it.
+    /// The path of a graph. Weights beyond two gigabytes are in a second file beside it.
     Onnx(&'a str),
 }
 
-impl Format {
+impl WeightsFormat {
     pub(crate) fn weights(&self, model: &str) -> Weights<'_> {
         match self {
             Self::Safetensors => Weights::Safetensors,
-            Self::Onnx(files) => Weights::Onnx(files.get(model).map_or(GRAPH, String::as_str)),
+            Self::Onnx(files) => Weights::Onnx(files.get(model).map_or(DEFAULT_GRAPH, String::as_str)),
         }
     }
 }
 
 impl Weights<'_> {
-    /// Whether a directory has the graph; other weights are looked for when they are loaded, which says more.
+    /// Whether a directory may have the weights. Only graphs are checked: a missing safetensors file gets a better error
+    /// when the engine loads the model.
     pub(crate) fn may_be_in(self, directory: &Path) -> bool {
         match self {
             Self::Safetensors => true,
@@ -68,7 +69,7 @@ impl Weights<'_> {
         }
     }
 
-    fn has(self, path: &str, single: bool) -> bool {
+    fn includes(self, path: &str, single: bool) -> bool {
         match self {
             Self::Safetensors if single => path == WEIGHTS,
             Self::Safetensors => path == SHARDS || is_shard(path),
@@ -79,10 +80,10 @@ impl Weights<'_> {
     }
 }
 
-/// Of all paths in a repository, those that an encoder needs. `Err` names what the repository lacks.
+/// The paths of a repository that an encoder needs. The error names what the repository lacks.
 pub(crate) fn select<'a>(paths: &BTreeSet<&'a str>, weights: Weights<'_>) -> Result<Vec<&'a str>, String> {
     let single = paths.contains(WEIGHTS);
-    let (has_weights, form) = match weights {
+    let (has_weights, description) = match weights {
         Weights::Safetensors => {
             (single || paths.contains(SHARDS), "model.safetensors (safetensors weights)".to_owned())
         }
@@ -94,39 +95,39 @@ pub(crate) fn select<'a>(paths: &BTreeSet<&'a str>, weights: Weights<'_>) -> Res
     let required = [
         (paths.contains(CONFIG), CONFIG),
         (paths.contains(TOKENIZER), "tokenizer.json (a \"fast\" tokenizer)"),
-        (has_weights, &*form),
+        (has_weights, &*description),
     ];
-    if let Some((_, lacking)) = required.iter().find(|(present, _)| !present) {
-        return Err((*lacking).to_owned());
+    if let Some((_, missing)) = required.iter().find(|(present, _)| !present) {
+        return Err((*missing).to_owned());
     }
-    let is_weight = |path: &str| weights.has(path, single);
+    let is_weight = |path: &str| weights.includes(path, single);
     Ok(paths
         .iter()
         .copied()
-        .filter(|path| WANTED.contains(path) || is_weight(path) || is_module_file(path))
+        .filter(|path| TOP_LEVEL_FILES.contains(path) || is_weight(path) || is_module_file(path))
         .collect())
 }
 
-/// What a directory lacks to be an encoder; `None` when it is whole.
+/// The first file that a directory lacks; `None` if it is complete.
 pub(crate) fn missing_files(directory: &Path, weights: Weights<'_>) -> Option<String> {
     if let Some(file) = [CONFIG, TOKENIZER].into_iter().find(|file| !directory.join(file).is_file()) {
         return Some(file.to_owned());
     }
-    let lacking = match weights {
-        Weights::Safetensors => lacking_weights(directory),
+    let missing = match weights {
+        Weights::Safetensors => missing_weights(directory),
         Weights::Onnx(graph) => (!directory.join(graph).is_file()).then(|| graph.to_owned()),
     };
-    if lacking.is_some() {
-        return lacking;
+    if missing.is_some() {
+        return missing;
     }
     let modules: Vec<Module> = read_json(&directory.join(MODULES)).unwrap_or_default();
-    // A Normalize module may have no configuration.
+    // A Normalize module need not have a configuration file.
     let configured =
         modules.iter().filter(|module| !module.path.is_empty() && !module.class.ends_with("Normalize"));
     configured.map(|module| format!("{}/{CONFIG}", module.path)).find(|file| !directory.join(file).is_file())
 }
 
-/// A directory that a caller named by its path.
+/// Checks a model directory that is given by its path.
 pub(crate) fn local_directory(directory: PathBuf) -> Result<PathBuf, SourceError> {
     let problem = match fs::metadata(&directory) {
         Err(error) => error.to_string(),
@@ -136,11 +137,11 @@ pub(crate) fn local_directory(directory: PathBuf) -> Result<PathBuf, SourceError
     };
     Err(SourceError::new(
         SourceErrorKind::InvalidName,
-        format!("{} is not a model's directory: {problem}", directory.display()),
+        format!("{} is not a model directory: {problem}", directory.display()),
     ))
 }
 
-fn lacking_weights(directory: &Path) -> Option<String> {
+fn missing_weights(directory: &Path) -> Option<String> {
     if directory.join(WEIGHTS).is_file() {
         return None;
     }
@@ -150,14 +151,15 @@ fn lacking_weights(directory: &Path) -> Option<String> {
     index.weight_map.into_values().find(|shard| !directory.join(shard).is_file())
 }
 
-/// `model-00001-of-00003.safetensors`.
+/// Whether a path is a shard, such as `model-00001-of-00003.safetensors`.
 fn is_shard(path: &str) -> bool {
     path.strip_prefix("model-").and_then(|rest| rest.strip_suffix(".safetensors")).is_some_and(|numbers| {
         numbers.split_once("-of-").is_some_and(|(number, of)| is_digits(number) && is_digits(of))
     })
 }
 
-/// `1_Pooling/config.json`, `2_Dense/model.safetensors`: sentence-transformers numbers its modules.
+/// Whether a path is a file of a sentence-transformers module, such as `1_Pooling/config.json` or
+/// `2_Dense/model.safetensors`.
 fn is_module_file(path: &str) -> bool {
     let Some((directory, file)) = path.split_once('/') else { return false };
     let is_module = directory.split_once('_').is_some_and(|(number, class)| {
@@ -195,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_an_encoder_needs() {
+    fn only_files_that_an_encoder_needs_are_selected() {
         let all = [
             "config.json",
             "tokenizer.json",
@@ -210,18 +212,18 @@ mod tests {
             "model-00001-of-00002.safetensors",
             "model.safetensors.index.json",
         ];
-        let wanted = [
+        let expected = [
             "1_Pooling/config.json",
             "2_Dense/model.safetensors",
             "config.json",
             "model.safetensors",
             "tokenizer.json",
         ];
-        assert_eq!(selected(&all).unwrap(), wanted);
+        assert_eq!(selected(&all).unwrap(), expected);
     }
 
     #[test]
-    fn a_graph_with_what_lies_beside_it_and_no_other() {
+    fn a_graph_is_selected_with_its_data_file() {
         let all = [
             "config.json",
             "tokenizer.json",
@@ -232,19 +234,19 @@ mod tests {
             "onnx/model.onnx_data",
             "onnx/model_int8.onnx",
         ];
-        let select = |format: Format| {
+        let select = |format: WeightsFormat| {
             let paths = all.into_iter().collect();
             select(&paths, format.weights("a/b")).map(|chosen| chosen.into_iter().skip(2).collect::<Vec<_>>())
         };
-        let wanted = ["onnx/model.onnx", "onnx/model.onnx_data", "tokenizer.json"];
-        assert_eq!(select(Format::Onnx(HashMap::new())).unwrap(), wanted);
-        let int8 = |file: &str| Format::Onnx([("a/b".to_owned(), file.to_owned())].into());
+        let expected = ["onnx/model.onnx", "onnx/model.onnx_data", "tokenizer.json"];
+        assert_eq!(select(WeightsFormat::Onnx(HashMap::new())).unwrap(), expected);
+        let int8 = |file: &str| WeightsFormat::Onnx([("a/b".to_owned(), file.to_owned())].into());
         assert_eq!(select(int8("onnx/model_int8.onnx")).unwrap(), ["onnx/model_int8.onnx", "tokenizer.json"]);
         assert!(select(int8("absent.onnx")).unwrap_err().contains("onnx_file"));
     }
 
     #[test]
-    fn shards_where_there_is_no_single_file() {
+    fn shards_are_selected_without_a_single_file() {
         let shards = [
             "config.json",
             "model-00001-of-00002.safetensors",
@@ -256,7 +258,7 @@ mod tests {
     }
 
     #[test]
-    fn what_lacks_is_named() {
+    fn missing_files_are_named() {
         assert!(selected(&["tokenizer.json", "model.safetensors"]).unwrap_err().contains("config.json"));
         assert!(
             selected(&["config.json", "vocab.txt", "model.safetensors"])

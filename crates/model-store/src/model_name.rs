@@ -1,5 +1,5 @@
-//! What a model's name may be. A name becomes part of paths and of web addresses, so what it may hold is
-//! said here once, narrowly, and everything behind this file can trust it.
+//! Parsing of model names and revisions. A name becomes part of paths and URLs, so only a narrow set of characters is
+//! allowed. All other code relies on that.
 
 use std::{
     fmt,
@@ -8,17 +8,17 @@ use std::{
 
 use embeddery_core::{SourceError, SourceErrorKind::InvalidName};
 
-/// What a model's name means.
+/// A parsed model name.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Name {
     /// A directory on this machine.
     Path(PathBuf),
-    /// A model of the hub, here or there.
+    /// A model of the hub, on this machine or not.
     Hub(HubName),
 }
 
 impl Name {
-    /// Reads a name: a path if it is absolute or begins with `./` or `../`, else a hub name.
+    /// Parses a name. It is a path if it is absolute or begins with `./` or `../`, otherwise a hub name.
     pub(crate) fn parse(name: &str) -> Result<Self, SourceError> {
         let path = Path::new(name);
         if name.contains('\0') {
@@ -38,7 +38,7 @@ impl Name {
     }
 }
 
-/// `org/model` or, for the hub's oldest models, `model`. Safe as a path and in an address.
+/// `org/model` or, for the hub's oldest models, `model`. Safe as a relative path and in a URL.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct HubName {
     org: Option<String>,
@@ -46,7 +46,7 @@ pub(crate) struct HubName {
 }
 
 impl HubName {
-    /// Organisation (where there is one) and model.
+    /// The organisation, if there is one, and the model.
     pub(crate) fn segments(&self) -> impl Iterator<Item = &str> {
         self.org.as_deref().into_iter().chain([self.model.as_str()])
     }
@@ -72,7 +72,7 @@ pub(crate) struct Revision(String);
 
 impl Revision {
     pub(crate) fn parse(revision: &str) -> Result<Self, SourceError> {
-        // Git's own refs have slashes: refs/pr/1.
+        // Git refs such as refs/pr/1 have slashes.
         if revision.len() <= 256 && revision.split('/').all(is_segment) {
             return Ok(Self(revision.to_owned()));
         }
@@ -81,7 +81,7 @@ impl Revision {
             format!(
                 "revision \"{}\" cannot be a branch, tag or commit: letters, digits, '_', '-', '.' and '/' are \
                  allowed, no '..' and no part that is empty or begins with '.'",
-                shown(revision)
+                escaped(revision)
             ),
         ))
     }
@@ -104,12 +104,13 @@ impl fmt::Display for Revision {
     }
 }
 
-/// Whether a text is a full commit id: 40 lower-case hexadecimal digits.
+/// Whether a text is a full commit id of 40 lower-case hexadecimal digits.
 pub(crate) fn is_commit(text: &str) -> bool {
     text.len() == 40 && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
 }
 
-/// One part of a name, after the hub's own rule. No leading dot: such directories are ours.
+/// Whether a text is a valid part of a name, by the hub's rules. A leading dot is forbidden, because hidden directories
+/// are reserved for the store.
 fn is_segment(text: &str) -> bool {
     let allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'.');
     (1..=96).contains(&text.len())
@@ -122,21 +123,21 @@ fn invalid(name: &str) -> SourceError {
     SourceError::new(
         InvalidName,
         format!(
-            "\"{}\" cannot be a model's name: 'org/model' or 'model' of letters, digits, '_', '-' and '.' is \
+            "\"{}\" cannot be a model name: 'org/model' or 'model' of letters, digits, '_', '-' and '.' is \
              allowed, no '..' and no part that is empty, begins with '.' or has more than 96 characters; \
              a directory's path begins with '/', './' or '../'",
-            shown(name)
+            escaped(name)
         ),
     )
 }
 
-/// A caller's text, safe in a log line.
-fn shown(text: &str) -> String {
-    let mut shown: String = text.chars().take(100).flat_map(char::escape_debug).collect();
+/// A text of the caller, escaped and shortened for a message.
+fn escaped(text: &str) -> String {
+    let mut escaped: String = text.chars().take(100).flat_map(char::escape_debug).collect();
     if text.chars().nth(100).is_some() {
-        shown.push('…');
+        escaped.push('…');
     }
-    shown
+    escaped
 }
 
 #[cfg(test)]
@@ -155,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn names_and_paths() {
+    fn names_and_paths_are_told_apart() {
         assert_eq!(hub("sentence-transformers/all-MiniLM-L6-v2"), "sentence-transformers/all-MiniLM-L6-v2");
         assert_eq!(hub("bert-base-uncased"), "bert-base-uncased");
         for path in ["/models/x", "./x", "../x/y/z"] {
@@ -192,7 +193,7 @@ mod tests {
     }
 
     #[test]
-    fn revisions() {
+    fn revisions_may_have_slashes_but_no_dot_segments() {
         for good in ["main", "v1.0", "refs/pr/1", "0123456789abcdef0123456789abcdef01234567"] {
             assert_eq!(Revision::parse(good).unwrap().as_str(), good);
         }

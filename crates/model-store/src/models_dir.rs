@@ -1,8 +1,8 @@
-//! The base directory: `<base>/<org>/<name>/` with plain files, used as found.
+//! The base directory: models as plain files in `<base>/<org>/<name>/`.
 //!
-//! A directory that we downloaded carries a sidecar (`.embeddery.json`) with its revision and checksums.
-//! Such a directory may be replaced by a download of another revision; a directory without a sidecar is its
-//! owner's and is never touched. Downloads grow in `<base>/.incoming/` and are renamed into place whole.
+//! A downloaded directory has a sidecar (`.embeddery.json`) with its revision and checksums. A download of another
+//! revision may replace it. A directory without a sidecar belongs to the user and is never changed. Downloads are
+//! written to the staging area `<base>/.incoming/` and renamed to their final path when they are complete.
 
 use std::{
     fs::{self, File},
@@ -19,14 +19,14 @@ use crate::{
     sidecar::Sidecar,
 };
 
-/// The base directory.
+/// A directory of models.
 #[derive(Clone, Debug)]
 pub(crate) struct ModelsDir {
     root: PathBuf,
 }
 
 impl ModelsDir {
-    /// The directory need not exist; a file in its place is an error.
+    /// The directory need not exist. A file at the path is an error.
     pub(crate) fn new(root: PathBuf) -> Result<Self, SourceError> {
         if root.exists() && !root.is_dir() {
             return Err(io_error("use", &root, &ErrorKind::NotADirectory.into()));
@@ -38,17 +38,17 @@ impl ModelsDir {
         &self.root
     }
 
-    /// Where a listed model lies.
+    /// The directory of a listed model.
     pub(crate) fn join(&self, name: &str) -> PathBuf {
         self.root.join(name)
     }
 
-    /// Where a model lies, or would.
+    /// The directory of a model, whether it exists or not.
     pub(crate) fn directory(&self, name: &HubName) -> PathBuf {
         self.root.join(name.as_path())
     }
 
-    /// The model's directory if it is here in the revision asked for (any, when none is asked for).
+    /// The model's directory if it is complete and has the requested revision. Any revision matches if none is requested.
     pub(crate) fn find(
         &self,
         name: &HubName,
@@ -59,14 +59,14 @@ impl ModelsDir {
             return Ok(None);
         }
         let Some(sidecar) = Sidecar::read(&directory)? else { return Ok(Some(directory)) };
-        let as_asked = revision.is_none_or(|asked| {
-            [&sidecar.revision, &sidecar.commit].iter().any(|known| *known == asked.as_str())
+        let matches_revision = revision.is_none_or(|requested| {
+            [&sidecar.revision, &sidecar.commit].iter().any(|known| *known == requested.as_str())
         });
-        let whole = sidecar.files.iter().all(|file| directory.join(&file.path).is_file());
-        Ok((as_asked && whole).then_some(directory))
+        let is_complete = sidecar.files.iter().all(|file| directory.join(&file.path).is_file());
+        Ok((matches_revision && is_complete).then_some(directory))
     }
 
-    /// Names of the models here.
+    /// Names of all complete models.
     pub(crate) fn list(&self) -> Vec<String> {
         let mut names = Vec::new();
         for first in subdirectories(&self.root).filter(|first| first != crate::ONNX_DIRECTORY) {
@@ -77,7 +77,7 @@ impl ModelsDir {
                 names.extend(models.map(|second| format!("{first}/{second}")));
             }
         }
-        // Hidden directories, `.incoming` among them, do not pass as names.
+        // Hidden directories such as `.incoming` are not valid names.
         names.retain(|name| match Name::parse(name) {
             Ok(Name::Hub(name)) => matches!(self.find(&name, None), Ok(Some(_))),
             _ => false,
@@ -85,7 +85,7 @@ impl ModelsDir {
         names
     }
 
-    /// Waits for the right to download a model. Makes the directories that a download needs.
+    /// Waits for the lock of a model's download. Creates the staging area.
     pub(crate) async fn lock(&self, name: &HubName) -> Result<Lock, SourceError> {
         let path = self.incoming(name, "lock");
         let parent = path.parent().unwrap_or(&self.root);
@@ -93,16 +93,19 @@ impl ModelsDir {
         Lock::acquire(&path).await
     }
 
-    /// An empty or resumed staging directory for a commit. Those of other commits are removed: what they
-    /// hold is of no use any more. Refuses when the model's place is taken by files that are not ours.
+    /// The staging directory of a commit, empty or with files of an earlier attempt. Staging directories of the model's
+    /// other commits are removed.
+    ///
+    /// # Errors
+    /// The model's directory holds files of the user.
     pub(crate) fn stage(&self, name: &HubName, commit: &str) -> Result<PathBuf, SourceError> {
         let target = self.directory(name);
         if target.exists() && Sidecar::read(&target)?.is_none() && !is_empty_directory(&target) {
             return Err(SourceError::new(
                 Io,
                 format!(
-                    "{} is in the way: it is not a model's directory (no config.json) and was not downloaded by \
-                     Embeddery; complete it, or move it away",
+                    "{} is in the way: it is not a model directory (no config.json) and was not downloaded by Embeddery; \
+                     complete it, or move it away",
                     target.display()
                 ),
             ));
@@ -121,7 +124,7 @@ impl ModelsDir {
         Ok(staging)
     }
 
-    /// Renames a complete staging directory into place.
+    /// Renames a complete staging directory to the model's directory. A downloaded directory of another revision is replaced.
     pub(crate) fn publish(
         &self,
         name: &HubName,
@@ -148,30 +151,30 @@ impl ModelsDir {
         Ok(target)
     }
 
-    /// `<base>/.incoming/<org>/<name>@<what>`: no name has an '@', so no two meet.
-    fn incoming(&self, name: &HubName, what: &str) -> PathBuf {
+    /// `<base>/.incoming/<org>/<name>@<suffix>`. Names have no '@', so the paths of two models never collide.
+    fn incoming(&self, name: &HubName, suffix: &str) -> PathBuf {
         let mut path = self.root.join(".incoming").join(name.as_path()).into_os_string();
         path.push("@");
-        path.push(what);
+        path.push(suffix);
         path.into()
     }
 }
 
-/// What the disk refused, at which path, and what helps.
+/// An error of the file system, with the path and advice.
 pub(crate) fn io_error(action: &str, path: &Path, error: &io::Error) -> SourceError {
     let advice = match error.kind() {
         ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem | ErrorKind::NotADirectory => {
             "; make the directory writable or set EMBEDDINGS_MODEL_STORAGE_DIR to one that is"
         }
         ErrorKind::StorageFull | ErrorKind::QuotaExceeded => {
-            "; free some space or set EMBEDDINGS_MODEL_STORAGE_DIR to a larger disk (what arrived is kept)"
+            "; free some space or set EMBEDDINGS_MODEL_STORAGE_DIR to a larger disk (the downloaded bytes are kept)"
         }
         _ => "",
     };
     SourceError::new(Io, format!("cannot {action} {}: {error}{advice}", path.display()))
 }
 
-/// A renamed or created entry survives a power cut only once its directory is written too.
+/// Writes a directory to disk. A renamed or created entry survives a power failure only after that.
 fn sync_directory(path: &Path) -> Result<(), SourceError> {
     File::open(path)
         .and_then(|directory| directory.sync_all())
@@ -182,7 +185,7 @@ fn is_empty_directory(path: &Path) -> bool {
     fs::read_dir(path).is_ok_and(|mut entries| entries.next().is_none())
 }
 
-/// Names of the directories in a directory.
+/// Names of the subdirectories.
 fn subdirectories(path: &Path) -> impl Iterator<Item = String> + use<> {
     let entries = fs::read_dir(path).into_iter().flatten().flatten();
     entries.filter(|entry| entry.path().is_dir()).filter_map(|entry| entry.file_name().into_string().ok())

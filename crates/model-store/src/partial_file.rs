@@ -1,7 +1,7 @@
-//! The part of a file that is here: `<file>.part`, hashed while it grows, renamed when it is proven whole.
+//! A partly downloaded file, `<file>.part`. It is hashed while it grows, and renamed when it is complete and verified.
 //!
-//! All disk work happens on blocking threads that own the part and, through it, the download's lock. So when
-//! a download is dropped in the middle, what had arrived is written before anyone else may touch the file.
+//! All disk access happens on blocking threads that own the [`PartialFile`] and, through it, the download's lock. If a
+//! download is cancelled, the thread writes the received bytes before the lock is released to the next download.
 
 use std::{
     fs::{self, File, OpenOptions},
@@ -20,20 +20,20 @@ use crate::{
     models_dir::io_error,
 };
 
-/// A growing file.
+/// A partly downloaded file.
 pub(crate) struct PartialFile {
     path: PathBuf,
     target: PathBuf,
     file: File,
     hasher: Hasher,
-    /// The hasher before any byte.
-    fresh: Hasher,
+    /// The hasher before the first byte.
+    initial_hasher: Hasher,
     len: u64,
     _lock: Arc<Lock>,
 }
 
 impl PartialFile {
-    /// Opens what an earlier attempt left of `target`, or an empty part. Reads it all, for its checksum.
+    /// Opens the part that an earlier attempt left, or creates an empty one. Reads the whole part to hash it.
     pub(crate) fn open(
         target: PathBuf,
         announced: &RemoteFile,
@@ -44,11 +44,11 @@ impl PartialFile {
         let path = PathBuf::from(path);
         let parent = path.parent().unwrap_or(&path);
         fs::create_dir_all(parent).map_err(|error| io_error("create", parent, &error))?;
-        let fresh = Hasher::new(announced.checksum.as_ref(), announced.size.unwrap_or_default());
+        let initial_hasher = Hasher::new(announced.checksum.as_ref(), announced.size.unwrap_or_default());
         let open = || -> io::Result<(File, Hasher, u64)> {
             let mut file =
                 OpenOptions::new().create(true).truncate(false).read(true).write(true).open(&path)?;
-            let (mut hasher, mut len, mut buffer) = (fresh.clone(), 0, vec![0; 1 << 16]);
+            let (mut hasher, mut len, mut buffer) = (initial_hasher.clone(), 0, vec![0; 1 << 16]);
             loop {
                 match file.read(&mut buffer)? {
                     0 => return Ok((file, hasher, len)),
@@ -60,25 +60,25 @@ impl PartialFile {
             }
         };
         let (file, hasher, len) = open().map_err(|error| io_error("open", &path, &error))?;
-        Ok(Self { path, target, file, hasher, fresh, len, _lock: lock })
+        Ok(Self { path, target, file, hasher, initial_hasher, len, _lock: lock })
     }
 
-    /// Bytes here.
+    /// The number of bytes so far.
     pub(crate) fn len(&self) -> u64 {
         self.len
     }
 
-    /// The checksum of the bytes here.
+    /// The checksum of the bytes so far.
     pub(crate) fn checksum(&self) -> Option<Checksum> {
         self.hasher.current()
     }
 
-    /// Throws the bytes away.
+    /// Discards all bytes.
     pub(crate) fn restart(&mut self) -> Result<(), SourceError> {
         let empty = self.file.set_len(0).and_then(|()| self.file.seek(SeekFrom::Start(0)));
         empty.map_err(|error| io_error("empty", &self.path, &error))?;
         self.len = 0;
-        self.hasher = self.fresh.clone();
+        self.hasher = self.initial_hasher.clone();
         Ok(())
     }
 
@@ -91,11 +91,11 @@ impl PartialFile {
             let chunk = chunk.as_ref();
             if let Err(error) = self.file.write_all(chunk) {
                 let error = io_error("write", &self.path, &error);
-                // A part of the chunk may have been written: the file is no longer what the hasher saw.
-                let whole =
+                // A part of the chunk may be written. The file is truncated to the bytes that were hashed.
+                let truncated =
                     self.file.set_len(self.len).and_then(|()| self.file.seek(SeekFrom::Start(self.len)));
-                if let Err(error) = whole {
-                    tracing::warn!(path = %self.path.display(), %error, "a partly written file could not be cut back");
+                if let Err(error) = truncated {
+                    tracing::warn!(path = %self.path.display(), %error, "a partly written file could not be truncated");
                 }
                 return (self, Err(error));
             }
@@ -105,24 +105,22 @@ impl PartialFile {
         (self, Ok(()))
     }
 
-    /// Makes the bytes survive a power cut and gives them their name.
+    /// Syncs the file to disk and renames it to its final path.
     pub(crate) fn persist(self) -> Result<(), SourceError> {
         self.file.sync_all().map_err(|error| io_error("write", &self.path, &error))?;
         fs::rename(&self.path, &self.target).map_err(|error| io_error("create", &self.target, &error))
     }
 
-    /// Removes the part.
+    /// Removes the file.
     pub(crate) fn discard(self) -> Result<(), SourceError> {
         fs::remove_file(&self.path).map_err(|error| io_error("remove", &self.path, &error))
     }
 }
 
-/// Runs disk work away from the tasks. It begins at once and ends even if nobody waits.
+/// Runs disk access on a blocking thread. The work starts at once and finishes even if the future is dropped.
 pub(crate) fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> T + Send + 'static,
 ) -> impl Future<Output = Result<T, SourceError>> {
     let work = task::spawn_blocking(work);
-    async {
-        work.await.map_err(|_| SourceError::new(SourceErrorKind::Io, "the download was stopped; ask again"))
-    }
+    async { work.await.map_err(|_| SourceError::new(SourceErrorKind::Io, "the download was stopped; retry")) }
 }

@@ -1,37 +1,41 @@
-//! What is tried again, how often and how long after. Only failures that may pass by themselves are; a
-//! transfer that moves forward gets its patience back, so a large file survives a bad line.
+//! Retries of requests to the hub. Only transient failures are retried. A transfer that makes progress starts a new
+//! count of retries, so a large file survives a bad connection.
 
 use std::time::Duration;
 
 use embeddery_core::{SourceError, SourceErrorKind};
 
-/// How patient downloads are.
+/// How often and after which pauses failed requests are retried.
 #[derive(Clone, Copy, Debug)]
 pub struct RetryPolicy {
-    /// Failures in a row that are forgiven.
-    pub retries: u32,
-    /// The pause after the first failure; it doubles with each further one.
-    pub first_pause: Duration,
-    /// The longest pause. A hub that asks for a longer one (`Retry-After`) ends the download with its wish.
-    pub longest_pause: Duration,
+    /// Maximum number of retries without progress.
+    pub max_retries: u32,
+    /// The pause after the first failure. It doubles with each further failure.
+    pub initial_backoff: Duration,
+    /// The maximum pause. If the hub asks for a longer one (`Retry-After`), the download fails and names it.
+    pub max_backoff: Duration,
 }
 
 impl Default for RetryPolicy {
     fn default() -> Self {
-        Self { retries: 5, first_pause: Duration::from_millis(500), longest_pause: Duration::from_secs(60) }
+        Self {
+            max_retries: 5,
+            initial_backoff: Duration::from_millis(500),
+            max_backoff: Duration::from_secs(60),
+        }
     }
 }
 
 /// A failed attempt.
 #[derive(Debug)]
 pub(crate) enum Failure {
-    /// It may pass. `after` is the pause that the hub asked for.
-    Transient { error: SourceError, after: Option<Duration> },
-    /// Trying again would not help.
+    /// A later attempt may succeed. `retry_after` is the pause that the hub asks for.
+    Transient { error: SourceError, retry_after: Option<Duration> },
+    /// A retry would not help.
     Final(SourceError),
 }
 
-/// The retries of one piece of work.
+/// Counts the retries of one request or transfer.
 pub(crate) struct Retries {
     policy: RetryPolicy,
     failures: u32,
@@ -42,35 +46,39 @@ impl Retries {
         Self { policy, failures: 0 }
     }
 
-    /// Work moved forward: earlier failures are forgotten.
+    /// Resets the count after progress.
     pub(crate) fn reset(&mut self) {
         self.failures = 0;
     }
 
-    /// Waits until the next attempt; `Err` when there shall be none.
+    /// Waits until the next attempt. Returns the error if there is none.
     pub(crate) async fn wait_after(&mut self, failure: Failure) -> Result<(), SourceError> {
-        let (error, after) = match failure {
+        let (error, retry_after) = match failure {
             Failure::Final(error) => return Err(error),
-            Failure::Transient { error, after } => (error, after),
+            Failure::Transient { error, retry_after } => (error, retry_after),
         };
-        let pause = self.next_pause(&error, after)?;
-        tracing::warn!(%error, pause_ms = pause.as_millis(), "download failed, trying again");
+        let pause = self.next_pause(&error, retry_after)?;
+        tracing::warn!(%error, pause_ms = pause.as_millis(), "download failed; retrying");
         tokio::time::sleep(pause).await;
         Ok(())
     }
 
-    fn next_pause(&mut self, error: &SourceError, after: Option<Duration>) -> Result<Duration, SourceError> {
-        if let Some(wish) = after.filter(|wish| *wish > self.policy.longest_pause) {
-            let message = format!("{error}; it asks to come back in {} s", wish.as_secs());
+    fn next_pause(
+        &mut self,
+        error: &SourceError,
+        retry_after: Option<Duration>,
+    ) -> Result<Duration, SourceError> {
+        if let Some(wait) = retry_after.filter(|wait| *wait > self.policy.max_backoff) {
+            let message = format!("{error}; the hub asks to retry after {} s", wait.as_secs());
             return Err(SourceError::new(SourceErrorKind::Unreachable, message));
         }
-        if self.failures >= self.policy.retries {
+        if self.failures >= self.policy.max_retries {
             let message = format!("{error} (tried {} times)", self.failures + 1);
             return Err(SourceError::new(error.kind, message));
         }
-        let doubled = self.policy.first_pause.saturating_mul(2_u32.saturating_pow(self.failures));
+        let doubled = self.policy.initial_backoff.saturating_mul(2_u32.saturating_pow(self.failures));
         self.failures += 1;
-        Ok(after.unwrap_or(doubled).min(self.policy.longest_pause))
+        Ok(retry_after.unwrap_or(doubled).min(self.policy.max_backoff))
     }
 }
 
@@ -79,9 +87,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn pauses_double_and_the_hub_s_wish_goes_first() {
+    fn pauses_double_and_retry_after_takes_precedence() {
         let seconds = Duration::from_secs;
-        let policy = RetryPolicy { retries: 5, first_pause: seconds(1), longest_pause: seconds(5) };
+        let policy = RetryPolicy { max_retries: 5, initial_backoff: seconds(1), max_backoff: seconds(5) };
         let error = SourceError::new(SourceErrorKind::Unreachable, "busy");
         let mut retries = Retries::new(policy);
         let mut pause = |after| retries.next_pause(&error, after);

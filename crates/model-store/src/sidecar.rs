@@ -1,4 +1,5 @@
-//! `.embeddery.json`: what a downloaded directory says of itself. A directory that has none is its owner's.
+//! The sidecar `.embeddery.json`: revision, commit and checksums of a downloaded model directory. A directory without
+//! a sidecar belongs to the user.
 
 use std::{
     fs::{self, File},
@@ -21,22 +22,22 @@ use crate::{
 const FILE: &str = ".embeddery.json";
 const SCHEMA: u32 = 1;
 
-/// What a downloaded directory says of itself.
+/// The content of the sidecar file.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Sidecar {
-    /// Version of this file's form.
+    /// Version of the file's schema.
     schema: u32,
     /// The model's name on the hub.
     pub(crate) repo: String,
-    /// The revision that was asked for.
+    /// The requested revision.
     pub(crate) revision: String,
-    /// The commit it stood for.
+    /// The commit that the revision named at the time of the download.
     pub(crate) commit: String,
-    /// Every file that was downloaded.
+    /// All downloaded files.
     pub(crate) files: Vec<SidecarFile>,
 }
 
-/// One file of a download.
+/// One downloaded file.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct SidecarFile {
     pub(crate) path: String,
@@ -49,7 +50,7 @@ impl Sidecar {
         Self { schema: SCHEMA, repo: name.to_string(), revision: revision.to_string(), commit, files }
     }
 
-    /// The sidecar of a directory; `None` when it has none.
+    /// Reads the sidecar of a directory; `None` if there is none.
     pub(crate) fn read(directory: &Path) -> Result<Option<Self>, SourceError> {
         let path = directory.join(FILE);
         let content = match fs::read(&path) {
@@ -64,8 +65,7 @@ impl Sidecar {
             schema: u32,
         }
         let damaged = |error: serde_json::Error| {
-            let advice =
-                "remove this file to use the directory as it is, or the directory to fetch the model again";
+            let advice = "remove this file to use the directory as it is, or remove the directory to download the model again";
             SourceError::new(Corrupt, format!("{} is damaged ({error}); {advice}", path.display()))
         };
         let version: Version = serde_json::from_slice(&content).map_err(damaged)?;
@@ -73,8 +73,8 @@ impl Sidecar {
             return Err(SourceError::new(
                 Io,
                 format!(
-                    "{} was written by a newer Embeddery (schema {}, this one knows {SCHEMA}); use that one, or remove \
-                     the directory to fetch the model again",
+                    "{} was written by a newer Embeddery (schema {}, this version reads up to {SCHEMA}); use that version, \
+                     or remove the directory to download the model again",
                     path.display(),
                     version.schema
                 ),

@@ -74,8 +74,8 @@ async fn run(name: &str, queue: Arc<dyn Queue>, (workers, slots, count): (usize,
                         let request = LeaseRequest {
                             stage,
                             consumer: &consumer,
-                            most: slots,
-                            length: Duration::from_secs(60),
+                            max_tasks: slots,
+                            duration: Duration::from_secs(60),
                             idle: false,
                         };
                         let leases = queue.lease(request).await.unwrap().leases;

@@ -1,9 +1,10 @@
-//! Documents in, searchable vectors out, nothing lost.
+//! The ingest pipeline: workers split documents, embed them and store their vectors, and no document is lost.
 //!
-//! The truth about a job, with its documents' texts and the results of each stage, is in the [`JobStore`]; the
-//! [`Queue`] holds only who does what next. What the queue loses is put there again from the truth, and a stage that
-//! runs twice leaves the same result, so that a crash at any instruction loses nothing and stores nothing twice.
+//! The [`JobStore`] holds jobs, the texts of their documents and the results of each stage. The [`Queue`] holds only
+//! which task is next. The reconciler enqueues again what the queue has lost, and a stage that runs twice leaves the same
+//! result; so a crash at any instruction loses nothing and stores nothing twice.
 
+mod clock;
 mod file;
 mod jobs;
 mod orchestrator;
@@ -16,20 +17,24 @@ mod worker;
 mod writer;
 
 pub use jobs::{
-    ChunkSpan, Chunking, DocumentOutcome, DocumentRow, DocumentState, Edit, Job, JobError, JobMetrics, JobOp,
-    JobSpec, JobStore, Loaded, LoadedDocument, NewDocument, NewJob, OpenResult, Page, PostgresJobs,
-    RetryNote, SqliteJobs, SqliteJobsConfig, Status, Unfinished, Vectors, WriteResult,
+    ChunkSpan, Chunking, DocumentOutcome, DocumentRow, DocumentState, Edit, Job, JobAdmin, JobError,
+    JobIntake, JobMaintenance, JobMetrics, JobOp, JobProgress, JobReader, JobSpec, JobStore, Loaded,
+    LoadedDocument, NewDocument, NewJob, OpenResult, Page, PostgresJobs, RetryNote, SqliteJobs,
+    SqliteJobsConfig, Status, Unfinished, Vectors, WriteResult,
 };
 pub use orchestrator::{
     Orchestrator, OrchestratorConfig, OrchestratorMetrics, OrchestratorStatus, PoolConfig, Scaling,
     SpawnWorker,
 };
 pub use queue::{
-    Backlog, BacklogSize, Consumer, DeadLetter, DeadLetterId, Depth, Lease, LeaseBatch, LeaseRequest,
-    MAX_ISOLATED_CRASHES, MAX_SHARED_CRASHES, Op, Outcome, Queue, QueueError, QueueOptions, RedisConfig,
-    RedisQueue, SettleResult, SqliteQueue, StageMode, WorkerStatus,
+    Backlog, BacklogSize, Consumer, DeadLetter, DeadLetterId, DeadLetterStore, Depth, Lease, LeaseBatch,
+    LeaseRequest, MAX_ISOLATED_CRASHES, MAX_SHARED_CRASHES, Op, Outcome, Queue, QueueAdmin, QueueError,
+    QueueOptions, RedisConfig, RedisQueue, SettleResult, SqliteQueue, StageMode, TaskProducer, WorkerQueue,
+    WorkerStatus,
 };
-pub use reconcile::{ReconcileConfig, fail_dead_lettered, reconcile, reenqueue_missing, run_period, task};
+pub use reconcile::{ReconcileConfig, fail_dead_lettered, reconcile, reenqueue_missing, run_period};
 pub use retention::run_retention;
-pub use task::{JobId, MESSAGE_VERSION, Priority, Reason, Stage, Task, TaskId};
+pub use task::{JobId, Priority, Reason, Stage, Task, TaskId};
+
+use task::MESSAGE_VERSION;
 pub use worker::{ExclusiveGate, Worker, WorkerConfig, WorkerMetrics};

@@ -4,14 +4,14 @@
 //! What the truth calls unfinished and the queue does not hold is enqueued again: a Redis that lost its data, a crash
 //! between the two. What the queue has given up (a worker died over it too often) ends as failed in the truth.
 
-use std::{
-    sync::Arc,
-    time::{Duration, SystemTime},
-};
+use std::{sync::Arc, time::Duration};
 
 use tokio_util::sync::CancellationToken;
 
-use crate::{DocumentOutcome, DocumentState, JobStore, Queue, Stage, Task, TaskId, Unfinished, WriteResult};
+use crate::{
+    DeadLetterStore, DocumentOutcome, DocumentState, JobMaintenance, JobProgress, JobStore, Queue, Stage,
+    Task, TaskId, TaskProducer, WriteResult,
+};
 
 /// How often, and what is looked at.
 #[derive(Clone, Copy, Debug)]
@@ -63,8 +63,8 @@ type Failure = Box<dyn std::error::Error + Send + Sync>;
 
 /// Enqueues what is unfinished and not held; how many.
 pub async fn reenqueue_missing(
-    jobs: &dyn JobStore,
-    queue: &dyn Queue,
+    jobs: &dyn JobMaintenance,
+    queue: &dyn TaskProducer,
     untouched: Duration,
 ) -> Result<usize, Failure> {
     let (mut after, mut missing): (Option<TaskId>, usize) = (None, 0);
@@ -74,8 +74,12 @@ pub async fn reenqueue_missing(
         after = Some(last.task);
         let ids: Vec<TaskId> = page.iter().map(|document| document.task).collect();
         let held = queue.contains(&ids).await?;
-        let lost: Vec<Task> =
-            page.iter().zip(held).filter(|(_, held)| !held).map(|(document, _)| task(document)).collect();
+        let lost: Vec<Task> = page
+            .iter()
+            .zip(held)
+            .filter(|(_, held)| !held)
+            .map(|(document, _)| Task::for_document(document))
+            .collect();
         if !lost.is_empty() {
             missing += queue.enqueue(&lost).await?.into_iter().filter(|new| *new).count();
         }
@@ -85,30 +89,9 @@ pub async fn reenqueue_missing(
     }
 }
 
-/// A document's task at the stage where it stands, with nothing charged.
-pub fn task(document: &Unfinished) -> Task {
-    Task {
-        id: document.task,
-        tenant: Arc::clone(&document.tenant),
-        stage: document.stage,
-        priority: document.priority,
-        bytes: document.bytes,
-        attempts: 0,
-        deaths: 0,
-        enqueued_at_ms: now_ms().max(document.since_ms),
-        traceparent: document.traceparent.clone(),
-    }
-}
-
-/// Milliseconds since 1970.
-pub(crate) fn now_ms() -> u64 {
-    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
-}
-
 /// Ends documents whose tasks are dead letters; a document that has ended stays as it is. A letter of a try before
 /// the present one stands in the way of the document, which was set back, and goes.
-pub async fn fail_dead_lettered(jobs: &dyn JobStore, queue: &dyn Queue) -> Result<(), Failure> {
+pub async fn fail_dead_lettered(jobs: &dyn JobProgress, queue: &dyn DeadLetterStore) -> Result<(), Failure> {
     for stage in Stage::ALL {
         let mut after = None;
         loop {

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use tokio_util::sync::CancellationToken;
 
-use crate::JobStore;
+use crate::JobMaintenance;
 
 /// The pause between two rounds, on average.
 const INTERVAL: Duration = Duration::from_secs(600);
@@ -13,7 +13,7 @@ const INTERVAL: Duration = Duration::from_secs(600);
 const ABANDONED: Duration = Duration::from_secs(24 * 3600);
 
 /// Removes jobs that ended longer than `kept` ago, and uploads that were given up, until `stop`.
-pub async fn run_retention(jobs: Arc<dyn JobStore>, kept: Duration, stop: CancellationToken) {
+pub async fn run_retention(jobs: Arc<dyn JobMaintenance>, kept: Duration, stop: CancellationToken) {
     // Short retention is kept to, long retention is not looked at all the time.
     let every = INTERVAL.min(kept).max(Duration::from_secs(1));
     loop {

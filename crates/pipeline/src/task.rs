@@ -1,14 +1,17 @@
-//! The unit of work: one document of one job at one stage. A task names its document; texts, chunks and vectors
-//! stay in the job store, so that a queue entry is some two hundred bytes whatever the document's size.
+//! The unit of work: one document of one job at one stage. A task has the id of its document; texts, chunks and vectors
+//! stay in the job store. So a task takes about two hundred bytes of the queue, whatever the size of its document.
 
 use std::{fmt, sync::Arc};
 
 use uuid::Uuid;
 
-/// Version of the message this program writes. One of a higher version is left to newer workers, not touched.
-pub const MESSAGE_VERSION: u32 = 1;
+use crate::{Unfinished, clock};
 
-/// A job.
+/// The version of the messages that this program writes. A message of a higher version is left to newer workers,
+/// unchanged.
+pub(crate) const MESSAGE_VERSION: u32 = 1;
+
+/// The id of a job.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct JobId(pub Uuid);
 
@@ -18,28 +21,28 @@ impl fmt::Display for JobId {
     }
 }
 
-/// A document of a job: the same through all stages.
+/// The id of a document of a job. It is the same at all stages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct TaskId {
     /// The job.
     pub job: JobId,
-    /// The document's place in the job, from 0.
+    /// The document's position in the job, from 0.
     pub item: u32,
 }
 
-/// What is done to a document, in order.
+/// A stage of the pipeline. A document goes through all stages, in order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Stage {
-    /// The text is cut.
+    /// The text is split into chunks.
     Chunking,
-    /// Chunks become vectors.
+    /// The chunks are embedded.
     Embedding,
     /// Chunks and vectors are written to the collection.
     Storage,
 }
 
 impl Stage {
-    /// All stages in order.
+    /// All stages, in order.
     pub const ALL: [Self; 3] = [Self::Chunking, Self::Embedding, Self::Storage];
 
     /// The name in keys, configuration and metrics.
@@ -51,7 +54,7 @@ impl Stage {
         }
     }
 
-    /// What comes after; `None` after the last.
+    /// The stage after this one; `None` after the last.
     pub const fn next(self) -> Option<Self> {
         match self {
             Self::Chunking => Some(Self::Embedding),
@@ -61,13 +64,13 @@ impl Stage {
     }
 }
 
-/// Who goes first among one tenant's tasks, and how large its share is among tenants: a high one's turn costs half of
-/// a normal one's, a low one's twice as much.
+/// The order of a tenant's tasks, and their weight among tenants: a turn of a high-priority task costs half of a normal
+/// one, and a turn of a low-priority task costs twice as much.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Priority {
     /// After the tenant's other work.
     Low,
-    /// As everybody who says nothing.
+    /// The default.
     #[default]
     Normal,
     /// Before the tenant's other work.
@@ -77,19 +80,19 @@ pub enum Priority {
 /// A document of a job at a stage, as the queue carries it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Task {
-    /// Which document.
+    /// The document.
     pub id: TaskId,
-    /// Whose it is; queues are fair between tenants.
+    /// The tenant that submitted it. Queues are fair between tenants.
     pub tenant: Arc<str>,
-    /// What is to be done.
+    /// The stage that it is at.
     pub stage: Stage,
-    /// Who goes first.
+    /// Its priority.
     pub priority: Priority,
-    /// Size of what the stage reads, for back-pressure: bytes of text.
+    /// Bytes of text that the stage reads. Limits on the backlog count them.
     pub bytes: u64,
-    /// Failures charged to this task at this stage.
+    /// Failures of the task itself at this stage.
     pub attempts: u32,
-    /// Workers that died holding this task.
+    /// Crashes of workers that had this task.
     pub deaths: u32,
     /// When the document entered the queue, in milliseconds since 1970.
     pub enqueued_at_ms: u64,
@@ -97,11 +100,28 @@ pub struct Task {
     pub traceparent: Option<Arc<str>>,
 }
 
-/// Why a task failed: a short stable code and a sentence for people. Never holds the document's text.
+impl Task {
+    /// The task of a document at its stage, without failures.
+    pub fn for_document(document: &Unfinished) -> Self {
+        Self {
+            id: document.task,
+            tenant: Arc::clone(&document.tenant),
+            stage: document.stage,
+            priority: document.priority,
+            bytes: document.bytes,
+            attempts: 0,
+            deaths: 0,
+            enqueued_at_ms: clock::now_ms().max(document.since_ms),
+            traceparent: document.traceparent.clone(),
+        }
+    }
+}
+
+/// Why a task failed: a stable code and a message. It never contains text of the document.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Reason {
-    /// Stable, in snake case: `input_too_long`, `worker_died`.
+    /// In snake case: `input_too_long`, `worker_died`.
     pub code: Arc<str>,
-    /// What was wrong and what to do.
+    /// What is wrong, and what to do.
     pub message: String,
 }

@@ -1,10 +1,10 @@
-//! Twenty models take turns in the memory of three while requests run: what they are told to have, and what the process
-//! really has. `cargo run --release -p embeddery-providers --example residence`
+//! Compares the memory budget with the memory of the process, while requests use twenty models in turn and the budget is
+//! that of three. `cargo run --release -p embeddery-providers --example residence`
 
 #![expect(
     clippy::print_stdout,
     clippy::unwrap_used,
-    reason = "a benchmark talks, and ends where something fails"
+    reason = "a benchmark prints its results and stops at the first error"
 )]
 
 use std::{
@@ -25,7 +25,7 @@ use embeddery_core::{
 };
 use embeddery_engine::Precision;
 use embeddery_providers::local::{
-    Local, LocalConfig, MachineConfig, MemoryBudget, MemoryLimits, SharedResources,
+    Local, LocalConfig, MemoryBudget, MemoryLimits, ResourcesConfig, SharedResources,
 };
 use embeddery_test_support::tiny::Tiny;
 
@@ -41,7 +41,7 @@ impl ModelSource for Directory {
     }
 
     fn fetch<'a>(&'a self, _: &'a ModelRef, _: &'a Progress) -> BoxFuture<'a, Result<PathBuf, SourceError>> {
-        Box::pin(async { Err(SourceError::new(SourceErrorKind::NotFound, "nothing is fetched")) })
+        Box::pin(async { Err(SourceError::new(SourceErrorKind::NotFound, "downloads are not supported")) })
     }
 
     fn list(&self) -> Vec<String> {
@@ -49,15 +49,15 @@ impl ModelSource for Directory {
     }
 }
 
-/// Bytes of a line of /proc/self/status.
-fn status(key: &str) -> u64 {
+/// The bytes in a line of /proc/self/status.
+fn status_bytes(key: &str) -> u64 {
     let text = fs::read_to_string("/proc/self/status").unwrap_or_default();
     let line = text.lines().find(|line| line.starts_with(key)).unwrap_or_default();
     line.split_whitespace().nth(1).and_then(|kilobytes| kilobytes.parse::<u64>().ok()).unwrap_or(0) * 1024
 }
 
-fn machine(bytes: Option<u64>) -> Arc<SharedResources> {
-    SharedResources::new(MachineConfig {
+fn resources(bytes: Option<u64>) -> Arc<SharedResources> {
+    SharedResources::new(ResourcesConfig {
         threads: NonZeroUsize::new(2).unwrap(),
         memory: MemoryBudget::new(MemoryLimits { bytes, models: None }, Duration::from_secs(60)),
         queue_tokens: 1_000_000,
@@ -66,9 +66,9 @@ fn machine(bytes: Option<u64>) -> Arc<SharedResources> {
     .unwrap()
 }
 
-fn local(base: &Path, machine: &Arc<SharedResources>) -> Arc<Local> {
+fn local(base: &Path, resources: &Arc<SharedResources>) -> Arc<Local> {
     let config = LocalConfig {
-        machine: Arc::clone(machine),
+        resources: Arc::clone(resources),
         source: Arc::new(Directory(base.to_path_buf())),
         auto_download: false,
         models: HashMap::new(),
@@ -76,7 +76,7 @@ fn local(base: &Path, machine: &Arc<SharedResources>) -> Arc<Local> {
     Arc::new(Local::new(config, Precision::F32))
 }
 
-async fn ask(local: &Local, caller: usize) {
+async fn send_requests(local: &Local, caller: usize) {
     for turn in 0..TURNS {
         let model = ModelRef::new(((turn * (caller + 1) + 3 * caller) % MODELS).to_string());
         let inputs = vec![Input::Text("w1 w2 w3 w4 w5 w6 w7".into()); 16];
@@ -91,55 +91,55 @@ async fn main() {
     for seed in 0..MODELS as u32 {
         Tiny { hidden: 384, layers: 6, seed }.write(base.path(), &seed.to_string()).unwrap();
     }
-    let one = local(base.path(), &machine(None)).describe(&ModelRef::new("0")).await.unwrap().unwrap();
+    let one = local(base.path(), &resources(None)).describe(&ModelRef::new("0")).await.unwrap().unwrap();
     let limit = one.info.memory_bytes * 33 / 10;
-    let machine = machine(Some(limit));
-    let local = local(base.path(), &machine);
-    let before = status("RssAnon:");
-    let ended = Arc::new(AtomicBool::new(false));
-    let (watching, watched) = (Arc::clone(&ended), Arc::clone(&machine));
+    let resources = resources(Some(limit));
+    let local = local(base.path(), &resources);
+    let before = status_bytes("RssAnon:");
+    let finished = Arc::new(AtomicBool::new(false));
+    let (stop, watched) = (Arc::clone(&finished), Arc::clone(&resources));
     let watch = std::thread::spawn(move || {
-        let mut most = [0; 3];
-        while !watching.load(SeqCst) {
-            let now = [watched.memory().taken(), status("RssAnon:"), status("VmRSS:")];
-            most = std::array::from_fn(|index| most[index].max(now[index]));
+        let mut max = [0; 3];
+        while !stop.load(SeqCst) {
+            let now = [watched.memory().reserved_bytes(), status_bytes("RssAnon:"), status_bytes("VmRSS:")];
+            max = std::array::from_fn(|index| max[index].max(now[index]));
             std::thread::sleep(Duration::from_millis(2));
         }
-        most
+        max
     });
-    let began = Instant::now();
+    let started_at = Instant::now();
     let mut callers = tokio::task::JoinSet::new();
     for caller in 0..CALLERS {
         let local = Arc::clone(&local);
-        callers.spawn(async move { ask(&local, caller).await });
+        callers.spawn(async move { send_requests(&local, caller).await });
     }
     while let Some(done) = callers.join_next().await {
         done.unwrap();
     }
-    let seconds = began.elapsed().as_secs_f64();
-    ended.store(true, SeqCst);
-    let [taken, anonymous, resident] = watch.join().unwrap();
+    let seconds = started_at.elapsed().as_secs_f64();
+    finished.store(true, SeqCst);
+    let [reserved, anonymous, resident] = watch.join().unwrap();
     for seed in 0..MODELS {
         local.unload(&ModelRef::new(seed.to_string())).await.unwrap();
     }
-    while machine.memory().taken() > 0 {
+    while resources.memory().reserved_bytes() > 0 {
         tokio::task::yield_now().await;
     }
     let megabytes = |bytes: u64| bytes as f64 / 1e6;
     let share = 100.0 * anonymous.saturating_sub(before) as f64 / limit as f64;
     println!("{} requests to {MODELS} models in {seconds:.1} s, none failed", CALLERS * TURNS);
     println!(
-        "a model {:.0} MB, limit {:.0} MB, most that was given {:.0} MB",
+        "a model {:.0} MB, limit {:.0} MB, at most reserved {:.0} MB",
         megabytes(one.info.memory_bytes),
         megabytes(limit),
-        megabytes(taken)
+        megabytes(reserved)
     );
     println!(
-        "the process' own memory: {:.0} MB before, {:.0} MB at most (its growth is {share:.0} % of the limit), {:.0} MB when all \
-         were unloaded; {:.0} MB at most with mapped files",
+        "anonymous memory of the process: {:.0} MB before, {:.0} MB at most (growth: {share:.0} % of the limit), {:.0} MB \
+         after all models were unloaded; {:.0} MB at most with mapped files",
         megabytes(before),
         megabytes(anonymous),
-        megabytes(status("RssAnon:")),
+        megabytes(status_bytes("RssAnon:")),
         megabytes(resident)
     );
 }

@@ -1,5 +1,5 @@
-//! What is known of vendors and their models without asking: data (`catalogue.yaml`), which configuration can
-//! override. An unknown model gets its vendor's limits and shows its dimension in its first answer.
+//! Limits and properties of vendors' models, as data (`catalogue.yaml`) that the configuration can override. An unknown
+//! model gets the limits of its vendor; its dimensions are taken from its first response.
 
 use std::{collections::BTreeMap, num::NonZeroUsize};
 
@@ -10,118 +10,122 @@ use crate::local_api::Dialect;
 
 const BUILT_IN: &str = include_str!("catalogue.yaml");
 
-/// Everything that is known.
+/// All vendors and their models.
 #[derive(Clone, Debug, Default)]
-pub struct Catalogue(BTreeMap<String, Family>);
+pub struct Catalogue(BTreeMap<String, CatalogueVendor>);
 
-/// What is known of one vendor.
+/// Limits and models of one vendor.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub struct Family {
-    /// Of one call, whatever the model.
+pub struct CatalogueVendor {
+    /// Limits of one call, for all models.
     pub limits: CatalogueLimits,
-    /// By the vendor's name for them.
-    pub models: BTreeMap<String, Known>,
+    /// Models by the vendor's name.
+    pub models: BTreeMap<String, CatalogueModel>,
 }
 
-/// What is known of one model.
+/// Properties of one model.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub struct Known {
-    /// Length of a vector when nobody asks for another.
+pub struct CatalogueModel {
+    /// Default dimensions of a vector.
     pub dimensions: Option<NonZeroUsize>,
-    /// Which other lengths can be asked for.
-    pub lengths: Option<WrittenLengths>,
-    /// Whether a cut vector, renormalised, is itself a good vector.
+    /// Other dimensions that a request can ask for.
+    pub lengths: Option<ConfiguredDimensions>,
+    /// Whether vectors can be reduced to fewer dimensions and brought back to unit length.
     pub matryoshka: Option<bool>,
-    /// Most tokens of one input.
+    /// Maximum tokens of one input.
     pub max_tokens: Option<NonZeroUsize>,
     /// Models with the same space have comparable vectors.
     pub space: Option<String>,
-    /// US dollars for a million input tokens.
+    /// US dollars per million input tokens.
     pub price: Option<f64>,
-    /// Of one call, where they differ from the vendor's.
+    /// Limits of one call that differ from the vendor's.
     pub limits: CatalogueLimits,
 }
 
-/// What one call may carry.
+/// Limits of one call.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct CatalogueLimits {
-    /// Inputs.
+    /// Maximum inputs.
     pub items: Option<NonZeroUsize>,
-    /// Tokens over all inputs.
+    /// Maximum tokens of all inputs together.
     pub tokens: Option<NonZeroUsize>,
-    /// Bytes of the body.
+    /// Maximum bytes of the body.
     pub bytes: Option<NonZeroUsize>,
 }
 
-/// Vector lengths as they are written.
+/// Supported dimensions, as they are configured.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(untagged)]
-pub enum WrittenLengths {
-    /// Each of these.
+pub enum ConfiguredDimensions {
+    /// Exactly these.
     List(Vec<NonZeroUsize>),
-    /// Everything in between.
+    /// All numbers of a range.
     Range {
-        /// The least.
+        /// The minimum.
         from: NonZeroUsize,
-        /// The most.
+        /// The maximum.
         to: NonZeroUsize,
     },
 }
 
 impl Catalogue {
-    /// What we know ourselves.
+    /// The built-in catalogue.
+    ///
+    /// # Errors
+    /// The built-in file cannot be parsed, which is a defect.
     pub fn built_in() -> Result<Self, String> {
         serde_saphyr::from_str(BUILT_IN).map(Self).map_err(|error| error.to_string())
     }
 
-    /// Puts what configuration says of a vendor over what we know. Returns what is wrong with it.
-    pub fn overlay(&mut self, kind: ProviderKind, written: &Family) -> Vec<String> {
-        let families: Vec<String> = if kind == ProviderKind::LocalApi {
+    /// Overrides entries of a vendor by configured ones. Returns the problems of the configured entries.
+    pub fn overlay(&mut self, kind: ProviderKind, configured: &CatalogueVendor) -> Vec<String> {
+        let vendors: Vec<String> = if kind == ProviderKind::LocalApi {
             Dialect::LOCAL.map(|dialect| key(kind, dialect)).into()
         } else {
             vec![kind.as_str().to_owned()]
         };
-        for name in families {
-            let family = self.0.entry(name).or_default();
-            family.limits = written.limits.or(family.limits);
-            for (name, model) in &written.models {
-                let known = family.models.entry(name.clone()).or_default();
-                *known = model.clone().or(known);
+        for name in vendors {
+            let vendor = self.0.entry(name).or_default();
+            vendor.limits = configured.limits.or(vendor.limits);
+            for (name, model) in &configured.models {
+                let entry = vendor.models.entry(name.clone()).or_default();
+                *entry = model.clone().or(entry);
             }
         }
-        written.models.iter().flat_map(|(name, model)| implausible(name, model)).collect()
+        configured.models.iter().flat_map(|(name, model)| problems(name, model)).collect()
     }
 
-    /// The vendor of a model, if the name is one of a vendor's models.
+    /// The vendor that has a model of this name.
     pub fn vendor_of(&self, model: &str) -> Option<ProviderKind> {
         self.vendor_models().find(|(_, name)| *name == model).map(|(kind, _)| kind)
     }
 
-    /// Every vendor's models. Servers near by have none: their models are the user's own.
+    /// The models of all vendors. Local servers have none here: their models are the user's own.
     pub fn vendor_models(&self) -> impl Iterator<Item = (ProviderKind, &str)> {
-        self.0.iter().filter_map(|(family, known)| Some((family.parse().ok()?, known))).flat_map(
-            |(kind, family): (ProviderKind, &Family)| {
-                family.models.keys().map(move |name| (kind, name.as_str()))
+        self.0.iter().filter_map(|(name, vendor)| Some((name.parse().ok()?, vendor))).flat_map(
+            |(kind, vendor): (ProviderKind, &CatalogueVendor)| {
+                vendor.models.keys().map(move |name| (kind, name.as_str()))
             },
         )
     }
 
-    /// US dollars for a million input tokens.
+    /// The price in US dollars per million input tokens.
     pub fn price(&self, kind: ProviderKind, model: &str) -> Option<f64> {
         self.0.get(kind.as_str())?.models.get(model)?.price
     }
 
-    /// What is known of a model, its vendor's limits included.
-    pub(crate) fn known(&self, kind: ProviderKind, dialect: Dialect, model: &str) -> Known {
-        let Some(family) = self.0.get(&key(kind, dialect)) else { return Known::default() };
-        let known = family.models.get(model).cloned().unwrap_or_default();
-        Known { limits: known.limits.or(family.limits), ..known }
+    /// The entry of a model, completed by the limits of its vendor.
+    pub(crate) fn model(&self, kind: ProviderKind, dialect: Dialect, model: &str) -> CatalogueModel {
+        let Some(vendor) = self.0.get(&key(kind, dialect)) else { return CatalogueModel::default() };
+        let entry = vendor.models.get(model).cloned().unwrap_or_default();
+        CatalogueModel { limits: entry.limits.or(vendor.limits), ..entry }
     }
 }
 
+/// The key of a vendor in the catalogue.
 fn key(kind: ProviderKind, dialect: Dialect) -> String {
     match kind {
         ProviderKind::LocalApi => format!("{kind}/{dialect}"),
@@ -129,8 +133,8 @@ fn key(kind: ProviderKind, dialect: Dialect) -> String {
     }
 }
 
-impl Known {
-    /// These values, and another's where these say nothing.
+impl CatalogueModel {
+    /// These values, completed by those of `other`.
     fn or(self, other: &Self) -> Self {
         Self {
             dimensions: self.dimensions.or(other.dimensions),
@@ -143,13 +147,15 @@ impl Known {
         }
     }
 
-    /// As core has them.
+    /// The limits as the type of core.
     pub(crate) fn limits(&self) -> CallLimits {
         let CatalogueLimits { items, tokens, bytes } = self.limits;
         let lengths = match &self.lengths {
             None => SupportedDimensions::Own,
-            Some(WrittenLengths::List(lengths)) => SupportedDimensions::OneOf(lengths.as_slice().into()),
-            Some(WrittenLengths::Range { from, to }) => SupportedDimensions::Between(*from, *to),
+            Some(ConfiguredDimensions::List(lengths)) => {
+                SupportedDimensions::OneOf(lengths.as_slice().into())
+            }
+            Some(ConfiguredDimensions::Range { from, to }) => SupportedDimensions::Between(*from, *to),
         };
         CallLimits { items, tokens, bytes, dimensions: lengths }
     }
@@ -165,21 +171,23 @@ impl CatalogueLimits {
     }
 }
 
-/// What cannot be right about a model. Price lists in circulation have errors of a thousand times.
-fn implausible(name: &str, model: &Known) -> Vec<String> {
+/// Implausible values of a model. Published price lists contain prices that are wrong by a factor of a thousand.
+fn problems(name: &str, model: &CatalogueModel) -> Vec<String> {
     let mut problems = Vec::new();
     if let Some(price) = model.price.filter(|price| !(0.0..=2.0).contains(price)) {
         problems.push(format!(
-            "models.{name}.price: {price} dollars for a million tokens cannot be right; none costs more than 2"
+            "models.{name}.price: {price} dollars per million tokens is implausible; write a price of at most 2"
         ));
     }
-    if let Some(WrittenLengths::Range { from, to }) = model.lengths.as_ref()
+    if let Some(ConfiguredDimensions::Range { from, to }) = model.lengths.as_ref()
         && from > to
     {
-        problems.push(format!("models.{name}.lengths: from {from} to {to} is nothing"));
+        problems.push(format!(
+            "models.{name}.lengths: the range from {from} to {to} is empty; `from` must not exceed `to`"
+        ));
     }
     if let Some(dimensions) = model.dimensions.filter(|dimensions| dimensions.get() > 65_536) {
-        problems.push(format!("models.{name}.dimensions: {dimensions} is more than any model has"));
+        problems.push(format!("models.{name}.dimensions: {dimensions} is implausible; write at most 65536"));
     }
     problems
 }
@@ -189,7 +197,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_we_know_is_whole_and_plausible() {
+    fn the_built_in_catalogue_is_complete_and_plausible() {
         let catalogue = Catalogue::built_in().unwrap();
         for kind in [
             ProviderKind::OpenAi,
@@ -201,14 +209,13 @@ mod tests {
             let family = &catalogue.0[kind.as_str()];
             assert!(family.limits.items.is_some() && !family.models.is_empty(), "{kind}");
             for (name, model) in &family.models {
-                assert_eq!(implausible(name, model), Vec::<String>::new());
+                assert_eq!(problems(name, model), Vec::<String>::new());
                 let price = model.price.unwrap();
-                assert!((0.01..=0.25).contains(&price), "{name} costs {price} for a million tokens");
+                assert!((0.01..=0.25).contains(&price), "{name} costs {price} per million tokens");
                 let dimensions = model.dimensions.unwrap();
                 assert!((256..=4096).contains(&dimensions.get()), "{name}");
                 assert!((512..=128_000).contains(&model.max_tokens.unwrap().get()), "{name}");
-                let known = catalogue.known(kind, Dialect::OpenAi, name);
-                let limits = known.limits();
+                let limits = catalogue.model(kind, Dialect::OpenAi, name).limits();
                 assert!(
                     limits.dimensions == SupportedDimensions::Own || limits.dimensions.contains(dimensions),
                     "{name}"
@@ -221,14 +228,14 @@ mod tests {
         }
         for dialect in Dialect::LOCAL {
             assert!(
-                catalogue.known(ProviderKind::LocalApi, dialect, "x").limits.items.is_some(),
+                catalogue.model(ProviderKind::LocalApi, dialect, "x").limits.items.is_some(),
                 "{dialect}"
             );
         }
     }
 
     #[test]
-    fn names_find_their_vendor() {
+    fn vendors_are_found_by_model_name() {
         let catalogue = Catalogue::built_in().unwrap();
         assert_eq!(catalogue.vendor_of("text-embedding-3-small"), Some(ProviderKind::OpenAi));
         assert_eq!(catalogue.vendor_of("voyage-4-lite"), Some(ProviderKind::Voyage));
@@ -236,26 +243,26 @@ mod tests {
     }
 
     #[test]
-    fn configuration_wins_and_the_rest_stays() {
+    fn configured_values_override_single_fields() {
         let mut catalogue = Catalogue::built_in().unwrap();
-        let written: Family = serde_saphyr::from_str(
+        let configured: CatalogueVendor = serde_saphyr::from_str(
             "limits: {items: 7}\nmodels:\n  text-embedding-3-small: {price: 0.5}\n  mine: {dimensions: 8, space: text-embedding-3-small}\n",
         )
         .unwrap();
-        assert_eq!(catalogue.overlay(ProviderKind::OpenAi, &written), Vec::<String>::new());
-        let known = catalogue.known(ProviderKind::OpenAi, Dialect::OpenAi, "text-embedding-3-small");
-        assert_eq!((known.price, known.dimensions), (Some(0.5), NonZeroUsize::new(1536)));
+        assert_eq!(catalogue.overlay(ProviderKind::OpenAi, &configured), Vec::<String>::new());
+        let entry = catalogue.model(ProviderKind::OpenAi, Dialect::OpenAi, "text-embedding-3-small");
+        assert_eq!((entry.price, entry.dimensions), (Some(0.5), NonZeroUsize::new(1536)));
         assert_eq!(
-            (known.limits.items, known.limits.tokens),
+            (entry.limits.items, entry.limits.tokens),
             (NonZeroUsize::new(7), NonZeroUsize::new(300_000))
         );
         assert_eq!(catalogue.vendor_of("mine"), Some(ProviderKind::OpenAi));
     }
 
     #[test]
-    fn a_price_that_cannot_be_right_is_named() {
+    fn an_implausible_price_is_reported() {
         let mut catalogue = Catalogue::built_in().unwrap();
-        let written: Family = serde_saphyr::from_str("models: {m: {price: 100}}").unwrap();
-        assert!(catalogue.overlay(ProviderKind::Cohere, &written)[0].starts_with("models.m.price: 100"));
+        let configured: CatalogueVendor = serde_saphyr::from_str("models: {m: {price: 100}}").unwrap();
+        assert!(catalogue.overlay(ProviderKind::Cohere, &configured)[0].starts_with("models.m.price: 100"));
     }
 }

@@ -1,4 +1,5 @@
-//! Cohere, API v2. A purpose is required; without one texts are documents, as in the replaced service.
+//! The API of Cohere, version 2. It requires an input type. A request without one gets `search_document`, as in the
+//! service that Embeddery replaces.
 
 use std::num::NonZeroUsize;
 
@@ -7,8 +8,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     http::BaseUrl,
-    response_vectors::{ResponseVectors, Row},
-    vendor_protocol::{Inputs, VendorProtocol, VendorRequest, VendorResponse, to_json, unreadable},
+    response_vectors::{EncodedVector, ResponseVectors},
+    vendor_protocol::{Inputs, VendorProtocol, VendorRequest, VendorResponse, describe_unparsable, to_json},
 };
 
 /// Cohere.
@@ -27,7 +28,7 @@ struct Body<'a> {
 }
 
 #[derive(Deserialize)]
-struct Embedded<'a> {
+struct EmbedResponse<'a> {
     #[serde(borrow)]
     embeddings: ByType<'a>,
     meta: Option<Meta>,
@@ -36,7 +37,7 @@ struct Embedded<'a> {
 #[derive(Deserialize)]
 struct ByType<'a> {
     #[serde(borrow)]
-    float: Vec<Row<'a>>,
+    float: Vec<EncodedVector<'a>>,
 }
 
 #[derive(Deserialize)]
@@ -50,8 +51,8 @@ struct Billed {
 }
 
 impl VendorProtocol for Cohere {
-    /// Cohere's root, its `/v2`, or the whole address.
-    fn address(&self, base: &BaseUrl, _: &str) -> BaseUrl {
+    /// `base` is Cohere's root, its `/v2`, or the complete URL.
+    fn url(&self, base: &BaseUrl, _: &str) -> BaseUrl {
         match base.path() {
             path if path.ends_with("/embed") => base.clone(),
             path if path.ends_with("/v2") => base.join(&["embed"]),
@@ -59,19 +60,19 @@ impl VendorProtocol for Cohere {
         }
     }
 
-    fn build_request(&self, ask: &VendorRequest<'_>) -> Result<Vec<u8>, EmbedError> {
+    fn build_request(&self, request: &VendorRequest<'_>) -> Result<Vec<u8>, EmbedError> {
         to_json(&Body {
-            model: ask.model,
-            texts: Inputs(ask.inputs),
-            input_type: match ask.input_type {
+            model: request.model,
+            texts: Inputs(request.inputs),
+            input_type: match request.input_type {
                 Some(InputType::Query) => "search_query",
                 Some(InputType::Document) | None => "search_document",
                 Some(InputType::Classification) => "classification",
                 Some(InputType::Clustering) => "clustering",
             },
             embedding_types: ["float"],
-            output_dimension: ask.dimensions,
-            truncate: ask.truncate.map(|truncate| match truncate {
+            output_dimension: request.dimensions,
+            truncate: request.truncate.map(|truncate| match truncate {
                 Truncate::End => "END",
                 Truncate::Start => "START",
                 Truncate::None => "NONE",
@@ -80,11 +81,12 @@ impl VendorProtocol for Cohere {
     }
 
     fn parse_response<'a>(&self, body: &'a [u8]) -> Result<VendorResponse<'a>, String> {
-        let answer: Embedded<'_> = serde_json::from_slice(body).map_err(|error| unreadable(body, &error))?;
-        let tokens = answer.meta.and_then(|meta| meta.billed_units?.input_tokens);
-        // Cohere's own types have billed units as floating point numbers.
+        let response: EmbedResponse<'_> =
+            serde_json::from_slice(body).map_err(|error| describe_unparsable(body, &error))?;
+        let tokens = response.meta.and_then(|meta| meta.billed_units?.input_tokens);
+        // Cohere's schema has billed units as floating-point numbers.
         let tokens = tokens.filter(|tokens| *tokens >= 0.0).map(|tokens| tokens as u64);
-        Ok(VendorResponse { rows: ResponseVectors::InOrder(answer.embeddings.float), tokens })
+        Ok(VendorResponse { vectors: ResponseVectors::InOrder(response.embeddings.float), tokens })
     }
 }
 
@@ -94,31 +96,31 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::vendor_protocol::tests::{ask, asked};
+    use crate::vendor_protocol::tests::{body, request};
 
     #[test]
-    fn the_body_is_coheres() {
+    fn the_body_follows_coheres_schema() {
         let inputs = [Input::Text("a".into())];
         assert_eq!(
-            asked(&Cohere, &ask(&inputs)),
+            body(&Cohere, &request(&inputs)),
             json!({"model": "m", "texts": ["a"], "input_type": "search_document", "embedding_types": ["float"]})
         );
         let full = VendorRequest {
             input_type: Some(InputType::Query),
             dimensions: NonZeroUsize::new(512),
             truncate: Some(Truncate::Start),
-            ..ask(&inputs)
+            ..request(&inputs)
         };
         assert_eq!(
-            asked(&Cohere, &full),
+            body(&Cohere, &full),
             json!({"model": "m", "texts": ["a"], "input_type": "search_query", "embedding_types": ["float"],
                 "output_dimension": 512, "truncate": "START"})
         );
     }
 
     #[test]
-    fn addresses_are_roots_or_whole() {
-        let at = |base: &str| Cohere.address(&BaseUrl::parse(base).unwrap(), "m").to_string();
+    fn urls_are_completed() {
+        let at = |base: &str| Cohere.url(&BaseUrl::parse(base).unwrap(), "m").to_string();
         for base in
             ["https://api.cohere.com", "https://api.cohere.com/v2/", "https://api.cohere.com/v2/embed"]
         {
@@ -127,14 +129,14 @@ mod tests {
     }
 
     #[test]
-    fn a_recorded_answer_is_read() {
+    fn a_recorded_response_is_parsed() {
         let recorded = json!({"id": "5807ee2e", "embeddings": {"float": [[0.016, -0.008], [1, 2]]},
             "texts": ["hello", "goodbye"], "response_type": "embeddings_by_type",
             "meta": {"api_version": {"version": "2"}, "billed_units": {"input_tokens": 4}}})
         .to_string();
-        let answer = Cohere.parse_response(recorded.as_bytes()).unwrap();
-        assert_eq!(answer.tokens, Some(4));
-        assert_eq!(answer.rows.into_flat(2), Ok((vec![0.016, -0.008, 1.0, 2.0], 2)));
-        assert!(Cohere.parse_response(br#"{"embeddings":[[1]]}"#).err().unwrap().contains("another form"));
+        let response = Cohere.parse_response(recorded.as_bytes()).unwrap();
+        assert_eq!(response.tokens, Some(4));
+        assert_eq!(response.vectors.into_flat(2), Ok((vec![0.016, -0.008, 1.0, 2.0], 2)));
+        assert!(Cohere.parse_response(br#"{"embeddings":[[1]]}"#).err().unwrap().contains("another schema"));
     }
 }

@@ -1,5 +1,5 @@
-//! Where a provider's models are and how they are asked: address, dialect, keys, headers. What a model says of
-//! itself comes before what its provider says, and never takes the provider's secrets to another address.
+//! The endpoint of a provider or model: URL, dialect, keys, headers. Settings of a model override those of its provider.
+//! The provider's secrets are never sent to a URL of the model's own.
 
 use embeddery_core::ProviderKind;
 use secrecy::{ExposeSecret as _, SecretString};
@@ -10,52 +10,60 @@ use crate::{
     vendor_protocol::{self, VendorProtocol},
 };
 
-/// Where models are and how they are asked.
+/// Where and how models are reached.
 #[derive(Clone, Debug, Default)]
 pub struct Endpoint {
-    /// The vendor's base, or the whole address; `None` is the vendor's own.
-    pub address: Option<BaseUrl>,
-    /// How it is spoken to; `None` is recognised from the address.
+    /// The base URL, or the complete URL of requests; `None` is the vendor's own.
+    pub url: Option<BaseUrl>,
+    /// The API of the server; `None` detects it from the URL.
     pub dialect: Option<Dialect>,
-    /// Used in turn.
+    /// API keys, used in turn.
     pub keys: Vec<SecretString>,
-    /// The setting of the keys, for messages: `OPENAI_API_KEY`.
+    /// The name of the setting that holds the keys, for messages: `OPENAI_API_KEY`.
     pub key_setting: String,
-    /// Sent with every request.
+    /// Headers of every request.
     pub headers: Vec<(String, SecretString)>,
 }
 
 impl Endpoint {
-    /// What cannot be sent: a key or a header with a line break, a dialect that is not the provider's.
+    /// Checks that the keys and headers can be sent and that the provider has the dialect.
+    ///
+    /// # Errors
+    /// What is wrong, with the name of the setting.
     pub fn check(&self, kind: ProviderKind) -> Result<(), String> {
-        let known: &[Dialect] = match kind {
+        let supported: &[Dialect] = match kind {
             ProviderKind::LocalApi => &Dialect::LOCAL,
             ProviderKind::OpenAi => &Dialect::OPENAI,
             _ => &[],
         };
-        if let Some(dialect) = self.dialect.filter(|dialect| !known.contains(dialect)) {
+        if let Some(dialect) = self.dialect.filter(|dialect| !supported.contains(dialect)) {
             return Err(format!("api_dialect: '{dialect}' is not a dialect of {kind}"));
         }
-        http::headers(&self.headers).and(self.keys(kind, self.wire(kind)).map(drop))
+        http::headers(&self.headers).and(self.keys(kind, self.protocol(kind)).map(drop))
     }
 
-    pub(crate) fn keys(&self, kind: ProviderKind, wire: &dyn VendorProtocol) -> Result<ApiKeyPool, String> {
-        let place = wire.key_header();
-        let keys = ApiKeyPool::new(&self.keys, place, self.key_setting.as_str())
+    pub(crate) fn keys(
+        &self,
+        kind: ProviderKind,
+        protocol: &dyn VendorProtocol,
+    ) -> Result<ApiKeyPool, String> {
+        let key_header = protocol.key_header();
+        let keys = ApiKeyPool::new(&self.keys, key_header, self.key_setting.as_str())
             .map_err(|problem| format!("{}: {problem}", self.key_setting))?;
-        // Servers near by may ask for none, and a header may stand in for it.
-        let header = self.headers.iter().any(|(name, _)| name.eq_ignore_ascii_case(place.name().as_str()));
-        Ok(if kind == ProviderKind::LocalApi || header { keys.optional() } else { keys })
+        // Local servers may need no key, and a configured header may replace it.
+        let has_header =
+            self.headers.iter().any(|(name, _)| name.eq_ignore_ascii_case(key_header.name().as_str()));
+        Ok(if kind == ProviderKind::LocalApi || has_header { keys.optional() } else { keys })
     }
 
-    /// These settings, and another's where these say nothing.
+    /// These settings, completed by those of `other`.
     pub(crate) fn or(self, other: &Self) -> Self {
         let (keys, key_setting) = match self.keys.is_empty() {
             true => (other.keys.clone(), other.key_setting.clone()),
             false => (self.keys, self.key_setting),
         };
         Self {
-            address: self.address.or_else(|| other.address.clone()),
+            url: self.url.or_else(|| other.url.clone()),
             dialect: self.dialect.or(other.dialect),
             keys,
             key_setting,
@@ -63,20 +71,20 @@ impl Endpoint {
         }
     }
 
-    pub(crate) fn wire(&self, kind: ProviderKind) -> &'static dyn VendorProtocol {
-        let recognised = || self.address.as_ref().map(|address| Dialect::recognise(kind, address));
-        vendor_protocol::of(kind, self.dialect.or_else(recognised).unwrap_or(Dialect::OpenAi))
+    pub(crate) fn protocol(&self, kind: ProviderKind) -> &'static dyn VendorProtocol {
+        let detected = || self.url.as_ref().map(|url| Dialect::detect(kind, url));
+        vendor_protocol::for_provider(kind, self.dialect.or_else(detected).unwrap_or(Dialect::OpenAi))
     }
 }
 
-/// The vendor's own address.
-pub(crate) fn own_address(kind: ProviderKind, keys: &[SecretString]) -> Option<BaseUrl> {
+/// The vendor's default base URL.
+pub(crate) fn default_url(kind: ProviderKind, keys: &[SecretString]) -> Option<BaseUrl> {
     let text = match kind {
         ProviderKind::OpenAi => "https://api.openai.com/v1",
         ProviderKind::Cohere => "https://api.cohere.com",
         ProviderKind::Google => "https://generativelanguage.googleapis.com",
         ProviderKind::Mistral => "https://api.mistral.ai/v1",
-        // Keys of Voyage that MongoDB gives out belong to MongoDB's address.
+        // Voyage keys that MongoDB issues work with MongoDB's URL only.
         ProviderKind::Voyage if keys.iter().any(|key| key.expose_secret().starts_with("al-")) => {
             "https://ai.mongodb.com/v1"
         }

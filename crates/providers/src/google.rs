@@ -1,8 +1,8 @@
-//! Google Gemini, in its own form: `batchEmbedContents` with one content per text (several parts in one
-//! content would be fused into one vector), the model repeated in each.
+//! The API of Google Gemini: `batchEmbedContents`, with one content and the model name per text. Several parts in one
+//! content would become one vector.
 //!
-//! Google cuts long texts and does not say so. gemini-embedding-2 has no `taskType`; the purpose stands in the
-//! text.
+//! Google truncates long texts and does not report it. gemini-embedding-2 has no `taskType`; the input type is part of
+//! the text.
 
 use std::num::NonZeroUsize;
 
@@ -11,21 +11,23 @@ use serde::{Deserialize, Serialize, Serializer};
 
 use crate::{
     http::{BaseUrl, KeyHeader},
-    response_vectors::{ResponseVectors, Row},
-    vendor_protocol::{VendorProtocol, VendorRequest, VendorResponse, cannot_truncate, to_json, unreadable},
+    response_vectors::{EncodedVector, ResponseVectors},
+    vendor_protocol::{
+        VendorProtocol, VendorRequest, VendorResponse, describe_unparsable, to_json, unsupported_truncate,
+    },
 };
 
 /// Google.
 pub(crate) struct Google;
 
 #[derive(Serialize)]
-struct Body<'a> {
-    requests: Vec<Request<'a>>,
+struct BatchBody<'a> {
+    requests: Vec<ContentRequest<'a>>,
 }
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Request<'a> {
+struct ContentRequest<'a> {
     model: &'a str,
     content: Content<'a>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -44,7 +46,7 @@ struct Part<'a> {
     text: Prefixed<'a>,
 }
 
-/// A text behind the words that say its purpose.
+/// A text with a prefix for its input type.
 struct Prefixed<'a>(&'static str, &'a str);
 
 impl Serialize for Prefixed<'_> {
@@ -58,7 +60,7 @@ impl Serialize for Prefixed<'_> {
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Embedded<'a> {
+struct EmbedResponse<'a> {
     #[serde(borrow, default)]
     embeddings: Vec<Values<'a>>,
     usage_metadata: Option<Usage>,
@@ -67,7 +69,7 @@ struct Embedded<'a> {
 #[derive(Deserialize)]
 struct Values<'a> {
     #[serde(borrow)]
-    values: Row<'a>,
+    values: EncodedVector<'a>,
 }
 
 #[derive(Deserialize)]
@@ -76,15 +78,15 @@ struct Usage {
     prompt_token_count: Option<u64>,
 }
 
-/// The model's name without the `models/` that Google's own documentation puts before it.
-fn bare(model: &str) -> &str {
+/// The model name without the prefix `models/`, which Google's documentation writes.
+fn bare_name(model: &str) -> &str {
     model.strip_prefix("models/").unwrap_or(model)
 }
 
-/// The purpose as a field, and as words before the text.
-fn purpose(model: &str, input_type: Option<InputType>) -> (Option<&'static str>, &'static str) {
+/// The input type as the field `taskType` and as a prefix of the text. Each model has one of the two.
+fn task_type_and_prefix(model: &str, input_type: Option<InputType>) -> (Option<&'static str>, &'static str) {
     let Some(input_type) = input_type else { return (None, "") };
-    if bare(model).starts_with("gemini-embedding-2") {
+    if bare_name(model).starts_with("gemini-embedding-2") {
         let prefix = match input_type {
             InputType::Query => "task: search result | query: ",
             InputType::Document => "title: none | text: ",
@@ -102,18 +104,21 @@ fn purpose(model: &str, input_type: Option<InputType>) -> (Option<&'static str>,
     (Some(task), "")
 }
 
-/// Texts that might be cut. Every token has at least one byte, so whatever has no more bytes than the model
-/// reads tokens is surely whole.
-fn may_be_cut(ask: &VendorRequest<'_>, prefix: &str) -> Vec<InputError> {
-    let most = ask.max_tokens.map_or(0, NonZeroUsize::get).saturating_sub(prefix.len());
-    let lengths = ask.inputs.iter().map(|input| input.text().map_or(0, str::len)).enumerate();
-    lengths.filter(|(_, bytes)| *bytes > most).map(|(index, _)| InputError { index, tokens: None }).collect()
+/// Texts that Google might truncate. A token has at least one byte, so a text with at most `max_tokens` bytes is not
+/// truncated.
+fn possibly_truncated(request: &VendorRequest<'_>, prefix: &str) -> Vec<InputError> {
+    let max_bytes = request.max_tokens.map_or(0, NonZeroUsize::get).saturating_sub(prefix.len());
+    let lengths = request.inputs.iter().map(|input| input.text().map_or(0, str::len)).enumerate();
+    lengths
+        .filter(|(_, bytes)| *bytes > max_bytes)
+        .map(|(index, _)| InputError { index, tokens: None })
+        .collect()
 }
 
 impl VendorProtocol for Google {
-    /// Google's root, its `/v1beta`, or the whole address.
-    fn address(&self, base: &BaseUrl, model: &str) -> BaseUrl {
-        let method = format!("{}:batchEmbedContents", bare(model));
+    /// `base` is Google's root, its `/v1beta`, or the complete URL.
+    fn url(&self, base: &BaseUrl, model: &str) -> BaseUrl {
+        let method = format!("{}:batchEmbedContents", bare_name(model));
         match base.path() {
             path if path.ends_with(":batchEmbedContents") => base.clone(),
             path if path.ends_with("/v1beta") || path.ends_with("/v1") => base.join(&["models", &method]),
@@ -125,18 +130,18 @@ impl VendorProtocol for Google {
         KeyHeader::Google
     }
 
-    fn build_request(&self, ask: &VendorRequest<'_>) -> Result<Vec<u8>, EmbedError> {
-        let (task_type, prefix) = purpose(ask.model, ask.input_type);
-        match ask.truncate {
+    fn build_request(&self, request: &VendorRequest<'_>) -> Result<Vec<u8>, EmbedError> {
+        let (task_type, prefix) = task_type_and_prefix(request.model, request.input_type);
+        match request.truncate {
             Some(Truncate::Start) => {
-                return Err(cannot_truncate(ProviderKind::Google, "cut the start off a text"));
+                return Err(unsupported_truncate(ProviderKind::Google, "truncate the start of a text"));
             }
             Some(Truncate::None) => {
-                let doubtful = may_be_cut(ask, prefix);
-                if let Some(first) = doubtful.first() {
+                let inputs = possibly_truncated(request, prefix);
+                if let Some(first) = inputs.first() {
                     let message = format!(
-                        "input[{}] may be longer than '{}' reads, and google cuts without saying so; shorten it, or leave `truncate` out",
-                        first.index, ask.model
+                        "input[{}] may be longer than the limit of '{}', and google truncates without reporting it; shorten it, or leave `truncate` out",
+                        first.index, request.model
                     );
                     return Err(EmbedError::new(
                         ErrorKind::InputTooLong,
@@ -144,33 +149,34 @@ impl VendorProtocol for Google {
                         Retry::Never,
                         message,
                     )
-                    .with_inputs(doubtful));
+                    .with_inputs(inputs));
                 }
             }
             Some(Truncate::End) | None => {}
         }
-        let model = format!("models/{}", bare(ask.model));
-        to_json(&Body {
-            requests: ask
+        let model = format!("models/{}", bare_name(request.model));
+        to_json(&BatchBody {
+            requests: request
                 .inputs
                 .iter()
-                .map(|input| Request {
+                .map(|input| ContentRequest {
                     model: &model,
                     content: Content {
                         parts: [Part { text: Prefixed(prefix, input.text().unwrap_or_default()) }],
                     },
                     task_type,
-                    output_dimensionality: ask.dimensions,
+                    output_dimensionality: request.dimensions,
                 })
                 .collect(),
         })
     }
 
     fn parse_response<'a>(&self, body: &'a [u8]) -> Result<VendorResponse<'a>, String> {
-        let answer: Embedded<'_> = serde_json::from_slice(body).map_err(|error| unreadable(body, &error))?;
-        let rows = answer.embeddings.into_iter().map(|embedding| embedding.values).collect();
-        let tokens = answer.usage_metadata.and_then(|usage| usage.prompt_token_count);
-        Ok(VendorResponse { rows: ResponseVectors::InOrder(rows), tokens })
+        let response: EmbedResponse<'_> =
+            serde_json::from_slice(body).map_err(|error| describe_unparsable(body, &error))?;
+        let rows = response.embeddings.into_iter().map(|embedding| embedding.values).collect();
+        let tokens = response.usage_metadata.and_then(|usage| usage.prompt_token_count);
+        Ok(VendorResponse { vectors: ResponseVectors::InOrder(rows), tokens })
     }
 }
 
@@ -180,46 +186,46 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::vendor_protocol::tests::{ask, asked};
+    use crate::vendor_protocol::tests::{body, request};
 
     #[test]
-    fn the_body_is_googles() {
+    fn the_body_follows_googles_schema() {
         let inputs = [Input::Text("a".into()), Input::Text("b".into())];
         let full = VendorRequest {
             model: "models/gemini-embedding-001",
             input_type: Some(InputType::Query),
             dimensions: NonZeroUsize::new(768),
-            ..ask(&inputs)
+            ..request(&inputs)
         };
-        let request = |text: &str| {
+        let expected = |text: &str| {
             json!({"model": "models/gemini-embedding-001", "content": {"parts": [{"text": text}]},
                 "taskType": "RETRIEVAL_QUERY", "outputDimensionality": 768})
         };
-        assert_eq!(asked(&Google, &full), json!({"requests": [request("a"), request("b")]}));
+        assert_eq!(body(&Google, &full), json!({"requests": [expected("a"), expected("b")]}));
     }
 
     #[test]
-    fn the_second_model_reads_its_purpose_in_the_text() {
+    fn gemini_embedding_2_gets_the_input_type_as_a_prefix() {
         let inputs = [Input::Text("a \"b\"".into())];
         let query = VendorRequest {
             model: "gemini-embedding-2",
             input_type: Some(InputType::Document),
-            ..ask(&inputs)
+            ..request(&inputs)
         };
         assert_eq!(
-            asked(&Google, &query),
+            body(&Google, &query),
             json!({"requests": [{"model": "models/gemini-embedding-2",
                 "content": {"parts": [{"text": "title: none | text: a \"b\""}]}}]})
         );
     }
 
     #[test]
-    fn a_text_that_may_be_cut_is_refused_when_none_may_be() {
+    fn truncate_none_refuses_a_text_that_may_be_truncated() {
         let inputs = [Input::Text("short".into()), Input::Text("x".repeat(11).into())];
         let none = VendorRequest {
             truncate: Some(Truncate::None),
             max_tokens: NonZeroUsize::new(10),
-            ..ask(&inputs)
+            ..request(&inputs)
         };
         let error = Google.build_request(&none).unwrap_err();
         assert_eq!((error.kind, error.inputs[0].index, error.inputs.len()), (ErrorKind::InputTooLong, 1, 1));
@@ -227,22 +233,24 @@ mod tests {
     }
 
     #[test]
-    fn addresses_are_roots_or_whole() {
-        let at = |base: &str| Google.address(&BaseUrl::parse(base).unwrap(), "models/g?x").to_string();
-        let whole = "https://g.com/v1beta/models/g%3Fx:batchEmbedContents";
-        assert_eq!(at("https://g.com"), whole);
-        assert_eq!(at("https://g.com/v1beta"), whole);
-        assert_eq!(at(whole), whole);
+    fn urls_are_completed() {
+        let at = |base: &str| Google.url(&BaseUrl::parse(base).unwrap(), "models/g?x").to_string();
+        let complete = "https://g.com/v1beta/models/g%3Fx:batchEmbedContents";
+        assert_eq!(at("https://g.com"), complete);
+        assert_eq!(at("https://g.com/v1beta"), complete);
+        assert_eq!(at(complete), complete);
     }
 
     #[test]
-    fn a_recorded_answer_is_read() {
+    fn a_recorded_response_is_parsed() {
         let recorded = json!({"embeddings": [{"values": [-0.02, 0.5]}, {"values": [1, 0]}],
             "usageMetadata": {"promptTokenCount": 6}})
         .to_string();
-        let answer = Google.parse_response(recorded.as_bytes()).unwrap();
-        assert_eq!(answer.tokens, Some(6));
-        assert_eq!(answer.rows.into_flat(2), Ok((vec![-0.02, 0.5, 1.0, 0.0], 2)));
-        assert!(Google.parse_response(b"{}").unwrap().rows.into_flat(1).unwrap_err().contains("0 vectors"));
+        let response = Google.parse_response(recorded.as_bytes()).unwrap();
+        assert_eq!(response.tokens, Some(6));
+        assert_eq!(response.vectors.into_flat(2), Ok((vec![-0.02, 0.5, 1.0, 0.0], 2)));
+        assert!(
+            Google.parse_response(b"{}").unwrap().vectors.into_flat(1).unwrap_err().contains("0 vectors")
+        );
     }
 }

@@ -1,8 +1,8 @@
-//! The one sender for every vendor, and the one place where a status we receive is read.
+//! The HTTP client of all vendors. Only this module reads the status of a response.
 //!
-//! A request goes out once per key at most; whatever comes back is either the body of a good answer or an
-//! [`EmbedError`] that says whose fault it is and what to do ([`error_mapping`]). No redirect is followed, because
-//! the key would travel with it; no answer is read beyond a bound; nothing is read from the environment.
+//! A request is sent at most once per key. The result is the body of a successful response or an [`EmbedError`] with the
+//! party at fault and the retry decision ([`error_mapping`]). Redirects are not followed, because the key would be sent
+//! along. The size of a response is bounded. Nothing is read from the environment.
 
 mod api_keys;
 mod base_url;
@@ -29,38 +29,38 @@ pub use api_keys::{ApiKeyPool, KeyHeader};
 pub use base_url::BaseUrl;
 use error_mapping::Failure;
 
-/// Time for DNS, TCP and TLS together.
+/// Timeout of DNS, TCP and TLS together.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-/// For requests without a deadline: longer than any vendor takes, shorter than forever.
+/// Timeout of requests without a deadline. No vendor takes that long.
 const CALL_TIMEOUT: Duration = Duration::from_secs(600);
-/// Traces that nobody takes by then are lost.
+/// Timeout of [`HttpClient::post_json`]. Traces that are not delivered by then are lost.
 const DELIVERY_TIMEOUT: Duration = Duration::from_secs(10);
-/// The largest answer: 2048 vectors of 3072 floats as base64 are 34 MB.
+/// Maximum size of a response. 2048 vectors of 3072 floats as base64 are 34 MB.
 const MAX_RESPONSE_BYTES: usize = 64 << 20;
-/// The largest error that is read for its reason.
+/// Maximum size of an error response that is read for its message.
 const MAX_ERROR_BODY_BYTES: usize = 64 << 10;
 
-/// How requests leave this machine.
+/// Settings of outgoing requests.
 #[derive(Debug, Default)]
 pub struct Outbound {
-    /// A proxy for everything but `no_proxy`; its address may hold a password.
+    /// The proxy of all requests except to `no_proxy`. Its URL may contain a password.
     pub proxy: Option<SecretString>,
-    /// Hosts that are reached directly, separated by commas.
+    /// Hosts that are reached without the proxy, separated by commas.
     pub no_proxy: String,
-    /// Certificates (PEM) that are trusted besides the system's.
+    /// Trusted certificates (PEM), in addition to those of the system.
     pub certificates: Option<Vec<u8>>,
 }
 
-/// A pool of connections to everywhere.
+/// An HTTP client with a pool of connections.
 pub struct HttpClient {
     client: Client,
 }
 
-/// Where one model's requests go.
+/// The destination of one model's requests.
 pub(crate) struct Target {
     pub provider: ProviderKind,
     pub model: Arc<str>,
-    pub address: BaseUrl,
+    pub url: BaseUrl,
     pub headers: HeaderMap,
     pub keys: Arc<ApiKeyPool>,
     pub listener: Option<Arc<dyn RateListener>>,
@@ -69,13 +69,16 @@ pub(crate) struct Target {
 /// One request.
 pub(crate) struct Call {
     pub body: Bytes,
-    /// Inputs in it: a batch of one is not "too large".
-    pub items: usize,
+    /// The number of inputs. A single input is never reported as a batch that is too large.
+    pub inputs: usize,
     pub deadline: Option<std::time::Instant>,
 }
 
 impl Outbound {
-    /// What is wrong with the proxy's address or the certificates, if anything is.
+    /// Checks the proxy's URL and the certificates.
+    ///
+    /// # Errors
+    /// What is wrong with them.
     pub fn check(&self) -> Result<(), String> {
         self.proxy().and(self.certificates()).map(drop)
     }
@@ -83,23 +86,26 @@ impl Outbound {
     fn proxy(&self) -> Result<Option<Proxy>, String> {
         let Some(proxy) = &self.proxy else { return Ok(None) };
         let proxy = Proxy::all(proxy.expose_secret())
-            .map_err(|_| "the proxy's address cannot be read; write http://host:port".to_owned())?;
+            .map_err(|_| "the proxy's URL is invalid; write http://host:port".to_owned())?;
         Ok(Some(proxy.no_proxy(NoProxy::from_string(&self.no_proxy))))
     }
 
     fn certificates(&self) -> Result<Vec<Certificate>, String> {
         let Some(pem) = &self.certificates else { return Ok(Vec::new()) };
         let certificates = Certificate::from_pem_bundle(pem)
-            .map_err(|error| format!("the certificates cannot be read: {}", root_cause(&error)))?;
+            .map_err(|error| format!("the certificates are invalid: {}", root_cause(&error)))?;
         if certificates.is_empty() {
-            return Err("no certificate is in the file; it must be PEM".into());
+            return Err("the file contains no certificate; it must be PEM".into());
         }
         Ok(certificates)
     }
 }
 
 impl HttpClient {
-    /// A sender; fails when the proxy's address or the certificates cannot be read.
+    /// Creates a client.
+    ///
+    /// # Errors
+    /// The proxy's URL or the certificates are invalid.
     pub fn new(outbound: &Outbound) -> Result<Self, String> {
         let mut builder = Client::builder()
             .user_agent(concat!("embeddery/", env!("CARGO_PKG_VERSION")))
@@ -114,15 +120,16 @@ impl HttpClient {
         if !certificates.is_empty() {
             builder = builder.tls_certs_merge(certificates);
         }
-        let client =
-            builder.build().map_err(|error| format!("no HTTPS on this machine: {}", root_cause(&error)))?;
+        let client = builder
+            .build()
+            .map_err(|error| format!("the HTTPS client cannot be created: {}", root_cause(&error)))?;
         Ok(Self { client })
     }
 
-    /// Delivers JSON that is not a question to a model: traces. What comes back says nothing.
+    /// Posts JSON other than requests to models, such as traces. The body of the response is ignored.
     ///
     /// # Errors
-    /// When it was not taken, with the reason.
+    /// The request failed or was refused; the reason.
     pub async fn post_json(
         &self,
         url: &str,
@@ -131,79 +138,83 @@ impl HttpClient {
     ) -> Result<(), String> {
         let mut headers = self::headers(headers)?;
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        let sent = self.client.post(url).headers(headers).body(body).timeout(DELIVERY_TIMEOUT).send().await;
-        let status = sent.map_err(|error| root_cause(&error))?.status();
-        if status.is_success() { Ok(()) } else { Err(format!("answered {status}")) }
+        let response =
+            self.client.post(url).headers(headers).body(body).timeout(DELIVERY_TIMEOUT).send().await;
+        let status = response.map_err(|error| root_cause(&error))?.status();
+        if status.is_success() { Ok(()) } else { Err(format!("the server responded {status}")) }
     }
 
-    /// Sends a request, with another key when the first is refused. Returns the body of a good answer.
+    /// Sends a request, and sends it again with the next key if a key is refused. Returns the body of a successful response.
     pub(crate) async fn post(&self, target: &Target, call: &Call) -> Result<Bytes, EmbedError> {
         let deadline = call.deadline.map_or_else(|| Instant::now() + CALL_TIMEOUT, Instant::from);
         let mut last = None;
         for key in target.keys.round_robin() {
-            let answered = timeout_at(deadline, self.once(target, call, key)).await;
-            match answered.unwrap_or_else(|_| Err(target.late())) {
+            let result = timeout_at(deadline, self.send(target, call, key)).await;
+            match result.unwrap_or_else(|_| Err(target.timeout_error())) {
                 Err(error) if error.kind == ErrorKind::UpstreamAuth => {
-                    target.keys.refused(key);
+                    target.keys.mark_refused(key);
                     last = Some(error);
                 }
                 other => return other,
             }
         }
-        Err(last.unwrap_or_else(|| target.no_key()))
+        Err(last.unwrap_or_else(|| target.missing_key_error()))
     }
 
-    async fn once(&self, target: &Target, call: &Call, key: usize) -> Result<Bytes, EmbedError> {
+    async fn send(&self, target: &Target, call: &Call, key: usize) -> Result<Bytes, EmbedError> {
         let mut headers = target.headers.clone();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         if let Some((name, value)) = target.keys.header(key) {
-            // A configured header of that name is meant to stand in for the key.
+            // A configured header of that name replaces the key.
             headers.entry(name).or_insert(value);
         }
-        let request = self.client.post(target.address.url().clone()).headers(headers);
-        let sent = request.body(call.body.clone()).send().await;
-        let response = sent.map_err(|error| target.lost(&error))?;
-        self.read(target, call, response).await
+        let request = self.client.post(target.url.as_url().clone()).headers(headers);
+        let response = request.body(call.body.clone()).send().await;
+        let response = response.map_err(|error| target.connection_error(&error))?;
+        self.read_response(target, call, response).await
     }
 
-    async fn read(&self, target: &Target, call: &Call, response: Response) -> Result<Bytes, EmbedError> {
+    async fn read_response(
+        &self,
+        target: &Target,
+        call: &Call,
+        response: Response,
+    ) -> Result<Bytes, EmbedError> {
         if let Some(listener) = &target.listener
-            && let Some(hint) = rate_limit_headers::hint(response.headers())
+            && let Some(info) = rate_limit_headers::parse(response.headers())
         {
-            listener.observe(target.provider, hint);
+            listener.observe(target.provider, info);
         }
         let status = response.status();
         if status.is_success() {
-            return body(response, MAX_RESPONSE_BYTES).await.map_err(|lost| match lost {
-                Lost::TooLong => target.malformed(
-                    &format!("an answer of more than {} MB", MAX_RESPONSE_BYTES >> 20),
-                    Retry::Never,
-                ),
-                Lost::Broken(error) => target.lost(&error),
+            return body(response, MAX_RESPONSE_BYTES).await.map_err(|error| match error {
+                BodyError::TooLong => target
+                    .malformed(&format!("a body of more than {} MB", MAX_RESPONSE_BYTES >> 20), Retry::Never),
+                BodyError::Broken(error) => target.connection_error(&error),
             });
         }
         if status.is_redirection() {
             let to = response.headers().get(LOCATION).and_then(|to| to.to_str().ok()).unwrap_or("nowhere");
-            tracing::warn!(provider = %target.provider, to, "a redirect was not followed");
+            tracing::warn!(provider = %target.provider, to, "redirect not followed");
             return Err(target.malformed(
-                "a redirect, which is not followed because the key would travel with it; correct the provider's address",
+                "a redirect, which is not followed because the key would be sent along; correct the provider's URL",
                 Retry::Never,
             ));
         }
         let headers = response.headers().clone();
         let body = body(response, MAX_ERROR_BODY_BYTES).await.unwrap_or_default();
-        Err(Failure { target, status: status.as_u16(), headers: &headers, body: &body, items: call.items }
+        Err(Failure { target, status: status.as_u16(), headers: &headers, body: &body, inputs: call.inputs }
             .classify())
     }
 }
 
 impl Target {
-    /// Fails when no request can be sent.
+    /// Fails if a key is required and there is none.
     pub(crate) fn check(&self) -> Result<(), EmbedError> {
-        if self.keys.usable() { Ok(()) } else { Err(self.no_key()) }
+        if self.keys.is_usable() { Ok(()) } else { Err(self.missing_key_error()) }
     }
 
-    fn no_key(&self) -> EmbedError {
+    fn missing_key_error(&self) -> EmbedError {
         EmbedError::new(
             ErrorKind::Unavailable,
             Fault::Us,
@@ -212,91 +223,92 @@ impl Target {
         )
     }
 
-    /// An answer that is none.
-    pub(crate) fn malformed(&self, what: &str, retry: Retry) -> EmbedError {
+    /// The error for a response that does not follow the API. `problem` completes "the vendor responded with ...".
+    pub(crate) fn malformed(&self, problem: &str, retry: Retry) -> EmbedError {
         EmbedError::new(
             ErrorKind::InvalidUpstreamResponse,
             Fault::Upstream,
             retry,
-            format!("'{}' of {} answered {what}", self.model, self.provider),
+            format!("'{}' of {} responded with {problem}", self.model, self.provider),
         )
     }
 
-    /// No answer before the deadline.
-    fn late(&self) -> EmbedError {
+    /// The error for a deadline that passed.
+    fn timeout_error(&self) -> EmbedError {
         EmbedError::new(
             ErrorKind::Timeout,
             Fault::Upstream,
             Retry::Backoff,
-            format!("{} did not answer in time", self.provider),
+            format!("{} did not respond in time", self.provider),
         )
     }
 
-    /// A connection that could not be made or broke. Callers do not learn where it was to go; the log does.
-    fn lost(&self, error: &reqwest::Error) -> EmbedError {
+    /// The error for a connection that failed or broke. The host is written to the log only; callers do not see it.
+    fn connection_error(&self, error: &reqwest::Error) -> EmbedError {
         let cause = root_cause(error);
-        tracing::debug!(provider = %self.provider, host = self.address.host(), cause, "no answer");
-        let what = if error.is_connect() {
+        tracing::debug!(provider = %self.provider, host = self.url.host(), cause, "request failed");
+        let problem = if error.is_connect() {
             "cannot be reached"
         } else if error.is_body() || error.is_decode() {
-            "broke off its answer"
+            "interrupted its response"
         } else {
-            "closed the connection without an answer"
+            "closed the connection without a response"
         };
         EmbedError::new(
             ErrorKind::Unavailable,
             Fault::Upstream,
             Retry::Backoff,
-            format!("{} {what}", self.provider),
+            format!("{} {problem}", self.provider),
         )
     }
 }
 
-/// Headers that configuration adds to every request of a provider or model.
-pub(crate) fn headers(written: &[(String, SecretString)]) -> Result<HeaderMap, String> {
-    let mut headers = HeaderMap::with_capacity(written.len() + 4);
-    for (name, value) in written {
+/// Parses the headers that the configuration adds to requests of a provider or model.
+pub(crate) fn headers(configured: &[(String, SecretString)]) -> Result<HeaderMap, String> {
+    let mut headers = HeaderMap::with_capacity(configured.len() + 4);
+    for (name, value) in configured {
         let parsed = HeaderName::try_from(name.as_str())
-            .map_err(|_| format!("'{}' is not a header's name", name.escape_debug()))?;
+            .map_err(|_| format!("'{}' is not a valid header name", name.escape_debug()))?;
         if matches!(parsed, CONNECTION | CONTENT_LENGTH | CONTENT_TYPE | TRANSFER_ENCODING) {
-            return Err(format!("'{name}' cannot be set; it follows from the request"));
+            return Err(format!("'{name}' cannot be set; the HTTP client sets it"));
         }
         let mut value = HeaderValue::from_str(value.expose_secret())
-            .map_err(|_| format!("the value of '{name}' holds characters that no header can carry"))?;
+            .map_err(|_| format!("the value of '{name}' contains characters that a header cannot have"))?;
         value.set_sensitive(true);
         headers.insert(parsed, value);
     }
     Ok(headers)
 }
 
-enum Lost {
+/// Why a body could not be read.
+enum BodyError {
     TooLong,
     Broken(reqwest::Error),
 }
 
-/// The whole body, unless it is longer than `most`.
-async fn body(mut response: Response, most: usize) -> Result<Bytes, Lost> {
+/// Reads a body of at most `max_bytes`.
+async fn body(mut response: Response, max_bytes: usize) -> Result<Bytes, BodyError> {
     let announced = response.content_length().unwrap_or(0);
     let announced = usize::try_from(announced).unwrap_or(usize::MAX);
-    if announced > most {
-        return Err(Lost::TooLong);
+    if announced > max_bytes {
+        return Err(BodyError::TooLong);
     }
-    let Some(first) = response.chunk().await.map_err(Lost::Broken)? else { return Ok(Bytes::new()) };
+    let Some(first) = response.chunk().await.map_err(BodyError::Broken)? else { return Ok(Bytes::new()) };
     if announced == first.len() {
-        return Ok(first); // a small answer comes in one piece and needs no copy
+        return Ok(first); // a small body arrives in one chunk and needs no copy
     }
-    let mut whole = Vec::with_capacity(announced.max(first.len() * 2));
-    whole.extend_from_slice(&first);
-    while let Some(chunk) = response.chunk().await.map_err(Lost::Broken)? {
-        if whole.len() + chunk.len() > most {
-            return Err(Lost::TooLong);
+    let mut body = Vec::with_capacity(announced.max(first.len() * 2));
+    body.extend_from_slice(&first);
+    while let Some(chunk) = response.chunk().await.map_err(BodyError::Broken)? {
+        if body.len() + chunk.len() > max_bytes {
+            return Err(BodyError::TooLong);
         }
-        whole.extend_from_slice(&chunk);
+        body.extend_from_slice(&chunk);
     }
-    Ok(whole.into())
+    Ok(body.into())
 }
 
-/// The innermost reason of a failure, which never names the address.
+/// The innermost cause of an error. It does not contain the URL.
 fn root_cause(error: &reqwest::Error) -> String {
     let mut cause: &dyn std::error::Error = error;
     while let Some(deeper) = cause.source() {

@@ -1,8 +1,6 @@
-//! Everything that implements [`Embedder`](embeddery_core::Embedder) and
-//! [`Provider`](embeddery_core::Provider): this machine's own engine ([`local`]), ONNX Runtime ([`onnx`]) and everybody else
-//! ([`Vendor`]), one file per vendor's form. Adapters decide what a failure means; the gateway's wrappers only
-//! obey.
+#![doc = include_str!("../README.md")]
 
+mod billed_tokens;
 mod catalogue;
 mod cohere;
 mod endpoint;
@@ -16,12 +14,11 @@ mod mistral;
 pub mod onnx;
 mod openai;
 mod response_vectors;
-mod token_estimate;
 mod vendor;
 mod vendor_protocol;
 mod voyage;
 
-pub use catalogue::{Catalogue, CatalogueLimits, Family, Known, WrittenLengths};
+pub use catalogue::{Catalogue, CatalogueLimits, CatalogueModel, CatalogueVendor, ConfiguredDimensions};
 pub use endpoint::Endpoint;
 pub use http::{BaseUrl, HttpClient, Outbound};
 pub use local_api::Dialect;

@@ -1,8 +1,8 @@
-//! Servers near by: which dialect an address speaks, and the dialects that are not OpenAI's.
+//! Local servers with an HTTP API: the detection of a server's dialect, and the dialects other than OpenAI's.
 //!
-//! Vectors of `/api/embeddings` are not of unit length and come one at a time; Ollama refuses a whole batch
-//! for one bad input; TEI answers with a bare list. The replaced service had a form of its own, which its
-//! users' servers still speak.
+//! Ollama's `/api/embeddings` returns one vector per call, not of unit length. Ollama refuses a whole batch for one bad
+//! input. TEI responds with a bare array. `Tldw` is the API of the service that Embeddery replaces; servers of its users
+//! implement it.
 
 use std::{fmt, num::NonZeroUsize, str::FromStr};
 
@@ -11,18 +11,19 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     http::BaseUrl,
-    response_vectors::{ResponseVectors, Row},
+    response_vectors::{EncodedVector, ResponseVectors},
     vendor_protocol::{
-        Inputs, VendorProtocol, VendorRequest, VendorResponse, cannot_truncate, to_json, unreadable,
+        Inputs, VendorProtocol, VendorRequest, VendorResponse, describe_unparsable, to_json,
+        unsupported_truncate,
     },
 };
 
-/// How a server is spoken to.
+/// The API of a server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Dialect {
-    /// OpenAI's form.
+    /// OpenAI's API.
     OpenAi,
-    /// Azure's variety of it.
+    /// Azure's variant of OpenAI's API.
     Azure,
     /// Ollama's `/api/embed`.
     Ollama,
@@ -30,14 +31,14 @@ pub enum Dialect {
     OllamaLegacy,
     /// Text Embeddings Inference's `/embed`.
     Tei,
-    /// The replaced service's `{"texts":[…],"model"}`.
+    /// `{"texts":[…],"model"}`, the API of the service that Embeddery replaces.
     Tldw,
 }
 
 impl Dialect {
-    /// Those of `local_api`, in the order in which they are named to users.
+    /// The dialects of `local_api`, in the order of messages.
     pub const LOCAL: [Self; 5] = [Self::OpenAi, Self::Ollama, Self::OllamaLegacy, Self::Tei, Self::Tldw];
-    /// Those of `openai`.
+    /// The dialects of `openai`.
     pub const OPENAI: [Self; 2] = [Self::OpenAi, Self::Azure];
 
     /// The name in configuration.
@@ -52,9 +53,9 @@ impl Dialect {
         }
     }
 
-    /// What an address of a provider speaks when nobody says so.
-    pub fn recognise(kind: ProviderKind, address: &BaseUrl) -> Self {
-        let (path, host) = (address.path(), address.host());
+    /// Detects the dialect of a server from its URL.
+    pub fn detect(kind: ProviderKind, url: &BaseUrl) -> Self {
+        let (path, host) = (url.path(), url.host());
         if kind != ProviderKind::LocalApi {
             let azure = [".openai.azure.com", ".cognitiveservices.azure.com"];
             let is_azure =
@@ -66,9 +67,9 @@ impl Dialect {
             path if path.ends_with("/api/embeddings") => Self::OllamaLegacy,
             path if path.ends_with("/embeddings") || path.ends_with("/v1") => Self::OpenAi,
             path if path.ends_with("/embed") => Self::Tei,
-            "" if address.port() == Some(11_434) => Self::Ollama,
+            "" if url.port() == Some(11_434) => Self::Ollama,
             "" => Self::OpenAi,
-            // Any other path is what the replaced service's users have: a server of their own.
+            // Users of the replaced service have servers of their own at other paths.
             _ => Self::Tldw,
         }
     }
@@ -87,7 +88,7 @@ impl FromStr for Dialect {
         [Self::Azure].into_iter().chain(Self::LOCAL).find(|dialect| dialect.as_str() == name).ok_or_else(
             || {
                 format!(
-                    "'{}' is not a dialect; known are {} and, for openai, azure",
+                    "'{}' is not a dialect; write {} or, for openai, azure",
                     name.escape_debug(),
                     Self::LOCAL.map(Self::as_str).join(", ")
                 )
@@ -99,22 +100,22 @@ impl FromStr for Dialect {
 /// Ollama.
 pub(crate) struct Ollama;
 
-/// Ollama's older form: one text, raw vectors.
+/// Ollama's older API: one text per call, vectors not of unit length.
 pub(crate) struct OllamaLegacy;
 
 /// Text Embeddings Inference.
 pub(crate) struct Tei;
 
-/// The replaced service's form.
+/// The API of the service that Embeddery replaces.
 pub(crate) struct Tldw;
 
-/// The whole address, or the server's root with this below it.
-fn below_root(base: &BaseUrl, segments: &[&str]) -> BaseUrl {
+/// The complete URL: `base`, or `base` with these segments if it is the server's root.
+fn complete_url(base: &BaseUrl, segments: &[&str]) -> BaseUrl {
     if base.path().is_empty() { base.join(segments) } else { base.clone() }
 }
 
 fn parse<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T, String> {
-    serde_json::from_slice(body).map_err(|error| unreadable(body, &error))
+    serde_json::from_slice(body).map_err(|error| describe_unparsable(body, &error))
 }
 
 #[derive(Serialize)]
@@ -128,34 +129,37 @@ struct OllamaBody<'a> {
 }
 
 #[derive(Deserialize)]
-struct Many<'a> {
+struct VectorsResponse<'a> {
     #[serde(borrow)]
-    embeddings: Vec<Row<'a>>,
+    embeddings: Vec<EncodedVector<'a>>,
     prompt_eval_count: Option<u64>,
 }
 
 impl VendorProtocol for Ollama {
-    fn address(&self, base: &BaseUrl, _: &str) -> BaseUrl {
-        below_root(base, &["api", "embed"])
+    fn url(&self, base: &BaseUrl, _: &str) -> BaseUrl {
+        complete_url(base, &["api", "embed"])
     }
 
-    fn build_request(&self, ask: &VendorRequest<'_>) -> Result<Vec<u8>, EmbedError> {
-        if ask.truncate == Some(Truncate::Start) {
-            return Err(cannot_truncate(ProviderKind::LocalApi, "cut the start off a text with Ollama"));
+    fn build_request(&self, request: &VendorRequest<'_>) -> Result<Vec<u8>, EmbedError> {
+        if request.truncate == Some(Truncate::Start) {
+            return Err(unsupported_truncate(
+                ProviderKind::LocalApi,
+                "truncate the start of a text with Ollama",
+            ));
         }
         to_json(&OllamaBody {
-            model: ask.model,
-            input: Inputs(ask.inputs),
-            truncate: ask.truncate.map(|truncate| truncate == Truncate::End),
-            dimensions: ask.dimensions,
+            model: request.model,
+            input: Inputs(request.inputs),
+            truncate: request.truncate.map(|truncate| truncate == Truncate::End),
+            dimensions: request.dimensions,
         })
     }
 
     fn parse_response<'a>(&self, body: &'a [u8]) -> Result<VendorResponse<'a>, String> {
-        let answer: Many<'_> = parse(body)?;
+        let response: VectorsResponse<'_> = parse(body)?;
         Ok(VendorResponse {
-            rows: ResponseVectors::InOrder(answer.embeddings),
-            tokens: answer.prompt_eval_count,
+            vectors: ResponseVectors::InOrder(response.embeddings),
+            tokens: response.prompt_eval_count,
         })
     }
 }
@@ -167,32 +171,32 @@ struct LegacyBody<'a> {
 }
 
 #[derive(Deserialize)]
-struct One<'a> {
+struct VectorResponse<'a> {
     #[serde(borrow)]
-    embedding: Row<'a>,
+    embedding: EncodedVector<'a>,
 }
 
 impl VendorProtocol for OllamaLegacy {
-    fn address(&self, base: &BaseUrl, _: &str) -> BaseUrl {
-        below_root(base, &["api", "embeddings"])
+    fn url(&self, base: &BaseUrl, _: &str) -> BaseUrl {
+        complete_url(base, &["api", "embeddings"])
     }
 
-    fn build_request(&self, ask: &VendorRequest<'_>) -> Result<Vec<u8>, EmbedError> {
-        let [input] = ask.inputs else {
-            return Err(EmbedError::internal("several inputs reached a form that takes one"));
+    fn build_request(&self, request: &VendorRequest<'_>) -> Result<Vec<u8>, EmbedError> {
+        let [input] = request.inputs else {
+            return Err(EmbedError::internal("several inputs reached an API that accepts one"));
         };
-        if matches!(ask.truncate, Some(Truncate::Start | Truncate::None)) {
-            return Err(cannot_truncate(
+        if matches!(request.truncate, Some(Truncate::Start | Truncate::None)) {
+            return Err(unsupported_truncate(
                 ProviderKind::LocalApi,
-                "do that with Ollama's /api/embeddings; use /api/embed",
+                "apply it with Ollama's /api/embeddings; use /api/embed",
             ));
         }
-        to_json(&LegacyBody { model: ask.model, prompt: input.text().unwrap_or_default() })
+        to_json(&LegacyBody { model: request.model, prompt: input.text().unwrap_or_default() })
     }
 
     fn parse_response<'a>(&self, body: &'a [u8]) -> Result<VendorResponse<'a>, String> {
         Ok(VendorResponse {
-            rows: ResponseVectors::InOrder(vec![parse::<One<'_>>(body)?.embedding]),
+            vectors: ResponseVectors::InOrder(vec![parse::<VectorResponse<'_>>(body)?.embedding]),
             tokens: None,
         })
     }
@@ -210,21 +214,21 @@ struct TeiBody<'a> {
 }
 
 impl VendorProtocol for Tei {
-    fn address(&self, base: &BaseUrl, _: &str) -> BaseUrl {
-        below_root(base, &["embed"])
+    fn url(&self, base: &BaseUrl, _: &str) -> BaseUrl {
+        complete_url(base, &["embed"])
     }
 
-    fn build_request(&self, ask: &VendorRequest<'_>) -> Result<Vec<u8>, EmbedError> {
+    fn build_request(&self, request: &VendorRequest<'_>) -> Result<Vec<u8>, EmbedError> {
         to_json(&TeiBody {
-            inputs: Inputs(ask.inputs),
-            truncate: ask.truncate.map(|truncate| truncate != Truncate::None),
-            truncation_direction: (ask.truncate == Some(Truncate::Start)).then_some("Left"),
-            dimensions: ask.dimensions,
+            inputs: Inputs(request.inputs),
+            truncate: request.truncate.map(|truncate| truncate != Truncate::None),
+            truncation_direction: (request.truncate == Some(Truncate::Start)).then_some("Left"),
+            dimensions: request.dimensions,
         })
     }
 
     fn parse_response<'a>(&self, body: &'a [u8]) -> Result<VendorResponse<'a>, String> {
-        Ok(VendorResponse { rows: ResponseVectors::InOrder(parse(body)?), tokens: None })
+        Ok(VendorResponse { vectors: ResponseVectors::InOrder(parse(body)?), tokens: None })
     }
 }
 
@@ -235,20 +239,20 @@ struct TldwBody<'a> {
 }
 
 impl VendorProtocol for Tldw {
-    fn address(&self, base: &BaseUrl, _: &str) -> BaseUrl {
+    fn url(&self, base: &BaseUrl, _: &str) -> BaseUrl {
         base.clone()
     }
 
-    fn build_request(&self, ask: &VendorRequest<'_>) -> Result<Vec<u8>, EmbedError> {
-        if matches!(ask.truncate, Some(Truncate::Start | Truncate::None)) {
-            return Err(cannot_truncate(ProviderKind::LocalApi, "say how in the dialect tldw"));
+    fn build_request(&self, request: &VendorRequest<'_>) -> Result<Vec<u8>, EmbedError> {
+        if matches!(request.truncate, Some(Truncate::Start | Truncate::None)) {
+            return Err(unsupported_truncate(ProviderKind::LocalApi, "apply it in the dialect tldw"));
         }
-        to_json(&TldwBody { texts: Inputs(ask.inputs), model: ask.model })
+        to_json(&TldwBody { texts: Inputs(request.inputs), model: request.model })
     }
 
     fn parse_response<'a>(&self, body: &'a [u8]) -> Result<VendorResponse<'a>, String> {
-        let answer: Many<'_> = parse(body)?;
-        Ok(VendorResponse { rows: ResponseVectors::InOrder(answer.embeddings), tokens: None })
+        let response: VectorsResponse<'_> = parse(body)?;
+        Ok(VendorResponse { vectors: ResponseVectors::InOrder(response.embeddings), tokens: None })
     }
 }
 
@@ -258,11 +262,11 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::vendor_protocol::tests::{ask, asked};
+    use crate::vendor_protocol::tests::{body, request};
 
     #[test]
-    fn addresses_tell_their_dialect() {
-        let local = |text: &str| Dialect::recognise(ProviderKind::LocalApi, &BaseUrl::parse(text).unwrap());
+    fn dialects_are_detected_from_urls() {
+        let local = |text: &str| Dialect::detect(ProviderKind::LocalApi, &BaseUrl::parse(text).unwrap());
         assert_eq!(local("http://localhost:11434/api/embeddings"), Dialect::OllamaLegacy);
         assert_eq!(local("http://localhost:11434/api/embed"), Dialect::Ollama);
         assert_eq!(local("http://localhost:11434"), Dialect::Ollama);
@@ -271,7 +275,7 @@ mod tests {
         assert_eq!(local("http://x:8080"), Dialect::OpenAi);
         assert_eq!(local("http://x:8080/embed"), Dialect::Tei);
         assert_eq!(local("http://x:8080/my/vectors"), Dialect::Tldw);
-        let openai = |text: &str| Dialect::recognise(ProviderKind::OpenAi, &BaseUrl::parse(text).unwrap());
+        let openai = |text: &str| Dialect::detect(ProviderKind::OpenAi, &BaseUrl::parse(text).unwrap());
         assert_eq!(openai("https://r.openai.azure.com"), Dialect::Azure);
         assert_eq!(openai("https://gate.corp/openai/deployments/d/embeddings"), Dialect::Azure);
         assert_eq!(openai("https://api.openai.com/v1"), Dialect::OpenAi);
@@ -279,31 +283,31 @@ mod tests {
     }
 
     #[test]
-    fn each_body_is_the_servers() {
+    fn bodies_follow_the_servers_schemas() {
         let one = [Input::Text("a".into())];
-        let cut = |truncate| VendorRequest { truncate: Some(truncate), ..ask(&one) };
-        assert_eq!(asked(&Ollama, &ask(&one)), json!({"model": "m", "input": ["a"]}));
-        assert_eq!(asked(&Ollama, &cut(Truncate::None))["truncate"], false);
-        assert_eq!(asked(&OllamaLegacy, &ask(&one)), json!({"model": "m", "prompt": "a"}));
-        assert_eq!(asked(&Tei, &ask(&one)), json!({"inputs": ["a"]}));
+        let with_truncate = |truncate| VendorRequest { truncate: Some(truncate), ..request(&one) };
+        assert_eq!(body(&Ollama, &request(&one)), json!({"model": "m", "input": ["a"]}));
+        assert_eq!(body(&Ollama, &with_truncate(Truncate::None))["truncate"], false);
+        assert_eq!(body(&OllamaLegacy, &request(&one)), json!({"model": "m", "prompt": "a"}));
+        assert_eq!(body(&Tei, &request(&one)), json!({"inputs": ["a"]}));
         assert_eq!(
-            asked(&Tei, &cut(Truncate::Start)),
+            body(&Tei, &with_truncate(Truncate::Start)),
             json!({"inputs": ["a"], "truncate": true, "truncation_direction": "Left"})
         );
-        assert_eq!(asked(&Tldw, &ask(&one)), json!({"texts": ["a"], "model": "m"}));
+        assert_eq!(body(&Tldw, &request(&one)), json!({"texts": ["a"], "model": "m"}));
         let two = [Input::Text("a".into()), Input::Text("b".into())];
-        assert!(OllamaLegacy.build_request(&ask(&two)).is_err());
-        assert!(Ollama.build_request(&cut(Truncate::Start)).is_err());
+        assert!(OllamaLegacy.build_request(&request(&two)).is_err());
+        assert!(Ollama.build_request(&with_truncate(Truncate::Start)).is_err());
     }
 
     #[test]
-    fn recorded_answers_are_read() {
+    fn recorded_responses_are_parsed() {
         let ollama = br#"{"model":"all-minilm","embeddings":[[0.01,-0.5],[1,2]],"total_duration":14143917,"load_duration":1019500,"prompt_eval_count":8}"#;
-        let answer = Ollama.parse_response(ollama).unwrap();
-        assert_eq!(answer.tokens, Some(8));
-        assert_eq!(answer.rows.into_flat(2), Ok((vec![0.01, -0.5, 1.0, 2.0], 2)));
-        let flat = |wire: &dyn VendorProtocol, body: &'static [u8], inputs| {
-            wire.parse_response(body).unwrap().rows.into_flat(inputs)
+        let response = Ollama.parse_response(ollama).unwrap();
+        assert_eq!(response.tokens, Some(8));
+        assert_eq!(response.vectors.into_flat(2), Ok((vec![0.01, -0.5, 1.0, 2.0], 2)));
+        let flat = |protocol: &dyn VendorProtocol, body: &'static [u8], inputs| {
+            protocol.parse_response(body).unwrap().vectors.into_flat(inputs)
         };
         assert_eq!(
             flat(&OllamaLegacy, br#"{"embedding":[0.5670403838157654,9]}"#, 1),

@@ -1,4 +1,4 @@
-//! Mistral: OpenAI's form, with its own name for the vector's length. Inputs that are too long are refused.
+//! The API of Mistral: OpenAI's API, with another field for the dimensions. It refuses inputs that are too long.
 
 use std::num::NonZeroUsize;
 
@@ -8,7 +8,7 @@ use serde::Serialize;
 use crate::{
     http::BaseUrl,
     openai,
-    vendor_protocol::{Inputs, VendorProtocol, VendorRequest, VendorResponse, cannot_truncate, to_json},
+    vendor_protocol::{Inputs, VendorProtocol, VendorRequest, VendorResponse, to_json, unsupported_truncate},
 };
 
 /// Mistral.
@@ -23,19 +23,23 @@ struct Body<'a> {
 }
 
 impl VendorProtocol for Mistral {
-    fn address(&self, base: &BaseUrl, _: &str) -> BaseUrl {
-        openai::address(base)
+    fn url(&self, base: &BaseUrl, _: &str) -> BaseUrl {
+        openai::url(base)
     }
 
-    fn build_request(&self, ask: &VendorRequest<'_>) -> Result<Vec<u8>, EmbedError> {
-        if ask.truncate == Some(Truncate::Start) {
-            return Err(cannot_truncate(ProviderKind::Mistral, "cut the start off a text"));
+    fn build_request(&self, request: &VendorRequest<'_>) -> Result<Vec<u8>, EmbedError> {
+        if request.truncate == Some(Truncate::Start) {
+            return Err(unsupported_truncate(ProviderKind::Mistral, "truncate the start of a text"));
         }
-        to_json(&Body { model: ask.model, input: Inputs(ask.inputs), output_dimension: ask.dimensions })
+        to_json(&Body {
+            model: request.model,
+            input: Inputs(request.inputs),
+            output_dimension: request.dimensions,
+        })
     }
 
     fn parse_response<'a>(&self, body: &'a [u8]) -> Result<VendorResponse<'a>, String> {
-        openai::answer(body)
+        openai::parse_response(body)
     }
 }
 
@@ -45,24 +49,24 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::vendor_protocol::tests::{ask, asked};
+    use crate::vendor_protocol::tests::{body, request};
 
     #[test]
-    fn the_body_is_mistrals() {
+    fn the_body_follows_mistrals_schema() {
         let inputs = [Input::Text("a".into())];
-        let sized = VendorRequest { dimensions: NonZeroUsize::new(3072), ..ask(&inputs) };
-        assert_eq!(asked(&Mistral, &sized), json!({"model": "m", "input": ["a"], "output_dimension": 3072}));
+        let sized = VendorRequest { dimensions: NonZeroUsize::new(3072), ..request(&inputs) };
+        assert_eq!(body(&Mistral, &sized), json!({"model": "m", "input": ["a"], "output_dimension": 3072}));
     }
 
     #[test]
-    fn a_recorded_answer_is_read() {
+    fn a_recorded_response_is_parsed() {
         let recorded = json!({"id": "b16c", "object": "list", "model": "mistral-embed",
             "usage": {"prompt_audio_seconds": null, "prompt_tokens": 14, "total_tokens": 14,
                       "completion_tokens": 0, "request_count": null, "prompt_token_details": null},
             "data": [{"object": "embedding", "index": 0, "embedding": [-0.0165, 0.0707]}]})
         .to_string();
-        let answer = Mistral.parse_response(recorded.as_bytes()).unwrap();
-        assert_eq!(answer.tokens, Some(14));
-        assert_eq!(answer.rows.into_flat(1), Ok((vec![-0.0165, 0.0707], 2)));
+        let response = Mistral.parse_response(recorded.as_bytes()).unwrap();
+        assert_eq!(response.tokens, Some(14));
+        assert_eq!(response.vectors.into_flat(1), Ok((vec![-0.0165, 0.0707], 2)));
     }
 }

@@ -1,7 +1,7 @@
-//! Vectors on the wire: numbers or base64, in any order, into one flat array in the order of the inputs.
+//! The vectors of a response: numbers or base64, in any order, decoded into one flat array in the order of the inputs.
 //!
-//! Every way in which an answer can be wrong without being no JSON is found here: too few vectors, an index
-//! twice or beyond, differing lengths, base64 that is no whole number of floats, a number that is none.
+//! All errors of well-formed JSON are detected here: too few vectors, an index that is repeated or out of range, vectors
+//! of different dimensions, base64 that is not a whole number of floats, and numbers that are not finite.
 
 use std::{borrow::Cow, fmt};
 
@@ -15,134 +15,140 @@ use serde::{
     de::{self, SeqAccess, Visitor},
 };
 
-/// With or without padding: not all servers write it.
+/// Base64 with or without padding: not all servers write it.
 const BASE64: GeneralPurpose = GeneralPurpose::new(
     &STANDARD,
     GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
 );
 
-/// Where a vector's list starts before its length is known.
-const USUAL_LENGTH: usize = 1024;
+/// Initial capacity of a vector whose dimensions are not known.
+const INITIAL_CAPACITY: usize = 1024;
 
-/// One vector as it came.
+/// One vector as the response has it.
 #[derive(Debug)]
-pub(crate) enum Row<'a> {
+pub(crate) enum EncodedVector<'a> {
     /// Little-endian floats.
     Base64(Cow<'a, str>),
-    /// A list of numbers.
+    /// An array of numbers.
     Numbers(Vec<f32>),
 }
 
 /// An entry of OpenAI's `data`.
 #[derive(Debug, Deserialize)]
-pub(crate) struct Indexed<'a> {
+pub(crate) struct IndexedVector<'a> {
     index: Option<usize>,
     #[serde(borrow)]
-    embedding: Row<'a>,
+    embedding: EncodedVector<'a>,
 }
 
-/// All vectors of an answer.
+/// All vectors of a response.
 pub(crate) enum ResponseVectors<'a> {
     /// In the order of the inputs.
-    InOrder(Vec<Row<'a>>),
-    /// Each with its place.
-    Indexed(Vec<Indexed<'a>>),
+    InOrder(Vec<EncodedVector<'a>>),
+    /// Each with the index of its input.
+    Indexed(Vec<IndexedVector<'a>>),
 }
 
 impl<'a> ResponseVectors<'a> {
-    /// One flat array, and the length of each vector; the error says what is wrong.
+    /// Decodes the vectors into `[inputs × dimensions]`, and returns the dimensions.
+    ///
+    /// # Errors
+    /// What is wrong with the vectors.
     pub(crate) fn into_flat(self, inputs: usize) -> Result<(Vec<f32>, usize), String> {
-        let rows = self.in_order(inputs)?;
-        let mut flat = Flat { data: Vec::new(), length: None, rows: inputs };
-        for row in rows {
-            flat.push(row)?;
+        let vectors = self.in_input_order(inputs)?;
+        let mut flat = FlatVectors { data: Vec::new(), dimensions: None, count: inputs };
+        for vector in vectors {
+            flat.push(vector)?;
         }
-        let length = flat.length.unwrap_or(0);
-        if length == 0 {
-            return Err("vectors of length zero".into());
+        let dimensions = flat.dimensions.unwrap_or(0);
+        if dimensions == 0 {
+            return Err("vectors without numbers".into());
         }
         match flat.data.iter().position(|number| !number.is_finite()) {
-            Some(at) => Err(format!("a number that is not finite in vector {}", at / length)),
-            None => Ok((flat.data, length)),
+            Some(position) => Err(format!("a number that is not finite in vector {}", position / dimensions)),
+            None => Ok((flat.data, dimensions)),
         }
     }
 
-    fn in_order(self, inputs: usize) -> Result<Vec<Row<'a>>, String> {
+    fn in_input_order(self, inputs: usize) -> Result<Vec<EncodedVector<'a>>, String> {
         let count = match &self {
-            Self::InOrder(rows) => rows.len(),
-            Self::Indexed(rows) => rows.len(),
+            Self::InOrder(vectors) => vectors.len(),
+            Self::Indexed(vectors) => vectors.len(),
         };
         if count != inputs {
             return Err(format!("{count} vectors for {inputs} inputs"));
         }
         let indexed = match self {
-            Self::InOrder(rows) => return Ok(rows),
-            // Some servers leave the index out; then the order is all there is.
-            Self::Indexed(rows) if rows.iter().all(|row| row.index.is_none()) => rows.into_iter().collect(),
-            Self::Indexed(rows) => {
-                let mut places: Vec<Option<Indexed<'a>>> = (0..inputs).map(|_| None).collect();
-                for row in rows {
-                    let index = row.index.ok_or("a vector without an index among others with one")?;
-                    let place = places
+            Self::InOrder(vectors) => return Ok(vectors),
+            // Some servers leave the index out. Then the order is that of the inputs.
+            Self::Indexed(vectors) if vectors.iter().all(|vector| vector.index.is_none()) => vectors,
+            Self::Indexed(vectors) => {
+                let mut by_input: Vec<Option<IndexedVector<'a>>> = (0..inputs).map(|_| None).collect();
+                for vector in vectors {
+                    let index = vector.index.ok_or("a vector without an index among others with one")?;
+                    let entry = by_input
                         .get_mut(index)
                         .ok_or_else(|| format!("a vector for input {index}, of {inputs}"))?;
-                    if place.replace(row).is_some() {
+                    if entry.replace(vector).is_some() {
                         return Err(format!("two vectors for input {index}"));
                     }
                 }
-                places.into_iter().flatten().collect::<Vec<_>>()
+                by_input.into_iter().flatten().collect::<Vec<_>>()
             }
         };
-        Ok(indexed.into_iter().map(|row| row.embedding).collect())
+        Ok(indexed.into_iter().map(|vector| vector.embedding).collect())
     }
 }
 
-/// The array under construction.
-struct Flat {
+/// The flat array while it is filled.
+struct FlatVectors {
     data: Vec<f32>,
-    length: Option<usize>,
-    rows: usize,
+    dimensions: Option<usize>,
+    /// The number of vectors when it is complete.
+    count: usize,
 }
 
-impl Flat {
-    fn push(&mut self, row: Row<'_>) -> Result<(), String> {
+impl FlatVectors {
+    fn push(&mut self, vector: EncodedVector<'_>) -> Result<(), String> {
         let start = self.data.len();
-        match row {
-            // The only row's list becomes the array.
-            Row::Numbers(numbers) if self.rows == 1 => self.data = numbers,
-            Row::Numbers(numbers) => {
+        match vector {
+            // A single vector becomes the array without a copy.
+            EncodedVector::Numbers(numbers) if self.count == 1 => self.data = numbers,
+            EncodedVector::Numbers(numbers) => {
                 self.reserve(numbers.len());
                 self.data.extend_from_slice(&numbers);
             }
-            Row::Base64(text) => self.decode(&text)?,
+            EncodedVector::Base64(text) => self.decode(&text)?,
         }
-        let length = self.data.len() - start;
-        match self.length.replace(length) {
-            Some(other) if other != length => Err(format!("vectors of {other} and of {length} numbers")),
+        let dimensions = self.data.len() - start;
+        match self.dimensions.replace(dimensions) {
+            Some(other) if other != dimensions => {
+                Err(format!("vectors of {other} and of {dimensions} dimensions"))
+            }
             _ => Ok(()),
         }
     }
 
-    /// Room for all rows at the first, so that the array never moves.
-    fn reserve(&mut self, length: usize) {
+    /// Reserves memory for all vectors at the first one, so that the array is never reallocated.
+    fn reserve(&mut self, dimensions: usize) {
         if self.data.is_empty() {
-            self.data.reserve_exact(length.saturating_mul(self.rows));
+            self.data.reserve_exact(dimensions.saturating_mul(self.count));
         }
     }
 
-    /// Straight into the array's own memory.
+    /// Decodes base64 directly into the array.
     fn decode(&mut self, text: &str) -> Result<(), String> {
         let (digits, start) = (text.trim_end_matches('=').len(), self.data.len());
         let bytes = digits * 3 / 4;
         if bytes % 4 != 0 {
-            return Err(format!("base64 of {bytes} bytes, which is no whole number of floats"));
+            return Err(format!("base64 of {bytes} bytes, which is not a whole number of floats"));
         }
         self.reserve(bytes / 4);
         self.data.resize(start + bytes / 4, 0.0);
         let target = bytemuck::cast_slice_mut::<f32, u8>(&mut self.data[start..]);
         match BASE64.decode_slice_unchecked(text, target) {
             Ok(written) if written == bytes => {}
-            _ => return Err("what is no base64".into()),
+            _ => return Err("invalid base64".into()),
         }
         if cfg!(target_endian = "big") {
             for number in &mut self.data[start..] {
@@ -153,33 +159,33 @@ impl Flat {
     }
 }
 
-impl<'de: 'a, 'a> Deserialize<'de> for Row<'a> {
+impl<'de: 'a, 'a> Deserialize<'de> for EncodedVector<'a> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Either;
-        impl<'de> Visitor<'de> for Either {
-            type Value = Row<'de>;
+        struct NumbersOrBase64;
+        impl<'de> Visitor<'de> for NumbersOrBase64 {
+            type Value = EncodedVector<'de>;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str("a vector as numbers or base64")
             }
 
-            fn visit_borrowed_str<E: de::Error>(self, text: &'de str) -> Result<Row<'de>, E> {
-                Ok(Row::Base64(Cow::Borrowed(text)))
+            fn visit_borrowed_str<E: de::Error>(self, text: &'de str) -> Result<EncodedVector<'de>, E> {
+                Ok(EncodedVector::Base64(Cow::Borrowed(text)))
             }
 
-            fn visit_str<E: de::Error>(self, text: &str) -> Result<Row<'de>, E> {
-                Ok(Row::Base64(Cow::Owned(text.to_owned())))
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<EncodedVector<'de>, E> {
+                Ok(EncodedVector::Base64(Cow::Owned(text.to_owned())))
             }
 
-            fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Row<'de>, A::Error> {
-                let mut numbers = Vec::with_capacity(USUAL_LENGTH);
-                while let Some(number) = list.next_element()? {
+            fn visit_seq<A: SeqAccess<'de>>(self, mut sequence: A) -> Result<EncodedVector<'de>, A::Error> {
+                let mut numbers = Vec::with_capacity(INITIAL_CAPACITY);
+                while let Some(number) = sequence.next_element()? {
                     numbers.push(number);
                 }
-                Ok(Row::Numbers(numbers))
+                Ok(EncodedVector::Numbers(numbers))
             }
         }
-        deserializer.deserialize_any(Either)
+        deserializer.deserialize_any(NumbersOrBase64)
     }
 }
 
@@ -200,7 +206,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_order_comes_out_in_order_and_bit_for_bit(
+        fn vectors_in_any_order_are_decoded_exactly(
             (length, count) in (1_usize..9, 1_usize..6),
             seed in any::<u64>(), as_base64 in any::<bool>(), padded in any::<bool>(),
         ) {
@@ -217,8 +223,8 @@ mod tests {
                 format!("{{\"object\":\"embedding\",\"embedding\":{vector},\"index\":{index}}}")
             }).collect();
             entries.rotate_left(seed as usize % count);
-            let (flat, got) = indexed(&format!("[{}]", entries.join(",")), count).unwrap();
-            prop_assert_eq!(got, length);
+            let (flat, dimensions) = indexed(&format!("[{}]", entries.join(",")), count).unwrap();
+            prop_assert_eq!(dimensions, length);
             if as_base64 {
                 prop_assert_eq!(
                     flat.iter().map(|x| x.to_bits()).collect::<Vec<_>>(),
@@ -233,7 +239,7 @@ mod tests {
     }
 
     #[test]
-    fn without_indices_the_order_is_the_answers() {
+    fn without_indices_the_order_of_the_response_counts() {
         assert_eq!(
             indexed(r#"[{"embedding":[1,2]},{"embedding":[3,4]}]"#, 2),
             Ok((vec![1.0, 2.0, 3.0, 4.0], 2))
@@ -241,20 +247,20 @@ mod tests {
     }
 
     #[test]
-    fn every_lie_is_named() {
+    fn every_error_is_named() {
         let row = |index: usize, vector: &str| format!(r#"{{"index":{index},"embedding":{vector}}}"#);
         let two = |a: String, b: String| indexed(&format!("[{a},{b}]"), 2).unwrap_err();
         assert_eq!(indexed("[]", 1).unwrap_err(), "0 vectors for 1 inputs");
         assert_eq!(two(row(0, "[1]"), row(0, "[1]")), "two vectors for input 0");
         assert_eq!(two(row(0, "[1]"), row(2, "[1]")), "a vector for input 2, of 2");
-        assert_eq!(two(row(0, "[1]"), row(1, "[1,2]")), "vectors of 1 and of 2 numbers");
+        assert_eq!(two(row(0, "[1]"), row(1, "[1,2]")), "vectors of 1 and of 2 dimensions");
         assert!(two(row(0, "[1]"), r#"{"embedding":[1]}"#.into()).contains("without an index"));
-        assert!(two(row(0, "[]"), row(1, "[]")).contains("length zero"));
+        assert!(two(row(0, "[]"), row(1, "[]")).contains("without numbers"));
         let nan = format!("\"{}\"", base64(&[1.0, f32::NAN]));
         assert!(two(row(0, &nan), row(1, &nan)).contains("not finite in vector 0"));
         assert!(two(row(0, "[1]"), row(1, "[1e39]")).contains("not finite in vector 1"));
         assert!(two(row(0, "\"AACAPw==\""), row(1, "\"AACA\"")).contains("3 bytes"));
-        assert_eq!(two(row(0, "\"AACA!w==\""), row(1, "[1]")), "what is no base64");
+        assert_eq!(two(row(0, "\"AACA!w==\""), row(1, "[1]")), "invalid base64");
         assert!(two(row(0, "[NaN]"), row(1, "[1]")).contains("expected"));
         assert!(two(row(0, "null"), row(1, "[1]")).contains("a vector as numbers or base64"));
     }

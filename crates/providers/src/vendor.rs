@@ -1,8 +1,8 @@
-//! A provider whose models are elsewhere. What differs between vendors is in their `Wire`; what they have in
-//! common is here: which settings a model has ([`access`](crate::endpoint)), and how it is asked ([`model`]).
+//! A provider whose models run on other servers. A [`VendorProtocol`](crate::vendor_protocol::VendorProtocol) has what
+//! differs between vendors. This file combines the settings of a model ([`Endpoint`]), and [`model`] sends requests.
 //!
-//! A batch is one call: splitting, repeating and limiting are the gateway's. A provider without a key is here
-//! all the same, and says which variable is missing.
+//! A batch is one call: splitting, retries and limits are in the gateway. A provider without a key can be created; its
+//! requests fail with an error that names the missing variable.
 
 mod model;
 
@@ -19,68 +19,71 @@ use embeddery_core::{
 
 use crate::{
     catalogue::Catalogue,
-    endpoint::{Endpoint, own_address},
+    endpoint::{Endpoint, default_url},
     http::{self, ApiKeyPool, HttpClient, Target},
     local_api::Dialect,
     vendor_protocol,
 };
 use model::Model;
 
-/// What a vendor is made of.
+/// The configuration of a [`Vendor`].
 pub struct VendorConfig {
-    /// Which vendor.
+    /// The vendor.
     pub kind: ProviderKind,
-    /// Where its models are and how they are asked, unless a model says otherwise.
-    pub access: Endpoint,
-    /// What configuration says of single models.
+    /// The endpoint of all models that have no endpoint of their own.
+    pub endpoint: Endpoint,
+    /// Settings of single models.
     pub models: HashMap<ModelRef, ModelSettings>,
-    /// What is known of all models.
+    /// Limits and properties of known models.
     pub catalogue: Arc<Catalogue>,
-    /// How requests leave this machine.
-    pub sender: Arc<HttpClient>,
-    /// Who hears what answers say of rates.
+    /// The HTTP client of all requests.
+    pub client: Arc<HttpClient>,
+    /// Receives the rate limits that responses report.
     pub listener: Option<Arc<dyn RateListener>>,
 }
 
-/// What configuration says of one model.
+/// The settings of one model.
 #[derive(Clone, Debug, Default)]
 pub struct ModelSettings {
-    /// Its own access. Keys and headers of the vendor are not sent to an address of the model's own.
-    pub access: Endpoint,
-    /// Length of a vector.
+    /// The model's own endpoint. If it has a URL of its own, keys and headers of the vendor are not sent to it.
+    pub endpoint: Endpoint,
+    /// Dimensions of a vector.
     pub dimensions: Option<NonZeroUsize>,
-    /// Whether a cut vector is itself a good vector.
+    /// Whether vectors can be reduced to fewer dimensions.
     pub matryoshka: Option<bool>,
-    /// Most tokens of one input.
+    /// Maximum tokens of one input.
     pub max_tokens: Option<NonZeroUsize>,
-    /// Words before a text, by its purpose; for servers that have no field for it.
+    /// Prompts before a text, by its input type, for servers that have no field for the input type.
     pub prompts: HashMap<InputType, Arc<str>>,
 }
 
-/// A vendor, or servers near by.
+/// A vendor of models, or local servers with an HTTP API.
 pub struct Vendor {
     config: VendorConfig,
-    /// The vendor's own keys, shared by its models so that they take turns over all of them.
+    /// The vendor's own keys. Its models share the pool, so that requests use the keys in turn.
     keys: Arc<ApiKeyPool>,
 }
 
-/// The longest name of any vendor's model is far shorter.
+/// Maximum length of a model name. The names of all vendors are far shorter.
 const MAX_NAME_BYTES: usize = 256;
 
 impl Vendor {
-    /// A vendor; fails when a key or a header cannot be sent or a dialect is not the vendor's.
+    /// Creates a vendor.
+    ///
+    /// # Errors
+    /// A key or header cannot be sent, or the vendor does not have a configured dialect.
     pub fn new(config: VendorConfig) -> Result<Self, String> {
-        config.access.check(config.kind)?;
+        config.endpoint.check(config.kind)?;
         for settings in config.models.values() {
-            settings.access.check(config.kind)?;
+            settings.endpoint.check(config.kind)?;
         }
-        let keys = config.access.keys(config.kind, config.access.wire(config.kind))?;
+        let keys = config.endpoint.keys(config.kind, config.endpoint.protocol(config.kind))?;
         Ok(Self { keys: Arc::new(keys), config })
     }
 
-    /// Whether requests can be sent: there is a key, or none is needed.
-    pub fn usable(&self) -> bool {
-        self.keys.usable()
+    /// Whether requests can be sent: there is a key, or none is required.
+    pub fn is_usable(&self) -> bool {
+        self.keys.is_usable()
     }
 
     fn model(&self, model: &ModelRef) -> Result<Model, EmbedError> {
@@ -88,31 +91,31 @@ impl Vendor {
         let name = Arc::clone(&model.name);
         check_name(kind, &name)?;
         let settings = self.config.models.get(model).cloned().unwrap_or_default();
-        let (own, shared) = (settings.access, &self.config.access);
-        let access = if own.address.is_some() { own } else { own.or(shared) };
-        let base = access.address.clone().or_else(|| own_address(kind, &access.keys));
-        let base = base.ok_or_else(|| no_address(kind, &name))?;
-        let dialect = access.dialect.unwrap_or_else(|| Dialect::recognise(kind, &base));
-        let wire = vendor_protocol::of(kind, dialect);
-        let internal = |_| EmbedError::internal("a setting that was checked at the start is wrong");
-        let headers = http::headers(&access.headers).map_err(internal)?;
-        // A model without settings of its own takes turns with all others.
+        let (own, shared) = (settings.endpoint, &self.config.endpoint);
+        let endpoint = if own.url.is_some() { own } else { own.or(shared) };
+        let base = endpoint.url.clone().or_else(|| default_url(kind, &endpoint.keys));
+        let base = base.ok_or_else(|| missing_url(kind, &name))?;
+        let dialect = endpoint.dialect.unwrap_or_else(|| Dialect::detect(kind, &base));
+        let protocol = vendor_protocol::for_provider(kind, dialect);
+        let internal = |_| EmbedError::internal("a setting is invalid although it was checked at the start");
+        let headers = http::headers(&endpoint.headers).map_err(internal)?;
+        // A model without settings of its own shares the vendor's pool of keys.
         let keys = match self.config.models.contains_key(model) {
-            true => Arc::new(access.keys(kind, wire).map_err(internal)?),
+            true => Arc::new(endpoint.keys(kind, protocol).map_err(internal)?),
             false => Arc::clone(&self.keys),
         };
-        let known = self.config.catalogue.known(kind, dialect, &name);
-        let card = ModelInfo {
+        let entry = self.config.catalogue.model(kind, dialect, &name);
+        let info = ModelInfo {
             name: Arc::clone(&name),
             provider: kind,
-            dimensions: settings.dimensions.or(known.dimensions),
-            max_tokens: settings.max_tokens.or(known.max_tokens),
-            matryoshka: settings.matryoshka.or(known.matryoshka).unwrap_or(false),
+            dimensions: settings.dimensions.or(entry.dimensions),
+            max_tokens: settings.max_tokens.or(entry.max_tokens),
+            matryoshka: settings.matryoshka.or(entry.matryoshka).unwrap_or(false),
         };
         let target = Target {
             provider: kind,
             model: Arc::clone(&name),
-            address: wire.address(&base, &name),
+            url: protocol.url(&base, &name),
             headers,
             keys,
             listener: self.config.listener.clone(),
@@ -120,16 +123,16 @@ impl Vendor {
         Ok(Model {
             space: format!(
                 "{kind}:{}{}",
-                known.space.as_deref().unwrap_or(&name),
+                entry.space.as_deref().unwrap_or(&name),
                 prompts_fingerprint(&settings.prompts)
             ),
-            limits: known.limits(),
-            card: Arc::new(card),
-            learnt: OnceLock::new(),
+            limits: entry.limits(),
+            info: Arc::new(info),
+            observed_info: OnceLock::new(),
             prompts: settings.prompts,
-            wire,
+            protocol,
             target,
-            sender: Arc::clone(&self.config.sender),
+            client: Arc::clone(&self.config.client),
         })
     }
 }
@@ -156,32 +159,34 @@ impl Provider for Vendor {
     }
 }
 
-/// No vendor has a model of such a name, and nothing may be injected by it.
+/// Refuses names that no vendor has. A name becomes part of a URL or body, so it must not inject anything.
 fn check_name(kind: ProviderKind, name: &str) -> Result<(), EmbedError> {
-    let odd = name.is_empty() || name.len() > MAX_NAME_BYTES || matches!(name, "." | "..");
-    if odd || name.chars().any(|c| c.is_control() || c.is_whitespace()) {
+    let invalid = name.is_empty() || name.len() > MAX_NAME_BYTES || matches!(name, "." | "..");
+    if invalid || name.chars().any(|c| c.is_control() || c.is_whitespace()) {
         let name: String = name.chars().take(MAX_NAME_BYTES).collect();
         return Err(EmbedError::model_not_found(format!(
-            "model '{}' is not a name that {kind} could have",
+            "model '{}' is not a valid name for a model of {kind}",
             name.escape_debug()
         )));
     }
     Ok(())
 }
 
-fn no_address(kind: ProviderKind, name: &str) -> EmbedError {
+fn missing_url(kind: ProviderKind, name: &str) -> EmbedError {
     let message = format!(
-        "model '{name}' of {kind} has no address; set api_url in its entry of `models`, or providers.{kind}.base_url"
+        "model '{name}' of {kind} has no URL; set api_url in its entry of `models`, or providers.{kind}.base_url"
     );
     EmbedError::new(ErrorKind::Unavailable, Fault::Us, Retry::Never, message)
 }
 
-/// Prompts change every vector, so they are part of the space: nothing without prompts, else a hash of all.
+/// The part of the space id that depends on the prompts: a hash of all of them, or nothing without prompts. Prompts change
+/// every vector, so models with different prompts have different spaces.
 fn prompts_fingerprint(prompts: &HashMap<InputType, Arc<str>>) -> String {
     if prompts.is_empty() {
         return String::new();
     }
-    let mut table: Vec<_> = prompts.iter().map(|(purpose, prompt)| (purpose.as_str(), &**prompt)).collect();
+    let mut table: Vec<_> =
+        prompts.iter().map(|(input_type, prompt)| (input_type.as_str(), &**prompt)).collect();
     table.sort_unstable();
     let hash = blake3::hash(format!("{table:?}").as_bytes());
     format!("+{}", &hash.to_hex()[..8])

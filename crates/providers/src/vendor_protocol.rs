@@ -1,5 +1,5 @@
-//! What the adapters have in common: a vendor's form as pure functions from a question to a body and from a
-//! body to vectors. Nothing here waits, and nothing here knows HTTP beyond an address.
+//! The trait of all adapters: a vendor's API as pure functions from a request to a body and from a body to vectors. There
+//! is no I/O here, and nothing of HTTP except URLs and the header of the key.
 
 use std::num::NonZeroUsize;
 
@@ -17,49 +17,49 @@ use crate::{
     voyage::Voyage,
 };
 
-/// A vendor's form.
+/// A vendor's API.
 pub(crate) trait VendorProtocol: Send + Sync {
-    /// The address of one model's requests, below the vendor's base or as configured in full.
-    fn address(&self, base: &BaseUrl, model: &str) -> BaseUrl;
+    /// The URL of one model's requests. `base` is the vendor's base URL or the complete URL.
+    fn url(&self, base: &BaseUrl, model: &str) -> BaseUrl;
 
-    /// Where the key goes.
+    /// The header that carries the key.
     fn key_header(&self) -> KeyHeader {
         KeyHeader::Bearer
     }
 
-    /// Whether the vendor takes token ids of its own tokenizer.
-    fn takes_tokens(&self) -> bool {
+    /// Whether the vendor accepts token ids of its own tokenizer.
+    fn accepts_tokens(&self) -> bool {
         false
     }
 
-    /// The body that asks. Fails when the vendor cannot do what is asked.
-    fn build_request(&self, ask: &VendorRequest<'_>) -> Result<Vec<u8>, EmbedError>;
+    /// The body of a request. Fails if the vendor does not support a parameter.
+    fn build_request(&self, request: &VendorRequest<'_>) -> Result<Vec<u8>, EmbedError>;
 
-    /// The vectors in an answer; the error says what the answer is instead.
+    /// Parses the body of a successful response. The error describes what the body is instead.
     fn parse_response<'a>(&self, body: &'a [u8]) -> Result<VendorResponse<'a>, String>;
 }
 
-/// What is asked.
+/// The parameters of one call.
 pub(crate) struct VendorRequest<'a> {
     pub model: &'a str,
     pub inputs: &'a [Input],
     pub input_type: Option<InputType>,
-    /// The length of the vectors, where it is not the model's own.
+    /// The dimensions of the vectors, if they differ from the model's own.
     pub dimensions: Option<NonZeroUsize>,
     pub truncate: Option<Truncate>,
-    /// Most tokens of one input, where known.
+    /// Maximum tokens of one input, if known.
     pub max_tokens: Option<NonZeroUsize>,
 }
 
-/// What came.
+/// A parsed response.
 pub(crate) struct VendorResponse<'a> {
-    pub rows: ResponseVectors<'a>,
-    /// Tokens that the vendor counted, over all inputs.
+    pub vectors: ResponseVectors<'a>,
+    /// Tokens of all inputs together, as the vendor counted them.
     pub tokens: Option<u64>,
 }
 
-/// The form of a provider; `dialect` where it has several.
-pub(crate) fn of(kind: ProviderKind, dialect: Dialect) -> &'static dyn VendorProtocol {
+/// The protocol of a provider. `dialect` selects one if the provider has several.
+pub(crate) fn for_provider(kind: ProviderKind, dialect: Dialect) -> &'static dyn VendorProtocol {
     match (kind, dialect) {
         (ProviderKind::Cohere, _) => &Cohere,
         (ProviderKind::Google, _) => &Google,
@@ -75,7 +75,7 @@ pub(crate) fn of(kind: ProviderKind, dialect: Dialect) -> &'static dyn VendorPro
     }
 }
 
-/// The inputs as a JSON list: of texts, or of lists of token ids.
+/// The inputs as a JSON array of texts, or of arrays of token ids.
 pub(crate) struct Inputs<'a>(pub &'a [Input]);
 
 impl Serialize for Inputs<'_> {
@@ -91,39 +91,39 @@ impl Serialize for Inputs<'_> {
     }
 }
 
-/// A body as JSON. Our own types never fail to be written; should they, that is a defect.
+/// Serializes a body. Serializing our own types does not fail, so an error is a defect.
 pub(crate) fn to_json(body: &impl Serialize) -> Result<Vec<u8>, EmbedError> {
-    serde_json::to_vec(body).map_err(|_| EmbedError::internal("the request could not be written"))
+    serde_json::to_vec(body).map_err(|_| EmbedError::internal("the request could not be serialized"))
 }
 
-/// An answer that is not of the vendor's form, in words.
-pub(crate) fn unreadable(body: &[u8], error: &serde_json::Error) -> String {
+/// Describes a response body that could not be parsed. The description continues "the vendor responded with ...".
+pub(crate) fn describe_unparsable(body: &[u8], error: &serde_json::Error) -> String {
     let start = body.trim_ascii_start();
     if start.is_empty() {
-        "nothing".into()
+        "an empty body".into()
     } else if start.starts_with(b"<") {
-        "a web page instead of JSON; is the configured address right?".into()
+        "a web page instead of JSON; check the configured URL".into()
     } else if error.is_eof() {
-        "JSON that ends early".into()
+        "truncated JSON".into()
     } else if error.is_data() {
-        format!("JSON of another form ({error})")
+        format!("JSON of another schema ({error})")
     } else {
-        format!("something that is no JSON ({error})")
+        format!("a body that is not JSON ({error})")
     }
 }
 
-/// Refuses what a vendor cannot do.
-pub(crate) fn cannot_truncate(kind: ProviderKind, how: &str) -> EmbedError {
-    EmbedError::invalid(format!("truncate: {kind} cannot {how}; leave `truncate` out"))
+/// The error for a `truncate` that a vendor does not support. `action` completes "the vendor cannot ...".
+pub(crate) fn unsupported_truncate(kind: ProviderKind, action: &str) -> EmbedError {
+    EmbedError::invalid(format!("truncate: {kind} cannot {action}; leave `truncate` out"))
 }
 
 #[cfg(test)]
 pub(crate) mod tests {
-    //! Helpers for the adapters' own tests.
+    //! Helpers for the adapters' tests.
 
     use super::*;
 
-    pub(crate) fn ask(inputs: &[Input]) -> VendorRequest<'_> {
+    pub(crate) fn request(inputs: &[Input]) -> VendorRequest<'_> {
         VendorRequest {
             model: "m",
             inputs,
@@ -134,7 +134,7 @@ pub(crate) mod tests {
         }
     }
 
-    pub(crate) fn asked(wire: &dyn VendorProtocol, ask: &VendorRequest<'_>) -> serde_json::Value {
-        serde_json::from_slice(&wire.build_request(ask).unwrap()).unwrap()
+    pub(crate) fn body(protocol: &dyn VendorProtocol, request: &VendorRequest<'_>) -> serde_json::Value {
+        serde_json::from_slice(&protocol.build_request(request).unwrap()).unwrap()
     }
 }

@@ -1,5 +1,5 @@
-//! Voyage AI: OpenAI's form with a purpose, a length and a switch for cutting. `encoding_format` is `base64`
-//! or absent; "float" is refused.
+//! The API of Voyage AI: OpenAI's API with fields for input type, dimensions and truncation. `encoding_format` is `base64`
+//! or absent; `float` is refused.
 
 use std::num::NonZeroUsize;
 
@@ -9,7 +9,7 @@ use serde::Serialize;
 use crate::{
     http::BaseUrl,
     openai,
-    vendor_protocol::{Inputs, VendorProtocol, VendorRequest, VendorResponse, cannot_truncate, to_json},
+    vendor_protocol::{Inputs, VendorProtocol, VendorRequest, VendorResponse, to_json, unsupported_truncate},
 };
 
 /// Voyage.
@@ -29,36 +29,36 @@ struct Body<'a> {
 }
 
 impl VendorProtocol for Voyage {
-    fn address(&self, base: &BaseUrl, _: &str) -> BaseUrl {
-        openai::address(base)
+    fn url(&self, base: &BaseUrl, _: &str) -> BaseUrl {
+        openai::url(base)
     }
 
-    fn build_request(&self, ask: &VendorRequest<'_>) -> Result<Vec<u8>, EmbedError> {
-        let truncation = match ask.truncate {
+    fn build_request(&self, request: &VendorRequest<'_>) -> Result<Vec<u8>, EmbedError> {
+        let truncation = match request.truncate {
             None => None,
             Some(Truncate::End) => Some(true),
             Some(Truncate::None) => Some(false),
             Some(Truncate::Start) => {
-                return Err(cannot_truncate(ProviderKind::Voyage, "cut the start off a text"));
+                return Err(unsupported_truncate(ProviderKind::Voyage, "truncate the start of a text"));
             }
         };
         to_json(&Body {
-            model: ask.model,
-            input: Inputs(ask.inputs),
-            // For every other purpose Voyage wants the plain form.
-            input_type: match ask.input_type {
+            model: request.model,
+            input: Inputs(request.inputs),
+            // Voyage has no other input types. Without one it embeds the text without a prompt.
+            input_type: match request.input_type {
                 Some(InputType::Query) => Some("query"),
                 Some(InputType::Document) => Some("document"),
                 Some(InputType::Classification | InputType::Clustering) | None => None,
             },
-            output_dimension: ask.dimensions,
+            output_dimension: request.dimensions,
             truncation,
             encoding_format: "base64",
         })
     }
 
     fn parse_response<'a>(&self, body: &'a [u8]) -> Result<VendorResponse<'a>, String> {
-        openai::answer(body)
+        openai::parse_response(body)
     }
 }
 
@@ -68,37 +68,37 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::vendor_protocol::tests::{ask, asked};
+    use crate::vendor_protocol::tests::{body, request};
 
     #[test]
-    fn the_body_is_voyages() {
+    fn the_body_follows_voyages_schema() {
         let inputs = [Input::Text("a".into())];
         assert_eq!(
-            asked(&Voyage, &ask(&inputs)),
+            body(&Voyage, &request(&inputs)),
             json!({"model": "m", "input": ["a"], "encoding_format": "base64"})
         );
         let full = VendorRequest {
             input_type: Some(InputType::Query),
             dimensions: NonZeroUsize::new(256),
             truncate: Some(Truncate::None),
-            ..ask(&inputs)
+            ..request(&inputs)
         };
         assert_eq!(
-            asked(&Voyage, &full),
+            body(&Voyage, &full),
             json!({"model": "m", "input": ["a"], "input_type": "query", "output_dimension": 256,
                 "truncation": false, "encoding_format": "base64"})
         );
-        let clustering = VendorRequest { input_type: Some(InputType::Clustering), ..ask(&inputs) };
-        assert!(asked(&Voyage, &clustering)["input_type"].is_null());
+        let clustering = VendorRequest { input_type: Some(InputType::Clustering), ..request(&inputs) };
+        assert!(body(&Voyage, &clustering)["input_type"].is_null());
     }
 
     #[test]
-    fn usage_has_only_a_total() {
+    fn a_recorded_response_with_only_total_tokens_is_parsed() {
         let recorded = json!({"object": "list", "model": "voyage-4", "usage": {"total_tokens": 10},
             "data": [{"object": "embedding", "embedding": "AACAPwAAAEA=", "index": 0}]})
         .to_string();
-        let answer = Voyage.parse_response(recorded.as_bytes()).unwrap();
-        assert_eq!(answer.tokens, Some(10));
-        assert_eq!(answer.rows.into_flat(1), Ok((vec![1.0, 2.0], 2)));
+        let response = Voyage.parse_response(recorded.as_bytes()).unwrap();
+        assert_eq!(response.tokens, Some(10));
+        assert_eq!(response.vectors.into_flat(1), Ok((vec![1.0, 2.0], 2)));
     }
 }

@@ -1,4 +1,4 @@
-//! The local provider through its own face: real model files, a source that is a directory.
+//! Tests of the local provider with real model files, and a directory as the source of models.
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail the test")]
 
@@ -19,13 +19,13 @@ use embeddery_core::{
 };
 use embeddery_engine::Precision;
 use embeddery_providers::local::{
-    Local, LocalConfig, MachineConfig, MemoryBudget, MemoryLimits, SharedResources,
+    Local, LocalConfig, MemoryBudget, MemoryLimits, ResourcesConfig, SharedResources,
 };
 use embeddery_test_support::tiny::Tiny;
 
 const MINILM: &str = "sentence-transformers/all-MiniLM-L6-v2";
 
-/// Models are directories below one; nothing can be fetched.
+/// A source of the models below one directory. Downloads fail.
 struct Directory {
     base: PathBuf,
     fetches: AtomicUsize,
@@ -43,7 +43,7 @@ impl ModelSource for Directory {
         _: &'a Progress,
     ) -> BoxFuture<'a, Result<PathBuf, SourceError>> {
         self.fetches.fetch_add(1, SeqCst);
-        let error = SourceError::new(SourceErrorKind::NotFound, format!("{model} is nowhere"));
+        let error = SourceError::new(SourceErrorKind::NotFound, format!("{model} does not exist"));
         Box::pin(async { Err(error) })
     }
 
@@ -64,14 +64,14 @@ fn provider(base: &Path, auto_download: bool) -> (Local, Arc<Directory>) {
 
 fn provider_with(base: &Path, auto_download: bool, unload_after: Duration) -> (Local, Arc<Directory>) {
     let source = Arc::new(Directory { base: base.into(), fetches: AtomicUsize::new(0) });
-    let machine = MachineConfig {
+    let resources = ResourcesConfig {
         threads: NonZeroUsize::new(2).unwrap(),
         memory: MemoryBudget::new(MemoryLimits::default(), Duration::ZERO),
         queue_tokens: 1_000_000,
         unload_after,
     };
     let config = LocalConfig {
-        machine: SharedResources::new(machine).unwrap(),
+        resources: SharedResources::new(resources).unwrap(),
         source: Arc::clone(&source) as Arc<dyn ModelSource>,
         auto_download,
         models: Default::default(),
@@ -89,7 +89,7 @@ async fn embed(local: &Local, model: &str, request: EmbedRequest) -> Result<Embe
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn many_callers_at_once_get_their_own_vectors() {
+async fn concurrent_requests_get_their_own_vectors() {
     let (local, _) = provider(&models(), false);
     let local = Arc::new(local);
     let texts: Vec<String> = (0..24).map(|n| format!("caller {n} {}", "says more ".repeat(n))).collect();
@@ -109,7 +109,7 @@ async fn many_callers_at_once_get_their_own_vectors() {
 }
 
 #[tokio::test]
-async fn unnormalised_vectors_point_the_same_way() {
+async fn vectors_without_normalization_have_the_same_direction() {
     let (local, _) = provider(&models(), false);
     let unit = embed(&local, MINILM, request(&["hello"])).await.unwrap().data;
     let raw =
@@ -120,18 +120,19 @@ async fn unnormalised_vectors_point_the_same_way() {
 }
 
 #[tokio::test]
-async fn too_long_texts_are_named_together() {
+async fn all_too_long_texts_are_named() {
     let (local, _) = provider(&models(), false);
     let long = "word ".repeat(300);
-    let asked = EmbedRequest { truncate: Some(Truncate::None), ..request(&["short", &long, "short", &long]) };
-    let error = embed(&local, MINILM, asked).await.unwrap_err();
+    let request =
+        EmbedRequest { truncate: Some(Truncate::None), ..request(&["short", &long, "short", &long]) };
+    let error = embed(&local, MINILM, request).await.unwrap_err();
     assert_eq!(error.kind, ErrorKind::InputTooLong);
     let named: Vec<_> = error.inputs.iter().map(|fault| (fault.index, fault.tokens)).collect();
     assert_eq!(named, [(1, Some(302)), (3, Some(302))]);
 }
 
 #[tokio::test]
-async fn a_damaged_model_fails_alone_and_says_what_is_wrong() {
+async fn a_damaged_model_fails_alone_with_a_reason() {
     let base = tempfile::tempdir().unwrap();
     for name in ["good", "bad"] {
         copy(&models().join(MINILM), &base.path().join(name));
@@ -145,21 +146,21 @@ async fn a_damaged_model_fails_alone_and_says_what_is_wrong() {
     assert!(error.message.contains("model.safetensors"), "{}", error.message);
     assert!(matches!(local.state(&ModelRef::new("bad")), Some(ModelState::Failed { .. })));
     embed(&local, "good", request(&["x"])).await.unwrap();
-    // Mended on disk, it works without a restart.
+    // After a repair on disk the model works without a restart.
     fs::copy(base.path().join("good/model.safetensors"), &weights).unwrap();
     embed(&local, "bad", request(&["x"])).await.unwrap();
     assert_eq!(local.state(&ModelRef::new("bad")), Some(ModelState::Loaded));
 }
 
 #[tokio::test]
-async fn an_absent_model_is_asked_for_once_in_a_while() {
+async fn a_missing_model_is_requested_once_per_cooldown() {
     let (local, source) = provider(&models(), true);
     for _ in 0..3 {
         let error = embed(&local, "no/such", request(&["x"])).await.unwrap_err();
         assert_eq!(error.kind, ErrorKind::ModelNotFound);
-        assert!(error.message.contains("no/such is nowhere"));
+        assert!(error.message.contains("no/such does not exist"));
     }
-    assert_eq!(source.fetches.load(SeqCst), 1, "the failure is remembered");
+    assert_eq!(source.fetches.load(SeqCst), 1, "the error is kept for the cooldown");
     let (closed, source) = provider(&models(), false);
     let error = embed(&closed, "no/such", request(&["x"])).await.unwrap_err();
     assert!(error.message.contains("models pull no/such"), "{}", error.message);
@@ -167,16 +168,15 @@ async fn an_absent_model_is_asked_for_once_in_a_while() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_caller_who_gives_up_does_not_hold_up_the_others() {
+async fn a_cancelled_request_does_not_delay_others() {
     let (local, _) = provider(&models(), false);
     let embedder = local.open(&ModelRef::new(MINILM)).await.unwrap();
     embedder.warm_up().await.unwrap();
     let long = "many words in a text ".repeat(60);
     let heavy: Vec<&str> = vec![&long; 2000];
-    let given_up = tokio::time::timeout(Duration::from_millis(1), embedder.embed(request(&heavy))).await;
-    assert!(given_up.is_err());
-    // Answered although half a million tokens were asked for a moment ago: they are gone, or this would
-    // take a minute and the test's own deadline would end it.
+    let cancelled = tokio::time::timeout(Duration::from_millis(1), embedder.embed(request(&heavy))).await;
+    assert!(cancelled.is_err());
+    // The cancelled request has half a million tokens. If they were computed, this request would exceed the timeout.
     tokio::time::timeout(Duration::from_secs(40), embedder.embed(request(&["quick"])))
         .await
         .unwrap()
@@ -184,7 +184,7 @@ async fn a_caller_who_gives_up_does_not_hold_up_the_others() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_unused_model_goes_after_its_time_and_comes_back_when_it_is_needed() {
+async fn an_idle_model_is_unloaded_and_loaded_again_when_needed() {
     let base = tempfile::tempdir().unwrap();
     Tiny::default().write(base.path(), "tiny").unwrap();
     let (local, _) = provider_with(base.path(), false, Duration::from_secs(300));
@@ -203,7 +203,7 @@ async fn an_unused_model_goes_after_its_time_and_comes_back_when_it_is_needed() 
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn requests_under_way_are_answered_when_their_model_is_unloaded() {
+async fn running_requests_complete_when_their_model_is_unloaded() {
     let base = tempfile::tempdir().unwrap();
     Tiny::default().write(base.path(), "tiny").unwrap();
     let (local, _) = provider(base.path(), false);
@@ -212,18 +212,16 @@ async fn requests_under_way_are_answered_when_their_model_is_unloaded() {
     embedder.warm_up().await.unwrap();
     let texts: Vec<String> = (0..500).map(|n| format!("w{n} w{}", n + 1)).collect();
     let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
-    let mut under_way = embedder.embed(request(&texts));
-    // Begun: it holds the model from its first step on.
-    assert!(
-        std::future::poll_fn(|cx| std::task::Poll::Ready(under_way.as_mut().poll(cx))).await.is_pending()
-    );
+    let mut running = embedder.embed(request(&texts));
+    // The first poll starts the request. It holds the model from then on.
+    assert!(std::future::poll_fn(|cx| std::task::Poll::Ready(running.as_mut().poll(cx))).await.is_pending());
     assert!(local.unload(&tiny).await.unwrap());
-    assert_eq!(under_way.await.unwrap().rows().count(), 500);
-    assert!(!local.unload(&tiny).await.unwrap(), "nothing is in memory");
+    assert_eq!(running.await.unwrap().rows().count(), 500);
+    assert!(!local.unload(&tiny).await.unwrap(), "no model is loaded");
 }
 
 #[tokio::test]
-async fn what_a_model_will_take_is_known_before_it_is_loaded() {
+async fn the_memory_of_a_model_is_estimated_before_it_is_loaded() {
     let (local, _) = provider(&models(), false);
     let described = local.describe(&ModelRef::new(MINILM)).await.unwrap().unwrap();
     let directory = models().join(MINILM);
@@ -231,10 +229,13 @@ async fn what_a_model_will_take_is_known_before_it_is_loaded() {
         let files = embeddery_engine::ModelFiles::open(&directory).unwrap();
         let options = embeddery_engine::LoadOptions { precision, ..Default::default() };
         let weights = files.load(&options).unwrap().weight_bytes() as u64;
-        let told = files.memory(&options, 2).unwrap();
-        assert!((weights..weights * 2).contains(&told), "{precision}: {told} told, {weights} of weights");
+        let estimate = files.memory(&options, 2).unwrap();
+        assert!(
+            (weights..weights * 2).contains(&estimate),
+            "{precision}: estimate {estimate}, weights {weights}"
+        );
     }
-    assert_eq!(local.state(&ModelRef::new(MINILM)), Some(ModelState::OnDisk), "nothing was loaded");
+    assert_eq!(local.state(&ModelRef::new(MINILM)), Some(ModelState::OnDisk), "the model was not loaded");
     let embedded = embed(&local, MINILM, request(&["x"])).await.unwrap();
     assert_eq!((embedded.space, embedded.dim), (described.space, described.info.dimensions));
 }

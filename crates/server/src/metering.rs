@@ -17,7 +17,7 @@ use embeddery_accounts::{
     ledger::Reservation,
     limit::{Limited, Measure, Payer, Standing},
 };
-use embeddery_core::{Input, TraceContext};
+use embeddery_core::{Input, SPECIAL_TOKENS, TraceContext, estimate_tokens};
 
 use crate::{
     App, access_log::RequestRecord, auth::Caller, client_ip, error::ApiError, request_id::RequestId,
@@ -82,10 +82,10 @@ impl MeteredCaller {
     }
 }
 
-/// A token is about four bytes of text; models add two of their own to each text.
+/// The estimated tokens of all inputs, special tokens included.
 fn about_tokens(inputs: &[Input]) -> u64 {
     let tokens = inputs.iter().map(|input| match input {
-        Input::Text(text) => text.len().div_ceil(4) + 2,
+        Input::Text(text) => estimate_tokens(text) + SPECIAL_TOKENS,
         Input::Tokens(tokens) => tokens.len(),
     });
     tokens.sum::<usize>() as u64

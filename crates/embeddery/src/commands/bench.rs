@@ -107,7 +107,7 @@ fn of_graph(
     texts: &[String],
     (exact, dimensions): (&[f32], usize),
 ) -> anyhow::Result<String> {
-    let model = LoadedGraph::load(&graph.directory, &graph.options, (&graph.runtime, threads))
+    let model = LoadedGraph::load(&graph.directory, &graph.options, &graph.runtime, threads)
         .map_err(anyhow::Error::msg)?;
     let tokens = texts.iter().map(|text| model.tokenize(text)).collect::<Result<Vec<Tokens>, _>>()?;
     let encode = |batch: &[&Tokens]| model.encode(batch).map_err(anyhow::Error::msg);

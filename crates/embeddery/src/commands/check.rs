@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use embeddery_core::{ModelRef, ModelSource as _, ProviderKind};
 use embeddery_engine::{LoadOptions, ModelFiles};
 use embeddery_gateway::ModelSelector;
-use embeddery_pipeline::{Queue as _, QueueError, RedisConfig, RedisQueue};
+use embeddery_pipeline::{QueueAdmin as _, QueueError, RedisConfig, RedisQueue};
 use embeddery_server::Tls;
 use prometheus_client::registry::Registry;
 

@@ -63,7 +63,7 @@ async fn orchestrate(config: &Config) -> anyhow::Result<ExitCode> {
     let parts = PipelineHandles::open(config)?;
     let mut registry = Registry::default();
     process_metrics::register(&mut registry);
-    parts.jobs.ended().register(&mut registry);
+    parts.jobs.metrics().register(&mut registry);
     let (router, _) = wiring::router(config, &mut registry)?;
     let means = WorkerDeps {
         router,
@@ -73,7 +73,7 @@ async fn orchestrate(config: &Config) -> anyhow::Result<ExitCode> {
     };
     let orchestrator = Orchestrator::new(
         orchestrator_config(config),
-        Arc::clone(&parts.queue),
+        parts.queue.clone(),
         worker_factory(config, &parts, means),
         OrchestratorMetrics::new(&mut registry),
     );
@@ -105,7 +105,7 @@ async fn work(
     check_shared_directory((&config.state_dir, database), &*parts.queue).await?;
     let reconciling = TaskTracker::new();
     let (jobs, queue) = (Arc::clone(&parts.jobs), Arc::clone(&parts.queue));
-    reconciling.spawn(run_retention(Arc::clone(&jobs), config.jobs.retention, stop.clone()));
+    reconciling.spawn(run_retention(jobs.clone(), config.jobs.retention, stop.clone()));
     reconciling.spawn(reconcile(jobs, queue, config.workers.reconcile, stop.clone()));
     reconciling.close();
     for pool in &config.orchestrator.pools {
@@ -158,7 +158,7 @@ fn worker_factory(config: &Config, parts: &PipelineHandles, means: WorkerDeps) -
         settings.slots.insert(pool.stage, pool.slots);
         settings.max_attempts = pool.max_attempts;
         settings.grace = pool.grace;
-        let worker = Worker::new(Arc::clone(&tools), Arc::clone(&queue), settings, metrics.clone())?;
+        let worker = Worker::new(Arc::clone(&tools), queue.clone(), settings, metrics.clone())?;
         Ok(worker.sharing_gate(&floor))
     })
 }

@@ -75,8 +75,8 @@ pub(super) fn disk(written: &Hub, fallback: &Hub) -> DiskLimits {
         |written: Option<Bytes>, fallback: Option<Bytes>| written.or(fallback).map_or(0, |bytes| bytes.0);
     let most = bytes(written.max_bytes, fallback.max_bytes);
     DiskLimits {
-        min_free: bytes(written.min_free_bytes, fallback.min_free_bytes),
-        most: Some(most).filter(|most| *most > 0),
+        min_free_bytes: bytes(written.min_free_bytes, fallback.min_free_bytes),
+        max_bytes: Some(most).filter(|most| *most > 0),
     }
 }
 

@@ -6,7 +6,7 @@ use std::{
     sync::Arc,
 };
 
-use embeddery_model_store::Format;
+use embeddery_model_store::WeightsFormat;
 use embeddery_providers::{
     local::ModelOptions,
     onnx::{CUDA, ExecutionProvider},
@@ -46,11 +46,11 @@ pub(crate) struct OnnxSettings {
 
 impl OnnxSettings {
     /// Which files the store looks for and fetches.
-    pub(crate) fn format(&self) -> Format {
+    pub(crate) fn format(&self) -> WeightsFormat {
         let file = |(name, options): (&Arc<str>, &ModelOptions)| {
             Some((name.to_string(), options.onnx_file.clone()?))
         };
-        Format::Onnx(self.models.iter().filter_map(file).collect())
+        WeightsFormat::Onnx(self.models.iter().filter_map(file).collect())
     }
 }
 
@@ -87,7 +87,7 @@ pub(super) fn providers(found: &mut Found<'_>, key: &str, names: Option<Vec<Stri
         found.problem(format!("{key}: is empty; write for example [CPUExecutionProvider]"));
     }
     for name in &names {
-        if let Err(error) = ExecutionProvider::named(name) {
+        if let Err(error) = ExecutionProvider::from_name(name) {
             found.problem(format!("{key}: {error}"));
         }
     }
@@ -147,13 +147,13 @@ mod tests {
         );
         let onnx = good.map_err(|error| error.to_string()).unwrap().onnx;
         assert_eq!(onnx.providers, ["CPUExecutionProvider"]);
-        let Format::Onnx(files) = onnx.format() else { panic!("not of graphs") };
+        let WeightsFormat::Onnx(files) = onnx.format() else { panic!("not of graphs") };
         let file = files.get("sentence-transformers/all-MiniLM-L6-v2").map(String::as_str);
         assert_eq!(file, Some("onnx/model_int8.onnx"), "{files:?}");
         for (keys, said) in [
             ("onnx_file: ../other/model.onnx", "models.a.onnx_file"),
             ("onnx_file: /etc/passwd", "models.a.onnx_file"),
-            ("onnx_providers: [GPU]", "'GPU' is unknown; known are CPUExecutionProvider"),
+            ("onnx_providers: [GPU]", "'GPU' is unknown; write CPUExecutionProvider"),
             ("onnx_providers: []", "models.a.onnx_providers: is empty"),
         ] {
             let error =

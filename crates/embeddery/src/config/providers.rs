@@ -11,7 +11,8 @@ use std::{
 
 use embeddery_core::{InputType, ModelRef, ProviderKind};
 use embeddery_providers::{
-    BaseUrl, Catalogue, CatalogueLimits, Dialect, Endpoint, Family, Known, ModelSettings, Outbound,
+    BaseUrl, Catalogue, CatalogueLimits, CatalogueModel, CatalogueVendor, Dialect, Endpoint, ModelSettings,
+    Outbound,
 };
 use secrecy::SecretString;
 use serde::{
@@ -93,7 +94,7 @@ struct Provider {
     api_keys: Vec<SecretString>,
     headers: BTreeMap<String, SecretString>,
     limits: CatalogueLimits,
-    models: BTreeMap<String, Known>,
+    models: BTreeMap<String, CatalogueModel>,
 }
 
 /// The section `outbound`.
@@ -172,7 +173,7 @@ pub(super) fn resolve(found: &mut Found<'_>, written: Providers, outbound: Outbo
         .iter()
         .map(|variables| {
             let written = section.of(variables.kind).map(std::mem::take).unwrap_or_default();
-            let family = Family { limits: written.limits, models: written.models.clone() };
+            let family = CatalogueVendor { limits: written.limits, models: written.models.clone() };
             for problem in catalogue.overlay(variables.kind, &family) {
                 found.problem(format!("providers.{}.{problem}", variables.kind));
             }
@@ -199,7 +200,7 @@ fn provider_access(found: &mut Found<'_>, variables: &Variables, written: Provid
         None => written.api_key.into_iter().chain(written.api_keys).collect(),
     };
     let access = Endpoint {
-        address: address.and_then(|(setting, text)| read_address(found, &setting, &text)),
+        url: address.and_then(|(setting, text)| read_address(found, &setting, &text)),
         dialect: written.api_dialect.and_then(|name| read_dialect(found, &section, &name)),
         keys,
         key_setting: variables.key.to_owned(),
@@ -304,7 +305,7 @@ fn model_settings(
         (None, None) => None,
     };
     let access = Endpoint {
-        address,
+        url: address,
         dialect: entry.api_dialect.take().and_then(|name| read_dialect(found, &section, &name)),
         keys: entry.api_key.take().into_iter().chain(entry.api_keys.take().unwrap_or_default()).collect(),
         key_setting: format!("{section}.api_key"),
@@ -318,9 +319,9 @@ fn model_settings(
         matryoshka: entry.matryoshka,
         max_tokens: entry.max_length.and_then(NonZeroUsize::new),
         prompts: prompts(found, &section, entry.prompts.take().unwrap_or_default()),
-        access: check(found, &section, kind, access),
+        endpoint: check(found, &section, kind, access),
     };
-    let Endpoint { address, dialect, keys, headers, .. } = &settings.access;
+    let Endpoint { url: address, dialect, keys, headers, .. } = &settings.endpoint;
     let silent = address.is_none() && dialect.is_none() && keys.is_empty() && headers.is_empty();
     let plain = settings.dimensions.is_none()
         && settings.matryoshka.is_none()

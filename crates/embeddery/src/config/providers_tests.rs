@@ -41,11 +41,11 @@ providers:
 "#;
     let config = resolved(text, &[("OPENAI_BASE_URL", "https://variable.example/v1")]).unwrap();
     let openai = &of(&config, ProviderKind::OpenAi).access;
-    assert_eq!(openai.address.as_ref().unwrap().to_string(), "https://variable.example/v1");
+    assert_eq!(openai.url.as_ref().unwrap().to_string(), "https://variable.example/v1");
     assert_eq!((openai.keys.len(), openai.headers.len()), (1, 1));
     assert_eq!(of(&config, ProviderKind::Google).access.keys.len(), 2);
     let old = resolved("", &[("OPENAI_API_BASE_URL", "https://old.example/v1")]).unwrap();
-    assert!(of(&old, ProviderKind::OpenAi).access.address.is_some());
+    assert!(of(&old, ProviderKind::OpenAi).access.url.is_some());
 }
 
 #[test]
@@ -61,7 +61,7 @@ fn what_is_no_address_no_dialect_no_key_stops_the_start_by_name() {
     assert!(problems(&model("api_url: 'no url'"), &[]).contains("models.a.api_url: "));
     assert!(
         problems(&model("api_dialect: olama"), &[])
-            .contains("models.a.api_dialect: 'olama' is not a dialect; known are openai, ollama")
+            .contains("models.a.api_dialect: 'olama' is not a dialect; write openai, ollama")
     );
     assert!(
         problems(&model("api_dialect: azure"), &[])
@@ -75,7 +75,7 @@ fn what_is_no_address_no_dialect_no_key_stops_the_start_by_name() {
     let secret = "sk-secret\u{7f}";
     let shown = problems("", &[("VOYAGE_API_KEY", secret)]);
     assert!(shown.contains("VOYAGE_API_KEY: ") && !shown.contains("sk-secret"), "{shown}");
-    assert!(problems("outbound: {proxy: '::'}", &[]).contains("outbound: the proxy's address"));
+    assert!(problems("outbound: {proxy: '::'}", &[]).contains("outbound: the proxy's URL"));
     assert!(
         problems("outbound: {ca_file: /no/such.pem}", &[])
             .contains("outbound.ca_file: /no/such.pem cannot be read")
@@ -115,7 +115,7 @@ models:
     assert_eq!(near.models.len(), 2);
     let other = &near.models[&config.models[1].model];
     assert_eq!((other.dimensions, other.matryoshka), (NonZeroUsize::new(768), Some(true)));
-    assert_eq!(other.access.address.as_ref().unwrap().to_string(), "http://other:11434/");
+    assert_eq!(other.endpoint.url.as_ref().unwrap().to_string(), "http://other:11434/");
     assert!(of(&config, ProviderKind::OpenAi).models.is_empty());
     assert!(config.notices.is_empty(), "{:?}", config.notices);
 }

@@ -13,7 +13,7 @@ use std::{
 use embeddery_core::{DimensionPolicy, ProviderKind};
 use embeddery_engine::Precision;
 use embeddery_gateway::ConfiguredModel;
-use embeddery_model_store::{Format, StoreConfig};
+use embeddery_model_store::{StoreConfig, WeightsFormat};
 use embeddery_providers::local::ModelOptions;
 use embeddery_server::Settings;
 use secrecy::SecretString;
@@ -142,7 +142,7 @@ pub(super) fn resolve(sources: Sources<'_>) -> Result<Config, ConfigError> {
             .or(defaults.hub.offline)
             .unwrap_or(false),
         disk,
-        format: Format::Safetensors,
+        format: WeightsFormat::Safetensors,
     };
     let local = local::resolve(&mut found, local_sections);
     let auto_download = file.models.auto_download.or(defaults.models.auto_download).unwrap_or(true);

@@ -259,7 +259,7 @@ async fn more_than_may_wait_for_a_model_is_told_to_come_back() {
                 (429, wait, body) => {
                     assert!(wait.unwrap().parse::<u64>().unwrap() >= 1);
                     let message = body["error"]["message"].as_str().unwrap();
-                    assert!(message.contains("ask again later"), "{message}");
+                    assert!(message.contains("retry later"), "{message}");
                     refused += 1;
                 }
                 (status, _, body) => panic!("{status}: {body}"),

@@ -91,7 +91,7 @@ async fn a_graph_gives_the_engines_vectors() {
     assert!(furthest < 1e-3, "{furthest}");
     let (log, answer) =
         (server.log(), server.post("/v1/embeddings", &json!({"model": "graph", "input": "x"})));
-    assert!(log.contains("ONNX Runtime is here"), "{log}");
+    assert!(log.contains("ONNX Runtime loaded"), "{log}");
     let answer = answer.send().await.unwrap();
     assert_eq!(answer.headers()["x-embeddings-provider"], "onnx");
     let space = answer.headers()["x-embeddings-space"].clone();

@@ -1,37 +1,37 @@
-//! BERT: absolute positions, and a token type that is always the first, because one text has no other. The
+//! BERT: absolute position embeddings, and token type 0 for every token, because an input is a single text. The
 //! reference is transformers' `BertModel` in evaluation mode.
 
-use super::spec::{EncoderConfig, PositionTable, Sizes};
+use super::encoder_config::{EncoderConfig, PositionTable, Sizes};
 use crate::{LoadError, files::Config};
 
 pub(super) fn read(config: &Config) -> Result<EncoderConfig, LoadError> {
-    let spec = bert_like(config, 0, 1e-12)?;
-    Ok(EncoderConfig { token_types: config.size_or("type_vocab_size", 2)?, prefixes: &["bert."], ..spec })
+    let encoder = bert_like(config, 0, 1e-12)?;
+    Ok(EncoderConfig { token_types: config.size_or("type_vocab_size", 2)?, prefixes: &["bert."], ..encoder })
 }
 
-/// What BERT and those that only name or count things otherwise have in common. A text's first token has the position
-/// `first`.
+/// The description that BERT shares with architectures that differ only in names or in position offsets. A text's first
+/// token has position `first`.
 pub(super) fn bert_like(config: &Config, first: usize, epsilon: f64) -> Result<EncoderConfig, LoadError> {
     config.require_value("position_embedding_type", "absolute")?;
     config.require_value("hidden_act", "gelu")?;
-    config.only_flag("is_decoder", false)?;
-    config.only_flag("add_cross_attention", false)?;
+    config.require_flag("is_decoder", false)?;
+    config.require_flag("add_cross_attention", false)?;
     let rows = config.size("max_position_embeddings")?;
-    let spec = EncoderConfig::of_bert(&sizes(config, rows.saturating_sub(first), epsilon)?);
-    Ok(EncoderConfig { position_table: Some(PositionTable { rows, first }), ..spec })
+    let encoder = EncoderConfig::with_bert_defaults(&sizes(config, rows.saturating_sub(first), epsilon)?);
+    Ok(EncoderConfig { position_table: Some(PositionTable { rows, first }), ..encoder })
 }
 
-/// The sizes under the keys that most architectures use.
-pub(super) fn sizes(config: &Config, positions: usize, epsilon: f64) -> Result<Sizes, LoadError> {
+/// Reads the sizes from the keys that most architectures use.
+pub(super) fn sizes(config: &Config, max_positions: usize, epsilon: f64) -> Result<Sizes, LoadError> {
     let (hidden, heads) = (config.width("hidden_size")?, config.width("num_attention_heads")?);
     Ok(Sizes {
         hidden,
         layers: config.size("num_hidden_layers")?,
-        heads: check_heads_divide(config, "num_attention_heads", (heads, hidden))?,
+        heads: check_heads_divide(config, "num_attention_heads", heads, hidden)?,
         intermediate: config.width("intermediate_size")?,
         vocabulary: config.size("vocab_size")?,
-        positions: if positions > 0 {
-            positions
+        max_positions: if max_positions > 0 {
+            max_positions
         } else {
             return Err(config.unsupported(
                 "max_position_embeddings",
@@ -43,11 +43,12 @@ pub(super) fn sizes(config: &Config, positions: usize, epsilon: f64) -> Result<S
     })
 }
 
-/// A number of heads that must divide the hidden size.
+/// Returns `heads`, or an error unless it divides the hidden size.
 pub(super) fn check_heads_divide(
     config: &Config,
     key: &str,
-    (heads, hidden): (usize, usize),
+    heads: usize,
+    hidden: usize,
 ) -> Result<usize, LoadError> {
     if hidden.is_multiple_of(heads) {
         return Ok(heads);

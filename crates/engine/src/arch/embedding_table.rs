@@ -1,89 +1,89 @@
-//! Embedding tables: rows that are looked up, in f32 or, for the precisions that round anyway, in bf16.
+//! Embedding tables, in f32 or, for precisions that round activations anyway, in bf16.
 
 use crate::Precision;
 
 /// `[rows × width]`
 pub(super) struct EmbeddingTable {
-    numbers: Stored,
+    values: Values,
     width: usize,
 }
 
-enum Stored {
+enum Values {
     F32(Vec<f32>),
     Bf16(Vec<u16>),
 }
 
 impl EmbeddingTable {
-    /// A table with room for this many rows.
+    /// An empty table with capacity for `rows` rows.
     pub(super) fn new(rows: usize, width: usize, precision: Precision) -> Self {
-        let numbers = match precision {
-            Precision::F32 | Precision::Auto => Stored::F32(Vec::with_capacity(rows * width)),
-            Precision::Bf16 | Precision::Int8 => Stored::Bf16(Vec::with_capacity(rows * width)),
+        let values = match precision {
+            Precision::F32 | Precision::Auto => Values::F32(Vec::with_capacity(rows * width)),
+            Precision::Bf16 | Precision::Int8 => Values::Bf16(Vec::with_capacity(rows * width)),
         };
-        Self { numbers, width }
+        Self { values, width }
     }
 
-    /// One row more.
+    /// Appends a row.
     pub(super) fn push(&mut self, row: &[f32]) {
         debug_assert_eq!(row.len(), self.width);
-        match &mut self.numbers {
-            Stored::F32(numbers) => numbers.extend_from_slice(row),
-            Stored::Bf16(numbers) => {
-                numbers.extend(row.iter().map(|x| half::bf16::from_f32(*x).to_bits()));
+        match &mut self.values {
+            Values::F32(values) => values.extend_from_slice(row),
+            Values::Bf16(values) => {
+                values.extend(row.iter().map(|x| half::bf16::from_f32(*x).to_bits()));
             }
         }
     }
 
-    /// How many rows there are.
+    /// Number of rows.
     pub(super) fn rows(&self) -> usize {
-        let numbers = match &self.numbers {
-            Stored::F32(numbers) => numbers.len(),
-            Stored::Bf16(numbers) => numbers.len(),
+        let values = match &self.values {
+            Values::F32(values) => values.len(),
+            Values::Bf16(values) => values.len(),
         };
-        numbers / self.width
+        values / self.width
     }
 
-    /// Writes a row to `to`.
+    /// Copies a row to `to`.
     pub(super) fn copy(&self, row: usize, to: &mut [f32]) {
-        match &self.numbers {
-            Stored::F32(numbers) => to.copy_from_slice(self.row(numbers, row)),
-            Stored::Bf16(numbers) => {
-                to.iter_mut().zip(self.row(numbers, row)).for_each(|(to, bits)| *to = widen(*bits));
+        match &self.values {
+            Values::F32(values) => to.copy_from_slice(self.row(values, row)),
+            Values::Bf16(values) => {
+                to.iter_mut().zip(self.row(values, row)).for_each(|(to, bits)| *to = widen(*bits));
             }
         }
     }
 
     /// Adds a row to `to`.
     pub(super) fn add(&self, row: usize, to: &mut [f32]) {
-        match &self.numbers {
-            Stored::F32(numbers) => to.iter_mut().zip(self.row(numbers, row)).for_each(|(to, x)| *to += x),
-            Stored::Bf16(numbers) => {
-                to.iter_mut().zip(self.row(numbers, row)).for_each(|(to, bits)| *to += widen(*bits));
+        match &self.values {
+            Values::F32(values) => to.iter_mut().zip(self.row(values, row)).for_each(|(to, x)| *to += x),
+            Values::Bf16(values) => {
+                to.iter_mut().zip(self.row(values, row)).for_each(|(to, bits)| *to += widen(*bits));
             }
         }
     }
 
-    /// Adds a row, multiplied, to `to`.
+    /// Adds a row times `factor` to `to`.
     pub(super) fn add_scaled(&self, row: usize, factor: f32, to: &mut [f32]) {
-        match &self.numbers {
-            Stored::F32(numbers) => {
-                to.iter_mut().zip(self.row(numbers, row)).for_each(|(to, x)| *to += factor * x);
+        match &self.values {
+            Values::F32(values) => {
+                to.iter_mut().zip(self.row(values, row)).for_each(|(to, x)| *to += factor * x);
             }
-            Stored::Bf16(numbers) => {
-                to.iter_mut().zip(self.row(numbers, row)).for_each(|(to, bits)| *to += factor * widen(*bits));
+            Values::Bf16(values) => {
+                to.iter_mut().zip(self.row(values, row)).for_each(|(to, bits)| *to += factor * widen(*bits));
             }
         }
     }
 
-    fn row<'a, T>(&self, numbers: &'a [T], row: usize) -> &'a [T] {
-        &numbers[row * self.width..][..self.width]
+    fn row<'a, T>(&self, values: &'a [T], row: usize) -> &'a [T] {
+        &values[row * self.width..][..self.width]
     }
 
     /// Bytes in memory.
     pub(super) fn bytes(&self) -> usize {
-        match &self.numbers {
-            Stored::F32(numbers) => size_of_val(&**numbers),
-            Stored::Bf16(numbers) => size_of_val(&**numbers),
+        match &self.values {
+            Values::F32(values) => size_of_val(&**values),
+            Values::Bf16(values) => size_of_val(&**values),
         }
     }
 }

@@ -1,5 +1,6 @@
-//! model2vec: no encoder at all. A token has one vector, whatever stands beside it, and a text's is their mean; tokens
-//! may share vectors and have weights. The reference is the model2vec package's `StaticModel`.
+//! model2vec: static models without an encoder. A token has one vector, independent of its context, and a text's vector
+//! is the mean of its tokens' vectors. Tokens may share vectors and have weights. The reference is the model2vec
+//! package's `StaticModel`.
 
 use std::path::{Path, PathBuf};
 
@@ -10,34 +11,36 @@ use crate::{
     weights::{Tensors, WeightFiles},
 };
 
+/// Tensor of the vectors.
 const VECTORS: &str = "embeddings";
-/// Of each token: which vector is its own.
-const ROWS: &str = "mapping";
-/// Of each token: what its vector is multiplied by.
+/// Tensor that maps each token to the row of its vector.
+const MAPPING: &str = "mapping";
+/// Tensor of the factor of each token's vector.
 const WEIGHTS: &str = "weights";
 
-/// The reference's limit where nothing is said.
-const DEFAULT_LENGTH: usize = 512;
-/// No text is longer.
+/// The reference's limit for configurations without `max_length`.
+const DEFAULT_MAX_LENGTH: usize = 512;
+/// The limit for configurations whose `max_length` is null.
 const UNLIMITED: usize = 1 << 20;
 
-/// A static model, described.
+/// The description of a static model.
 #[derive(Clone, Debug)]
-pub(crate) struct StaticSpec {
+pub(crate) struct StaticConfig {
     pub(crate) width: usize,
-    /// Tokens that have a vector.
+    /// Number of token ids that have a vector.
     pub(crate) vocabulary: usize,
-    /// Most tokens of a text.
-    pub(crate) positions: usize,
+    /// Maximum tokens of a text.
+    pub(crate) max_positions: usize,
+    /// Number of distinct vectors.
     vectors: usize,
 }
 
-impl StaticSpec {
-    /// Sizes are those of the tensors, because the configuration does not say them reliably.
+impl StaticConfig {
+    /// Reads the sizes from the tensors, because the configuration is not reliable.
     pub(crate) fn read(config: &Config, weights: &[PathBuf]) -> Result<Self, LoadError> {
-        let positions = match config.is_null("max_length") {
+        let max_positions = match config.is_null("max_length") {
             true => UNLIMITED,
-            false => config.size_or("max_length", DEFAULT_LENGTH)?.min(UNLIMITED),
+            false => config.size_or("max_length", DEFAULT_MAX_LENGTH)?.min(UNLIMITED),
         };
         let files = WeightFiles::open(weights)?;
         let tensors = files.tensors()?;
@@ -47,14 +50,19 @@ impl StaticSpec {
             }
             ref other => {
                 let key = format!("the shape of tensor '{VECTORS}'");
-                return Err(config.unsupported(&key, &format!("{other:?}"), "a row for each vector"));
+                return Err(config.unsupported(
+                    &key,
+                    &format!("{other:?}"),
+                    "a matrix with one row per vector",
+                ));
             }
         };
-        let vocabulary = if tensors.has(ROWS) { tensors.shape(ROWS)?.iter().product() } else { vectors };
-        Ok(Self { width, vocabulary, positions, vectors })
+        let vocabulary =
+            if tensors.has(MAPPING) { tensors.shape(MAPPING)?.iter().product() } else { vectors };
+        Ok(Self { width, vocabulary, max_positions, vectors })
     }
 
-    /// Reads the vectors.
+    /// Reads the vectors, the mapping and the weights.
     pub(crate) fn load(
         &self,
         tensors: &Tensors<'_>,
@@ -67,9 +75,9 @@ impl StaticSpec {
             width: self.width,
             vocabulary: self.vocabulary,
             vectors,
-            rows: tensors
-                .has(ROWS)
-                .then(|| tensors.indices(ROWS, (self.vocabulary, self.vectors)))
+            mapping: tensors
+                .has(MAPPING)
+                .then(|| tensors.indices(MAPPING, self.vocabulary, self.vectors))
                 .transpose()?,
             weights: match tensors.has(WEIGHTS) {
                 true => Some(tensors.get(WEIGHTS, tokens)?.into_owned()),
@@ -79,29 +87,31 @@ impl StaticSpec {
     }
 }
 
-/// The vectors of all tokens.
+/// A static model in memory.
 pub(crate) struct StaticVectors {
     pub(crate) width: usize,
     pub(crate) vocabulary: usize,
     /// `[vectors × width]`
     vectors: EmbeddingTable,
-    rows: Option<Vec<u32>>,
+    /// Row of each token; `None` if token ids are rows.
+    mapping: Option<Vec<u32>>,
+    /// Factor of each token's vector; `None` for 1.
     weights: Option<Vec<f32>>,
 }
 
 impl StaticVectors {
     pub(crate) fn bytes(&self) -> usize {
-        let rows = self.rows.as_ref().map_or(0, |rows| size_of_val(&**rows));
+        let mapping = self.mapping.as_ref().map_or(0, |mapping| size_of_val(&**mapping));
         let weights = self.weights.as_ref().map_or(0, |weights| size_of_val(&**weights));
-        self.vectors.bytes() + rows + weights
+        self.vectors.bytes() + mapping + weights
     }
 
-    /// The mean of a text's tokens; zeros for a text without tokens.
+    /// Writes the mean of a text's token vectors to `out`; zeros for a text without tokens.
     pub(crate) fn mean(&self, text: &Tokens, out: &mut [f32]) {
         out.fill(0.0);
         for id in text.ids() {
             let token = *id as usize;
-            let row = self.rows.as_ref().map_or(token, |rows| rows[token] as usize);
+            let row = self.mapping.as_ref().map_or(token, |mapping| mapping[token] as usize);
             let weight = self.weights.as_ref().map_or(1.0, |weights| weights[token]);
             self.vectors.add_scaled(row, weight, out);
         }
@@ -110,13 +120,16 @@ impl StaticVectors {
     }
 }
 
-/// What the reference leaves out of a text: the unknown token.
-pub(crate) fn unknown(tokenizer: &Path) -> Result<Option<String>, LoadError> {
+/// The unknown token of a `tokenizer.json`, if it has one. The reference drops it from texts.
+///
+/// # Errors
+/// The file cannot be read.
+pub(crate) fn unknown_token(tokenizer: &Path) -> Result<Option<String>, LoadError> {
     let file =
         std::fs::read(tokenizer).map_err(|source| LoadError::Io { file: tokenizer.to_path_buf(), source })?;
     let content: serde_json::Value = serde_json::from_slice(&file).unwrap_or_default();
     let model = &content["model"];
-    // Unigrams have it by number.
-    let by_number = || model["vocab"][model["unk_id"].as_u64()? as usize][0].as_str();
-    Ok(model["unk_token"].as_str().or_else(by_number).map(str::to_owned))
+    // Unigram models store the unknown token's id.
+    let by_id = || model["vocab"][model["unk_id"].as_u64()? as usize][0].as_str();
+    Ok(model["unk_token"].as_str().or_else(by_id).map(str::to_owned))
 }

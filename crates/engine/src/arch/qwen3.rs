@@ -1,13 +1,13 @@
-//! Qwen3, as Qwen3-Embedding uses it: a decoder whose last token, the end of text that its tokenizer adds, has seen all
-//! others. Heads of queries share heads of keys and values, and are normalised one by one. The reference is transformers'
-//! `Qwen3Model` in evaluation mode.
+//! Qwen3 as Qwen3-Embedding uses it: a decoder with causal attention, grouped-query attention and head norms. The
+//! tokenizer appends an end-of-text token, which attends to all others. The reference is transformers' `Qwen3Model` in
+//! evaluation mode.
 
 use super::{
-    bert, modernbert, rotary,
-    spec::{
-        AttentionSpec, Biases, EncoderConfig, FeedForward, Names, NormKind, NormNames, NormSpec, QkvNames,
-        Sizes, UpNames,
+    encoder_config::{
+        AttentionConfig, BERT_NAMES, Biases, EncoderConfig, FeedForward, NormConfig, NormKind, NormNames,
+        QkvNames, Sizes, TensorNames, UpNames,
     },
+    modernbert, rotary,
 };
 use crate::{
     LoadError,
@@ -15,7 +15,7 @@ use crate::{
     kernels::{AttentionWindow, GluActivation},
 };
 
-const NAMES: Names = Names {
+const NAMES: TensorNames = TensorNames {
     words: "embed_tokens",
     embedding_norm: None,
     layers: "layers",
@@ -26,34 +26,37 @@ const NAMES: Names = Names {
     up: UpNames::Separate { gate: "mlp.gate_proj", up: "mlp.up_proj" },
     down: "mlp.down_proj",
     final_norm: Some("norm"),
-    ..super::spec::BERT_NAMES
+    ..BERT_NAMES
 };
 
 pub(super) fn read(config: &Config) -> Result<EncoderConfig, LoadError> {
     config.require_value("hidden_act", "silu")?;
-    config.only_flag("use_sliding_window", false)?;
-    if modernbert::listed(config, config.size("num_hidden_layers")?)?.is_some_and(|kinds| kinds.contains(&1))
+    config.require_flag("use_sliding_window", false)?;
+    if modernbert::listed_layer_types(config, config.size("num_hidden_layers")?)?
+        .is_some_and(|types| types.contains(&1))
     {
         return Err(config.unsupported("layer_types", "sliding_attention", "full_attention"));
     }
-    let spec = decoder(config, (128, 32_768))?;
+    let encoder = decoder(config, 128, 32_768)?;
     let rotary = Some(rotary::read(config, "rope_theta", 10_000.0)?);
-    let attention = config.flag_or("attention_bias", false)?;
+    let attention_bias = config.bool_or("attention_bias", false)?;
     Ok(EncoderConfig {
-        attention: vec![AttentionSpec { sight: AttentionWindow::BACK, rotary }],
-        norm: NormSpec { kind: NormKind::RootMeanSquare, ..spec.norm },
+        attention: vec![AttentionConfig { window: AttentionWindow::CAUSAL, rotary }],
+        norm: NormConfig { kind: NormKind::RootMeanSquare, ..encoder.norm },
         feed_forward: FeedForward::Gated(GluActivation::Silu),
-        biases: Biases { qkv: attention, attention_output: attention, ..Biases::NONE },
-        names: &[NAMES],
+        biases: Biases { qkv: attention_bias, attention_output: attention_bias, ..Biases::NONE },
+        tensor_names: &[NAMES],
         prefixes: &["model."],
-        ..spec
+        ..encoder
     })
 }
 
-/// What decoders have in common: heads of a width of their own, fewer of them for keys and values.
+/// The description that decoders share: a configured head width, and fewer heads for keys and values. `head_width` and
+/// `max_positions` are defaults.
 pub(super) fn decoder(
     config: &Config,
-    (head_width, positions): (usize, usize),
+    head_width: usize,
+    max_positions: usize,
 ) -> Result<EncoderConfig, LoadError> {
     let heads = config.width("num_attention_heads")?;
     let key_value_heads = config.size_or("num_key_value_heads", heads)?;
@@ -62,19 +65,19 @@ pub(super) fn decoder(
         return Err(config.unsupported("num_key_value_heads", &found, "a divisor of num_attention_heads"));
     }
     let hidden = config.width("hidden_size")?;
-    let spec = EncoderConfig::of_bert(&Sizes {
+    let encoder = EncoderConfig::with_bert_defaults(&Sizes {
         hidden,
         layers: config.size("num_hidden_layers")?,
-        // Their width is set below.
-        heads: bert::check_heads_divide(config, "1", (1, hidden))?,
+        // A placeholder; heads and their width are set below.
+        heads: 1,
         intermediate: config.width("intermediate_size")?,
         vocabulary: config.size("vocab_size")?,
-        positions: config.size_or("max_position_embeddings", positions)?,
+        max_positions: config.size_or("max_position_embeddings", max_positions)?,
         epsilon: config.epsilon("rms_norm_eps", 1e-6)?,
     });
-    let head_width = rotary::even(config, config.size_or("head_dim", head_width)?)?;
+    let head_width = rotary::require_even(config, config.size_or("head_dim", head_width)?)?;
     if heads * head_width > MAX_WIDTH {
-        let supported = format!("at most {MAX_WIDTH} for all heads together");
+        let supported = format!("at most {MAX_WIDTH} for all heads combined");
         return Err(config.unsupported("head_dim", &head_width.to_string(), &supported));
     }
     Ok(EncoderConfig {
@@ -82,6 +85,6 @@ pub(super) fn decoder(
         key_value_heads,
         head_width,
         query_scale: 1.0 / (head_width as f32).sqrt(),
-        ..spec
+        ..encoder
     })
 }

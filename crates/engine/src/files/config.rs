@@ -1,5 +1,5 @@
-//! `config.json`, read key by key: architectures write the same things under different names, and what a key says
-//! must be refused by that key.
+//! `config.json`, read key by key: architectures use different keys for the same setting, and an error about an
+//! unsupported value must name its key.
 
 use std::{
     ops::RangeInclusive,
@@ -11,12 +11,12 @@ use serde_json::{Map, Value};
 use super::json::{read, unsupported};
 use crate::LoadError;
 
-/// Sizes beyond this are no model's.
+/// Maximum of any size. No model has a larger one.
 const MAX_SIZE: usize = 1 << 24;
-/// Widths beyond this would overflow the sums of eight-bit products.
+/// Maximum width of a product. Sums of eight-bit products would overflow beyond it.
 pub(crate) const MAX_WIDTH: usize = 1 << 15;
 
-/// A model's `config.json`.
+/// A `config.json`, or an object inside it.
 #[derive(Debug)]
 pub(crate) struct Config {
     file: PathBuf,
@@ -24,11 +24,11 @@ pub(crate) struct Config {
 }
 
 impl Config {
-    pub(super) fn read(file: &Path) -> Result<Self, LoadError> {
+    pub(crate) fn read(file: &Path) -> Result<Self, LoadError> {
         Ok(Self { file: file.to_path_buf(), keys: read(file)? })
     }
 
-    /// What a key says, unless that is `null`.
+    /// The value of a key; `None` if it is absent or null.
     fn value(&self, key: &str) -> Option<&Value> {
         self.keys.get(key).filter(|value| !value.is_null())
     }
@@ -41,17 +41,17 @@ impl Config {
         self.value(key).is_some()
     }
 
-    /// The first of these keys that is there, or the first.
-    pub(crate) fn either<'a>(&self, keys: [&'a str; 2]) -> &'a str {
+    /// The first of these keys that is present, or the first key if none is.
+    pub(crate) fn first_present<'a>(&self, keys: [&'a str; 2]) -> &'a str {
         if self.has(keys[1]) && !self.has(keys[0]) { keys[1] } else { keys[0] }
     }
 
-    /// A size, from 1 on.
+    /// A size of at least 1.
     pub(crate) fn size(&self, key: &str) -> Result<usize, LoadError> {
         self.size_in(key, 1..=MAX_SIZE)
     }
 
-    /// A size that is the width of a product.
+    /// A size that is the width of a matrix product.
     pub(crate) fn width(&self, key: &str) -> Result<usize, LoadError> {
         self.size_in(key, 1..=MAX_WIDTH)
     }
@@ -83,48 +83,48 @@ impl Config {
                 Ok(count) if count <= MAX_SIZE => Ok(Some(count)),
                 _ => Err(self.unsupported(key, &count.to_string(), "0 to 16777216")),
             },
-            None => Err(self.malformed(key, "is not a whole number from 0 on")),
+            None => Err(self.malformed(key, "is not a whole number of at least 0")),
         }
     }
 
-    pub(crate) fn number_or(&self, key: &str, default: f64) -> Result<f64, LoadError> {
+    pub(crate) fn f64_or(&self, key: &str, default: f64) -> Result<f64, LoadError> {
         match self.value(key) {
             None => Ok(default),
             Some(value) => value.as_f64().ok_or_else(|| self.malformed(key, "is not a number")),
         }
     }
 
-    /// What a norm adds to a variance.
+    /// The epsilon that a norm adds to the variance.
     pub(crate) fn epsilon(&self, key: &str, default: f64) -> Result<f32, LoadError> {
-        let epsilon = self.number_or(key, default)?;
+        let epsilon = self.f64_or(key, default)?;
         if epsilon > 0.0 && epsilon < 1.0 {
             return Ok(epsilon as f32);
         }
         Err(self.unsupported(key, &epsilon.to_string(), "a number above 0 and below 1"))
     }
 
-    pub(crate) fn flag_or(&self, key: &str, default: bool) -> Result<bool, LoadError> {
+    pub(crate) fn bool_or(&self, key: &str, default: bool) -> Result<bool, LoadError> {
         match self.value(key) {
             None => Ok(default),
             Some(value) => value.as_bool().ok_or_else(|| self.malformed(key, "is not true or false")),
         }
     }
 
-    pub(crate) fn text_or<'a>(&'a self, key: &str, default: &'a str) -> Result<&'a str, LoadError> {
+    pub(crate) fn str_or<'a>(&'a self, key: &str, default: &'a str) -> Result<&'a str, LoadError> {
         match self.value(key) {
             None => Ok(default),
-            Some(value) => value.as_str().ok_or_else(|| self.malformed(key, "is not a text")),
+            Some(value) => value.as_str().ok_or_else(|| self.malformed(key, "is not a string")),
         }
     }
 
-    pub(crate) fn texts(&self, key: &str) -> Result<Option<Vec<&str>>, LoadError> {
+    pub(crate) fn strings(&self, key: &str) -> Result<Option<Vec<&str>>, LoadError> {
         let Some(value) = self.value(key) else { return Ok(None) };
-        let texts = value.as_array().and_then(|texts| texts.iter().map(Value::as_str).collect());
-        texts.map(Some).ok_or_else(|| self.malformed(key, "is not a list of texts"))
+        let strings = value.as_array().and_then(|values| values.iter().map(Value::as_str).collect());
+        strings.map(Some).ok_or_else(|| self.malformed(key, "is not a list of strings"))
     }
 
-    /// The keys below a key; none where that is not there.
-    pub(crate) fn below(&self, key: &str) -> Result<Self, LoadError> {
+    /// The object under a key; empty if the key is absent.
+    pub(crate) fn section(&self, key: &str) -> Result<Self, LoadError> {
         let keys = match self.value(key) {
             None => Map::new(),
             Some(Value::Object(keys)) => keys.clone(),
@@ -133,23 +133,23 @@ impl Config {
         Ok(Self { file: self.file.clone(), keys })
     }
 
-    /// Refuses any other text than this one; a key that is not there says it.
-    pub(crate) fn require_value(&self, key: &str, text: &str) -> Result<(), LoadError> {
-        match self.text_or(key, text)? {
-            found if found == text => Ok(()),
-            other => Err(self.unsupported(key, other, text)),
+    /// Rejects any value other than `expected`. An absent key is accepted.
+    pub(crate) fn require_value(&self, key: &str, expected: &str) -> Result<(), LoadError> {
+        match self.str_or(key, expected)? {
+            found if found == expected => Ok(()),
+            other => Err(self.unsupported(key, other, expected)),
         }
     }
 
-    /// Refuses anything but this; a key that is not there says it.
-    pub(crate) fn only_flag(&self, key: &str, flag: bool) -> Result<(), LoadError> {
-        if self.flag_or(key, flag)? == flag {
+    /// Rejects any value other than `expected`. An absent key is accepted.
+    pub(crate) fn require_flag(&self, key: &str, expected: bool) -> Result<(), LoadError> {
+        if self.bool_or(key, expected)? == expected {
             return Ok(());
         }
-        Err(self.unsupported(key, &(!flag).to_string(), &flag.to_string()))
+        Err(self.unsupported(key, &(!expected).to_string(), &expected.to_string()))
     }
 
-    /// Refuses a key that says anything.
+    /// Rejects a key unless it is absent or null.
     pub(crate) fn require_absent(&self, key: &str) -> Result<(), LoadError> {
         match self.value(key) {
             None => Ok(()),
@@ -164,7 +164,7 @@ impl Config {
     fn malformed(&self, key: &str, reason: &str) -> LoadError {
         LoadError::Malformed {
             file: self.file.clone(),
-            expected: "this configuration",
+            expected: "a model configuration",
             reason: format!("'{key}' {reason}"),
         }
     }

@@ -1,4 +1,4 @@
-//! Reading one JSON file of a model directory, and refusing what it says.
+//! Reads one JSON file of a model directory, and builds errors about its content.
 
 use std::{fs, path::Path};
 
@@ -10,12 +10,12 @@ pub(crate) fn read<T: DeserializeOwned>(file: &Path) -> Result<T, LoadError> {
     let text = fs::read(file).map_err(|source| LoadError::Io { file: file.to_path_buf(), source })?;
     serde_json::from_slice(&text).map_err(|error| LoadError::Malformed {
         file: file.to_path_buf(),
-        expected: "this configuration",
+        expected: "a model configuration",
         reason: error.to_string(),
     })
 }
 
-pub(super) fn read_if_there<T: DeserializeOwned>(file: &Path) -> Result<Option<T>, LoadError> {
+pub(super) fn read_if_exists<T: DeserializeOwned>(file: &Path) -> Result<Option<T>, LoadError> {
     if file.exists() { read(file).map(Some) } else { Ok(None) }
 }
 

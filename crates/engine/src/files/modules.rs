@@ -1,46 +1,46 @@
-//! What sentence-transformers puts behind the transformer, as `modules.json` lists it: pooling, then linear layers
-//! and normalisation.
+//! `modules.json`: the parts that sentence-transformers applies after the transformer, which are pooling, then linear
+//! layers and normalization.
 
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
-use super::json::{read, read_if_there, unsupported};
+use super::json::{read, read_if_exists, unsupported};
 use crate::LoadError;
 
 /// How token vectors become the text's vector.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Pooling {
-    /// The mean of all tokens, special ones included.
+    /// The mean of all token vectors, special tokens included.
     Mean,
-    /// The first token's.
+    /// The first token's vector.
     Cls,
-    /// The last token's.
+    /// The last token's vector.
     LastToken,
 }
 
-/// The parts of a model, as far as they matter here.
+/// The supported parts of a model.
 #[derive(Clone, Debug)]
 pub(crate) struct Modules {
-    /// Numbers in a token's vector.
+    /// Width of a token vector.
     pub(crate) hidden: usize,
     pub(crate) pooling: Pooling,
-    /// What happens to the pooled vector, in order. A normalisation at the very end is left out: whoever asks for a
-    /// vector decides whether it is normalised.
-    pub(crate) after: Vec<PostPooling>,
+    /// Steps after pooling, in order. A final normalization is dropped, because the caller decides whether a vector is
+    /// normalized.
+    pub(crate) post_pooling: Vec<PostPooling>,
 }
 
-/// A step behind pooling.
+/// A step after pooling.
 #[derive(Clone, Debug)]
 pub(crate) enum PostPooling {
     Dense(DenseConfig),
     Normalize,
 }
 
-/// A linear layer behind pooling.
+/// A linear layer after pooling.
 #[derive(Clone, Debug)]
 pub(crate) struct DenseConfig {
-    /// Where `model.safetensors` lies.
+    /// Directory of the layer's `model.safetensors`.
     pub(crate) directory: PathBuf,
     pub(crate) inputs: usize,
     pub(crate) outputs: usize,
@@ -54,25 +54,26 @@ struct ModuleEntry {
     r#type: String,
 }
 
-/// A static model is its own pooling; sentence-transformers may list it as a module.
-pub(super) fn of_static(directory: &Path, hidden: usize) -> Result<Modules, LoadError> {
-    read_all(directory, (hidden, &["StaticEmbedding", "Normalize"]))
+/// Reads the modules of a static model, which has no pooling module because it pools itself.
+pub(crate) fn read_static_modules(directory: &Path, hidden: usize) -> Result<Modules, LoadError> {
+    read_all(directory, hidden, &["StaticEmbedding", "Normalize"])
 }
 
-/// Without a `modules.json` the model is a bare transformer, which sentence-transformers gives mean pooling.
+/// Reads the modules of an encoder. A directory without `modules.json` is a plain transformer, for which
+/// sentence-transformers uses mean pooling.
 pub(crate) fn read_modules(directory: &Path, hidden: usize) -> Result<Modules, LoadError> {
-    read_all(directory, (hidden, &["Transformer", "Pooling", "Dense", "Normalize"]))
+    read_all(directory, hidden, &["Transformer", "Pooling", "Dense", "Normalize"])
 }
 
-/// The modules, which may be of these kinds.
-fn read_all(directory: &Path, (hidden, kinds): (usize, &[&str])) -> Result<Modules, LoadError> {
+/// Reads the modules and rejects every type that is not in `supported`.
+fn read_all(directory: &Path, hidden: usize, supported: &[&str]) -> Result<Modules, LoadError> {
     let file = directory.join("modules.json");
-    let mut modules = Modules { hidden, pooling: Pooling::Mean, after: Vec::new() };
+    let mut modules = Modules { hidden, pooling: Pooling::Mean, post_pooling: Vec::new() };
     let mut width = hidden;
-    for entry in read_if_there::<Vec<ModuleEntry>>(&file)?.unwrap_or_default() {
+    for entry in read_if_exists::<Vec<ModuleEntry>>(&file)?.unwrap_or_default() {
         let kind = entry.r#type.rsplit('.').next().unwrap_or_default();
-        if !kinds.contains(&kind) {
-            return Err(unsupported(&file, "a module", kind, &kinds.join(", ")));
+        if !supported.contains(&kind) {
+            return Err(unsupported(&file, "a module", kind, &supported.join(", ")));
         }
         match kind {
             "Transformer" | "StaticEmbedding" if ["", "."].contains(&entry.path.as_str()) => {}
@@ -84,21 +85,21 @@ fn read_all(directory: &Path, (hidden, kinds): (usize, &[&str])) -> Result<Modul
             "Dense" => {
                 let dense = dense(directory.join(&entry.path), width)?;
                 width = dense.outputs;
-                modules.after.push(PostPooling::Dense(dense));
+                modules.post_pooling.push(PostPooling::Dense(dense));
             }
-            _ => modules.after.push(PostPooling::Normalize),
+            _ => modules.post_pooling.push(PostPooling::Normalize),
         }
     }
-    while matches!(modules.after.last(), Some(PostPooling::Normalize)) {
-        modules.after.pop();
+    while matches!(modules.post_pooling.last(), Some(PostPooling::Normalize)) {
+        modules.post_pooling.pop();
     }
     Ok(modules)
 }
 
 impl Modules {
-    /// The files that say what happens behind pooling.
+    /// The files that determine the steps after pooling.
     pub(crate) fn files(&self) -> impl Iterator<Item = PathBuf> {
-        let directories = self.after.iter().filter_map(|after| match after {
+        let directories = self.post_pooling.iter().filter_map(|step| match step {
             PostPooling::Dense(dense) => Some(&dense.directory),
             PostPooling::Normalize => None,
         });
@@ -106,9 +107,9 @@ impl Modules {
             .flat_map(|directory| ["config.json", "model.safetensors"].map(|name| directory.join(name)))
     }
 
-    /// Numbers in a vector.
+    /// Length of a text's vector.
     pub(crate) fn dimensions(&self) -> usize {
-        let last = self.after.iter().rev().find_map(|after| match after {
+        let last = self.post_pooling.iter().rev().find_map(|step| match step {
             PostPooling::Dense(dense) => Some(dense.outputs),
             PostPooling::Normalize => None,
         });
@@ -136,7 +137,7 @@ fn pooling(file: &Path) -> Result<Pooling, LoadError> {
             file,
             "include_prompt",
             "false",
-            "true: a prompt's tokens are pooled with the text's",
+            "true: the prompt's tokens are pooled with the text's tokens",
         ));
     }
     let modes = [
@@ -147,11 +148,11 @@ fn pooling(file: &Path) -> Result<Pooling, LoadError> {
         ("weightedmean", config.pooling_mode_weightedmean_tokens),
         ("lasttoken", config.pooling_mode_lasttoken),
     ];
-    let chosen = match config.pooling_mode {
+    let mode = match config.pooling_mode {
         Some(mode) => mode,
         None => modes.iter().filter(|(_, on)| *on).map(|(mode, _)| *mode).collect::<Vec<_>>().join(" and "),
     };
-    match chosen.as_str() {
+    match mode.as_str() {
         "mean" => Ok(Pooling::Mean),
         "cls" => Ok(Pooling::Cls),
         "lasttoken" => Ok(Pooling::LastToken),
@@ -159,7 +160,7 @@ fn pooling(file: &Path) -> Result<Pooling, LoadError> {
             file,
             "pooling mode",
             if other.is_empty() { "none" } else { other },
-            "mean, cls or lasttoken, alone",
+            "exactly one of mean, cls and lasttoken",
         )),
     }
 }
@@ -168,13 +169,13 @@ fn pooling(file: &Path) -> Result<Pooling, LoadError> {
 struct DenseFile {
     in_features: usize,
     out_features: usize,
-    #[serde(default = "yes")]
+    #[serde(default = "default_bias")]
     bias: bool,
     #[serde(default)]
     activation_function: String,
 }
 
-fn yes() -> bool {
+fn default_bias() -> bool {
     true
 }
 
@@ -182,7 +183,7 @@ fn dense(directory: PathBuf, width: usize) -> Result<DenseConfig, LoadError> {
     let file = directory.join("config.json");
     let config: DenseFile = read(&file)?;
     if config.in_features != width {
-        let supported = format!("{width}, what stands before it gives");
+        let supported = format!("{width}, the width of the previous step's output");
         return Err(unsupported(&file, "in_features", &config.in_features.to_string(), &supported));
     }
     if config.out_features == 0 || config.out_features > 1 << 20 {

@@ -1,10 +1,10 @@
-//! exp and activations on vectors. exp and GELU are there in two forms: one as exact as f32 allows, and one for
-//! numbers that are rounded to bf16 or eight bits right afterwards, at half the cost.
+//! exp and activation functions on vectors. exp and GELU have two implementations: one as exact as f32 allows, and one
+//! at half the cost for results that are rounded to bf16 or eight bits afterwards.
 
 use super::simd::Simd;
 
-/// e^x, relative error below 2e-7 on [-87, 88]; below -87 as at -87 (1.6e-38, nothing beside 1). What is not a number
-/// stays none, so that no vector can be made of it.
+/// e^x, relative error below 2e-7 on [-87, 88]; below -87 the value of -87 (1.6e-38, negligible beside 1). NaN
+/// stays NaN, so that an invalid value reaches the result.
 ///
 /// Range reduction x = n·ln2 + r with ln2 in two parts, then the minimax polynomial of the Cephes library's
 /// `expf` on |r| ≤ ln2/2.
@@ -28,7 +28,7 @@ pub(crate) unsafe fn exp<L: Simd>(x: L) -> L {
 }
 
 /// e^x with a relative error below 1.1e-4, a twentieth of bf16's rounding: 2^n · p(f) with x·log₂e = n + f, and p
-/// the cubic with p(0) = 1 that is nearest to 2^f on |f| ≤ ½ in relative error. What is not a number stays none.
+/// the cubic with p(0) = 1 that is nearest to 2^f on |f| ≤ ½ in relative error. NaN stays NaN.
 ///
 /// # Safety
 /// As [`Simd`].
@@ -70,7 +70,7 @@ pub(crate) unsafe fn gelu<L: Simd>(x: L) -> L {
     }
 }
 
-/// x / (1 + e^-x), also called swish; a few roundings from exact.
+/// x / (1 + e^-x), also called swish, with an error of a few roundings.
 ///
 /// # Safety
 /// As [`Simd`].
@@ -80,7 +80,7 @@ pub(crate) unsafe fn silu<L: Simd>(x: L) -> L {
     unsafe { x.mul(sigmoid(x)) }
 }
 
-/// x/2 · (1 + tanh(√(2/π)·(x + 0.044715·x³))), as x times the sigmoid of twice the tangent's argument.
+/// x/2 · (1 + tanh(√(2/π)·(x + 0.044715·x³))), computed as x times the sigmoid of twice the argument of tanh.
 ///
 /// # Safety
 /// As [`Simd`].
@@ -103,17 +103,17 @@ unsafe fn sigmoid<L: Simd>(x: L) -> L {
     // SAFETY: the caller's promise is passed on.
     unsafe {
         let one = L::splat(1.0);
-        // e^87 is the largest that `exp` is for; beyond it the sigmoid is 0 to within 2e-38.
+        // `exp` is defined up to 88. The sigmoid of a larger argument is 0 to within 2e-38.
         let power = exp(L::splat(0.0).sub(x).min(L::splat(87.0)));
         one.div(power.add(one))
     }
 }
 
-/// Beyond ±4.25 GELU is x or 0 to within 5e-5.
+/// Beyond ±4.25, GELU equals x or 0 to within 5e-5.
 const TAIL: f32 = 4.25;
 
-/// GELU to 9e-5, absolute: x · (½ + x·p(x²)) on |x| ≤ 4.25 with p(u) = ½/4.25 + (u - 4.25²)·q(u), so that the
-/// ends meet x and 0 exactly; q of degree six by minimax fit of the product.
+/// GELU with an absolute error of 9e-5: x · (½ + x·p(x²)) on |x| ≤ 4.25 with p(u) = ½/4.25 + (u - 4.25²)·q(u), so that
+/// the ends equal x and 0 exactly; q has degree six, from a minimax fit of the product.
 ///
 /// # Safety
 /// As [`Simd`].

@@ -1,16 +1,16 @@
-//! The kernels for AVX2 with FMA: vectors of eight. Eight-bit products use AVX-VNNI where the CPU has it.
+//! The kernels for AVX2 with FMA: vectors of eight lanes. Eight-bit products use AVX-VNNI if the CPU has it.
 
 #![expect(
     clippy::undocumented_unsafe_blocks,
-    reason = "every block is under the one contract of Simd and Tile: the CPU has the features that `kernels` \
+    reason = "every block is under the single contract of Simd and MicroKernel: the CPU has the features that `kernels` \
               asks for, and pointers are valid for what is read or written"
 )]
 
 use std::arch::x86_64::*;
 
 use super::{
-    ActivationDtype, Attention, AttentionFns, Gating, Kernels, MatMul, NormArgs, Product, Quantise, Rotation,
-    Stored, attention, glu, matmul, norm, quantise, rotary,
+    ActivationDtype, AttentionArgs, AttentionFns, GluArgs, Kernels, MatMulArgs, NormArgs, Product,
+    QuantiseArgs, RotaryArgs, WeightDtype, attention, glu, matmul, norm, quantise, rotary,
     simd::{AsF32, Simd},
     tile::{Columns, F32, MicroKernel, Widened},
 };
@@ -21,82 +21,83 @@ pub(crate) struct F32x8(__m256);
 type Exact = F32<F32x8, 6, 2>;
 type Narrow = Widened<F32x8, 6, 2>;
 
-/// A function that runs a kernel with CPU features switched on.
-macro_rules! enter {
-    ($features:literal, $call:ty, $kernel:path) => {{
+/// A function that runs a kernel with CPU features enabled.
+macro_rules! with_features {
+    ($features:literal, $args:ty, $kernel:path) => {{
         #[target_feature(enable = $features)]
-        unsafe fn enter(call: &$call) {
-            unsafe { $kernel(call) }
+        unsafe fn with_features(args: &$args) {
+            unsafe { $kernel(args) }
         }
-        enter as unsafe fn(&$call)
+        with_features as unsafe fn(&$args)
     }};
 }
 
-/// Instructions beyond the base that this set uses where they are.
+/// Optional instructions beyond the required ones.
 #[derive(Clone, Copy)]
 pub(super) struct Extras {
     pub(super) vnni: bool,
 }
 
-/// The kernels, when this CPU has the instructions.
+/// The kernels, or `None` if this CPU lacks the required instructions.
 pub(super) fn kernels() -> Option<Kernels> {
-    with(Extras { vnni: true })
+    kernels_with(Extras { vnni: true })
 }
 
-/// The kernels, using of these extras what the CPU has.
-pub(super) fn with(extras: Extras) -> Option<Kernels> {
+/// The kernels, with those of the optional instructions that the CPU has.
+pub(super) fn kernels_with(extras: Extras) -> Option<Kernels> {
     let vnni = extras.vnni && is_x86_feature_detected!("avxvnni");
     (is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma")).then(|| {
-        let quantise: unsafe fn(&Quantise) = enter!("avx2,fma", Quantise, quantise::quantise::<F32x8>);
+        let quantise: unsafe fn(&QuantiseArgs) =
+            with_features!("avx2,fma", QuantiseArgs, quantise::quantise::<F32x8>);
         Kernels {
             name: if vnni { "avx2-vnni" } else { "avx2" },
             lanes: F32x8::WIDTH,
             f32: Product {
-                form: ActivationDtype::F32,
-                stored: Stored::F32,
+                activation_dtype: ActivationDtype::F32,
+                weight_dtype: WeightDtype::F32,
                 depth: Exact::DEPTH,
                 panel: Exact::VECTORS * 8,
-                run: enter!("avx2,fma", MatMul<'_>, matmul::run::<Exact, AsF32>),
+                run: with_features!("avx2,fma", MatMulArgs<'_>, matmul::run::<Exact, AsF32>),
                 run_to_bf16: None,
                 quantise,
             },
             bf16: Product {
-                form: ActivationDtype::F32,
-                stored: Stored::Bf16,
+                activation_dtype: ActivationDtype::F32,
+                weight_dtype: WeightDtype::Bf16,
                 depth: Narrow::DEPTH,
                 panel: Narrow::VECTORS * 8,
-                run: enter!("avx2,fma", MatMul<'_>, matmul::run::<Narrow, AsF32>),
+                run: with_features!("avx2,fma", MatMulArgs<'_>, matmul::run::<Narrow, AsF32>),
                 run_to_bf16: None,
                 quantise,
             },
             int8: Product {
-                form: ActivationDtype::U8,
-                stored: Stored::I8,
+                activation_dtype: ActivationDtype::U8,
+                weight_dtype: WeightDtype::I8,
                 depth: if vnni { Bytes::DEPTH } else { Words::DEPTH },
                 panel: Words::VECTORS * 8,
                 run: if vnni {
-                    enter!("avx2,fma,avxvnni", MatMul<'_>, matmul::run::<Bytes, AsF32>)
+                    with_features!("avx2,fma,avxvnni", MatMulArgs<'_>, matmul::run::<Bytes, AsF32>)
                 } else {
-                    enter!("avx2,fma", MatMul<'_>, matmul::run::<Words, AsF32>)
+                    with_features!("avx2,fma", MatMulArgs<'_>, matmul::run::<Words, AsF32>)
                 },
                 run_to_bf16: None,
                 quantise,
             },
             attention: AttentionFns {
-                to_f32: enter!("avx2,fma", Attention<'_>, attention::run::<Exact, AsF32, AsF32>),
+                to_f32: with_features!("avx2,fma", AttentionArgs<'_>, attention::run::<Exact, AsF32, AsF32>),
                 to_bf16: None,
             },
             attention_bf16: None,
-            norm: enter!("avx2,fma", NormArgs<'_>, norm::norm::<F32x8>),
-            gate: enter!("avx2,fma", Gating, glu::run::<F32x8>),
-            rotate: enter!("avx2,fma", Rotation, rotary::run::<F32x8>),
+            norm: with_features!("avx2,fma", NormArgs<'_>, norm::norm::<F32x8>),
+            glu: with_features!("avx2,fma", GluArgs, glu::run::<F32x8>),
+            rotate: with_features!("avx2,fma", RotaryArgs, rotary::run::<F32x8>),
             quantise,
             round: None,
         }
     })
 }
 
-/// Four bytes of activations times four of weights, `vpdpbusd`.
+/// Multiplies four bytes of activations by four bytes of weights with `vpdpbusd`.
 struct Bytes;
 
 impl MicroKernel for Bytes {
@@ -137,8 +138,8 @@ impl MicroKernel for Bytes {
     }
 }
 
-/// Two bytes of activations times two of weights, widened to sixteen bits: exact as [`Bytes`], at half the rate,
-/// for a CPU without AVX-VNNI.
+/// Multiplies two bytes of activations by two bytes of weights, widened to sixteen bits. As exact as [`Bytes`], at half
+/// the rate, for a CPU without AVX-VNNI.
 struct Words;
 
 impl MicroKernel for Words {
@@ -182,7 +183,7 @@ impl MicroKernel for Words {
     }
 }
 
-/// Sums of bytes as the f32 they stand for, with the bias.
+/// Scales sums of bytes to f32 and adds the bias.
 ///
 /// # Safety
 /// As [`MicroKernel`].
@@ -195,12 +196,12 @@ unsafe fn scaled(sum: __m256i, columns: Columns, row_scale: f32) -> F32x8 {
     }
 }
 
-/// All bits set in the first `count` lanes.
+/// A mask with all bits set in the first `count` lanes.
 ///
 /// # Safety
 /// The CPU has AVX2.
 #[inline(always)]
-unsafe fn first(count: usize) -> __m256i {
+unsafe fn lane_mask(count: usize) -> __m256i {
     unsafe {
         _mm256_cmpgt_epi32(_mm256_set1_epi32(count.min(8) as i32), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7))
     }
@@ -227,7 +228,7 @@ impl Simd for F32x8 {
     #[inline(always)]
     unsafe fn load_part(from: *const f32, count: usize, fill: f32) -> Self {
         unsafe {
-            let mask = first(count);
+            let mask = lane_mask(count);
             Self(_mm256_blendv_ps(
                 _mm256_set1_ps(fill),
                 _mm256_maskload_ps(from, mask),
@@ -238,7 +239,7 @@ impl Simd for F32x8 {
 
     #[inline(always)]
     unsafe fn store_part(self, to: *mut f32, count: usize) {
-        unsafe { _mm256_maskstore_ps(to, first(count), self.0) }
+        unsafe { _mm256_maskstore_ps(to, lane_mask(count), self.0) }
     }
 
     #[inline(always)]
@@ -335,8 +336,8 @@ impl Simd for F32x8 {
     }
 
     #[inline(always)]
-    unsafe fn first(self, count: usize, other: Self) -> Self {
-        Self(unsafe { _mm256_blendv_ps(other.0, self.0, _mm256_castsi256_ps(first(count))) })
+    unsafe fn keep_first(self, count: usize, other: Self) -> Self {
+        Self(unsafe { _mm256_blendv_ps(other.0, self.0, _mm256_castsi256_ps(lane_mask(count))) })
     }
 
     #[inline(always)]

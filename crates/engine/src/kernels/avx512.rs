@@ -1,17 +1,17 @@
-//! The kernels for AVX-512: vectors of sixteen, with bf16 and eight-bit products where the CPU has the
-//! instructions for them (BF16, VNNI).
+//! The kernels for AVX-512: vectors of sixteen lanes, with bf16 and eight-bit products if the CPU has the instructions
+//! for them (BF16, VNNI).
 
 #![expect(
     clippy::undocumented_unsafe_blocks,
-    reason = "every block is under the one contract of Simd and Tile: the CPU has the features that `kernels` \
+    reason = "every block is under the single contract of Simd and MicroKernel: the CPU has the features that `kernels` \
               asks for, and pointers are valid for what is read or written"
 )]
 
 use std::{arch::x86_64::*, mem::transmute};
 
 use super::{
-    ActivationDtype, Attention, AttentionFns, Gating, Kernels, MatMul, NormArgs, Product, Quantise, Rotation,
-    Round, Stored, attention, glu, matmul, norm, quantise, rotary,
+    ActivationDtype, AttentionArgs, AttentionFns, GluArgs, Kernels, MatMulArgs, NormArgs, Product,
+    QuantiseArgs, RotaryArgs, RoundArgs, WeightDtype, attention, glu, matmul, norm, quantise, rotary,
     simd::{AsF32, Simd, Store},
     tile::{Columns, F32, MicroKernel, Widened},
 };
@@ -22,31 +22,31 @@ pub(crate) struct F32x16(__m512);
 type Exact = F32<F32x16, 8, 3>;
 type Narrow = Widened<F32x16, 8, 3>;
 
-/// A function that runs a kernel with CPU features switched on.
-macro_rules! enter {
-    ($features:literal, $call:ty, $kernel:path) => {{
+/// A function that runs a kernel with CPU features enabled.
+macro_rules! with_features {
+    ($features:literal, $args:ty, $kernel:path) => {{
         #[target_feature(enable = $features)]
-        unsafe fn enter(call: &$call) {
-            unsafe { $kernel(call) }
+        unsafe fn with_features(args: &$args) {
+            unsafe { $kernel(args) }
         }
-        enter as unsafe fn(&$call)
+        with_features as unsafe fn(&$args)
     }};
 }
 
-/// Instructions beyond the base that this set uses where they are.
+/// Optional instructions beyond the required ones.
 #[derive(Clone, Copy)]
 pub(super) struct Extras {
     pub(super) bf16: bool,
     pub(super) vnni: bool,
 }
 
-/// The kernels, when this CPU has the instructions.
+/// The kernels, or `None` if this CPU lacks the required instructions.
 pub(super) fn kernels() -> Option<Kernels> {
-    with(Extras { bf16: true, vnni: true })
+    kernels_with(Extras { bf16: true, vnni: true })
 }
 
-/// The kernels, using of these extras what the CPU has.
-pub(super) fn with(extras: Extras) -> Option<Kernels> {
+/// The kernels, with those of the optional instructions that the CPU has.
+pub(super) fn kernels_with(extras: Extras) -> Option<Kernels> {
     let base = is_x86_feature_detected!("avx512f")
         && is_x86_feature_detected!("avx512bw")
         && is_x86_feature_detected!("avx512dq")
@@ -54,8 +54,8 @@ pub(super) fn with(extras: Extras) -> Option<Kernels> {
     base.then(|| {
         let bf16 = extras.bf16 && is_x86_feature_detected!("avx512bf16");
         let vnni = extras.vnni && is_x86_feature_detected!("avx512vnni");
-        let quantise: unsafe fn(&Quantise) =
-            enter!("avx512f,avx512bw,avx512dq,avx512vl", Quantise, quantise::quantise::<F32x16>);
+        let quantise: unsafe fn(&QuantiseArgs) =
+            with_features!("avx512f,avx512bw,avx512dq,avx512vl", QuantiseArgs, quantise::quantise::<F32x16>);
         Kernels {
             name: match (bf16, vnni) {
                 (true, true) => "avx512-bf16-vnni",
@@ -65,130 +65,150 @@ pub(super) fn with(extras: Extras) -> Option<Kernels> {
             },
             lanes: F32x16::WIDTH,
             f32: Product {
-                form: ActivationDtype::F32,
-                stored: Stored::F32,
+                activation_dtype: ActivationDtype::F32,
+                weight_dtype: WeightDtype::F32,
                 depth: 1,
                 panel: Exact::VECTORS * 16,
-                run: enter!("avx512f,avx512bw,avx512dq,avx512vl", MatMul<'_>, matmul::run::<Exact, AsF32>),
+                run: with_features!(
+                    "avx512f,avx512bw,avx512dq,avx512vl",
+                    MatMulArgs<'_>,
+                    matmul::run::<Exact, AsF32>
+                ),
                 run_to_bf16: None,
                 quantise,
             },
-            bf16: if bf16 { native_bf16(quantise) } else { narrow(quantise) },
+            bf16: if bf16 { bf16_product(quantise) } else { widened_bf16(quantise) },
             int8: match (vnni, bf16) {
-                (true, true) => Product { run_to_bf16: Some(BYTES_TO_BF16), ..vnni_bytes(quantise) },
-                (true, false) => vnni_bytes(quantise),
-                (false, _) => words(quantise),
+                (true, true) => Product { run_to_bf16: Some(BYTES_TO_BF16), ..vnni_product(quantise) },
+                (true, false) => vnni_product(quantise),
+                (false, _) => word_product(quantise),
             },
             attention: AttentionFns {
-                to_f32: enter!(
+                to_f32: with_features!(
                     "avx512f,avx512bw,avx512dq,avx512vl",
-                    Attention<'_>,
+                    AttentionArgs<'_>,
                     attention::run::<Exact, AsF32, AsF32>
                 ),
                 to_bf16: None,
             },
             attention_bf16: bf16.then_some(ATTENTION_BF16),
-            norm: enter!("avx512f,avx512bw,avx512dq,avx512vl", NormArgs<'_>, norm::norm::<F32x16>),
-            gate: enter!("avx512f,avx512bw,avx512dq,avx512vl", Gating, glu::run::<F32x16>),
-            rotate: enter!("avx512f,avx512bw,avx512dq,avx512vl", Rotation, rotary::run::<F32x16>),
+            norm: with_features!("avx512f,avx512bw,avx512dq,avx512vl", NormArgs<'_>, norm::norm::<F32x16>),
+            glu: with_features!("avx512f,avx512bw,avx512dq,avx512vl", GluArgs, glu::run::<F32x16>),
+            rotate: with_features!("avx512f,avx512bw,avx512dq,avx512vl", RotaryArgs, rotary::run::<F32x16>),
             quantise,
             round: if bf16 { Some(ROUND) } else { None },
         }
     })
 }
 
-const BYTES_TO_BF16: unsafe fn(&MatMul<'_>) = enter!(
+const BYTES_TO_BF16: unsafe fn(&MatMulArgs<'_>) = with_features!(
     "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16,avx512vnni",
-    MatMul<'_>,
+    MatMulArgs<'_>,
     matmul::run::<Bytes, AsBf16>
 );
-const ROUND: unsafe fn(&Round) =
-    enter!("avx512f,avx512bw,avx512dq,avx512vl,avx512bf16", Round, norm::round::<F32x16, AsBf16>);
+const ROUND: unsafe fn(&RoundArgs) =
+    with_features!("avx512f,avx512bw,avx512dq,avx512vl,avx512bf16", RoundArgs, norm::round::<F32x16, AsBf16>);
 const ATTENTION_BF16: AttentionFns = AttentionFns {
-    to_f32: enter!(
+    to_f32: with_features!(
         "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16",
-        Attention<'_>,
+        AttentionArgs<'_>,
         attention::run::<Pairs, AsBf16, AsF32>
     ),
-    to_bf16: Some(enter!(
+    to_bf16: Some(with_features!(
         "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16",
-        Attention<'_>,
+        AttentionArgs<'_>,
         attention::run::<Pairs, AsBf16, AsBf16>
     )),
 };
 
-fn native_bf16(quantise: unsafe fn(&Quantise)) -> Product {
+fn bf16_product(quantise: unsafe fn(&QuantiseArgs)) -> Product {
     Product {
-        form: ActivationDtype::Bf16,
-        stored: Stored::Bf16,
+        activation_dtype: ActivationDtype::Bf16,
+        weight_dtype: WeightDtype::Bf16,
         depth: Pairs::DEPTH,
         panel: Pairs::VECTORS * 16,
-        run: enter!("avx512f,avx512bw,avx512dq,avx512vl,avx512bf16", MatMul<'_>, matmul::run::<Pairs, AsF32>),
-        run_to_bf16: Some(enter!(
+        run: with_features!(
             "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16",
-            MatMul<'_>,
+            MatMulArgs<'_>,
+            matmul::run::<Pairs, AsF32>
+        ),
+        run_to_bf16: Some(with_features!(
+            "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16",
+            MatMulArgs<'_>,
             matmul::run::<Pairs, AsBf16>
         )),
         quantise,
     }
 }
 
-fn narrow(quantise: unsafe fn(&Quantise)) -> Product {
+fn widened_bf16(quantise: unsafe fn(&QuantiseArgs)) -> Product {
     Product {
-        form: ActivationDtype::F32,
-        stored: Stored::Bf16,
+        activation_dtype: ActivationDtype::F32,
+        weight_dtype: WeightDtype::Bf16,
         depth: Narrow::DEPTH,
         panel: Narrow::VECTORS * 16,
-        run: enter!("avx512f,avx512bw,avx512dq,avx512vl", MatMul<'_>, matmul::run::<Narrow, AsF32>),
+        run: with_features!(
+            "avx512f,avx512bw,avx512dq,avx512vl",
+            MatMulArgs<'_>,
+            matmul::run::<Narrow, AsF32>
+        ),
         run_to_bf16: None,
         quantise,
     }
 }
 
-fn vnni_bytes(quantise: unsafe fn(&Quantise)) -> Product {
+fn vnni_product(quantise: unsafe fn(&QuantiseArgs)) -> Product {
     Product {
-        form: ActivationDtype::U8,
-        stored: Stored::I8,
+        activation_dtype: ActivationDtype::U8,
+        weight_dtype: WeightDtype::I8,
         depth: Bytes::DEPTH,
         panel: Bytes::VECTORS * 16,
-        run: enter!("avx512f,avx512bw,avx512dq,avx512vl,avx512vnni", MatMul<'_>, matmul::run::<Bytes, AsF32>),
+        run: with_features!(
+            "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni",
+            MatMulArgs<'_>,
+            matmul::run::<Bytes, AsF32>
+        ),
         run_to_bf16: None,
         quantise,
     }
 }
 
-fn words(quantise: unsafe fn(&Quantise)) -> Product {
+fn word_product(quantise: unsafe fn(&QuantiseArgs)) -> Product {
     Product {
-        form: ActivationDtype::U8,
-        stored: Stored::I8,
+        activation_dtype: ActivationDtype::U8,
+        weight_dtype: WeightDtype::I8,
         depth: Words::DEPTH,
         panel: Words::VECTORS * 16,
-        run: enter!("avx512f,avx512bw,avx512dq,avx512vl", MatMul<'_>, matmul::run::<Words, AsF32>),
+        run: with_features!(
+            "avx512f,avx512bw,avx512dq,avx512vl",
+            MatMulArgs<'_>,
+            matmul::run::<Words, AsF32>
+        ),
         run_to_bf16: None,
         quantise,
     }
 }
 
-/// Results are rounded to bf16, to nearest even.
+/// Stores bf16, rounded to nearest even.
 struct AsBf16;
 
 impl Store<F32x16> for AsBf16 {
-    type Number = u16;
+    type Element = u16;
 
     #[inline(always)]
-    unsafe fn put(value: F32x16, to: *mut u16, left: usize) {
+    unsafe fn store_up_to(value: F32x16, to: *mut u16, left: usize) {
         unsafe {
             let halves: __m256i = transmute::<__m256bh, __m256i>(_mm512_cvtneps_pbh(value.0));
             if left >= 16 {
                 _mm256_storeu_si256(to.cast(), halves);
             } else {
-                _mm256_mask_storeu_epi16(to.cast(), first(left), halves);
+                _mm256_mask_storeu_epi16(to.cast(), lane_mask(left), halves);
             }
         }
     }
 }
 
-/// Two bf16 activations times two of weights, `vdpbf16ps`.
+/// Multiplies two bf16 activations by two bf16 weights with `vdpbf16ps`.
 struct Pairs;
 
 impl MicroKernel for Pairs {
@@ -229,13 +249,13 @@ impl MicroKernel for Pairs {
     }
 }
 
-/// The same bits as pairs of bf16.
+/// Reinterprets the bits as pairs of bf16.
 #[inline(always)]
 unsafe fn bf16(bits: __m512i) -> __m512bh {
     unsafe { transmute::<__m512i, __m512bh>(bits) }
 }
 
-/// Four bytes of activations times four of weights, `vpdpbusd`.
+/// Multiplies four bytes of activations by four bytes of weights with `vpdpbusd`.
 struct Bytes;
 
 impl MicroKernel for Bytes {
@@ -276,8 +296,8 @@ impl MicroKernel for Bytes {
     }
 }
 
-/// Two bytes of activations times two of weights, widened to sixteen bits: exact as [`Bytes`], at half the rate,
-/// for a CPU without VNNI.
+/// Multiplies two bytes of activations by two bytes of weights, widened to sixteen bits. As exact as [`Bytes`], at half
+/// the rate, for a CPU without VNNI.
 struct Words;
 
 impl MicroKernel for Words {
@@ -321,7 +341,7 @@ impl MicroKernel for Words {
     }
 }
 
-/// Sums of bytes as the f32 they stand for, with the bias.
+/// Scales sums of bytes to f32 and adds the bias.
 ///
 /// # Safety
 /// As [`MicroKernel`].
@@ -334,9 +354,9 @@ unsafe fn scaled(sum: __m512i, columns: Columns, row_scale: f32) -> F32x16 {
     }
 }
 
-/// The first `count` lanes.
+/// A mask of the first `count` lanes.
 #[inline(always)]
-fn first(count: usize) -> __mmask16 {
+fn lane_mask(count: usize) -> __mmask16 {
     if count >= 16 { !0 } else { (1 << count) - 1 }
 }
 
@@ -360,12 +380,12 @@ impl Simd for F32x16 {
 
     #[inline(always)]
     unsafe fn load_part(from: *const f32, count: usize, fill: f32) -> Self {
-        Self(unsafe { _mm512_mask_loadu_ps(_mm512_set1_ps(fill), first(count), from) })
+        Self(unsafe { _mm512_mask_loadu_ps(_mm512_set1_ps(fill), lane_mask(count), from) })
     }
 
     #[inline(always)]
     unsafe fn store_part(self, to: *mut f32, count: usize) {
-        unsafe { _mm512_mask_storeu_ps(to, first(count), self.0) }
+        unsafe { _mm512_mask_storeu_ps(to, lane_mask(count), self.0) }
     }
 
     #[inline(always)]
@@ -456,8 +476,8 @@ impl Simd for F32x16 {
     }
 
     #[inline(always)]
-    unsafe fn first(self, count: usize, other: Self) -> Self {
-        Self(unsafe { _mm512_mask_blend_ps(first(count), other.0, self.0) })
+    unsafe fn keep_first(self, count: usize, other: Self) -> Self {
+        Self(unsafe { _mm512_mask_blend_ps(lane_mask(count), other.0, self.0) })
     }
 
     #[inline(always)]

@@ -1,44 +1,44 @@
-//! Activations between kernels: rows of f32, of bf16, or of bytes with scales, and the room they are kept in.
+//! Activations between kernels, as rows of f32, of bf16 or of bytes with scales, and the buffers that hold them.
 
 use std::ops::Range;
 
-use super::{Kernels, Quantise, Round};
+use super::{Kernels, QuantiseArgs, RoundArgs};
 
-/// How activations are stored.
+/// The type of stored activations.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum ActivationDtype {
     F32,
     Bf16,
-    /// Bytes around 128 with a scale for each row, rotated.
+    /// Rotated bytes around 128, with a scale per row.
     U8,
 }
 
-/// Rows of numbers, read.
+/// A borrowed matrix. `stride` is the distance between the starts of two rows, in values.
 #[derive(Clone, Copy)]
 pub(crate) enum MatrixRef<'a> {
-    F32 { numbers: &'a [f32], stride: usize },
-    Bf16 { numbers: &'a [u16], stride: usize },
+    F32 { values: &'a [f32], stride: usize },
+    Bf16 { values: &'a [u16], stride: usize },
 }
 
-/// Rows of numbers, to be written. Numbers between a row's end and the next row are left alone.
-pub(crate) enum NumbersMut<'a> {
-    F32 { numbers: &'a mut [f32], stride: usize },
-    Bf16 { numbers: &'a mut [u16], stride: usize },
+/// A mutable matrix. Values between a row's end and the next row are not written.
+pub(crate) enum MatrixMut<'a> {
+    F32 { values: &'a mut [f32], stride: usize },
+    Bf16 { values: &'a mut [u16], stride: usize },
 }
 
-/// Rows of activations in the form that a product reads, with zeros (or 128) to the end of each row's last group.
+/// Activations in the type that a product reads, padded with zeros (or 128) to the end of each row's last group.
 #[derive(Clone, Copy)]
 pub(crate) enum Operand<'a> {
-    Numbers(MatrixRef<'a>),
+    Matrix(MatrixRef<'a>),
     U8 { bytes: &'a [u8], stride: usize, scales: &'a [f32] },
 }
 
-/// Rows begin at multiples of this many numbers, so that vectors do not straddle cache lines more than they must.
-const ALIGNED: usize = 32;
+/// The stride of rows is a multiple of this many values, so that fewer vectors straddle cache lines.
+const STRIDE_ALIGNMENT: usize = 32;
 
-/// The stride that rows of `width` numbers are kept with.
+/// The stride of rows of `width` values in a [`Buffer`].
 pub(crate) fn stride(width: usize) -> usize {
-    width.next_multiple_of(ALIGNED)
+    width.next_multiple_of(STRIDE_ALIGNMENT)
 }
 
 impl MatrixRef<'_> {
@@ -50,15 +50,15 @@ impl MatrixRef<'_> {
 
     pub(super) fn bytes(&self) -> *const u8 {
         match self {
-            Self::F32 { numbers, .. } => numbers.as_ptr().cast(),
-            Self::Bf16 { numbers, .. } => numbers.as_ptr().cast(),
+            Self::F32 { values, .. } => values.as_ptr().cast(),
+            Self::Bf16 { values, .. } => values.as_ptr().cast(),
         }
     }
 
     pub(super) fn rows(&self) -> usize {
         match self {
-            Self::F32 { numbers, stride } => numbers.len() / stride,
-            Self::Bf16 { numbers, stride } => numbers.len() / stride,
+            Self::F32 { values, stride } => values.len() / stride,
+            Self::Bf16 { values, stride } => values.len() / stride,
         }
     }
 
@@ -67,23 +67,23 @@ impl MatrixRef<'_> {
     }
 }
 
-impl NumbersMut<'_> {
-    /// Some of the rows.
+impl MatrixMut<'_> {
+    /// A range of the rows.
     pub(crate) fn slice(self, rows: Range<usize>) -> Self {
         match self {
-            Self::F32 { numbers, stride } => {
-                Self::F32 { numbers: &mut numbers[rows.start * stride..rows.end * stride], stride }
+            Self::F32 { values, stride } => {
+                Self::F32 { values: &mut values[rows.start * stride..rows.end * stride], stride }
             }
-            Self::Bf16 { numbers, stride } => {
-                Self::Bf16 { numbers: &mut numbers[rows.start * stride..rows.end * stride], stride }
+            Self::Bf16 { values, stride } => {
+                Self::Bf16 { values: &mut values[rows.start * stride..rows.end * stride], stride }
             }
         }
     }
 
     pub(super) fn rows(&self) -> usize {
         match self {
-            Self::F32 { numbers, stride } => numbers.len() / stride,
-            Self::Bf16 { numbers, stride } => numbers.len() / stride,
+            Self::F32 { values, stride } => values.len() / stride,
+            Self::Bf16 { values, stride } => values.len() / stride,
         }
     }
 
@@ -95,54 +95,54 @@ impl NumbersMut<'_> {
 }
 
 impl Operand<'_> {
-    pub(super) fn form(&self) -> ActivationDtype {
+    pub(super) fn dtype(&self) -> ActivationDtype {
         match self {
-            Self::Numbers(MatrixRef::F32 { .. }) => ActivationDtype::F32,
-            Self::Numbers(MatrixRef::Bf16 { .. }) => ActivationDtype::Bf16,
+            Self::Matrix(MatrixRef::F32 { .. }) => ActivationDtype::F32,
+            Self::Matrix(MatrixRef::Bf16 { .. }) => ActivationDtype::Bf16,
             Self::U8 { .. } => ActivationDtype::U8,
         }
     }
 
     pub(super) fn rows(&self) -> usize {
         match self {
-            Self::Numbers(numbers) => numbers.rows(),
+            Self::Matrix(matrix) => matrix.rows(),
             Self::U8 { bytes, stride, scales } => (bytes.len() / stride).min(scales.len()),
         }
     }
 
     pub(super) fn bytes(&self) -> *const u8 {
         match self {
-            Self::Numbers(numbers) => numbers.bytes(),
+            Self::Matrix(matrix) => matrix.bytes(),
             Self::U8 { bytes, .. } => bytes.as_ptr(),
         }
     }
 
     pub(super) fn stride_bytes(&self) -> usize {
         match self {
-            Self::Numbers(MatrixRef::F32 { stride, .. }) => 4 * stride,
-            Self::Numbers(MatrixRef::Bf16 { stride, .. }) => 2 * stride,
+            Self::Matrix(MatrixRef::F32 { stride, .. }) => 4 * stride,
+            Self::Matrix(MatrixRef::Bf16 { stride, .. }) => 2 * stride,
             Self::U8 { stride, .. } => *stride,
         }
     }
 
     pub(super) fn scales(&self) -> *const f32 {
         match self {
-            Self::Numbers(_) => std::ptr::null(),
+            Self::Matrix(_) => std::ptr::null(),
             Self::U8 { scales, .. } => scales.as_ptr(),
         }
     }
 
-    /// Whether a row, with what follows it up to the next, has `numbers`.
-    pub(super) fn holds(&self, numbers: usize) -> bool {
+    /// Whether a row including its padding has at least `count` values.
+    pub(super) fn holds(&self, count: usize) -> bool {
         match self {
-            Self::Numbers(rows) => rows.holds(numbers),
-            Self::U8 { stride, .. } => numbers <= *stride,
+            Self::Matrix(matrix) => matrix.holds(count),
+            Self::U8 { stride, .. } => count <= *stride,
         }
     }
 }
 
-/// Where activations are kept in the form that a product reads. One for each width: what lies between a row's end
-/// and the next row is zero once and stays so.
+/// Storage for activations in the type that a product reads. A buffer must be used with a single width, because rows of
+/// another width would leave values in the padding between rows, which products read.
 #[derive(Default)]
 pub(crate) struct Buffer {
     bf16: Vec<u16>,
@@ -152,24 +152,24 @@ pub(crate) struct Buffer {
 }
 
 impl Buffer {
-    /// `rows` rows of bf16 to be written.
-    pub(crate) fn bf16(&mut self, rows: usize, width: usize) -> NumbersMut<'_> {
+    /// A bf16 matrix of `rows` rows, to be written.
+    pub(crate) fn bf16(&mut self, rows: usize, width: usize) -> MatrixMut<'_> {
         let stride = stride(width);
         ensure_len(&mut self.bf16, rows * stride);
-        NumbersMut::Bf16 { numbers: &mut self.bf16[..rows * stride], stride }
+        MatrixMut::Bf16 { values: &mut self.bf16[..rows * stride], stride }
     }
 
-    /// Some of those rows.
+    /// Rows that were written through [`bf16`](Self::bf16).
     pub(crate) fn written(&self, rows: Range<usize>, width: usize) -> Operand<'_> {
         let stride = stride(width);
-        Operand::Numbers(MatrixRef::Bf16 {
-            numbers: &self.bf16[rows.start * stride..rows.end * stride],
+        Operand::Matrix(MatrixRef::Bf16 {
+            values: &self.bf16[rows.start * stride..rows.end * stride],
             stride,
         })
     }
 }
 
-/// Makes a buffer at least this long.
+/// Extends a buffer to at least `len` values.
 pub(crate) fn ensure_len<T: Clone + Default>(buffer: &mut Vec<T>, len: usize) {
     if buffer.len() < len {
         buffer.resize(len, T::default());
@@ -177,42 +177,44 @@ pub(crate) fn ensure_len<T: Clone + Default>(buffer: &mut Vec<T>, len: usize) {
 }
 
 impl Kernels {
-    /// Rows of f32 (`[rows × width]`) in the form that a product reads; f32 are read where they are.
+    /// Converts `x` (`[rows × width]`) to the type that a product reads, in `buffer`. f32 is borrowed without a copy.
     pub(crate) fn prepare<'a>(
         &self,
-        form: ActivationDtype,
-        (x, width): (&'a [f32], usize),
-        room: &'a mut Buffer,
+        dtype: ActivationDtype,
+        x: &'a [f32],
+        width: usize,
+        buffer: &'a mut Buffer,
     ) -> Operand<'a> {
         let rows = x.len() / width.max(1);
         assert_eq!(x.len(), rows * width, "x is whole rows");
         let stride = stride(width);
-        match form {
-            ActivationDtype::F32 => Operand::Numbers(MatrixRef::F32 { numbers: x, stride: width }),
+        match dtype {
+            ActivationDtype::F32 => Operand::Matrix(MatrixRef::F32 { values: x, stride: width }),
             ActivationDtype::Bf16 => {
-                ensure_len(&mut room.bf16, rows * stride);
-                let out = &mut room.bf16[..rows * stride];
-                let round = self.round.unwrap_or_else(|| unreachable!("bf16 is asked for where it is"));
-                // SAFETY: both are of `rows` rows, as grown and asserted.
-                unsafe { round(&Round { rows, width, x: x.as_ptr(), out: out.as_mut_ptr(), stride }) }
-                Operand::Numbers(MatrixRef::Bf16 { numbers: out, stride })
+                ensure_len(&mut buffer.bf16, rows * stride);
+                let out = &mut buffer.bf16[..rows * stride];
+                let round =
+                    self.round.unwrap_or_else(|| unreachable!("bf16 is requested only if the CPU has it"));
+                // SAFETY: both have `rows` rows, as resized and asserted.
+                unsafe { round(&RoundArgs { rows, width, x: x.as_ptr(), out: out.as_mut_ptr(), stride }) }
+                Operand::Matrix(MatrixRef::Bf16 { values: out, stride })
             }
             ActivationDtype::U8 => {
-                ensure_len(&mut room.bytes, rows * stride);
-                ensure_len(&mut room.scales, rows);
-                ensure_len(&mut room.rotated, width);
-                let (bytes, scales) = (&mut room.bytes[..rows * stride], &mut room.scales[..rows]);
-                let call = Quantise {
+                ensure_len(&mut buffer.bytes, rows * stride);
+                ensure_len(&mut buffer.scales, rows);
+                ensure_len(&mut buffer.rotated, width);
+                let (bytes, scales) = (&mut buffer.bytes[..rows * stride], &mut buffer.scales[..rows]);
+                let args = QuantiseArgs {
                     rows,
                     width,
                     x: x.as_ptr(),
                     out: bytes.as_mut_ptr(),
                     stride,
                     scales: scales.as_mut_ptr(),
-                    room: room.rotated.as_mut_ptr(),
+                    scratch: buffer.rotated.as_mut_ptr(),
                 };
-                // SAFETY: all are of `rows` rows, as grown and asserted, and the room of one.
-                unsafe { (self.quantise)(&call) }
+                // SAFETY: all have `rows` rows, as resized and asserted, and the scratch has one.
+                unsafe { (self.quantise)(&args) }
                 Operand::U8 { bytes, stride, scales }
             }
         }

@@ -1,8 +1,8 @@
-//! The matrix product that nearly all time is spent in: rows of activations times packed weights.
+//! The matrix product, rows of activations times packed weights. It takes most of the computing time.
 //!
-//! The innermost loop reads a panel of weights in order: one step of it loads a panel row, and for each row of
-//! the tile broadcasts one group of activations and multiplies. An output is one chain of multiply-adds over k
-//! in order, whatever tile it falls in: that is why a text's vector does not depend on its batch mates.
+//! The innermost loop reads a panel of weights in order. One step loads a row of the panel, and for each row of the
+//! tile broadcasts one group of activations and multiplies. An output is one chain of multiply-adds in the order of k,
+//! in any tile. Therefore a text's vector does not depend on the rest of its batch.
 
 use super::{
     packed::PackedMatrix,
@@ -10,66 +10,68 @@ use super::{
     tile::{Columns, MAX_ROWS, MicroKernel},
 };
 
-/// What happens to an output before it is stored.
+/// The function that is applied to an output before it is stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Activation {
     None,
     Gelu,
 }
 
-/// `out[rows × outputs] = activation(x[rows × inputs] · Wᵀ + bias)`, made by [`super::Kernels::matmul`], which
-/// checks the lengths.
-pub(crate) struct MatMul<'a> {
+/// The arguments of `out[rows × outputs] = activation(x[rows × inputs] · Wᵀ + bias)`. Built by
+/// [`super::Kernels::matmul`], which checks the lengths.
+pub(crate) struct MatMulArgs<'a> {
     pub(super) rows: usize,
-    /// Activations in the form that the matrix wants.
+    /// Activations in the type that the matrix requires.
     pub(super) x: *const u8,
     /// Bytes from one row of activations to the next.
     pub(super) x_stride: usize,
-    /// One scale a row, for eight-bit activations; null for others.
+    /// One scale per row for eight-bit activations, else null.
     pub(super) row_scales: *const f32,
     pub(super) matrix: &'a PackedMatrix,
-    /// f32 or bf16, as the entry point that is called says.
+    /// f32 or bf16, depending on the entry point.
     pub(super) out: *mut u8,
-    /// Numbers from one row of results to the next.
+    /// Values from one row of results to the next.
     pub(super) out_stride: usize,
 }
 
+/// Computes the product.
+///
 /// # Safety
-/// As [`Simd`]; `x` has `rows` rows of whole groups, `row_scales` a scale for each where the tile reads them,
-/// `out` is valid for writing `rows × outputs` numbers of `S`, and the matrix was packed for `T`.
+/// As [`Simd`]; `x` has `rows` rows of whole groups, `row_scales` has a scale for each if the micro-kernel reads them,
+/// `out` is valid for writing `rows × outputs` values of `S`, and the matrix was packed for `T`.
 #[inline(always)]
-pub(super) unsafe fn run<T: MicroKernel, S: Store<T::Simd>>(call: &MatMul<'_>) {
-    const { assert!(T::ROWS <= MAX_ROWS && matches!(T::VECTORS, 2..=4), "tiles that the arms below know") }
+pub(super) unsafe fn run<T: MicroKernel, S: Store<T::Simd>>(args: &MatMulArgs<'_>) {
+    const { assert!(T::ROWS <= MAX_ROWS && matches!(T::VECTORS, 2..=4), "the arms below cover all tiles") }
     let panel = T::VECTORS * T::Simd::WIDTH;
-    // All rows for one panel before the next: the panel (tens of kilobytes) stays in the nearest caches.
-    for first_column in (0..call.matrix.outputs).step_by(panel) {
-        for (first_row, rows) in tiles(call.rows, T::ROWS) {
-            let place = Place { first_row, first_column };
+    // All rows use one panel before the next panel is read, so the panel (tens of kilobytes) stays in the cache.
+    for first_column in (0..args.matrix.outputs).step_by(panel) {
+        for (first_row, rows) in tiles(args.rows, T::ROWS) {
+            let origin = TileOrigin { first_row, first_column };
             // SAFETY: the caller's promise is passed on; rows and columns stay inside the matrix.
             unsafe {
                 match rows {
-                    1 => tile_of_width::<T, S, 1>(call, place),
-                    2 => tile_of_width::<T, S, 2>(call, place),
-                    3 => tile_of_width::<T, S, 3>(call, place),
-                    4 => tile_of_width::<T, S, 4>(call, place),
-                    5 => tile_of_width::<T, S, 5>(call, place),
-                    6 => tile_of_width::<T, S, 6>(call, place),
-                    7 => tile_of_width::<T, S, 7>(call, place),
-                    _ => tile_of_width::<T, S, MAX_ROWS>(call, place),
+                    1 => tile_of_width::<T, S, 1>(args, origin),
+                    2 => tile_of_width::<T, S, 2>(args, origin),
+                    3 => tile_of_width::<T, S, 3>(args, origin),
+                    4 => tile_of_width::<T, S, 4>(args, origin),
+                    5 => tile_of_width::<T, S, 5>(args, origin),
+                    6 => tile_of_width::<T, S, 6>(args, origin),
+                    7 => tile_of_width::<T, S, 7>(args, origin),
+                    _ => tile_of_width::<T, S, MAX_ROWS>(args, origin),
                 }
             }
         }
     }
 }
 
-/// Tiles (first row, rows) of nearly equal height that cover `rows`: ten rows are 5 + 5 and not 8 + 2, because a
-/// flat tile leaves the multipliers waiting.
+/// Tiles (first row, number of rows) of nearly equal height that cover `rows`. Ten rows are 5 + 5 and not 8 + 2,
+/// because a tile of few rows does not keep the multipliers busy.
 #[inline(always)]
-pub(super) fn tiles(rows: usize, most: usize) -> Tiles {
-    Tiles { first: 0, end: rows, left: rows.div_ceil(most) }
+pub(super) fn tiles(rows: usize, max_rows: usize) -> Tiles {
+    Tiles { first: 0, end: rows, left: rows.div_ceil(max_rows) }
 }
 
-/// Made by [`tiles`].
+/// Iterator returned by [`tiles`].
 pub(super) struct Tiles {
     first: usize,
     end: usize,
@@ -91,25 +93,26 @@ impl Iterator for Tiles {
     }
 }
 
+/// The first row and column of a tile.
 #[derive(Clone, Copy)]
-struct Place {
+struct TileOrigin {
     first_row: usize,
     first_column: usize,
 }
 
 /// # Safety
-/// As [`run`]; `ROWS` rows from `place` exist.
+/// As [`run`]; `ROWS` rows from `origin` exist.
 #[inline(always)]
 unsafe fn tile_of_width<T: MicroKernel, S: Store<T::Simd>, const ROWS: usize>(
-    call: &MatMul<'_>,
-    place: Place,
+    args: &MatMulArgs<'_>,
+    origin: TileOrigin,
 ) {
-    // SAFETY: passed on.
+    // SAFETY: the caller's promise is passed on.
     unsafe {
         match T::VECTORS {
-            4 => tile::<T, S, ROWS, 4>(call, place),
-            3 => tile::<T, S, ROWS, 3>(call, place),
-            _ => tile::<T, S, ROWS, 2>(call, place),
+            4 => tile::<T, S, ROWS, 4>(args, origin),
+            3 => tile::<T, S, ROWS, 3>(args, origin),
+            _ => tile::<T, S, ROWS, 2>(args, origin),
         }
     }
 }
@@ -118,46 +121,46 @@ unsafe fn tile_of_width<T: MicroKernel, S: Store<T::Simd>, const ROWS: usize>(
 /// As [`tile_of_width`].
 #[inline(always)]
 unsafe fn tile<T: MicroKernel, S: Store<T::Simd>, const ROWS: usize, const VECTORS: usize>(
-    call: &MatMul<'_>,
-    place: Place,
+    args: &MatMulArgs<'_>,
+    origin: TileOrigin,
 ) {
-    let matrix = call.matrix;
-    let Place { first_row, first_column } = place;
+    let matrix = args.matrix;
+    let TileOrigin { first_row, first_column } = origin;
     let width = T::Simd::WIDTH;
-    // SAFETY: a packed panel begins at every multiple of its width and holds `steps` rows of it; what belongs to
-    // columns is padded to whole panels; the row and column ranges exist by the caller's promise.
+    // SAFETY: a packed panel begins at every multiple of its width and holds `steps` rows of it; per-column data is
+    // padded to whole panels; the row and column ranges exist by the caller's promise.
     unsafe {
         let operands = Operands {
-            a: call.x.add(first_row * call.x_stride),
-            a_stride: call.x_stride,
-            b: matrix.panel_of(first_column),
+            a: args.x.add(first_row * args.x_stride),
+            a_stride: args.x_stride,
+            b: matrix.panel_at(first_column),
             b_stride: VECTORS * width * T::WEIGHT_BYTES,
             steps: matrix.steps,
         };
         let sums = accumulate::<T, ROWS, VECTORS>(operands);
         for (row, vectors) in sums.iter().enumerate() {
-            let out = call.out.cast::<S::Number>().add((first_row + row) * call.out_stride + first_column);
-            let scale = if call.row_scales.is_null() { 1.0 } else { *call.row_scales.add(first_row + row) };
+            let out = args.out.cast::<S::Element>().add((first_row + row) * args.out_stride + first_column);
+            let scale = if args.row_scales.is_null() { 1.0 } else { *args.row_scales.add(first_row + row) };
             for (vector, sum) in vectors.iter().enumerate() {
-                let at = vector * width;
-                if first_column + at >= matrix.outputs {
+                let offset = vector * width;
+                if first_column + offset >= matrix.outputs {
                     break;
                 }
-                let left = matrix.outputs - first_column - at;
+                let left = matrix.outputs - first_column - offset;
                 let columns = Columns {
-                    bias: matrix.bias.as_ptr().add(first_column + at),
-                    scales: matrix.scales.as_ptr().wrapping_add(first_column + at),
-                    offsets: matrix.offsets.as_ptr().wrapping_add(first_column + at),
+                    bias: matrix.bias.as_ptr().add(first_column + offset),
+                    scales: matrix.scales.as_ptr().wrapping_add(first_column + offset),
+                    offsets: matrix.offsets.as_ptr().wrapping_add(first_column + offset),
                 };
                 let value = T::finish(*sum, columns, scale);
                 let value = if matrix.activation == Activation::Gelu { T::gelu(value) } else { value };
-                S::put(value, out.add(at), left);
+                S::store_up_to(value, out.add(offset), left);
             }
         }
     }
 }
 
-/// Where a tile's operands lie, in bytes.
+/// The operands of a tile. Strides are in bytes.
 #[derive(Clone, Copy)]
 pub(super) struct Operands {
     /// Row-major rows of activations.
@@ -169,8 +172,8 @@ pub(super) struct Operands {
     pub(super) steps: usize,
 }
 
-/// `sums[row][vector] = Σ_k a[row][k] · b[k][vector]`, in the order of k. The sums are returned and not written
-/// through a reference, so that they live in registers.
+/// `sums[row][vector] = Σ_k a[row][k] · b[k][vector]`, in the order of k. The sums are returned by value and not
+/// written through a reference, so that they stay in registers.
 ///
 /// # Safety
 /// As [`Simd`]; `a` holds `ROWS` rows of `steps` groups, `b` holds `steps` rows of `VECTORS` vectors.

@@ -1,10 +1,10 @@
-//! The arithmetic, behind a small face: matrix product over packed weights, attention within a text, LayerNorm,
-//! and the forms that activations take between them.
+//! The kernels: matrix product with packed weights, attention, norms, gated activations, rotary positions, and
+//! conversions of activations between them.
 //!
-//! Each kernel is written once, over [`simd::Simd`] (a vector) and [`tile::MicroKernel`] (how a precision multiplies);
-//! an instruction set is one file that implements them and instantiates the kernels with its features switched
-//! on. What runs is decided once, when a model is loaded, by what the CPU has. All `unsafe` of the crate's
-//! arithmetic is below this face: the methods of [`Kernels`] check lengths, so that callers need no care.
+//! Each kernel is written once, over [`simd::Simd`] (a vector) and [`tile::MicroKernel`] (the multiplication of one
+//! precision). An instruction set is one file that implements both and instantiates the kernels with its CPU features
+//! enabled. The set is selected once, when a model is loaded, by the features of the CPU. The methods of [`Kernels`]
+//! are safe: they check all lengths before they call the `unsafe` kernels.
 
 mod activations;
 mod attention;
@@ -26,16 +26,16 @@ mod tile;
 #[cfg(test)]
 mod tests;
 
-use attention::Attention;
-use glu::Gating;
-use matmul::MatMul;
-use norm::{NormArgs, Round};
-use packed::Stored;
-use quantise::Quantise;
-use rotary::Rotation;
+use attention::AttentionArgs;
+use glu::GluArgs;
+use matmul::MatMulArgs;
+use norm::{NormArgs, RoundArgs};
+use packed::WeightDtype;
+use quantise::QuantiseArgs;
+use rotary::RotaryArgs;
 
 pub(crate) use attention::{AttentionInput, AttentionShape, AttentionWindow, DistanceBias};
-pub(crate) use buffer::{ActivationDtype, Buffer, MatrixRef, NumbersMut, Operand, ensure_len, stride};
+pub(crate) use buffer::{ActivationDtype, Buffer, MatrixMut, MatrixRef, Operand, ensure_len, stride};
 pub(crate) use glu::GluActivation;
 pub(crate) use matmul::Activation;
 pub(crate) use norm::Norm;
@@ -46,14 +46,14 @@ use crate::Precision;
 /// Which kernels to use.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum KernelChoice {
-    /// The fastest that this CPU has.
+    /// The fastest kernels that this CPU supports.
     #[default]
     Auto,
-    /// Sixteen lanes; needs AVX-512 (F, BW, DQ, VL), and uses its BF16 and VNNI where they are.
+    /// Sixteen lanes. Requires AVX-512 (F, BW, DQ, VL), and uses BF16 and VNNI if available.
     Avx512,
-    /// Eight lanes; needs AVX2 and FMA, and uses AVX-VNNI where it is.
+    /// Eight lanes. Requires AVX2 and FMA, and uses AVX-VNNI if available.
     Avx2,
-    /// Runs everywhere.
+    /// Runs on any CPU.
     Portable,
 }
 
@@ -66,42 +66,42 @@ pub(crate) struct Kernels {
     bf16: Product,
     int8: Product,
     attention: AttentionFns,
-    /// Queries, keys and values in bf16, where the CPU multiplies them.
+    /// Attention with queries, keys and values in bf16, if the CPU multiplies bf16.
     attention_bf16: Option<AttentionFns>,
     norm: unsafe fn(&NormArgs<'_>),
-    gate: unsafe fn(&Gating),
-    rotate: unsafe fn(&Rotation),
-    quantise: unsafe fn(&Quantise),
-    /// Where the CPU multiplies bf16.
-    round: Option<unsafe fn(&Round)>,
+    glu: unsafe fn(&GluArgs),
+    rotate: unsafe fn(&RotaryArgs),
+    quantise: unsafe fn(&QuantiseArgs),
+    /// Rounds f32 to bf16, if the CPU multiplies bf16.
+    round: Option<unsafe fn(&RoundArgs)>,
 }
 
-/// A matrix product of one precision.
+/// The matrix product of one precision.
 #[derive(Clone, Copy, Debug)]
 struct Product {
-    /// The form that activations must have.
-    form: ActivationDtype,
-    stored: Stored,
-    /// Weights of a column that one step takes.
+    /// The type of activations that it reads.
+    activation_dtype: ActivationDtype,
+    weight_dtype: WeightDtype,
+    /// Weights of a column that one step multiplies.
     depth: usize,
     /// Columns that are packed together.
     panel: usize,
     /// Writes f32.
-    run: unsafe fn(&MatMul<'_>),
-    /// Writes bf16, where the CPU has it.
-    run_to_bf16: Option<unsafe fn(&MatMul<'_>)>,
-    quantise: unsafe fn(&Quantise),
+    run: unsafe fn(&MatMulArgs<'_>),
+    /// Writes bf16, if the CPU has the conversion.
+    run_to_bf16: Option<unsafe fn(&MatMulArgs<'_>)>,
+    quantise: unsafe fn(&QuantiseArgs),
 }
 
-/// Attention for one form of queries, keys and values.
+/// Attention for one type of queries, keys and values, with f32 or bf16 results.
 #[derive(Clone, Copy, Debug)]
 struct AttentionFns {
-    to_f32: unsafe fn(&Attention<'_>),
-    to_bf16: Option<unsafe fn(&Attention<'_>)>,
+    to_f32: unsafe fn(&AttentionArgs<'_>),
+    to_bf16: Option<unsafe fn(&AttentionArgs<'_>)>,
 }
 
 impl Kernels {
-    /// The kernels asked for; `None` when this CPU lacks their instructions.
+    /// The chosen kernels, or `None` if this CPU lacks their instructions.
     pub(crate) fn select(choice: KernelChoice) -> Option<Self> {
         match choice {
             KernelChoice::Auto => avx512().or_else(avx2).or(Some(portable::KERNELS)),
@@ -111,10 +111,10 @@ impl Kernels {
         }
     }
 
-    /// What [`Precision::Auto`] means here: bf16 where the CPU multiplies it.
+    /// Resolves [`Precision::Auto`]: bf16 if the CPU multiplies it, else f32.
     pub(crate) fn resolve(&self, precision: Precision) -> Precision {
         match precision {
-            Precision::Auto if self.bf16.form == ActivationDtype::Bf16 => Precision::Bf16,
+            Precision::Auto if self.bf16.activation_dtype == ActivationDtype::Bf16 => Precision::Bf16,
             Precision::Auto => Precision::F32,
             chosen => chosen,
         }
@@ -130,31 +130,31 @@ impl Kernels {
 
     /// Packs linear layers for products in this precision.
     pub(crate) fn pack(&self, precision: Precision, linear: &Linear<'_>) -> PackedMatrix {
-        PackedMatrix::pack((self.product(precision), self.resolve(precision)), linear)
+        PackedMatrix::pack(self.product(precision), self.resolve(precision), linear)
     }
 
-    /// The form in which a product of this precision wants its activations.
-    pub(crate) fn form(&self, precision: Precision) -> ActivationDtype {
-        self.product(precision).form
+    /// The type of activations that a product of this precision reads.
+    pub(crate) fn activation_dtype(&self, precision: Precision) -> ActivationDtype {
+        self.product(precision).activation_dtype
     }
 
-    /// The form in which queries, keys and values of this precision are best kept.
-    pub(crate) fn attention_form(&self, precision: Precision, head: usize) -> ActivationDtype {
-        let written = self.product(precision).run_to_bf16.is_some();
-        // A step of bf16 takes two numbers.
-        let read = self.attention_bf16.is_some() && head.is_multiple_of(2);
-        if written && read { ActivationDtype::Bf16 } else { ActivationDtype::F32 }
+    /// The type of queries, keys and values for this precision and head width.
+    pub(crate) fn attention_dtype(&self, precision: Precision, head_width: usize) -> ActivationDtype {
+        let can_write = self.product(precision).run_to_bf16.is_some();
+        // A step of a bf16 product multiplies two values.
+        let can_read = self.attention_bf16.is_some() && head_width.is_multiple_of(2);
+        if can_write && can_read { ActivationDtype::Bf16 } else { ActivationDtype::F32 }
     }
 
     /// `out[rows × outputs] = activation(x[rows × inputs] · Wᵀ + bias)`.
-    pub(crate) fn matmul(&self, x: Operand<'_>, matrix: &PackedMatrix, out: NumbersMut<'_>) {
+    pub(crate) fn matmul(&self, x: Operand<'_>, matrix: &PackedMatrix, out: MatrixMut<'_>) {
         let product = self.product(matrix.precision);
-        assert_eq!(x.form(), product.form, "activations have the form that the product reads");
+        assert_eq!(x.dtype(), product.activation_dtype, "activations have the type that the product reads");
         assert!(matrix.fits(product), "the matrix was packed for this product");
-        let groups = matrix.inputs.next_multiple_of(product.depth);
-        assert!(x.holds(groups), "activations have rows of whole groups");
-        assert!(out.holds(x.rows(), matrix.outputs), "there is a row of results for each of x");
-        let call = |out, out_stride| MatMul {
+        let padded_inputs = matrix.inputs.next_multiple_of(product.depth);
+        assert!(x.holds(padded_inputs), "activations have rows of whole groups");
+        assert!(out.holds(x.rows(), matrix.outputs), "out has a row for each row of x");
+        let args = |out, out_stride| MatMulArgs {
             rows: x.rows(),
             x: x.bytes(),
             x_stride: x.stride_bytes(),
@@ -164,126 +164,129 @@ impl Kernels {
             out_stride,
         };
         match out {
-            NumbersMut::F32 { numbers, stride } => {
-                // SAFETY: the operands are of the lengths that the product reads and writes, as asserted.
-                unsafe { (product.run)(&call(numbers.as_mut_ptr().cast(), stride)) }
+            MatrixMut::F32 { values, stride } => {
+                // SAFETY: the operands have the lengths that the product reads and writes, as asserted.
+                unsafe { (product.run)(&args(values.as_mut_ptr().cast(), stride)) }
             }
-            NumbersMut::Bf16 { numbers, stride } => {
-                let run =
-                    product.run_to_bf16.unwrap_or_else(|| unreachable!("bf16 is asked for where it is"));
+            MatrixMut::Bf16 { values, stride } => {
+                let run = product
+                    .run_to_bf16
+                    .unwrap_or_else(|| unreachable!("bf16 is requested only if the CPU has it"));
                 // SAFETY: as above.
-                unsafe { run(&call(numbers.as_mut_ptr().cast(), stride)) }
+                unsafe { run(&args(values.as_mut_ptr().cast(), stride)) }
             }
         }
     }
 
-    /// Attention of some tokens of one text, as many as `out` has rows. `room` is made as long as needed and kept for
-    /// the next call.
-    pub(crate) fn attention(&self, asking: AttentionInput<'_>, room: &mut Vec<u32>, out: NumbersMut<'_>) {
-        let AttentionInput { qkv, first, heads } = asking;
-        let width = heads.count * heads.width;
+    /// Computes attention of consecutive tokens of one text, one per row of `out`. `scratch` is extended as needed and
+    /// can be reused.
+    pub(crate) fn attention(&self, input: AttentionInput<'_>, scratch: &mut Vec<u32>, out: MatrixMut<'_>) {
+        let AttentionInput { qkv, first, shape } = input;
+        let width = shape.heads * shape.head_width;
         let tokens = qkv.rows();
         let rows = out.rows();
         if rows == 0 {
             return;
         }
-        assert!(heads.count.is_multiple_of(heads.key_values), "heads of queries share heads of keys");
-        assert!(qkv.holds(heads.row()), "qkv has three parts");
+        assert!(shape.heads.is_multiple_of(shape.key_value_heads), "key heads divide query heads");
+        assert!(qkv.holds(shape.row_len()), "rows of qkv hold queries, keys and values");
         assert!(out.holds(rows, width), "out has a row for each query");
-        assert!(first + rows <= tokens, "only tokens of the text ask");
-        if let Some(bias) = heads.bias {
-            assert!(tokens <= bias.reach, "the bias reaches over the text");
-            assert_eq!(bias.values.len(), heads.count * (2 * bias.reach - 1), "every head has its bias");
+        assert!(first + rows <= tokens, "queries are tokens of the text");
+        if let Some(bias) = shape.bias {
+            assert!(tokens <= bias.max_tokens, "the bias covers the text");
+            assert_eq!(bias.values.len(), shape.heads * (2 * bias.max_tokens - 1), "every head has a bias");
         }
-        let needed = attention::scratch_len(tokens, heads.width, self.lanes);
-        if room.len() < needed {
-            room.resize(needed, 0);
+        let needed = attention::scratch_len(tokens, shape.head_width, self.lanes);
+        if scratch.len() < needed {
+            scratch.resize(needed, 0);
         }
-        let attending = match qkv {
+        let functions = match qkv {
             MatrixRef::F32 { .. } => Some(self.attention),
-            MatrixRef::Bf16 { .. } => self.attention_bf16.filter(|_| heads.width.is_multiple_of(2)),
+            MatrixRef::Bf16 { .. } => self.attention_bf16.filter(|_| shape.head_width.is_multiple_of(2)),
         };
-        let attending = attending.unwrap_or_else(|| unreachable!("attention_form chose the form"));
+        let functions = functions.unwrap_or_else(|| unreachable!("attention_dtype returns a supported type"));
         let (run, out, out_stride) = match out {
-            NumbersMut::F32 { numbers, stride } => {
-                (Some(attending.to_f32), numbers.as_mut_ptr().cast(), stride)
-            }
-            NumbersMut::Bf16 { numbers, stride } => (attending.to_bf16, numbers.as_mut_ptr().cast(), stride),
+            MatrixMut::F32 { values, stride } => (Some(functions.to_f32), values.as_mut_ptr().cast(), stride),
+            MatrixMut::Bf16 { values, stride } => (functions.to_bf16, values.as_mut_ptr().cast(), stride),
         };
-        let run = run.unwrap_or_else(|| unreachable!("bf16 is asked for where it is"));
-        let call = Attention {
+        let run = run.unwrap_or_else(|| unreachable!("bf16 is requested only if the CPU has it"));
+        let args = AttentionArgs {
             tokens,
             first,
             rows,
-            heads,
+            shape,
             qkv: qkv.bytes(),
             qkv_stride: qkv.stride(),
             out,
             out_stride,
-            room: room.as_mut_ptr(),
+            scratch: scratch.as_mut_ptr(),
         };
-        // SAFETY: the operands are of the lengths that were asserted, and the room was made for them.
-        unsafe { run(&call) }
+        // SAFETY: the operands have the asserted lengths, and the scratch is as long as they need.
+        unsafe { run(&args) }
     }
 
-    /// `x = norm(x + residual)` for each row; without a residual, of `x` alone.
+    /// Computes `x = norm(x + residual)` for each row, or `x = norm(x)` without a residual.
     pub(crate) fn norm(&self, x: &mut [f32], residual: Option<&[f32]>, norm: &Norm) {
         let width = norm.gamma.len();
         let rows = x.len() / width.max(1);
         assert!(
             norm.beta.as_ref().is_none_or(|beta| beta.len() == width),
-            "gamma and beta are of one length"
+            "gamma and beta have the same length"
         );
         assert_eq!(x.len(), rows * width, "x is whole rows");
-        assert!(
-            residual.is_none_or(|residual| residual.len() == x.len()),
-            "there is a residual for every number"
-        );
+        assert!(residual.is_none_or(|residual| residual.len() == x.len()), "residual is as long as x");
         let residual = residual.map_or(std::ptr::null(), <[f32]>::as_ptr);
         // SAFETY: the lengths are as asserted.
         unsafe { (self.norm)(&NormArgs { rows, width, x: x.as_mut_ptr(), residual, norm }) }
     }
 
-    /// `out = activation(x[..width]) · x[width..]` for each row of x, which is twice as wide as out's.
-    pub(crate) fn gate(
+    /// Computes `out = activation(x[..width]) · x[width..]` for each row of x, which is twice as wide as a row of out.
+    /// The computation is exact if `dtype`, the type of the next product, is f32.
+    pub(crate) fn glu(
         &self,
-        gate: GluActivation,
-        form: ActivationDtype,
-        (x, out, width): (&[f32], &mut [f32], usize),
+        activation: GluActivation,
+        dtype: ActivationDtype,
+        x: &[f32],
+        out: &mut [f32],
+        width: usize,
     ) {
         let rows = out.len() / width.max(1);
         assert_eq!(out.len(), rows * width, "out is whole rows");
         assert_eq!(x.len(), 2 * out.len(), "x has two halves");
-        let exact = form == ActivationDtype::F32;
+        let exact = dtype == ActivationDtype::F32;
         // SAFETY: the lengths are as asserted.
-        unsafe { (self.gate)(&Gating { gate, exact, rows, width, x: x.as_ptr(), out: out.as_mut_ptr() }) }
+        unsafe {
+            (self.glu)(&GluArgs { activation, exact, rows, width, x: x.as_ptr(), out: out.as_mut_ptr() });
+        }
     }
 
-    /// Turns one token's heads, as wide as `angles`, which are the pairs' cosines and then their sines.
+    /// Rotates the heads of one token. `angles` holds the cosines of a head's pairs, then their sines, and is as long
+    /// as a head.
     pub(crate) fn rotate(&self, x: &mut [f32], angles: &[f32]) {
         let width = angles.len();
-        assert!(width.is_multiple_of(2) && width > 0, "a head is pairs");
+        assert!(width.is_multiple_of(2) && width > 0, "a head consists of pairs");
         assert!(x.len().is_multiple_of(width), "x is whole heads");
         let heads = x.len() / width;
         // SAFETY: the lengths are as asserted.
-        unsafe { (self.rotate)(&Rotation { heads, width, x: x.as_mut_ptr(), angles: angles.as_ptr() }) }
+        unsafe { (self.rotate)(&RotaryArgs { heads, width, x: x.as_mut_ptr(), angles: angles.as_ptr() }) }
     }
 
-    /// Writes rows of f32 (`[rows × width]`) in the form of `out`.
-    pub(crate) fn write(&self, (x, width): (&[f32], usize), out: NumbersMut<'_>) {
+    /// Writes rows of f32 (`[rows × width]`) in the type of `out`.
+    pub(crate) fn write(&self, x: &[f32], width: usize, out: MatrixMut<'_>) {
         let rows = x.len() / width.max(1);
         assert_eq!(x.len(), rows * width, "x is whole rows");
-        assert!(out.holds(rows, width), "out has a row for each of x");
+        assert!(out.holds(rows, width), "out has a row for each row of x");
         match out {
-            NumbersMut::F32 { numbers, stride } => {
-                for (from, to) in x.chunks_exact(width).zip(numbers.chunks_mut(stride)) {
-                    to[..width].copy_from_slice(from);
+            MatrixMut::F32 { values, stride } => {
+                for (row, out) in x.chunks_exact(width).zip(values.chunks_mut(stride)) {
+                    out[..width].copy_from_slice(row);
                 }
             }
-            NumbersMut::Bf16 { numbers, stride } => {
-                let round = self.round.unwrap_or_else(|| unreachable!("bf16 is asked for where it is"));
-                // SAFETY: both are of `rows` rows, as asserted.
-                unsafe { round(&Round { rows, width, x: x.as_ptr(), out: numbers.as_mut_ptr(), stride }) }
+            MatrixMut::Bf16 { values, stride } => {
+                let round =
+                    self.round.unwrap_or_else(|| unreachable!("bf16 is requested only if the CPU has it"));
+                // SAFETY: both have `rows` rows, as asserted.
+                unsafe { round(&RoundArgs { rows, width, x: x.as_ptr(), out: values.as_mut_ptr(), stride }) }
             }
         }
     }

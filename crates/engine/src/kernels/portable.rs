@@ -1,13 +1,14 @@
-//! The kernels for any CPU: vectors of four, written so that the compiler turns them into whatever 128-bit
-//! instructions there are. The reference that the SIMD kernels are tested against in shape and order.
+//! The kernels for any CPU: vectors of four lanes, written so that the compiler uses the 128-bit instructions of the
+//! target. They have the same structure as the SIMD kernels.
 
 #![expect(
     clippy::undocumented_unsafe_blocks,
-    reason = "every block is under the one contract of Simd: pointers valid for what is read or written"
+    reason = "every block is under the single contract of Simd: pointers valid for what is read or written"
 )]
 
 use super::{
-    ActivationDtype, AttentionFns, Kernels, Product, Stored, attention, glu, matmul, norm, quantise, rotary,
+    ActivationDtype, AttentionFns, Kernels, Product, WeightDtype, attention, glu, matmul, norm, quantise,
+    rotary,
     simd::{AsF32, Simd},
     tile::{Columns, F32, MicroKernel, Widened},
 };
@@ -18,13 +19,13 @@ pub(crate) struct F32x4([f32; 4]);
 type Exact = F32<F32x4, 4, 2>;
 type Narrow = Widened<F32x4, 4, 2>;
 
-// Nothing here uses an instruction that a CPU could lack; pointers are as the argument types say.
+// These kernels need no CPU feature, so the only contract is that pointers are valid as the argument types require.
 pub(super) const KERNELS: Kernels = Kernels {
     name: "portable",
     lanes: F32x4::WIDTH,
     f32: Product {
-        form: ActivationDtype::F32,
-        stored: Stored::F32,
+        activation_dtype: ActivationDtype::F32,
+        weight_dtype: WeightDtype::F32,
         depth: 1,
         panel: 8,
         run: matmul::run::<Exact, AsF32>,
@@ -32,8 +33,8 @@ pub(super) const KERNELS: Kernels = Kernels {
         quantise: quantise::quantise::<F32x4>,
     },
     bf16: Product {
-        form: ActivationDtype::F32,
-        stored: Stored::Bf16,
+        activation_dtype: ActivationDtype::F32,
+        weight_dtype: WeightDtype::Bf16,
         depth: 1,
         panel: 8,
         run: matmul::run::<Narrow, AsF32>,
@@ -41,8 +42,8 @@ pub(super) const KERNELS: Kernels = Kernels {
         quantise: quantise::quantise::<F32x4>,
     },
     int8: Product {
-        form: ActivationDtype::U8,
-        stored: Stored::I8,
+        activation_dtype: ActivationDtype::U8,
+        weight_dtype: WeightDtype::I8,
         depth: 4,
         panel: 8,
         run: matmul::run::<Bytes, AsF32>,
@@ -52,7 +53,7 @@ pub(super) const KERNELS: Kernels = Kernels {
     attention: AttentionFns { to_f32: attention::run::<Exact, AsF32, AsF32>, to_bf16: None },
     attention_bf16: None,
     norm: norm::norm::<F32x4>,
-    gate: glu::run::<F32x4>,
+    glu: glu::run::<F32x4>,
     rotate: rotary::run::<F32x4>,
     quantise: quantise::quantise::<F32x4>,
     round: None,
@@ -135,7 +136,7 @@ impl Simd for F32x4 {
 
     #[inline(always)]
     unsafe fn mul_add(self, factor: Self, summand: Self) -> Self {
-        // Not f32::mul_add: without a fused instruction that is a slow library call.
+        // f32::mul_add is a slow library call on a target without a fused instruction.
         Self(std::array::from_fn(|lane| self.0[lane] * factor.0[lane] + summand.0[lane]))
     }
 
@@ -156,7 +157,7 @@ impl Simd for F32x4 {
 
     #[inline(always)]
     unsafe fn round(self) -> Self {
-        // Adding and taking away 1.5·2^23 leaves the nearest whole number (for |x| < 2^22).
+        // Adding and subtracting 1.5·2^23 rounds to the nearest integer (for |x| < 2^22).
         self.map(|x| (x + 12_582_912.0) - 12_582_912.0)
     }
 
@@ -176,7 +177,7 @@ impl Simd for F32x4 {
     }
 
     #[inline(always)]
-    unsafe fn first(self, count: usize, other: Self) -> Self {
+    unsafe fn keep_first(self, count: usize, other: Self) -> Self {
         Self(std::array::from_fn(|lane| if lane < count { self.0[lane] } else { other.0[lane] }))
     }
 
@@ -191,7 +192,7 @@ impl Simd for F32x4 {
     }
 }
 
-/// Four bytes of activations times four of weights.
+/// Multiplies four bytes of activations by four bytes of weights.
 struct Bytes;
 
 impl MicroKernel for Bytes {

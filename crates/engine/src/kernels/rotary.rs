@@ -1,12 +1,13 @@
-//! Rotary positions: each head's numbers, as pairs (the first half with the second), are turned by angles that grow
-//! with the token's position.
+//! Rotary position embeddings: the values of a head, as pairs of the first and the second half, are rotated by angles
+//! that grow with the token's position.
 
-use super::simd::{AsF32, Simd, Store, part};
+use super::simd::{AsF32, Simd, Store, load_up_to};
 
-/// Turns all heads of one token; made by [`super::Kernels::rotate`], which checks the lengths.
-pub(crate) struct Rotation {
+/// The arguments of a rotation of all heads of one token. Built by [`super::Kernels::rotate`], which checks the
+/// lengths.
+pub(crate) struct RotaryArgs {
     pub(super) heads: usize,
-    /// Numbers in a head.
+    /// Width of a head.
     pub(super) width: usize,
     /// `[heads × width]`
     pub(super) x: *mut f32,
@@ -14,24 +15,26 @@ pub(crate) struct Rotation {
     pub(super) angles: *const f32,
 }
 
-/// (a, b) becomes (a·cos - b·sin, b·cos + a·sin).
+/// Replaces each pair (a, b) by (a·cos - b·sin, b·cos + a·sin).
 ///
 /// # Safety
-/// As [`Simd`]; `x` and `angles` are as [`Rotation`] says.
+/// As [`Simd`]; `x` and `angles` are as [`RotaryArgs`] says.
 #[inline(always)]
-pub(super) unsafe fn run<L: Simd>(call: &Rotation) {
-    let Rotation { heads, width, x, angles } = *call;
+pub(super) unsafe fn run<L: Simd>(args: &RotaryArgs) {
+    let RotaryArgs { heads, width, x, angles } = *args;
     let half = width / 2;
     for head in 0..heads {
         for at in (0..half).step_by(L::WIDTH) {
-            // SAFETY: inside the head, by the caller's promise; `part` and `put` never go past a half's end.
+            // SAFETY: inside the head, by the caller's promise; `load_up_to` and `store_up_to` never go past a half's
+            // end.
             unsafe {
                 let (a, left) = (x.add(head * width + at), half - at);
                 let b = a.add(half);
-                let (cos, sin) = (part::<L>(angles.add(at), left), part::<L>(angles.add(half + at), left));
-                let (first, second) = (part::<L>(a, left), part::<L>(b, left));
-                AsF32::put(first.mul(cos).sub(second.mul(sin)), a, left);
-                AsF32::put(second.mul(cos).add(first.mul(sin)), b, left);
+                let (cos, sin) =
+                    (load_up_to::<L>(angles.add(at), left), load_up_to::<L>(angles.add(half + at), left));
+                let (first, second) = (load_up_to::<L>(a, left), load_up_to::<L>(b, left));
+                AsF32::store_up_to(first.mul(cos).sub(second.mul(sin)), a, left);
+                AsF32::store_up_to(second.mul(cos).add(first.mul(sin)), b, left);
             }
         }
     }

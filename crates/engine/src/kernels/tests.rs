@@ -1,6 +1,5 @@
-//! Every kernel set this machine has, against naive arithmetic in f64, on random shapes that reach every
-//! remainder of every tile. Operands end at a page that must not be touched, so a read or write one value too
-//! far ends the test.
+//! Compares every kernel set of this machine with plain arithmetic in f64, on random shapes that cover every remainder
+//! of every tile. Operands end at a guard page, so an access one value too far crashes the test.
 
 use std::{ops, ptr};
 
@@ -8,33 +7,33 @@ use proptest::prelude::*;
 
 use super::{
     Activation, ActivationDtype, AttentionInput, AttentionShape, AttentionWindow, Buffer, DistanceBias,
-    GluActivation, KernelChoice, Kernels, Linear, MatrixRef, Norm, NumbersMut, Operand, PackedMatrix, Part,
+    GluActivation, KernelChoice, Kernels, Linear, MatrixMut, MatrixRef, Norm, Operand, PackedMatrix, Part,
 };
 use crate::Precision;
 
 const PRECISIONS: [Precision; 3] = [Precision::F32, Precision::Bf16, Precision::Int8];
 
-/// The kernel sets that this machine can run, also those of CPUs that lack its newest instructions.
+/// The kernel sets that this machine can run, including those for CPUs without its newest instructions.
 fn sets() -> Vec<Kernels> {
     #[cfg_attr(not(target_arch = "x86_64"), expect(unused_mut, reason = "there are more sets on x86-64"))]
     let mut sets = vec![Kernels::select(KernelChoice::Portable).unwrap()];
     #[cfg(target_arch = "x86_64")]
     {
         use super::{avx2, avx512};
-        sets.extend([true, false].into_iter().filter_map(|vnni| avx2::with(avx2::Extras { vnni })));
+        sets.extend([true, false].into_iter().filter_map(|vnni| avx2::kernels_with(avx2::Extras { vnni })));
         let extras = [(true, true), (true, false), (false, true), (false, false)];
         sets.extend(
-            extras.into_iter().filter_map(|(bf16, vnni)| avx512::with(avx512::Extras { bf16, vnni })),
+            extras.into_iter().filter_map(|(bf16, vnni)| avx512::kernels_with(avx512::Extras { bf16, vnni })),
         );
     }
     sets
 }
 
 #[test]
-fn attention_reads_only_what_the_product_before_it_can_write() {
+fn the_product_before_attention_can_write_its_input_type() {
     for kernels in sets() {
         for precision in PRECISIONS {
-            let bf16 = kernels.attention_form(precision, 32) == ActivationDtype::Bf16;
+            let bf16 = kernels.attention_dtype(precision, 32) == ActivationDtype::Bf16;
             assert!(
                 !bf16 || kernels.product(precision).run_to_bf16.is_some(),
                 "{} {precision:?}",
@@ -44,7 +43,7 @@ fn attention_reads_only_what_the_product_before_it_can_write() {
     }
 }
 
-/// f32 that end where a forbidden page begins.
+/// A buffer of f32 that ends where an inaccessible page begins.
 struct Guarded {
     map: *mut libc::c_void,
     map_len: usize,
@@ -54,8 +53,8 @@ struct Guarded {
 
 impl Guarded {
     fn new(values: &[f32]) -> Self {
-        // SAFETY: a fresh anonymous mapping of our own; its last page is closed before anyone sees it, and the
-        // values fit between its beginning and that page.
+        // SAFETY: a new anonymous mapping; its last page is made inaccessible before the buffer is used, and the values
+        // fit between its start and that page.
         unsafe {
             let page = libc::sysconf(libc::_SC_PAGESIZE) as usize;
             let bytes = size_of_val(values);
@@ -69,16 +68,16 @@ impl Guarded {
                 -1,
                 0,
             );
-            assert_ne!(map, libc::MAP_FAILED, "a mapping for the test");
+            assert_ne!(map, libc::MAP_FAILED, "mmap failed");
             let guard = map.byte_add(map_len - page);
-            assert_eq!(libc::mprotect(guard, page, libc::PROT_NONE), 0, "the guard page is closed");
+            assert_eq!(libc::mprotect(guard, page, libc::PROT_NONE), 0, "mprotect failed");
             let first: *mut f32 = guard.byte_sub(bytes).cast();
             first.copy_from_nonoverlapping(values.as_ptr(), values.len());
             Self { map, map_len, first, len: values.len() }
         }
     }
 
-    /// Not zero, so that what a kernel leaves unwritten is seen.
+    /// A buffer of NaN, so that a value that a kernel does not write is detected.
     fn filled(len: usize) -> Self {
         Self::new(&vec![f32::NAN; len])
     }
@@ -95,19 +94,19 @@ impl ops::Deref for Guarded {
 
 impl ops::DerefMut for Guarded {
     fn deref_mut(&mut self) -> &mut [f32] {
-        // SAFETY: as above, and borrowed alone.
+        // SAFETY: as above, and `self` is borrowed exclusively.
         unsafe { std::slice::from_raw_parts_mut(self.first, self.len) }
     }
 }
 
 impl Drop for Guarded {
     fn drop(&mut self) {
-        // SAFETY: the mapping made in `new`, of that length, with nobody left who borrows it.
+        // SAFETY: the mapping was made in `new` with this length, and no borrow of it is left.
         unsafe { libc::munmap(self.map, self.map_len) };
     }
 }
 
-/// Values in [−scale, scale), the same for the same seed.
+/// Pseudo-random values in [−scale, scale), determined by the seed.
 fn values(len: usize, scale: f32, seed: &mut u64) -> Vec<f32> {
     let mut next = || {
         *seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
@@ -116,7 +115,7 @@ fn values(len: usize, scale: f32, seed: &mut u64) -> Vec<f32> {
     (0..len).map(|_| next()).collect()
 }
 
-/// erf by the series 2/√π · e^(−x²) · Σ 2ⁿ x^(2n+1) / (2n+1)!!, whose terms are all of one sign.
+/// erf by the series 2/√π · e^(−x²) · Σ 2ⁿ x^(2n+1) / (2n+1)!!, whose terms all have the same sign.
 fn erf(x: f64) -> f64 {
     if x.abs() > 6.0 {
         return x.signum();
@@ -134,8 +133,8 @@ fn gelu(x: f64) -> f64 {
     0.5 * x * (1.0 + erf(x * std::f64::consts::FRAC_1_SQRT_2))
 }
 
-fn activated(gate: GluActivation, x: f64) -> f64 {
-    match gate {
+fn activated(activation: GluActivation, x: f64) -> f64 {
+    match activation {
         GluActivation::Gelu => gelu(x),
         GluActivation::GeluTanh => {
             0.5 * x * (1.0 + ((2.0 / std::f64::consts::PI).sqrt() * (x + 0.044_715 * x.powi(3))).tanh())
@@ -148,7 +147,7 @@ fn dot(a: &[f32], b: &[f32]) -> f64 {
     a.iter().zip(b).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum()
 }
 
-/// As far from `expected` as rounding over `terms` of size `magnitude` may lead.
+/// Whether `found` differs from `expected` by at most the rounding error of `terms` terms of size `magnitude`.
 fn near(found: f32, expected: f64, magnitude: f64, terms: usize) -> bool {
     let tolerance = f64::from(f32::EPSILON) * (2.0 + terms as f64) * magnitude + 1e-6;
     (f64::from(found) - expected).abs() <= tolerance
@@ -160,78 +159,72 @@ fn linear<'a>(parts: &'a [Part<'a>], inputs: usize, activation: Activation) -> L
     Linear { parts, inputs, activation }
 }
 
-/// The product of one matrix with `x`, operands at guard pages, activations prepared as the precision wants them.
+/// The product of `x` and a matrix. Operands end at guard pages.
 fn product(kernels: &Kernels, x: &[f32], matrix: &PackedMatrix) -> Guarded {
     let rows = x.len() / matrix.inputs;
     let (x, mut out) = (Guarded::new(x), Guarded::filled(rows * matrix.outputs));
-    let mut room = Buffer::default();
-    let x = kernels.prepare(kernels.form(matrix.precision), (&x, matrix.inputs), &mut room);
-    let to = NumbersMut::F32 { numbers: &mut out, stride: matrix.outputs };
-    kernels.matmul(x, matrix, to);
+    let mut buffer = Buffer::default();
+    let x = kernels.prepare(kernels.activation_dtype(matrix.precision), &x, matrix.inputs, &mut buffer);
+    kernels.matmul(x, matrix, MatrixMut::F32 { values: &mut out, stride: matrix.outputs });
     out
 }
 
-/// Attention of the tokens from `first` on, in the form that a precision uses.
+/// Attention of the tokens from `first` on, in the type that a precision uses.
 fn attend(
     kernels: &Kernels,
-    (heads, precision): (AttentionShape<'_>, Precision),
+    shape: AttentionShape<'_>,
+    precision: Precision,
     qkv: &[f32],
     first: usize,
 ) -> Guarded {
-    let hidden = heads.count * heads.width;
-    let tokens = qkv.len() / heads.row();
+    let hidden = shape.heads * shape.head_width;
+    let tokens = qkv.len() / shape.row_len();
     let mut out = Guarded::filled((tokens - first) * hidden);
-    let to = NumbersMut::F32 { numbers: &mut out, stride: hidden };
-    let (mut bytes, mut room) = (Vec::new(), Buffer::default());
+    let out_matrix = MatrixMut::F32 { values: &mut out, stride: hidden };
+    let (mut scratch, mut buffer) = (Vec::new(), Buffer::default());
     let qkv = Guarded::new(qkv);
-    let numbers =
-        match kernels.prepare(kernels.attention_form(precision, heads.width), (&qkv, heads.row()), &mut room)
-        {
-            Operand::Numbers(numbers) => numbers,
-            Operand::U8 { .. } => unreachable!("attention is never in bytes"),
-        };
-    kernels.attention(AttentionInput { qkv: numbers, first, heads }, &mut bytes, to);
+    let dtype = kernels.attention_dtype(precision, shape.head_width);
+    let Operand::Matrix(matrix) = kernels.prepare(dtype, &qkv, shape.row_len(), &mut buffer) else {
+        unreachable!("attention is never in bytes")
+    };
+    kernels.attention(AttentionInput { qkv: matrix, first, shape }, &mut scratch, out_matrix);
     out
 }
 
-fn naive_attention(heads: AttentionShape<'_>, qkv: &[f32]) -> Vec<f64> {
-    let hidden = heads.count * heads.width;
-    let rows: Vec<&[f32]> = qkv.chunks_exact(heads.row()).collect();
+fn naive_attention(shape: AttentionShape<'_>, qkv: &[f32]) -> Vec<f64> {
+    let hidden = shape.heads * shape.head_width;
+    let rows: Vec<&[f32]> = qkv.chunks_exact(shape.row_len()).collect();
     let mut out = Vec::new();
     for (i, query) in rows.iter().enumerate() {
-        for head in 0..heads.count {
-            let (width, shared) = (heads.width, head / (heads.count / heads.key_values));
+        for head in 0..shape.heads {
+            let (width, key_head) = (shape.head_width, head / (shape.heads / shape.key_value_heads));
             let part = |part: usize, row: &[f32]| {
                 let first = match part {
                     0 => head * width,
-                    1 => hidden + shared * width,
-                    _ => hidden + (heads.key_values + shared) * width,
+                    1 => hidden + key_head * width,
+                    _ => hidden + (shape.key_value_heads + key_head) * width,
                 };
                 row[first..][..width].to_vec()
             };
-            let seen = |j: usize| {
-                i.saturating_sub(j) <= heads.sight.back && j.saturating_sub(i) <= heads.sight.ahead
+            let visible = |j: usize| {
+                i.saturating_sub(j) <= shape.window.back && j.saturating_sub(i) <= shape.window.ahead
             };
             let bias = |j: usize| {
-                heads.bias.map_or(0.0, |bias| {
-                    f64::from(bias.values[head * (2 * bias.reach - 1) + bias.reach - 1 + j - i])
+                shape.bias.map_or(0.0, |bias| {
+                    f64::from(bias.values[head * (2 * bias.max_tokens - 1) + bias.max_tokens - 1 + j - i])
                 })
             };
-            let scores: Vec<f64> =
-                rows.iter()
-                    .enumerate()
-                    .map(|(j, row)| {
-                        if seen(j) {
-                            dot(&part(0, query), &part(1, row)) + bias(j)
-                        } else {
-                            f64::NEG_INFINITY
-                        }
-                    })
-                    .collect();
-            let largest = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-            let weights: Vec<f64> = scores.iter().map(|score| (score - largest).exp()).collect();
+            let scores: Vec<f64> = rows
+                .iter()
+                .enumerate()
+                .map(|(j, row)| {
+                    if visible(j) { dot(&part(0, query), &part(1, row)) + bias(j) } else { f64::NEG_INFINITY }
+                })
+                .collect();
+            let max = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+            let weights: Vec<f64> = scores.iter().map(|score| (score - max).exp()).collect();
             let total: f64 = weights.iter().sum();
-            for at in 0..heads.width {
+            for at in 0..shape.head_width {
                 let sum: f64 =
                     rows.iter().zip(&weights).map(|(row, w)| w * f64::from(part(2, row)[at])).sum();
                 out.push(sum / total);
@@ -241,26 +234,26 @@ fn naive_attention(heads: AttentionShape<'_>, qkv: &[f32]) -> Vec<f64> {
     out
 }
 
-/// The length of a vector.
+/// The Euclidean length of a vector.
 fn norm(x: &[f32]) -> f64 {
     dot(x, x).sqrt()
 }
 
-/// How far a product in a precision may be from the exact one.
-fn allowed(precision: Precision, x: &[f32], weight: &[f32]) -> f64 {
+/// Maximum error of a product in a precision.
+fn tolerance(precision: Precision, x: &[f32], weight: &[f32]) -> f64 {
     let (size, terms) = (norm(x) * norm(weight), x.len() as f64);
     match precision {
         Precision::F32 | Precision::Auto => f64::from(f32::EPSILON) * (2.0 + terms) * size + 1e-6,
-        // Both operands are rounded to eight bits of mantissa.
+        // Both operands are rounded to a mantissa of eight bits.
         Precision::Bf16 => size / 128.0 + 1e-6,
-        // Both are rounded to half a 127th of their largest number, in a basis where all lengths are the same.
+        // Both operands are rounded to half a 127th of their largest value, in a rotated basis that keeps lengths.
         Precision::Int8 => size * (terms.sqrt() / 127.0 + terms / (4.0 * 127.0 * 127.0)) + 1e-5,
     }
 }
 
 #[test]
 fn the_machine_tests_more_than_the_portable_kernels() {
-    // Not a failure elsewhere, but on x86-64 of the last ten years the SIMD kernels must be in the list.
+    // An x86-64 CPU with AVX2 must have SIMD kernels in the list.
     #[cfg(target_arch = "x86_64")]
     if std::arch::is_x86_feature_detected!("avx2") {
         assert!(sets().len() >= 2);
@@ -272,38 +265,46 @@ fn gelu_is_as_exact_as_its_precision() {
     let grid: Vec<f32> = (-12_000..12_000).map(|i| i as f32 * 1e-3).collect();
     for kernels in sets() {
         for (precision, tolerance) in [(Precision::F32, 1e-6), (Precision::Bf16, 1e-4)] {
-            // One row with all numbers as biases, so that only the function's own error is seen.
+            // One row whose biases are the arguments, so that only the error of the function is measured.
             let zeros = vec![0.0; grid.len()];
             let biases = kernels
                 .pack(precision, &linear(&[Part { weight: &zeros, bias: &grid, factor: 1.0 }], 1, GELU));
             let out = product(&kernels, &[1.0], &biases);
-            let off = |(x, y): (&f32, &f32)| (f64::from(*y) - gelu(f64::from(*x))).abs();
-            let worst = grid.iter().zip(&*out).map(off).fold(0.0, f64::max);
+            let error = |(x, y): (&f32, &f32)| (f64::from(*y) - gelu(f64::from(*x))).abs();
+            let worst = grid.iter().zip(&*out).map(error).fold(0.0, f64::max);
             assert!(worst < tolerance, "{} {precision}: {worst}", kernels.name);
         }
-        let far = [-1e30, -100.0, 0.0, 100.0, 1e30];
-        let biases = kernels
-            .pack(Precision::F32, &linear(&[Part { weight: &[0.0; 5], bias: &far, factor: 1.0 }], 1, GELU));
+        let extremes = [-1e30, -100.0, 0.0, 100.0, 1e30];
+        let biases = kernels.pack(
+            Precision::F32,
+            &linear(&[Part { weight: &[0.0; 5], bias: &extremes, factor: 1.0 }], 1, GELU),
+        );
         let out = product(&kernels, &[1.0], &biases);
         assert_eq!(*out, [0.0, 0.0, 0.0, 100.0, 1e30], "{}", kernels.name);
     }
 }
 
 #[test]
-fn softmax_survives_scores_without_bound() {
-    let heads = AttentionShape { count: 1, key_values: 1, width: 2, sight: AttentionWindow::ALL, bias: None };
-    // The second key's score is so much larger that the first gets no weight at all, and must not become NaN.
+fn softmax_handles_very_large_scores() {
+    let shape = AttentionShape {
+        heads: 1,
+        key_value_heads: 1,
+        head_width: 2,
+        window: AttentionWindow::ALL,
+        bias: None,
+    };
+    // The second key's score is so much larger that the first key's weight is 0. It must not become NaN.
     let qkv = [1e15, 0.0, -1e15, 0.0, 1.0, 2.0, 1e15, 0.0, 1e15, 0.0, 3.0, 4.0];
     for kernels in sets() {
         for precision in PRECISIONS {
-            let out = attend(&kernels, (heads, precision), &qkv, 0);
+            let out = attend(&kernels, shape, precision, &qkv, 0);
             assert_eq!(*out, [3.0, 4.0, 3.0, 4.0], "{} {precision}", kernels.name);
         }
     }
 }
 
 #[test]
-fn a_row_of_zeros_has_the_bias() {
+fn a_row_of_zeros_gives_the_bias() {
     for kernels in sets() {
         for precision in PRECISIONS {
             let part = Part { weight: &[1.0; 3 * 48], bias: &[1.0, -2.0, 0.5], factor: 1.0 };
@@ -313,17 +314,17 @@ fn a_row_of_zeros_has_the_bias() {
     }
 }
 
-/// Widths that rotate in blocks of every size, and widths that cannot.
+/// Widths that rotate in blocks of every size, and widths that do not rotate.
 fn width() -> impl Strategy<Value = usize> {
     prop_oneof![3 => 1usize..70, 2 => (1usize..9).prop_map(|n| n * 16), 1 => Just(128usize), 1 => Just(384usize)]
 }
 
-/// Everything, what came before, a window, and windows that are not even.
-fn sight() -> impl Strategy<Value = AttentionWindow> {
+/// The whole text, causal attention, and symmetric and asymmetric windows.
+fn window() -> impl Strategy<Value = AttentionWindow> {
     prop_oneof![
         Just(AttentionWindow::ALL),
-        Just(AttentionWindow::BACK),
-        (0usize..40).prop_map(AttentionWindow::around),
+        Just(AttentionWindow::CAUSAL),
+        (0usize..40).prop_map(AttentionWindow::symmetric),
         (0usize..40, 0usize..40).prop_map(|(back, ahead)| AttentionWindow { back, ahead }),
     ]
 }
@@ -340,7 +341,7 @@ proptest! {
         let weight = values(outputs * inputs, 1.0, &mut seed);
         let bias = values(outputs, 1.0, &mut seed);
         for (kernels, precision) in sets().into_iter().flat_map(|set| PRECISIONS.map(|precision| (set, precision))) {
-            // Two parts of unequal height, as queries, keys and values are stacked; only the first is scaled.
+            // Two parts of different heights, stacked like queries, keys and values. Only the first is scaled.
             let first = outputs.div_ceil(3);
             let (w, b) = (weight.split_at(first * inputs), bias.split_at(first));
             let parts = [
@@ -356,11 +357,11 @@ proptest! {
                 let plain = scale * (f64::from(bias[column]) + dot(x, weight));
                 let expected = if activation == Activation::Gelu { gelu(plain) } else { plain };
                 // GELU's slope is at most 1.13.
-                let allowed = 1.13 * scale * allowed(precision, x, weight) + 4e-6 * scale
+                let tolerance = 1.13 * scale * tolerance(precision, x, weight) + 4e-6 * scale
                     + if precision == Precision::F32 { 0.0 } else { 1e-4 };
                 prop_assert!(
-                    (f64::from(*found) - expected).abs() <= allowed,
-                    "{} {precision} [{row}, {column}]: {found} {expected} {allowed}", kernels.name
+                    (f64::from(*found) - expected).abs() <= tolerance,
+                    "{} {precision} [{row}, {column}]: {found} {expected} {tolerance}", kernels.name
                 );
             }
         }
@@ -383,9 +384,9 @@ proptest! {
         }
     }
 
-    /// What a product writes in bf16 is what it writes in f32, rounded.
+    /// A product that writes bf16 writes its f32 result, rounded.
     #[test]
-    fn results_in_bf16_are_the_results_rounded(
+    fn bf16_results_are_the_rounded_f32_results(
         rows in 1usize..12, inputs in width(), outputs in 1usize..120, mut seed: u64,
     ) {
         let x = values(rows * inputs, 1.0, &mut seed);
@@ -397,11 +398,11 @@ proptest! {
             let part = Part { weight: &weight, bias: &bias, factor: 1.0 };
             let matrix = kernels.pack(precision, &linear(&[part], inputs, Activation::None));
             let exact = product(&kernels, &x, &matrix);
-            let (mut room, mut to) = (Buffer::default(), Buffer::default());
-            let x = kernels.prepare(kernels.form(precision), (&x, inputs), &mut room);
-            kernels.matmul(x, &matrix, to.bf16(rows, outputs));
-            let Operand::Numbers(MatrixRef::Bf16 { numbers, stride }) = to.written(0..rows, outputs) else { unreachable!() };
-            for (row, exact) in numbers.chunks_exact(stride).zip(exact.chunks_exact(outputs)) {
+            let (mut buffer, mut out) = (Buffer::default(), Buffer::default());
+            let x = kernels.prepare(kernels.activation_dtype(precision), &x, inputs, &mut buffer);
+            kernels.matmul(x, &matrix, out.bf16(rows, outputs));
+            let Operand::Matrix(MatrixRef::Bf16 { values, stride }) = out.written(0..rows, outputs) else { unreachable!() };
+            for (row, exact) in values.chunks_exact(stride).zip(exact.chunks_exact(outputs)) {
                 let rounded: Vec<u16> = exact.iter().map(|x| half::bf16::from_f32(*x).to_bits()).collect();
                 prop_assert_eq!(&row[..outputs], &rounded[..]);
                 prop_assert!(row[outputs..].iter().all(|padding| *padding == 0));
@@ -411,39 +412,39 @@ proptest! {
 
     #[test]
     fn attention_is_softmax_of_scores_times_values(
-        tokens in 1usize..70, key_values in 1usize..4, group in 1usize..3, width in 1usize..70, mut seed: u64,
+        tokens in 1usize..70, key_value_heads in 1usize..4, group in 1usize..3, head_width in 1usize..70, mut seed: u64,
         scale in prop_oneof![Just(0.1f32), Just(1.0), Just(4.0)], biased: bool, skipped in 0.0f64..1.0,
-        sight in sight(),
+        window in window(),
     ) {
-        let (reach, count) = (tokens + 3, key_values * group);
-        let bias = DistanceBias { values: values(count * (2 * reach - 1), 1.0, &mut seed), reach };
-        let heads = AttentionShape { count, key_values, width, sight, bias: biased.then_some(&bias) };
-        let hidden = count * width;
-        let mut qkv = values(tokens * heads.row(), 1.0, &mut seed);
-        for row in qkv.chunks_exact_mut(heads.row()) {
-            row[..hidden].iter_mut().for_each(|query| *query *= scale / (width as f32).sqrt());
+        let (max_tokens, heads) = (tokens + 3, key_value_heads * group);
+        let bias = DistanceBias { values: values(heads * (2 * max_tokens - 1), 1.0, &mut seed), max_tokens };
+        let shape = AttentionShape { heads, key_value_heads, head_width, window, bias: biased.then_some(&bias) };
+        let hidden = heads * head_width;
+        let mut qkv = values(tokens * shape.row_len(), 1.0, &mut seed);
+        for row in qkv.chunks_exact_mut(shape.row_len()) {
+            row[..hidden].iter_mut().for_each(|query| *query *= scale / (head_width as f32).sqrt());
         }
-        let expected = naive_attention(heads, &qkv);
-        // A thread may have only the later tokens of a text.
+        let expected = naive_attention(shape, &qkv);
+        // A thread may compute only the later tokens of a text.
         let first = (skipped * tokens as f64) as usize;
         for (kernels, precision) in sets().into_iter().flat_map(|set| PRECISIONS.map(|precision| (set, precision))) {
-            let out = attend(&kernels, (heads, precision), &qkv, first);
-            let exact = kernels.attention_form(precision, width) == ActivationDtype::F32;
+            let out = attend(&kernels, shape, precision, &qkv, first);
+            let exact = kernels.attention_dtype(precision, head_width) == ActivationDtype::F32;
             for (i, (found, expected)) in out.iter().zip(&expected[first * hidden..]).enumerate() {
-                // An error of a score is an error of its weight's exponent.
-                let magnitude = 1.0 + f64::from(scale) * (width as f64).sqrt();
-                let right = if exact {
-                    near(*found, *expected, magnitude, width + 8)
+                // An error of a score is an error in the exponent of its weight.
+                let magnitude = 1.0 + f64::from(scale) * (head_width as f64).sqrt();
+                let correct = if exact {
+                    near(*found, *expected, magnitude, head_width + 8)
                 } else {
                     (f64::from(*found) - expected).abs() <= magnitude / 64.0
                 };
-                prop_assert!(right, "{} {precision} [{i}]: {found} {expected}", kernels.name);
+                prop_assert!(correct, "{} {precision} [{i}]: {found} {expected}", kernels.name);
             }
         }
     }
 
     #[test]
-    fn layer_norm_has_the_row_at_unit_variance(
+    fn layer_norm_gives_zero_mean_and_unit_variance(
         rows in 1usize..6, width in 1usize..100, mean in -50f32..50.0, mut seed: u64, alone: bool,
     ) {
         let x: Vec<f32> = values(rows * width, 1.0, &mut seed).iter().map(|x| x + mean).collect();
@@ -460,7 +461,7 @@ proptest! {
                 let scale = 1.0 / (variance + 1e-5).sqrt();
                 for i in 0..width {
                     let expected = (sums[i] - mean) * scale * f64::from(norm.gamma[i]) + f64::from(beta[i]);
-                    // The mean's rounding is enlarged by the scale.
+                    // The scale multiplies the rounding error of the mean.
                     let magnitude = 2.0 + 2.0 * (mean.abs() + 2.0) * scale;
                     let found = out[row * width + i];
                     prop_assert!(near(found, expected, magnitude, 8), "{} [{row}, {i}]: {found} {expected}", kernels.name);
@@ -470,7 +471,7 @@ proptest! {
     }
 
     #[test]
-    fn a_norm_without_beta_has_the_row_at_unit_mean_square(
+    fn rms_norm_gives_unit_mean_square(
         rows in 1usize..6, width in 1usize..100, mut seed: u64, alone: bool,
     ) {
         let x = values(rows * width, 3.0, &mut seed);
@@ -492,22 +493,22 @@ proptest! {
     }
 
     #[test]
-    fn a_gate_is_one_half_activated_times_the_other(
+    fn glu_is_one_half_activated_times_the_other(
         rows in 1usize..6, width in 1usize..100, mut seed: u64, scale in prop_oneof![Just(1f32), Just(8.0), Just(1e3)],
     ) {
         let x = values(rows * 2 * width, scale, &mut seed);
         for kernels in sets() {
-            for gate in [GluActivation::Gelu, GluActivation::GeluTanh, GluActivation::Silu] {
-                for form in [ActivationDtype::F32, ActivationDtype::U8] {
+            for activation in [GluActivation::Gelu, GluActivation::GeluTanh, GluActivation::Silu] {
+                for dtype in [ActivationDtype::F32, ActivationDtype::U8] {
                     let (x, mut out) = (Guarded::new(&x), Guarded::filled(rows * width));
-                    kernels.gate(gate, form, (&x, &mut out, width));
+                    kernels.glu(activation, dtype, &x, &mut out, width);
                     for (x, out) in x.chunks_exact(2 * width).zip(out.chunks_exact(width)) {
                         for i in 0..width {
                             let (a, b) = (f64::from(x[i]), f64::from(x[width + i]));
-                            let expected = activated(gate, a) * b;
-                            let allowed = b.abs() * (1e-6 * (1.0 + a.abs()) + if form == ActivationDtype::F32 { 0.0 } else { 1e-4 });
+                            let expected = activated(activation, a) * b;
+                            let tolerance = b.abs() * (1e-6 * (1.0 + a.abs()) + if dtype == ActivationDtype::F32 { 0.0 } else { 1e-4 });
                             let found = f64::from(out[i]);
-                            prop_assert!((found - expected).abs() <= allowed, "{} {gate:?} {a} {b}: {found} {expected}", kernels.name);
+                            prop_assert!((found - expected).abs() <= tolerance, "{} {activation:?} {a} {b}: {found} {expected}", kernels.name);
                         }
                     }
                 }
@@ -516,7 +517,7 @@ proptest! {
     }
 
     #[test]
-    fn rotation_turns_pairs_by_their_angles(heads in 1usize..5, half in 1usize..50, mut seed: u64) {
+    fn rotation_rotates_pairs_by_their_angles(heads in 1usize..5, half in 1usize..50, mut seed: u64) {
         let (width, angles) = (2 * half, values(half, 4.0, &mut seed));
         let x = values(heads * width, 1.0, &mut seed);
         let table: Vec<f32> = angles.iter().map(|x| x.cos()).chain(angles.iter().map(|x| x.sin())).collect();

@@ -1,12 +1,12 @@
-//! How numbers are multiplied: one description per precision and instruction set. Everything else about a
-//! matrix product (packing, panels, remainders, attention) is written once over [`MicroKernel`].
+//! The micro-kernel of a matrix product, one per precision and instruction set. Everything else about a product
+//! (packing, panels, remainders, attention) is written once over [`MicroKernel`].
 //!
-//! One step multiplies a *group* of [`DEPTH`](MicroKernel::DEPTH) consecutive activations of a row, repeated on every
-//! lane, with a vector of weights that holds as many consecutive weights for each of its columns.
+//! One step multiplies a *group* of [`DEPTH`](MicroKernel::DEPTH) consecutive activations of a row, broadcast to every
+//! lane, by a vector of weights that holds `DEPTH` consecutive weights of each of its columns.
 
 #![expect(
     clippy::undocumented_unsafe_blocks,
-    reason = "every block is under the one contract of Simd and Tile: CPU features and valid pointers"
+    reason = "every block is under the single contract of Simd and MicroKernel: CPU features and valid pointers"
 )]
 
 use super::{
@@ -16,34 +16,35 @@ use super::{
 
 /// The innermost arithmetic of a product.
 pub(crate) trait MicroKernel {
-    /// The f32 vector that results come in.
+    /// The f32 vector of results.
     type Simd: Simd;
-    /// A group of activations on every lane.
+    /// A group of activations, broadcast to every lane.
     type Group: Copy;
     /// A vector of weights.
     type Weights: Copy;
     /// A vector of running sums.
     type Sum: Copy;
 
-    /// Rows of the register tile, at most [`MAX_ROWS`], and vectors of columns in each: as many sums as leave
-    /// registers for the operands.
+    /// Rows of the register tile, at most [`MAX_ROWS`]. `ROWS` times `VECTORS` sums leave enough registers for the
+    /// operands.
     const ROWS: usize;
-    /// See [`ROWS`](MicroKernel::ROWS); 2, 3 or 4.
+    /// Vectors of columns in each row of the register tile: 2, 3 or 4.
     const VECTORS: usize;
-    /// Consecutive numbers multiplied in one step.
+    /// Consecutive values multiplied in one step.
     const DEPTH: usize;
-    /// Bytes of a group of activations as stored.
+    /// Bytes of a group of activations, as stored.
     const GROUP_BYTES: usize;
-    /// Bytes of one column's weights of a step as stored.
+    /// Bytes of one column's weights of a step, as stored.
     const WEIGHT_BYTES: usize;
-    /// Whether results are as exact as f32 allows; others are rounded anyway and get the cheaper functions.
+    /// Whether results are as exact as f32 allows. Otherwise they are rounded afterwards, and cheaper approximations of
+    /// functions suffice.
     const EXACT: bool;
 
     unsafe fn zero() -> Self::Sum;
     unsafe fn group(from: *const u8) -> Self::Group;
     unsafe fn weights(from: *const u8) -> Self::Weights;
     unsafe fn dot(group: Self::Group, weights: Self::Weights, sum: Self::Sum) -> Self::Sum;
-    /// The sums as f32, scaled where the precision has scales, with the bias.
+    /// The sums as f32, scaled if the precision has scales, plus the bias.
     unsafe fn finish(sum: Self::Sum, columns: Columns, row_scale: f32) -> Self::Simd;
 
     /// # Safety
@@ -63,20 +64,20 @@ pub(crate) trait MicroKernel {
     }
 }
 
-/// No tile has more rows.
+/// Maximum rows of a tile.
 pub(crate) const MAX_ROWS: usize = 8;
 
-/// What belongs to a vector of output columns: pointers to its first column's.
+/// Per-column data of a vector of output columns. Each pointer points to the first column's value.
 #[derive(Clone, Copy)]
 pub(crate) struct Columns {
     pub(crate) bias: *const f32,
     /// The weights' scales, for eight-bit weights.
     pub(crate) scales: *const f32,
-    /// What the activations' offset adds to a sum, for eight-bit weights.
+    /// The part of a sum that comes from the activations' offset, for eight-bit weights.
     pub(crate) offsets: *const i32,
 }
 
-/// f32 activations and weights, on any vector: the exact tile.
+/// The exact micro-kernel: f32 activations and weights, on any vector type.
 pub(crate) struct F32<L, const ROWS: usize, const VECTORS: usize>(std::marker::PhantomData<L>);
 
 impl<L: Simd, const ROWS: usize, const VECTORS: usize> MicroKernel for F32<L, ROWS, VECTORS> {
@@ -117,8 +118,7 @@ impl<L: Simd, const ROWS: usize, const VECTORS: usize> MicroKernel for F32<L, RO
     }
 }
 
-/// bf16 weights, widened as they are read, and f32 activations: half the memory where the CPU has no bf16
-/// arithmetic.
+/// bf16 weights, widened when read, and f32 activations: half the memory on a CPU without bf16 arithmetic.
 pub(crate) struct Widened<L, const ROWS: usize, const VECTORS: usize>(std::marker::PhantomData<L>);
 
 impl<L: Simd, const ROWS: usize, const VECTORS: usize> MicroKernel for Widened<L, ROWS, VECTORS> {

@@ -1,6 +1,6 @@
-//! What the engine's tests share: the golden vectors, the real model's place, and a tiny model made on the spot.
+//! Shared helpers of the engine's tests: golden vectors, the real model's directory, and tiny models.
 
-#![expect(dead_code, reason = "each test binary uses a part of it")]
+#![expect(dead_code, reason = "each test binary uses a subset")]
 
 pub(crate) mod tiny;
 
@@ -27,17 +27,17 @@ pub(crate) fn minilm_directory() -> PathBuf {
     directory
 }
 
-/// The real model, with the kernels asked for; `None` when this CPU lacks them.
+/// Loads the real model with the given kernels; `None` if this CPU lacks them.
 pub(crate) fn minilm(kernels: KernelChoice) -> Option<Model> {
     load(&minilm_directory(), kernels)
 }
 
-/// A model in f32 with the kernels asked for; `None` when this CPU lacks them.
+/// Loads a model in f32 with the given kernels; `None` if this CPU lacks them.
 pub(crate) fn load(directory: &Path, kernels: KernelChoice) -> Option<Model> {
     load_in(directory, kernels, Precision::F32)
 }
 
-/// A model with the kernels asked for; `None` when this CPU lacks them.
+/// Loads a model with the given kernels and precision; `None` if this CPU lacks the kernels.
 pub(crate) fn load_in(directory: &Path, kernels: KernelChoice, precision: Precision) -> Option<Model> {
     let files = ModelFiles::open(directory).unwrap();
     match files.load(&LoadOptions { kernels, precision, ..LoadOptions::default() }) {
@@ -47,7 +47,7 @@ pub(crate) fn load_in(directory: &Path, kernels: KernelChoice, precision: Precis
     }
 }
 
-/// All kernel sets by name; some may be missing on a machine.
+/// All kernel sets. A machine may lack some.
 pub(crate) const KERNELS: [KernelChoice; 3] =
     [KernelChoice::Portable, KernelChoice::Avx2, KernelChoice::Avx512];
 
@@ -57,7 +57,7 @@ pub(crate) fn threads(count: usize) -> Threads {
     Threads::new(NonZeroUsize::new(count).unwrap()).unwrap()
 }
 
-/// Vectors of a batch, one a text.
+/// The vectors of a batch, one per text.
 pub(crate) fn encode(model: &Model, threads: &Threads, batch: &[&Tokens]) -> Vec<Vec<f32>> {
     model.encode(threads, batch).unwrap().chunks_exact(model.info().dimensions).map(<[f32]>::to_vec).collect()
 }
@@ -88,7 +88,7 @@ pub(crate) fn cosine(a: &[f32], b: &[f32]) -> f64 {
     dot(a, b) / (dot(a, a) * dot(b, b)).sqrt()
 }
 
-/// The largest difference of a component.
+/// The maximum difference of a component.
 pub(crate) fn distance(a: &[f32], b: &[f32]) -> f32 {
     assert_eq!(a.len(), b.len());
     a.iter().zip(b).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max)

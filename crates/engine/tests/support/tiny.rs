@@ -1,4 +1,4 @@
-//! The tiny models of tests/golden, with the weights that tools/golden gave them, each written to a directory where a
+//! The tiny models of tests/golden, with the weights of tools/golden. Each is written to a temporary directory, where a
 //! test may damage it.
 
 use std::{collections::BTreeMap, fs, path::Path};
@@ -24,7 +24,7 @@ pub(crate) struct GoldenText {
     pub(crate) last: String,
 }
 
-/// A model directory that ends with the value.
+/// A temporary model directory, deleted on drop.
 pub(crate) struct Tiny {
     directory: TempDir,
     pub(crate) golden: Golden,
@@ -50,18 +50,18 @@ pub(crate) const ARCHITECTURES: &[&str] = &[
 pub(crate) type Tensor = (String, Dtype, Vec<usize>, Vec<u8>);
 
 impl Tiny {
-    /// The whole BERT, with mean pooling.
+    /// The BERT model, with mean pooling.
     pub(crate) fn new() -> Self {
-        Self::of("tiny")
+        Self::for_architecture("tiny")
     }
 
     /// The model of an architecture, with mean pooling.
-    pub(crate) fn of(name: &str) -> Self {
+    pub(crate) fn for_architecture(name: &str) -> Self {
         let golden: Golden = super::golden(&format!("{name}.json"));
         let tiny = Self { directory: TempDir::new().unwrap(), golden };
         for file in ["config.json", "tokenizer.json"] {
             let own = super::golden_directory().join(name).join(file);
-            // Those that use BERT's kind of tokenizer share its.
+            // Architectures with BERT's kind of tokenizer share its file.
             let shared = super::golden_directory().join("tiny").join(file);
             fs::copy(if own.is_file() { own } else { shared }, tiny.path().join(file)).unwrap();
         }
@@ -82,7 +82,7 @@ impl Tiny {
         self.directory.path()
     }
 
-    /// Chooses the pooling, by the end of its key in 1_Pooling/config.json.
+    /// Sets the pooling, by the suffix of its key in 1_Pooling/config.json.
     pub(crate) fn pooling(&self, mode: &str) {
         self.write_json("1_Pooling/config.json", &json!({ format!("pooling_mode_{mode}"): true }));
     }
@@ -125,7 +125,7 @@ impl Tiny {
         self.write("model.safetensors", safetensors::serialize(views, None).unwrap());
     }
 
-    /// Writes the weights after a change to one tensor.
+    /// Writes the weights with a change to one tensor.
     pub(crate) fn with_tensor(&self, name: &str, change: impl FnOnce(&mut Tensor)) {
         let mut tensors = self.tensors();
         change(tensors.iter_mut().find(|tensor| tensor.0 == name).unwrap());

@@ -1,19 +1,19 @@
-//! What a revision of a model holds, as the hub tells it, and whether that can be believed.
+//! The hub's listing of a model revision, and its validation.
 
 use embeddery_core::{SourceError, SourceErrorKind::Corrupt};
 use serde::Deserialize;
 
 use crate::{checksum::Checksum, model_name};
 
-/// What a revision of a model holds.
+/// The validated listing of a model revision.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Listing {
-    /// The commit that the revision stands for.
+    /// The commit that the revision names.
     pub(crate) commit: String,
     pub(crate) files: Vec<RemoteFile>,
 }
 
-/// A file of the hub, as announced. What a mirror does not announce is `None`.
+/// A file as the hub announces it. Mirrors may leave out size and checksum.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct RemoteFile {
     pub(crate) path: String,
@@ -21,8 +21,9 @@ pub(crate) struct RemoteFile {
     pub(crate) checksum: Option<Checksum>,
 }
 
+/// The JSON of the listing.
 #[derive(Deserialize)]
-pub(super) struct Answer {
+pub(super) struct ListingResponse {
     sha: String,
     siblings: Vec<Sibling>,
 }
@@ -42,13 +43,15 @@ struct Lfs {
     size: u64,
 }
 
-impl Answer {
-    /// Nothing of a listing is used before this: its paths become paths on this disk. `what` was asked for.
-    pub(super) fn check(self, what: &str) -> Result<Listing, SourceError> {
-        let corrupt =
-            |why: String| SourceError::new(Corrupt, format!("the hub's listing of {what} is refused: {why}"));
+impl ListingResponse {
+    /// Checks commit, paths and checksums. The paths of a listing become paths on this disk, so nothing of it is used
+    /// before this. `subject` names the requested model in errors.
+    pub(super) fn validate(self, subject: &str) -> Result<Listing, SourceError> {
+        let corrupt = |reason: String| {
+            SourceError::new(Corrupt, format!("the hub's listing of {subject} is refused: {reason}"))
+        };
         if !model_name::is_commit(&self.sha) {
-            return Err(corrupt(format!("{:?} is no commit", self.sha)));
+            return Err(corrupt(format!("{:?} is not a commit", self.sha)));
         }
         let files = self.siblings.into_iter().map(|sibling| {
             let path = &sibling.rfilename;
@@ -59,14 +62,14 @@ impl Answer {
                 (Some(lfs), _) => {
                     (Some(lfs.size), Some((lfs.sha256.len() == 64, Checksum::Sha256(lfs.sha256))))
                 }
-                // A git blob id is computed over the length, too.
+                // A git blob id can be checked only with the size: the size is part of the hashed bytes.
                 (None, Some(id)) if sibling.size.is_some() => {
                     (sibling.size, Some((model_name::is_commit(&id), Checksum::GitBlob(id))))
                 }
                 _ => (sibling.size, None),
             };
             match checksum {
-                Some((false, checksum)) => Err(corrupt(format!("{checksum} of {path:?} is no checksum"))),
+                Some((false, checksum)) => Err(corrupt(format!("{checksum} of {path:?} is not a checksum"))),
                 checksum => {
                     Ok(RemoteFile { path: sibling.rfilename, size, checksum: checksum.map(|(_, sum)| sum) })
                 }
@@ -83,9 +86,9 @@ mod tests {
     const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
 
     fn check(siblings: &str) -> Result<Listing, SourceError> {
-        let answer: Answer =
+        let response: ListingResponse =
             serde_json::from_str(&format!(r#"{{"sha":"{COMMIT}","siblings":{siblings}}}"#)).unwrap();
-        answer.check("model 'a/b'")
+        response.validate("model 'a/b'")
     }
 
     #[test]
@@ -105,12 +108,12 @@ mod tests {
     }
 
     #[test]
-    fn nonsense_in_a_listing_is_refused() {
+    fn invalid_paths_and_checksums_are_refused() {
         for path in ["../x", "a/../x", "/etc/passwd", "a//b", "", "."] {
             let error = check(&format!(r#"[{{"rfilename":"{path}"}}]"#)).unwrap_err();
             assert!(error.kind == Corrupt && error.message.contains("leaves"), "{error}");
         }
         let error = check(r#"[{"rfilename":"x","size":1,"blobId":"../../x"}]"#).unwrap_err();
-        assert!(error.message.contains("no checksum"), "{error}");
+        assert!(error.message.contains("not a checksum"), "{error}");
     }
 }

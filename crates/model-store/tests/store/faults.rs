@@ -1,4 +1,4 @@
-//! Whatever the line and the hub do, a model arrives proven or an error says what is wrong.
+//! Faults of the connection and the hub: a model is complete and verified, or an error names the problem.
 
 use std::{fs, net::TcpListener};
 
@@ -7,7 +7,7 @@ use embeddery_core::{ModelRef, ModelSource as _, Progress, SourceErrorKind};
 use embeddery_model_store::DiskLimits;
 use embeddery_test_support::hub::{Fault, LISTING};
 
-/// Fetches with these faults in the way of the weights, and expects the model whole all the same.
+/// Downloads with these faults in requests for the weights, and expects the complete model.
 async fn survives(faults: &[Fault]) -> Fixture {
     let fixture = Fixture::new().await;
     for fault in faults {
@@ -15,14 +15,14 @@ async fn survives(faults: &[Fault]) -> Fixture {
     }
     let progress = Progress::default();
     fixture.store().fetch(&ModelRef::new(NAME), &progress).await.unwrap();
-    fixture.assert_whole(1);
+    fixture.assert_complete(1);
     let (done, total) = progress.bytes();
     assert_eq!(done, total);
     fixture
 }
 
 #[tokio::test]
-async fn a_cut_line_is_resumed_where_it_was_cut() {
+async fn a_broken_transfer_is_resumed() {
     let fixture = survives(&[Fault::CutAfter(100_000), Fault::CutAfter(50_000)]).await;
     let resumed = ["bytes=100000-", "bytes=150000-"].map(|range| Some(range.to_owned()));
     assert_eq!(fixture.weight_ranges(), [None, resumed[0].clone(), resumed[1].clone()]);
@@ -30,25 +30,25 @@ async fn a_cut_line_is_resumed_where_it_was_cut() {
 }
 
 #[tokio::test]
-async fn patience_comes_back_with_every_step_forward() {
+async fn progress_resets_the_retries() {
     survives(&[Fault::CutAfter(10_000); 20]).await;
 }
 
 #[tokio::test]
-async fn a_server_that_ignores_ranges_costs_a_restart() {
+async fn a_server_that_ignores_range_causes_a_restart() {
     let fixture = survives(&[Fault::CutAfter(100_000), Fault::IgnoreRange]).await;
     assert_eq!(fixture.hub.bytes_sent(WEIGHTS), 100_000 + WEIGHTS_LEN);
 }
 
 #[tokio::test]
-async fn a_server_that_refuses_ranges_costs_a_restart() {
+async fn a_server_that_refuses_range_causes_a_restart() {
     let fixture = survives(&[Fault::CutAfter(100_000), Fault::RefuseRange]).await;
     assert_eq!(fixture.weight_ranges(), [None, Some("bytes=100000-".into()), None]);
     survives(&[Fault::CutAfter(100_000), Fault::RefuseRange, Fault::WrongBytes]).await;
 }
 
 #[tokio::test]
-async fn a_server_that_always_cuts_and_ignores_ranges_is_given_up() {
+async fn a_transfer_without_progress_fails_after_all_retries() {
     let fixture = Fixture::new().await;
     for _ in 0..20 {
         fixture.hub.inject_fault(WEIGHTS, Fault::CutAfter(0));
@@ -59,7 +59,7 @@ async fn a_server_that_always_cuts_and_ignores_ranges_is_given_up() {
 }
 
 #[tokio::test]
-async fn busy_servers_are_asked_again() {
+async fn requests_to_busy_servers_are_retried() {
     let busy = [Fault::Status(503, None), Fault::Status(429, Some(0)), Fault::Status(500, None)];
     survives(&busy).await;
     let fixture = Fixture::new().await;
@@ -72,13 +72,13 @@ async fn busy_servers_are_asked_again() {
 }
 
 #[tokio::test]
-async fn a_storage_host_that_refuses_its_signature_is_asked_through_the_hub_again() {
+async fn an_expired_signed_url_is_requested_from_the_hub_again() {
     let fixture = survives(&[Fault::CutAfter(100_000), Fault::Status(403, None)]).await;
     assert_eq!(fixture.hub.requests_for(WEIGHTS), 3);
 }
 
 #[tokio::test]
-async fn a_long_wish_of_the_hub_is_told_and_not_waited_for() {
+async fn a_long_retry_after_is_an_error_that_names_it() {
     let fixture = Fixture::new().await;
     fixture.hub.inject_fault(LISTING, Fault::Status(429, Some(3600)));
     let error = fixture.fetch().await.unwrap_err();
@@ -86,7 +86,7 @@ async fn a_long_wish_of_the_hub_is_told_and_not_waited_for() {
 }
 
 #[tokio::test]
-async fn wrong_content_is_fetched_once_more_and_then_an_error() {
+async fn damaged_content_is_downloaded_once_more_and_then_an_error() {
     survives(&[Fault::WrongBytes]).await;
     survives(&[Fault::Shorter]).await;
     for (path, fault, words) in [
@@ -105,12 +105,12 @@ async fn wrong_content_is_fetched_once_more_and_then_an_error() {
         assert_eq!(fixture.hub.requests_for(path), 2);
         assert!(!fixture.base().join(NAME).exists());
         fixture.fetch().await.unwrap();
-        fixture.assert_whole(1);
+        fixture.assert_complete(1);
     }
 }
 
 #[tokio::test]
-async fn more_than_was_announced_is_not_read_to_the_end() {
+async fn a_body_longer_than_announced_is_not_read_to_its_end() {
     let fixture = Fixture::new().await;
     fixture.hub.inject_fault(WEIGHTS, Fault::Longer);
     fixture.hub.inject_fault(WEIGHTS, Fault::Longer);
@@ -123,7 +123,7 @@ async fn more_than_was_announced_is_not_read_to_the_end() {
 }
 
 #[tokio::test]
-async fn a_damaged_part_of_an_earlier_attempt_does_no_harm() {
+async fn a_damaged_part_of_an_earlier_attempt_is_replaced() {
     let fixture = Fixture::new().await;
     let commit = fixture.hub.publish(NAME, "main", files(1));
     let staging = fixture.base().join(format!(".incoming/{NAME}@{commit}"));
@@ -131,13 +131,13 @@ async fn a_damaged_part_of_an_earlier_attempt_does_no_harm() {
         fs::create_dir_all(&staging).unwrap();
         fs::write(staging.join(format!("{WEIGHTS}.part")), vec![0; len]).unwrap();
         fixture.fetch().await.unwrap();
-        fixture.assert_whole(1);
+        fixture.assert_complete(1);
         fs::remove_dir_all(fixture.base().join(NAME)).unwrap();
     }
 }
 
 #[tokio::test]
-async fn a_mirror_that_announces_names_only() {
+async fn a_mirror_may_announce_names_only() {
     let fixture = Fixture::new().await;
     let commit = fixture.hub.publish(NAME, "main", files(1));
     let siblings: Vec<String> =
@@ -145,20 +145,20 @@ async fn a_mirror_that_announces_names_only() {
     fixture.hub.answer_listing(NAME, format!(r#"{{"sha":"{commit}","siblings":[{}]}}"#, siblings.join(",")));
     fixture.hub.inject_fault(WEIGHTS, Fault::CutAfter(1000));
     fixture.fetch().await.unwrap();
-    fixture.assert_whole(1);
+    fixture.assert_complete(1);
 }
 
 #[tokio::test]
-async fn nonsense_in_a_listing_is_refused() {
+async fn an_invalid_listing_is_refused() {
     let fixture = Fixture::new().await;
     let commit = "0".repeat(40);
     let long = " ".repeat(17 << 20);
     let traversal = format!(r#"{{"sha":"{commit}","siblings":[{{"rfilename":"../../evil/config.json"}}]}}"#);
     for (listing, kind, words) in [
-        ("<html>Log in to the hotel's network</html>", SourceErrorKind::Unreachable, "no listing"),
-        ("{}", SourceErrorKind::Unreachable, "no listing"),
+        ("<html>Log in to the hotel's network</html>", SourceErrorKind::Unreachable, "not a listing"),
+        ("{}", SourceErrorKind::Unreachable, "not a listing"),
         (&long, SourceErrorKind::Unreachable, "16 MiB"),
-        (r#"{"sha":"../..","siblings":[]}"#, SourceErrorKind::Corrupt, "no commit"),
+        (r#"{"sha":"../..","siblings":[]}"#, SourceErrorKind::Corrupt, "not a commit"),
         (&traversal, SourceErrorKind::Corrupt, "leaves the model's directory"),
     ] {
         fixture.hub.answer_listing(NAME, listing);
@@ -169,21 +169,21 @@ async fn nonsense_in_a_listing_is_refused() {
 }
 
 #[tokio::test]
-async fn an_unreachable_hub_is_named_with_the_ways_out() {
+async fn an_unreachable_hub_is_named_with_the_alternatives() {
     let fixture = Fixture::new().await;
     let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let mut config = fixture.config();
     config.endpoint = format!("http://{closed}");
     let error = fetch(&store(config), NAME).await.unwrap_err();
     assert_eq!(error.kind, SourceErrorKind::Unreachable);
-    let place = fixture.base().join(NAME).display().to_string();
-    for word in [&closed.to_string(), "HF_ENDPOINT", "HF_HUB_OFFLINE", &place] {
+    let directory = fixture.base().join(NAME).display().to_string();
+    for word in [&closed.to_string(), "HF_ENDPOINT", "HF_HUB_OFFLINE", &directory] {
         assert!(error.message.contains(word), "{word} is not in: {error}");
     }
 }
 
 #[tokio::test]
-async fn a_disk_that_would_be_too_full_is_told_before_the_weights_are_asked_for() {
+async fn disk_limits_are_checked_before_the_weights_are_downloaded() {
     let fixture = Fixture::new().await;
     let refused = async |disk: DiskLimits| {
         let config = embeddery_model_store::StoreConfig { disk, ..fixture.config() };
@@ -191,15 +191,15 @@ async fn a_disk_that_would_be_too_full_is_told_before_the_weights_are_asked_for(
         assert_eq!(error.kind, SourceErrorKind::Io);
         error.message
     };
-    let message = refused(DiskLimits { min_free: 1 << 60, most: None }).await;
+    let message = refused(DiskLimits { min_free_bytes: 1 << 60, max_bytes: None }).await;
     assert!(message.contains("hub.min_free_bytes"), "{message}");
-    let message = refused(DiskLimits { min_free: 0, most: Some(WEIGHTS_LEN as u64) }).await;
+    let message = refused(DiskLimits { min_free_bytes: 0, max_bytes: Some(WEIGHTS_LEN as u64) }).await;
     assert!(message.contains("hub.max_bytes"), "{message}");
     assert_eq!(fixture.hub.bytes_sent(WEIGHTS), 0);
-    let enough = DiskLimits { min_free: 0, most: Some(2 * WEIGHTS_LEN as u64) };
+    let enough = DiskLimits { min_free_bytes: 0, max_bytes: Some(2 * WEIGHTS_LEN as u64) };
     let config = embeddery_model_store::StoreConfig { disk: enough, ..fixture.config() };
     fetch(&store(config), NAME).await.unwrap();
-    // What is here counts: a second model of the size does not fit.
+    // Models on disk count: a second model of the same size does not fit.
     fixture.hub.publish("org/second", "main", files(2));
     let config = embeddery_model_store::StoreConfig { disk: enough, ..fixture.config() };
     let error = fetch(&store(config), "org/second").await.unwrap_err();

@@ -1,4 +1,4 @@
-//! Where a model is found without the network, and names that are refused.
+//! Lookup of models without the network, and names that are refused.
 
 use std::{
     fs,
@@ -7,13 +7,13 @@ use std::{
 
 use crate::support::{Fixture, NAME, WEIGHTS, at, fetch, files, store};
 use embeddery_core::{ModelRef, ModelSource as _, SourceErrorKind};
-use embeddery_model_store::{DiskLimits, Format, ModelStore, StoreConfig};
+use embeddery_model_store::{DiskLimits, ModelStore, StoreConfig, WeightsFormat};
 use tempfile::TempDir;
 
 const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
 
 /// A store over an empty base directory and an empty cache, without any network.
-fn places() -> (TempDir, ModelStore) {
+fn offline_store() -> (TempDir, ModelStore) {
     let dir = tempfile::tempdir().unwrap();
     let store = ModelStore::new(config(dir.path())).unwrap();
     (dir, store)
@@ -27,7 +27,7 @@ fn config(dir: &Path) -> StoreConfig {
         token: None,
         offline: true,
         disk: DiskLimits::default(),
-        format: Format::default(),
+        format: WeightsFormat::default(),
     }
 }
 
@@ -39,7 +39,7 @@ fn write_model(directory: &Path) {
     }
 }
 
-/// A model in the cache as the Python programs lay it: files in blobs, links in a snapshot.
+/// Writes a model to the cache in the layout of the Python programs: files in `blobs/`, links in a snapshot.
 fn cache_model(dir: &Path, name: &str) -> PathBuf {
     let model = dir.join("hub").join(name);
     let snapshot = model.join("snapshots").join(COMMIT);
@@ -53,8 +53,8 @@ fn cache_model(dir: &Path, name: &str) -> PathBuf {
 }
 
 #[test]
-fn a_path_is_used_as_it_is() {
-    let (dir, store) = places();
+fn a_path_is_used_unchanged() {
+    let (dir, store) = offline_store();
     let model = dir.path().join("anywhere");
     write_model(&model);
     let named = ModelRef::new(model.to_str().unwrap());
@@ -69,8 +69,8 @@ fn a_path_is_used_as_it_is() {
 }
 
 #[test]
-fn plain_files_in_the_base_directory_are_used_as_found_whatever_the_revision() {
-    let (dir, store) = places();
+fn plain_files_in_the_base_directory_match_any_revision() {
+    let (dir, store) = offline_store();
     for name in [NAME, "bare"] {
         let directory = dir.path().join("models").join(name);
         assert_eq!(store.find(&ModelRef::new(name)), Ok(None));
@@ -88,8 +88,8 @@ fn plain_files_in_the_base_directory_are_used_as_found_whatever_the_revision() {
 }
 
 #[test]
-fn a_sidecar_that_cannot_be_understood_is_named() {
-    let (dir, store) = places();
+fn an_unreadable_sidecar_is_named() {
+    let (dir, store) = offline_store();
     let directory = dir.path().join("models").join(NAME);
     write_model(&directory);
     for (sidecar, kind, word) in [
@@ -106,7 +106,7 @@ fn a_sidecar_that_cannot_be_understood_is_named() {
 
 #[test]
 fn the_cache_is_read_by_branch_and_commit() {
-    let (dir, store) = places();
+    let (dir, store) = offline_store();
     let snapshot = Some(cache_model(dir.path(), "models--org--model"));
     let model = dir.path().join("hub/models--org--model");
     fs::create_dir_all(model.join("refs/refs/pr")).unwrap();
@@ -122,7 +122,7 @@ fn the_cache_is_read_by_branch_and_commit() {
 
 #[test]
 fn an_incomplete_snapshot_is_not_used() {
-    for lacking in [
+    for missing in [
         "config.json",
         "tokenizer.json",
         WEIGHTS,
@@ -130,31 +130,31 @@ fn an_incomplete_snapshot_is_not_used() {
         "modules.json",
         "../../blobs/weights",
     ] {
-        let (dir, store) = places();
+        let (dir, store) = offline_store();
         let snapshot = cache_model(dir.path(), "models--org--model");
-        fs::remove_file(snapshot.join(lacking)).unwrap();
-        assert_eq!(store.find(&ModelRef::new(NAME)), Ok(None), "without {lacking}");
+        fs::remove_file(snapshot.join(missing)).unwrap();
+        assert_eq!(store.find(&ModelRef::new(NAME)), Ok(None), "without {missing}");
         assert_eq!(store.list(), Vec::<String>::new());
     }
 }
 
 #[test]
-fn a_snapshot_without_modules_is_used_where_the_repository_has_none() {
-    let (dir, store) = places();
+fn a_snapshot_without_modules_is_used_if_the_repository_has_none() {
+    let (dir, store) = offline_store();
     let snapshot = cache_model(dir.path(), "models--org--model");
     fs::remove_file(snapshot.join("modules.json")).unwrap();
-    let known = dir.path().join("hub/models--org--model/.no_exist").join(COMMIT);
-    fs::create_dir_all(&known).unwrap();
-    fs::write(known.join("modules.json"), "").unwrap();
+    let no_exist = dir.path().join("hub/models--org--model/.no_exist").join(COMMIT);
+    fs::create_dir_all(&no_exist).unwrap();
+    fs::write(no_exist.join("modules.json"), "").unwrap();
     assert_eq!(store.find(&ModelRef::new(NAME)), Ok(Some(snapshot.clone())));
-    fs::remove_dir_all(known).unwrap();
+    fs::remove_dir_all(no_exist).unwrap();
     fs::write(snapshot.join(".gitattributes"), "").unwrap();
     assert_eq!(store.find(&ModelRef::new(NAME)), Ok(Some(snapshot)));
 }
 
 #[test]
 fn names_that_would_leave_the_base_directory_are_refused() {
-    let (_dir, store) = places();
+    let (_dir, store) = offline_store();
     for name in ["", "..", "a/../../b", "a\\b", "a/b/c", ".incoming/x", "a\0b", "/a\0b", "~/x"] {
         assert_eq!(
             store.find(&ModelRef::new(name)).unwrap_err().kind,
@@ -166,7 +166,7 @@ fn names_that_would_leave_the_base_directory_are_refused() {
 }
 
 #[tokio::test]
-async fn a_base_directory_that_cannot_be_is_named_with_the_fix() {
+async fn an_unusable_base_directory_is_named_with_the_fix() {
     let fixture = Fixture::new().await;
     let file = fixture.dir.path().join("file");
     fs::write(&file, "").unwrap();
@@ -181,5 +181,5 @@ async fn a_base_directory_that_cannot_be_is_named_with_the_fix() {
         error.kind == SourceErrorKind::Io && error.message.contains("EMBEDDINGS_MODEL_STORAGE_DIR"),
         "{error}"
     );
-    assert!(fixture.hub.requests().is_empty(), "the disk is asked first");
+    assert!(fixture.hub.requests().is_empty(), "the disk is checked first");
 }

@@ -1,4 +1,4 @@
-//! The store through its front door, against a stand-in hub over real HTTP.
+//! Tests of the public API against a mock hub over HTTP.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 

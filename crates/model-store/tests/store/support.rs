@@ -1,15 +1,15 @@
-//! A stand-in hub with one small model, a directory to fetch it into, and stores between the two.
+//! A mock hub with one small model, a directory to download it into, and stores that connect the two.
 
 use std::{fs, path::PathBuf, time::Duration};
 
 use embeddery_core::{ModelRef, ModelSource as _, Progress, SourceError};
-use embeddery_model_store::{DiskLimits, Format, ModelStore, RetryPolicy, StoreConfig};
+use embeddery_model_store::{DiskLimits, ModelStore, RetryPolicy, StoreConfig, WeightsFormat};
 use embeddery_test_support::hub::Hub;
 use tempfile::TempDir;
 
 pub(crate) const NAME: &str = "org/model";
 pub(crate) const WEIGHTS: &str = "model.safetensors";
-/// Large enough for several pieces on the wire.
+/// Large enough for several chunks of a response.
 pub(crate) const WEIGHTS_LEN: usize = 300_000;
 
 pub(crate) struct Fixture {
@@ -36,7 +36,7 @@ impl Fixture {
             token: None,
             offline: false,
             disk: DiskLimits::default(),
-            format: Format::default(),
+            format: WeightsFormat::default(),
         }
     }
 
@@ -48,23 +48,26 @@ impl Fixture {
         fetch(&self.store(), NAME).await
     }
 
-    /// The model lies in the base directory, byte for byte.
-    pub(crate) fn assert_whole(&self, variant: u8) {
+    /// Asserts that all files of the model are in the base directory with the right content.
+    pub(crate) fn assert_complete(&self, variant: u8) {
         for (path, content) in files(variant).into_iter().filter(|(path, _)| !IGNORED.contains(path)) {
             assert!(fs::read(self.base().join(NAME).join(path)).unwrap() == content, "{path} differs");
         }
     }
 
-    /// The ranges in which the weights were asked for at the storage host.
+    /// The `Range` headers of requests for the weights at the storage host.
     pub(crate) fn weight_ranges(&self) -> Vec<Option<String>> {
         let requests = self.hub.requests().into_iter();
-        requests.filter(|seen| seen.storage && seen.path == WEIGHTS).map(|seen| seen.range).collect()
+        requests
+            .filter(|request| request.storage && request.path == WEIGHTS)
+            .map(|request| request.range)
+            .collect()
     }
 }
 
 /// A store that does not pause between attempts.
 pub(crate) fn store(config: StoreConfig) -> ModelStore {
-    let policy = RetryPolicy { first_pause: Duration::ZERO, ..RetryPolicy::default() };
+    let policy = RetryPolicy { initial_backoff: Duration::ZERO, ..RetryPolicy::default() };
     ModelStore::new(config).unwrap().with_retry(policy)
 }
 
@@ -76,10 +79,10 @@ pub(crate) fn at(revision: &str) -> ModelRef {
     ModelRef { revision: Some(revision.into()), ..ModelRef::new(NAME) }
 }
 
-/// What the hub has and an encoder does not need.
+/// Files that the repository has and an encoder does not need.
 pub(crate) const IGNORED: [&str; 3] = ["README.md", "pytorch_model.bin", "onnx/model.onnx"];
 
-/// A repository's files; variants differ in every file.
+/// The files of a repository. Variants differ in every file.
 pub(crate) fn files(variant: u8) -> Vec<(&'static str, Vec<u8>)> {
     let json = |text: &str| format!("{{\"variant\":{variant},\"x\":\"{text}\"}}").into_bytes();
     let modules = r#"[{"path":"","type":"sentence_transformers.models.Transformer"},
@@ -97,7 +100,7 @@ pub(crate) fn files(variant: u8) -> Vec<(&'static str, Vec<u8>)> {
     ]
 }
 
-/// Bytes without a period, so that a piece in the wrong place shows.
+/// Bytes without a period, so that a chunk at the wrong offset is detected.
 fn bytes(len: usize, seed: u8) -> Vec<u8> {
     let mut state = u32::from(seed);
     let mut next = || {

@@ -1,5 +1,5 @@
-//! How states, plans and results stand in a database: numbers that never change their meaning, JSON for what is
-//! small, bytes for what is large.
+//! The stored form of states, plans and results: numbers that never change their meaning, JSON for small values, bytes
+//! for large ones.
 
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ use uuid::Uuid;
 use super::{ChunkSpan, Chunking, DocumentOutcome, DocumentState, JobError, JobSpec, Status, Vectors};
 use crate::{JobId, Priority, Reason, Stage};
 
-/// All states in the order of their numbers.
+/// All states, in the order of their numbers.
 pub(super) const STATES: [DocumentState; 8] = [
     DocumentState::At(Stage::Chunking),
     DocumentState::At(Stage::Embedding),
@@ -22,14 +22,14 @@ pub(super) const STATES: [DocumentState; 8] = [
     DocumentState::Superseded,
 ];
 
-/// The first state that is an end.
+/// Numbers from here on are states of documents that have ended.
 pub(super) const FIRST_END: i64 = 3;
 
 pub(super) fn state(number: i64) -> Result<DocumentState, JobError> {
     usize::try_from(number)
         .ok()
-        .and_then(|place| STATES.get(place).copied())
-        .ok_or_else(|| JobError::Internal(format!("a document's state is {number}, which means nothing")))
+        .and_then(|index| STATES.get(index).copied())
+        .ok_or_else(|| JobError::Internal(format!("a document's state is {number}, which is unknown")))
 }
 
 pub(super) const fn state_number(state: DocumentState) -> i64 {
@@ -54,22 +54,22 @@ pub(super) const fn stage_number(stage: Stage) -> i64 {
 pub(super) fn stage(number: i64) -> Result<Stage, JobError> {
     match state(number)? {
         DocumentState::At(stage) => Ok(stage),
-        _ => Err(JobError::Internal(format!("a stage is {number}, which means nothing"))),
+        _ => Err(JobError::Internal(format!("a stage is {number}, which is unknown"))),
     }
 }
 
-/// What a document's row is told of its end.
-pub(super) struct Ended<'a> {
+/// A document's outcome, as the columns of its row.
+pub(super) struct EndColumns<'a> {
     pub(super) state: DocumentState,
     pub(super) chunks: Option<u64>,
     pub(super) reason: Option<&'a Reason>,
-    /// At which stage, and when the task that failed entered the queue.
+    /// The stage at which it failed, and when the task that failed entered the queue.
     pub(super) failed: Option<(Stage, u64)>,
 }
 
-impl<'a> Ended<'a> {
-    pub(super) fn of(end: &'a DocumentOutcome) -> Self {
-        let (state, chunks, reason, failed) = match end {
+impl<'a> EndColumns<'a> {
+    pub(super) fn from_outcome(outcome: &'a DocumentOutcome) -> Self {
+        let (state, chunks, reason, failed) = match outcome {
             DocumentOutcome::Stored { chunks } => (DocumentState::Stored, Some(*chunks), None, None),
             DocumentOutcome::Superseded(reason) => (DocumentState::Superseded, None, Some(reason), None),
             DocumentOutcome::Failed { stage, reason, enqueued_at_ms } => {
@@ -80,14 +80,14 @@ impl<'a> Ended<'a> {
     }
 }
 
-/// The first status that is an end.
+/// Numbers from here on are statuses of jobs that have ended.
 pub(super) const FIRST_ENDED: i64 = 2;
 
 pub(super) fn status(number: i64) -> Result<Status, JobError> {
     usize::try_from(number)
         .ok()
-        .and_then(|place| Status::ALL.get(place).copied())
-        .ok_or_else(|| JobError::Internal(format!("a job's status is {number}, which means nothing")))
+        .and_then(|index| Status::ALL.get(index).copied())
+        .ok_or_else(|| JobError::Internal(format!("a job's status is {number}, which is unknown")))
 }
 
 pub(super) const fn status_number(status: Status) -> i64 {
@@ -117,7 +117,7 @@ pub(super) const fn priority(number: i64) -> Priority {
     }
 }
 
-/// A plan as JSON.
+/// Serializes a plan as JSON.
 pub(super) fn plan(plan: &JobSpec) -> String {
     let JobSpec { collection, provider, model, dimensions, chunking } = plan;
     let Chunking { method, size, overlap, unit } = chunking;
@@ -128,33 +128,36 @@ pub(super) fn plan(plan: &JobSpec) -> String {
     .to_string()
 }
 
-pub(super) fn read_plan(text: &str) -> Result<JobSpec, JobError> {
-    let value: Value = serde_json::from_str(text).map_err(unreadable)?;
-    let word = |value: &Value| {
+/// Parses a plan.
+pub(super) fn read_plan(json: &str) -> Result<JobSpec, JobError> {
+    let value: Value = serde_json::from_str(json).map_err(unreadable)?;
+    let text = |value: &Value| {
         value
             .as_str()
             .map(str::to_owned)
-            .ok_or_else(|| unreadable(format!("{value} in a job's plan is no text")))
+            .ok_or_else(|| unreadable(format!("{value} in a job's plan is not a string")))
     };
-    let number = |value: &Value| value.as_u64().and_then(|number| usize::try_from(number).ok());
-    let due = |value: &Value| {
-        number(value).ok_or_else(|| unreadable(format!("{value} in a job's plan is no number")))
+    let optional_number = |value: &Value| value.as_u64().and_then(|number| usize::try_from(number).ok());
+    let number = |value: &Value| {
+        optional_number(value)
+            .ok_or_else(|| unreadable(format!("{value} in a job's plan is not a whole number")))
     };
     let chunking = &value["chunking"];
     Ok(JobSpec {
-        collection: word(&value["collection"])?,
-        provider: word(&value["provider"])?,
-        model: word(&value["model"])?,
-        dimensions: number(&value["dimensions"]),
+        collection: text(&value["collection"])?,
+        provider: text(&value["provider"])?,
+        model: text(&value["model"])?,
+        dimensions: optional_number(&value["dimensions"]),
         chunking: Chunking {
-            method: word(&chunking["method"])?,
-            size: due(&chunking["size"])?,
-            overlap: due(&chunking["overlap"])?,
-            unit: word(&chunking["unit"])?,
+            method: text(&chunking["method"])?,
+            size: number(&chunking["size"])?,
+            overlap: number(&chunking["overlap"])?,
+            unit: text(&chunking["unit"])?,
         },
     })
 }
 
+/// Serializes the positions of chunks as JSON.
 pub(super) fn spans(chunks: &[ChunkSpan]) -> String {
     let rows = chunks.iter().map(|chunk| {
         json!([
@@ -168,29 +171,34 @@ pub(super) fn spans(chunks: &[ChunkSpan]) -> String {
     Value::Array(rows.collect()).to_string()
 }
 
+/// Parses the positions of chunks.
 pub(super) fn read_spans(text: &str) -> Result<Vec<ChunkSpan>, JobError> {
     let rows: Vec<(u64, u64, u64, u64, Vec<String>)> = serde_json::from_str(text).map_err(unreadable)?;
-    let span =
-        |(from, to, first, last, headings)| ChunkSpan { bytes: from..to, characters: first..last, headings };
+    let span = |(start, end, first, last, headings)| ChunkSpan {
+        bytes: start..end,
+        characters: first..last,
+        headings,
+    };
     Ok(rows.into_iter().map(span).collect())
 }
 
-/// What stands beside the numbers of vectors. The empty list is for readers of before, who look for failed chunks.
+/// Serializes what describes the numbers of vectors, as JSON. Earlier versions read failed chunks from the empty list.
 pub(super) fn vectors_head(vectors: &Vectors) -> String {
     json!([vectors.space.as_str(), vectors.dim, vectors.rows, []]).to_string()
 }
 
-/// The numbers, as little-endian bytes.
+/// Serializes the numbers of vectors as little-endian bytes.
 pub(super) fn vectors_data(vectors: &Vectors) -> Vec<u8> {
     vectors.data.iter().flat_map(|number| number.to_le_bytes()).collect()
 }
 
+/// Parses vectors.
 pub(super) fn read_vectors(head: &str, data: &[u8]) -> Result<Vectors, JobError> {
     type Head = (String, usize, Vec<Option<u32>>, Value);
     let (space, dim, rows, _): Head = serde_json::from_str(head).map_err(unreadable)?;
     let (numbers, rest) = data.as_chunks::<4>();
     if !rest.is_empty() {
-        return Err(unreadable("the vectors are cut off"));
+        return Err(unreadable("the vectors are truncated"));
     }
     Ok(Vectors {
         space: SpaceId::new(space),
@@ -200,7 +208,8 @@ pub(super) fn read_vectors(head: &str, data: &[u8]) -> Result<Vectors, JobError>
     })
 }
 
-/// The id of a tenant's new job: higher than the last one's, also after a clock was set back.
+/// The id of a tenant's new job. It is higher than `last`, the id of the tenant's last job, also after the clock was set
+/// back.
 pub(super) fn job_id(last: Option<Uuid>) -> JobId {
     let now = Uuid::now_v7();
     JobId(match last {
@@ -222,18 +231,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn numbers_are_what_they_stand_for() {
-        for (number, found) in (0..).zip(STATES) {
-            assert_eq!((state_number(found), state(number).unwrap()), (number, found));
+    fn numbers_round_trip() {
+        for (number, expected) in (0..).zip(STATES) {
+            assert_eq!((state_number(expected), state(number).unwrap()), (number, expected));
         }
-        for (number, found) in (0..).zip(Status::ALL) {
-            assert_eq!((status_number(found), status(number).unwrap()), (number, found));
+        for (number, expected) in (0..).zip(Status::ALL) {
+            assert_eq!((status_number(expected), status(number).unwrap()), (number, expected));
         }
         assert!(state(8).is_err() && status(-1).is_err() && stage(3).is_err());
     }
 
     #[test]
-    fn a_newer_job_has_the_higher_id_also_when_the_clock_went_back() {
+    fn a_newer_job_has_a_higher_id_although_the_clock_was_set_back() {
         let tomorrow = Uuid::from_u128(Uuid::now_v7().as_u128() + (86_400_000_u128 << 80));
         let after = job_id(Some(tomorrow)).0;
         assert!(after > tomorrow && after.get_version_num() == 7, "{after}");
@@ -241,7 +250,7 @@ mod tests {
     }
 
     #[test]
-    fn results_come_back_as_they_were() {
+    fn results_round_trip() {
         let chunks = vec![
             ChunkSpan { bytes: 0..5, characters: 0..4, headings: vec!["A \"b\"".into(), String::new()] },
             ChunkSpan { bytes: 5..9, characters: 4..8, headings: Vec::new() },

@@ -1,4 +1,4 @@
-//! What Prometheus sees of jobs: how those ended that this process has ended.
+//! Prometheus metrics of jobs.
 
 use prometheus_client::{
     encoding::EncodeLabelSet,
@@ -8,28 +8,28 @@ use prometheus_client::{
 
 use super::Status;
 
-/// The family. Clones share their numbers.
+/// The jobs that this process has ended, by status. Clones share their counts.
 #[derive(Clone, Debug, Default)]
-pub struct JobMetrics(Family<Of, Counter>);
+pub struct JobMetrics(Family<Labels, Counter>);
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct Of {
+struct Labels {
     status: &'static str,
 }
 
 impl JobMetrics {
-    /// Shows them in a registry, each end from the start.
+    /// Registers the metric. Every status is present from the start.
     pub fn register(&self, registry: &mut Registry) {
-        registry.register("embedding_jobs", "Jobs that this process has brought to an end", self.0.clone());
+        registry.register("embedding_jobs", "Jobs that this process has ended, by status", self.0.clone());
         for status in Status::ALL.into_iter().filter(|status| status.has_ended()) {
-            drop(self.0.get_or_create(&Of { status: status.as_str() }));
+            drop(self.0.get_or_create(&Labels { status: status.as_str() }));
         }
     }
 
-    /// One more, if it has ended.
+    /// Counts a job that has ended; `None` is not counted.
     pub(super) fn count(&self, ended: Option<Status>) {
         if let Some(status) = ended {
-            self.0.get_or_create(&Of { status: status.as_str() }).inc();
+            self.0.get_or_create(&Labels { status: status.as_str() }).inc();
         }
     }
 }

@@ -21,7 +21,7 @@ pub use metrics::OrchestratorMetrics;
 use pool::Pool;
 pub use scale::Scaling;
 
-use crate::{Depth, Queue, QueueError, Stage, StageMode, Worker, WorkerStatus};
+use crate::{Depth, QueueAdmin, QueueError, Stage, StageMode, Worker, WorkerStatus};
 
 /// Workers of one kind.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -67,7 +67,7 @@ pub struct OrchestratorStatus {
 /// An orchestrator.
 pub struct Orchestrator {
     config: OrchestratorConfig,
-    queue: Arc<dyn Queue>,
+    queue: Arc<dyn QueueAdmin>,
     hire: SpawnWorker,
     metrics: OrchestratorMetrics,
     findings: Arc<Mutex<OrchestratorStatus>>,
@@ -84,7 +84,7 @@ impl Orchestrator {
     /// An orchestrator that has not begun.
     pub fn new(
         config: OrchestratorConfig,
-        queue: Arc<dyn Queue>,
+        queue: Arc<dyn QueueAdmin>,
         hire: SpawnWorker,
         metrics: OrchestratorMetrics,
     ) -> Self {
@@ -138,7 +138,7 @@ impl Orchestrator {
     async fn snapshot(&self) -> Result<QueueSnapshot, QueueError> {
         Ok(QueueSnapshot {
             depth: self.queue.depth().await?,
-            flow: self.queue.flow().await?,
+            flow: self.queue.stage_modes().await?,
             workers: self.queue.workers().await?,
         })
     }

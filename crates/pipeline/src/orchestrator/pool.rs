@@ -74,7 +74,7 @@ impl Pool {
                 continue;
             }
             if let Some(report) = reports.iter().find(|report| report.consumer == member.consumer) {
-                let ended = report.done.0 + report.done.1;
+                let ended = report.done + report.failed;
                 if report.busy == 0 || ended != member.ended {
                     (member.ended, member.since) = (ended, now);
                 }

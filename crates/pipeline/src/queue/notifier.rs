@@ -1,4 +1,5 @@
-//! Wakes those who wait for work of a stage. What rings between a look and the wait after it is not missed.
+//! Wakes workers that wait for tasks of a stage. A notification between a worker's lease request and its wait is not
+//! lost.
 
 use std::{
     sync::atomic::{AtomicU64, Ordering},
@@ -11,41 +12,42 @@ use crate::Stage;
 
 #[derive(Default)]
 pub(super) struct StageNotifier {
-    stages: [One; 3],
+    stages: [Signal; 3],
 }
 
+/// The notifications of one stage.
 #[derive(Default)]
-struct One {
-    rung: AtomicU64,
-    heard: AtomicU64,
+struct Signal {
+    sent: AtomicU64,
+    seen: AtomicU64,
     notify: Notify,
 }
 
 impl StageNotifier {
-    /// There may be work.
+    /// There may be work at the stage.
     pub(super) fn notify(&self, stage: Stage) {
-        let one = self.of(stage);
-        one.rung.fetch_add(1, Ordering::AcqRel);
-        one.notify.notify_waiters();
+        let signal = self.signal(stage);
+        signal.sent.fetch_add(1, Ordering::AcqRel);
+        signal.notify.notify_waiters();
     }
 
-    /// Somebody is about to look: what has rung until now is no reason to look again.
+    /// A worker is about to request a lease: notifications until now need no other request.
     pub(super) fn mark_seen(&self, stage: Stage) {
-        let one = self.of(stage);
-        one.heard.store(one.rung.load(Ordering::Acquire), Ordering::Release);
+        let signal = self.signal(stage);
+        signal.seen.store(signal.sent.load(Ordering::Acquire), Ordering::Release);
     }
 
-    /// Until it rings, or this long.
-    pub(super) async fn wait(&self, stage: Stage, at_most: Duration) {
-        let one = self.of(stage);
-        let mut ringing = std::pin::pin!(one.notify.notified());
-        ringing.as_mut().enable();
-        if one.rung.load(Ordering::Acquire) == one.heard.load(Ordering::Acquire) {
-            let _ = tokio::time::timeout(at_most, ringing).await;
+    /// Waits for a notification, but no longer than `max_wait`.
+    pub(super) async fn wait(&self, stage: Stage, max_wait: Duration) {
+        let signal = self.signal(stage);
+        let mut notified = std::pin::pin!(signal.notify.notified());
+        notified.as_mut().enable();
+        if signal.sent.load(Ordering::Acquire) == signal.seen.load(Ordering::Acquire) {
+            let _ = tokio::time::timeout(max_wait, notified).await;
         }
     }
 
-    fn of(&self, stage: Stage) -> &One {
+    fn signal(&self, stage: Stage) -> &Signal {
         match stage {
             Stage::Chunking => &self.stages[0],
             Stage::Embedding => &self.stages[1],

@@ -1,5 +1,5 @@
-//! A task and a worker's report as they are written down: the message that two versions of the program must both
-//! read. Fields that this version does not know are kept by those who only move a message.
+//! The stored form of a task and of a worker's status. Two versions of the program must be able to read it. Code that
+//! only moves a message keeps the fields that this version does not know.
 
 use std::{borrow::Cow, sync::Arc};
 
@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::{Consumer, WorkerStatus};
 use crate::{MESSAGE_VERSION, Priority, Stage, Task, TaskId};
 
-/// A task, without its id. The names are short because a million of them may wait in memory.
+/// A task, without its id. The names are short because a million records may be in Redis's memory.
 #[derive(Serialize, Deserialize)]
 pub(super) struct Record<'a> {
     v: u32,
@@ -30,7 +30,7 @@ pub(super) struct Record<'a> {
     traceparent: Option<Cow<'a, str>>,
 }
 
-/// A task as a message.
+/// Serializes a task.
 pub(super) fn write_task(task: &Task) -> String {
     let record = Record {
         v: MESSAGE_VERSION,
@@ -46,7 +46,10 @@ pub(super) fn write_task(task: &Task) -> String {
     serde_json::to_string(&record).unwrap_or_default()
 }
 
-/// A task out of its message; the error says what is wrong with it.
+/// Parses a task.
+///
+/// # Errors
+/// With what is wrong with the message.
 pub(super) fn read_task(id: TaskId, message: &str) -> Result<Task, String> {
     let record: Record<'_> = serde_json::from_str(message).map_err(|error| error.to_string())?;
     let stage = stage(&record.stage).ok_or_else(|| format!("unknown stage '{}'", record.stage))?;
@@ -63,7 +66,7 @@ pub(super) fn read_task(id: TaskId, message: &str) -> Result<Task, String> {
     })
 }
 
-/// 0 goes first.
+/// The priority as a number; 0 goes first.
 pub(super) const fn rank(priority: Priority) -> u8 {
     match priority {
         Priority::High => 0,
@@ -72,6 +75,7 @@ pub(super) const fn rank(priority: Priority) -> u8 {
     }
 }
 
+/// The priority of a number.
 pub(super) const fn priority(rank: u8) -> Option<Priority> {
     match rank {
         0 => Some(Priority::High),
@@ -81,10 +85,12 @@ pub(super) const fn priority(rank: u8) -> Option<Priority> {
     }
 }
 
+/// The stage of a name.
 pub(super) fn stage(name: &str) -> Option<Stage> {
     Stage::ALL.into_iter().find(|stage| stage.as_str() == name)
 }
 
+/// A worker's status.
 #[derive(Serialize, Deserialize)]
 struct Report {
     consumer: String,
@@ -97,21 +103,22 @@ struct Report {
     version: String,
 }
 
-pub(super) fn write_report(report: &WorkerStatus) -> String {
+/// Serializes a worker's status.
+pub(super) fn write_report(status: &WorkerStatus) -> String {
     let report = Report {
-        consumer: report.consumer.0.clone(),
-        stages: report.stages.iter().map(|stage| stage.as_str().to_owned()).collect(),
-        slots: report.slots,
-        busy: report.busy,
-        done: report.done.0,
-        failed: report.done.1,
-        started_at_ms: report.started_at_ms,
-        version: report.version.clone(),
+        consumer: status.consumer.0.clone(),
+        stages: status.stages.iter().map(|stage| stage.as_str().to_owned()).collect(),
+        slots: status.slots,
+        busy: status.busy,
+        done: status.done,
+        failed: status.failed,
+        started_at_ms: status.started_at_ms,
+        version: status.version.clone(),
     };
     serde_json::to_string(&report).unwrap_or_default()
 }
 
-/// `None` when it cannot be read: another version's worker.
+/// Parses a worker's status; `None` when another version wrote it in a form that this one cannot read.
 pub(super) fn read_report(message: &str) -> Option<WorkerStatus> {
     let report: Report = serde_json::from_str(message).ok()?;
     Some(WorkerStatus {
@@ -119,7 +126,8 @@ pub(super) fn read_report(message: &str) -> Option<WorkerStatus> {
         stages: report.stages.iter().filter_map(|name| stage(name)).collect(),
         slots: report.slots,
         busy: report.busy,
-        done: (report.done, report.failed),
+        done: report.done,
+        failed: report.failed,
         started_at_ms: report.started_at_ms,
         version: report.version,
     })
@@ -135,7 +143,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_task_comes_back_as_it_was(
+        fn a_task_round_trips(
             (tenant, trace) in (".{0,30}", proptest::option::of("[ -~]{0,60}")),
             (stage, rank) in (0..3_usize, 0..3_u8),
             (bytes, attempts, deaths, at) in (any::<u64>(), any::<u32>(), any::<u32>(), any::<u64>()),
@@ -149,7 +157,7 @@ mod tests {
         }
 
         #[test]
-        fn what_is_no_message_is_refused_and_never_a_panic(text in ".*") {
+        fn parsing_arbitrary_text_never_panics(text in ".*") {
             let _ = read_task(TaskId { job: JobId(Uuid::nil()), item: 0 }, &text);
             let _ = read_report(&text);
         }

@@ -7,7 +7,10 @@ use std::{
 };
 
 use embeddery_accounts::{MeteredCall, MeteredCallError, UserId};
-use embeddery_core::{EmbedError, EmbedRequest, Embeddings, Input, InputType, Priority, RequestContext};
+use embeddery_core::{
+    EmbedError, EmbedRequest, Embeddings, Input, InputType, Priority, RequestContext, SPECIAL_TOKENS,
+    estimate_tokens,
+};
 
 use super::{
     StageContext, StageFailure,
@@ -110,7 +113,7 @@ async fn call(
     }
 }
 
-/// A token is about four bytes of text; models add two of their own to each text.
+/// The estimated tokens of all texts, special tokens included.
 fn about_tokens(texts: &[Arc<str>]) -> u64 {
-    texts.iter().map(|text| text.len().div_ceil(4) + 2).sum::<usize>() as u64
+    texts.iter().map(|text| estimate_tokens(text) + SPECIAL_TOKENS).sum::<usize>() as u64
 }

@@ -3,7 +3,7 @@
 
 use std::{collections::HashMap, sync::Arc};
 
-use embeddery_chunk::{ChunkConfig, RuleError, Unit};
+use embeddery_chunk::{ChunkConfig, ChunkConfigError, Unit};
 use embeddery_core::{EmbedError, Embedder, TokenCount};
 use embeddery_store::{DocumentChunk, TextSpan};
 use futures_util::future::join_all;
@@ -23,7 +23,7 @@ pub(super) async fn run(tools: &StageContext, items: &[Item]) -> Vec<StageResult
 }
 
 /// A plan's way to cut.
-pub fn rule(chunking: &Chunking) -> Result<ChunkConfig, RuleError> {
+pub fn rule(chunking: &Chunking) -> Result<ChunkConfig, ChunkConfigError> {
     let Chunking { method, size, overlap, unit } = chunking;
     ChunkConfig::new(method.parse()?, Some(*size), Some(*overlap), Some(unit.parse()?))
 }

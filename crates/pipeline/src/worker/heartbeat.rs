@@ -13,7 +13,7 @@ use std::{
 use tokio_util::sync::CancellationToken;
 
 use super::WorkerConfig;
-use crate::{Consumer, Lease, Queue, Stage, WorkerStatus, reconcile::now_ms};
+use crate::{Consumer, Lease, Stage, WorkerQueue, WorkerStatus, clock::now_ms};
 
 /// Renews leases and reports.
 pub(super) struct Heartbeat {
@@ -23,7 +23,7 @@ pub(super) struct Heartbeat {
 }
 
 struct Shared {
-    queue: Arc<dyn Queue>,
+    queue: Arc<dyn WorkerQueue>,
     consumer: Consumer,
     stages: Vec<Stage>,
     slots: u32,
@@ -50,7 +50,7 @@ struct TrackedLease {
 impl Heartbeat {
     /// Starts the thread.
     pub(super) fn start(
-        queue: Arc<dyn Queue>,
+        queue: Arc<dyn WorkerQueue>,
         config: &WorkerConfig,
         consumer: Consumer,
     ) -> std::io::Result<Self> {
@@ -180,7 +180,8 @@ impl Shared {
             stages: self.stages.clone(),
             slots: self.slots,
             busy: self.busy.load(Relaxed),
-            done: (self.done.load(Relaxed), self.failed.load(Relaxed)),
+            done: self.done.load(Relaxed),
+            failed: self.failed.load(Relaxed),
             started_at_ms: self.started_at_ms,
             version: env!("CARGO_PKG_VERSION").to_owned(),
         }

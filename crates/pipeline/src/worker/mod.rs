@@ -31,7 +31,7 @@ pub use metrics::WorkerMetrics;
 use retry_policy::RetryPolicy;
 
 use crate::{
-    Consumer, Lease, LeaseRequest, Outcome, Queue, QueueError, SettleResult, Stage,
+    Consumer, Lease, LeaseRequest, Outcome, QueueError, SettleResult, Stage, WorkerQueue,
     stages::{self, StageContext, StageFailure, StageResult},
 };
 
@@ -61,7 +61,7 @@ pub struct WorkerConfig {
 /// A worker.
 pub struct Worker {
     tools: Arc<StageContext>,
-    queue: Arc<dyn Queue>,
+    queue: Arc<dyn WorkerQueue>,
     config: WorkerConfig,
     consumer: Consumer,
     metrics: WorkerMetrics,
@@ -96,7 +96,7 @@ impl Worker {
     /// When the thread that renews leases cannot be started.
     pub fn new(
         tools: Arc<StageContext>,
-        queue: Arc<dyn Queue>,
+        queue: Arc<dyn WorkerQueue>,
         config: WorkerConfig,
         metrics: WorkerMetrics,
     ) -> std::io::Result<Self> {
@@ -195,8 +195,13 @@ impl Worker {
         most: usize,
         stop: &CancellationToken,
     ) -> Result<Option<(WorkPermit, Vec<Lease>)>, QueueError> {
-        let request =
-            |idle| LeaseRequest { stage, consumer: &self.consumer, most, length: self.config.lease, idle };
+        let request = |idle| LeaseRequest {
+            stage,
+            consumer: &self.consumer,
+            max_tasks: most,
+            duration: self.config.lease,
+            idle,
+        };
         let floor = || Arc::clone(&self.floor);
         // Nobody works now: what must run alone may come.
         let whole = if let Ok(whole) = floor().try_write_owned() {

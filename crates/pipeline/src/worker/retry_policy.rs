@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::WorkerConfig;
 use crate::{
     DocumentOutcome, Outcome, Reason, RetryNote, Stage, Task, WriteResult,
-    reconcile::now_ms,
+    clock::now_ms,
     stages::{StageContext, StageFailure, StageResult},
 };
 

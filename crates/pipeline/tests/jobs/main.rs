@@ -1,4 +1,4 @@
-//! One suite, every job store. A test gets a store and a tenant of its own; the store may be shared.
+//! One suite for all job stores. Each test has a tenant of its own; tests may share the store.
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
@@ -12,24 +12,24 @@ mod sqlite;
 mod submit;
 mod support;
 
-/// The suite for one implementation: `$make` is an async function that gives a store.
+/// The suite for one implementation. `$make` is an async function that returns a store.
 macro_rules! conformance {
     ($make:path) => {
         crate::conformance!($make:
-            submit: a_job_is_seen_once_it_starts, documents_come_as_they_were_sent,
-                another_tenants_job_is_nobodys, the_same_key_and_body_is_the_same_job,
-                two_uploads_with_one_key_make_one_job, a_tenant_has_so_many_unfinished_jobs,
-                jobs_are_listed_newest_first, a_job_can_be_found_by_its_key;
-            progress: a_document_walks_through_the_stages, a_result_is_written_once,
-                results_are_loaded_as_they_were, what_is_stored_leaves_no_text,
-                an_attempt_is_noted_and_nothing_moves, counts_hold_under_many_writers,
-                unfinished_documents_are_paged_and_rested, many_results_are_one_step_and_each_has_its_answer,
-                one_has_a_period;
+            submit: a_job_is_visible_once_it_has_started, documents_are_loaded_as_they_were_sent,
+                a_job_of_another_tenant_is_invisible, the_same_key_and_body_make_the_same_job,
+                two_uploads_with_one_key_make_one_job, unfinished_jobs_per_tenant_are_limited,
+                jobs_are_listed_newest_first, a_job_is_found_by_its_key;
+            progress: a_document_goes_through_the_stages, a_result_is_written_once,
+                results_round_trip, a_stored_document_leaves_no_text,
+                a_retry_note_does_not_change_the_state, counts_hold_under_many_writers,
+                unfinished_documents_are_paged_and_untouched, many_results_are_one_step_with_a_result_each,
+                one_process_claims_a_period;
             outcomes: all_stored_is_completed, some_failed_is_partial, all_failed_is_failed,
-                cancelled_for_good, what_failed_is_tried_again_where_it_failed,
-                a_failure_of_the_try_before_does_not_end_the_present_one, one_document_is_tried_again_as_it_was_edited,
-                one_document_that_has_not_ended_is_set_back,
-                skipped_by_an_operator, priority_changes, a_tenant_leaves_nothing
+                a_cancelled_job_stays_cancelled, failed_documents_are_retried_at_their_stage,
+                a_failure_of_an_earlier_try_does_not_end_the_document, one_document_is_edited_and_retried,
+                an_unfinished_document_is_edited_and_retried,
+                a_job_is_skipped, priority_changes, a_deleted_tenant_leaves_nothing
         );
     };
     ($make:path: $($module:ident: $($test:ident),*);*) => {

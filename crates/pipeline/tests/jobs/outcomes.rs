@@ -1,4 +1,4 @@
-//! How jobs end, and what can be done about it.
+//! How jobs end, and how they are cancelled, retried, skipped and removed.
 
 use std::time::Duration;
 
@@ -6,7 +6,8 @@ use embeddery_pipeline::{DocumentState, Edit, Page, Priority, Stage, Status, Wri
 use serde_json::json;
 
 use crate::support::{
-    CHUNKING, EMBEDDING, One as _, STORAGE, Tenant, failed, failed_of, reason, spans, stored, task, vectors,
+    CHUNKING, EMBEDDING, STORAGE, SingleDocument as _, Tenant, failed, failed_of, reason, spans, stored,
+    task, vectors,
 };
 
 pub async fn all_stored_is_completed(tenant: &Tenant) {
@@ -14,7 +15,7 @@ pub async fn all_stored_is_completed(tenant: &Tenant) {
     tenant.store_document(task(job, 0)).await;
     tenant.store_document(task(job, 1)).await;
     let found = tenant.job(job).await;
-    assert_eq!((found.status, found.chunks), (Status::Completed, (4, 4)));
+    assert_eq!((found.status, found.chunks, found.stored_chunks), (Status::Completed, 4, 4));
     assert!(found.ended_at_ms >= found.started_at_ms && found.ended_at_ms.is_some());
 }
 
@@ -37,7 +38,7 @@ pub async fn all_failed_is_failed(tenant: &Tenant) {
     assert_eq!(tenant.job(job).await.status, Status::Failed);
 }
 
-pub async fn cancelled_for_good(tenant: &Tenant) {
+pub async fn a_cancelled_job_stays_cancelled(tenant: &Tenant) {
     let job = tenant.submitted(1200).await;
     let store = &tenant.store;
     tenant.store_document(task(job, 0)).await;
@@ -49,7 +50,7 @@ pub async fn cancelled_for_good(tenant: &Tenant) {
     assert!(found.ended_at_ms.is_some());
     assert!(!store.cancel(&tenant.name, job).await.unwrap());
     let cancelled = WriteResult::Already(DocumentState::Cancelled);
-    assert_eq!(store.put_vectors_of(task(job, 1), vectors(1)).await.unwrap(), cancelled);
+    assert_eq!(store.put_vectors_one(task(job, 1), vectors(1)).await.unwrap(), cancelled);
     assert_eq!(tenant.end(task(job, 1), stored()).await, cancelled);
     let work = store.load_one(task(job, 1)).await.unwrap().unwrap();
     assert_eq!((work.document.text.as_str(), work.vectors), ("", None));
@@ -57,16 +58,16 @@ pub async fn cancelled_for_good(tenant: &Tenant) {
     assert!(store.retry(&tenant.name, job).await.unwrap().is_empty());
 }
 
-pub async fn what_failed_is_tried_again_where_it_failed(tenant: &Tenant) {
+pub async fn failed_documents_are_retried_at_their_stage(tenant: &Tenant) {
     let job = tenant.submitted(4).await;
     let store = &tenant.store;
     tenant.store_document(task(job, 0)).await;
     tenant.end(task(job, 1), failed(Stage::Chunking)).await;
     tenant.embed(task(job, 2)).await;
     tenant.end(task(job, 2), failed(Stage::Storage)).await;
-    assert_eq!(store.retry(&tenant.name, job).await.unwrap().len(), 2, "also of a job that runs");
+    assert_eq!(store.retry(&tenant.name, job).await.unwrap().len(), 2, "the job may be running");
     tenant.end(task(job, 1), failed(Stage::Chunking)).await;
-    store.put_chunks_of(task(job, 3), Vec::new()).await.unwrap();
+    store.put_chunks_one(task(job, 3), Vec::new()).await.unwrap();
     tenant.end(task(job, 3), failed(Stage::Embedding)).await;
     tenant.end(task(job, 2), failed(Stage::Storage)).await;
     assert_eq!(tenant.job(job).await.status, Status::Partial);
@@ -87,11 +88,11 @@ pub async fn what_failed_is_tried_again_where_it_failed(tenant: &Tenant) {
     assert!(store.retry(&tenant.name, job).await.unwrap().is_empty());
 }
 
-pub async fn one_document_is_tried_again_as_it_was_edited(tenant: &Tenant) {
+pub async fn one_document_is_edited_and_retried(tenant: &Tenant) {
     let job = tenant.submitted(3).await;
     let store = &tenant.store;
     let again =
-        async |item, edit| store.retry_document(&tenant.name, (task(job, item), 0), edit).await.unwrap();
+        async |item, edit| store.retry_document(&tenant.name, task(job, item), 0, edit).await.unwrap();
     for item in 0..3 {
         tenant.embed(task(job, item)).await;
         tenant.end(task(job, item), failed(Stage::Storage)).await;
@@ -105,56 +106,64 @@ pub async fn one_document_is_tried_again_as_it_was_edited(tenant: &Tenant) {
     assert_eq!(work.document.metadata, crate::support::document("d0").metadata);
     let since = found.since_ms;
     let found = again(0, edit.clone()).await.unwrap();
-    assert!(found.stage == Stage::Chunking && found.since_ms > since, "it has not ended, and runs anew");
+    assert!(found.stage == Stage::Chunking && found.since_ms > since, "it has not ended, and starts over");
 
     let serde_json::Value::Object(metadata) = json!({"mended": true}) else { unreachable!() };
     let edit = Edit { text: None, metadata: Some(metadata.clone()) };
-    assert_eq!(again(1, edit.clone()).await.unwrap().stage, Stage::Storage, "its vectors are still its own");
+    assert_eq!(
+        again(1, edit.clone()).await.unwrap().stage,
+        Stage::Storage,
+        "the vectors of an unchanged text are kept"
+    );
     let work = store.load_one(task(job, 1)).await.unwrap().unwrap();
     assert_eq!((work.document.metadata, work.vectors), (metadata, Some(vectors(2))));
     assert_eq!(work.document.text, crate::support::document("d1").text);
 
     let states: Vec<_> = tenant.rows(job).await.iter().map(|row| row.state).collect();
-    assert_eq!(states, [CHUNKING, STORAGE, DocumentState::Failed], "the third is nobody's business");
+    assert_eq!(states, [CHUNKING, STORAGE, DocumentState::Failed], "the third document does not change");
     assert_eq!(tenant.job(job).await.status, Status::Running);
-    let stranger = tenant.other();
-    assert!(store.retry_document(&stranger.name, (task(job, 2), 0), edit.clone()).await.unwrap().is_none());
+    let other = tenant.other();
+    assert!(store.retry_document(&other.name, task(job, 2), 0, edit.clone()).await.unwrap().is_none());
     tenant.store_document(task(job, 0)).await;
     tenant.end(task(job, 1), stored()).await;
     let found = tenant.job(job).await;
-    assert_eq!((found.status, found.chunks), (Status::Partial, (6, 4)), "counts are those of the new chunks");
+    assert_eq!(
+        (found.status, found.chunks, found.stored_chunks),
+        (Status::Partial, 6, 4),
+        "the new chunks are counted"
+    );
     assert_eq!(again(2, Edit::default()).await.unwrap().stage, Stage::Storage);
     store.cancel(&tenant.name, job).await.unwrap();
-    assert!(again(2, edit).await.is_none(), "what a person ended stays ended");
+    assert!(again(2, edit).await.is_none(), "a cancelled job stays ended");
 }
 
-pub async fn one_document_that_has_not_ended_is_set_back(tenant: &Tenant) {
+pub async fn an_unfinished_document_is_edited_and_retried(tenant: &Tenant) {
     let job = tenant.submitted(2).await;
     let (it, other) = (task(job, 0), task(job, 1));
     tenant.store_document(other).await;
     tenant.embed(it).await;
     let ahead = u64::MAX >> 2;
-    let again = async |edit| tenant.store.retry_document(&tenant.name, (it, ahead), edit).await.unwrap();
+    let again = async |edit| tenant.store.retry_document(&tenant.name, it, ahead, edit).await.unwrap();
     let found = again(Edit::default()).await.unwrap();
-    assert_eq!((found.stage, tenant.row(it).await.attempts), (Stage::Storage, 0), "where it stands");
+    assert_eq!((found.stage, tenant.row(it).await.attempts), (Stage::Storage, 0), "it stays at its stage");
     assert_eq!(tenant.store.load_one(it).await.unwrap().unwrap().vectors, Some(vectors(2)));
     let counted = async |state| tenant.job(job).await.documents[&state];
     assert_eq!((counted(STORAGE).await, counted(DocumentState::Stored).await), (1, 1));
     let late = tenant.end(it, failed_of(Stage::Storage, ahead)).await;
-    assert_eq!(late, WriteResult::Already(STORAGE), "the try before has no say");
+    assert_eq!(late, WriteResult::Already(STORAGE), "a failure of the earlier try is ignored");
     let text = Some("Harmless.".to_owned());
     assert_eq!(again(Edit { text, metadata: None }).await.unwrap().stage, Stage::Chunking);
     let found = tenant.job(job).await;
     assert_eq!((found.status, found.documents[&CHUNKING], found.ended_at_ms), (Status::Running, 1, None));
     tenant.store_document(it).await;
     assert_eq!(tenant.job(job).await.status, Status::Completed);
-    assert!(again(Edit::default()).await.is_none(), "what is stored stays stored");
+    assert!(again(Edit::default()).await.is_none(), "a stored document stays stored");
 }
 
-pub async fn a_failure_of_the_try_before_does_not_end_the_present_one(tenant: &Tenant) {
+pub async fn a_failure_of_an_earlier_try_does_not_end_the_document(tenant: &Tenant) {
     let job = tenant.submitted(1).await;
     let (it, ahead) = (task(job, 0), u64::MAX >> 2);
-    // By a clock that is far ahead: none is compared with another.
+    // The clock of one host is far ahead. Clocks of different hosts are not compared.
     assert_eq!(tenant.end(it, failed_of(Stage::Chunking, ahead)).await, WriteResult::Written);
     let again = tenant.store.retry(&tenant.name, job).await.unwrap().remove(0);
     assert!(again.since_ms > ahead);
@@ -162,15 +171,15 @@ pub async fn a_failure_of_the_try_before_does_not_end_the_present_one(tenant: &T
     assert_eq!(tenant.end(it, failed_of(Stage::Chunking, ahead)).await, WriteResult::Already(CHUNKING));
     assert_eq!((tenant.row(it).await.attempts, tenant.job(job).await.status), (1, Status::Running));
     assert_eq!(tenant.end(it, failed_of(Stage::Chunking, again.since_ms)).await, WriteResult::Written);
-    assert!(tenant.store.retry_document(&tenant.name, (it, 0), Edit::default()).await.unwrap().is_some());
+    assert!(tenant.store.retry_document(&tenant.name, it, 0, Edit::default()).await.unwrap().is_some());
     assert_eq!(
-        tenant.store.put_chunks_of(it, spans(1)).await.unwrap(),
+        tenant.store.put_chunks_one(it, spans(1)).await.unwrap(),
         WriteResult::Written,
-        "what succeeds is welcome"
+        "a result is written whichever try it is of"
     );
 }
 
-pub async fn skipped_by_an_operator(tenant: &Tenant) {
+pub async fn a_job_is_skipped(tenant: &Tenant) {
     let job = tenant.submitted(3).await;
     tenant.store_document(task(job, 0)).await;
     assert!(!tenant.store.skipped(job).await.unwrap());
@@ -181,8 +190,8 @@ pub async fn skipped_by_an_operator(tenant: &Tenant) {
     let whole = tenant.submitted(1).await;
     tenant.store.skip(whole).await.unwrap();
     assert_eq!(tenant.job(whole).await.status, Status::Cancelled);
-    let nobody = embeddery_pipeline::JobId(uuid::Uuid::now_v7());
-    assert!(!tenant.store.skip(nobody).await.unwrap() && !tenant.store.skipped(nobody).await.unwrap());
+    let unknown = embeddery_pipeline::JobId(uuid::Uuid::now_v7());
+    assert!(!tenant.store.skip(unknown).await.unwrap() && !tenant.store.skipped(unknown).await.unwrap());
 }
 
 pub async fn priority_changes(tenant: &Tenant) {
@@ -195,14 +204,14 @@ pub async fn priority_changes(tenant: &Tenant) {
 }
 
 /// On a store that no other test shares.
-pub async fn what_is_past_is_swept(tenant: &Tenant) {
+pub async fn expired_jobs_are_purged(tenant: &Tenant) {
     let (hour, now) = (Duration::from_secs(3600), Duration::ZERO);
     let (open, ended, running) =
         (tenant.opened(Some("k"), 700).await, tenant.submitted(2).await, tenant.submitted(1).await);
     tenant.store.cancel(&tenant.name, ended).await.unwrap();
     tenant.store.purge_expired(hour, hour).await.unwrap();
     assert_eq!(tenant.all().await.len(), 2);
-    // A moment passes: what happened in this millisecond is not yet past.
+    // A job that ended in this millisecond has not expired yet.
     while tenant.find(ended).await.is_some() {
         tenant.store.purge_expired(now, hour).await.unwrap();
     }
@@ -212,7 +221,7 @@ pub async fn what_is_past_is_swept(tenant: &Tenant) {
     assert_eq!(tenant.end(task(ended, 0), stored()).await, WriteResult::JobDeleted);
 }
 
-pub async fn a_tenant_leaves_nothing(tenant: &Tenant) {
+pub async fn a_deleted_tenant_leaves_nothing(tenant: &Tenant) {
     let other = tenant.other();
     let theirs = other.submitted(1).await;
     let (first, open) = (tenant.submitted(600).await, tenant.opened(Some("k"), 1).await);

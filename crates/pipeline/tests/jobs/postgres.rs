@@ -1,4 +1,4 @@
-//! The job store of several hosts: the suite on a real server, and what only it has to prove.
+//! The job store of several hosts: the suite on a real server, and tests of the database.
 
 use std::{
     sync::{Arc, OnceLock},
@@ -9,9 +9,9 @@ use embeddery_pipeline::{JobError, JobStore, PostgresJobs, Status};
 use embeddery_store::PostgresConfig;
 
 use crate::{
-    retention::{self, DAY, DAYS, Held, KEPT},
+    retention::{self, DAY, DAYS, KEPT, RowCounts},
     server::Postgres,
-    support::{One as _, Tenant, task},
+    support::{SingleDocument as _, Tenant, task},
 };
 
 static SERVER: OnceLock<Postgres> = OnceLock::new();
@@ -35,21 +35,21 @@ crate::conformance!(crate::postgres::store);
 async fn the_database_itself_keeps_tenants_apart() {
     let tenant = Tenant::new(store().await);
     let job = tenant.submitted(1).await;
-    let count = |who: &str, table: &str| {
+    let count = |tenant: &str, table: &str| {
         let sql = format!(
-            "SET ROLE service; SET embeddery.tenant = '{who}'; SELECT count(*) FROM embeddery.{table}"
+            "SET ROLE service; SET embeddery.tenant = '{tenant}'; SELECT count(*) FROM embeddery.{table}"
         );
         server().sql("service", &sql)
     };
     for table in ["jobs", "job_documents", "job_contents"] {
         assert_eq!(count(&tenant.name, table).trim(), "1", "{table}");
-        assert_eq!(count("nobody", table).trim(), "0", "{table}");
+        assert_eq!(count("unknown", table).trim(), "0", "{table}");
     }
     assert_eq!(tenant.job(job).await.status, Status::Pending);
 }
 
 #[tokio::test]
-async fn a_text_may_hold_any_character() {
+async fn a_text_may_contain_any_character() {
     let tenant = Tenant::new(store().await);
     let job = tenant.opened(None, 0).await;
     let mut odd = crate::support::document("odd");
@@ -62,16 +62,16 @@ async fn a_text_may_hold_any_character() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_past_is_swept() {
+async fn expired_jobs_are_purged() {
     let own = tokio::task::spawn_blocking(Postgres::start).await.unwrap();
-    crate::outcomes::what_is_past_is_swept(&Tenant::new(at(own.url()))).await;
+    crate::outcomes::expired_jobs_are_purged(&Tenant::new(at(own.url()))).await;
     own.stop();
 }
 
-/// On a server of its own, whose jobs all become a day older at once. Time is the database's, so that the sweep is
-/// called and not waited for.
+/// The test has a server of its own, and makes all jobs a day older at once. The clock is the database's, so the test
+/// purges and does not wait for the retention.
 #[tokio::test(flavor = "multi_thread")]
-async fn in_a_month_nothing_grows_without_bound() {
+async fn a_month_of_jobs_does_not_grow_without_bound() {
     const JOBS: u32 = 20;
     let own = tokio::task::spawn_blocking(Postgres::start).await.unwrap();
     let tenant = Tenant::new(at(own.url()));
@@ -87,24 +87,24 @@ async fn in_a_month_nothing_grows_without_bound() {
         retention::day(&tenant, day, JOBS).await;
         own.sql("service", &older);
         tenant.store.purge_expired(KEPT, DAY * 3 / 2).await.unwrap();
-        let held: Held = ["jobs", "job_documents", "job_contents"].map(|table| {
+        let held: RowCounts = ["jobs", "job_documents", "job_contents"].map(|table| {
             own.sql("service", &format!("{all} SELECT count(*) FROM embeddery.{table}"))
                 .trim()
                 .parse()
                 .unwrap()
         });
         assert!(
-            held.iter().zip(retention::most(JOBS, 1)).all(|(held, most)| *held <= most),
+            held.iter().zip(retention::max_rows(JOBS, 1)).all(|(held, max)| *held <= max),
             "day {day}: {held:?}"
         );
     }
-    assert_eq!(tenant.job(running).await.status, Status::Pending, "what runs is never too old");
+    assert_eq!(tenant.job(running).await.status, Status::Pending, "an unfinished job does not expire");
     own.stop();
 }
 
-/// On a server of its own: the others must not miss theirs.
+/// The test has a server of its own, because it stops it.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_database_goes_and_comes_back() {
+async fn a_database_outage_is_survived() {
     let own = tokio::task::spawn_blocking(Postgres::start).await.unwrap();
     let tenant = Tenant::new(at(own.url()));
     let job = tenant.submitted(1).await;
@@ -121,7 +121,7 @@ async fn a_database_goes_and_comes_back() {
 }
 
 #[tokio::test]
-async fn a_database_of_a_newer_version_is_left_alone() {
+async fn a_database_of_a_newer_version_is_refused() {
     let own = tokio::task::spawn_blocking(Postgres::start).await.unwrap();
     own.sql("service", "SET ROLE service; CREATE SCHEMA embeddery; CREATE TABLE embeddery.job_migrations (version integer PRIMARY KEY); INSERT INTO embeddery.job_migrations VALUES (99)");
     let refused = at(own.url()).health().await.unwrap_err();

@@ -1,51 +1,56 @@
-//! Results of stages.
+//! Results of stages, and the work of the reconciler.
 
 use std::time::Duration;
 
 use embeddery_pipeline::{DocumentOutcome, DocumentState, Page, RetryNote, Stage, Status, WriteResult};
 
 use crate::support::{
-    CHUNKING, EMBEDDING, One as _, STORAGE, Tenant, document, failed, reason, spans, stored, task, vectors,
+    CHUNKING, EMBEDDING, STORAGE, SingleDocument as _, Tenant, document, failed, reason, spans, stored, task,
+    vectors,
 };
 
-pub async fn a_document_walks_through_the_stages(tenant: &Tenant) {
+pub async fn a_document_goes_through_the_stages(tenant: &Tenant) {
     let job = tenant.submitted(2).await;
     let (it, store) = (task(job, 0), &tenant.store);
-    assert_eq!(store.put_chunks_of(it, spans(3)).await.unwrap(), WriteResult::Written);
+    assert_eq!(store.put_chunks_one(it, spans(3)).await.unwrap(), WriteResult::Written);
     let found = tenant.job(job).await;
     assert_eq!(
         (found.status, found.documents[&CHUNKING], found.documents[&EMBEDDING]),
         (Status::Running, 1, 1)
     );
-    assert_eq!(found.chunks, (3, 0));
+    assert_eq!((found.chunks, found.stored_chunks), (3, 0));
     assert!(found.started_at_ms.unwrap() >= found.submitted_at_ms);
-    assert_eq!(store.put_vectors_of(it, vectors(3)).await.unwrap(), WriteResult::Written);
+    assert_eq!(store.put_vectors_one(it, vectors(3)).await.unwrap(), WriteResult::Written);
     assert_eq!(tenant.row(it).await.state, STORAGE);
     assert_eq!(tenant.end(it, stored()).await, WriteResult::Written);
     let found = tenant.job(job).await;
     assert_eq!((found.status, found.documents[&DocumentState::Stored]), (Status::Running, 1));
-    assert_eq!((found.chunks, found.ended_at_ms, found.ended_last_minute), ((2, 2), None, 1));
+    assert_eq!((found.chunks, found.stored_chunks, found.ended_at_ms), (2, 2, None));
+    assert_eq!(found.ended_last_minute, 1);
 }
 
 pub async fn a_result_is_written_once(tenant: &Tenant) {
     let job = tenant.submitted(1).await;
     let (it, store) = (task(job, 0), &tenant.store);
-    assert_eq!(store.put_vectors_of(it, vectors(1)).await.unwrap(), WriteResult::Already(CHUNKING));
-    store.put_chunks_of(it, spans(1)).await.unwrap();
-    assert_eq!(store.put_chunks_of(it, spans(5)).await.unwrap(), WriteResult::Already(EMBEDDING));
-    store.put_vectors_of(it, vectors(1)).await.unwrap();
-    assert_eq!(store.put_vectors_of(it, vectors(5)).await.unwrap(), WriteResult::Already(STORAGE));
+    assert_eq!(store.put_vectors_one(it, vectors(1)).await.unwrap(), WriteResult::Already(CHUNKING));
+    store.put_chunks_one(it, spans(1)).await.unwrap();
+    assert_eq!(store.put_chunks_one(it, spans(5)).await.unwrap(), WriteResult::Already(EMBEDDING));
+    store.put_vectors_one(it, vectors(1)).await.unwrap();
+    assert_eq!(store.put_vectors_one(it, vectors(5)).await.unwrap(), WriteResult::Already(STORAGE));
     let work = store.load_one(it).await.unwrap().unwrap();
     assert_eq!((work.chunks, work.vectors), (Some(spans(1)), Some(vectors(1))));
     assert_eq!(tenant.end(it, failed(Stage::Storage)).await, WriteResult::Written);
     assert_eq!(tenant.end(it, stored()).await, WriteResult::Already(DocumentState::Failed));
-    assert_eq!(store.put_chunks_of(it, spans(5)).await.unwrap(), WriteResult::Already(DocumentState::Failed));
-    let nobody = task(embeddery_pipeline::JobId(uuid::Uuid::now_v7()), 0);
-    assert_eq!(store.put_chunks_of(nobody, spans(5)).await.unwrap(), WriteResult::JobDeleted);
+    assert_eq!(
+        store.put_chunks_one(it, spans(5)).await.unwrap(),
+        WriteResult::Already(DocumentState::Failed)
+    );
+    let unknown = task(embeddery_pipeline::JobId(uuid::Uuid::now_v7()), 0);
+    assert_eq!(store.put_chunks_one(unknown, spans(5)).await.unwrap(), WriteResult::JobDeleted);
     assert_eq!(tenant.end(task(job, 1), stored()).await, WriteResult::JobDeleted);
 }
 
-pub async fn results_are_loaded_as_they_were(tenant: &Tenant) {
+pub async fn results_round_trip(tenant: &Tenant) {
     let job = tenant.submitted(2).await;
     tenant.embed(task(job, 1)).await;
     let work = tenant.store.load_one(task(job, 1)).await.unwrap().unwrap();
@@ -53,7 +58,7 @@ pub async fn results_are_loaded_as_they_were(tenant: &Tenant) {
     assert_eq!(work.document.text, document("d1").text);
 }
 
-pub async fn what_is_stored_leaves_no_text(tenant: &Tenant) {
+pub async fn a_stored_document_leaves_no_text(tenant: &Tenant) {
     let job = tenant.submitted(2).await;
     tenant.store_document(task(job, 0)).await;
     tenant.embed(task(job, 1)).await;
@@ -65,7 +70,7 @@ pub async fn what_is_stored_leaves_no_text(tenant: &Tenant) {
     assert!(!kept.document.text.is_empty() && kept.vectors.is_some());
 }
 
-pub async fn an_attempt_is_noted_and_nothing_moves(tenant: &Tenant) {
+pub async fn a_retry_note_does_not_change_the_state(tenant: &Tenant) {
     let job = tenant.submitted(1).await;
     let it = task(job, 0);
     tenant.store.note_attempt(it, "upstream_busy").await.unwrap();
@@ -84,10 +89,10 @@ pub async fn an_attempt_is_noted_and_nothing_moves(tenant: &Tenant) {
     assert_eq!(row.retry_at_ms, None);
 }
 
-pub async fn many_results_are_one_step_and_each_has_its_answer(tenant: &Tenant) {
+pub async fn many_results_are_one_step_with_a_result_each(tenant: &Tenant) {
     let (one, two) = (tenant.submitted(2).await, tenant.submitted(1).await);
-    let nobody = task(embeddery_pipeline::JobId(uuid::Uuid::now_v7()), 0);
-    let tasks = [task(one, 1), nobody, task(two, 0), task(one, 0)];
+    let unknown = task(embeddery_pipeline::JobId(uuid::Uuid::now_v7()), 0);
+    let tasks = [task(one, 1), unknown, task(two, 0), task(one, 0)];
     tenant.embed(task(one, 0)).await;
     let chunks = tasks.map(|task| (task, spans(2))).to_vec();
     let puts = tenant.store.put_chunks(chunks).await.unwrap();
@@ -122,7 +127,7 @@ pub async fn many_results_are_one_step_and_each_has_its_answer(tenant: &Tenant) 
     assert!(tenant.store.finish(Vec::new()).await.unwrap().is_empty());
 }
 
-pub async fn one_has_a_period(tenant: &Tenant) {
+pub async fn one_process_claims_a_period(tenant: &Tenant) {
     let hour = Duration::from_secs(3600);
     let what: &'static str = Box::leak(tenant.name.to_string().into_boxed_str());
     let claims = (0..8).map(|_| {
@@ -135,11 +140,11 @@ pub async fn one_has_a_period(tenant: &Tenant) {
     }
     assert_eq!(claimed, 1);
     let other: &'static str = Box::leak(format!("{} too", tenant.name).into_boxed_str());
-    assert!(tenant.store.claim_period(other, Duration::ZERO).await.unwrap(), "another thing is free");
-    assert!(tenant.store.claim_period(other, hour).await.unwrap(), "and what has run out is");
+    assert!(tenant.store.claim_period(other, Duration::ZERO).await.unwrap(), "other work is not claimed");
+    assert!(tenant.store.claim_period(other, hour).await.unwrap(), "an expired claim is free");
 }
 
-/// Every document is finished by two at once: each counts once.
+/// Two workers finish each document at the same time. It counts once.
 pub async fn counts_hold_under_many_writers(tenant: &Tenant) {
     const COUNT: u32 = 150;
     let job = tenant.submitted(COUNT).await;
@@ -147,8 +152,8 @@ pub async fn counts_hold_under_many_writers(tenant: &Tenant) {
         let store = std::sync::Arc::clone(&tenant.store);
         tokio::spawn(async move {
             let it = task(job, item);
-            store.put_chunks_of(it, spans(2)).await.unwrap();
-            store.put_vectors_of(it, vectors(2)).await.unwrap();
+            store.put_chunks_one(it, spans(2)).await.unwrap();
+            store.put_vectors_one(it, vectors(2)).await.unwrap();
             store.finish_one(it, end).await.unwrap()
         })
     };
@@ -161,7 +166,7 @@ pub async fn counts_hold_under_many_writers(tenant: &Tenant) {
     let found = tenant.job(job).await;
     let (stored, failed) = (found.documents[&DocumentState::Stored], found.documents[&DocumentState::Failed]);
     assert_eq!(stored + failed, u64::from(COUNT));
-    assert_eq!(found.chunks, (2 * u64::from(COUNT), 2 * stored));
+    assert_eq!((found.chunks, found.stored_chunks), (2 * u64::from(COUNT), 2 * stored));
     let of = async |state| {
         let page = Page { state: Some(state), after: None, limit: 1000 };
         tenant.store.documents(job, page).await.unwrap().len() as u64
@@ -170,11 +175,11 @@ pub async fn counts_hold_under_many_writers(tenant: &Tenant) {
     assert!(found.ended_at_ms.is_some() && found.status != Status::Running);
 }
 
-pub async fn unfinished_documents_are_paged_and_rested(tenant: &Tenant) {
+pub async fn unfinished_documents_are_paged_and_untouched(tenant: &Tenant) {
     let open = tenant.opened(None, 3).await;
     let (first, second) = (tenant.submitted(20).await, tenant.submitted(2).await);
     tenant.store_document(task(first, 4)).await;
-    tenant.store.put_chunks_of(task(first, 5), spans(1)).await.unwrap();
+    tenant.store.put_chunks_one(task(first, 5), spans(1)).await.unwrap();
     let found = tenant.unfinished(Duration::ZERO).await;
     let ids: Vec<_> = found.iter().map(|found| found.task).collect();
     let due = (0..20).filter(|item| *item != 4).map(|item| task(first, item));

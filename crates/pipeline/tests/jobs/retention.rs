@@ -1,20 +1,19 @@
-//! Nothing grows without bound: a month of jobs, of which a week is kept. A day passes by making everything in the
-//! store a day older.
+//! A month of jobs, of which a week is kept. A test makes a day pass by making everything in the store a day older.
 
 use std::time::Duration;
 
 use embeddery_pipeline::{DocumentOutcome, JobId, Stage};
 
-use crate::support::{One as _, Tenant, failed, reason, task};
+use crate::support::{SingleDocument as _, Tenant, failed, reason, task};
 
 pub const DAY: Duration = Duration::from_secs(24 * 3600);
 pub const KEPT: Duration = Duration::from_secs(7 * 24 * 3600);
 pub const DAYS: u32 = 30;
 
-/// Rows: jobs, documents, texts and results.
-pub type Held = [u64; 3];
+/// Numbers of rows: jobs, documents, contents.
+pub type RowCounts = [u64; 3];
 
-/// A day's jobs of two documents each: stored, failed, cancelled, skipped, and uploads that never come to their end.
+/// Submits a day's jobs of two documents each: stored, failed, cancelled, skipped, and uploads that never start.
 pub async fn day(tenant: &Tenant, day: u32, jobs: u32) {
     for number in 0..jobs {
         let key = format!("{day}-{number}");
@@ -23,13 +22,13 @@ pub async fn day(tenant: &Tenant, day: u32, jobs: u32) {
             continue;
         }
         tenant.store.start(job, crate::support::HASH).await.unwrap();
-        ended(tenant, job, number % 10).await;
+        end_job(tenant, job, number % 10).await;
     }
 }
 
-async fn ended(tenant: &Tenant, job: JobId, how: u32) {
+async fn end_job(tenant: &Tenant, job: JobId, case: u32) {
     tenant.store_document(task(job, 0)).await;
-    match how {
+    match case {
         1 => {
             tenant.embed(task(job, 1)).await;
             tenant.end(task(job, 1), failed(Stage::Storage)).await;
@@ -44,9 +43,9 @@ async fn ended(tenant: &Tenant, job: JobId, how: u32) {
     }
 }
 
-/// What a week, today, and uploads of a day and today may hold; `more` jobs of one document run all the time.
-pub fn most(jobs: u32, more: u64) -> Held {
+/// Maximum rows of a week and today, and of the uploads of a day and today; `more` jobs of one document run all the time.
+pub fn max_rows(jobs: u32, more: u64) -> RowCounts {
     let (week, open) = (8 * u64::from(jobs), 2 * u64::from(jobs.div_ceil(10)));
-    // Of ten jobs one fails with one document; what failed keeps its text.
+    // One job of ten fails, with one document. A failed document keeps its content.
     [week + more, 2 * week + more, 8 * u64::from(jobs.div_ceil(10)) + 2 * open + more]
 }

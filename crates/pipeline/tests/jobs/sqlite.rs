@@ -1,4 +1,4 @@
-//! The job store of one host: the suite, and what only a file has to prove: several processes, crashes, a full disk.
+//! The job store of one host: the suite, and tests of the file: several processes, restarts, a full disk.
 
 use std::{path::Path, sync::Arc, time::Duration};
 
@@ -8,7 +8,7 @@ use embeddery_pipeline::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    retention::{self, DAY, DAYS, Held, KEPT},
+    retention::{self, DAY, DAYS, KEPT, RowCounts},
     support::{HASH, Tenant, document, documents, task},
 };
 
@@ -24,7 +24,7 @@ pub async fn store() -> Arc<dyn JobStore> {
 crate::conformance!(crate::sqlite::store);
 
 #[tokio::test]
-async fn what_was_started_is_there_after_a_new_start() {
+async fn a_started_job_survives_a_restart() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("jobs.db");
     let tenant = Tenant::new(at(&path));
@@ -36,9 +36,9 @@ async fn what_was_started_is_there_after_a_new_start() {
     assert_eq!(again.unfinished(Duration::ZERO).await.len(), 3);
 }
 
-/// Two writers of one file, as two processes are: both count.
+/// Two stores have one file, as in two processes. Both count.
 #[tokio::test(flavor = "multi_thread")]
-async fn two_that_share_a_file_count_together() {
+async fn two_processes_that_share_a_file_count_together() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("jobs.db");
     let one = Tenant::new(at(&path));
@@ -59,7 +59,7 @@ async fn two_that_share_a_file_count_together() {
 }
 
 #[tokio::test]
-async fn a_disk_without_room_takes_no_new_job() {
+async fn a_full_disk_refuses_new_jobs() {
     let dir = tempfile::tempdir().unwrap();
     let config = SqliteJobsConfig { path: dir.path().join("jobs.db"), min_free_bytes: u64::MAX };
     let tenant = Tenant::new(Arc::new(SqliteJobs::open(config).unwrap()));
@@ -68,9 +68,9 @@ async fn a_disk_without_room_takes_no_new_job() {
     assert!(matches!(tenant.store.health().await, Err(JobError::Full(_))));
 }
 
-/// Texts that are gone give their room back.
+/// Removed texts free space on the disk.
 #[tokio::test]
-async fn a_swept_file_is_small() {
+async fn a_purged_file_is_small() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("jobs.db");
     let tenant = Tenant::new(at(&path));
@@ -80,7 +80,7 @@ async fn a_swept_file_is_small() {
     for _ in 0..4 {
         let mut documents = documents(100);
         for (at, document) in documents.iter_mut().enumerate() {
-            // Does not pack well.
+            // A text that zstd does not compress well.
             document.text =
                 (0..8000).map(|n: usize| char::from(33 + ((n * n * 7919 + at * n) % 90) as u8)).collect();
         }
@@ -100,20 +100,20 @@ async fn a_swept_file_is_small() {
 }
 
 #[tokio::test]
-async fn what_is_past_is_swept() {
-    crate::outcomes::what_is_past_is_swept(&Tenant::new(store().await)).await;
+async fn expired_jobs_are_purged() {
+    crate::outcomes::expired_jobs_are_purged(&Tenant::new(store().await)).await;
 }
 
-/// The janitor runs as it does in every process; its pauses pass at once.
+/// The retention runs as in every process. The test's clock skips its pauses.
 #[tokio::test(start_paused = true)]
-async fn in_a_month_nothing_grows_without_bound() {
+async fn a_month_of_jobs_does_not_grow_without_bound() {
     const JOBS: u32 = 100;
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("jobs.db");
     let tenant = Tenant::new(at(&path));
     let running = tenant.submitted(1).await;
     let stop = CancellationToken::new();
-    let janitor = tokio::spawn(run_retention(Arc::clone(&tenant.store), KEPT, stop.clone()));
+    let retention_task = tokio::spawn(run_retention(tenant.store.clone(), KEPT, stop.clone()));
     let file = rusqlite::Connection::open(&path).unwrap();
     file.busy_timeout(Duration::from_secs(30)).unwrap();
     let count = |sql: &str| file.query_row(sql, [], |row| row.get::<_, u64>(0)).unwrap();
@@ -134,15 +134,15 @@ async fn in_a_month_nothing_grows_without_bound() {
         );
         let mut minutes = 0..24 * 60;
         while count(&past) > 0 {
-            assert!(minutes.next().is_some(), "day {day}: the janitor does not come");
+            assert!(minutes.next().is_some(), "day {day}: the retention does not run");
             tokio::time::sleep(Duration::from_secs(60)).await;
-            // The writer's thread lives in real time, which a minute of this test has a little of.
+            // The writer's thread needs real time.
             tokio::task::spawn_blocking(|| std::thread::sleep(Duration::from_millis(1))).await.unwrap();
         }
-        let held: Held =
+        let held: RowCounts =
             ["job", "document", "content"].map(|table| count(&format!("SELECT count(*) FROM {table}")));
         assert!(
-            held.iter().zip(retention::most(JOBS, 1)).all(|(held, most)| *held <= most),
+            held.iter().zip(retention::max_rows(JOBS, 1)).all(|(held, max)| *held <= max),
             "day {day}: {held:?}"
         );
         let size = std::fs::metadata(&path).unwrap().len();
@@ -151,7 +151,7 @@ async fn in_a_month_nothing_grows_without_bound() {
         }
         assert!(size <= full + full / 4, "day {day}: {size} bytes, {full} after the first days");
     }
-    assert_eq!(tenant.job(running).await.status, Status::Pending, "what runs is never too old");
+    assert_eq!(tenant.job(running).await.status, Status::Pending, "an unfinished job does not expire");
     stop.cancel();
-    janitor.await.unwrap();
+    retention_task.await.unwrap();
 }

@@ -1,10 +1,10 @@
-//! How jobs come to be.
+//! Opening, filling and starting jobs; finding them.
 
 use embeddery_pipeline::{JobSpec, NewJob, OpenResult, Page, Priority, Status};
 
-use crate::support::{CHUNKING, HASH, One as _, Tenant, document, documents, plan, task};
+use crate::support::{CHUNKING, HASH, SingleDocument as _, Tenant, document, documents, plan, task};
 
-pub async fn a_job_is_seen_once_it_starts(tenant: &Tenant) {
+pub async fn a_job_is_visible_once_it_has_started(tenant: &Tenant) {
     let job = tenant.opened(None, 3).await;
     tenant.store.append(job, documents(2)).await.unwrap();
     assert!(tenant.find(job).await.is_none() && tenant.all().await.is_empty());
@@ -15,15 +15,15 @@ pub async fn a_job_is_seen_once_it_starts(tenant: &Tenant) {
     tenant.store.discard(dropped).await.unwrap();
     assert!(tenant.store.start(dropped, HASH).await.is_err());
     let found = tenant.job(job).await;
-    assert_eq!((found.status, found.documents[&CHUNKING], found.chunks), (Status::Pending, 5, (0, 0)));
+    assert_eq!((found.status, found.documents[&CHUNKING], found.chunks), (Status::Pending, 5, 0));
     assert_eq!(found.plan, plan());
     assert!(found.submitted_at_ms > 1_600_000_000_000 && found.started_at_ms.is_none());
-    assert!(tenant.store.append(job, documents(1)).await.is_err(), "it has started");
+    assert!(tenant.store.append(job, documents(1)).await.is_err(), "the job has started");
     let items: Vec<u32> = tenant.rows(job).await.iter().map(|row| row.item).collect();
     assert_eq!(items, [0, 1, 2, 3, 4]);
 }
 
-pub async fn documents_come_as_they_were_sent(tenant: &Tenant) {
+pub async fn documents_are_loaded_as_they_were_sent(tenant: &Tenant) {
     let job = tenant.submitted(2).await;
     let work = tenant.store.load_one(task(job, 1)).await.unwrap().unwrap();
     let sent = document("d1");
@@ -34,7 +34,7 @@ pub async fn documents_come_as_they_were_sent(tenant: &Tenant) {
     assert!(tenant.store.load_one(task(job, 2)).await.unwrap().is_none());
 }
 
-pub async fn another_tenants_job_is_nobodys(tenant: &Tenant) {
+pub async fn a_job_of_another_tenant_is_invisible(tenant: &Tenant) {
     let job = tenant.submitted(1).await;
     let other = tenant.other();
     assert!(other.find(job).await.is_none() && other.all().await.is_empty());
@@ -44,7 +44,7 @@ pub async fn another_tenants_job_is_nobodys(tenant: &Tenant) {
     assert_eq!(tenant.job(job).await.status, Status::Pending);
 }
 
-pub async fn the_same_key_and_body_is_the_same_job(tenant: &Tenant) {
+pub async fn the_same_key_and_body_make_the_same_job(tenant: &Tenant) {
     let job = tenant.opened(Some("k"), 1).await;
     assert_eq!(tenant.store.start(job, HASH).await.unwrap(), OpenResult::New(job));
     assert_eq!(tenant.store.open(tenant.new_job(Some("k"))).await.unwrap(), OpenResult::Same(job));
@@ -52,8 +52,12 @@ pub async fn the_same_key_and_body_is_the_same_job(tenant: &Tenant) {
     assert_eq!(tenant.store.start(job, [8; 32]).await.unwrap(), OpenResult::Conflict(job));
     assert_eq!(tenant.all().await.len(), 1);
     let other = tenant.other();
-    let theirs = NewJob { idempotency_key: tenant.new_job(Some("k")).idempotency_key, ..other.new_job(None) };
-    assert!(matches!(other.store.open(theirs).await.unwrap(), OpenResult::New(_)), "a key is a tenant's own");
+    let same_key =
+        NewJob { idempotency_key: tenant.new_job(Some("k")).idempotency_key, ..other.new_job(None) };
+    assert!(
+        matches!(other.store.open(same_key).await.unwrap(), OpenResult::New(_)),
+        "another tenant may use the same key"
+    );
 }
 
 pub async fn two_uploads_with_one_key_make_one_job(tenant: &Tenant) {
@@ -69,7 +73,7 @@ pub async fn two_uploads_with_one_key_make_one_job(tenant: &Tenant) {
     assert_eq!(tenant.rows(first).await.len(), 40);
 }
 
-pub async fn a_tenant_has_so_many_unfinished_jobs(tenant: &Tenant) {
+pub async fn unfinished_jobs_per_tenant_are_limited(tenant: &Tenant) {
     let open = async || {
         let new = NewJob { max_unfinished: Some(2), ..tenant.new_job(None) };
         let OpenResult::New(job) = tenant.store.open(new).await.unwrap() else { panic!("it is new") };
@@ -107,7 +111,7 @@ pub async fn jobs_are_listed_newest_first(tenant: &Tenant) {
     assert_eq!(page(Some(Status::Pending), Some(jobs[2])).await, [jobs[4]]);
 }
 
-pub async fn a_job_can_be_found_by_its_key(tenant: &Tenant) {
+pub async fn a_job_is_found_by_its_key(tenant: &Tenant) {
     let plan = JobSpec { dimensions: None, ..plan() };
     let new = NewJob { plan: plan.clone(), priority: Priority::High, ..tenant.new_job(Some("k")) };
     let key = new.idempotency_key.clone().unwrap();

@@ -1,4 +1,4 @@
-//! A tenant of its own for each test, and short ways to submit and to work.
+//! A tenant for each test, and helpers that submit jobs and write results.
 
 use std::{sync::Arc, time::Duration};
 
@@ -10,25 +10,25 @@ use embeddery_pipeline::{
 };
 use serde_json::{Value, json};
 
-/// One document at a time, as tests think of them.
-pub trait One {
+/// Operations on one document.
+pub trait SingleDocument {
     async fn load_one(&self, task: TaskId) -> Loaded;
-    async fn put_chunks_of(&self, task: TaskId, chunks: Vec<ChunkSpan>) -> Result<WriteResult, JobError>;
-    async fn put_vectors_of(&self, task: TaskId, vectors: Vectors) -> Result<WriteResult, JobError>;
+    async fn put_chunks_one(&self, task: TaskId, chunks: Vec<ChunkSpan>) -> Result<WriteResult, JobError>;
+    async fn put_vectors_one(&self, task: TaskId, vectors: Vectors) -> Result<WriteResult, JobError>;
     async fn finish_one(&self, task: TaskId, end: DocumentOutcome) -> Result<WriteResult, JobError>;
     async fn note_attempt(&self, task: TaskId, why: &str) -> Result<(), JobError>;
 }
 
-impl One for dyn JobStore {
+impl SingleDocument for dyn JobStore {
     async fn load_one(&self, task: TaskId) -> Loaded {
         self.load(vec![task]).await?.remove(0)
     }
 
-    async fn put_chunks_of(&self, task: TaskId, chunks: Vec<ChunkSpan>) -> Result<WriteResult, JobError> {
+    async fn put_chunks_one(&self, task: TaskId, chunks: Vec<ChunkSpan>) -> Result<WriteResult, JobError> {
         Ok(self.put_chunks(vec![(task, chunks)]).await?.remove(0))
     }
 
-    async fn put_vectors_of(&self, task: TaskId, vectors: Vectors) -> Result<WriteResult, JobError> {
+    async fn put_vectors_one(&self, task: TaskId, vectors: Vectors) -> Result<WriteResult, JobError> {
         Ok(self.put_vectors(vec![(task, vectors)]).await?.remove(0))
     }
 
@@ -98,7 +98,7 @@ impl Tenant {
         Self { store, name: format!("t{}", uuid::Uuid::now_v7().simple()).into() }
     }
 
-    /// The same store for somebody else.
+    /// Another tenant of the same store.
     pub fn other(&self) -> Self {
         Self::new(Arc::clone(&self.store))
     }
@@ -114,7 +114,7 @@ impl Tenant {
         }
     }
 
-    /// Opens a job and fills it.
+    /// Opens a job and adds documents.
     pub async fn opened(&self, key: Option<&str>, count: u32) -> JobId {
         let OpenResult::New(job) = self.store.open(self.new_job(key)).await.unwrap() else {
             panic!("it is new")
@@ -123,7 +123,7 @@ impl Tenant {
         job
     }
 
-    /// A job that runs.
+    /// Submits a job and starts it.
     pub async fn submitted(&self, count: u32) -> JobId {
         let job = self.opened(None, count).await;
         assert_eq!(self.store.start(job, HASH).await.unwrap(), OpenResult::New(job));
@@ -150,7 +150,7 @@ impl Tenant {
         self.rows(task.job).await.swap_remove(task.item as usize)
     }
 
-    /// Everything unfinished of this tenant, in pages.
+    /// All unfinished documents of this tenant, read in pages.
     pub async fn unfinished(&self, untouched: Duration) -> Vec<Unfinished> {
         let (mut all, mut after) = (Vec::new(), None);
         loop {
@@ -163,10 +163,10 @@ impl Tenant {
         all
     }
 
-    /// Brings a document to its storage stage.
+    /// Writes the results that bring a document to the storage stage.
     pub async fn embed(&self, task: TaskId) {
-        assert_eq!(self.store.put_chunks_of(task, spans(2)).await.unwrap(), WriteResult::Written);
-        assert_eq!(self.store.put_vectors_of(task, vectors(2)).await.unwrap(), WriteResult::Written);
+        assert_eq!(self.store.put_chunks_one(task, spans(2)).await.unwrap(), WriteResult::Written);
+        assert_eq!(self.store.put_vectors_one(task, vectors(2)).await.unwrap(), WriteResult::Written);
     }
 
     pub async fn end(&self, task: TaskId, end: DocumentOutcome) -> WriteResult {
@@ -184,12 +184,12 @@ pub const fn stored() -> DocumentOutcome {
 }
 
 pub fn failed(stage: Stage) -> DocumentOutcome {
-    // Microseconds: after all tries so far, which count in milliseconds.
+    // In microseconds: later than all tries so far, whose times are in milliseconds.
     let now = std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default();
     failed_of(stage, now.as_micros() as u64)
 }
 
-/// The failure of a task that entered the queue then.
+/// The failure of a task that entered the queue at `enqueued_at_ms`.
 pub fn failed_of(stage: Stage, enqueued_at_ms: u64) -> DocumentOutcome {
     DocumentOutcome::Failed { stage, reason: reason("upstream_refused"), enqueued_at_ms }
 }

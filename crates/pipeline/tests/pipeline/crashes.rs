@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use embeddery_pipeline::{
     Consumer, DocumentState, ExclusiveGate, JobId, LeaseBatch, LeaseRequest, MAX_ISOLATED_CRASHES,
-    MAX_SHARED_CRASHES, ReconcileConfig, Stage, Status, Task, reconcile, task,
+    MAX_SHARED_CRASHES, ReconcileConfig, Stage, Status, Task, reconcile,
 };
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -23,7 +23,7 @@ fn reconciling(plant: &Plant) -> (CancellationToken, JoinHandle<()>) {
 
 async fn lease(plant: &Plant, consumer: &Consumer, idle: bool) -> LeaseBatch {
     let length = Duration::from_millis(1);
-    let request = LeaseRequest { stage: Stage::Chunking, consumer, most: 2, length, idle };
+    let request = LeaseRequest { stage: Stage::Chunking, consumer, max_tasks: 2, duration: length, idle };
     plant.queue.lease(request).await.unwrap()
 }
 
@@ -95,7 +95,7 @@ async fn what_must_run_alone_has_its_turn_while_others_never_stop() {
     let suspect = plant.submit_only("Ann", &[("s", "A suspect.")]).await;
     let unfinished = plant.jobs.unfinished(Duration::ZERO, None, 10_000).await.unwrap();
     let of_suspect = |job: JobId| unfinished.iter().find(|document| document.task.job == job).unwrap();
-    let tasks = [Task { deaths: MAX_SHARED_CRASHES, ..task(of_suspect(suspect)) }];
+    let tasks = [Task { deaths: MAX_SHARED_CRASHES, ..Task::for_document(of_suspect(suspect)) }];
     assert_eq!(plant.queue.enqueue(&tasks).await.unwrap(), [true]);
     let chunked = |job: &embeddery_pipeline::Job| count(job, DocumentState::At(Stage::Chunking)) == 0;
     plant.until(suspect, chunked).await;
@@ -131,7 +131,7 @@ async fn a_worker_that_waits_for_the_whole_process_stops_when_it_is_told() {
     plant.config.grace = Duration::from_secs(600);
     let job = plant.submit_only("Ann", &[("s", "A suspect.")]).await;
     let unfinished = plant.jobs.unfinished(Duration::ZERO, None, 10).await.unwrap();
-    let tasks = [Task { deaths: MAX_SHARED_CRASHES, ..task(&unfinished[0]) }];
+    let tasks = [Task { deaths: MAX_SHARED_CRASHES, ..Task::for_document(&unfinished[0]) }];
     assert_eq!(plant.queue.enqueue(&tasks).await.unwrap(), [true]);
     let floor = ExclusiveGate::default();
     // Somebody else in the process works for long.

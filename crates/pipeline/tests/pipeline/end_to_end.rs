@@ -67,7 +67,7 @@ async fn a_vector_that_went_meanwhile_is_made_after_all() {
     plant.work();
     let first = plant.submit(&[("a", "Old one.")]).await;
     plant.ended(first).await;
-    plant.queue.set_flow(Stage::Storage, StageMode::Pause).await.unwrap();
+    plant.queue.set_stage_mode(Stage::Storage, StageMode::Pause).await.unwrap();
     let second = plant.submit(&[("a", "Old one.")]).await;
     plant.until(second, |job| count(job, DocumentState::At(Stage::Storage)) == 1).await;
     // The first job's once more, with another text.
@@ -78,7 +78,7 @@ async fn a_vector_that_went_meanwhile_is_made_after_all() {
     let other = Document { id: "a".into(), metadata, chunks, submission: Some(first.0) };
     let space = plant.store.get(PLACE).await.unwrap().binding.space;
     assert_eq!(plant.store.upsert(PLACE, Some(space), vec![other]).await.unwrap().removed, 1);
-    plant.queue.set_flow(Stage::Storage, StageMode::Run).await.unwrap();
+    plant.queue.set_stage_mode(Stage::Storage, StageMode::Run).await.unwrap();
     assert_eq!(plant.ended(second).await.status, Status::Completed);
     assert_eq!(plant.stored().await[0].chunks[0].text, "Old one.");
 }
@@ -262,8 +262,8 @@ async fn a_task_ahead_of_the_truth_is_dropped_and_begun_again() {
     let request = embeddery_pipeline::LeaseRequest {
         stage: Stage::Chunking,
         consumer: &consumer,
-        most: 1,
-        length: Duration::from_secs(60),
+        max_tasks: 1,
+        duration: Duration::from_secs(60),
         idle: false,
     };
     let lease = plant.queue.lease(request).await.unwrap().leases.remove(0);

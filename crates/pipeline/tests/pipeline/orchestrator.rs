@@ -36,9 +36,9 @@ fn orchestrator(plant: &Plant, registry: &mut Registry) -> Orchestrator {
         config.concurrency = 1;
         config.slots = BTreeMap::from([(pool.stage, pool.slots)]);
         config.grace = pool.grace;
-        Ok(Worker::new(Arc::clone(&tools), Arc::clone(&queue), config, metrics.clone())?.sharing_gate(&floor))
+        Ok(Worker::new(Arc::clone(&tools), queue.clone(), config, metrics.clone())?.sharing_gate(&floor))
     });
-    Orchestrator::new(config, Arc::clone(&plant.queue), hire, OrchestratorMetrics::new(registry))
+    Orchestrator::new(config, plant.queue.clone(), hire, OrchestratorMetrics::new(registry))
 }
 
 /// Not an answer that is late, which a deadline ends, but a thread that never comes back.

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use embeddery_pipeline::{
     Consumer, DocumentState, Edit, JobId, LeaseRequest, Outcome, Reason, ReconcileConfig, Stage, Status,
-    fail_dead_lettered, reenqueue_missing, run_period, task,
+    Task, fail_dead_lettered, reenqueue_missing, run_period,
 };
 
 use embeddery_store::{DeleteTarget, StoreErrorKind};
@@ -17,7 +17,8 @@ const NEW: &str = "New words are here. And more of them.";
 /// Enqueues the documents of one job.
 async fn enqueue(plant: &Plant, job: JobId) {
     let unfinished = plant.jobs.unfinished(Duration::ZERO, None, 1000).await.unwrap();
-    let tasks: Vec<_> = unfinished.iter().filter(|found| found.task.job == job).map(task).collect();
+    let tasks: Vec<_> =
+        unfinished.iter().filter(|found| found.task.job == job).map(Task::for_document).collect();
     plant.queue.enqueue(&tasks).await.unwrap();
 }
 
@@ -93,7 +94,13 @@ async fn of_two_jobs_that_are_stored_together_the_later_one_stays() {
 async fn die(plant: &Plant, most: usize) {
     let consumer = Consumer("dying".into());
     let length = Duration::from_secs(60);
-    let request = LeaseRequest { stage: Stage::Chunking, consumer: &consumer, most, length, idle: false };
+    let request = LeaseRequest {
+        stage: Stage::Chunking,
+        consumer: &consumer,
+        max_tasks: most,
+        duration: length,
+        idle: false,
+    };
     let leases = plant.queue.lease(request).await.unwrap().leases;
     assert_eq!(leases.len(), most);
     let dead = Outcome::DeadLetter(Reason { code: "worker_died".into(), message: "it died".into() });
@@ -139,9 +146,9 @@ async fn retries_while_dead_letters_are_noted_all_run_and_count_once() {
     plant.until(job, |job| job.status == Status::Failed).await;
     for item in 0..COUNT as u32 {
         let it = crate::support::item(job, item);
-        let again = plant.jobs.retry_document(TENANT, (it, 0), Edit::default()).await.unwrap();
+        let again = plant.jobs.retry_document(TENANT, it, 0, Edit::default()).await.unwrap();
         tokio::task::yield_now().await;
-        plant.queue.enqueue(&again.iter().map(task).collect::<Vec<_>>()).await.unwrap();
+        plant.queue.enqueue(&again.iter().map(Task::for_document).collect::<Vec<_>>()).await.unwrap();
     }
     noting.abort();
     // What a note took out of the queue between the two, the next round brings back.

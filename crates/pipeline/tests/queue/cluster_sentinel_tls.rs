@@ -1,14 +1,16 @@
-//! The queue in a real Cluster of three, behind a real Sentinel, and by TLS.
+//! The queue in a real Cluster of three nodes, behind a real Sentinel, and over TLS.
 
 use std::{path::Path, time::Duration};
 
 use embeddery_core::BoxFuture;
-use embeddery_pipeline::{Queue, QueueOptions, RedisConfig, RedisQueue, SettleResult, Stage, TaskId};
+use embeddery_pipeline::{
+    Queue, QueueOptions, RedisConfig, RedisQueue, SettleResult, Stage, TaskId, TaskProducer as _,
+};
 use std::sync::Arc;
 
 use crate::{
-    conformance,
-    harness::{Bench, Streams, Worker, config, job, next, tasks},
+    conformance::{leases, tasks},
+    harness::{self, Bench, Streams, Worker, config, job, next},
     servers::{Server, free_port},
 };
 
@@ -17,12 +19,12 @@ struct Cluster {
 }
 
 impl Cluster {
-    /// Three masters with all slots, and AOF.
+    /// Three masters that share all slots, with AOF.
     async fn start() -> Self {
         let nodes: Vec<Server> = (0..3)
             .map(|_| {
-                Server::made(|_, _| {
-                    // The bus' usual port, 10000 higher, may not exist.
+                Server::with_arguments(|_, _| {
+                    // The default port of the bus is 10000 higher, which may be too high.
                     let bus = free_port().to_string();
                     [
                         "--cluster-enabled",
@@ -40,7 +42,7 @@ impl Cluster {
             })
             .collect();
         for (node, slots) in nodes.iter().zip([("0", "5460"), ("5461", "10922"), ("10923", "16383")]) {
-            node.ask::<String>(&["CLUSTER", "ADDSLOTSRANGE", slots.0, slots.1]).await;
+            node.command::<String>(&["CLUSTER", "ADDSLOTSRANGE", slots.0, slots.1]).await;
         }
         let buses: Vec<String> = nodes
             .iter()
@@ -49,11 +51,11 @@ impl Cluster {
             .collect();
         for (node, bus) in nodes.iter().zip(&buses) {
             let meet = ["CLUSTER", "MEET", "127.0.0.1", &node.port.to_string(), bus];
-            nodes[0].ask::<String>(&meet).await;
+            nodes[0].command::<String>(&meet).await;
         }
         for node in &nodes {
-            while !node.ask::<String>(&["CLUSTER", "INFO"]).await.contains("cluster_state:ok")
-                || !node.ask::<String>(&["CLUSTER", "INFO"]).await.contains("cluster_known_nodes:3")
+            while !node.command::<String>(&["CLUSTER", "INFO"]).await.contains("cluster_state:ok")
+                || !node.command::<String>(&["CLUSTER", "INFO"]).await.contains("cluster_known_nodes:3")
             {
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
@@ -72,42 +74,42 @@ impl Bench for Cluster {
         Box::pin(self.nodes[0].write_version("{embeddings}", task, version))
     }
 
-    fn spoil(&self, task: TaskId) -> BoxFuture<'_, ()> {
-        Box::pin(self.nodes[0].spoil("{embeddings}", task))
+    fn corrupt(&self, task: TaskId) -> BoxFuture<'_, ()> {
+        Box::pin(self.nodes[0].corrupt("{embeddings}", task))
     }
 
-    fn age_clearing(&self, stage: Stage) -> BoxFuture<'_, ()> {
-        Box::pin(self.nodes[0].age_clearing("{embeddings}", stage))
+    fn expire_drain(&self, stage: Stage) -> BoxFuture<'_, ()> {
+        Box::pin(self.nodes[0].expire_drain("{embeddings}", stage))
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn in_a_cluster_everything_is_the_same() {
+async fn a_cluster_behaves_as_one_server() {
     let cluster = Cluster::start().await;
-    conformance::a_task_goes_through_all_stages_and_is_gone(&cluster).await;
-    conformance::many_workers_do_everything_once(&cluster).await;
-    conformance::who_lost_a_lease_can_neither_settle_nor_renew(&cluster).await;
-    conformance::who_waits_is_woken_by_another_process(&cluster).await;
+    tasks::a_task_goes_through_all_stages_and_leaves_the_queue(&cluster).await;
+    tasks::many_workers_do_each_task_once(&cluster).await;
+    leases::a_lost_lease_can_be_neither_settled_nor_renewed(&cluster).await;
+    tasks::a_waiting_worker_is_woken_by_another_process(&cluster).await;
     assert_eq!(cluster.queue().health().await.unwrap(), Vec::<String>::new());
     let mut sizes = Vec::new();
     for node in &cluster.nodes {
-        sizes.push(node.ask::<u64>(&["DBSIZE"]).await);
+        sizes.push(node.command::<u64>(&["DBSIZE"]).await);
     }
     assert_eq!(sizes.iter().filter(|size| **size > 0).count(), 1, "one slot, one node: {sizes:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_node_of_a_cluster_that_is_killed_comes_back_with_all_it_had() {
+async fn a_killed_node_of_a_cluster_comes_back_with_its_data() {
     let mut cluster = Cluster::start().await;
     let list: Vec<String> = cluster.nodes.iter().map(|node| format!("127.0.0.1:{}", node.port)).collect();
     let url = format!("redis://{}", list.join(","));
     let queue: Arc<dyn Queue> = Arc::new(RedisQueue::connect(config(&url, "embeddings")).unwrap());
-    queue.enqueue(&tasks(job(), "ann", 3)).await.unwrap();
+    queue.enqueue(&harness::tasks(job(), "ann", 3)).await.unwrap();
     let worker = Worker::new(&queue, "w");
     let lease = worker.next(Stage::Chunking).await;
     let mut holder = 0;
     for (index, node) in cluster.nodes.iter().enumerate() {
-        if node.ask::<u64>(&["DBSIZE"]).await > 0 {
+        if node.command::<u64>(&["DBSIZE"]).await > 0 {
             holder = index;
         }
     }
@@ -123,11 +125,11 @@ async fn a_node_of_a_cluster_that_is_killed_comes_back_with_all_it_had() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_sentinel_names_the_new_master() {
+async fn the_queue_follows_a_sentinel_to_the_new_master() {
     let mut master = Server::durable();
     let port = master.port.to_string();
     let replica = Server::start(&["--appendonly", "yes", "--replicaof", "127.0.0.1", &port]);
-    let sentinel = Server::made(|_, dir| {
+    let sentinel = Server::with_arguments(|_, dir| {
         let file = dir.join("sentinel.conf");
         let text = format!(
             "sentinel monitor main 127.0.0.1 {port} 1\nsentinel down-after-milliseconds main 500\nsentinel failover-timeout main 5000\n"
@@ -135,18 +137,18 @@ async fn a_sentinel_names_the_new_master() {
         std::fs::write(&file, text).unwrap();
         vec![file.display().to_string(), "--sentinel".into()]
     });
-    while !replica.ask::<String>(&["INFO", "replication"]).await.contains("master_link_status:up")
-        || !sentinel.ask::<String>(&["INFO", "sentinel"]).await.contains("slaves=1")
+    while !replica.command::<String>(&["INFO", "replication"]).await.contains("master_link_status:up")
+        || !sentinel.command::<String>(&["INFO", "sentinel"]).await.contains("slaves=1")
     {
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     let url = format!("redis+sentinel://127.0.0.1:{}/main", sentinel.port);
     let queue: Arc<dyn Queue> = Arc::new(RedisQueue::connect(config(&url, "{embeddings}")).unwrap());
-    let sent = tasks(job(), "ann", 3);
+    let sent = harness::tasks(job(), "ann", 3);
     queue.enqueue(&sent).await.unwrap();
     let worker = Worker::new(&queue, "w");
     let lease = worker.next(Stage::Chunking).await;
-    master.ask::<i64>(&["WAIT", "1", "5000"]).await;
+    master.command::<i64>(&["WAIT", "1", "5000"]).await;
     master.kill();
     let settled = loop {
         match queue.settle(&[(lease.clone(), next())]).await {
@@ -154,22 +156,23 @@ async fn a_sentinel_names_the_new_master() {
             Err(_) => tokio::time::sleep(Duration::from_millis(100)).await,
         }
     };
-    assert_eq!(settled, [SettleResult::Done], "leases live on at the new master");
-    assert!(replica.ask::<String>(&["INFO", "replication"]).await.contains("role:master"));
+    assert_eq!(settled, [SettleResult::Done], "leases are valid at the new master");
+    assert!(replica.command::<String>(&["INFO", "replication"]).await.contains("role:master"));
     assert_eq!(worker.take(Stage::Chunking, 5).await.len(), 2);
 }
 
 fn certificate(dir: &Path) -> Vec<u8> {
-    let made = rcgen::generate_simple_self_signed(["localhost".to_owned(), "127.0.0.1".to_owned()]).unwrap();
-    std::fs::write(dir.join("cert.pem"), made.cert.pem()).unwrap();
-    std::fs::write(dir.join("key.pem"), made.signing_key.serialize_pem()).unwrap();
-    made.cert.pem().into_bytes()
+    let certificate =
+        rcgen::generate_simple_self_signed(["localhost".to_owned(), "127.0.0.1".to_owned()]).unwrap();
+    std::fs::write(dir.join("cert.pem"), certificate.cert.pem()).unwrap();
+    std::fs::write(dir.join("key.pem"), certificate.signing_key.serialize_pem()).unwrap();
+    certificate.cert.pem().into_bytes()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn tls_trusts_whom_it_is_told_to() {
+async fn tls_trusts_the_configured_certificate() {
     let secure = free_port();
-    let server = Server::made(|_, dir| {
+    let server = Server::with_arguments(|_, dir| {
         certificate(dir);
         let secure = secure.to_string();
         let settings = ["--tls-port", &secure, "--tls-cert-file", "cert.pem", "--tls-key-file", "key.pem"];
@@ -178,17 +181,17 @@ async fn tls_trusts_whom_it_is_told_to() {
     });
     let ca = std::fs::read(server.dir().join("cert.pem")).unwrap();
     let url = format!("rediss://:hunter2@localhost:{secure}");
-    let trusting = RedisConfig { ca: Some(ca), ..config(&url, "{embeddings}") };
-    let queue: Arc<dyn Queue> = Arc::new(RedisQueue::connect(trusting.clone()).unwrap());
-    queue.enqueue(&tasks(job(), "ann", 1)).await.unwrap();
+    let with_ca = RedisConfig { ca: Some(ca), ..config(&url, "{embeddings}") };
+    let queue: Arc<dyn Queue> = Arc::new(RedisQueue::connect(with_ca.clone()).unwrap());
+    queue.enqueue(&harness::tasks(job(), "ann", 1)).await.unwrap();
     let worker = Worker::new(&queue, "w");
     let lease = worker.next(Stage::Chunking).await;
     assert_eq!(worker.settle(&lease, next()).await, SettleResult::Done);
-    let stranger = RedisQueue::connect(RedisConfig { ca: None, ..trusting.clone() }).unwrap();
-    let error = stranger.backlog("ann").await.unwrap_err().to_string();
+    let without_ca = RedisQueue::connect(RedisConfig { ca: None, ..with_ca.clone() }).unwrap();
+    let error = without_ca.backlog("ann").await.unwrap_err().to_string();
     assert!(error.contains("certificate") && !error.contains("hunter2"), "{error}");
     let wrong = url.replace("hunter2", "hunter3");
-    let wrong = RedisQueue::connect(RedisConfig { url: wrong.into(), ..trusting }).unwrap();
+    let wrong = RedisQueue::connect(RedisConfig { url: wrong.into(), ..with_ca }).unwrap();
     let error = wrong.backlog("ann").await.unwrap_err().to_string();
     assert!(!error.contains("hunter"), "{error}");
 }
@@ -199,10 +202,10 @@ async fn two_prefixes_are_two_queues() {
     let one = bench.queue();
     bench.prefix = "other".into();
     let other = bench.queue();
-    let sent = tasks(job(), "ann", 1);
+    let sent = harness::tasks(job(), "ann", 1);
     one.enqueue(&sent).await.unwrap();
     assert_eq!(other.contains(&[sent[0].id]).await.unwrap(), [false]);
     assert_eq!(other.enqueue(&sent).await.unwrap(), [true]);
-    let keys: Vec<String> = bench.redis.ask(&["KEYS", "{other}:*"]).await;
+    let keys: Vec<String> = bench.redis.command(&["KEYS", "{other}:*"]).await;
     assert!(!keys.is_empty());
 }

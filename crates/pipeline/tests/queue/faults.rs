@@ -1,4 +1,4 @@
-//! What goes wrong with a Redis, and with what is in it.
+//! Failures of Redis, and data in it that cannot be read.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -8,12 +8,12 @@ use std::{
 
 use embeddery_pipeline::{
     JobId, Outcome, Queue, QueueError, RedisConfig, RedisQueue, SettleResult, Stage, Task, TaskId,
-    WorkerStatus,
+    TaskProducer as _, WorkerStatus,
 };
 
 use crate::{
     harness::{Bench as _, LONG, SHORT, Streams, Worker, job, next, now_ms, task, tasks},
-    servers::{Relay, Server},
+    servers::{Proxy, Server},
 };
 
 fn open(config: RedisConfig) -> Arc<dyn Queue> {
@@ -25,7 +25,7 @@ fn record(job: JobId) -> String {
 }
 
 #[tokio::test]
-async fn when_all_is_done_a_handful_of_keys_is_left() {
+async fn an_empty_queue_has_few_keys() {
     let bench = Streams::start();
     let queue = bench.queue();
     let cancelled = job();
@@ -58,12 +58,12 @@ async fn when_all_is_done_a_handful_of_keys_is_left() {
     }
     queue.heartbeat(&report("w"), LONG).await.unwrap();
     queue.deregister(&worker.consumer).await.unwrap();
-    let mut keys: Vec<String> = bench.redis.ask(&["KEYS", "*"]).await;
+    let mut keys: Vec<String> = bench.redis.command(&["KEYS", "*"]).await;
     keys.sort();
     assert!(keys.len() <= 15, "{keys:?}");
     assert!(keys.iter().all(|key| key.starts_with("{embeddings}:") && !key.contains("tenant-")), "{keys:?}");
     let groups: Vec<HashMap<String, redis::Value>> =
-        bench.redis.ask(&["XINFO", "GROUPS", "{embeddings}:chunking"]).await;
+        bench.redis.command(&["XINFO", "GROUPS", "{embeddings}:chunking"]).await;
     assert_eq!(groups[0]["name"], redis::Value::BulkString(b"chunking-workers".to_vec()));
     assert_eq!(
         (&groups[0]["consumers"], &groups[0]["pending"]),
@@ -77,13 +77,14 @@ fn report(name: &str) -> WorkerStatus {
         stages: Stage::ALL.into(),
         slots: 1,
         busy: 0,
-        done: (0, 0),
+        done: 0,
+        failed: 0,
         started_at_ms: now_ms(),
         version: "0".into(),
     }
 }
 
-/// Workers that patiently do everything until all are done; what was lost comes again, as the reconciler does it.
+/// Workers finish all tasks. The test enqueues tasks that were lost again, as the reconciler does.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn sigkill_of_redis_in_mid_work_loses_nothing() {
     let mut bench = Streams::on(Server::durable());
@@ -102,8 +103,8 @@ async fn sigkill_of_redis_in_mid_work_loses_nothing() {
                         let request = embeddery_pipeline::LeaseRequest {
                             stage,
                             consumer: &worker.consumer,
-                            most: 8,
-                            length: worker.length,
+                            max_tasks: 8,
+                            duration: worker.duration,
                             idle: true,
                         };
                         let Ok(leases) = queue.lease(request).await else {
@@ -155,7 +156,7 @@ async fn sigkill_of_redis_in_mid_work_loses_nothing() {
 }
 
 #[tokio::test]
-async fn a_redis_that_lost_everything_goes_on() {
+async fn a_redis_that_lost_its_data_can_be_used() {
     let mut bench = Streams::start();
     let queue = bench.queue();
     let sent = tasks(job(), "ann", 2);
@@ -166,18 +167,19 @@ async fn a_redis_that_lost_everything_goes_on() {
     assert_eq!(
         worker.settle(&lease, next()).await,
         SettleResult::Lost,
-        "scripts are loaded, groups are made again"
+        "scripts are loaded and groups are created again"
     );
     assert_eq!(queue.contains(&[sent[0].id]).await.unwrap(), [false]);
     assert_eq!(queue.enqueue(&sent).await.unwrap(), [true, true]);
-    bench.redis.ask::<String>(&["SCRIPT", "FLUSH"]).await;
+    bench.redis.command::<String>(&["SCRIPT", "FLUSH"]).await;
     let again = worker.next(Stage::Chunking).await;
     assert_eq!(worker.settle(&again, next()).await, SettleResult::Done);
-    // Who listens hears again.
+    // A waiting worker is woken again.
     assert!(worker.take(Stage::Storage, 1).await.is_empty());
     queue.wait(Stage::Storage, Duration::from_millis(10)).await;
     bench.redis.restart();
-    // A lease is not asked for twice by itself: the answer that was lost may have been one.
+    // The queue does not repeat a lease request, because the lost response may have granted a lease. So the connection
+    // is opened again first.
     queue.depth().await.unwrap();
     let other = bench.queue();
     let stored = Task { stage: Stage::Storage, ..task(job(), 0, "ann") };
@@ -187,49 +189,49 @@ async fn a_redis_that_lost_everything_goes_on() {
 }
 
 #[tokio::test]
-async fn a_redis_that_is_not_there_is_asked_again() {
+async fn the_queue_connects_to_a_redis_that_starts_late() {
     let mut server = Server::not_started();
     let queue = RedisQueue::connect(crate::harness::config(&server.url(), "{embeddings}")).unwrap();
     let error = queue.backlog("ann").await.unwrap_err();
     let port = server.port.to_string();
     assert!(matches!(&error, QueueError::Unavailable(text) if text.contains(&port)), "{error:?}");
     assert!(server.launch());
-    let answered = async {
+    let reconnected = async {
         while queue.backlog("ann").await.is_err() {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     };
-    tokio::time::timeout(Duration::from_secs(30), answered).await.unwrap();
+    tokio::time::timeout(Duration::from_secs(30), reconnected).await.unwrap();
 }
 
-/// A connection that carries much, or nothing any more, does not keep leases from being renewed.
+/// A connection that is busy or blocked does not keep leases from being renewed.
 #[tokio::test]
 async fn heartbeats_have_a_connection_of_their_own() {
     let bench = Streams::start();
-    let relay = Relay::to(bench.redis.port).await;
-    let queue = open(crate::harness::config(&format!("redis://127.0.0.1:{}", relay.port), "{embeddings}"));
+    let proxy = Proxy::to(bench.redis.port).await;
+    let queue = open(crate::harness::config(&format!("redis://127.0.0.1:{}", proxy.port), "{embeddings}"));
     queue.enqueue(&tasks(job(), "ann", 1)).await.unwrap();
     let lease = Worker::new(&queue, "w").next(Stage::Chunking).await;
-    relay.stop_those_there_are();
+    proxy.block_open_connections();
     assert_eq!(queue.renew(std::slice::from_ref(&lease), LONG).await.unwrap(), [true]);
     queue.heartbeat(&report("w"), LONG).await.unwrap();
     assert_eq!(bench.queue().workers().await.unwrap().len(), 1);
 }
 
 #[tokio::test]
-async fn what_cannot_be_read_is_put_aside_alone() {
+async fn unreadable_messages_become_dead_letters_alone() {
     let bench = Streams::start();
     let key = Some("passphrase".to_owned().into());
     let queue = open(RedisConfig { dead_letter_key: key, ..bench.config() });
     let job = job();
     queue.enqueue(&tasks(job, "ann", 4)).await.unwrap();
-    // A record in a lane, one that is delayed, and an entry that somebody else has written.
-    bench.redis.ask::<i64>(&["HSET", &record(job), "1", "garbage: secret"]).await;
+    // A waiting record, a delayed one, and a stream entry that another program has written.
+    bench.redis.command::<i64>(&["HSET", &record(job), "1", "garbage: secret"]).await;
     let worker = Worker::new(&queue, "w");
     let lease = worker.next(Stage::Chunking).await;
     worker.settle(&lease, Outcome::RetryAfter { after: SHORT, charged: true }).await;
-    bench.redis.ask::<i64>(&["HSET", &record(job), "0", r#"{"v":1,"t":5}"#]).await;
-    bench.redis.ask::<String>(&["XADD", "{embeddings}:chunking", "*", "content", "secret text"]).await;
+    bench.redis.command::<i64>(&["HSET", &record(job), "0", r#"{"v":1,"t":5}"#]).await;
+    bench.redis.command::<String>(&["XADD", "{embeddings}:chunking", "*", "content", "secret text"]).await;
     let mut items = HashSet::new();
     while queue.dead_letters(Stage::Chunking, None, 10).await.unwrap().len() < 3 {
         items.extend(worker.take(Stage::Chunking, 1).await.iter().map(|lease| lease.task.id.item));
@@ -242,32 +244,34 @@ async fn what_cannot_be_read_is_put_aside_alone() {
     raws.sort();
     assert_eq!(raws, ["content\nsecret text", "garbage: secret", r#"{"v":1,"t":5}"#]);
     assert!(letters.iter().all(|letter| &*letter.reason.code == "unreadable" && letter.task.is_none()));
-    let kept: redis::Value = bench.redis.ask(&["XRANGE", "{embeddings}:chunking:dlq", "-", "+"]).await;
+    let kept: redis::Value = bench.redis.command(&["XRANGE", "{embeddings}:chunking:dlq", "-", "+"]).await;
     let plain = format!("{:?}", open(bench.config()).dead_letters(Stage::Chunking, None, 10).await.unwrap());
-    assert!(!format!("{kept:?}").contains("secret") && !plain.contains("secret"), "it is kept encrypted");
+    assert!(
+        !format!("{kept:?}").contains("secret") && !plain.contains("secret"),
+        "raw messages are stored encrypted"
+    );
     let ids = [TaskId { job, item: 0 }, TaskId { job, item: 1 }];
     assert_eq!(
         queue.contains(&ids).await.unwrap(),
         [false, false],
-        "the reconciler brings the documents again"
+        "the reconciler enqueues the documents again"
     );
-    assert!(!queue.revive(Stage::Chunking, &letters[0].id).await.unwrap(), "there is nothing to do");
     assert!(queue.delete_dead_letter(Stage::Chunking, &letters[0].id).await.unwrap());
     let pending: redis::Value =
-        bench.redis.ask(&["XPENDING", "{embeddings}:chunking", "chunking-workers"]).await;
+        bench.redis.command(&["XPENDING", "{embeddings}:chunking", "chunking-workers"]).await;
     assert!(format!("{pending:?}").contains("int(2)"), "{pending:?}");
 }
 
 #[tokio::test]
-async fn an_unreadable_message_outlives_the_worker_that_found_it() {
+async fn an_unreadable_message_of_a_crashed_worker_becomes_a_dead_letter() {
     let bench = Streams::start();
     let queue = bench.queue();
     assert!(Worker::new(&queue, "w").take(Stage::Chunking, 1).await.is_empty());
-    // Delivered to somebody who died before it was put aside.
-    bench.redis.ask::<String>(&["XADD", "{embeddings}:chunking", "7-7", "x", "y"]).await;
+    // The message was delivered to a worker that crashed before it made a dead letter of it.
+    bench.redis.command::<String>(&["XADD", "{embeddings}:chunking", "7-7", "x", "y"]).await;
     let read = ["XREADGROUP", "GROUP", "chunking-workers", "dead", "STREAMS", "{embeddings}:chunking", ">"];
-    bench.redis.ask::<redis::Value>(&read).await;
-    bench.redis.ask::<i64>(&["ZADD", "{embeddings}:chunking:leases", "1", "7-7 "]).await;
+    bench.redis.command::<redis::Value>(&read).await;
+    bench.redis.command::<i64>(&["ZADD", "{embeddings}:chunking:leases", "1", "7-7 "]).await;
     assert!(Worker::new(&queue, "w").take(Stage::Chunking, 1).await.is_empty());
     let letters = queue.dead_letters(Stage::Chunking, None, 10).await.unwrap();
     assert_eq!(letters[0].raw.as_deref(), Some(&b"x\ny"[..]));
@@ -275,31 +279,31 @@ async fn an_unreadable_message_outlives_the_worker_that_found_it() {
 }
 
 #[tokio::test]
-async fn a_message_of_a_newer_version_keeps_all_it_holds() {
+async fn a_message_of_a_newer_version_keeps_unknown_fields() {
     let bench = Streams::start();
     let queue = bench.queue();
     let job = job();
     queue.enqueue(&tasks(job, "ann", 1)).await.unwrap();
-    let old: String = bench.redis.ask(&["HGET", &record(job), "0"]).await;
+    let old: String = bench.redis.command(&["HGET", &record(job), "0"]).await;
     let newer = old.replacen("\"v\":1", "\"v\":99,\"colour\":\"red\"", 1).replace("\"p\":1", "\"p\":7");
-    bench.redis.ask::<i64>(&["HSET", &record(job), "0", &newer]).await;
+    bench.redis.command::<i64>(&["HSET", &record(job), "0", &newer]).await;
     assert!(Worker::new(&queue, "w").take(Stage::Chunking, 5).await.is_empty());
-    let kept: String = bench.redis.ask(&["HGET", &record(job), "0"]).await;
+    let kept: String = bench.redis.command(&["HGET", &record(job), "0"]).await;
     for part in ["\"colour\":\"red\"", "\"v\":99", "\"p\":7", "\"a\":0", "\"d\":0"] {
         assert!(kept.contains(part), "{kept}");
     }
-    assert_eq!(queue.cancel(job).await.unwrap(), 1, "and can be cancelled");
+    assert_eq!(queue.cancel(job).await.unwrap(), 1, "it can be cancelled");
     assert_eq!(queue.depth().await.unwrap()[&Stage::Chunking].newer, 0);
 }
 
 #[tokio::test]
-async fn a_group_that_was_destroyed_is_made_again_with_what_it_had() {
+async fn a_destroyed_group_is_created_again_with_its_tasks() {
     let bench = Streams::start();
     let queue = bench.queue();
     queue.enqueue(&tasks(job(), "ann", 1)).await.unwrap();
     let (one, other) = (Worker::new(&queue, "one"), Worker::new(&queue, "other"));
     let lost = one.next(Stage::Chunking).await;
-    bench.redis.ask::<i64>(&["XGROUP", "DESTROY", "{embeddings}:chunking", "chunking-workers"]).await;
+    bench.redis.command::<i64>(&["XGROUP", "DESTROY", "{embeddings}:chunking", "chunking-workers"]).await;
     assert_eq!(one.settle(&lost, next()).await, SettleResult::Lost);
     assert_eq!(queue.renew(std::slice::from_ref(&lost), LONG).await.unwrap(), [false]);
     let found = other.next(Stage::Chunking).await;
@@ -319,9 +323,9 @@ async fn a_full_redis_refuses_and_does_nothing() {
     queue.enqueue(std::slice::from_ref(&cancelled)).await.unwrap();
     Worker::new(&queue, "w").next(Stage::Chunking).await;
     queue.enqueue(std::slice::from_ref(&waiting)).await.unwrap();
-    bench.redis.ask::<String>(&["CONFIG", "SET", "maxmemory", "1"]).await;
+    bench.redis.command::<String>(&["CONFIG", "SET", "maxmemory", "1"]).await;
     let error = queue.enqueue(&sent).await.unwrap_err();
-    // It can be drained: what is there is worked off, and only that makes room.
+    // Workers can drain it, which is the only way to free memory.
     let drained = Worker::new(&queue, "d").next(Stage::Chunking).await;
     assert_eq!(drained.task.id, waiting.id);
     queue.heartbeat(&report("d"), LONG).await.unwrap();
@@ -333,10 +337,10 @@ async fn a_full_redis_refuses_and_does_nothing() {
     assert!(matches!(&error, QueueError::Full(text) if text.contains("maxmemory")), "{error:?}");
     let worker = Worker::new(&queue, "w");
     let settled = queue.settle(&[(lease.clone(), next())]).await;
-    bench.redis.ask::<String>(&["CONFIG", "SET", "maxmemory", "0"]).await;
+    bench.redis.command::<String>(&["CONFIG", "SET", "maxmemory", "0"]).await;
     let ids: Vec<TaskId> = sent.iter().map(|task| task.id).collect();
     assert_eq!(queue.contains(&ids).await.unwrap(), [true, false, false]);
-    // What only takes away is allowed to finish: it was done whole, or not at all.
+    // Redis lets some scripts finish when it is full. The step was done completely or not at all.
     if settled.is_err() {
         assert_eq!(worker.settle(&lease, next()).await, SettleResult::Done);
     }
@@ -345,30 +349,30 @@ async fn a_full_redis_refuses_and_does_nothing() {
 }
 
 #[tokio::test]
-async fn a_redis_that_forgets_is_told_of_and_refused_when_asked() {
-    let (forgetful, durable) = (Streams::start(), Streams::on(Server::durable()));
-    let found = forgetful.queue().health().await.unwrap();
+async fn a_redis_that_is_not_durable_is_reported_and_refused_on_request() {
+    let (volatile, durable) = (Streams::start(), Streams::on(Server::durable()));
+    let found = volatile.queue().health().await.unwrap();
     assert!(found.len() == 1 && found[0].contains("appendonly yes"), "{found:?}");
     assert_eq!(durable.queue().health().await.unwrap(), Vec::<String>::new());
     let strict = |bench: &Streams| open(RedisConfig { require_durable: true, ..bench.config() });
-    let error = strict(&forgetful).enqueue(&tasks(job(), "ann", 1)).await.unwrap_err();
+    let error = strict(&volatile).enqueue(&tasks(job(), "ann", 1)).await.unwrap_err();
     assert!(
         error.to_string().contains("queue.require_durable") && error.to_string().contains("appendonly yes")
     );
     strict(&durable).enqueue(&tasks(job(), "ann", 1)).await.unwrap();
     durable
         .redis
-        .ask::<String>(&["CONFIG", "SET", "maxmemory", "100mb", "maxmemory-policy", "allkeys-lru"])
+        .command::<String>(&["CONFIG", "SET", "maxmemory", "100mb", "maxmemory-policy", "allkeys-lru"])
         .await;
     let found = durable.queue().health().await.unwrap();
     assert!(found.len() == 1 && found[0].contains("noeviction"), "{found:?}");
 }
 
 #[tokio::test]
-async fn a_user_without_rights_to_ask_can_still_work() {
+async fn a_user_without_the_right_to_info_can_work() {
     let bench = Streams::start();
     let rights = ["ACL", "SETUSER", "worker", "on", ">secret", "~{embeddings}*", "+@all", "-info", "-config"];
-    bench.redis.ask::<String>(&rights).await;
+    bench.redis.command::<String>(&rights).await;
     let url = format!("redis://worker:secret@127.0.0.1:{}", bench.redis.port);
     let queue = open(crate::harness::config(&url, "{embeddings}"));
     queue.enqueue(&tasks(job(), "ann", 1)).await.unwrap();
@@ -377,7 +381,7 @@ async fn a_user_without_rights_to_ask_can_still_work() {
     assert!(found.len() == 1 && found[0].contains("INFO"), "{found:?}");
 }
 
-/// Only the server's clock counts: tasks of clients whose clocks are years off keep their order and their leases.
+/// Only the server's clock counts. Tasks of clients whose clocks are years off keep their order and their leases.
 #[tokio::test]
 async fn clocks_of_clients_may_differ() {
     let bench = Streams::start();
@@ -394,7 +398,7 @@ async fn clocks_of_clients_may_differ() {
 }
 
 #[tokio::test]
-async fn consumers_that_died_leave_their_groups() {
+async fn crashed_consumers_are_removed_from_their_groups() {
     let bench = Streams::start();
     let queue = bench.queue();
     queue.enqueue(&tasks(job(), "ann", 3)).await.unwrap();
@@ -412,7 +416,7 @@ async fn consumers_that_died_leave_their_groups() {
     let consumers = async |stage: &str| {
         let (key, group) = (format!("{{embeddings}}:{stage}"), format!("{stage}-workers"));
         let list: Vec<HashMap<String, redis::Value>> =
-            bench.redis.ask(&["XINFO", "CONSUMERS", &key, &group]).await;
+            bench.redis.command(&["XINFO", "CONSUMERS", &key, &group]).await;
         list.len()
     };
     assert_eq!(consumers("chunking").await, 1);

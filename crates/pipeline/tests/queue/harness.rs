@@ -1,33 +1,33 @@
-//! The queues under test, and short words for what the tests do.
+//! The queues under test, and helpers of the tests.
 
 use std::{sync::Arc, time::Duration};
 
 use embeddery_core::BoxFuture;
 use embeddery_pipeline::{
-    Consumer, JobId, Lease, LeaseBatch, LeaseRequest, Outcome, Priority, Queue, QueueOptions, RedisConfig,
-    RedisQueue, SettleResult, SqliteQueue, Stage, Task, TaskId,
+    Consumer, JobId, Lease, LeaseBatch, LeaseRequest, Outcome, Priority, Queue, QueueOptions, Reason,
+    RedisConfig, RedisQueue, SettleResult, SqliteQueue, Stage, Task, TaskId, WorkerStatus,
 };
 use uuid::Uuid;
 
 use crate::servers::Server;
 
-/// A place where queues live that see the same tasks, as those of several processes do.
+/// Opens queues that hold the same tasks, as the queues of several processes do.
 pub trait Bench: Send + Sync {
-    /// A queue as another process would open it.
+    /// A queue, as another process opens it.
     fn open(&self, options: QueueOptions) -> Arc<dyn Queue>;
 
     fn queue(&self) -> Arc<dyn Queue> {
         self.open(QueueOptions::default())
     }
 
-    /// As if a program of this version had written the task's message.
+    /// Changes the task's message as if a program of this version had written it.
     fn write_version(&self, task: TaskId, version: u32) -> BoxFuture<'_, ()>;
 
-    /// Makes the task's message one that nobody can read.
-    fn spoil(&self, task: TaskId) -> BoxFuture<'_, ()>;
+    /// Makes the task's message unreadable.
+    fn corrupt(&self, task: TaskId) -> BoxFuture<'_, ()>;
 
-    /// As if somebody had been asked long ago to become idle at the stage.
-    fn age_clearing(&self, stage: Stage) -> BoxFuture<'_, ()>;
+    /// Makes the time expire in which the chosen worker may become idle.
+    fn expire_drain(&self, stage: Stage) -> BoxFuture<'_, ()>;
 }
 
 pub struct Sqlite(tempfile::TempDir);
@@ -44,15 +44,15 @@ impl Bench for Sqlite {
     }
 
     fn write_version(&self, task: TaskId, version: u32) -> BoxFuture<'_, ()> {
-        // Where it is set aside it is due for those who know the version.
+        // A parked task is due for workers that know its version.
         self.change(task, &format!("version = {version}, due_ms = iif(place = 5, {version}, due_ms)"))
     }
 
-    fn spoil(&self, task: TaskId) -> BoxFuture<'_, ()> {
+    fn corrupt(&self, task: TaskId) -> BoxFuture<'_, ()> {
         self.change(task, "rank = 77")
     }
 
-    fn age_clearing(&self, stage: Stage) -> BoxFuture<'_, ()> {
+    fn expire_drain(&self, stage: Stage) -> BoxFuture<'_, ()> {
         let update = "UPDATE stage SET clearing_until_ms = 1 WHERE stage = ? AND clearing IS NOT NULL";
         assert_eq!(self.file().execute(update, [stage as i64]).unwrap(), 1);
         Box::pin(async {})
@@ -81,7 +81,7 @@ pub struct Streams {
 
 impl Streams {
     pub fn start() -> Self {
-        Self::on(Server::forgetful())
+        Self::on(Server::volatile())
     }
 
     pub fn on(redis: Server) -> Self {
@@ -113,42 +113,42 @@ impl Bench for Streams {
         Box::pin(self.redis.write_version(&self.prefix, task, version))
     }
 
-    fn spoil(&self, task: TaskId) -> BoxFuture<'_, ()> {
-        Box::pin(self.redis.spoil(&self.prefix, task))
+    fn corrupt(&self, task: TaskId) -> BoxFuture<'_, ()> {
+        Box::pin(self.redis.corrupt(&self.prefix, task))
     }
 
-    fn age_clearing(&self, stage: Stage) -> BoxFuture<'_, ()> {
-        Box::pin(self.redis.age_clearing(&self.prefix, stage))
+    fn expire_drain(&self, stage: Stage) -> BoxFuture<'_, ()> {
+        Box::pin(self.redis.expire_drain(&self.prefix, stage))
     }
 }
 
 impl Server {
     pub async fn write_version(&self, prefix: &str, task: TaskId, version: u32) {
         let (record, item) = (format!("{prefix}:job:{}", task.job), task.item.to_string());
-        let text: String = self.ask(&["HGET", &record, &item]).await;
+        let text: String = self.command(&["HGET", &record, &item]).await;
         let mut message: serde_json::Value = serde_json::from_str(&text).unwrap();
         message["v"] = version.into();
-        self.ask::<i64>(&["HSET", &record, &item, &message.to_string()]).await;
+        self.command::<i64>(&["HSET", &record, &item, &message.to_string()]).await;
         let aside = format!("{prefix}:{}:newer", message["s"].as_str().unwrap());
         let name = format!("{}:{item}", task.job);
-        self.ask::<i64>(&["ZADD", &aside, "XX", &version.to_string(), &name]).await;
+        self.command::<i64>(&["ZADD", &aside, "XX", &version.to_string(), &name]).await;
     }
 
-    pub async fn spoil(&self, prefix: &str, task: TaskId) {
+    pub async fn corrupt(&self, prefix: &str, task: TaskId) {
         let record = format!("{prefix}:job:{}", task.job);
-        self.ask::<i64>(&["HSET", &record, &task.item.to_string(), "no message"]).await;
+        self.command::<i64>(&["HSET", &record, &task.item.to_string(), "no message"]).await;
     }
 
-    pub async fn age_clearing(&self, prefix: &str, stage: Stage) {
+    pub async fn expire_drain(&self, prefix: &str, stage: Stage) {
         let key = format!("{prefix}:{}:clearing", stage.as_str());
-        let kept: String = self.ask(&["GET", &key]).await;
+        let kept: String = self.command(&["GET", &key]).await;
         let holder = kept.split_once(' ').unwrap().1;
-        self.ask::<String>(&["SET", &key, &format!("1 {holder}")]).await;
+        self.command::<String>(&["SET", &key, &format!("1 {holder}")]).await;
     }
 }
 
 pub const LONG: Duration = Duration::from_secs(600);
-/// Runs out at once.
+/// Expires at once.
 pub const SHORT: Duration = Duration::from_millis(1);
 
 pub fn job() -> JobId {
@@ -177,38 +177,43 @@ pub fn tasks(job: JobId, tenant: &str, count: u32) -> Vec<Task> {
     (0..count).map(|item| task(job, item, tenant)).collect()
 }
 
-/// A worker with one lease length.
+/// A worker, with the duration of its leases.
 pub struct Worker {
     pub queue: Arc<dyn Queue>,
     pub consumer: Consumer,
-    pub length: Duration,
+    pub duration: Duration,
     pub idle: bool,
 }
 
 impl Worker {
     pub fn new(queue: &Arc<dyn Queue>, name: &str) -> Self {
-        Self { queue: Arc::clone(queue), consumer: Consumer(name.into()), length: LONG, idle: true }
+        Self { queue: Arc::clone(queue), consumer: Consumer(name.into()), duration: LONG, idle: true }
     }
 
     pub fn busy(self) -> Self {
         Self { idle: false, ..self }
     }
 
-    pub fn holding(self, length: Duration) -> Self {
-        Self { length, ..self }
+    pub fn holding(self, duration: Duration) -> Self {
+        Self { duration, ..self }
     }
 
-    pub async fn take(&self, stage: Stage, most: usize) -> Vec<Lease> {
-        self.ask(stage, most).await.leases
+    pub async fn take(&self, stage: Stage, max_tasks: usize) -> Vec<Lease> {
+        self.request(stage, max_tasks).await.leases
     }
 
-    pub async fn ask(&self, stage: Stage, most: usize) -> LeaseBatch {
-        let request =
-            LeaseRequest { stage, consumer: &self.consumer, most, length: self.length, idle: self.idle };
+    pub async fn request(&self, stage: Stage, max_tasks: usize) -> LeaseBatch {
+        let request = LeaseRequest {
+            stage,
+            consumer: &self.consumer,
+            max_tasks,
+            duration: self.duration,
+            idle: self.idle,
+        };
         self.queue.lease(request).await.unwrap()
     }
 
-    /// The next one; waits for it.
+    /// Waits for a task and leases it.
     pub async fn next(&self, stage: Stage) -> Lease {
         for _ in 0..2000 {
             if let Some(lease) = self.take(stage, 1).await.pop() {
@@ -216,7 +221,7 @@ impl Worker {
             }
             self.queue.wait(stage, Duration::from_millis(10)).await;
         }
-        panic!("nothing came");
+        panic!("no task came");
     }
 
     pub async fn settle(&self, lease: &Lease, outcome: Outcome) -> SettleResult {
@@ -226,4 +231,22 @@ impl Worker {
 
 pub fn next() -> Outcome {
     Outcome::Next { bytes: 50 }
+}
+
+/// The status of a worker of this name.
+pub fn status(name: &str) -> WorkerStatus {
+    WorkerStatus {
+        consumer: Consumer(name.into()),
+        stages: vec![Stage::Chunking, Stage::Storage],
+        slots: 4,
+        busy: 1,
+        done: 10,
+        failed: 2,
+        started_at_ms: 1_764_000_000_123,
+        version: "0.1.0".into(),
+    }
+}
+
+pub fn reason() -> Reason {
+    Reason { code: "broken".into(), message: "it is 'broken': \u{e4}\u{1f600}".into() }
 }

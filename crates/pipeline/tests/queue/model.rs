@@ -1,8 +1,9 @@
-//! Random work on each queue beside a plain model of it in memory, which is compared after every step. The model knows
-//! nothing of turns between tenants: of each tenant's tasks it knows the order.
+//! Random steps on each queue and on a model of it in memory, which are compared after every step. The model has the order
+//! of each tenant's tasks, but not the turns between tenants.
 
 use std::{
     collections::{BTreeMap, HashMap},
+    sync::Arc,
     time::Duration,
 };
 
@@ -18,44 +19,52 @@ use crate::harness::{Bench, LONG, Sqlite, Streams, Worker, job, task};
 #[derive(Clone, Debug)]
 enum Step {
     Enqueue { job: usize, item: u32, priority: usize, deaths: u32 },
-    Lease { stage: usize, most: usize, idle: bool, runs_out: bool },
+    Lease { stage: usize, max_tasks: usize, idle: bool, expires: bool },
     Settle { lease: usize, outcome: usize },
-    Renew { lease: usize, runs_out: bool },
+    Renew { lease: usize, expires: bool },
     Cancel { job: usize },
     Reprioritize { job: usize, priority: usize },
-    Flow { stage: usize, flow: usize },
-    Revive { stage: usize },
-    Bury { stage: usize },
-    Retire,
+    SetMode { stage: usize, mode: usize },
+    Requeue { stage: usize },
+    Delete { stage: usize },
+    Deregister,
 }
 
 fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         8 => (0..3_usize, 0..4_u32, 0..3_usize, 0..4_u32).prop_map(|(job, item, priority, deaths)| Step::Enqueue { job, item, priority, deaths }),
-        10 => (0..3_usize, 1..5_usize, any::<bool>(), any::<bool>()).prop_map(|(stage, most, idle, runs_out)| Step::Lease { stage, most, idle, runs_out }),
+        10 => (0..3_usize, 1..5_usize, any::<bool>(), any::<bool>()).prop_map(|(stage, max_tasks, idle, expires)| Step::Lease { stage, max_tasks, idle, expires }),
         12 => (0..8_usize, 0..9_usize).prop_map(|(lease, outcome)| Step::Settle { lease, outcome }),
-        2 => (0..8_usize, any::<bool>()).prop_map(|(lease, runs_out)| Step::Renew { lease, runs_out }),
+        2 => (0..8_usize, any::<bool>()).prop_map(|(lease, expires)| Step::Renew { lease, expires }),
         1 => (0..3_usize).prop_map(|job| Step::Cancel { job }),
         1 => (0..3_usize, 0..3_usize).prop_map(|(job, priority)| Step::Reprioritize { job, priority }),
-        2 => (0..3_usize, 0..4_usize).prop_map(|(stage, flow)| Step::Flow { stage, flow }),
-        1 => (0..3_usize).prop_map(|stage| Step::Revive { stage }),
-        1 => (0..3_usize).prop_map(|stage| Step::Bury { stage }),
-        1 => Just(Step::Retire),
+        2 => (0..3_usize, 0..4_usize).prop_map(|(stage, mode)| Step::SetMode { stage, mode }),
+        1 => (0..3_usize).prop_map(|stage| Step::Requeue { stage }),
+        1 => (0..3_usize).prop_map(|stage| Step::Delete { stage }),
+        1 => Just(Step::Deregister),
     ]
 }
 
+/// A lease request.
+struct Request {
+    stage: Stage,
+    max_tasks: usize,
+    idle: bool,
+    expires: bool,
+}
+
 #[derive(Clone, Copy, Debug, PartialEq)]
-enum Place {
+enum State {
     Waiting,
     Held,
     Delayed { due: bool },
-    Leased { runs_out: bool, cancelled: bool },
+    Leased { expires: bool, cancelled: bool },
 }
 
 struct Item {
     task: Task,
     arrival: u64,
-    place: Place,
+    state: State,
     token: String,
 }
 
@@ -63,9 +72,9 @@ struct Item {
 struct Model {
     items: BTreeMap<TaskId, Item>,
     dead: Vec<Task>,
-    flow: HashMap<Stage, StageMode>,
+    modes: HashMap<Stage, StageMode>,
     arrivals: u64,
-    /// All leases ever given, the newest last.
+    /// All leases that were ever granted, the newest last.
     leases: Vec<Lease>,
 }
 
@@ -74,105 +83,106 @@ const PRIORITIES: [Priority; 3] = [Priority::Low, Priority::Normal, Priority::Hi
 impl Model {
     fn add(&mut self, task: Task) {
         self.arrivals += 1;
-        let held = self.flow.get(&task.stage) == Some(&StageMode::Drain);
-        let place = if held { Place::Held } else { Place::Waiting };
-        self.items.insert(task.id, Item { task, arrival: self.arrivals, place, token: String::new() });
+        let held = self.modes.get(&task.stage) == Some(&StageMode::Drain);
+        let state = if held { State::Held } else { State::Waiting };
+        self.items.insert(task.id, Item { task, arrival: self.arrivals, state, token: String::new() });
     }
 
     fn held(&mut self, lease: &Lease) -> Option<&mut Item> {
         let item = self.items.get_mut(&lease.task.id)?;
-        (matches!(item.place, Place::Leased { .. }) && item.token == lease.token).then_some(item)
+        (matches!(item.state, State::Leased { .. }) && item.token == lease.token).then_some(item)
     }
 
-    /// What a look at a stage brings back.
-    fn bring_back(&mut self, stage: Stage) {
+    /// What a lease request does to expired leases and due tasks of a stage.
+    fn requeue_expired(&mut self, stage: Stage) {
         let ids: Vec<TaskId> =
             self.items.values().filter(|item| item.task.stage == stage).map(|item| item.task.id).collect();
         for id in ids {
             let item = self.items.get_mut(&id).unwrap();
-            match item.place {
-                Place::Delayed { due: true } => item.place = Place::Waiting,
-                Place::Leased { runs_out: true, cancelled: true } => drop(self.items.remove(&id)),
-                Place::Leased { runs_out: true, .. } => self.die(id),
+            match item.state {
+                State::Delayed { due: true } => item.state = State::Waiting,
+                State::Leased { expires: true, cancelled: true } => drop(self.items.remove(&id)),
+                State::Leased { expires: true, .. } => self.crash(id),
                 _ => {}
             }
         }
     }
 
-    fn die(&mut self, id: TaskId) {
+    fn crash(&mut self, id: TaskId) {
         let item = self.items.get_mut(&id).unwrap();
         item.task.deaths += 1;
-        item.place = Place::Waiting;
+        item.state = State::Waiting;
         if item.task.deaths >= MAX_SHARED_CRASHES + MAX_ISOLATED_CRASHES {
             let item = self.items.remove(&id).unwrap();
             self.dead.push(item.task);
         }
     }
 
-    fn alone(&self, stage: Stage) -> Option<&Item> {
+    fn first_exclusive(&self, stage: Stage) -> Option<&Item> {
         let mut found: Vec<&Item> = self
             .items
             .values()
-            .filter(|item| item.place == Place::Waiting && item.task.deaths >= MAX_SHARED_CRASHES)
+            .filter(|item| item.state == State::Waiting && item.task.deaths >= MAX_SHARED_CRASHES)
             .filter(|item| stage == item.task.stage)
             .collect();
         found.sort_by_key(|item| item.arrival);
         found.first().copied()
     }
 
-    /// Checks what a lease brought, and takes it in.
-    fn lease(&mut self, (stage, most, idle, runs_out): (Stage, usize, bool, bool), handout: LeaseBatch) {
-        let LeaseBatch { leases: got, drain_for_exclusive: clear } = handout;
-        self.bring_back(stage);
+    /// Checks the response to a lease request, and applies it.
+    fn lease(&mut self, request: Request, batch: LeaseBatch) {
+        let Request { stage, max_tasks, idle, expires } = request;
+        let LeaseBatch { leases: got, drain_for_exclusive } = batch;
+        self.requeue_expired(stage);
         let ids: Vec<TaskId> = got.iter().map(|lease| lease.task.id).collect();
-        if self.flow.get(&stage) == Some(&StageMode::Pause) {
-            assert_eq!((ids, clear), (Vec::new(), false));
+        if self.modes.get(&stage) == Some(&StageMode::Pause) {
+            assert_eq!((ids, drain_for_exclusive), (Vec::new(), false));
             return;
         }
-        if let Some(alone) = self.alone(stage).map(|item| item.task.id) {
+        if let Some(alone) = self.first_exclusive(stage).map(|item| item.task.id) {
             if idle {
                 assert_eq!((&ids[..], got[0].exclusive), (&[alone][..], true));
-                return self.take(got, runs_out);
+                return self.grant(got, expires);
             }
-            assert_eq!((ids, clear), (Vec::new(), true), "it is to become idle, whichever of its loops asks");
+            assert_eq!((ids, drain_for_exclusive), (Vec::new(), true), "the worker is to become idle");
             return;
         }
-        assert!(!clear, "nothing must run alone");
-        let mut lanes: HashMap<String, Vec<(std::cmp::Reverse<Priority>, u64, TaskId)>> = HashMap::new();
+        assert!(!drain_for_exclusive, "no task must run alone");
+        let mut queues: HashMap<String, Vec<(std::cmp::Reverse<Priority>, u64, TaskId)>> = HashMap::new();
         for item in self.items.values() {
             let alone = item.task.deaths >= MAX_SHARED_CRASHES;
-            if item.place == Place::Waiting && item.task.stage == stage && !alone {
-                let lane = lanes.entry(item.task.tenant.to_string()).or_default();
-                lane.push((std::cmp::Reverse(item.task.priority), item.arrival, item.task.id));
+            if item.state == State::Waiting && item.task.stage == stage && !alone {
+                let queue = queues.entry(item.task.tenant.to_string()).or_default();
+                queue.push((std::cmp::Reverse(item.task.priority), item.arrival, item.task.id));
             }
         }
-        let waiting: usize = lanes.values().map(Vec::len).sum();
-        assert_eq!(got.len(), most.min(waiting), "as many as there are");
-        for (tenant, mut lane) in lanes {
-            lane.sort();
-            let due: Vec<TaskId> = lane.into_iter().map(|(_, _, id)| id).collect();
+        let waiting: usize = queues.values().map(Vec::len).sum();
+        assert_eq!(got.len(), max_tasks.min(waiting), "as many tasks as there are");
+        for (tenant, mut queue) in queues {
+            queue.sort();
+            let due: Vec<TaskId> = queue.into_iter().map(|(_, _, id)| id).collect();
             let came: Vec<TaskId> =
                 got.iter().filter(|l| *l.task.tenant == *tenant).map(|lease| lease.task.id).collect();
             assert_eq!(came, due[..came.len()], "{tenant}: by priority and age");
         }
         assert!(got.iter().all(|lease| !lease.exclusive));
-        self.take(got, runs_out);
+        self.grant(got, expires);
     }
 
-    fn take(&mut self, got: Vec<Lease>, runs_out: bool) {
+    fn grant(&mut self, got: Vec<Lease>, expires: bool) {
         for lease in got {
             let item = self.items.get_mut(&lease.task.id).unwrap();
             assert_eq!(item.task, lease.task);
-            item.place = Place::Leased { runs_out, cancelled: false };
+            item.state = State::Leased { expires, cancelled: false };
             item.token.clone_from(&lease.token);
             self.leases.push(lease);
         }
     }
 
     fn settle(&mut self, lease: &Lease, outcome: &Outcome) -> SettleResult {
-        let flow = self.flow.clone();
+        let modes = self.modes.clone();
         let Some(item) = self.held(lease) else { return SettleResult::Lost };
-        if matches!(item.place, Place::Leased { cancelled: true, .. }) {
+        if matches!(item.state, State::Leased { cancelled: true, .. }) {
             self.items.remove(&lease.task.id);
             return SettleResult::Cancelled;
         }
@@ -180,21 +190,21 @@ impl Model {
             Outcome::Next { bytes } => match item.task.stage.next() {
                 Some(stage) => {
                     item.task = Task { stage, bytes: *bytes, attempts: 0, deaths: 0, ..item.task.clone() };
-                    let held = flow.get(&stage) == Some(&StageMode::Drain);
-                    item.place = if held { Place::Held } else { Place::Waiting };
+                    let held = modes.get(&stage) == Some(&StageMode::Drain);
+                    item.state = if held { State::Held } else { State::Waiting };
                 }
                 None => drop(self.items.remove(&lease.task.id)),
             },
             Outcome::Finished => drop(self.items.remove(&lease.task.id)),
             Outcome::RetryAfter { after, charged } => {
                 item.task.attempts += u32::from(*charged);
-                item.place = Place::Delayed { due: after.is_zero() };
+                item.state = State::Delayed { due: after.is_zero() };
             }
-            Outcome::Release => item.place = Place::Waiting,
+            Outcome::Release => item.state = State::Waiting,
             Outcome::Crashed { after } => {
-                self.die(lease.task.id);
+                self.crash(lease.task.id);
                 if let Some(item) = self.items.get_mut(&lease.task.id) {
-                    item.place = Place::Delayed { due: after.is_zero() };
+                    item.state = State::Delayed { due: after.is_zero() };
                 }
             }
             Outcome::DeadLetter(_) => {
@@ -218,9 +228,9 @@ fn outcome(number: usize) -> Outcome {
     }
 }
 
-async fn apply(step: Step, queue: &std::sync::Arc<dyn Queue>, (model, jobs): (&mut Model, &[JobId])) {
+async fn apply(step: Step, queue: &Arc<dyn Queue>, model: &mut Model, jobs: &[JobId]) {
     let worker = Worker::new(queue, "w");
-    let length = |runs_out: bool| if runs_out { Duration::ZERO } else { LONG };
+    let duration = |expires: bool| if expires { Duration::ZERO } else { LONG };
     match step {
         Step::Enqueue { job, item, priority, deaths } => {
             let sent = Task {
@@ -236,36 +246,36 @@ async fn apply(step: Step, queue: &std::sync::Arc<dyn Queue>, (model, jobs): (&m
                 model.add(sent);
             }
         }
-        Step::Lease { stage, most, idle, runs_out } => {
+        Step::Lease { stage, max_tasks, idle, expires } => {
             let stage = Stage::ALL[stage];
-            let worker = Worker { idle, length: length(runs_out), ..worker };
-            let got = worker.ask(stage, most).await;
-            model.lease((stage, most, idle, runs_out), got);
+            let worker = Worker { idle, duration: duration(expires), ..worker };
+            let batch = worker.request(stage, max_tasks).await;
+            model.lease(Request { stage, max_tasks, idle, expires }, batch);
         }
         Step::Settle { lease, outcome: number } => {
             let Some(lease) = model.leases.iter().rev().nth(lease).cloned() else { return };
             let outcome = outcome(number);
             assert_eq!(worker.settle(&lease, outcome.clone()).await, model.settle(&lease, &outcome));
         }
-        Step::Renew { lease, runs_out } => {
+        Step::Renew { lease, expires } => {
             let Some(lease) = model.leases.iter().rev().nth(lease).cloned() else { return };
-            let wanted = model.held(&lease).is_some_and(|item| match &mut item.place {
-                Place::Leased { cancelled: false, runs_out: out } => {
-                    *out = runs_out;
+            let held = model.held(&lease).is_some_and(|item| match &mut item.state {
+                State::Leased { cancelled: false, expires: out } => {
+                    *out = expires;
                     true
                 }
                 _ => false,
             });
-            assert_eq!(queue.renew(&[lease], length(runs_out)).await.unwrap(), [wanted]);
+            assert_eq!(queue.renew(&[lease], duration(expires)).await.unwrap(), [held]);
         }
         Step::Cancel { job } => {
             let before = model.items.len();
             for item in model.items.values_mut().filter(|item| item.task.id.job == jobs[job]) {
-                if let Place::Leased { cancelled, .. } = &mut item.place {
+                if let State::Leased { cancelled, .. } = &mut item.state {
                     *cancelled = true;
                 }
             }
-            model.items.retain(|id, item| id.job != jobs[job] || matches!(item.place, Place::Leased { .. }));
+            model.items.retain(|id, item| id.job != jobs[job] || matches!(item.state, State::Leased { .. }));
             assert_eq!(queue.cancel(jobs[job]).await.unwrap(), (before - model.items.len()) as u64);
         }
         Step::Reprioritize { job, priority } => {
@@ -273,48 +283,47 @@ async fn apply(step: Step, queue: &std::sync::Arc<dyn Queue>, (model, jobs): (&m
             for item in model.items.values_mut().filter(|item| item.task.id.job == jobs[job]) {
                 if item.task.priority != PRIORITIES[priority] {
                     item.task.priority = PRIORITIES[priority];
-                    moved += u64::from(!matches!(item.place, Place::Leased { .. }));
+                    moved += u64::from(!matches!(item.state, State::Leased { .. }));
                 }
             }
             assert_eq!(queue.reprioritize(jobs[job], PRIORITIES[priority]).await.unwrap(), moved);
         }
-        Step::Flow { stage, flow } => {
-            let (stage, flow) = (
-                Stage::ALL[stage],
-                [StageMode::Run, StageMode::Run, StageMode::Pause, StageMode::Drain][flow],
-            );
-            queue.set_flow(stage, flow).await.unwrap();
-            model.flow.insert(stage, flow);
-            if flow != StageMode::Drain {
+        Step::SetMode { stage, mode } => {
+            let stage = Stage::ALL[stage];
+            let mode = [StageMode::Run, StageMode::Run, StageMode::Pause, StageMode::Drain][mode];
+            queue.set_stage_mode(stage, mode).await.unwrap();
+            model.modes.insert(stage, mode);
+            if mode != StageMode::Drain {
                 for item in model.items.values_mut() {
-                    if item.task.stage == stage && item.place == Place::Held {
-                        item.place = Place::Waiting;
+                    if item.task.stage == stage && item.state == State::Held {
+                        item.state = State::Waiting;
                     }
                 }
             }
         }
-        Step::Revive { stage } | Step::Bury { stage } => {
-            let again = matches!(step, Step::Revive { .. });
+        Step::Requeue { stage } | Step::Delete { stage } => {
+            let requeued = matches!(step, Step::Requeue { .. });
             let stage = Stage::ALL[stage];
             let letters = queue.dead_letters(stage, None, 100).await.unwrap();
             let Some(letter) = letters.first() else { return };
             let id = letter.task.as_ref().unwrap().id;
-            let place = model.dead.iter().position(|dead| dead.id == id).unwrap();
-            let dead = model.dead.remove(place);
+            let index = model.dead.iter().position(|dead| dead.id == id).unwrap();
+            let dead = model.dead.remove(index);
             assert_eq!(letter.task.as_ref(), Some(&dead));
-            if again {
-                assert!(queue.revive(stage, &letter.id).await.unwrap());
-                model.add(Task { attempts: 0, deaths: 0, ..dead });
+            if requeued {
+                let task = Task { attempts: 0, deaths: 0, ..dead };
+                assert_eq!(queue.enqueue(std::slice::from_ref(&task)).await.unwrap(), [true]);
+                model.add(task);
             } else {
                 assert!(queue.delete_dead_letter(stage, &letter.id).await.unwrap());
             }
         }
-        Step::Retire => {
+        Step::Deregister => {
             queue.deregister(&worker.consumer).await.unwrap();
-            model.items.retain(|_, item| !matches!(item.place, Place::Leased { cancelled: true, .. }));
+            model.items.retain(|_, item| !matches!(item.state, State::Leased { cancelled: true, .. }));
             for item in model.items.values_mut() {
-                if matches!(item.place, Place::Leased { .. }) {
-                    item.place = Place::Waiting;
+                if matches!(item.state, State::Leased { .. }) {
+                    item.state = State::Waiting;
                 }
             }
         }
@@ -324,25 +333,25 @@ async fn apply(step: Step, queue: &std::sync::Arc<dyn Queue>, (model, jobs): (&m
 async fn compare(queue: &dyn Queue, model: &Model, jobs: &[JobId]) {
     let depth = queue.depth().await.unwrap();
     for stage in Stage::ALL {
-        let of = |wanted: fn(&Place) -> bool| {
-            model.items.values().filter(move |item| item.task.stage == stage && wanted(&item.place))
+        let of = |is: fn(&State) -> bool| {
+            model.items.values().filter(move |item| item.task.stage == stage && is(&item.state))
         };
         let found = depth[&stage];
-        assert_eq!(found.waiting, of(|place| *place == Place::Waiting).count() as u64, "{stage:?} waiting");
-        let bytes: u64 = of(|place| *place == Place::Waiting).map(|item| item.task.bytes).sum();
+        assert_eq!(found.waiting, of(|state| *state == State::Waiting).count() as u64, "{stage:?} waiting");
+        let bytes: u64 = of(|state| *state == State::Waiting).map(|item| item.task.bytes).sum();
         assert_eq!(found.bytes, bytes, "{stage:?} bytes");
-        assert_eq!(found.held, of(|place| *place == Place::Held).count() as u64, "{stage:?} held");
-        assert_eq!(found.delayed, of(|place| matches!(place, Place::Delayed { .. })).count() as u64);
-        assert_eq!(found.leased, of(|place| matches!(place, Place::Leased { .. })).count() as u64);
+        assert_eq!(found.held, of(|state| *state == State::Held).count() as u64, "{stage:?} held");
+        assert_eq!(found.delayed, of(|state| matches!(state, State::Delayed { .. })).count() as u64);
+        assert_eq!(found.leased, of(|state| matches!(state, State::Leased { .. })).count() as u64);
         assert_eq!(found.dead, model.dead.iter().filter(|task| task.stage == stage).count() as u64);
     }
     for tenant in ["ann", "bob"] {
-        let pressure = queue.backlog(tenant).await.unwrap();
+        let backlog = queue.backlog(tenant).await.unwrap();
         let of: Vec<&Item> = model.items.values().filter(|item| &*item.task.tenant == tenant).collect();
-        assert_eq!(pressure.tenant.items, of.len() as u64);
-        assert_eq!(pressure.tenant.bytes, of.iter().map(|item| item.task.bytes).sum::<u64>());
-        assert_eq!(pressure.all.items, model.items.len() as u64);
-        assert_eq!(pressure.all.bytes, model.items.values().map(|item| item.task.bytes).sum::<u64>());
+        assert_eq!(backlog.tenant.items, of.len() as u64);
+        assert_eq!(backlog.tenant.bytes, of.iter().map(|item| item.task.bytes).sum::<u64>());
+        assert_eq!(backlog.all.items, model.items.len() as u64);
+        assert_eq!(backlog.all.bytes, model.items.values().map(|item| item.task.bytes).sum::<u64>());
     }
     let ids: Vec<TaskId> =
         jobs.iter().flat_map(|job| (0..4).map(|item| TaskId { job: *job, item })).collect();
@@ -366,7 +375,7 @@ fn check(cases: u32, mut bench: impl FnMut() -> Box<dyn Bench>) {
             runtime.block_on(async {
                 let queue = bench.queue();
                 for step in steps {
-                    apply(step, &queue, (&mut model, &jobs)).await;
+                    apply(step, &queue, &mut model, &jobs).await;
                     compare(&*queue, &model, &jobs).await;
                 }
             });
@@ -376,44 +385,44 @@ fn check(cases: u32, mut bench: impl FnMut() -> Box<dyn Bench>) {
 }
 
 #[test]
-fn the_file_does_what_the_model_does() {
+fn the_sqlite_queue_equals_the_model() {
     check(60, || Box::new(Sqlite::start()));
 }
 
 #[test]
-fn redis_does_what_the_model_does() {
-    let server = std::sync::Arc::new(Streams::start());
+fn the_redis_queue_equals_the_model() {
+    let server = Arc::new(Streams::start());
     let mut count = 0;
     check(60, move || {
         count += 1;
         let prefix = format!("{{case{count}}}");
-        Box::new(Prefixed { url: server.redis.url(), prefix, server: std::sync::Arc::clone(&server) })
+        Box::new(Prefixed { url: server.redis.url(), prefix, server: Arc::clone(&server) })
     });
 }
 
-/// A queue of its own on a server that all cases share.
+/// A queue with a prefix of its own, on a server that all cases share.
 struct Prefixed {
     url: String,
     prefix: String,
-    server: std::sync::Arc<Streams>,
+    server: Arc<Streams>,
 }
 
 impl Bench for Prefixed {
-    fn open(&self, options: embeddery_pipeline::QueueOptions) -> std::sync::Arc<dyn Queue> {
+    fn open(&self, options: embeddery_pipeline::QueueOptions) -> Arc<dyn Queue> {
         let config = crate::harness::config(&self.url, &self.prefix);
         let config = embeddery_pipeline::RedisConfig { options, ..config };
-        std::sync::Arc::new(embeddery_pipeline::RedisQueue::connect(config).unwrap())
+        Arc::new(embeddery_pipeline::RedisQueue::connect(config).unwrap())
     }
 
     fn write_version(&self, task: TaskId, version: u32) -> BoxFuture<'_, ()> {
         Box::pin(self.server.redis.write_version(&self.prefix, task, version))
     }
 
-    fn spoil(&self, task: TaskId) -> BoxFuture<'_, ()> {
-        Box::pin(self.server.redis.spoil(&self.prefix, task))
+    fn corrupt(&self, task: TaskId) -> BoxFuture<'_, ()> {
+        Box::pin(self.server.redis.corrupt(&self.prefix, task))
     }
 
-    fn age_clearing(&self, stage: Stage) -> BoxFuture<'_, ()> {
-        Box::pin(self.server.redis.age_clearing(&self.prefix, stage))
+    fn expire_drain(&self, stage: Stage) -> BoxFuture<'_, ()> {
+        Box::pin(self.server.redis.expire_drain(&self.prefix, stage))
     }
 }

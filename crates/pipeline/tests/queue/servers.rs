@@ -1,4 +1,4 @@
-//! Real servers of one test's own, with the settings it needs, killed when dropped.
+//! Real Redis servers, each of one test and with its settings. They are killed when they are dropped.
 
 use std::{
     io::{BufRead as _, BufReader},
@@ -22,23 +22,23 @@ pub struct Server {
 }
 
 impl Server {
-    /// A server that keeps nothing.
-    pub fn forgetful() -> Self {
+    /// A server that keeps nothing over a restart.
+    pub fn volatile() -> Self {
         Self::start(&["--appendonly", "no"])
     }
 
-    /// A server that keeps what it acknowledged.
+    /// A server that keeps what it has acknowledged over a restart.
     pub fn durable() -> Self {
         Self::start(&["--appendonly", "yes", "--appendfsync", "everysec"])
     }
 
     pub fn start(arguments: &[&str]) -> Self {
-        Self::made(|_, _| arguments.iter().map(ToString::to_string).collect())
+        Self::with_arguments(|_, _| arguments.iter().map(ToString::to_string).collect())
     }
 
-    /// A server whose settings need its port and its directory.
-    pub fn made(arguments: impl Fn(u16, &Path) -> Vec<String>) -> Self {
-        // Another program may take a free port first; then another is tried.
+    /// A server whose arguments depend on its port and its directory.
+    pub fn with_arguments(arguments: impl Fn(u16, &Path) -> Vec<String>) -> Self {
+        // Another program may take the free port first. Then the next port is tried.
         for _ in 0..20 {
             let mut server = Self::not_started();
             server.arguments = arguments(server.port, server.dir.path());
@@ -49,7 +49,7 @@ impl Server {
         panic!("redis-server does not start");
     }
 
-    /// A free port and a directory.
+    /// A server with a free port and a directory, which is not started yet.
     pub fn not_started() -> Self {
         let dir = tempfile::tempdir().unwrap();
         Self { child: None, port: free_port(), dir, arguments: Vec::new() }
@@ -57,7 +57,7 @@ impl Server {
 
     pub fn launch(&mut self) -> bool {
         let mut command = Command::new("redis-server");
-        // A configuration file comes first.
+        // A configuration file is the first argument.
         let (file, rest) = match self.arguments.split_first() {
             Some((first, rest)) if !first.starts_with("--") => (Some(first), rest),
             _ => (None, &self.arguments[..]),
@@ -94,7 +94,7 @@ impl Server {
         self.dir.path().to_owned()
     }
 
-    /// As a machine that dies does.
+    /// Kills the server with SIGKILL.
     pub fn kill(&mut self) {
         if let Some(mut child) = self.child.take() {
             child.kill().unwrap();
@@ -107,15 +107,15 @@ impl Server {
         assert!(self.launch(), "the port is taken");
     }
 
-    /// What the server says to a command.
-    pub async fn ask<T: redis::FromRedisValue>(&self, command: &[&str]) -> T {
+    /// Sends a command and returns the reply.
+    pub async fn command<T: redis::FromRedisValue>(&self, command: &[&str]) -> T {
         let client = redis::Client::open(self.url()).unwrap();
         let mut connection = client.get_multiplexed_async_connection().await.unwrap();
-        let mut asked = redis::cmd(command[0]);
+        let mut sent = redis::cmd(command[0]);
         for argument in &command[1..] {
-            asked.arg(*argument);
+            sent.arg(*argument);
         }
-        asked.query_async(&mut connection).await.unwrap()
+        sent.query_async(&mut connection).await.unwrap()
     }
 }
 
@@ -125,40 +125,40 @@ impl Drop for Server {
     }
 }
 
-/// Stands between a client and a server. What passes through it can be stopped, as on a line that is flooded.
-pub struct Relay {
+/// A proxy between a client and a server, whose connections can be blocked.
+pub struct Proxy {
     pub port: u16,
-    lines: Arc<Mutex<Vec<watch::Sender<bool>>>>,
+    connections: Arc<Mutex<Vec<watch::Sender<bool>>>>,
 }
 
-impl Relay {
+impl Proxy {
     pub async fn to(port: u16) -> Self {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let relay = Self { port: listener.local_addr().unwrap().port(), lines: Arc::default() };
-        let lines = Arc::clone(&relay.lines);
+        let proxy = Self { port: listener.local_addr().unwrap().port(), connections: Arc::default() };
+        let connections = Arc::clone(&proxy.connections);
         tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
                 let server = tokio::net::TcpStream::connect(("127.0.0.1", port)).await.unwrap();
-                let line = watch::Sender::new(true);
+                let open = watch::Sender::new(true);
                 let (from, to) = (client.into_split(), server.into_split());
-                tokio::spawn(pass(from.0, to.1, line.subscribe()));
-                tokio::spawn(pass(to.0, from.1, line.subscribe()));
-                lines.lock().unwrap().push(line);
+                tokio::spawn(forward(from.0, to.1, open.subscribe()));
+                tokio::spawn(forward(to.0, from.1, open.subscribe()));
+                connections.lock().unwrap().push(open);
             }
         });
-        relay
+        proxy
     }
 
-    /// Nothing passes any more on the connections there are.
-    pub fn stop_those_there_are(&self) {
-        self.lines.lock().unwrap().iter().for_each(|line| line.send(false).unwrap());
+    /// Blocks the connections that are open now.
+    pub fn block_open_connections(&self) {
+        self.connections.lock().unwrap().iter().for_each(|open| open.send(false).unwrap());
     }
 }
 
-async fn pass(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, mut open: watch::Receiver<bool>) {
-    let mut part = vec![0; 1 << 14];
-    while let Ok(length @ 1..) = from.read(&mut part).await {
-        if open.wait_for(|open| *open).await.is_err() || to.write_all(&part[..length]).await.is_err() {
+async fn forward(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, mut open: watch::Receiver<bool>) {
+    let mut buffer = vec![0; 1 << 14];
+    while let Ok(length @ 1..) = from.read(&mut buffer).await {
+        if open.wait_for(|open| *open).await.is_err() || to.write_all(&buffer[..length]).await.is_err() {
             return;
         }
     }

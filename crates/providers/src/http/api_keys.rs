@@ -1,5 +1,5 @@
-//! A provider's keys: used in turn, so that the vendor's limits of each are shared out; a refused one is left
-//! alone for a while, so that one revoked key of several harms nobody.
+//! The API keys of a provider. Requests use them in turn, because vendors limit the rate of each key. A refused key is
+//! used last for a while, so that requests succeed although one of several keys is revoked.
 
 use std::{
     fmt,
@@ -13,10 +13,10 @@ use std::{
 use reqwest::header::{AUTHORIZATION, HeaderName, HeaderValue};
 use secrecy::{ExposeSecret as _, SecretString};
 
-/// How long a refused key rests.
+/// How long a refused key is used last.
 const KEY_COOLDOWN: Duration = Duration::from_secs(60);
 
-/// Where a vendor wants its key.
+/// The header that carries a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum KeyHeader {
     /// `Authorization: Bearer …`.
@@ -27,24 +27,24 @@ pub enum KeyHeader {
     Google,
 }
 
-/// Keys, ready to be sent.
+/// The keys of a provider.
 pub struct ApiKeyPool {
     header: HeaderName,
     keys: Vec<Key>,
     setting: String,
-    /// Whether requests go out without a key when there is none.
+    /// Whether requests are sent without a key if there is none.
     optional: bool,
-    turn: AtomicUsize,
+    next: AtomicUsize,
 }
 
 struct Key {
     secret: SecretString,
     value: HeaderValue,
-    refused: Mutex<Option<Instant>>,
+    refused_at: Mutex<Option<Instant>>,
 }
 
 impl KeyHeader {
-    /// The header's name.
+    /// The name of the header.
     pub(crate) fn name(self) -> HeaderName {
         match self {
             Self::Bearer => AUTHORIZATION,
@@ -55,32 +55,35 @@ impl KeyHeader {
 }
 
 impl ApiKeyPool {
-    /// Keys of a vendor. `setting` is what a user has to set to change them.
+    /// Creates the pool. `setting` is the name of the setting that holds the keys.
+    ///
+    /// # Errors
+    /// A key cannot be sent in a header.
     pub fn new(
         secrets: &[SecretString],
-        place: KeyHeader,
+        header: KeyHeader,
         setting: impl Into<String>,
     ) -> Result<Self, String> {
-        let prefix = if place == KeyHeader::Bearer { "Bearer " } else { "" };
+        let prefix = if header == KeyHeader::Bearer { "Bearer " } else { "" };
         let keys = secrets
             .iter()
             .map(|secret| {
                 let mut value = HeaderValue::from_str(&format!("{prefix}{}", secret.expose_secret().trim()))
-                    .map_err(|_| "holds characters that no key has (a line break?)".to_owned())?;
+                    .map_err(|_| "contains characters that a key cannot have (a line break?)".to_owned())?;
                 value.set_sensitive(true);
-                Ok(Key { secret: secret.clone(), value, refused: Mutex::default() })
+                Ok(Key { secret: secret.clone(), value, refused_at: Mutex::default() })
             })
             .collect::<Result<_, String>>()?;
         Ok(Self {
-            header: place.name(),
+            header: header.name(),
             keys,
             setting: setting.into(),
             optional: false,
-            turn: AtomicUsize::new(0),
+            next: AtomicUsize::new(0),
         })
     }
 
-    /// The same keys, for servers that may not ask for one.
+    /// The same keys, for servers that may not require one.
     #[must_use]
     pub fn optional(mut self) -> Self {
         self.optional = true;
@@ -88,32 +91,34 @@ impl ApiKeyPool {
     }
 
     /// Whether a request can be sent.
-    pub(crate) fn usable(&self) -> bool {
+    pub(crate) fn is_usable(&self) -> bool {
         self.optional || !self.keys.is_empty()
     }
 
-    /// What a user has to set.
+    /// The name of the setting that holds the keys.
     pub(crate) fn setting(&self) -> &str {
         &self.setting
     }
 
-    /// The keys to try for one request, each once: the next in turn first, the resting ones last.
+    /// The indices of the keys in the order in which one request tries them: from the next in turn on, keys in cooldown
+    /// last.
     pub(super) fn round_robin(&self) -> Vec<usize> {
         match self.keys.len() {
             0 if self.optional => vec![0],
             0 | 1 => (0..self.keys.len()).collect(),
             count => {
-                let first = self.turn.fetch_add(1, Ordering::Relaxed);
-                let mut order: Vec<usize> = (0..count).map(|place| (first + place) % count).collect();
+                let first = self.next.fetch_add(1, Ordering::Relaxed);
+                let mut order: Vec<usize> = (0..count).map(|offset| (first + offset) % count).collect();
                 order.sort_by_key(|key| self.keys[*key].in_cooldown());
                 order
             }
         }
     }
 
-    pub(super) fn refused(&self, key: usize) {
+    /// Starts the cooldown of a key.
+    pub(super) fn mark_refused(&self, key: usize) {
         if let Some(key) = self.keys.get(key) {
-            *key.refused.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+            *key.refused_at.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
         }
     }
 
@@ -121,7 +126,7 @@ impl ApiKeyPool {
         Some((self.header.clone(), self.keys.get(key)?.value.clone()))
     }
 
-    /// A vendor's words with every key taken out of them.
+    /// A text without the keys.
     pub(super) fn redact(&self, text: &str) -> String {
         self.keys.iter().map(|key| key.secret.expose_secret().trim()).filter(|key| !key.is_empty()).fold(
             text.to_owned(),
@@ -132,14 +137,14 @@ impl ApiKeyPool {
 
 impl Key {
     fn in_cooldown(&self) -> bool {
-        let refused = *self.refused.lock().unwrap_or_else(PoisonError::into_inner);
-        refused.is_some_and(|at| at.elapsed() < KEY_COOLDOWN)
+        let refused_at = *self.refused_at.lock().unwrap_or_else(PoisonError::into_inner);
+        refused_at.is_some_and(|at| at.elapsed() < KEY_COOLDOWN)
     }
 }
 
 impl fmt::Debug for ApiKeyPool {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Keys({} of {})", self.keys.len(), self.setting)
+        write!(f, "ApiKeyPool({} of {})", self.keys.len(), self.setting)
     }
 }
 
@@ -153,28 +158,28 @@ mod tests {
     }
 
     #[test]
-    fn keys_take_turns_and_a_refused_one_comes_last() {
+    fn keys_are_used_in_turn_and_a_refused_key_last() {
         let keys = keys(&["a", "b", "c"]);
         assert_eq!(
             [keys.round_robin(), keys.round_robin(), keys.round_robin()],
             [[0, 1, 2], [1, 2, 0], [2, 0, 1]]
         );
-        keys.refused(0);
+        keys.mark_refused(0);
         assert_eq!(keys.round_robin(), [1, 2, 0]);
     }
 
     #[test]
-    fn without_keys_nothing_is_sent_unless_none_is_needed() {
-        assert!(!keys(&[]).usable() && keys(&[]).round_robin().is_empty());
+    fn without_keys_nothing_is_sent_unless_they_are_optional() {
+        assert!(!keys(&[]).is_usable() && keys(&[]).round_robin().is_empty());
         assert_eq!(keys(&[]).optional().round_robin(), [0]);
     }
 
     #[test]
-    fn keys_show_nowhere() {
+    fn keys_are_never_shown() {
         let keys = keys(&["sk-secret"]);
         assert_eq!(
             format!("{keys:?} {:?}", keys.header(0)),
-            format!("Keys(1 of OPENAI_API_KEY) {:?}", keys.header(0))
+            format!("ApiKeyPool(1 of OPENAI_API_KEY) {:?}", keys.header(0))
         );
         assert!(!format!("{keys:?} {:?}", keys.header(0)).contains("sk-secret"));
         assert_eq!(keys.redact("the key sk-secret is wrong"), "the key *** is wrong");

@@ -1,15 +1,18 @@
-//! A vendor's address: checked once, extended without a chance to inject anything.
+//! The URL of a vendor. It is checked once, and appended segments are encoded, so that they cannot inject anything.
 
 use std::fmt;
 
 use reqwest::Url;
 
-/// An `http` or `https` address without user, password or fragment.
+/// An `http` or `https` URL without user, password and fragment.
 #[derive(Clone, PartialEq, Eq)]
 pub struct BaseUrl(Url);
 
 impl BaseUrl {
-    /// Reads an address; the error says what is wrong with it, not which setting it came from.
+    /// Parses a URL.
+    ///
+    /// # Errors
+    /// What is wrong with it. The caller adds the name of the setting.
     pub fn parse(text: &str) -> Result<Self, String> {
         let url = Url::parse(text.trim()).map_err(|error| {
             format!("'{}' is not a URL ({error}); write https://host/path", text.escape_debug())
@@ -18,15 +21,15 @@ impl BaseUrl {
             return Err(format!("'{}' must begin with https:// or http://", text.escape_debug()));
         }
         if !url.username().is_empty() || url.password().is_some() {
-            return Err("must not carry a user or password; a key belongs in its own setting".into());
+            return Err("must not contain a user or password; put the key into its own setting".into());
         }
         if url.fragment().is_some() {
-            return Err(format!("'{}' must not carry a fragment (#…)", text.escape_debug()));
+            return Err(format!("'{}' must not contain a fragment (#…)", text.escape_debug()));
         }
         Ok(Self(url))
     }
 
-    /// The path without a slash at its end.
+    /// The path without a trailing slash.
     pub(crate) fn path(&self) -> &str {
         self.0.path().trim_end_matches('/')
     }
@@ -39,7 +42,7 @@ impl BaseUrl {
         self.0.port_or_known_default()
     }
 
-    /// The address with segments added to its path, each encoded, so that none can become two.
+    /// The URL with segments appended to its path. Each is encoded, so that a slash in it does not make two.
     pub(crate) fn join(&self, segments: &[&str]) -> Self {
         let mut url = self.0.clone();
         if let Ok(mut path) = url.path_segments_mut() {
@@ -48,15 +51,15 @@ impl BaseUrl {
         Self(url)
     }
 
-    /// The address with a query parameter, unless it has one of this name.
+    /// The URL with a query parameter, unless it has one of this name.
     pub(crate) fn with_query(mut self, name: &str, value: &str) -> Self {
-        if !self.0.query_pairs().any(|(known, _)| known == name) {
+        if !self.0.query_pairs().any(|(existing, _)| existing == name) {
             self.0.query_pairs_mut().append_pair(name, value);
         }
         self
     }
 
-    pub(super) fn url(&self) -> &Url {
+    pub(super) fn as_url(&self) -> &Url {
         &self.0
     }
 }
@@ -67,7 +70,7 @@ impl fmt::Display for BaseUrl {
     }
 }
 
-/// A query may hold a secret, so it is not shown.
+/// The query is left out, because it may contain a secret.
 impl fmt::Debug for BaseUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}://{}{}", self.0.scheme(), self.host(), self.0.path())
@@ -79,7 +82,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_no_address_says_why() {
+    fn invalid_urls_are_explained() {
         assert!(BaseUrl::parse("not a url").unwrap_err().contains("is not a URL"));
         assert!(BaseUrl::parse("localhost:11434").unwrap_err().contains("must begin with https://"));
         assert!(BaseUrl::parse("ftp://x").unwrap_err().contains("must begin with"));
@@ -90,17 +93,14 @@ mod tests {
     #[test]
     fn a_model_name_cannot_leave_its_segment() {
         let base = BaseUrl::parse("https://x/v1/").unwrap();
-        let address = base.join(&["models", "a/../b?key=1#c\r\nX: y:batchEmbedContents"]);
-        assert_eq!(
-            address.to_string(),
-            "https://x/v1/models/a%2F..%2Fb%3Fkey=1%23cX:%20y:batchEmbedContents"
-        );
+        let url = base.join(&["models", "a/../b?key=1#c\r\nX: y:batchEmbedContents"]);
+        assert_eq!(url.to_string(), "https://x/v1/models/a%2F..%2Fb%3Fkey=1%23cX:%20y:batchEmbedContents");
     }
 
     #[test]
     fn a_query_is_kept() {
         let base = BaseUrl::parse("https://x?api-version=7").unwrap();
-        let address = base.join(&["openai"]).with_query("api-version", "8").with_query("b", "1");
-        assert_eq!(address.to_string(), "https://x/openai?api-version=7&b=1");
+        let url = base.join(&["openai"]).with_query("api-version", "8").with_query("b", "1");
+        assert_eq!(url.to_string(), "https://x/openai?api-version=7&b=1");
     }
 }

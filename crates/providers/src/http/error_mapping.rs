@@ -1,8 +1,8 @@
-//! What a refusal means: from a status, headers and a vendor's words to a decision, once, for everybody.
+//! Maps the error responses of all vendors to [`EmbedError`]s.
 //!
-//! Vendors disagree about statuses and agree about words, so both are read. A caller's mistake is told in the
-//! vendor's own words, keys taken out; for everything else the words are ours, because a vendor's may show
-//! what callers need not see.
+//! Vendors use different statuses and similar messages for the same error, so both are read. If the caller is at fault,
+//! the error quotes the vendor's message without keys. All other errors have texts of our own, because a vendor's message
+//! may contain details that callers must not see.
 
 use std::time::{Duration, SystemTime};
 
@@ -12,48 +12,48 @@ use serde_json::Value;
 
 use super::{Target, retry_after};
 
-/// A refusal as it came.
+/// An error response.
 pub(super) struct Failure<'a> {
     pub target: &'a Target,
     pub status: u16,
     pub headers: &'a HeaderMap,
     pub body: &'a [u8],
-    /// Inputs in the refused call.
-    pub items: usize,
+    /// The number of inputs of the call.
+    pub inputs: usize,
 }
 
-/// The error in a vendor's answer, wherever the vendor puts it.
+/// The parsed body of an error response.
 #[derive(Debug, Default, PartialEq)]
 struct ErrorBody {
     message: String,
-    /// Code and type together, in lower case: vendors do not agree on which is which.
+    /// The code and the type of the error, in lower case. Vendors use the two fields differently.
     code: String,
     details: Option<Value>,
 }
 
 impl Failure<'_> {
     pub(super) fn classify(&self) -> EmbedError {
-        let complaint = ErrorBody::read(self.body);
-        let words = complaint.message.to_ascii_lowercase();
+        let body = ErrorBody::parse(self.body);
+        let message = body.message.to_ascii_lowercase();
         tracing::debug!(
             provider = %self.target.provider, model = %self.target.model, status = self.status,
-            message = %self.redacted(&complaint.message), "the vendor refused"
+            message = %self.redacted(&body.message), "vendor returned an error"
         );
         match self.status {
             401 | 403 | 498 => self.unauthorized(),
             402 => self.quota_exhausted(),
-            429 => self.rate_limited(&complaint, &words),
-            // The size of a call is read from the words under any status: llama.cpp and Ollama say it with 500.
-            _ if says_input_too_long(&complaint.code, &words) => self.input_too_long(&complaint),
-            413 => self.batch_too_large(&complaint),
-            400 | 422 if self.items > 1 && says_batch_too_large(&complaint.code, &words) => {
-                self.batch_too_large(&complaint)
+            429 => self.rate_limited(&body, &message),
+            // Messages about the size of a call count under any status: llama.cpp and Ollama send them with 500.
+            _ if is_input_too_long(&body.code, &message) => self.input_too_long(&body),
+            413 => self.batch_too_large(&body),
+            400 | 422 if self.inputs > 1 && is_batch_too_large(&body.code, &message) => {
+                self.batch_too_large(&body)
             }
-            500..=599 if self.items > 1 && is_runner_crash(&words) => self.batch_too_large(&complaint),
-            400..=499 if says_no_such_model(self.status, &complaint.code, &words) => self.no_such_model(),
-            404 | 405 => self.wrong_address(),
-            408 | 409 | 424 | 425 | 499 | 500..=599 => self.unavailable(&complaint),
-            _ => self.invalid(&complaint),
+            500..=599 if self.inputs > 1 && is_runner_crash(&message) => self.batch_too_large(&body),
+            400..=499 if is_model_not_found(self.status, &body.code, &message) => self.model_not_found(),
+            404 | 405 => self.wrong_url(),
+            408 | 409 | 424 | 425 | 499 | 500..=599 => self.unavailable(&body),
+            _ => self.invalid(&body),
         }
     }
 
@@ -63,7 +63,7 @@ impl Failure<'_> {
             Fault::Us,
             Retry::Never,
             format!(
-                "{} refuses the key ({}); check {}",
+                "{} refused the key ({}); check {}",
                 self.target.provider,
                 self.status,
                 self.target.keys.setting()
@@ -71,39 +71,38 @@ impl Failure<'_> {
         )
     }
 
-    fn rate_limited(&self, complaint: &ErrorBody, words: &str) -> EmbedError {
-        let wait = self.wait(complaint);
-        let never = self.headers.get("x-should-retry").is_some_and(|value| value == "false");
-        if complaint.code.contains("insufficient_quota")
-            || (wait.is_none() && words.contains("check your plan and billing"))
+    fn rate_limited(&self, body: &ErrorBody, message: &str) -> EmbedError {
+        let wait = self.wait(body);
+        let must_not_retry = self.headers.get("x-should-retry").is_some_and(|value| value == "false");
+        if body.code.contains("insufficient_quota")
+            || (wait.is_none() && message.contains("check your plan and billing"))
         {
             return self.quota_exhausted();
         }
         let retry = match wait {
-            _ if never => Retry::Never,
+            _ if must_not_retry => Retry::Never,
             Some(wait) => Retry::After(wait),
             None => Retry::Backoff,
         };
-        self.error(ErrorKind::RateLimited, retry, "asks for fewer requests; try again later")
+        self.error(ErrorKind::RateLimited, retry, "limits the rate of requests; retry later")
     }
 
-    fn wait(&self, complaint: &ErrorBody) -> Option<Duration> {
-        let body = (complaint.details.as_ref(), complaint.message.as_str());
-        retry_after::wait(self.headers, body, SystemTime::now())
+    fn wait(&self, body: &ErrorBody) -> Option<Duration> {
+        retry_after::wait(self.headers, body.details.as_ref(), &body.message, SystemTime::now())
     }
 
     fn quota_exhausted(&self) -> EmbedError {
         let message = format!(
-            "says that the account's quota is used up; check its plan and billing, or change {}",
+            "reports that the account's quota is exhausted; check its plan and billing, or change {}",
             self.target.keys.setting()
         );
         self.error(ErrorKind::RateLimited, Retry::Never, &message)
     }
 
-    fn input_too_long(&self, complaint: &ErrorBody) -> EmbedError {
-        let index = named_index(&complaint.message).or((self.items == 1).then_some(0));
+    fn input_too_long(&self, body: &ErrorBody) -> EmbedError {
+        let index = input_index(&body.message).or((self.inputs == 1).then_some(0));
         let inputs = index
-            .filter(|index| *index < self.items)
+            .filter(|index| *index < self.inputs)
             .map(|index| InputError { index, tokens: None })
             .into_iter()
             .collect();
@@ -111,37 +110,37 @@ impl Failure<'_> {
             ErrorKind::InputTooLong,
             Fault::Caller,
             Retry::Never,
-            format!("an input is longer than '{}' reads; {}", self.target.model, self.quote(complaint)),
+            format!("an input is longer than the limit of '{}'; {}", self.target.model, self.quote(body)),
         )
         .with_inputs(inputs)
     }
 
-    fn batch_too_large(&self, complaint: &ErrorBody) -> EmbedError {
+    fn batch_too_large(&self, body: &ErrorBody) -> EmbedError {
         EmbedError::new(
             ErrorKind::BatchTooLarge,
             Fault::Caller,
             Retry::Never,
-            format!("input: too much for one call; {}", self.quote(complaint)),
+            format!("input: too large for one call; {}", self.quote(body)),
         )
     }
 
-    fn no_such_model(&self) -> EmbedError {
+    fn model_not_found(&self) -> EmbedError {
         EmbedError::model_not_found(format!(
-            "{} knows no model '{}', or the key may not use it",
+            "{} has no model '{}', or the key has no access to it",
             self.target.provider, self.target.model
         ))
     }
 
-    fn wrong_address(&self) -> EmbedError {
+    fn wrong_url(&self) -> EmbedError {
         self.error(
             ErrorKind::Unavailable,
             Retry::Never,
-            &format!("has nothing at its configured address ({}); correct base_url or api_url", self.status),
+            &format!("has no API at its configured URL ({}); correct base_url or api_url", self.status),
         )
     }
 
-    fn unavailable(&self, complaint: &ErrorBody) -> EmbedError {
-        let wait = self.wait(complaint);
+    fn unavailable(&self, body: &ErrorBody) -> EmbedError {
+        let wait = self.wait(body);
         self.error(
             ErrorKind::Unavailable,
             wait.map_or(Retry::Backoff, Retry::After),
@@ -149,27 +148,28 @@ impl Failure<'_> {
         )
     }
 
-    fn invalid(&self, complaint: &ErrorBody) -> EmbedError {
-        EmbedError::invalid(self.quote(complaint))
+    fn invalid(&self, body: &ErrorBody) -> EmbedError {
+        EmbedError::invalid(self.quote(body))
     }
 
-    /// An upstream fault.
-    fn error(&self, kind: ErrorKind, retry: Retry, what: &str) -> EmbedError {
-        EmbedError::new(kind, Fault::Upstream, retry, format!("{} {what}", self.target.provider))
+    /// An error with the vendor at fault.
+    fn error(&self, kind: ErrorKind, retry: Retry, problem: &str) -> EmbedError {
+        EmbedError::new(kind, Fault::Upstream, retry, format!("{} {problem}", self.target.provider))
     }
 
-    fn quote(&self, complaint: &ErrorBody) -> String {
-        if complaint.message.is_empty() {
+    /// The vendor's message for the caller.
+    fn quote(&self, body: &ErrorBody) -> String {
+        if body.message.is_empty() {
             return format!("{} refused the request ({})", self.target.provider, self.status);
         }
-        format!("{} says: {}", self.target.provider, self.redacted(&complaint.message))
+        format!("{} reports: {}", self.target.provider, self.redacted(&body.message))
     }
 
-    /// A vendor's words without our keys, without whatever else looks like one, on one line, not too long.
+    /// A vendor's message on one line, shortened, without our keys and other words that look like keys.
     fn redacted(&self, text: &str) -> String {
         const MAX_MESSAGE_CHARS: usize = 300;
         let mut text = self.target.keys.redact(text);
-        // A configured header may be a key as well.
+        // A configured header may be a key.
         for value in self.target.headers.values().filter_map(|value| value.to_str().ok()) {
             if value.len() >= 8 && text.contains(value) {
                 text = text.replace(value, "***");
@@ -188,15 +188,15 @@ impl Failure<'_> {
 }
 
 impl ErrorBody {
-    /// Reads `{"error":{…}}`, `{"error":"…"}`, `{"message":…}`, `{"detail":…}`, and lists of one of them.
-    fn read(body: &[u8]) -> Self {
-        let Ok(mut whole) = serde_json::from_slice::<Value>(body) else { return Self::default() };
-        if let Value::Array(items) = &mut whole
+    /// Parses `{"error":{…}}`, `{"error":"…"}`, `{"message":…}`, `{"detail":…}`, and arrays of one of them.
+    fn parse(body: &[u8]) -> Self {
+        let Ok(mut json) = serde_json::from_slice::<Value>(body) else { return Self::default() };
+        if let Value::Array(items) = &mut json
             && !items.is_empty()
         {
-            whole = items.swap_remove(0);
+            json = items.swap_remove(0);
         }
-        let inner = if whole["error"].is_object() { &whole["error"] } else { &whole };
+        let inner = if json["error"].is_object() { &json["error"] } else { &json };
         let texts = |names: &[&str]| {
             let text = |name: &&str| match &inner[*name] {
                 Value::String(text) => Some(text.to_ascii_lowercase()),
@@ -207,7 +207,7 @@ impl ErrorBody {
         };
         let message = ["message", "error", "detail"].iter().find_map(|name| match &inner[*name] {
             Value::String(text) => Some(text.clone()),
-            // Pydantic's form: `[{"loc": […], "msg": "…"}]`.
+            // Pydantic's schema: `[{"loc": […], "msg": "…"}]`.
             Value::Array(items) => items.first()?["msg"].as_str().map(str::to_owned),
             Value::Object(object) => object.get("message")?.as_str().map(str::to_owned),
             _ => None,
@@ -220,16 +220,16 @@ impl ErrorBody {
     }
 }
 
-fn any(words: &str, patterns: &[&str]) -> bool {
-    patterns.iter().any(|pattern| words.contains(pattern))
+fn contains_any(text: &str, patterns: &[&str]) -> bool {
+    patterns.iter().any(|pattern| text.contains(pattern))
 }
 
-fn says_input_too_long(code: &str, words: &str) -> bool {
-    // OpenAI's limit of a whole call also speaks of tokens; its code tells them apart.
+fn is_input_too_long(code: &str, message: &str) -> bool {
+    // OpenAI's message for a whole call is similar. Its code tells the two apart.
     !code.contains("max_tokens_per_request")
         && (code.contains("context_length_exceeded")
-            || any(
-                words,
+            || contains_any(
+                message,
                 &[
                     "maximum context length",
                     "maximum input length",
@@ -245,10 +245,10 @@ fn says_input_too_long(code: &str, words: &str) -> bool {
             ))
 }
 
-fn says_batch_too_large(code: &str, words: &str) -> bool {
-    any(code, &["max_tokens_per_request", "3210"])
-        || any(
-            words,
+fn is_batch_too_large(code: &str, message: &str) -> bool {
+    contains_any(code, &["max_tokens_per_request", "3210"])
+        || contains_any(
+            message,
             &[
                 "tokens per request",
                 "per submitted batch",
@@ -266,26 +266,27 @@ fn says_batch_too_large(code: &str, words: &str) -> bool {
         )
 }
 
-/// Ollama's runner dies of some inputs, and of the whole batch with them.
-fn is_runner_crash(words: &str) -> bool {
-    words == "eof" || any(words, &[": eof", "runner process has terminated", "do embedding request"])
+/// Whether Ollama's runner crashed. Some inputs crash it, and the whole batch fails with them.
+fn is_runner_crash(message: &str) -> bool {
+    message == "eof"
+        || contains_any(message, &[": eof", "runner process has terminated", "do embedding request"])
 }
 
-fn says_no_such_model(status: u16, code: &str, words: &str) -> bool {
-    any(code, &["model_not_found", "invalid_model", "deploymentnotfound", "modelnotfound"])
-        || (status == 404 && any(words, &["model", "deployment"]))
-        || any(words, &["invalid model", "unknown model", "is not a supported model"])
-        || (words.starts_with("model ") && words.contains("is not supported"))
+fn is_model_not_found(status: u16, code: &str, message: &str) -> bool {
+    contains_any(code, &["model_not_found", "invalid_model", "deploymentnotfound", "modelnotfound"])
+        || (status == 404 && contains_any(message, &["model", "deployment"]))
+        || contains_any(message, &["invalid model", "unknown model", "is not a supported model"])
+        || (message.starts_with("model ") && message.contains("is not supported"))
 }
 
-/// `input[3]`, `index 3`.
-fn named_index(message: &str) -> Option<usize> {
+/// The index of the input that a message names, as in `input[3]` and `at index 3`.
+fn input_index(message: &str) -> Option<usize> {
     let rest = ["input[", "inputs[", "at index "].iter().find_map(|lead| message.split_once(lead))?.1;
     let digits = rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len());
     rest[..digits].parse().ok()
 }
 
-/// The prefixes that vendors give their keys.
+/// Whether a word has a prefix that vendors give their keys.
 fn looks_like_key(word: &str) -> bool {
     let word = word.trim_start_matches(|c: char| !c.is_ascii_alphanumeric());
     word.len() >= 8
@@ -293,5 +294,5 @@ fn looks_like_key(word: &str) -> bool {
 }
 
 #[cfg(test)]
-#[path = "failure_tests.rs"]
+#[path = "error_mapping_tests.rs"]
 mod tests;

@@ -1,4 +1,4 @@
-//! What an answer's headers say of the vendor's budgets.
+//! The rate limits in the headers of a response.
 
 use std::time::SystemTime;
 
@@ -7,20 +7,20 @@ use reqwest::header::HeaderMap;
 
 use super::retry_after;
 
-/// The names of one budget's headers: OpenAI's, Azure's and most others' first, then Mistral's.
+/// The last part of the header names of one limit: that of OpenAI, Azure and most others, then that of Mistral.
 const REQUESTS: [&str; 2] = ["requests", "req-minute"];
 const TOKENS: [&str; 2] = ["tokens", "tokens-minute"];
 
-/// `None` when the headers say nothing.
-pub(super) fn hint(headers: &HeaderMap) -> Option<RateLimitInfo> {
-    // One look decides for the many answers that say nothing.
+/// The rate limits; `None` if the headers report none.
+pub(super) fn parse(headers: &HeaderMap) -> Option<RateLimitInfo> {
+    // Most responses have no such headers. One pass over the names is cheaper than eight lookups.
     if !headers.keys().any(|name| name.as_str().starts_with("x-ratelimit-")) {
         return None;
     }
     let now = SystemTime::now();
-    let hint =
+    let info =
         RateLimitInfo { requests: window(headers, REQUESTS, now), tokens: window(headers, TOKENS, now) };
-    (hint != RateLimitInfo::default()).then_some(hint)
+    (info != RateLimitInfo::default()).then_some(info)
 }
 
 fn window(headers: &HeaderMap, units: [&str; 2], now: SystemTime) -> RateWindow {
@@ -42,8 +42,8 @@ mod tests {
 
     use super::*;
 
-    fn read(headers: &[(&'static str, &'static str)]) -> Option<RateLimitInfo> {
-        hint(
+    fn parse(headers: &[(&'static str, &'static str)]) -> Option<RateLimitInfo> {
+        super::parse(
             &headers
                 .iter()
                 .map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value)))
@@ -52,8 +52,8 @@ mod tests {
     }
 
     #[test]
-    fn openai_and_mistral_are_read() {
-        let openai = read(&[
+    fn headers_of_openai_and_mistral_are_parsed() {
+        let openai = parse(&[
             ("x-ratelimit-limit-requests", "3000"),
             ("x-ratelimit-remaining-requests", "2999"),
             ("x-ratelimit-reset-requests", "20ms"),
@@ -65,13 +65,13 @@ mod tests {
             RateWindow { limit: Some(3000), remaining: Some(2999), reset: Some(Duration::from_millis(20)) }
         );
         assert_eq!(openai.tokens, RateWindow { remaining: Some(0), ..RateWindow::default() });
-        let mistral = read(&[("x-ratelimit-remaining-req-minute", "5")]).unwrap();
+        let mistral = parse(&[("x-ratelimit-remaining-req-minute", "5")]).unwrap();
         assert_eq!(mistral.requests.remaining, Some(5));
     }
 
     #[test]
-    fn silence_is_no_hint() {
-        assert_eq!(read(&[("content-type", "application/json")]), None);
-        assert_eq!(read(&[("x-ratelimit-remaining-requests", "many")]), None);
+    fn missing_and_invalid_headers_give_none() {
+        assert_eq!(parse(&[("content-type", "application/json")]), None);
+        assert_eq!(parse(&[("x-ratelimit-remaining-requests", "many")]), None);
     }
 }

@@ -1,25 +1,27 @@
-//! How long a vendor wants us to wait, wherever it says so: in one of several headers, in the error's details,
-//! or only in its words.
+//! How long a vendor asks to wait before a retry. Vendors report it in one of several headers, in the details of the
+//! error, or only in the error message.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use reqwest::header::{HeaderMap, RETRY_AFTER};
 use serde_json::Value;
 
-/// Longer waits are a misreading.
+/// Maximum wait. Longer ones are parsing errors and are ignored.
 const MAX_RETRY_AFTER: Duration = Duration::from_secs(24 * 3600);
 
-/// How long to wait, if anything says so: what is meant for us first, what we can only infer last.
+/// How long to wait, if the response says so. `Retry-After` comes first, then the error's `details` and `message`. The
+/// reset time of a rate limit comes last, because it does not refer to this request.
 pub(super) fn wait(
     headers: &HeaderMap,
-    (details, message): (Option<&Value>, &str),
+    details: Option<&Value>,
+    message: &str,
     now: SystemTime,
 ) -> Option<Duration> {
-    let said = from_headers(headers, now).or_else(|| from_body(details, message));
-    said.or_else(|| until_reset(headers, now)).filter(|wait| *wait <= MAX_RETRY_AFTER)
+    let explicit = from_headers(headers, now).or_else(|| from_body(details, message));
+    explicit.or_else(|| until_reset(headers, now)).filter(|wait| *wait <= MAX_RETRY_AFTER)
 }
 
-/// What `Retry-After` and its finer cousin say.
+/// The headers `Retry-After-Ms` and `Retry-After`.
 fn from_headers(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
     let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok()).map(str::trim);
     let milliseconds =
@@ -34,30 +36,30 @@ fn from_headers(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
     milliseconds.or_else(standard)
 }
 
-/// When the budget that is empty is full again; when none says that it is empty, the slowest.
+/// When the exhausted rate limit resets. If none is reported as exhausted, the longest time.
 fn until_reset(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
     let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok()).map(str::trim);
-    let budgets = ["requests", "tokens"].map(|unit| {
-        let empty = text(&format!("x-ratelimit-remaining-{unit}")) == Some("0");
-        (empty, text(&format!("x-ratelimit-reset-{unit}")).and_then(|text| reset(text, now)))
+    let limits = ["requests", "tokens"].map(|unit| {
+        let exhausted = text(&format!("x-ratelimit-remaining-{unit}")) == Some("0");
+        (exhausted, text(&format!("x-ratelimit-reset-{unit}")).and_then(|text| reset(text, now)))
     });
-    let any_empty = budgets.iter().any(|(empty, reset)| *empty && reset.is_some());
-    let deciding = budgets.iter().filter(|(empty, _)| *empty || !any_empty);
-    deciding.filter_map(|(_, reset)| *reset).max().or_else(|| reset(text("x-ratelimit-reset")?, now))
+    let any_exhausted = limits.iter().any(|(exhausted, reset)| *exhausted && reset.is_some());
+    let relevant = limits.iter().filter(|(exhausted, _)| *exhausted || !any_exhausted);
+    relevant.filter_map(|(_, reset)| *reset).max().or_else(|| reset(text("x-ratelimit-reset")?, now))
 }
 
-/// What an error's details (Google's RetryInfo) or its message say.
+/// The wait in an error's details (Google's `RetryInfo`) or in its message.
 fn from_body(details: Option<&Value>, message: &str) -> Option<Duration> {
-    let info = details
+    let retry_info = details
         .and_then(Value::as_array)
         .into_iter()
         .flatten()
         .find_map(|detail| span(detail.get("retryDelay")?.as_str()?));
-    info.or_else(|| from_words(message))
+    retry_info.or_else(|| from_message(message))
 }
 
-/// "Please try again in 1m30.5s", "retry in 27 seconds", "retry after 20 seconds".
-fn from_words(message: &str) -> Option<Duration> {
+/// The wait in a message such as "Please try again in 1m30.5s", "retry in 27 seconds", "retry after 20 seconds".
+fn from_message(message: &str) -> Option<Duration> {
     let lower = message.to_ascii_lowercase();
     let rest = ["try again in ", "retry in ", "retry after ", "try again after "]
         .iter()
@@ -78,11 +80,11 @@ fn from_words(message: &str) -> Option<Duration> {
     }
 }
 
-/// When a budget is full again: a span, seconds, or a moment in seconds since 1970.
+/// The time until a rate limit resets. The header has a time span, seconds, or a Unix time in seconds or milliseconds.
 pub(super) fn reset(text: &str, now: SystemTime) -> Option<Duration> {
     match text.parse::<f64>() {
-        Ok(moment) if moment > 1e9 => {
-            let since = seconds(if moment > 1e12 { moment / 1000.0 } else { moment })?;
+        Ok(unix_time) if unix_time > 1e9 => {
+            let since = seconds(if unix_time > 1e12 { unix_time / 1000.0 } else { unix_time })?;
             Some(UNIX_EPOCH.checked_add(since)?.duration_since(now).unwrap_or_default())
         }
         Ok(number) => seconds(number),
@@ -90,7 +92,7 @@ pub(super) fn reset(text: &str, now: SystemTime) -> Option<Duration> {
     }
 }
 
-/// `27s`, `1m30s`, `20ms`, `1h2m3.5s`.
+/// A time span such as `27s`, `1m30s`, `20ms`, `1h2m3.5s`.
 fn span(text: &str) -> Option<Duration> {
     let (mut rest, mut total) = (text, 0.0);
     if rest.is_empty() {
@@ -132,11 +134,11 @@ mod tests {
             .map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value)))
             .collect();
         let now = httpdate::parse_http_date("Wed, 21 Oct 2026 07:28:00 GMT").unwrap();
-        wait(&headers, (None, ""), now).map(|wait| wait.as_secs_f64())
+        wait(&headers, None, "", now).map(|wait| wait.as_secs_f64())
     }
 
     #[test]
-    fn every_header_is_read_and_the_finest_wins() {
+    fn all_headers_are_read_and_milliseconds_take_precedence() {
         assert_eq!(waits(&[("retry-after", "7")]), Some(7.0));
         assert_eq!(waits(&[("retry-after", "0.5")]), Some(0.5));
         assert_eq!(waits(&[("retry-after", "9"), ("retry-after-ms", "250")]), Some(0.25));
@@ -148,33 +150,33 @@ mod tests {
     }
 
     #[test]
-    fn of_several_budgets_the_empty_one_decides() {
+    fn the_exhausted_limit_takes_precedence() {
         let both = [("x-ratelimit-reset-requests", "6m0s"), ("x-ratelimit-reset-tokens", "20ms")];
         assert_eq!(waits(&both), Some(360.0));
-        let tokens_gone = [both[0], both[1], ("x-ratelimit-remaining-tokens", "0")];
-        assert_eq!(waits(&tokens_gone), Some(0.02));
+        let tokens_exhausted = [both[0], both[1], ("x-ratelimit-remaining-tokens", "0")];
+        assert_eq!(waits(&tokens_exhausted), Some(0.02));
         assert_eq!(waits(&[("x-ratelimit-reset", "1792567690")]), Some(10.0));
     }
 
     #[test]
-    fn words_meant_for_us_beat_what_we_infer() {
+    fn a_message_takes_precedence_over_reset_times() {
         let headers =
             [(HeaderName::from_static("x-ratelimit-reset-tokens"), HeaderValue::from_static("6m0s"))];
         let headers = headers.into_iter().collect();
-        let said = wait(&headers, (None, "Please try again in 2s."), SystemTime::now());
-        assert_eq!(said, seconds(2.0));
+        let wait = wait(&headers, None, "Please try again in 2s.", SystemTime::now());
+        assert_eq!(wait, seconds(2.0));
     }
 
     #[test]
-    fn bodies_tell_too() {
+    fn details_and_messages_are_read() {
         let details = json!([{"@type": "Help"}, {"@type": "…RetryInfo", "retryDelay": "27.5s"}]);
         assert_eq!(from_body(Some(&details), ""), seconds(27.5));
-        let words = |text| from_body(None, text).map(|wait| wait.as_secs_f64());
-        assert_eq!(words("Rate limit reached … Please try again in 1m30s. Visit …"), Some(90.0));
-        assert_eq!(words("Please retry in 27.5s."), Some(27.5));
-        assert_eq!(words("Please retry after 20 seconds."), Some(20.0));
-        assert_eq!(words("Please try again in 150ms"), Some(0.15));
-        assert_eq!(words("try again in a while"), None);
-        assert_eq!(words("no hint"), None);
+        let message = |text| from_body(None, text).map(|wait| wait.as_secs_f64());
+        assert_eq!(message("Rate limit reached … Please try again in 1m30s. Visit …"), Some(90.0));
+        assert_eq!(message("Please retry in 27.5s."), Some(27.5));
+        assert_eq!(message("Please retry after 20 seconds."), Some(20.0));
+        assert_eq!(message("Please try again in 150ms"), Some(0.15));
+        assert_eq!(message("try again in a while"), None);
+        assert_eq!(message("no hint"), None);
     }
 }

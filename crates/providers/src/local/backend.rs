@@ -1,5 +1,5 @@
-//! What reads texts and computes vectors once a model is in memory: the engine, or another runtime. Everything around it,
-//! the queue, memory, loading and unloading, is the same for all.
+//! The runtime that tokenizes texts and computes vectors: the engine, or another one. Batching, memory and loading are the
+//! same for all runtimes.
 
 use std::{num::NonZeroUsize, path::Path, sync::Arc};
 
@@ -10,52 +10,55 @@ use embeddery_engine::{
 
 use super::ModelOptions;
 
-/// How a provider's model directories are read.
+/// The format of a provider's model directories.
 pub(crate) trait ModelFormat: Send + Sync {
-    /// Whose models they are.
+    /// The provider that uses the format.
     fn provider(&self) -> ProviderKind;
 
-    /// Reads a directory's configuration files; weights come later. Blocks on the disk.
+    /// Reads the configuration files of a directory, without the weights. Blocks on the disk.
     fn open(&self, directory: &Path, options: &ModelOptions) -> Result<Box<dyn ModelOnDisk>, String>;
 }
 
-/// A model in memory.
+/// A loaded model.
 pub(crate) trait Backend: Send + Sync {
-    /// A text as the model reads it.
+    /// Tokenizes a text and truncates it to the model's limit.
     fn tokenize(&self, text: &str, keep: TruncationSide) -> Result<Tokens, TokenizeError>;
 
-    /// Tokens of a text before any cut.
+    /// The number of tokens of a text before truncation.
     fn count(&self, text: &str) -> Result<usize, TokenizeError>;
 
-    /// Vectors of a batch, `[texts × dimensions]`, not of unit length; or what went wrong, for the log.
+    /// The vectors of a batch, `[texts × dimensions]`, not brought to unit length.
+    ///
+    /// # Errors
+    /// What went wrong, for the log.
     fn encode(&self, batch: &[&Tokens]) -> Result<Vec<f32>, String>;
 
-    /// What the model wants put before texts.
+    /// The prompts of the model's files.
     fn prompts(&self) -> &Prompts;
 
-    /// Identifies its vectors; equal ones may be compared.
+    /// Identifies the vectors: those of equal fingerprints are comparable.
     fn fingerprint(&self) -> &str;
 
-    /// What it computes with, for the log: kernels, library.
+    /// The kernels or library in use, for the log.
     fn computes_with(&self) -> String;
 }
 
-/// A model on disk.
+/// A model on disk whose configuration files were read.
 pub(crate) trait ModelOnDisk: Send + Sync {
-    /// What is known of it before it is loaded.
-    fn facts(&self) -> &LocalModelInfo;
+    /// Properties that are known before it is loaded.
+    fn info(&self) -> &LocalModelInfo;
 
-    /// [`Backend::fingerprint`] without loading the model; reads all of the weights, though.
+    /// The same as [`Backend::fingerprint`], without loading the model. Reads all weights.
     fn fingerprint(&self) -> Result<String, String>;
 
-    /// Brings it into memory.
+    /// Loads it into memory.
     fn load(&self) -> Result<Box<dyn Backend>, String>;
 }
 
-/// Directories with safetensors, run by the engine.
+/// Directories with safetensors, which run on the engine.
 pub(super) struct Safetensors {
     pub(super) threads: Arc<Threads>,
-    /// Of models that have no setting of their own.
+    /// The precision of models without an option of their own.
     pub(super) precision: Precision,
 }
 
@@ -75,34 +78,34 @@ impl ModelFormat for Safetensors {
     }
 }
 
-/// A model of the engine.
+/// A model directory of the engine.
 struct EngineFiles {
     files: ModelFiles,
     options: LoadOptions,
     threads: Arc<Threads>,
-    facts: LocalModelInfo,
+    info: LocalModelInfo,
 }
 
 impl EngineFiles {
     fn new(files: ModelFiles, options: LoadOptions, threads: Arc<Threads>) -> Self {
-        let info = files.info();
-        // A damaged weight file is told of when it is loaded, with all that is wrong; until then its size serves.
-        let memory = files.memory(&options, threads.count()).unwrap_or(info.weight_bytes);
-        let facts = LocalModelInfo {
-            architecture: info.architecture.to_owned(),
-            dimensions: info.dimensions,
-            max_tokens: options.max_length.unwrap_or(info.max_tokens),
+        let engine_info = files.info();
+        // A damaged weight file is reported when it is loaded. Until then its size is the estimate.
+        let memory_bytes = files.memory(&options, threads.count()).unwrap_or(engine_info.weight_bytes);
+        let info = LocalModelInfo {
+            architecture: engine_info.architecture.to_owned(),
+            dimensions: engine_info.dimensions,
+            max_tokens: options.max_length.unwrap_or(engine_info.max_tokens),
             precision: files.precision(&options).as_str(),
-            file_bytes: info.weight_bytes,
-            memory_bytes: memory,
+            file_bytes: engine_info.weight_bytes,
+            memory_bytes,
         };
-        Self { files, options, threads, facts }
+        Self { files, options, threads, info }
     }
 }
 
 impl ModelOnDisk for EngineFiles {
-    fn facts(&self) -> &LocalModelInfo {
-        &self.facts
+    fn info(&self) -> &LocalModelInfo {
+        &self.info
     }
 
     fn fingerprint(&self) -> Result<String, String> {
@@ -111,17 +114,17 @@ impl ModelOnDisk for EngineFiles {
 
     fn load(&self) -> Result<Box<dyn Backend>, String> {
         let model = self.files.load(&self.options).map_err(|error| error.to_string())?;
-        Ok(Box::new(Engine { model, threads: Arc::clone(&self.threads) }))
+        Ok(Box::new(EngineBackend { model, threads: Arc::clone(&self.threads) }))
     }
 }
 
-/// A model run by the engine.
-struct Engine {
+/// A model that runs on the engine.
+struct EngineBackend {
     model: Model,
     threads: Arc<Threads>,
 }
 
-impl Backend for Engine {
+impl Backend for EngineBackend {
     fn tokenize(&self, text: &str, keep: TruncationSide) -> Result<Tokens, TokenizeError> {
         self.model.tokenize(text, keep)
     }

@@ -1,7 +1,7 @@
-//! Concurrent requests become batches. Requests put their tokenized texts here; the model's engine thread
-//! takes texts of all waiting requests in turn, one each, until a step's token budget is full. So a short
-//! query beside a request of two thousand texts waits for one step, not for the whole request, and a batch
-//! is formed as late as possible. A request whose caller has gone is dropped before it costs anything.
+//! Dynamic batching of concurrent requests. Requests submit their tokenized texts. The model's engine thread takes texts of
+//! all waiting requests in turn, one each, until the token budget of a batch is used. So a short query beside a request of
+//! two thousand texts waits for one batch and not for the whole request. A batch is formed as late as possible. Texts of
+//! cancelled requests are dropped before they are computed.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -16,120 +16,137 @@ use embeddery_engine::Tokens;
 use tokio::sync::oneshot;
 
 #[cfg(test)]
-#[path = "queue_tests.rs"]
+#[path = "batcher_tests.rs"]
 mod tests;
 
-/// Tokens of one step, for each thread of the pool: enough rows to pay for reading the weights once, few
-/// enough that a newcomer does not wait long.
-pub(super) const STEP_TOKENS_PER_THREAD: usize = 512;
+/// Maximum tokens of one batch per engine thread. It is large enough to amortise reading the weights once, and small enough
+/// that a new request does not wait long.
+pub(super) const BATCH_TOKENS_PER_THREAD: usize = 512;
 
-/// The most work of people that may wait. All who wait are served in turns, so with more of it everybody's answer would
-/// come after callers and proxies have given up, and nobody's in time. Work of pipelines does not count: it has patience,
-/// and one turn for many texts.
+/// Maximum time that the waiting interactive work may take. Waiting requests are served in turns, so with more work all
+/// responses would come after their callers and proxies have timed out. Work of pipelines does not count: it has no
+/// short deadline, and one turn of many texts per request.
 const MAX_QUEUE_WAIT: Duration = Duration::from_secs(30);
 
-/// What a queue's thread runs.
+/// The computation of a batch.
 pub(super) trait Compute: Send + Sync {
-    /// Vectors of a batch, `[texts × dimensions]`; or what went wrong, for the log.
+    /// The vectors of a batch, `[texts × dimensions]`.
+    ///
+    /// # Errors
+    /// What went wrong, for the log.
     fn encode(&self, batch: &[&Tokens]) -> Result<Vec<f32>, String>;
 }
 
-/// One model's waiting work.
+/// The queue of one model, and the thread that computes its batches.
 pub(super) struct Batcher {
     state: Mutex<State>,
     arrived: Condvar,
-    /// Tokens that may wait.
-    limit: usize,
+    /// Maximum tokens that wait.
+    max_waiting_tokens: usize,
 }
 
 #[derive(Default)]
 struct State {
-    /// Every request that has not got its answer.
-    jobs: HashMap<u64, PendingRequest>,
-    /// The requests with texts not yet taken, in the order in which they are served next.
+    /// All requests without a result.
+    requests: HashMap<u64, PendingRequest>,
+    /// The requests with waiting texts, in the order of their next turns.
     turns: VecDeque<u64>,
-    /// Tokens not yet taken, over all requests.
-    tokens: usize,
-    /// Those that people wait for.
+    /// Waiting tokens of all requests.
+    waiting_tokens: usize,
+    /// Waiting tokens of interactive requests.
     interactive_tokens: usize,
-    /// Tokens per second of the last steps, smoothed; zero before the first.
-    rate: f64,
+    /// Tokens per second, smoothed over the last batches; zero before the first.
+    tokens_per_second: f64,
     next_id: u64,
     closed: bool,
 }
 
 /// One request.
 struct PendingRequest {
-    /// Texts not yet taken, with their place in the request.
+    /// Waiting texts with their indices in the request.
     texts: VecDeque<(usize, Tokens)>,
-    /// How many texts the request has, and how many of them have no vector yet.
+    /// The number of texts.
     total: usize,
-    missing: usize,
+    /// The number of texts without a vector.
+    remaining: usize,
     priority: Priority,
-    /// `[total × dimensions]`, filled step by step.
+    /// `[total × dimensions]`, filled batch by batch.
     vectors: Vec<f32>,
-    reply: oneshot::Sender<Answer>,
+    reply: oneshot::Sender<BatchResult>,
 }
 
-/// `[texts × dimensions]` of one request.
-type Answer = Result<Vec<f32>, EmbedError>;
+/// The vectors of one request, `[texts × dimensions]`.
+type BatchResult = Result<Vec<f32>, EmbedError>;
 
-/// A text taken for a step: whose it is, which of theirs, and what to compute.
+/// A text of a batch, with its request and its index there.
 struct BatchItem {
-    job: u64,
+    request: u64,
     index: usize,
     tokens: Tokens,
 }
 
+/// A request that is to be enqueued.
+struct Submission {
+    texts: Vec<Tokens>,
+    priority: Priority,
+    reply: oneshot::Sender<BatchResult>,
+}
+
 impl Batcher {
-    /// Starts the model's thread, which computes steps of `budget` tokens. It ends, and lets the model go, when the queue is
-    /// closed.
-    pub(super) fn start(model: Arc<dyn Compute>, budget: usize, limit: usize) -> std::io::Result<Arc<Self>> {
-        let queue = Arc::new(Self { state: Mutex::default(), arrived: Condvar::new(), limit });
-        let worker = Arc::clone(&queue);
+    /// Starts the engine thread of a model. A batch has at most `batch_tokens` tokens. The thread ends and drops the model
+    /// when the batcher is closed.
+    pub(super) fn start(
+        model: Arc<dyn Compute>,
+        batch_tokens: usize,
+        max_waiting_tokens: usize,
+    ) -> std::io::Result<Arc<Self>> {
+        let batcher = Arc::new(Self { state: Mutex::default(), arrived: Condvar::new(), max_waiting_tokens });
+        let worker = Arc::clone(&batcher);
         let run = move || {
-            worker.run(&*model, budget);
+            worker.run(&*model, batch_tokens);
             drop(model);
         };
         std::thread::Builder::new().name("engine".into()).spawn(run)?;
-        Ok(queue)
+        Ok(batcher)
     }
 
-    /// Puts a request in the queue and returns a future of its vectors; dropping that takes the request back.
-    /// Refused when too much waits, except that an empty queue takes any request.
+    /// Submits a request and returns a future of its vectors. Dropping the future cancels the request.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Overloaded`] if too much work is waiting. An empty queue accepts any request.
     pub(super) fn submit(
         &self,
         texts: Vec<Tokens>,
         priority: Priority,
-    ) -> Result<impl Future<Output = Answer> + use<>, EmbedError> {
-        let (reply, answer) = oneshot::channel();
-        self.lock().admit((texts, priority), reply, self.limit)?;
+    ) -> Result<impl Future<Output = BatchResult> + use<>, EmbedError> {
+        let (reply, result) = oneshot::channel();
+        self.lock().enqueue(Submission { texts, priority, reply }, self.max_waiting_tokens)?;
         self.arrived.notify_one();
         Ok(async move {
-            answer
+            result
                 .await
                 .unwrap_or_else(|_| Err(EmbedError::internal("the model was unloaded while it computed")))
         })
     }
 
-    /// Ends the engine thread after its current step; waiting requests fail.
+    /// Ends the engine thread after its current batch. Waiting requests fail.
     pub(super) fn close(&self) {
         let closed = State { closed: true, ..State::default() };
         drop(std::mem::replace(&mut *self.lock(), closed));
         self.arrived.notify_all();
     }
 
-    fn run(&self, model: &dyn Compute, budget: usize) {
-        while let Some(batch) = self.next_batch(budget) {
-            let began = Instant::now();
-            let views: Vec<&Tokens> = batch.iter().map(|text| &text.tokens).collect();
-            // A defect in the engine must cost the requests of one step, not the process.
-            let computed = catch_unwind(AssertUnwindSafe(|| model.encode(&views)));
+    fn run(&self, model: &dyn Compute, batch_tokens: usize) {
+        while let Some(batch) = self.next_batch(batch_tokens) {
+            let started_at = Instant::now();
+            let texts: Vec<&Tokens> = batch.iter().map(|item| &item.tokens).collect();
+            // A panic in the engine fails the requests of one batch and not the process.
+            let result = catch_unwind(AssertUnwindSafe(|| model.encode(&texts)));
             let mut state = self.lock();
-            match computed {
-                Ok(Ok(vectors)) => state.deliver(&batch, &vectors, began.elapsed()),
+            match result {
+                Ok(Ok(vectors)) => state.deliver(&batch, &vectors, started_at.elapsed()),
                 Ok(Err(error)) => {
-                    tracing::error!(error, "a step failed");
+                    tracing::error!(error, "batch failed");
                     state.fail(&batch);
                 }
                 Err(_) => state.fail(&batch),
@@ -137,14 +154,14 @@ impl Batcher {
         }
     }
 
-    /// Waits for work; `None` when the queue is closed.
-    fn next_batch(&self, budget: usize) -> Option<Vec<BatchItem>> {
+    /// Waits for the next batch; `None` if the batcher is closed.
+    fn next_batch(&self, batch_tokens: usize) -> Option<Vec<BatchItem>> {
         let mut state = self.lock();
         loop {
             if state.closed {
                 return None;
             }
-            let batch = state.take(budget);
+            let batch = state.take_batch(batch_tokens);
             if !batch.is_empty() {
                 return Some(batch);
             }
@@ -158,130 +175,137 @@ impl Batcher {
 }
 
 impl State {
-    fn admit(
-        &mut self,
-        (texts, priority): (Vec<Tokens>, Priority),
-        reply: oneshot::Sender<Answer>,
-        limit: usize,
-    ) -> Result<(), EmbedError> {
+    /// Adds a request, unless that would exceed `max_waiting_tokens` or take too long.
+    fn enqueue(&mut self, submission: Submission, max_waiting_tokens: usize) -> Result<(), EmbedError> {
+        let Submission { texts, priority, reply } = submission;
         let tokens: usize = texts.iter().map(Tokens::len).sum();
-        if self.is_overloaded(tokens, priority, limit) {
-            self.drop_abandoned();
-            if self.is_overloaded(tokens, priority, limit) {
+        if self.is_overloaded(tokens, priority, max_waiting_tokens) {
+            self.drop_cancelled();
+            if self.is_overloaded(tokens, priority, max_waiting_tokens) {
                 return Err(self.overloaded());
             }
         }
         let (id, total) = (self.next_id, texts.len());
         self.next_id += 1;
-        self.count(priority, |waiting| *waiting += tokens);
+        self.update_waiting(priority, |waiting| *waiting += tokens);
         self.turns.push_back(id);
         let texts = texts.into_iter().enumerate().collect();
-        self.jobs.insert(
+        self.requests.insert(
             id,
-            PendingRequest { texts, total, missing: total, priority, vectors: Vec::new(), reply },
+            PendingRequest { texts, total, remaining: total, priority, vectors: Vec::new(), reply },
         );
         Ok(())
     }
 
-    /// Whether these tokens would be too many beside those that wait already.
-    fn is_overloaded(&self, tokens: usize, priority: Priority, limit: usize) -> bool {
-        let bearable = match self.rate {
-            0.0 => limit,
+    /// Whether these tokens would be too many in addition to the waiting ones.
+    fn is_overloaded(&self, tokens: usize, priority: Priority, max_waiting_tokens: usize) -> bool {
+        let max_interactive_tokens = match self.tokens_per_second {
+            0.0 => max_waiting_tokens,
             rate => (rate * MAX_QUEUE_WAIT.as_secs_f64()) as usize,
         };
         let too_many = |waiting: usize, limit: usize| waiting > 0 && waiting + tokens > limit;
-        too_many(self.tokens, limit)
-            || priority == Priority::Interactive && too_many(self.interactive_tokens, bearable)
+        too_many(self.waiting_tokens, max_waiting_tokens)
+            || priority == Priority::Interactive && too_many(self.interactive_tokens, max_interactive_tokens)
     }
 
-    /// Changes what waits, for requests of this priority.
-    fn count(&mut self, priority: Priority, change: impl Fn(&mut usize)) {
-        change(&mut self.tokens);
+    /// Changes the numbers of waiting tokens for a request of this priority.
+    fn update_waiting(&mut self, priority: Priority, change: impl Fn(&mut usize)) {
+        change(&mut self.waiting_tokens);
         if priority == Priority::Interactive {
             change(&mut self.interactive_tokens);
         }
     }
 
-    /// The next step's texts: one of each request in turn, until the budget is full. A text longer than the
-    /// whole budget makes a step of its own.
-    fn take(&mut self, budget: usize) -> Vec<BatchItem> {
-        let (mut batch, mut room) = (Vec::new(), budget);
+    /// Takes the texts of the next batch, one of each request in turn, until the budget is used. A text longer than the
+    /// whole budget becomes a batch of its own.
+    fn take_batch(&mut self, batch_tokens: usize) -> Vec<BatchItem> {
+        let (mut batch, mut budget) = (Vec::new(), batch_tokens);
         while let Some(id) = self.turns.pop_front() {
-            let Some(job) = self.jobs.get_mut(&id) else { continue };
-            if job.reply.is_closed() {
+            let Some(request) = self.requests.get_mut(&id) else { continue };
+            if request.reply.is_closed() {
                 self.remove(id);
                 continue;
             }
-            let Some((index, tokens)) = job.texts.pop_front() else { continue };
-            if tokens.len() > room && !batch.is_empty() {
-                job.texts.push_front((index, tokens));
+            let Some((index, tokens)) = request.texts.pop_front() else { continue };
+            if tokens.len() > budget && !batch.is_empty() {
+                request.texts.push_front((index, tokens));
                 self.turns.push_front(id);
                 break;
             }
-            if !job.texts.is_empty() {
+            if !request.texts.is_empty() {
                 self.turns.push_back(id);
             }
-            let priority = job.priority;
-            self.count(priority, |waiting| *waiting -= tokens.len());
-            room = room.saturating_sub(tokens.len());
-            batch.push(BatchItem { job: id, index, tokens });
+            let priority = request.priority;
+            self.update_waiting(priority, |waiting| *waiting -= tokens.len());
+            budget = budget.saturating_sub(tokens.len());
+            batch.push(BatchItem { request: id, index, tokens });
         }
         batch
     }
 
-    /// Puts a step's vectors (`[batch × dimensions]`) in their places and answers the requests that are complete.
-    fn deliver(&mut self, batch: &[BatchItem], vectors: &[f32], took: Duration) {
-        let tokens: usize = batch.iter().map(|text| text.tokens.len()).sum();
-        let rate = tokens as f64 / took.as_secs_f64().max(1e-6);
-        self.rate = if self.rate == 0.0 { rate } else { 0.8 * self.rate + 0.2 * rate };
+    /// Copies the vectors of a batch (`[batch × dimensions]`) to their requests, and replies to the requests that are
+    /// complete.
+    fn deliver(&mut self, batch: &[BatchItem], vectors: &[f32], elapsed: Duration) {
+        let tokens: usize = batch.iter().map(|item| item.tokens.len()).sum();
+        let rate = tokens as f64 / elapsed.as_secs_f64().max(1e-6);
+        self.tokens_per_second =
+            if self.tokens_per_second == 0.0 { rate } else { 0.8 * self.tokens_per_second + 0.2 * rate };
         let dim = vectors.len() / batch.len();
-        for (text, vector) in batch.iter().zip(vectors.chunks_exact(dim)) {
-            // Gone when its caller has hung up meanwhile.
-            let Some(job) = self.jobs.get_mut(&text.job) else { continue };
-            job.vectors.resize(job.total * dim, 0.0);
-            job.vectors[text.index * dim..][..dim].copy_from_slice(vector);
-            job.missing -= 1;
-            if job.missing == 0
-                && let Some(job) = self.remove(text.job)
+        for (item, vector) in batch.iter().zip(vectors.chunks_exact(dim)) {
+            // The request may have been cancelled meanwhile.
+            let Some(request) = self.requests.get_mut(&item.request) else { continue };
+            request.vectors.resize(request.total * dim, 0.0);
+            request.vectors[item.index * dim..][..dim].copy_from_slice(vector);
+            request.remaining -= 1;
+            if request.remaining == 0
+                && let Some(request) = self.remove(item.request)
             {
-                // The caller may have hung up in this very moment; then nobody wants the answer.
-                let _ = job.reply.send(Ok(job.vectors));
+                // Sending fails if the request was cancelled at this moment. The vectors are not needed then.
+                let _ = request.reply.send(Ok(request.vectors));
             }
         }
     }
 
-    /// Tells every request of a step that the engine failed on it.
+    /// Fails all requests of a batch.
     fn fail(&mut self, batch: &[BatchItem]) {
-        for text in batch {
-            if let Some(job) = self.remove(text.job) {
-                let _ = job.reply.send(Err(EmbedError::internal("the engine failed on this request")));
+        for item in batch {
+            if let Some(request) = self.remove(item.request) {
+                let _ = request.reply.send(Err(EmbedError::internal("the engine failed on this request")));
             }
         }
     }
 
-    fn drop_abandoned(&mut self) {
-        let gone: Vec<u64> =
-            self.jobs.iter().filter(|(_, job)| job.reply.is_closed()).map(|(id, _)| *id).collect();
-        for id in gone {
+    fn drop_cancelled(&mut self) {
+        let cancelled: Vec<u64> = self
+            .requests
+            .iter()
+            .filter(|(_, request)| request.reply.is_closed())
+            .map(|(id, _)| *id)
+            .collect();
+        for id in cancelled {
             self.remove(id);
         }
     }
 
-    /// Takes a request out, with the tokens it still had waiting.
+    /// Removes a request with its waiting texts.
     fn remove(&mut self, id: u64) -> Option<PendingRequest> {
-        let job = self.jobs.remove(&id)?;
-        let tokens = job.texts.iter().map(|(_, tokens)| tokens.len()).sum::<usize>();
-        self.count(job.priority, |waiting| *waiting -= tokens);
-        Some(job)
+        let request = self.requests.remove(&id)?;
+        let tokens = request.texts.iter().map(|(_, tokens)| tokens.len()).sum::<usize>();
+        self.update_waiting(request.priority, |waiting| *waiting -= tokens);
+        Some(request)
     }
 
     fn overloaded(&self) -> EmbedError {
-        let wait = if self.rate > 0.0 { self.tokens as f64 / self.rate } else { 1.0 };
+        let wait = if self.tokens_per_second > 0.0 {
+            self.waiting_tokens as f64 / self.tokens_per_second
+        } else {
+            1.0
+        };
         EmbedError::new(
             ErrorKind::Overloaded,
             Fault::Us,
             Retry::After(Duration::from_secs_f64(wait.clamp(1.0, 120.0))),
-            format!("{} tokens wait for this model already; ask again later", self.tokens),
+            format!("{} tokens wait for this model already; retry later", self.waiting_tokens),
         )
     }
 }

@@ -1,8 +1,7 @@
-//! The memory that loaded models may have together. Who wants to load a model asks for a [`MemoryReservation`] first. Where there is
-//! no room, models that nobody uses make way, the one unused longest first; a model in use is never taken from those
-//! who use it. When all are in use and nobody has made way for a while, the model that has been here longest is asked to
-//! leave: who uses it may finish, who comes later waits in line like everybody else. So no model, however busy, keeps
-//! another out for ever.
+//! The memory budget of all loaded models. A model is loaded after it got a [`MemoryReservation`]. If the budget is
+//! exhausted, idle models are evicted, the one unused longest first. If all models stay in use for [`IN_USE_GRACE`], the
+//! model that was loaded first is evicted: its running requests finish, and its later requests wait for a reservation. So
+//! a busy model cannot keep another one out for ever.
 
 use std::{
     sync::{
@@ -15,39 +14,41 @@ use std::{
 use embeddery_core::{EmbedError, ErrorKind, Fault, Retry};
 use tokio::{sync::Notify, time::Instant};
 
-/// How long models that are in use are left in peace when another wants their room.
+/// How long a reservation waits before models in use are evicted for it.
 const IN_USE_GRACE: Duration = Duration::from_secs(1);
 
-/// The memory of all local providers of a process.
+/// The memory budget of all local providers of a process.
 pub struct MemoryBudget {
     limits: MemoryLimits,
-    /// How long a model waits for room.
-    patience: Duration,
-    book: Mutex<Usage>,
-    /// Somebody left, or nobody uses a model any more.
+    /// How long a reservation waits for memory.
+    wait_timeout: Duration,
+    usage: Mutex<Usage>,
+    /// Notified when memory was released or a model became idle.
     changed: Notify,
-    /// Who waits is served in the order of coming: a large model is not passed over for small ones.
-    turn: tokio::sync::Mutex<()>,
+    /// Held while a reservation waits. Waiting reservations are granted in order, so that small models do not overtake a
+    /// large one.
+    waiting: tokio::sync::Mutex<()>,
 }
 
-/// How much all models may have together; `None`: as much as they like.
+/// Limits on all loaded models together; `None` is no limit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct MemoryLimits {
-    /// Bytes.
+    /// Maximum bytes.
     pub bytes: Option<u64>,
-    /// Models.
+    /// Maximum number of models.
     pub models: Option<u64>,
 }
 
+/// What is reserved, and by which models.
 #[derive(Default)]
 struct Usage {
-    taken: Footprint,
-    /// Of this, what models have that are on their way out.
-    leaving: Footprint,
-    tenants: Vec<Weak<dyn Evictable>>,
+    reserved: Footprint,
+    /// The part of `reserved` that belongs to models that are being evicted.
+    evicting: Footprint,
+    models: Vec<Weak<dyn Evictable>>,
 }
 
-/// What models have.
+/// Memory and number of models.
 #[derive(Clone, Copy, Default)]
 struct Footprint {
     bytes: u64,
@@ -55,7 +56,7 @@ struct Footprint {
 }
 
 impl Footprint {
-    fn of_one(bytes: u64) -> Self {
+    fn one_model(bytes: u64) -> Self {
         Self { bytes, models: 1 }
     }
 
@@ -69,80 +70,80 @@ impl Footprint {
 }
 
 impl MemoryLimits {
-    fn hold(&self, room: Footprint) -> bool {
-        self.bytes.is_none_or(|limit| room.bytes <= limit)
-            && self.models.is_none_or(|limit| room.models <= limit)
+    fn allow(&self, footprint: Footprint) -> bool {
+        self.bytes.is_none_or(|limit| footprint.bytes <= limit)
+            && self.models.is_none_or(|limit| footprint.models <= limit)
     }
 }
 
-/// A model that may be in memory.
+/// A model that may be loaded and can be evicted.
 pub(super) trait Evictable: Send + Sync {
-    /// Since when nobody has used it; `None` when it is in use, or not here.
+    /// When its last request ended; `None` if it is in use or not loaded.
     fn idle_since(&self) -> Option<Instant>;
-    /// Since when it has been here; `None` when it is not.
+    /// When it was loaded; `None` if it is not.
     fn loaded_since(&self) -> Option<Instant>;
-    /// Makes way if nobody uses it.
+    /// Evicts the model if no request uses it.
     fn evict_if_idle(&self);
-    /// Makes way once those who use it have finished; later comers load it anew.
+    /// Evicts the model. Running requests finish first; later requests load it again.
     fn evict(&self);
 }
 
-/// Which models are sent away.
+/// Which models may be evicted.
 #[derive(Clone, Copy)]
 enum EvictionScope {
-    /// Those that nobody uses, the one unused longest first.
+    /// Idle models, the one unused longest first.
     Idle,
-    /// Also those in use, the one that has been here longest first.
-    Anybody,
+    /// Models in use as well, the one loaded first first.
+    All,
 }
 
-/// Bytes that a model has. They are given back when this is dropped, which must be after the model itself.
+/// Reserved bytes of one model. Dropping the reservation releases them, so it must be dropped after the model.
 pub(super) struct MemoryReservation {
-    memory: Arc<MemoryBudget>,
+    budget: Arc<MemoryBudget>,
     bytes: u64,
-    leaving: AtomicBool,
+    evicting: AtomicBool,
 }
 
 impl MemoryBudget {
-    /// Memory for models, for which a model waits as long as `patience`.
-    pub fn new(limits: MemoryLimits, patience: Duration) -> Arc<Self> {
+    /// Creates a budget. A reservation waits at most `wait_timeout` for memory.
+    pub fn new(limits: MemoryLimits, wait_timeout: Duration) -> Arc<Self> {
         Arc::new(Self {
             limits,
-            patience,
-            book: Mutex::default(),
+            wait_timeout,
+            usage: Mutex::default(),
             changed: Notify::new(),
-            turn: tokio::sync::Mutex::default(),
+            waiting: tokio::sync::Mutex::default(),
         })
     }
 
-    /// How much there is.
+    /// The limits.
     pub fn limits(&self) -> MemoryLimits {
         self.limits
     }
 
-    /// Bytes that models have now, those on their way in and out included.
-    pub fn taken(&self) -> u64 {
-        self.book().taken.bytes
+    /// Bytes reserved now, including those of models that are being loaded or evicted.
+    pub fn reserved_bytes(&self) -> u64 {
+        self.usage().reserved.bytes
     }
 
-    /// Adds a model that may be asked to make way.
-    pub(super) fn register(&self, tenant: Weak<dyn Evictable>) {
-        let mut book = self.book();
-        book.tenants.retain(|tenant| tenant.strong_count() > 0);
-        book.tenants.push(tenant);
+    /// Registers a model that can be evicted.
+    pub(super) fn register(&self, model: Weak<dyn Evictable>) {
+        let mut usage = self.usage();
+        usage.models.retain(|model| model.strong_count() > 0);
+        usage.models.push(model);
     }
 
-    /// Nobody uses one of the models any more.
+    /// Wakes waiting reservations after a model became idle.
     pub(super) fn notify_idle(&self) {
         if self.limits != MemoryLimits::default() {
             self.changed.notify_waiters();
         }
     }
 
-    /// Room for the model `name`, as soon as there is some.
+    /// Reserves memory for the model `name`. Waits until there is enough.
     ///
     /// # Errors
-    /// It needs more than all models may have, or there was no room in time.
+    /// The model needs more than the whole budget, or there was not enough memory in time.
     pub(super) async fn reserve(
         self: &Arc<Self>,
         name: &str,
@@ -152,98 +153,97 @@ impl MemoryBudget {
             return Err(too_large(name, bytes, limit));
         }
         if self.limits == MemoryLimits::default()
-            && let Some(place) = self.try_place(bytes)
+            && let Some(reservation) = self.try_reserve(bytes)
         {
-            return Ok(place);
+            return Ok(reservation);
         }
         let waiting = async {
-            let _turn = self.turn.lock().await;
-            // However often models are idle for a moment: this does not move.
-            let mut peace = Instant::now() + IN_USE_GRACE;
+            let _first = self.waiting.lock().await;
+            // Notifications do not move this deadline: a model may become idle for a moment again and again.
+            let mut next_forced_eviction = Instant::now() + IN_USE_GRACE;
             loop {
                 let changed = self.changed.notified();
                 tokio::pin!(changed);
-                // Listened to before looking, so that nothing is missed between.
+                // Enabled before the check below, so that no notification in between is lost.
                 changed.as_mut().enable();
-                if let Some(place) = self.try_place(bytes) {
-                    return place;
+                if let Some(reservation) = self.try_reserve(bytes) {
+                    return reservation;
                 }
                 self.evict_until_fits(bytes, EvictionScope::Idle);
-                if tokio::time::timeout_at(peace, changed).await.is_err() {
-                    self.evict_until_fits(bytes, EvictionScope::Anybody);
-                    peace += IN_USE_GRACE;
+                if tokio::time::timeout_at(next_forced_eviction, changed).await.is_err() {
+                    self.evict_until_fits(bytes, EvictionScope::All);
+                    next_forced_eviction += IN_USE_GRACE;
                 }
             }
         };
-        tokio::time::timeout(self.patience, waiting).await.map_err(|_| no_room(name, bytes))
+        tokio::time::timeout(self.wait_timeout, waiting).await.map_err(|_| no_memory(name, bytes))
     }
 
-    fn try_place(self: &Arc<Self>, bytes: u64) -> Option<MemoryReservation> {
-        let mut book = self.book();
-        let taken = book.taken.plus(Footprint::of_one(bytes));
-        if !self.limits.hold(taken) {
+    fn try_reserve(self: &Arc<Self>, bytes: u64) -> Option<MemoryReservation> {
+        let mut usage = self.usage();
+        let reserved = usage.reserved.plus(Footprint::one_model(bytes));
+        if !self.limits.allow(reserved) {
             return None;
         }
-        book.taken = taken;
-        Some(MemoryReservation { memory: Arc::clone(self), bytes, leaving: AtomicBool::new(false) })
+        usage.reserved = reserved;
+        Some(MemoryReservation { budget: Arc::clone(self), bytes, evicting: AtomicBool::new(false) })
     }
 
-    /// Sends models away, those first that are due first, until there will be room for `bytes`. What they have comes
-    /// back a moment later, when their threads have ended.
-    fn evict_until_fits(&self, bytes: u64, whom: EvictionScope) {
-        let tenants: Vec<Arc<dyn Evictable>> = self.book().tenants.iter().filter_map(Weak::upgrade).collect();
-        let since = |tenant: &Arc<dyn Evictable>| match whom {
-            EvictionScope::Idle => tenant.idle_since(),
-            EvictionScope::Anybody => tenant.loaded_since(),
+    /// Evicts models until there will be room for `bytes`. Their memory is released when their threads have ended.
+    fn evict_until_fits(&self, bytes: u64, scope: EvictionScope) {
+        let models: Vec<Arc<dyn Evictable>> = self.usage().models.iter().filter_map(Weak::upgrade).collect();
+        let since = |model: &Arc<dyn Evictable>| match scope {
+            EvictionScope::Idle => model.idle_since(),
+            EvictionScope::All => model.loaded_since(),
         };
-        let mut candidates: Vec<_> =
-            tenants.iter().filter_map(|tenant| Some((since(tenant)?, tenant))).collect();
+        let mut candidates: Vec<_> = models.iter().filter_map(|model| Some((since(model)?, model))).collect();
         candidates.sort_by_key(|(since, _)| *since);
-        for (_, tenant) in candidates {
-            let book = self.book();
-            let enough = self.limits.hold(book.taken.minus(book.leaving).plus(Footprint::of_one(bytes)));
-            drop(book);
-            match whom {
-                _ if enough => return,
-                EvictionScope::Idle => tenant.evict_if_idle(),
-                EvictionScope::Anybody => tenant.evict(),
+        for (_, model) in candidates {
+            let usage = self.usage();
+            let remaining = usage.reserved.minus(usage.evicting);
+            let fits = self.limits.allow(remaining.plus(Footprint::one_model(bytes)));
+            drop(usage);
+            match scope {
+                _ if fits => return,
+                EvictionScope::Idle => model.evict_if_idle(),
+                EvictionScope::All => model.evict(),
             }
         }
     }
 
-    fn book(&self) -> MutexGuard<'_, Usage> {
-        self.book.lock().unwrap_or_else(PoisonError::into_inner)
+    fn usage(&self) -> MutexGuard<'_, Usage> {
+        self.usage.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl MemoryReservation {
-    /// The model is on its way out.
-    pub(super) fn leaves(&self) {
-        if !self.leaving.swap(true, SeqCst) {
-            let mut book = self.memory.book();
-            book.leaving = book.leaving.plus(Footprint::of_one(self.bytes));
+    /// Marks the reservation as released soon.
+    pub(super) fn mark_evicting(&self) {
+        if !self.evicting.swap(true, SeqCst) {
+            let mut usage = self.budget.usage();
+            usage.evicting = usage.evicting.plus(Footprint::one_model(self.bytes));
         }
     }
 }
 
 impl Drop for MemoryReservation {
     fn drop(&mut self) {
-        give_back_to_the_system();
-        let mut book = self.memory.book();
-        book.taken = book.taken.minus(Footprint::of_one(self.bytes));
-        if self.leaving.load(SeqCst) {
-            book.leaving = book.leaving.minus(Footprint::of_one(self.bytes));
+        release_free_heap();
+        let mut usage = self.budget.usage();
+        usage.reserved = usage.reserved.minus(Footprint::one_model(self.bytes));
+        if self.evicting.load(SeqCst) {
+            usage.evicting = usage.evicting.minus(Footprint::one_model(self.bytes));
         }
-        drop(book);
-        self.memory.changed.notify_waiters();
+        drop(usage);
+        self.budget.changed.notify_waiters();
     }
 }
 
-/// What was freed goes back to the system now: the allocator would keep much of it for this process, and another model's
-/// pieces rarely fit where the last one's were.
-fn give_back_to_the_system() {
+/// Returns free heap memory to the operating system. The allocator would keep much of it, and the buffers of the next
+/// model rarely fit into the gaps.
+fn release_free_heap() {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
-    // SAFETY: the function takes a number and may be called at any time from any thread.
+    // SAFETY: malloc_trim takes a number and may be called at any time from any thread.
     unsafe {
         libc::malloc_trim(0);
     }
@@ -255,7 +255,7 @@ fn too_large(name: &str, bytes: u64, limit: u64) -> EmbedError {
         Fault::Us,
         Retry::Never,
         format!(
-            "model '{name}' needs {} of memory and all models together may have {} (engine.max_memory); allow more, or \
+            "model '{name}' needs {} of memory and the limit for all models is {} (engine.max_memory); raise the limit, or \
              choose a smaller `precision` for it",
             megabytes(bytes),
             megabytes(limit)
@@ -263,14 +263,14 @@ fn too_large(name: &str, bytes: u64, limit: u64) -> EmbedError {
     )
 }
 
-fn no_room(name: &str, bytes: u64) -> EmbedError {
+fn no_memory(name: &str, bytes: u64) -> EmbedError {
     EmbedError::new(
         ErrorKind::Unavailable,
         Fault::Us,
         Retry::After(Duration::from_secs(5)),
         format!(
-            "model '{name}' needs {} of memory, and the models that have what there is (engine.max_memory, \
-             engine.max_models) are all in use; ask again later",
+            "model '{name}' needs {} of memory, and all loaded models are in use (engine.max_memory, engine.max_models); \
+             retry later",
             megabytes(bytes)
         ),
     )
@@ -284,40 +284,43 @@ fn megabytes(bytes: u64) -> String {
 mod tests {
     use super::*;
 
-    /// A model that is in memory or not.
+    /// A model that is loaded or not.
     #[derive(Default)]
-    struct Guest(Mutex<State>);
+    struct TestModel(Mutex<State>);
 
     #[derive(Default)]
     struct State {
-        place: Option<Arc<MemoryReservation>>,
+        reservation: Option<Arc<MemoryReservation>>,
         since: Option<Instant>,
         users: Vec<Arc<MemoryReservation>>,
     }
 
-    impl Guest {
-        fn new(memory: &Arc<MemoryBudget>) -> Arc<Self> {
-            let guest = Arc::new(Self::default());
-            let weak: Weak<Self> = Arc::downgrade(&guest);
-            memory.register(weak);
-            guest
+    impl TestModel {
+        fn new(budget: &Arc<MemoryBudget>) -> Arc<Self> {
+            let model = Arc::new(Self::default());
+            let weak: Weak<Self> = Arc::downgrade(&model);
+            budget.register(weak);
+            model
         }
 
-        async fn load(&self, memory: &Arc<MemoryBudget>, bytes: u64) -> Result<(), EmbedError> {
-            let place = memory.reserve("m", bytes).await?;
-            *self.0.lock().unwrap() =
-                State { place: Some(Arc::new(place)), since: Some(Instant::now()), users: Vec::new() };
+        async fn load(&self, budget: &Arc<MemoryBudget>, bytes: u64) -> Result<(), EmbedError> {
+            let reservation = budget.reserve("m", bytes).await?;
+            *self.0.lock().unwrap() = State {
+                reservation: Some(Arc::new(reservation)),
+                since: Some(Instant::now()),
+                users: Vec::new(),
+            };
             Ok(())
         }
 
-        fn is_here(&self) -> bool {
-            self.0.lock().unwrap().place.is_some()
+        fn is_loaded(&self) -> bool {
+            self.0.lock().unwrap().reservation.is_some()
         }
 
         fn begin_use(&self) {
             let mut state = self.0.lock().unwrap();
-            let place = state.place.clone().unwrap();
-            state.users.push(place);
+            let reservation = state.reservation.clone().unwrap();
+            state.users.push(reservation);
         }
 
         fn end_use(&self) {
@@ -325,121 +328,124 @@ mod tests {
             drop(users);
         }
 
-        fn go(state: &mut State) {
-            if let Some(place) = state.place.take() {
-                place.leaves();
+        fn evict_from(state: &mut State) {
+            if let Some(reservation) = state.reservation.take() {
+                reservation.mark_evicting();
             }
         }
     }
 
-    impl Evictable for Guest {
+    impl Evictable for TestModel {
         fn idle_since(&self) -> Option<Instant> {
             let state = self.0.lock().unwrap();
-            state.since.filter(|_| state.place.is_some() && state.users.is_empty())
+            state.since.filter(|_| state.reservation.is_some() && state.users.is_empty())
         }
 
         fn loaded_since(&self) -> Option<Instant> {
             let state = self.0.lock().unwrap();
-            state.since.filter(|_| state.place.is_some())
+            state.since.filter(|_| state.reservation.is_some())
         }
 
         fn evict_if_idle(&self) {
             let mut state = self.0.lock().unwrap();
             if state.users.is_empty() {
-                Self::go(&mut state);
+                Self::evict_from(&mut state);
             }
         }
 
         fn evict(&self) {
-            Self::go(&mut self.0.lock().unwrap());
+            Self::evict_from(&mut self.0.lock().unwrap());
         }
     }
 
-    fn memory(limit: u64) -> Arc<MemoryBudget> {
+    fn budget(limit: u64) -> Arc<MemoryBudget> {
         MemoryBudget::new(MemoryLimits { bytes: Some(limit), models: None }, Duration::from_secs(30))
     }
 
     #[tokio::test(start_paused = true)]
-    async fn the_one_unused_longest_makes_way_and_no_more_than_needed() {
-        let memory = memory(30);
-        let guests: Vec<_> = (0..4).map(|_| Guest::new(&memory)).collect();
-        for guest in &guests[..3] {
-            guest.load(&memory, 10).await.unwrap();
+    async fn only_the_model_unused_longest_is_evicted() {
+        let budget = budget(30);
+        let models: Vec<_> = (0..4).map(|_| TestModel::new(&budget)).collect();
+        for model in &models[..3] {
+            model.load(&budget, 10).await.unwrap();
             tokio::time::advance(Duration::from_secs(1)).await;
         }
-        guests[0].begin_use();
-        guests[3].load(&memory, 10).await.unwrap();
-        let here: Vec<bool> = guests.iter().map(|guest| guest.is_here()).collect();
-        assert_eq!((here, memory.taken()), (vec![true, false, true, true], 30));
+        models[0].begin_use();
+        models[3].load(&budget, 10).await.unwrap();
+        let loaded: Vec<bool> = models.iter().map(|model| model.is_loaded()).collect();
+        assert_eq!((loaded, budget.reserved_bytes()), (vec![true, false, true, true], 30));
     }
 
     #[tokio::test(start_paused = true)]
-    async fn models_can_be_counted_instead_of_weighed() {
-        let memory =
+    async fn the_number_of_models_can_be_limited() {
+        let budget =
             MemoryBudget::new(MemoryLimits { bytes: None, models: Some(1) }, Duration::from_secs(30));
-        let (a, b) = (Guest::new(&memory), Guest::new(&memory));
-        a.load(&memory, 1 << 40).await.unwrap();
-        b.load(&memory, 1).await.unwrap();
-        assert_eq!((a.is_here(), b.is_here(), memory.taken()), (false, true, 1));
+        let (a, b) = (TestModel::new(&budget), TestModel::new(&budget));
+        a.load(&budget, 1 << 40).await.unwrap();
+        b.load(&budget, 1).await.unwrap();
+        assert_eq!((a.is_loaded(), b.is_loaded(), budget.reserved_bytes()), (false, true, 1));
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_busy_model_leaves_after_a_while_but_only_when_its_users_have_finished() {
-        let memory = memory(10);
-        let (busy, next) = (Guest::new(&memory), Guest::new(&memory));
-        busy.load(&memory, 10).await.unwrap();
+    async fn a_busy_model_is_evicted_after_its_running_requests() {
+        let budget = budget(10);
+        let (busy, next) = (TestModel::new(&budget), TestModel::new(&budget));
+        busy.load(&budget, 10).await.unwrap();
         busy.begin_use();
-        let (waiting, wanted) = (Arc::clone(&memory), Arc::clone(&next));
-        let waiter = tokio::spawn(async move { wanted.load(&waiting, 10).await });
+        let (waiter_budget, waiter_model) = (Arc::clone(&budget), Arc::clone(&next));
+        let waiter = tokio::spawn(async move { waiter_model.load(&waiter_budget, 10).await });
         tokio::time::sleep(IN_USE_GRACE * 3).await;
-        assert!(!busy.is_here() && !next.is_here(), "asked to leave; not gone while somebody uses it");
-        assert_eq!(memory.taken(), 10);
+        assert!(
+            !busy.is_loaded() && !next.is_loaded(),
+            "being evicted, but its memory is reserved while a request runs"
+        );
+        assert_eq!(budget.reserved_bytes(), 10);
         busy.end_use();
         waiter.await.unwrap().unwrap();
-        assert_eq!(memory.taken(), 10);
+        assert_eq!(budget.reserved_bytes(), 10);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_model_that_is_idle_for_moments_only_keeps_nobody_out() {
-        let memory = memory(10);
-        let (busy, next) = (Guest::new(&memory), Guest::new(&memory));
-        busy.load(&memory, 10).await.unwrap();
+    async fn a_model_that_is_idle_for_moments_only_is_evicted_too() {
+        let budget = budget(10);
+        let (busy, next) = (TestModel::new(&budget), TestModel::new(&budget));
+        busy.load(&budget, 10).await.unwrap();
         busy.begin_use();
-        let (waiting, wanted) = (Arc::clone(&memory), Arc::clone(&next));
-        let waiter = tokio::spawn(async move { wanted.load(&waiting, 10).await });
+        let (waiter_budget, waiter_model) = (Arc::clone(&budget), Arc::clone(&next));
+        let waiter = tokio::spawn(async move { waiter_model.load(&waiter_budget, 10).await });
         for _ in 0..30 {
-            // A request ended and the next one began before anybody could look.
-            memory.notify_idle();
+            // A request ended and the next one began before the budget was checked.
+            budget.notify_idle();
             tokio::time::sleep(IN_USE_GRACE / 10).await;
         }
-        assert!(!busy.is_here(), "asked to leave");
+        assert!(!busy.is_loaded(), "being evicted");
         busy.end_use();
         waiter.await.unwrap().unwrap();
     }
 
     #[tokio::test(start_paused = true)]
-    async fn no_room_in_time_is_a_503_with_a_time_and_too_large_is_told_at_once() {
-        let memory = memory(10);
-        let (busy, next) = (Guest::new(&memory), Guest::new(&memory));
-        busy.load(&memory, 10).await.unwrap();
+    async fn a_timeout_is_unavailable_and_a_model_over_the_budget_is_unusable() {
+        let budget = budget(10);
+        let (busy, next) = (TestModel::new(&budget), TestModel::new(&budget));
+        busy.load(&budget, 10).await.unwrap();
         busy.begin_use();
-        let error = next.load(&memory, 10).await.unwrap_err();
+        let error = next.load(&budget, 10).await.unwrap_err();
         assert_eq!((error.kind, error.retry), (ErrorKind::Unavailable, Retry::After(Duration::from_secs(5))));
-        let error = next.load(&memory, 11).await.unwrap_err();
+        let error = next.load(&budget, 11).await.unwrap_err();
         assert!(error.kind == ErrorKind::ModelUnusable && error.message.contains("engine.max_memory"));
         busy.end_use();
-        next.load(&memory, 10).await.unwrap();
+        next.load(&budget, 10).await.unwrap();
     }
 
     #[tokio::test(start_paused = true)]
-    async fn who_waits_for_much_is_not_passed_over() {
-        let memory = memory(20);
-        let (a, b) = (Guest::new(&memory), Guest::new(&memory));
-        a.load(&memory, 10).await.unwrap();
-        b.load(&memory, 10).await.unwrap();
+    async fn small_reservations_do_not_overtake_a_large_one() {
+        let budget = budget(20);
+        let (a, b) = (TestModel::new(&budget), TestModel::new(&budget));
+        a.load(&budget, 10).await.unwrap();
+        b.load(&budget, 10).await.unwrap();
         a.begin_use();
         b.begin_use();
-        let (large, small) = (Arc::clone(&memory), Arc::clone(&memory));
+        let (large, small) = (Arc::clone(&budget), Arc::clone(&budget));
         let first = tokio::spawn(async move { large.reserve("large", 20).await });
         tokio::task::yield_now().await;
         let second = tokio::spawn(async move { small.reserve("small", 10).await });

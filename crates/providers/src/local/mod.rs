@@ -1,9 +1,10 @@
-//! Models that run in this process. The provider `huggingface`: model directories run by this process' own engine.
+//! Models that run in this process. [`Local`] is the provider `huggingface`, whose models run on Embeddery's engine, and
+//! the base of the provider `onnx`.
 //!
-//! A model moves through these hands: `downloads` brings it here, `slot` has it in memory while it is used, for which
-//! `memory` says when there is room, `reading` makes tokens of texts, `queue` makes batches of whatever waits, and a
-//! `backend` computes. Each model is fetched once, loaded once at a time, and computed by one thread that uses the
-//! process' shared pool.
+//! `downloads` fetches models in the background. `model_instance` loads a model when it is needed, within the limits of
+//! `memory_budget`. `tokenize` tokenizes the texts of a request. `batcher` forms batches from all waiting requests. A
+//! `backend` computes the vectors. A model is downloaded once and loaded at most once at a time. One thread per model
+//! computes its batches, on the thread pool that all models share.
 
 pub(crate) mod backend;
 mod batcher;
@@ -29,65 +30,65 @@ use embeddery_core::{
 use embeddery_engine::Precision;
 
 use backend::{ModelFormat, Safetensors};
-use downloads::{Downloads, Status};
-use model::LocalModel;
+use downloads::{DownloadStatus, Downloads};
+use model::{LocalModel, OpenedModel};
 
 pub use memory_budget::{MemoryBudget, MemoryLimits};
-pub use shared_resources::{MachineConfig, SharedResources};
+pub use shared_resources::{ResourcesConfig, SharedResources};
 
-/// How a local provider works.
+/// The configuration of a local provider.
 pub struct LocalConfig {
-    /// What all local providers share.
-    pub machine: Arc<SharedResources>,
-    /// Where model directories come from.
+    /// Resources that all local providers share.
+    pub resources: Arc<SharedResources>,
+    /// Finds and downloads model directories.
     pub source: Arc<dyn ModelSource>,
-    /// Whether a request for an absent model fetches it.
+    /// Whether a request for a missing model downloads it.
     pub auto_download: bool,
-    /// What configuration says of single models, by the model's name.
+    /// Options of single models, by model name.
     pub models: HashMap<Arc<str>, ModelOptions>,
 }
 
-/// What configuration says of one local model.
+/// The configured options of one local model.
 #[derive(Clone, Debug, Default)]
 pub struct ModelOptions {
-    /// Most tokens of one text, where it should not be the model's own limit.
+    /// Maximum tokens of one text; `None` is the model's own limit.
     pub max_length: Option<NonZeroUsize>,
-    /// How exactly it computes; `None` is the provider's own setting.
+    /// Numeric precision; `None` is the provider's default.
     pub precision: Option<Precision>,
-    /// Prompts by name, each in place of the model's own of that name.
+    /// Prompts by name. Each overrides the model's own prompt of that name.
     pub prompts: BTreeMap<String, String>,
-    /// Whether a cut vector is itself a good vector.
+    /// Whether vectors can be reduced to fewer dimensions.
     pub matryoshka: bool,
-    /// How long it stays in memory unused, zero for ever; `None` is the machine's own setting.
+    /// How long an unused model stays in memory, zero for ever; `None` is the default of [`ResourcesConfig`].
     pub unload_after: Option<Duration>,
-    /// The graph's file in the model's directory, of ONNX models.
+    /// The path of the graph in the model's directory, for ONNX models.
     pub onnx_file: Option<String>,
-    /// What computes the graph, in the order of preference; `None` is the provider's own setting.
+    /// Execution providers of the graph, in order of preference; `None` is the provider's default.
     pub onnx_providers: Option<Vec<String>>,
 }
 
-/// The provider. Clones are not needed: it is shared behind an `Arc`.
+/// A provider of models that run in this process.
 pub struct Local {
-    machine: Arc<SharedResources>,
+    resources: Arc<SharedResources>,
     format: Arc<dyn ModelFormat>,
     source: Arc<dyn ModelSource>,
     auto_download: bool,
     options: HashMap<Arc<str>, ModelOptions>,
     downloads: Downloads,
-    /// Every model opened so far. Only models on disk get in.
+    /// All models opened so far. Every one of them is on disk.
     opened: Mutex<HashMap<ModelRef, Arc<LocalModel>>>,
 }
 
 impl Local {
-    /// The provider `huggingface`; models come later, on demand. `precision` is of those that have no setting of their own.
+    /// Creates the provider `huggingface`. `precision` applies to models without an option of their own.
     pub fn new(config: LocalConfig, precision: Precision) -> Self {
-        let threads = Arc::clone(config.machine.threads());
-        Self::of_format(config, Arc::new(Safetensors { threads, precision }))
+        let threads = Arc::clone(config.resources.threads());
+        Self::with_format(config, Arc::new(Safetensors { threads, precision }))
     }
 
-    pub(crate) fn of_format(config: LocalConfig, format: Arc<dyn ModelFormat>) -> Self {
+    pub(crate) fn with_format(config: LocalConfig, format: Arc<dyn ModelFormat>) -> Self {
         Self {
-            machine: config.machine,
+            resources: config.resources,
             format,
             downloads: Downloads::new(Arc::clone(&config.source)),
             source: config.source,
@@ -101,7 +102,7 @@ impl Local {
         self.opened.lock().unwrap_or_else(PoisonError::into_inner).get(model).cloned()
     }
 
-    /// Where the model lies, looked up off the async threads because it reads directories.
+    /// The directory of a model that is on this machine. Reads directories, so it runs on a blocking thread.
     async fn find(&self, model: &ModelRef) -> Result<Option<PathBuf>, EmbedError> {
         let (source, model) = (Arc::clone(&self.source), model.clone());
         tokio::task::spawn_blocking(move || source.find(&model))
@@ -110,38 +111,45 @@ impl Local {
             .map_err(|error| from_source(&error))
     }
 
-    async fn open_here(&self, model: &ModelRef, directory: PathBuf) -> Result<Arc<LocalModel>, EmbedError> {
+    async fn open_directory(
+        &self,
+        model: &ModelRef,
+        directory: PathBuf,
+    ) -> Result<Arc<LocalModel>, EmbedError> {
         let options = self.options.get(&model.name).cloned().unwrap_or_default();
-        let (format, wanted) = (Arc::clone(&self.format), options.clone());
-        let files = tokio::task::spawn_blocking(move || format.open(&directory, &wanted))
+        let (format, open_options) = (Arc::clone(&self.format), options.clone());
+        let files = tokio::task::spawn_blocking(move || format.open(&directory, &open_options))
             .await
             .map_err(|_| EmbedError::internal("opening the model failed"))?
             .map_err(|reason| model_instance::unusable(&model.name, &reason))?;
-        let mut all = self.opened.lock().unwrap_or_else(PoisonError::into_inner);
-        // Two first requests may both come here; one model results.
-        Ok(Arc::clone(all.entry(model.clone()).or_insert_with(|| {
-            let settings = self.machine.slot_settings(options.unload_after);
-            let name = (self.kind(), Arc::clone(&model.name));
-            Arc::new(LocalModel::new(name, files, options, (settings, self.machine.tokenizing())))
+        let mut opened = self.opened.lock().unwrap_or_else(PoisonError::into_inner);
+        // Two concurrent first requests may both get here. They share one model.
+        Ok(Arc::clone(opened.entry(model.clone()).or_insert_with(|| {
+            let opened_model =
+                OpenedModel { provider: self.kind(), name: Arc::clone(&model.name), files, options };
+            Arc::new(LocalModel::new(opened_model, &self.resources))
         })))
     }
 
-    /// The model, opened if it is on this machine.
-    async fn known(&self, model: &ModelRef) -> Result<Option<Arc<LocalModel>>, EmbedError> {
+    /// The model if it is on this machine. Opens it if it is not open yet.
+    async fn open_if_on_disk(&self, model: &ModelRef) -> Result<Option<Arc<LocalModel>>, EmbedError> {
         if let Some(opened) = self.opened(model) {
             return Ok(Some(opened));
         }
         match self.find(model).await? {
-            Some(directory) => self.open_here(model, directory).await.map(Some),
+            Some(directory) => self.open_directory(model, directory).await.map(Some),
             None => Ok(None),
         }
     }
 
-    /// Starts the download when none runs, and says how far it is. Waits a moment first: a small model, or a
-    /// name that does not exist, is then answered at once instead of by "try again".
+    /// Starts the download if none runs, and waits for it for [`DOWNLOAD_GRACE`]. So a request for a small model, or for a
+    /// name that does not exist, gets its result at once.
+    ///
+    /// # Errors
+    /// [`ErrorKind::ModelLoading`] if the download is not finished by then.
     async fn begin_download(&self, model: &ModelRef) -> Result<PathBuf, EmbedError> {
         let download = self.downloads.get_or_start(model);
-        match tokio::time::timeout(GRACE, download.finished()).await {
+        match tokio::time::timeout(DOWNLOAD_GRACE, download.result()).await {
             Ok(result) => result.map_err(|error| from_source(&error)),
             Err(_) => {
                 let percent = download.percent();
@@ -149,15 +157,15 @@ impl Local {
                     ErrorKind::ModelLoading { percent },
                     Fault::Us,
                     Retry::After(download.remaining()),
-                    format!("model '{model}' is being downloaded, {percent} % is here; ask again later"),
+                    format!("model '{model}' is being downloaded, {percent} % is complete; retry later"),
                 ))
             }
         }
     }
 }
 
-/// How long a request waits for a download that it started before it is told to come back.
-const GRACE: Duration = Duration::from_secs(1);
+/// How long a request waits for a download before it fails with [`ErrorKind::ModelLoading`].
+const DOWNLOAD_GRACE: Duration = Duration::from_secs(1);
 
 impl Provider for Local {
     fn kind(&self) -> ProviderKind {
@@ -166,24 +174,24 @@ impl Provider for Local {
 
     fn open<'a>(&'a self, model: &'a ModelRef) -> BoxFuture<'a, Result<Arc<dyn Embedder>, EmbedError>> {
         Box::pin(async move {
-            if let Some(known) = self.known(model).await? {
-                return Ok(known as Arc<dyn Embedder>);
+            if let Some(opened) = self.open_if_on_disk(model).await? {
+                return Ok(opened as Arc<dyn Embedder>);
             }
             if !self.auto_download {
                 return Err(EmbedError::model_not_found(format!(
-                    "model '{model}' is not on this machine and models.auto_download is off; fetch it with `embeddery models pull {}`",
+                    "model '{model}' is not on this machine and models.auto_download is off; download it with `embeddery models pull {}`",
                     model.name
                 )));
             }
             let directory = self.begin_download(model).await?;
-            Ok(self.open_here(model, directory).await? as Arc<dyn Embedder>)
+            Ok(self.open_directory(model, directory).await? as Arc<dyn Embedder>)
         })
     }
 
     fn download<'a>(&'a self, model: &'a ModelRef) -> BoxFuture<'a, Result<(), EmbedError>> {
         Box::pin(async move {
             if self.find(model).await?.is_none() {
-                self.downloads.get_or_start(model).finished().await.map_err(|error| from_source(&error))?;
+                self.downloads.get_or_start(model).result().await.map_err(|error| from_source(&error))?;
             }
             Ok(())
         })
@@ -191,7 +199,9 @@ impl Provider for Local {
 
     fn unload<'a>(&'a self, model: &'a ModelRef) -> BoxFuture<'a, Result<bool, EmbedError>> {
         Box::pin(async move {
-            Ok(self.opened(model).is_some_and(|opened| opened.slot().unload("an administrator said so")))
+            Ok(self
+                .opened(model)
+                .is_some_and(|opened| opened.instance().unload("an administrator unloaded it")))
         })
     }
 
@@ -200,13 +210,13 @@ impl Provider for Local {
         model: &'a ModelRef,
     ) -> BoxFuture<'a, Result<Option<ModelDescription>, EmbedError>> {
         Box::pin(async move {
-            let Some(known) = self.known(model).await? else { return Ok(None) };
-            let slot = Arc::clone(known.slot());
-            let space = tokio::task::spawn_blocking(move || slot.space())
+            let Some(opened) = self.open_if_on_disk(model).await? else { return Ok(None) };
+            let instance = Arc::clone(opened.instance());
+            let space = tokio::task::spawn_blocking(move || instance.space())
                 .await
                 .map_err(|_| EmbedError::internal("reading the model failed"))?
                 .map_err(|reason| model_instance::unusable(&model.name, &reason))?;
-            Ok(Some(ModelDescription { info: known.slot().files.facts().clone(), space }))
+            Ok(Some(ModelDescription { info: opened.instance().files.info().clone(), space }))
         })
     }
 
@@ -215,8 +225,8 @@ impl Provider for Local {
             return Some(opened.state());
         }
         Some(match self.downloads.status(model) {
-            Some(Status::Running { percent }) => ModelState::Downloading { percent },
-            Some(Status::Failed(error)) => ModelState::Failed { reason: error.message },
+            Some(DownloadStatus::Running { percent }) => ModelState::Downloading { percent },
+            Some(DownloadStatus::Failed(error)) => ModelState::Failed { reason: error.message },
             None => match self.source.find(model) {
                 Ok(Some(_)) => ModelState::OnDisk,
                 Ok(None) => ModelState::Absent,
@@ -240,7 +250,7 @@ impl Provider for Local {
     }
 }
 
-/// What a model that cannot be had means for the request that wanted it.
+/// The error of a request whose model could not be found or downloaded.
 fn from_source(error: &SourceError) -> EmbedError {
     let (kind, fault, retry) = match error.kind {
         SourceErrorKind::InvalidName | SourceErrorKind::NotFound | SourceErrorKind::Offline => {

@@ -1,59 +1,64 @@
-//! One local model as an [`Embedder`]: known from its configuration files at once, in memory while it is used.
+//! One local model as an [`Embedder`]. Its configuration files are read when it is opened, its weights when it is used.
 
 use std::{num::NonZeroUsize, sync::Arc};
 
 use embeddery_core::{
     BoxFuture, CallLimits, EmbedError, EmbedRequest, Embedder, EmbeddingIdentity, Embeddings, ModelInfo,
-    ModelState, ProviderKind, TokenCount,
+    ModelState, ProviderKind, SPECIAL_TOKENS, TokenCount, estimate_tokens,
 };
 use tokio::sync::Semaphore;
 
-use super::{
-    ModelOptions,
-    backend::ModelOnDisk,
-    model_instance::{ModelInstance, SlotSettings},
-    tokenize,
-};
+use super::{ModelOptions, SharedResources, backend::ModelOnDisk, model_instance::ModelInstance, tokenize};
 
-/// One model directory.
+/// A model directory whose configuration files were read, and how it is used.
+pub(super) struct OpenedModel {
+    pub(super) provider: ProviderKind,
+    pub(super) name: Arc<str>,
+    pub(super) files: Box<dyn ModelOnDisk>,
+    pub(super) options: ModelOptions,
+}
+
+/// One local model.
 pub(super) struct LocalModel {
-    card: Arc<ModelInfo>,
+    info: Arc<ModelInfo>,
     limits: CallLimits,
-    slot: Arc<ModelInstance>,
+    instance: Arc<ModelInstance>,
     tokenizing: Arc<Semaphore>,
 }
 
 impl LocalModel {
-    pub(super) fn new(
-        (provider, name): (ProviderKind, Arc<str>),
-        files: Box<dyn ModelOnDisk>,
-        options: ModelOptions,
-        (settings, tokenizing): (SlotSettings, Arc<Semaphore>),
-    ) -> Self {
-        let facts = files.facts();
-        let card = ModelInfo {
+    pub(super) fn new(opened: OpenedModel, resources: &SharedResources) -> Self {
+        let OpenedModel { provider, name, files, options } = opened;
+        let local_info = files.info();
+        let info = ModelInfo {
             name: Arc::clone(&name),
             provider,
-            dimensions: NonZeroUsize::new(facts.dimensions),
-            max_tokens: NonZeroUsize::new(facts.max_tokens),
+            dimensions: NonZeroUsize::new(local_info.dimensions),
+            max_tokens: NonZeroUsize::new(local_info.max_tokens),
             matryoshka: options.matryoshka,
         };
-        let slot = ModelInstance::new(name, files, options.prompts, settings);
-        Self { card: Arc::new(card), limits: CallLimits::default(), slot, tokenizing }
+        let settings = resources.instance_settings(options.unload_after);
+        let instance = ModelInstance::new(name, files, options.prompts, settings);
+        Self {
+            info: Arc::new(info),
+            limits: CallLimits::default(),
+            instance,
+            tokenizing: resources.tokenizing(),
+        }
     }
 
     pub(super) fn state(&self) -> ModelState {
-        self.slot.model_state()
+        self.instance.model_state()
     }
 
-    pub(super) fn slot(&self) -> &Arc<ModelInstance> {
-        &self.slot
+    pub(super) fn instance(&self) -> &Arc<ModelInstance> {
+        &self.instance
     }
 }
 
 impl Embedder for LocalModel {
     fn model(&self) -> &Arc<ModelInfo> {
-        &self.card
+        &self.info
     }
 
     fn limits(&self) -> &CallLimits {
@@ -61,43 +66,43 @@ impl Embedder for LocalModel {
     }
 
     fn count_tokens(&self, text: &str) -> TokenCount {
-        let exact = self.slot.lease_now().and_then(|lease| lease.backend().count(text).ok());
-        // Before the model is loaded: WordPiece makes about one token of four bytes of English.
-        exact.map_or(TokenCount::Estimate(text.len() / 4 + 2), TokenCount::Exact)
+        let exact = self.instance.acquire_if_loaded().and_then(|guard| guard.backend().count(text).ok());
+        // Only a loaded model has a tokenizer.
+        exact.map_or_else(|| TokenCount::Estimate(estimate_tokens(text) + SPECIAL_TOKENS), TokenCount::Exact)
     }
 
     fn identity(&self) -> Option<EmbeddingIdentity> {
-        self.slot.identity()
+        self.instance.identity()
     }
 
     fn embed(&self, request: EmbedRequest) -> BoxFuture<'_, Result<Embeddings, EmbedError>> {
         Box::pin(async move {
-            let lease = Arc::new(self.slot.lease().await?);
+            let guard = Arc::new(self.instance.acquire().await?);
             let (normalize, priority) = (request.normalize, request.context.priority);
             let tokens =
-                tokenize::tokenize(&self.slot, Arc::clone(&lease), &self.tokenizing, request).await?;
+                tokenize::tokenize(&self.instance, Arc::clone(&guard), &self.tokenizing, request).await?;
             let counts =
                 tokens.iter().map(|tokens| u32::try_from(tokens.len()).unwrap_or(u32::MAX)).collect();
             let truncated = tokens.iter().filter(|tokens| tokens.truncated()).count();
-            let mut data = lease.queue.submit(tokens, priority)?.await?;
-            let dim = self.slot.files.facts().dimensions;
+            let mut data = guard.batcher.submit(tokens, priority)?.await?;
+            let dim = self.instance.files.info().dimensions;
             if normalize {
                 data.chunks_exact_mut(dim).for_each(embeddery_engine::normalize);
             }
             Ok(Embeddings {
                 data,
                 dim,
-                space: lease.space.clone(),
+                space: guard.space.clone(),
                 tokens: counts,
                 billed_tokens: 0,
                 truncated,
                 failed: Vec::new(),
-                served_by: Arc::clone(&self.card),
+                served_by: Arc::clone(&self.info),
             })
         })
     }
 
     fn warm_up(&self) -> BoxFuture<'_, Result<(), EmbedError>> {
-        Box::pin(async move { self.slot.lease().await.map(drop) })
+        Box::pin(async move { self.instance.acquire().await.map(drop) })
     }
 }

@@ -1,6 +1,7 @@
-//! A model's place in memory: loaded by the first request that needs it, once at a time, kept while it is used, and let
-//! go when nobody has used it for a while, when another model needs its room, or when an administrator says so. A request
-//! holds a [`ModelGuard`] until its answer is there; what it uses stays until then, whatever happens to the slot.
+//! The life cycle of a model in memory. The first request that needs the model loads it. It is unloaded when it was idle
+//! for the configured time, when another model needs its memory, or when an administrator unloads it. A request holds a
+//! [`ModelGuard`] until it is complete. The model that the guard refers to stays in memory until then, even if it is
+//! unloaded meanwhile.
 
 use std::{
     collections::BTreeMap,
@@ -17,51 +18,55 @@ use super::{
     memory_budget::{Evictable, MemoryBudget, MemoryReservation},
 };
 
-/// A model that may be in memory.
+/// A model that may be loaded.
 pub(super) struct ModelInstance {
     pub(super) name: Arc<str>,
     pub(super) files: Box<dyn ModelOnDisk>,
-    /// What configuration puts in place of the model's own prompts.
+    /// Configured prompts, which override the model's own.
     pub(super) prompts: BTreeMap<String, String>,
-    settings: SlotSettings,
+    settings: InstanceSettings,
     state: Mutex<State>,
-    /// Held by whoever loads.
+    /// Held by the task that loads the model.
     loading: Arc<tokio::sync::Mutex<()>>,
 }
 
-/// How a slot behaves.
-pub(super) struct SlotSettings {
-    pub(super) memory: Arc<MemoryBudget>,
+/// Settings of a [`ModelInstance`].
+pub(super) struct InstanceSettings {
+    pub(super) budget: Arc<MemoryBudget>,
+    /// Maximum tokens that wait in the queue.
     pub(super) queue_tokens: usize,
-    /// Tokens of one step.
-    pub(super) step_tokens: usize,
-    /// How long an unused model stays; `None`: for ever.
+    /// Maximum tokens of one batch.
+    pub(super) batch_tokens: usize,
+    /// How long an unused model stays loaded; `None` is for ever.
     pub(super) unload_after: Option<Duration>,
 }
 
 #[derive(Default)]
 struct State {
     resident: Option<Resident>,
-    /// Why it could not be loaded the last time.
+    /// Why the last attempt to load it failed.
     failure: Option<String>,
-    /// Whether it has ever been in memory.
-    was_here: bool,
-    /// The space of its vectors, as the weights said when they were last read.
+    /// Whether it was loaded before.
+    was_loaded: bool,
+    /// The space of its vectors, once the weights were read.
     space: Option<SpaceId>,
 }
 
+/// The loaded model and its use.
 struct Resident {
     loaded: Arc<LoadedModel>,
+    /// The number of guards.
     users: usize,
-    since: Instant,
+    loaded_since: Instant,
     idle_since: Instant,
 }
 
-/// A model in memory, with its thread.
+/// A loaded model with its batcher.
 pub(super) struct LoadedModel {
-    // In this order: the thread outlives what is dropped here, so that memory is given back there and not by a request.
+    // Fields are dropped in this order: `weights`, then `batcher`, which ends its thread. So the thread drops the last
+    // reference to the weights, and the memory is freed there instead of in a request.
     weights: Arc<Weights>,
-    pub(super) queue: QueueOwner,
+    pub(super) batcher: BatcherOwner,
     pub(super) space: SpaceId,
 }
 
@@ -71,11 +76,11 @@ impl LoadedModel {
     }
 }
 
-/// What takes the memory, and the place that it takes.
+/// The weights and their memory reservation.
 struct Weights {
     backend: Box<dyn Backend>,
-    // Dropped after the above: the place is free when the model is gone.
-    place: MemoryReservation,
+    // Dropped after `backend`: the memory must be free before the reservation is released.
+    reservation: MemoryReservation,
 }
 
 impl Compute for Weights {
@@ -84,10 +89,10 @@ impl Compute for Weights {
     }
 }
 
-/// Ends the thread when the model is let go.
-pub(super) struct QueueOwner(Arc<Batcher>);
+/// Closes the batcher on drop.
+pub(super) struct BatcherOwner(Arc<Batcher>);
 
-impl std::ops::Deref for QueueOwner {
+impl std::ops::Deref for BatcherOwner {
     type Target = Batcher;
 
     fn deref(&self) -> &Batcher {
@@ -95,15 +100,15 @@ impl std::ops::Deref for QueueOwner {
     }
 }
 
-impl Drop for QueueOwner {
+impl Drop for BatcherOwner {
     fn drop(&mut self) {
         self.0.close();
     }
 }
 
-/// The right to use a model that is in memory.
+/// Keeps a loaded model in memory. The model counts as in use until the guard is dropped.
 pub(super) struct ModelGuard {
-    slot: Arc<ModelInstance>,
+    instance: Arc<ModelInstance>,
     loaded: Arc<LoadedModel>,
 }
 
@@ -117,7 +122,7 @@ impl std::ops::Deref for ModelGuard {
 
 impl Drop for ModelGuard {
     fn drop(&mut self) {
-        self.slot.release(&self.loaded);
+        self.instance.release(&self.loaded);
     }
 }
 
@@ -126,9 +131,9 @@ impl ModelInstance {
         name: Arc<str>,
         files: Box<dyn ModelOnDisk>,
         prompts: BTreeMap<String, String>,
-        settings: SlotSettings,
+        settings: InstanceSettings,
     ) -> Arc<Self> {
-        let slot = Arc::new(Self {
+        let instance = Arc::new(Self {
             name,
             files,
             prompts,
@@ -136,37 +141,37 @@ impl ModelInstance {
             state: Mutex::default(),
             loading: Arc::default(),
         });
-        let tenant: Weak<Self> = Arc::downgrade(&slot);
-        slot.settings.memory.register(tenant);
-        slot
+        let evictable: Weak<Self> = Arc::downgrade(&instance);
+        instance.settings.budget.register(evictable);
+        instance
     }
 
-    /// The model, loaded now if it is not in memory: by one task at a time, which goes on when its caller hangs up. Who
-    /// hangs up before there was room for it takes the wish along.
-    pub(super) async fn lease(self: &Arc<Self>) -> Result<ModelGuard, EmbedError> {
-        if let Some(lease) = self.lease_now() {
-            return Ok(lease);
+    /// The model, which is loaded if necessary. One task loads at a time, and it continues if the caller is cancelled. If the
+    /// caller is cancelled while it waits for memory, nothing is loaded.
+    pub(super) async fn acquire(self: &Arc<Self>) -> Result<ModelGuard, EmbedError> {
+        if let Some(guard) = self.acquire_if_loaded() {
+            return Ok(guard);
         }
         let loading = Arc::clone(&self.loading).lock_owned().await;
-        if let Some(lease) = self.lease_now() {
-            return Ok(lease);
+        if let Some(guard) = self.acquire_if_loaded() {
+            return Ok(guard);
         }
-        let place = self.settings.memory.reserve(&self.name, self.files.facts().memory_bytes).await?;
-        let slot = Arc::clone(self);
+        let reservation = self.settings.budget.reserve(&self.name, self.files.info().memory_bytes).await?;
+        let instance = Arc::clone(self);
         let task = tokio::spawn(async move {
-            let lease = slot.load(place).await;
+            let guard = instance.load(reservation).await;
             drop(loading);
-            lease
+            guard
         });
         task.await.unwrap_or_else(|_| Err(EmbedError::internal("loading the model failed")))
     }
 
-    /// The model if it is in memory.
-    pub(super) fn lease_now(self: &Arc<Self>) -> Option<ModelGuard> {
+    /// The model if it is loaded.
+    pub(super) fn acquire_if_loaded(self: &Arc<Self>) -> Option<ModelGuard> {
         let mut state = self.state();
         let resident = state.resident.as_mut()?;
         resident.users += 1;
-        Some(ModelGuard { loaded: Arc::clone(&resident.loaded), slot: Arc::clone(self) })
+        Some(ModelGuard { loaded: Arc::clone(&resident.loaded), instance: Arc::clone(self) })
     }
 
     pub(super) fn model_state(&self) -> ModelState {
@@ -174,42 +179,42 @@ impl ModelInstance {
         match (&state.resident, &state.failure) {
             (Some(_), _) => ModelState::Loaded,
             (None, Some(reason)) => ModelState::Failed { reason: reason.clone() },
-            (None, None) if state.was_here => ModelState::Unloaded,
+            (None, None) if state.was_loaded => ModelState::Unloaded,
             (None, None) => ModelState::OnDisk,
         }
     }
 
-    /// Which vectors its own are, once the weights have been read for the first time.
+    /// The identity of its vectors, once the weights were read.
     pub(super) fn identity(&self) -> Option<EmbeddingIdentity> {
         let space = self.state().space.clone()?;
-        Some(EmbeddingIdentity { space, precision: Some(self.files.facts().precision) })
+        Some(EmbeddingIdentity { space, precision: Some(self.files.info().precision) })
     }
 
-    /// The space of its vectors; reads the weights if nobody has. Blocks.
+    /// The space of its vectors. Reads the weights the first time, and blocks on the disk.
     pub(super) fn space(&self) -> Result<SpaceId, String> {
         if let Some(space) = &self.state().space {
             return Ok(space.clone());
         }
-        let space = self.space_of(&self.files.fingerprint()?);
+        let space = self.space_for(&self.files.fingerprint()?);
         Ok(self.state().space.get_or_insert(space).clone())
     }
 
-    /// Lets the model go, used or not; says whether it was in memory.
-    pub(super) fn unload(&self, why: &str) -> bool {
-        let taken = self.state().resident.take();
-        self.evict(taken, why)
+    /// Unloads the model, in use or not, and returns whether it was loaded.
+    pub(super) fn unload(&self, reason: &str) -> bool {
+        let resident = self.state().resident.take();
+        self.release_resident(resident, reason)
     }
 
-    fn space_of(&self, fingerprint: &str) -> SpaceId {
-        SpaceId::new(format!("{fingerprint}:{}", self.files.facts().dimensions))
+    fn space_for(&self, fingerprint: &str) -> SpaceId {
+        SpaceId::new(format!("{fingerprint}:{}", self.files.info().dimensions))
     }
 
     /// Loads the weights and starts the thread.
-    async fn load(self: &Arc<Self>, place: MemoryReservation) -> Result<ModelGuard, EmbedError> {
-        let (task, began) = (Arc::clone(self), Instant::now());
+    async fn load(self: &Arc<Self>, reservation: MemoryReservation) -> Result<ModelGuard, EmbedError> {
+        let (instance, started_at) = (Arc::clone(self), Instant::now());
         let result = tokio::task::spawn_blocking(move || {
-            // The place comes along: whatever was loaded is gone before it is free.
-            Ok(Weights { backend: task.files.load()?, place })
+            // The reservation moves into this task, so that a failed load frees its memory before it is released.
+            Ok(Weights { backend: instance.files.load()?, reservation })
         });
         let result: Result<_, String> =
             result.await.map_err(|_| EmbedError::internal("loading the model failed"))?;
@@ -220,79 +225,86 @@ impl ModelInstance {
                 return Err(unusable(&self.name, &reason));
             }
         };
-        let facts = self.files.facts();
+        let info = self.files.info();
         tracing::info!(
-            model = %self.name, computes_with = weights.backend.computes_with(), precision = facts.precision,
-            dimensions = facts.dimensions, max_tokens = facts.max_tokens, memory_bytes = facts.memory_bytes,
-            elapsed_ms = began.elapsed().as_millis() as u64, "model loaded"
+            model = %self.name, computes_with = weights.backend.computes_with(), precision = info.precision,
+            dimensions = info.dimensions, max_tokens = info.max_tokens, memory_bytes = info.memory_bytes,
+            elapsed_ms = started_at.elapsed().as_millis() as u64, "model loaded"
         );
         let compute: Arc<dyn Compute> = Arc::<Weights>::clone(&weights);
-        let queue = Batcher::start(compute, self.settings.step_tokens, self.settings.queue_tokens);
-        let queue = QueueOwner(queue.map_err(|error| {
-            tracing::error!(model = %self.name, %error, "the engine thread did not start");
+        let batcher = Batcher::start(compute, self.settings.batch_tokens, self.settings.queue_tokens);
+        let batcher = BatcherOwner(batcher.map_err(|error| {
+            tracing::error!(model = %self.name, %error, "engine thread did not start");
             EmbedError::internal("the engine thread could not be started")
         })?);
-        let space = self.space_of(weights.backend.fingerprint());
-        let loaded = Arc::new(LoadedModel { weights, queue, space: space.clone() });
+        let space = self.space_for(weights.backend.fingerprint());
+        let loaded = Arc::new(LoadedModel { weights, batcher, space: space.clone() });
         let now = Instant::now();
-        let resident = Resident { loaded: Arc::clone(&loaded), users: 1, since: now, idle_since: now };
-        *self.state() = State { resident: Some(resident), failure: None, was_here: true, space: Some(space) };
+        let resident = Resident { loaded: Arc::clone(&loaded), users: 1, loaded_since: now, idle_since: now };
+        *self.state() =
+            State { resident: Some(resident), failure: None, was_loaded: true, space: Some(space) };
         self.unload_when_idle(&loaded);
-        Ok(ModelGuard { slot: Arc::clone(self), loaded })
+        Ok(ModelGuard { instance: Arc::clone(self), loaded })
     }
 
+    /// Ends the use by one guard. Does nothing if the guard's model was unloaded meanwhile.
     fn release(&self, loaded: &Arc<LoadedModel>) {
         let mut state = self.state();
-        let Some(resident) = state.resident.as_mut().filter(|now| Arc::ptr_eq(&now.loaded, loaded)) else {
+        let Some(resident) = state.resident.as_mut().filter(|current| Arc::ptr_eq(&current.loaded, loaded))
+        else {
             return;
         };
         resident.users -= 1;
         resident.idle_since = Instant::now();
-        let idle = resident.users == 0;
+        let is_idle = resident.users == 0;
         drop(state);
-        if idle {
-            self.settings.memory.notify_idle();
+        if is_idle {
+            self.settings.budget.notify_idle();
         }
     }
 
-    /// Watches one load of the model until it has been idle for as long as it may.
+    /// Spawns a task that unloads this load of the model when it has been idle for the configured time.
     fn unload_when_idle(self: &Arc<Self>, loaded: &Arc<LoadedModel>) {
         let Some(timeout) = self.settings.unload_after else { return };
-        let (slot, loaded) = (Arc::downgrade(self), Arc::downgrade(loaded));
+        let (instance, loaded) = (Arc::downgrade(self), Arc::downgrade(loaded));
         tokio::spawn(async move {
             loop {
-                let due = {
-                    let Some(slot) = slot.upgrade() else { return };
-                    match slot.evict_if_idle(&loaded, timeout) {
-                        Some(due) => due,
+                let deadline = {
+                    let Some(instance) = instance.upgrade() else { return };
+                    match instance.unload_if_expired(&loaded, timeout) {
+                        Some(deadline) => deadline,
                         None => return,
                     }
                 };
-                tokio::time::sleep_until(due).await;
+                tokio::time::sleep_until(deadline).await;
             }
         });
     }
 
-    /// Lets the model go if its time is over; else when to look again. `None`: it is gone.
-    fn evict_if_idle(&self, loaded: &Weak<LoadedModel>, timeout: Duration) -> Option<Instant> {
+    /// Unloads the model if it has been idle for `timeout`. Otherwise returns when to check again; `None` means that it is
+    /// unloaded.
+    fn unload_if_expired(&self, loaded: &Weak<LoadedModel>, timeout: Duration) -> Option<Instant> {
         let mut state = self.state();
-        let resident =
-            state.resident.as_ref().filter(|now| std::ptr::eq(Arc::as_ptr(&now.loaded), loaded.as_ptr()))?;
+        let resident = state
+            .resident
+            .as_ref()
+            .filter(|current| std::ptr::eq(Arc::as_ptr(&current.loaded), loaded.as_ptr()))?;
         let now = Instant::now();
-        let due = if resident.users > 0 { now + timeout } else { resident.idle_since + timeout };
-        if due > now {
-            return Some(due);
+        let deadline = if resident.users > 0 { now + timeout } else { resident.idle_since + timeout };
+        if deadline > now {
+            return Some(deadline);
         }
-        let taken = state.resident.take();
+        let resident = state.resident.take();
         drop(state);
-        self.evict(taken, "nobody used it");
+        self.release_resident(resident, "it was idle");
         None
     }
 
-    fn evict(&self, taken: Option<Resident>, why: &str) -> bool {
-        let Some(resident) = taken else { return false };
-        resident.loaded.weights.place.leaves();
-        tracing::info!(model = %self.name, why, in_use = resident.users > 0, "model unloaded");
+    /// Drops a model that was taken out of the state, and returns whether there was one.
+    fn release_resident(&self, resident: Option<Resident>, reason: &str) -> bool {
+        let Some(resident) = resident else { return false };
+        resident.loaded.weights.reservation.mark_evicting();
+        tracing::info!(model = %self.name, reason, in_use = resident.users > 0, "model unloaded");
         true
     }
 
@@ -308,23 +320,24 @@ impl Evictable for ModelInstance {
     }
 
     fn loaded_since(&self) -> Option<Instant> {
-        self.state().resident.as_ref().map(|resident| resident.since)
+        self.state().resident.as_ref().map(|resident| resident.loaded_since)
     }
 
     fn evict_if_idle(&self) {
         let mut state = self.state();
         if state.resident.as_ref().is_some_and(|resident| resident.users == 0) {
-            let taken = state.resident.take();
+            let resident = state.resident.take();
             drop(state);
-            self.evict(taken, "another model needs its room");
+            self.release_resident(resident, "another model needs its memory");
         }
     }
 
     fn evict(&self) {
-        self.unload("another model needs its room");
+        self.unload("another model needs its memory");
     }
 }
 
+/// The error of a request for a model that cannot be loaded.
 pub(super) fn unusable(name: &str, reason: &str) -> EmbedError {
     EmbedError::new(
         ErrorKind::ModelUnusable,

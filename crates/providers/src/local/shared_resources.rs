@@ -1,31 +1,31 @@
-//! What the local providers of a process share: threads that compute, memory for models, and habits.
+//! Resources and defaults that all local providers of a process share: engine threads, the memory budget, limits.
 
 use std::{num::NonZeroUsize, sync::Arc, time::Duration};
 
 use embeddery_engine::Threads;
 use tokio::sync::Semaphore;
 
-use super::{MemoryBudget, batcher::STEP_TOKENS_PER_THREAD, model_instance::SlotSettings};
+use super::{MemoryBudget, batcher::BATCH_TOKENS_PER_THREAD, model_instance::InstanceSettings};
 
-/// Threads, memory and habits of all local models.
+/// Threads, memory budget and defaults of all local models.
 pub struct SharedResources {
     threads: Arc<Threads>,
     memory: Arc<MemoryBudget>,
-    /// Tokenizing happens beside the engine's pool; as many at a time as the pool has threads.
+    /// Limits concurrent tokenizing to the number of engine threads. Tokenizing runs outside of the engine's pool.
     tokenizing: Arc<Semaphore>,
     queue_tokens: usize,
     unload_after: Duration,
 }
 
-/// What a machine is made of.
-pub struct MachineConfig {
-    /// Threads that compute, shared by all models.
+/// The configuration of [`SharedResources`].
+pub struct ResourcesConfig {
+    /// Engine threads, shared by all models.
     pub threads: NonZeroUsize,
-    /// Memory that all models may have together.
+    /// The memory budget of all models.
     pub memory: Arc<MemoryBudget>,
-    /// Tokens that may wait in one model's queue; a request beyond that is refused, unless nothing waits.
+    /// Maximum tokens that wait in one model's queue. A request beyond that is refused, unless the queue is empty.
     pub queue_tokens: usize,
-    /// How long a model stays in memory unused, where it has no setting of its own; zero: for ever.
+    /// How long an unused model stays in memory if it has no option of its own; zero is for ever.
     pub unload_after: Duration,
 }
 
@@ -33,8 +33,8 @@ impl SharedResources {
     /// Starts the thread pool.
     ///
     /// # Errors
-    /// The system refuses to start threads.
-    pub fn new(config: MachineConfig) -> Result<Arc<Self>, String> {
+    /// The operating system refuses to start the threads.
+    pub fn new(config: ResourcesConfig) -> Result<Arc<Self>, String> {
         let threads = Threads::new(config.threads)
             .map_err(|error| format!("cannot start {} engine threads: {error}", config.threads))?;
         Ok(Arc::new(Self {
@@ -46,7 +46,7 @@ impl SharedResources {
         }))
     }
 
-    /// The memory that all models have together.
+    /// The memory budget of all models.
     pub fn memory(&self) -> &Arc<MemoryBudget> {
         &self.memory
     }
@@ -59,12 +59,12 @@ impl SharedResources {
         Arc::clone(&self.tokenizing)
     }
 
-    pub(super) fn slot_settings(&self, unload_after: Option<Duration>) -> SlotSettings {
+    pub(super) fn instance_settings(&self, unload_after: Option<Duration>) -> InstanceSettings {
         let unload_after = unload_after.unwrap_or(self.unload_after);
-        SlotSettings {
-            memory: Arc::clone(&self.memory),
+        InstanceSettings {
+            budget: Arc::clone(&self.memory),
             queue_tokens: self.queue_tokens,
-            step_tokens: STEP_TOKENS_PER_THREAD * self.threads.count(),
+            batch_tokens: BATCH_TOKENS_PER_THREAD * self.threads.count(),
             unload_after: Some(unload_after).filter(|timeout| !timeout.is_zero()),
         }
     }

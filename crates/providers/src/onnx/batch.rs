@@ -1,47 +1,48 @@
-//! A batch for a graph, which wants a rectangle: texts of similar length together, so that little of it is padding.
+//! Divides a batch into groups for a graph, whose input is a rectangle. Texts of similar length are grouped, so that little
+//! of a rectangle is padding.
 
 use std::ops::Range;
 
-/// A rectangle may be larger than the tokens in it by this share; a new one costs a call.
+/// Maximum padding of a group, as a fraction of its tokens. More groups have less padding and cost more calls.
 const MAX_PADDING: f64 = 0.2;
-/// Tokens that fit in one call whatever their padding: below this, calls cost more than padding.
-const FEW_TOKENS: usize = 256;
+/// Size of a rectangle up to which padding does not matter, because a call costs more.
+const MIN_GROUP_TOKENS: usize = 256;
 
-/// Texts that go to the graph in one call.
+/// Texts of one call of the graph.
 pub(super) struct Group<'a> {
-    /// Each text's place in the batch.
-    pub(super) places: &'a [usize],
-    /// Tokens of the longest.
+    /// The indices of the texts in the batch.
+    pub(super) indices: &'a [usize],
+    /// The number of tokens of the longest text.
     pub(super) width: usize,
 }
 
-/// The batch's texts in the order of their length.
+/// The indices of a batch's texts, ordered by length.
 pub(super) fn by_length(lengths: &[usize]) -> Vec<usize> {
     let mut order: Vec<usize> = (0..lengths.len()).collect();
-    order.sort_by_key(|place| lengths[*place]);
+    order.sort_by_key(|index| lengths[*index]);
     order
 }
 
-/// Cuts texts in the order of [`by_length`] where padding would be too much.
+/// Divides texts, in the order of [`by_length`], into groups with little padding.
 pub(super) fn groups<'a>(order: &'a [usize], lengths: &'a [usize]) -> impl Iterator<Item = Group<'a>> {
     let mut rest = 0..order.len();
     std::iter::from_fn(move || {
         let first = rest.start;
         let group: Range<usize> = first..first + fitting(&order[rest.clone()], lengths);
         rest.start = group.end;
-        let places = &order[group];
-        let width = lengths[*places.last()?].max(1);
-        Some(Group { places, width })
+        let indices = &order[group];
+        let width = lengths[*indices.last()?].max(1);
+        Some(Group { indices, width })
     })
 }
 
-/// How many of the first texts make a good rectangle; at least one where there is one.
+/// The number of leading texts that form a group; at least one if there is one.
 fn fitting(order: &[usize], lengths: &[usize]) -> usize {
     let (mut tokens, mut best) = (0, order.len().min(1));
-    for (count, place) in (1..).zip(order) {
-        tokens += lengths[*place];
-        let rectangle = count * lengths[*place];
-        if rectangle > FEW_TOKENS && (rectangle - tokens) as f64 > MAX_PADDING * tokens as f64 {
+    for (count, index) in (1..).zip(order) {
+        tokens += lengths[*index];
+        let rectangle = count * lengths[*index];
+        if rectangle > MIN_GROUP_TOKENS && (rectangle - tokens) as f64 > MAX_PADDING * tokens as f64 {
             return best;
         }
         best = count;
@@ -49,20 +50,21 @@ fn fitting(order: &[usize], lengths: &[usize]) -> usize {
     best
 }
 
-/// `[texts × width]`: each text's numbers, and `padding` behind them.
+/// The rectangle `[texts × width]` of the texts' numbers, filled with `padding`. `number` gets the position and the id of a
+/// token.
 pub(super) fn pad_batch<'a, T: Copy>(
     texts: impl Iterator<Item = &'a [u32]>,
     width: usize,
     number: impl Fn(usize, u32) -> T,
     padding: T,
 ) -> Vec<T> {
-    let mut all = Vec::new();
+    let mut rectangle = Vec::new();
     for ids in texts {
-        let end = all.len() + width;
-        all.extend(ids.iter().enumerate().map(|(at, id)| number(at, *id)));
-        all.resize(end, padding);
+        let end = rectangle.len() + width;
+        rectangle.extend(ids.iter().enumerate().map(|(position, id)| number(position, *id)));
+        rectangle.resize(end, padding);
     }
-    all
+    rectangle
 }
 
 #[cfg(test)]
@@ -77,20 +79,20 @@ mod tests {
             let order = by_length(&lengths);
             let mut seen = vec![0; lengths.len()];
             for group in groups(&order, &lengths) {
-                let tokens: usize = group.places.iter().map(|place| lengths[*place]).sum();
-                prop_assert!(group.places.iter().all(|place| lengths[*place] <= group.width));
-                let rectangle = group.places.len() * group.width;
-                prop_assert!(rectangle <= FEW_TOKENS || (rectangle as f64) <= 1.2 * tokens as f64 + 1.0);
-                group.places.iter().for_each(|place| seen[*place] += 1);
+                let tokens: usize = group.indices.iter().map(|index| lengths[*index]).sum();
+                prop_assert!(group.indices.iter().all(|index| lengths[*index] <= group.width));
+                let rectangle = group.indices.len() * group.width;
+                prop_assert!(rectangle <= MIN_GROUP_TOKENS || (rectangle as f64) <= 1.2 * tokens as f64 + 1.0);
+                group.indices.iter().for_each(|index| seen[*index] += 1);
             }
             prop_assert!(seen.iter().all(|times| *times == 1));
         }
     }
 
     #[test]
-    fn numbers_and_padding() {
+    fn rectangles_are_padded() {
         let texts: [&[u32]; 3] = [&[7, 8], &[], &[9]];
         assert_eq!(pad_batch(texts.into_iter(), 2, |_, id| i64::from(id), 0), [7, 8, 0, 0, 9, 0]);
-        assert_eq!(pad_batch(texts.into_iter(), 2, |at, _| at, 5), [0, 1, 5, 5, 0, 5]);
+        assert_eq!(pad_batch(texts.into_iter(), 2, |position, _| position, 5), [0, 1, 5, 5, 0, 5]);
     }
 }

@@ -1,4 +1,4 @@
-//! One model whose transformer is a graph: its files, and the session that computes it.
+//! A model whose transformer is an ONNX graph: its files, and the session that computes it.
 
 use std::{
     borrow::Cow,
@@ -21,27 +21,29 @@ use crate::local::{
     backend::{Backend, ModelOnDisk},
 };
 
-/// The graph where configuration names no other.
+/// The default path of the graph.
 pub const DEFAULT_GRAPH: &str = "onnx/model.onnx";
-/// Graphs keep their weights, and the CPU's kernels a packed copy of most of them.
-const MEMORY_FACTOR: u64 = 2;
-/// As of the engine's: tokens, with their hash tables.
+/// Memory of a loaded graph per byte of its files. The session keeps the weights, and the CPU kernels keep a packed copy of
+/// most of them.
+const WEIGHTS_FACTOR: u64 = 2;
+/// Memory of the tokenizer per byte of its file, as in the engine: tokens with hash tables.
 const TOKENIZER_FACTOR: u64 = 20;
-/// Bytes of activations for each token and hidden number.
-const BUFFER_BYTES: usize = 100;
-const USUAL_TOKENS: usize = 1024;
+/// Bytes of activations per token and hidden dimension.
+const ACTIVATION_BYTES: usize = 100;
+/// Minimum tokens of a batch in the memory estimate.
+const MIN_BATCH_TOKENS: usize = 1024;
 
 /// A directory with a graph.
 pub(super) struct GraphFiles {
     text: TextFiles,
-    /// The graph first, then what holds weights beside it.
-    graph: Vec<PathBuf>,
+    /// The graph and its files of external weights.
+    graph_files: Vec<PathBuf>,
     providers: Vec<String>,
     max_length: Option<usize>,
-    facts: LocalModelInfo,
+    info: LocalModelInfo,
 }
 
-/// A model on disk, with what will run it.
+/// A model on disk, with the runtime that it will run on.
 pub(super) struct GraphModel {
     files: GraphFiles,
     runtime: Arc<OnnxRuntime>,
@@ -58,52 +60,52 @@ impl GraphFiles {
         let main = directory.join(options.onnx_file.as_deref().unwrap_or(DEFAULT_GRAPH));
         if !main.is_file() {
             return Err(format!(
-                "{} is not there; `onnx_file` names another graph of the model's directory{}",
+                "{} does not exist; set `onnx_file` to another graph of the model's directory{}",
                 main.display(),
-                others(directory)
+                list_graphs(directory)
             ));
         }
-        let beside = ["_data", ".data"].map(|ending| {
+        let external_weights = ["_data", ".data"].map(|ending| {
             let mut path = main.clone().into_os_string();
             path.push(ending);
             PathBuf::from(path)
         });
-        let graph: Vec<PathBuf> =
-            std::iter::once(main).chain(beside.into_iter().filter(|path| path.is_file())).collect();
+        let graph_files: Vec<PathBuf> =
+            std::iter::once(main).chain(external_weights.into_iter().filter(|path| path.is_file())).collect();
         let size = |path: &PathBuf| fs::metadata(path).map_or(0, |file| file.len());
-        let file_bytes = graph.iter().map(size).sum();
+        let file_bytes = graph_files.iter().map(size).sum();
         let max_length = options.max_length.map(NonZeroUsize::get);
         let max_tokens = max_length.unwrap_or(text.max_tokens());
-        let buffers = USUAL_TOKENS.max(max_tokens) * text.hidden() * BUFFER_BYTES;
-        let facts = LocalModelInfo {
+        let activation_bytes = MIN_BATCH_TOKENS.max(max_tokens) * text.hidden() * ACTIVATION_BYTES;
+        let info = LocalModelInfo {
             architecture: text.architecture().to_owned(),
             dimensions: text.dimensions(),
             max_tokens,
             precision: "onnx",
             file_bytes,
-            memory_bytes: MEMORY_FACTOR * file_bytes
+            memory_bytes: WEIGHTS_FACTOR * file_bytes
                 + TOKENIZER_FACTOR * size(&directory.join("tokenizer.json"))
-                + buffers as u64,
+                + activation_bytes as u64,
         };
-        Ok(Self { text, graph, providers, max_length, facts })
+        Ok(Self { text, graph_files, providers, max_length, info })
     }
 
-    pub(super) fn with(self, runtime: Arc<OnnxRuntime>, threads: Arc<Threads>) -> GraphModel {
+    pub(super) fn with_runtime(self, runtime: Arc<OnnxRuntime>, threads: Arc<Threads>) -> GraphModel {
         GraphModel { files: self, runtime, threads }
     }
 
-    pub(super) fn into_facts(self) -> LocalModelInfo {
-        self.facts
+    pub(super) fn into_info(self) -> LocalModelInfo {
+        self.info
     }
 
-    /// A hash of everything that the vectors depend on.
+    /// A hash of all files and settings that the vectors depend on.
     pub(super) fn fingerprint(&self) -> Result<String, String> {
         let mut hasher = blake3::Hasher::new();
-        let files: Vec<PathBuf> = self.graph.iter().cloned().chain(self.text.files()).collect();
+        let files: Vec<PathBuf> = self.graph_files.iter().cloned().chain(self.text.files()).collect();
         for path in &files {
             let failed = |error: std::io::Error| format!("{}: {error}", path.display());
             let file = fs::File::open(path).map_err(failed)?;
-            // Lengths first, so that no two models can run together.
+            // The length comes first, so that different files never hash the same concatenation.
             hasher.update(&file.metadata().map_err(failed)?.len().to_le_bytes());
             hasher.update_reader(file).map_err(failed)?;
         }
@@ -115,8 +117,8 @@ impl GraphFiles {
     }
 }
 
-/// The graphs that are there instead.
-fn others(directory: &Path) -> String {
+/// The graphs of a directory, as the end of an error message.
+fn list_graphs(directory: &Path) -> String {
     let entries = ["", "onnx"].into_iter().flat_map(|below| {
         let entries = fs::read_dir(directory.join(below)).into_iter().flatten().flatten();
         entries.map(move |entry| Path::new(below).join(entry.file_name()))
@@ -126,12 +128,12 @@ fn others(directory: &Path) -> String {
         .map(|path| path.display().to_string())
         .collect();
     graphs.sort_unstable();
-    if graphs.is_empty() { String::new() } else { format!(", there are {}", graphs.join(", ")) }
+    if graphs.is_empty() { String::new() } else { format!(" (it has {})", graphs.join(", ")) }
 }
 
 impl ModelOnDisk for GraphModel {
-    fn facts(&self) -> &LocalModelInfo {
-        &self.files.facts
+    fn info(&self) -> &LocalModelInfo {
+        &self.files.info
     }
 
     fn fingerprint(&self) -> Result<String, String> {
@@ -144,7 +146,7 @@ impl ModelOnDisk for GraphModel {
         let fingerprint = files.fingerprint()?;
         let environment = self.runtime.environment()?;
         let providers = self.runtime.dispatch(&files.providers)?;
-        let graph = &files.graph[0];
+        let graph = &files.graph_files[0];
         let failed = |error: String| format!("{}: {error}", graph.display());
         let session = Session::builder(&environment)
             .map_err(|error| failed(error.to_string()))?
@@ -154,11 +156,12 @@ impl ModelOnDisk for GraphModel {
             .map_err(|error| failed(format!("onnx_providers: {error}")))?
             .commit_from_file(graph)
             .map_err(|error| failed(error.to_string()))?;
-        let shape = Shape::of(&session, files.text.hidden(), files.text.dimensions()).map_err(failed)?;
-        Ok(Box::new(Graph {
+        let signature = Signature::from_session(&session, files.text.hidden(), files.text.dimensions())
+            .map_err(failed)?;
+        Ok(Box::new(GraphBackend {
             text,
             session: Mutex::new(session),
-            shape,
+            signature,
             fingerprint,
             threads: Arc::clone(&self.threads),
             providers: files.providers.join(", "),
@@ -166,17 +169,24 @@ impl ModelOnDisk for GraphModel {
     }
 }
 
-/// What goes into a graph, and what comes out.
-struct Shape {
-    inputs: Vec<(String, Role, Integer)>,
+/// The inputs and the output of a graph.
+struct Signature {
+    inputs: Vec<GraphInput>,
     output: String,
-    /// Whether the output is `[texts × dimensions]`, pooled by the graph, and not `[texts × tokens × hidden]`.
+    /// Whether the graph pools: its output is `[texts × dimensions]` then, and `[texts × tokens × hidden]` otherwise.
     pooled: bool,
-    /// Numbers in one of its vectors.
-    width: usize,
+    /// The dimensions of an output vector.
+    dim: usize,
 }
 
-/// What an input is.
+/// One input of a graph.
+struct GraphInput {
+    name: String,
+    role: Role,
+    integer: Integer,
+}
+
+/// The meaning of an input.
 #[derive(Clone, Copy)]
 enum Role {
     Ids,
@@ -185,16 +195,17 @@ enum Role {
     Positions,
 }
 
+/// The element type of an input.
 #[derive(Clone, Copy)]
 enum Integer {
     I64,
     I32,
 }
 
-impl Shape {
-    fn of(session: &Session, hidden: usize, dimensions: usize) -> Result<Self, String> {
-        let inputs = session.inputs().iter().map(input).collect::<Result<Vec<_>, _>>()?;
-        if !inputs.iter().any(|(_, role, _)| matches!(role, Role::Ids)) {
+impl Signature {
+    fn from_session(session: &Session, hidden: usize, dimensions: usize) -> Result<Self, String> {
+        let inputs = session.inputs().iter().map(graph_input).collect::<Result<Vec<_>, _>>()?;
+        if !inputs.iter().any(|input| matches!(input.role, Role::Ids)) {
             return Err("the graph has no input 'input_ids'".into());
         }
         let rank = |outlet: &Outlet| outlet.dtype().tensor_shape().map_or(0, |shape| shape.len());
@@ -209,24 +220,24 @@ impl Shape {
             (None, None) => {
                 let names: Vec<&str> = outputs.iter().map(Outlet::name).collect();
                 return Err(format!(
-                    "the graph gives {}; needed is last_hidden_state or sentence_embedding",
+                    "the graph has the outputs {}; it must have last_hidden_state or sentence_embedding",
                     names.join(", ")
                 ));
             }
         };
-        let due = if pooled { dimensions } else { hidden };
+        let expected = if pooled { dimensions } else { hidden };
         let last = output.dtype().tensor_shape().and_then(|shape| shape.last().copied()).unwrap_or(-1);
-        if last > 0 && last != i64::try_from(due).unwrap_or(i64::MAX) {
+        if last > 0 && last != i64::try_from(expected).unwrap_or(i64::MAX) {
             return Err(format!(
-                "the graph's '{}' has vectors of {last} numbers, the model's configuration promises {due}",
+                "the graph's '{}' has vectors of {last} dimensions, but the model's configuration says {expected}",
                 output.name()
             ));
         }
-        Ok(Self { inputs, output: output.name().to_owned(), pooled, width: due })
+        Ok(Self { inputs, output: output.name().to_owned(), pooled, dim: expected })
     }
 }
 
-fn input(outlet: &Outlet) -> Result<(String, Role, Integer), String> {
+fn graph_input(outlet: &Outlet) -> Result<GraphInput, String> {
     let role = match outlet.name() {
         "input_ids" => Role::Ids,
         "attention_mask" => Role::Mask,
@@ -234,8 +245,8 @@ fn input(outlet: &Outlet) -> Result<(String, Role, Integer), String> {
         "position_ids" => Role::Positions,
         other => {
             return Err(format!(
-                "the graph wants an input '{other}'; known are input_ids, attention_mask, token_type_ids and \
-                 position_ids (a graph for generation is no embedding model)"
+                "the graph has an unknown input '{other}'; supported are input_ids, attention_mask, token_type_ids and \
+                 position_ids (a graph for text generation is not an embedding model)"
             ));
         }
     };
@@ -249,61 +260,66 @@ fn input(outlet: &Outlet) -> Result<(String, Role, Integer), String> {
             ));
         }
     };
-    Ok((outlet.name().to_owned(), role, integer))
+    Ok(GraphInput { name: outlet.name().to_owned(), role, integer })
 }
 
-/// A model in memory.
-struct Graph {
+/// A loaded graph.
+struct GraphBackend {
     text: TextModel,
     session: Mutex<Session>,
-    shape: Shape,
+    signature: Signature,
     fingerprint: String,
     threads: Arc<Threads>,
     providers: String,
 }
 
-impl Graph {
-    /// One call of the graph; writes each text's pooled vector to its place in `vectors`.
-    fn call(&self, batch: &[&Tokens], group: &batch::Group<'_>, vectors: &mut [f32]) -> Result<(), String> {
-        let texts = || group.places.iter().map(|place| batch[*place].ids());
-        let (count, width) = (group.places.len(), group.width);
-        let inputs = self.shape.inputs.iter().map(|(name, role, integer)| {
-            let numbers: Vec<i64> = match role {
+impl GraphBackend {
+    /// Runs the graph on one group, and writes the pooled vectors to their indices in `vectors`.
+    fn run_group(
+        &self,
+        batch: &[&Tokens],
+        group: &batch::Group<'_>,
+        vectors: &mut [f32],
+    ) -> Result<(), String> {
+        let texts = || group.indices.iter().map(|index| batch[*index].ids());
+        let (count, width) = (group.indices.len(), group.width);
+        let inputs = self.signature.inputs.iter().map(|input| {
+            let numbers: Vec<i64> = match input.role {
                 Role::Ids => batch::pad_batch(texts(), width, |_, id| i64::from(id), 0),
                 Role::Mask => batch::pad_batch(texts(), width, |_, _| 1, 0),
                 Role::Types => vec![0; count * width],
-                Role::Positions => batch::pad_batch(texts(), width, |at, _| at as i64, 0),
+                Role::Positions => batch::pad_batch(texts(), width, |position, _| position as i64, 0),
             };
-            Ok((Cow::Borrowed(name.as_str()), tensor(numbers, [count, width], *integer)?))
+            Ok((Cow::Borrowed(input.name.as_str()), tensor(numbers, [count, width], input.integer)?))
         });
         let inputs: Vec<(Cow<'_, str>, SessionInputValue<'_>)> =
             inputs.collect::<Result<_, ort::Error>>().map_err(|error| error.to_string())?;
         let mut session = self.session.lock().unwrap_or_else(PoisonError::into_inner);
         let outputs =
             self.threads.run_alongside(|| session.run(inputs)).map_err(|error| error.to_string())?;
-        let output = outputs.get(&self.shape.output).ok_or("the graph gave no vectors")?;
+        let output = outputs.get(&self.signature.output).ok_or("the graph returned no vectors")?;
         let numbers = numbers(output)?;
-        let rows = if self.shape.pooled { count } else { count * width };
-        let dim = self.shape.width;
+        let rows = if self.signature.pooled { count } else { count * width };
+        let dim = self.signature.dim;
         if numbers.len() != rows * dim {
             return Err(format!(
-                "the graph gave {} numbers for {count} texts of {width} tokens",
+                "the graph returned {} numbers for {count} texts of {width} tokens",
                 numbers.len()
             ));
         }
-        for (row, place) in group.places.iter().enumerate() {
-            let to = &mut vectors[place * dim..][..dim];
-            if self.shape.pooled {
-                to.copy_from_slice(&numbers[row * dim..][..dim]);
+        for (row, index) in group.indices.iter().enumerate() {
+            let vector = &mut vectors[index * dim..][..dim];
+            if self.signature.pooled {
+                vector.copy_from_slice(&numbers[row * dim..][..dim]);
             } else {
-                self.text.pool(&numbers[row * width * dim..][..batch[*place].len() * dim], to);
+                self.text.pool(&numbers[row * width * dim..][..batch[*index].len() * dim], vector);
             }
         }
         Ok(())
     }
 }
 
-impl Backend for Graph {
+impl Backend for GraphBackend {
     fn tokenize(&self, text: &str, keep: TruncationSide) -> Result<Tokens, TokenizeError> {
         self.text.tokenize(text, keep)
     }
@@ -314,12 +330,12 @@ impl Backend for Graph {
 
     fn encode(&self, batch: &[&Tokens]) -> Result<Vec<f32>, String> {
         let lengths: Vec<usize> = batch.iter().map(|tokens| tokens.len()).collect();
-        let mut vectors = vec![0.0; batch.len() * self.shape.width];
+        let mut vectors = vec![0.0; batch.len() * self.signature.dim];
         let order = batch::by_length(&lengths);
         for group in batch::groups(&order, &lengths) {
-            self.call(batch, &group, &mut vectors)?;
+            self.run_group(batch, &group, &mut vectors)?;
         }
-        Ok(if self.shape.pooled { vectors } else { self.text.finish(vectors) })
+        Ok(if self.signature.pooled { vectors } else { self.text.finish(vectors) })
     }
 
     fn prompts(&self) -> &Prompts {
@@ -342,7 +358,7 @@ fn tensor(
 ) -> Result<SessionInputValue<'static>, ort::Error> {
     Ok(match integer {
         Integer::I64 => Tensor::from_array((shape, numbers))?.into(),
-        // Ids of vocabularies and places in texts: far below the limit.
+        // Token ids and positions are far below the limit of i32.
         Integer::I32 => {
             let narrow: Vec<i32> = numbers.into_iter().map(|number| number as i32).collect();
             Tensor::from_array((shape, narrow))?.into()
@@ -350,7 +366,7 @@ fn tensor(
     })
 }
 
-/// An output's numbers as f32.
+/// The numbers of an output as f32.
 fn numbers(output: &DynValue) -> Result<Cow<'_, [f32]>, String> {
     match output.dtype().tensor_type() {
         Some(TensorElementType::Float32) => {
@@ -361,6 +377,6 @@ fn numbers(output: &DynValue) -> Result<Cow<'_, [f32]>, String> {
             let (_, numbers) = output.try_extract_tensor::<half::f16>().map_err(|error| error.to_string())?;
             Ok(numbers.iter().map(|number| number.to_f32()).collect::<Vec<_>>().into())
         }
-        other => Err(format!("the graph's vectors are of type {other:?}, not of floats")),
+        other => Err(format!("the graph's vectors have the type {other:?}; supported are f32 and f16")),
     }
 }

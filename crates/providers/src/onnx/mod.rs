@@ -1,5 +1,5 @@
-//! The provider `onnx`: graphs of ONNX Runtime, whose library is loaded when the first model needs it. What stands around
-//! the graph, tokenizer and pooling, is the engine's own, and so is everything about queues and memory: see `local`.
+//! The provider `onnx`: models that run on ONNX Runtime. The library is loaded when the first model needs it. Tokenizer and
+//! pooling are those of the engine; batching and memory are those of [`local`](crate::local).
 
 mod batch;
 mod graph;
@@ -19,71 +19,73 @@ use graph::GraphFiles;
 pub use graph::DEFAULT_GRAPH;
 pub use runtime::{CPU, CUDA, ExecutionProvider, OnnxRuntime, RuntimeConfig};
 
-/// The provider `onnx`. `default` is what computes the graphs of models that have no setting of their own.
-pub fn onnx(config: LocalConfig, runtime: Arc<OnnxRuntime>, default: Vec<String>) -> Local {
-    let threads = Arc::clone(config.machine.threads());
-    Local::of_format(config, Arc::new(Graphs { runtime, threads, default }))
+/// Creates the provider `onnx`. `execution_providers` are those of models without an option of their own, in order of
+/// preference.
+pub fn onnx(config: LocalConfig, runtime: Arc<OnnxRuntime>, execution_providers: Vec<String>) -> Local {
+    let threads = Arc::clone(config.resources.threads());
+    Local::with_format(config, Arc::new(OnnxFormat { runtime, threads, execution_providers }))
 }
 
-/// What a directory's files say of its graph, and its fingerprint, without ONNX Runtime. Reads all of the graph.
+/// The properties and the fingerprint of a directory's model, without ONNX Runtime. Reads the whole graph.
 ///
 /// # Errors
-/// Files that are missing or cannot be used.
+/// Files are missing or invalid.
 pub fn inspect(directory: &Path, options: &ModelOptions) -> Result<(LocalModelInfo, String), String> {
     let files = GraphFiles::open(directory, options, Vec::new())?;
     let fingerprint = files.fingerprint()?;
-    Ok((files.into_facts(), fingerprint))
+    Ok((files.into_info(), fingerprint))
 }
 
-/// A graph in memory by itself, without queue and accounts, to be measured or tried.
+/// A loaded graph without batching and memory budget, for benchmarks.
 pub struct LoadedGraph(Box<dyn Backend>);
 
 impl LoadedGraph {
-    /// Loads a directory's graph for the processor.
+    /// Loads a directory's graph for the CPU.
     ///
     /// # Errors
-    /// ONNX Runtime is not here, or files are missing or cannot be used.
+    /// ONNX Runtime is not installed, or files are missing or invalid.
     pub fn load(
         directory: &Path,
         options: &ModelOptions,
-        (runtime, threads): (&Arc<OnnxRuntime>, &Arc<Threads>),
+        runtime: &Arc<OnnxRuntime>,
+        threads: &Arc<Threads>,
     ) -> Result<Self, String> {
         let files = GraphFiles::open(directory, options, vec![CPU.to_owned()])?;
-        files.with(Arc::clone(runtime), Arc::clone(threads)).load().map(Self)
+        files.with_runtime(Arc::clone(runtime), Arc::clone(threads)).load().map(Self)
     }
 
-    /// A text as the model reads it, cut to its limit.
+    /// Tokenizes a text and truncates it to the model's limit.
     ///
     /// # Errors
-    /// What the tokenizer says.
+    /// The tokenizer fails.
     pub fn tokenize(&self, text: &str) -> Result<Tokens, TokenizeError> {
         self.0.tokenize(text, TruncationSide::Start)
     }
 
-    /// Vectors of a batch, not of unit length.
+    /// The vectors of a batch, `[texts × dimensions]`, not brought to unit length.
     ///
     /// # Errors
-    /// What ONNX Runtime says.
+    /// ONNX Runtime fails.
     pub fn encode(&self, batch: &[&Tokens]) -> Result<Vec<f32>, String> {
         self.0.encode(batch)
     }
 }
 
 /// Directories with a graph.
-struct Graphs {
+struct OnnxFormat {
     runtime: Arc<OnnxRuntime>,
     threads: Arc<Threads>,
-    default: Vec<String>,
+    execution_providers: Vec<String>,
 }
 
-impl ModelFormat for Graphs {
+impl ModelFormat for OnnxFormat {
     fn provider(&self) -> ProviderKind {
         ProviderKind::Onnx
     }
 
     fn open(&self, directory: &Path, options: &ModelOptions) -> Result<Box<dyn ModelOnDisk>, String> {
-        let providers = options.onnx_providers.as_ref().unwrap_or(&self.default);
+        let providers = options.onnx_providers.as_ref().unwrap_or(&self.execution_providers);
         let files = GraphFiles::open(directory, options, providers.clone())?;
-        Ok(Box::new(files.with(Arc::clone(&self.runtime), Arc::clone(&self.threads))))
+        Ok(Box::new(files.with_runtime(Arc::clone(&self.runtime), Arc::clone(&self.threads))))
     }
 }

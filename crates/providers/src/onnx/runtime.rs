@@ -1,4 +1,4 @@
-//! ONNX Runtime's library: found, loaded once, asked what can compute here.
+//! The library of ONNX Runtime: it is found, loaded once, and queried for its execution providers.
 
 use std::{
     num::NonZeroUsize,
@@ -12,49 +12,49 @@ use ort::{
     logging::LogLevel,
 };
 
-/// The processor itself.
+/// The name of the CPU's execution provider.
 pub const CPU: &str = "CPUExecutionProvider";
-/// NVIDIA's GPUs.
+/// The name of the execution provider for NVIDIA GPUs.
 pub const CUDA: &str = "CUDAExecutionProvider";
 
-/// Where the library is, and how it works.
+/// The configuration of ONNX Runtime.
 #[derive(Clone, Debug)]
 pub struct RuntimeConfig {
-    /// Places where the library may lie, in order. A bare name is looked for where the system looks.
+    /// Paths of the library, in order. A bare file name is searched by the dynamic loader.
     pub libraries: Vec<PathBuf>,
-    /// Threads that compute.
+    /// Compute threads.
     pub threads: NonZeroUsize,
-    /// Whether CUDA may compute in TF32; `None`: as the library likes.
+    /// Whether CUDA may compute in TF32; `None` is the library's default.
     pub allow_tf32: Option<bool>,
 }
 
-/// ONNX Runtime, loaded when it is needed for the first time.
+/// ONNX Runtime. It is loaded on first use.
 pub struct OnnxRuntime {
     config: RuntimeConfig,
-    /// The library has one for a process.
+    /// The environment of the library, one per process.
     environment: Mutex<Option<Environment>>,
 }
 
-/// What computes a graph.
+/// An execution provider: the hardware and library that compute a graph.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ExecutionProvider {
-    /// The processor.
+    /// The CPU.
     Cpu,
-    /// NVIDIA's GPUs.
+    /// NVIDIA GPUs with CUDA.
     Cuda,
-    /// NVIDIA's GPUs, with graphs compiled for them.
+    /// NVIDIA GPUs with graphs compiled by TensorRT.
     TensorRt,
-    /// Intel's.
+    /// Intel's OpenVINO.
     OpenVino,
-    /// Apple's.
+    /// Apple's Core ML.
     CoreMl,
 }
 
 impl ExecutionProvider {
-    /// All of them.
+    /// All execution providers.
     pub const ALL: [Self; 5] = [Self::Cpu, Self::Cuda, Self::TensorRt, Self::OpenVino, Self::CoreMl];
 
-    /// ONNX Runtime's name for it.
+    /// The name in ONNX Runtime.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Cpu => CPU,
@@ -65,14 +65,15 @@ impl ExecutionProvider {
         }
     }
 
-    /// The one of this name.
+    /// The execution provider of this name.
     ///
     /// # Errors
-    /// Nobody has it.
-    pub fn named(name: &str) -> Result<Self, String> {
-        Self::ALL.into_iter().find(|provider| provider.as_str() == name).ok_or_else(|| {
-            format!("'{name}' is unknown; known are {}", Self::ALL.map(Self::as_str).join(", "))
-        })
+    /// The name is unknown.
+    pub fn from_name(name: &str) -> Result<Self, String> {
+        Self::ALL
+            .into_iter()
+            .find(|provider| provider.as_str() == name)
+            .ok_or_else(|| format!("'{name}' is unknown; write {}", Self::ALL.map(Self::as_str).join(", ")))
     }
 
     fn is_available(self) -> bool {
@@ -88,31 +89,32 @@ impl ExecutionProvider {
 }
 
 impl OnnxRuntime {
-    /// The library stays where it is until somebody needs it.
+    /// Creates the runtime without loading the library.
     pub fn new(config: RuntimeConfig) -> Arc<Self> {
         Arc::new(Self { config, environment: Mutex::default() })
     }
 
-    /// Loads the library if it is not, and says which of the execution providers it has.
+    /// Loads the library if necessary, and returns its execution providers.
     ///
     /// # Errors
-    /// It is nowhere, or cannot be used.
+    /// The library is not found or cannot be used.
     pub fn available(&self) -> Result<Vec<ExecutionProvider>, String> {
         self.environment()?;
         Ok(ExecutionProvider::ALL.into_iter().filter(|provider| provider.is_available()).collect())
     }
 
-    /// The environment of all sessions. A library that was not found is looked for again the next time.
+    /// The environment of all sessions. Loads the library if necessary. A library that was not found is searched again the
+    /// next time.
     pub(super) fn environment(&self) -> Result<Environment, String> {
         let mut environment = self.environment.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(environment) = &*environment {
             return Ok(environment.clone());
         }
-        let made = self.make()?;
-        Ok(environment.insert(made).clone())
+        let created = self.create_environment()?;
+        Ok(environment.insert(created).clone())
     }
 
-    fn make(&self) -> Result<Environment, String> {
+    fn create_environment(&self) -> Result<Environment, String> {
         let mut tried = Vec::new();
         for library in &self.config.libraries {
             let is_bare = library.parent().is_none_or(|parent| parent.as_os_str().is_empty());
@@ -122,44 +124,47 @@ impl OnnxRuntime {
             }
             match ort::init_from(library) {
                 Ok(builder) => {
-                    // One pool for all sessions, as the engine has one for all models. It does not spin: the engine's
-                    // threads may have work meanwhile.
+                    // One pool for all sessions, as the engine has one for all models. Its threads do not spin, because
+                    // the engine's threads may need the cores.
                     let pool = GlobalThreadPoolOptions::default()
                         .with_intra_threads(self.config.threads.get())
                         .and_then(|pool| pool.with_inter_threads(1))
                         .and_then(|pool| pool.with_spin_control(false))
                         .map_err(|error| error.to_string())?;
                     let builder = builder.with_name("embeddery").with_telemetry(false);
-                    let logger = |level, category: &str, _: &str, place: &str, message: &str| {
-                        log(level, category, place, message);
+                    let logger = |level, category: &str, _: &str, location: &str, message: &str| {
+                        log(level, category, location, message);
                     };
                     let builder = builder.with_logger(Arc::new(logger)).with_global_thread_pool(pool);
-                    let made =
+                    let environment =
                         builder.build().map_err(|error| format!("ONNX Runtime did not start: {error}"))?;
-                    tracing::info!(library = %library.display(), build = ort::info(), "ONNX Runtime is here");
-                    return Ok(made);
+                    tracing::info!(library = %library.display(), build = ort::info(), "ONNX Runtime loaded");
+                    return Ok(environment);
                 }
                 Err(error) => tried.push(error.to_string()),
             }
         }
         Err(format!(
-            "ONNX Runtime's library is not on this machine ({}); get it with `make onnxruntime`, or with `pip install \
+            "ONNX Runtime's library is not installed ({}); install it with `make onnxruntime`, or with `pip install \
              onnxruntime` and set ORT_DYLIB_PATH (onnx.library) to its capi/libonnxruntime.so.<version>",
             tried.join("; ")
         ))
     }
 
-    /// What is to compute a graph, in the order of preference.
+    /// The execution providers of these names, in order of preference.
+    ///
+    /// # Errors
+    /// A name is unknown, or the library does not have the execution provider.
     pub(super) fn dispatch(&self, names: &[String]) -> Result<Vec<ExecutionProviderDispatch>, String> {
         let dispatch = |name: &String| {
             let provider =
-                ExecutionProvider::named(name).map_err(|error| format!("onnx_providers: {error}"))?;
+                ExecutionProvider::from_name(name).map_err(|error| format!("onnx_providers: {error}"))?;
             if !provider.is_available() {
                 let available = ExecutionProvider::ALL.into_iter().filter(|other| other.is_available());
                 let available = available.map(ExecutionProvider::as_str);
                 return Err(format!(
                     "onnx_providers: '{name}' is not in this ONNX Runtime; available: {} (the package onnxruntime-gpu \
-                     has CUDA's)",
+                     has CUDA)",
                     available.collect::<Vec<_>>().join(", ")
                 ));
             }
@@ -179,13 +184,13 @@ impl OnnxRuntime {
     }
 }
 
-/// The library's messages, in our log. It is talkative: what it calls information is ours to debug with.
-fn log(level: LogLevel, category: &str, place: &str, message: &str) {
+/// Writes a message of the library to our log. Its level info becomes debug, because it logs a lot at that level.
+fn log(level: LogLevel, category: &str, location: &str, message: &str) {
     match level {
-        LogLevel::Fatal | LogLevel::Error => tracing::error!(category, place, "ONNX Runtime: {message}"),
-        LogLevel::Warning => tracing::warn!(category, place, "ONNX Runtime: {message}"),
-        LogLevel::Info => tracing::debug!(category, place, "ONNX Runtime: {message}"),
-        LogLevel::Verbose => tracing::trace!(category, place, "ONNX Runtime: {message}"),
+        LogLevel::Fatal | LogLevel::Error => tracing::error!(category, location, "ONNX Runtime: {message}"),
+        LogLevel::Warning => tracing::warn!(category, location, "ONNX Runtime: {message}"),
+        LogLevel::Info => tracing::debug!(category, location, "ONNX Runtime: {message}"),
+        LogLevel::Verbose => tracing::trace!(category, location, "ONNX Runtime: {message}"),
     }
 }
 

@@ -1,4 +1,4 @@
-//! One model that is elsewhere: asks for one batch in one call, and proves that the answer fits.
+//! One model of a vendor as an [`Embedder`]: sends a batch in one call, and checks the dimensions of the response.
 
 use std::{
     collections::HashMap,
@@ -8,63 +8,68 @@ use std::{
 
 use embeddery_core::{
     BoxFuture, CallLimits, EmbedError, EmbedRequest, Embedder, EmbeddingIdentity, Embeddings, Input,
-    InputType, ModelInfo, ProviderKind, Retry, SpaceId, TokenCount,
+    InputType, ModelInfo, ProviderKind, Retry, SpaceId, TokenCount, estimate_tokens, squared_length,
+    to_unit_length,
 };
 
 use crate::{
+    billed_tokens,
     http::{Call, HttpClient, Target},
-    token_estimate,
     vendor_protocol::{VendorProtocol, VendorRequest},
 };
 
 /// One model of a vendor.
 pub(super) struct Model {
-    pub(super) card: Arc<ModelInfo>,
-    /// The card with the dimension that the first answer showed.
-    pub(super) learnt: OnceLock<Arc<ModelInfo>>,
+    pub(super) info: Arc<ModelInfo>,
+    /// `info` with the dimensions of the first response, for a model whose dimensions are not configured.
+    pub(super) observed_info: OnceLock<Arc<ModelInfo>>,
     pub(super) limits: CallLimits,
-    /// Without the length.
+    /// The space id without the dimensions.
     pub(super) space: String,
     pub(super) prompts: HashMap<InputType, Arc<str>>,
-    pub(super) wire: &'static dyn VendorProtocol,
+    pub(super) protocol: &'static dyn VendorProtocol,
     pub(super) target: Target,
-    pub(super) sender: Arc<HttpClient>,
+    pub(super) client: Arc<HttpClient>,
 }
 
 impl Model {
-    fn card(&self) -> &Arc<ModelInfo> {
-        self.learnt.get().unwrap_or(&self.card)
+    fn current_info(&self) -> &Arc<ModelInfo> {
+        self.observed_info.get().unwrap_or(&self.info)
     }
 
-    fn ask<'a>(
+    /// The parameters of a call.
+    ///
+    /// # Errors
+    /// The model cannot return vectors of the requested dimensions.
+    fn vendor_request<'a>(
         &'a self,
         request: &'a EmbedRequest,
         inputs: &'a [Input],
     ) -> Result<VendorRequest<'a>, EmbedError> {
-        let own = self.card().dimensions;
-        let dimensions = request.dimensions.filter(|wanted| Some(*wanted) != own);
-        if let Some(wanted) = dimensions.filter(|wanted| !self.limits.dimensions.contains(*wanted)) {
+        let own = self.current_info().dimensions;
+        let dimensions = request.dimensions.filter(|requested| Some(*requested) != own);
+        if let Some(requested) = dimensions.filter(|requested| !self.limits.dimensions.contains(*requested)) {
             return Err(EmbedError::invalid(format!(
-                "dimensions: '{}' of {} does not give {wanted} numbers; leave `dimensions` out",
-                self.card.name, self.card.provider
+                "dimensions: '{}' of {} does not have vectors of {requested} dimensions; leave `dimensions` out",
+                self.info.name, self.info.provider
             )));
         }
-        if !self.wire.takes_tokens() && inputs.iter().any(|input| input.text().is_none()) {
-            return Err(EmbedError::internal("token ids reached a model of text"));
+        if !self.protocol.accepts_tokens() && inputs.iter().any(|input| input.text().is_none()) {
+            return Err(EmbedError::internal("token ids reached a model that accepts text only"));
         }
         Ok(VendorRequest {
-            model: &self.card.name,
+            model: &self.info.name,
             inputs,
             input_type: request.input_type,
             dimensions,
             truncate: request.truncate,
-            max_tokens: self.card.max_tokens,
+            max_tokens: self.info.max_tokens,
         })
     }
 
-    /// The inputs with the prompt of their purpose before them.
-    fn prompted(&self, request: &EmbedRequest) -> Arc<[Input]> {
-        match request.input_type.and_then(|purpose| self.prompts.get(&purpose)) {
+    /// The inputs with the prompt of their input type before them.
+    fn with_prompts(&self, request: &EmbedRequest) -> Arc<[Input]> {
+        match request.input_type.and_then(|input_type| self.prompts.get(&input_type)) {
             None => Arc::clone(&request.inputs),
             Some(prompt) => request
                 .inputs
@@ -79,26 +84,26 @@ impl Model {
 
     async fn call(&self, request: EmbedRequest) -> Result<Embeddings, EmbedError> {
         self.target.check()?;
-        let inputs = self.prompted(&request);
-        let ask = self.ask(&request, &inputs)?;
-        let wanted = ask.dimensions;
+        let inputs = self.with_prompts(&request);
+        let vendor_request = self.vendor_request(&request, &inputs)?;
+        let requested = vendor_request.dimensions;
         let call = Call {
-            body: self.wire.build_request(&ask)?.into(),
-            items: inputs.len(),
+            body: self.protocol.build_request(&vendor_request)?.into(),
+            inputs: inputs.len(),
             deadline: request.context.deadline,
         };
-        let body = self.sender.post(&self.target, &call).await?;
-        let nonsense = |what: String| self.target.malformed(&what, Retry::Backoff);
-        let answer = self.wire.parse_response(&body).map_err(nonsense)?;
-        let (mut data, dim) = answer.rows.into_flat(inputs.len()).map_err(nonsense)?;
-        self.check_length(dim, wanted)?;
+        let body = self.client.post(&self.target, &call).await?;
+        let malformed = |problem: String| self.target.malformed(&problem, Retry::Backoff);
+        let response = self.protocol.parse_response(&body).map_err(malformed)?;
+        let (mut data, dim) = response.vectors.into_flat(inputs.len()).map_err(malformed)?;
+        self.check_dimensions(dim, requested)?;
         if request.normalize {
-            data.chunks_exact_mut(dim).for_each(to_unit_length);
+            data.chunks_exact_mut(dim).for_each(normalize);
         }
-        let counts = token_estimate::distribute(&inputs, answer.tokens);
-        let billed = match self.card.provider {
+        let counts = billed_tokens::distribute(&inputs, response.tokens);
+        let billed = match self.info.provider {
             ProviderKind::LocalApi => 0,
-            _ => answer.tokens.unwrap_or_else(|| counts.iter().map(|count| u64::from(*count)).sum()),
+            _ => response.tokens.unwrap_or_else(|| counts.iter().map(|count| u64::from(*count)).sum()),
         };
         Ok(Embeddings {
             data,
@@ -108,35 +113,35 @@ impl Model {
             billed_tokens: billed,
             truncated: 0,
             failed: Vec::new(),
-            served_by: Arc::clone(self.card()),
+            served_by: Arc::clone(self.current_info()),
         })
     }
 
-    /// Refuses vectors of another length than was asked for, or than the model had before: a server whose
-    /// model was exchanged must not go unnoticed.
-    fn check_length(&self, dim: usize, wanted: Option<NonZeroUsize>) -> Result<(), EmbedError> {
-        let Some(got) = NonZeroUsize::new(dim) else { return Ok(()) };
-        let (due, hint) = match wanted.or(self.card.dimensions) {
-            Some(due) => (due, ""),
+    /// Refuses vectors whose dimensions differ from the requested ones, or from those of the first response. The latter
+    /// detects a server whose model was replaced.
+    fn check_dimensions(&self, dim: usize, requested: Option<NonZeroUsize>) -> Result<(), EmbedError> {
+        let Some(actual) = NonZeroUsize::new(dim) else { return Ok(()) };
+        let (expected, hint) = match requested.or(self.info.dimensions) {
+            Some(expected) => (expected, ""),
             None => {
-                let learnt = self.learnt.get_or_init(|| {
-                    Arc::new(ModelInfo { dimensions: Some(got), ..ModelInfo::clone(&self.card) })
+                let observed = self.observed_info.get_or_init(|| {
+                    Arc::new(ModelInfo { dimensions: Some(actual), ..ModelInfo::clone(&self.info) })
                 });
-                let hint = ", as before; if its model was exchanged on purpose, start this server anew";
-                (learnt.dimensions.unwrap_or(got), hint)
+                let hint = " as before; if its model was replaced on purpose, restart this server";
+                (observed.dimensions.unwrap_or(actual), hint)
             }
         };
-        if due == got {
+        if expected == actual {
             return Ok(());
         }
-        let what = format!("vectors of {got} numbers where {due} were due{hint}");
-        Err(self.target.malformed(&what, Retry::Backoff))
+        let problem = format!("vectors of {actual} dimensions instead of {expected}{hint}");
+        Err(self.target.malformed(&problem, Retry::Backoff))
     }
 }
 
 impl Embedder for Model {
     fn model(&self) -> &Arc<ModelInfo> {
-        self.card()
+        self.current_info()
     }
 
     fn limits(&self) -> &CallLimits {
@@ -144,13 +149,13 @@ impl Embedder for Model {
     }
 
     fn count_tokens(&self, text: &str) -> TokenCount {
-        TokenCount::Estimate(token_estimate::estimate(text))
+        TokenCount::Estimate(estimate_tokens(text))
     }
 
-    /// By what was known before the first answer, so that it stays the same.
+    /// The identity depends on what was known before the first response, so that it does not change.
     fn identity(&self) -> Option<EmbeddingIdentity> {
-        let space = match self.card.dimensions {
-            Some(length) => format!("{}:{length}", self.space),
+        let space = match self.info.dimensions {
+            Some(dimensions) => format!("{}:{dimensions}", self.space),
             None => self.space.clone(),
         };
         Some(EmbeddingIdentity { space: SpaceId::new(space), precision: None })
@@ -160,20 +165,17 @@ impl Embedder for Model {
         Box::pin(self.call(request))
     }
 
-    /// There is nothing to load; whether there is a key can be said.
+    /// Checks that there is a key. There is nothing to load.
     fn warm_up(&self) -> BoxFuture<'_, Result<(), EmbedError>> {
         Box::pin(async { self.target.check() })
     }
 }
 
-/// Vendors answer with vectors of unit length, but not all, and not at every length. One that has it already
-/// stays as it is, bit for bit.
-fn to_unit_length(vector: &mut [f32]) {
-    let square: f64 = vector.iter().map(|x| f64::from(*x) * f64::from(*x)).sum();
-    if square > 0.0 && (square - 1.0).abs() > 1e-4 {
-        let length = square.sqrt();
-        for x in vector {
-            *x = (f64::from(*x) / length) as f32;
-        }
+/// Brings a vector to unit length. A vector that has unit length already keeps its bits: most vendors return such
+/// vectors, but not all of them, and not at every number of dimensions.
+fn normalize(vector: &mut [f32]) {
+    const TOLERANCE: f64 = 1e-4;
+    if (squared_length(vector) - 1.0).abs() > TOLERANCE {
+        to_unit_length(vector);
     }
 }

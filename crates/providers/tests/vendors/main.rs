@@ -1,10 +1,9 @@
-//! Every adapter against the stand-in vendors over real HTTP: what is asked, what comes back, and what every
-//! misbehaviour means.
+//! Tests of every adapter against mock vendors over HTTP: requests, responses, and the errors of every fault.
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "helpers of tests fail the test")]
 
-mod access;
-mod forms;
-mod misbehaviour;
+mod endpoints;
+mod faults;
+mod requests;
 mod support;
 mod tls;

@@ -1,4 +1,4 @@
-//! Adapters pointed at the stand-ins.
+//! Adapters that send their requests to mock vendors.
 
 use std::{
     collections::HashMap,
@@ -17,8 +17,8 @@ use embeddery_test_support::vendors::{VendorApi, Vendors, vector};
 
 pub(crate) const KEY: &str = "sk-the-secret-key-of-the-test";
 
-/// Every form, with a model of it.
-pub(crate) const FORMS: [(VendorApi, &str); 11] = [
+/// Every vendor API, with one of its models.
+pub(crate) const APIS: [(VendorApi, &str); 11] = [
     (VendorApi::OpenAi, "text-embedding-3-small"),
     (VendorApi::Azure, "my deployment"),
     (VendorApi::Cohere, "embed-v4.0"),
@@ -32,18 +32,18 @@ pub(crate) const FORMS: [(VendorApi, &str); 11] = [
     (VendorApi::Tldw, "tldw-model"),
 ];
 
-/// What a provider's answers said of rates.
+/// Records the rate limits that responses report.
 #[derive(Default)]
-pub(crate) struct Heard(pub(crate) Mutex<Vec<(ProviderKind, RateLimitInfo)>>);
+pub(crate) struct RecordedLimits(pub(crate) Mutex<Vec<(ProviderKind, RateLimitInfo)>>);
 
-impl RateListener for Heard {
-    fn observe(&self, provider: ProviderKind, hint: RateLimitInfo) {
-        self.0.lock().unwrap().push((provider, hint));
+impl RateListener for RecordedLimits {
+    fn observe(&self, provider: ProviderKind, info: RateLimitInfo) {
+        self.0.lock().unwrap().push((provider, info));
     }
 }
 
-pub(crate) fn kind(form: VendorApi) -> ProviderKind {
-    match form {
+pub(crate) fn kind(api: VendorApi) -> ProviderKind {
+    match api {
         VendorApi::OpenAi | VendorApi::Azure => ProviderKind::OpenAi,
         VendorApi::Cohere => ProviderKind::Cohere,
         VendorApi::Google => ProviderKind::Google,
@@ -53,14 +53,14 @@ pub(crate) fn kind(form: VendorApi) -> ProviderKind {
     }
 }
 
-/// The access to a stand-in, with these keys.
-pub(crate) fn access(vendors: &Vendors, form: VendorApi, keys: &[&str]) -> Endpoint {
+/// The endpoint of a mock vendor, with these keys.
+pub(crate) fn endpoint(vendors: &Vendors, api: VendorApi, keys: &[&str]) -> Endpoint {
     Endpoint {
-        address: Some(BaseUrl::parse(&vendors.base_url(form)).unwrap()),
-        dialect: match form {
+        url: Some(BaseUrl::parse(&vendors.base_url(api)).unwrap()),
+        dialect: match api {
             VendorApi::Azure => Some("azure".parse().unwrap()),
             VendorApi::Tldw => Some("tldw".parse().unwrap()),
-            // All others are recognised by their address.
+            // All others are detected from the URL.
             _ => None,
         },
         keys: keys.iter().map(|key| (*key).into()).collect(),
@@ -69,13 +69,13 @@ pub(crate) fn access(vendors: &Vendors, form: VendorApi, keys: &[&str]) -> Endpo
     }
 }
 
-pub(crate) fn config(kind: ProviderKind, access: Endpoint) -> VendorConfig {
+pub(crate) fn config(kind: ProviderKind, endpoint: Endpoint) -> VendorConfig {
     VendorConfig {
         kind,
-        access,
+        endpoint,
         models: HashMap::new(),
         catalogue: Arc::new(Catalogue::built_in().unwrap()),
-        sender: Arc::new(HttpClient::new(&Outbound::default()).unwrap()),
+        client: Arc::new(HttpClient::new(&Outbound::default()).unwrap()),
         listener: None,
     }
 }
@@ -84,8 +84,8 @@ pub(crate) async fn open(config: VendorConfig, model: &str) -> Arc<dyn Embedder>
     Vendor::new(config).unwrap().open(&ModelRef::new(model)).await.unwrap()
 }
 
-pub(crate) async fn adapter(vendors: &Vendors, form: VendorApi, model: &str) -> Arc<dyn Embedder> {
-    open(config(kind(form), access(vendors, form, &[KEY])), model).await
+pub(crate) async fn adapter(vendors: &Vendors, api: VendorApi, model: &str) -> Arc<dyn Embedder> {
+    open(config(kind(api), endpoint(vendors, api, &[KEY])), model).await
 }
 
 pub(crate) fn with_settings(mut config: VendorConfig, model: &str, settings: ModelSettings) -> VendorConfig {
@@ -102,16 +102,16 @@ pub(crate) async fn embed(embedder: &Arc<dyn Embedder>, texts: &[&str]) -> Resul
     embedder.embed(request(texts)).await
 }
 
-/// Proves that an answer holds the vectors of these texts.
-pub(crate) fn assert_right(answer: &Embeddings, texts: &[&str]) {
-    assert_eq!(answer.data.len(), texts.len() * answer.dim);
-    for (row, text) in answer.rows().zip(texts) {
-        for (got, due) in row.iter().zip(vector(text, answer.dim)) {
-            assert!((got - due).abs() < 1e-6, "the vector of '{text}' is another");
+/// Asserts that a response has the vectors of these texts.
+pub(crate) fn assert_vectors(response: &Embeddings, texts: &[&str]) {
+    assert_eq!(response.data.len(), texts.len() * response.dim);
+    for (row, text) in response.rows().zip(texts) {
+        for (actual, expected) in row.iter().zip(vector(text, response.dim)) {
+            assert!((actual - expected).abs() < 1e-6, "the vector of '{text}' is wrong");
         }
     }
 }
 
-pub(crate) fn length(n: usize) -> Option<NonZeroUsize> {
+pub(crate) fn dimensions(n: usize) -> Option<NonZeroUsize> {
     NonZeroUsize::new(n)
 }

@@ -1,4 +1,4 @@
-//! HTTPS with a company's own certificate authority: trusted when configured, refused when not.
+//! HTTPS with a private certificate authority, which is trusted only if it is configured.
 
 use std::sync::Arc;
 
@@ -12,17 +12,17 @@ use tokio::{
 };
 use tokio_rustls::{TlsAcceptor, rustls::ServerConfig, rustls::pki_types::PrivateKeyDer};
 
-use crate::support::{KEY, access, config, embed, open};
+use crate::support::{KEY, config, embed, endpoint, open};
 
-/// An HTTPS address in front of the stand-ins, and the authority (PEM) that vouches for it.
-struct Front {
+/// An HTTPS proxy in front of the mock vendors, and the certificate authority (PEM) that signed its certificate.
+struct TlsProxy {
     port: u16,
     authority: String,
     _server: JoinSet<()>,
 }
 
-impl Front {
-    async fn before(vendors: &Vendors) -> Self {
+impl TlsProxy {
+    async fn start(vendors: &Vendors) -> Self {
         let mut params = CertificateParams::default();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         let authority = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
@@ -39,15 +39,15 @@ impl Front {
         let acceptor = TlsAcceptor::from(Arc::new(tls));
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
-        let behind = vendors.url().trim_start_matches("http://").to_owned();
+        let backend = vendors.url().trim_start_matches("http://").to_owned();
         let mut server = JoinSet::new();
         server.spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
-                let (acceptor, behind) = (acceptor.clone(), behind.clone());
+                let (acceptor, backend) = (acceptor.clone(), backend.clone());
                 tokio::spawn(async move {
-                    // A client that does not trust us leaves in the handshake.
+                    // The handshake fails if the client does not trust the certificate.
                     let Ok(mut stream) = acceptor.accept(stream).await else { return };
-                    let mut vendor = TcpStream::connect(behind).await.unwrap();
+                    let mut vendor = TcpStream::connect(backend).await.unwrap();
                     let _ = tokio::io::copy_bidirectional(&mut stream, &mut vendor).await;
                 });
             }
@@ -57,20 +57,20 @@ impl Front {
 }
 
 #[tokio::test]
-async fn a_companys_own_authority_is_trusted_when_configured_only() {
+async fn a_private_authority_is_trusted_only_if_configured() {
     let vendors = Vendors::start().await;
-    let front = Front::before(&vendors).await;
-    let mut access = access(&vendors, VendorApi::OpenAi, &[KEY]);
-    access.address = Some(BaseUrl::parse(&format!("https://localhost:{}/openai/v1", front.port)).unwrap());
+    let proxy = TlsProxy::start(&vendors).await;
+    let mut endpoint = endpoint(&vendors, VendorApi::OpenAi, &[KEY]);
+    endpoint.url = Some(BaseUrl::parse(&format!("https://localhost:{}/openai/v1", proxy.port)).unwrap());
 
-    let stranger = open(config(ProviderKind::OpenAi, access.clone()), "m").await;
-    let error = embed(&stranger, &["a"]).await.unwrap_err();
+    let untrusting = open(config(ProviderKind::OpenAi, endpoint.clone()), "m").await;
+    let error = embed(&untrusting, &["a"]).await.unwrap_err();
     assert_eq!((error.kind, error.fault), (ErrorKind::Unavailable, Fault::Upstream));
-    assert!(vendors.requests().is_empty(), "the key went to somebody unknown");
+    assert!(vendors.requests().is_empty(), "the key was sent to an untrusted server");
 
-    let outbound = Outbound { certificates: Some(front.authority.clone().into()), ..Outbound::default() };
-    let mut trusting = config(ProviderKind::OpenAi, access);
-    trusting.sender = Arc::new(HttpClient::new(&outbound).unwrap());
+    let outbound = Outbound { certificates: Some(proxy.authority.clone().into()), ..Outbound::default() };
+    let mut trusting = config(ProviderKind::OpenAi, endpoint);
+    trusting.client = Arc::new(HttpClient::new(&outbound).unwrap());
     embed(&open(trusting, "m").await, &["a"]).await.unwrap();
     assert_eq!(vendors.texts(), ["a"]);
 }

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use embeddery_pipeline::{Job, JobId, Page, Status, task};
+use embeddery_pipeline::{Job, JobId, Page, Status, Task};
 
 use super::Jobs;
 use crate::error::ApiError;
@@ -47,7 +47,7 @@ impl Jobs {
         }
         // A task that is a dead letter is one no more once it is enqueued.
         for page in again.chunks(PAGE) {
-            let tasks: Vec<_> = page.iter().map(task).collect();
+            let tasks: Vec<_> = page.iter().map(Task::for_document).collect();
             if let Err(error) = self.queue.enqueue(&tasks).await {
                 tracing::warn!(%error, job = %job.id, "documents to be tried again are not yet in the queue");
                 break;

@@ -1,6 +1,6 @@
 //! Dead letters at the edge: what operators see of them, what they say of them, and how they run again.
 
-use embeddery_pipeline::{DeadLetter, DeadLetterId, Edit, NewDocument, Priority, Stage, task};
+use embeddery_pipeline::{DeadLetter, DeadLetterId, Edit, NewDocument, Priority, Stage, Task};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
@@ -154,13 +154,13 @@ impl Jobs {
         };
         // Also when nobody has told its job yet that it is dead, or when an attempt to set it back ended before it was
         // in the queue.
-        let of = (dead.id, dead.enqueued_at_ms);
-        let Some(document) = self.store.retry_document(&dead.tenant, of, edit).await? else {
+        let retried = self.store.retry_document(&dead.tenant, dead.id, dead.enqueued_at_ms, edit).await?;
+        let Some(document) = retried else {
             return Ok(RequeueOutcome::Unusable(
                 "its job is gone, or the document ended otherwise; purge it",
             ));
         };
-        let mut again = task(&document);
+        let mut again = Task::for_document(&document);
         again.priority = priority.unwrap_or(again.priority);
         self.queue.enqueue(&[again]).await?;
         Ok(RequeueOutcome::Done)

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use embeddery_accounts::ledger::{Counter, QuotaExceeded};
 use embeddery_chunk::ChunkConfig;
 use embeddery_pipeline::{
-    Chunking, Job, JobId, JobSpec, NewDocument, NewJob, OpenResult, Priority, Stage, TaskId, Unfinished, task,
+    Chunking, Job, JobId, JobSpec, NewDocument, NewJob, OpenResult, Priority, Stage, Task, TaskId, Unfinished,
 };
 use embeddery_store::{ModelBinding, StoreErrorKind, check_name};
 
@@ -207,7 +207,7 @@ impl JobUpload {
             bytes: u64::from(*bytes),
             ..self.task_template.clone()
         });
-        let tasks: Vec<_> = documents.map(|document| task(&document)).collect();
+        let tasks: Vec<_> = documents.map(|document| Task::for_document(&document)).collect();
         for some in tasks.chunks(TASKS) {
             if let Err(error) = self.jobs().queue.enqueue(some).await {
                 tracing::warn!(%error, job = %self.open.id, "a job is stored, but not yet in the queue");

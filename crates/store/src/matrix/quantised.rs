@@ -1,5 +1,7 @@
 //! Quantisation: one byte per number for rows, two bytes for the query.
 
+use embeddery_core::squared_length;
+
 /// Bytes of a cache line. Rows are padded with zeros to whole lines.
 pub(super) const LINE_BYTES: usize = 64;
 
@@ -67,6 +69,6 @@ pub(super) fn push_row(vector: &[f32], width: usize, codes: &mut Vec<CacheLine>)
 
 /// Returns the factor that brings a vector to unit length; zero for a vector of zeros.
 pub(super) fn unit_factor(vector: &[f32]) -> f32 {
-    let square: f64 = vector.iter().map(|x| f64::from(*x) * f64::from(*x)).sum();
+    let square = squared_length(vector);
     if square > 0.0 { (1.0 / square.sqrt()) as f32 } else { 0.0 }
 }

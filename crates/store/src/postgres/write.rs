@@ -1,10 +1,10 @@
 //! Upsert and delete of documents. As in the embedded store, a document is compared with its stored version. Here all
 //! documents of a request are compared at once, so that the number of statements does not grow with the documents.
 
-use std::collections::HashMap;
+use std::{borrow::Cow, collections::HashMap};
 
 use deadpool_postgres::Transaction;
-use embeddery_core::SpaceId;
+use embeddery_core::{SpaceId, squared_length, to_unit_length};
 use pgvector::HalfVector;
 use serde_json::Value;
 use uuid::Uuid;
@@ -84,11 +84,10 @@ pub(super) async fn upsert(
 /// Converts a vector for the database: to unit length, so that half precision can hold its numbers, and to half
 /// precision. A vector of unit length is not scaled, so that the import of an export stores the same bits.
 pub(super) fn to_half_unit(vector: &[f32]) -> HalfVector {
-    let norm = vector.iter().map(|x| f64::from(*x) * f64::from(*x)).sum::<f64>().sqrt();
-    if (norm - 1.0).abs() < 0.01 {
-        return HalfVector::from_f32_slice(vector);
+    let mut unit = Cow::Borrowed(vector);
+    if (squared_length(vector).sqrt() - 1.0).abs() >= 0.01 {
+        to_unit_length(unit.to_mut());
     }
-    let unit: Vec<f32> = vector.iter().map(|x| (f64::from(*x) / norm) as f32).collect();
     HalfVector::from_f32_slice(&unit)
 }
 

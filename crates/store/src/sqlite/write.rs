@@ -149,7 +149,8 @@ fn attributes(metadata: &Map<String, Value>) -> Vec<(String, Sql)> {
             match value {
                 Value::Array(items) => pending.extend(items),
                 value => {
-                    attributes.extend(Scalar::from_json(value).map(|scalar| filter::attribute(field, scalar)))
+                    let scalar = Scalar::from_json(value);
+                    attributes.extend(scalar.map(|scalar| filter::attribute(field, scalar)));
                 }
             }
         }

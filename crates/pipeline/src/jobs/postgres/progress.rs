@@ -1,5 +1,5 @@
-//! Results of stages, those of many documents in one step. Each is written once: who comes second is told where the
-//! document stands.
+//! Loads documents, and writes the results of stages, those of many documents in one statement. A result is written
+//! once: a second writer gets the document's state.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 
@@ -7,38 +7,61 @@ use deadpool_postgres::Transaction;
 use tokio_postgres::types::ToSql;
 use uuid::Uuid;
 
-use super::{For, PostgresJobs, millis, place, transitions::settle};
+use super::{PostgresJobs, Scope, maintenance::settle, read, to_item};
 use crate::{
-    ChunkSpan, DocumentOutcome, JobError, JobId, RetryNote, TaskId, Vectors, WriteResult,
-    jobs::codec::{self, Ended, stage_number, state_number},
+    ChunkSpan, DocumentOutcome, JobError, JobId, JobOp, JobProgress, Loaded, RetryNote, TaskId, Vectors,
+    WriteResult,
+    jobs::codec::{self, EndColumns, stage_number, state_number},
 };
 
-/// Documents as two columns, jobs and places.
+impl JobProgress for PostgresJobs {
+    fn load(&self, tasks: Vec<TaskId>) -> JobOp<'_, Vec<Loaded>> {
+        Box::pin(read::load(self, tasks))
+    }
+
+    fn put_chunks(&self, results: Vec<(TaskId, Vec<ChunkSpan>)>) -> JobOp<'_, Vec<WriteResult>> {
+        Box::pin(put_chunks(self, results))
+    }
+
+    fn put_vectors(&self, results: Vec<(TaskId, Vectors)>) -> JobOp<'_, Vec<WriteResult>> {
+        Box::pin(put_vectors(self, results))
+    }
+
+    fn finish(&self, outcomes: Vec<(TaskId, DocumentOutcome)>) -> JobOp<'_, Vec<WriteResult>> {
+        Box::pin(finish(self, outcomes))
+    }
+
+    fn record_retry(&self, notes: Vec<RetryNote>) -> JobOp<'_, ()> {
+        Box::pin(record_retry(self, notes))
+    }
+}
+
+/// Documents as two columns: their jobs, and their positions in them.
 pub(super) struct Columns {
     pub(super) jobs: Vec<Uuid>,
     pub(super) items: Vec<i32>,
 }
 
 impl Columns {
-    pub(super) fn of(tasks: impl Iterator<Item = TaskId>) -> Result<Self, JobError> {
+    pub(super) fn from_tasks(tasks: impl Iterator<Item = TaskId>) -> Result<Self, JobError> {
         let (mut jobs, mut items) = (Vec::new(), Vec::new());
         for task in tasks {
             jobs.push(task.job.0);
-            items.push(place(task.item)?);
+            items.push(to_item(task.item)?);
         }
         Ok(Self { jobs, items })
     }
 }
 
-/// A job's first result makes it run. Locked in one order, so that two who start the same jobs do not wait for each
-/// other.
+/// A job's first result changes its status to running. Rows are locked in the order of their ids, so that two statements
+/// that change the same jobs do not deadlock.
 const STARTED: &str = "
     started AS (
         UPDATE embeddery.jobs SET status = 1, started_at = embeddery.now_ms()
         WHERE status = 0 AND id IN (
             SELECT id FROM embeddery.jobs WHERE status = 0 AND id IN (SELECT job FROM moved) ORDER BY id FOR UPDATE))";
 
-pub(super) async fn put_chunks(
+async fn put_chunks(
     store: &PostgresJobs,
     results: Vec<(TaskId, Vec<ChunkSpan>)>,
 ) -> Result<Vec<WriteResult>, JobError> {
@@ -60,10 +83,10 @@ pub(super) async fn put_chunks(
          SELECT job, item FROM moved"
     );
     let tasks: Vec<TaskId> = results.iter().map(|(task, _)| *task).collect();
-    write(store, &tasks, (&statement, &[&counts, &spans])).await
+    write(store, &tasks, &statement, &[&counts, &spans]).await
 }
 
-pub(super) async fn put_vectors(
+async fn put_vectors(
     store: &PostgresJobs,
     results: Vec<(TaskId, Vectors)>,
 ) -> Result<Vec<WriteResult>, JobError> {
@@ -82,14 +105,15 @@ pub(super) async fn put_vectors(
              WHERE content.job = moved.job AND content.item = moved.item)
          SELECT job, item FROM moved";
     let tasks: Vec<TaskId> = results.iter().map(|(task, _)| *task).collect();
-    write(store, &tasks, (statement, &[&heads, &data])).await
+    write(store, &tasks, statement, &[&heads, &data]).await
 }
 
-pub(super) async fn finish(
+async fn finish(
     store: &PostgresJobs,
-    ends: Vec<(TaskId, DocumentOutcome)>,
+    outcomes: Vec<(TaskId, DocumentOutcome)>,
 ) -> Result<Vec<WriteResult>, JobError> {
-    let rows: Vec<Ended<'_>> = ends.iter().map(|(_, end)| Ended::of(end)).collect();
+    let rows: Vec<EndColumns<'_>> =
+        outcomes.iter().map(|(_, outcome)| EndColumns::from_outcome(outcome)).collect();
     let states: Vec<i16> = rows.iter().map(|row| state_number(row.state) as i16).collect();
     let chunks: Vec<Option<i64>> = rows.iter().map(|row| row.chunks.map(|chunks| chunks as i64)).collect();
     let stages: Vec<Option<i16>> =
@@ -121,12 +145,12 @@ pub(super) async fn finish(
              WHERE content.job = moved.job AND content.item = moved.item AND stage IS NULL)
          SELECT job, item FROM moved"
     );
-    let tasks: Vec<TaskId> = ends.iter().map(|(task, _)| *task).collect();
+    let tasks: Vec<TaskId> = outcomes.iter().map(|(task, _)| *task).collect();
     let columns: [&(dyn ToSql + Sync); 6] = [&states, &chunks, &stages, &since, &codes, &messages];
-    let puts = write(store, &tasks, (&statement, &columns)).await?;
-    // After the commit: of two that finish the last two documents, the later one sees both. Should this process
-    // die here, whoever looks at the job or sweeps ends it.
-    let written = tasks.iter().zip(&puts).filter(|(_, put)| **put == WriteResult::Written);
+    let results = write(store, &tasks, &statement, &columns).await?;
+    // The job ends in a transaction after the commit: of two workers that finish the last two documents, the later one
+    // sees both. If this process crashes here, the next read of the job or `purge_expired` ends it.
+    let written = tasks.iter().zip(&results).filter(|(_, result)| **result == WriteResult::Written);
     let jobs: BTreeSet<JobId> = written.map(|(task, _)| task.job).collect();
     if !jobs.is_empty() {
         let mut client = store.client().await?;
@@ -134,17 +158,17 @@ pub(super) async fn finish(
             settle(store, &mut client, job).await?;
         }
     }
-    Ok(puts)
+    Ok(results)
 }
 
-pub(super) async fn note(store: &PostgresJobs, notes: Vec<RetryNote>) -> Result<(), JobError> {
-    let Columns { jobs, items } = Columns::of(notes.iter().map(|note| note.task))?;
+async fn record_retry(store: &PostgresJobs, notes: Vec<RetryNote>) -> Result<(), JobError> {
+    let Columns { jobs, items } = Columns::from_tasks(notes.iter().map(|note| note.task))?;
     let codes: Vec<&str> = notes.iter().map(|note| &*note.reason.code).collect();
     let messages: Vec<&str> = notes.iter().map(|note| note.reason.message.as_str()).collect();
     let charged: Vec<i32> = notes.iter().map(|note| i32::from(note.charged)).collect();
     let again: Vec<i64> = notes.iter().map(|note| note.retry_at_ms as i64).collect();
     let mut client = store.client().await?;
-    let tx = store.begin(&mut client, For::All).await?;
+    let tx = store.begin(&mut client, Scope::All).await?;
     let write = tx
         .prepare_cached(
             "UPDATE embeddery.job_documents AS document
@@ -159,65 +183,51 @@ pub(super) async fn note(store: &PostgresJobs, notes: Vec<RetryNote>) -> Result<
     Ok(tx.commit().await?)
 }
 
-/// Whether nobody's claim held, which is ours now.
-pub(super) async fn claim(
-    store: &PostgresJobs,
-    what: &str,
-    period: std::time::Duration,
-) -> Result<bool, JobError> {
-    let client = store.client().await?;
-    let claim = client
-        .prepare_cached(
-            "INSERT INTO embeddery.claims VALUES ($1, embeddery.now_ms() + $2)
-             ON CONFLICT (what) DO UPDATE SET until = excluded.until WHERE claims.until <= embeddery.now_ms()",
-        )
-        .await?;
-    Ok(client.execute(&claim, &[&what, &millis(period)]).await? == 1)
-}
-
-/// Writes results by a statement that answers with the documents it has written, and says what became of each.
+/// Writes results with a statement that returns the documents that it has written. The statement's first two parameters
+/// are the documents, and `columns` are the others.
 async fn write(
     store: &PostgresJobs,
     tasks: &[TaskId],
-    (statement, columns): (&str, &[&(dyn ToSql + Sync)]),
+    statement: &str,
+    columns: &[&(dyn ToSql + Sync)],
 ) -> Result<Vec<WriteResult>, JobError> {
     if tasks.is_empty() {
         return Ok(Vec::new());
     }
-    let sent = Columns::of(tasks.iter().copied())?;
+    let sent = Columns::from_tasks(tasks.iter().copied())?;
     let mut client = store.client().await?;
-    let tx = store.begin(&mut client, For::All).await?;
+    let tx = store.begin(&mut client, Scope::All).await?;
     let write = tx.prepare_cached(statement).await?;
     let mut parameters: Vec<&(dyn ToSql + Sync)> = vec![&sent.jobs, &sent.items];
     parameters.extend(columns);
     let written: HashSet<TaskId> = tx.query(&write, &parameters).await?.iter().map(task).collect();
-    let there = match written.len() == tasks.len() {
+    let states = match written.len() == tasks.len() {
         true => HashMap::new(),
         false => states(&tx, &sent).await?,
     };
     tx.commit().await?;
-    let put = |task: &TaskId| match (written.contains(task), there.get(task)) {
+    let result = |task: &TaskId| match (written.contains(task), states.get(task)) {
         (true, _) => Ok(WriteResult::Written),
         (false, Some(state)) => Ok(WriteResult::Already(codec::state(*state)?)),
         (false, None) => Ok(WriteResult::JobDeleted),
     };
-    tasks.iter().map(put).collect()
+    tasks.iter().map(result).collect()
 }
 
-/// Where documents of started jobs stand.
+/// The states of documents, if their jobs have started.
 async fn states(tx: &Transaction<'_>, sent: &Columns) -> Result<HashMap<TaskId, i64>, JobError> {
-    let look = tx
+    let select = tx
         .prepare_cached(
-            "SELECT job, item, state FROM unnest($1::uuid[], $2::int[]) AS asked (job, item)
+            "SELECT job, item, state FROM unnest($1::uuid[], $2::int[]) AS wanted (job, item)
              JOIN embeddery.job_documents USING (job, item) JOIN embeddery.jobs ON jobs.id = job
              WHERE status >= 0",
         )
         .await?;
-    let rows = tx.query(&look, &[&sent.jobs, &sent.items]).await?;
+    let rows = tx.query(&select, &[&sent.jobs, &sent.items]).await?;
     Ok(rows.iter().map(|row| (task(row), row.get::<_, i16>(2).into())).collect())
 }
 
-/// A document that stands in a row's first two columns.
+/// The document in the first two columns of a row.
 pub(super) fn task(row: &tokio_postgres::Row) -> TaskId {
     TaskId { job: JobId(row.get(0)), item: row.get::<_, i32>(1).unsigned_abs() }
 }

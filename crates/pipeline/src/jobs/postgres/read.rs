@@ -1,4 +1,4 @@
-//! What is looked at.
+//! Reads jobs and documents.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -9,21 +9,51 @@ use std::{
 use tokio_postgres::{Row, types::ToSql};
 
 use super::{
-    For, PostgresJobs, millis, place,
+    PostgresJobs, Scope,
+    maintenance::settle,
+    millis,
     progress::{Columns, task},
-    text,
-    transitions::settle,
+    to_item,
 };
 use crate::{
-    DocumentRow, DocumentState, Job, JobError, JobId, JobSpec, LoadedDocument, NewDocument, Status, TaskId,
-    Unfinished,
+    DocumentRow, DocumentState, Job, JobError, JobId, JobOp, JobReader, JobSpec, LoadedDocument, NewDocument,
+    Status, TaskId, Unfinished,
     jobs::{
         Loaded, Page,
         codec::{self, STATES, state_number, status_number, unreadable},
     },
 };
 
-/// What is counted of a job's documents.
+impl JobReader for PostgresJobs {
+    fn job<'a>(&'a self, tenant: &'a str, job: JobId) -> JobOp<'a, Option<Job>> {
+        Box::pin(find_job(self, tenant, job))
+    }
+
+    fn jobs<'a>(&'a self, tenant: &'a str, page: Page<Status, JobId>) -> JobOp<'a, Vec<Job>> {
+        Box::pin(jobs(self, tenant, page))
+    }
+
+    fn documents(&self, job: JobId, page: Page<DocumentState, u32>) -> JobOp<'_, Vec<DocumentRow>> {
+        Box::pin(documents(self, job, page))
+    }
+
+    fn find_by_idempotency_key<'a>(&'a self, idempotency_key: &'a str) -> JobOp<'a, Vec<Job>> {
+        Box::pin(async move {
+            let rest = "idempotency_key = $1 ORDER BY id DESC LIMIT 100";
+            select(self, Scope::All, rest, &[&idempotency_key]).await
+        })
+    }
+
+    fn unfinished_jobs<'a>(&'a self, tenant: &'a str) -> JobOp<'a, u64> {
+        Box::pin(unfinished_jobs(self, tenant))
+    }
+
+    fn skipped(&self, job: JobId) -> JobOp<'_, bool> {
+        Box::pin(skipped(self, job))
+    }
+}
+
+/// The counts of a job, as columns.
 pub(super) const COUNTED: &str = "
     coalesce(sum(chunks), 0)::bigint AS chunks,
     coalesce(sum(chunks) FILTER (WHERE state = 3), 0)::bigint AS stored_chunks,
@@ -33,7 +63,7 @@ pub(super) const COUNTED: &str = "
     count(*) FILTER (WHERE state = 4) AS d4, count(*) FILTER (WHERE state = 5) AS d5,
     count(*) FILTER (WHERE state = 6) AS d6, count(*) FILTER (WHERE state = 7) AS d7";
 
-/// Jobs with their counts, which are counted while a job runs and kept when it has ended.
+/// A query of jobs and their counts. A running job's counts are counted from its documents; an ended job's are stored.
 fn jobs_where(rest: &str) -> String {
     format!(
         "SELECT id, tenant, plan, priority, status, submitted_at, started_at, ended_at, idempotency_key,
@@ -44,17 +74,17 @@ fn jobs_where(rest: &str) -> String {
     )
 }
 
-pub(super) async fn job(store: &PostgresJobs, tenant: &str, job: JobId) -> Result<Option<Job>, JobError> {
+async fn find_job(store: &PostgresJobs, tenant: &str, job: JobId) -> Result<Option<Job>, JobError> {
     let rest = "id = $1 AND tenant = $2";
     let find = async || {
-        let mut found = select(store, For::Tenant(tenant), rest, &[&job.0, &tenant]).await?;
+        let mut found = select(store, Scope::Tenant(tenant), rest, &[&job.0, &tenant]).await?;
         Ok::<_, JobError>(found.pop())
     };
     let found = find().await?;
-    let left = |job: &Job| STATES[..3].iter().any(|state| job.documents[state] > 0);
+    let has_unfinished = |job: &Job| STATES[..3].iter().any(|state| job.documents[state] > 0);
     match found {
-        // A process may have died between the last document's end and the job's.
-        Some(job) if job.ended_at_ms.is_none() && !left(&job) => {
+        // A process that crashes between the end of the last document and the end of the job leaves such a job.
+        Some(job) if job.ended_at_ms.is_none() && !has_unfinished(&job) => {
             settle(store, &mut store.client().await?, job.id).await?;
             find().await
         }
@@ -62,40 +92,32 @@ pub(super) async fn job(store: &PostgresJobs, tenant: &str, job: JobId) -> Resul
     }
 }
 
-pub(super) async fn jobs(
-    store: &PostgresJobs,
-    tenant: &str,
-    page: Page<Status, JobId>,
-) -> Result<Vec<Job>, JobError> {
+async fn jobs(store: &PostgresJobs, tenant: &str, page: Page<Status, JobId>) -> Result<Vec<Job>, JobError> {
     let after = page.after.map_or(uuid::Uuid::max(), |job| job.0);
     let status = page.state.map(|status| status_number(status) as i16);
     let rest = "tenant = $1 AND id < $2 AND ($3::smallint IS NULL OR status = $3) ORDER BY id DESC LIMIT $4";
-    select(store, For::Tenant(tenant), rest, &[&tenant, &after, &status, &(page.limit as i64)]).await
-}
-
-pub(super) async fn by_key(store: &PostgresJobs, key: &str) -> Result<Vec<Job>, JobError> {
-    select(store, For::All, "idempotency_key = $1 ORDER BY id DESC LIMIT 100", &[&key]).await
+    select(store, Scope::Tenant(tenant), rest, &[&tenant, &after, &status, &(page.limit as i64)]).await
 }
 
 async fn select(
     store: &PostgresJobs,
-    whom: For<'_>,
+    scope: Scope<'_>,
     rest: &str,
     parameters: &[&(dyn ToSql + Sync)],
 ) -> Result<Vec<Job>, JobError> {
     let mut client = store.client().await?;
-    let tx = store.begin(&mut client, whom).await?;
+    let tx = store.begin(&mut client, scope).await?;
     let statement = tx.prepare_cached(&jobs_where(rest)).await?;
     tx.query(&statement, parameters).await?.iter().map(read_job).collect()
 }
 
 fn read_job(row: &Row) -> Result<Job, JobError> {
-    let number = |place: usize| row.get::<_, i64>(place).max(0).unsigned_abs();
-    let time = |place: usize| row.get::<_, Option<i64>>(place).map(|time| time.max(0).unsigned_abs());
+    let number = |column: usize| row.get::<_, i64>(column).max(0).unsigned_abs();
+    let time = |column: usize| row.get::<_, Option<i64>>(column).map(|time| time.max(0).unsigned_abs());
     let counts: Vec<i64> = row.get(9);
     let mut counts = counts.into_iter().map(|count| count.max(0).unsigned_abs());
     let mut next = || counts.next().unwrap_or(0);
-    let (chunks, ended_last_minute) = ((next(), next()), next());
+    let (chunks, stored_chunks, ended_last_minute) = (next(), next(), next());
     let documents: BTreeMap<_, _> = STATES.into_iter().map(|state| (state, next())).collect();
     Ok(Job {
         id: JobId(row.get(0)),
@@ -105,6 +127,7 @@ fn read_job(row: &Row) -> Result<Job, JobError> {
         status: codec::status(row.get::<_, i16>(4).into())?,
         documents,
         chunks,
+        stored_chunks,
         submitted_at_ms: number(5),
         started_at_ms: time(6),
         ended_at_ms: time(7),
@@ -113,29 +136,29 @@ fn read_job(row: &Row) -> Result<Job, JobError> {
     })
 }
 
-pub(super) async fn skipped(store: &PostgresJobs, job: JobId) -> Result<bool, JobError> {
+async fn skipped(store: &PostgresJobs, job: JobId) -> Result<bool, JobError> {
     let mut client = store.client().await?;
-    let tx = store.begin(&mut client, For::All).await?;
+    let tx = store.begin(&mut client, Scope::All).await?;
     let found =
         tx.query_opt("SELECT skipped FROM embeddery.jobs WHERE id = $1 AND status >= 0", &[&job.0]).await?;
     Ok(found.is_some_and(|row| row.get(0)))
 }
 
-pub(super) async fn unfinished_jobs(store: &PostgresJobs, tenant: &str) -> Result<u64, JobError> {
+async fn unfinished_jobs(store: &PostgresJobs, tenant: &str) -> Result<u64, JobError> {
     let mut client = store.client().await?;
-    let tx = store.begin(&mut client, For::Tenant(tenant)).await?;
+    let tx = store.begin(&mut client, Scope::Tenant(tenant)).await?;
     let count = "SELECT count(*) FROM embeddery.jobs WHERE tenant = $1 AND status IN (0, 1)";
     Ok(tx.query_one(count, &[&tenant]).await?.get::<_, i64>(0).max(0).unsigned_abs())
 }
 
-pub(super) async fn documents(
+async fn documents(
     store: &PostgresJobs,
     job: JobId,
     page: Page<DocumentState, u32>,
 ) -> Result<Vec<DocumentRow>, JobError> {
     let mut client = store.client().await?;
-    let tx = store.begin(&mut client, For::All).await?;
-    let after = page.after.map_or(Ok(-1), place)?;
+    let tx = store.begin(&mut client, Scope::All).await?;
+    let after = page.after.map_or(Ok(-1), to_item)?;
     let state = page.state.map(|state| state_number(state) as i16);
     let statement = tx
         .prepare_cached(
@@ -161,20 +184,20 @@ pub(super) async fn documents(
 }
 
 pub(super) async fn load(store: &PostgresJobs, tasks: Vec<TaskId>) -> Result<Vec<Loaded>, JobError> {
-    let asked = Columns::of(tasks.iter().copied())?;
+    let wanted = Columns::from_tasks(tasks.iter().copied())?;
     let mut client = store.client().await?;
-    let tx = store.begin(&mut client, For::All).await?;
+    let tx = store.begin(&mut client, Scope::All).await?;
     let statement = tx
         .prepare_cached(
             "SELECT job, item, jobs.tenant, plan, state, document.id, text, metadata, content_type, spans,
                     vectors_head, vectors
-             FROM unnest($1::uuid[], $2::int[]) AS asked (job, item)
+             FROM unnest($1::uuid[], $2::int[]) AS wanted (job, item)
                   JOIN embeddery.job_documents AS document USING (job, item)
                   JOIN embeddery.jobs ON jobs.id = job LEFT JOIN embeddery.job_contents USING (job, item)
              WHERE status >= 0",
         )
         .await?;
-    let rows = tx.query(&statement, &[&asked.jobs, &asked.items]).await?;
+    let rows = tx.query(&statement, &[&wanted.jobs, &wanted.items]).await?;
     let mut plans = HashMap::new();
     let mut found: HashMap<TaskId, Loaded> = rows
         .iter()
@@ -182,13 +205,13 @@ pub(super) async fn load(store: &PostgresJobs, tasks: Vec<TaskId>) -> Result<Vec
             let task = task(row);
             let plan =
                 plans.entry(task.job).or_insert_with(|| codec::read_plan(row.get(3)).map(Arc::new)).clone();
-            (task, plan.and_then(|plan| read_work(row, plan)).map(Some))
+            (task, plan.and_then(|plan| read_document(row, plan)).map(Some))
         })
         .collect();
     Ok(tasks.iter().map(|task| found.remove(task).unwrap_or(Ok(None))).collect())
 }
 
-fn read_work(row: &Row, plan: Arc<JobSpec>) -> Result<LoadedDocument, JobError> {
+fn read_document(row: &Row, plan: Arc<JobSpec>) -> Result<LoadedDocument, JobError> {
     let bytes: Option<Vec<u8>> = row.get(6);
     let (metadata, spans): (Option<&str>, Option<&str>) = (row.get(7), row.get(9));
     let vectors = match (row.get::<_, Option<&str>>(10), row.get::<_, Option<&[u8]>>(11)) {
@@ -219,9 +242,9 @@ pub(super) async fn unfinished(
     limit: usize,
 ) -> Result<Vec<Unfinished>, JobError> {
     let mut client = store.client().await?;
-    let tx = store.begin(&mut client, For::All).await?;
+    let tx = store.begin(&mut client, Scope::All).await?;
     let (job, item) = match after {
-        Some(task) => (task.job.0, place(task.item)?),
+        Some(task) => (task.job.0, to_item(task.item)?),
         None => (uuid::Uuid::nil(), -1),
     };
     let statement = tx
@@ -241,7 +264,7 @@ pub(super) async fn unfinished(
             priority: codec::priority(row.get::<_, i16>(4).into()),
             bytes: row.get::<_, i64>(5).unsigned_abs(),
             since_ms: row.get::<_, i64>(7).unsigned_abs(),
-            traceparent: text(row.get(6)),
+            traceparent: row.get::<_, Option<&str>>(6).map(Arc::from),
         })
     };
     rows.iter().map(read).collect()

@@ -1,7 +1,7 @@
-//! What stands in the database, beside the collections. A published script never changes.
+//! The schema of the jobs, in the database of the collections. A released migration never changes.
 //!
-//! A policy on every table lets a transaction see only the tenant it speaks for; workers and operators, who serve
-//! all tenants, say so in their transaction.
+//! A policy on every table limits a transaction to the rows of one tenant. A transaction of a worker or an operator, which
+//! serves all tenants, sets `embeddery.all_tenants`.
 
 use deadpool_postgres::Client;
 use embeddery_store::{StoreError, StoreErrorKind};
@@ -11,21 +11,21 @@ const MIGRATIONS: [&str; 2] = [
     CREATE FUNCTION embeddery.now_ms() RETURNS bigint LANGUAGE sql VOLATILE AS
         'SELECT (extract(epoch FROM clock_timestamp()) * 1000)::bigint';
     CREATE TABLE embeddery.jobs (
-        id uuid PRIMARY KEY,                        -- of version 7: a newer job's is higher
+        id uuid PRIMARY KEY,                        -- of version 7: a newer job has a higher one
         tenant text NOT NULL COLLATE "C",
         idempotency_key text COLLATE "C",
-        body_hash bytea,                            -- known when it starts
+        body_hash bytea,                            -- known when the job starts
         max_unfinished bigint,
         plan text NOT NULL,                         -- JSON
         priority smallint NOT NULL,
         traceparent text,
-        status smallint NOT NULL DEFAULT -1,        -- -1: open, nobody sees it
+        status smallint NOT NULL DEFAULT -1,        -- -1: open, and invisible
         skipped boolean NOT NULL DEFAULT false,     -- by an operator
         documents integer NOT NULL DEFAULT 0,
-        submitted_at bigint NOT NULL,               -- last appended to, while it is open; milliseconds since 1970
+        submitted_at bigint NOT NULL,               -- milliseconds since 1970; while open: last added to
         started_at bigint,
         ended_at bigint,
-        counts bigint[]                             -- of documents and chunks, kept when it has ended
+        counts bigint[]                             -- of documents and chunks, once it has ended
     );
     CREATE UNIQUE INDEX jobs_by_key ON embeddery.jobs (tenant, idempotency_key) WHERE status >= 0;
     CREATE INDEX jobs_by_key_alone ON embeddery.jobs (idempotency_key);
@@ -41,7 +41,7 @@ const MIGRATIONS: [&str; 2] = [
         bytes bigint NOT NULL,                      -- of text
         chunks bigint,
         attempts integer NOT NULL DEFAULT 0,
-        failed_at smallint,                         -- the stage
+        failed_at smallint,                         -- the stage at which it failed
         code text,
         message text,
         touched_at bigint NOT NULL,
@@ -53,7 +53,7 @@ const MIGRATIONS: [&str; 2] = [
         job uuid NOT NULL,
         item integer NOT NULL,
         tenant text NOT NULL COLLATE "C",
-        text bytea NOT NULL,                        -- may hold U+0000
+        text bytea NOT NULL,                        -- may contain U+0000
         metadata text NOT NULL,                     -- JSON
         content_type text,
         spans text,
@@ -76,17 +76,17 @@ const MIGRATIONS: [&str; 2] = [
 "#,
     "
     ALTER TABLE embeddery.job_documents
-        ADD COLUMN since bigint NOT NULL DEFAULT 0, -- set back to be tried again, or the task that failed entered
-                                                    -- the queue: earlier tasks are past
-        ADD COLUMN again_at bigint;                 -- when what waits is tried again
+        ADD COLUMN since bigint NOT NULL DEFAULT 0, -- when it was set back to be tried again, or when the task that
+                                                    -- failed entered the queue; earlier tasks are obsolete
+        ADD COLUMN again_at bigint;                 -- when a delayed document is tried again
     CREATE TABLE embeddery.claims (what text PRIMARY KEY, until bigint NOT NULL);
 ",
 ];
 
-/// One process migrates at a time.
+/// Key of the advisory lock that lets one process at a time migrate.
 const LOCK: i64 = 0x656d_6265_6464_6a6f;
 
-/// Brings the database to this version's schema.
+/// Migrates the database to this version's schema.
 pub(super) async fn migrate(client: &mut Client) -> Result<(), StoreError> {
     let tx = client.transaction().await?;
     tx.execute("SELECT pg_advisory_xact_lock($1)", &[&LOCK]).await?;
@@ -99,7 +99,7 @@ pub(super) async fn migrate(client: &mut Client) -> Result<(), StoreError> {
         return Err(StoreError::new(
             StoreErrorKind::TooNew,
             format!(
-                "the jobs in the database were written by a newer version (schema {found}, known here is {known}); use that version"
+                "the jobs in the database were written by a newer version (schema {found}, this version knows up to {known}); use that version"
             ),
         ));
     }

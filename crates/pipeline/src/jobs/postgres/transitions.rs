@@ -1,79 +1,75 @@
-//! What people do to jobs, and what time does.
+//! Cancels, retries, skips and reprioritizes jobs.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
-use deadpool_postgres::{Client, Transaction};
-use tokio_postgres::types::ToSql;
+use deadpool_postgres::Transaction;
 
-use super::{For, PostgresJobs, millis, place, read::COUNTED, text};
+use super::{PostgresJobs, Scope, maintenance::settle_in, to_item};
 use crate::{
-    DocumentState, Edit, JobError, JobId, Priority, Status, TaskId, Unfinished,
+    DocumentState, Edit, JobAdmin, JobError, JobId, JobOp, Priority, Status, TaskId, Unfinished,
     jobs::codec::{self, priority_number, state_number, unreadable},
 };
 
-/// How a job whose documents have ended has ended.
-const STATUS: &str = "CASE WHEN d6 > 0 THEN 5 WHEN d4 = 0 AND d5 = 0 THEN 2 WHEN d3 + d7 > 0 THEN 3 WHEN d4 > 0 THEN 4 ELSE 5 END";
-
-/// Ends a job whose last document has ended.
-pub(super) async fn settle(store: &PostgresJobs, client: &mut Client, job: JobId) -> Result<(), JobError> {
-    let tx = store.begin(client, For::All).await?;
-    let unfinished = tx
-        .prepare_cached("SELECT EXISTS (SELECT 1 FROM embeddery.job_documents WHERE job = $1 AND state < 3)")
-        .await?;
-    if tx.query_one(&unfinished, &[&job.0]).await?.get(0) {
-        return Ok(());
+impl JobAdmin for PostgresJobs {
+    fn cancel<'a>(&'a self, tenant: &'a str, job: JobId) -> JobOp<'a, bool> {
+        Box::pin(cancel(self, tenant, job))
     }
-    let ended = settle_in(&tx, job).await?;
-    tx.commit().await?;
-    store.ended.count(ended);
-    Ok(())
+
+    fn retry<'a>(&'a self, tenant: &'a str, job: JobId) -> JobOp<'a, Vec<Unfinished>> {
+        Box::pin(retry(self, tenant, job, None))
+    }
+
+    fn retry_document<'a>(
+        &'a self,
+        tenant: &'a str,
+        task: TaskId,
+        enqueued_at_ms: u64,
+        edit: Edit,
+    ) -> JobOp<'a, Option<Unfinished>> {
+        Box::pin(async move {
+            let only = DocumentRetry { item: to_item(task.item)?, enqueued_at_ms, edit: &edit };
+            Ok(retry(self, tenant, task.job, Some(only)).await?.pop())
+        })
+    }
+
+    fn skip(&self, job: JobId) -> JobOp<'_, bool> {
+        Box::pin(skip(self, job))
+    }
+
+    fn reprioritize(&self, job: JobId, priority: Priority) -> JobOp<'_, bool> {
+        Box::pin(reprioritize(self, job, priority))
+    }
 }
 
-/// The same inside a transaction; says how it ended. The lock comes first: what is counted afterwards cannot be set back meanwhile.
-async fn settle_in(tx: &Transaction<'_>, job: JobId) -> Result<Option<Status>, JobError> {
-    let lock = tx.prepare_cached("SELECT 1 FROM embeddery.jobs WHERE id = $1 FOR UPDATE").await?;
-    tx.execute(&lock, &[&job.0]).await?;
-    let end = tx
-        .prepare_cached(&format!(
-            "UPDATE embeddery.jobs SET ended_at = embeddery.now_ms(), status = {STATUS},
-                 counts = ARRAY[counted.chunks, stored_chunks, 0, d0, d1, d2, d3, d4, d5, d6, d7]
-             FROM (SELECT {COUNTED} FROM embeddery.job_documents WHERE job = $1) AS counted
-             WHERE id = $1 AND status IN (0, 1) AND d0 + d1 + d2 = 0 RETURNING status"
-        ))
-        .await?;
-    let ended = tx.query_opt(&end, &[&job.0]).await?;
-    ended.map(|row| codec::status(row.get::<_, i16>(0).into())).transpose()
-}
-
-pub(super) async fn cancel(store: &PostgresJobs, tenant: &str, job: JobId) -> Result<bool, JobError> {
+async fn cancel(store: &PostgresJobs, tenant: &str, job: JobId) -> Result<bool, JobError> {
     let mut client = store.client().await?;
-    let tx = store.begin(&mut client, For::Tenant(tenant)).await?;
-    let Some(status) = locked(&tx, job).await? else { return Ok(false) };
+    let tx = store.begin(&mut client, Scope::Tenant(tenant)).await?;
+    let Some(status) = lock(&tx, job).await? else { return Ok(false) };
     if status >= codec::FIRST_ENDED {
         return Ok(false);
     }
     let ended = end_all(&tx, job, DocumentState::Cancelled).await?;
     tx.commit().await?;
-    store.ended.count(ended);
+    store.metrics.count(ended);
     Ok(true)
 }
 
-pub(super) async fn skip(store: &PostgresJobs, job: JobId) -> Result<bool, JobError> {
+async fn skip(store: &PostgresJobs, job: JobId) -> Result<bool, JobError> {
     let mut client = store.client().await?;
-    let tx = store.begin(&mut client, For::All).await?;
-    let Some(status) = locked(&tx, job).await? else { return Ok(false) };
+    let tx = store.begin(&mut client, Scope::All).await?;
+    let Some(status) = lock(&tx, job).await? else { return Ok(false) };
     tx.execute("UPDATE embeddery.jobs SET skipped = true WHERE id = $1", &[&job.0]).await?;
     let ended = match status < codec::FIRST_ENDED {
         true => end_all(&tx, job, DocumentState::Skipped).await?,
         false => None,
     };
     tx.commit().await?;
-    store.ended.count(ended);
+    store.metrics.count(ended);
     Ok(true)
 }
 
-/// The status of a started job that nobody else ends meanwhile.
-async fn locked(tx: &Transaction<'_>, job: JobId) -> Result<Option<i64>, JobError> {
+/// Locks a started job, so that no other transaction ends it. Returns its status.
+async fn lock(tx: &Transaction<'_>, job: JobId) -> Result<Option<i64>, JobError> {
     let find = "SELECT status FROM embeddery.jobs WHERE id = $1 AND status >= 0 FOR UPDATE";
     let found = tx.query_opt(find, &[&job.0]).await?;
     Ok(found.map(|row| row.get::<_, i16>(0).into()))
@@ -96,30 +92,40 @@ async fn end_all(tx: &Transaction<'_>, job: JobId, state: DocumentState) -> Resu
     settle_in(tx, job).await
 }
 
-/// Sets what failed back to the stage it failed at; or only one document, changed first.
-pub(super) async fn retry(
+/// A document to edit and set back.
+struct DocumentRetry<'a> {
+    item: i32,
+    /// When the task entered the queue whose failure does not count any more.
+    enqueued_at_ms: u64,
+    edit: &'a Edit,
+}
+
+/// Sets failed documents back to the stage at which they failed; or only one document, after an edit.
+async fn retry(
     store: &PostgresJobs,
     tenant: &str,
     job: JobId,
-    only: Option<((u32, u64), &Edit)>,
+    only: Option<DocumentRetry<'_>>,
 ) -> Result<Vec<Unfinished>, JobError> {
     let mut client = store.client().await?;
-    let tx = store.begin(&mut client, For::Tenant(tenant)).await?;
-    // What a person ended stays ended.
+    let tx = store.begin(&mut client, Scope::Tenant(tenant)).await?;
+    // A job that was cancelled or skipped stays ended.
     let find = "SELECT priority, traceparent FROM embeddery.jobs
                 WHERE id = $1 AND status BETWEEN 0 AND 4 AND NOT skipped FOR UPDATE";
     let Some(found) = tx.query_opt(find, &[&job.0]).await? else { return Ok(Vec::new()) };
     let priority = codec::priority(found.get::<_, i16>(0).into());
-    let traceparent = text(found.get(1));
-    let item = only.map(|((item, _), _)| place(item)).transpose()?;
-    if let (Some(item), Some(((_, entered_ms), edit))) = (item, only) {
-        // One that has not ended fails where it stands; its job does not end by it.
-        let give_up = "UPDATE embeddery.job_documents SET state = 4, failed_at = state, again_at = NULL,
-                           since = greatest(since, $3)
-                       WHERE job = $1 AND item = $2 AND state < 3";
-        tx.execute(give_up, &[&job.0, &item, &i64::try_from(entered_ms).unwrap_or(i64::MAX - 1)]).await?;
-        change_failed(&tx, (job, item), edit).await?;
+    let traceparent: Option<Arc<str>> = found.get::<_, Option<&str>>(1).map(Arc::from);
+    if let Some(DocumentRetry { item, enqueued_at_ms, edit }) = &only {
+        // A document that has not ended fails at its stage. Its job does not end by that.
+        let fail_unfinished =
+            "UPDATE embeddery.job_documents SET state = 4, failed_at = state, again_at = NULL,
+                                   since = greatest(since, $3)
+                               WHERE job = $1 AND item = $2 AND state < 3";
+        let since = i64::try_from(*enqueued_at_ms).unwrap_or(i64::MAX - 1);
+        tx.execute(fail_unfinished, &[&job.0, item, &since]).await?;
+        edit_failed(&tx, job, *item, edit).await?;
     }
+    let item = only.map(|only| only.item);
     let rows = tx
         .query(
             "UPDATE embeddery.job_documents
@@ -130,9 +136,9 @@ pub(super) async fn retry(
         )
         .await?;
     let tenant: Arc<str> = tenant.into();
-    let mut again = Vec::with_capacity(rows.len());
+    let mut documents = Vec::with_capacity(rows.len());
     for row in rows {
-        again.push(Unfinished {
+        documents.push(Unfinished {
             task: TaskId { job, item: row.get::<_, i32>(0).unsigned_abs() },
             tenant: Arc::clone(&tenant),
             stage: codec::stage(row.get::<_, i16>(1).into())?,
@@ -142,8 +148,8 @@ pub(super) async fn retry(
             traceparent: traceparent.clone(),
         });
     }
-    if again.is_empty() {
-        return Ok(again);
+    if documents.is_empty() {
+        return Ok(documents);
     }
     tx.execute(
         "UPDATE embeddery.jobs SET status = 1, ended_at = NULL, counts = NULL WHERE id = $1",
@@ -151,12 +157,12 @@ pub(super) async fn retry(
     )
     .await?;
     tx.commit().await?;
-    again.sort_by_key(|document| document.task);
-    Ok(again)
+    documents.sort_by_key(|document| document.task);
+    Ok(documents)
 }
 
-/// Changes a failed document. What was made of another text goes: it failed in the first stage, as it were.
-async fn change_failed(tx: &Transaction<'_>, (job, item): (JobId, i32), edit: &Edit) -> Result<(), JobError> {
+/// Edits a failed document. With a new text its results are removed, and it is set back to the first stage.
+async fn edit_failed(tx: &Transaction<'_>, job: JobId, item: i32, edit: &Edit) -> Result<(), JobError> {
     let failed =
         "SELECT 1 FROM embeddery.job_documents WHERE job = $1 AND item = $2 AND state = 4 FOR UPDATE";
     if tx.query_opt(failed, &[&job.0, &item]).await?.is_none() {
@@ -182,13 +188,9 @@ async fn change_failed(tx: &Transaction<'_>, (job, item): (JobId, i32), edit: &E
     Ok(())
 }
 
-pub(super) async fn reprioritize(
-    store: &PostgresJobs,
-    job: JobId,
-    priority: Priority,
-) -> Result<bool, JobError> {
+async fn reprioritize(store: &PostgresJobs, job: JobId, priority: Priority) -> Result<bool, JobError> {
     let mut client = store.client().await?;
-    let tx = store.begin(&mut client, For::All).await?;
+    let tx = store.begin(&mut client, Scope::All).await?;
     let changed = tx
         .execute(
             "UPDATE embeddery.jobs SET priority = $2 WHERE id = $1 AND status IN (0, 1)",
@@ -197,77 +199,4 @@ pub(super) async fn reprioritize(
         .await?;
     tx.commit().await?;
     Ok(changed > 0)
-}
-
-pub(super) async fn discard(store: &PostgresJobs, job: JobId) -> Result<(), JobError> {
-    let mut client = store.client().await?;
-    let tx = store.begin(&mut client, For::All).await?;
-    tx.execute("DELETE FROM embeddery.jobs WHERE id = $1 AND status = -1", &[&job.0]).await?;
-    Ok(tx.commit().await?)
-}
-
-pub(super) async fn sweep(
-    store: &PostgresJobs,
-    ended: Duration,
-    abandoned: Duration,
-) -> Result<u64, JobError> {
-    let mut client = store.client().await?;
-    // A process may have died between the last document's end and the job's.
-    let tx = store.begin(&mut client, For::All).await?;
-    let left = tx
-        .query(
-            "SELECT id FROM embeddery.jobs WHERE status IN (0, 1) AND NOT EXISTS (
-                 SELECT 1 FROM embeddery.job_documents WHERE job = jobs.id AND state < 3)",
-            &[],
-        )
-        .await?;
-    drop(tx);
-    for row in left {
-        settle(store, &mut client, JobId(row.get(0))).await?;
-    }
-    let past =
-        "ended_at < embeddery.now_ms() - $1 OR (status = -1 AND submitted_at < embeddery.now_ms() - $2)";
-    let (ended, abandoned) = (millis(ended), millis(abandoned));
-    remove(store, &mut client, (For::All, past), &[&ended, &abandoned]).await
-}
-
-/// Documents that are removed in one statement: none takes longer than a statement may.
-const STEP: u32 = 5000;
-
-/// Removes jobs that `which` is true of, their documents first; how many.
-async fn remove(
-    store: &PostgresJobs,
-    client: &mut Client,
-    (whom, which): (For<'_>, &str),
-    parameters: &[&(dyn ToSql + Sync)],
-) -> Result<u64, JobError> {
-    let some = format!(
-        "DELETE FROM embeddery.job_documents WHERE (job, item) IN (
-             SELECT job, item FROM embeddery.job_documents JOIN embeddery.jobs ON jobs.id = job
-             WHERE {which} LIMIT {STEP})"
-    );
-    loop {
-        let tx = store.begin(client, whom).await?;
-        let removed = tx.execute(&some, parameters).await?;
-        tx.commit().await?;
-        if removed == 0 {
-            break;
-        }
-    }
-    let tx = store.begin(client, whom).await?;
-    let jobs = tx.execute(&format!("DELETE FROM embeddery.jobs WHERE {which}"), parameters).await?;
-    tx.commit().await?;
-    Ok(jobs)
-}
-
-pub(super) async fn delete_tenant(store: &PostgresJobs, tenant: &str) -> Result<u64, JobError> {
-    let mut client = store.client().await?;
-    // First nobody sees them any more, and no result of a worker finds them.
-    let tx = store.begin(&mut client, For::Tenant(tenant)).await?;
-    let close = "UPDATE embeddery.jobs SET status = -1, submitted_at = 0, ended_at = NULL
-                 WHERE jobs.tenant = $1 AND status >= 0";
-    let seen = tx.execute(close, &[&tenant]).await?;
-    tx.commit().await?;
-    remove(store, &mut client, (For::Tenant(tenant), "jobs.tenant = $1 AND status = -1"), &[&tenant]).await?;
-    Ok(seen)
 }

@@ -1,4 +1,4 @@
-//! The file: how it is opened, what stands in it, version by version.
+//! The jobs' file: its schema, and how it is opened.
 
 use std::{
     path::{Path, PathBuf},
@@ -12,16 +12,17 @@ use crate::{JobError, file};
 
 /// Step n brings schema n to n + 1. A released step never changes.
 ///
-/// A job has a number that its documents' keys begin with: `key = number << 32 | item`. What is read at every step
-/// (`document`) is apart from what is long (`content`), and gone when it is not needed any more.
+/// A job has a number, which is the upper half of its documents' keys: `key = number << 32 | item`. A document's state
+/// (`document`), which every step reads, is apart from its text and results (`content`), which are long and are removed
+/// when they are no longer needed.
 const MIGRATIONS: &[&str] = &[
     r"
 CREATE TABLE job (
     number INTEGER PRIMARY KEY,
-    id BLOB NOT NULL UNIQUE,            -- of UUID version 7: a newer job's is higher
+    id BLOB NOT NULL UNIQUE,            -- a UUID of version 7: a newer job has a higher one
     tenant TEXT NOT NULL,
     idempotency_key TEXT,
-    body_hash BLOB,                     -- known when it starts
+    body_hash BLOB,                     -- known when the job starts
     max_unfinished INTEGER,
     collection TEXT NOT NULL,
     provider TEXT NOT NULL,
@@ -30,17 +31,17 @@ CREATE TABLE job (
     method TEXT NOT NULL, size INTEGER NOT NULL, overlap INTEGER NOT NULL, unit TEXT NOT NULL,
     priority INTEGER NOT NULL,
     traceparent TEXT,
-    status INTEGER NOT NULL DEFAULT -1, -- -1: open, nobody sees it
+    status INTEGER NOT NULL DEFAULT -1, -- -1: open, and invisible
     skipped INTEGER NOT NULL DEFAULT 0, -- by an operator
-    -- Documents by state, kept in step with their rows.
+    -- Documents by state: d0 to d7 are the numbers of `codec::state_number`.
     d0 INTEGER NOT NULL DEFAULT 0, d1 INTEGER NOT NULL DEFAULT 0, d2 INTEGER NOT NULL DEFAULT 0,
     d3 INTEGER NOT NULL DEFAULT 0, d4 INTEGER NOT NULL DEFAULT 0, d5 INTEGER NOT NULL DEFAULT 0,
     d6 INTEGER NOT NULL DEFAULT 0,
     chunks INTEGER NOT NULL DEFAULT 0, stored_chunks INTEGER NOT NULL DEFAULT 0,
-    submitted_at_ms INTEGER NOT NULL,   -- last appended to, while it is open
+    submitted_at_ms INTEGER NOT NULL,   -- while it is open: when documents were last added
     started_at_ms INTEGER,
     ended_at_ms INTEGER,
-    -- How many documents ended in this minute and in the one before.
+    -- Documents that ended in the minute `minute`, and in the one before it.
     minute INTEGER NOT NULL DEFAULT 0, this_minute INTEGER NOT NULL DEFAULT 0, last_minute INTEGER NOT NULL DEFAULT 0
 );
 CREATE UNIQUE INDEX job_by_key ON job (tenant, idempotency_key) WHERE status >= 0 AND idempotency_key IS NOT NULL;
@@ -55,7 +56,7 @@ CREATE TABLE document (
     bytes INTEGER NOT NULL,             -- of text
     chunks INTEGER,
     attempts INTEGER NOT NULL DEFAULT 0,
-    failed_at INTEGER,                  -- the stage
+    failed_at INTEGER,                  -- the stage at which it failed
     code TEXT, message TEXT,
     touched_at_ms INTEGER NOT NULL
 );
@@ -64,7 +65,7 @@ CREATE INDEX document_failed ON document (key) WHERE state = 4;
 CREATE TABLE content (
     key INTEGER PRIMARY KEY,
     text BLOB NOT NULL,
-    packed INTEGER NOT NULL,            -- 1: by zstd
+    packed INTEGER NOT NULL,            -- 1: compressed with zstd
     metadata TEXT NOT NULL,
     content_type TEXT,
     spans TEXT,
@@ -74,9 +75,9 @@ CREATE TABLE content (
 ",
     r"
 ALTER TABLE job ADD COLUMN d7 INTEGER NOT NULL DEFAULT 0;
--- When it was set back to be tried again, or the task that failed entered the queue: earlier tasks are past.
+-- When it was set back to be tried again, or when the task that failed entered the queue. Earlier tasks are obsolete.
 ALTER TABLE document ADD COLUMN since_ms INTEGER NOT NULL DEFAULT 0;
-ALTER TABLE document ADD COLUMN again_at_ms INTEGER;    -- when what waits is tried again
+ALTER TABLE document ADD COLUMN again_at_ms INTEGER;    -- when a delayed document is tried again
 CREATE TABLE claim (what TEXT PRIMARY KEY, until_ms INTEGER NOT NULL) WITHOUT ROWID;
 ",
 ];
@@ -143,19 +144,19 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Whether the disk of the file has room.
-pub(super) fn check_space(path: &Path, least: u64) -> Result<(), JobError> {
-    let there = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let disk = rustix::fs::statvfs(there)
+/// Checks that the disk of the file has at least `min_free_bytes` free.
+pub(super) fn check_space(path: &Path, min_free_bytes: u64) -> Result<(), JobError> {
+    let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let disk = rustix::fs::statvfs(dir)
         .map_err(|error| JobError::Unavailable(format!("the disk of the jobs is out of reach: {error}")))?;
     let free = disk.f_bavail.saturating_mul(disk.f_frsize);
-    if free >= least {
+    if free >= min_free_bytes {
         return Ok(());
     }
     Err(JobError::Full(format!(
-        "the disk of the jobs has {} MiB free, {} MiB are kept in reserve; make room",
+        "the disk of the jobs has {} MiB free, and {} MiB are kept in reserve; free space on it",
         free >> 20,
-        least >> 20
+        min_free_bytes >> 20
     )))
 }
 
@@ -164,7 +165,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_newer_file_and_one_that_is_none_are_refused_and_kept() {
+    fn a_newer_file_is_refused_and_a_foreign_file_is_kept() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("state").join("jobs.db");
         let file = open(&path).unwrap();

@@ -1,17 +1,50 @@
-//! Results of stages. Each is written once: who comes second is told where the document stands.
+//! Loads documents, and writes the results of stages. A result is written once: a second writer gets the document's
+//! state.
 
 use rusqlite::{Connection, OptionalExtension as _, params};
 
-use super::{key, now};
+use super::{SqliteJobs, key, now, read};
 use crate::{
-    ChunkSpan, DocumentOutcome, DocumentState, JobError, RetryNote, Stage, Status, TaskId, Vectors,
-    WriteResult,
-    jobs::codec::{self, Ended, FIRST_END, stage_number, state_number},
+    ChunkSpan, DocumentOutcome, DocumentState, JobError, JobOp, JobProgress, Loaded, RetryNote, Stage,
+    Status, TaskId, Vectors, WriteResult,
+    jobs::codec::{self, EndColumns, FIRST_END, stage_number, state_number},
 };
 
-/// A document's row, found.
-struct Found {
-    number: i64,
+impl JobProgress for SqliteJobs {
+    fn load(&self, tasks: Vec<TaskId>) -> JobOp<'_, Vec<Loaded>> {
+        Box::pin(self.read(move |db| Ok(read::load(db, &tasks))))
+    }
+
+    fn put_chunks(&self, results: Vec<(TaskId, Vec<ChunkSpan>)>) -> JobOp<'_, Vec<WriteResult>> {
+        Box::pin(self.write_each(results, |db, (task, chunks)| put_chunks(db, *task, chunks)))
+    }
+
+    fn put_vectors(&self, results: Vec<(TaskId, Vectors)>) -> JobOp<'_, Vec<WriteResult>> {
+        Box::pin(self.write_each(results, |db, (task, vectors)| put_vectors(db, *task, vectors)))
+    }
+
+    fn finish(&self, outcomes: Vec<(TaskId, DocumentOutcome)>) -> JobOp<'_, Vec<WriteResult>> {
+        Box::pin(async move {
+            let finished =
+                self.write_each(outcomes, |db, (task, outcome)| finish(db, *task, outcome)).await?;
+            let mut results = Vec::with_capacity(finished.len());
+            for (result, ended) in finished {
+                self.metrics.count(ended);
+                results.push(result);
+            }
+            Ok(results)
+        })
+    }
+
+    fn record_retry(&self, notes: Vec<RetryNote>) -> JobOp<'_, ()> {
+        Box::pin(async move { self.write_each(notes, record_retry).await.map(drop) })
+    }
+}
+
+/// What a write needs to know of a document.
+struct CurrentDocument {
+    /// The job's number.
+    job: i64,
     key: i64,
     state: i64,
     chunks: Option<u64>,
@@ -19,7 +52,7 @@ struct Found {
 }
 
 /// The document of a started job.
-fn find(db: &Connection, task: TaskId) -> Result<Option<Found>, JobError> {
+fn find(db: &Connection, task: TaskId) -> Result<Option<CurrentDocument>, JobError> {
     let number: Option<i64> = db
         .prepare_cached("SELECT number FROM job WHERE id = ? AND status >= 0")?
         .query_row([task.job.0], |row| row.get(0))
@@ -29,67 +62,67 @@ fn find(db: &Connection, task: TaskId) -> Result<Option<Found>, JobError> {
     Ok(db
         .prepare_cached("SELECT state, chunks, since_ms FROM document WHERE key = ?")?
         .query_row([key], |row| {
-            Ok(Found { number, key, state: row.get(0)?, chunks: row.get(1)?, since_ms: row.get(2)? })
+            Ok(CurrentDocument {
+                job: number,
+                key,
+                state: row.get(0)?,
+                chunks: row.get(1)?,
+                since_ms: row.get(2)?,
+            })
         })
         .optional()?)
 }
 
-pub(super) fn put_chunks(
-    db: &Connection,
-    task: TaskId,
-    chunks: &[ChunkSpan],
-) -> Result<WriteResult, JobError> {
-    let Some(found) = find(db, task)? else { return Ok(WriteResult::JobDeleted) };
-    if found.state != stage_number(Stage::Chunking) {
-        return Ok(WriteResult::Already(codec::state(found.state)?));
+fn put_chunks(db: &Connection, task: TaskId, chunks: &[ChunkSpan]) -> Result<WriteResult, JobError> {
+    let Some(document) = find(db, task)? else { return Ok(WriteResult::JobDeleted) };
+    if document.state != stage_number(Stage::Chunking) {
+        return Ok(WriteResult::Already(codec::state(document.state)?));
     }
     db.prepare_cached("UPDATE content SET spans = ?2 WHERE key = ?1")?
-        .execute(params![found.key, codec::spans(chunks)])?;
+        .execute(params![document.key, codec::spans(chunks)])?;
     db.prepare_cached(
         "UPDATE document SET state = ?2, chunks = ?3, again_at_ms = NULL, touched_at_ms = ?4 WHERE key = ?1",
     )?
-    .execute(params![found.key, stage_number(Stage::Embedding), chunks.len(), now()])?;
-    count(
-        db,
-        found.number,
-        &Move { chunks: chunks.len() as i64, ..Move::new(found.state, Stage::Embedding.into()) },
-    )?;
+    .execute(params![document.key, stage_number(Stage::Embedding), chunks.len(), now()])?;
+    let moved = Move::new(document.state, Stage::Embedding.into());
+    count(db, document.job, &Move { chunks: chunks.len() as i64, ..moved })?;
     Ok(WriteResult::Written)
 }
 
-pub(super) fn put_vectors(db: &Connection, task: TaskId, vectors: &Vectors) -> Result<WriteResult, JobError> {
-    let Some(found) = find(db, task)? else { return Ok(WriteResult::JobDeleted) };
-    if found.state != stage_number(Stage::Embedding) {
-        return Ok(WriteResult::Already(codec::state(found.state)?));
+fn put_vectors(db: &Connection, task: TaskId, vectors: &Vectors) -> Result<WriteResult, JobError> {
+    let Some(document) = find(db, task)? else { return Ok(WriteResult::JobDeleted) };
+    if document.state != stage_number(Stage::Embedding) {
+        return Ok(WriteResult::Already(codec::state(document.state)?));
     }
     db.prepare_cached("UPDATE content SET vectors_head = ?2, vectors = ?3 WHERE key = ?1")?
-        .execute(params![found.key, codec::vectors_head(vectors), codec::vectors_data(vectors)])?;
+        .execute(params![document.key, codec::vectors_head(vectors), codec::vectors_data(vectors)])?;
     db.prepare_cached(
         "UPDATE document SET state = ?2, again_at_ms = NULL, touched_at_ms = ?3 WHERE key = ?1",
     )?
-    .execute(params![found.key, stage_number(Stage::Storage), now()])?;
-    count(db, found.number, &Move::new(found.state, Stage::Storage.into()))?;
+    .execute(params![document.key, stage_number(Stage::Storage), now()])?;
+    count(db, document.job, &Move::new(document.state, Stage::Storage.into()))?;
     Ok(WriteResult::Written)
 }
 
-/// What became of an end, and of its job if that was the last one.
-pub(super) fn finish(
+/// Ends a document. Returns the result, and the status of its job if it was the job's last document.
+fn finish(
     db: &Connection,
-    (task, end): &(TaskId, DocumentOutcome),
+    task: TaskId,
+    outcome: &DocumentOutcome,
 ) -> Result<(WriteResult, Option<Status>), JobError> {
-    let Some(found) = find(db, *task)? else { return Ok((WriteResult::JobDeleted, None)) };
-    let Ended { state, chunks, reason, failed } = Ended::of(end);
-    let since = failed.map_or(found.since_ms, |(_, since)| since);
-    if found.state >= FIRST_END || since < found.since_ms {
-        return Ok((WriteResult::Already(codec::state(found.state)?), None));
+    let Some(document) = find(db, task)? else { return Ok((WriteResult::JobDeleted, None)) };
+    let EndColumns { state, chunks, reason, failed } = EndColumns::from_outcome(outcome);
+    let since = failed.map_or(document.since_ms, |(_, since)| since);
+    if document.state >= FIRST_END || since < document.since_ms {
+        return Ok((WriteResult::Already(codec::state(document.state)?), None));
     }
-    let chunks = chunks.or(found.chunks);
+    let chunks = chunks.or(document.chunks);
     db.prepare_cached(
         "UPDATE document SET state = ?2, chunks = ?3, failed_at = ?4, code = ?5, message = ?6, since_ms = ?7,
                              attempts = attempts + ?8, again_at_ms = NULL, touched_at_ms = ?9 WHERE key = ?1",
     )?
     .execute(params![
-        found.key,
+        document.key,
         state_number(state),
         chunks,
         failed.map(|(stage, _)| stage_number(stage)),
@@ -100,49 +133,33 @@ pub(super) fn finish(
         now()
     ])?;
     if failed.is_none() {
-        db.prepare_cached("DELETE FROM content WHERE key = ?")?.execute([found.key])?;
+        db.prepare_cached("DELETE FROM content WHERE key = ?")?.execute([document.key])?;
     }
-    let known = |chunks: Option<u64>| chunks.unwrap_or(0) as i64;
-    let stored = if state == DocumentState::Stored { known(chunks) } else { 0 };
-    let moved = Move { chunks: known(chunks) - known(found.chunks), stored, ..Move::new(found.state, state) };
-    Ok((WriteResult::Written, count(db, found.number, &moved)?))
+    let count_of = |chunks: Option<u64>| chunks.unwrap_or(0) as i64;
+    let stored = if state == DocumentState::Stored { count_of(chunks) } else { 0 };
+    let new_chunks = count_of(chunks) - count_of(document.chunks);
+    let moved = Move { chunks: new_chunks, stored, ..Move::new(document.state, state) };
+    Ok((WriteResult::Written, count(db, document.job, &moved)?))
 }
 
-pub(super) fn note(db: &Connection, note: &RetryNote) -> Result<(), JobError> {
-    let RetryNote { task, reason, charged, retry_at_ms: again_at_ms } = note;
-    let Some(found) = find(db, *task)? else { return Ok(()) };
+fn record_retry(db: &Connection, note: &RetryNote) -> Result<(), JobError> {
+    let RetryNote { task, reason, charged, retry_at_ms } = note;
+    let Some(document) = find(db, *task)? else { return Ok(()) };
     db.prepare_cached(
         "UPDATE document SET code = ?2, message = ?3, attempts = attempts + ?4, again_at_ms = ?5, touched_at_ms = ?6
          WHERE key = ?1 AND state < 3",
     )?
-    .execute(params![found.key, reason.code, reason.message, charged, again_at_ms, now()])?;
+    .execute(params![document.key, reason.code, reason.message, charged, retry_at_ms, now()])?;
     Ok(())
 }
 
-/// Whether nobody's claim held, which is ours now.
-pub(super) fn claim(db: &Connection, what: &str, period: i64) -> Result<bool, JobError> {
-    let now = now();
-    let claimed = db.execute(
-        "INSERT INTO claim (what, until_ms) VALUES (?1, ?2)
-         ON CONFLICT (what) DO UPDATE SET until_ms = ?2 WHERE until_ms <= ?3",
-        params![what, now.saturating_add(period), now],
-    )?;
-    Ok(claimed == 1)
-}
-
-impl From<Stage> for DocumentState {
-    fn from(stage: Stage) -> Self {
-        Self::At(stage)
-    }
-}
-
-/// A document goes from one state to another.
+/// The step of a document from one state to another.
 struct Move {
     from: i64,
     to: i64,
-    /// Chunks that are known more than before.
+    /// Chunks that the document has now and did not have before.
     chunks: i64,
-    /// Chunks that are stored.
+    /// Chunks that are stored now.
     stored: i64,
 }
 
@@ -152,8 +169,8 @@ impl Move {
     }
 }
 
-/// Keeps a job's counts in step.
-fn count(db: &Connection, number: i64, moved: &Move) -> Result<Option<Status>, JobError> {
+/// Counts a step in the job's row. Returns the job's status if it ended the job.
+fn count(db: &Connection, job: i64, moved: &Move) -> Result<Option<Status>, JobError> {
     let Move { from, to, chunks, stored } = moved;
     let now = now();
     db.prepare_cached(&format!(
@@ -161,7 +178,7 @@ fn count(db: &Connection, number: i64, moved: &Move) -> Result<Option<Status>, J
              stored_chunks = stored_chunks + ?3, status = 1, started_at_ms = coalesce(started_at_ms, ?4)
          WHERE number = ?1"
     ))?
-    .execute(params![number, chunks, stored, now])?;
+    .execute(params![job, chunks, stored, now])?;
     if *to >= FIRST_END {
         db.prepare_cached(
             "UPDATE job SET
@@ -170,14 +187,14 @@ fn count(db: &Connection, number: i64, moved: &Move) -> Result<Option<Status>, J
                  minute = ?2
              WHERE number = ?1",
         )?
-        .execute(params![number, now / 60_000])?;
-        return settle(db, number, now);
+        .execute(params![job, now / 60_000])?;
+        return settle(db, job, now);
     }
     Ok(None)
 }
 
-/// Ends a job whose last document has ended, and says how.
-pub(super) fn settle(db: &Connection, number: i64, now: i64) -> Result<Option<Status>, JobError> {
+/// Ends a job if its last document has ended. Returns its status then.
+pub(super) fn settle(db: &Connection, job: i64, now: i64) -> Result<Option<Status>, JobError> {
     let ended = db
         .prepare_cached(
             "UPDATE job SET ended_at_ms = ?2, status = CASE
@@ -188,7 +205,7 @@ pub(super) fn settle(db: &Connection, number: i64, now: i64) -> Result<Option<St
              ELSE 5 END
          WHERE number = ?1 AND d0 + d1 + d2 = 0 RETURNING status",
         )?
-        .query_row(params![number, now], |row| row.get(0))
+        .query_row(params![job, now], |row| row.get(0))
         .optional()?;
     ended.map(codec::status).transpose()
 }

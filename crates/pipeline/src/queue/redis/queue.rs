@@ -11,14 +11,15 @@ use super::{
     words::{self, Got},
 };
 use crate::{
-    Backlog, BacklogSize, Consumer, DeadLetter, DeadLetterId, Depth, JobId, Lease, LeaseBatch, LeaseRequest,
-    Op, Outcome, Priority, Queue, QueueError, SettleResult, Stage, StageMode, Task, TaskId, WorkerStatus,
+    Backlog, BacklogSize, Consumer, DeadLetter, DeadLetterId, DeadLetterStore, Depth, JobId, Lease,
+    LeaseBatch, LeaseRequest, Op, Outcome, Priority, QueueAdmin, QueueError, SettleResult, Stage, StageMode,
+    Task, TaskId, TaskProducer, WorkerQueue, WorkerStatus,
 };
 
 /// Tasks in one script: others get between.
 const PAGE: usize = 250;
 
-impl Queue for RedisQueue {
+impl TaskProducer for RedisQueue {
     fn enqueue<'a>(&'a self, tasks: &'a [Task]) -> Op<'a, Vec<bool>> {
         Box::pin(async move {
             let mut new = Vec::with_capacity(tasks.len());
@@ -37,16 +38,50 @@ impl Queue for RedisQueue {
         })
     }
 
+    fn contains<'a>(&'a self, ids: &'a [TaskId]) -> Op<'a, Vec<bool>> {
+        Box::pin(async move {
+            let mut held = Vec::with_capacity(ids.len());
+            for page in ids.chunks(PAGE) {
+                let answers: Vec<i64> = self
+                    .inner
+                    .call(&self.inner.scripts.holds, |call| {
+                        for id in page {
+                            call.arg(words::id(*id));
+                        }
+                    })
+                    .await?;
+                held.extend(answers.into_iter().map(|answer| answer == 1));
+            }
+            Ok(held)
+        })
+    }
+
+    fn backlog<'a>(&'a self, tenant: &'a str) -> Op<'a, Backlog> {
+        Box::pin(async move {
+            let numbers: [u64; 6] = self
+                .inner
+                .call(&self.inner.scripts.pressure, |call| {
+                    call.arg(tenant);
+                })
+                .await?;
+            let asked = |items, bytes, age| BacklogSize { items, bytes, oldest: Duration::from_millis(age) };
+            let [items, bytes, age, all_items, all_bytes, all_age] = numbers;
+            Ok(Backlog { tenant: asked(items, bytes, age), all: asked(all_items, all_bytes, all_age) })
+        })
+    }
+}
+
+impl WorkerQueue for RedisQueue {
     fn lease<'a>(&'a self, request: LeaseRequest<'a>) -> Op<'a, LeaseBatch> {
         Box::pin(async move {
-            let LeaseRequest { stage, consumer, most, length, idle } = request;
+            let LeaseRequest { stage, consumer, max_tasks: most, duration: length, idle } = request;
             self.inner.bell.mark_seen(stage);
             let answer: Vec<Value> = self
                 .inner
                 .once(&self.inner.scripts.lease, |call| {
                     call.arg(stage.as_str()).arg(&consumer.0).arg(most).arg(millis(length));
                     call.arg(u8::from(idle)).arg(self.options.in_flight_per_tenant.unwrap_or(0));
-                    call.arg(super::super::died()).arg(millis(self.options.outage_threshold));
+                    call.arg(super::super::crash_message()).arg(millis(self.options.outage_threshold));
                 })
                 .await?;
             let Some(([Value::Int(wait), Value::Int(clear)], parts)) = answer.split_first_chunk() else {
@@ -121,6 +156,39 @@ impl Queue for RedisQueue {
         })
     }
 
+    fn heartbeat<'a>(&'a self, worker: &'a WorkerStatus, lives: Duration) -> Op<'a, ()> {
+        Box::pin(async move {
+            let report = record::write_report(worker);
+            let (most, age) = self.limits();
+            let _: i64 = self
+                .inner
+                .beat(&self.inner.scripts.report, |call| {
+                    call.arg(&worker.consumer.0).arg(&report).arg(millis(lives)).arg(most).arg(age);
+                    call.arg(millis(self.options.outage_threshold));
+                })
+                .await?;
+            Ok(())
+        })
+    }
+
+    fn deregister<'a>(&'a self, consumer: &'a Consumer) -> Op<'a, ()> {
+        Box::pin(async move {
+            loop {
+                let more: i64 = self
+                    .inner
+                    .call(&self.inner.scripts.retire, |call| {
+                        call.arg(&consumer.0);
+                    })
+                    .await?;
+                if more == 0 {
+                    return Ok(());
+                }
+            }
+        })
+    }
+}
+
+impl QueueAdmin for RedisQueue {
     fn cancel(&self, job: JobId) -> Op<'_, u64> {
         Box::pin(async move {
             let (mut cursor, mut taken) = ("0".to_owned(), 0);
@@ -159,24 +227,6 @@ impl Queue for RedisQueue {
         })
     }
 
-    fn contains<'a>(&'a self, ids: &'a [TaskId]) -> Op<'a, Vec<bool>> {
-        Box::pin(async move {
-            let mut held = Vec::with_capacity(ids.len());
-            for page in ids.chunks(PAGE) {
-                let answers: Vec<i64> = self
-                    .inner
-                    .call(&self.inner.scripts.holds, |call| {
-                        for id in page {
-                            call.arg(words::id(*id));
-                        }
-                    })
-                    .await?;
-                held.extend(answers.into_iter().map(|answer| answer == 1));
-            }
-            Ok(held)
-        })
-    }
-
     fn depth(&self) -> Op<'_, BTreeMap<Stage, Depth>> {
         Box::pin(async move {
             let numbers: Vec<u64> = self.inner.call(&self.inner.scripts.depth, |_| {}).await?;
@@ -194,21 +244,19 @@ impl Queue for RedisQueue {
         })
     }
 
-    fn backlog<'a>(&'a self, tenant: &'a str) -> Op<'a, Backlog> {
+    fn stage_modes(&self) -> Op<'_, BTreeMap<Stage, StageMode>> {
         Box::pin(async move {
-            let numbers: [u64; 6] = self
-                .inner
-                .call(&self.inner.scripts.pressure, |call| {
-                    call.arg(tenant);
-                })
-                .await?;
-            let asked = |items, bytes, age| BacklogSize { items, bytes, oldest: Duration::from_millis(age) };
-            let [items, bytes, age, all_items, all_bytes, all_age] = numbers;
-            Ok(Backlog { tenant: asked(items, bytes, age), all: asked(all_items, all_bytes, all_age) })
+            let flows: Vec<u8> = self.inner.call(&self.inner.scripts.flow, |_| {}).await?;
+            let flows = flows.into_iter().map(|flow| match flow {
+                1 => StageMode::Pause,
+                2 => StageMode::Drain,
+                _ => StageMode::Run,
+            });
+            Ok(Stage::ALL.into_iter().zip(flows).collect())
         })
     }
 
-    fn set_flow(&self, stage: Stage, flow: StageMode) -> Op<'_, ()> {
+    fn set_stage_mode(&self, stage: Stage, flow: StageMode) -> Op<'_, ()> {
         Box::pin(async move {
             loop {
                 let left: u64 = self
@@ -224,18 +272,35 @@ impl Queue for RedisQueue {
         })
     }
 
-    fn flow(&self) -> Op<'_, BTreeMap<Stage, StageMode>> {
+    fn workers(&self) -> Op<'_, Vec<WorkerStatus>> {
         Box::pin(async move {
-            let flows: Vec<u8> = self.inner.call(&self.inner.scripts.flow, |_| {}).await?;
-            let flows = flows.into_iter().map(|flow| match flow {
-                1 => StageMode::Pause,
-                2 => StageMode::Drain,
-                _ => StageMode::Run,
-            });
-            Ok(Stage::ALL.into_iter().zip(flows).collect())
+            let reports: Vec<String> = self.inner.call(&self.inner.scripts.workers, |_| {}).await?;
+            Ok(reports.iter().filter_map(|report| record::read_report(report)).collect())
         })
     }
 
+    fn claim_installation<'a>(&'a self, offered: &'a str) -> Op<'a, String> {
+        Box::pin(async move {
+            let mut set = redis::cmd("SET");
+            set.arg(self.inner.key(&["installation"])).arg(offered).arg("NX").arg("GET");
+            let first: Option<String> = self.inner.command(&set).await?;
+            Ok(first.unwrap_or_else(|| offered.to_owned()))
+        })
+    }
+
+    fn health(&self) -> Op<'_, Vec<String>> {
+        Box::pin(async move {
+            let (mut connection, number) = self.inner.link.get().await?;
+            let found = super::health::findings(&mut connection).await;
+            if let Err(error) = &found {
+                self.inner.link.failed(error, number).await;
+            }
+            found.map_err(|error| self.inner.link.named(&error))
+        })
+    }
+}
+
+impl DeadLetterStore for RedisQueue {
     fn dead_letters(
         &self,
         stage: Stage,
@@ -270,12 +335,8 @@ impl Queue for RedisQueue {
         })
     }
 
-    fn revive<'a>(&'a self, stage: Stage, id: &'a DeadLetterId) -> Op<'a, bool> {
-        Box::pin(self.letter(stage, id, true))
-    }
-
     fn delete_dead_letter<'a>(&'a self, stage: Stage, id: &'a DeadLetterId) -> Op<'a, bool> {
-        Box::pin(self.letter(stage, id, false))
+        Box::pin(self.remove_dead_letter(stage, id))
     }
 
     fn annotate<'a>(&'a self, stage: Stage, id: &'a DeadLetterId, remark: &'a str) -> Op<'a, bool> {
@@ -308,75 +369,17 @@ impl Queue for RedisQueue {
             self.inner.command(&get).await
         })
     }
-
-    fn heartbeat<'a>(&'a self, worker: &'a WorkerStatus, lives: Duration) -> Op<'a, ()> {
-        Box::pin(async move {
-            let report = record::write_report(worker);
-            let (most, age) = self.limits();
-            let _: i64 = self
-                .inner
-                .beat(&self.inner.scripts.report, |call| {
-                    call.arg(&worker.consumer.0).arg(&report).arg(millis(lives)).arg(most).arg(age);
-                    call.arg(millis(self.options.outage_threshold));
-                })
-                .await?;
-            Ok(())
-        })
-    }
-
-    fn workers(&self) -> Op<'_, Vec<WorkerStatus>> {
-        Box::pin(async move {
-            let reports: Vec<String> = self.inner.call(&self.inner.scripts.workers, |_| {}).await?;
-            Ok(reports.iter().filter_map(|report| record::read_report(report)).collect())
-        })
-    }
-
-    fn deregister<'a>(&'a self, consumer: &'a Consumer) -> Op<'a, ()> {
-        Box::pin(async move {
-            loop {
-                let more: i64 = self
-                    .inner
-                    .call(&self.inner.scripts.retire, |call| {
-                        call.arg(&consumer.0);
-                    })
-                    .await?;
-                if more == 0 {
-                    return Ok(());
-                }
-            }
-        })
-    }
-
-    fn claim_installation<'a>(&'a self, offered: &'a str) -> Op<'a, String> {
-        Box::pin(async move {
-            let mut set = redis::cmd("SET");
-            set.arg(self.inner.key(&["installation"])).arg(offered).arg("NX").arg("GET");
-            let first: Option<String> = self.inner.command(&set).await?;
-            Ok(first.unwrap_or_else(|| offered.to_owned()))
-        })
-    }
-
-    fn health(&self) -> Op<'_, Vec<String>> {
-        Box::pin(async move {
-            let (mut connection, number) = self.inner.link.get().await?;
-            let found = super::health::findings(&mut connection).await;
-            if let Err(error) = &found {
-                self.inner.link.failed(error, number).await;
-            }
-            found.map_err(|error| self.inner.link.named(&error))
-        })
-    }
 }
 
 impl RedisQueue {
-    async fn letter(&self, stage: Stage, id: &DeadLetterId, again: bool) -> Result<bool, QueueError> {
+    async fn remove_dead_letter(&self, stage: Stage, id: &DeadLetterId) -> Result<bool, QueueError> {
         if !is_entry(&id.0) {
             return Ok(false);
         }
         let done: i64 = self
             .inner
             .call(&self.inner.scripts.letter, |call| {
-                call.arg(stage.as_str()).arg(&id.0).arg(u8::from(again));
+                call.arg(stage.as_str()).arg(&id.0).arg(0);
             })
             .await?;
         Ok(done == 1)

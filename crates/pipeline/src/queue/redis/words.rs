@@ -26,7 +26,7 @@ pub(super) fn outcome(outcome: &Outcome) -> (&'static str, String, String) {
         }
         Outcome::Release => ("back", String::new(), String::new()),
         Outcome::Crashed { after } => {
-            ("died", super::super::broke_off(), after.as_millis().min(1 << 52).to_string())
+            ("died", super::super::panic_message(), after.as_millis().min(1 << 52).to_string())
         }
         Outcome::DeadLetter(reason) => ("dead", reason.code.to_string(), reason.message.clone()),
     }

@@ -14,7 +14,7 @@ const MIGRATIONS: &[&str] = &[
     r"
 -- Tasks that are not dead.
 CREATE TABLE task (
-    seq INTEGER PRIMARY KEY,            -- the order of arrival: a task's place wherever it waits
+    seq INTEGER PRIMARY KEY,            -- the order of arrival, which a task keeps
     version INTEGER NOT NULL,           -- of the message
     job BLOB NOT NULL,
     item INTEGER NOT NULL,
@@ -26,9 +26,9 @@ CREATE TABLE task (
     deaths INTEGER NOT NULL,
     enqueued_at_ms INTEGER NOT NULL,
     traceparent TEXT,
-    place INTEGER NOT NULL,             -- waiting, alone, held, delayed, leased
-    since_ms INTEGER NOT NULL,          -- in this place
-    due_ms INTEGER,                     -- when a delayed task is due; when a lease runs out
+    place INTEGER NOT NULL,             -- the state: `TaskState`
+    since_ms INTEGER NOT NULL,          -- when it entered this state
+    due_ms INTEGER,                     -- when a delayed task is due; when a lease expires
     consumer TEXT,
     token INTEGER,
     cancelled INTEGER NOT NULL DEFAULT 0
@@ -37,7 +37,7 @@ CREATE UNIQUE INDEX task_by_id ON task (job, item);
 CREATE INDEX task_by_tenant ON task (tenant);
 CREATE INDEX task_in_line ON task (stage, place, tenant, rank, seq);
 CREATE INDEX task_due ON task (stage, place, due_ms) WHERE due_ms IS NOT NULL;
--- What a tenant has at a stage. Who has the lowest tag is next; work moves a tag up.
+-- The tasks of a tenant at a stage, counted. The tenant with the lowest tag is next; work raises its tag.
 CREATE TABLE lane (
     stage INTEGER NOT NULL,
     tenant TEXT NOT NULL,
@@ -50,7 +50,7 @@ CREATE TABLE lane (
     PRIMARY KEY (stage, tenant)
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX lane_by_tag ON lane (stage, tag, tenant) WHERE waiting > 0;
--- How far the tags are, and whether work is handed out.
+-- The highest tag that was reached, and the mode of the stage.
 CREATE TABLE stage (
     stage INTEGER PRIMARY KEY,
     tag INTEGER NOT NULL DEFAULT 0,
@@ -74,7 +74,7 @@ CREATE TABLE worker (
     report TEXT NOT NULL,
     until_ms INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
--- One row: the last fence, and who gets nothing more until it is idle, because a task must run alone.
+-- One row: the last token, and the worker that gets no task until it is idle, because a task must run alone.
 CREATE TABLE single (
     id INTEGER PRIMARY KEY CHECK (id = 0),
     token INTEGER NOT NULL DEFAULT 0,
@@ -84,21 +84,21 @@ CREATE TABLE single (
 INSERT INTO single (id) VALUES (0);
 ",
     r"
--- What the operator says of a dead letter.
+-- The operator's remark on a dead letter.
 ALTER TABLE dead ADD COLUMN remark TEXT;
 ",
     r"
--- What a task's turn has cost, until something came of it.
+-- The cost of a task's turn, until the turn has a result.
 ALTER TABLE task ADD COLUMN paid INTEGER NOT NULL DEFAULT 0;
--- Until then somebody becomes idle for a task that must run alone.
+-- Until then a worker becomes idle for a task that must run alone.
 ALTER TABLE stage ADD COLUMN clearing_until_ms INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE single DROP COLUMN clearing;
 ALTER TABLE single DROP COLUMN clearing_until_ms;
--- When a worker was last heard.
+-- When a worker was last active.
 ALTER TABLE single ADD COLUMN heard_ms INTEGER NOT NULL DEFAULT 0;
 ",
     r"
--- Who becomes idle for a task that must run alone.
+-- The worker that becomes idle for a task that must run alone.
 ALTER TABLE stage ADD COLUMN clearing TEXT;
 ",
 ];
@@ -126,7 +126,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_newer_file_is_refused_and_one_that_is_none_is_kept() {
+    fn a_newer_file_is_refused_and_a_foreign_file_is_kept() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("queue.db");
         open(&path).unwrap().pragma_update(None, "user_version", 9).unwrap();

@@ -1,198 +1,210 @@
-//! Leasing: what has run out and what is due goes back to its place, then tenants take turns.
+//! Leasing: expired and due tasks go back to their queues, then tenants take turns.
 
 use std::time::Duration;
 
 use rusqlite::{OptionalExtension as _, params};
 
 use super::{
-    task_row::{self, Item, TaskState, number},
-    tenant_queue::Change,
+    admin,
+    task_row::{self, TaskRow, TaskState, stage_number},
+    tenant_queue::Delta,
+    transitions,
     writer::Db,
 };
 use crate::{Consumer, Lease, LeaseBatch, MESSAGE_VERSION, QueueOptions, Stage, StageMode};
 
-/// What a worker asks for, owned.
-pub(super) struct Asked {
+/// A [`LeaseRequest`](crate::LeaseRequest) that the writer's thread can own, with the options of the queue.
+pub(super) struct OwnedRequest {
     pub(super) stage: Stage,
     pub(super) consumer: Consumer,
-    pub(super) most: usize,
-    pub(super) length_ms: i64,
+    pub(super) max_tasks: usize,
+    pub(super) duration_ms: i64,
     pub(super) idle: bool,
     pub(super) options: QueueOptions,
 }
 
-/// Most rows that one step brings back.
+/// Maximum rows that one step requeues or parks.
 const PAGE: i64 = 500;
 
-/// After so long another worker is asked to become idle, if the first is not heard of.
-const CLEARING_MS: i64 = 60_000;
+/// After this time another worker may be told to become idle, if the first one sends no heartbeats.
+const DRAIN_TIMEOUT_MS: i64 = 60_000;
 
-/// Whether a lease could find something.
+/// Whether a lease could find a task.
 pub(super) fn has_work(db: &Db<'_>, stage: Stage) -> rusqlite::Result<bool> {
-    let (stage, now) = (number(stage), db.now);
     db.sql
         .prepare_cached(
             "SELECT EXISTS (SELECT 1 FROM lane WHERE stage = ?1 AND waiting > 0) \
-             OR EXISTS (SELECT 1 FROM task WHERE stage = ?1 AND place = 1) \
-             OR EXISTS (SELECT 1 FROM task WHERE stage = ?1 AND place = 3 AND due_ms <= ?2) \
-             OR EXISTS (SELECT 1 FROM task WHERE stage = ?1 AND place = 4 AND due_ms <= ?2) \
-             OR EXISTS (SELECT 1 FROM task WHERE stage = ?1 AND place = 5 AND due_ms <= ?3)",
+             OR EXISTS (SELECT 1 FROM task WHERE stage = ?1 AND place = ?4) \
+             OR EXISTS (SELECT 1 FROM task WHERE stage = ?1 AND place = ?5 AND due_ms <= ?2) \
+             OR EXISTS (SELECT 1 FROM task WHERE stage = ?1 AND place = ?6 AND due_ms <= ?2) \
+             OR EXISTS (SELECT 1 FROM task WHERE stage = ?1 AND place = ?7 AND due_ms <= ?3)",
         )?
-        .query_row(params![stage, now, MESSAGE_VERSION], |row| row.get(0))
+        .query_row(
+            params![
+                stage_number(stage),
+                db.now,
+                MESSAGE_VERSION,
+                TaskState::Exclusive as i64,
+                TaskState::Delayed as i64,
+                TaskState::Leased as i64,
+                TaskState::Newer as i64
+            ],
+            |row| row.get(0),
+        )
 }
 
-/// Somebody works here now. When nobody was heard for so long, the queue was away, or all were: nobody could renew a
-/// lease, so that time is not counted.
-pub(super) fn record_activity(db: &Db<'_>, silence: Duration) -> rusqlite::Result<()> {
+/// Notes that a worker is active now. When no worker was active for longer than `outage_threshold`, the queue or all
+/// workers were down and no lease could be renewed. Leases are extended by that time.
+pub(super) fn record_activity(db: &Db<'_>, outage_threshold: Duration) -> rusqlite::Result<()> {
     let last: i64 = db.sql.prepare_cached("SELECT heard_ms FROM single")?.query_row([], |row| row.get(0))?;
     db.sql.prepare_cached("UPDATE single SET heard_ms = ?")?.execute([db.now])?;
-    let away = db.now - last;
-    if last > 0 && away > super::millis(silence) {
+    let silence = db.now - last;
+    if last > 0 && silence > super::millis(outage_threshold) {
         db.sql
-            .prepare_cached("UPDATE task SET due_ms = due_ms + ? WHERE stage IN (0, 1, 2) AND place = 4")?
-            .execute([away])?;
+            .prepare_cached("UPDATE task SET due_ms = due_ms + ? WHERE stage IN (0, 1, 2) AND place = ?")?
+            .execute([silence, TaskState::Leased as i64])?;
     }
     Ok(())
 }
 
-pub(super) fn lease(db: &Db<'_>, asked: &Asked) -> rusqlite::Result<LeaseBatch> {
-    record_activity(db, asked.options.outage_threshold)?;
-    requeue_expired(db, asked.stage)?;
-    if super::admin::flow(db, asked.stage)? == StageMode::Pause {
+pub(super) fn lease(db: &Db<'_>, request: &OwnedRequest) -> rusqlite::Result<LeaseBatch> {
+    record_activity(db, request.options.outage_threshold)?;
+    requeue_expired(db, request.stage)?;
+    if admin::stage_mode(db, request.stage)? == StageMode::Pause {
         return Ok(LeaseBatch::default());
     }
-    if let Some(answer) = alone(db, asked)? {
-        return Ok(answer);
+    if let Some(batch) = exclusive(db, request)? {
+        return Ok(batch);
     }
     let mut leases = Vec::new();
-    let (mut token, mut reached, mut aside) = (tokens(db, asked.most)?, 0, 0);
-    while leases.len() < asked.most && aside < PAGE {
-        let Some((mut item, tag)) = next(db, asked)? else {
-            forget_lanes(db, asked.stage)?;
+    let (mut token, mut reached_tag, mut parked) = (tokens(db, request.max_tasks)?, 0, 0);
+    while leases.len() < request.max_tasks && parked < PAGE {
+        let Some((mut row, tag)) = next(db, request)? else {
+            remove_empty_queues(db, request.stage)?;
             break;
         };
-        reached = tag;
-        if item.version > MESSAGE_VERSION {
-            park_newer_version(db, &mut item)?;
-            aside += 1;
+        reached_tag = tag;
+        if row.version > MESSAGE_VERSION {
+            transitions::park_newer_version(db, &mut row)?;
+            parked += 1;
             continue;
         }
-        item.paid = cost(&item);
-        leases.push(grant_lease(db, asked, (item, token))?);
+        row.charge = cost(&row);
+        leases.push(grant_lease(db, request, row, token)?);
         token += 1;
     }
     db.sql
         .prepare_cached("UPDATE stage SET tag = MAX(tag, ?) WHERE stage = ?")?
-        .execute([reached, number(asked.stage)])?;
+        .execute([reached_tag, stage_number(request.stage)])?;
     Ok(LeaseBatch { leases, drain_for_exclusive: false })
 }
 
-/// Left to workers who know its version.
-fn park_newer_version(db: &Db<'_>, item: &mut Item) -> rusqlite::Result<()> {
-    task_row::put(db, item, (TaskState::Newer, Some(i64::from(item.version))), Change::default())
-}
-
-/// Fences that were never used: the first of so many.
+/// Reserves `count` tokens that were never used. Returns the first.
 fn tokens(db: &Db<'_>, count: usize) -> rusqlite::Result<i64> {
     db.sql
         .prepare_cached("UPDATE single SET token = token + ?1 RETURNING token - ?1 + 1")?
         .query_row([i64::try_from(count).unwrap_or(i64::MAX / 4)], |row| row.get(0))
 }
 
-/// Work of a task in the measure of turns: its bytes and something for being one, less of it for who goes first.
-fn cost(item: &Item) -> i64 {
-    let share = match item.task.priority {
+/// The cost of a turn: the task's bytes and a constant, times a weight that is smaller for a higher priority.
+fn cost(row: &TaskRow) -> i64 {
+    let weight = match row.task.priority {
         crate::Priority::High => 1,
         crate::Priority::Normal => 2,
         crate::Priority::Low => 4,
     };
-    (i64::try_from(item.task.bytes).unwrap_or(i64::MAX / 8).min(1 << 40) + 4096) * share
+    (i64::try_from(row.task.bytes).unwrap_or(i64::MAX / 8).min(1 << 40) + 4096) * weight
 }
 
-/// Tasks of expired leases, a death each of those whose workers are silent; delayed ones that are due; and those whose
-/// version is known by now.
+/// Requeues the tasks of expired leases, delayed tasks that are due, and tasks whose version this program knows by now.
+/// An expired lease counts as a crash if its worker sends no heartbeats.
 fn requeue_expired(db: &Db<'_>, stage: Stage) -> rusqlite::Result<()> {
-    let due = |place: TaskState, till: i64| {
-        let due = "stage = ? AND place = ? AND due_ms <= ? ORDER BY due_ms LIMIT ?";
-        task_row::select(db, due, [number(stage), place as i64, till, PAGE])
+    let due = |state: TaskState, until: i64| {
+        let condition = "stage = ? AND place = ? AND due_ms <= ? ORDER BY due_ms LIMIT ?";
+        task_row::select(db, condition, [stage_number(stage), state as i64, until, PAGE])
     };
-    for mut item in due(TaskState::Leased, db.now)? {
-        if item.cancelled {
-            task_row::remove(db, &item)?;
-        } else if alive(db, item.consumer.as_deref())? {
-            task_row::enter(db, &mut item)?;
+    for mut row in due(TaskState::Leased, db.now)? {
+        if row.cancelled {
+            transitions::remove(db, &row)?;
+        } else if is_registered(db, row.consumer.as_deref())? {
+            transitions::requeue(db, &mut row)?;
         } else {
-            task_row::crashed(db, &mut item, None)?;
+            transitions::crashed(db, &mut row)?;
         }
     }
-    for (place, till) in [(TaskState::Delayed, db.now), (TaskState::Newer, i64::from(MESSAGE_VERSION))] {
-        for mut item in due(place, till)? {
-            task_row::enter(db, &mut item)?;
+    for (state, until) in [(TaskState::Delayed, db.now), (TaskState::Newer, i64::from(MESSAGE_VERSION))] {
+        for mut row in due(state, until)? {
+            transitions::requeue(db, &mut row)?;
         }
     }
     Ok(())
 }
 
-/// Whether it was heard of within a lease: then it did not renew because it knows of no such lease.
-fn alive(db: &Db<'_>, consumer: Option<&str>) -> rusqlite::Result<bool> {
+/// Whether the worker's last heartbeat still holds.
+fn is_registered(db: &Db<'_>, consumer: Option<&str>) -> rusqlite::Result<bool> {
     db.sql
         .prepare_cached("SELECT EXISTS (SELECT 1 FROM worker WHERE consumer = ? AND until_ms > ?)")?
         .query_row(params![consumer, db.now], |row| row.get(0))
 }
 
-/// What must run alone goes first: to a worker that is idle, and another one is asked to become so, by getting
-/// nothing. One at a time is asked, for as long as it lives: what it has at hand may take long. When it asks again it
-/// has not heard, or it is another loop of the same process. `None`: go on.
-fn alone(db: &Db<'_>, asked: &Asked) -> rusqlite::Result<Option<LeaseBatch>> {
-    let stage = number(asked.stage);
-    if asked.idle {
+/// Leases a task that must run alone to a worker that is idle. A worker that is not idle is told to become idle and gets
+/// no task. Only one worker at a time is told so, for as long as it sends heartbeats, because the work that it has may
+/// take long. It is told again when it sends another request: it may not have received the response, or the request
+/// comes from another loop of the same process. `None`: no task must run alone, or another worker is becoming idle.
+fn exclusive(db: &Db<'_>, request: &OwnedRequest) -> rusqlite::Result<Option<LeaseBatch>> {
+    let stage = stage_number(request.stage);
+    if request.idle {
         db.sql.prepare_cached("UPDATE stage SET clearing = NULL WHERE stage = ?")?.execute([stage])?;
     }
-    let Some(mut item) = task_row::first(db, "stage = ? AND place = 1 ORDER BY seq", [stage])? else {
+    let first = [stage, TaskState::Exclusive as i64];
+    let Some(mut row) = task_row::first(db, "stage = ? AND place = ? ORDER BY seq", first)? else {
         return Ok(None);
     };
-    if !asked.idle {
-        let clear = db
+    if !request.idle {
+        let chosen = db
             .sql
             .prepare_cached(
                 "UPDATE stage SET clearing = ?4, clearing_until_ms = ?2 + ?3 WHERE stage = ?1 \
                  AND (clearing IS NULL OR clearing = ?4 OR clearing_until_ms <= ?2 AND NOT EXISTS \
                  (SELECT 1 FROM worker WHERE consumer = clearing AND until_ms > ?2))",
             )?
-            .execute(params![stage, db.now, CLEARING_MS, asked.consumer.0])?;
-        return Ok((clear > 0).then(|| LeaseBatch { leases: Vec::new(), drain_for_exclusive: true }));
+            .execute(params![stage, db.now, DRAIN_TIMEOUT_MS, request.consumer.0])?;
+        return Ok((chosen > 0).then(|| LeaseBatch { leases: Vec::new(), drain_for_exclusive: true }));
     }
-    if item.version > MESSAGE_VERSION {
-        park_newer_version(db, &mut item)?;
+    if row.version > MESSAGE_VERSION {
+        transitions::park_newer_version(db, &mut row)?;
         return Ok(Some(LeaseBatch::default()));
     }
     let token = tokens(db, 1)?;
-    let lease = Lease { exclusive: true, ..grant_lease(db, asked, (item, token))? };
+    let lease = Lease { exclusive: true, ..grant_lease(db, request, row, token)? };
     Ok(Some(LeaseBatch { leases: vec![lease], drain_for_exclusive: false }))
 }
 
-/// The first of the tenant whose turn it is, and the tenant's tag.
-fn next(db: &Db<'_>, asked: &Asked) -> rusqlite::Result<Option<(Item, i64)>> {
-    let stage = number(asked.stage);
+/// The first task of the tenant with the lowest tag, and that tag.
+fn next(db: &Db<'_>, request: &OwnedRequest) -> rusqlite::Result<Option<(TaskRow, i64)>> {
+    let stage = stage_number(request.stage);
+    let max_in_flight = request.options.in_flight_per_tenant.map_or(i64::MAX, i64::from);
     let turn: Option<(String, i64)> = db
         .sql
         .prepare_cached(
-            "SELECT tenant, tag FROM lane WHERE stage = ? AND waiting > 0 AND leased < ? ORDER BY tag, tenant LIMIT 1",
+            "SELECT tenant, tag FROM lane WHERE stage = ? AND waiting > 0 AND leased < ? \
+             ORDER BY tag, tenant LIMIT 1",
         )?
-        .query_row(params![stage, asked.options.in_flight_per_tenant.map_or(i64::MAX, i64::from)], |row| Ok((row.get(0)?, row.get(1)?)))
+        .query_row([stage, max_in_flight], |row| Ok((row.get(0)?, row.get(1)?)))
         .optional()?;
     let Some((tenant, tag)) = turn else { return Ok(None) };
     let first = task_row::first(
         db,
-        "stage = ? AND place = 0 AND tenant = ? ORDER BY rank, seq",
-        params![stage, tenant],
+        "stage = ? AND place = ? AND tenant = ? ORDER BY rank, seq",
+        params![stage, TaskState::Waiting as i64, tenant],
     )?;
-    Ok(first.map(|item| (item, tag)))
+    Ok(first.map(|row| (row, tag)))
 }
 
-/// Nobody's turn: lanes of tenants that have nothing here are not needed any more.
-fn forget_lanes(db: &Db<'_>, stage: Stage) -> rusqlite::Result<()> {
-    let stage = number(stage);
+/// Removes the queues of tenants that have no tasks at the stage. The stage's tag moves up to the highest of theirs, so
+/// that a tenant does not get another turn by coming back.
+fn remove_empty_queues(db: &Db<'_>, stage: Stage) -> rusqlite::Result<()> {
+    let stage = stage_number(stage);
     db.sql
         .prepare_cached(
             "UPDATE stage SET tag = MAX(tag, COALESCE((SELECT MAX(tag) FROM lane WHERE stage = ?1 AND items = 0), 0)) \
@@ -203,13 +215,13 @@ fn forget_lanes(db: &Db<'_>, stage: Stage) -> rusqlite::Result<()> {
     Ok(())
 }
 
-fn grant_lease(db: &Db<'_>, asked: &Asked, (mut item, token): (Item, i64)) -> rusqlite::Result<Lease> {
-    (item.consumer, item.token) = (Some(asked.consumer.0.clone()), Some(token));
-    let turn = Change::turn(item.paid);
-    task_row::put(db, &mut item, (TaskState::Leased, Some(db.now + asked.length_ms)), turn)?;
+fn grant_lease(db: &Db<'_>, request: &OwnedRequest, mut row: TaskRow, token: i64) -> rusqlite::Result<Lease> {
+    (row.consumer, row.token) = (Some(request.consumer.0.clone()), Some(token));
+    let (due_ms, turn) = (db.now + request.duration_ms, Delta::charge(row.charge));
+    transitions::put(db, &mut row, TaskState::Leased, Some(due_ms), turn)?;
     Ok(Lease {
-        task: item.task,
-        consumer: asked.consumer.clone(),
+        task: row.task,
+        consumer: request.consumer.clone(),
         token: token.to_string(),
         exclusive: false,
     })

@@ -1,91 +1,107 @@
-//! A task's row, and its moves between places. Whatever its lane counts is counted in the step that moves the row.
+//! A task's row of the table `task`: how it is read, and what is done with a row that cannot be read.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use rusqlite::{Row, params};
 use uuid::Uuid;
 
-use super::{
-    super::record,
-    tenant_queue::{Change, change},
-    writer::Db,
-};
-use crate::{JobId, MAX_ISOLATED_CRASHES, MAX_SHARED_CRASHES, MESSAGE_VERSION, Reason, Stage, Task, TaskId};
+use super::{super::record, writer::Db};
+use crate::{JobId, MESSAGE_VERSION, Stage, Task, TaskId};
 
-/// Where a task is.
+/// The state of a task: the column `place`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum TaskState {
-    /// In its tenant's lane.
-    Waiting,
-    /// Waits for a process that runs nothing else.
-    Alone,
+    /// In its tenant's queue.
+    Waiting = 0,
+    /// Waits for a worker that runs nothing else.
+    Exclusive = 1,
     /// Before a stage that drains.
-    Held,
-    Delayed,
-    Leased,
-    /// Of a newer version: due for those who know it.
-    Newer,
+    Held = 2,
+    /// Until `due_ms`.
+    Delayed = 3,
+    /// A worker has it until `due_ms`.
+    Leased = 4,
+    /// A newer version of the program wrote it. `due_ms` is the version of the message: a worker that knows this
+    /// version finds the task due.
+    Newer = 5,
 }
 
-pub(super) struct Item {
+impl TaskState {
+    const fn from_number(number: i64) -> Self {
+        match number {
+            0 => Self::Waiting,
+            1 => Self::Exclusive,
+            2 => Self::Held,
+            3 => Self::Delayed,
+            4 => Self::Leased,
+            _ => Self::Newer,
+        }
+    }
+}
+
+pub(super) struct TaskRow {
+    /// The order of arrival, and the key.
     pub(super) seq: i64,
+    /// The version of the message.
     pub(super) version: u32,
     pub(super) task: Task,
-    pub(super) place: TaskState,
+    pub(super) state: TaskState,
     pub(super) consumer: Option<String>,
     pub(super) token: Option<i64>,
     pub(super) cancelled: bool,
-    /// What its turn has cost, until something came of it.
-    pub(super) paid: i64,
+    /// The cost of its turn (the column `paid`), until the turn has a result; 0 otherwise.
+    pub(super) charge: i64,
 }
 
 const COLUMNS: &str = "seq, version, job, item, tenant, stage, rank, bytes, attempts, deaths, enqueued_at_ms, \
                        traceparent, place, consumer, token, cancelled, paid";
 
-/// Items by a condition. What cannot be read is put aside, or left to those who know its version.
+/// The rows for which `condition` is true. A row that cannot be read becomes a dead letter, or is left to workers of
+/// the newer version that wrote it.
 pub(super) fn select(
     db: &Db<'_>,
     condition: &str,
     values: impl rusqlite::Params,
-) -> rusqlite::Result<Vec<Item>> {
+) -> rusqlite::Result<Vec<TaskRow>> {
     let mut statement = db.sql.prepare_cached(&format!("SELECT {COLUMNS} FROM task WHERE {condition}"))?;
-    let (mut rows, mut items, mut unreadable) = (statement.query(values)?, Vec::new(), Vec::new());
+    let (mut rows, mut found, mut unreadable) = (statement.query(values)?, Vec::new(), Vec::new());
     while let Some(row) = rows.next()? {
         match read(row) {
-            Ok(item) => items.push(item),
+            Ok(row) => found.push(row),
             Err(error) => unreadable.push((row.get(0)?, row.get::<_, i64>(1)?, error)),
         }
     }
     for (seq, version, error) in unreadable {
         if version > i64::from(MESSAGE_VERSION) {
-            leave(db, seq)?;
+            park_newer_version(db, seq)?;
         } else {
-            dead_letter_crashed(db, seq, &error.to_string())?;
+            dead_letter_unreadable(db, seq, &error.to_string())?;
         }
     }
-    Ok(items)
+    Ok(found)
 }
 
-/// One item by a condition.
+/// The first row for which `condition` is true.
 pub(super) fn first(
     db: &Db<'_>,
     condition: &str,
     values: impl rusqlite::Params + Copy,
-) -> rusqlite::Result<Option<Item>> {
+) -> rusqlite::Result<Option<TaskRow>> {
     let condition = format!("{condition} LIMIT 1");
     loop {
         let before = db.sql.total_changes();
         let found = select(db, &condition, values)?.pop();
+        // A row that could not be read is out of the way now: the next one is the first.
         if found.is_some() || db.sql.total_changes() == before {
             return Ok(found);
         }
     }
 }
 
-fn read(row: &Row<'_>) -> rusqlite::Result<Item> {
-    let id = TaskId { job: job(row.get(2)?), item: row.get(3)? };
+fn read(row: &Row<'_>) -> rusqlite::Result<TaskRow> {
+    let id = TaskId { job: job_id(row.get(2)?), item: row.get(3)? };
     let version: u32 = row.get(1)?;
-    // Of a newer version there may be other priorities: such a rank stays as it is, see `put`.
+    // A newer version may know other priorities. `transitions::put` leaves such a rank as it is.
     let priority = |rank: i64| record::priority(u8::try_from(rank).ok()?);
     let newer = |_| (version > MESSAGE_VERSION).then_some(crate::Priority::Low);
     let task = Task {
@@ -99,51 +115,48 @@ fn read(row: &Row<'_>) -> rusqlite::Result<Item> {
         enqueued_at_ms: row.get(10)?,
         traceparent: row.get_ref(11)?.as_str_or_null()?.map(Arc::from),
     };
-    let place = match row.get::<_, i64>(12)? {
-        0 => TaskState::Waiting,
-        1 => TaskState::Alone,
-        2 => TaskState::Held,
-        3 => TaskState::Delayed,
-        4 => TaskState::Leased,
-        _ => TaskState::Newer,
-    };
-    Ok(Item {
+    Ok(TaskRow {
         seq: row.get(0)?,
         version,
         task,
-        place,
+        state: TaskState::from_number(row.get(12)?),
         consumer: row.get(13)?,
         token: row.get(14)?,
         cancelled: row.get(15)?,
-        paid: row.get(16)?,
+        charge: row.get(16)?,
     })
 }
 
-/// What a number stands for.
+/// The meaning of a column's number; an error when it has none.
 fn known<T>(column: usize, number: i64, meaning: impl Fn(i64) -> Option<T>) -> rusqlite::Result<T> {
     meaning(number).ok_or(rusqlite::Error::IntegralValueOutOfRange(column, number))
 }
 
-/// Left to those who know its version, as it is, if it is at a stage of ours.
-fn leave(db: &Db<'_>, seq: i64) -> rusqlite::Result<()> {
+/// Leaves a row to workers of the newer version that wrote it. The row itself does not change. A row of an unknown stage
+/// is not touched.
+fn park_newer_version(db: &Db<'_>, seq: i64) -> rusqlite::Result<()> {
+    let (waiting, leased, newer) =
+        (TaskState::Waiting as i64, TaskState::Leased as i64, TaskState::Newer as i64);
     db.sql.execute(
-        "UPDATE lane SET waiting = waiting - (place = 0), waiting_bytes = waiting_bytes - (place = 0) * task.bytes, \
-         leased = leased - (place = 4) FROM task WHERE seq = ? AND lane.stage = task.stage \
-         AND lane.tenant = task.tenant AND task.stage IN (0, 1, 2)",
-        [seq],
+        "UPDATE lane SET waiting = waiting - (place = ?2), \
+         waiting_bytes = waiting_bytes - (place = ?2) * task.bytes, leased = leased - (place = ?3) \
+         FROM task WHERE seq = ?1 AND lane.stage = task.stage AND lane.tenant = task.tenant \
+         AND task.stage IN (0, 1, 2)",
+        [seq, waiting, leased],
     )?;
     db.sql.execute(
-        "UPDATE task SET place = 5, due_ms = version, consumer = NULL, token = NULL \
-         WHERE seq = ? AND stage IN (0, 1, 2) AND place <> 5",
-        [seq],
+        "UPDATE task SET place = ?2, due_ms = version, consumer = NULL, token = NULL \
+         WHERE seq = ?1 AND stage IN (0, 1, 2) AND place <> ?2",
+        [seq, newer],
     )?;
     Ok(())
 }
 
-/// Puts aside what cannot be read, as found. The document is not held any more: it is enqueued again.
-fn dead_letter_crashed(db: &Db<'_>, seq: i64, problem: &str) -> rusqlite::Result<()> {
-    tracing::error!(seq, problem, "a task of the queue cannot be read");
-    let message = format!("the queue's row cannot be read: {problem}; it was put aside as found");
+/// Makes a dead letter of a row that cannot be read, as it was found. The queue does not hold the document any more, so
+/// the reconciler enqueues it again.
+fn dead_letter_unreadable(db: &Db<'_>, seq: i64, problem: &str) -> rusqlite::Result<()> {
+    tracing::error!(seq, problem, "a task of the queue cannot be read; it is a dead letter now");
+    let message = format!("the queue's row cannot be read: {problem}; it was set aside as it was found");
     db.sql.execute(
         "INSERT INTO dead (stage, job, item, task, code, message, at_ms) SELECT MIN(MAX(stage, 0), 2), x'', \
          (SELECT COALESCE(MIN(item), 0) - 1 FROM dead WHERE job = x''), \
@@ -153,178 +166,16 @@ fn dead_letter_crashed(db: &Db<'_>, seq: i64, problem: &str) -> rusqlite::Result
         params![seq, message, db.now],
     )?;
     db.sql.execute(
-        "UPDATE lane SET items = items - 1, bytes = lane.bytes - task.bytes, waiting = waiting - (place = 0), \
-         waiting_bytes = waiting_bytes - (place = 0) * task.bytes, leased = leased - (place = 4) \
-         FROM task WHERE seq = ? AND lane.stage = task.stage AND lane.tenant = task.tenant",
-        [seq],
+        "UPDATE lane SET items = items - 1, bytes = lane.bytes - task.bytes, waiting = waiting - (place = ?2), \
+         waiting_bytes = waiting_bytes - (place = ?2) * task.bytes, leased = leased - (place = ?3) \
+         FROM task WHERE seq = ?1 AND lane.stage = task.stage AND lane.tenant = task.tenant",
+        [seq, TaskState::Waiting as i64, TaskState::Leased as i64],
     )?;
     db.sql.execute("DELETE FROM task WHERE seq = ?", [seq])?;
     Ok(())
 }
 
-/// A new task enters.
-pub(super) fn insert(db: &Db<'_>, task: &Task, draining: bool) -> rusqlite::Result<()> {
-    db.sql
-        .prepare_cached(
-            "INSERT INTO task (version, job, item, tenant, stage, rank, bytes, attempts, deaths, enqueued_at_ms, \
-             traceparent, place, since_ms) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-        )?
-        .execute(params![
-            MESSAGE_VERSION,
-            task.id.job.0.as_bytes(),
-            task.id.item,
-            task.tenant,
-            number(task.stage),
-            record::rank(task.priority),
-            task.bytes as i64,
-            task.attempts,
-            task.deaths,
-            task.enqueued_at_ms as i64,
-            task.traceparent,
-            // Nowhere yet: `enter` counts it.
-            TaskState::Held as i64,
-            db.now,
-        ])?;
-    let mut item = Item {
-        seq: db.sql.last_insert_rowid(),
-        version: MESSAGE_VERSION,
-        task: task.clone(),
-        place: TaskState::Held,
-        consumer: None,
-        token: None,
-        cancelled: false,
-        paid: 0,
-    };
-    let new = Change { items: 1, bytes: item.task.bytes as i64, ..Change::default() };
-    if draining { change(db, &item.task, new) } else { enter_with(db, &mut item, new) }
-}
-
-/// Into its lane, or to those that must run alone; at its old place among them. A turn that came to nothing is given
-/// back.
-pub(super) fn enter(db: &Db<'_>, item: &mut Item) -> rusqlite::Result<()> {
-    enter_with(db, item, Change::default())
-}
-
-fn enter_with(db: &Db<'_>, item: &mut Item, also: Change) -> rusqlite::Result<()> {
-    let alone = item.task.deaths >= MAX_SHARED_CRASHES;
-    let also = also + Change::turn(-std::mem::take(&mut item.paid));
-    put(db, item, (if alone { TaskState::Alone } else { TaskState::Waiting }, None), also)
-}
-
-/// A worker ended over it, or its work broke off: then it waits this long.
-pub(super) fn crashed(db: &Db<'_>, item: &mut Item, broke_off: Option<Duration>) -> rusqlite::Result<()> {
-    (item.task.deaths, item.paid) = (item.task.deaths + 1, 0);
-    if item.task.deaths >= MAX_SHARED_CRASHES + MAX_ISOLATED_CRASHES {
-        let message = broke_off.map_or_else(super::super::died, |_| super::super::broke_off());
-        return move_to_dead_letters(db, item, &Reason { code: "worker_died".into(), message });
-    }
-    match broke_off {
-        Some(after) => delay(db, item, after),
-        None => enter(db, item),
-    }
-}
-
-/// Not before this pause is over.
-pub(super) fn delay(db: &Db<'_>, item: &mut Item, after: Duration) -> rusqlite::Result<()> {
-    let due = db.now.saturating_add(i64::try_from(after.as_millis()).unwrap_or(i64::MAX / 2));
-    put(db, item, (TaskState::Delayed, Some(due)), Change::default())
-}
-
-/// Into a place, out of the one where it was; `also` is counted with it.
-pub(super) fn put(
-    db: &Db<'_>,
-    item: &mut Item,
-    (place, due_ms): (TaskState, Option<i64>),
-    also: Change,
-) -> rusqlite::Result<()> {
-    let counted = also + occupancy_delta(item, -1);
-    item.place = place;
-    if place != TaskState::Leased {
-        (item.consumer, item.token) = (None, None);
-    }
-    change(db, &item.task, counted + occupancy_delta(item, 1))?;
-    let task = &item.task;
-    db.sql
-        .prepare_cached(
-            "UPDATE task SET stage = ?, rank = iif(version > ?, rank, ?), bytes = ?, attempts = ?, deaths = ?, \
-             place = ?, since_ms = ?, due_ms = ?, consumer = ?, token = ?, paid = ? WHERE seq = ?",
-        )?
-        .execute(params![
-            number(task.stage),
-            MESSAGE_VERSION,
-            record::rank(task.priority),
-            task.bytes as i64,
-            task.attempts,
-            task.deaths,
-            place as i64,
-            db.now,
-            due_ms,
-            item.consumer,
-            item.token,
-            item.paid,
-            item.seq,
-        ])?;
-    Ok(())
-}
-
-/// On to another stage: into its lane there, or before it.
-pub(super) fn promote(
-    db: &Db<'_>,
-    item: &mut Item,
-    (stage, bytes): (Stage, u64),
-    draining: bool,
-) -> rusqlite::Result<()> {
-    change(db, &item.task, departure_delta(item))?;
-    (item.place, item.paid) = (TaskState::Held, 0);
-    item.task = Task { stage, bytes, attempts: 0, deaths: 0, ..item.task.clone() };
-    let new = Change { items: 1, bytes: bytes as i64, ..Change::default() };
-    if draining { put(db, item, (TaskState::Held, None), new) } else { enter_with(db, item, new) }
-}
-
-/// Out of the queue.
-pub(super) fn remove(db: &Db<'_>, item: &Item) -> rusqlite::Result<()> {
-    change(db, &item.task, departure_delta(item))?;
-    db.sql.prepare_cached("DELETE FROM task WHERE seq = ?")?.execute([item.seq])?;
-    Ok(())
-}
-
-/// Out of the queue, to the dead letters.
-pub(super) fn move_to_dead_letters(db: &Db<'_>, item: &Item, reason: &Reason) -> rusqlite::Result<()> {
-    remove(db, item)?;
-    db.sql
-        .prepare_cached(
-            "INSERT OR REPLACE INTO dead (stage, job, item, task, code, message, at_ms) \
-             VALUES (?, ?, ?, ?, ?, ?, ?)",
-        )?
-        .execute(params![
-            number(item.task.stage),
-            item.task.id.job.0.as_bytes(),
-            item.task.id.item,
-            record::write_task(&item.task),
-            reason.code,
-            reason.message,
-            db.now,
-        ])?;
-    Ok(())
-}
-
-/// What an item's place counts for, once more or once less.
-fn occupancy_delta(item: &Item, times: i64) -> Change {
-    match item.place {
-        TaskState::Waiting => {
-            Change { waiting: times, waiting_bytes: times * item.task.bytes as i64, ..Change::default() }
-        }
-        TaskState::Leased => Change { leased: times, ..Change::default() },
-        _ => Change::default(),
-    }
-}
-
-/// All that an item counts for, less.
-fn departure_delta(item: &Item) -> Change {
-    occupancy_delta(item, -1) + Change { items: -1, bytes: -(item.task.bytes as i64), ..Change::default() }
-}
-
-pub(super) const fn number(stage: Stage) -> i64 {
+pub(super) const fn stage_number(stage: Stage) -> i64 {
     match stage {
         Stage::Chunking => 0,
         Stage::Embedding => 1,
@@ -341,6 +192,6 @@ const fn stage(number: i64) -> Option<Stage> {
     }
 }
 
-pub(super) const fn job(bytes: [u8; 16]) -> JobId {
+pub(super) const fn job_id(bytes: [u8; 16]) -> JobId {
     JobId(Uuid::from_bytes(bytes))
 }

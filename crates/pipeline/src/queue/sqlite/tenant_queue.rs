@@ -1,13 +1,14 @@
-//! Lanes: how much of a tenant is where in a stage, and when its turn is.
+//! A tenant's queue at a stage: a row of the table `lane` that counts the tenant's tasks there, and whose tag says when
+//! the tenant's turn is.
 
 use rusqlite::params;
 
-use super::{super::MAX_FAIRNESS_CREDIT, task_row::number, writer::Db};
+use super::{super::MAX_FAIRNESS_CREDIT, task_row::stage_number, writer::Db};
 use crate::Task;
 
-/// What is added to a lane's row.
+/// What is added to the row.
 #[derive(Clone, Copy, Default)]
-pub(super) struct Change {
+pub(super) struct Delta {
     pub(super) tag: i64,
     pub(super) waiting: i64,
     pub(super) waiting_bytes: i64,
@@ -16,14 +17,14 @@ pub(super) struct Change {
     pub(super) bytes: i64,
 }
 
-impl Change {
-    /// A turn is over: the next one comes after so much work of others. Less than nothing: it is given back.
-    pub(super) fn turn(cost: i64) -> Self {
+impl Delta {
+    /// Charges a turn: the tenant's next turn comes after this much work of others. A negative cost is a refund.
+    pub(super) fn charge(cost: i64) -> Self {
         Self { tag: cost, ..Self::default() }
     }
 }
 
-impl std::ops::Add for Change {
+impl std::ops::Add for Delta {
     type Output = Self;
 
     fn add(self, other: Self) -> Self {
@@ -38,9 +39,11 @@ impl std::ops::Add for Change {
     }
 }
 
-/// Adds to the lane of a task. Who comes back after a pause must not have saved up turns meanwhile: a lane in which
-/// nothing waited begins at the stage's tag, and turns that are given back do not put it far ahead of others.
-pub(super) fn change(db: &Db<'_>, task: &Task, change: Change) -> rusqlite::Result<()> {
+/// Adds `delta` to the queue of the task's tenant at the task's stage.
+///
+/// A tenant does not save up turns while it has no work: a queue in which nothing waited starts at the stage's tag.
+/// Refunds put a tenant ahead of others by [`MAX_FAIRNESS_CREDIT`] at most.
+pub(super) fn update(db: &Db<'_>, task: &Task, delta: Delta) -> rusqlite::Result<()> {
     const TAG: &str = "CASE WHEN waiting = 0 AND ?3 > 0 THEN MAX(tag, excluded.tag) ELSE tag END";
     db.sql
         .prepare_cached(&format!(
@@ -52,14 +55,14 @@ pub(super) fn change(db: &Db<'_>, task: &Task, change: Change) -> rusqlite::Resu
              bytes = bytes + ?7",
         ))?
         .execute(params![
-            number(task.stage),
+            stage_number(task.stage),
             task.tenant,
-            change.waiting,
-            change.waiting_bytes,
-            change.leased,
-            change.items,
-            change.bytes,
-            change.tag,
+            delta.waiting,
+            delta.waiting_bytes,
+            delta.leased,
+            delta.items,
+            delta.bytes,
+            delta.tag,
         ])?;
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! The one thread that has the queue's file open: what it writes and what it reads.
+//! The one thread that has the queue's file open. All reads and writes run there.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 

@@ -16,9 +16,8 @@ use embeddery_gateway::{
 use embeddery_pipeline::{
     Chunking, Consumer, DocumentRow, DocumentState, ExclusiveGate, Job, JobId, JobSpec, JobStore,
     NewDocument, NewJob, OpenResult, Priority, Queue, QueueOptions, SqliteJobs, SqliteJobsConfig,
-    SqliteQueue, Stage, TaskId, Worker, WorkerConfig, WorkerMetrics,
+    SqliteQueue, Stage, Task, TaskId, Worker, WorkerConfig, WorkerMetrics,
     stages::{PausedProviders, StageContext, VectorQuota},
-    task,
 };
 use embeddery_store::{CollectionRef, PageRequest, SqliteConfig, SqliteStore, StoredDocument, VectorStore};
 use prometheus_client::registry::Registry;
@@ -133,10 +132,9 @@ impl Plant {
     /// Starts a worker that shares a process with others, and says its name.
     pub fn work_beside(&mut self, floor: &ExclusiveGate) -> Consumer {
         let metrics = WorkerMetrics::new(&mut Registry::default());
-        let worker =
-            Worker::new(Arc::clone(&self.tools), Arc::clone(&self.queue), self.config.clone(), metrics)
-                .unwrap()
-                .sharing_gate(floor);
+        let worker = Worker::new(Arc::clone(&self.tools), self.queue.clone(), self.config.clone(), metrics)
+            .unwrap()
+            .sharing_gate(floor);
         let stop = CancellationToken::new();
         let consumer = worker.consumer().clone();
         self.running.push((stop.clone(), tokio::spawn(worker.run(stop))));
@@ -161,7 +159,7 @@ impl Plant {
     /// Enqueues what the queue does not hold.
     pub async fn enqueue(&self) {
         let unfinished = self.jobs.unfinished(Duration::ZERO, None, 10_000).await.unwrap();
-        let tasks: Vec<_> = unfinished.iter().map(task).collect();
+        let tasks: Vec<_> = unfinished.iter().map(Task::for_document).collect();
         self.queue.enqueue(&tasks).await.unwrap();
     }
 

@@ -184,7 +184,7 @@ pub(super) async fn documents(
     let rows = app.jobs.store.documents(job.id, page).await?;
     // A queue that does not answer keeps nobody from seeing how far the documents are.
     let flows = match rows.iter().any(|row| is_at_work(row.state)) {
-        true => app.jobs.queue.flow().await.unwrap_or_default(),
+        true => app.jobs.queue.stage_modes().await.unwrap_or_default(),
         false => BTreeMap::new(),
     };
     Ok(Json(JobDocumentsAnswer::new(rows, limit, &flows)))

@@ -30,7 +30,7 @@ pub(in crate::routes) async fn status(
     _: Admin,
     State(app): State<Arc<App>>,
 ) -> Result<Json<BTreeMap<&'static str, Flags>>, ApiError> {
-    let flow = app.jobs.queue.flow().await?;
+    let flow = app.jobs.queue.stage_modes().await?;
     Ok(Json(flow.into_iter().map(|(stage, flow)| (stage.as_str(), flow.into())).collect()))
 }
 
@@ -58,7 +58,7 @@ pub(in crate::routes) async fn control(
 ) -> Result<Json<ControlAnswer>, ApiError> {
     let (stages, action, flow) = operate::control(body.0)?;
     for &stage in &stages {
-        app.jobs.queue.set_flow(stage, flow).await?;
+        app.jobs.queue.set_stage_mode(stage, flow).await?;
     }
     let stages: Vec<&'static str> = stages.into_iter().map(|stage| stage.as_str()).collect();
     tracing::info!(stages = stages.join(","), action, "stages flow as an administrator wants");

@@ -10,7 +10,7 @@ use axum::{
         sse::{Event, KeepAlive},
     },
 };
-use embeddery_pipeline::{Depth, Queue, QueueError, Stage, StageMode, WorkerStatus};
+use embeddery_pipeline::{Depth, QueueAdmin, QueueError, Stage, StageMode, WorkerStatus};
 use futures_util::{Stream, stream};
 
 use crate::{
@@ -147,8 +147,8 @@ async fn look(app: &App) -> SummaryAnswer {
 
 type Seen = (BTreeMap<Stage, Depth>, BTreeMap<Stage, StageMode>, Vec<WorkerStatus>);
 
-async fn seen(queue: &dyn Queue) -> Result<Seen, QueueError> {
-    Ok((queue.depth().await?, queue.flow().await?, queue.workers().await?))
+async fn seen(queue: &dyn QueueAdmin) -> Result<Seen, QueueError> {
+    Ok((queue.depth().await?, queue.stage_modes().await?, queue.workers().await?))
 }
 
 /// What waits and what is dead, by queue.
@@ -167,7 +167,7 @@ pub(super) fn done(workers: &[WorkerStatus]) -> BTreeMap<&'static str, Done> {
     for worker in workers {
         for stage in &worker.stages {
             let done = stages.entry(stage.as_str()).or_default();
-            *done = Done { processed: done.processed + worker.done.0, failed: done.failed + worker.done.1 };
+            *done = Done { processed: done.processed + worker.done, failed: done.failed + worker.failed };
         }
     }
     stages

@@ -152,7 +152,7 @@ pub(crate) fn chunking(fields: &mut Fields, usual: ChunkConfig) -> Result<ChunkC
         let method = method.as_deref().unwrap_or("recursive").parse()?;
         ChunkConfig::new(method, size, overlap, unit.as_deref().map(str::parse).transpose()?)
     };
-    rule().map_err(|error: embeddery_chunk::RuleError| {
+    rule().map_err(|error: embeddery_chunk::ChunkConfigError| {
         ApiError::invalid("chunking", format!("chunking: {error}"))
     })
 }

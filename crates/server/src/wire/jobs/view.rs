@@ -130,7 +130,7 @@ impl From<&Job> for JobView {
                 cancelled: of(DocumentState::Cancelled),
                 superseded: of(DocumentState::Superseded),
             },
-            chunks: Chunks { known: job.chunks.0, stored: job.chunks.1 },
+            chunks: Chunks { known: job.chunks, stored: job.stored_chunks },
             progress: if total == 0 {
                 1.0
             } else {

@@ -17,8 +17,8 @@ impl Server {
         let request = LeaseRequest {
             stage: Stage::Chunking,
             consumer: &consumer,
-            most: 10,
-            length: Duration::from_secs(60),
+            max_tasks: 10,
+            duration: Duration::from_secs(60),
             idle: true,
         };
         for lease in self.queue.lease(request).await.unwrap().leases {
@@ -113,8 +113,8 @@ async fn a_document_is_mended_before_it_runs_again() {
     let request = LeaseRequest {
         stage: Stage::Chunking,
         consumer: &consumer,
-        most: one,
-        length: Duration::from_secs(60),
+        max_tasks: one,
+        duration: Duration::from_secs(60),
         idle: true,
     };
     let leases = server.queue.lease(request).await.unwrap().leases;
@@ -152,8 +152,8 @@ async fn a_letter_whose_document_is_not_failed_runs_again_all_the_same() {
     let request = LeaseRequest {
         stage: Stage::Chunking,
         consumer: &consumer,
-        most: 1,
-        length: Duration::from_secs(60),
+        max_tasks: 1,
+        duration: Duration::from_secs(60),
         idle: true,
     };
     let lease = server.queue.lease(request).await.unwrap().leases.remove(0);

@@ -99,14 +99,14 @@ async fn what_waits_says_for_what_and_until_when() {
     assert_eq!((&rows[1]["waiting"], &rows[1]["error"], &rows[1]["attempts"]), (&waiting, &error, &json!(1)));
     assert!(rows[2].get("waiting").is_none(), "it waits for its turn alone: {rows}");
 
-    server.queue.set_flow(Stage::Chunking, StageMode::Pause).await.unwrap();
+    server.queue.set_stage_mode(Stage::Chunking, StageMode::Pause).await.unwrap();
     let rows = documents().await;
     for item in 0..3 {
         let waiting = &rows[item]["waiting"];
         assert_eq!((&waiting["code"], &waiting["next_try_at"]), (&json!("stage_paused"), &json!(null)));
         assert_eq!(waiting["message"], "an operator has paused the stage chunking");
     }
-    server.queue.set_flow(Stage::Chunking, StageMode::Drain).await.unwrap();
+    server.queue.set_stage_mode(Stage::Chunking, StageMode::Drain).await.unwrap();
     let rows = documents().await;
     assert_eq!((&rows[0]["waiting"], &rows[2]["waiting"]["code"]), (&waiting, &json!("stage_drains")));
     server.work(id, 0).await;
@@ -174,8 +174,8 @@ async fn what_failed_is_tried_again() {
     let request = embeddery_pipeline::LeaseRequest {
         stage: Stage::Chunking,
         consumer: &consumer,
-        most: 10,
-        length: std::time::Duration::from_secs(60),
+        max_tasks: 10,
+        duration: std::time::Duration::from_secs(60),
         idle: true,
     };
     let leases = server.queue.lease(request).await.unwrap().leases;

@@ -37,7 +37,7 @@ fn app(fake: &Arc<Fake>, settings: Settings, (accounts, jobs): (AccountsConfig, 
     let mut registry = Registry::default();
     let metrics = Metrics::new(&mut registry);
     let http_metrics = ServerMetrics::new(&mut registry);
-    jobs.store.ended().register(&mut registry);
+    jobs.store.metrics().register(&mut registry);
     let router = Router::new(RouterConfig {
         providers: vec![Arc::new(FakeProvider(Arc::clone(fake)))],
         models: vec![ConfiguredModel::new("small", ProviderKind::HuggingFace, ModelRef::new(PLAIN))],

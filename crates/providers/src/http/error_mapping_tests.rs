@@ -1,4 +1,4 @@
-//! Refusals as vendors write them, each with the decision it must lead to.
+//! Recorded error responses of vendors, and the errors that they must become.
 
 use std::sync::Arc;
 
@@ -16,26 +16,26 @@ use crate::http::{ApiKeyPool, BaseUrl, KeyHeader};
 
 const KEY: &str = "sk-very-secret-key";
 
-fn refusal(status: u16, body: &str, items: usize) -> EmbedError {
-    with_headers(status, body, items, &HeaderMap::new())
+fn classify(status: u16, body: &str, inputs: usize) -> EmbedError {
+    with_headers(status, body, inputs, &HeaderMap::new())
 }
 
-fn with_headers(status: u16, body: &str, items: usize, headers: &HeaderMap) -> EmbedError {
+fn with_headers(status: u16, body: &str, inputs: usize, headers: &HeaderMap) -> EmbedError {
     let target = Target {
         provider: ProviderKind::OpenAi,
         model: "m".into(),
-        address: BaseUrl::parse("https://x").unwrap(),
+        url: BaseUrl::parse("https://x").unwrap(),
         headers: [(HeaderName::from_static("x-secret"), HeaderValue::from_static("of-a-header"))]
             .into_iter()
             .collect(),
         keys: Arc::new(ApiKeyPool::new(&[KEY.into()], KeyHeader::Bearer, "OPENAI_API_KEY").unwrap()),
         listener: None,
     };
-    Failure { target: &target, status, headers, body: body.as_bytes(), items }.classify()
+    Failure { target: &target, status, headers, body: body.as_bytes(), inputs }.classify()
 }
 
 #[test]
-fn too_much_for_one_call_is_the_splitters() {
+fn a_batch_that_is_too_large_is_reported_as_such() {
     for (status, body) in [
         (
             400,
@@ -68,14 +68,14 @@ fn too_much_for_one_call_is_the_splitters() {
         (500, r#"{"error":"EOF"}"#),
         (500, r#"{"error":"do embedding request: Post \"http://127.0.0.1:35391/embedding\": EOF"}"#),
     ] {
-        let error = refusal(status, body, 5);
+        let error = classify(status, body, 5);
         assert_eq!((error.kind, error.retry), (BatchTooLarge, Never), "{body}");
     }
 }
 
 #[test]
-fn one_input_too_long_is_the_callers_and_named_where_the_vendor_names_it() {
-    for (status, body, items, inputs) in [
+fn a_too_long_input_is_named_if_the_vendor_names_it() {
+    for (status, body, inputs, indices) in [
         (
             400,
             r#"{"error":{"message":"This model's maximum context length is 8192 tokens, however you requested 10001 tokens (10001 in your prompt; 0 for the completion).","code":null}}"#,
@@ -108,17 +108,17 @@ fn one_input_too_long_is_the_callers_and_named_where_the_vendor_names_it() {
             vec![],
         ),
     ] {
-        let error = refusal(status, body, items);
+        let error = classify(status, body, inputs);
         assert_eq!((error.kind, error.fault, error.retry), (InputTooLong, Fault::Caller, Never), "{body}");
-        assert_eq!(error.inputs.iter().map(|fault| fault.index).collect::<Vec<_>>(), inputs, "{body}");
+        assert_eq!(error.inputs.iter().map(|fault| fault.index).collect::<Vec<_>>(), indices, "{body}");
     }
 }
 
 #[test]
-fn rate_limits_say_how_long() {
+fn rate_limits_have_a_wait() {
     let google = r#"{"error":{"code":429,"message":"Resource exhausted","status":"RESOURCE_EXHAUSTED","details":[{"@type":"type.googleapis.com/google.rpc.RetryInfo","retryDelay":"27s"}]}}"#;
     let mistral = r#"{"object":"error","message":"Rate limit exceeded","type":"rate_limited","param":null,"code":"1300","raw_status_code":429}"#;
-    let wait = |body: &str| refusal(429, body, 1).retry;
+    let wait = |body: &str| classify(429, body, 1).retry;
     assert_eq!(wait(google), After(Duration::from_secs(27)));
     assert_eq!(wait(&format!("[{google}]")), After(Duration::from_secs(27)));
     assert_eq!(wait(mistral), Backoff);
@@ -139,34 +139,34 @@ fn rate_limits_say_how_long() {
 }
 
 #[test]
-fn an_empty_purse_is_not_tried_again() {
+fn an_exhausted_quota_is_not_retried() {
     let openai = r#"{"error":{"message":"You exceeded your current quota, please check your plan and billing details.","type":"insufficient_quota","param":null,"code":"insufficient_quota"}}"#;
     let google = r#"{"error":{"code":429,"message":"You exceeded your current quota, please check your plan and billing details. Please retry in 5s.","status":"RESOURCE_EXHAUSTED"}}"#;
-    let error = refusal(429, openai, 1);
+    let error = classify(429, openai, 1);
     assert_eq!((error.kind, error.retry), (RateLimited, Never));
     assert!(error.message.contains("quota") && error.message.contains("OPENAI_API_KEY"));
-    assert_eq!(refusal(402, "", 1).retry, Never);
-    // Google says the same words for a limit per minute, and then when to come back.
-    assert_eq!(refusal(429, google, 1).retry, After(Duration::from_secs(5)));
+    assert_eq!(classify(402, "", 1).retry, Never);
+    // Google sends the same message for a limit per minute, with a wait.
+    assert_eq!(classify(429, google, 1).retry, After(Duration::from_secs(5)));
 }
 
 #[test]
-fn a_refused_key_is_ours_to_mend_and_never_shown() {
+fn a_refused_key_is_our_fault_and_never_shown() {
     let body = format!(r#"{{"error":{{"message":"Incorrect API key provided: {KEY}."}}}}"#);
     for status in [401, 403] {
-        let error = refusal(status, &body, 1);
+        let error = classify(status, &body, 1);
         assert_eq!((error.kind, error.retry), (UpstreamAuth, Never));
         assert!(error.message.contains("openai") && error.message.contains("OPENAI_API_KEY"));
         assert!(!format!("{error:?}").contains(KEY));
     }
     let error =
-        refusal(400, &format!(r#"{{"message":"bad {KEY} or ({KEY}) or sk-other-key-123\u0000\n"}}"#), 1);
-    assert_eq!(error.message, "openai says: bad *** or (***) or ***");
-    assert_eq!(refusal(400, r#"{"message":"bad of-a-header"}"#, 1).message, "openai says: bad ***");
+        classify(400, &format!(r#"{{"message":"bad {KEY} or ({KEY}) or sk-other-key-123\u0000\n"}}"#), 1);
+    assert_eq!(error.message, "openai reports: bad *** or (***) or ***");
+    assert_eq!(classify(400, r#"{"message":"bad of-a-header"}"#, 1).message, "openai reports: bad ***");
 }
 
 #[test]
-fn unknown_models_and_wrong_addresses_are_told_apart() {
+fn unknown_models_and_wrong_urls_are_told_apart() {
     for (status, body) in [
         (404, r#"{"error":{"message":"The model `m` does not exist","code":"model_not_found"}}"#),
         (
@@ -184,19 +184,19 @@ fn unknown_models_and_wrong_addresses_are_told_apart() {
         ),
         (400, r#"{"detail":"Model m is not supported. Supported models are …"}"#),
     ] {
-        assert_eq!(refusal(status, body, 1).kind, ModelNotFound, "{body}");
+        assert_eq!(classify(status, body, 1).kind, ModelNotFound, "{body}");
     }
     for body in [r#"{"detail":"Not Found"}"#, "<html>404</html>", ""] {
-        let error = refusal(404, body, 1);
+        let error = classify(404, body, 1);
         assert_eq!((error.kind, error.fault, error.retry), (Unavailable, Fault::Upstream, Never));
         assert!(error.message.contains("base_url"));
     }
 }
 
 #[test]
-fn failures_of_the_vendor_are_tried_again() {
+fn failures_of_the_vendor_are_retried() {
     for status in [408, 424, 499, 500, 502, 503, 504, 529] {
-        let error = refusal(status, "<html>bad gateway</html>", 2);
+        let error = classify(status, "<html>bad gateway</html>", 2);
         assert_eq!(
             (error.kind, error.fault, error.retry),
             (Unavailable, Fault::Upstream, Backoff),
@@ -206,16 +206,16 @@ fn failures_of_the_vendor_are_tried_again() {
     let mut headers = HeaderMap::new();
     headers.insert("retry-after", HeaderValue::from_static("2"));
     assert_eq!(with_headers(503, "", 1, &headers).retry, After(Duration::from_secs(2)));
-    assert_eq!(refusal(500, r#"{"error":"EOF"}"#, 1).kind, Unavailable);
+    assert_eq!(classify(500, r#"{"error":"EOF"}"#, 1).kind, Unavailable);
 }
 
 #[test]
-fn everything_else_is_the_callers_in_the_vendors_words() {
+fn all_other_errors_quote_the_vendor() {
     let pydantic = r#"{"detail":[{"loc":["body","input"],"msg":"field required","type":"value_error"}]}"#;
-    let error = refusal(422, pydantic, 1);
+    let error = classify(422, pydantic, 1);
     assert_eq!((error.kind, error.fault, error.retry), (InvalidRequest, Fault::Caller, Never));
-    assert_eq!(error.message, "openai says: field required");
-    assert_eq!(refusal(400, "", 1).message, "openai refused the request (400)");
-    assert_eq!(refusal(400, r#"{"error":{"message":""}}"#, 1).message, "openai refused the request (400)");
-    assert_eq!(refusal(418, "[]", 1).kind, InvalidRequest);
+    assert_eq!(error.message, "openai reports: field required");
+    assert_eq!(classify(400, "", 1).message, "openai refused the request (400)");
+    assert_eq!(classify(400, r#"{"error":{"message":""}}"#, 1).message, "openai refused the request (400)");
+    assert_eq!(classify(418, "[]", 1).kind, InvalidRequest);
 }

@@ -1,5 +1,4 @@
-//! Every misbehaviour, and the decision it leads to. Waits are on real time only where a deadline is the
-//! subject.
+//! Faults of vendors, and the errors that they become. Only tests of deadlines wait in real time.
 
 use std::{
     sync::Arc,
@@ -17,7 +16,7 @@ use embeddery_core::{
 };
 use embeddery_test_support::vendors::{Behaviour, VendorApi, Vendors};
 
-use crate::support::{FORMS, KEY, adapter, assert_right, embed, request};
+use crate::support::{APIS, KEY, adapter, assert_vectors, embed, request};
 
 const ALL: [VendorApi; 6] = [
     VendorApi::OpenAi,
@@ -28,39 +27,39 @@ const ALL: [VendorApi; 6] = [
     VendorApi::Ollama,
 ];
 
-fn model(form: VendorApi) -> &'static str {
-    FORMS.iter().find(|(known, _)| *known == form).unwrap().1
+fn model(api: VendorApi) -> &'static str {
+    APIS.iter().find(|(other, _)| *other == api).unwrap().1
 }
 
-struct Suspect {
-    form: VendorApi,
+struct FaultyVendor {
+    api: VendorApi,
     vendors: Vendors,
     embedder: Arc<dyn Embedder>,
 }
 
-impl Suspect {
-    async fn new(form: VendorApi) -> Self {
+impl FaultyVendor {
+    async fn new(api: VendorApi) -> Self {
         let vendors = Vendors::start().await;
-        Self { form, embedder: adapter(&vendors, form, model(form)).await, vendors }
+        Self { api, embedder: adapter(&vendors, api, model(api)).await, vendors }
     }
 
-    /// What a misbehaviour is taken for. It must not outlive its request, nor show the key.
-    async fn meaning(&self, behaviour: &Behaviour) -> (ErrorKind, Fault, Retry) {
+    /// The error that a fault becomes. The next request must succeed, and the error must not contain the key.
+    async fn error_for(&self, behaviour: &Behaviour) -> (ErrorKind, Fault, Retry) {
         self.vendors.next(behaviour.clone());
         let texts = ["a", "b", "c"];
-        let answer = embed(&self.embedder, &texts).await;
-        let error = answer.err().unwrap_or_else(|| panic!("{:?} took {behaviour:?}", self.form));
-        assert!(!format!("{error:?}").contains(KEY), "{behaviour:?} shows the key: {error:?}");
-        assert_right(&embed(&self.embedder, &texts).await.unwrap(), &texts);
+        let response = embed(&self.embedder, &texts).await;
+        let error = response.err().unwrap_or_else(|| panic!("{:?} accepted {behaviour:?}", self.api));
+        assert!(!format!("{error:?}").contains(KEY), "{behaviour:?} reveals the key: {error:?}");
+        assert_vectors(&embed(&self.embedder, &texts).await.unwrap(), &texts);
         (error.kind, error.fault, error.retry)
     }
 }
 
 #[tokio::test]
-async fn refusals() {
+async fn error_responses_are_classified() {
     let seconds = |n| After(Duration::from_secs(n));
-    for form in ALL {
-        let suspect = Suspect::new(form).await;
+    for api in ALL {
+        let vendor = FaultyVendor::new(api).await;
         for (behaviour, expected) in [
             (Behaviour::RateLimited(7), (RateLimited, Fault::Upstream, seconds(7))),
             (Behaviour::RateLimitedInBody(27), (RateLimited, Fault::Upstream, seconds(27))),
@@ -77,15 +76,15 @@ async fn refusals() {
             (Behaviour::InputTooLong, (InputTooLong, Fault::Caller, Never)),
             (Behaviour::NoSuchModel, (ModelNotFound, Fault::Caller, Never)),
         ] {
-            assert_eq!(suspect.meaning(&behaviour).await, expected, "{form:?} {behaviour:?}");
+            assert_eq!(vendor.error_for(&behaviour).await, expected, "{api:?} {behaviour:?}");
         }
     }
 }
 
 #[tokio::test]
-async fn broken_connections_and_answers() {
-    for form in ALL {
-        let suspect = Suspect::new(form).await;
+async fn broken_connections_and_responses_are_classified() {
+    for api in ALL {
+        let vendor = FaultyVendor::new(api).await;
         let mut all = vec![
             (Behaviour::Reset, Unavailable),
             (Behaviour::Truncated, Unavailable),
@@ -96,34 +95,34 @@ async fn broken_connections_and_answers() {
             (Behaviour::MixedLengths, InvalidUpstreamResponse),
             (Behaviour::WrongLength, InvalidUpstreamResponse),
         ];
-        if matches!(form, VendorApi::OpenAi | VendorApi::Voyage) {
+        if matches!(api, VendorApi::OpenAi | VendorApi::Voyage) {
             all.extend([
                 (Behaviour::BrokenBase64, InvalidUpstreamResponse),
                 (Behaviour::DuplicateIndex, InvalidUpstreamResponse),
             ]);
         }
-        // Where the length is not known before, the first answer tells.
-        embed(&suspect.embedder, &["a"]).await.unwrap();
+        // The first response sets the dimensions of unknown models.
+        embed(&vendor.embedder, &["a"]).await.unwrap();
         for (behaviour, kind) in all {
             let expected = (kind, Fault::Upstream, Backoff);
-            assert_eq!(suspect.meaning(&behaviour).await, expected, "{form:?} {behaviour:?}");
+            assert_eq!(vendor.error_for(&behaviour).await, expected, "{api:?} {behaviour:?}");
         }
     }
 }
 
 #[tokio::test]
-async fn an_answer_without_end_is_not_read_to_its_end() {
+async fn a_response_without_end_is_not_read_to_its_end() {
     let expected = (InvalidUpstreamResponse, Fault::Upstream, Never);
-    assert_eq!(Suspect::new(VendorApi::OpenAi).await.meaning(&Behaviour::Huge).await, expected);
+    assert_eq!(FaultyVendor::new(VendorApi::OpenAi).await.error_for(&Behaviour::Huge).await, expected);
 }
 
 #[tokio::test]
-async fn another_order_is_put_right() {
+async fn shuffled_vectors_are_reordered() {
     let vendors = Vendors::start().await;
-    for form in [VendorApi::OpenAi, VendorApi::Mistral, VendorApi::Voyage, VendorApi::LocalOpenAi] {
+    for api in [VendorApi::OpenAi, VendorApi::Mistral, VendorApi::Voyage, VendorApi::LocalOpenAi] {
         vendors.next(Behaviour::Shuffled);
         let texts = ["a", "b", "c", "d"];
-        assert_right(&embed(&adapter(&vendors, form, "m").await, &texts).await.unwrap(), &texts);
+        assert_vectors(&embed(&adapter(&vendors, api, "m").await, &texts).await.unwrap(), &texts);
     }
 }
 
@@ -138,21 +137,21 @@ async fn a_redirect_is_not_followed_with_the_key() {
 }
 
 #[tokio::test]
-async fn silence_and_dripping_end_at_the_deadline() {
+async fn a_silent_or_slow_response_ends_at_the_deadline() {
     let vendors = Vendors::start().await;
     let embedder = adapter(&vendors, VendorApi::OpenAi, "m").await;
     for behaviour in [Behaviour::Hang, Behaviour::Drip] {
         vendors.next(behaviour);
-        let mut asked = request(&["a"]);
-        asked.context.deadline = Some(Instant::now() + Duration::from_millis(200));
-        let error = embedder.embed(asked).await.unwrap_err();
+        let mut params = request(&["a"]);
+        params.context.deadline = Some(Instant::now() + Duration::from_millis(200));
+        let error = embedder.embed(params).await.unwrap_err();
         assert_eq!((error.kind, error.fault, error.retry), (Timeout, Fault::Upstream, Backoff));
     }
     assert!(embed(&embedder, &["a"]).await.is_ok());
 }
 
 #[tokio::test]
-async fn nobody_there_is_the_upstreams_fault() {
+async fn a_refused_connection_is_the_upstreams_fault() {
     let vendors = Vendors::start().await;
     let embedder = adapter(&vendors, VendorApi::OpenAi, "m").await;
     drop(vendors);
@@ -162,15 +161,15 @@ async fn nobody_there_is_the_upstreams_fault() {
 }
 
 #[tokio::test]
-async fn the_vendors_own_limits_are_understood() {
+async fn the_vendors_limits_are_recognised() {
     let vendors = Vendors::start().await;
     let many: Vec<String> = (0..2049).map(|i| i.to_string()).collect();
-    for (form, count) in
+    for (api, count) in
         [(VendorApi::OpenAi, 2049), (VendorApi::Cohere, 97), (VendorApi::Google, 101), (VendorApi::Tei, 33)]
     {
         let texts: Vec<&str> = many[..count].iter().map(String::as_str).collect();
-        let error = embed(&adapter(&vendors, form, "m").await, &texts).await.unwrap_err();
-        assert_eq!(error.kind, BatchTooLarge, "{form:?}: {error}");
+        let error = embed(&adapter(&vendors, api, "m").await, &texts).await.unwrap_err();
+        assert_eq!(error.kind, BatchTooLarge, "{api:?}: {error}");
     }
     let long = "x".repeat(40_000);
     let error = embed(&adapter(&vendors, VendorApi::OpenAi, "m").await, &[&long]).await.unwrap_err();
@@ -178,13 +177,13 @@ async fn the_vendors_own_limits_are_understood() {
 }
 
 #[tokio::test]
-async fn a_bad_input_fails_its_batch_as_the_callers_or_asks_for_smaller_ones() {
+async fn a_bad_input_is_the_callers_fault_or_requires_smaller_batches() {
     let vendors = Vendors::start().await;
     vendors.poison("poison");
     let texts = ["a", "poison", "c"];
     let openai = embed(&adapter(&vendors, VendorApi::OpenAi, "m").await, &texts).await.unwrap_err();
     assert_eq!((openai.kind, openai.fault), (InvalidRequest, Fault::Caller));
-    // Ollama's runner dies of it: only smaller batches save the others.
+    // The input crashes Ollama's runner. Smaller batches isolate it.
     let ollama = embed(&adapter(&vendors, VendorApi::Ollama, "m").await, &texts).await.unwrap_err();
     assert_eq!(ollama.kind, BatchTooLarge);
 }

@@ -1,63 +1,65 @@
-//! What an encoder is made of, before any weight is read: its sizes, what its blocks do, what its tensors are called.
-//! An architecture is a function from `config.json` to this; one loader and one encoder do the rest.
+//! The description of an encoder before its weights are read: sizes, operations of a block, tensor names. An
+//! architecture maps `config.json` to this description. One loader and one encoder serve all architectures.
 
 use super::rotary::Rotary;
 use crate::kernels::{AttentionWindow, GluActivation};
 
-/// An encoder, described.
+/// The description of an encoder.
 #[derive(Clone, Debug)]
 pub(crate) struct EncoderConfig {
-    /// Numbers in a token's vector.
+    /// Width of a token vector.
     pub(crate) hidden: usize,
     pub(crate) layers: usize,
+    /// Query heads.
     pub(crate) heads: usize,
-    /// Heads of keys and values; each serves as many heads of queries.
+    /// Heads of keys and values (grouped-query attention); each serves `heads / key_value_heads` query heads.
     pub(crate) key_value_heads: usize,
     pub(crate) head_width: usize,
+    /// Width of the feed-forward layer.
     pub(crate) intermediate: usize,
     /// Rows of the word embeddings.
     pub(crate) vocabulary: usize,
-    /// Most tokens of a text.
-    pub(crate) positions: usize,
-    /// For the word embeddings.
+    /// Maximum tokens of a text.
+    pub(crate) max_positions: usize,
+    /// Factor of the word embeddings.
     pub(super) word_scale: f32,
-    /// For the queries, so that their products with keys are scores.
+    /// Factor of the queries. It makes their dot products with keys attention scores.
     pub(super) query_scale: f32,
-    /// Rows of the token types' embeddings, of which every token gets the first; 0 is none.
+    /// Rows of the token type embeddings, or 0 for none. Every token has type 0.
     pub(super) token_types: usize,
     pub(super) position_table: Option<PositionTable>,
     pub(super) score_bias: Option<ScoreBias>,
-    pub(super) norm: NormSpec,
+    pub(super) norm: NormConfig,
     pub(super) feed_forward: FeedForward,
     pub(super) biases: Biases,
-    /// The kinds of attention there are, and which of them each layer has.
-    pub(super) attention: Vec<AttentionSpec>,
+    /// The distinct attention configurations; `layer_types` holds each layer's index into this list.
+    pub(super) attention: Vec<AttentionConfig>,
     pub(super) layer_types: Vec<usize>,
-    /// Names that checkpoints of this architecture use.
-    pub(super) names: &'static [Names],
-    /// What checkpoints put before all names, beside nothing.
+    /// Naming schemes that checkpoints of this architecture use.
+    pub(super) tensor_names: &'static [TensorNames],
+    /// Prefixes that checkpoints may add to every tensor name, besides none.
     pub(super) prefixes: &'static [&'static str],
 }
 
-/// Learned positions.
+/// Learned position embeddings.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct PositionTable {
     pub(super) rows: usize,
-    /// The row of a text's first token.
+    /// Row of a text's first token.
     pub(super) first: usize,
 }
 
-/// What is added to attention's scores.
+/// A term that is added to attention scores.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum ScoreBias {
-    /// MPNet's learned buckets of distances, as many.
-    Buckets(usize),
-    /// JinaBERT's slopes.
-    Slopes,
+    /// MPNet: a learned bias per bucket of distances. Holds the number of buckets.
+    RelativeBuckets(usize),
+    /// JinaBERT: ALiBi, a fixed slope per head.
+    Alibi,
 }
 
 #[derive(Clone, Copy, Debug)]
-pub(super) struct NormSpec {
+pub(super) struct NormConfig {
     pub(super) kind: NormKind,
     pub(super) epsilon: f32,
 }
@@ -68,18 +70,18 @@ pub(super) enum NormKind {
         bias: bool,
     },
     RootMeanSquare,
-    /// Weights are kept as their distance from 1.
+    /// The checkpoint stores weights minus 1.
     RootMeanSquareAroundOne,
 }
 
-/// What stands between the two products of a feed-forward layer.
+/// The activation between the two products of a feed-forward layer.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum FeedForward {
     Gelu,
     Gated(GluActivation),
 }
 
-/// Which products have something added to them.
+/// Which linear layers have a bias.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Biases {
     pub(super) qkv: bool,
@@ -93,29 +95,29 @@ impl Biases {
     pub(super) const NONE: Self = Self { qkv: false, attention_output: false, up: false, down: false };
 }
 
-/// How the tokens of a layer look at each other.
+/// The attention of a layer.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) struct AttentionSpec {
-    pub(super) sight: AttentionWindow,
-    /// By which heads are turned, where positions are rotary.
+pub(super) struct AttentionConfig {
+    pub(super) window: AttentionWindow,
+    /// Rotary position embedding, if the architecture has one.
     pub(super) rotary: Option<Rotary>,
 }
 
-impl AttentionSpec {
-    /// Every token looks at every other, and positions are in the embeddings.
-    pub(super) const PLAIN: Self = Self { sight: AttentionWindow::ALL, rotary: None };
+impl AttentionConfig {
+    /// Bidirectional attention over the whole text, without rotary positions.
+    pub(super) const BIDIRECTIONAL: Self = Self { window: AttentionWindow::ALL, rotary: None };
 }
 
-/// What tensors are called: those of a layer below `<layers>.<n>.`, all without `.weight` and `.bias`.
+/// Tensor names of a checkpoint, without `.weight` and `.bias`. Names of a layer are relative to `<layers>.<n>.`.
 #[derive(Debug)]
-pub(super) struct Names {
+pub(super) struct TensorNames {
     pub(super) words: &'static str,
     pub(super) token_types: &'static str,
     pub(super) positions: &'static str,
     pub(super) embedding_norm: Option<&'static str>,
     pub(super) layers: &'static str,
     pub(super) qkv: QkvNames,
-    /// Of queries and keys, head by head.
+    /// Norms of query heads and key heads.
     pub(super) head_norms: Option<[&'static str; 2]>,
     pub(super) attention_output: &'static str,
     pub(super) norms: NormNames,
@@ -138,26 +140,27 @@ pub(super) enum UpNames {
         gate: &'static str,
         up: &'static str,
     },
-    /// Stacked in one tensor, in this order.
+    /// Gate and up projection stacked in one tensor, in this order.
     GateUp(&'static str),
+    /// Up projection and gate stacked in one tensor, in this order.
     UpGate(&'static str),
 }
 
-/// A layer's norms, of attention and of the feed-forward part.
+/// A layer's norms: for attention and for the feed-forward part.
 #[derive(Debug)]
 pub(super) enum NormNames {
     /// x = norm(x + f(x))
     Post([&'static str; 2]),
     /// x = x + f(norm(x))
     Pre([&'static str; 2]),
-    /// As `Pre`; the first layer's attention has no norm, because the embeddings just had one.
+    /// As `Pre`, but the first layer's attention has no norm, because the embeddings are already normalized.
     PreButFirst([&'static str; 2]),
-    /// x = x + behind(f(before(x)))
-    Sandwich { before: [&'static str; 2], behind: [&'static str; 2] },
+    /// x = x + after(f(before(x)))
+    Sandwich { before: [&'static str; 2], after: [&'static str; 2] },
 }
 
-/// As BERT writes them.
-pub(super) const BERT_NAMES: Names = Names {
+/// BERT's tensor names.
+pub(super) const BERT_NAMES: TensorNames = TensorNames {
     words: "embeddings.word_embeddings",
     token_types: "embeddings.token_type_embeddings",
     positions: "embeddings.position_embeddings",
@@ -173,8 +176,9 @@ pub(super) const BERT_NAMES: Names = Names {
 };
 
 impl EncoderConfig {
-    /// An encoder of BERT's kind: heads share the hidden size, LayerNorm stands behind, all tokens see each other.
-    pub(super) fn of_bert(sizes: &Sizes) -> Self {
+    /// An encoder with BERT's structure: heads divide the hidden size, post-LayerNorm, bidirectional attention,
+    /// GELU, biases everywhere, no positions and no token types.
+    pub(super) fn with_bert_defaults(sizes: &Sizes) -> Self {
         Self {
             hidden: sizes.hidden,
             layers: sizes.layers,
@@ -183,53 +187,52 @@ impl EncoderConfig {
             head_width: sizes.hidden / sizes.heads,
             intermediate: sizes.intermediate,
             vocabulary: sizes.vocabulary,
-            positions: sizes.positions,
+            max_positions: sizes.max_positions,
             word_scale: 1.0,
             query_scale: 1.0 / ((sizes.hidden / sizes.heads) as f32).sqrt(),
             token_types: 0,
             position_table: None,
             score_bias: None,
-            norm: NormSpec { kind: NormKind::Layer { bias: true }, epsilon: sizes.epsilon },
+            norm: NormConfig { kind: NormKind::Layer { bias: true }, epsilon: sizes.epsilon },
             feed_forward: FeedForward::Gelu,
             biases: Biases::ALL,
-            attention: vec![AttentionSpec::PLAIN],
+            attention: vec![AttentionConfig::BIDIRECTIONAL],
             layer_types: vec![0; sizes.layers],
-            names: &[BERT_NAMES],
+            tensor_names: &[BERT_NAMES],
             prefixes: &[],
         }
     }
-}
 
-impl EncoderConfig {
-    /// What the vectors depend on beside weights and tokenizer, and a configuration may change: empty for a model whose
-    /// tensors say everything.
-    pub(crate) fn identity(&self) -> Vec<u8> {
-        let mut said = Vec::new();
-        for kind in self.attention.iter().filter(|kind| **kind != AttentionSpec::PLAIN) {
-            said.extend(
-                [kind.sight.back, kind.sight.ahead]
+    /// The settings that change vectors and that only the configuration holds, as bytes for the fingerprint. Empty for
+    /// a model whose tensors determine its vectors.
+    pub(crate) fn identity_bytes(&self) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        let attention = self.attention.iter();
+        for config in attention.filter(|config| **config != AttentionConfig::BIDIRECTIONAL) {
+            bytes.extend(
+                [config.window.back, config.window.ahead]
                     .map(|tokens| tokens as u64)
                     .map(u64::to_le_bytes)
                     .concat(),
             );
-            let turned = kind.rotary.map_or([0.0; 2], |rotary| [rotary.theta, rotary.stretch]);
-            said.extend(turned.map(f64::to_le_bytes).concat());
+            let rotary = config.rotary.map_or([0.0; 2], |rotary| [rotary.theta, rotary.scaling_factor]);
+            bytes.extend(rotary.map(f64::to_le_bytes).concat());
         }
-        if !said.is_empty() {
-            said.extend(self.layer_types.iter().flat_map(|kind| (*kind as u64).to_le_bytes()));
-            said.extend([self.query_scale, self.word_scale].map(f32::to_le_bytes).concat());
+        if !bytes.is_empty() {
+            bytes.extend(self.layer_types.iter().flat_map(|index| (*index as u64).to_le_bytes()));
+            bytes.extend([self.query_scale, self.word_scale].map(f32::to_le_bytes).concat());
         }
-        said
+        bytes
     }
 }
 
-/// What every architecture has, under whatever keys.
+/// The sizes that every architecture has.
 pub(super) struct Sizes {
     pub(super) hidden: usize,
     pub(super) layers: usize,
     pub(super) heads: usize,
     pub(super) intermediate: usize,
     pub(super) vocabulary: usize,
-    pub(super) positions: usize,
+    pub(super) max_positions: usize,
     pub(super) epsilon: f32,
 }

@@ -1,24 +1,51 @@
-//! How a job comes to be: opened, filled, started.
+//! Opens jobs, adds their documents, starts them.
 
-use super::{For, PostgresJobs, transitions};
+use deadpool_postgres::Transaction;
+
+use super::{PostgresJobs, Scope};
 use crate::{
-    JobError, JobId, NewDocument, NewJob, OpenResult,
+    JobError, JobId, JobIntake, JobOp, NewDocument, NewJob, OpenResult,
     jobs::codec::{self, priority_number, unreadable},
 };
 
-pub(super) async fn open(store: &PostgresJobs, job: NewJob) -> Result<OpenResult, JobError> {
+impl JobIntake for PostgresJobs {
+    fn open(&self, job: NewJob) -> JobOp<'_, OpenResult> {
+        Box::pin(open(self, job))
+    }
+
+    fn append(&self, job: JobId, documents: Vec<NewDocument>) -> JobOp<'_, ()> {
+        Box::pin(append(self, job, documents))
+    }
+
+    fn start(&self, job: JobId, body_hash: [u8; 32]) -> JobOp<'_, OpenResult> {
+        Box::pin(async move {
+            let result = start(self, job, body_hash).await?;
+            if result != OpenResult::New(job) {
+                // A crash here leaves the open job to `purge_expired`.
+                discard(self, job).await?;
+            }
+            Ok(result)
+        })
+    }
+
+    fn discard(&self, job: JobId) -> JobOp<'_, ()> {
+        Box::pin(discard(self, job))
+    }
+}
+
+async fn open(store: &PostgresJobs, job: NewJob) -> Result<OpenResult, JobError> {
     let mut client = store.client().await?;
-    let tx = store.begin(&mut client, For::Tenant(&job.tenant)).await?;
+    let tx = store.begin(&mut client, Scope::Tenant(&job.tenant)).await?;
     if let Some(key) = &job.idempotency_key
-        && let Some((found, _)) = by_key(&tx, (&job.tenant, key)).await?
+        && let Some((started, _)) = started_job(&tx, &job.tenant, key).await?
     {
-        return Ok(OpenResult::Same(found));
+        return Ok(OpenResult::Same(started));
     }
     let last =
         tx.prepare_cached("SELECT id FROM embeddery.jobs WHERE tenant = $1 ORDER BY id DESC LIMIT 1").await?;
     let last = tx.query_opt(&last, &[&&*job.tenant]).await?.map(|row| row.get(0));
     let id = codec::job_id(last);
-    let most = job.max_unfinished.map(|most| i64::try_from(most).unwrap_or(i64::MAX));
+    let max_unfinished = job.max_unfinished.map(|max| i64::try_from(max).unwrap_or(i64::MAX));
     let statement = tx
         .prepare_cached(
             "INSERT INTO embeddery.jobs (id, tenant, idempotency_key, max_unfinished, plan, priority, traceparent,
@@ -34,7 +61,7 @@ pub(super) async fn open(store: &PostgresJobs, job: NewJob) -> Result<OpenResult
             &id.0,
             &&*job.tenant,
             &job.idempotency_key,
-            &most,
+            &max_unfinished,
             &codec::plan(&job.plan),
             &priority,
             &traceparent,
@@ -45,23 +72,19 @@ pub(super) async fn open(store: &PostgresJobs, job: NewJob) -> Result<OpenResult
     Ok(OpenResult::New(id))
 }
 
-pub(super) async fn append(
-    store: &PostgresJobs,
-    job: JobId,
-    documents: Vec<NewDocument>,
-) -> Result<(), JobError> {
+async fn append(store: &PostgresJobs, job: JobId, documents: Vec<NewDocument>) -> Result<(), JobError> {
     let count = i32::try_from(documents.len()).map_err(unreadable)?;
     let mut client = store.client().await?;
-    let tx = store.begin(&mut client, For::All).await?;
-    let grow = tx
+    let tx = store.begin(&mut client, Scope::All).await?;
+    let count_documents = tx
         .prepare_cached(
             "UPDATE embeddery.jobs SET documents = documents + $2, submitted_at = embeddery.now_ms()
              WHERE id = $1 AND status = -1 RETURNING documents, tenant",
         )
         .await?;
-    let grown = tx.query_opt(&grow, &[&job.0, &count]).await?.ok_or_else(gone)?;
-    let (after, tenant): (i32, &str) = (grown.get(0), grown.get(1));
-    let items: Vec<i32> = (after - count..after).collect();
+    let counted = tx.query_opt(&count_documents, &[&job.0, &count]).await?.ok_or_else(removed)?;
+    let (total, tenant): (i32, &str) = (counted.get(0), counted.get(1));
+    let items: Vec<i32> = (total - count..total).collect();
     let ids: Vec<&str> = documents.iter().map(|document| document.id.as_str()).collect();
     let sizes: Vec<i64> = documents.iter().map(|document| document.text.len() as i64).collect();
     let rows = tx
@@ -88,47 +111,39 @@ pub(super) async fn append(
     Ok(tx.commit().await?)
 }
 
-pub(super) async fn start(store: &PostgresJobs, job: JobId, hash: [u8; 32]) -> Result<OpenResult, JobError> {
-    let opened = begin_work(store, job, hash).await?;
-    if opened != OpenResult::New(job) {
-        // What was opened for nothing goes; a crash here leaves it to the sweep.
-        transitions::discard(store, job).await?;
-    }
-    Ok(opened)
-}
-
-async fn begin_work(store: &PostgresJobs, job: JobId, hash: [u8; 32]) -> Result<OpenResult, JobError> {
+async fn start(store: &PostgresJobs, job: JobId, hash: [u8; 32]) -> Result<OpenResult, JobError> {
     let mut client = store.client().await?;
-    let tx = store.begin(&mut client, For::All).await?;
+    let tx = store.begin(&mut client, Scope::All).await?;
     let find = tx
         .prepare_cached(
             "SELECT status, body_hash, tenant, idempotency_key, max_unfinished FROM embeddery.jobs WHERE id = $1",
         )
         .await?;
-    let found = tx.query_opt(&find, &[&job.0]).await?.ok_or_else(gone)?;
-    let (tenant, key, most): (&str, Option<&str>, Option<i64>) = (found.get(2), found.get(3), found.get(4));
-    let same = |job, found: Option<&[u8]>| match found == Some(hash.as_slice()) {
+    let found = tx.query_opt(&find, &[&job.0]).await?.ok_or_else(removed)?;
+    let (tenant, key, max_unfinished): (&str, Option<&str>, Option<i64>) =
+        (found.get(2), found.get(3), found.get(4));
+    let same = |job, other: Option<&[u8]>| match other == Some(hash.as_slice()) {
         true => OpenResult::Same(job),
         false => OpenResult::Conflict(job),
     };
     if found.get::<_, i16>(0) >= 0 {
         return Ok(same(job, found.get(1)));
     }
-    // A tenant's jobs start one after the other: each sees the ones before, with their keys and their number.
+    // A tenant's jobs start one after another, so that each sees the keys and the number of the ones before it.
     let lock = tx.prepare_cached("SELECT pg_advisory_xact_lock(hashtextextended($1, 7))").await?;
     tx.execute(&lock, &[&tenant]).await?;
     if let Some(key) = key
-        && let Some((other, found)) = by_key(&tx, (tenant, key)).await?
+        && let Some((other, hash)) = started_job(&tx, tenant, key).await?
     {
-        return Ok(same(other, found.as_deref()));
+        return Ok(same(other, hash.as_deref()));
     }
-    if let Some(most) = most {
+    if let Some(max_unfinished) = max_unfinished {
         let count = tx
             .prepare_cached("SELECT count(*) FROM embeddery.jobs WHERE tenant = $1 AND status IN (0, 1)")
             .await?;
-        let running: i64 = tx.query_one(&count, &[&tenant]).await?.get(0);
-        if running >= most {
-            return Ok(OpenResult::TooMany(running.max(0).unsigned_abs()));
+        let unfinished: i64 = tx.query_one(&count, &[&tenant]).await?.get(0);
+        if unfinished >= max_unfinished {
+            return Ok(OpenResult::TooMany(unfinished.max(0).unsigned_abs()));
         }
     }
     let start = tx
@@ -139,13 +154,21 @@ async fn begin_work(store: &PostgresJobs, job: JobId, hash: [u8; 32]) -> Result<
         .await?;
     let started = tx.execute(&start, &[&job.0, &hash.as_slice()]).await?;
     tx.commit().await?;
-    if started == 1 { Ok(OpenResult::New(job)) } else { Err(gone()) }
+    if started == 1 { Ok(OpenResult::New(job)) } else { Err(removed()) }
 }
 
-/// The started job of a key, and its hash.
-async fn by_key(
-    tx: &deadpool_postgres::Transaction<'_>,
-    (tenant, key): (&str, &str),
+async fn discard(store: &PostgresJobs, job: JobId) -> Result<(), JobError> {
+    let mut client = store.client().await?;
+    let tx = store.begin(&mut client, Scope::All).await?;
+    tx.execute("DELETE FROM embeddery.jobs WHERE id = $1 AND status = -1", &[&job.0]).await?;
+    Ok(tx.commit().await?)
+}
+
+/// The started job of a key, and the hash of its request.
+async fn started_job(
+    tx: &Transaction<'_>,
+    tenant: &str,
+    key: &str,
 ) -> Result<Option<(JobId, Option<Vec<u8>>)>, JobError> {
     let find = tx
         .prepare_cached(
@@ -156,6 +179,6 @@ async fn by_key(
     Ok(found.map(|row| (JobId(row.get(0)), row.get(1))))
 }
 
-fn gone() -> JobError {
+fn removed() -> JobError {
     JobError::Unavailable("the job was not started in time and is removed; send it again".into())
 }

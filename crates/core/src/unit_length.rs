@@ -1,0 +1,44 @@
+//! The Euclidean length of vectors, and scaling to length 1. Sums are in f64, in the order of the components, so that
+//! every crate gets the same bits.
+
+/// The square of a vector's Euclidean length.
+///
+/// ```
+/// # use embeddery_core::squared_length;
+/// assert_eq!(squared_length(&[3.0, 4.0]), 25.0);
+/// ```
+pub fn squared_length(vector: &[f32]) -> f64 {
+    vector.iter().map(|x| f64::from(*x) * f64::from(*x)).sum()
+}
+
+/// Divides a vector by its Euclidean length. A zero vector stays as it is.
+///
+/// ```
+/// # use embeddery_core::to_unit_length;
+/// let mut vector = [3.0, 4.0];
+/// to_unit_length(&mut vector);
+/// assert_eq!(vector, [0.6, 0.8]);
+/// ```
+pub fn to_unit_length(vector: &mut [f32]) {
+    let length = squared_length(vector).sqrt();
+    if length > 0.0 {
+        for x in vector {
+            *x = (f64::from(*x) / length) as f32;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn zero_stays_and_large_components_do_not_overflow() {
+        let mut zero = [0.0; 3];
+        to_unit_length(&mut zero);
+        assert_eq!(zero, [0.0; 3]);
+        let mut large = [f32::MAX, 0.0];
+        to_unit_length(&mut large);
+        assert_eq!(large, [1.0, 0.0]);
+    }
+}
