@@ -242,8 +242,8 @@ mod tests {
     fn depth_and_size_are_bounded() {
         let nested = (0..100).fold(json!({"a": 1}), |inner, _| json!({"$not": inner}));
         assert!(error_of(&nested).contains("deeper than 32"));
-        let fits = (0..30).fold(json!({"a": 1}), |inner, _| json!({"$not": inner}));
-        assert!(Filter::parse(&fits).is_ok());
+        let shallow = (0..30).fold(json!({"a": 1}), |inner, _| json!({"$not": inner}));
+        assert!(Filter::parse(&shallow).is_ok());
         let many: Vec<_> = (0..2000).collect();
         assert!(error_of(&json!({"a": {"$in": many}})).contains("more than 1000"));
     }

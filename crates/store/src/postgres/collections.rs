@@ -168,7 +168,7 @@ pub(super) async fn stats(
     Ok(Stats { collection: collection.view, counts, migrated: count(2) })
 }
 
-pub(super) async fn drop(
+pub(super) async fn drop_collection(
     connections: &Connections,
     collection_ref: CollectionRef<'_>,
 ) -> Result<(), StoreError> {

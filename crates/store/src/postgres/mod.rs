@@ -88,7 +88,7 @@ impl VectorStore for PostgresStore {
     }
 
     fn drop_collection<'a>(&'a self, collection_ref: CollectionRef<'a>) -> Operation<'a, ()> {
-        Box::pin(collections::drop(&self.connections, collection_ref))
+        Box::pin(collections::drop_collection(&self.connections, collection_ref))
     }
 
     fn existing_chunks<'a>(

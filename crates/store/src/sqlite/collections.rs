@@ -89,7 +89,7 @@ pub(super) fn stats(tx: &Transaction<'_>, name: &str) -> Result<Stats, StoreErro
     Ok(Stats { collection: collection.view, counts, migrated })
 }
 
-pub(super) fn drop(tx: &Transaction<'_>, name: &str) -> Result<(), StoreError> {
+pub(super) fn drop_collection(tx: &Transaction<'_>, name: &str) -> Result<(), StoreError> {
     let collection = find(tx, name)?;
     for generation in collection.generations() {
         drop_generation(tx, generation)?;

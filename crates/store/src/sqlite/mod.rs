@@ -168,7 +168,7 @@ impl VectorStore for SqliteStore {
             let (tenant, name) = owned(collection_ref);
             // No check of the free space: a deletion must succeed on a full disk.
             self.run(move |inner| {
-                inner.users.get(&tenant)?.write(|tx| collections::drop(tx, &name))?;
+                inner.users.get(&tenant)?.write(|tx| collections::drop_collection(tx, &name))?;
                 inner.matrices.remove_user(&tenant);
                 Ok(())
             })

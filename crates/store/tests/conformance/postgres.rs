@@ -78,10 +78,10 @@ async fn a_small_tenant_gets_all_results_beside_a_large_one() {
         let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f32>();
         dot(v, &query) / (dot(v, v) * dot(&query, &query)).sqrt()
     };
-    let mut due: Vec<f32> =
+    let mut expected: Vec<f32> =
         (0..5000).map(|i| cosine(&vector(i, DIM).iter().map(|x| x.abs()).collect::<Vec<_>>())).collect();
-    due.sort_by(|a, b| b.total_cmp(a));
-    let right = hits.iter().filter(|hit| hit.score >= due[9] - 2e-3).count();
+    expected.sort_by(|a, b| b.total_cmp(a));
+    let right = hits.iter().filter(|hit| hit.score >= expected[9] - 2e-3).count();
     assert!(right >= 9, "{right} of 10: {hits:?}");
 }
 
@@ -100,12 +100,12 @@ async fn a_selective_filter_misses_none_of_the_nearest() {
     for seed in 10_000..10_010 {
         let query = vector_of(seed);
         let cosine = |i: u64| dot(&vector_of(i), &query) / (dot(&vector_of(i), &vector_of(i))).sqrt();
-        let mut due: Vec<u64> = (0..3000).step_by(50).collect();
-        due.sort_by(|a, b| cosine(*b).total_cmp(&cosine(*a)));
+        let mut expected: Vec<u64> = (0..3000).step_by(50).collect();
+        expected.sort_by(|a, b| cosine(*b).total_cmp(&cosine(*a)));
         let hits = tenant.search(SearchMode::Vector(query.clone()), 10, Some(json!({"rare": true}))).await;
         let found: Vec<_> = hits.iter().map(|hit| hit.document.clone()).collect();
-        let due: Vec<_> = due[..10].iter().map(u64::to_string).collect();
-        assert_eq!(found, due);
+        let expected: Vec<_> = expected[..10].iter().map(u64::to_string).collect();
+        assert_eq!(found, expected);
     }
 }
 

@@ -27,7 +27,7 @@ impl Postgres {
         let data = server.data.to_str().unwrap();
         server.run(
             "initdb",
-            &["-D", data, "-U", "admin", "-A", "trust", "-E", "UTF8", "--no-sync", "--locale=COLLECTION"],
+            &["-D", data, "-U", "admin", "-A", "trust", "-E", "UTF8", "--no-sync", "--locale=C"],
         );
         server.serve();
         server.sql("postgres", "CREATE ROLE service LOGIN");
