@@ -22,7 +22,7 @@ use crate::{
 /// the nearest vectors and takes longer.
 const MIN_EF_SEARCH: usize = 100;
 
-/// Maximum of `hnsw.ef_search`, which pgvector sets.
+/// Maximum that pgvector allows for `hnsw.ef_search`.
 const MAX_EF_SEARCH: usize = 1000;
 
 /// Up to this number of matching chunks, all are compared. It takes a few milliseconds.
