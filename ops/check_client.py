@@ -17,24 +17,24 @@ import importlib, pkgutil, sys
 import embeddery_client
 from embeddery_client import AuthenticatedClient
 from embeddery_client.api.collections import create_collection, search_collection
-from embeddery_client.api.openai import create_openai
-from embeddery_client.models import CreateRequest, EmbeddingsAnswer, EmbeddingsRequest, ErrorBody, SearchRequest
+from embeddery_client.api.openai import create_embeddings_openai
+from embeddery_client.models import CreateCollectionRequest, EmbeddingsRequest, EmbeddingsResponse, ErrorBody, SearchRequest
 
 for module in pkgutil.walk_packages(embeddery_client.__path__, "embeddery_client."):
     importlib.import_module(module.name)
 client = AuthenticatedClient(base_url=sys.argv[1], token=sys.argv[2])
 
-answer = create_openai.sync(client=client, body=EmbeddingsRequest(input_="a parcel"))
-assert isinstance(answer, EmbeddingsAnswer), answer
+answer = create_embeddings_openai.sync(client=client, body=EmbeddingsRequest(input_="a parcel"))
+assert isinstance(answer, EmbeddingsResponse), answer
 vector = answer.data[0].embedding
 assert isinstance(vector, list) and len(vector) == 8, vector
 
-made = create_collection.sync_detailed(client=client, body=CreateRequest(name="made"))
+made = create_collection.sync_detailed(client=client, body=CreateCollectionRequest(name="made"))
 assert made.status_code == 201, made
 found = search_collection.sync_detailed("made", client=client, body=SearchRequest(query="a parcel"))
 assert found.status_code == 200, found
 
-refused = create_openai.sync(client=client, body=EmbeddingsRequest(input_="a", model="no-such-model"))
+refused = create_embeddings_openai.sync(client=client, body=EmbeddingsRequest(input_="a", model="no-such-model"))
 assert isinstance(refused, ErrorBody) and refused.error.code == "model_not_found", refused
 '''
 

@@ -14,9 +14,10 @@ use embeddery_accounts::{
     Auth, Ledger, Limiter, UserId,
     auth::{KeyConfig, TokenConfig, TokenRequest, TokenSigner, TokenVerifier},
     ledger::{LedgerConfig, Quotas, UsageRecord},
-    limit::{Measure, Payer, Rate, Rates},
+    limit::{Rate, RateLimitKey, RateLimitKind, Rates},
 };
 use embeddery_core::ProviderKind;
+use embeddery_database::redis::RedisAddress;
 use embeddery_test_support::redis::Redis;
 
 const ROUNDS: usize = 20_000;
@@ -49,29 +50,29 @@ async fn main() {
     );
     let rate = Rate::per_second(1e6, 1_000_000);
     let rates = Rates { requests: rate, tokens: rate, failures: None };
-    let local = Limiter::local(rates);
+    let local = Limiter::in_memory(rates);
     let redis = Redis::start().unwrap();
-    let shared = Limiter::shared(rates, &redis.url().into(), "{bench}").unwrap();
+    let shared = Limiter::in_redis(rates, &RedisAddress::new(redis.url())).unwrap();
     let ann = UserId::new("ann");
 
     measure("HS256 token", async || drop(auth.identify(Some(token.as_bytes())).unwrap())).await;
     measure("HS256 token + requests + tokens, in process", async || {
         let identity = auth.identify(Some(token.as_bytes())).unwrap();
-        let payer = Payer::user(&identity.user);
-        let _ = local.take(Measure::Requests, &payer, 1).await;
-        let _ = local.take(Measure::Tokens, &payer, 1).await;
+        let payer = RateLimitKey::user(&identity.user);
+        let _ = local.take(RateLimitKind::Requests, &payer, 1).await;
+        let _ = local.take(RateLimitKind::Tokens, &payer, 1).await;
     })
     .await;
     measure("HS256 token + requests, in Redis", async || {
         let identity = auth.identify(Some(token.as_bytes())).unwrap();
-        let _ = shared.take(Measure::Requests, &Payer::user(&identity.user), 1).await;
+        let _ = shared.take(RateLimitKind::Requests, &RateLimitKey::user(&identity.user), 1).await;
     })
     .await;
     measure("HS256 token + requests + tokens, in Redis", async || {
         let identity = auth.identify(Some(token.as_bytes())).unwrap();
-        let payer = Payer::user(&identity.user);
-        let _ = shared.take(Measure::Requests, &payer, 1).await;
-        let _ = shared.take(Measure::Tokens, &payer, 1).await;
+        let payer = RateLimitKey::user(&identity.user);
+        let _ = shared.take(RateLimitKind::Requests, &payer, 1).await;
+        let _ = shared.take(RateLimitKind::Tokens, &payer, 1).await;
     })
     .await;
     for (name, tokens_per_day) in

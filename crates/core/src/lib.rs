@@ -1,5 +1,6 @@
 #![doc = include_str!("../README.md")]
 
+mod backoff;
 mod embedder;
 mod embeddings;
 mod error;
@@ -13,6 +14,7 @@ mod token_estimate;
 mod trace;
 mod unit_length;
 
+pub use backoff::Backoff;
 pub use embedder::{BoxFuture, Embedder, Provider};
 pub use embeddings::Embeddings;
 pub use error::{EmbedError, ErrorKind, Fault, InputError, Retry};

@@ -4,6 +4,7 @@ use std::{path::Path, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
 use embeddery_accounts::Ledger;
+use embeddery_core::Backoff;
 use embeddery_gateway::Router;
 use embeddery_pipeline::{
     JobStore, Queue, QueueAdmin, QueueError, RedisQueue, SqliteQueue, Stage, Worker, WorkerConfig,
@@ -62,7 +63,8 @@ impl PipelineHandles {
 
     /// Waits until the queue answers; `None` when it is told to stop before.
     pub(crate) async fn wait_for_queue(&self, stop: &CancellationToken) -> anyhow::Result<Option<()>> {
-        let mut pause = Duration::from_millis(500);
+        let backoff = Backoff::new(Duration::from_millis(500), Duration::from_secs(15));
+        let mut attempt = 0;
         loop {
             match self.queue.health().await {
                 // What it found is in the log since it connected.
@@ -72,8 +74,9 @@ impl PipelineHandles {
                 }
                 Err(error) => return Err(error).context("the queue cannot be used"),
             }
+            let pause = backoff.ceiling(attempt);
             tokio::select! { () = tokio::time::sleep(pause) => {}, () = stop.cancelled() => return Ok(None) }
-            pause = (2 * pause).min(Duration::from_secs(15));
+            attempt += 1;
         }
     }
 

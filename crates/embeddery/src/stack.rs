@@ -5,9 +5,9 @@ use std::{sync::Arc, time::Duration};
 
 use embeddery_core::{Embedder, ProviderKind};
 use embeddery_gateway::{
-    AdjustDimensions, AttemptTimeout, BreakerRegistry, Cached, CircuitBreaker, Deadline, DecodeTokens,
-    FailureMetrics, Fallback, FallbackModels, Filling, Metrics, RequestMetrics, Retrier, RetryConfig, Scope,
-    SingleFlight, Splitter, Stack, TokenDecoder, UpstreamLimiter, UpstreamLimiters, ValidateResponse,
+    AdjustDimensions, AttemptTimeout, BreakerRegistry, CacheFill, CacheLookup, CircuitBreaker, Deadline,
+    DecodeTokens, FailureMetrics, Fallback, FallbackModels, Metrics, RequestMetrics, Retrier, RetryConfig,
+    Scope, SingleFlight, Splitter, Stack, TokenDecoder, UpstreamLimiter, UpstreamLimiters, ValidateResponse,
     VectorCache,
 };
 
@@ -45,7 +45,7 @@ impl Stack for Layers {
         // 3. Before everything that costs: a text that is known takes no permit and no task.
         if let Some(cache) = &self.cache {
             let provider = layer.model().provider;
-            layer = Arc::new(Cached::new(layer, Arc::clone(cache), self.metrics.cache(provider, label)));
+            layer = Arc::new(CacheLookup::new(layer, Arc::clone(cache), self.metrics.cache(provider, label)));
         }
         // 2. Around all work, so that nothing computes for a caller who has stopped waiting.
         layer = Arc::new(Deadline(layer));
@@ -81,7 +81,7 @@ impl Stack for Layers {
         // 6. Around one model, so that vectors are kept under the name of the model that made them.
         match &self.cache {
             Some(cache) => {
-                Arc::new(Filling::new(layer, Arc::clone(cache), self.metrics.cache(provider, label)))
+                Arc::new(CacheFill::new(layer, Arc::clone(cache), self.metrics.cache(provider, label)))
             }
             None => layer,
         }

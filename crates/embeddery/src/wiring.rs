@@ -1,6 +1,6 @@
 //! From configuration to a running program's parts: who depends on whom is decided here and nowhere else.
 
-use std::{path::Path, sync::Arc};
+use std::sync::Arc;
 
 use anyhow::Context as _;
 use embeddery_accounts::{
@@ -9,9 +9,10 @@ use embeddery_accounts::{
     ledger::{LedgerConfig, Prices},
 };
 use embeddery_core::{ModelSource, Provider, ProviderKind, RateListener};
+use embeddery_database::redis::RedisAddress;
 use embeddery_gateway::{
-    BreakerRegistry, GatewayCollector, LoadedModelsCollector, Metrics, ModelSelector, RedisLevel, Router,
-    RouterConfig, SecondLevel, SqliteLevel, TokenDecoder, UpstreamLimiters, VectorCache, VendorModel,
+    BreakerRegistry, GatewayCollector, LoadedModelsCollector, Metrics, ModelSelector, PersistentCache,
+    RedisCache, Router, RouterConfig, SqliteCache, TokenDecoder, UpstreamLimiters, VectorCache, VendorModel,
 };
 use embeddery_model_store::{ModelStore, StoreConfig};
 use embeddery_pipeline::{JobStore, PostgresJobs, SqliteJobs, SqliteJobsConfig};
@@ -26,7 +27,7 @@ use prometheus_client::registry::Registry;
 use secrecy::{ExposeSecret as _, SecretString};
 
 use crate::{
-    config::{AuthConfig, Config, ConfigError, DatabaseConfig, GatewayConfig, MultiUser, SecondLevelConfig},
+    config::{AuthConfig, Config, ConfigError, DatabaseConfig, MultiUser, SecondLevelConfig},
     model_metrics::ModelMemory,
     pipeline_setup::PipelineHandles,
     process_metrics,
@@ -164,7 +165,7 @@ pub(crate) fn router(
     let graphs = graphs(config, of_machine)?;
 
     let metrics = Metrics::new(registry);
-    let layers = layers(&config.gateway, &config.state_dir, &metrics)?;
+    let layers = layers(config, &metrics)?;
     registry.register_collector(Box::new(GatewayCollector {
         breakers: Arc::clone(&layers.breakers),
         cache: layers.cache.clone(),
@@ -242,11 +243,12 @@ fn machine(config: &Config) -> anyhow::Result<Arc<SharedResources>> {
 }
 
 /// What the wrappers of all models share.
-fn layers(config: &GatewayConfig, state_dir: &Path, metrics: &Metrics) -> anyhow::Result<Layers> {
-    let second = match (&config.cache, &config.second_level) {
-        (Some(_), Some(level)) => Some(second_level(level, state_dir)?),
+fn layers(config: &Config, metrics: &Metrics) -> anyhow::Result<Layers> {
+    let second = match (&config.gateway.cache, &config.gateway.second_level) {
+        (Some(_), Some(level)) => Some(persistent_cache(level, config)?),
         _ => None,
     };
+    let config = &config.gateway;
     let governor = config.governor;
     Ok(Layers {
         metrics: metrics.clone(),
@@ -261,20 +263,25 @@ fn layers(config: &GatewayConfig, state_dir: &Path, metrics: &Metrics) -> anyhow
     })
 }
 
-fn second_level(config: &SecondLevelConfig, state_dir: &Path) -> anyhow::Result<Arc<dyn SecondLevel>> {
-    Ok(match config {
+fn persistent_cache(kind: &SecondLevelConfig, config: &Config) -> anyhow::Result<Arc<dyn PersistentCache>> {
+    Ok(match kind {
         SecondLevelConfig::Sqlite(max_bytes) => {
-            std::fs::create_dir_all(state_dir)
-                .with_context(|| format!("making the state directory {}", state_dir.display()))?;
-            let path = state_dir.join("cache.sqlite");
-            let level = SqliteLevel::open(&path, *max_bytes);
-            Arc::new(level.with_context(|| format!("opening the cache {}", path.display()))?)
+            let path = config.state_dir.join("cache.sqlite");
+            Arc::new(SqliteCache::open(&path, *max_bytes).context("opening the persistent cache")?)
         }
         SecondLevelConfig::Redis(url) => {
-            let level = RedisLevel::new(url.expose_secret(), "{embeddings}");
-            Arc::new(level.map_err(|error| ConfigError(vec![format!("REDIS_URL: {error}")]))?)
+            let cache = RedisCache::new(&redis_address(config, url));
+            Arc::new(cache.map_err(|error| problem("REDIS_URL", &error))?)
         }
     })
+}
+
+/// The Redis of rate limits and the cache: their own URL, with the prefix and the certificates of the queue.
+fn redis_address(config: &Config, url: &SecretString) -> RedisAddress {
+    match &config.queue.redis {
+        Some(queue) => RedisAddress { url: url.clone(), ..queue.address.clone() },
+        None => RedisAddress::new(url.clone()),
+    }
 }
 
 /// The models that configuration names for others must be models that requests could name.
@@ -352,10 +359,10 @@ fn limiter(config: &Config) -> anyhow::Result<Limiter> {
     let settings = &config.accounts;
     Ok(match &settings.redis_url {
         Some(url) if settings.rates.requests.is_some() => {
-            Limiter::shared(settings.rates, url, "{embeddings}")
+            Limiter::in_redis(settings.rates, &redis_address(config, url))
                 .map_err(|error| problem("REDIS_URL", &error))?
         }
-        _ => Limiter::local(settings.rates),
+        _ => Limiter::in_memory(settings.rates),
     })
 }
 

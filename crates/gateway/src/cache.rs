@@ -1,12 +1,12 @@
-//! Vectors that were computed before, by text: a text costs once, alone or among others. [`Cached`] answers
-//! from memory, in front of everything that costs; [`Filling`] stands around one model, looks once more (what
-//! another request has just brought, and a second level that outlives the process), and keeps what comes.
+//! The cache of vectors, per text: the same text is computed once. [`CacheLookup`] reads the memory, in front of
+//! everything that takes time. [`CacheFill`] is around one model: it reads the memory again, because another request may
+//! have filled it in the meantime, and the persistent cache behind it, and inserts what the model returns.
 
 mod entry;
 mod key;
-mod redis;
-mod second;
-mod sqlite;
+mod persistent;
+mod persistent_redis;
+mod persistent_sqlite;
 
 use std::{
     sync::{
@@ -22,68 +22,68 @@ use embeddery_core::{
 use quick_cache::{Weighter, sync::Cache};
 use tokio::time::Instant;
 
-pub use self::redis::RedisLevel;
 pub use entry::Entry;
 pub use key::{Key, Scope};
 pub(crate) use key::{Keys, variant};
-pub use second::{LevelError, SecondLevel};
-pub use sqlite::SqliteLevel;
+pub use persistent::{CacheError, PersistentCache};
+pub use persistent_redis::RedisCache;
+pub use persistent_sqlite::SqliteCache;
 
 use crate::{
     batch_parts::{self, ResponseAssembler},
     delegate::delegate_embedder,
     metrics::CacheMetrics,
 };
-use second::Careful;
+use persistent::FailOpen;
 
-/// How much is kept, for how long, for whom.
+/// The limits of the cache.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CacheConfig {
-    /// Most vectors in memory.
+    /// Maximum vectors in memory.
     pub entries: usize,
-    /// Most bytes in memory; whichever limit is tighter holds.
+    /// Maximum bytes in memory. The tighter of both limits applies.
     pub bytes: usize,
-    /// How long a vector is good.
+    /// How long a vector is valid.
     pub ttl: Duration,
-    /// Whom it may be served to.
+    /// Which tenants share entries.
     pub scope: Scope,
 }
 
-/// The vectors in memory, and the second level behind them. Shared by all models.
+/// The vectors in memory and the persistent cache behind them. All models share it.
 pub struct VectorCache {
-    memory: Cache<Key, Kept, Share>,
-    second: Option<Careful>,
+    memory: Cache<Key, CachedEntry, EntryWeighter>,
+    persistent: Option<FailOpen>,
     config: CacheConfig,
     hits: AtomicU64,
     misses: AtomicU64,
 }
 
 #[derive(Clone)]
-struct Kept {
+struct CachedEntry {
     entry: Entry,
     until: Instant,
 }
 
-/// Every entry weighs its bytes, and at least its share of the budget: so neither limit can be passed.
+/// An entry weighs its bytes, and at least an equal share of the byte limit, so that neither limit can be exceeded.
 #[derive(Clone)]
-struct Share {
-    least: u64,
+struct EntryWeighter {
+    min_weight: u64,
 }
 
-impl Weighter<Key, Kept> for Share {
-    fn weight(&self, _: &Key, kept: &Kept) -> u64 {
-        (kept.entry.bytes() as u64).max(self.least)
+impl Weighter<Key, CachedEntry> for EntryWeighter {
+    fn weight(&self, _: &Key, kept: &CachedEntry) -> u64 {
+        (kept.entry.bytes() as u64).max(self.min_weight)
     }
 }
 
-/// The cache in numbers.
+/// The size and the counters of the cache.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct CacheStats {
-    /// Vectors in memory; one whose time is over counts until somebody asks for it.
+    /// Vectors in memory. An expired one counts until it is read.
     pub entries: usize,
-    /// Texts found since the start, or since the cache was cleared.
+    /// Texts that were found since the start or the last clearing.
     pub hits: u64,
-    /// Texts looked for in vain.
+    /// Texts that were not found.
     pub misses: u64,
     /// The limits.
     pub config: CacheConfig,
@@ -91,19 +91,20 @@ pub struct CacheStats {
 
 impl VectorCache {
     /// An empty cache.
-    pub fn new(config: CacheConfig, second: Option<Arc<dyn SecondLevel>>) -> Self {
-        let share = Share { least: (config.bytes as u64).div_ceil(config.entries.max(1) as u64).max(1) };
+    pub fn new(config: CacheConfig, persistent: Option<Arc<dyn PersistentCache>>) -> Self {
+        let weighter =
+            EntryWeighter { min_weight: (config.bytes as u64).div_ceil(config.entries.max(1) as u64).max(1) };
         let likely = config.entries.min(config.bytes / 1024).max(1);
         Self {
-            memory: Cache::with_weighter(likely, config.bytes as u64, share),
-            second: second.map(Careful::new),
+            memory: Cache::with_weighter(likely, config.bytes as u64, weighter),
+            persistent: persistent.map(FailOpen::new),
             config,
             hits: AtomicU64::new(0),
             misses: AtomicU64::new(0),
         }
     }
 
-    /// Its numbers.
+    /// The current size and counters.
     pub fn stats(&self) -> CacheStats {
         CacheStats {
             entries: self.memory.len(),
@@ -113,20 +114,20 @@ impl VectorCache {
         }
     }
 
-    /// Forgets everything, in both levels; how many entries that were.
+    /// Removes all entries from the memory and the persistent cache, and returns their number.
     ///
     /// # Errors
-    /// When the second level is away: what it holds may come back later.
-    pub async fn clear(&self) -> Result<u64, LevelError> {
+    /// If the persistent cache is unavailable. Its entries may be found again later.
+    pub async fn clear(&self) -> Result<u64, CacheError> {
         let entries = self.memory.len() as u64;
         self.memory.clear();
         self.hits.store(0, Relaxed);
         self.misses.store(0, Relaxed);
-        let persistent = match &self.second {
-            Some(second) => second.level.clear().await?,
+        let persistent_entries = match &self.persistent {
+            Some(persistent) => persistent.cache.clear().await?,
             None => 0,
         };
-        Ok(entries.max(persistent))
+        Ok(entries.max(persistent_entries))
     }
 
     fn get(&self, key: &Key) -> Option<Entry> {
@@ -138,41 +139,42 @@ impl VectorCache {
         None
     }
 
-    fn keep(&self, key: Key, entry: Entry) {
-        self.memory.insert(key, Kept { entry, until: Instant::now() + self.config.ttl });
+    fn insert(&self, key: Key, entry: Entry) {
+        self.memory.insert(key, CachedEntry { entry, until: Instant::now() + self.config.ttl });
     }
 
-    fn counted(&self, hits: usize, misses: usize) {
+    fn count(&self, hits: usize, misses: usize) {
         self.hits.fetch_add(hits as u64, Relaxed);
         self.misses.fetch_add(misses as u64, Relaxed);
     }
 }
 
-/// Answers from memory what is there, and asks for the rest only.
-pub struct Cached {
+/// Reads the memory, and passes on the texts that are not there.
+pub struct CacheLookup {
     inner: Arc<dyn Embedder>,
     cache: Arc<VectorCache>,
     metrics: CacheMetrics,
 }
 
-impl Cached {
-    /// Around `inner`, with the process' cache.
+impl CacheLookup {
+    /// Wraps `inner`.
     pub fn new(inner: Arc<dyn Embedder>, cache: Arc<VectorCache>, metrics: CacheMetrics) -> Self {
         Self { inner, cache, metrics }
     }
 }
 
-impl Embedder for Cached {
+impl Embedder for CacheLookup {
     delegate_embedder!(inner);
 
     fn embed(&self, request: EmbedRequest) -> BoxFuture<'_, Result<Embeddings, EmbedError>> {
-        // A model that is not loaded yet has no identity, so nothing of it can be told apart here.
+        // A model that is not loaded yet has no identity, which the keys need.
         let Some(identity) = self.inner.identity() else { return self.inner.embed(request) };
         let keys = Keys::new(&*self.inner, &identity, &request, self.cache.config.scope);
-        let found: Vec<_> = request.inputs.iter().map(|input| self.cache.get(&keys.of(input))).collect();
+        let found: Vec<_> =
+            request.inputs.iter().map(|input| self.cache.get(&keys.for_input(input))).collect();
         let hits = found.iter().flatten().count();
         request.context.stats.record_cache_lookup(hits, found.len() - hits);
-        self.cache.counted(hits, found.len() - hits);
+        self.cache.count(hits, found.len() - hits);
         self.metrics.hits(hits);
         self.metrics.misses(found.len() - hits);
         if hits == 0 {
@@ -188,7 +190,7 @@ impl Embedder for Cached {
     }
 }
 
-/// What a cache has of one request.
+/// The cached part of one request.
 struct Found<'a> {
     entries: Vec<Option<Entry>>,
     model: &'a Arc<ModelInfo>,
@@ -196,8 +198,8 @@ struct Found<'a> {
 }
 
 impl Found<'_> {
-    /// The answer from what was found and what `fetch` brings for the rest. `None` when another model, a
-    /// fallback, answered for the rest: vectors of two spaces do not belong in one answer.
+    /// The response from the cached entries and what `fetch` returns for the rest. `None` if a fallback model computed
+    /// the rest: one response must not hold vectors of two spaces.
     async fn complete<F: Future<Output = Result<Embeddings, EmbedError>>>(
         self,
         request: &EmbedRequest,
@@ -207,7 +209,7 @@ impl Found<'_> {
         let mut missing = Vec::new();
         for (place, entry) in self.entries.iter().enumerate() {
             match entry {
-                Some(entry) => whole.put(one(entry, self.model), &[place]).ok()?,
+                Some(entry) => whole.put(to_embeddings(entry, self.model), &[place]).ok()?,
                 None => missing.push(place),
             }
         }
@@ -223,7 +225,7 @@ impl Found<'_> {
     }
 }
 
-fn one(entry: &Entry, model: &Arc<ModelInfo>) -> Embeddings {
+fn to_embeddings(entry: &Entry, model: &Arc<ModelInfo>) -> Embeddings {
     Embeddings {
         data: entry.vector.to_vec(),
         dim: entry.vector.len(),
@@ -236,31 +238,31 @@ fn one(entry: &Entry, model: &Arc<ModelInfo>) -> Embeddings {
     }
 }
 
-/// Looks once more, and keeps what one model answers.
-pub struct Filling {
+/// Reads the memory again and the persistent cache, and inserts what one model returns.
+pub struct CacheFill {
     inner: Arc<dyn Embedder>,
     cache: Arc<VectorCache>,
     metrics: CacheMetrics,
 }
 
-impl Filling {
-    /// Around `inner`, into the process' cache.
+impl CacheFill {
+    /// Wraps `inner`.
     pub fn new(inner: Arc<dyn Embedder>, cache: Arc<VectorCache>, metrics: CacheMetrics) -> Self {
         Self { inner, cache, metrics }
     }
 
-    /// What memory and the second level have by now.
-    async fn look(&self, keys: &[Key]) -> Vec<Option<Entry>> {
+    /// The entries that the memory and the persistent cache have.
+    async fn lookup(&self, keys: &[Key]) -> Vec<Option<Entry>> {
         let mut found: Vec<_> = keys.iter().map(|key| self.cache.get(key)).collect();
-        let Some(second) = &self.cache.second else { return found };
+        let Some(persistent) = &self.cache.persistent else { return found };
         let missing: Vec<usize> = (0..keys.len()).filter(|&place| found[place].is_none()).collect();
         if missing.is_empty() {
             return found;
         }
         let wanted: Vec<Key> = missing.iter().map(|&place| keys[place]).collect();
-        for (place, entry) in missing.into_iter().zip(second.get(&wanted).await) {
+        for (place, entry) in missing.into_iter().zip(persistent.get(&wanted).await) {
             if let Some(entry) = entry {
-                self.cache.keep(keys[place], entry.clone());
+                self.cache.insert(keys[place], entry.clone());
                 found[place] = Some(entry);
             }
         }
@@ -269,47 +271,47 @@ impl Filling {
 
     async fn fetch(&self, request: EmbedRequest) -> Result<Embeddings, EmbedError> {
         let answer = self.inner.embed(request.clone()).await?;
-        self.keep(&request, &answer);
+        self.insert(&request, &answer);
         Ok(answer)
     }
 
-    /// Keeps what was answered, failed inputs left out.
-    fn keep(&self, request: &EmbedRequest, answer: &Embeddings) {
+    /// Inserts the vectors of a response, without failed inputs.
+    fn insert(&self, request: &EmbedRequest, answer: &Embeddings) {
         let Some(identity) = self.inner.identity() else { return };
         let keys = Keys::new(&*self.inner, &identity, request, self.cache.config.scope);
         let cut = batch_parts::truncated_inputs(&*self.inner, &request.inputs, answer);
-        let mut kept = Vec::new();
+        let mut entries = Vec::new();
         for (place, row) in answer.rows().enumerate() {
             if answer.failed.iter().any(|(failed, _)| *failed == place) {
                 continue;
             }
-            let key = keys.of(&request.inputs[place]);
+            let key = keys.for_input(&request.inputs[place]);
             let entry = Entry {
                 vector: row.into(),
                 tokens: answer.tokens[place],
                 cut: cut[place],
                 space: answer.space.clone(),
             };
-            if self.cache.second.is_some() {
-                kept.push((key, entry.to_bytes()));
+            if self.cache.persistent.is_some() {
+                entries.push((key, entry.to_bytes()));
             }
-            self.cache.keep(key, entry);
+            self.cache.insert(key, entry);
         }
-        if let Some(second) = &self.cache.second {
-            second.put(kept, self.cache.config.ttl);
+        if let Some(persistent) = &self.cache.persistent {
+            persistent.put(entries, self.cache.config.ttl);
         }
     }
 }
 
-impl Embedder for Filling {
+impl Embedder for CacheFill {
     delegate_embedder!(inner);
 
     fn embed(&self, request: EmbedRequest) -> BoxFuture<'_, Result<Embeddings, EmbedError>> {
         Box::pin(async move {
             let Some(identity) = self.inner.identity() else { return self.fetch(request).await };
             let keys = Keys::new(&*self.inner, &identity, &request, self.cache.config.scope);
-            let keys: Vec<Key> = request.inputs.iter().map(|input| keys.of(input)).collect();
-            let entries = self.look(&keys).await;
+            let keys: Vec<Key> = request.inputs.iter().map(|input| keys.for_input(input)).collect();
+            let entries = self.lookup(&keys).await;
             let late = entries.iter().flatten().count();
             if late == 0 {
                 return self.fetch(request).await;

@@ -28,8 +28,8 @@ pub use breaker::{
     Breaker, BreakerConfig, BreakerRegistry, BreakerReport, BreakerState, BreakerTotals, CircuitBreaker,
 };
 pub use cache::{
-    CacheConfig, CacheStats, Cached, Entry, Filling, Key, LevelError, RedisLevel, Scope, SecondLevel,
-    SqliteLevel, VectorCache,
+    CacheConfig, CacheError, CacheFill, CacheLookup, CacheStats, Entry, Key, PersistentCache, RedisCache,
+    Scope, SqliteCache, VectorCache,
 };
 pub use deadline::Deadline;
 pub use dimensions::AdjustDimensions;

@@ -5,7 +5,9 @@
 
 use std::{sync::Arc, time::Duration};
 
-use embeddery_core::{BoxFuture, EmbedError, EmbedRequest, Embedder, Embeddings, ErrorKind, Fault, Retry};
+use embeddery_core::{
+    Backoff, BoxFuture, EmbedError, EmbedRequest, Embedder, Embeddings, ErrorKind, Fault, Retry,
+};
 use tokio::time::Instant;
 
 use crate::delegate::delegate_embedder;
@@ -67,8 +69,8 @@ impl Retrier {
             Retry::After(wait) if wait > self.config.max_retry_after => return None,
             Retry::After(wait) => wait,
             Retry::Backoff => {
-                let bound = self.config.initial_backoff.saturating_mul(2_u32.saturating_pow(attempt));
-                (self.config.jitter)(bound.min(self.config.max_backoff))
+                let backoff = Backoff::new(self.config.initial_backoff, self.config.max_backoff);
+                (self.config.jitter)(backoff.ceiling(attempt))
             }
         };
         let in_time = deadline.is_none_or(|deadline| Instant::now() + delay < deadline);

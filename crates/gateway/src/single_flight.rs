@@ -79,7 +79,7 @@ impl SingleFlight {
             .inputs
             .iter()
             .map(|input| {
-                *blake3::Hasher::new().update(&keys.of(input)).update(&options).finalize().as_bytes()
+                *blake3::Hasher::new().update(&keys.for_input(input)).update(&options).finalize().as_bytes()
             })
             .collect()
     }

@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use embeddery_core::SourceError;
+use embeddery_core::{Backoff, SourceError};
 
 use crate::models_dir::io_error;
 
@@ -25,15 +25,16 @@ impl Lock {
     pub(crate) async fn acquire(path: &Path) -> Result<Self, SourceError> {
         let open = || OpenOptions::new().create(true).truncate(false).write(true).open(path);
         let file = open().map_err(|error| io_error("open", path, &error))?;
-        let mut interval = Duration::from_millis(10);
+        let backoff = Backoff::new(Duration::from_millis(10), Duration::from_millis(200));
+        let mut attempt = 0;
         loop {
             match file.try_lock() {
                 Ok(()) => return Ok(Self { _file: file }),
                 Err(TryLockError::WouldBlock) => {}
                 Err(TryLockError::Error(error)) => return Err(io_error("lock", path, &error)),
             }
-            tokio::time::sleep(interval).await;
-            interval = (interval * 2).min(Duration::from_millis(200));
+            tokio::time::sleep(backoff.ceiling(attempt)).await;
+            attempt += 1;
         }
     }
 }

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use embeddery_core::{SourceError, SourceErrorKind};
+use embeddery_core::{Backoff, SourceError, SourceErrorKind};
 
 /// How often and after which pauses failed requests are retried.
 #[derive(Clone, Copy, Debug)]
@@ -76,7 +76,8 @@ impl Retries {
             let message = format!("{error} (tried {} times)", self.failures + 1);
             return Err(SourceError::new(error.kind, message));
         }
-        let doubled = self.policy.initial_backoff.saturating_mul(2_u32.saturating_pow(self.failures));
+        let doubled =
+            Backoff::new(self.policy.initial_backoff, self.policy.max_backoff).ceiling(self.failures);
         self.failures += 1;
         Ok(retry_after.unwrap_or(doubled).min(self.policy.max_backoff))
     }

@@ -1,4 +1,4 @@
-//! How many documents a second the job store takes through all stages, with nothing else to do.
+//! Measures how many documents a second the job store takes through all stages, without any stage's work.
 //! `cargo run --release -p embeddery-pipeline --example jobs_bench [documents] [workers] [batch] [postgres://…]`
 
 #![expect(
@@ -23,7 +23,8 @@ use embeddery_store::PostgresConfig;
 async fn main() {
     let (urls, numbers): (Vec<String>, Vec<String>) =
         std::env::args().skip(1).partition(|word| word.contains("://"));
-    let number = |place: usize, usual: u32| numbers.get(place).map_or(usual, |word| word.parse().unwrap());
+    let number =
+        |index: usize, default: u32| numbers.get(index).map_or(default, |word| word.parse().unwrap());
     let (documents, workers, batch) = (number(0, 10_000), number(1, 16), number(2, 1));
     let dir = tempfile::tempdir().unwrap();
     let store: Arc<dyn JobStore> = match urls.into_iter().next() {

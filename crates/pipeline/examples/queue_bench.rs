@@ -1,5 +1,5 @@
-//! What a queue costs: microseconds a task takes through all three stages, on a file and on a Redis with AOF, which
-//! this starts. `cargo run --release -p embeddery-pipeline --example queue_bench [TASKS]`
+//! Measures the cost of a queue: microseconds per task through all three stages, for SQLite and for a Redis with AOF,
+//! which the benchmark starts. `cargo run --release -p embeddery-pipeline --example queue_bench [TASKS]`
 
 #![expect(clippy::print_stdout, clippy::unwrap_used, reason = "a benchmark for people")]
 
@@ -11,6 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use embeddery_database::redis::RedisAddress;
 use embeddery_pipeline::{
     Consumer, JobId, LeaseRequest, Outcome, Priority, Queue, QueueOptions, RedisConfig, RedisQueue,
     SqliteQueue, Stage, Task, TaskId,
@@ -33,9 +34,7 @@ async fn main() {
         let aof = ["appendonly", "yes", "appendfsync", "everysec"];
         let _: () = redis::cmd("CONFIG").arg("SET").arg(&aof).query_async(&mut connection).await.unwrap();
         let config = RedisConfig {
-            url: server.url().into(),
-            ca: None,
-            prefix: "{bench}".into(),
+            address: RedisAddress::new(server.url()),
             require_durable: false,
             dead_letter_key: None,
             options: QueueOptions::default(),

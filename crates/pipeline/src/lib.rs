@@ -1,11 +1,10 @@
 //! The ingest pipeline: workers split documents, embed them and store their vectors, and no document is lost.
 //!
 //! The [`JobStore`] holds jobs, the texts of their documents and the results of each stage. The [`Queue`] holds only
-//! which task is next. The reconciler enqueues again what the queue has lost, and a stage that runs twice leaves the same
-//! result; so a crash at any instruction loses nothing and stores nothing twice.
+//! which task is next. The reconciler enqueues again what the queue has lost, and a stage that runs twice leaves the
+//! same result; so a crash at any instruction loses nothing and stores nothing twice.
 
 mod clock;
-mod file;
 mod jobs;
 mod orchestrator;
 mod queue;
@@ -14,7 +13,6 @@ mod retention;
 pub mod stages;
 mod task;
 mod worker;
-mod writer;
 
 pub use jobs::{
     ChunkSpan, Chunking, DocumentOutcome, DocumentRow, DocumentState, Edit, Job, JobAdmin, JobError,

@@ -15,7 +15,7 @@ use embeddery_accounts::UserId;
 use embeddery_core::{Embeddings, RequestStats, TraceContext};
 use embeddery_gateway::trace::{Span, SpanAttributes};
 
-use crate::{App, ServerMetrics, error::Failed, request_id::RequestId};
+use crate::{App, ServerMetrics, error::ErrorCode, request_id::RequestId};
 
 /// What is learnt of a request on its way, for its line; among the request's extensions. Clones write on the same
 /// page.
@@ -113,7 +113,7 @@ impl LogLine {
         let Self { method, route, page, .. } = &self;
         // Fields that are not known are left out.
         let user = page.0.user.get().map(UserId::as_str);
-        let error = response.extensions().get::<Failed>().map(|failed| failed.0);
+        let error = response.extensions().get::<ErrorCode>().map(|failed| failed.0);
         let work = page.0.work.lock().unwrap_or_else(PoisonError::into_inner).take();
         match work {
             Some(EmbedTotals { model, inputs, tokens, cached, embed, upstream }) => {

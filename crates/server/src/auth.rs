@@ -9,7 +9,7 @@ use axum::{
 };
 use embeddery_accounts::{
     AuditEvent, AuthError, Identity, Role,
-    limit::{Limited, Measure, Payer},
+    limit::{RateLimitError, RateLimitKey, RateLimitKind},
 };
 
 use crate::{
@@ -87,8 +87,9 @@ impl FromRequestParts<Arc<App>> for MetricsReader {
 async fn refuse(parts: &Parts, app: &App, refused: AuthError) -> ApiError {
     let asking = AuditContext::of(parts, app);
     if let Some(address) = asking.address {
-        let failed = app.accounts.limiter.take(Measure::Failures, &Payer::address(address), 1).await;
-        if let Err(Limited::Wait { wait, .. }) = failed {
+        let failed =
+            app.accounts.limiter.take(RateLimitKind::Failures, &RateLimitKey::address(address), 1).await;
+        if let Err(RateLimitError::Wait { wait, .. }) = failed {
             return ApiError::too_many_failures(wait);
         }
     }

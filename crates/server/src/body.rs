@@ -1,5 +1,4 @@
-//! A request's body: bounded in bytes and in time, announced as JSON, really JSON. The fields are read by the
-//! wire types, which know what each means.
+//! A request's body: bounded in bytes and in time, announced as JSON, parsed into its type.
 
 use std::sync::Arc;
 
@@ -10,64 +9,50 @@ use axum::{
 };
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Limited};
-use serde_json::{Map, Value};
+use serde::de::DeserializeOwned;
 
 use crate::{
     App,
-    error::{ApiError, Dialect},
-    wire::fields::Fields,
+    error::{ApiError, ErrorStyle},
+    wire::parse::{self, Source},
 };
 
-/// A JSON object, ready to be read field by field.
-pub(crate) struct JsonObject(pub(crate) Fields);
+/// A request's JSON body. Every route that takes one takes it as this.
+pub(crate) struct JsonBody<T>(pub(crate) T);
 
-/// Bodies above this are parsed on a thread that may block: it takes milliseconds.
-const INLINE_BYTES: usize = 64 << 10;
+/// A larger body is parsed on a blocking thread, because it takes milliseconds.
+const MAX_INLINE_BYTES: usize = 64 << 10;
 
-impl FromRequest<Arc<App>> for JsonObject {
+impl<T: DeserializeOwned + Send + 'static> FromRequest<Arc<App>> for JsonBody<T> {
     type Rejection = ApiError;
 
     async fn from_request(request: Request, app: &Arc<App>) -> Result<Self, ApiError> {
-        read_object(request, app, parse).await.map(|(fields, _)| Self(fields))
+        read_json(request, app, |_| ()).await.map(|(body, ())| Self(body))
     }
 }
 
-/// A JSON object and the hash of its bytes: the same request is known again.
-pub(crate) struct HashedObject(pub(crate) Fields, pub(crate) [u8; 32]);
-
-impl FromRequest<Arc<App>> for HashedObject {
-    type Rejection = ApiError;
-
-    async fn from_request(request: Request, app: &Arc<App>) -> Result<Self, ApiError> {
-        let hashed = |bytes: &[u8]| Ok((parse(bytes)?.0, *blake3::hash(bytes).as_bytes()));
-        read_object(request, app, hashed).await.map(|(fields, hash)| Self(fields, hash))
+impl<T: DeserializeOwned + Send + 'static> JsonBody<T> {
+    /// The body and the hash of its bytes, by which a repeated request is recognised.
+    pub(crate) async fn with_hash(request: Request, app: &App) -> Result<(Self, [u8; 32]), ApiError> {
+        let (body, hash) = read_json(request, app, |bytes| *blake3::hash(bytes).as_bytes()).await?;
+        Ok((Self(body), hash))
     }
 }
 
-/// Reads a body that must be an object, with what else is wanted of its bytes.
-async fn read_object<T: Send + 'static>(
+async fn read_json<T: DeserializeOwned + Send + 'static, H: Send + 'static>(
     request: Request,
     app: &App,
-    parse: impl FnOnce(&[u8]) -> Result<(Value, T), ApiError> + Send + 'static,
-) -> Result<(Fields, T), ApiError> {
-    let dialect = Dialect::of(request.uri().path());
+    hash: impl FnOnce(&[u8]) -> H + Send + 'static,
+) -> Result<(T, H), ApiError> {
+    let source = Source { name: "the body", style: ErrorStyle::for_path(request.uri().path()) };
     check_content_type(&request)?;
     let bytes = read(request, app).await?;
-    let (value, more) = if bytes.len() <= INLINE_BYTES {
-        parse(&bytes)?
-    } else {
-        tokio::task::spawn_blocking(move || parse(&bytes)).await.map_err(|_| ApiError::internal())??
-    };
-    match value {
-        Value::Object(map) => Ok((Fields::new(map, dialect), more)),
-        other => {
-            let message = format!(
-                "the body is {}, a JSON object is due: {{\"input\": …}}",
-                crate::wire::fields::kind(&other)
-            );
-            Err(Fields::new(Map::new(), dialect).unfit(None, message))
-        }
+    let inline = bytes.len() <= MAX_INLINE_BYTES;
+    let parse = move || Ok((parse::from_slice(&bytes, source)?, hash(&bytes)));
+    if inline {
+        return parse();
     }
+    tokio::task::spawn_blocking(parse).await.map_err(|_| ApiError::internal())?
 }
 
 fn check_content_type(request: &Request) -> Result<(), ApiError> {
@@ -81,10 +66,10 @@ fn check_content_type(request: &Request) -> Result<(), ApiError> {
     }
 }
 
-/// The whole body. One that is too large is still read, up to twice the limit, and thrown away: a client that
-/// is cut off while it sends sees a broken connection instead of the reason.
+/// The whole body. A body over the limit is still received, up to twice the limit, and discarded: a client whose
+/// connection closes while it sends sees the closed connection instead of the reason.
 async fn read(request: Request, app: &App) -> Result<Bytes, ApiError> {
-    let (limit, patience) = (app.settings.body_limit, app.settings.body_timeout);
+    let (limit, timeout) = (app.settings.body_limit, app.settings.body_timeout);
     let announced =
         request.headers().get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
     if announced.is_some_and(|length| length > 2 * limit as u64) {
@@ -98,10 +83,10 @@ async fn read(request: Request, app: &App) -> Result<Bytes, ApiError> {
                 drain(body, limit).await;
                 Err(ApiError::body_too_large(limit))
             }
-            Err(_) => Err(ApiError::body_broken()),
+            Err(_) => Err(ApiError::body_incomplete()),
         }
     };
-    tokio::time::timeout(patience, receive).await.unwrap_or_else(|_| Err(ApiError::body_too_slow(patience)))
+    tokio::time::timeout(timeout, receive).await.unwrap_or_else(|_| Err(ApiError::body_too_slow(timeout)))
 }
 
 async fn drain(mut body: Body, limit: usize) {
@@ -113,19 +98,4 @@ async fn drain(mut body: Body, limit: usize) {
         }
         left -= size;
     }
-}
-
-fn parse(bytes: &[u8]) -> Result<(Value, ()), ApiError> {
-    let text = str::from_utf8(bytes).map_err(|error| {
-        ApiError::not_json(format!(
-            "the body is not UTF-8: the byte at {} is not part of a character",
-            error.valid_up_to()
-        ))
-    })?;
-    if text.trim().is_empty() {
-        return Err(ApiError::not_json("the body is empty; a JSON object is due: {\"input\": …}"));
-    }
-    let value = serde_json::from_str(text)
-        .map_err(|error| ApiError::not_json(format!("the body is not JSON: {error}")))?;
-    Ok((value, ()))
 }

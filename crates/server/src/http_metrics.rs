@@ -11,7 +11,7 @@ use prometheus_client::{
     registry::Registry,
 };
 
-use crate::wire::operate::queue;
+use crate::wire::operator::stages::queue_name;
 
 /// The families. Clones share their numbers.
 #[derive(Clone)]
@@ -87,18 +87,18 @@ impl OperatorMetrics {
         );
         for stage in Stage::ALL {
             self.stage(stage, Duration::ZERO, (false, false));
-            drop(self.requeued.get_or_create(&Requeued { queue_name: queue(stage), status: "success" }));
+            drop(self.requeued.get_or_create(&Requeued { queue_name: queue_name(stage), status: "success" }));
         }
     }
 
     /// A dead letter was to run again: `success`, `not_found`, `blocked` or `error`.
     pub(crate) fn requeued(&self, stage: Stage, status: &'static str) {
-        self.requeued.get_or_create(&Requeued { queue_name: queue(stage), status }).inc();
+        self.requeued.get_or_create(&Requeued { queue_name: queue_name(stage), status }).inc();
     }
 
     /// How a stage is.
     pub(crate) fn stage(&self, stage: Stage, age: Duration, (paused, drain): (bool, bool)) {
-        self.ages.get_or_create(&OfQueue { queue_name: queue(stage) }).set(age.as_secs_f64());
+        self.ages.get_or_create(&OfQueue { queue_name: queue_name(stage) }).set(age.as_secs_f64());
         for (flag, on) in [("paused", paused), ("drain", drain)] {
             self.flags.get_or_create(&OfFlag { stage: stage.as_str(), flag }).set(i64::from(on));
         }

@@ -15,7 +15,7 @@ use axum::{
 use embeddery_accounts::{
     AuditEvent, Identity, UserId,
     ledger::Reservation,
-    limit::{Limited, Measure, Payer, Standing},
+    limit::{RateLimitError, RateLimitKey, RateLimitKind, RateLimitStatus},
 };
 use embeddery_core::{Input, SPECIAL_TOKENS, TraceContext, estimate_tokens};
 
@@ -31,7 +31,7 @@ pub(crate) struct MeteredCaller {
     pub(crate) page: RequestRecord,
     /// The trace that the request is a part of.
     pub(crate) trace: Option<TraceContext>,
-    payer: Payer,
+    payer: RateLimitKey,
     notes: Option<ResponseExtras>,
 }
 
@@ -40,12 +40,12 @@ impl FromRequestParts<Arc<App>> for MeteredCaller {
 
     async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<Self, ApiError> {
         let Caller { identity } = Caller::from_request_parts(parts, app).await?;
-        let payer = Payer::user(&identity.user);
+        let payer = RateLimitKey::user(&identity.user);
         let page = parts.extensions.get::<RequestRecord>().cloned().unwrap_or_default();
         let trace = parts.extensions.get::<TraceContext>().copied();
         let metered =
             Self { identity, page, trace, payer, notes: parts.extensions.get::<ResponseExtras>().cloned() };
-        metered.take(app, Measure::Requests, 1).await?;
+        metered.take(app, RateLimitKind::Requests, 1).await?;
         Ok(metered)
     }
 }
@@ -59,23 +59,25 @@ impl MeteredCaller {
         inputs: &[Input],
     ) -> Result<Reservation<'a>, ApiError> {
         let tokens = about_tokens(inputs);
-        self.take(app, Measure::Tokens, u32::try_from(tokens).unwrap_or(u32::MAX)).await?;
+        self.take(app, RateLimitKind::Tokens, u32::try_from(tokens).unwrap_or(u32::MAX)).await?;
         let within = app.settings.request_timeout;
         app.accounts.ledger.reserve(&self.identity.user, tokens, within).await.map_err(Into::into)
     }
 
-    async fn take(&self, app: &App, measure: Measure, amount: u32) -> Result<(), ApiError> {
+    async fn take(&self, app: &App, measure: RateLimitKind, amount: u32) -> Result<(), ApiError> {
         let (standing, outcome) = match app.accounts.limiter.take(measure, &self.payer, amount).await {
             Ok(standing) => (standing, Ok(())),
-            Err(Limited::Wait { wait, standing }) => {
+            Err(RateLimitError::Wait { wait, status: standing }) => {
                 (Some(standing), Err(ApiError::rate_limited(measure, app.accounts.limiter.rates(), wait)))
             }
-            Err(Limited::TooMuch { limit }) => (None, Err(ApiError::beyond_rate(amount, limit))),
+            Err(RateLimitError::TooMuch { limit }) => {
+                (None, Err(ApiError::exceeds_rate_burst(amount, limit)))
+            }
         };
         if let (Some(standing), Some(notes)) = (standing, &self.notes) {
             notes.update(|noted| match measure {
-                Measure::Tokens => noted.tokens = Some(standing),
-                Measure::Requests | Measure::Failures => noted.requests = Some(standing),
+                RateLimitKind::Tokens => noted.tokens = Some(standing),
+                RateLimitKind::Requests | RateLimitKind::Failures => noted.requests = Some(standing),
             });
         }
         outcome
@@ -159,8 +161,8 @@ struct ResponseExtras(Arc<Mutex<ResponseExtrasInner>>);
 
 #[derive(Default)]
 struct ResponseExtrasInner {
-    requests: Option<Standing>,
-    tokens: Option<Standing>,
+    requests: Option<RateLimitStatus>,
+    tokens: Option<RateLimitStatus>,
     admin: Option<Arc<AdminAction>>,
 }
 
@@ -198,7 +200,7 @@ pub(crate) async fn layer(State(app): State<Arc<App>>, mut request: Request, nex
 }
 
 /// The bucket's size, what may still come at once, seconds until it is full again.
-fn set_rate_limit_headers(response: &mut Response, standing: Standing, names: [&'static str; 3]) {
+fn set_rate_limit_headers(response: &mut Response, standing: RateLimitStatus, names: [&'static str; 3]) {
     let reset = standing.reset.as_secs_f64().ceil() as u64;
     let values = [u64::from(standing.limit), u64::from(standing.remaining), reset];
     for (name, value) in names.into_iter().zip(values) {

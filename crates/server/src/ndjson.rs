@@ -32,7 +32,7 @@ impl FromRequest<Arc<App>> for Lines {
         if let Some(found) = request.headers().get(CONTENT_TYPE) {
             let text = String::from_utf8_lossy(found.as_bytes()).into_owned();
             if !is_lines(&text) {
-                return Err(ApiError::no_lines(&text));
+                return Err(ApiError::not_ndjson(&text));
             }
         }
         Ok(Self {
@@ -85,7 +85,7 @@ impl Lines {
                         self.rest.extend_from_slice(data);
                     }
                 }
-                Some(Err(_)) => return Err(ApiError::body_broken()),
+                Some(Err(_)) => return Err(ApiError::body_incomplete()),
             }
         }
     }

@@ -18,7 +18,9 @@ pub use error::{StoreError, StoreErrorKind};
 pub use filter::{Comparison, Filter, FilterError, Scalar};
 pub use ids::check_name;
 use ids::{Fingerprint, fingerprints, vector_id};
-pub use postgres::{PostgresConfig, PostgresMetrics, PostgresStore, connection::Connections};
+pub use postgres::{
+    PostgresConfig, PostgresMetrics, PostgresStore, connection::Connections, migrations::Migrations,
+};
 pub use sqlite::{SqliteConfig, SqliteStore};
 pub use store::VectorStore;
 pub use types::{

@@ -165,8 +165,9 @@ impl Ledger {
     /// When the file cannot be opened or migrated; the message is for the operator.
     pub fn open(config: LedgerConfig) -> Result<Self, String> {
         let LedgerConfig { path, quotas, retention_days, prices } = config;
-        let connection = file::open(&path)?;
-        let writer = Writer::start(connection, file::open_without_waiting(&path)?, retention_days)?;
+        let connection = file::open(&path).map_err(|error| error.to_string())?;
+        let inline = file::open_for_inline_commits(&path).map_err(|error| error.to_string())?;
+        let writer = Writer::start(connection, inline, retention_days)?;
         Ok(Self { limits: RwLock::new(Limits { quotas, prices }), path, writer })
     }
 

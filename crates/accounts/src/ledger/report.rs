@@ -50,7 +50,7 @@ pub(super) fn read(path: &Path, filter: &UsageFilter) -> Result<Vec<UsageRow>, S
 }
 
 fn rows(path: &Path, filter: &UsageFilter) -> rusqlite::Result<Vec<UsageRow>> {
-    let connection = file::open_to_read(path)?;
+    let connection = file::open_reader(path)?;
     let mut statement = connection.prepare(
         "SELECT day, user, provider, model, requests, texts, cached_texts, tokens, billed_tokens, cost_nanodollars
          FROM usage

@@ -1,175 +1,69 @@
-//! Who writes: the request's own thread when nobody else does at that moment, because a commit takes less time than
-//! the way to another thread and back; else the one thread that writes what waits in one transaction, so that under
-//! load a commit serves many requests, and a request waits for one commit, not for its place in a queue of commits.
+//! Writes to the ledger: on the request's own thread if the file is free, because a commit takes less time than the way
+//! to another thread and back; otherwise in a group commit. A failed write is logged, and requests are answered without
+//! it.
 
-use std::{
-    sync::{
-        Arc, Mutex, TryLockError,
-        atomic::{AtomicUsize, Ordering},
-        mpsc::{self, Receiver, Sender},
-    },
-    thread,
-    time::Duration,
-};
+use std::time::Duration;
 
+use embeddery_database::sqlite::{Durability, GroupCommitWriter, InlineCommits, Maintenance, WriterError};
 use jiff::Timestamp;
-use rusqlite::{Connection, TransactionBehavior};
-use tokio::sync::oneshot;
+use rusqlite::Connection;
+use thiserror::Error;
 
 use super::operations;
 
-/// Something to do, inside a transaction. What it returns tells its caller the outcome, after the commit.
-type Task = Box<dyn FnOnce(&Connection) -> rusqlite::Result<Answer> + Send>;
-type Answer = Box<dyn FnOnce() + Send>;
+/// Minimum time between two deletions of expired rows.
+const SWEEP_INTERVAL: Duration = Duration::from_secs(600);
 
-/// Most operations in one transaction.
-const BATCH: usize = 512;
-/// How often the past is dropped.
-const SWEEP_EVERY: Duration = Duration::from_secs(600);
+/// The writer of the ledger's file.
+pub(super) struct Writer(GroupCommitWriter<WriteError>);
 
-/// Every so many commits go to the thread whoever is free: it moves the log into the file and drops the past, both of
-/// which may wait for the disk.
-const SHARE_OF_THREAD: u64 = 256;
+/// Why something was not written.
+#[derive(Clone, Debug, Error)]
+#[error("{0}")]
+struct WriteError(String);
 
-/// The way to the file. The thread ends when this is dropped and everything sent is written.
-pub(super) struct Writer {
-    own: Mutex<Own>,
-    /// Tasks sent to the thread and not written yet; nobody overtakes them.
-    waiting: Arc<AtomicUsize>,
-    tasks: Option<Sender<Task>>,
-    thread: Option<thread::JoinHandle<()>>,
+impl WriterError for WriteError {
+    const FILE: &'static str = "usage";
+
+    fn rolled_back(message: String) -> Self {
+        Self(message)
+    }
+
+    fn closed(message: String) -> Self {
+        Self(message)
+    }
 }
 
-/// The connection of whoever finds it free.
-struct Own {
-    connection: Connection,
-    commits: u64,
+impl From<rusqlite::Error> for WriteError {
+    fn from(error: rusqlite::Error) -> Self {
+        Self(error.to_string())
+    }
 }
 
 impl Writer {
-    /// `connection` is the thread's; `own` must neither wait for others nor move the log into the file.
     pub(super) fn start(
         connection: Connection,
-        own: Connection,
+        inline: InlineCommits,
         retention_days: u32,
     ) -> Result<Self, String> {
-        let (tasks, sent) = mpsc::channel();
-        let waiting = Arc::new(AtomicUsize::new(0));
-        let thread = thread::Builder::new()
-            .name("usage".into())
-            .spawn({
-                let waiting = Arc::clone(&waiting);
-                move || write(connection, (&sent, &waiting), retention_days)
-            })
-            .map_err(|error| format!("no thread for the usage file: {error}"))?;
-        let own = Mutex::new(Own { connection: own, commits: 0 });
-        Ok(Self { own, waiting, tasks: Some(tasks), thread: Some(thread) })
+        let sweep = move |file: &Connection| operations::sweep(file, Timestamp::now(), retention_days);
+        let maintenance = Maintenance { interval: SWEEP_INTERVAL, run: Box::new(sweep) };
+        GroupCommitWriter::start_with(connection, Some(inline), Some(maintenance)).map(Self)
     }
 
-    /// Does `work` and waits until it is on disk. An error is in the log already.
+    /// Runs `work` and waits until it is committed. An error is logged.
     pub(super) async fn run<T: Send + 'static>(
         &self,
         work: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
     ) -> Result<T, ()> {
-        let (done, outcome) = oneshot::channel();
-        let task: Task = Box::new(move |db| {
-            let value = work(db)?;
-            Ok(Box::new(move || drop(done.send(value))))
-        });
-        if let Some(task) = self.write_here(task) {
-            self.send(task);
-        }
-        outcome.await.map_err(drop)
+        let result = self.0.run(Durability::Relaxed, |file| Ok(work(file)?)).await;
+        result.map_err(|error| {
+            tracing::error!(%error, "usage could not be written; requests are answered without it");
+        })
     }
 
-    /// Writes at once, or hands the task back because somebody else is writing.
-    fn write_here(&self, task: Task) -> Option<Task> {
-        if self.waiting.load(Ordering::Acquire) > 0 {
-            return Some(task);
-        }
-        let mut own = match self.own.try_lock() {
-            Ok(own) => own,
-            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
-            Err(TryLockError::WouldBlock) => return Some(task),
-        };
-        own.commits += 1;
-        if own.commits.is_multiple_of(SHARE_OF_THREAD) {
-            return Some(task);
-        }
-        // Fails at once when another connection writes, of this process or of another.
-        let Ok(transaction) = own.connection.transaction_with_behavior(TransactionBehavior::Immediate) else {
-            return Some(task);
-        };
-        let written = task(&transaction).and_then(|answer| transaction.commit().map(|()| answer));
-        match written {
-            Ok(answer) => answer(),
-            Err(error) => tracing::error!(%error, "an entry of the usage file could not be written"),
-        }
-        None
-    }
-
-    /// Does `work` some time soon.
+    /// Runs `work` some time soon.
     pub(super) fn run_later(&self, work: impl FnOnce(&Connection) -> rusqlite::Result<()> + Send + 'static) {
-        self.send(Box::new(move |db| work(db).map(|()| Box::new(|| ()) as Answer)));
+        self.0.run_later(Durability::Relaxed, |file| Ok(work(file)?));
     }
-
-    fn send(&self, task: Task) {
-        if let Some(tasks) = &self.tasks {
-            self.waiting.fetch_add(1, Ordering::AcqRel);
-            let _ = tasks.send(task);
-        }
-    }
-}
-
-impl Drop for Writer {
-    fn drop(&mut self) {
-        self.tasks = None;
-        if let Some(thread) = self.thread.take() {
-            let _ = thread.join();
-        }
-    }
-}
-
-fn write(mut connection: Connection, (sent, waiting): (&Receiver<Task>, &AtomicUsize), retention_days: u32) {
-    let mut swept = None;
-    while let Ok(first) = sent.recv() {
-        let mut batch = vec![first];
-        batch.extend(sent.try_iter().take(BATCH - 1));
-        let count = batch.len();
-        let now = Timestamp::now();
-        let due = swept.is_none_or(|last: Timestamp| now.duration_since(last).unsigned_abs() > SWEEP_EVERY);
-        let written = commit(&mut connection, batch, due.then_some((now, retention_days)));
-        waiting.fetch_sub(count, Ordering::AcqRel);
-        match written {
-            // Only now: who is told, is told of something that is on disk.
-            Ok(answers) => answers.into_iter().for_each(|answer| answer()),
-            Err(error) => {
-                tracing::error!(%error, "usage could not be written; requests are answered without");
-            }
-        }
-        if due {
-            swept = Some(now);
-        }
-    }
-}
-
-fn commit(
-    connection: &mut Connection,
-    batch: Vec<Task>,
-    sweep: Option<(Timestamp, u32)>,
-) -> rusqlite::Result<Vec<Answer>> {
-    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-    if let Some((now, retention_days)) = sweep {
-        operations::sweep(&transaction, now, retention_days)?;
-    }
-    let mut answers = Vec::with_capacity(batch.len());
-    for task in batch {
-        match task(&transaction) {
-            Ok(answer) => answers.push(answer),
-            // One that fails does not take the others down.
-            Err(error) => tracing::error!(%error, "an entry of the usage file could not be written"),
-        }
-    }
-    transaction.commit()?;
-    Ok(answers)
 }

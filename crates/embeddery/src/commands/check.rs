@@ -149,7 +149,7 @@ fn accounts(config: &Config, findings: &mut Findings) {
     match &config.accounts.rates.requests {
         Some(rate) => findings.good(format_args!(
             "rate limits: {} requests a second, {} at once",
-            rate.a_second(),
+            rate.per_second_value(),
             rate.burst
         )),
         None => findings.note("rate limits: off; EMBEDDINGS_RATE_LIMIT=on turns them on"),

@@ -2,6 +2,7 @@
 
 use std::{path::PathBuf, time::Duration};
 
+use embeddery_database::redis::{KeyPrefix, RedisAddress};
 use embeddery_pipeline::{QueueOptions, RedisConfig};
 use secrecy::SecretString;
 use serde::Deserialize;
@@ -91,9 +92,7 @@ pub(super) fn resolve(
         .or_else(|| variable(&["EMBEDDINGS_REDIS_URL", "REDIS_URL"]));
     let redis = url.map(|(setting, url)| {
         let redis = RedisConfig {
-            url,
-            ca,
-            prefix: format!("{{{tag}}}"),
+            address: RedisAddress { url, ca, prefix: KeyPrefix::new(tag) },
             require_durable: written.require_durable.or(fallback.require_durable).unwrap_or(false),
             dead_letter_key: found
                 .variable("EMBEDDINGS_DLQ_ENCRYPTION_KEY")
@@ -128,7 +127,7 @@ mod tests {
         let url = |file: &str, variables: &[(&str, &str)]| {
             let redis = resolved(file, variables).unwrap().queue.redis.unwrap();
             assert!(!format!("{redis:?}").contains("hunter2"));
-            redis.url.expose_secret().to_owned()
+            redis.address.url.expose_secret().to_owned()
         };
         let general = ("REDIS_URL", "redis://:hunter2@general");
         assert_eq!(url("", &[general]), general.1);
@@ -144,7 +143,7 @@ mod tests {
         let file = "queue: {prefix: mine, require_durable: true, in_flight_per_user: 4, dead_letter_days: 1}";
         let variables = [("REDIS_URL", "redis://h"), ("EMBEDDINGS_DLQ_ENCRYPTION_KEY", "secret")];
         let redis = resolved(file, &variables).unwrap().queue.redis.unwrap();
-        assert_eq!((redis.prefix.as_str(), redis.require_durable), ("{mine}", true));
+        assert_eq!((redis.address.prefix.as_str(), redis.require_durable), ("{mine}", true));
         assert!(redis.dead_letter_key.is_some());
         assert_eq!(redis.options.in_flight_per_tenant, Some(4));
         assert_eq!(redis.options.dead_letter_age, Duration::from_secs(86_400));

@@ -58,7 +58,11 @@ async fn two_processes_share_one_budget_and_redis_away_means_no_limit() {
         assert_eq!(spend(&servers[0]).await, 400, "everything passes");
     }
     let log = servers[0].log();
-    assert_eq!(log.matches("Redis is away").count(), 1, "one warning, not one for each request: {log}");
+    assert_eq!(
+        log.matches("Redis is unavailable").count(),
+        1,
+        "one warning, not one for each request: {log}"
+    );
 }
 
 #[tokio::test]

@@ -1,11 +1,10 @@
 //! A text costs once: in a request, at a time, within the hour, and over a restart.
 
-use embeddery_test_support::vendors::Vendors;
+use embeddery_test_support::{redis::Redis, vendors::Vendors};
 use serde_json::json;
 
 use crate::{
     gateway::{Answer, Gateway, MODEL},
-    redis::Redis,
     support::KEY,
 };
 
@@ -129,21 +128,21 @@ async fn a_sqlite_second_level_outlives_the_process() {
 
 #[tokio::test]
 async fn a_redis_second_level_is_shared_and_may_be_away() {
-    let mut redis = Redis::start().await;
+    let mut redis = Redis::start().unwrap();
     let url = redis.url();
     let variables = [("REDIS_URL", url.as_str())];
     let file = "cache: {second_level: redis}\n";
     let first = Gateway::with(file, &variables).await;
     let body = json!({"input": "shared", "model": MODEL});
     first.embed(&body).await.is_right_for(&["shared"]);
-    while redis.keys().await == 0 {
+    while redis.ask::<usize>(&["DBSIZE"]).await == 0 {
         tokio::task::yield_now().await;
     }
     let second = Gateway::before(Vendors::start().await, file, &variables);
     let answer = second.embed(&body).await;
     answer.is_right_for(&["shared"]);
     assert_eq!((answer.header("x-embeddings-cache"), second.billed().len()), ("hits=1,misses=0", 0));
-    redis.stop();
+    redis.kill().unwrap();
     let answer = second.embed(&json!({"input": "without redis", "model": MODEL})).await;
     answer.is_right_for(&["without redis"]);
     let refused = Answer::of(second.request(reqwest::Method::DELETE, "/api/v1/embeddings/cache")).await;

@@ -1,61 +1,84 @@
-//! A real Redis of its own, on a free port, ended when dropped.
+//! Rate limits and the persistent cache in the Redis of the queue: every topology, and prefixes.
 
-use std::process::{Child, Command, Stdio};
+use std::time::Duration;
 
-use tokio::{
-    io::{AsyncReadExt as _, AsyncWriteExt as _},
-    net::{TcpListener, TcpStream},
-};
+use embeddery_test_support::redis::{Cluster, Redis, Sentinel, TlsRedis};
+use serde_json::json;
 
-pub struct Redis {
-    port: u16,
-    child: Child,
-    _dir: tempfile::TempDir,
+use crate::gateway::{Gateway, MODEL};
+
+const FILE: &str = "cache: {second_level: redis}\nlimits: {requests_per_second: 0.001, burst: 40}\n";
+
+async fn gateway(url: &str, file: &str) -> Gateway {
+    let variables = [("REDIS_URL", url), ("EMBEDDINGS_RATE_LIMIT", "on")];
+    Gateway::with(&format!("{FILE}{file}"), &variables).await
 }
 
-impl Redis {
-    pub async fn start() -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        let port = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port();
-        let child = Command::new("redis-server")
-            .args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"])
-            .current_dir(dir.path())
-            .stdout(Stdio::null())
-            .spawn()
-            .expect("redis-server is missing; `make test` installs it");
-        let redis = Self { port, child, _dir: dir };
-        while redis.ask("PING\r\n").await.is_none_or(|answer| !answer.starts_with("+PONG")) {
-            tokio::task::yield_now().await;
+/// Sends texts to one gateway and then to another one, until the second finds one in the cache. An entry is written in
+/// the background.
+async fn shares_cache(first: &Gateway, second: &Gateway) -> bool {
+    for number in 0..8 {
+        let body = json!({"input": format!("text {number} of {}", first.server.url), "model": MODEL});
+        assert_eq!(first.embed(&body).await.status, 200);
+        tokio::time::sleep(Duration::from_millis(50) * number).await;
+        let answer = second.embed(&body).await;
+        assert_eq!(answer.status, 200);
+        if answer.header("x-embeddings-cache") == "hits=1,misses=0" {
+            return true;
         }
-        redis
     }
-
-    pub fn url(&self) -> String {
-        format!("redis://127.0.0.1:{}", self.port)
-    }
-
-    /// How many keys it holds.
-    pub async fn keys(&self) -> usize {
-        let answer = self.ask("DBSIZE\r\n").await.unwrap();
-        answer.trim().trim_start_matches(':').parse().unwrap()
-    }
-
-    pub fn stop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-
-    async fn ask(&self, command: &str) -> Option<String> {
-        let mut stream = TcpStream::connect(("127.0.0.1", self.port)).await.ok()?;
-        stream.write_all(command.as_bytes()).await.ok()?;
-        let mut answer = [0; 64];
-        let length = stream.read(&mut answer).await.ok()?;
-        Some(String::from_utf8_lossy(&answer[..length]).into_owned())
-    }
+    false
 }
 
-impl Drop for Redis {
-    fn drop(&mut self) {
-        self.stop();
-    }
+/// Sends requests until one is refused. Everything passes until the limiter has connected.
+async fn exhaust(gateway: &Gateway) {
+    let body = json!({"input": "again and again", "model": MODEL});
+    let refused = async { while gateway.embed(&body).await.status != 429 {} };
+    tokio::time::timeout(Duration::from_secs(60), refused).await.unwrap();
+}
+
+/// Two processes with this Redis share the cache and the rate limits.
+async fn check(url: &str, file: &str) {
+    let (first, second) = (gateway(url, file).await, gateway(url, file).await);
+    assert!(shares_cache(&first, &second).await);
+    exhaust(&first).await;
+    exhaust(&second).await;
+    let remaining = second.embed(&json!({"input": "one more", "model": MODEL})).await;
+    assert_eq!((remaining.status.as_u16(), remaining.header("x-ratelimit-remaining")), (429, "0"));
+}
+
+#[tokio::test]
+async fn limits_and_cache_work_in_a_cluster() {
+    let cluster = Cluster::start().await.unwrap();
+    check(&cluster.url(), "").await;
+    assert_eq!(cluster.sizes().await.iter().filter(|size| **size > 0).count(), 1, "one slot");
+}
+
+#[tokio::test]
+async fn limits_and_cache_work_behind_sentinels() {
+    let redis = Sentinel::start().await.unwrap();
+    check(&redis.url(), "").await;
+    let keys: Vec<String> = redis.master.ask(&["KEYS", "{embeddings}:limit:*"]).await;
+    assert_eq!(keys, ["{embeddings}:limit:requests:user:1"]);
+}
+
+#[tokio::test]
+async fn limits_and_cache_use_tls_with_the_queues_ca_file() {
+    let redis = TlsRedis::start().unwrap();
+    check(&redis.url(), &format!("queue: {{ca_file: '{}'}}\n", redis.ca_file().display())).await;
+}
+
+#[tokio::test]
+async fn installations_with_different_prefixes_share_neither_bucket_nor_cache() {
+    let redis = Redis::start().unwrap();
+    let first = gateway(&redis.url(), "").await;
+    let other = gateway(&redis.url(), "queue: {prefix: other}\n").await;
+    assert!(!shares_cache(&first, &other).await);
+    exhaust(&first).await;
+    let body = json!({"input": "still allowed", "model": MODEL});
+    let answer = other.embed(&body).await;
+    assert_eq!(answer.status, 200);
+    let mut buckets: Vec<String> = redis.ask(&["KEYS", "*:limit:requests:*"]).await;
+    buckets.sort();
+    assert_eq!(buckets, ["{embeddings}:limit:requests:user:1", "{other}:limit:requests:user:1"]);
 }

@@ -1,4 +1,4 @@
-//! A cached vector, and its form in a second level: a version, what is known of it, the numbers.
+//! A cached vector, and its bytes in a persistent cache: a version, the fields, the numbers.
 
 use std::sync::Arc;
 
@@ -11,21 +11,21 @@ pub struct Entry {
     pub vector: Arc<[f32]>,
     /// Tokens the model read.
     pub tokens: u32,
-    /// Whether the text was cut.
+    /// Whether the text was truncated.
     pub cut: bool,
-    /// What the vector may be compared with.
+    /// The space of vectors with which it may be compared.
     pub space: SpaceId,
 }
 
 const VERSION: u8 = 1;
 
 impl Entry {
-    /// Memory that it takes, about.
+    /// Approximate bytes in memory.
     pub(super) fn bytes(&self) -> usize {
         self.vector.len() * 4 + 160
     }
 
-    /// As a second level stores it.
+    /// The bytes for a persistent cache.
     pub(super) fn to_bytes(&self) -> Vec<u8> {
         let space = self.space.as_str().as_bytes();
         let length = u16::try_from(space.len()).unwrap_or(0);
@@ -38,7 +38,7 @@ impl Entry {
         bytes
     }
 
-    /// What a second level has stored; `None` for whatever is not one of ours, whole.
+    /// The entry of bytes from a persistent cache. `None` if they are not complete or of another version.
     pub(super) fn from_bytes(bytes: &[u8]) -> Option<Self> {
         let ([VERSION, cut @ (0 | 1)], rest) = bytes.split_first_chunk()? else { return None };
         let (tokens, rest) = rest.split_first_chunk()?;

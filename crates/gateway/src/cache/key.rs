@@ -1,25 +1,25 @@
-//! What a cached vector is found by: everything that its numbers depend on, and the text. A hash, because
-//! texts may be long, and because a second level must not hold what users wrote.
+//! The key of a cached vector: a hash of the text and of everything else that the numbers depend on. Texts may be long,
+//! and a persistent cache must not hold what users wrote.
 
 use embeddery_core::{DimensionPolicy, EmbedRequest, Embedder, EmbeddingIdentity, Input, Truncate};
 
 /// BLAKE3 of what a vector depends on.
 pub type Key = [u8; 32];
 
-/// Who may be served what was computed for whom.
+/// Which tenants share entries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scope {
-    /// One cache for all: where there is one user, or where users may know that others asked the same.
+    /// All tenants share them: there is one user, or users may learn that others sent the same text.
     Shared,
-    /// One for each tenant: nobody can measure what others have asked.
+    /// Each tenant has its own: no tenant can find out what others sent.
     Tenant,
 }
 
-/// Makes the keys of one request's inputs.
+/// Computes the keys of the inputs of one request.
 pub(crate) struct Keys(blake3::Hasher);
 
 impl Keys {
-    /// For a model of this identity.
+    /// The hasher of a request to a model with this identity.
     pub(crate) fn new(
         embedder: &dyn Embedder,
         identity: &EmbeddingIdentity,
@@ -47,7 +47,7 @@ impl Keys {
     }
 
     /// The key of one input.
-    pub(crate) fn of(&self, input: &Input) -> Key {
+    pub(crate) fn for_input(&self, input: &Input) -> Key {
         let mut hasher = self.0.clone();
         match input {
             Input::Text(text) => hasher.update(b"text").update(text.as_bytes()),
@@ -60,8 +60,8 @@ impl Keys {
     }
 }
 
-/// The variant id: what besides the text decides a vector's numbers. It is reported, and never a reason to
-/// refuse; which vectors may be compared is the space's to say.
+/// The variant id: what a vector's numbers depend on besides the text. It is reported and never a reason to refuse a
+/// request; the space decides which vectors may be compared.
 pub(crate) fn variant(identity: &EmbeddingIdentity, request: &EmbedRequest) -> String {
     format!(
         "{}/{}/{}/{}",

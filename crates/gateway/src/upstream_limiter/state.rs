@@ -3,7 +3,7 @@
 
 use std::{collections::VecDeque, time::Duration};
 
-use embeddery_core::{Priority, RateLimitInfo, RateWindow, Retry};
+use embeddery_core::{Backoff, Priority, RateLimitInfo, RateWindow, Retry};
 use tokio::time::Instant;
 
 /// The delay after a 429 that names none. It doubles with each further one, up to [`MAX_BACKOFF`].
@@ -109,7 +109,7 @@ impl<W> State<W> {
             Retry::Backoff => {
                 let doublings = self.consecutive_429s;
                 self.consecutive_429s += 1;
-                INITIAL_BACKOFF.saturating_mul(2_u32.saturating_pow(doublings)).min(MAX_BACKOFF)
+                Backoff::new(INITIAL_BACKOFF, MAX_BACKOFF).ceiling(doublings)
             }
             Retry::Never => return, // an exhausted quota: a delay does not help
         };

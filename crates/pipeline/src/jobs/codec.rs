@@ -208,8 +208,8 @@ pub(super) fn read_vectors(head: &str, data: &[u8]) -> Result<Vectors, JobError>
     })
 }
 
-/// The id of a tenant's new job. It is higher than `last`, the id of the tenant's last job, also after the clock was set
-/// back.
+/// The id of a tenant's new job. It is higher than `last`, the id of the tenant's last job, also after the clock was
+/// set back.
 pub(super) fn job_id(last: Option<Uuid>) -> JobId {
     let now = Uuid::now_v7();
     JobId(match last {

@@ -7,6 +7,7 @@ use std::{
     time::Duration,
 };
 
+use embeddery_core::Backoff;
 use jiff::Timestamp;
 use tokio::time::Instant;
 
@@ -56,9 +57,7 @@ impl PausedProviders {
         };
         let after = match pause {
             Pause::Asked(after) => after,
-            Pause::Guessed(first) => {
-                first.saturating_mul(2_u32.saturating_pow(times)).min(MAX_COOLDOWN.max(first))
-            }
+            Pause::Guessed(first) => Backoff::new(first, MAX_COOLDOWN.max(first)).ceiling(times),
         };
         if times == 0 {
             tracing::warn!(

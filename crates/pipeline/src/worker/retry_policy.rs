@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use embeddery_core::Backoff;
+
 use super::WorkerConfig;
 use crate::{
     DocumentOutcome, Outcome, Reason, RetryNote, Stage, Task, WriteResult,
@@ -73,6 +75,5 @@ impl RetryPolicy<'_> {
 
 /// A pause drawn between nothing and `base`, doubled with each failure after the first (full jitter).
 pub(super) fn jittered_backoff(base: Duration, failures: u32, longest: Duration) -> Duration {
-    let most = base.saturating_mul(2_u32.saturating_pow(failures.saturating_sub(1))).min(longest);
-    most.mul_f64(fastrand::f64())
+    Backoff::with_full_jitter(base, longest).pause(failures.saturating_sub(1), fastrand::f64())
 }

@@ -43,7 +43,8 @@ async fn end_job(tenant: &Tenant, job: JobId, case: u32) {
     }
 }
 
-/// Maximum rows of a week and today, and of the uploads of a day and today; `more` jobs of one document run all the time.
+/// Maximum rows of a week and today, and of the uploads of a day and today; `more` jobs of one document run all the
+/// time.
 pub fn max_rows(jobs: u32, more: u64) -> RowCounts {
     let (week, open) = (8 * u64::from(jobs), 2 * u64::from(jobs.div_ceil(10)));
     // One job of ten fails, with one document. A failed document keeps its content.

@@ -10,11 +10,9 @@ use embeddery_pipeline::{
     JobId, Outcome, Queue, QueueError, RedisConfig, RedisQueue, SettleResult, Stage, Task, TaskId,
     TaskProducer as _, WorkerStatus,
 };
+use embeddery_test_support::redis::{Redis, Relay};
 
-use crate::{
-    harness::{Bench as _, LONG, SHORT, Streams, Worker, job, next, now_ms, task, tasks},
-    servers::{Proxy, Server},
-};
+use crate::harness::{Bench as _, LONG, SHORT, Streams, Worker, job, next, now_ms, task, tasks};
 
 fn open(config: RedisConfig) -> Arc<dyn Queue> {
     Arc::new(RedisQueue::connect(config).unwrap())
@@ -58,12 +56,12 @@ async fn an_empty_queue_has_few_keys() {
     }
     queue.heartbeat(&report("w"), LONG).await.unwrap();
     queue.deregister(&worker.consumer).await.unwrap();
-    let mut keys: Vec<String> = bench.redis.command(&["KEYS", "*"]).await;
+    let mut keys: Vec<String> = bench.redis.ask(&["KEYS", "*"]).await;
     keys.sort();
     assert!(keys.len() <= 15, "{keys:?}");
     assert!(keys.iter().all(|key| key.starts_with("{embeddings}:") && !key.contains("tenant-")), "{keys:?}");
     let groups: Vec<HashMap<String, redis::Value>> =
-        bench.redis.command(&["XINFO", "GROUPS", "{embeddings}:chunking"]).await;
+        bench.redis.ask(&["XINFO", "GROUPS", "{embeddings}:chunking"]).await;
     assert_eq!(groups[0]["name"], redis::Value::BulkString(b"chunking-workers".to_vec()));
     assert_eq!(
         (&groups[0]["consumers"], &groups[0]["pending"]),
@@ -87,7 +85,7 @@ fn report(name: &str) -> WorkerStatus {
 /// Workers finish all tasks. The test enqueues tasks that were lost again, as the reconciler does.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn sigkill_of_redis_in_mid_work_loses_nothing() {
-    let mut bench = Streams::on(Server::durable());
+    let mut bench = Streams::on(Redis::durable().unwrap());
     let queue = bench.queue();
     let job = job();
     let sent = tasks(job, "ann", 400);
@@ -133,8 +131,8 @@ async fn sigkill_of_redis_in_mid_work_loses_nothing() {
         }
         if count > kills * 80 {
             kills += 1;
-            bench.redis.kill();
-            bench.redis.restart();
+            bench.redis.kill().unwrap();
+            bench.redis.restart().unwrap();
         }
         let ids: Vec<TaskId> = sent.iter().map(|task| task.id).collect();
         if let Ok(held) = queue.contains(&ids).await {
@@ -163,7 +161,7 @@ async fn a_redis_that_lost_its_data_can_be_used() {
     queue.enqueue(&sent).await.unwrap();
     let worker = Worker::new(&queue, "w");
     let lease = worker.next(Stage::Chunking).await;
-    bench.redis.restart();
+    bench.redis.restart().unwrap();
     assert_eq!(
         worker.settle(&lease, next()).await,
         SettleResult::Lost,
@@ -171,13 +169,13 @@ async fn a_redis_that_lost_its_data_can_be_used() {
     );
     assert_eq!(queue.contains(&[sent[0].id]).await.unwrap(), [false]);
     assert_eq!(queue.enqueue(&sent).await.unwrap(), [true, true]);
-    bench.redis.command::<String>(&["SCRIPT", "FLUSH"]).await;
+    bench.redis.ask::<String>(&["SCRIPT", "FLUSH"]).await;
     let again = worker.next(Stage::Chunking).await;
     assert_eq!(worker.settle(&again, next()).await, SettleResult::Done);
     // A waiting worker is woken again.
     assert!(worker.take(Stage::Storage, 1).await.is_empty());
     queue.wait(Stage::Storage, Duration::from_millis(10)).await;
-    bench.redis.restart();
+    bench.redis.restart().unwrap();
     // The queue does not repeat a lease request, because the lost response may have granted a lease. So the connection
     // is opened again first.
     queue.depth().await.unwrap();
@@ -190,12 +188,12 @@ async fn a_redis_that_lost_its_data_can_be_used() {
 
 #[tokio::test]
 async fn the_queue_connects_to_a_redis_that_starts_late() {
-    let mut server = Server::not_started();
+    let mut server = Redis::not_started().unwrap();
     let queue = RedisQueue::connect(crate::harness::config(&server.url(), "{embeddings}")).unwrap();
     let error = queue.backlog("ann").await.unwrap_err();
-    let port = server.port.to_string();
+    let port = server.port().to_string();
     assert!(matches!(&error, QueueError::Unavailable(text) if text.contains(&port)), "{error:?}");
-    assert!(server.launch());
+    server.restart().unwrap();
     let reconnected = async {
         while queue.backlog("ann").await.is_err() {
             tokio::time::sleep(Duration::from_millis(20)).await;
@@ -208,11 +206,11 @@ async fn the_queue_connects_to_a_redis_that_starts_late() {
 #[tokio::test]
 async fn heartbeats_have_a_connection_of_their_own() {
     let bench = Streams::start();
-    let proxy = Proxy::to(bench.redis.port).await;
-    let queue = open(crate::harness::config(&format!("redis://127.0.0.1:{}", proxy.port), "{embeddings}"));
+    let proxy = Relay::to(bench.redis.port()).await;
+    let queue = open(crate::harness::config(&format!("redis://127.0.0.1:{}", proxy.port()), "{embeddings}"));
     queue.enqueue(&tasks(job(), "ann", 1)).await.unwrap();
     let lease = Worker::new(&queue, "w").next(Stage::Chunking).await;
-    proxy.block_open_connections();
+    proxy.stop_current_connections();
     assert_eq!(queue.renew(std::slice::from_ref(&lease), LONG).await.unwrap(), [true]);
     queue.heartbeat(&report("w"), LONG).await.unwrap();
     assert_eq!(bench.queue().workers().await.unwrap().len(), 1);
@@ -226,12 +224,12 @@ async fn unreadable_messages_become_dead_letters_alone() {
     let job = job();
     queue.enqueue(&tasks(job, "ann", 4)).await.unwrap();
     // A waiting record, a delayed one, and a stream entry that another program has written.
-    bench.redis.command::<i64>(&["HSET", &record(job), "1", "garbage: secret"]).await;
+    bench.redis.ask::<i64>(&["HSET", &record(job), "1", "garbage: secret"]).await;
     let worker = Worker::new(&queue, "w");
     let lease = worker.next(Stage::Chunking).await;
     worker.settle(&lease, Outcome::RetryAfter { after: SHORT, charged: true }).await;
-    bench.redis.command::<i64>(&["HSET", &record(job), "0", r#"{"v":1,"t":5}"#]).await;
-    bench.redis.command::<String>(&["XADD", "{embeddings}:chunking", "*", "content", "secret text"]).await;
+    bench.redis.ask::<i64>(&["HSET", &record(job), "0", r#"{"v":1,"t":5}"#]).await;
+    bench.redis.ask::<String>(&["XADD", "{embeddings}:chunking", "*", "content", "secret text"]).await;
     let mut items = HashSet::new();
     while queue.dead_letters(Stage::Chunking, None, 10).await.unwrap().len() < 3 {
         items.extend(worker.take(Stage::Chunking, 1).await.iter().map(|lease| lease.task.id.item));
@@ -244,7 +242,7 @@ async fn unreadable_messages_become_dead_letters_alone() {
     raws.sort();
     assert_eq!(raws, ["content\nsecret text", "garbage: secret", r#"{"v":1,"t":5}"#]);
     assert!(letters.iter().all(|letter| &*letter.reason.code == "unreadable" && letter.task.is_none()));
-    let kept: redis::Value = bench.redis.command(&["XRANGE", "{embeddings}:chunking:dlq", "-", "+"]).await;
+    let kept: redis::Value = bench.redis.ask(&["XRANGE", "{embeddings}:chunking:dlq", "-", "+"]).await;
     let plain = format!("{:?}", open(bench.config()).dead_letters(Stage::Chunking, None, 10).await.unwrap());
     assert!(
         !format!("{kept:?}").contains("secret") && !plain.contains("secret"),
@@ -258,7 +256,7 @@ async fn unreadable_messages_become_dead_letters_alone() {
     );
     assert!(queue.delete_dead_letter(Stage::Chunking, &letters[0].id).await.unwrap());
     let pending: redis::Value =
-        bench.redis.command(&["XPENDING", "{embeddings}:chunking", "chunking-workers"]).await;
+        bench.redis.ask(&["XPENDING", "{embeddings}:chunking", "chunking-workers"]).await;
     assert!(format!("{pending:?}").contains("int(2)"), "{pending:?}");
 }
 
@@ -268,10 +266,10 @@ async fn an_unreadable_message_of_a_crashed_worker_becomes_a_dead_letter() {
     let queue = bench.queue();
     assert!(Worker::new(&queue, "w").take(Stage::Chunking, 1).await.is_empty());
     // The message was delivered to a worker that crashed before it made a dead letter of it.
-    bench.redis.command::<String>(&["XADD", "{embeddings}:chunking", "7-7", "x", "y"]).await;
+    bench.redis.ask::<String>(&["XADD", "{embeddings}:chunking", "7-7", "x", "y"]).await;
     let read = ["XREADGROUP", "GROUP", "chunking-workers", "dead", "STREAMS", "{embeddings}:chunking", ">"];
-    bench.redis.command::<redis::Value>(&read).await;
-    bench.redis.command::<i64>(&["ZADD", "{embeddings}:chunking:leases", "1", "7-7 "]).await;
+    bench.redis.ask::<redis::Value>(&read).await;
+    bench.redis.ask::<i64>(&["ZADD", "{embeddings}:chunking:leases", "1", "7-7 "]).await;
     assert!(Worker::new(&queue, "w").take(Stage::Chunking, 1).await.is_empty());
     let letters = queue.dead_letters(Stage::Chunking, None, 10).await.unwrap();
     assert_eq!(letters[0].raw.as_deref(), Some(&b"x\ny"[..]));
@@ -284,11 +282,11 @@ async fn a_message_of_a_newer_version_keeps_unknown_fields() {
     let queue = bench.queue();
     let job = job();
     queue.enqueue(&tasks(job, "ann", 1)).await.unwrap();
-    let old: String = bench.redis.command(&["HGET", &record(job), "0"]).await;
+    let old: String = bench.redis.ask(&["HGET", &record(job), "0"]).await;
     let newer = old.replacen("\"v\":1", "\"v\":99,\"colour\":\"red\"", 1).replace("\"p\":1", "\"p\":7");
-    bench.redis.command::<i64>(&["HSET", &record(job), "0", &newer]).await;
+    bench.redis.ask::<i64>(&["HSET", &record(job), "0", &newer]).await;
     assert!(Worker::new(&queue, "w").take(Stage::Chunking, 5).await.is_empty());
-    let kept: String = bench.redis.command(&["HGET", &record(job), "0"]).await;
+    let kept: String = bench.redis.ask(&["HGET", &record(job), "0"]).await;
     for part in ["\"colour\":\"red\"", "\"v\":99", "\"p\":7", "\"a\":0", "\"d\":0"] {
         assert!(kept.contains(part), "{kept}");
     }
@@ -303,7 +301,7 @@ async fn a_destroyed_group_is_created_again_with_its_tasks() {
     queue.enqueue(&tasks(job(), "ann", 1)).await.unwrap();
     let (one, other) = (Worker::new(&queue, "one"), Worker::new(&queue, "other"));
     let lost = one.next(Stage::Chunking).await;
-    bench.redis.command::<i64>(&["XGROUP", "DESTROY", "{embeddings}:chunking", "chunking-workers"]).await;
+    bench.redis.ask::<i64>(&["XGROUP", "DESTROY", "{embeddings}:chunking", "chunking-workers"]).await;
     assert_eq!(one.settle(&lost, next()).await, SettleResult::Lost);
     assert_eq!(queue.renew(std::slice::from_ref(&lost), LONG).await.unwrap(), [false]);
     let found = other.next(Stage::Chunking).await;
@@ -323,7 +321,7 @@ async fn a_full_redis_refuses_and_does_nothing() {
     queue.enqueue(std::slice::from_ref(&cancelled)).await.unwrap();
     Worker::new(&queue, "w").next(Stage::Chunking).await;
     queue.enqueue(std::slice::from_ref(&waiting)).await.unwrap();
-    bench.redis.command::<String>(&["CONFIG", "SET", "maxmemory", "1"]).await;
+    bench.redis.ask::<String>(&["CONFIG", "SET", "maxmemory", "1"]).await;
     let error = queue.enqueue(&sent).await.unwrap_err();
     // Workers can drain it, which is the only way to free memory.
     let drained = Worker::new(&queue, "d").next(Stage::Chunking).await;
@@ -337,7 +335,7 @@ async fn a_full_redis_refuses_and_does_nothing() {
     assert!(matches!(&error, QueueError::Full(text) if text.contains("maxmemory")), "{error:?}");
     let worker = Worker::new(&queue, "w");
     let settled = queue.settle(&[(lease.clone(), next())]).await;
-    bench.redis.command::<String>(&["CONFIG", "SET", "maxmemory", "0"]).await;
+    bench.redis.ask::<String>(&["CONFIG", "SET", "maxmemory", "0"]).await;
     let ids: Vec<TaskId> = sent.iter().map(|task| task.id).collect();
     assert_eq!(queue.contains(&ids).await.unwrap(), [true, false, false]);
     // Redis lets some scripts finish when it is full. The step was done completely or not at all.
@@ -350,7 +348,7 @@ async fn a_full_redis_refuses_and_does_nothing() {
 
 #[tokio::test]
 async fn a_redis_that_is_not_durable_is_reported_and_refused_on_request() {
-    let (volatile, durable) = (Streams::start(), Streams::on(Server::durable()));
+    let (volatile, durable) = (Streams::start(), Streams::on(Redis::durable().unwrap()));
     let found = volatile.queue().health().await.unwrap();
     assert!(found.len() == 1 && found[0].contains("appendonly yes"), "{found:?}");
     assert_eq!(durable.queue().health().await.unwrap(), Vec::<String>::new());
@@ -362,7 +360,7 @@ async fn a_redis_that_is_not_durable_is_reported_and_refused_on_request() {
     strict(&durable).enqueue(&tasks(job(), "ann", 1)).await.unwrap();
     durable
         .redis
-        .command::<String>(&["CONFIG", "SET", "maxmemory", "100mb", "maxmemory-policy", "allkeys-lru"])
+        .ask::<String>(&["CONFIG", "SET", "maxmemory", "100mb", "maxmemory-policy", "allkeys-lru"])
         .await;
     let found = durable.queue().health().await.unwrap();
     assert!(found.len() == 1 && found[0].contains("noeviction"), "{found:?}");
@@ -372,8 +370,8 @@ async fn a_redis_that_is_not_durable_is_reported_and_refused_on_request() {
 async fn a_user_without_the_right_to_info_can_work() {
     let bench = Streams::start();
     let rights = ["ACL", "SETUSER", "worker", "on", ">secret", "~{embeddings}*", "+@all", "-info", "-config"];
-    bench.redis.command::<String>(&rights).await;
-    let url = format!("redis://worker:secret@127.0.0.1:{}", bench.redis.port);
+    bench.redis.ask::<String>(&rights).await;
+    let url = format!("redis://worker:secret@127.0.0.1:{}", bench.redis.port());
     let queue = open(crate::harness::config(&url, "{embeddings}"));
     queue.enqueue(&tasks(job(), "ann", 1)).await.unwrap();
     Worker::new(&queue, "w").next(Stage::Chunking).await;
@@ -416,7 +414,7 @@ async fn crashed_consumers_are_removed_from_their_groups() {
     let consumers = async |stage: &str| {
         let (key, group) = (format!("{{embeddings}}:{stage}"), format!("{stage}-workers"));
         let list: Vec<HashMap<String, redis::Value>> =
-            bench.redis.command(&["XINFO", "CONSUMERS", &key, &group]).await;
+            bench.redis.ask(&["XINFO", "CONSUMERS", &key, &group]).await;
         list.len()
     };
     assert_eq!(consumers("chunking").await, 1);

@@ -3,15 +3,15 @@
 use std::{sync::Arc, time::Duration};
 
 use embeddery_core::BoxFuture;
+use embeddery_database::redis::{KeyPrefix, RedisAddress};
 use embeddery_pipeline::{
     Consumer, JobId, Lease, LeaseBatch, LeaseRequest, Outcome, Priority, Queue, QueueOptions, Reason,
     RedisConfig, RedisQueue, SettleResult, SqliteQueue, Stage, Task, TaskId, WorkerStatus,
 };
+use embeddery_test_support::redis::Redis;
 use uuid::Uuid;
 
-use crate::servers::Server;
-
-/// Opens queues that hold the same tasks, as the queues of several processes do.
+/// A place where queues live that see the same tasks, as those of several processes do.
 pub trait Bench: Send + Sync {
     /// A queue, as another process opens it.
     fn open(&self, options: QueueOptions) -> Arc<dyn Queue>;
@@ -75,16 +75,16 @@ impl Sqlite {
 }
 
 pub struct Streams {
-    pub redis: Server,
+    pub redis: Redis,
     pub prefix: String,
 }
 
 impl Streams {
     pub fn start() -> Self {
-        Self::on(Server::volatile())
+        Self::on(Redis::start().unwrap())
     }
 
-    pub fn on(redis: Server) -> Self {
+    pub fn on(redis: Redis) -> Self {
         Self { redis, prefix: "{embeddings}".into() }
     }
 
@@ -95,9 +95,7 @@ impl Streams {
 
 pub fn config(url: &str, prefix: &str) -> RedisConfig {
     RedisConfig {
-        url: url.to_owned().into(),
-        ca: None,
-        prefix: prefix.to_owned(),
+        address: RedisAddress { prefix: KeyPrefix::new(prefix), ..RedisAddress::new(url.to_owned()) },
         require_durable: false,
         dead_letter_key: None,
         options: QueueOptions::default(),
@@ -122,28 +120,35 @@ impl Bench for Streams {
     }
 }
 
-impl Server {
-    pub async fn write_version(&self, prefix: &str, task: TaskId, version: u32) {
+/// Changes to the queue of a server that only tests make.
+pub trait Tamper {
+    async fn write_version(&self, prefix: &str, task: TaskId, version: u32);
+    async fn corrupt(&self, prefix: &str, task: TaskId);
+    async fn expire_drain(&self, prefix: &str, stage: Stage);
+}
+
+impl Tamper for Redis {
+    async fn write_version(&self, prefix: &str, task: TaskId, version: u32) {
         let (record, item) = (format!("{prefix}:job:{}", task.job), task.item.to_string());
-        let text: String = self.command(&["HGET", &record, &item]).await;
+        let text: String = self.ask(&["HGET", &record, &item]).await;
         let mut message: serde_json::Value = serde_json::from_str(&text).unwrap();
         message["v"] = version.into();
-        self.command::<i64>(&["HSET", &record, &item, &message.to_string()]).await;
+        self.ask::<i64>(&["HSET", &record, &item, &message.to_string()]).await;
         let aside = format!("{prefix}:{}:newer", message["s"].as_str().unwrap());
         let name = format!("{}:{item}", task.job);
-        self.command::<i64>(&["ZADD", &aside, "XX", &version.to_string(), &name]).await;
+        self.ask::<i64>(&["ZADD", &aside, "XX", &version.to_string(), &name]).await;
     }
 
-    pub async fn corrupt(&self, prefix: &str, task: TaskId) {
+    async fn corrupt(&self, prefix: &str, task: TaskId) {
         let record = format!("{prefix}:job:{}", task.job);
-        self.command::<i64>(&["HSET", &record, &task.item.to_string(), "no message"]).await;
+        self.ask::<i64>(&["HSET", &record, &task.item.to_string(), "no message"]).await;
     }
 
-    pub async fn expire_drain(&self, prefix: &str, stage: Stage) {
+    async fn expire_drain(&self, prefix: &str, stage: Stage) {
         let key = format!("{prefix}:{}:clearing", stage.as_str());
-        let kept: String = self.command(&["GET", &key]).await;
+        let kept: String = self.ask(&["GET", &key]).await;
         let holder = kept.split_once(' ').unwrap().1;
-        self.command::<String>(&["SET", &key, &format!("1 {holder}")]).await;
+        self.ask::<String>(&["SET", &key, &format!("1 {holder}")]).await;
     }
 }
 

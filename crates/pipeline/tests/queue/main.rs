@@ -8,7 +8,6 @@ mod faults;
 mod file;
 mod harness;
 mod model;
-mod servers;
 
 /// Makes a test of each behaviour, for each queue.
 macro_rules! suite {

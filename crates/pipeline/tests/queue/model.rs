@@ -1,5 +1,5 @@
-//! Random steps on each queue and on a model of it in memory, which are compared after every step. The model has the order
-//! of each tenant's tasks, but not the turns between tenants.
+//! Random steps on each queue and on a model of it in memory, which are compared after every step. The model has the
+//! order of each tenant's tasks, but not the turns between tenants.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -14,7 +14,7 @@ use embeddery_pipeline::{
 };
 use proptest::{prelude::*, test_runner::TestRunner};
 
-use crate::harness::{Bench, LONG, Sqlite, Streams, Worker, job, task};
+use crate::harness::{Bench, LONG, Sqlite, Streams, Tamper as _, Worker, job, task};
 
 #[derive(Clone, Debug)]
 enum Step {
@@ -46,6 +46,7 @@ fn step() -> impl Strategy<Value = Step> {
 }
 
 /// A lease request.
+#[derive(Clone, Copy)]
 struct Request {
     stage: Stage,
     max_tasks: usize,

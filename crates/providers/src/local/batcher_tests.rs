@@ -23,7 +23,7 @@ fn load() -> Model {
 
 /// A text of exactly `count` tokens, with the two special tokens.
 fn text(model: &Model, count: usize) -> Tokens {
-    let tokens = model.tokenize(&"word ".repeat(count - 2), TruncationSide::All).unwrap();
+    let tokens = model.tokenize(&"word ".repeat(count - 2), TruncationSide::None).unwrap();
     assert_eq!(tokens.len(), count);
     tokens
 }

@@ -51,7 +51,7 @@ impl CollectionService {
             && self.metered.identity.role != Role::Admin
             && !self.app.router.is_available_without_download(selector)
         {
-            return Err(ApiError::not_fetched_for_users(selector.model.unwrap_or_default()));
+            return Err(ApiError::admin_must_download(selector.model.unwrap_or_default()));
         }
         Ok(())
     }

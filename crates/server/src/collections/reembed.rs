@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use embeddery_core::InputType;
+use embeddery_core::{Backoff, InputType};
 use embeddery_store::{MissingVector, ModelBinding};
 
 use super::{CollectionService, Model};
@@ -99,6 +99,6 @@ impl CollectionService {
 
 /// How long to wait before the same may succeed; `None` when it will not.
 fn pause(error: &ApiError, failures: u32) -> Option<Duration> {
-    let backoff = Duration::from_secs(1 << failures.min(6));
-    (failures < TIMEOUT && error.may_pass()).then(|| error.retry_after().unwrap_or(backoff))
+    let backoff = Backoff::new(Duration::from_secs(2), Duration::from_secs(64)).ceiling(failures - 1);
+    (failures < TIMEOUT && error.is_transient()).then(|| error.retry_after().unwrap_or(backoff))
 }

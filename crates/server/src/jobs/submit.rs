@@ -14,7 +14,7 @@ use super::Jobs;
 use crate::{
     App,
     collections::{CollectionService, Model},
-    error::ApiError,
+    error::{ApiError, OfferedModel},
 };
 
 /// A job as it is asked for.
@@ -93,7 +93,7 @@ impl CollectionService {
 
     /// What is to be done with each document. The model is looked up, not called.
     async fn plan(&self, order: JobParams) -> Result<JobSpec, ApiError> {
-        check_name(&order.collection).map_err(|error| ApiError::from(error).about("collection"))?;
+        check_name(&order.collection).map_err(|error| ApiError::from(error).with_param("collection"))?;
         let bound = match self.store().get(self.collection_ref(&order.collection)).await {
             Ok(collection) => Some(collection.binding),
             Err(error) if error.kind == StoreErrorKind::NotFound => None,
@@ -116,7 +116,7 @@ impl CollectionService {
                         return Err(ApiError::other_model(
                             &order.collection,
                             &bound,
-                            (&provider, &model, dimensions),
+                            &OfferedModel { provider: &provider, model: &model, dimensions },
                         ));
                     }
                 }
@@ -193,7 +193,7 @@ impl JobUpload {
                 id
             }
             OpenResult::Same(id) => id,
-            OpenResult::Conflict(id) => return Err(ApiError::another_request(&id)),
+            OpenResult::Conflict(id) => return Err(ApiError::idempotency_conflict(&id)),
             OpenResult::TooMany(running) => return Err(too_many(&self.open.app, running)),
         };
         let found = self.jobs().store.job(&self.task_template.tenant, id).await?;

@@ -1,4 +1,4 @@
-//! What a caller may still use, and what was used.
+//! Quotas and usage of the caller.
 
 use std::sync::Arc;
 
@@ -14,59 +14,56 @@ use axum::{
 use embeddery_accounts::{
     Role, UserId,
     ledger::UsageFilter,
-    limit::{Measure, Payer},
+    limit::{RateLimitKey, RateLimitKind},
 };
 
+use super::common_errors::StoreErrors;
 use crate::{
     App,
     auth::Caller,
     error::{ApiError, ErrorBody},
-    wire::accounts::{MOST_ENTRIES, QuotasAnswer, Standings, UsageAnswer, UsageQuery},
+    wire::accounts::{MAX_ENTRIES, QuotaState, QuotasResponse, UsageQuery, UsageResponse},
 };
 
-/// Rates and quotas of the caller, and where they stand. Asking costs nothing.
+/// Get the rates and quotas of the caller, and what is used. This request is not counted.
 #[utoipa::path(
     get,
     path = "/api/v1/embeddings/tenant/quotas",
     tag = "accounts",
     responses(
-        (status = 200, description = "Limits, what is used, what is left", body = QuotasAnswer),
-        (status = 401, description = "No key, or a wrong one", body = ErrorBody),
-        (status = 503, description = "The database of collections is out of reach", body = ErrorBody),
-        (status = 500, description = "A defect of the server", body = ErrorBody),
+        (status = 200, description = "Limits, what is used and what is left", body = QuotasResponse),
+        StoreErrors,
     ),
     security(("key" = []), ("bearer" = [])),
 )]
-pub(super) async fn quotas(
+pub(super) async fn get_quotas(
     caller: Caller,
     State(app): State<Arc<App>>,
-) -> Result<Json<QuotasAnswer>, ApiError> {
+) -> Result<Json<QuotasResponse>, ApiError> {
     let user = &caller.identity.user;
     let (limiter, ledger) = (&app.accounts.limiter, &app.accounts.ledger);
-    let payer = Payer::user(user);
-    let standings =
-        Standings(limiter.look(Measure::Requests, &payer).await, limiter.look(Measure::Tokens, &payer).await);
+    let payer = RateLimitKey::user(user);
+    let requests = limiter.peek(RateLimitKind::Requests, &payer).await;
+    let tokens = limiter.peek(RateLimitKind::Tokens, &payer).await;
     let mut used = ledger.used(user).await.map_err(|error| unreadable(&error))?;
     used.jobs = app.jobs.store.unfinished_jobs(user.as_str()).await?;
-    Ok(Json(QuotasAnswer::new(user.as_str(), (limiter, standings), (ledger.quotas(), used))))
+    let quotas = ledger.quotas();
+    Ok(Json(QuotaState { user: user.as_str(), limiter, requests, tokens, quotas, used }.into()))
 }
 
-/// What was used, by day, user, provider and model: the caller's own; for admins everybody's.
+/// Get the usage by day, user, provider and model: the caller's own; for admins that of all users.
 #[utoipa::path(
     get,
     path = "/api/v1/embeddings/usage",
     tag = "accounts",
     params(UsageQuery),
     responses(
-        (status = 200, description = "Usage, as JSON or CSV", content((UsageAnswer = "application/json"), (String = "text/csv"))),
-        (status = 400, description = "A parameter that cannot be used", body = ErrorBody),
-        (status = 401, description = "No key, or a wrong one", body = ErrorBody),
-        (status = 403, description = "Usage of another user, and the caller is no admin", body = ErrorBody),
-        (status = 500, description = "A defect of the server", body = ErrorBody),
+        (status = 200, description = "Usage, as JSON or CSV", content((UsageResponse = "application/json"), (String = "text/csv"))),
+        (status = 403, description = "The caller requests the usage of another user and is not an administrator", body = ErrorBody),
     ),
     security(("key" = []), ("bearer" = [])),
 )]
-pub(super) async fn usage(
+pub(super) async fn get_usage(
     caller: Caller,
     State(app): State<Arc<App>>,
     headers: HeaderMap,
@@ -97,10 +94,10 @@ pub(super) async fn usage(
         user,
         from: day("from", query.from)?,
         to: day("to", query.to)?,
-        limit: MOST_ENTRIES as u32 + 1,
+        limit: MAX_ENTRIES as u32 + 1,
     };
     let answer =
-        UsageAnswer::new(app.accounts.ledger.report(filter).await.map_err(|error| unreadable(&error))?);
+        UsageResponse::new(app.accounts.ledger.report(filter).await.map_err(|error| unreadable(&error))?);
     Ok(if csv {
         ([(CONTENT_TYPE, "text/csv; charset=utf-8")], answer.csv()).into_response()
     } else {

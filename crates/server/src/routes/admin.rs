@@ -1,5 +1,5 @@
-//! What an administrator looks at and changes: circuit breakers, the cache, counters. In single_user mode
-//! that is whoever has the key.
+//! What an administrator sees and changes: circuit breakers, the cache, the configuration, counters. In single_user mode
+//! every caller with the key is one.
 
 use std::sync::Arc;
 
@@ -9,54 +9,53 @@ use axum::{
 };
 use embeddery_core::ProviderKind;
 
+use super::common_errors::AdminErrors;
 use crate::{
     App, Reloaded,
     auth::{Admin, Caller},
     error::{ApiError, ErrorBody},
     wire::admin::{
-        Breaker, Cleared, Done, EmbeddingMetrics, ProvidersConfig, breakers, metrics as read_metrics,
-        providers,
+        CircuitBreakerView, ClearCacheResponse, EmbeddingMetrics, MessageResponse, ProvidersConfig, breakers,
+        metrics as read_metrics, providers,
     },
 };
 
-/// How the circuit breaker of each provider stands.
+/// List the circuit breakers of the providers.
 #[utoipa::path(
     get,
     path = "/api/v1/embeddings/circuit-breakers",
     tag = "operation",
     responses(
-        (status = 200, description = "By name, `embeddings_<provider>`", body = std::collections::BTreeMap<String, Breaker>),
-        (status = 401, description = "No key, or a wrong one", body = ErrorBody),
-        (status = 403, description = "The caller is no admin", body = ErrorBody),
+        (status = 200, description = "By name, `embeddings_<provider>`", body = std::collections::BTreeMap<String, CircuitBreakerView>),
+        AdminErrors,
     ),
     security(("key" = []), ("bearer" = [])),
 )]
-pub(super) async fn list_breakers(
+pub(super) async fn list_circuit_breakers(
     _: Admin,
     State(app): State<Arc<App>>,
-) -> Json<std::collections::BTreeMap<String, Breaker>> {
+) -> Json<std::collections::BTreeMap<String, CircuitBreakerView>> {
     Json(breakers(&app))
 }
 
-/// Close a circuit breaker, whatever it has seen.
+/// Close a circuit breaker and forget its failures.
 #[utoipa::path(
     post,
     path = "/api/v1/embeddings/circuit-breakers/{provider}/reset",
     tag = "operation",
     params(("provider" = String, Path, description = "The provider, or the breaker's name")),
     responses(
-        (status = 200, description = "It is closed", body = Done),
-        (status = 401, description = "No key, or a wrong one", body = ErrorBody),
-        (status = 403, description = "The caller is no admin", body = ErrorBody),
+        (status = 200, description = "It is closed", body = MessageResponse),
+        AdminErrors,
         (status = 404, description = "No such provider", body = ErrorBody),
     ),
     security(("key" = []), ("bearer" = [])),
 )]
-pub(super) async fn reset_breaker(
+pub(super) async fn reset_circuit_breaker(
     _: Admin,
     State(app): State<Arc<App>>,
     Path(provider): Path<String>,
-) -> Result<Json<Done>, ApiError> {
+) -> Result<Json<MessageResponse>, ApiError> {
     let kind: ProviderKind = provider
         .strip_prefix("embeddings_")
         .unwrap_or(&provider)
@@ -64,80 +63,81 @@ pub(super) async fn reset_breaker(
         .map_err(|_| ApiError::unknown_breaker(&provider))?;
     app.controls.breakers.for_provider(kind).reset();
     tracing::info!(provider = %kind, "circuit breaker reset by an administrator");
-    Ok(Json(Done { message: format!("Circuit breaker for '{kind}' reset successfully") }))
+    Ok(Json(MessageResponse { message: format!("Circuit breaker for '{kind}' reset successfully") }))
 }
 
-/// Forget every cached vector.
+/// Clear the cache of vectors.
 #[utoipa::path(
     delete,
     path = "/api/v1/embeddings/cache",
     tag = "operation",
     responses(
-        (status = 200, description = "It is empty", body = Cleared),
-        (status = 401, description = "No key, or a wrong one", body = ErrorBody),
-        (status = 403, description = "The caller is no admin", body = ErrorBody),
-        (status = 503, description = "Memory is empty, but the second level is away", body = ErrorBody),
+        (status = 200, description = "It is cleared", body = ClearCacheResponse),
+        AdminErrors,
+        (status = 503, description = "Memory is cleared, but the persistent cache is unavailable", body = ErrorBody),
     ),
     security(("key" = []), ("bearer" = [])),
 )]
-pub(super) async fn clear_cache(_: Admin, State(app): State<Arc<App>>) -> Result<Json<Cleared>, ApiError> {
+pub(super) async fn clear_cache(
+    _: Admin,
+    State(app): State<Arc<App>>,
+) -> Result<Json<ClearCacheResponse>, ApiError> {
     let removed = match &app.controls.cache {
-        Some(cache) => cache.clear().await.map_err(|error| ApiError::cache_away(&error.to_string()))?,
+        Some(cache) => {
+            cache.clear().await.map_err(|error| ApiError::cache_unavailable(&error.to_string()))?
+        }
         None => 0,
     };
-    Ok(Json(Cleared { message: "Cache cleared successfully", entries_removed: removed }))
+    Ok(Json(ClearCacheResponse { message: "Cache cleared successfully", entries_removed: removed }))
 }
 
-/// Read the configuration file anew.
+/// Reload the configuration file.
 ///
-/// It holds whole or not at all. Keys that only a restart can change are named; the rest is in force when this answers.
-/// SIGHUP does the same.
+/// It is applied as a whole or not at all. Keys that only a restart can change are named; the rest is applied when this
+/// responds. SIGHUP does the same.
 #[utoipa::path(
     post,
     path = "/api/v1/embeddings/config/reload",
     tag = "operation",
     responses(
-        (status = 200, description = "It holds", body = Reloaded),
-        (status = 401, description = "No key, or a wrong one", body = ErrorBody),
-        (status = 403, description = "The caller is no admin", body = ErrorBody),
-        (status = 409, description = "It is not usable; nothing has changed", body = ErrorBody),
-        (status = 503, description = "The process is ending", body = ErrorBody),
+        (status = 200, description = "It is applied", body = Reloaded),
+        AdminErrors,
+        (status = 409, description = "The configuration is invalid; nothing has changed", body = ErrorBody),
+        (status = 503, description = "The process is shutting down", body = ErrorBody),
     ),
     security(("key" = []), ("bearer" = [])),
 )]
-pub(super) async fn reload(_: Admin, State(app): State<Arc<App>>) -> Result<Json<Reloaded>, ApiError> {
-    let reloads = app.reloads.as_ref().ok_or_else(ApiError::ending)?;
-    let outcome = reloads.reload().await.ok_or_else(ApiError::ending)?;
+pub(super) async fn reload_config(_: Admin, State(app): State<Arc<App>>) -> Result<Json<Reloaded>, ApiError> {
+    let reloads = app.reloads.as_ref().ok_or_else(ApiError::shutting_down)?;
+    let outcome = reloads.reload().await.ok_or_else(ApiError::shutting_down)?;
     outcome.map(Json).map_err(|problems| ApiError::unusable_configuration(&problems))
 }
 
-/// What embedding has done since the start, as JSON.
+/// Get the embedding metrics since the start of the process as JSON.
 #[utoipa::path(
     get,
     path = "/api/v1/embeddings/metrics",
     tag = "operation",
     responses(
-        (status = 200, description = "The numbers of /metrics that are about embedding", body = EmbeddingMetrics),
-        (status = 401, description = "No key, or a wrong one", body = ErrorBody),
-        (status = 403, description = "The caller is no admin", body = ErrorBody),
+        (status = 200, description = "The metrics of /metrics about embedding", body = EmbeddingMetrics),
+        AdminErrors,
     ),
     security(("key" = []), ("bearer" = [])),
 )]
-pub(super) async fn embedding_metrics(_: Admin, State(app): State<Arc<App>>) -> Json<EmbeddingMetrics> {
+pub(super) async fn get_embedding_metrics(_: Admin, State(app): State<Arc<App>>) -> Json<EmbeddingMetrics> {
     Json(read_metrics(&app, &app.registry))
 }
 
-/// Who serves which models.
+/// List the providers with their models.
 #[utoipa::path(
     get,
     path = "/api/v1/embeddings/providers-config",
     tag = "models",
     responses(
-        (status = 200, description = "The providers here, with their known models", body = ProvidersConfig),
-        (status = 401, description = "No key, or a wrong one", body = ErrorBody),
+        (status = 200, description = "The providers with their known models", body = ProvidersConfig),
     ),
     security(("key" = []), ("bearer" = [])),
 )]
-pub(super) async fn providers_config(_: Caller, State(app): State<Arc<App>>) -> Json<ProvidersConfig> {
+pub(super) async fn get_providers_config(_: Caller, State(app): State<Arc<App>>) -> Json<ProvidersConfig> {
     Json(providers(&app.router))
 }

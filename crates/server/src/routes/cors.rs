@@ -1,5 +1,5 @@
-//! Pages of other origins. No page may call the API from a browser unless the configuration names its origin:
-//! a key in a page is a key for everybody.
+//! Cross-origin requests. No page may call the API from a browser unless the configuration names its origin: every
+//! visitor of a page can read a key in it.
 
 use axum::{
     Router,
@@ -7,7 +7,7 @@ use axum::{
 };
 use tower_http::cors::{AllowOrigin, CorsLayer};
 
-/// Answers browsers' questions for pages of these origins; without any, a browser gets no permission.
+/// Allows requests from pages of these origins; without any, browsers allow none.
 pub(super) fn allow(router: Router, origins: &[String]) -> Router {
     if origins.is_empty() {
         return router;
@@ -20,17 +20,17 @@ pub(super) fn allow(router: Router, origins: &[String]) -> Router {
     let cors = CorsLayer::new()
         .allow_origin(allowed)
         .allow_methods([Method::GET, Method::POST, Method::DELETE])
-        .allow_headers(SENT.map(HeaderName::from_static))
-        .expose_headers(SHOWN.map(HeaderName::from_static))
+        .allow_headers(REQUEST_HEADERS.map(HeaderName::from_static))
+        .expose_headers(RESPONSE_HEADERS.map(HeaderName::from_static))
         .vary([header::ORIGIN]);
     router.layer(cors)
 }
 
 /// Headers that a page may send.
-const SENT: [&str; 6] =
+const REQUEST_HEADERS: [&str; 6] =
     ["authorization", "content-type", "x-api-key", "x-provider", "x-request-id", "idempotency-key"];
 /// Headers that a page may read.
-const SHOWN: [&str; 9] = [
+const RESPONSE_HEADERS: [&str; 9] = [
     "x-request-id",
     "x-embeddings-model",
     "x-embeddings-provider",

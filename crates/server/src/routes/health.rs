@@ -1,5 +1,5 @@
-//! Alive, and ready. Liveness never waits on work and never looks further than this process; readiness says
-//! which part is not ready.
+//! Liveness and readiness. Liveness waits for nothing and depends on this process only; readiness names the part that
+//! is not ready.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -12,12 +12,12 @@ use crate::{
     App,
     error::not_ready,
     wire::{
-        admin::{Breaker, Breakers, Cache, breakers, cache},
-        models::State as ModelStateWire,
+        admin::{CacheStatsView, CircuitBreakerView, CircuitBreakers, breakers, cache},
+        models::ModelStateView,
     },
 };
 
-/// The process answers.
+/// The process is alive.
 #[derive(Serialize, ToSchema)]
 pub(super) struct Alive {
     /// `ok`
@@ -35,42 +35,42 @@ pub(super) struct Health {
     /// RFC 3339, UTC.
     timestamp: String,
     default_model: DefaultModel,
-    cache_stats: Cache,
-    /// By name, `embeddings_<provider>`. An open one degrades only who asks that provider.
-    #[schema(value_type = BTreeMap<String, Breaker>)]
-    circuit_breakers: Breakers,
+    cache_stats: CacheStatsView,
+    /// By name, `embeddings_<provider>`. An open one affects only requests to that provider.
+    #[schema(value_type = BTreeMap<String, CircuitBreakerView>)]
+    circuit_breakers: CircuitBreakers,
 }
 
 #[derive(Serialize, ToSchema)]
 struct DefaultModel {
     id: String,
     #[serde(flatten)]
-    state: ModelStateWire,
+    state: ModelStateView,
 }
 
-/// Whether requests will be answered.
+/// Whether the service can serve requests.
 #[derive(Serialize, ToSchema)]
 pub(super) struct Readiness {
     /// `ready` or `not_ready`.
     status: &'static str,
-    /// What is not ready, and why; `jobs` also when requests are answered and only jobs stand still.
+    /// What is not ready, and why; `jobs` also when requests are served and only jobs wait.
     parts: BTreeMap<&'static str, String>,
 }
 
-/// Whether the process is alive.
+/// Check that the process is alive.
 #[utoipa::path(get, path = "/health", tag = "operation", responses((status = 200, description = "Alive", body = Alive)))]
-pub(super) async fn alive() -> Json<Alive> {
+pub(super) async fn get_liveness() -> Json<Alive> {
     Json(Alive { status: "ok" })
 }
 
-/// Whether the service is alive, with its parts. Always 200: `status` tells.
+/// Get the health of the service with its parts. The status is always 200; see the field `status`.
 #[utoipa::path(
     get,
     path = "/api/v1/embeddings/health",
     tag = "operation",
-    responses((status = 200, description = "Alive; degraded parts are listed", body = Health)),
+    responses((status = 200, description = "The health; degraded parts are listed", body = Health)),
 )]
-pub(super) async fn service(State(app): State<Arc<App>>) -> Json<Health> {
+pub(super) async fn get_service_health(State(app): State<Arc<App>>) -> Json<Health> {
     let state = app.router.default_state();
     let failed = matches!(state, Some(ModelState::Failed { .. } | ModelState::Absent));
     Json(Health {
@@ -84,7 +84,7 @@ pub(super) async fn service(State(app): State<Arc<App>>) -> Json<Health> {
     })
 }
 
-/// Whether requests will be answered: 503 until the default model has been in memory.
+/// Check that requests are served: 503 until the default model has been loaded.
 #[utoipa::path(
     get,
     path = "/ready",
@@ -94,7 +94,7 @@ pub(super) async fn service(State(app): State<Arc<App>>) -> Json<Health> {
         (status = 503, description = "Not ready; `parts` says what and why", body = Readiness),
     ),
 )]
-pub(super) async fn ready(State(app): State<Arc<App>>) -> Response {
+pub(super) async fn get_readiness(State(app): State<Arc<App>>) -> Response {
     let waiting = match app.router.default_state() {
         None | Some(ModelState::Loaded | ModelState::Unloaded) => None,
         Some(ModelState::Absent) => Some("not on this machine".to_owned()),
@@ -103,8 +103,8 @@ pub(super) async fn ready(State(app): State<Arc<App>>) -> Response {
         Some(ModelState::Failed { reason }) => Some(reason),
     };
     let mut parts: BTreeMap<&'static str, String> = BTreeMap::new();
-    // Requests are answered all the same, so this is told and makes nobody unready.
-    if let Some(reason) = trouble_of_jobs(&app).await {
+    // Requests are served all the same, so this is reported without making the service unready.
+    if let Some(reason) = job_problem(&app).await {
         parts.insert("jobs", reason);
     }
     match waiting {
@@ -116,13 +116,13 @@ pub(super) async fn ready(State(app): State<Arc<App>>) -> Response {
     }
 }
 
-/// Why no job moves, or could be lost, if that is so.
-async fn trouble_of_jobs(app: &App) -> Option<String> {
-    match tokio::time::timeout(PROBE, app.jobs.queue.workers()).await {
+/// Why jobs make no progress, or could be lost, if that is so.
+async fn job_problem(app: &App) -> Option<String> {
+    match tokio::time::timeout(PROBE_TIMEOUT, app.jobs.queue.workers()).await {
         Ok(Ok(workers)) if workers.is_empty() => {
             Some("no worker is alive: jobs wait; start `embeddery worker`".to_owned())
         }
-        Ok(Ok(_)) => match tokio::time::timeout(PROBE, app.jobs.queue.health()).await {
+        Ok(Ok(_)) => match tokio::time::timeout(PROBE_TIMEOUT, app.jobs.queue.health()).await {
             Ok(Ok(dangers)) if !dangers.is_empty() => Some(dangers.join("; ")),
             _ => None,
         },
@@ -130,5 +130,5 @@ async fn trouble_of_jobs(app: &App) -> Option<String> {
     }
 }
 
-/// The longest that a probe waits for the queue.
-const PROBE: std::time::Duration = std::time::Duration::from_secs(1);
+/// How long a probe waits for the queue.
+const PROBE_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(1);

@@ -1,4 +1,4 @@
-//! What Prometheus reads: text format 0.0.4, or OpenMetrics for who asks for it.
+//! Metrics for Prometheus: text format 0.0.4, or OpenMetrics by the header `Accept`.
 
 use std::sync::Arc;
 
@@ -24,7 +24,7 @@ use crate::{
 const PLAIN: &str = "text/plain; version=0.0.4; charset=utf-8";
 const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
-/// Metrics for Prometheus.
+/// Get the metrics for Prometheus.
 #[utoipa::path(
     get,
     path = "/metrics",
@@ -34,7 +34,7 @@ const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=
         (status = 401, description = "No key, or a wrong one, where `metrics_auth` is on", body = ErrorBody),
     ),
 )]
-pub(super) async fn metrics(
+pub(super) async fn get_metrics(
     _: MetricsReader,
     State(app): State<Arc<App>>,
     headers: HeaderMap,
@@ -42,7 +42,7 @@ pub(super) async fn metrics(
     exposition(&app.registry, &headers)
 }
 
-/// Metrics for Prometheus, at the replaced service's path.
+/// Get the metrics for Prometheus, at the path of the replaced service.
 #[utoipa::path(
     get,
     path = "/api/v1/metrics/text",
@@ -52,7 +52,7 @@ pub(super) async fn metrics(
         (status = 401, description = "As /metrics", body = ErrorBody),
     ),
 )]
-pub(super) async fn metrics_text(
+pub(super) async fn get_metrics_text(
     _: MetricsReader,
     State(app): State<Arc<App>>,
     headers: HeaderMap,
@@ -60,7 +60,7 @@ pub(super) async fn metrics_text(
     exposition(&app.registry, &headers)
 }
 
-/// What a registry holds, in the form that is asked for.
+/// The metrics of a registry, in the format that the headers request.
 pub(crate) fn exposition(registry: &Registry, headers: &HeaderMap) -> Result<Response, ApiError> {
     let accept = headers.get(ACCEPT).and_then(|accept| accept.to_str().ok()).unwrap_or_default();
     let mut body = String::new();

@@ -1,20 +1,21 @@
-//! All routes with their middleware, in one place. A route and its entry in the OpenAPI document are one
-//! statement, so that neither can be without the other.
+//! All routes with their middleware. A route and its entry in the OpenAPI document are one statement, so that neither
+//! exists without the other. The name of a handler in camel case is its operation id: `create_collection` is
+//! `createCollection`, which generated clients name their methods after.
 
 mod accounts;
 mod admin;
 mod batch;
 mod collections;
+mod common_errors;
 mod cors;
 mod docs;
-mod embed;
+mod embed_request;
 mod embeddings;
 mod health;
 mod jobs;
 pub(crate) mod metrics;
 mod models;
-mod operate;
-mod refusals;
+mod operator;
 
 use std::{any::Any, sync::Arc};
 
@@ -37,7 +38,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{App, access_log, error::ApiError, header_limit, metering, request_id};
 
-/// Answers smaller than this are sent as they are: compressing would take longer than sending.
+/// Smaller responses are not compressed: compressing would take longer than sending.
 const COMPRESS_ABOVE_BYTES: u64 = 16 << 10;
 
 /// The whole API.
@@ -75,68 +76,69 @@ pub fn openapi() -> OpenApi {
 
 fn api() -> (Router<Arc<App>>, OpenApi) {
     let (router, mut document) = OpenApiRouter::with_openapi(docs::document())
-        .routes(routes!(embeddings::create))
-        .routes(routes!(embeddings::create_openai))
-        .routes(routes!(batch::create_batch))
-        .routes(routes!(admin::list_breakers))
-        .routes(routes!(admin::reset_breaker))
+        .routes(routes!(embeddings::create_embeddings))
+        .routes(routes!(embeddings::create_embeddings_openai))
+        .routes(routes!(batch::create_embeddings_batch))
+        .routes(routes!(admin::list_circuit_breakers))
+        .routes(routes!(admin::reset_circuit_breaker))
         .routes(routes!(admin::clear_cache))
-        .routes(routes!(admin::embedding_metrics))
-        .routes(routes!(admin::reload))
-        .routes(routes!(admin::providers_config))
-        .routes(routes!(models::list))
-        .routes(routes!(models::list_openai))
-        .routes(routes!(models::get_openai))
-        .routes(routes!(models::download))
-        .routes(routes!(models::warm_up))
-        .routes(routes!(models::unload))
-        .routes(routes!(models::get))
-        .routes(routes!(accounts::quotas))
-        .routes(routes!(accounts::usage))
-        .routes(routes!(collections::create, collections::list))
-        .routes(routes!(collections::get, collections::delete))
-        .routes(routes!(collections::stats))
-        .routes(routes!(collections::reembed))
+        .routes(routes!(admin::get_embedding_metrics))
+        .routes(routes!(admin::reload_config))
+        .routes(routes!(admin::get_providers_config))
+        .routes(routes!(models::list_models))
+        .routes(routes!(models::list_models_openai))
+        .routes(routes!(models::get_model_openai))
+        .routes(routes!(models::download_model))
+        .routes(routes!(models::warm_up_model))
+        .routes(routes!(models::unload_model))
+        .routes(routes!(models::get_model))
+        .routes(routes!(accounts::get_quotas))
+        .routes(routes!(accounts::get_usage))
+        .routes(routes!(collections::create_collection, collections::list_collections))
+        .routes(routes!(collections::get_collection, collections::delete_collection))
+        .routes(routes!(collections::get_collection_stats))
+        .routes(routes!(collections::reembed_collection))
         .routes(routes!(
-            collections::documents::add,
-            collections::documents::list,
-            collections::documents::delete_some
+            collections::documents::add_documents,
+            collections::documents::list_documents,
+            collections::documents::delete_documents
         ))
-        .routes(routes!(collections::documents::get, collections::documents::delete))
-        .routes(routes!(collections::search::search))
-        .routes(routes!(collections::archive::export))
-        .routes(routes!(collections::archive::import))
-        .routes(routes!(collections::user::backup))
-        .routes(routes!(collections::user::delete))
-        .routes(routes!(jobs::submit, jobs::list))
-        .routes(routes!(jobs::get, jobs::cancel))
-        .routes(routes!(jobs::documents))
-        .routes(routes!(jobs::retry))
-        .routes(routes!(jobs::events::events))
-        .routes(routes!(jobs::operator::skip))
-        .routes(routes!(jobs::operator::skip_status))
-        .routes(routes!(jobs::operator::bump))
-        .routes(routes!(jobs::operator::ledger))
-        .routes(routes!(operate::dlq::list))
-        .routes(routes!(operate::dlq::stats))
-        .routes(routes!(operate::dlq::requeue))
-        .routes(routes!(operate::dlq::requeue_bulk))
-        .routes(routes!(operate::dlq::state))
-        .routes(routes!(operate::dlq::purge))
-        .routes(routes!(operate::stage::status))
-        .routes(routes!(operate::stage::control))
-        .routes(routes!(operate::summary::summary))
-        .routes(routes!(operate::summary::events))
-        .routes(routes!(health::service))
-        .routes(routes!(health::alive))
-        .routes(routes!(health::ready))
-        .routes(routes!(metrics::metrics))
-        .routes(routes!(metrics::metrics_text))
+        .routes(routes!(collections::documents::get_document, collections::documents::delete_document))
+        .routes(routes!(collections::search::search_collection))
+        .routes(routes!(collections::archive::export_collection))
+        .routes(routes!(collections::archive::import_collection))
+        .routes(routes!(collections::user::create_backup))
+        .routes(routes!(collections::user::delete_user))
+        .routes(routes!(jobs::submit_job, jobs::list_jobs))
+        .routes(routes!(jobs::get_job, jobs::cancel_job))
+        .routes(routes!(jobs::list_job_documents))
+        .routes(routes!(jobs::retry_job))
+        .routes(routes!(jobs::events::stream_job_events))
+        .routes(routes!(operator::jobs::skip_job))
+        .routes(routes!(operator::jobs::get_job_skip_status))
+        .routes(routes!(operator::jobs::bump_job_priority))
+        .routes(routes!(operator::jobs::find_job_by_idempotency_key))
+        .routes(routes!(operator::dead_letters::list_dead_letters))
+        .routes(routes!(operator::dead_letters::get_dead_letter_stats))
+        .routes(routes!(operator::dead_letters::requeue_dead_letter))
+        .routes(routes!(operator::dead_letters::requeue_dead_letters))
+        .routes(routes!(operator::dead_letters::set_dead_letter_state))
+        .routes(routes!(operator::dead_letters::purge_dead_letters))
+        .routes(routes!(operator::stages::get_stage_status))
+        .routes(routes!(operator::stages::control_stage))
+        .routes(routes!(operator::summary::get_orchestrator_summary))
+        .routes(routes!(operator::summary::stream_orchestrator_events))
+        .routes(routes!(health::get_service_health))
+        .routes(routes!(health::get_liveness))
+        .routes(routes!(health::get_readiness))
+        .routes(routes!(metrics::get_metrics))
+        .routes(routes!(metrics::get_metrics_text))
         .split_for_parts();
-    // axum's sign for "slashes included" is unknown to OpenAPI, where a parameter is called by its name alone.
+    // axum writes `{*id}` for a parameter that may contain slashes; OpenAPI knows only `{id}`.
     let paths = std::mem::take(&mut document.paths.paths);
     document.paths.paths = paths.into_iter().map(|(path, item)| (path.replace("{*", "{"), item)).collect();
-    refusals::document(&mut document);
+    common_errors::document(&mut document);
+    docs::camel_case_operation_ids(&mut document);
     (router, document)
 }
 

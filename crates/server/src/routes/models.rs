@@ -1,4 +1,4 @@
-//! Which models there are, and how one gets here.
+//! Models: list, download, load, unload.
 
 use std::sync::Arc;
 
@@ -8,59 +8,59 @@ use axum::{
 };
 use embeddery_gateway::{ModelSelector, ResolvedModel};
 
+use super::common_errors::{DownloadErrors, ModelAdminErrors};
 use crate::{
     App,
     auth::{Admin, Caller},
-    body::JsonObject,
+    body::JsonBody,
     error::{ApiError, ErrorBody},
-    wire::models::{ModelDone, ModelInfo, ModelRequest, Models, OpenAiModel, OpenAiModels},
+    wire::models::{
+        ModelActionResponse, ModelList, ModelRequest, ModelResponse, OpenAiModel, OpenAiModelList,
+    },
 };
 
-/// The models here and where each stands.
+/// List models with their states.
 #[utoipa::path(
     get,
     path = "/api/v1/embeddings/models",
     tag = "models",
     responses(
-        (status = 200, description = "Configured models first", body = Models),
-        (status = 401, description = "No key, or a wrong one", body = ErrorBody),
+        (status = 200, description = "Configured models first", body = ModelList),
     ),
     security(("key" = []), ("bearer" = [])),
 )]
-pub(super) async fn list(_: Caller, State(app): State<Arc<App>>) -> Json<Models> {
-    Json(Models::new(app.router.models(), &app.router.policy()))
+pub(super) async fn list_models(_: Caller, State(app): State<Arc<App>>) -> Json<ModelList> {
+    Json(ModelList::new(app.router.models(), &app.router.policy()))
 }
 
-/// The models here, in OpenAI's form.
+/// List models, compatible with OpenAI's API.
 #[utoipa::path(
     get,
     path = "/v1/models",
     tag = "openai",
     responses(
-        (status = 200, description = "Configured models first", body = OpenAiModels),
-        (status = 401, description = "No key, or a wrong one", body = ErrorBody),
+        (status = 200, description = "Configured models first", body = OpenAiModelList),
     ),
     security(("key" = []), ("bearer" = [])),
 )]
-pub(super) async fn list_openai(_: Caller, State(app): State<Arc<App>>) -> Json<OpenAiModels> {
+pub(super) async fn list_models_openai(_: Caller, State(app): State<Arc<App>>) -> Json<OpenAiModelList> {
     Json(app.router.models().into())
 }
 
-/// One model, in OpenAI's form.
+/// Get a model, compatible with OpenAI's API.
 #[utoipa::path(
     get,
     path = "/v1/models/{*id}",
     tag = "openai",
-    params(("id" = String, Path, description = "What a request may call it; may hold a slash")),
+    params(("id" = String, Path, description = "The id or name, which may contain slashes")),
     responses(
         (status = 200, description = "The model", body = OpenAiModel),
         (status = 400, description = "The id is not UTF-8", body = ErrorBody),
-        (status = 401, description = "No key, or a wrong one", body = ErrorBody),
-        (status = 404, description = "No such model here", body = ErrorBody),
+        (status = 404, description = "No such model", body = ErrorBody),
     ),
     security(("key" = []), ("bearer" = [])),
 )]
-pub(super) async fn get_openai(
+pub(super) async fn get_model_openai(
     _: Caller,
     State(app): State<Arc<App>>,
     id: Result<Path<String>, PathRejection>,
@@ -72,28 +72,26 @@ pub(super) async fn get_openai(
     found.map(|model| Json(model.into())).ok_or_else(|| ApiError::unknown_model(&id))
 }
 
-/// One model, with what is known of it without loading it.
+/// Get a model, with what is known without loading it.
 #[utoipa::path(
     get,
     path = "/api/v1/embeddings/models/{*id}",
     tag = "models",
-    params(("id" = String, Path, description = "What a request may call it; may hold a slash")),
+    params(("id" = String, Path, description = "The id or name, which may contain slashes")),
     responses(
-        (status = 200, description = "The model; the first request reads its weights once, for `space`", body = ModelInfo),
+        (status = 200, description = "The model; the first request reads its weights to compute `space`", body = ModelResponse),
         (status = 400, description = "The id is not UTF-8", body = ErrorBody),
-        (status = 401, description = "No key, or a wrong one", body = ErrorBody),
-        (status = 403, description = "The allow-list does not have this model", body = ErrorBody),
-        (status = 404, description = "No such model here", body = ErrorBody),
-        (status = 500, description = "A defect of the server", body = ErrorBody),
-        (status = 503, description = "Its files cannot be used", body = ErrorBody),
+        (status = 403, description = "The allow-list does not include this model", body = ErrorBody),
+        (status = 404, description = "No such model", body = ErrorBody),
+        (status = 503, description = "The files of the model cannot be read", body = ErrorBody),
     ),
     security(("key" = []), ("bearer" = [])),
 )]
-pub(super) async fn get(
+pub(super) async fn get_model(
     _: Caller,
     State(app): State<Arc<App>>,
     id: Result<Path<String>, PathRejection>,
-) -> Result<Json<ModelInfo>, ApiError> {
+) -> Result<Json<ModelResponse>, ApiError> {
     let Ok(Path(id)) = id else {
         return Err(ApiError::invalid("id", "the model's id in the path is not UTF-8 when decoded"));
     };
@@ -101,108 +99,74 @@ pub(super) async fn get(
     found.map(|found| Json(found.into())).ok_or_else(|| ApiError::unknown_model(&id))
 }
 
-/// Bring a model to this machine. Answers when it is there.
+/// Download a model. Responds when it is on this machine.
 #[utoipa::path(
     post,
     path = "/api/v1/embeddings/models/download",
     tag = "models",
     request_body = ModelRequest,
     responses(
-        (status = 200, description = "It is here", body = ModelDone),
-        (status = 400, description = "A value that cannot be used, or no JSON", body = ErrorBody),
-        (status = 401, description = "No key, or a wrong one", body = ErrorBody),
-        (status = 403, description = "The caller is no admin, or the allow-list does not have this model", body = ErrorBody),
-        (status = 404, description = "Neither here nor on the hub", body = ErrorBody),
-        (status = 408, description = "The body arrived too slowly", body = ErrorBody),
-        (status = 413, description = "The body is too large", body = ErrorBody),
-        (status = 415, description = "The body is not announced as JSON", body = ErrorBody),
-        (status = 422, description = "The body does not fit the schema", body = ErrorBody),
-        (status = 500, description = "A defect of the server", body = ErrorBody),
-        (status = 502, description = "What arrived is not what the hub announced", body = ErrorBody),
-        (status = 503, description = "The hub is out of reach or refuses", body = ErrorBody),
+        (status = 200, description = "It is on this machine", body = ModelActionResponse),
+        ModelAdminErrors,
+        DownloadErrors,
     ),
     security(("key" = []), ("bearer" = [])),
 )]
-pub(super) async fn download(
+pub(super) async fn download_model(
     _: Admin,
     State(app): State<Arc<App>>,
-    body: JsonObject,
-) -> Result<Json<ModelDone>, ApiError> {
-    let asked = ModelRequest::read(body.0)?;
-    let resolved = app
-        .router
-        .download(ModelSelector { model: asked.model.as_deref(), provider: asked.provider })
-        .await?;
-    Ok(Json(ModelDone { downloaded: Some(true), ..done(&resolved) }))
+    JsonBody(request): JsonBody<ModelRequest>,
+) -> Result<Json<ModelActionResponse>, ApiError> {
+    let resolved = app.router.download(request.check()?.selector()).await?;
+    Ok(Json(ModelActionResponse { downloaded: Some(true), ..done(&resolved) }))
 }
 
-/// Load a model, so that the next request does not wait for it.
+/// Load a model into memory, so that the next request does not wait for it.
 #[utoipa::path(
     post,
     path = "/api/v1/embeddings/models/warmup",
     tag = "models",
     request_body = ModelRequest,
     responses(
-        (status = 200, description = "It is in memory", body = ModelDone),
-        (status = 400, description = "A value that cannot be used, or no JSON", body = ErrorBody),
-        (status = 401, description = "No key, or a wrong one", body = ErrorBody),
-        (status = 403, description = "The caller is no admin, or the allow-list does not have this model", body = ErrorBody),
-        (status = 404, description = "Neither here nor on the hub", body = ErrorBody),
-        (status = 408, description = "The body arrived too slowly", body = ErrorBody),
-        (status = 413, description = "The body is too large", body = ErrorBody),
-        (status = 415, description = "The body is not announced as JSON", body = ErrorBody),
-        (status = 422, description = "The body does not fit the schema", body = ErrorBody),
-        (status = 500, description = "A defect of the server", body = ErrorBody),
-        (status = 502, description = "What arrived is not what the hub announced", body = ErrorBody),
-        (status = 503, description = "It is on its way here, or cannot be used", body = ErrorBody),
+        (status = 200, description = "It is in memory", body = ModelActionResponse),
+        ModelAdminErrors,
+        DownloadErrors,
     ),
     security(("key" = []), ("bearer" = [])),
 )]
-pub(super) async fn warm_up(
+pub(super) async fn warm_up_model(
     _: Admin,
     State(app): State<Arc<App>>,
-    body: JsonObject,
-) -> Result<Json<ModelDone>, ApiError> {
-    let asked = ModelRequest::read(body.0)?;
-    let resolved =
-        app.router.warm_up(ModelSelector { model: asked.model.as_deref(), provider: asked.provider }).await?;
-    Ok(Json(ModelDone { warmed: Some(true), ..done(&resolved) }))
+    JsonBody(request): JsonBody<ModelRequest>,
+) -> Result<Json<ModelActionResponse>, ApiError> {
+    let resolved = app.router.warm_up(request.check()?.selector()).await?;
+    Ok(Json(ModelActionResponse { warmed: Some(true), ..done(&resolved) }))
 }
 
-/// Let a model go that is in memory; requests under way are answered, the next one loads it again.
+/// Unload a model from memory. Requests in progress complete; the next one loads it again.
 #[utoipa::path(
     post,
     path = "/api/v1/embeddings/models/unload",
     tag = "models",
     request_body = ModelRequest,
     responses(
-        (status = 200, description = "It is not in memory; `unloaded` says whether it was", body = ModelDone),
-        (status = 400, description = "A value that cannot be used, or no JSON", body = ErrorBody),
-        (status = 401, description = "No key, or a wrong one", body = ErrorBody),
-        (status = 403, description = "The caller is no admin, or the allow-list does not have this model", body = ErrorBody),
-        (status = 404, description = "No such model", body = ErrorBody),
-        (status = 408, description = "The body arrived too slowly", body = ErrorBody),
-        (status = 413, description = "The body is too large", body = ErrorBody),
-        (status = 415, description = "The body is not announced as JSON", body = ErrorBody),
-        (status = 422, description = "The body does not fit the schema", body = ErrorBody),
-        (status = 503, description = "The provider is not here", body = ErrorBody),
+        (status = 200, description = "It is not in memory; `unloaded` tells whether it was", body = ModelActionResponse),
+        ModelAdminErrors,
     ),
     security(("key" = []), ("bearer" = [])),
 )]
-pub(super) async fn unload(
+pub(super) async fn unload_model(
     _: Admin,
     State(app): State<Arc<App>>,
-    body: JsonObject,
-) -> Result<Json<ModelDone>, ApiError> {
-    let asked = ModelRequest::read(body.0)?;
-    let (resolved, unloaded) =
-        app.router.unload(ModelSelector { model: asked.model.as_deref(), provider: asked.provider }).await?;
-    Ok(Json(ModelDone { unloaded: Some(unloaded), ..done(&resolved) }))
+    JsonBody(request): JsonBody<ModelRequest>,
+) -> Result<Json<ModelActionResponse>, ApiError> {
+    let (resolved, unloaded) = app.router.unload(request.check()?.selector()).await?;
+    Ok(Json(ModelActionResponse { unloaded: Some(unloaded), ..done(&resolved) }))
 }
 
-fn done(resolved: &ResolvedModel) -> ModelDone {
+fn done(resolved: &ResolvedModel) -> ModelActionResponse {
     let ResolvedModel { provider, model } = resolved;
-    ModelDone {
+    ModelActionResponse {
         status: "ok",
         provider: provider.as_str(),
         model: model.name.to_string(),

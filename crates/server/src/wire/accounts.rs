@@ -1,125 +1,130 @@
-//! Quotas and usage as they are written.
+//! Quotas and usage in responses.
 
 use std::borrow::Cow;
 
 use embeddery_accounts::{
     Limiter,
     ledger::{Quotas, UsageRow, UsageSnapshot},
-    limit::Standing,
+    limit::RateLimitStatus,
 };
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
-/// What a user may have, and what they have.
+/// The limits of a user, and what is used of them.
 #[derive(Serialize, ToSchema)]
-pub(crate) struct QuotasAnswer {
-    /// Whose.
+pub(crate) struct QuotasResponse {
+    /// The user of the limits.
     user: String,
     /// Requests a second; 0: not limited.
     limit_rps: f64,
-    /// Requests that may come at once, now; `null`: not limited.
+    /// Requests left of the burst; `null`: not limited.
     remaining: Option<u32>,
-    /// Requests that may come at once after a pause; `null`: not limited.
+    /// The maximum burst of requests; `null`: not limited.
     burst: Option<u32>,
     /// Tokens a minute.
-    tokens_per_minute: Share,
+    tokens_per_minute: QuotaView,
     /// Tokens of today, in UTC.
-    tokens_per_day: Share,
-    /// Tokens of requests under way, set aside from today's.
+    tokens_per_day: QuotaView,
+    /// Tokens reserved for requests in progress, of today's.
     tokens_reserved: u64,
     /// Vectors in collections.
-    stored_vectors: Share,
+    stored_vectors: QuotaView,
     /// Jobs that are not finished.
-    concurrent_jobs: Share,
+    concurrent_jobs: QuotaView,
 }
 
-/// A limit and where one stands.
+/// A limit, and what is used of it.
 #[derive(Serialize, ToSchema)]
-pub(crate) struct Share {
+pub(crate) struct QuotaView {
     /// `null`: not limited.
     limit: Option<u64>,
-    /// What is used; `null` where nobody counts, because nothing is limited.
+    /// What is used; `null` where nothing is counted, because nothing is limited.
     used: Option<u64>,
     /// What is left; `null`: not limited.
     remaining: Option<u64>,
 }
 
-impl Share {
+impl QuotaView {
     fn counted(limit: Option<u64>, used: u64) -> Self {
         Self { limit, used: Some(used), remaining: limit.map(|limit| limit.saturating_sub(used)) }
     }
 
-    fn standing(standing: Option<Standing>) -> Self {
-        let share = standing.map(|standing| (u64::from(standing.limit), u64::from(standing.remaining)));
+    fn standing(standing: Option<RateLimitStatus>) -> Self {
+        let view = standing.map(|standing| (u64::from(standing.limit), u64::from(standing.remaining)));
         Self {
-            limit: share.map(|(limit, _)| limit),
-            used: share.map(|(limit, left)| limit.saturating_sub(left)),
-            remaining: share.map(|(_, left)| left),
+            limit: view.map(|(limit, _)| limit),
+            used: view.map(|(limit, left)| limit.saturating_sub(left)),
+            remaining: view.map(|(_, left)| left),
         }
     }
 }
 
-/// Where a user stands with rates: requests, tokens.
-pub(crate) struct Standings(pub(crate) Option<Standing>, pub(crate) Option<Standing>);
+/// Everything that a response on quotas is made of.
+pub(crate) struct QuotaState<'a> {
+    pub(crate) user: &'a str,
+    pub(crate) limiter: &'a Limiter,
+    /// The rate limit of requests.
+    pub(crate) requests: Option<RateLimitStatus>,
+    /// The rate limit of tokens.
+    pub(crate) tokens: Option<RateLimitStatus>,
+    pub(crate) quotas: Quotas,
+    pub(crate) used: UsageSnapshot,
+}
 
-impl QuotasAnswer {
-    pub(crate) fn new(
-        user: &str,
-        (limiter, standings): (&Limiter, Standings),
-        (quotas, used): (Quotas, UsageSnapshot),
-    ) -> Self {
-        let Standings(requests, tokens) = standings;
+impl From<QuotaState<'_>> for QuotasResponse {
+    fn from(state: QuotaState<'_>) -> Self {
+        let QuotaState { user, limiter, requests, tokens, quotas, used } = state;
         let rate = limiter.rates().requests;
         let today = used.tokens_today;
-        let mut tokens_per_day = Share::counted(quotas.tokens_per_day, today);
+        let mut tokens_per_day = QuotaView::counted(quotas.tokens_per_day, today);
         tokens_per_day.remaining =
             tokens_per_day.remaining.map(|left| left.saturating_sub(used.tokens_reserved));
         Self {
             user: user.to_owned(),
-            limit_rps: rate.map_or(0.0, |rate| rate.a_second()),
+            limit_rps: rate.map_or(0.0, |rate| rate.per_second_value()),
             remaining: requests.map(|standing| standing.remaining),
             burst: rate.map(|rate| rate.burst),
-            tokens_per_minute: Share::standing(tokens),
+            tokens_per_minute: QuotaView::standing(tokens),
             tokens_per_day,
             tokens_reserved: used.tokens_reserved,
-            stored_vectors: Share::counted(quotas.stored_vectors, used.stored_vectors),
-            concurrent_jobs: Share::counted(quotas.concurrent_jobs, used.jobs),
+            stored_vectors: QuotaView::counted(quotas.stored_vectors, used.stored_vectors),
+            concurrent_jobs: QuotaView::counted(quotas.concurrent_jobs, used.jobs),
         }
     }
 }
 
-/// Which usage.
+/// Which usage to report.
 #[derive(Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct UsageQuery {
-    /// Of this user; for admins. Without it an admin reads all users, anybody else their own.
+    /// The user; for admins. Without it an admin gets all users, other callers their own usage.
     pub(crate) user: Option<String>,
-    /// From this day of UTC on, as 2026-11-25.
+    /// The first day, in UTC, as 2026-11-25.
     pub(crate) from: Option<String>,
-    /// Up to this day.
+    /// The last day.
     pub(crate) to: Option<String>,
-    /// `json` or `csv`; without it as `Accept` says.
+    /// `json` or `csv`; without it the header `Accept` decides.
     pub(crate) format: Option<String>,
 }
 
-/// What was used.
+/// The usage.
 #[derive(Serialize, ToSchema)]
-pub(crate) struct UsageAnswer {
+pub(crate) struct UsageResponse {
     /// `list`
     object: &'static str,
     /// One entry for each day, user, provider and model, the newest day first.
     data: Vec<UsageEntry>,
     /// All entries together.
     total: UsageTotal,
-    /// Whether there are more entries than were read; ask for fewer days.
+    /// Whether there are more entries; request fewer days.
     truncated: bool,
 }
 
-/// What one user took of one model on one day.
+/// The usage of one model by one user on one day.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct UsageEntry {
-    /// Of UTC.
+    /// In UTC.
     day: String,
     user: String,
     provider: String,
@@ -129,14 +134,14 @@ pub(crate) struct UsageEntry {
     counts: UsageTotal,
 }
 
-/// Counts of answered requests.
+/// Counts of successful requests.
 #[derive(Clone, Copy, Default, Serialize, ToSchema)]
 pub(crate) struct UsageTotal {
     requests: i64,
     texts: i64,
     /// Texts that came from the cache.
     cached_texts: i64,
-    /// Tokens the models read, cached texts too.
+    /// Tokens of all texts, cached ones included.
     tokens: i64,
     /// Tokens that vendors charged for.
     billed_tokens: i64,
@@ -146,18 +151,18 @@ pub(crate) struct UsageTotal {
     nanodollars: i64,
 }
 
-/// Entries in one answer.
-pub(crate) const MOST_ENTRIES: usize = 10_000;
+/// Maximum number of entries in one response.
+pub(crate) const MAX_ENTRIES: usize = 10_000;
 
-impl UsageAnswer {
+impl UsageResponse {
     pub(crate) fn new(mut rows: Vec<UsageRow>) -> Self {
-        let truncated = rows.len() > MOST_ENTRIES;
-        rows.truncate(MOST_ENTRIES);
+        let truncated = rows.len() > MAX_ENTRIES;
+        rows.truncate(MAX_ENTRIES);
         let mut total = UsageTotal::default();
         let data: Vec<UsageEntry> = rows
             .into_iter()
             .map(|row| {
-                let counts = UsageTotal::of(&row);
+                let counts = UsageTotal::from(&row);
                 total.add(counts);
                 UsageEntry { day: row.day, user: row.user, provider: row.provider, model: row.model, counts }
             })
@@ -165,7 +170,7 @@ impl UsageAnswer {
         Self { object: "list", data, total, truncated }
     }
 
-    /// The same for spreadsheets.
+    /// The usage as CSV.
     pub(crate) fn csv(&self) -> String {
         let mut text = String::from(
             "day,user,provider,model,requests,texts,cached_texts,tokens,billed_tokens,cost_usd\r\n",
@@ -183,8 +188,8 @@ impl UsageAnswer {
     }
 }
 
-impl UsageTotal {
-    fn of(row: &UsageRow) -> Self {
+impl From<&UsageRow> for UsageTotal {
+    fn from(row: &UsageRow) -> Self {
         Self {
             requests: row.requests,
             texts: row.texts,
@@ -195,7 +200,9 @@ impl UsageTotal {
             nanodollars: row.cost_nanodollars,
         }
     }
+}
 
+impl UsageTotal {
     fn add(&mut self, other: Self) {
         self.requests += other.requests;
         self.texts += other.texts;
@@ -211,8 +218,8 @@ fn dollars(nanodollars: i64) -> f64 {
     nanodollars as f64 / 1e9
 }
 
-/// A cell that neither breaks the line nor becomes a formula: a user may be called `=cmd()`, and a spreadsheet
-/// would obey.
+/// A cell that neither breaks the line nor becomes a formula: a user may be called `=cmd()`, and a spreadsheet would
+/// execute it.
 fn cell(text: &str) -> Cow<'_, str> {
     let formula = text.starts_with(['=', '+', '-', '@', '\t', '\r']);
     if !formula && !text.contains(['"', ',', '\n', '\r']) {

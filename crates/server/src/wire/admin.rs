@@ -1,4 +1,4 @@
-//! What an administrator sees: breakers, cache, providers, counters. The names are the replaced service's.
+//! What an administrator sees: breakers, cache, providers, counters. The names are those of the replaced service.
 
 use std::{collections::BTreeMap, time::SystemTime};
 
@@ -7,27 +7,27 @@ use prometheus_client::registry::Registry;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::samples::{Sample, samples};
+use super::prometheus_json::{Sample, samples};
 use crate::App;
 
-/// Breakers by name, `embeddings_<provider>`.
-pub(crate) type Breakers = BTreeMap<String, Breaker>;
+/// Circuit breakers by name, `embeddings_<provider>`.
+pub(crate) type CircuitBreakers = BTreeMap<String, CircuitBreakerView>;
 
-/// A provider's circuit breaker, as it stands at this moment.
+/// The current state of a provider's circuit breaker.
 #[derive(Serialize, ToSchema)]
-pub(crate) struct Breaker {
+pub(crate) struct CircuitBreakerView {
     name: String,
     /// `CLOSED`, `OPEN` or `HALF_OPEN`.
     state: &'static str,
     /// Failures in a row.
     failure_count: u32,
-    /// Successful trial calls.
+    /// Successful calls while half open.
     success_count: u32,
     /// Seconds since 1970; `null`: it never failed.
     last_failure_time: Option<f64>,
-    /// Trial calls under way.
+    /// Calls in progress while half open.
     half_open_calls: u32,
-    /// Seconds until calls are tried again; `null` unless it is open.
+    /// Seconds until it becomes half open; `null` unless it is open.
     retry_after: Option<f64>,
     settings: BreakerSettings,
 }
@@ -42,7 +42,7 @@ pub(crate) struct BreakerSettings {
     half_open_max_calls: u32,
 }
 
-impl From<BreakerReport> for Breaker {
+impl From<BreakerReport> for CircuitBreakerView {
     fn from(report: BreakerReport) -> Self {
         let since = |time: SystemTime| time.duration_since(SystemTime::UNIX_EPOCH).ok();
         Self {
@@ -71,28 +71,28 @@ pub(crate) fn state(state: BreakerState) -> &'static str {
     }
 }
 
-/// All of them.
-pub(crate) fn breakers(app: &App) -> Breakers {
+/// The circuit breakers of all providers.
+pub(crate) fn breakers(app: &App) -> CircuitBreakers {
     let reports = app.controls.breakers.report().into_iter();
-    reports.map(|report| (report.name(), Breaker::from(report))).collect()
+    reports.map(|report| (report.name(), CircuitBreakerView::from(report))).collect()
 }
 
-/// It was done.
+/// The request succeeded.
 #[derive(Serialize, ToSchema)]
-pub(crate) struct Done {
+pub(crate) struct MessageResponse {
     pub(crate) message: String,
 }
 
 /// The cache was cleared.
 #[derive(Serialize, ToSchema)]
-pub(crate) struct Cleared {
+pub(crate) struct ClearCacheResponse {
     pub(crate) message: &'static str,
     pub(crate) entries_removed: u64,
 }
 
-/// The cache in numbers.
+/// The size and the hits of the cache.
 #[derive(Serialize, ToSchema)]
-pub(crate) struct Cache {
+pub(crate) struct CacheStatsView {
     size: usize,
     /// 0: it is off.
     max_size: usize,
@@ -100,11 +100,11 @@ pub(crate) struct Cache {
     ttl_seconds: f64,
     hits: u64,
     misses: u64,
-    /// Hits among all texts looked for; 0 before the first.
+    /// Hits per looked-up text; 0 before the first.
     hit_rate: f64,
 }
 
-impl From<Option<CacheStats>> for Cache {
+impl From<Option<CacheStats>> for CacheStatsView {
     fn from(stats: Option<CacheStats>) -> Self {
         let Some(CacheStats { entries, hits, misses, config }) = stats else {
             return Self {
@@ -130,12 +130,12 @@ impl From<Option<CacheStats>> for Cache {
     }
 }
 
-/// The cache's numbers now.
-pub(crate) fn cache(app: &App) -> Cache {
+/// The current statistics of the cache.
+pub(crate) fn cache(app: &App) -> CacheStatsView {
     app.controls.cache.as_ref().map(|cache| cache.stats()).into()
 }
 
-/// Who serves which models.
+/// The providers with their models.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct ProvidersConfig {
     default_provider: Option<&'static str>,
@@ -143,14 +143,14 @@ pub(crate) struct ProvidersConfig {
     providers: Vec<ProviderModels>,
 }
 
-/// A provider and the models of it that are known here.
+/// A provider and its known models.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct ProviderModels {
     name: &'static str,
     models: Vec<String>,
 }
 
-/// Who serves which models.
+/// The providers with their models.
 pub(crate) fn providers(router: &Router) -> ProvidersConfig {
     let models = router.models();
     let of = |provider| {
@@ -167,12 +167,12 @@ pub(crate) fn providers(router: &Router) -> ProvidersConfig {
     }
 }
 
-/// What embedding has done since the start.
+/// The embedding metrics since the start of the process.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct EmbeddingMetrics {
-    cache: Cache,
+    cache: CacheStatsView,
     active_requests: f64,
-    circuit_breakers: Breakers,
+    circuit_breakers: CircuitBreakers,
     /// Sums over all labels: `requests_total`, `provider_failures_total`, ….
     counters: BTreeMap<String, f64>,
     /// Every series of those families.
@@ -180,7 +180,7 @@ pub(crate) struct EmbeddingMetrics {
     config: MetricsConfig,
 }
 
-/// The settings that the numbers depend on.
+/// The settings that the metrics depend on.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct MetricsConfig {
     enforce_policy: bool,
@@ -190,7 +190,7 @@ pub(crate) struct MetricsConfig {
 const FAMILIES: [&str; 6] =
     ["requests", "provider_failures", "fallbacks", "policy_denied", "dimension_adjustments", "token_inputs"];
 
-/// The numbers now.
+/// The current embedding metrics.
 pub(crate) fn metrics(app: &App, registry: &Registry) -> EmbeddingMetrics {
     let all = samples(registry);
     let details: BTreeMap<&'static str, Vec<Sample>> = FAMILIES

@@ -7,12 +7,12 @@
 //!
 //! The formulas of `int8` and `uint8` are for vectors of unit length, whose components lie within −1 … 1.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 /// What the numbers of a vector are.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ToSchema)]
-#[schema(rename_all = "lowercase")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
 pub(crate) enum Dtype {
     /// 32-bit floating point.
     Float,
@@ -25,15 +25,6 @@ pub(crate) enum Dtype {
     /// Eight signs in a byte.
     Ubinary,
 }
-
-/// The words of `output_dtype`.
-pub(crate) const DTYPES: [(&str, Dtype); 5] = [
-    ("float", Dtype::Float),
-    ("int8", Dtype::Int8),
-    ("uint8", Dtype::Uint8),
-    ("binary", Dtype::Binary),
-    ("ubinary", Dtype::Ubinary),
-];
 
 /// A vector's numbers as JSON writes them.
 #[derive(Serialize)]

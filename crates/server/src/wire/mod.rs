@@ -1,16 +1,18 @@
-//! What travels: requests as callers write them, answers as they read them. Nothing here leaves this crate.
+//! Types of requests and responses. Nothing here leaves this crate. A request type is also its OpenAPI schema: a new
+//! field is added to the struct, and used.
 
 pub(crate) mod accounts;
 pub(crate) mod admin;
-pub(crate) mod answer;
 pub(crate) mod batch;
 pub(crate) mod collections;
 pub(crate) mod dtype;
 pub(crate) mod embeddings;
-pub(crate) mod fields;
+pub(crate) mod embeddings_response;
+mod fast_json;
+mod field;
 pub(crate) mod input;
 pub(crate) mod jobs;
-mod json;
 pub(crate) mod models;
-pub(crate) mod operate;
-pub(crate) mod samples;
+pub(crate) mod operator;
+pub(crate) mod parse;
+pub(crate) mod prometheus_json;

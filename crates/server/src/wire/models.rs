@@ -1,16 +1,15 @@
-//! Models as lists show them, and the requests that bring one here.
+//! Models in responses, and requests about one model.
 
 use embeddery_core::{ModelDescription, ModelState, ProviderKind};
-use embeddery_gateway::{ListedModel, Policy};
-use serde::Serialize;
+use embeddery_gateway::{ListedModel, ModelSelector, Policy};
+use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::fields::Fields;
-use crate::error::ApiError;
+use crate::error::{ApiError, ErrorStyle};
 
 /// OpenAI's list of models.
 #[derive(Serialize, ToSchema)]
-pub(crate) struct OpenAiModels {
+pub(crate) struct OpenAiModelList {
     /// `list`
     object: &'static str,
     data: Vec<OpenAiModel>,
@@ -19,7 +18,7 @@ pub(crate) struct OpenAiModels {
 /// A model in OpenAI's form.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct OpenAiModel {
-    /// What a request may call it.
+    /// Its name in requests.
     id: String,
     /// `model`
     object: &'static str,
@@ -29,7 +28,7 @@ pub(crate) struct OpenAiModel {
     owned_by: &'static str,
 }
 
-impl From<Vec<ListedModel>> for OpenAiModels {
+impl From<Vec<ListedModel>> for OpenAiModelList {
     fn from(models: Vec<ListedModel>) -> Self {
         Self { object: "list", data: models.into_iter().map(OpenAiModel::from).collect() }
     }
@@ -41,38 +40,38 @@ impl From<ListedModel> for OpenAiModel {
     }
 }
 
-/// The models with where each stands.
+/// The models with their states.
 #[derive(Serialize, ToSchema)]
-pub(crate) struct Models {
-    data: Vec<Model>,
+pub(crate) struct ModelList {
+    data: Vec<ModelView>,
     /// `null`: every provider is allowed.
     allowed_providers: Option<Vec<String>>,
     /// `null`: every model is allowed.
     allowed_models: Option<Vec<String>>,
 }
 
-/// A model and where it stands.
+/// A model and its state.
 #[derive(Serialize, ToSchema)]
-pub(crate) struct Model {
-    /// What a request may call it.
+pub(crate) struct ModelView {
+    /// Its name in requests.
     id: String,
     provider: &'static str,
     /// The provider's name for it.
     model: String,
     allowed: bool,
-    /// Whether it answers requests that name no model.
+    /// Whether it serves requests that name no model.
     default: bool,
     #[serde(flatten)]
-    state: State,
+    state: ModelStateView,
 }
 
-/// Where a model of this machine stands; a vendor's model stands nowhere, and nothing is said.
+/// The state of a model of this machine. A vendor's model has none of these fields.
 #[derive(Default, Serialize, ToSchema)]
-pub(crate) struct State {
+pub(crate) struct ModelStateView {
     /// `absent`, `downloading`, `on_disk`, `loaded`, `unloaded` (until the next request) or `failed`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) state: Option<&'static str>,
-    /// How much of it is here, while it is downloading.
+    /// The downloaded part, while it is downloading.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) percent: Option<u8>,
     /// Why it failed.
@@ -80,7 +79,7 @@ pub(crate) struct State {
     pub(crate) reason: Option<String>,
 }
 
-impl From<Option<ModelState>> for State {
+impl From<Option<ModelState>> for ModelStateView {
     fn from(state: Option<ModelState>) -> Self {
         let plain = |state| Self { state: Some(state), percent: None, reason: None };
         let Some(state) = state else { return Self::default() };
@@ -95,10 +94,10 @@ impl From<Option<ModelState>> for State {
     }
 }
 
-impl Models {
-    /// The models, and what the allow-list says of them.
+impl ModelList {
+    /// The models, and the allow-list.
     pub(crate) fn new(models: Vec<ListedModel>, policy: &Policy) -> Self {
-        let data = models.into_iter().map(Model::from).collect();
+        let data = models.into_iter().map(ModelView::from).collect();
         let names = |providers: &Vec<ProviderKind>| providers.iter().map(|p| p.as_str().to_owned()).collect();
         Self {
             data,
@@ -108,7 +107,7 @@ impl Models {
     }
 }
 
-impl From<ListedModel> for Model {
+impl From<ListedModel> for ModelView {
     fn from(model: ListedModel) -> Self {
         Self {
             id: model.id,
@@ -121,35 +120,35 @@ impl From<ListedModel> for Model {
     }
 }
 
-/// One model, and what is known of it without loading it.
+/// One model, and what is known without loading it.
 #[derive(Serialize, ToSchema)]
-pub(crate) struct ModelInfo {
+pub(crate) struct ModelResponse {
     #[serde(flatten)]
-    model: Model,
+    model: ModelView,
     #[serde(flatten)]
-    #[schema(value_type = Facts)]
-    facts: Option<Facts>,
+    #[schema(value_type = LocalModelDetails)]
+    facts: Option<LocalModelDetails>,
 }
 
-/// What the files of a model on this machine say; nothing is said of others.
+/// What the files of a model on this machine tell. Other models have none of these fields.
 #[derive(Serialize, ToSchema)]
-struct Facts {
+struct LocalModelDetails {
     /// `bert`, `mpnet`, …
     #[schema(example = "bert", required = false)]
     architecture: String,
     /// Numbers in a vector.
     #[schema(required = false)]
     dimensions: usize,
-    /// Most tokens of one text, special tokens included.
+    /// The maximum number of tokens of a text, special tokens included.
     #[schema(required = false)]
     max_tokens: usize,
-    /// What it computes in here: `f32`, `bf16`, `int8`.
+    /// The precision of the computation: `f32`, `bf16`, `int8`.
     #[schema(required = false)]
     precision: &'static str,
     /// Bytes of its weight files.
     #[schema(required = false)]
     file_bytes: u64,
-    /// The most that it takes in memory.
+    /// The maximum that it takes in memory.
     #[schema(required = false)]
     memory_bytes: u64,
     /// As in `X-Embeddings-Space`: vectors of equal spaces may be compared.
@@ -157,9 +156,9 @@ struct Facts {
     space: String,
 }
 
-impl From<(ListedModel, Option<ModelDescription>)> for ModelInfo {
+impl From<(ListedModel, Option<ModelDescription>)> for ModelResponse {
     fn from((model, description): (ListedModel, Option<ModelDescription>)) -> Self {
-        let facts = description.map(|ModelDescription { info: facts, space }| Facts {
+        let facts = description.map(|ModelDescription { info: facts, space }| LocalModelDetails {
             architecture: facts.architecture,
             dimensions: facts.dimensions,
             max_tokens: facts.max_tokens,
@@ -172,29 +171,36 @@ impl From<(ListedModel, Option<ModelDescription>)> for ModelInfo {
     }
 }
 
-/// Which model it is about.
-#[derive(ToSchema)]
+/// Which model a request is about.
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct ModelRequest {
     /// A configured id, or a model's name. `model_id` means the same.
     #[schema(example = "sentence-transformers/all-MiniLM-L6-v2")]
-    pub(crate) model: Option<String>,
+    model: Option<String>,
     /// The guide's name for `model`.
-    #[expect(dead_code, reason = "documented; read as `model`")]
-    pub(crate) model_id: Option<String>,
-    /// Who serves it, where the name alone does not say.
-    #[schema(value_type = Option<String>, example = "huggingface")]
+    model_id: Option<String>,
+    /// The model's provider, where the name alone does not determine it.
+    #[schema(example = "huggingface")]
+    provider: Option<String>,
+}
+
+/// The model that a request names.
+pub(crate) struct NamedModel {
+    pub(crate) name: String,
     pub(crate) provider: Option<ProviderKind>,
 }
 
+impl NamedModel {
+    pub(crate) fn selector(&self) -> ModelSelector<'_> {
+        ModelSelector { model: Some(&self.name), provider: self.provider }
+    }
+}
+
 impl ModelRequest {
-    pub(crate) fn read(mut fields: Fields) -> Result<Self, ApiError> {
-        let (model, model_id) = (fields.text("model")?, fields.text("model_id")?);
-        let provider = match fields.text("provider")? {
-            None => None,
-            Some(name) => Some(name.parse().map_err(|error: String| ApiError::invalid("provider", error))?),
-        };
-        let named = match (model, model_id) {
+    pub(crate) fn check(self) -> Result<NamedModel, ApiError> {
+        let provider = parse_provider(self.provider.as_deref())?;
+        let name = match (self.model, self.model_id) {
             (Some(a), Some(b)) if a != b => {
                 return Err(ApiError::invalid(
                     "model",
@@ -203,17 +209,22 @@ impl ModelRequest {
             }
             (a, b) => a.or(b).filter(|name| !name.trim().is_empty()),
         };
-        let Some(model) = named else {
-            return Err(fields.unfit(Some("model".into()), "model is missing; name the model".into()));
+        let missing = || {
+            let message = "model is missing; send the model's name";
+            ApiError::schema(ErrorStyle::Native, Some("model".into()), message)
         };
-        fields.finish()?;
-        Ok(Self { model: Some(model), model_id: None, provider })
+        Ok(NamedModel { name: name.ok_or_else(missing)?, provider })
     }
 }
 
-/// A model is where it was wanted.
+/// The field `provider`.
+pub(crate) fn parse_provider(name: Option<&str>) -> Result<Option<ProviderKind>, ApiError> {
+    name.map(|name| name.parse().map_err(|error: String| ApiError::invalid("provider", error))).transpose()
+}
+
+/// The model is in the requested state.
 #[derive(Serialize, ToSchema)]
-pub(crate) struct ModelDone {
+pub(crate) struct ModelActionResponse {
     /// `ok`
     pub(crate) status: &'static str,
     pub(crate) provider: &'static str,

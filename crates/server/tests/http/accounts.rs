@@ -43,7 +43,7 @@ const QUOTAS: &str = "/api/v1/embeddings/tenant/quotas";
 async fn a_burst_passes_then_429_tells_when_and_each_user_has_their_own() {
     let rate = Rate::per_second(0.1, 2);
     let server =
-        for_many(|config| config.limiter = Limiter::local(Rates { requests: rate, ..Rates::default() }))
+        for_many(|config| config.limiter = Limiter::in_memory(Rates { requests: rate, ..Rates::default() }))
             .await;
     for remaining in [1, 0] {
         let answer = embed(&server, "ann", &json!({"input": "a"})).await;
@@ -74,7 +74,7 @@ async fn a_burst_passes_then_429_tells_when_and_each_user_has_their_own() {
 async fn a_request_that_fails_still_shows_where_the_caller_stands() {
     let rate = Rate::per_second(0.1, 5);
     let server =
-        for_many(|config| config.limiter = Limiter::local(Rates { requests: rate, ..Rates::default() }))
+        for_many(|config| config.limiter = Limiter::in_memory(Rates { requests: rate, ..Rates::default() }))
             .await;
     let answer = embed(&server, "ann", &json!({"input": ""})).await;
     assert_eq!((answer.status.as_u16(), number(&answer, "x-ratelimit-remaining")), (400, 4));
@@ -84,7 +84,7 @@ async fn a_request_that_fails_still_shows_where_the_caller_stands() {
 async fn tokens_of_a_minute_are_limited_and_more_than_a_minute_is_a_400() {
     let tokens = Rate::per_minute(60);
     let server =
-        for_many(|config| config.limiter = Limiter::local(Rates { tokens, ..Rates::default() })).await;
+        for_many(|config| config.limiter = Limiter::in_memory(Rates { tokens, ..Rates::default() })).await;
     let text = "w ".repeat(100); // about 52 tokens
     let answer = embed(&server, "ann", &json!({"input": text})).await;
     assert_eq!(answer.status, 200);

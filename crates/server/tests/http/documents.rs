@@ -7,6 +7,13 @@ use serde_json::Value;
 
 use crate::support::{Answer, Server};
 
+/// What an operation id begins with: it is a method of a generated client.
+const VERBS: [&str; 26] = [
+    "add", "bump", "cancel", "clear", "control", "create", "delete", "download", "export", "find", "get",
+    "import", "list", "purge", "reembed", "reload", "requeue", "reset", "retry", "search", "set", "skip",
+    "stream", "submit", "unload", "warm",
+];
+
 fn document() -> Value {
     serde_json::to_value(embeddery_server::openapi()).unwrap()
 }
@@ -42,6 +49,10 @@ fn the_document_is_one_that_tools_can_read() {
             let what = format!("{method} {path}");
             let id = operation["operationId"].as_str().unwrap();
             assert!(ids.insert(id.to_owned()), "{what}: another operation is called {id}, too");
+            let verb: String = id.chars().take_while(char::is_ascii_lowercase).collect();
+            assert!(id.chars().all(|c| c.is_ascii_alphanumeric()), "{what}: {id} is not in camel case");
+            assert!(VERBS.contains(&&*verb), "{what}: {id} does not begin with a verb");
+            assert!(verb.len() < id.len(), "{what}: {id} does not say what it is about");
             assert!(!operation["summary"].as_str().unwrap_or_default().is_empty(), "{what} says nothing");
             assert!(
                 tags.contains(operation["tags"][0].as_str().unwrap()),
@@ -69,9 +80,9 @@ fn the_request_is_described_as_it_is_read() {
 #[test]
 fn a_model_is_described_as_it_is_shown() {
     let schemas = &document()["components"]["schemas"];
-    assert_eq!(schemas["State"].get("required"), None, "a vendor's model has no state");
-    for holder in ["Model", "DefaultModel"] {
-        assert_eq!(schemas[holder]["allOf"][0]["$ref"], "#/components/schemas/State", "{holder}");
+    assert_eq!(schemas["ModelStateView"].get("required"), None, "a vendor's model has no state");
+    for holder in ["ModelView", "DefaultModel"] {
+        assert_eq!(schemas[holder]["allOf"][0]["$ref"], "#/components/schemas/ModelStateView", "{holder}");
     }
 }
 

@@ -100,7 +100,8 @@ async fn the_batch_route_answers_in_the_old_form() {
         (json!({"texts": ["a", 1]}), 422, "texts[1]"),
         (json!({"texts": ["a"], "batch_size": 0}), 422, "batch_size"),
         (json!({"texts": ["a"], "provider": "nobody"}), 400, "provider"),
-        (json!({"text": ["a"]}), 422, "texts"),
+        (json!({}), 422, "texts"),
+        (json!({"text": ["a"]}), 422, "text"),
     ] {
         let refused = server.post("/api/v1/embeddings/batch", &body).await;
         assert_eq!(

@@ -18,6 +18,7 @@ mod log;
 mod models;
 mod operation;
 mod protocol;
+mod request_bodies;
 mod roles;
 mod support;
 mod untrusted_callers;

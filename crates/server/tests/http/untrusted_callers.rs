@@ -16,7 +16,7 @@ use crate::support::{Answer, KEY, Server, rest, soon};
 
 /// Two wrong keys from one address, then a pause.
 fn two_failures() -> Limiter {
-    Limiter::local(Rates { failures: Rate::per_second(0.05, 2), ..Rates::default() })
+    Limiter::in_memory(Rates { failures: Rate::per_second(0.05, 2), ..Rates::default() })
 }
 
 async fn guess(server: &Server, forwarded: &str) -> Answer {

@@ -14,6 +14,7 @@ pub mod connection;
 mod filter;
 mod metrics;
 mod migrate;
+pub(crate) mod migrations;
 mod read;
 mod schema;
 mod search;

@@ -6,7 +6,8 @@
 
 use deadpool_postgres::Client;
 
-use crate::{StoreError, StoreErrorKind};
+use super::migrations::Migrations;
+use crate::StoreError;
 
 const MIGRATIONS: [&str; 3] = [
     r#"
@@ -111,26 +112,9 @@ pub(super) async fn migrate(client: &mut Client) -> Result<(), StoreError> {
             )
         })?;
     }
-    tx.batch_execute(
-        "CREATE SCHEMA IF NOT EXISTS embeddery;
-         CREATE TABLE IF NOT EXISTS embeddery.migrations (version integer PRIMARY KEY);",
-    )
-    .await?;
-    let found: i32 =
-        tx.query_one("SELECT coalesce(max(version), 0) FROM embeddery.migrations", &[]).await?.get(0);
-    let known = MIGRATIONS.len() as i32;
-    if found > known {
-        return Err(StoreError::new(
-            StoreErrorKind::TooNew,
-            format!(
-                "the database was written by a newer version (schema {found}, known here is {known}); use that version"
-            ),
-        ));
-    }
-    for (version, script) in (1..).zip(MIGRATIONS).skip(found as usize) {
-        tx.batch_execute(script).await?;
-        tx.execute("INSERT INTO embeddery.migrations VALUES ($1)", &[&version]).await?;
-    }
+    tx.batch_execute("CREATE SCHEMA IF NOT EXISTS embeddery").await?;
+    let migrations = Migrations { table: "migrations", subject: "the database was", scripts: &MIGRATIONS };
+    migrations.apply(&tx).await?;
     let role = tx
         .query_one("SELECT rolsuper OR rolbypassrls FROM pg_roles WHERE rolname = current_user", &[])
         .await?;

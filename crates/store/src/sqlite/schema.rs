@@ -1,17 +1,15 @@
-//! What stands in a user's database. A migration is a script; how many have run is SQLite's own `user_version`.
-//! A published script never changes.
+//! The schema of a user's database, as migration scripts.
 //!
-//! Documents and chunks are stored once; vectors belong to a *generation*, which is one model's vectors of one
-//! collection. A collection searches its live generation; a second one may be under construction.
-//! A vector is never changed in place and its id never used again, so that an id stands for one content for ever,
-//! which is what lets a matrix grow by what is new. A generation counts what was ever removed from it: a matrix
-//! that has seen as many removals need not look for gone rows.
-
-use rusqlite::{Connection, TransactionBehavior};
+//! Documents and chunks are stored once. Vectors belong to a *generation*, which is one model's vectors of one
+//! collection. A search reads the live generation of a collection; a second one may be under construction.
+//! A vector is never changed in place and its id is never used again, so that an id always has the same content and a
+//! matrix only has to add new rows. A generation counts the vectors that were ever removed from it: a matrix with the
+//! same count has no rows that are gone.
 
 use crate::{StoreError, StoreErrorKind};
 
-const MIGRATIONS: [&str; 3] = [
+/// Script n brings schema n to n + 1. A released script never changes.
+pub(super) const MIGRATIONS: &[&str] = &[
     "
     CREATE TABLE collections (
         id INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -87,22 +85,10 @@ const MIGRATIONS: [&str; 3] = [
 ",
 ];
 
-/// Brings a database to this version's schema.
-pub(super) fn migrate(connection: &mut Connection) -> Result<(), StoreError> {
-    let tx = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-    let found: usize = tx.query_row("PRAGMA user_version", [], |row| row.get(0))?;
-    if found > MIGRATIONS.len() {
-        return Err(StoreError::new(
-            StoreErrorKind::TooNew,
-            format!(
-                "this user's collections were written by a newer version (schema {found}, known here is {}); use that version",
-                MIGRATIONS.len()
-            ),
-        ));
-    }
-    for (index, script) in MIGRATIONS.iter().enumerate().skip(found) {
-        tx.execute_batch(script)?;
-        tx.pragma_update(None, "user_version", index + 1)?;
-    }
-    Ok(tx.commit()?)
+/// The error of a database that a newer version of the program has written.
+pub(super) fn too_new(found: usize, known: usize) -> StoreError {
+    let message = format!(
+        "this user's collections were written by a newer version (schema {found}, known here is {known}); use that version"
+    );
+    StoreError::new(StoreErrorKind::TooNew, message)
 }

@@ -1,4 +1,4 @@
-//! The users' databases: where each lies, which are open, and how to work in one.
+//! The users' databases: where the files are, which are open, and how to read and write one.
 
 use std::{
     collections::HashMap,
@@ -12,13 +12,16 @@ use std::{
     time::Duration,
 };
 
-use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior};
+use embeddery_database::sqlite::{self, Layout, OpenError, OpenOptions, ReaderPool, Synchronous};
+use rusqlite::{Connection, Transaction, TransactionBehavior};
 
 use super::schema;
 use crate::{Backup, DeletionReceipt, StoreError, StoreErrorKind};
 
-/// The directory of a user, who is named as a directory can be: `accounts` maps every id to such a name. Only plain
-/// names come through: a user is never a path.
+/// The directory of a user. `accounts` maps every user id to a valid directory name.
+///
+/// # Errors
+/// If the name is not that of a directory: a user id must never become a path.
 pub fn user_directory(base: &Path, user: &str) -> Result<PathBuf, StoreError> {
     let plain = (1..=255).contains(&user.len())
         && !user.starts_with('.')
@@ -33,13 +36,15 @@ pub fn user_directory(base: &Path, user: &str) -> Result<PathBuf, StoreError> {
 /// The file's name in a user's directory.
 const FILE: &str = "vectors.db";
 
-/// How long a writer waits for one of another process.
-const TIMEOUT: Duration = Duration::from_secs(10);
+/// Each commit is on the disk before it is acknowledged, so that it outlives a power cut.
+const OPTIONS: OpenOptions = OpenOptions {
+    busy_timeout: Duration::from_secs(10),
+    synchronous: Synchronous::Full,
+    layout: Layout::LargeRows,
+    statement_cache: 64,
+};
 
-/// Pages of 8 KiB hold five vectors of 384 numbers; smaller ones would waste a quarter.
-const PAGE_SIZE: usize = 8192;
-
-/// All users.
+/// The databases of all users.
 pub(super) struct UserDatabases {
     base: PathBuf,
     max_open: usize,
@@ -50,12 +55,11 @@ pub(super) struct UserDatabases {
 /// One user's database.
 pub(super) struct UserDatabase {
     directory: PathBuf,
-    /// The file that is open. Another process may delete the user and begin anew; then this is another file.
+    /// The inode of the open file. If another process deletes the user and creates a new file, its inode differs.
     inode: u64,
     writer: Mutex<Connection>,
-    /// Connections that rest between reads.
-    readers: Mutex<Vec<Connection>>,
-    used: AtomicU64,
+    readers: ReaderPool,
+    last_used: AtomicU64,
 }
 
 impl UserDatabases {
@@ -63,35 +67,35 @@ impl UserDatabases {
         Self { base, max_open: max_open.max(1), open: Mutex::default(), clock: AtomicU64::new(0) }
     }
 
-    /// A user's database, opened, and made when there is none.
+    /// A user's database, opened and created if necessary.
     pub(super) fn get(&self, user: &str) -> Result<Arc<UserDatabase>, StoreError> {
         let directory = user_directory(&self.base, user)?;
         let now = self.clock.fetch_add(1, Relaxed);
         let mut open = lock(&self.open);
         if let Some(found) = open.get(user) {
             if found.is_current() {
-                found.used.store(now, Relaxed);
+                found.last_used.store(now, Relaxed);
                 return Ok(Arc::clone(found));
             }
             open.remove(user);
         }
-        // The one unused for longest goes, unless somebody works in it right now.
+        // The least recently used one that is not in use is closed.
         while open.len() >= self.max_open {
             let idle = open.iter().filter(|(_, user)| Arc::strong_count(user) == 1);
             let Some(name) =
-                idle.min_by_key(|(_, user)| user.used.load(Relaxed)).map(|(name, _)| name.clone())
+                idle.min_by_key(|(_, user)| user.last_used.load(Relaxed)).map(|(name, _)| name.clone())
             else {
                 break;
             };
             open.remove(&name);
         }
         let found = Arc::new(UserDatabase::open(directory)?);
-        found.used.store(now, Relaxed);
+        found.last_used.store(now, Relaxed);
         open.insert(user.to_owned(), Arc::clone(&found));
         Ok(found)
     }
 
-    /// Removes a user's database, and says what was in it.
+    /// Removes a user's database, and returns what was in it.
     pub(super) fn delete(&self, user: &str) -> Result<DeletionReceipt, StoreError> {
         let directory = user_directory(&self.base, user)?;
         if !directory.join(FILE).exists() {
@@ -106,8 +110,8 @@ impl UserDatabases {
                 documents: count("documents")?,
                 vectors: count("vectors")?,
             };
-            // While the write lock is held, so that no other process can be told that it has stored something
-            // in a file that is about to go: who waits for the lock looks again which file is there.
+            // The write lock is held meanwhile, so that no other process stores something in a file that is about to
+            // be removed: a process that waited for the lock checks the inode.
             remove_files(&directory).map_err(|error| {
                 tracing::error!(%error, "a user's files cannot be removed");
                 StoreError::unavailable("the user's files cannot be removed; the server's log knows more")
@@ -118,8 +122,8 @@ impl UserDatabases {
         Ok(receipt)
     }
 
-    /// Whether the disk has room.
-    pub(super) fn check_space(&self, least: u64) -> Result<(), StoreError> {
+    /// Checks that the disk has this much space.
+    pub(super) fn check_space(&self, min_free_bytes: u64) -> Result<(), StoreError> {
         let Some(there) = self.base.ancestors().find(|dir| dir.exists()) else { return Ok(()) };
         let there = if there.as_os_str().is_empty() { Path::new(".") } else { there };
         let disk = rustix::fs::statvfs(there).map_err(|error| {
@@ -127,7 +131,7 @@ impl UserDatabases {
             StoreError::unavailable("the disk of the collections is out of reach")
         })?;
         let free = disk.f_bavail.saturating_mul(disk.f_frsize);
-        if free >= least {
+        if free >= min_free_bytes {
             return Ok(());
         }
         Err(StoreError::new(
@@ -135,7 +139,7 @@ impl UserDatabases {
             format!(
                 "the disk has {} MiB free, {} MiB are kept in reserve; delete collections, or make room",
                 free >> 20,
-                least >> 20
+                min_free_bytes >> 20
             ),
         ))
     }
@@ -148,37 +152,32 @@ impl UserDatabase {
             tracing::error!(%error, path = %path.display(), "a user's database cannot be opened");
             StoreError::unavailable("the user's database cannot be opened; the server's log knows more")
         };
-        fs::create_dir_all(&directory).map_err(refused)?;
-        let mut writer = Connection::open(&path)?;
-        prepare(&writer)?;
-        // Both hold from the file's first page on; on a file that has them they change nothing.
-        writer.pragma_update(None, "page_size", PAGE_SIZE)?;
-        writer.pragma_update(None, "auto_vacuum", "INCREMENTAL")?;
-        writer.pragma_update(None, "journal_mode", "WAL")?;
-        // Each commit is on the disk before it is acknowledged: power may fail, too.
-        writer.pragma_update(None, "synchronous", "FULL")?;
-        schema::migrate(&mut writer)?;
+        let writer = sqlite::open(&path, schema::MIGRATIONS, &OPTIONS).map_err(|error| match error {
+            OpenError::Create { source, .. } => refused(source),
+            OpenError::Newer { found, known, .. } => schema::too_new(found, known),
+            OpenError::Unusable { source, .. } => source.into(),
+        })?;
         let inode = fs::metadata(&path).map_err(refused)?.ino();
         Ok(Self {
             directory,
             inode,
             writer: Mutex::new(writer),
-            readers: Mutex::default(),
-            used: AtomicU64::new(0),
+            readers: ReaderPool::new(&path, OPTIONS),
+            last_used: AtomicU64::new(0),
         })
     }
 
-    /// Which file is open.
+    /// The inode of the open file.
     pub(super) fn inode(&self) -> u64 {
         self.inode
     }
 
-    /// Whether the file that is open is the one that lies there.
+    /// Whether the open file is still the one in the directory.
     fn is_current(&self) -> bool {
         fs::metadata(self.directory.join(FILE)).is_ok_and(|metadata| metadata.ino() == self.inode)
     }
 
-    /// A transaction that writes: all of it or nothing. Nobody else writes meanwhile, also no other process.
+    /// Runs `work` in a transaction that writes: all of it or nothing. No other process writes at the same time.
     pub(super) fn write<T>(
         &self,
         work: impl FnOnce(&Transaction<'_>) -> Result<T, StoreError>,
@@ -190,33 +189,20 @@ impl UserDatabase {
         }
         let done = work(&tx)?;
         tx.commit()?;
-        // What was deleted gives its pages back, a few at a time.
+        // Free pages are returned to the file system, a few at a time.
         writer.execute_batch("PRAGMA incremental_vacuum(256)")?;
         Ok(done)
     }
 
-    /// A transaction that reads: all of it sees one moment.
+    /// Runs `work` in a transaction that reads: all that it reads is of the same moment.
     pub(super) fn read<T>(
         &self,
         work: impl FnOnce(&Transaction<'_>) -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
-        let resting = lock(&self.readers).pop();
-        let mut reader = match resting {
-            Some(reader) => reader,
-            None => {
-                let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-                let reader = Connection::open_with_flags(self.directory.join(FILE), flags)?;
-                prepare(&reader)?;
-                reader.pragma_update(None, "query_only", true)?;
-                reader
-            }
-        };
-        let done = reader.transaction().map_err(StoreError::from).and_then(|tx| work(&tx));
-        lock(&self.readers).push(reader);
-        done
+        self.readers.read(work)
     }
 
-    /// Copies the database as it is at one moment.
+    /// Copies the database as it is at one moment into a file of the backup directory.
     pub(super) fn backup(&self) -> Result<Backup, StoreError> {
         let directory = self.directory.join("backups");
         let refused = |error: std::io::Error| {
@@ -226,8 +212,9 @@ impl UserDatabase {
         fs::create_dir_all(&directory).map_err(refused)?;
         let name = format!("vectors-{}.db", uuid::Uuid::now_v7());
         let (path, draft) = (directory.join(&name), directory.join(format!("{name}.part")));
-        let reader = Connection::open(self.directory.join(FILE))?;
-        prepare(&reader)?;
+        let reader = sqlite::open_reader(&self.directory.join(FILE), &OPTIONS)?;
+        // VACUUM INTO writes another file, which query_only forbids, too.
+        reader.pragma_update(None, "query_only", false)?;
         let copied = reader
             .execute("VACUUM INTO ?1", [draft.to_string_lossy()])
             .map_err(StoreError::from)
@@ -244,14 +231,6 @@ impl UserDatabase {
     }
 }
 
-fn prepare(connection: &Connection) -> Result<(), StoreError> {
-    connection.busy_timeout(TIMEOUT)?;
-    connection.set_prepared_statement_cache_capacity(64);
-    connection.pragma_update(None, "cache_size", -16_384)?; // KiB, a connection
-    connection.pragma_update(None, "trusted_schema", false)?;
-    Ok(())
-}
-
 fn remove_files(directory: &Path) -> std::io::Result<()> {
     for name in ["vectors.db", "vectors.db-wal", "vectors.db-shm"] {
         match fs::remove_file(directory.join(name)) {
@@ -263,12 +242,12 @@ fn remove_files(directory: &Path) -> std::io::Result<()> {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
         _ => {}
     }
-    // Other parts of the service may keep something here; then it stays.
+    // Other parts of the service may have files here; then the directory stays.
     let _ = fs::remove_dir(directory);
     Ok(())
 }
 
-/// A lock whose holder panicked still guards a database that rolls back by itself.
+/// Locks; the data stays valid if a holder panics, because a database rolls back by itself.
 pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -278,7 +257,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_user_is_never_a_path() {
+    fn a_user_name_is_never_a_path() {
         let base = Path::new("/base");
         assert_eq!(user_directory(base, "1").unwrap(), Path::new("/base/1"));
         for bad in ["", "..", ".embeddery", "a/b", "../x", "a\0b", "ü"] {

@@ -8,7 +8,8 @@ use std::{
 
 use anyhow::bail;
 use embeddery_core::{
-    EmbedError, EmbedRequest, Embeddings, ErrorKind, Input, InputType, Priority, RequestContext, Retry,
+    Backoff, EmbedError, EmbedRequest, Embeddings, ErrorKind, Input, InputType, Priority, RequestContext,
+    Retry,
 };
 use embeddery_gateway::{BatchBisector, ModelSelector, Router};
 
@@ -87,7 +88,8 @@ impl BatchEmbedder {
         let inputs: Vec<Input> = part.iter().map(|(_, text)| Input::Text(Arc::clone(text))).collect();
         let request = EmbedRequest { inputs: inputs.into(), ..self.request.clone() };
         let selector = ModelSelector { model: self.model.as_deref(), provider: None };
-        let (mut waited, mut pause) = (Duration::ZERO, Duration::from_secs(1));
+        let (mut waited, mut attempt) = (Duration::ZERO, 0);
+        let backoff = Backoff::new(Duration::from_secs(1), COOLDOWN);
         loop {
             let error = match self.router.embed(selector, request.clone()).await {
                 Ok(answer) => return Ok(answer),
@@ -95,7 +97,7 @@ impl BatchEmbedder {
             };
             let wait = match error.retry {
                 Retry::Never => return Err(error),
-                Retry::Backoff => pause,
+                Retry::Backoff => backoff.ceiling(attempt),
                 Retry::After(wait) => wait.max(Duration::from_millis(100)),
             };
             waited += wait;
@@ -104,7 +106,7 @@ impl BatchEmbedder {
             }
             tracing::warn!(%error, "no answer; asking again in {wait:.1?}");
             tokio::time::sleep(wait).await;
-            pause = (pause * 2).min(COOLDOWN);
+            attempt += 1;
         }
     }
 

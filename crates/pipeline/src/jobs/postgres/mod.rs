@@ -1,5 +1,5 @@
-//! The job store of several hosts, in the PostgreSQL database of the collections. A job's counts are counted from its rows
-//! on request, so that workers on one job never wait for each other. The clock is the database's.
+//! The job store of several hosts, in the PostgreSQL database of the collections. A job's counts are counted from its
+//! rows on request, so that workers on one job never wait for each other. The clock is the database's.
 //!
 //! - [`schema`] has the migrations;
 //! - [`intake`] opens, fills and starts jobs; [`progress`] loads documents and writes the results of stages;

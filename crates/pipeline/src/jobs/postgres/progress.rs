@@ -53,8 +53,8 @@ impl Columns {
     }
 }
 
-/// A job's first result changes its status to running. Rows are locked in the order of their ids, so that two statements
-/// that change the same jobs do not deadlock.
+/// A job's first result changes its status to running. Rows are locked in the order of their ids, so that two
+/// statements that change the same jobs do not deadlock.
 const STARTED: &str = "
     started AS (
         UPDATE embeddery.jobs SET status = 1, started_at = embeddery.now_ms()

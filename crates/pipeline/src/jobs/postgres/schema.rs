@@ -1,10 +1,10 @@
 //! The schema of the jobs, in the database of the collections. A released migration never changes.
 //!
-//! A policy on every table limits a transaction to the rows of one tenant. A transaction of a worker or an operator, which
-//! serves all tenants, sets `embeddery.all_tenants`.
+//! A policy on every table limits a transaction to the rows of one tenant. A transaction of a worker or an operator,
+//! which serves all tenants, sets `embeddery.all_tenants`.
 
 use deadpool_postgres::Client;
-use embeddery_store::{StoreError, StoreErrorKind};
+use embeddery_store::{Migrations, StoreError};
 
 const MIGRATIONS: [&str; 2] = [
     r#"
@@ -90,22 +90,11 @@ const LOCK: i64 = 0x656d_6265_6464_6a6f;
 pub(super) async fn migrate(client: &mut Client) -> Result<(), StoreError> {
     let tx = client.transaction().await?;
     tx.execute("SELECT pg_advisory_xact_lock($1)", &[&LOCK]).await?;
-    tx.batch_execute("CREATE TABLE IF NOT EXISTS embeddery.job_migrations (version integer PRIMARY KEY)")
-        .await?;
-    let found: i32 =
-        tx.query_one("SELECT coalesce(max(version), 0) FROM embeddery.job_migrations", &[]).await?.get(0);
-    let known = MIGRATIONS.len() as i32;
-    if found > known {
-        return Err(StoreError::new(
-            StoreErrorKind::TooNew,
-            format!(
-                "the jobs in the database were written by a newer version (schema {found}, this version knows up to {known}); use that version"
-            ),
-        ));
-    }
-    for (version, script) in (1..).zip(MIGRATIONS).skip(found as usize) {
-        tx.batch_execute(script).await?;
-        tx.execute("INSERT INTO embeddery.job_migrations VALUES ($1)", &[&version]).await?;
-    }
+    let migrations = Migrations {
+        table: "job_migrations",
+        subject: "the jobs in the database were",
+        scripts: &MIGRATIONS,
+    };
+    migrations.apply(&tx).await?;
     Ok(tx.commit().await?)
 }

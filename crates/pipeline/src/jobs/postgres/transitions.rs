@@ -95,7 +95,7 @@ async fn end_all(tx: &Transaction<'_>, job: JobId, state: DocumentState) -> Resu
 /// A document to edit and set back.
 struct DocumentRetry<'a> {
     item: i32,
-    /// When the task entered the queue whose failure does not count any more.
+    /// A failure of the task that entered the queue then, or earlier, does not end the document.
     enqueued_at_ms: u64,
     edit: &'a Edit,
 }
@@ -117,10 +117,9 @@ async fn retry(
     let traceparent: Option<Arc<str>> = found.get::<_, Option<&str>>(1).map(Arc::from);
     if let Some(DocumentRetry { item, enqueued_at_ms, edit }) = &only {
         // A document that has not ended fails at its stage. Its job does not end by that.
-        let fail_unfinished =
-            "UPDATE embeddery.job_documents SET state = 4, failed_at = state, again_at = NULL,
-                                   since = greatest(since, $3)
-                               WHERE job = $1 AND item = $2 AND state < 3";
+        let fail_unfinished = "UPDATE embeddery.job_documents
+             SET state = 4, failed_at = state, again_at = NULL, since = greatest(since, $3)
+             WHERE job = $1 AND item = $2 AND state < 3";
         let since = i64::try_from(*enqueued_at_ms).unwrap_or(i64::MAX - 1);
         tx.execute(fail_unfinished, &[&job.0, item, &since]).await?;
         edit_failed(&tx, job, *item, edit).await?;

@@ -1,14 +1,11 @@
 //! The jobs' file: its schema, and how it is opened.
 
-use std::{
-    path::{Path, PathBuf},
-    sync::{Mutex, MutexGuard, PoisonError},
-    time::Duration,
-};
+use std::{path::Path, time::Duration};
 
-use rusqlite::{Connection, OpenFlags, Transaction};
+use embeddery_database::sqlite::{self, Layout, OpenOptions, ReaderPool, Synchronous};
+use rusqlite::Connection;
 
-use crate::{JobError, file};
+use crate::JobError;
 
 /// Step n brings schema n to n + 1. A released step never changes.
 ///
@@ -82,66 +79,24 @@ CREATE TABLE claim (what TEXT PRIMARY KEY, until_ms INTEGER NOT NULL) WITHOUT RO
 ",
 ];
 
-/// How long a writer waits for one of another process.
-const TIMEOUT: Duration = Duration::from_secs(10);
+const OPTIONS: OpenOptions = OpenOptions {
+    busy_timeout: Duration::from_secs(10),
+    synchronous: Synchronous::Normal,
+    layout: Layout::LargeRows,
+    statement_cache: 128,
+};
 
-/// Opens the file for writing; makes and migrates it.
+/// Opens the file for writing; creates and migrates it.
 pub(super) fn open(path: &Path) -> Result<Connection, String> {
-    let opened = file::open(path, MIGRATIONS, |connection| {
-        settings(connection)?;
-        // Both hold from the file's first page on; on a file that has them they change nothing.
-        connection.pragma_update(None, "page_size", 8192)?;
-        connection.pragma_update(None, "auto_vacuum", "INCREMENTAL")?;
-        connection.pragma_update(None, "journal_mode", "WAL")?;
-        connection.pragma_update(None, "journal_size_limit", 64 << 20)
-    });
-    opened.map_err(|unusable| unusable.message)
+    let connection = sqlite::open(path, MIGRATIONS, &OPTIONS).map_err(|error| error.to_string())?;
+    let limited = connection.pragma_update(None, "journal_size_limit", 64 << 20);
+    limited.map_err(|error| format!("{}: {error}", path.display()))?;
+    Ok(connection)
 }
 
-fn settings(connection: &Connection) -> rusqlite::Result<()> {
-    connection.busy_timeout(TIMEOUT)?;
-    connection.set_prepared_statement_cache_capacity(128);
-    connection.pragma_update(None, "cache_size", -16_384)?; // KiB, a connection
-    connection.pragma_update(None, "trusted_schema", false)
-}
-
-/// Connections that read.
-pub(super) struct Readers {
-    path: PathBuf,
-    /// Those that rest.
-    resting: Mutex<Vec<Connection>>,
-}
-
-impl Readers {
-    pub(super) fn new(path: PathBuf) -> Self {
-        Self { path, resting: Mutex::default() }
-    }
-
-    /// Reads; all of it sees one moment.
-    pub(super) fn read<T>(
-        &self,
-        work: impl FnOnce(&Transaction<'_>) -> Result<T, JobError>,
-    ) -> Result<T, JobError> {
-        let resting = lock(&self.resting).pop();
-        let mut reader = match resting {
-            Some(reader) => reader,
-            None => {
-                let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-                let reader = Connection::open_with_flags(&self.path, flags)?;
-                settings(&reader)?;
-                reader.pragma_update(None, "query_only", true)?;
-                reader
-            }
-        };
-        let done = reader.transaction().map_err(JobError::from).and_then(|tx| work(&tx));
-        lock(&self.resting).push(reader);
-        done
-    }
-}
-
-/// A lock whose holder panicked still guards connections that roll back by themselves.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+/// Connections that read the file.
+pub(super) fn readers(path: &Path) -> ReaderPool {
+    ReaderPool::new(path, OPTIONS)
 }
 
 /// Checks that the disk of the file has at least `min_free_bytes` free.

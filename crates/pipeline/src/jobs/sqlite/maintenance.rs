@@ -1,5 +1,5 @@
-//! Removes what is no longer needed, and serves the reconciler. Long work is done in pages, so that other callers do not
-//! wait for the file.
+//! Removes what is no longer needed, and serves the reconciler. Long work is done in pages, so that other callers do
+//! not wait for the file.
 
 use std::time::Duration;
 
@@ -11,7 +11,8 @@ use crate::{JobError, JobId, JobMaintenance, JobMetrics, JobOp, TaskId, Unfinish
 /// Maximum rows that one transaction removes.
 const PAGE: usize = 500;
 
-/// Number of free pages of the file from which on they are returned to the file system, and maximum that one step returns.
+/// Number of free pages of the file from which on they are returned to the file system, and maximum that one step
+/// returns.
 const VACUUM_PAGES: u64 = 256;
 
 impl JobMaintenance for SqliteJobs {

@@ -15,13 +15,16 @@ mod writer;
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
+use embeddery_database::sqlite::ReaderPool;
 use rusqlite::{Connection, Transaction};
 use tokio::sync::Semaphore;
 
-use super::{JobError, JobMetrics};
-use crate::clock;
-use file::Readers;
-use writer::{Lasting, Writer};
+use super::{
+    ChunkSpan, DocumentOutcome, DocumentRow, DocumentState, Edit, Job, JobError, JobMetrics, JobOp, JobStore,
+    Loaded, NewDocument, NewJob, OpenResult, Page, RetryNote, Status, Unfinished, Vectors, WriteResult,
+};
+use crate::{JobId, Priority, TaskId};
+use writer::{Durability, Writer};
 
 /// Where jobs are stored.
 #[derive(Clone, Debug)]
@@ -38,7 +41,7 @@ const MAX_READERS: usize = 8;
 /// The job store of one host.
 pub struct SqliteJobs {
     writer: Writer,
-    readers: Arc<Readers>,
+    readers: Arc<ReaderPool>,
     reading: Arc<Semaphore>,
     metrics: JobMetrics,
     config: SqliteJobsConfig,
@@ -51,7 +54,7 @@ impl SqliteJobs {
     /// When the file cannot be used, with the reason for the operator.
     pub fn open(config: SqliteJobsConfig) -> Result<Self, String> {
         let writer = Writer::start(file::open(&config.path)?)?;
-        let readers = Arc::new(Readers::new(config.path.clone()));
+        let readers = Arc::new(file::readers(&config.path));
         let reading = Arc::new(Semaphore::new(MAX_READERS));
         Ok(Self { writer, readers, reading, metrics: JobMetrics::default(), config })
     }
@@ -78,7 +81,7 @@ impl SqliteJobs {
         &self,
         work: impl FnOnce(&Connection) -> Result<T, JobError> + Send + 'static,
     ) -> Result<T, JobError> {
-        self.writer.run(Lasting::Promised, work).await
+        self.writer.run(Durability::Durable, work).await
     }
 
     /// Writes each item, all or none. A power cut may lose the last of them; then their stages run again.
@@ -98,7 +101,7 @@ impl SqliteJobs {
         &self,
         work: impl FnOnce(&Connection) -> Result<T, JobError> + Send + 'static,
     ) -> Result<T, JobError> {
-        self.writer.run(Lasting::Repeatable, work).await
+        self.writer.run(Durability::Relaxed, work).await
     }
 
     /// Repeats a step until it changes nothing, and returns the sum of its changes. A step is limited in size, so that
@@ -124,7 +127,7 @@ fn before(age: Duration) -> i64 {
 
 /// Milliseconds since 1970, by the clock of the host, which all processes that share the file have in common.
 fn now() -> i64 {
-    i64::try_from(clock::now_ms()).unwrap_or(i64::MAX)
+    i64::try_from(crate::clock::now_ms()).unwrap_or(i64::MAX)
 }
 
 /// The first and the last key that documents of a job can have.

@@ -1,15 +1,17 @@
 //! The one thread that writes the jobs' file.
 
-use crate::{JobError, writer::Failure};
+use embeddery_database::sqlite::{GroupCommitWriter, WriterError};
 
-pub(super) use crate::writer::Lasting;
+use crate::JobError;
 
-pub(super) type Writer = crate::writer::Writer<JobError>;
+pub(super) use embeddery_database::sqlite::Durability;
 
-impl Failure for JobError {
+pub(super) type Writer = GroupCommitWriter<JobError>;
+
+impl WriterError for JobError {
     const FILE: &'static str = "jobs";
 
-    fn lost(message: String) -> Self {
+    fn rolled_back(message: String) -> Self {
         Self::Full(message)
     }
 

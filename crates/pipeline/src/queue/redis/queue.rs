@@ -1,4 +1,4 @@
-//! The contract, step by step, over the scripts.
+//! The queue traits, implemented by the scripts.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -7,8 +7,9 @@ use redis::Value;
 
 use super::{
     super::record,
-    RedisQueue, millis,
-    words::{self, Got},
+    RedisQueue,
+    codec::{self, LeasedTask},
+    to_ms,
 };
 use crate::{
     Backlog, BacklogSize, Consumer, DeadLetter, DeadLetterId, DeadLetterStore, Depth, JobId, Lease,
@@ -16,23 +17,23 @@ use crate::{
     Task, TaskId, TaskProducer, WorkerQueue, WorkerStatus,
 };
 
-/// Tasks in one script: others get between.
-const PAGE: usize = 250;
+/// Maximum tasks in one script, so that other commands run in between.
+const PAGE_SIZE: usize = 250;
 
 impl TaskProducer for RedisQueue {
     fn enqueue<'a>(&'a self, tasks: &'a [Task]) -> Op<'a, Vec<bool>> {
         Box::pin(async move {
             let mut new = Vec::with_capacity(tasks.len());
-            for page in tasks.chunks(PAGE) {
-                let answers: Vec<i64> = self
+            for page in tasks.chunks(PAGE_SIZE) {
+                let results: Vec<i64> = self
                     .inner
-                    .call(&self.inner.scripts.enqueue, |call| {
+                    .run(&self.inner.scripts.enqueue, |call| {
                         for task in page {
-                            call.arg(words::id(task.id)).arg(record::write_task(task));
+                            call.arg(codec::write_id(task.id)).arg(record::write_task(task));
                         }
                     })
                     .await?;
-                new.extend(answers.into_iter().map(|answer| answer == 1));
+                new.extend(results.into_iter().map(|result| result == 1));
             }
             Ok(new)
         })
@@ -41,16 +42,16 @@ impl TaskProducer for RedisQueue {
     fn contains<'a>(&'a self, ids: &'a [TaskId]) -> Op<'a, Vec<bool>> {
         Box::pin(async move {
             let mut held = Vec::with_capacity(ids.len());
-            for page in ids.chunks(PAGE) {
-                let answers: Vec<i64> = self
+            for page in ids.chunks(PAGE_SIZE) {
+                let results: Vec<i64> = self
                     .inner
-                    .call(&self.inner.scripts.holds, |call| {
+                    .run(&self.inner.scripts.contains, |call| {
                         for id in page {
-                            call.arg(words::id(*id));
+                            call.arg(codec::write_id(*id));
                         }
                     })
                     .await?;
-                held.extend(answers.into_iter().map(|answer| answer == 1));
+                held.extend(results.into_iter().map(|result| result == 1));
             }
             Ok(held)
         })
@@ -60,7 +61,7 @@ impl TaskProducer for RedisQueue {
         Box::pin(async move {
             let numbers: [u64; 6] = self
                 .inner
-                .call(&self.inner.scripts.pressure, |call| {
+                .run(&self.inner.scripts.backlog, |call| {
                     call.arg(tenant);
                 })
                 .await?;
@@ -76,26 +77,26 @@ impl WorkerQueue for RedisQueue {
         Box::pin(async move {
             let LeaseRequest { stage, consumer, max_tasks: most, duration: length, idle } = request;
             self.inner.bell.mark_seen(stage);
-            let answer: Vec<Value> = self
+            let result: Vec<Value> = self
                 .inner
-                .once(&self.inner.scripts.lease, |call| {
-                    call.arg(stage.as_str()).arg(&consumer.0).arg(most).arg(millis(length));
+                .run_once(&self.inner.scripts.lease, |call| {
+                    call.arg(stage.as_str()).arg(&consumer.0).arg(most).arg(to_ms(length));
                     call.arg(u8::from(idle)).arg(self.options.in_flight_per_tenant.unwrap_or(0));
-                    call.arg(super::super::crash_message()).arg(millis(self.options.outage_threshold));
+                    call.arg(super::super::crash_message()).arg(to_ms(self.options.outage_threshold));
                 })
                 .await?;
-            let Some(([Value::Int(wait), Value::Int(clear)], parts)) = answer.split_first_chunk() else {
-                return Err(QueueError::Internal("a script answered what it never should".into()));
+            let Some(([Value::Int(wait), Value::Int(clear)], parts)) = result.split_first_chunk() else {
+                return Err(QueueError::Internal("the lease script returned an unexpected result".into()));
             };
-            self.inner.note_due(stage, *wait);
+            self.inner.set_due(stage, *wait);
             let mut leases = Vec::new();
-            for got in parts.chunks(4).filter_map(|parts| words::got(parts, consumer)) {
+            for got in parts.chunks(4).filter_map(|parts| codec::read_leased(parts, consumer)) {
                 match got {
-                    Got::Lease(lease) => leases.push(lease),
-                    // When this fails its lease runs out, and the next who asks tries.
-                    Got::Bad(bad) => {
-                        if let Err(error) = self.condemn(stage, consumer, bad).await {
-                            tracing::warn!(%error, "a message that cannot be read was not put aside");
+                    LeasedTask::Readable(lease) => leases.push(lease),
+                    // If this fails, the lease expires, and the next worker tries again.
+                    LeasedTask::Unreadable(task) => {
+                        if let Err(error) = self.dead_letter_unreadable(stage, consumer, task).await {
+                            tracing::warn!(%error, "an unreadable message was not moved to the dead letters");
                         }
                     }
                 }
@@ -105,7 +106,7 @@ impl WorkerQueue for RedisQueue {
     }
 
     fn wait(&self, stage: Stage, at_most: Duration) -> BoxFuture<'_, ()> {
-        self.listen();
+        self.start_listener();
         let at_most = self.inner.until_due(stage).map_or(at_most, |due| due.min(at_most));
         Box::pin(self.inner.bell.wait(stage, at_most))
     }
@@ -113,18 +114,18 @@ impl WorkerQueue for RedisQueue {
     fn renew<'a>(&'a self, leases: &'a [Lease], by: Duration) -> Op<'a, Vec<bool>> {
         Box::pin(async move {
             let mut held = Vec::with_capacity(leases.len());
-            for page in leases.chunks(PAGE) {
-                let answers: Vec<i64> = self
+            for page in leases.chunks(PAGE_SIZE) {
+                let results: Vec<i64> = self
                     .inner
-                    .beat(&self.inner.scripts.renew, |call| {
-                        call.arg(millis(by));
+                    .run_heartbeat(&self.inner.scripts.renew, |call| {
+                        call.arg(to_ms(by));
                         for lease in page {
                             call.arg(lease.task.stage.as_str()).arg(&lease.consumer.0);
-                            call.arg(&lease.token).arg(words::id(lease.task.id));
+                            call.arg(&lease.token).arg(codec::write_id(lease.task.id));
                         }
                     })
                     .await?;
-                held.extend(answers.into_iter().map(|answer| answer == 1));
+                held.extend(results.into_iter().map(|result| result == 1));
             }
             Ok(held)
         })
@@ -133,20 +134,20 @@ impl WorkerQueue for RedisQueue {
     fn settle<'a>(&'a self, outcomes: &'a [(Lease, Outcome)]) -> Op<'a, Vec<SettleResult>> {
         Box::pin(async move {
             let mut settled = Vec::with_capacity(outcomes.len());
-            for page in outcomes.chunks(PAGE) {
-                let answers: Vec<i64> = self
+            for page in outcomes.chunks(PAGE_SIZE) {
+                let results: Vec<i64> = self
                     .inner
-                    .call(&self.inner.scripts.settle, |call| {
-                        let (most, age) = self.limits();
+                    .run(&self.inner.scripts.settle, |call| {
+                        let (most, age) = self.dead_letter_limits();
                         call.arg(most).arg(age);
                         for (lease, outcome) in page {
-                            let (word, one, two) = words::outcome(outcome);
+                            let (word, one, two) = codec::write_outcome(outcome);
                             call.arg(lease.task.stage.as_str()).arg(&lease.consumer.0).arg(&lease.token);
-                            call.arg(words::id(lease.task.id)).arg(word).arg(one).arg(two);
+                            call.arg(codec::write_id(lease.task.id)).arg(word).arg(one).arg(two);
                         }
                     })
                     .await?;
-                settled.extend(answers.into_iter().map(|answer| match answer {
+                settled.extend(results.into_iter().map(|result| match result {
                     0 => SettleResult::Done,
                     2 => SettleResult::Cancelled,
                     _ => SettleResult::Lost,
@@ -159,12 +160,12 @@ impl WorkerQueue for RedisQueue {
     fn heartbeat<'a>(&'a self, worker: &'a WorkerStatus, lives: Duration) -> Op<'a, ()> {
         Box::pin(async move {
             let report = record::write_report(worker);
-            let (most, age) = self.limits();
+            let (most, age) = self.dead_letter_limits();
             let _: i64 = self
                 .inner
-                .beat(&self.inner.scripts.report, |call| {
-                    call.arg(&worker.consumer.0).arg(&report).arg(millis(lives)).arg(most).arg(age);
-                    call.arg(millis(self.options.outage_threshold));
+                .run_heartbeat(&self.inner.scripts.heartbeat, |call| {
+                    call.arg(&worker.consumer.0).arg(&report).arg(to_ms(lives)).arg(most).arg(age);
+                    call.arg(to_ms(self.options.outage_threshold));
                 })
                 .await?;
             Ok(())
@@ -176,7 +177,7 @@ impl WorkerQueue for RedisQueue {
             loop {
                 let more: i64 = self
                     .inner
-                    .call(&self.inner.scripts.retire, |call| {
+                    .run(&self.inner.scripts.deregister, |call| {
                         call.arg(&consumer.0);
                     })
                     .await?;
@@ -195,7 +196,7 @@ impl QueueAdmin for RedisQueue {
             loop {
                 let page: (String, u64) = self
                     .inner
-                    .call(&self.inner.scripts.cancel, |call| {
+                    .run(&self.inner.scripts.cancel, |call| {
                         call.arg(job.to_string()).arg(&cursor);
                     })
                     .await?;
@@ -214,7 +215,7 @@ impl QueueAdmin for RedisQueue {
             loop {
                 let page: (String, u64) = self
                     .inner
-                    .call(&self.inner.scripts.reprioritize, |call| {
+                    .run(&self.inner.scripts.reprioritize, |call| {
                         call.arg(job.to_string()).arg(&cursor).arg(record::rank(priority));
                     })
                     .await?;
@@ -229,7 +230,7 @@ impl QueueAdmin for RedisQueue {
 
     fn depth(&self) -> Op<'_, BTreeMap<Stage, Depth>> {
         Box::pin(async move {
-            let numbers: Vec<u64> = self.inner.call(&self.inner.scripts.depth, |_| {}).await?;
+            let numbers: Vec<u64> = self.inner.run(&self.inner.scripts.depth, |_| {}).await?;
             let depths = numbers.chunks_exact(8).map(|part| Depth {
                 waiting: part[0],
                 held: part[1],
@@ -246,7 +247,7 @@ impl QueueAdmin for RedisQueue {
 
     fn stage_modes(&self) -> Op<'_, BTreeMap<Stage, StageMode>> {
         Box::pin(async move {
-            let flows: Vec<u8> = self.inner.call(&self.inner.scripts.flow, |_| {}).await?;
+            let flows: Vec<u8> = self.inner.run(&self.inner.scripts.flow, |_| {}).await?;
             let flows = flows.into_iter().map(|flow| match flow {
                 1 => StageMode::Pause,
                 2 => StageMode::Drain,
@@ -261,7 +262,7 @@ impl QueueAdmin for RedisQueue {
             loop {
                 let left: u64 = self
                     .inner
-                    .call(&self.inner.scripts.flow, |call| {
+                    .run(&self.inner.scripts.flow, |call| {
                         call.arg(stage.as_str()).arg(flow as u8);
                     })
                     .await?;
@@ -274,7 +275,7 @@ impl QueueAdmin for RedisQueue {
 
     fn workers(&self) -> Op<'_, Vec<WorkerStatus>> {
         Box::pin(async move {
-            let reports: Vec<String> = self.inner.call(&self.inner.scripts.workers, |_| {}).await?;
+            let reports: Vec<String> = self.inner.run(&self.inner.scripts.workers, |_| {}).await?;
             Ok(reports.iter().filter_map(|report| record::read_report(report)).collect())
         })
     }
@@ -283,20 +284,13 @@ impl QueueAdmin for RedisQueue {
         Box::pin(async move {
             let mut set = redis::cmd("SET");
             set.arg(self.inner.key(&["installation"])).arg(offered).arg("NX").arg("GET");
-            let first: Option<String> = self.inner.command(&set).await?;
+            let first: Option<String> = self.inner.query(&set).await?;
             Ok(first.unwrap_or_else(|| offered.to_owned()))
         })
     }
 
     fn health(&self) -> Op<'_, Vec<String>> {
-        Box::pin(async move {
-            let (mut connection, number) = self.inner.link.get().await?;
-            let found = super::health::findings(&mut connection).await;
-            if let Err(error) = &found {
-                self.inner.link.failed(error, number).await;
-            }
-            found.map_err(|error| self.inner.link.named(&error))
-        })
+        Box::pin(async move { Ok(self.inner.connection.health().await?) })
     }
 }
 
@@ -317,8 +311,11 @@ impl DeadLetterStore for RedisQueue {
             };
             let mut list = redis::cmd("XREVRANGE");
             list.arg(stream).arg(from).arg("-").arg("COUNT").arg(limit);
-            let found: Vec<words::Entry> = self.inner.command(&list).await?;
-            Ok(found.into_iter().map(|entry| words::letter(entry, |raw| self.seal.open(raw))).collect())
+            let found: Vec<codec::Entry> = self.inner.query(&list).await?;
+            Ok(found
+                .into_iter()
+                .map(|entry| codec::read_dead_letter(entry, |raw| self.cipher.decrypt(raw)))
+                .collect())
         })
     }
 
@@ -329,9 +326,9 @@ impl DeadLetterStore for RedisQueue {
             }
             let mut range = redis::cmd("XRANGE");
             range.arg(self.inner.key(&[stage.as_str(), "dlq"])).arg(&id.0).arg(&id.0);
-            let found: Vec<words::Entry> = self.inner.command(&range).await?;
+            let found: Vec<codec::Entry> = self.inner.query(&range).await?;
             let found = found.into_iter().next();
-            Ok(found.map(|entry| words::letter(entry, |raw| self.seal.open(raw))))
+            Ok(found.map(|entry| codec::read_dead_letter(entry, |raw| self.cipher.decrypt(raw))))
         })
     }
 
@@ -347,11 +344,11 @@ impl DeadLetterStore for RedisQueue {
             let key = self.inner.key(&[stage.as_str(), "dlq", "remarks"]);
             let mut set = redis::cmd("HSET");
             set.arg(&key).arg(&id.0).arg(remark);
-            let _: i64 = self.inner.command(&set).await?;
+            let _: i64 = self.inner.query(&set).await?;
             // Ids are never used again, so what is left of letters that are gone does no harm until it goes, too.
             let mut expire = redis::cmd("PEXPIRE");
-            expire.arg(&key).arg(millis(self.options.dead_letter_age));
-            let _: i64 = self.inner.command(&expire).await?;
+            expire.arg(&key).arg(to_ms(self.options.dead_letter_age));
+            let _: i64 = self.inner.query(&expire).await?;
             Ok(true)
         })
     }
@@ -366,7 +363,7 @@ impl DeadLetterStore for RedisQueue {
             for id in ids {
                 get.arg(&id.0);
             }
-            self.inner.command(&get).await
+            self.inner.query(&get).await
         })
     }
 }
@@ -378,7 +375,7 @@ impl RedisQueue {
         }
         let done: i64 = self
             .inner
-            .call(&self.inner.scripts.letter, |call| {
+            .run(&self.inner.scripts.dead_letters, |call| {
                 call.arg(stage.as_str()).arg(&id.0).arg(0);
             })
             .await?;

@@ -1,4 +1,4 @@
-//! The scripts: every move is one, so that it happens whole or not at all.
+//! The scripts. Every change of the queue is one script, so that it happens completely or not at all.
 
 use redis::Script;
 
@@ -10,24 +10,24 @@ pub(super) struct Scripts {
     pub(super) lease: Script,
     pub(super) renew: Script,
     pub(super) settle: Script,
-    pub(super) condemn: Script,
+    pub(super) dead_letter_unreadable: Script,
     pub(super) cancel: Script,
     pub(super) reprioritize: Script,
-    pub(super) holds: Script,
+    pub(super) contains: Script,
     pub(super) depth: Script,
-    pub(super) pressure: Script,
+    pub(super) backlog: Script,
     pub(super) flow: Script,
-    pub(super) letter: Script,
-    pub(super) report: Script,
+    pub(super) dead_letters: Script,
+    pub(super) heartbeat: Script,
     pub(super) workers: Script,
-    pub(super) retire: Script,
+    pub(super) deregister: Script,
 }
 
 impl Scripts {
     pub(super) fn new() -> Self {
         let script = |text: &str| {
             Script::new(&format!(
-                "local VERSION, COMPANY, LETHAL, SAVED = {MESSAGE_VERSION}, {MAX_SHARED_CRASHES}, {}, {MAX_FAIRNESS_CREDIT}\n{}\n{text}",
+                "local VERSION, MAX_SHARED_CRASHES, MAX_CRASHES, MAX_CREDIT = {MESSAGE_VERSION}, {MAX_SHARED_CRASHES}, {}, {MAX_FAIRNESS_CREDIT}\n{}\n{text}",
                 MAX_SHARED_CRASHES + MAX_ISOLATED_CRASHES,
                 include_str!("scripts/common.lua"),
             ))
@@ -37,17 +37,17 @@ impl Scripts {
             lease: script(include_str!("scripts/lease.lua")),
             renew: script(include_str!("scripts/renew.lua")),
             settle: script(include_str!("scripts/settle.lua")),
-            condemn: script(include_str!("scripts/condemn.lua")),
+            dead_letter_unreadable: script(include_str!("scripts/dead_letter_unreadable.lua")),
             cancel: script(include_str!("scripts/cancel.lua")),
             reprioritize: script(include_str!("scripts/reprioritize.lua")),
-            holds: script(include_str!("scripts/holds.lua")),
+            contains: script(include_str!("scripts/contains.lua")),
             depth: script(include_str!("scripts/depth.lua")),
-            pressure: script(include_str!("scripts/pressure.lua")),
+            backlog: script(include_str!("scripts/backlog.lua")),
             flow: script(include_str!("scripts/flow.lua")),
-            letter: script(include_str!("scripts/letter.lua")),
-            report: script(include_str!("scripts/report.lua")),
+            dead_letters: script(include_str!("scripts/dead_letters.lua")),
+            heartbeat: script(include_str!("scripts/heartbeat.lua")),
             workers: script(include_str!("scripts/workers.lua")),
-            retire: script(include_str!("scripts/retire.lua")),
+            deregister: script(include_str!("scripts/deregister.lua")),
         }
     }
 }

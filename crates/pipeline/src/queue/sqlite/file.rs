@@ -2,12 +2,10 @@
 
 use std::{path::Path, time::Duration};
 
+use embeddery_database::sqlite::{self, Layout, OpenOptions, Synchronous};
 use rusqlite::Connection;
 
-use crate::{
-    QueueError,
-    file::{self, Unusable},
-};
+use crate::QueueError;
 
 /// Step n brings schema n to n + 1. A released step never changes.
 const MIGRATIONS: &[&str] = &[
@@ -103,22 +101,21 @@ ALTER TABLE stage ADD COLUMN clearing TEXT;
 ",
 ];
 
-/// Opens the file; makes and migrates it.
-pub(super) fn open(path: &Path) -> Result<Connection, QueueError> {
-    file::open(path, MIGRATIONS, settings).map_err(|Unusable { newer, message }| match newer {
-        true => QueueError::TooNew(message),
-        false => QueueError::Unavailable(format!("{message}; unfinished documents are enqueued again")),
-    })
-}
+/// A power cut may lose the last commits: what is missing is enqueued again, and what is done twice leaves the same
+/// result.
+const OPTIONS: OpenOptions = OpenOptions {
+    busy_timeout: Duration::from_secs(10),
+    synchronous: Synchronous::Normal,
+    layout: Layout::SmallRows,
+    statement_cache: 64,
+};
 
-fn settings(file: &Connection) -> rusqlite::Result<()> {
-    file.busy_timeout(Duration::from_secs(10))?;
-    // A commit is in the system's hands when it returns: a killed process loses nothing. A power cut may lose the
-    // last moments; what is missing then is enqueued again, and what is done twice leaves the same result.
-    file.pragma_update(None, "journal_mode", "WAL")?;
-    file.pragma_update(None, "synchronous", "NORMAL")?;
-    file.set_prepared_statement_cache_capacity(64);
-    Ok(())
+/// Opens the file; creates and migrates it.
+pub(super) fn open(path: &Path) -> Result<Connection, QueueError> {
+    sqlite::open(path, MIGRATIONS, &OPTIONS).map_err(|error| match error.is_newer() {
+        true => QueueError::TooNew(error.to_string()),
+        false => QueueError::Unavailable(format!("{error}; unfinished documents are enqueued again")),
+    })
 }
 
 #[cfg(test)]

@@ -147,10 +147,11 @@ fn is_registered(db: &Db<'_>, consumer: Option<&str>) -> rusqlite::Result<bool> 
         .query_row(params![consumer, db.now], |row| row.get(0))
 }
 
-/// Leases a task that must run alone to a worker that is idle. A worker that is not idle is told to become idle and gets
-/// no task. Only one worker at a time is told so, for as long as it sends heartbeats, because the work that it has may
-/// take long. It is told again when it sends another request: it may not have received the response, or the request
-/// comes from another loop of the same process. `None`: no task must run alone, or another worker is becoming idle.
+/// Leases a task that must run alone to a worker that is idle. A worker that is not idle is told to become idle and
+/// gets no task. Only one worker at a time is told so, for as long as it sends heartbeats, because the work that it
+/// has may take long. It is told again when it sends another request: it may not have received the response, or the
+/// request comes from another loop of the same process. `None`: no task must run alone, or another worker is becoming
+/// idle.
 fn exclusive(db: &Db<'_>, request: &OwnedRequest) -> rusqlite::Result<Option<LeaseBatch>> {
     let stage = stage_number(request.stage);
     if request.idle {

@@ -1,7 +1,7 @@
 //! The queue of one host: an SQLite file that several processes may share.
 //!
-//! A task is a row, and its state is a column, so every transition is one statement. A tenant's queue at a stage is a row
-//! that counts the tenant's tasks there and holds the tag that says when its turn is (start-time fair queueing).
+//! A task is a row, and its state is a column, so every transition is one statement. A tenant's queue at a stage is a
+//! row that counts the tenant's tasks there and holds the tag that says when its turn is (start-time fair queueing).
 
 mod admin;
 mod dead_letters;

@@ -132,8 +132,8 @@ fn known<T>(column: usize, number: i64, meaning: impl Fn(i64) -> Option<T>) -> r
     meaning(number).ok_or(rusqlite::Error::IntegralValueOutOfRange(column, number))
 }
 
-/// Leaves a row to workers of the newer version that wrote it. The row itself does not change. A row of an unknown stage
-/// is not touched.
+/// Leaves a row to workers of the newer version that wrote it. The row itself does not change. A row of an unknown
+/// stage is not touched.
 fn park_newer_version(db: &Db<'_>, seq: i64) -> rusqlite::Result<()> {
     let (waiting, leased, newer) =
         (TaskState::Waiting as i64, TaskState::Leased as i64, TaskState::Newer as i64);

@@ -2,12 +2,10 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use embeddery_database::sqlite::{Durability, GroupCommitWriter, WriterError};
 use rusqlite::{Connection, ErrorCode};
 
-use crate::{
-    QueueError,
-    writer::{self, Failure, Lasting},
-};
+use crate::QueueError;
 
 /// The file inside a transaction, and the time.
 pub(super) struct Db<'a> {
@@ -15,11 +13,11 @@ pub(super) struct Db<'a> {
     pub(super) now: i64,
 }
 
-pub(super) struct Writer(writer::Writer<QueueError>);
+pub(super) struct Writer(GroupCommitWriter<QueueError>);
 
 impl Writer {
     pub(super) fn start(file: Connection) -> Result<Self, QueueError> {
-        writer::Writer::start(file).map(Self).map_err(QueueError::Unavailable)
+        GroupCommitWriter::start(file).map(Self).map_err(QueueError::Unavailable)
     }
 
     /// Does `work` in a transaction and waits until it is on disk.
@@ -27,7 +25,7 @@ impl Writer {
         &self,
         work: impl FnOnce(&Db<'_>) -> rusqlite::Result<T> + Send + 'static,
     ) -> Result<T, QueueError> {
-        self.0.run(Lasting::Repeatable, |sql| Ok(work(&Db { sql, now: now_ms() })?)).await
+        self.0.run(Durability::Relaxed, |sql| Ok(work(&Db { sql, now: now_ms() })?)).await
     }
 
     /// Does `work`, which only reads.
@@ -35,14 +33,14 @@ impl Writer {
         &self,
         work: impl FnOnce(&Db<'_>) -> rusqlite::Result<T> + Send + 'static,
     ) -> Result<T, QueueError> {
-        self.0.run(Lasting::Nothing, |sql| Ok(work(&Db { sql, now: now_ms() })?)).await
+        self.0.run(Durability::ReadOnly, |sql| Ok(work(&Db { sql, now: now_ms() })?)).await
     }
 }
 
-impl Failure for QueueError {
+impl WriterError for QueueError {
     const FILE: &'static str = "queue";
 
-    fn lost(message: String) -> Self {
+    fn rolled_back(message: String) -> Self {
         Self::Full(message)
     }
 

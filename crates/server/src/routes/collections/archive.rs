@@ -1,4 +1,4 @@
-//! A collection out of the house and into it, as lines of JSON, never as a whole in memory.
+//! Export and import of a collection as lines of JSON. The whole is never in memory.
 
 use axum::{
     Json,
@@ -11,35 +11,36 @@ use embeddery_chunk::ChunkConfig;
 use embeddery_store::{Document, ModelBinding, NewCollection, PageRequest, StoreErrorKind};
 use futures_util::stream;
 
+use crate::routes::common_errors::{CollectionErrors, DiskErrors};
 use crate::{
     collections::{CollectionService, NewDocument},
     error::{ApiError, ErrorBody},
     ndjson::Lines,
-    wire::collections::archive::{Head, ImportAnswer, Record, end, head, whole},
+    wire::collections::archive::{Head, ImportResponse, Record, end, head, whole},
 };
 
 /// Documents that are read or written together.
 const BATCH: usize = 64;
 
-/// All of a collection, vectors included, as lines of JSON.
+/// Export a collection with its vectors as lines of JSON.
 ///
-/// The first line says what the collection is, the last how many documents there were: a file without it is not
-/// whole. Documents that are written meanwhile may be in it or not.
+/// The first line describes the collection, the last has the number of documents: a file without it is incomplete.
+/// Documents that are written meanwhile may be included or not.
 #[utoipa::path(
     get,
-    operation_id = "export_collection",
     path = "/api/v1/embeddings/collections/{name}/export",
     tag = "collections",
     params(("name" = String, Path, description = "The collection")),
     responses(
         (status = 200, description = "The lines", body = String, content_type = "application/x-ndjson"),
-        (status = 401, description = "No key, or a wrong one", body = ErrorBody),
-        (status = 404, description = "No such collection", body = ErrorBody),
-        (status = 503, description = "The store is out of reach", body = ErrorBody),
+        CollectionErrors,
     ),
     security(("key" = []), ("bearer" = [])),
 )]
-pub(crate) async fn export(desk: CollectionService, Path(name): Path<String>) -> Result<Response, ApiError> {
+pub(crate) async fn export_collection(
+    desk: CollectionService,
+    Path(name): Path<String>,
+) -> Result<Response, ApiError> {
     let collection = desk.store().get(desk.collection_ref(&name)).await?;
     let first = head(&collection).map_err(|_| ApiError::internal())?;
     let start = Exporting { desk, name, first: Some(first), after: None, documents: 0, ended: false };
@@ -52,7 +53,7 @@ pub(crate) async fn export(desk: CollectionService, Path(name): Path<String>) ->
 struct Exporting {
     desk: CollectionService,
     name: String,
-    /// The head, until it is sent.
+    /// The first line, until it is sent.
     first: Option<Vec<u8>>,
     after: Option<String>,
     documents: u64,
@@ -83,40 +84,36 @@ impl Exporting {
     }
 }
 
-/// Documents from lines of JSON.
+/// Import documents from lines of JSON.
 ///
-/// Takes what an export wrote: a collection that is not there is made as the first line says, one that is there
-/// must be of the same space. Takes also plain lines `{"id", "text", "metadata"}` for a collection that is there,
-/// and embeds them. Lines are stored as they come; when one cannot be taken, the answer says which and how many
-/// documents are stored, and sending all again is harmless.
+/// Accepts an export: a missing collection is created from the first line, an existing one must be of the same space.
+/// Also accepts plain lines `{"id", "text", "metadata"}` for an existing collection, and embeds them. Lines are stored
+/// as they arrive. The error for an invalid line has its number and the number of stored documents; sending all again
+/// is harmless.
 #[utoipa::path(
     post,
-    operation_id = "import_collection",
     path = "/api/v1/embeddings/collections/{name}/import",
     tag = "collections",
     params(("name" = String, Path, description = "The collection")),
     request_body(content = String, content_type = "application/x-ndjson", description = "The lines"),
     responses(
-        (status = 200, description = "All lines are stored", body = ImportAnswer),
-        (status = 400, description = "A line that cannot be taken, or the end is missing", body = ErrorBody),
-        (status = 401, description = "No key, or a wrong one", body = ErrorBody),
-        (status = 404, description = "No such collection, and no first line that says how to make it", body = ErrorBody),
-        (status = 408, description = "The body arrived too slowly", body = ErrorBody),
+        (status = 200, description = "All lines are stored", body = ImportResponse),
+        DiskErrors,
+        (status = 400, description = "A line is invalid, or the end is missing", body = ErrorBody),
+        (status = 404, description = "No such collection, and no first line to create it from", body = ErrorBody),
         (status = 409, description = "The vectors are of another space than the collection's", body = ErrorBody),
         (status = 413, description = "A line is too large", body = ErrorBody),
-        (status = 415, description = "The body is not announced as lines of JSON", body = ErrorBody),
         (status = 422, description = "A line does not fit the schema", body = ErrorBody),
-        (status = 503, description = "The model or the store is out of reach", body = ErrorBody),
-        (status = 507, description = "The disk is full", body = ErrorBody),
+        (status = 503, description = "The model or the store of collections is unavailable", body = ErrorBody),
     ),
     security(("key" = []), ("bearer" = [])),
 )]
-pub(crate) async fn import(
+pub(crate) async fn import_collection(
     desk: CollectionService,
     Path(name): Path<String>,
     mut lines: Lines,
-) -> Result<Json<ImportAnswer>, ApiError> {
-    // An import takes as long as it takes; each piece of the body has its own limit.
+) -> Result<Json<ImportResponse>, ApiError> {
+    // An import has no deadline; each piece of the body has its own timeout.
     let desk = desk.without_deadline();
     let mut importing = Importing::new(desk, name);
     while let Some((number, line)) = lines.next().await? {
@@ -125,7 +122,7 @@ pub(crate) async fn import(
             Ok(record) => importing.take(record).await,
             Err(error) => Err(error),
         };
-        taken.map_err(|error| error.in_line(number, importing.answer.documents))?;
+        taken.map_err(|error| error.in_line(number, importing.response.documents))?;
     }
     importing.finish().await.map(Json)
 }
@@ -136,39 +133,39 @@ struct Importing {
     binding: Option<ModelBinding>,
     whole: Vec<Document>,
     plain: Vec<NewDocument>,
-    answer: ImportAnswer,
+    response: ImportResponse,
     number: u64,
-    /// A head was there, so that an end is due.
+    /// The file has a head, so it must have an end.
     headed: bool,
-    /// How many documents the last line says there were.
-    said: Option<u64>,
+    /// The number of documents in the last line.
+    announced: Option<u64>,
 }
 
 impl Importing {
     fn new(desk: CollectionService, name: String) -> Self {
-        let answer = ImportAnswer { documents: 0, added: 0, unchanged: 0, removed: 0 };
+        let response = ImportResponse { documents: 0, added: 0, unchanged: 0, removed: 0 };
         Self {
             desk,
             name,
             binding: None,
             whole: Vec::new(),
             plain: Vec::new(),
-            answer,
+            response,
             number: 0,
             headed: false,
-            said: None,
+            announced: None,
         }
     }
 
     async fn take(&mut self, record: Record) -> Result<(), ApiError> {
-        if self.said.is_some() {
+        if self.announced.is_some() {
             return Err(ApiError::not_json("there is a line after the last one"));
         }
         match record {
             Record::Head(head) if self.number == 1 => self.begin(*head).await,
             Record::Head(_) => Err(ApiError::not_json("a head stands in the middle")),
             Record::End(documents) => {
-                self.said = Some(documents);
+                self.announced = Some(documents);
                 Ok(())
             }
             Record::Whole(document) => {
@@ -204,7 +201,7 @@ impl Importing {
         Ok(())
     }
 
-    /// Stores what waits, once `enough` documents do.
+    /// Stores the collected documents, once there are `enough`.
     async fn store(&mut self, enough: usize) -> Result<(), ApiError> {
         if self.whole.len() + self.plain.len() < enough {
             return Ok(());
@@ -218,23 +215,23 @@ impl Importing {
         documents.extend(self.desk.cut(&binding, std::mem::take(&mut self.plain), ChunkConfig::WHOLE).await?);
         let stored = documents.len() as u64;
         let written = self.desk.write(&self.name, &binding, documents).await?;
-        self.answer.documents += stored;
-        self.answer.added += written.added;
-        self.answer.unchanged += written.kept;
-        self.answer.removed += written.removed;
+        self.response.documents += stored;
+        self.response.added += written.added;
+        self.response.unchanged += written.kept;
+        self.response.removed += written.removed;
         Ok(())
     }
 
-    async fn finish(mut self) -> Result<ImportAnswer, ApiError> {
-        self.store(1).await.map_err(|error| error.in_line(self.number, self.answer.documents))?;
-        let stored = self.answer.documents;
-        if self.headed && self.said != Some(stored) {
-            let said = self
-                .said
-                .map_or("its last line is missing".into(), |said| format!("it announces {said} documents"));
-            let message = format!("the file is not whole: {said}, {stored} are stored; export it again");
+    async fn finish(mut self) -> Result<ImportResponse, ApiError> {
+        self.store(1).await.map_err(|error| error.in_line(self.number, self.response.documents))?;
+        let stored = self.response.documents;
+        if self.headed && self.announced != Some(stored) {
+            let announced = self.announced.map_or("its last line is missing".into(), |documents| {
+                format!("it announces {documents} documents")
+            });
+            let message = format!("the file is not whole: {announced}, {stored} are stored; export it again");
             return Err(ApiError::not_json(message));
         }
-        Ok(self.answer)
+        Ok(self.response)
     }
 }

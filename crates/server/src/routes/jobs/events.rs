@@ -1,5 +1,5 @@
-//! A job as it moves, as events sent by the server. Each connection begins with how the job stands, so that one
-//! that broke is simply opened again; nothing has to be remembered between two.
+//! The progress of a job as server-sent events. Each connection begins with the current state, so that a client whose
+//! connection broke opens a new one; no state is kept between two.
 
 use std::{convert::Infallible, sync::Arc, time::Duration};
 
@@ -14,39 +14,31 @@ use axum::{
 use embeddery_pipeline::{Job, JobId};
 use futures_util::{Stream, stream};
 
-use crate::{
-    App,
-    auth::Caller,
-    error::{ApiError, ErrorBody},
-    serve::ShutdownSignal,
-    wire::jobs::view::JobView,
-};
+use crate::routes::common_errors::JobErrors;
+use crate::{App, auth::Caller, error::ApiError, serve::ShutdownSignal, wire::jobs::view::JobView};
 
-/// How often the job is looked at. Whoever works on it may be another process, so nobody calls.
-const LOOK_EVERY: Duration = Duration::from_millis(500);
-/// A silence of this long would make proxies hang up.
+/// How often the job is read. Its worker may be another process, which cannot notify this one.
+const POLL_INTERVAL: Duration = Duration::from_millis(500);
+/// Proxies close connections that are silent for longer.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
 
-/// A job as it moves, until it ends.
+/// Stream the progress of a job until it ends.
 ///
-/// Events `job`, each with the job as JSON: one at once, one whenever something has changed. After `completed`,
-/// `partial`, `failed` or `cancelled` comes an event `end`, and the connection closes; a browser's `EventSource` is to
-/// be closed then, because it would connect again.
+/// Events `job`, each with the job as JSON: one at once, one after each change. After `completed`, `partial`, `failed`
+/// or `cancelled` an event `end` follows, and the connection closes. Close a browser's `EventSource` then, because it
+/// would connect again.
 #[utoipa::path(
     get,
-    operation_id = "job_events",
     path = "/api/v1/embeddings/jobs/{id}/events",
     tag = "jobs",
     params(("id" = String, Path, description = "The job")),
     responses(
         (status = 200, description = "The events", body = String, content_type = "text/event-stream"),
-        (status = 401, description = "No key, or a wrong one", body = ErrorBody),
-        (status = 404, description = "The caller has no such job", body = ErrorBody),
-        (status = 503, description = "The store of jobs is out of reach", body = ErrorBody),
+        JobErrors,
     ),
     security(("key" = []), ("bearer" = [])),
 )]
-pub(in crate::routes) async fn events(
+pub(in crate::routes) async fn stream_job_events(
     caller: Caller,
     State(app): State<Arc<App>>,
     stopping: Option<Extension<ShutdownSignal>>,
@@ -54,53 +46,55 @@ pub(in crate::routes) async fn events(
 ) -> Result<Sse<impl Stream<Item = Result<Event, Infallible>>>, ApiError> {
     let user: Arc<str> = caller.identity.user.shared();
     let job = app.jobs.find(&user, &id).await?;
-    let watch = Watch {
+    let stream_state = JobStream {
         app,
         user,
         id: job.id,
         stopping: stopping.map(|Extension(stopping)| stopping),
-        told: None,
-        next: Next::Tell(Box::new(job)),
+        sent: None,
+        next: Next::Send(Box::new(job)),
     };
-    let events = stream::unfold(watch, |mut watch| async move { Some((watch.step().await?, watch)) });
+    let events = stream::unfold(stream_state, |mut stream_state| async move {
+        Some((stream_state.step().await?, stream_state))
+    });
     Ok(Sse::new(events).keep_alive(KeepAlive::new().interval(KEEP_ALIVE)))
 }
 
-/// A connection that watches a job.
-struct Watch {
+/// A connection that follows a job.
+struct JobStream {
     app: Arc<App>,
     user: Arc<str>,
     id: JobId,
     stopping: Option<ShutdownSignal>,
-    told: Option<JobView>,
+    sent: Option<JobView>,
     next: Next,
 }
 
 enum Next {
-    Tell(Box<Job>),
-    Look,
+    Send(Box<Job>),
+    Poll,
     End,
     Close,
 }
 
-impl Watch {
+impl JobStream {
     async fn step(&mut self) -> Option<Result<Event, Infallible>> {
         loop {
-            match std::mem::replace(&mut self.next, Next::Look) {
-                Next::Tell(job) => {
+            match std::mem::replace(&mut self.next, Next::Poll) {
+                Next::Send(job) => {
                     if job.ended_at_ms.is_some() {
                         self.next = Next::End;
                     }
                     let view = JobView::from(&*job);
-                    // The time that is left changes by itself.
-                    if self.told.as_ref().is_some_and(|told| told.same_but_eta(&view)) {
+                    // The estimated time changes without progress.
+                    if self.sent.as_ref().is_some_and(|sent| sent.equals_except_eta(&view)) {
                         continue;
                     }
                     let event = Event::default().event("job").json_data(&view).ok()?;
-                    self.told = Some(view);
+                    self.sent = Some(view);
                     return Some(Ok(event));
                 }
-                Next::Look => {
+                Next::Poll => {
                     let stopped = async {
                         match &self.stopping {
                             Some(stopping) => stopping.0.cancelled().await,
@@ -108,14 +102,14 @@ impl Watch {
                         }
                     };
                     tokio::select! {
-                        () = tokio::time::sleep(LOOK_EVERY) => {}
-                        // The server goes; another one will be asked.
+                        () = tokio::time::sleep(POLL_INTERVAL) => {}
+                        // The server shuts down; the client reconnects to another one.
                         () = stopped => return None,
                     }
                     match self.app.jobs.store.job(&self.user, self.id).await {
-                        Ok(Some(job)) => self.next = Next::Tell(Box::new(job)),
+                        Ok(Some(job)) => self.next = Next::Send(Box::new(job)),
                         Ok(None) => self.next = Next::End,
-                        Err(error) => tracing::debug!(%error, "a watched job cannot be read; trying again"),
+                        Err(error) => tracing::debug!(%error, "a followed job cannot be read; retrying"),
                     }
                 }
                 Next::End => {

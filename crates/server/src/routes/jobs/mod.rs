@@ -1,7 +1,6 @@
-//! Jobs: documents that are cut, embedded and stored while nobody waits.
+//! Jobs: documents that are split, embedded and stored in the background.
 
 pub(super) mod events;
-pub(super) mod operator;
 mod submission;
 
 use std::{collections::BTreeMap, sync::Arc};
@@ -14,6 +13,7 @@ use axum::{
 };
 use embeddery_pipeline::{DocumentState, Job, Page};
 
+use crate::routes::common_errors::{DiskErrors, JobErrors, JobStoreErrors, QueueErrors};
 use crate::{
     App,
     auth::Caller,
@@ -21,25 +21,26 @@ use crate::{
     error::{ApiError, ErrorBody},
     jobs::{JobHeaders, job_id},
     wire::jobs::{
-        JobDocumentsQuery, JobQuery, JobRequest, JobsQuery, limit,
-        view::{JobAnswer, JobDocumentsAnswer, JobView, JobsAnswer, STATES, is_at_work, statuses},
-        word,
+        JobDocumentsQuery, JobQuery, JobRequest, JobsQuery, enum_param, page_limit,
+        view::{
+            DOCUMENT_STATES, JobDocumentListResponse, JobListResponse, JobResponse, JobView, is_unfinished,
+            statuses,
+        },
     },
 };
 use submission::Submission;
 
-/// Failed documents that a job's answer shows.
-const ERRORS: usize = 100;
+/// Maximum number of failed documents in the response for a job.
+const MAX_ERRORS: usize = 100;
 
-/// Submit documents to be cut, embedded and stored.
+/// Submit documents to be split, embedded and stored.
 ///
-/// As one JSON body, up to 10 000 documents; or as lines of JSON, one document each, with what else is to be said in
-/// the query: `?collection=notes`. Lines are read as they come; when one cannot be taken, or too much waits by then,
-/// nothing is kept. Sent again with the same `Idempotency-Key`, the same body gets the same job. A document that the collection has is compared:
-/// chunks that are the same cost nothing.
+/// As one JSON body, up to 10 000 documents; or as lines of JSON, one document each, with the other parameters in the
+/// query: `?collection=notes`. Lines are read as they arrive; when one is invalid, or the queue is full by then, nothing
+/// is kept. The same body with the same `Idempotency-Key` gets the same job. The chunks of a stored document are
+/// compared: equal ones cost nothing.
 #[utoipa::path(
     post,
-    operation_id = "submit_job",
     path = "/api/v1/embeddings/jobs",
     tag = "jobs",
     params(
@@ -48,22 +49,18 @@ const ERRORS: usize = 100;
     ),
     request_body(content((JobRequest = "application/json"), (String = "application/x-ndjson"))),
     responses(
-        (status = 202, description = "It is stored and will be worked on; the header Location says where to look", body = JobView),
-        (status = 400, description = "A value that cannot be used, no JSON, or a line that cannot be taken", body = ErrorBody),
-        (status = 401, description = "No key, or a wrong one", body = ErrorBody),
-        (status = 404, description = "Nobody serves this model", body = ErrorBody),
-        (status = 408, description = "The body arrived too slowly", body = ErrorBody),
+        (status = 202, description = "It is stored and will be processed; the header Location has its URL", body = JobView),
+        QueueErrors,
+        DiskErrors,
+        (status = 400, description = "An invalid value, a body that is not JSON, or an invalid line", body = ErrorBody),
+        (status = 404, description = "No provider serves this model", body = ErrorBody),
         (status = 409, description = "The key was used for another body, or the collection is bound to another model", body = ErrorBody),
-        (status = 413, description = "The body, a line, or the job is too large", body = ErrorBody),
-        (status = 415, description = "The body is neither announced as JSON nor as lines of JSON", body = ErrorBody),
-        (status = 422, description = "The body, or a line, does not fit the schema", body = ErrorBody),
-        (status = 429, description = "Too much waits, or too many jobs run; come back after Retry-After", body = ErrorBody),
-        (status = 503, description = "The queue or a store is out of reach", body = ErrorBody),
-        (status = 507, description = "The disk is full", body = ErrorBody),
+        (status = 413, description = "The body, a line or the job is too large", body = ErrorBody),
+        (status = 422, description = "The body or a line does not fit the schema", body = ErrorBody),
     ),
     security(("key" = []), ("bearer" = [])),
 )]
-pub(super) async fn submit(
+pub(super) async fn submit_job(
     desk: CollectionService,
     sender: JobHeaders,
     query: Result<Query<JobQuery>, QueryRejection>,
@@ -75,26 +72,23 @@ pub(super) async fn submit(
     Ok((StatusCode::ACCEPTED, [(LOCATION, location)], Json(JobView::from(&job))).into_response())
 }
 
-/// The caller's jobs, newest first.
+/// List the caller's jobs, newest first.
 #[utoipa::path(
     get,
-    operation_id = "list_jobs",
     path = "/api/v1/embeddings/jobs",
     tag = "jobs",
     params(JobsQuery),
     responses(
-        (status = 200, description = "The page", body = JobsAnswer),
-        (status = 400, description = "A parameter that cannot be used", body = ErrorBody),
-        (status = 401, description = "No key, or a wrong one", body = ErrorBody),
-        (status = 503, description = "The store of jobs is out of reach", body = ErrorBody),
+        (status = 200, description = "The page", body = JobListResponse),
+        JobStoreErrors,
     ),
     security(("key" = []), ("bearer" = [])),
 )]
-pub(super) async fn list(
+pub(super) async fn list_jobs(
     caller: Caller,
     State(app): State<Arc<App>>,
     query: Result<Query<JobsQuery>, QueryRejection>,
-) -> Result<Json<JobsAnswer>, ApiError> {
+) -> Result<Json<JobListResponse>, ApiError> {
     let Query(query) = query.map_err(|error| ApiError::invalid("query", error.body_text()))?;
     let after = match &query.after {
         None => None,
@@ -105,45 +99,42 @@ pub(super) async fn list(
             )
         })?),
     };
-    let limit = limit(query.limit)?;
-    let page = Page { state: word("status", query.status.as_deref(), &statuses())?, after, limit };
+    let limit = page_limit(query.limit)?;
+    let page = Page { state: enum_param("status", query.status.as_deref(), &statuses())?, after, limit };
     let jobs = app.jobs.store.jobs(caller.identity.user.as_str(), page).await?;
-    Ok(Json(JobsAnswer::new(&jobs, limit)))
+    Ok(Json(JobListResponse::new(&jobs, limit)))
 }
 
-/// A job: how far it is, when it will be done, what went wrong.
+/// Get a job with its progress, estimated time and errors.
 #[utoipa::path(
     get,
-    operation_id = "get_job",
     path = "/api/v1/embeddings/jobs/{id}",
     tag = "jobs",
     params(("id" = String, Path, description = "The job")),
     responses(
-        (status = 200, description = "The job", body = JobAnswer),
-        (status = 401, description = "No key, or a wrong one", body = ErrorBody),
-        (status = 404, description = "The caller has no such job", body = ErrorBody),
-        (status = 503, description = "The store of jobs is out of reach", body = ErrorBody),
+        (status = 200, description = "The job", body = JobResponse),
+        JobErrors,
     ),
     security(("key" = []), ("bearer" = [])),
 )]
-pub(super) async fn get(
+pub(super) async fn get_job(
     caller: Caller,
     State(app): State<Arc<App>>,
     Path(id): Path<String>,
-) -> Result<Json<JobAnswer>, ApiError> {
+) -> Result<Json<JobResponse>, ApiError> {
     let job = app.jobs.find(caller.identity.user.as_str(), &id).await?;
     let failed = job.documents.get(&DocumentState::Failed).copied().unwrap_or(0);
     let errors = match failed {
         0 => Vec::new(),
         _ => {
-            let page = Page { state: Some(DocumentState::Failed), after: None, limit: ERRORS };
+            let page = Page { state: Some(DocumentState::Failed), after: None, limit: MAX_ERRORS };
             app.jobs.store.documents(job.id, page).await?
         }
     };
-    Ok(Json(JobAnswer::new(&job, errors, notice(&app, &job).await)))
+    Ok(Json(JobResponse::new(&job, errors, notice(&app, &job).await)))
 }
 
-/// Why a job that has not ended does not move, if that is known.
+/// Why an unfinished job makes no progress, if that is known.
 async fn notice(app: &App, job: &Job) -> Option<&'static str> {
     if job.ended_at_ms.is_some() {
         return None;
@@ -155,58 +146,55 @@ async fn notice(app: &App, job: &Job) -> Option<&'static str> {
     }
 }
 
-/// A job's documents, by their place.
+/// List the documents of a job by their index.
 #[utoipa::path(
     get,
-    operation_id = "list_job_documents",
     path = "/api/v1/embeddings/jobs/{id}/documents",
     tag = "jobs",
     params(("id" = String, Path, description = "The job"), JobDocumentsQuery),
     responses(
-        (status = 200, description = "The page", body = JobDocumentsAnswer),
-        (status = 400, description = "A parameter that cannot be used", body = ErrorBody),
-        (status = 401, description = "No key, or a wrong one", body = ErrorBody),
-        (status = 404, description = "The caller has no such job", body = ErrorBody),
-        (status = 503, description = "The store of jobs is out of reach", body = ErrorBody),
+        (status = 200, description = "The page", body = JobDocumentListResponse),
+        JobErrors,
     ),
     security(("key" = []), ("bearer" = [])),
 )]
-pub(super) async fn documents(
+pub(super) async fn list_job_documents(
     caller: Caller,
     State(app): State<Arc<App>>,
     Path(id): Path<String>,
     query: Result<Query<JobDocumentsQuery>, QueryRejection>,
-) -> Result<Json<JobDocumentsAnswer>, ApiError> {
+) -> Result<Json<JobDocumentListResponse>, ApiError> {
     let Query(query) = query.map_err(|error| ApiError::invalid("query", error.body_text()))?;
-    let limit = limit(query.limit)?;
-    let page = Page { state: word("status", query.status.as_deref(), &STATES)?, after: query.after, limit };
+    let limit = page_limit(query.limit)?;
+    let page = Page {
+        state: enum_param("status", query.status.as_deref(), &DOCUMENT_STATES)?,
+        after: query.after,
+        limit,
+    };
     let job = app.jobs.find(caller.identity.user.as_str(), &id).await?;
     let rows = app.jobs.store.documents(job.id, page).await?;
-    // A queue that does not answer keeps nobody from seeing how far the documents are.
-    let flows = match rows.iter().any(|row| is_at_work(row.state)) {
+    // The progress of documents is shown even when the queue cannot be reached.
+    let flows = match rows.iter().any(|row| is_unfinished(row.state)) {
         true => app.jobs.queue.stage_modes().await.unwrap_or_default(),
         false => BTreeMap::new(),
     };
-    Ok(Json(JobDocumentsAnswer::new(rows, limit, &flows)))
+    Ok(Json(JobDocumentListResponse::new(rows, limit, &flows)))
 }
 
-/// Cancel a job. What is stored stays; nothing more is.
+/// Cancel a job. What is stored stays; the rest is not stored.
 #[utoipa::path(
     delete,
-    operation_id = "cancel_job",
     path = "/api/v1/embeddings/jobs/{id}",
     tag = "jobs",
     params(("id" = String, Path, description = "The job")),
     responses(
         (status = 202, description = "It is cancelled", body = JobView),
-        (status = 401, description = "No key, or a wrong one", body = ErrorBody),
-        (status = 404, description = "The caller has no such job", body = ErrorBody),
-        (status = 409, description = "It has ended", body = ErrorBody),
-        (status = 503, description = "The store of jobs is out of reach", body = ErrorBody),
+        JobErrors,
+        (status = 409, description = "The job has ended", body = ErrorBody),
     ),
     security(("key" = []), ("bearer" = [])),
 )]
-pub(super) async fn cancel(
+pub(super) async fn cancel_job(
     caller: Caller,
     State(app): State<Arc<App>>,
     Path(id): Path<String>,
@@ -215,24 +203,21 @@ pub(super) async fn cancel(
     Ok((StatusCode::ACCEPTED, Json(JobView::from(&job))))
 }
 
-/// Let a job's failed documents run again, each from the stage it failed at.
+/// Retry the failed documents of a job, each from the stage where it failed.
 #[utoipa::path(
     post,
-    operation_id = "retry_job",
     path = "/api/v1/embeddings/jobs/{id}/retry",
     tag = "jobs",
     params(("id" = String, Path, description = "The job")),
     responses(
-        (status = 202, description = "They run again", body = JobView),
-        (status = 401, description = "No key, or a wrong one", body = ErrorBody),
-        (status = 404, description = "The caller has no such job", body = ErrorBody),
-        (status = 409, description = "Nothing has failed, or the job was cancelled", body = ErrorBody),
-        (status = 429, description = "Too much waits already; come back after Retry-After", body = ErrorBody),
-        (status = 503, description = "The queue or the store of jobs is out of reach", body = ErrorBody),
+        (status = 202, description = "They are retried", body = JobView),
+        JobErrors,
+        (status = 409, description = "No document has failed, or the job was cancelled", body = ErrorBody),
+        (status = 503, description = "The queue or the store of jobs is unavailable", body = ErrorBody),
     ),
     security(("key" = []), ("bearer" = [])),
 )]
-pub(super) async fn retry(
+pub(super) async fn retry_job(
     caller: Caller,
     State(app): State<Arc<App>>,
     Path(id): Path<String>,

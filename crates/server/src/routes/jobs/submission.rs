@@ -1,4 +1,4 @@
-//! The two forms of a submission: one JSON body, or lines of JSON that are stored as they come.
+//! The two forms of a submission: one JSON body, or lines of JSON that are stored as they arrive.
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -8,24 +8,23 @@ use axum::{
 };
 use embeddery_core::TraceContext;
 use embeddery_pipeline::Job;
-use serde_json::Value;
 
 use crate::{
     App,
-    body::HashedObject,
+    body::JsonBody,
     collections::CollectionService,
-    error::{ApiError, Dialect},
-    jobs::{JobHeaders, JobParams},
+    error::{ApiError, ErrorStyle},
+    jobs::JobHeaders,
     ndjson::{self, Lines},
     wire::{
-        fields::{Fields, kind},
-        jobs::{JobQuery, documents, job_document},
+        jobs::{JobDocumentRequest, JobQuery, JobRequest},
+        parse::{self, Source},
     },
 };
 
 /// A job's body.
 pub(in crate::routes) enum Submission {
-    Whole(HashedObject),
+    Json { request: Box<JobRequest>, hash: [u8; 32] },
     Lines(Lines),
 }
 
@@ -38,7 +37,8 @@ impl FromRequest<Arc<App>> for Submission {
         if announced.is_some_and(|found| ndjson::is_lines(&found)) {
             Lines::from_request(request, app).await.map(Self::Lines)
         } else {
-            HashedObject::from_request(request, app).await.map(Self::Whole)
+            let (JsonBody(request), hash) = JsonBody::with_hash(request, app).await?;
+            Ok(Self::Json { request: Box::new(request), hash })
         }
     }
 }
@@ -59,63 +59,64 @@ impl Submission {
         query: JobQuery,
     ) -> Result<Job, ApiError> {
         match self {
-            Self::Whole(HashedObject(mut fields, hash)) => {
-                if !query.into_map().is_empty() {
-                    let message = "the query speaks for lines of JSON; a JSON body says all itself";
+            Self::Json { request, hash } => {
+                if !query.is_empty() {
+                    let message = "the query is for lines of JSON; send the parameters in the JSON body";
                     return Err(ApiError::invalid("query", message));
                 }
-                let documents = documents(&mut fields, desk.settings())?;
-                let mut upload = desk.open_job(JobParams::read(fields)?, sender).await?;
+                let (params, documents) = request.check(desk.settings())?;
+                let mut upload = desk.open_job(params, sender).await?;
                 for document in documents {
                     upload.add(document).await?;
                 }
                 upload.finish(hash).await
             }
-            Self::Lines(lines) => by_line(desk, sender, (query, lines)).await,
+            Self::Lines(lines) => LineSubmission { desk, sender, query }.submit(lines).await,
         }
     }
 }
 
-/// Takes documents line by line. Two requests are the same when their words and their lines are.
-async fn by_line(
-    desk: &CollectionService,
+/// A submission of lines, one document each.
+struct LineSubmission<'a> {
+    desk: &'a CollectionService,
     sender: JobHeaders,
-    (query, mut lines): (JobQuery, Lines),
-) -> Result<Job, ApiError> {
-    let words = query.into_map();
-    let mut hasher = blake3::Hasher::new();
-    hasher.update(Value::Object(words.clone()).to_string().as_bytes());
-    let mut upload = desk.open_job(JobParams::read(Fields::new(words, Dialect::Native))?, sender).await?;
-    let most = desk.app().jobs.limits.documents;
-    // The line of each id, by a hash of the id: an upload may have very many.
-    let mut seen: HashMap<u64, u64> = HashMap::new();
-    while let Some((number, line)) = lines.next().await? {
-        let line = line.trim_ascii();
-        hasher.update(b"\n").update(line);
-        let in_line = |error: ApiError| error.in_job_line(number);
-        if upload.len() >= most as usize {
-            let message = format!("there are more than {most} documents; send them as several jobs");
-            return Err(in_line(ApiError::invalid("documents", message)));
-        }
-        let document = match serde_json::from_slice(line) {
-            Ok(Value::Object(map)) => job_document(Fields::new(map, Dialect::Native), desk.settings()),
-            Ok(other) => {
-                let message = format!("it is {}, an object is due", kind(&other));
-                Err(ApiError::schema(Dialect::Native, None, message))
+    query: JobQuery,
+}
+
+impl LineSubmission<'_> {
+    /// Stores the documents line by line. Two submissions are the same if their parameters and their lines are.
+    async fn submit(self, mut lines: Lines) -> Result<Job, ApiError> {
+        let Self { desk, sender, query } = self;
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(query.canonical_json().as_bytes());
+        let mut upload = desk.open_job(query.check()?, sender).await?;
+        let max_documents = desk.app().jobs.limits.documents;
+        // The line of each id, by a hash of the id: an upload may have very many.
+        let mut seen: HashMap<u64, u64> = HashMap::new();
+        while let Some((number, line)) = lines.next().await? {
+            let line = line.trim_ascii();
+            hasher.update(b"\n").update(line);
+            let in_line = |error: ApiError| error.in_job_line(number);
+            if upload.len() >= max_documents as usize {
+                let message =
+                    format!("there are more than {max_documents} documents; send them as several jobs");
+                return Err(in_line(ApiError::invalid("documents", message)));
             }
-            Err(error) => Err(ApiError::not_json(format!("it is not JSON: {error}"))),
+            let source = Source { name: "it", style: ErrorStyle::Native };
+            let document = parse::from_slice::<JobDocumentRequest>(line, source)
+                .and_then(|document| document.check(desk.settings()))
+                .map_err(in_line)?;
+            if let Some(first) = seen.insert(fingerprint(&document.id), number) {
+                let message = format!("it has the id of line {first}, or its text and no id");
+                return Err(in_line(ApiError::invalid("id", message)));
+            }
+            upload.add(document).await.map_err(in_line)?;
         }
-        .map_err(in_line)?;
-        if let Some(first) = seen.insert(fingerprint(&document.id), number) {
-            let message = format!("it has the id of line {first}, or its text and no id");
-            return Err(in_line(ApiError::invalid("id", message)));
+        if upload.len() == 0 {
+            return Err(ApiError::invalid("documents", "there is no line; send at least one document"));
         }
-        upload.add(document).await.map_err(in_line)?;
+        upload.finish(*hasher.finalize().as_bytes()).await
     }
-    if upload.len() == 0 {
-        return Err(ApiError::invalid("documents", "there is no line; send at least one document"));
-    }
-    upload.finish(*hasher.finalize().as_bytes()).await
 }
 
 fn fingerprint(id: &str) -> u64 {

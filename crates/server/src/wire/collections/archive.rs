@@ -8,12 +8,12 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
-use super::documents::{check_id, document};
+use super::documents::{DocumentRequest, check_id};
 use crate::{
     Settings,
     collections::NewDocument,
-    error::{ApiError, Dialect},
-    wire::fields::{Fields, kind},
+    error::{ApiError, ErrorStyle},
+    wire::parse::{self, Source, describe},
 };
 
 /// The version of the format. A reader refuses a higher one.
@@ -87,7 +87,7 @@ impl Record {
         let value: Value = serde_json::from_slice(line)
             .map_err(|error| ApiError::not_json(format!("this is not JSON: {error}")))?;
         let Value::Object(map) = value else {
-            return Err(ApiError::not_json(format!("this is {}, an object is due", kind(&value))));
+            return Err(ApiError::not_json(format!("this is {}; send an object", describe(&value))));
         };
         if let Some(version) = map.get("embeddery_collection") {
             if version.as_u64().is_none_or(|version| version > VERSION) {
@@ -102,7 +102,9 @@ impl Record {
             return typed::<End>(map).map(|end| Self::End(end.end.documents));
         }
         if !map.contains_key("chunks") {
-            return document(Fields::new(map, Dialect::Native), settings).map(Self::Plain);
+            let source = Source { name: "this", style: ErrorStyle::Native };
+            let document: DocumentRequest = parse::from_value(Value::Object(map), source)?;
+            return document.check(settings).map(Self::Plain);
         }
         let line: Line = typed(map)?;
         let chunks = line.chunks.into_iter().map(ChunkLine::read).collect::<Result<_, _>>()?;
@@ -117,7 +119,7 @@ impl Record {
 
 fn typed<T: for<'de> Deserialize<'de>>(map: Map<String, Value>) -> Result<T, ApiError> {
     serde_json::from_value(Value::Object(map))
-        .map_err(|error| ApiError::schema(Dialect::Native, None, error.to_string()))
+        .map_err(|error| ApiError::schema(ErrorStyle::Native, None, error.to_string()))
 }
 
 impl Head {
@@ -193,7 +195,7 @@ fn line(value: &impl Serialize) -> Result<Vec<u8>, serde_json::Error> {
 
 /// What an import did.
 #[derive(Serialize, ToSchema)]
-pub(crate) struct ImportAnswer {
+pub(crate) struct ImportResponse {
     pub(crate) documents: u64,
     /// Vectors that are new.
     pub(crate) added: u64,

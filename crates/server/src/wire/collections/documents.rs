@@ -1,119 +1,139 @@
-//! Documents as callers write and read them.
+//! Documents in requests and responses.
 
 use std::collections::HashMap;
 
 use embeddery_chunk::ChunkConfig;
 use embeddery_store::{DocumentView, Filter, StoredDocument};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
-use utoipa::ToSchema;
+use utoipa::{IntoParams, ToSchema};
 
-use super::metadata;
+use super::check_metadata;
 use crate::{
     Settings,
     collections::{Added, NewDocument},
-    error::ApiError,
-    wire::fields::{Fields, kind},
+    error::{ApiError, ErrorStyle},
+    wire::field::{Bounds, object, objects, whole_number},
 };
 
-/// Bytes of a document's id.
-const LONGEST_ID: usize = 512;
+/// Maximum length of a document's id.
+const MAX_ID_BYTES: usize = 512;
 
-/// Documents to be stored.
-#[derive(ToSchema)]
-pub(crate) struct AddRequest {
+/// Documents to store.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct AddDocumentsRequest {
     /// 1 to 2048 documents.
-    #[schema(value_type = Vec<DocumentPicture>)]
-    pub(crate) documents: Vec<NewDocument>,
-    /// How texts are cut; without it a document is one chunk.
-    #[schema(value_type = Option<ChunkingPicture>)]
-    pub(crate) chunking: ChunkConfig,
+    #[serde(deserialize_with = "objects")]
+    documents: Vec<DocumentRequest>,
+    /// How texts are split; without it a document is one chunk.
+    #[serde(default, deserialize_with = "object")]
+    chunking: Option<ChunkingRequest>,
 }
 
 /// A document.
-#[derive(ToSchema)]
-#[expect(dead_code, reason = "the documentation's picture")]
-struct DocumentPicture {
-    /// Its id, which a later version of it has, too. Without one, made of the text.
-    id: Option<String>,
-    text: String,
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct DocumentRequest {
+    /// Its id. A document with the id of a stored one replaces it. Without one, it is made of the text.
+    pub(crate) id: Option<String>,
+    pub(crate) text: String,
     /// What searches can filter by: strings, numbers, booleans, and lists of them. Up to 64 KiB.
     #[schema(value_type = Option<Object>)]
-    metadata: Option<Map<String, Value>>,
+    pub(crate) metadata: Option<Map<String, Value>>,
 }
 
-/// How texts are cut.
-#[derive(ToSchema)]
-#[expect(dead_code, reason = "the documentation's picture")]
-pub(crate) struct ChunkingPicture {
-    /// `none`, `recursive`, `markdown`, `code`, `paragraphs`, `sentences`, `words`, `tokens` or `fixed_size`.
-    method: String,
-    /// The largest chunk; 256 tokens, 200 words or 1000 characters when absent.
-    size: Option<u32>,
+/// How texts are split into chunks.
+#[derive(Default, PartialEq, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(as = Chunking)]
+pub(crate) struct ChunkingRequest {
+    /// `none`, `recursive`, `markdown`, `code`, `paragraphs`, `sentences`, `words`, `tokens` or `fixed_size`;
+    /// `recursive` when absent.
+    pub(crate) method: Option<String>,
+    /// The maximum size of a chunk; 256 tokens, 200 words or 1000 characters when absent.
+    #[serde(default, deserialize_with = "whole_number::<1, MAX_CHUNK, _>")]
+    #[schema(value_type = Option<u32>, minimum = 1, maximum = 1_000_000)]
+    pub(crate) size: Option<usize>,
     /// What two neighbours share; an eighth of size when absent.
-    overlap: Option<u32>,
+    #[serde(default, deserialize_with = "whole_number::<0, MAX_CHUNK, _>")]
+    #[schema(value_type = Option<u32>, minimum = 0, maximum = 1_000_000)]
+    pub(crate) overlap: Option<usize>,
     /// `characters`, `words` or `tokens`.
-    unit: Option<String>,
+    pub(crate) unit: Option<String>,
 }
 
-impl AddRequest {
-    pub(crate) fn read(mut fields: Fields, settings: &Settings) -> Result<Self, ApiError> {
-        let list = match fields.take("documents") {
-            Some(Value::Array(list)) => list,
-            Some(other) => return Err(fields.mismatch("documents", &other, "a list of documents")),
-            None => {
-                let message = "documents is missing; send a list of {\"id\", \"text\", \"metadata\"}";
-                return Err(fields.unfit(Some("documents".into()), message.into()));
-            }
-        };
-        let chunking = chunking(&mut fields, ChunkConfig::WHOLE)?;
-        if list.is_empty() || list.len() > settings.max_inputs {
-            let message = format!(
-                "documents has {} elements; 1 to {} are allowed in a request",
-                list.len(),
-                settings.max_inputs
-            );
+/// Bounds of `size` and `overlap`.
+pub(crate) const SIZE: Bounds = Bounds { min: 1, max: MAX_CHUNK };
+pub(crate) const OVERLAP: Bounds = Bounds { min: 0, max: MAX_CHUNK };
+const MAX_CHUNK: usize = 1_000_000;
+
+impl AddDocumentsRequest {
+    pub(crate) fn check(self, settings: &Settings) -> Result<(Vec<NewDocument>, ChunkConfig), ApiError> {
+        let chunking = check_chunking(self.chunking, ChunkConfig::WHOLE)?;
+        let (count, max) = (self.documents.len(), settings.max_inputs);
+        if count == 0 || count > max {
+            let message = format!("documents has {count} elements; 1 to {max} are allowed in a request");
             return Err(ApiError::invalid("documents", message));
         }
-        let mut documents = Vec::with_capacity(list.len());
-        let mut seen = HashMap::new();
-        for (index, item) in list.into_iter().enumerate() {
-            let place = format!("documents[{index}]");
-            let Value::Object(map) = item else {
-                return Err(fields
-                    .unfit(Some(place.clone()), format!("{place} is {}, an object is due", kind(&item))));
-            };
-            let document = document(fields.part(map), settings).map_err(|error| error.within(&place))?;
-            if let Some(first) = seen.insert(document.id.clone(), index) {
-                let message = format!("{place} has the id of documents[{first}], or its text and no id");
-                return Err(ApiError::invalid(place, message));
-            }
-            documents.push(document);
-        }
-        fields.finish()?;
-        Ok(Self { documents, chunking })
+        let check = |document: DocumentRequest| document.check(settings);
+        let documents = check_all(self.documents, check, |document| &document.id)?;
+        Ok((documents, chunking))
     }
 }
 
-/// One document, the whole of an object.
-pub(crate) fn document(mut fields: Fields, settings: &Settings) -> Result<NewDocument, ApiError> {
-    let id = fields.text("id")?;
-    let text = fields.text("text")?;
-    let metadata = metadata(&mut fields)?.unwrap_or_default();
-    let Some(text) = text else {
-        return Err(fields.unfit(Some("text".into()), "text is missing".into()));
-    };
-    fields.finish()?;
-    let text = checked_text(text, settings)?;
-    let id = match id {
-        Some(id) => check_id(id)?,
-        None => blake3::hash(text.as_bytes()).to_hex()[..32].to_owned(),
-    };
-    Ok(NewDocument { id, text: text.into(), metadata })
+/// Checks each document, and that no two have the same id.
+pub(crate) fn check_all<R, D>(
+    requests: Vec<R>,
+    check: impl Fn(R) -> Result<D, ApiError>,
+    id: impl Fn(&D) -> &str,
+) -> Result<Vec<D>, ApiError> {
+    let mut documents = Vec::with_capacity(requests.len());
+    let mut seen = HashMap::with_capacity(requests.len());
+    for (index, request) in requests.into_iter().enumerate() {
+        let path = format!("documents[{index}]");
+        let document = check(request).map_err(|error| error.nested_in(&path))?;
+        if let Some(first) = seen.insert(id(&document).to_owned(), index) {
+            let message = format!("{path} has the id of documents[{first}], or its text and no id");
+            return Err(ApiError::invalid(path, message));
+        }
+        documents.push(document);
+    }
+    Ok(documents)
 }
 
-/// A text that can be embedded.
-pub(crate) fn checked_text(text: String, settings: &Settings) -> Result<String, ApiError> {
+impl DocumentRequest {
+    /// Checks a document, and makes the id where there is none.
+    pub(crate) fn check(self, settings: &Settings) -> Result<NewDocument, ApiError> {
+        let Self { id, text, metadata } = self;
+        let (id, metadata) = DocumentFields { id, text: &text, metadata }.check(settings)?;
+        Ok(NewDocument { id, text: text.into(), metadata })
+    }
+}
+
+/// What every document has, however it is sent.
+pub(crate) struct DocumentFields<'a> {
+    pub(crate) id: Option<String>,
+    pub(crate) text: &'a str,
+    pub(crate) metadata: Option<Map<String, Value>>,
+}
+
+impl DocumentFields<'_> {
+    /// Checks the fields; returns the id, made of the text where there is none, and the metadata.
+    pub(crate) fn check(self, settings: &Settings) -> Result<(String, Map<String, Value>), ApiError> {
+        let metadata = self.metadata.unwrap_or_default();
+        check_metadata(&metadata)?;
+        check_text(self.text, settings)?;
+        let id = match self.id {
+            Some(id) => check_id(id)?,
+            None => blake3::hash(self.text.as_bytes()).to_hex()[..32].to_owned(),
+        };
+        Ok((id, metadata))
+    }
+}
+
+/// Checks that a text can be embedded.
+pub(crate) fn check_text(text: &str, settings: &Settings) -> Result<(), ApiError> {
     if text.trim().is_empty() {
         return Err(ApiError::invalid("text", "text is blank; leave the document out or send a text"));
     }
@@ -121,33 +141,29 @@ pub(crate) fn checked_text(text: String, settings: &Settings) -> Result<String, 
         let message = format!("text has {} bytes, {} are allowed; split it", text.len(), settings.text_limit);
         return Err(ApiError::invalid("text", message));
     }
-    Ok(text)
+    Ok(())
 }
 
-/// An id that can stand in a path and a line.
+/// Checks that an id can be part of a path and of a line.
 pub(crate) fn check_id(id: String) -> Result<String, ApiError> {
-    if id.is_empty() || id.len() > LONGEST_ID {
+    if id.is_empty() || id.len() > MAX_ID_BYTES {
         return Err(ApiError::invalid(
             "id",
-            format!("id has {} bytes; 1 to {LONGEST_ID} are allowed", id.len()),
+            format!("id has {} bytes; 1 to {MAX_ID_BYTES} are allowed", id.len()),
         ));
     }
     if id.chars().any(char::is_control) {
-        return Err(ApiError::invalid("id", "id holds a control character"));
+        return Err(ApiError::invalid("id", "id has a control character"));
     }
     Ok(id)
 }
 
-/// How texts are cut; `usual` when nothing is said.
-pub(crate) fn chunking(fields: &mut Fields, usual: ChunkConfig) -> Result<ChunkConfig, ApiError> {
-    let Some(map) = fields.object("chunking")? else { return Ok(usual) };
-    let mut fields = fields.part(map);
-    let within = |error: ApiError| error.within("chunking");
-    let method = fields.text("method").map_err(within)?;
-    let size = fields.bounded("size", 1..=1_000_000).map_err(within)?;
-    let overlap = fields.bounded("overlap", 0..=1_000_000).map_err(within)?;
-    let unit = fields.text("unit").map_err(within)?;
-    fields.finish().map_err(within)?;
+/// How texts are split; `default` for a request without `chunking`.
+pub(crate) fn check_chunking(
+    request: Option<ChunkingRequest>,
+    default: ChunkConfig,
+) -> Result<ChunkConfig, ApiError> {
+    let Some(ChunkingRequest { method, size, overlap, unit }) = request else { return Ok(default) };
     let rule = || {
         let method = method.as_deref().unwrap_or("recursive").parse()?;
         ChunkConfig::new(method, size, overlap, unit.as_deref().map(str::parse).transpose()?)
@@ -157,28 +173,29 @@ pub(crate) fn chunking(fields: &mut Fields, usual: ChunkConfig) -> Result<ChunkC
     })
 }
 
-/// What became of the documents.
+/// What was stored.
 #[derive(Serialize, ToSchema)]
-pub(crate) struct AddAnswer {
+pub(crate) struct AddDocumentsResponse {
     /// Vectors that are new.
     added: u64,
     /// Vectors that were there already; they cost nothing.
     unchanged: u64,
-    /// Vectors of chunks that are no more.
+    /// Vectors of removed chunks.
     removed: u64,
-    documents: Vec<AddedView>,
+    documents: Vec<AddedDocument>,
 }
 
 /// A document and its chunks.
 #[derive(Serialize, ToSchema)]
-struct AddedView {
+struct AddedDocument {
     id: String,
     chunks: usize,
 }
 
-impl From<Added> for AddAnswer {
+impl From<Added> for AddDocumentsResponse {
     fn from(added: Added) -> Self {
-        let documents = added.documents.into_iter().map(|(id, chunks)| AddedView { id, chunks }).collect();
+        let documents =
+            added.documents.into_iter().map(|(id, chunks)| AddedDocument { id, chunks }).collect();
         let written = added.written;
         Self { added: written.added, unchanged: written.kept, removed: written.removed, documents }
     }
@@ -186,8 +203,8 @@ impl From<Added> for AddAnswer {
 
 /// A page of documents.
 #[derive(Serialize, ToSchema)]
-pub(crate) struct DocumentsAnswer {
-    documents: Vec<ListedView>,
+pub(crate) struct DocumentListResponse {
+    documents: Vec<ListedDocument>,
     /// Send it as `after` to get the next page; absent on the last one.
     #[serde(skip_serializing_if = "Option::is_none")]
     next: Option<String>,
@@ -195,19 +212,19 @@ pub(crate) struct DocumentsAnswer {
 
 /// A document in a list.
 #[derive(Serialize, ToSchema)]
-struct ListedView {
+struct ListedDocument {
     id: String,
     chunks: u64,
     #[schema(value_type = Object)]
     metadata: Map<String, Value>,
 }
 
-impl DocumentsAnswer {
+impl DocumentListResponse {
     pub(crate) fn new(documents: Vec<DocumentView>, limit: usize) -> Self {
         let next = if documents.len() == limit { documents.last().map(|last| last.id.clone()) } else { None };
         let documents = documents
             .into_iter()
-            .map(|DocumentView { id, metadata, chunks }| ListedView { id, chunks, metadata })
+            .map(|DocumentView { id, metadata, chunks }| ListedDocument { id, chunks, metadata })
             .collect();
         Self { documents, next }
     }
@@ -215,7 +232,7 @@ impl DocumentsAnswer {
 
 /// A document with its chunks.
 #[derive(Serialize, ToSchema)]
-pub(crate) struct DocumentAnswer {
+pub(crate) struct DocumentResponse {
     id: String,
     #[schema(value_type = Object)]
     metadata: Map<String, Value>,
@@ -229,25 +246,25 @@ struct ChunkView {
     id: String,
     text: String,
     #[serde(flatten)]
-    place: PlaceView,
+    span: SpanView,
     /// The headings above it, outermost first: of `markdown`.
     headings: Vec<String>,
 }
 
-/// Where a chunk stands in its document: from, up to.
+/// The position of a chunk in its document: start and end.
 #[derive(Serialize, ToSchema)]
-pub(super) struct PlaceView {
+pub(super) struct SpanView {
     bytes: [u64; 2],
     characters: [u64; 2],
 }
 
-impl From<embeddery_store::TextSpan> for PlaceView {
+impl From<embeddery_store::TextSpan> for SpanView {
     fn from(span: embeddery_store::TextSpan) -> Self {
         Self { bytes: [span.bytes.0, span.bytes.1], characters: [span.characters.0, span.characters.1] }
     }
 }
 
-impl From<StoredDocument> for DocumentAnswer {
+impl From<StoredDocument> for DocumentResponse {
     fn from(document: StoredDocument) -> Self {
         let chunks = document
             .chunks
@@ -255,7 +272,7 @@ impl From<StoredDocument> for DocumentAnswer {
             .map(|chunk| ChunkView {
                 id: chunk.id.to_string(),
                 text: chunk.text,
-                place: chunk.span.into(),
+                span: chunk.span.into(),
                 headings: chunk.headings,
             })
             .collect();
@@ -264,45 +281,48 @@ impl From<StoredDocument> for DocumentAnswer {
 }
 
 /// Which documents to delete: one of the two.
-#[derive(ToSchema)]
-pub(crate) struct DeleteRequest {
-    pub(crate) ids: Option<Vec<String>>,
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct DeleteDocumentsRequest {
+    ids: Option<Vec<String>>,
     /// As in a search.
     #[schema(value_type = Option<Object>)]
-    pub(crate) filter: Option<Filter>,
+    filter: Option<Value>,
 }
 
-impl DeleteRequest {
-    pub(crate) fn read(mut fields: Fields) -> Result<Self, ApiError> {
-        let ids = match fields.take("ids") {
-            None => None,
-            Some(value) => match serde_json::from_value::<Vec<String>>(value.clone()) {
-                Ok(ids) => Some(ids),
-                Err(_) => return Err(fields.mismatch("ids", &value, "a list of ids")),
+/// Which documents to delete, checked.
+pub(crate) enum Deletion {
+    Ids(Vec<String>),
+    Filter(Filter),
+}
+
+impl DeleteDocumentsRequest {
+    pub(crate) fn check(self) -> Result<Deletion, ApiError> {
+        match (self.ids, self.filter) {
+            (Some(ids), None) => Ok(Deletion::Ids(ids)),
+            (None, Some(filter)) => match Filter::parse(&filter)? {
+                Filter::And(all) if all.is_empty() => {
+                    let message = "filter is empty; to delete all, delete the collection";
+                    Err(ApiError::invalid("filter", message))
+                }
+                filter => Ok(Deletion::Filter(filter)),
             },
-        };
-        let filter = fields.take("filter");
-        if ids.is_some() == filter.is_some() {
-            let message = "send either ids or filter; to delete all, delete the collection";
-            return Err(fields.unfit(Some("filter".into()), message.into()));
+            _ => {
+                let message = "send either ids or filter; to delete all, delete the collection";
+                Err(ApiError::schema(ErrorStyle::Native, Some("filter".into()), message))
+            }
         }
-        let filter = filter.map(|filter| Filter::parse(&filter)).transpose()?;
-        if filter == Some(Filter::And(Vec::new())) {
-            return Err(ApiError::invalid("filter", "filter is empty; to delete all, delete the collection"));
-        }
-        fields.finish()?;
-        Ok(Self { ids, filter })
     }
 }
 
-/// How many are gone.
+/// How many documents were deleted.
 #[derive(Serialize, ToSchema)]
-pub(crate) struct DeleteAnswer {
+pub(crate) struct DeleteDocumentsResponse {
     pub(crate) deleted: u64,
 }
 
 /// A page of a list.
-#[derive(serde::Deserialize, utoipa::IntoParams)]
+#[derive(Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(crate) struct PageQuery {

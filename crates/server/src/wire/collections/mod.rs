@@ -1,4 +1,4 @@
-//! Collections as callers write and read them.
+//! Collections in requests and responses.
 
 pub(crate) mod archive;
 pub(crate) mod documents;
@@ -6,103 +6,106 @@ pub(crate) mod search;
 
 use std::num::NonZeroUsize;
 
-use embeddery_core::ProviderKind;
 use embeddery_store::{Backup, Collection, DeletionReceipt, ModelBinding, Stats, check_name};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
-use super::fields::Fields;
-use crate::{collections::Model, error::ApiError};
+use super::{
+    field::{Bounds, whole_number},
+    models::parse_provider,
+};
+use crate::{
+    collections::Model,
+    error::{ApiError, ErrorStyle},
+};
 
-/// Bytes of one object of metadata, as JSON.
-const METADATA_LIMIT: usize = 64 << 10;
+/// Maximum size of one object of metadata as JSON.
+const MAX_METADATA_BYTES: usize = 64 << 10;
 
-/// Metadata that are small enough to be kept beside every search.
-pub(crate) fn metadata(fields: &mut Fields) -> Result<Option<Map<String, Value>>, ApiError> {
-    let Some(metadata) = fields.object("metadata")? else { return Ok(None) };
-    let bytes = serde_json::to_string(&metadata).map_or(usize::MAX, |text| text.len());
-    if bytes > METADATA_LIMIT {
+/// Bounds of `dimensions`.
+pub(crate) const DIMENSIONS: Bounds = Bounds { min: 1, max: MAX_DIMENSIONS };
+pub(crate) const MAX_DIMENSIONS: usize = 16_384;
+
+/// Checks that metadata are small enough to be kept in memory for searches.
+pub(crate) fn check_metadata(metadata: &Map<String, Value>) -> Result<(), ApiError> {
+    let bytes = serde_json::to_string(metadata).map_or(usize::MAX, |text| text.len());
+    if bytes > MAX_METADATA_BYTES {
         let message = format!(
-            "metadata has {bytes} bytes, {METADATA_LIMIT} are allowed; keep what is long in the text, or elsewhere"
+            "metadata has {bytes} bytes, {MAX_METADATA_BYTES} are allowed; keep what is long in the text, or elsewhere"
         );
         return Err(ApiError::invalid("metadata", message));
     }
-    Ok(Some(metadata))
+    Ok(())
 }
 
-/// A collection to be made.
-#[derive(ToSchema)]
-pub(crate) struct CreateRequest {
+/// A collection to create.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct CreateCollectionRequest {
     /// Letters, digits, `_`, `.`, `-`; up to 128; no leading dot.
     #[schema(example = "notes-2026")]
     pub(crate) name: String,
-    /// Anything, up to 64 KiB.
+    /// Any object, up to 64 KiB.
     #[schema(value_type = Option<Object>)]
-    pub(crate) metadata: Map<String, Value>,
-    /// Which model makes the vectors, as a request for embeddings names it. Without it the default model.
-    #[schema(value_type = Option<String>)]
-    pub(crate) embedding_model: Model,
-    /// Who serves the model, where its name does not say.
-    #[expect(dead_code, reason = "the documentation's picture; read as part of the model")]
-    pub(crate) provider: Option<String>,
-    /// The wanted length of a vector.
-    #[schema(value_type = Option<u32>, minimum = 1)]
-    #[expect(dead_code, reason = "the documentation's picture; read as part of the model")]
-    pub(crate) dimensions: Option<NonZeroUsize>,
+    pub(crate) metadata: Option<Map<String, Value>>,
+    /// Which model makes the vectors, named as in a request for embeddings. Without it the default model.
+    embedding_model: Option<String>,
+    /// The model's provider, where its name does not determine it.
+    provider: Option<String>,
+    /// The requested length of a vector.
+    #[serde(default, deserialize_with = "whole_number::<1, MAX_DIMENSIONS, _>")]
+    #[schema(value_type = Option<u32>, minimum = 1, maximum = 16384)]
+    dimensions: Option<usize>,
 }
 
-impl CreateRequest {
-    pub(crate) fn read(mut fields: Fields) -> Result<Self, ApiError> {
-        let name = fields.text("name")?;
-        let metadata = metadata(&mut fields)?.unwrap_or_default();
-        let embedding_model = model(&mut fields, "embedding_model")?;
-        let Some(name) = name else {
-            return Err(fields.unfit(Some("name".into()), "name is missing; name the collection".into()));
-        };
-        fields.finish()?;
-        check_name(&name)?;
-        Ok(Self { name, metadata, embedding_model, provider: None, dimensions: None })
+impl CreateCollectionRequest {
+    /// Checks what can be checked without a model.
+    pub(crate) fn check(&self) -> Result<Model, ApiError> {
+        self.metadata.as_ref().map_or(Ok(()), check_metadata)?;
+        let model = model(self.embedding_model.clone(), self.provider.as_deref(), self.dimensions)?;
+        check_name(&self.name)?;
+        Ok(model)
     }
 }
 
 /// Another model for a collection.
-#[derive(ToSchema)]
-#[expect(dead_code, reason = "the documentation's picture of the request")]
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
 pub(crate) struct ReembedRequest {
     /// The model to move to.
-    #[schema(example = "BAAI/bge-small-en-v1.5")]
-    embedding_model: String,
-    /// Who serves it, where its name does not say.
+    #[schema(required, value_type = String, example = "BAAI/bge-small-en-v1.5")]
+    embedding_model: Option<String>,
+    /// The model's provider, where its name does not determine it.
     provider: Option<String>,
-    /// The wanted length of a vector.
-    #[schema(value_type = Option<u32>, minimum = 1)]
-    dimensions: Option<NonZeroUsize>,
+    /// The requested length of a vector.
+    #[serde(default, deserialize_with = "whole_number::<1, MAX_DIMENSIONS, _>")]
+    #[schema(value_type = Option<u32>, minimum = 1, maximum = 16384)]
+    dimensions: Option<usize>,
 }
 
 impl ReembedRequest {
-    pub(crate) fn read(mut fields: Fields) -> Result<Model, ApiError> {
-        let model = model(&mut fields, "embedding_model")?;
+    pub(crate) fn check(self) -> Result<Model, ApiError> {
+        let model = model(self.embedding_model, self.provider.as_deref(), self.dimensions)?;
         if model.name.is_none() && model.dimensions.is_none() {
-            let message = "embedding_model is missing; name the model to move to";
-            return Err(fields.unfit(Some("embedding_model".into()), message.into()));
+            let message = "embedding_model is missing; send the model to move to";
+            return Err(ApiError::schema(ErrorStyle::Native, Some("embedding_model".into()), message));
         }
-        fields.finish()?;
         Ok(model)
     }
 }
 
 /// A model as a body names it.
-pub(crate) fn model(fields: &mut Fields, field: &'static str) -> Result<Model, ApiError> {
-    let name = fields.text(field)?;
-    let provider = match fields.text("provider")? {
-        None => None,
-        Some(name) => {
-            Some(name.parse::<ProviderKind>().map_err(|error| ApiError::invalid("provider", error))?)
-        }
-    };
-    let dimensions = fields.bounded("dimensions", 1..=16_384)?.and_then(NonZeroUsize::new);
-    Ok(Model { name, provider, dimensions })
+pub(crate) fn model(
+    name: Option<String>,
+    provider: Option<&str>,
+    dimensions: Option<usize>,
+) -> Result<Model, ApiError> {
+    Ok(Model {
+        name,
+        provider: parse_provider(provider)?,
+        dimensions: dimensions.and_then(NonZeroUsize::new),
+    })
 }
 
 /// A collection.
@@ -112,12 +115,12 @@ pub(crate) struct CollectionView {
     #[schema(value_type = Object)]
     metadata: Map<String, Value>,
     #[serde(flatten)]
-    model: ModelView,
+    model: CollectionModel,
 }
 
-/// Which model makes a collection's vectors.
+/// The model that makes a collection's vectors.
 #[derive(Serialize, ToSchema)]
-pub(crate) struct ModelView {
+pub(crate) struct CollectionModel {
     embedding_model: String,
     provider: String,
     embedding_dimension: usize,
@@ -125,7 +128,7 @@ pub(crate) struct ModelView {
     space: String,
 }
 
-impl From<ModelBinding> for ModelView {
+impl From<ModelBinding> for CollectionModel {
     fn from(binding: ModelBinding) -> Self {
         Self {
             embedding_model: binding.model,
@@ -144,7 +147,7 @@ impl From<Collection> for CollectionView {
 
 /// A collection and how much it holds.
 #[derive(Serialize, ToSchema)]
-pub(crate) struct StatsView {
+pub(crate) struct CollectionStats {
     #[serde(flatten)]
     collection: CollectionView,
     /// Vectors that are searched.
@@ -152,23 +155,24 @@ pub(crate) struct StatsView {
     documents: u64,
     /// The move to another model, while there is one.
     #[serde(skip_serializing_if = "Option::is_none")]
-    reembed: Option<MoveView>,
+    reembed: Option<ReembedProgress>,
 }
 
-/// A move to another model.
+/// A move of a collection to another model.
 #[derive(Serialize, ToSchema)]
-pub(crate) struct MoveView {
+pub(crate) struct ReembedProgress {
     #[serde(flatten)]
-    model: ModelView,
+    model: CollectionModel,
     /// Vectors that have been made, of `count`.
     done: u64,
 }
 
-impl From<Stats> for StatsView {
+impl From<Stats> for CollectionStats {
     fn from(mut stats: Stats) -> Self {
         let migration = stats.collection.migration.take();
         Self {
-            reembed: migration.map(|move_| MoveView { model: move_.binding.into(), done: stats.migrated }),
+            reembed: migration
+                .map(|migration| ReembedProgress { model: migration.binding.into(), done: stats.migrated }),
             collection: stats.collection.into(),
             count: stats.counts.vectors,
             documents: stats.counts.documents,
@@ -178,81 +182,81 @@ impl From<Stats> for StatsView {
 
 /// A move has begun.
 #[derive(Serialize, ToSchema)]
-pub(crate) struct ReembedAnswer {
+pub(crate) struct ReembedResponse {
     /// `running`
     status: &'static str,
     collection: String,
-    from: ModelView,
-    to: ModelView,
+    from: CollectionModel,
+    to: CollectionModel,
 }
 
-impl ReembedAnswer {
-    pub(crate) fn new(collection: String, (from, to): (ModelBinding, ModelBinding)) -> Self {
+impl ReembedResponse {
+    pub(crate) fn new(collection: String, from: ModelBinding, to: ModelBinding) -> Self {
         Self { status: "running", collection, from: from.into(), to: to.into() }
     }
 }
 
 /// A copy of all collections of the caller.
 #[derive(Serialize, ToSchema)]
-pub(crate) struct BackupView {
+pub(crate) struct BackupResponse {
     /// The file in the directory `backups` of the user's directory.
     file: String,
     bytes: u64,
 }
 
-impl From<Backup> for BackupView {
+impl From<Backup> for BackupResponse {
     fn from(backup: Backup) -> Self {
         Self { file: backup.name, bytes: backup.bytes }
     }
 }
 
-/// What is gone.
+/// What was deleted, as the response says it.
 #[derive(Serialize, ToSchema)]
-pub(crate) struct ReceiptView {
-    user: String,
+pub(crate) struct UserDeletionReceipt {
+    user_database: String,
     collections: u64,
     documents: u64,
     vectors: u64,
     jobs: u64,
     /// `deleted`, or, where tokens of a day are limited, `deleted_but_today`.
     usage: &'static str,
-    cache: CacheGone,
-    /// When, in RFC 3339.
+    hub_cache: CacheDeletion,
+    /// RFC 3339.
     deleted_at: String,
 }
 
-/// What became of vectors in the cache.
+/// What happened to the vectors in the cache.
 #[derive(Clone, Copy, Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
-pub(crate) enum CacheGone {
+pub(crate) enum CacheDeletion {
     /// There is no cache.
     Off,
     /// They are gone.
     Cleared,
-    /// They are kept by a hash that nobody can turn back, until their time is over.
+    /// They are kept under a one-way hash until their time to live ends.
     Expires,
 }
 
 /// What was deleted.
-pub(crate) struct Gone {
+pub(crate) struct DeletionSummary {
     pub(crate) collections: DeletionReceipt,
     pub(crate) jobs: u64,
-    pub(crate) cache: CacheGone,
-    /// What was used today is still counted.
-    pub(crate) today_stays: bool,
+    pub(crate) cache: CacheDeletion,
+    /// Today's usage is still counted.
+    pub(crate) keeps_todays_usage: bool,
 }
 
-impl ReceiptView {
-    pub(crate) fn new(user: &str, gone: &Gone) -> Self {
+impl UserDeletionReceipt {
+    pub(crate) fn new(user: &str, gone: &DeletionSummary) -> Self {
         let DeletionReceipt { collections, documents, vectors } = gone.collections;
         Self {
-            user: user.to_owned(),
+            user_database: user.to_owned(),
             collections,
             documents,
             vectors,
             jobs: gone.jobs,
-            usage: if gone.today_stays { "deleted_but_today" } else { "deleted" },
-            cache: gone.cache,
+            usage: if gone.keeps_todays_usage { "deleted_but_today" } else { "deleted" },
+            hub_cache: gone.cache,
             deleted_at: jiff::Timestamp::now().to_string(),
         }
     }

@@ -1,67 +1,89 @@
-//! Jobs as callers write and read them.
+//! Jobs in requests and responses.
 
-pub(crate) mod operator;
 pub(crate) mod view;
-
-use std::collections::HashMap;
 
 use axum::http::HeaderMap;
 use embeddery_chunk::{ChunkConfig, Method};
 use embeddery_core::TraceContext;
-use embeddery_pipeline::NewDocument;
+use embeddery_pipeline::{NewDocument, Priority};
 use serde::Deserialize;
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 use utoipa::{IntoParams, ToSchema};
 
-use self::view::PRIORITIES;
+use self::view::{find_priority, unknown_priority};
 use super::{
     collections::{
-        documents::{ChunkingPicture, chunking, document},
+        DIMENSIONS, MAX_DIMENSIONS,
+        documents::{ChunkingRequest, DocumentFields, OVERLAP, SIZE, check_all, check_chunking},
         model,
     },
-    fields::{Fields, kind},
+    field::{Bounds, object, objects, whole_number, word},
 };
 use crate::{
     Settings,
-    error::ApiError,
+    error::{ApiError, ErrorStyle},
     jobs::{JobHeaders, JobParams},
 };
 
-/// Documents of a job that comes as one JSON body.
-pub(crate) const MOST_DOCUMENTS: usize = 10_000;
+/// Maximum number of documents of a job in one JSON body.
+pub(crate) const MAX_DOCUMENTS_PER_BODY: usize = 10_000;
 
-/// Bytes of a content type, and of an idempotency key.
-const LONGEST_WORD: usize = 255;
+/// Maximum length of a content type, and of an idempotency key.
+const MAX_HEADER_BYTES: usize = 255;
 
 /// A job.
-#[derive(ToSchema)]
-#[expect(dead_code, reason = "the documentation's picture of the request")]
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
 pub(crate) struct JobRequest {
-    /// Where the documents go. Made when the first is stored, and bound to the model's space.
+    /// 1 to 10 000 documents; send more as lines of JSON.
+    #[serde(deserialize_with = "objects")]
+    documents: Vec<JobDocumentRequest>,
+    /// Where the documents go. Created when the first is stored, and bound to the model's space.
     #[schema(example = "notes-2026")]
     collection: String,
-    /// 1 to 10 000 documents; send more as lines of JSON.
-    #[schema(value_type = Vec<JobDocument>)]
-    documents: Vec<Value>,
-    /// Which model makes the vectors, as a request for embeddings names it. Without it the collection's own, or else
+    /// Which model makes the vectors, named as in a request for embeddings. Without it the collection's own, or else
     /// the default model.
     model: Option<String>,
-    /// Who serves the model, where its name does not say.
+    /// The model's provider, where its name does not determine it.
     provider: Option<String>,
-    /// The wanted length of a vector.
-    #[schema(minimum = 1)]
-    dimensions: Option<u32>,
-    /// How texts are cut; `recursive`, 256 tokens, 32 of them shared, when absent.
-    chunking: Option<ChunkingPicture>,
+    /// The requested length of a vector.
+    #[serde(default, deserialize_with = "whole_number::<1, MAX_DIMENSIONS, _>")]
+    #[schema(value_type = Option<u32>, minimum = 1, maximum = 16384)]
+    dimensions: Option<usize>,
+    /// How texts are split; `recursive`, 256 tokens, 32 of them shared, when absent.
+    #[serde(default, deserialize_with = "object")]
+    chunking: Option<ChunkingRequest>,
     /// `high`, `normal` (when absent) or `low`: `high` goes before the caller's other documents, `low` after them.
-    priority: Option<String>,
+    #[serde(default, deserialize_with = "word")]
+    #[schema(inline)]
+    priority: Option<PriorityField>,
+}
+
+/// The values of `priority`.
+#[derive(Clone, Copy, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum PriorityField {
+    High,
+    Normal,
+    Low,
+}
+
+impl From<PriorityField> for Priority {
+    fn from(field: PriorityField) -> Self {
+        match field {
+            PriorityField::High => Self::High,
+            PriorityField::Normal => Self::Normal,
+            PriorityField::Low => Self::Low,
+        }
+    }
 }
 
 /// A document of a job.
-#[derive(ToSchema)]
-#[expect(dead_code, reason = "the documentation's picture of the request")]
-pub(crate) struct JobDocument {
-    /// Its id, which a later version of it has, too. Without one, made of the text.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(as = JobDocument)]
+pub(crate) struct JobDocumentRequest {
+    /// Its id. A document with the id of a stored one replaces it. Without one, it is made of the text.
     id: Option<String>,
     text: String,
     /// What searches can filter by: strings, numbers, booleans, and lists of them. Up to 64 KiB.
@@ -71,7 +93,7 @@ pub(crate) struct JobDocument {
     content_type: Option<String>,
 }
 
-/// What a job of lines says in its address.
+/// The parameters of a job that is sent as lines, in the query of its URL.
 #[derive(Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
@@ -80,135 +102,140 @@ pub(crate) struct JobQuery {
     collection: Option<String>,
     /// With lines of JSON: the model.
     model: Option<String>,
-    /// With lines of JSON: who serves the model.
+    /// With lines of JSON: the model's provider.
     provider: Option<String>,
-    /// With lines of JSON: the wanted length of a vector.
+    /// With lines of JSON: the requested length of a vector.
     dimensions: Option<u64>,
-    /// With lines of JSON: how texts are cut.
+    /// With lines of JSON: how texts are split.
     method: Option<String>,
-    /// With lines of JSON: the largest chunk.
+    /// With lines of JSON: the maximum size of a chunk.
     size: Option<u64>,
     /// With lines of JSON: what two neighbours share.
     overlap: Option<u64>,
-    /// With lines of JSON: what sizes are counted in.
+    /// With lines of JSON: the unit of sizes.
     unit: Option<String>,
     /// With lines of JSON: `high`, `normal` (when absent) or `low`; `high` goes first.
     priority: Option<String>,
 }
 
-impl JobQuery {
-    /// The same words as a body would have, so that one reader checks both.
-    pub(crate) fn into_map(self) -> Map<String, Value> {
-        let mut map = Map::new();
-        let put = |map: &mut Map<String, Value>, name: &str, value: Option<Value>| {
-            if let Some(value) = value {
-                map.insert(name.to_owned(), value);
-            }
-        };
-        let mut chunking = Map::new();
-        put(&mut chunking, "method", self.method.map(Value::from));
-        put(&mut chunking, "size", self.size.map(Value::from));
-        put(&mut chunking, "overlap", self.overlap.map(Value::from));
-        put(&mut chunking, "unit", self.unit.map(Value::from));
-        put(&mut map, "collection", self.collection.map(Value::from));
-        put(&mut map, "model", self.model.map(Value::from));
-        put(&mut map, "provider", self.provider.map(Value::from));
-        put(&mut map, "dimensions", self.dimensions.map(Value::from));
-        put(&mut map, "priority", self.priority.map(Value::from));
-        if !chunking.is_empty() {
-            map.insert("chunking".into(), Value::Object(chunking));
+impl JobRequest {
+    /// Checks the documents and the parameters.
+    pub(crate) fn check(self, settings: &Settings) -> Result<(JobParams, Vec<NewDocument>), ApiError> {
+        let count = self.documents.len();
+        if count == 0 || count > MAX_DOCUMENTS_PER_BODY {
+            let message = format!(
+                "documents has {count} elements; 1 to {MAX_DOCUMENTS_PER_BODY} are allowed in a body, more as lines of JSON with `Content-Type: application/x-ndjson`"
+            );
+            return Err(ApiError::invalid("documents", message));
         }
-        map
-    }
-}
-
-impl JobParams {
-    /// Reads all but the documents.
-    pub(crate) fn read(mut fields: Fields) -> Result<Self, ApiError> {
-        let collection = fields.text("collection")?;
-        let model = model(&mut fields, "model")?;
-        let chunking = chunking(&mut fields, usual())?;
-        let priority = fields.choice("priority", &PRIORITIES)?.unwrap_or_default();
-        let Some(collection) = collection else {
-            let message = "collection is missing; name where the documents go";
-            return Err(fields.unfit(Some("collection".into()), message.into()));
+        let check = |document: JobDocumentRequest| document.check(settings);
+        let documents = check_all(self.documents, check, |document| &document.id)?;
+        let order = JobParams {
+            model: model(self.model, self.provider.as_deref(), self.dimensions)?,
+            chunking: check_chunking(self.chunking, default_chunking())?,
+            priority: self.priority.map(Priority::from).unwrap_or_default(),
+            collection: self.collection,
         };
-        fields.finish()?;
-        Ok(Self { collection, model, chunking, priority })
+        Ok((order, documents))
     }
 }
 
-/// How texts of jobs are cut when nothing is said.
-fn usual() -> ChunkConfig {
+impl JobQuery {
+    /// Checks the parameters by the rules of a body.
+    pub(crate) fn check(self) -> Result<JobParams, ApiError> {
+        let dimensions = check_bounds("dimensions", self.dimensions, DIMENSIONS)?;
+        let in_chunking = |error: ApiError| error.nested_in("chunking");
+        let size = check_bounds("size", self.size, SIZE).map_err(in_chunking)?;
+        let overlap = check_bounds("overlap", self.overlap, OVERLAP).map_err(in_chunking)?;
+        let chunking = ChunkingRequest { method: self.method, size, overlap, unit: self.unit };
+        let invalid = |param: &str, message: String| {
+            ApiError::schema(ErrorStyle::Native, Some(param.to_owned()), message)
+        };
+        let missing = || invalid("collection", "collection is missing; send where the documents go".into());
+        let priority = self
+            .priority
+            .map(|word| find_priority(&word).ok_or_else(|| invalid("priority", unknown_priority(&word))));
+        Ok(JobParams {
+            model: model(self.model, self.provider.as_deref(), dimensions)?,
+            chunking: check_chunking(
+                Some(chunking).filter(|chunking| *chunking != ChunkingRequest::default()),
+                default_chunking(),
+            )?,
+            priority: priority.transpose()?.unwrap_or_default(),
+            collection: self.collection.ok_or_else(missing)?,
+        })
+    }
+
+    /// The parameters as JSON, sorted by name. A repeated request is recognised by the hash of this.
+    pub(crate) fn canonical_json(&self) -> String {
+        let chunking = present([
+            ("method", json!(self.method)),
+            ("overlap", json!(self.overlap)),
+            ("size", json!(self.size)),
+            ("unit", json!(self.unit)),
+        ]);
+        let chunking = if chunking.is_empty() { Value::Null } else { Value::Object(chunking) };
+        let fields = present([
+            ("chunking", chunking),
+            ("collection", json!(self.collection)),
+            ("dimensions", json!(self.dimensions)),
+            ("model", json!(self.model)),
+            ("priority", json!(self.priority)),
+            ("provider", json!(self.provider)),
+        ]);
+        Value::Object(fields).to_string()
+    }
+
+    /// Whether the query has no parameter.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.canonical_json() == "{}"
+    }
+}
+
+/// The fields that are not `null`.
+fn present<const N: usize>(fields: [(&str, Value); N]) -> Map<String, Value> {
+    let present = fields.into_iter().filter(|(_, value)| !value.is_null());
+    present.map(|(name, value)| (name.to_owned(), value)).collect()
+}
+
+fn check_bounds(name: &str, number: Option<u64>, bounds: Bounds) -> Result<Option<usize>, ApiError> {
+    let Some(number) = number else { return Ok(None) };
+    let outside = || ApiError::invalid(name, format!("{name} is {number}; it must be {bounds}"));
+    bounds.check(number).ok_or_else(outside).map(Some)
+}
+
+/// How texts of jobs are split without `chunking`.
+fn default_chunking() -> ChunkConfig {
     ChunkConfig::new(Method::Recursive, None, None, None).unwrap_or(ChunkConfig::WHOLE)
 }
 
-/// The documents of a JSON body.
-pub(crate) fn documents(fields: &mut Fields, settings: &Settings) -> Result<Vec<NewDocument>, ApiError> {
-    let list = match fields.take("documents") {
-        Some(Value::Array(list)) => list,
-        Some(other) => return Err(fields.mismatch("documents", &other, "a list of documents")),
-        None => {
-            let message = "documents is missing; send a list of {\"id\", \"text\", \"metadata\"}";
-            return Err(fields.unfit(Some("documents".into()), message.into()));
-        }
-    };
-    if list.is_empty() || list.len() > MOST_DOCUMENTS {
-        let message = format!(
-            "documents has {} elements; 1 to {MOST_DOCUMENTS} are allowed in a body, more as lines of JSON with `Content-Type: application/x-ndjson`",
-            list.len()
-        );
-        return Err(ApiError::invalid("documents", message));
-    }
-    let mut documents = Vec::with_capacity(list.len());
-    let mut seen = HashMap::with_capacity(list.len());
-    for (index, item) in list.into_iter().enumerate() {
-        let place = format!("documents[{index}]");
-        let Value::Object(map) = item else {
-            return Err(
-                fields.unfit(Some(place.clone()), format!("{place} is {}, an object is due", kind(&item)))
+impl JobDocumentRequest {
+    /// Checks a document, and makes the id where there is none.
+    pub(crate) fn check(self, settings: &Settings) -> Result<NewDocument, ApiError> {
+        let Self { id, text, metadata, content_type } = self;
+        if let Some(found) = &content_type
+            && (found.is_empty() || found.len() > MAX_HEADER_BYTES || found.chars().any(char::is_control))
+        {
+            let message = format!(
+                "content_type is not 1 to {MAX_HEADER_BYTES} printable bytes; send text/markdown, for example"
             );
-        };
-        let document = job_document(fields.part(map), settings).map_err(|error| error.within(&place))?;
-        if let Some(first) = seen.insert(document.id.clone(), index) {
-            let message = format!("{place} has the id of documents[{first}], or its text and no id");
-            return Err(ApiError::invalid(place, message));
+            return Err(ApiError::invalid("content_type", message));
         }
-        documents.push(document);
+        let (id, metadata) = DocumentFields { id, text: &text, metadata }.check(settings)?;
+        Ok(NewDocument { id, text, metadata, content_type })
     }
-    Ok(documents)
-}
-
-/// One document, the whole of an object.
-pub(crate) fn job_document(mut fields: Fields, settings: &Settings) -> Result<NewDocument, ApiError> {
-    let content_type = fields.text("content_type")?;
-    if let Some(found) = &content_type
-        && (found.is_empty() || found.len() > LONGEST_WORD || found.chars().any(char::is_control))
-    {
-        let message = format!(
-            "content_type is not 1 to {LONGEST_WORD} printable bytes; send text/markdown, for example"
-        );
-        return Err(ApiError::invalid("content_type", message));
-    }
-    let document = document(fields, settings)?;
-    Ok(NewDocument {
-        id: document.id,
-        text: document.text.to_string(),
-        metadata: document.metadata,
-        content_type,
-    })
 }
 
 impl JobHeaders {
-    /// Reads the headers; `trace` is what the request is a part of.
+    /// Checks the headers; `trace` is the trace that the request belongs to.
     pub(crate) fn read(headers: &HeaderMap, trace: Option<TraceContext>) -> Result<Self, ApiError> {
         let idempotency_key = match headers.get("idempotency-key") {
             None => None,
             Some(key) => match key.to_str() {
-                Ok(key) if (1..=LONGEST_WORD).contains(&key.len()) => Some(key.to_owned()),
+                Ok(key) if (1..=MAX_HEADER_BYTES).contains(&key.len()) => Some(key.to_owned()),
                 _ => {
                     let message = format!(
-                        "Idempotency-Key is not 1 to {LONGEST_WORD} visible ASCII characters; a UUID is usual"
+                        "Idempotency-Key is not 1 to {MAX_HEADER_BYTES} visible ASCII characters; a UUID is usual"
                     );
                     return Err(ApiError::invalid("Idempotency-Key", message));
                 }
@@ -245,8 +272,8 @@ pub(crate) struct JobDocumentsQuery {
     pub(crate) limit: Option<usize>,
 }
 
-/// A word of a query, among those it could be.
-pub(crate) fn word<T: Copy>(
+/// A query parameter that has one of these values.
+pub(crate) fn enum_param<T: Copy>(
     name: &str,
     found: Option<&str>,
     words: &[(T, &str)],
@@ -259,11 +286,31 @@ pub(crate) fn word<T: Copy>(
     })
 }
 
-/// How many a page may hold.
-pub(crate) fn limit(asked: Option<usize>) -> Result<usize, ApiError> {
-    let limit = asked.unwrap_or(100);
+/// Checks the size of a page.
+pub(crate) fn page_limit(limit: Option<usize>) -> Result<usize, ApiError> {
+    let limit = limit.unwrap_or(100);
     if (1..=1000).contains(&limit) {
         return Ok(limit);
     }
     Err(ApiError::invalid("limit", format!("limit is {limit}; it must be between 1 and 1000")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn query(text: &str) -> JobQuery {
+        axum::extract::Query::try_from_uri(&format!("/?{text}").parse().unwrap()).unwrap().0
+    }
+
+    #[test]
+    fn the_hashed_form_of_a_query_is_the_one_of_earlier_versions() {
+        let all = "unit=words&size=50&priority=high&overlap=5&provider=openai&model=m&method=words&dimensions=8&collection=c";
+        assert_eq!(
+            query(all).canonical_json(),
+            r#"{"chunking":{"method":"words","overlap":5,"size":50,"unit":"words"},"collection":"c","dimensions":8,"model":"m","priority":"high","provider":"openai"}"#
+        );
+        assert_eq!(query("collection=c").canonical_json(), r#"{"collection":"c"}"#);
+        assert!(query("").is_empty());
+    }
 }

@@ -1,4 +1,4 @@
-//! Jobs as callers see them.
+//! Jobs in responses.
 
 use std::collections::BTreeMap;
 
@@ -8,12 +8,13 @@ use utoipa::ToSchema;
 
 use crate::error::ApiError;
 
-/// All words for how far a job is.
+/// The names of a job's statuses.
 pub(crate) fn statuses() -> [(Status, &'static str); 6] {
     Status::ALL.map(|status| (status, status.as_str()))
 }
 
-pub(crate) const STATES: [(DocumentState, &str); 8] = [
+/// The names of a document's states.
+pub(crate) const DOCUMENT_STATES: [(DocumentState, &str); 8] = [
     (DocumentState::At(Stage::Chunking), "chunking"),
     (DocumentState::At(Stage::Embedding), "embedding"),
     (DocumentState::At(Stage::Storage), "storage"),
@@ -38,20 +39,20 @@ pub(crate) struct JobView {
     chunking: ChunkingView,
     /// `high` (goes first), `normal` or `low`.
     priority: &'static str,
-    documents: Counts,
-    chunks: Chunks,
+    documents: DocumentCounts,
+    chunks: ChunkCounts,
     /// From 0 to 1: how many documents have ended.
     progress: f64,
     /// Seconds until the end at the pace of the last minute; `null` when that is not known, or the job has ended.
     eta_seconds: Option<u64>,
     /// RFC 3339.
     submitted_at: String,
-    /// When the first result was there.
+    /// When the first result was stored.
     started_at: Option<String>,
     ended_at: Option<String>,
 }
 
-/// How texts are cut.
+/// How texts are split.
 #[derive(Debug, Serialize, ToSchema, PartialEq)]
 struct ChunkingView {
     method: String,
@@ -62,36 +63,36 @@ struct ChunkingView {
 
 /// Documents by state.
 #[derive(Debug, Serialize, ToSchema, PartialEq)]
-struct Counts {
+struct DocumentCounts {
     total: u64,
-    /// Wait to be cut, or are being cut.
+    /// Wait to be split, or are being split.
     chunking: u64,
     /// Wait for their vectors.
     embedding: u64,
     /// Wait to be written.
     storage: u64,
-    /// Can be found.
+    /// Found by searches.
     stored: u64,
     /// `errors` says why.
     failed: u64,
-    /// An operator has left them out.
+    /// Skipped by an operator.
     skipped: u64,
     cancelled: u64,
     /// A later submission of the same document was stored before, and stays.
     superseded: u64,
 }
 
-/// Chunks of documents.
+/// ChunkCounts of documents.
 #[derive(Debug, Serialize, ToSchema, PartialEq)]
-struct Chunks {
-    /// Of documents that are cut.
+struct ChunkCounts {
+    /// Of documents that are split.
     known: u64,
     stored: u64,
 }
 
 impl JobView {
-    /// Whether nothing but the guess at the end has changed.
-    pub(crate) fn same_but_eta(&self, other: &Self) -> bool {
+    /// Whether at most the estimated time has changed.
+    pub(crate) fn equals_except_eta(&self, other: &Self) -> bool {
         let Self { eta_seconds: _, documents, chunks, status, priority, ended_at, .. } = self;
         (documents, chunks, status, priority, ended_at)
             == (&other.documents, &other.chunks, &other.status, &other.priority, &other.ended_at)
@@ -118,8 +119,8 @@ impl From<&Job> for JobView {
                 overlap: chunking.overlap,
                 unit: chunking.unit,
             },
-            priority: priority(job.priority),
-            documents: Counts {
+            priority: priority_name(job.priority),
+            documents: DocumentCounts {
                 total,
                 chunking: at(Stage::Chunking),
                 embedding: at(Stage::Embedding),
@@ -130,7 +131,7 @@ impl From<&Job> for JobView {
                 cancelled: of(DocumentState::Cancelled),
                 superseded: of(DocumentState::Superseded),
             },
-            chunks: Chunks { known: job.chunks, stored: job.stored_chunks },
+            chunks: ChunkCounts { known: job.chunks, stored: job.stored_chunks },
             progress: if total == 0 {
                 1.0
             } else {
@@ -144,7 +145,7 @@ impl From<&Job> for JobView {
     }
 }
 
-/// At the pace of the last minute, or since the start if that is less.
+/// Seconds at the rate of the last minute, or of the time since the start if that is shorter.
 fn eta(job: &Job, left: u64) -> Option<u64> {
     if job.ended_at_ms.is_some() || job.ended_last_minute == 0 {
         return None;
@@ -159,35 +160,41 @@ fn time(ms: u64) -> String {
     time.unwrap_or_default().to_string()
 }
 
-/// The words of priorities, the first of which goes first.
+/// The names of priorities, the most urgent first.
 pub(crate) const PRIORITIES: [(&str, Priority); 3] =
     [("high", Priority::High), ("normal", Priority::Normal), ("low", Priority::Low)];
 
-pub(crate) fn priority(priority: Priority) -> &'static str {
+pub(crate) fn priority_name(priority: Priority) -> &'static str {
     PRIORITIES.iter().find(|(_, known)| *known == priority).map_or("", |(word, _)| word)
 }
 
-/// The priority of a word that stands in this field.
-pub(crate) fn read_priority(field: &str, word: &str) -> Result<Priority, ApiError> {
-    let found = PRIORITIES.iter().find(|(known, _)| *known == word);
-    found.map(|(_, priority)| *priority).ok_or_else(|| {
-        ApiError::invalid(field, format!("priority is '{word}'; it must be high, normal or low"))
-    })
+/// The priority with this name.
+pub(crate) fn find_priority(name: &str) -> Option<Priority> {
+    PRIORITIES.iter().find(|(known, _)| *known == name).map(|(_, priority)| *priority)
+}
+
+pub(crate) fn unknown_priority(name: &str) -> String {
+    format!("priority is '{name}'; it must be high, normal or low")
+}
+
+/// The priority in this field.
+pub(crate) fn parse_priority(name: &str) -> Result<Priority, ApiError> {
+    find_priority(name).ok_or_else(|| ApiError::invalid("priority", unknown_priority(name)))
 }
 
 /// A job with what went wrong.
 #[derive(Debug, Serialize, ToSchema)]
-pub(crate) struct JobAnswer {
+pub(crate) struct JobResponse {
     #[serde(flatten)]
     job: JobView,
     /// The first hundred documents that failed; `…/documents?status=failed` lists all.
-    errors: Vec<DocumentView>,
-    /// Why nothing moves, if that is known.
+    errors: Vec<JobDocumentView>,
+    /// Why the job makes no progress, if that is known.
     #[serde(skip_serializing_if = "Option::is_none")]
     notice: Option<&'static str>,
 }
 
-impl JobAnswer {
+impl JobResponse {
     pub(crate) fn new(job: &Job, errors: Vec<DocumentRow>, notice: Option<&'static str>) -> Self {
         Self { job: job.into(), errors: views(errors, &BTreeMap::new()), notice }
     }
@@ -195,14 +202,14 @@ impl JobAnswer {
 
 /// A page of jobs, newest first.
 #[derive(Serialize, ToSchema)]
-pub(crate) struct JobsAnswer {
+pub(crate) struct JobListResponse {
     jobs: Vec<JobView>,
     /// Send it as `after` to get the next page; absent on the last one.
     #[serde(skip_serializing_if = "Option::is_none")]
     next: Option<String>,
 }
 
-impl JobsAnswer {
+impl JobListResponse {
     pub(crate) fn new(jobs: &[Job], limit: usize) -> Self {
         let next = if jobs.len() == limit { jobs.last().map(|last| last.id.to_string()) } else { None };
         Self { jobs: jobs.iter().map(JobView::from).collect(), next }
@@ -211,19 +218,19 @@ impl JobsAnswer {
 
 /// A document of a job.
 #[derive(Debug, Serialize, ToSchema, PartialEq)]
-pub(crate) struct DocumentView {
+pub(crate) struct JobDocumentView {
     /// Its place in the job, from 0.
     index: u32,
     /// Its id in the collection.
     id: String,
     /// `chunking`, `embedding`, `storage`, `stored`, `failed`, `skipped`, `cancelled` or `superseded`.
     status: &'static str,
-    /// How many chunks it has, when it was cut.
+    /// How many chunks it has, once it is split.
     chunks: Option<u64>,
     /// Failures so far.
     attempts: u32,
     /// The last failure; of a document that has not ended, one after which it is tried again. What superseded it.
-    error: Option<ReasonView>,
+    error: Option<FailureView>,
     /// Why it waits, beyond its turn.
     #[serde(skip_serializing_if = "Option::is_none")]
     waiting: Option<WaitingView>,
@@ -231,7 +238,7 @@ pub(crate) struct DocumentView {
 
 /// Why a document failed.
 #[derive(Debug, Serialize, ToSchema, PartialEq)]
-struct ReasonView {
+struct FailureView {
     /// For programs.
     code: String,
     message: String,
@@ -241,32 +248,32 @@ struct ReasonView {
 #[derive(Debug, Serialize, ToSchema, PartialEq)]
 struct WaitingView {
     #[serde(flatten)]
-    reason: ReasonView,
-    /// RFC 3339; `null` when somebody has to do something first.
+    reason: FailureView,
+    /// RFC 3339; `null` when an operator must act first.
     next_try_at: Option<String>,
 }
 
-impl From<Reason> for ReasonView {
+impl From<Reason> for FailureView {
     fn from(Reason { code, message }: Reason) -> Self {
         Self { code: code.to_string(), message }
     }
 }
 
-/// Documents as callers see them, where stages flow so.
-fn views(rows: Vec<DocumentRow>, flows: &BTreeMap<Stage, StageMode>) -> Vec<DocumentView> {
-    let view = |row: DocumentRow| DocumentView {
-        status: STATES.iter().find(|(known, _)| *known == row.state).map_or("", |(_, word)| word),
+/// Documents as a response shows them, with the modes of the stages.
+fn views(rows: Vec<DocumentRow>, flows: &BTreeMap<Stage, StageMode>) -> Vec<JobDocumentView> {
+    let view = |row: DocumentRow| JobDocumentView {
+        status: DOCUMENT_STATES.iter().find(|(known, _)| *known == row.state).map_or("", |(_, word)| word),
         waiting: waiting(&row, flows),
         index: row.item,
         id: row.id,
         chunks: row.chunks,
         attempts: row.attempts,
-        error: row.reason.filter(|_| row.attempts > 0 || !is_at_work(row.state)).map(ReasonView::from),
+        error: row.reason.filter(|_| row.attempts > 0 || !is_unfinished(row.state)).map(FailureView::from),
     };
     rows.into_iter().map(view).collect()
 }
 
-pub(crate) const fn is_at_work(state: DocumentState) -> bool {
+pub(crate) const fn is_unfinished(state: DocumentState) -> bool {
     matches!(state, DocumentState::At(_))
 }
 
@@ -274,7 +281,7 @@ fn waiting(row: &DocumentRow, flows: &BTreeMap<Stage, StageMode>) -> Option<Wait
     let DocumentState::At(stage) = row.state else { return None };
     let held = |code: &str, what: &str| {
         let message = format!("an operator {what} the stage {}", stage.as_str());
-        Some(WaitingView { reason: ReasonView { code: code.into(), message }, next_try_at: None })
+        Some(WaitingView { reason: FailureView { code: code.into(), message }, next_try_at: None })
     };
     match (flows.get(&stage), row.retry_at_ms) {
         (Some(StageMode::Pause), _) => held("stage_paused", "has paused"),
@@ -288,14 +295,14 @@ fn waiting(row: &DocumentRow, flows: &BTreeMap<Stage, StageMode>) -> Option<Wait
 
 /// A page of documents, by their place.
 #[derive(Serialize, ToSchema)]
-pub(crate) struct JobDocumentsAnswer {
-    documents: Vec<DocumentView>,
+pub(crate) struct JobDocumentListResponse {
+    documents: Vec<JobDocumentView>,
     /// Send it as `after` to get the next page; absent on the last one.
     #[serde(skip_serializing_if = "Option::is_none")]
     next: Option<u32>,
 }
 
-impl JobDocumentsAnswer {
+impl JobDocumentListResponse {
     pub(crate) fn new(rows: Vec<DocumentRow>, limit: usize, flows: &BTreeMap<Stage, StageMode>) -> Self {
         let next = if rows.len() == limit { rows.last().map(|last| last.item) } else { None };
         Self { documents: views(rows, flows), next }

@@ -22,9 +22,9 @@ async fn names() {
     }
     for (body, word) in [
         (json!({}), "name is missing"),
-        (json!({"name": 3}), "a string is due"),
+        (json!({"name": 3}), "send a string"),
         (json!({"name": "a", "metdata": {}}), "did you mean 'metadata'"),
-        (json!({"name": "a", "metadata": []}), "an object is due"),
+        (json!({"name": "a", "metadata": []}), "send an object"),
     ] {
         let answer = server.post(BASE, &body).await;
         assert!(answer.status == 422 && answer.message().contains(word), "{}", answer.text);
@@ -40,7 +40,7 @@ async fn documents() {
     let one = |document: Value| json!({"documents": [{"text": "fine"}, document]});
     for (body, status, word) in [
         (json!({}), 422, "documents is missing"),
-        (json!({"documents": "x"}), 422, "a list of documents"),
+        (json!({"documents": "x"}), 422, "documents is \"x\"; send a list"),
         (json!({"documents": []}), 400, "0 elements"),
         (json!({"documents": vec![json!({"text": "x"}); 2049]}), 400, "2049 elements"),
         (one(json!("text")), 422, "documents[1]"),
@@ -81,7 +81,7 @@ async fn searches() {
     for (body, status, word) in [
         (json!({}), 422, "query is missing"),
         (json!({"query": ""}), 400, "blank"),
-        (json!({"query": 1}), 422, "a string is due"),
+        (json!({"query": 1}), 422, "send a string"),
         (json!({"query": "x", "top_k": 0}), 400, "top_k is 0"),
         (json!({"query": "x", "top_k": 1_000_000}), 400, "between 1 and 1000"),
         (json!({"query": "x", "top_k": "5"}), 422, "a whole number"),

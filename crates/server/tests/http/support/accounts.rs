@@ -19,7 +19,7 @@ pub const SECRET: &str = "a secret of thirty-two characters";
 pub fn plain(dir: &Path) -> AccountsConfig {
     AccountsConfig {
         auth: Auth::single(&KEY.to_owned().into()),
-        limiter: Limiter::local(Rates::default()),
+        limiter: Limiter::in_memory(Rates::default()),
         ledger: LedgerConfig {
             path: dir.join("usage.sqlite3"),
             quotas: Quotas::default(),

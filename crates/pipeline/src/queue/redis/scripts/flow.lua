@@ -1,12 +1,12 @@
--- ARGV: nothing: answers 1 (paused), 2 (drains) or 0 for each stage. Or stage and one of these: sets it, lets in a page
--- of what was held, answers how much is left.
+-- Without ARGV: returns 1 (paused), 2 (draining) or 0 for each stage. ARGV: stage and one of these: sets it, enqueues
+-- one page of the held tasks, and returns how many are left.
 if #ARGV == 0 then
-  local answers = {}
+  local results = {}
   for i, stage in ipairs(STAGES) do
-    answers[i] = redis.call('EXISTS', key('stage', stage, 'paused')) == 1 and 1
+    results[i] = redis.call('EXISTS', key('stage', stage, 'paused')) == 1 and 1
       or redis.call('EXISTS', key('stage', stage, 'drain')) * 2
   end
-  return answers
+  return results
 end
 local stage = ARGV[1]
 redis.call('DEL', key('stage', stage, 'paused'), key('stage', stage, 'drain'))
@@ -18,7 +18,7 @@ end
 local page = redis.call('ZPOPMIN', key(stage, 'held'), '500')
 for i = 1, #page, 2 do
   local task = load(page[i])
-  if task and task.st == 'h' then enter(page[i], task) end
+  if task and task.state == HELD then enqueue(page[i], task) end
 end
-ring(stage)
+wake(stage)
 return redis.call('ZCARD', key(stage, 'held'))

@@ -1,4 +1,4 @@
--- Answers the reports that hold.
+-- Returns the reports that are still valid.
 local reports = {}
 for _, consumer in ipairs(redis.call('ZRANGEBYSCORE', key('workers'), '(' .. string.format('%.0f', now), '+inf')) do
   local report = redis.call('GET', key('worker', 'heartbeat', consumer))
