@@ -52,7 +52,7 @@ pub(crate) fn vector_store(config: &Config, registry: &mut Registry) -> anyhow::
     };
     let store = PostgresStore::new(&postgres(database));
     let store = store.map_err(|error| ConfigError(vec![format!("DATABASE_URL: {error}")]))?;
-    Ok(Arc::new(store.measured(PostgresMetrics::new(registry))))
+    Ok(Arc::new(store.with_metrics(PostgresMetrics::new(registry))))
 }
 
 /// Where the truth about jobs is kept.

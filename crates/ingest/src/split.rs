@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use embeddery_chunk::ChunkConfig;
 use embeddery_core::{Embedder, TokenCount};
-use embeddery_store::{Chunk, Span};
+use embeddery_store::{DocumentChunk, TextSpan};
 
 /// The position of a chunk in its document.
 #[derive(Clone, Debug, PartialEq)]
@@ -40,13 +40,16 @@ pub fn split(text: &str, config: ChunkConfig, model: Option<&dyn Embedder>) -> V
 }
 
 /// The chunks of a text in the store's form, without vectors. `None` when a span does not lie in the text.
-pub fn to_chunks(text: &str, spans: &[ChunkSpan]) -> Option<Vec<Chunk>> {
+pub fn to_chunks(text: &str, spans: &[ChunkSpan]) -> Option<Vec<DocumentChunk>> {
     let to_chunk = |span: &ChunkSpan| {
         let ChunkSpan { bytes, characters, headings } = span;
         let range = usize::try_from(bytes.start).ok()?..usize::try_from(bytes.end).ok()?;
-        Some(Chunk {
+        Some(DocumentChunk {
             text: text.get(range)?.to_owned(),
-            span: Span { bytes: (bytes.start, bytes.end), characters: (characters.start, characters.end) },
+            span: TextSpan {
+                bytes: (bytes.start, bytes.end),
+                characters: (characters.start, characters.end),
+            },
             headings: headings.clone(),
             vector: None,
         })

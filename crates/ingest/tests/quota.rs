@@ -20,8 +20,8 @@ use embeddery_gateway::{
 };
 use embeddery_ingest::{Ingest, MissingChunk, WriteBatch, WriteError, WriteTarget};
 use embeddery_store::{
-    Chunk, CollectionRef, DeleteTarget, Document, ModelBinding, NewCollection, Span, SqliteConfig,
-    SqliteStore,
+    CollectionRef, DeleteTarget, Document, DocumentChunk, ModelBinding, NewCollection, SqliteConfig,
+    SqliteStore, TextSpan,
 };
 use futures_util::future::join_all;
 use prometheus_client::registry::Registry;
@@ -94,9 +94,9 @@ async fn with_quota(stored_vectors: u64) -> (Ingest, TempDir) {
 
 /// A document of `chunks` different chunks without vectors.
 fn document(id: &str, chunks: usize) -> Document {
-    let chunk = |index| Chunk {
+    let chunk = |index| DocumentChunk {
         text: format!("{id} {index}"),
-        span: Span::default(),
+        span: TextSpan::default(),
         headings: Vec::new(),
         vector: None,
     };
@@ -187,7 +187,7 @@ async fn writers_of_all_sizes_that_fail_and_disconnect_neither_exceed_nor_lose_t
         assert_eq!((stored(&ingest).await, counted(&ingest).await), (QUOTA, QUOTA));
         // Empty the collection for the next round.
         let documents =
-            ingest.store.documents(COLLECTION, embeddery_store::Page { after: None, limit: 1000 });
+            ingest.store.documents(COLLECTION, embeddery_store::PageRequest { after: None, limit: 1000 });
         let ids: Vec<String> = documents.await.unwrap().into_iter().map(|document| document.id).collect();
         ingest.store.delete(COLLECTION, DeleteTarget::Ids(&ids)).await.unwrap();
         ingest.recount(&UserId::new("ann")).await;

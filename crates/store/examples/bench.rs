@@ -1,10 +1,10 @@
-//! `make bench-store`: the embedded store on clustered vectors, and pgvector where a database is named.
+//! `make bench-store`: benchmark of the embedded store on clustered vectors, and of pgvector if a database is given.
 //!
-//! bench DIRECTORY ROWS...            the embedded store; leaves vectors and queries in DIRECTORY for the peer
-//! bench --postgres URL ROWS          the distributed store, several tenants, search of one of them
+//! bench DIRECTORY ROWS...            the embedded store; writes the vectors and queries to DIRECTORY for the comparison
+//! bench --postgres URL ROWS          the distributed store with four tenants, of which one is searched
 //!
-//! Vectors are made, not found: 384 numbers, points around 200 centres, as texts of a few subjects are. The same
-//! seed gives the same bytes on every machine.
+//! The vectors are synthetic: 384 dimensions, points around 200 centres, as if from texts on a few subjects. A seed gives
+//! the same bytes on every machine.
 
 #![expect(clippy::print_stdout, clippy::unwrap_used, reason = "a program for developers")]
 
@@ -17,15 +17,15 @@ use std::{
 
 use embeddery_core::SpaceId;
 use embeddery_store::{
-    Chunk, CollectionRef, Document, Filter, Mode, ModelBinding, NewCollection, PostgresConfig, PostgresStore,
-    Query, Span, SqliteConfig, SqliteStore, VectorStore,
+    CollectionRef, Document, DocumentChunk, Filter, ModelBinding, NewCollection, PostgresConfig,
+    PostgresStore, Query, SearchMode, SqliteConfig, SqliteStore, TextSpan, VectorStore,
 };
 use serde_json::{Map, json};
 
 const DIM: usize = 384;
 const CENTRES: u64 = 200;
 const QUERIES: usize = 200;
-const TOP: usize = 10;
+const TOP_K: usize = 10;
 
 struct Random(u64);
 
@@ -39,7 +39,7 @@ impl Random {
         z ^ (z >> 31)
     }
 
-    /// Nearly normal: a sum of uniform numbers.
+    /// An approximately normal number: a sum of uniform ones.
     fn normal(&mut self) -> f32 {
         (0..4).map(|_| (self.next() >> 40) as f32 / (1 << 24) as f32 - 0.5).sum::<f32>() * 1.73
     }
@@ -64,16 +64,21 @@ fn document(i: u64) -> Document {
     Document {
         id: i.to_string(),
         metadata,
-        chunks: vec![Chunk { text, span: Span::default(), headings: Vec::new(), vector: Some(vector(i)) }],
+        chunks: vec![DocumentChunk {
+            text,
+            span: TextSpan::default(),
+            headings: Vec::new(),
+            vector: Some(vector(i)),
+        }],
         submission: None,
     }
 }
 
-fn new() -> NewCollection {
+fn new_collection() -> NewCollection {
     let space = SpaceId::new("bench");
     let binding = ModelBinding {
         provider: "bench".into(),
-        model: "made".into(),
+        model: "synthetic".into(),
         space,
         dim: DIM,
         custom_dimensions: false,
@@ -82,18 +87,23 @@ fn new() -> NewCollection {
 }
 
 fn query(vector: &[f32], filter: Option<&Filter>) -> Query {
-    Query { mode: Mode::Vector(vector.to_vec()), top_k: TOP, filter: filter.cloned(), with_text: false }
+    Query {
+        mode: SearchMode::Vector(vector.to_vec()),
+        top_k: TOP_K,
+        filter: filter.cloned(),
+        with_text: false,
+    }
 }
 
-/// The exact answer: ids of the nearest, by plain f32.
-fn exact(all: &[f32], query: &[f32], fits: impl Fn(usize) -> bool) -> Vec<String> {
+/// The ids of the nearest documents, by an exact search in f32.
+fn exact(all: &[f32], query: &[f32], matches: impl Fn(usize) -> bool) -> Vec<String> {
     let mut scores: Vec<(f32, usize)> = all
         .chunks_exact(DIM)
         .enumerate()
-        .filter(|(i, _)| fits(*i))
+        .filter(|(i, _)| matches(*i))
         .map(|(i, row)| (row.iter().zip(query).map(|(a, b)| a * b).sum(), i))
         .collect();
-    let top = TOP.min(scores.len());
+    let top = TOP_K.min(scores.len());
     scores.select_nth_unstable_by(top - 1, |a, b| b.0.total_cmp(&a.0));
     scores[..top].iter().map(|(_, i)| i.to_string()).collect()
 }
@@ -109,37 +119,41 @@ fn resident_mib() -> u64 {
     line.and_then(|line| line.split_whitespace().nth(1)?.parse::<u64>().ok()).unwrap_or(0) / 1024
 }
 
-async fn insert(store: &dyn VectorStore, place: CollectionRef<'_>, rows: std::ops::Range<u64>) -> f64 {
-    let (begin, end) = (rows.start, rows.end);
+async fn insert(
+    store: &dyn VectorStore,
+    collection_ref: CollectionRef<'_>,
+    rows: std::ops::Range<u64>,
+) -> f64 {
+    let (start, end) = (rows.start, rows.end);
     let mut spent = Duration::ZERO;
-    let mut from = begin;
+    let mut from = start;
     while from < end {
         let batch: Vec<Document> = (from..end.min(from + 1000)).map(document).collect();
         from += batch.len() as u64;
-        let began = Instant::now();
-        store.upsert(place, Some(SpaceId::new("bench")), batch).await.unwrap();
-        spent += began.elapsed();
+        let start = Instant::now();
+        store.upsert(collection_ref, Some(SpaceId::new("bench")), batch).await.unwrap();
+        spent += start.elapsed();
     }
-    (end - begin) as f64 / spent.as_secs_f64()
+    (end - start) as f64 / spent.as_secs_f64()
 }
 
 async fn measure(
     store: &dyn VectorStore,
-    place: CollectionRef<'_>,
+    collection_ref: CollectionRef<'_>,
     filter: Option<&Filter>,
-    due: &[Vec<String>],
+    expected: &[Vec<String>],
 ) -> String {
     let queries = queries();
-    store.search(place, query(&queries[0], filter)).await.unwrap();
+    store.search(collection_ref, query(&queries[0], filter)).await.unwrap();
     let (mut times, mut right, mut few) = (Vec::new(), 0, 0);
-    for (vector, due) in queries.iter().zip(due) {
-        let began = Instant::now();
-        let hits = store.search(place, query(vector, filter)).await.unwrap();
-        times.push(began.elapsed());
-        right += hits.iter().filter(|hit| due.contains(&hit.document)).count();
-        few += usize::from(hits.len() < due.len());
+    for (vector, expected) in queries.iter().zip(expected) {
+        let start = Instant::now();
+        let hits = store.search(collection_ref, query(vector, filter)).await.unwrap();
+        times.push(start.elapsed());
+        right += hits.iter().filter(|hit| expected.contains(&hit.document)).count();
+        few += usize::from(hits.len() < expected.len());
     }
-    let total: usize = due.iter().map(Vec::len).sum();
+    let total: usize = expected.iter().map(Vec::len).sum();
     format!(
         "p50 {:.2} ms, p99 {:.2} ms, recall {:.4}, too few {few} times",
         percentile(&mut times, 0.5),
@@ -157,32 +171,35 @@ async fn embedded(directory: &Path, rows: u64) {
         search_threads: threads,
         min_free_bytes: 0,
     };
-    let place = CollectionRef { tenant: "1", collection: "bench" };
+    let collection_ref = CollectionRef { tenant: "1", collection: "bench" };
     let all: Vec<f32> = (0..rows).flat_map(vector).collect();
     let queries = queries();
-    let due: Vec<_> = queries.iter().map(|query| exact(&all, query, |_| true)).collect();
-    let due_filtered: Vec<_> =
+    let expected: Vec<_> = queries.iter().map(|query| exact(&all, query, |_| true)).collect();
+    let expected_filtered: Vec<_> =
         queries.iter().map(|query| exact(&all, query, |i: usize| i.is_multiple_of(100))).collect();
     write(&directory.join(format!("vectors-{rows}.f32")), &all);
     write(&directory.join("queries.f32"), &queries.concat());
     drop(all);
 
     let store = SqliteStore::new(config(1));
-    store.create(place, new()).await.unwrap();
-    println!("  insert, batches of 1000: {:.0} a second", insert(&store, place, 0..rows).await);
+    store.create(collection_ref, new_collection()).await.unwrap();
+    println!("  insert, batches of 1000: {:.0} a second", insert(&store, collection_ref, 0..rows).await);
     drop(store);
     let filter = Filter::parse(&json!({"one_in_hundred": true})).unwrap();
     for threads in [1, 2] {
         let before = resident_mib();
         let store = SqliteStore::new(config(threads));
-        let began = Instant::now();
-        store.search(place, query(&queries[0], None)).await.unwrap();
+        let start = Instant::now();
+        store.search(collection_ref, query(&queries[0], None)).await.unwrap();
         println!(
             "  {threads} thread(s): first search, which loads, {:.0} ms",
-            began.elapsed().as_secs_f64() * 1e3
+            start.elapsed().as_secs_f64() * 1e3
         );
-        println!("    top {TOP}: {}", measure(&store, place, None, &due).await);
-        println!("    1 % filter: {}", measure(&store, place, Some(&filter), &due_filtered).await);
+        println!("    top {TOP_K}: {}", measure(&store, collection_ref, None, &expected).await);
+        println!(
+            "    1 % filter: {}",
+            measure(&store, collection_ref, Some(&filter), &expected_filtered).await
+        );
         println!("    resident: {} MiB more", resident_mib().saturating_sub(before));
     }
 }
@@ -194,7 +211,7 @@ fn write(path: &PathBuf, numbers: &[f32]) {
     }
 }
 
-/// Four tenants share the rows; one of them is searched.
+/// Four tenants share the rows, and one of them is searched.
 async fn distributed(url: &str, rows: u64) {
     println!("pgvector, {rows} x {DIM}, four tenants");
     let timeout = Duration::from_secs(600);
@@ -202,20 +219,20 @@ async fn distributed(url: &str, rows: u64) {
     let share = rows / 4;
     for tenant in 0..4 {
         let name = format!("bench{tenant}");
-        let place = CollectionRef { tenant: &name, collection: "bench" };
+        let collection_ref = CollectionRef { tenant: &name, collection: "bench" };
         store.delete_tenant(&name).await.unwrap();
-        store.create(place, new()).await.unwrap();
-        let rate = insert(&store, place, tenant * share..(tenant + 1) * share).await;
+        store.create(collection_ref, new_collection()).await.unwrap();
+        let rate = insert(&store, collection_ref, tenant * share..(tenant + 1) * share).await;
         println!("  insert, tenant {tenant}: {rate:.0} a second");
     }
     let all: Vec<f32> = (0..share).flat_map(vector).collect();
-    let due: Vec<_> = queries().iter().map(|query| exact(&all, query, |_| true)).collect();
-    let due_filtered: Vec<_> =
+    let expected: Vec<_> = queries().iter().map(|query| exact(&all, query, |_| true)).collect();
+    let expected_filtered: Vec<_> =
         queries().iter().map(|query| exact(&all, query, |i: usize| i.is_multiple_of(100))).collect();
-    let place = CollectionRef { tenant: "bench0", collection: "bench" };
-    println!("    top {TOP}: {}", measure(&store, place, None, &due).await);
+    let collection_ref = CollectionRef { tenant: "bench0", collection: "bench" };
+    println!("    top {TOP_K}: {}", measure(&store, collection_ref, None, &expected).await);
     let filter = Filter::parse(&json!({"one_in_hundred": true})).unwrap();
-    println!("    1 % filter: {}", measure(&store, place, Some(&filter), &due_filtered).await);
+    println!("    1 % filter: {}", measure(&store, collection_ref, Some(&filter), &expected_filtered).await);
 }
 
 #[tokio::main]

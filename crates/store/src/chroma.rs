@@ -1,5 +1,5 @@
-//! Reads what a running Chroma server holds, over its HTTP API of version 2. For moving away from it: nothing is
-//! written there.
+//! Reads the collections of a running Chroma server over version 2 of its HTTP API, for an import. Nothing is written
+//! to the server.
 
 use std::time::Duration;
 
@@ -7,25 +7,25 @@ use serde_json::{Map, Value, json};
 
 use crate::{StoreError, StoreErrorKind};
 
-/// A Chroma server, and which of its databases.
-pub struct Chroma {
+/// A client of one database of a Chroma server.
+pub struct ChromaClient {
     client: reqwest::Client,
     /// `…/api/v2/tenants/<tenant>/databases/<database>`
     base: String,
 }
 
-/// A collection there.
+/// A collection of the server.
 #[derive(Clone, Debug)]
 pub struct ChromaCollection {
     /// Its id.
     pub id: String,
     /// Its name.
     pub name: String,
-    /// What the service that made it said of it.
+    /// Metadata that its creator gave it.
     pub metadata: Map<String, Value>,
 }
 
-/// A record there; everything but the id may be missing.
+/// A record of a collection. Everything but the id may be missing.
 #[derive(Clone, Debug)]
 pub struct ChromaRecord {
     /// Its id.
@@ -38,41 +38,44 @@ pub struct ChromaRecord {
     pub metadata: Map<String, Value>,
 }
 
-/// How long the server may take for one answer.
+/// Time limit of one request.
 const TIMEOUT: Duration = Duration::from_secs(60);
 
-impl Chroma {
-    /// The server at `url`, for example `http://127.0.0.1:8000`.
+impl ChromaClient {
+    /// A client of the server at `url`, for example `http://127.0.0.1:8000`.
     pub fn new(url: &str, tenant: &str, database: &str) -> Result<Self, StoreError> {
-        let plain = |name: &str| !name.is_empty() && !name.contains(['/', '?', '#', '%']);
-        if !plain(tenant) || !plain(database) {
-            return Err(StoreError::invalid("Chroma's tenant and database are plain names"));
+        let is_plain = |name: &str| !name.is_empty() && !name.contains(['/', '?', '#', '%']);
+        if !is_plain(tenant) || !is_plain(database) {
+            return Err(StoreError::invalid(
+                "the tenant and the database of Chroma must not be empty or contain '/', '?', '#' or '%'",
+            ));
         }
         let client = reqwest::Client::builder().timeout(TIMEOUT).build().map_err(StoreError::internal)?;
         let url = url.trim_end_matches('/');
         Ok(Self { client, base: format!("{url}/api/v2/tenants/{tenant}/databases/{database}") })
     }
 
-    /// All collections.
+    /// Lists all collections.
     pub async fn collections(&self) -> Result<Vec<ChromaCollection>, StoreError> {
         let mut all = Vec::new();
         loop {
             let url = format!("{}/collections?limit=100&offset={}", self.base, all.len());
-            let page = self.ask(self.client.get(url)).await?;
-            let page = page.as_array().ok_or_else(|| nonsense("a list of collections"))?;
+            let page = self.send(self.client.get(url)).await?;
+            let page = page.as_array().ok_or_else(|| malformed("a list of collections"))?;
             if page.is_empty() {
                 return Ok(all);
             }
             for item in page {
-                let text =
-                    |key: &str| item[key].as_str().map(str::to_owned).ok_or_else(|| nonsense("a collection"));
+                let text = |key: &str| {
+                    item[key].as_str().map(str::to_owned).ok_or_else(|| malformed("a collection"))
+                };
                 let metadata = item["metadata"].as_object().cloned().unwrap_or_default();
                 all.push(ChromaCollection { id: text("id")?, name: text("name")?, metadata });
             }
         }
     }
 
-    /// Records from a place on, at most `limit`.
+    /// Returns at most `limit` records from `offset` on.
     pub async fn records(
         &self,
         collection: &str,
@@ -82,8 +85,8 @@ impl Chroma {
         let url = format!("{}/collections/{collection}/get", self.base);
         let include = ["documents", "metadatas", "embeddings"];
         let body = json!({"limit": limit, "offset": offset, "include": include});
-        let page = self.ask(self.client.post(url).json(&body)).await?;
-        let ids = page["ids"].as_array().ok_or_else(|| nonsense("records"))?;
+        let page = self.send(self.client.post(url).json(&body)).await?;
+        let ids = page["ids"].as_array().ok_or_else(|| malformed("records"))?;
         let records = ids.iter().enumerate().map(|(index, id)| ChromaRecord {
             id: id.as_str().unwrap_or_default().to_owned(),
             vector: numbers(&page["embeddings"][index]),
@@ -93,21 +96,21 @@ impl Chroma {
         Ok(records.collect())
     }
 
-    async fn ask(&self, request: reqwest::RequestBuilder) -> Result<Value, StoreError> {
+    async fn send(&self, request: reqwest::RequestBuilder) -> Result<Value, StoreError> {
         let unreachable = |error: reqwest::Error| {
-            // Without the URL: it may hold a password.
+            // The URL is left out, because it may contain a password.
             StoreError::unavailable(format!("Chroma does not answer: {}", error.without_url()))
         };
-        let answer = request.send().await.map_err(unreachable)?;
-        let status = answer.status();
+        let response = request.send().await.map_err(unreachable)?;
+        let status = response.status();
         if !status.is_success() {
-            let said: String = answer.text().await.unwrap_or_default().chars().take(300).collect();
+            let body: String = response.text().await.unwrap_or_default().chars().take(300).collect();
             return Err(StoreError::new(
                 StoreErrorKind::NotFound,
-                format!("Chroma answers {status}: {said}"),
+                format!("Chroma responded with {status}: {body}"),
             ));
         }
-        answer.json().await.map_err(unreachable)
+        response.json().await.map_err(unreachable)
     }
 }
 
@@ -115,6 +118,8 @@ fn numbers(value: &Value) -> Option<Vec<f32>> {
     value.as_array()?.iter().map(|number| number.as_f64().map(|number| number as f32)).collect()
 }
 
-fn nonsense(due: &str) -> StoreError {
-    StoreError::unavailable(format!("what answers is no Chroma server of API version 2: {due} was due"))
+fn malformed(expected: &str) -> StoreError {
+    StoreError::unavailable(format!(
+        "the server does not speak version 2 of the Chroma API: its response is not {expected}"
+    ))
 }

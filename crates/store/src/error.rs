@@ -1,4 +1,4 @@
-//! What can go wrong in a store. Whoever sees a failure decides its kind; the edge decides the status.
+//! Errors of a store. The code that sees the failure chooses its kind; the HTTP layer maps the kind to a status.
 
 use std::{fmt, time::Duration};
 
@@ -7,91 +7,97 @@ use embeddery_core::SpaceId;
 /// A failed operation.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StoreError {
-    /// What happened, for decisions.
+    /// The cause, for decisions in code.
     pub kind: StoreErrorKind,
-    /// What was wrong and what to do, in words the caller may see.
+    /// Explanation and remedy. It may be shown to the client, except for [`StoreErrorKind::Internal`].
     pub message: String,
 }
 
-/// What happened.
+/// The cause of a failed operation.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum StoreErrorKind {
-    /// A value that cannot be stored or searched with.
+    /// The value cannot be stored or searched for.
     Invalid,
-    /// No such collection or document.
+    /// The collection or document does not exist.
     NotFound,
-    /// A collection of this name is there.
+    /// A collection of this name exists.
     Exists,
-    /// Vectors that must not be compared with the collection's.
+    /// The vectors are of another space than those of the collection, so the two must not be compared.
     SpaceMismatch {
-        /// The collection's space.
+        /// Space of the collection.
         bound: SpaceId,
-        /// The offered one.
+        /// Space of the vectors that were sent.
         offered: SpaceId,
     },
-    /// A vector that was said to be stored is not: somebody changed the document meanwhile. Send it.
+    /// A chunk was sent without its vector, and the store does not hold the vector, because the document was changed
+    /// since [`existing_chunks`](crate::VectorStore::existing_chunks). The caller sends the vector.
     VectorMissing,
-    /// A migration cannot end or begin as things are.
+    /// The state of the migration does not allow the operation.
     Migration,
-    /// The disk is full, or close to it.
+    /// The disk is full or has less than the reserve free.
     Full,
-    /// The database is out of reach or busy; later may help.
+    /// The database is unreachable or busy. A retry may succeed.
     Unavailable {
-        /// When to come back.
+        /// Delay before a retry.
         after: Duration,
     },
-    /// The data were written by a newer version.
+    /// The data was written by a newer version.
     TooNew,
-    /// This store cannot do it.
+    /// This store does not implement the operation.
     Unsupported,
-    /// A defect, or a damaged database. The message is for the log.
+    /// A defect or a damaged database. The message is for the log only.
     Internal,
 }
 
 impl StoreError {
-    /// A failure with its explanation.
+    /// An error of this kind.
     pub fn new(kind: StoreErrorKind, message: impl Into<String>) -> Self {
         Self { kind, message: message.into() }
     }
 
-    /// A value that cannot be stored or searched with.
+    /// An error of the kind [`StoreErrorKind::Invalid`].
     pub fn invalid(message: impl Into<String>) -> Self {
         Self::new(StoreErrorKind::Invalid, message)
     }
 
-    /// No such collection.
+    /// The collection does not exist.
     pub fn no_collection(name: &str) -> Self {
         Self::new(StoreErrorKind::NotFound, format!("collection '{name}' is not there"))
     }
 
-    /// No such document.
+    /// The document does not exist.
     pub fn no_document(collection: &str, id: &str) -> Self {
         Self::new(StoreErrorKind::NotFound, format!("document '{id}' is not in collection '{collection}'"))
     }
 
-    pub(crate) fn exists(name: &str) -> Self {
-        let message =
-            format!("collection '{name}' is there already; delete it first, or choose another name");
+    pub(crate) fn collection_exists(name: &str) -> Self {
+        let message = format!("collection '{name}' exists; delete it first or choose another name");
         Self::new(StoreErrorKind::Exists, message)
     }
 
-    /// Vectors that must not be compared with the collection's.
+    /// The vectors sent to a collection are of another space.
     pub fn space_mismatch(name: &str, bound: &SpaceId, offered: &SpaceId) -> Self {
         let message = format!(
-            "collection '{name}' holds vectors of space '{bound}', these are of space '{offered}'; use the collection's model, or move it with POST …/{name}/reembed"
+            "collection '{name}' holds vectors of space '{bound}', these are of space '{offered}'; use the collection's model, or migrate the collection with POST …/{name}/reembed"
         );
         Self::new(StoreErrorKind::SpaceMismatch { bound: bound.clone(), offered: offered.clone() }, message)
     }
 
-    pub(crate) fn already_there(name: &str, space: &SpaceId) -> Self {
-        let message = format!("collection '{name}' is in space '{space}' already; there is nothing to move");
+    pub(crate) fn same_space(name: &str, space: &SpaceId) -> Self {
+        let message = format!("collection '{name}' is already in space '{space}'; no migration is needed");
         Self::new(StoreErrorKind::Migration, message)
     }
 
-    pub(crate) fn replaced(name: &str) -> Self {
+    pub(crate) fn migration_ended(name: &str) -> Self {
         let message =
-            format!("the migration of collection '{name}' has ended, or was replaced by another one");
+            format!("the migration of collection '{name}' has ended or was replaced by another one");
         Self::new(StoreErrorKind::Migration, message)
+    }
+
+    /// A chunk came without its vector, and the store does not hold the vector.
+    pub(crate) fn vector_missing(document: &str) -> Self {
+        let message = format!("document '{document}' was changed by another request; send it again");
+        Self::new(StoreErrorKind::VectorMissing, message)
     }
 
     pub(crate) fn internal(message: impl fmt::Display) -> Self {

@@ -1,6 +1,6 @@
-//! Filters over documents' metadata: parsed once into a tree, compiled by each store into its own SQL. A value is
-//! compared with values of its own type only; a list in the metadata fits when one of its elements does; a field
-//! that is not there fits nothing but a negation.
+//! Filters on the metadata of documents. A filter is parsed once into a tree, and each store compiles the tree into its
+//! own SQL. Values are compared with values of the same type only. A list in the metadata matches if one of its elements
+//! does. A missing field matches only a negation.
 
 use std::fmt;
 
@@ -9,29 +9,29 @@ use serde_json::Value;
 /// A condition on a document's metadata.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Filter {
-    /// Every one fits.
-    All(Vec<Filter>),
-    /// One fits at least.
-    Any(Vec<Filter>),
-    /// It does not fit.
+    /// All conditions match. An empty list matches every document.
+    And(Vec<Filter>),
+    /// At least one condition matches.
+    Or(Vec<Filter>),
+    /// The condition does not match.
     Not(Box<Filter>),
     /// The field has one of these values.
-    Among(String, Vec<Scalar>),
-    /// The field compares with a value: text with text by code points, numbers with numbers.
-    Compare(String, Order, Scalar),
+    In(String, Vec<Scalar>),
+    /// The field compares with a value. Strings are ordered by code points.
+    Compare(String, Comparison, Scalar),
 }
 
-/// How a field compares.
+/// Operator of [`Filter::Compare`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Order {
+pub enum Comparison {
     /// `$gt`
-    Above,
+    Greater,
     /// `$gte`
-    AtLeast,
+    GreaterOrEqual,
     /// `$lt`
-    Below,
+    Less,
     /// `$lte`
-    AtMost,
+    LessOrEqual,
 }
 
 /// A value that filters compare with.
@@ -39,13 +39,13 @@ pub enum Order {
 pub enum Scalar {
     /// A string.
     Text(String),
-    /// A number; whole numbers are exact up to 2^53.
+    /// A number. Integers are exact up to 2^53.
     Number(f64),
     /// True or false.
     Bool(bool),
 }
 
-/// A filter that cannot be understood: where, and why.
+/// A filter that is invalid, with the message for the client.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FilterError(pub String);
 
@@ -55,55 +55,57 @@ impl fmt::Display for FilterError {
     }
 }
 
-/// How deep conditions may be nested.
-pub const MAX_DEPTH: usize = 32;
+/// Maximum depth of nested conditions.
+const MAX_FILTER_DEPTH: usize = 32;
 
-/// How many conditions and values a filter may hold.
+/// Maximum number of conditions and values in a filter.
 const MAX_VALUES: usize = 1000;
 
 impl Filter {
-    /// Reads a filter as callers write it.
+    /// Parses the JSON form of a filter, for example `{"year": {"$gte": 2020}}`.
     pub fn parse(value: &Value) -> Result<Self, FilterError> {
-        let mut reader = Reader { left: MAX_VALUES };
-        reader.object(value, "filter", 0)
+        let mut parser = Parser { remaining: MAX_VALUES };
+        parser.object(value, "filter", 0)
     }
 }
 
-struct Reader {
-    /// Conditions and values that may still come.
-    left: usize,
+struct Parser {
+    /// Number of conditions and values that may follow.
+    remaining: usize,
 }
 
-type Parsed = Result<Filter, FilterError>;
+type ParseResult = Result<Filter, FilterError>;
 
-fn wrong<T>(message: String) -> Result<T, FilterError> {
+fn invalid<T>(message: String) -> Result<T, FilterError> {
     Err(FilterError(message))
 }
 
-impl Reader {
-    fn object(&mut self, value: &Value, place: &str, depth: usize) -> Parsed {
-        if depth > MAX_DEPTH {
-            return wrong(format!("filter is nested deeper than {MAX_DEPTH} levels; flatten it"));
+impl Parser {
+    fn object(&mut self, value: &Value, name: &str, depth: usize) -> ParseResult {
+        if depth > MAX_FILTER_DEPTH {
+            return invalid(format!("filter is nested deeper than {MAX_FILTER_DEPTH} levels; flatten it"));
         }
         let Value::Object(fields) = value else {
-            return wrong(format!("{place} must be an object, for example {{\"year\": {{\"$gte\": 2020}}}}"));
+            return invalid(format!(
+                "{name} must be an object, for example {{\"year\": {{\"$gte\": 2020}}}}"
+            ));
         };
         let mut all = Vec::with_capacity(fields.len());
         for (key, value) in fields {
-            self.spend()?;
+            self.count()?;
             all.push(match key.as_str() {
-                "$and" => Filter::All(self.list(value, "$and", depth)?),
-                "$or" => Filter::Any(self.list(value, "$or", depth)?),
+                "$and" => Filter::And(self.list(value, "$and", depth)?),
+                "$or" => Filter::Or(self.list(value, "$or", depth)?),
                 "$not" => Filter::Not(Box::new(self.object(value, "$not", depth + 1)?)),
                 operator if operator.starts_with('$') => {
-                    return wrong(format!(
-                        "'{operator}' stands where a field is due; only $and, $or and $not may stand there"
+                    return invalid(format!(
+                        "'{operator}' is not allowed in place of a field; use $and, $or or $not, or name a field"
                     ));
                 }
                 field => self.field(field, value)?,
             });
         }
-        Ok(if all.len() == 1 { all.remove(0) } else { Filter::All(all) })
+        Ok(if all.len() == 1 { all.remove(0) } else { Filter::And(all) })
     }
 
     fn list(&mut self, value: &Value, operator: &str, depth: usize) -> Result<Vec<Filter>, FilterError> {
@@ -111,62 +113,63 @@ impl Reader {
             Value::Array(items) if !items.is_empty() => {
                 items.iter().map(|item| self.object(item, operator, depth + 1)).collect()
             }
-            _ => wrong(format!("{operator} takes a list of one condition or more")),
+            _ => invalid(format!("{operator} takes a list with at least one condition")),
         }
     }
 
-    fn field(&mut self, field: &str, value: &Value) -> Parsed {
+    fn field(&mut self, field: &str, value: &Value) -> ParseResult {
         let Value::Object(operators) = value else {
-            return Ok(Filter::Among(field.to_owned(), vec![scalar(field, value)?]));
+            return Ok(Filter::In(field.to_owned(), vec![scalar(field, value)?]));
         };
         let mut all = Vec::with_capacity(operators.len());
         for (operator, value) in operators {
-            self.spend()?;
-            let compare =
-                |order| Ok(Filter::Compare(field.to_owned(), order, ordered(field, operator, value)?));
+            self.count()?;
+            let compare = |comparison| {
+                Ok(Filter::Compare(field.to_owned(), comparison, comparable(field, operator, value)?))
+            };
             all.push(match operator.as_str() {
-                "$eq" => Filter::Among(field.to_owned(), vec![scalar(field, value)?]),
+                "$eq" => Filter::In(field.to_owned(), vec![scalar(field, value)?]),
                 "$ne" => {
-                    Filter::Not(Box::new(Filter::Among(field.to_owned(), vec![scalar(field, value)?])))
+                    Filter::Not(Box::new(Filter::In(field.to_owned(), vec![scalar(field, value)?])))
                 }
-                "$in" => Filter::Among(field.to_owned(), self.values(field, operator, value)?),
+                "$in" => Filter::In(field.to_owned(), self.values(field, operator, value)?),
                 "$nin" => {
                     let values = self.values(field, operator, value)?;
-                    Filter::Not(Box::new(Filter::Among(field.to_owned(), values)))
+                    Filter::Not(Box::new(Filter::In(field.to_owned(), values)))
                 }
-                "$gt" => compare(Order::Above)?,
-                "$gte" => compare(Order::AtLeast)?,
-                "$lt" => compare(Order::Below)?,
-                "$lte" => compare(Order::AtMost)?,
+                "$gt" => compare(Comparison::Greater)?,
+                "$gte" => compare(Comparison::GreaterOrEqual)?,
+                "$lt" => compare(Comparison::Less)?,
+                "$lte" => compare(Comparison::LessOrEqual)?,
                 other => {
-                    return wrong(format!(
-                        "'{other}' of field '{field}' is unknown; known are $eq $ne $gt $gte $lt $lte $in $nin, and $and $or $not around fields"
+                    return invalid(format!(
+                        "operator '{other}' of field '{field}' is unknown; known are $eq $ne $gt $gte $lt $lte $in $nin, and $and $or $not around fields"
                     ));
                 }
             });
         }
         match all.len() {
-            0 => wrong(format!("field '{field}' has no condition; write a value or {{\"$eq\": value}}")),
+            0 => invalid(format!("field '{field}' has no condition; write a value or {{\"$eq\": value}}")),
             1 => Ok(all.remove(0)),
-            _ => Ok(Filter::All(all)),
+            _ => Ok(Filter::And(all)),
         }
     }
 
     fn values(&mut self, field: &str, operator: &str, value: &Value) -> Result<Vec<Scalar>, FilterError> {
         let Value::Array(items) = value else {
-            return wrong(format!("{operator} of field '{field}' takes a list of values"));
+            return invalid(format!("{operator} of field '{field}' takes a list of values"));
         };
         items
             .iter()
             .map(|item| {
-                self.spend()?;
+                self.count()?;
                 scalar(field, item)
             })
             .collect()
     }
 
-    fn spend(&mut self) -> Result<(), FilterError> {
-        self.left = self.left.checked_sub(1).ok_or_else(|| {
+    fn count(&mut self) -> Result<(), FilterError> {
+        self.remaining = self.remaining.checked_sub(1).ok_or_else(|| {
             FilterError(format!("filter holds more than {MAX_VALUES} conditions and values; send fewer"))
         })?;
         Ok(())
@@ -174,23 +177,21 @@ impl Reader {
 }
 
 fn scalar(field: &str, value: &Value) -> Result<Scalar, FilterError> {
-    Scalar::of(value).ok_or_else(|| {
-        FilterError(format!(
-            "field '{field}' is compared with a value that is no string, number, true or false"
-        ))
+    Scalar::from_json(value).ok_or_else(|| {
+        FilterError(format!("field '{field}' must be compared with a string, a number, true or false"))
     })
 }
 
-fn ordered(field: &str, operator: &str, value: &Value) -> Result<Scalar, FilterError> {
+fn comparable(field: &str, operator: &str, value: &Value) -> Result<Scalar, FilterError> {
     match scalar(field, value)? {
-        Scalar::Bool(_) => wrong(format!("{operator} of field '{field}' takes a number or a string")),
+        Scalar::Bool(_) => invalid(format!("{operator} of field '{field}' takes a number or a string")),
         scalar => Ok(scalar),
     }
 }
 
 impl Scalar {
-    /// A JSON value as filters see it; `None` for null, lists and objects.
-    pub(crate) fn of(value: &Value) -> Option<Self> {
+    /// Converts a JSON value. Returns `None` for null, lists and objects, which filters do not see.
+    pub(crate) fn from_json(value: &Value) -> Option<Self> {
         match value {
             Value::String(text) => Some(Self::Text(text.clone())),
             Value::Number(number) => number.as_f64().map(Self::Number),
@@ -206,44 +207,44 @@ mod tests {
 
     use super::*;
 
-    fn problem(value: &Value) -> String {
+    fn error_of(value: &Value) -> String {
         Filter::parse(value).unwrap_err().0
     }
 
     #[test]
-    fn the_short_form_and_the_long_form_are_one() {
+    fn a_bare_value_is_the_short_form_of_eq() {
         let short = Filter::parse(&json!({"lang": "en"})).unwrap();
         assert_eq!(short, Filter::parse(&json!({"lang": {"$eq": "en"}})).unwrap());
-        assert_eq!(short, Filter::Among("lang".into(), vec![Scalar::Text("en".into())]));
-        assert_eq!(Filter::parse(&json!({})).unwrap(), Filter::All(vec![]));
+        assert_eq!(short, Filter::In("lang".into(), vec![Scalar::Text("en".into())]));
+        assert_eq!(Filter::parse(&json!({})).unwrap(), Filter::And(vec![]));
     }
 
     #[test]
-    fn several_conditions_must_all_fit() {
+    fn several_conditions_are_joined_by_and() {
         let filter =
             Filter::parse(&json!({"year": {"$gte": 2000, "$lt": 2010}, "$not": {"a": true}})).unwrap();
-        let Filter::All(parts) = filter else { panic!("{filter:?}") };
+        let Filter::And(parts) = filter else { panic!("{filter:?}") };
         assert_eq!(parts.len(), 2);
     }
 
     #[test]
-    fn what_cannot_be_understood_is_named() {
-        assert!(problem(&json!({"a": {"$like": "x"}})).contains("'$like' of field 'a'"));
-        assert!(problem(&json!({"$xor": []})).contains("'$xor'"));
-        assert!(problem(&json!({"a": null})).contains("field 'a'"));
-        assert!(problem(&json!({"a": {"$gt": true}})).contains("number or a string"));
-        assert!(problem(&json!({"a": {"$in": 1}})).contains("list"));
-        assert!(problem(&json!({"$and": []})).contains("one condition or more"));
-        assert!(problem(&json!(["a"])).contains("must be an object"));
+    fn an_error_names_the_invalid_part() {
+        assert!(error_of(&json!({"a": {"$like": "x"}})).contains("'$like' of field 'a'"));
+        assert!(error_of(&json!({"$xor": []})).contains("'$xor'"));
+        assert!(error_of(&json!({"a": null})).contains("field 'a'"));
+        assert!(error_of(&json!({"a": {"$gt": true}})).contains("number or a string"));
+        assert!(error_of(&json!({"a": {"$in": 1}})).contains("list"));
+        assert!(error_of(&json!({"$and": []})).contains("at least one condition"));
+        assert!(error_of(&json!(["a"])).contains("must be an object"));
     }
 
     #[test]
     fn depth_and_size_are_bounded() {
         let nested = (0..100).fold(json!({"a": 1}), |inner, _| json!({"$not": inner}));
-        assert!(problem(&nested).contains("deeper than 32"));
-        let fits = (0..30).fold(json!({"a": 1}), |inner, _| json!({"$not": inner}));
-        assert!(Filter::parse(&fits).is_ok());
+        assert!(error_of(&nested).contains("deeper than 32"));
+        let shallow = (0..30).fold(json!({"a": 1}), |inner, _| json!({"$not": inner}));
+        assert!(Filter::parse(&shallow).is_ok());
         let many: Vec<_> = (0..2000).collect();
-        assert!(problem(&json!({"a": {"$in": many}})).contains("more than 1000"));
+        assert!(error_of(&json!({"a": {"$in": many}})).contains("more than 1000"));
     }
 }

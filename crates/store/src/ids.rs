@@ -1,40 +1,41 @@
-//! Names that are safe, and ids that come out the same however often a document is added.
+//! Checks of collection names, and deterministic ids: the same document always gets the same vector ids.
 
 use std::collections::HashMap;
 
 use embeddery_core::SpaceId;
 use uuid::Uuid;
 
-use crate::{CollectionRef, StoreError, types::ChunkKey};
+use crate::{ChunkKey, CollectionRef, StoreError};
 
-/// The hash of a chunk's text.
-pub type Fingerprint = [u8; 16];
+/// Hash of a chunk's text: the first 16 bytes of BLAKE3.
+pub(crate) type Fingerprint = [u8; 16];
 
-/// Every vector id is made below this one.
+/// Namespace of the vector ids, which are UUIDs of version 5.
 const NAMESPACE: Uuid = Uuid::from_u128(0x6f1c_6e0e_8f3b_5d0a_9a52_7a1d_0b5e_4c27);
 
-/// The longest name of a collection, in characters.
+/// Maximum length of a collection name. Names are ASCII, so a byte is a character.
 const MAX_NAME_BYTES: usize = 128;
 
-/// A collection's name: letters, digits, `_`, `.`, `-`; no leading dot.
+/// Checks the name of a collection: 1 to 128 ASCII letters, digits, `_`, `.` or `-`, without a leading dot.
 pub fn check_name(name: &str) -> Result<(), StoreError> {
-    let wrong = if name.is_empty() {
+    let problem = if name.is_empty() {
         "is empty"
     } else if name.len() > MAX_NAME_BYTES {
         "is longer than 128 characters"
     } else if name.starts_with('.') {
         "begins with a dot"
     } else if !name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte)) {
-        "holds a character that is not one of A-Z a-z 0-9 _ . -"
+        "contains a character that is not one of A-Z a-z 0-9 _ . -"
     } else {
         return Ok(());
     };
     let shown: String = name.chars().take(40).collect();
-    Err(StoreError::invalid(format!("name '{shown}' {wrong}; write for example 'notes-2026'")))
+    Err(StoreError::invalid(format!("name '{shown}' {problem}; write for example 'notes-2026'")))
 }
 
-/// The keys of a document's chunks. Equal texts are numbered, so that an insertion renames no other chunk.
-pub fn fingerprints<'t>(texts: impl IntoIterator<Item = &'t str>) -> Vec<ChunkKey> {
+/// Returns the keys of a document's chunks, in order. A key is the text's hash and the number of equal texts before it,
+/// so inserting a chunk does not change the keys of the others.
+pub(crate) fn fingerprints<'t>(texts: impl IntoIterator<Item = &'t str>) -> Vec<ChunkKey> {
     let mut seen: HashMap<Fingerprint, u32> = HashMap::new();
     texts
         .into_iter()
@@ -48,11 +49,16 @@ pub fn fingerprints<'t>(texts: impl IntoIterator<Item = &'t str>) -> Vec<ChunkKe
         .collect()
 }
 
-/// The id of a chunk's vector: of tenant, collection, document, text, its occurrence, and space.
-pub fn vector_id(place: CollectionRef<'_>, document: &str, key: ChunkKey, space: &SpaceId) -> Uuid {
+/// Computes the id of a chunk's vector: a UUID of version 5 over tenant, collection, document, space and chunk key.
+pub(crate) fn vector_id(
+    collection_ref: CollectionRef<'_>,
+    document: &str,
+    key: ChunkKey,
+    space: &SpaceId,
+) -> Uuid {
     let mut name = Vec::with_capacity(160);
-    for part in [place.tenant, place.collection, document, space.as_str()] {
-        // Lengths in front, so that no two lists of parts read the same.
+    for part in [collection_ref.tenant, collection_ref.collection, document, space.as_str()] {
+        // Each part is prefixed with its length, so that different lists of parts never give the same bytes.
         name.extend_from_slice(&(part.len() as u64).to_le_bytes());
         name.extend_from_slice(part.as_bytes());
     }
@@ -66,7 +72,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names() {
+    fn names_are_checked() {
         for good in ["a", "notes-2026", "A.b_c", &"x".repeat(128)] {
             assert!(check_name(good).is_ok(), "{good}");
         }
@@ -77,7 +83,7 @@ mod tests {
     }
 
     #[test]
-    fn an_insertion_renames_nothing() {
+    fn an_insertion_changes_no_other_key() {
         let before = fingerprints(["a", "b", "a"]);
         let after = fingerprints(["new", "a", "b", "a"]);
         assert_eq!(before, after[1..]);
@@ -85,18 +91,18 @@ mod tests {
     }
 
     #[test]
-    fn ids_depend_on_everything_and_on_nothing_else() {
-        let place = CollectionRef { tenant: "1", collection: "c" };
+    fn every_part_changes_the_id() {
+        let collection_ref = CollectionRef { tenant: "1", collection: "c" };
         let (x, y) = (SpaceId::new("x"), SpaceId::new("y"));
         let key = fingerprints(["t"])[0];
-        let id = vector_id(place, "d", key, &x);
-        assert_eq!(id, vector_id(place, "d", key, &x));
+        let id = vector_id(collection_ref, "d", key, &x);
+        assert_eq!(id, vector_id(collection_ref, "d", key, &x));
         let others = [
             vector_id(CollectionRef { tenant: "1c", collection: "" }, "d", key, &x),
-            vector_id(CollectionRef { tenant: "2", ..place }, "d", key, &x),
-            vector_id(place, "e", key, &x),
-            vector_id(place, "d", ChunkKey { occurrence: 1, ..key }, &x),
-            vector_id(place, "d", key, &y),
+            vector_id(CollectionRef { tenant: "2", ..collection_ref }, "d", key, &x),
+            vector_id(collection_ref, "e", key, &x),
+            vector_id(collection_ref, "d", ChunkKey { occurrence: 1, ..key }, &x),
+            vector_id(collection_ref, "d", key, &y),
         ];
         assert!(!others.contains(&id));
     }

@@ -1,10 +1,4 @@
-//! Collections of vectors and their search. [`VectorStore`] is the contract; [`SqliteStore`] keeps it with one
-//! SQLite database per user and an exact search, [`PostgresStore`] in PostgreSQL with pgvector. The same suite of
-//! tests, `tests/conformance`, examines both.
-//!
-//! The store knows nothing of models and of HTTP: vectors come in, ids and scores go out. What it guarantees:
-//! a document is seen as it was before a write or as it is after it, never in between; what has been
-//! acknowledged survives the death of the process; vectors of two spaces never meet in one answer.
+#![doc = include_str!("../README.md")]
 
 mod chroma;
 mod error;
@@ -19,18 +13,19 @@ mod store;
 mod tombstone;
 mod types;
 
-pub use chroma::{Chroma, ChromaCollection, ChromaRecord};
+pub use chroma::{ChromaClient, ChromaCollection, ChromaRecord};
 pub use error::{StoreError, StoreErrorKind};
-pub use filter::{Filter, FilterError, MAX_DEPTH, Order, Scalar};
-pub use ids::{Fingerprint, check_name, fingerprints, vector_id};
+pub use filter::{Comparison, Filter, FilterError, Scalar};
+pub use ids::check_name;
+use ids::{Fingerprint, fingerprints, vector_id};
 pub use postgres::{
     PostgresConfig, PostgresMetrics, PostgresStore, connection::Connections, migrations::Migrations,
 };
-pub use sqlite::{SqliteConfig, SqliteStore, user_directory};
+pub use sqlite::{SqliteConfig, SqliteStore};
 pub use store::VectorStore;
-use types::check_vector;
 pub use types::{
-    Backup, Chunk, Collection, CollectionRef, Counts, DeleteTarget, DeletionReceipt, Document, DocumentView,
-    Hit, Migration, MissingVector, Mode, ModelBinding, NewCollection, Page, Query, Span, Stats, StoredChunk,
-    StoredDocument, UpsertResult,
+    Backup, Collection, CollectionRef, Counts, DeleteTarget, DeletionReceipt, Document, DocumentChunk,
+    DocumentView, Hit, Migration, MissingVector, ModelBinding, NewCollection, PageRequest, Query, SearchMode,
+    Stats, StoredChunk, StoredDocument, TextSpan, UpsertResult,
 };
+use types::{ChunkKey, check_vector};

@@ -1,92 +1,125 @@
-//! The contract. Every method is one atomic step: what it returns is what all readers see from then on.
+//! [`VectorStore`], the trait of all stores. Every method is one atomic step: when it returns, all readers see its
+//! effect.
 
 use embeddery_core::{BoxFuture, SpaceId};
 
 use crate::{
     Backup, Collection, CollectionRef, DeleteTarget, DeletionReceipt, Document, DocumentView, Hit,
-    MissingVector, ModelBinding, NewCollection, Page, Query, Stats, StoreError, StoredDocument, UpsertResult,
+    MissingVector, ModelBinding, NewCollection, PageRequest, Query, Stats, StoreError, StoredDocument,
+    UpsertResult,
 };
 
-/// The future of an operation.
+/// The future that an operation of a store returns.
 pub type Operation<'a, T> = BoxFuture<'a, Result<T, StoreError>>;
 
 /// Collections of vectors and their search.
 pub trait VectorStore: Send + Sync {
-    /// Makes a collection; one of the same name is an error, even an equal one.
-    fn create<'a>(&'a self, place: CollectionRef<'a>, new: NewCollection) -> Operation<'a, Collection>;
+    /// Creates a collection. Fails with [`StoreErrorKind::Exists`](crate::StoreErrorKind::Exists) if the name is taken,
+    /// even by an equal collection.
+    fn create<'a>(
+        &'a self,
+        collection_ref: CollectionRef<'a>,
+        new: NewCollection,
+    ) -> Operation<'a, Collection>;
 
-    /// A tenant's collections, by name.
+    /// Lists the collections of a tenant, ordered by name.
     fn list<'a>(&'a self, tenant: &'a str) -> Operation<'a, Vec<Collection>>;
 
-    /// A collection.
-    fn get<'a>(&'a self, place: CollectionRef<'a>) -> Operation<'a, Collection>;
+    /// Returns a collection.
+    fn get<'a>(&'a self, collection_ref: CollectionRef<'a>) -> Operation<'a, Collection>;
 
-    /// A collection and how much it holds.
-    fn stats<'a>(&'a self, place: CollectionRef<'a>) -> Operation<'a, Stats>;
+    /// Returns a collection and its size.
+    fn stats<'a>(&'a self, collection_ref: CollectionRef<'a>) -> Operation<'a, Stats>;
 
-    /// Removes a collection with all in it.
-    fn drop_collection<'a>(&'a self, place: CollectionRef<'a>) -> Operation<'a, ()>;
+    /// Deletes a collection with its documents and vectors.
+    fn drop_collection<'a>(&'a self, collection_ref: CollectionRef<'a>) -> Operation<'a, ()>;
 
-    /// For each chunk of these documents, whether its vector is stored and need not be made again.
+    /// Returns, for each chunk of each document, whether its vector is stored and need not be made again.
     fn existing_chunks<'a>(
         &'a self,
-        place: CollectionRef<'a>,
+        collection_ref: CollectionRef<'a>,
         documents: &'a [Document],
     ) -> Operation<'a, Vec<Vec<bool>>>;
 
-    /// Stores documents, all or none, replacing those of the same ids unless they are of a later submission. Their
-    /// vectors must be of the collection's space; `None` says that no vector is sent.
+    /// Stores documents, all or none. A document replaces the one of the same id, unless that one is of a later
+    /// submission. `space` is the space of the vectors and must be that of the collection; it is `None` if no vector
+    /// is sent.
     fn upsert<'a>(
         &'a self,
-        place: CollectionRef<'a>,
+        collection_ref: CollectionRef<'a>,
         space: Option<SpaceId>,
         documents: Vec<Document>,
     ) -> Operation<'a, UpsertResult>;
 
-    /// A page of documents, by id.
-    fn documents<'a>(&'a self, place: CollectionRef<'a>, page: Page<'a>) -> Operation<'a, Vec<DocumentView>>;
+    /// Lists a page of documents, ordered by id.
+    fn documents<'a>(
+        &'a self,
+        collection_ref: CollectionRef<'a>,
+        page: PageRequest<'a>,
+    ) -> Operation<'a, Vec<DocumentView>>;
 
-    /// A document with all there is of it.
-    fn document<'a>(&'a self, place: CollectionRef<'a>, id: &'a str) -> Operation<'a, StoredDocument>;
+    /// Returns a document with its chunks and vectors.
+    fn document<'a>(
+        &'a self,
+        collection_ref: CollectionRef<'a>,
+        id: &'a str,
+    ) -> Operation<'a, StoredDocument>;
 
-    /// A page of whole documents, by id: what an export writes.
-    fn export<'a>(&'a self, place: CollectionRef<'a>, page: Page<'a>) -> Operation<'a, Vec<StoredDocument>>;
+    /// Returns a page of documents with their chunks and vectors, ordered by id, for an export.
+    fn export<'a>(
+        &'a self,
+        collection_ref: CollectionRef<'a>,
+        page: PageRequest<'a>,
+    ) -> Operation<'a, Vec<StoredDocument>>;
 
-    /// Deletes documents and says how many there were.
-    fn delete<'a>(&'a self, place: CollectionRef<'a>, removal: DeleteTarget<'a>) -> Operation<'a, u64>;
+    /// Deletes documents and returns how many were deleted.
+    fn delete<'a>(
+        &'a self,
+        collection_ref: CollectionRef<'a>,
+        target: DeleteTarget<'a>,
+    ) -> Operation<'a, u64>;
 
-    /// The best results, best first.
-    fn search<'a>(&'a self, place: CollectionRef<'a>, query: Query) -> Operation<'a, Vec<Hit>>;
+    /// Returns the best hits, best first.
+    fn search<'a>(&'a self, collection_ref: CollectionRef<'a>, query: Query) -> Operation<'a, Vec<Hit>>;
 
-    /// Begins a move to another model and returns its generation; going on with one that was begun for the same
-    /// binding is not an error, one for another binding is replaced.
-    fn begin_migration<'a>(&'a self, place: CollectionRef<'a>, to: ModelBinding) -> Operation<'a, i64>;
+    /// Begins a migration to another model and returns the generation that it builds. An unfinished migration to the
+    /// same binding is continued; one to another binding is replaced.
+    fn begin_migration<'a>(
+        &'a self,
+        collection_ref: CollectionRef<'a>,
+        to: ModelBinding,
+    ) -> Operation<'a, i64>;
 
-    /// Chunks that have no vector of this generation, at most `limit`.
+    /// Returns at most `limit` chunks that have no vector in this generation.
     fn missing_vectors<'a>(
         &'a self,
-        place: CollectionRef<'a>,
+        collection_ref: CollectionRef<'a>,
         generation: i64,
         limit: usize,
     ) -> Operation<'a, Vec<MissingVector>>;
 
-    /// Stores vectors of a generation. Chunks that are gone meanwhile are skipped.
+    /// Stores vectors of a generation. Each comes with the key of its chunk; a chunk that was deleted since is skipped.
     fn insert_vectors<'a>(
         &'a self,
-        place: CollectionRef<'a>,
+        collection_ref: CollectionRef<'a>,
         generation: i64,
         vectors: Vec<(i64, Vec<f32>)>,
     ) -> Operation<'a, ()>;
 
-    /// Searches this generation from now on and drops the one before. False when chunks are pending.
-    fn activate_generation<'a>(&'a self, place: CollectionRef<'a>, generation: i64) -> Operation<'a, bool>;
+    /// Makes this generation the active one, which searches use, and deletes the previous one. Returns false and
+    /// changes nothing if a chunk has no vector in this generation.
+    fn activate_generation<'a>(
+        &'a self,
+        collection_ref: CollectionRef<'a>,
+        generation: i64,
+    ) -> Operation<'a, bool>;
 
-    /// Copies all of a tenant's collections into one consistent file.
+    /// Writes all collections of a tenant into one consistent backup file.
     fn backup<'a>(&'a self, tenant: &'a str) -> Operation<'a, Backup>;
 
-    /// Removes a tenant with all collections.
+    /// Deletes a tenant with all collections.
     fn delete_tenant<'a>(&'a self, tenant: &'a str) -> Operation<'a, DeletionReceipt>;
 
-    /// Whether the store can be used.
+    /// Checks that the store can be used.
     fn health(&self) -> Operation<'_, ()>;
 }

@@ -1,4 +1,4 @@
-//! What goes into a store and comes out of it. Metadata are JSON objects; the store looks at their top level only.
+//! Arguments and results of a store. Metadata is a JSON object; filters see its top-level fields only.
 
 use embeddery_core::SpaceId;
 use serde_json::{Map, Value};
@@ -12,266 +12,272 @@ pub type Metadata = Map<String, Value>;
 /// A collection of one tenant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct CollectionRef<'a> {
-    /// Whose it is.
+    /// The tenant that owns the collection.
     pub tenant: &'a str,
-    /// Its name.
+    /// Name of the collection.
     pub collection: &'a str,
 }
 
-/// Which model makes a collection's vectors.
+/// The model that makes the vectors of a collection.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ModelBinding {
-    /// Who serves the model.
+    /// Provider of the model.
     pub provider: String,
-    /// The provider's name for it.
+    /// Name of the model at the provider.
     pub model: String,
-    /// Which vectors may be compared.
+    /// Space of the vectors. Only vectors of one space may be compared.
     pub space: SpaceId,
-    /// Length of a vector.
+    /// Dimensions of a vector.
     pub dim: usize,
-    /// Whether that length was asked for, because it is not the model's own.
+    /// Whether `dim` was requested and differs from the model's own dimensions.
     pub custom_dimensions: bool,
 }
 
-/// A collection to be made.
+/// A collection to create.
 #[derive(Clone, Debug)]
 pub struct NewCollection {
-    /// Which model makes its vectors.
+    /// The model that makes its vectors.
     pub binding: ModelBinding,
-    /// What its owner says of it.
+    /// Metadata that the tenant gave it.
     pub metadata: Metadata,
-    /// Which submission it is made for, if it is: one that a deletion of the collection came after makes none.
+    /// Submission that creates the collection. A submission older than the last deletion of the collection is
+    /// refused with [`StoreErrorKind::NotFound`](crate::StoreErrorKind::NotFound). `None` is never refused.
     pub submission: Option<Uuid>,
 }
 
-/// A collection that is.
+/// A collection that exists.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Collection {
-    /// Its name.
+    /// Name of the collection.
     pub name: String,
-    /// Which model makes its vectors.
+    /// The model of the active generation, which searches use.
     pub binding: ModelBinding,
-    /// What its owner says of it.
+    /// Metadata that the tenant gave it.
     pub metadata: Metadata,
-    /// The move to another model that has begun and not ended.
+    /// The unfinished migration to another model.
     pub migration: Option<Migration>,
 }
 
-/// A move to another model: vectors of a second generation, not yet searched.
+/// An unfinished migration to another model. Its vectors form a second generation that is not searched yet.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Migration {
-    /// The generation's number.
+    /// Id of the generation that is being built.
     pub generation: i64,
-    /// The model it is made with.
+    /// The model that makes its vectors.
     pub binding: ModelBinding,
 }
 
-/// How much a collection holds.
+/// Size of a collection.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
-    /// Documents.
+    /// Number of documents.
     pub documents: u64,
-    /// Vectors that are searched.
+    /// Number of vectors in the active generation.
     pub vectors: u64,
 }
 
-/// A collection and how much it holds.
+/// A collection and its size.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Stats {
     /// The collection.
     pub collection: Collection,
-    /// Its contents.
+    /// Its size.
     pub counts: Counts,
-    /// Vectors the unfinished migration has made.
+    /// Number of vectors that the unfinished migration has stored.
     pub migrated: u64,
 }
 
-/// A document to be stored, replacing the one of the same id.
+/// A document to store. It replaces the document of the same id.
 #[derive(Clone, Debug)]
 pub struct Document {
-    /// Its id, unique in the collection.
+    /// Id, unique in the collection.
     pub id: String,
-    /// What searches can filter by.
+    /// Metadata that filters can test.
     pub metadata: Metadata,
-    /// Its parts, in order.
-    pub chunks: Vec<Chunk>,
-    /// Which submission it is of: a UUID of version 7, so that a later one is higher. The version of a later one
-    /// stays. `None` is written whatever is there, and is of now.
+    /// Chunks, in the order of the text.
+    pub chunks: Vec<DocumentChunk>,
+    /// Submission that the document belongs to: a UUID of version 7, so that a later submission has a higher id.
+    /// A document of a later submission is not replaced by an earlier one. `None` replaces any version and counts
+    /// as submitted at the time of the write.
     pub submission: Option<Uuid>,
 }
 
-/// A part of a document.
+/// A chunk of a document to store.
 #[derive(Clone, Debug)]
-pub struct Chunk {
-    /// The part itself.
+pub struct DocumentChunk {
+    /// Text of the chunk.
     pub text: String,
-    /// Where it stands in the document.
-    pub span: Span,
-    /// The headings above it, outermost first.
+    /// Position in the document.
+    pub span: TextSpan,
+    /// Headings above the chunk, outermost first.
     pub headings: Vec<String>,
-    /// Its vector; `None` when the store has it from an earlier version of the document.
+    /// Vector of the text. `None` if the store holds it from an earlier version of the document, see
+    /// [`existing_chunks`](crate::VectorStore::existing_chunks).
     pub vector: Option<Vec<f32>>,
 }
 
-/// Where a part stands in its document: half-open ranges in bytes and in characters.
+/// Position of a chunk in its document: half-open ranges in bytes and in characters.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Span {
+pub struct TextSpan {
     /// First byte, and the byte after the last.
     pub bytes: (u64, u64),
     /// First character, and the character after the last.
     pub characters: (u64, u64),
 }
 
-/// What a write did, in vectors.
+/// Result of [`upsert`](crate::VectorStore::upsert): numbers of vectors.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct UpsertResult {
-    /// New ones.
+    /// Vectors that were added.
     pub added: u64,
-    /// Those that were there already.
+    /// Vectors that were stored before and stay.
     pub kept: u64,
-    /// Those of chunks that are no more.
+    /// Vectors that were removed, because the new version of the document does not have their chunks.
     pub removed: u64,
-    /// Documents that were left as they are, because they are of a later submission, and that one.
-    pub overtaken: Vec<(String, Uuid)>,
+    /// Documents that were not written, because a later submission wrote or deleted them: the id of the document
+    /// and of that submission.
+    pub superseded: Vec<(String, Uuid)>,
 }
 
-/// What to delete.
+/// The documents to delete.
 #[derive(Clone, Copy, Debug)]
 pub enum DeleteTarget<'a> {
-    /// These documents.
+    /// Documents with these ids.
     Ids(&'a [String]),
-    /// The documents this fits.
+    /// Documents that match the filter.
     Where(&'a Filter),
 }
 
-/// A page of a list: what comes after a document's id, at most so many.
+/// A request for one page of a list that is ordered by document id.
 #[derive(Clone, Copy, Debug)]
-pub struct Page<'a> {
-    /// The last id of the page before.
+pub struct PageRequest<'a> {
+    /// Last id of the previous page; `None` for the first page.
     pub after: Option<&'a str>,
-    /// How many.
+    /// Maximum number of documents.
     pub limit: usize,
 }
 
 /// A document in a list.
 #[derive(Clone, Debug, PartialEq)]
 pub struct DocumentView {
-    /// Its id.
+    /// Id of the document.
     pub id: String,
-    /// What searches can filter by.
+    /// Metadata that filters can test.
     pub metadata: Metadata,
-    /// How many chunks it has.
+    /// Number of chunks.
     pub chunks: u64,
 }
 
-/// A document with all there is of it.
+/// A stored document with its chunks and vectors.
 #[derive(Clone, Debug, PartialEq)]
 pub struct StoredDocument {
-    /// Its id.
+    /// Id of the document.
     pub id: String,
-    /// What searches can filter by.
+    /// Metadata that filters can test.
     pub metadata: Metadata,
-    /// Its parts, in order.
+    /// Chunks, in the order of the text.
     pub chunks: Vec<StoredChunk>,
 }
 
-/// A part of a stored document.
+/// A chunk of a stored document.
 #[derive(Clone, Debug, PartialEq)]
 pub struct StoredChunk {
-    /// The vector's id.
+    /// Id of the vector. It is computed from tenant, collection, document, space and text, so it is the same whenever
+    /// the same document is stored.
     pub id: Uuid,
-    /// The part itself.
+    /// Text of the chunk.
     pub text: String,
-    /// Where it stands in the document.
-    pub span: Span,
-    /// The headings above it, outermost first.
+    /// Position in the document.
+    pub span: TextSpan,
+    /// Headings above the chunk, outermost first.
     pub headings: Vec<String>,
-    /// Its vector.
+    /// Vector of the active generation.
     pub vector: Vec<f32>,
 }
 
-/// What to search.
+/// A search.
 #[derive(Clone, Debug)]
 pub struct Query {
-    /// How.
-    pub mode: Mode,
-    /// How many results.
+    /// How chunks are ranked.
+    pub mode: SearchMode,
+    /// Maximum number of results.
     pub top_k: usize,
-    /// Which documents count.
+    /// Condition on the documents; `None` searches all.
     pub filter: Option<Filter>,
-    /// Whether results carry their texts.
+    /// Whether the results carry the texts of their chunks.
     pub with_text: bool,
 }
 
-/// How to search.
+/// How chunks are ranked.
 #[derive(Clone, Debug)]
-pub enum Mode {
-    /// The nearest vectors, by cosine.
+pub enum SearchMode {
+    /// By cosine similarity to a vector.
     Vector(Vec<f32>),
-    /// The best matching words.
+    /// By the words of a text.
     Text(String),
-    /// Both, their ranks fused.
+    /// By both; the two rankings are fused by reciprocal rank fusion.
     Hybrid(Vec<f32>, String),
 }
 
-/// A found chunk.
+/// A chunk that a search found.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Hit {
-    /// The vector's id.
+    /// Id of the vector. It is computed from tenant, collection, document, space and text, so it is the same whenever
+    /// the same document is stored.
     pub id: Uuid,
-    /// The document's id.
+    /// Id of the document.
     pub document: String,
-    /// Higher is nearer: the cosine, the words' rank score, or the fused score.
+    /// Cosine similarity, text rank or fused score, as the mode says. Higher is better.
     pub score: f32,
-    /// The chunk's text, when asked for.
+    /// Text of the chunk, if [`Query::with_text`] is set.
     pub text: Option<String>,
-    /// Where it stands in the document.
-    pub span: Span,
-    /// The headings above it, outermost first.
+    /// Position in the document.
+    pub span: TextSpan,
+    /// Headings above the chunk, outermost first.
     pub headings: Vec<String>,
-    /// The document's metadata.
+    /// Metadata of the document.
     pub metadata: Metadata,
 }
 
-/// A chunk that a migration has not reached.
+/// A chunk that has no vector yet in the generation that a migration builds.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MissingVector {
-    /// The store's own key of the chunk.
+    /// Key of the chunk in the store.
     pub chunk: i64,
-    /// What to embed.
+    /// Text to embed.
     pub text: String,
 }
 
-/// What is gone after a user was deleted.
+/// Numbers of what the deletion of a tenant removed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct DeletionReceipt {
     /// Collections.
     pub collections: u64,
     /// Documents.
     pub documents: u64,
-    /// Vectors, those of unfinished migrations included.
+    /// Vectors, including those of unfinished migrations.
     pub vectors: u64,
 }
 
-/// A copy of all collections of a user.
+/// A backup of all collections of a tenant.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Backup {
-    /// The file's name in the user's directory of backups.
+    /// File name in the tenant's `backups` directory.
     pub name: String,
-    /// Its size.
+    /// Size of the file in bytes.
     pub bytes: u64,
 }
 
-/// A chunk's key within its document, independent of the vector.
+/// Key of a chunk within its document. It depends on the texts only, not on the vector.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct ChunkKey {
-    /// The text's hash.
-    pub fingerprint: Fingerprint,
-    /// Which of the document's equal texts it is.
-    pub occurrence: u32,
+pub(crate) struct ChunkKey {
+    /// Hash of the text.
+    pub(crate) fingerprint: Fingerprint,
+    /// Number of equal texts before this one in the document.
+    pub(crate) occurrence: u32,
 }
 
-/// A vector that can be stored and compared.
+/// Checks that a vector has `dim` numbers, all of them finite, and a length above zero.
 pub(crate) fn check_vector(vector: &[f32], dim: usize) -> Result<(), StoreError> {
     if vector.len() != dim {
         return Err(StoreError::invalid(format!(

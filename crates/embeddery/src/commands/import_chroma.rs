@@ -11,8 +11,8 @@ use embeddery_accounts::UserId;
 use embeddery_core::{EmbedRequest, Input, RequestContext, SpaceId};
 use embeddery_gateway::{ModelSelector, Router};
 use embeddery_store::{
-    Chroma, ChromaCollection, ChromaRecord, Chunk, CollectionRef, Document, ModelBinding, NewCollection,
-    Span, StoreErrorKind, VectorStore,
+    ChromaClient, ChromaCollection, ChromaRecord, CollectionRef, Document, DocumentChunk, ModelBinding,
+    NewCollection, StoreErrorKind, TextSpan, VectorStore,
 };
 use prometheus_client::registry::Registry;
 
@@ -30,7 +30,7 @@ pub(crate) fn run(options: &cli::ImportChroma, config: &Config) -> anyhow::Resul
         let (router, _) = wiring::router(config, &mut Registry::default())?;
         let store = wiring::vector_store(config, &mut Registry::default())?;
         let user = UserId::new(options.user.as_str()).directory_name();
-        let chroma = Chroma::new(&options.url, &options.tenant, &options.database)?;
+        let chroma = ChromaClient::new(&options.url, &options.tenant, &options.database)?;
         let import = Import { chroma, store, router, user: &user };
         let mut complete = true;
         for collection in import.chroma.collections().await? {
@@ -53,7 +53,7 @@ pub(crate) fn run(options: &cli::ImportChroma, config: &Config) -> anyhow::Resul
 }
 
 struct Import<'a> {
-    chroma: Chroma,
+    chroma: ChromaClient,
     store: Arc<dyn VectorStore>,
     router: Arc<Router>,
     user: &'a str,
@@ -187,11 +187,11 @@ fn document(record: ChromaRecord, dim: usize) -> Result<Document, String> {
         return Err("its vector cannot be compared".into());
     }
     let text = record.text.filter(|text| !text.trim().is_empty()).ok_or("it has no text")?;
-    let span = Span { bytes: (0, text.len() as u64), characters: (0, text.chars().count() as u64) };
+    let span = TextSpan { bytes: (0, text.len() as u64), characters: (0, text.chars().count() as u64) };
     Ok(Document {
         id: record.id,
         metadata: record.metadata,
-        chunks: vec![Chunk { text, span, headings: Vec::new(), vector: Some(vector) }],
+        chunks: vec![DocumentChunk { text, span, headings: Vec::new(), vector: Some(vector) }],
         submission: None,
     })
 }

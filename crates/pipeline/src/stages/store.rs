@@ -135,7 +135,7 @@ async fn store(context: &StageContext, items: &[&Item]) -> Result<Superseded, St
     let batch = WriteBatch { stored: documents.iter().map(is_stored).collect(), documents };
     let embed = |missing| embed_missing(context, items, vectors, missing);
     let result = context.ingest.write(&target, batch, embed).await?;
-    Ok(result.overtaken.into_iter().collect())
+    Ok(result.superseded.into_iter().collect())
 }
 
 /// Embeds chunks that were stored when their documents were at the embedding stage, and were deleted since.

@@ -5,7 +5,7 @@ use std::time::Duration;
 use embeddery_accounts::ledger::{Counter, Quotas, UsageFilter};
 use embeddery_core::SpaceId;
 use embeddery_pipeline::{DocumentState, Outcome, Stage, StageMode, Status, reenqueue_missing};
-use embeddery_store::{Chunk, Document, ModelBinding, NewCollection, Span};
+use embeddery_store::{Document, DocumentChunk, ModelBinding, NewCollection, TextSpan};
 
 use crate::support::{COLLECTION, DIM, Harness, TENANT, count, item, vector};
 
@@ -73,7 +73,7 @@ async fn a_vector_that_is_deleted_before_the_storage_stage_is_embedded_again() {
     // The document of the first job again, with another text.
     let text = "Other one.".to_owned();
     let vector = Some(vector(&text));
-    let chunks = vec![Chunk { text, span: Span::default(), headings: Vec::new(), vector }];
+    let chunks = vec![DocumentChunk { text, span: TextSpan::default(), headings: Vec::new(), vector }];
     let metadata = serde_json::Map::new();
     let other = Document { id: "a".into(), metadata, chunks, submission: Some(first.0) };
     let space = harness.store.get(COLLECTION).await.unwrap().binding.space;

@@ -2,7 +2,7 @@
 
 use embeddery_core::{EmbedError, InputType, SpaceId};
 use embeddery_ingest::check_space;
-use embeddery_store::{Filter, Hit, Mode, Query};
+use embeddery_store::{Filter, Hit, Query, SearchMode};
 
 use super::{CollectionService, embed::BoundCollection};
 use crate::error::ApiError;
@@ -46,9 +46,9 @@ impl CollectionService {
             None => None,
         };
         let mode = match vector {
-            Some(vector) if params.by_words => Mode::Hybrid(vector, text),
-            Some(vector) => Mode::Vector(vector),
-            None => Mode::Text(text),
+            Some(vector) if params.by_words => SearchMode::Hybrid(vector, text),
+            Some(vector) => SearchMode::Vector(vector),
+            None => SearchMode::Text(text),
         };
         let query = Query { mode, top_k: params.top_k, filter: params.filter, with_text: params.with_text };
         let search = self.store().search(target, query);

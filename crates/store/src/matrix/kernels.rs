@@ -1,37 +1,37 @@
-//! The machine code of the scan, chosen when the program runs. All kernels add whole numbers, so all give the
-//! same score to the last bit; the tests compare them with the plain one.
+//! Kernels of the scan, chosen at run time by the features of the processor. All kernels sum integers, so their scores
+//! are equal to the last bit. The tests compare each kernel with the portable one.
 
-use super::quantised::{CacheLine, LINE, QuantisedQuery};
+use super::quantised::{CacheLine, LINE_BYTES, QuantisedQuery};
 
-/// Rows that lie end to end.
+/// Consecutive rows.
 #[derive(Clone, Copy)]
 pub(super) struct Rows<'a> {
-    /// Their codes.
+    /// Codes of the rows.
     pub(super) lines: &'a [CacheLine],
-    /// One scale a row.
+    /// Scales of the rows.
     pub(super) scales: &'a [f32],
 }
 
-/// Which machine code scans.
+/// Implementation of the scores.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kernel {
-    /// For any processor.
+    /// Runs on any processor.
     Portable,
-    /// 32 numbers at a time.
+    /// AVX2: 32 numbers at a time.
     #[cfg(target_arch = "x86_64")]
     Avx2,
-    /// 64 numbers at a time, multiplied and added in one instruction.
+    /// AVX-512 VNNI: 64 numbers at a time, multiplied and added in one instruction.
     #[cfg(target_arch = "x86_64")]
     Avx512Vnni,
 }
 
 impl Kernel {
-    /// The best this processor runs.
+    /// Returns the fastest kernel that this processor runs.
     pub(crate) fn best() -> Self {
         Self::available().last().copied().unwrap_or(Self::Portable)
     }
 
-    /// All this processor runs, the best last.
+    /// Returns all kernels that this processor runs, the fastest last.
     pub(crate) fn available() -> Vec<Self> {
         let mut kernels = vec![Self::Portable];
         #[cfg(target_arch = "x86_64")]
@@ -49,17 +49,17 @@ impl Kernel {
         kernels
     }
 
-    /// Scores rows, one score each.
+    /// Writes the score of each row to `scores`.
     pub(super) fn score(self, query: &QuantisedQuery, rows: Rows<'_>, scores: &mut [f32]) {
         let Rows { lines, scales } = rows;
         let width = query.coarse.len();
-        // Every kernel walks `width` lines for each score; this is what makes that stay inside.
+        // Every kernel reads `width` lines per score without bounds checks; these checks keep it inside the slices.
         assert!(lines.len() == width * scores.len() && scales.len() == scores.len());
         assert!(query.fine.len() == width);
         match self {
             Self::Portable => portable(query, lines, scales, scores),
-            // SAFETY: a `Kernel` other than `Portable` comes from `available`, which has asked the processor
-            // for these features; the lengths are checked above.
+            // SAFETY: a `Kernel` other than `Portable` comes from `available`, which has checked that the processor
+            // has these features; the lengths are checked above.
             #[cfg(target_arch = "x86_64")]
             Self::Avx2 => unsafe { x86::avx2(query, lines, scales, scores) },
             // SAFETY: as above.
@@ -78,7 +78,10 @@ fn portable(query: &QuantisedQuery, lines: &[CacheLine], scales: &[f32], scores:
 }
 
 fn dot(a: &[CacheLine], b: &[CacheLine]) -> i32 {
-    a.iter().zip(b).map(|(a, b)| (0..LINE).map(|i| i32::from(a.0[i]) * i32::from(b.0[i])).sum::<i32>()).sum()
+    a.iter()
+        .zip(b)
+        .map(|(a, b)| (0..LINE_BYTES).map(|i| i32::from(a.0[i]) * i32::from(b.0[i])).sum::<i32>())
+        .sum()
 }
 
 #[cfg(target_arch = "x86_64")]
@@ -92,7 +95,7 @@ mod x86 {
 
     use super::{CacheLine, QuantisedQuery};
 
-    /// Rows that go through the processor side by side, so that one's addition hides another's.
+    /// Rows that are summed in parallel, to hide the latency of the additions.
     const ROWS: usize = 4;
 
     /// # Safety
@@ -106,14 +109,14 @@ mod x86 {
         scores: &mut [f32],
     ) {
         let width = query.coarse.len();
-        // The instruction multiplies unsigned by signed bytes: rows are read with 128 added, which makes each
-        // product too large by 128 times the sum of the query's codes.
+        // The instruction multiplies unsigned by signed bytes, so 128 is added to each code of a row. This makes each
+        // sum too large by 128 times the sum of the query's codes.
         let shift = _mm512_set1_epi8(-128);
         let load = |line: &CacheLine| -> __m512i {
             // SAFETY: a line is 64 bytes, aligned to 64.
             unsafe { _mm512_load_si512(line.0.as_ptr().cast()) }
         };
-        let take_back = query.sums.map(|sum| sum * 128);
+        let excess = query.sums.map(|sum| sum * 128);
         let full = scores.len() / ROWS * ROWS;
         for first in (0..full).step_by(ROWS) {
             let mut sums = [[_mm512_setzero_si512(); 2]; ROWS];
@@ -126,8 +129,8 @@ mod x86 {
                 }
             }
             for (row, sums) in sums.iter().enumerate() {
-                let coarse = _mm512_reduce_add_epi32(sums[0]) - take_back[0];
-                let fine = _mm512_reduce_add_epi32(sums[1]) - take_back[1];
+                let coarse = _mm512_reduce_add_epi32(sums[0]) - excess[0];
+                let fine = _mm512_reduce_add_epi32(sums[1]) - excess[1];
                 scores[first + row] = query.score(coarse, fine, scales[first + row]);
             }
         }
@@ -138,8 +141,8 @@ mod x86 {
                 sums[0] = _mm512_dpbusd_epi32(sums[0], codes, load(&query.coarse[line]));
                 sums[1] = _mm512_dpbusd_epi32(sums[1], codes, load(&query.fine[line]));
             }
-            let coarse = _mm512_reduce_add_epi32(sums[0]) - take_back[0];
-            let fine = _mm512_reduce_add_epi32(sums[1]) - take_back[1];
+            let coarse = _mm512_reduce_add_epi32(sums[0]) - excess[0];
+            let fine = _mm512_reduce_add_epi32(sums[1]) - excess[1];
             scores[row] = query.score(coarse, fine, scales[row]);
         }
     }
@@ -154,7 +157,7 @@ mod x86 {
         scores: &mut [f32],
     ) {
         let width = query.coarse.len();
-        // A line is two registers of bytes; each becomes two of 16-bit numbers.
+        // A line fills two registers of bytes; each is widened to two registers of 16-bit numbers.
         let load = |line: &CacheLine, half: usize| -> [__m256i; 2] {
             // SAFETY: a line is 64 bytes, `half` is 0 or 1; the load needs no alignment.
             let bytes = unsafe { _mm256_loadu_si256(line.0.as_ptr().add(half * 32).cast()) };
@@ -175,12 +178,12 @@ mod x86 {
                     }
                 }
             }
-            *score = query.score(sum_of(sums[0]), sum_of(sums[1]), scales[row]);
+            *score = query.score(horizontal_sum(sums[0]), horizontal_sum(sums[1]), scales[row]);
         }
     }
 
     #[target_feature(enable = "avx2")]
-    fn sum_of(register: __m256i) -> i32 {
+    fn horizontal_sum(register: __m256i) -> i32 {
         let four = _mm_add_epi32(_mm256_castsi256_si128(register), _mm256_extracti128_si256::<1>(register));
         let two = _mm_add_epi32(four, _mm_shuffle_epi32::<0b01_00_11_10>(four));
         _mm_cvtsi128_si32(_mm_add_epi32(two, _mm_shuffle_epi32::<0b10_11_00_01>(two)))

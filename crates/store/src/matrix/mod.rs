@@ -1,10 +1,10 @@
-//! Vectors in memory, one byte a number, and the scan over them. The scan finds candidates, a few more than asked
-//! for; their order is then decided with the exact vectors. A quarter of the memory of f32, and a scan is as fast
-//! as memory can be read.
+//! Vectors in memory, quantised to one byte per number, and the scan over them. The scan returns candidates, a few more
+//! than the caller wants; the caller ranks them by the exact vectors. The matrix takes a quarter of the memory of f32,
+//! and the scan runs at the speed of memory.
 //!
-//! A row is the vector brought to unit length and divided by its own scale, the largest component over 127. The
-//! query keeps two bytes a number: its coarse part and what the coarse part leaves over. Only the rows' rounding
-//! is left as error, and it costs no time, because the scan waits for memory anyway.
+//! A row is the vector brought to unit length and divided by the row's scale, which is its largest absolute component
+//! over 127. The query takes two bytes per number: a coarse code and a fine code for the remainder. So the error of a
+//! score comes from the rounding of the rows alone. The second byte costs no time, because the scan waits for memory.
 
 mod kernels;
 mod quantised;
@@ -12,57 +12,57 @@ mod top_k;
 
 pub(crate) use kernels::Kernel;
 use kernels::Rows;
-use quantised::{CacheLine, LINE, QuantisedQuery};
+use quantised::{CacheLine, LINE_BYTES, QuantisedQuery};
 use top_k::TopK;
 
-/// Vectors of one collection.
+/// The quantised vectors of one generation.
 #[derive(Debug)]
 pub(crate) struct Matrix {
     dim: usize,
-    /// Lines of 64 bytes in a row.
+    /// Cache lines per row.
     width: usize,
-    /// Ascending.
+    /// Vector ids, ascending.
     ids: Vec<i64>,
     documents: Vec<i64>,
     scales: Vec<f32>,
     codes: Vec<CacheLine>,
 }
 
-/// Below this many bytes a second thread costs more than it brings.
-const BYTES_PER_THREAD: usize = 24 << 20;
+/// Minimum bytes per thread. With fewer, starting another thread costs more time than it saves.
+const MIN_BYTES_PER_THREAD: usize = 24 << 20;
 
-/// Rows that are scored before the best of them are looked for.
-const BLOCK: usize = 512;
+/// Rows that are scored before their scores are offered to the best.
+const ROWS_PER_BLOCK: usize = 512;
 
-/// How to scan.
+/// Parameters of a scan.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Scan<'a> {
-    /// How many candidates.
+    /// Maximum number of candidates.
     pub(crate) top: usize,
-    /// Documents that count, as bits by document number; `None`: all.
+    /// Documents to scan, as a bit set over document ids; `None` scans all.
     pub(crate) mask: Option<&'a [u64]>,
-    /// Threads that may help.
+    /// Maximum number of threads.
     pub(crate) threads: usize,
-    /// The machine code.
+    /// Implementation of the scores.
     pub(crate) kernel: Kernel,
 }
 
 impl Matrix {
-    /// Without rows.
+    /// A matrix without rows.
     pub(crate) fn new(dim: usize) -> Self {
-        let width = dim.div_ceil(LINE);
+        let width = dim.div_ceil(LINE_BYTES);
         Self { dim, width, ids: vec![], documents: vec![], scales: vec![], codes: vec![] }
     }
 
-    /// Makes room, so that growing does not copy.
-    pub(crate) fn make_room(&mut self, rows: usize) {
+    /// Reserves memory for further rows, so that adding them does not copy the matrix.
+    pub(crate) fn reserve(&mut self, rows: usize) {
         self.ids.reserve_exact(rows);
         self.documents.reserve_exact(rows);
         self.scales.reserve_exact(rows);
         self.codes.reserve_exact(rows * self.width);
     }
 
-    /// Adds a row; ids must ascend.
+    /// Adds a row. Its id must be higher than all ids before.
     pub(crate) fn push(&mut self, id: i64, document: i64, vector: &[f32]) {
         debug_assert!(self.ids.last().is_none_or(|last| *last < id) && vector.len() == self.dim);
         self.ids.push(id);
@@ -70,7 +70,7 @@ impl Matrix {
         self.scales.push(quantised::push_row(vector, self.width, &mut self.codes));
     }
 
-    /// Keeps the rows whose ids are in this ascending list.
+    /// Keeps the rows whose ids are in `ids`, an ascending list, and removes the others.
     pub(crate) fn retain(&mut self, ids: &[i64]) {
         let mut wanted = ids.iter().peekable();
         let mut kept = 0;
@@ -91,12 +91,12 @@ impl Matrix {
         self.codes.truncate(kept * self.width);
     }
 
-    /// How many rows there are.
+    /// Number of rows.
     pub(crate) fn len(&self) -> usize {
         self.ids.len()
     }
 
-    /// Whether there are none.
+    /// Whether the matrix has no rows.
     pub(crate) fn is_empty(&self) -> bool {
         self.ids.is_empty()
     }
@@ -106,44 +106,44 @@ impl Matrix {
         self.ids.last().copied()
     }
 
-    /// Memory that is used.
+    /// Memory that the matrix has allocated.
     pub(crate) fn bytes(&self) -> usize {
-        self.codes.capacity() * LINE
+        self.codes.capacity() * LINE_BYTES
             + self.ids.capacity() * 8
             + self.documents.capacity() * 8
             + self.scales.capacity() * 4
     }
 
-    /// Memory that so many rows take.
-    pub(crate) fn bytes_of(rows: usize, dim: usize) -> usize {
-        rows * (dim.div_ceil(LINE) * LINE + 20)
+    /// Memory that `rows` rows take.
+    pub(crate) fn estimate_bytes(rows: usize, dim: usize) -> usize {
+        rows * (dim.div_ceil(LINE_BYTES) * LINE_BYTES + 20)
     }
 
-    /// Ids of the rows nearest to `query`, nearest first, by scores that are nearly right.
+    /// Returns the ids of the rows nearest to `query`, nearest first by approximate score.
     pub(crate) fn candidates(&self, query: &[f32], scan: Scan<'_>) -> Vec<i64> {
         let query = QuantisedQuery::new(query, self.width);
-        let bytes = self.codes.len() * LINE;
-        let threads = scan.threads.min(bytes / BYTES_PER_THREAD).max(1);
-        let share = self.ids.len().div_ceil(threads).max(1);
+        let bytes = self.codes.len() * LINE_BYTES;
+        let threads = scan.threads.min(bytes / MIN_BYTES_PER_THREAD).max(1);
+        let rows_per_thread = self.ids.len().div_ceil(threads).max(1);
         let mut best = TopK::new(scan.top);
         if threads == 1 {
-            self.scan(0..self.ids.len(), (&query, scan), &mut best);
+            self.scan(0..self.ids.len(), &query, scan, &mut best);
         } else {
             std::thread::scope(|scope| {
-                let helpers: Vec<_> = (0..threads)
+                let threads: Vec<_> = (0..threads)
                     .map(|part| {
-                        let rows = part * share..((part + 1) * share).min(self.ids.len());
+                        let rows = part * rows_per_thread..((part + 1) * rows_per_thread).min(self.ids.len());
                         let query = &query;
                         scope.spawn(move || {
                             let mut best = TopK::new(scan.top);
-                            self.scan(rows, (query, scan), &mut best);
+                            self.scan(rows, query, scan, &mut best);
                             best
                         })
                     })
                     .collect();
-                for helper in helpers {
-                    // A helper does not panic; if one did, its rows would be missing and nobody would know.
-                    match helper.join() {
+                for thread in threads {
+                    // Without its rows the result would be wrong, so a panic of the thread goes on here.
+                    match thread.join() {
                         Ok(part) => best.merge(part),
                         Err(panic) => std::panic::resume_unwind(panic),
                     }
@@ -153,14 +153,10 @@ impl Matrix {
         best.into_rows().into_iter().map(|row| self.ids[row as usize]).collect()
     }
 
-    fn scan(
-        &self,
-        rows: std::ops::Range<usize>,
-        (query, scan): (&QuantisedQuery, Scan<'_>),
-        best: &mut TopK,
-    ) {
-        let mut scores = [0.0; BLOCK];
-        let part = |from: usize, to: usize| Rows {
+    /// Scores these rows and offers the scores to `best`.
+    fn scan(&self, rows: std::ops::Range<usize>, query: &QuantisedQuery, scan: Scan<'_>, best: &mut TopK) {
+        let mut scores = [0.0; ROWS_PER_BLOCK];
+        let range = |from: usize, to: usize| Rows {
             lines: &self.codes[from * self.width..to * self.width],
             scales: &self.scales[from..to],
         };
@@ -168,9 +164,9 @@ impl Matrix {
             None => {
                 let mut from = rows.start;
                 while from < rows.end {
-                    let to = (from + BLOCK).min(rows.end);
+                    let to = (from + ROWS_PER_BLOCK).min(rows.end);
                     let scores = &mut scores[..to - from];
-                    scan.kernel.score(query, part(from, to), scores);
+                    scan.kernel.score(query, range(from, to), scores);
                     best.offer(from, scores);
                     from = to;
                 }
@@ -180,7 +176,7 @@ impl Matrix {
                     let document = self.documents[row] as usize;
                     if mask.get(document / 64).is_some_and(|bits| bits >> (document % 64) & 1 == 1) {
                         let score = &mut scores[..1];
-                        scan.kernel.score(query, part(row, row + 1), score);
+                        scan.kernel.score(query, range(row, row + 1), score);
                         best.offer(row, score);
                     }
                 }

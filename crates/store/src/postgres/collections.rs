@@ -1,4 +1,4 @@
-//! Collections: made, found, listed, dropped.
+//! Create, find, list and delete collections, and delete tenants.
 
 use deadpool_postgres::Transaction;
 use embeddery_core::SpaceId;
@@ -8,30 +8,32 @@ use tokio_postgres::{Row, error::SqlState};
 use super::{
     connection::{Connections, new_ids},
     schema::{LOCK, MAX_INDEXED_DIMENSIONS},
-    tombstones,
+    tombstones::{self, WHOLE_COLLECTION},
 };
 use crate::{
     Collection, CollectionRef, Counts, DeletionReceipt, Migration, ModelBinding, NewCollection, Stats,
     StoreError, check_name,
 };
 
-/// A collection with its numbers in the database.
-pub(super) struct Found {
+/// A collection and its keys in the database.
+pub(super) struct CollectionRow {
     pub(super) id: i64,
-    pub(super) live: i64,
+    /// The generation that is searched.
+    pub(super) active: i64,
+    /// The generation that a migration builds.
     pub(super) building: Option<i64>,
     pub(super) view: Collection,
 }
 
-/// Whether others may change a collection's generations while the transaction runs.
+/// Lock that a transaction takes on the row of a collection, against changes of its generations.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum LockMode {
-    /// They may.
-    No,
-    /// They may not, but they may write documents.
+    /// No lock. Other transactions may change the generations.
+    None,
+    /// Other transactions may write documents but not change the generations.
     Shared,
-    /// They may do neither.
-    Alone,
+    /// Other transactions may do neither.
+    Exclusive,
 }
 
 const SELECT: &str = "
@@ -43,52 +45,58 @@ const SELECT: &str = "
 
 pub(super) async fn create(
     connections: &Connections,
-    place: CollectionRef<'_>,
+    collection_ref: CollectionRef<'_>,
     new: NewCollection,
 ) -> Result<Collection, StoreError> {
-    check_name(place.collection)?;
+    check_name(collection_ref.collection)?;
     let mut client = connections.client().await?;
-    let tx = connections.begin(&mut client, place.tenant).await?;
-    let last = tombstones::last(&tx, place, &[]).await?;
-    if last.after(new.submission, tombstones::ALL).is_some() {
-        return Err(StoreError::no_collection(place.collection));
+    let tx = connections.begin(&mut client, collection_ref.tenant).await?;
+    let tombstones = tombstones::latest(&tx, collection_ref, &[]).await?;
+    if tombstones.after(new.submission, WHOLE_COLLECTION).is_some() {
+        return Err(StoreError::no_collection(collection_ref.collection));
     }
     let ids = new_ids(&tx, 2).await?;
     let inserted = tx
         .execute(
             "INSERT INTO embeddery.collections (id, tenant, name, metadata, live) VALUES ($1, $2, $3, $4, $5)",
-            &[&ids[0], &place.tenant, &place.collection, &Value::Object(new.metadata), &ids[1]],
+            &[&ids[0], &collection_ref.tenant, &collection_ref.collection, &Value::Object(new.metadata), &ids[1]],
         )
         .await;
     if let Err(error) = inserted {
         let exists = error.code() == Some(&SqlState::UNIQUE_VIOLATION);
-        return Err(if exists { StoreError::exists(place.collection) } else { error.into() });
+        return Err(if exists {
+            StoreError::collection_exists(collection_ref.collection)
+        } else {
+            error.into()
+        });
     }
-    add_generation(&tx, (place.tenant, ids[0], ids[1]), &new.binding).await?;
-    let found = find(&tx, place, LockMode::No).await?;
+    add_generation(&tx, collection_ref.tenant, ids[0], ids[1], &new.binding).await?;
+    let collection = find(&tx, collection_ref, LockMode::None).await?;
     tx.commit().await?;
-    Ok(found.view)
+    Ok(collection.view)
 }
 
-/// Adds a generation, and the index for vectors of its length where there is none yet.
+/// Adds a generation, and the index over vectors of its dimensions if there is none.
 pub(super) async fn add_generation(
     tx: &Transaction<'_>,
-    (tenant, collection, id): (&str, i64, i64),
+    tenant: &str,
+    collection: i64,
+    id: i64,
     binding: &ModelBinding,
 ) -> Result<(), StoreError> {
-    let ModelBinding { provider, model, space, dim, custom_dimensions: cut } = binding;
+    let ModelBinding { provider, model, space, dim, custom_dimensions } = binding;
     tx.execute(
         "INSERT INTO embeddery.generations (id, tenant, collection, provider, model, space, dim, cut)
          VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
-        &[&id, &tenant, &collection, provider, model, &space.as_str(), &(*dim as i32), cut],
+        &[&id, &tenant, &collection, provider, model, &space.as_str(), &(*dim as i32), custom_dimensions],
     )
     .await?;
     let index = format!("vectors_near_{dim}");
-    let there = tx
+    let existing = tx
         .query_opt("SELECT 1 FROM pg_indexes WHERE schemaname = 'embeddery' AND indexname = $1", &[&index])
         .await?;
-    if *dim <= MAX_INDEXED_DIMENSIONS && there.is_none() {
-        // Of a length that no vector has yet: nothing to build, only a look over the table.
+    if *dim <= MAX_INDEXED_DIMENSIONS && existing.is_none() {
+        // No vector of these dimensions exists yet, so the index is empty and its creation only scans the table.
         tx.execute("SELECT pg_advisory_xact_lock($1)", &[&LOCK]).await?;
         tx.batch_execute(&format!(
             "CREATE INDEX IF NOT EXISTS {index} ON embeddery.vectors
@@ -101,65 +109,74 @@ pub(super) async fn add_generation(
 
 pub(super) async fn find(
     tx: &Transaction<'_>,
-    place: CollectionRef<'_>,
-    hold: LockMode,
-) -> Result<Found, StoreError> {
-    let lock = match hold {
-        LockMode::No => "",
+    collection_ref: CollectionRef<'_>,
+    lock_mode: LockMode,
+) -> Result<CollectionRow, StoreError> {
+    let lock = match lock_mode {
+        LockMode::None => "",
         LockMode::Shared => " FOR SHARE OF c",
-        LockMode::Alone => " FOR UPDATE OF c",
+        LockMode::Exclusive => " FOR UPDATE OF c",
     };
     let sql = format!("{SELECT} WHERE c.tenant = $1 AND c.name = $2{lock}");
     let statement = tx.prepare_cached(&sql).await?;
-    let row = tx.query_opt(&statement, &[&place.tenant, &place.collection]).await;
+    let row = tx.query_opt(&statement, &[&collection_ref.tenant, &collection_ref.collection]).await;
     match row {
-        // No collection has a name that the database cannot hold.
+        // Class 22, data exception: PostgreSQL cannot store the name, so no collection has it.
         Err(error) if error.code().is_some_and(|code| code.code().starts_with("22")) => {
-            Err(StoreError::no_collection(place.collection))
+            Err(StoreError::no_collection(collection_ref.collection))
         }
-        row => row?.as_ref().map(found).ok_or_else(|| StoreError::no_collection(place.collection)),
+        row => row?
+            .as_ref()
+            .map(collection_row)
+            .ok_or_else(|| StoreError::no_collection(collection_ref.collection)),
     }
 }
 
 pub(super) async fn get(
     connections: &Connections,
-    place: CollectionRef<'_>,
+    collection_ref: CollectionRef<'_>,
 ) -> Result<Collection, StoreError> {
     let mut client = connections.client().await?;
-    let tx = connections.begin(&mut client, place.tenant).await?;
-    Ok(find(&tx, place, LockMode::No).await?.view)
+    let tx = connections.begin(&mut client, collection_ref.tenant).await?;
+    Ok(find(&tx, collection_ref, LockMode::None).await?.view)
 }
 
 pub(super) async fn list(connections: &Connections, tenant: &str) -> Result<Vec<Collection>, StoreError> {
     let mut client = connections.client().await?;
     let tx = connections.begin(&mut client, tenant).await?;
     let rows = tx.query(&format!("{SELECT} WHERE c.tenant = $1 ORDER BY c.name"), &[&tenant]).await?;
-    Ok(rows.iter().map(|row| found(row).view).collect())
+    Ok(rows.iter().map(|row| collection_row(row).view).collect())
 }
 
-pub(super) async fn stats(connections: &Connections, place: CollectionRef<'_>) -> Result<Stats, StoreError> {
+pub(super) async fn stats(
+    connections: &Connections,
+    collection_ref: CollectionRef<'_>,
+) -> Result<Stats, StoreError> {
     let mut client = connections.client().await?;
-    let tx = connections.begin_snapshot(&mut client, place.tenant).await?;
-    let found = find(&tx, place, LockMode::No).await?;
+    let tx = connections.begin_snapshot(&mut client, collection_ref.tenant).await?;
+    let collection = find(&tx, collection_ref, LockMode::None).await?;
     let row = tx
         .query_one(
             "SELECT (SELECT count(*) FROM embeddery.documents WHERE collection = $1),
                     (SELECT count(*) FROM embeddery.vectors WHERE generation = $2),
                     (SELECT count(*) FROM embeddery.vectors WHERE generation = $3)",
-            &[&found.id, &found.live, &found.building],
+            &[&collection.id, &collection.active, &collection.building],
         )
         .await?;
     let count = |column| row.get::<_, i64>(column) as u64;
     let counts = Counts { documents: count(0), vectors: count(1) };
-    Ok(Stats { collection: found.view, counts, migrated: count(2) })
+    Ok(Stats { collection: collection.view, counts, migrated: count(2) })
 }
 
-pub(super) async fn drop(connections: &Connections, place: CollectionRef<'_>) -> Result<(), StoreError> {
+pub(super) async fn drop_collection(
+    connections: &Connections,
+    collection_ref: CollectionRef<'_>,
+) -> Result<(), StoreError> {
     let mut client = connections.client().await?;
-    let tx = connections.begin(&mut client, place.tenant).await?;
-    let found = find(&tx, place, LockMode::Alone).await?;
-    tx.execute("DELETE FROM embeddery.collections WHERE id = $1", &[&found.id]).await?;
-    tombstones::remember(&tx, place, &[tombstones::ALL]).await?;
+    let tx = connections.begin(&mut client, collection_ref.tenant).await?;
+    let collection = find(&tx, collection_ref, LockMode::Exclusive).await?;
+    tx.execute("DELETE FROM embeddery.collections WHERE id = $1", &[&collection.id]).await?;
+    tombstones::record(&tx, collection_ref, &[WHOLE_COLLECTION]).await?;
     Ok(tx.commit().await?)
 }
 
@@ -169,7 +186,7 @@ pub(super) async fn delete_tenant(
 ) -> Result<DeletionReceipt, StoreError> {
     let mut client = connections.client().await?;
     let tx = connections.begin(&mut client, tenant).await?;
-    // Nobody writes between the count and the end.
+    // Locks the collections, so that the counts stay true until the deletion.
     tx.execute("SELECT 1 FROM embeddery.collections WHERE tenant = $1 ORDER BY id FOR UPDATE", &[&tenant])
         .await?;
     let row = tx
@@ -180,14 +197,14 @@ pub(super) async fn delete_tenant(
         )
         .await?;
     let collections = tx.execute("DELETE FROM embeddery.collections WHERE tenant = $1", &[&tenant]).await?;
-    // The tenant's jobs are gone, too, so that nothing can come back.
+    // The tenant's jobs are deleted, too, so that no tombstone is needed.
     tx.execute("DELETE FROM embeddery.deletions WHERE tenant = $1", &[&tenant]).await?;
     tx.commit().await?;
     let count = |column| row.get::<_, i64>(column) as u64;
     Ok(DeletionReceipt { collections, documents: count(0), vectors: count(1) })
 }
 
-fn found(row: &Row) -> Found {
+fn collection_row(row: &Row) -> CollectionRow {
     let binding = |first: usize| ModelBinding {
         provider: row.get(first),
         model: row.get(first + 1),
@@ -197,12 +214,17 @@ fn found(row: &Row) -> Found {
     };
     let building: Option<i64> = row.get(2);
     let migration = building.map(|generation| Migration { generation, binding: binding(10) });
-    let view = Collection { name: row.get(3), binding: binding(5), metadata: object(row.get(4)), migration };
-    Found { id: row.get(0), live: row.get(1), building, view }
+    let view = Collection {
+        name: row.get(3),
+        binding: binding(5),
+        metadata: metadata_from_json(row.get(4)),
+        migration,
+    };
+    CollectionRow { id: row.get(0), active: row.get(1), building, view }
 }
 
-/// Metadata are always an object.
-pub(super) fn object(value: Value) -> Map<String, Value> {
+/// Converts stored metadata, which is always an object.
+pub(super) fn metadata_from_json(value: Value) -> Map<String, Value> {
     match value {
         Value::Object(map) => map,
         _ => Map::new(),

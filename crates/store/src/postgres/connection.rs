@@ -1,4 +1,4 @@
-//! Connections, pooled and replaced when they break, and transactions on behalf of a tenant.
+//! A pool of connections, which replaces broken ones, and transactions on behalf of a tenant.
 
 use std::{sync::Arc, time::Duration};
 
@@ -12,21 +12,21 @@ use tokio_postgres::{IsolationLevel, config::SslMode, error::SqlState, types::To
 use super::{PostgresConfig, schema};
 use crate::{StoreError, StoreErrorKind};
 
-/// The database: for the collections, and for others who keep something there.
+/// Connections to the database of the collections. The job store uses them, too.
 pub struct Connections {
     pool: Pool,
     timeout: Duration,
-    /// Filled once the schema is there.
+    /// Set once the schema is migrated.
     ready: OnceCell<()>,
 }
 
-/// A statement's parameters.
+/// Parameters of a statement.
 pub(super) type Parameters<'a> = Vec<&'a (dyn ToSql + Sync)>;
 
 impl Connections {
     /// Connections to a database, which need not be reachable yet.
     pub fn new(config: &PostgresConfig) -> Result<Self, StoreError> {
-        // The reason is not repeated: it may quote the URL.
+        // The cause is dropped, because it may quote the URL and its password.
         let mut target: tokio_postgres::Config =
             config.url.parse().map_err(|_| StoreError::invalid("the database's URL cannot be understood"))?;
         target.application_name("embeddery");
@@ -48,7 +48,7 @@ impl Connections {
         Ok(Self { pool, timeout: config.timeout, ready: OnceCell::new() })
     }
 
-    /// A connection to a database that has the schema.
+    /// Returns a connection. The first call migrates the schema.
     pub async fn client(&self) -> Result<Client, StoreError> {
         let mut client = self.pool.get().await?;
         self.ready.get_or_try_init(|| schema::migrate(&mut client)).await?;
@@ -64,7 +64,7 @@ impl Connections {
         self.begin_at(client, tenant, IsolationLevel::ReadCommitted).await
     }
 
-    /// Begins a transaction of which every statement sees the same moment.
+    /// Begins a transaction whose statements all see the same snapshot.
     pub(super) async fn begin_snapshot<'c>(
         &self,
         client: &'c mut Client,
@@ -102,7 +102,7 @@ fn tls() -> Result<tokio_postgres_rustls::MakeRustlsConnect, StoreError> {
     Ok(tokio_postgres_rustls::MakeRustlsConnect::new(config))
 }
 
-/// So many new ids.
+/// Takes `count` new ids from the sequence.
 pub(super) async fn new_ids(tx: &Transaction<'_>, count: usize) -> Result<Vec<i64>, StoreError> {
     if count == 0 {
         return Ok(Vec::new());
@@ -127,11 +127,11 @@ impl From<PoolError> for StoreError {
 
 impl From<tokio_postgres::Error> for StoreError {
     fn from(error: tokio_postgres::Error) -> Self {
-        let Some(said) = error.as_db_error() else {
+        let Some(db_error) = error.as_db_error() else {
             tracing::warn!(%error, "the connection to the database broke");
             return Self::unavailable("the database of the collections is out of reach; try again");
         };
-        let code = said.code();
+        let code = db_error.code();
         match code.code() {
             "53100" | "53200" => Self::new(StoreErrorKind::Full, "the database's disk or memory is full"),
             "22021" | "22P05" => {
@@ -140,16 +140,16 @@ impl From<tokio_postgres::Error> for StoreError {
             _ if *code == SqlState::QUERY_CANCELED => Self::unavailable(
                 "the database took too long; try again, or raise collections.database_timeout_seconds",
             ),
-            // Connection, resources, operator's intervention, a conflict between transactions.
+            // Classes: connection, resources, operator intervention, transaction rollback, object not in the right state.
             text if ["08", "53", "57", "40", "55"].contains(&&text[..2]) => {
-                tracing::warn!(error = %said, "the database is not available");
+                tracing::warn!(error = %db_error, "the database is not available");
                 Self::unavailable("the database of the collections is not available; try again")
             }
             "28P01" | "28000" | "3D000" => {
-                tracing::error!(error = %said, "the database refuses DATABASE_URL");
+                tracing::error!(error = %db_error, "the database refuses DATABASE_URL");
                 Self::unavailable("the database of the collections refuses the service")
             }
-            _ => Self::internal(said),
+            _ => Self::internal(db_error),
         }
     }
 }

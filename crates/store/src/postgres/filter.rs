@@ -1,56 +1,57 @@
-//! A filter as SQL over documents' metadata. A comparison is a JSON path, which takes a list's elements one by one
-//! and compares values of one type only: what the embedded store does with its table of attributes. Equality is
-//! answered by the index on metadata.
+//! Compiles a filter to SQL over the metadata of documents. A comparison is a JSON path, which tests the elements of a
+//! list one by one and compares values of the same type only, as the embedded store does with its table of attributes.
+//! The index on metadata serves equality.
 
 use serde_json::Value;
 use tokio_postgres::types::ToSql;
 
 use super::connection::Parameters;
-use crate::{Filter, Order, Scalar};
+use crate::{Comparison, Filter, Scalar};
 
-/// The parameters of a compiled filter: JSON paths.
+/// Parameters of a compiled filter: JSON paths.
 #[derive(Default)]
-pub(super) struct Values(Vec<String>);
+pub(super) struct FilterParameters(Vec<String>);
 
-impl Values {
-    /// All parameters of a statement that has others before the filter's.
-    pub(super) fn after<'a>(&'a self, mut before: Parameters<'a>) -> Parameters<'a> {
+impl FilterParameters {
+    /// Returns all parameters of a statement: `before`, then those of the filter.
+    pub(super) fn append_to<'a>(&'a self, mut before: Parameters<'a>) -> Parameters<'a> {
         before.extend(self.0.iter().map(|path| -> &(dyn ToSql + Sync) { path }));
         before
     }
 }
 
-/// A condition on `d.metadata`, whose parameters are numbered from `first`.
-pub(super) fn compile(filter: &Filter, values: &mut Values, first: usize) -> String {
-    let mut joined = |parts: &[Filter], word: &str, empty: &str| {
-        let parts: Vec<_> = parts.iter().map(|part| compile(part, values, first)).collect();
-        if parts.is_empty() { empty.to_owned() } else { format!("({})", parts.join(word)) }
+/// Returns a condition on `d.metadata`. The parameters of the filter are numbered from `first`.
+pub(super) fn compile(filter: &Filter, parameters: &mut FilterParameters, first: usize) -> String {
+    let mut join = |parts: &[Filter], separator: &str, empty: &str| {
+        let parts: Vec<_> = parts.iter().map(|part| compile(part, parameters, first)).collect();
+        if parts.is_empty() { empty.to_owned() } else { format!("({})", parts.join(separator)) }
     };
     match filter {
-        Filter::All(parts) => joined(parts, " AND ", "true"),
-        Filter::Any(parts) => joined(parts, " OR ", "false"),
-        Filter::Not(part) => format!("NOT {}", compile(part, values, first)),
-        Filter::Among(_, scalars) if scalars.is_empty() => "false".into(),
-        Filter::Among(field, scalars) => {
+        Filter::And(parts) => join(parts, " AND ", "true"),
+        Filter::Or(parts) => join(parts, " OR ", "false"),
+        Filter::Not(part) => format!("NOT {}", compile(part, parameters, first)),
+        Filter::In(_, scalars) if scalars.is_empty() => "false".into(),
+        Filter::In(field, scalars) => {
             let tests: Vec<_> = scalars.iter().map(|scalar| format!("@ == {}", json(scalar))).collect();
-            path(field, &tests.join(" || "), (values, first))
+            path(field, &tests.join(" || "), parameters, first)
         }
-        Filter::Compare(field, order, scalar) => {
-            let operator = match order {
-                Order::Above => ">",
-                Order::AtLeast => ">=",
-                Order::Below => "<",
-                Order::AtMost => "<=",
+        Filter::Compare(field, comparison, scalar) => {
+            let operator = match comparison {
+                Comparison::Greater => ">",
+                Comparison::GreaterOrEqual => ">=",
+                Comparison::Less => "<",
+                Comparison::LessOrEqual => "<=",
             };
-            path(field, &format!("@ {operator} {}", json(scalar)), (values, first))
+            path(field, &format!("@ {operator} {}", json(scalar)), parameters, first)
         }
     }
 }
 
-fn path(field: &str, test: &str, (values, first): (&mut Values, usize)) -> String {
-    // A JSON string is a path's string, too, and so are numbers; nothing in them can end the quotes.
-    values.0.push(format!("$.{}[*] ? ({test})", Value::from(field)));
-    format!("d.metadata @? ${}::text::jsonpath", first + values.0.len() - 1)
+/// Returns a condition that `test` holds for the field or for an element of it.
+fn path(field: &str, test: &str, parameters: &mut FilterParameters, first: usize) -> String {
+    // JSON strings and numbers are valid in a path, and JSON escapes quotes, so a value cannot end its string.
+    parameters.0.push(format!("$.{}[*] ? ({test})", Value::from(field)));
+    format!("d.metadata @? ${}::text::jsonpath", first + parameters.0.len() - 1)
 }
 
 fn json(scalar: &Scalar) -> Value {

@@ -1,4 +1,4 @@
-//! Documents as they are stored.
+//! Reads of documents.
 
 use std::collections::{HashMap, HashSet};
 
@@ -7,59 +7,59 @@ use pgvector::HalfVector;
 use tokio_postgres::Row;
 
 use super::{
-    collections::{Found, LockMode, find, object},
+    collections::{CollectionRow, LockMode, find, metadata_from_json},
     connection::Connections,
-    write::{headings, key, span},
+    write::{chunk_key, headings_from_row, span_from_array},
 };
 use crate::{
-    CollectionRef, Document, DocumentView, Page, StoreError, StoredChunk, StoredDocument, fingerprints,
-    vector_id,
+    CollectionRef, Document, DocumentView, PageRequest, StoreError, StoredChunk, StoredDocument,
+    fingerprints, vector_id,
 };
 
-/// For each chunk, whether it is stored; a stored chunk has its live vector.
-pub(super) async fn stored(
+/// Returns whether each chunk is stored. A stored chunk always has its vector of the active generation.
+pub(super) async fn existing_chunks(
     connections: &Connections,
-    place: CollectionRef<'_>,
+    collection_ref: CollectionRef<'_>,
     documents: &[Document],
 ) -> Result<Vec<Vec<bool>>, StoreError> {
     let mut client = connections.client().await?;
-    let tx = connections.begin(&mut client, place.tenant).await?;
-    let found = find(&tx, place, LockMode::No).await?;
+    let tx = connections.begin(&mut client, collection_ref.tenant).await?;
+    let collection = find(&tx, collection_ref, LockMode::None).await?;
     let names: Vec<&str> = documents.iter().map(|document| document.id.as_str()).collect();
     let rows = tx
         .query(
             "SELECT d.name, c.fingerprint, c.occurrence FROM embeddery.documents d
              JOIN embeddery.chunks c ON c.document = d.id WHERE d.collection = $1 AND d.name = ANY($2)",
-            &[&found.id, &names],
+            &[&collection.id, &names],
         )
         .await?;
-    let there: HashSet<(&str, _)> =
-        rows.iter().map(|row| (row.get(0), key(row.get(1), row.get(2)))).collect();
+    let stored: HashSet<(&str, _)> =
+        rows.iter().map(|row| (row.get(0), chunk_key(row.get(1), row.get(2)))).collect();
     let flags = documents.iter().map(|document| {
         let keys = fingerprints(document.chunks.iter().map(|chunk| chunk.text.as_str()));
-        keys.into_iter().map(|key| there.contains(&(document.id.as_str(), key))).collect()
+        keys.into_iter().map(|key| stored.contains(&(document.id.as_str(), key))).collect()
     });
     Ok(flags.collect())
 }
 
 pub(super) async fn documents(
     connections: &Connections,
-    place: CollectionRef<'_>,
-    page: Page<'_>,
+    collection_ref: CollectionRef<'_>,
+    page: PageRequest<'_>,
 ) -> Result<Vec<DocumentView>, StoreError> {
     let mut client = connections.client().await?;
-    let tx = connections.begin(&mut client, place.tenant).await?;
-    let found = find(&tx, place, LockMode::No).await?;
+    let tx = connections.begin(&mut client, collection_ref.tenant).await?;
+    let collection = find(&tx, collection_ref, LockMode::None).await?;
     let rows = tx
         .query(
             "SELECT d.name, d.metadata, (SELECT count(*) FROM embeddery.chunks WHERE document = d.id)
              FROM embeddery.documents d WHERE d.collection = $1 AND d.name > $2 ORDER BY d.name LIMIT $3",
-            &[&found.id, &page.after.unwrap_or_default(), &(page.limit as i64)],
+            &[&collection.id, &page.after.unwrap_or_default(), &(page.limit as i64)],
         )
         .await?;
     let views = rows.iter().map(|row| DocumentView {
         id: row.get(0),
-        metadata: object(row.get(1)),
+        metadata: metadata_from_json(row.get(1)),
         chunks: row.get::<_, i64>(2) as u64,
     });
     Ok(views.collect())
@@ -67,74 +67,76 @@ pub(super) async fn documents(
 
 pub(super) async fn document(
     connections: &Connections,
-    place: CollectionRef<'_>,
+    collection_ref: CollectionRef<'_>,
     id: &str,
 ) -> Result<StoredDocument, StoreError> {
     let mut client = connections.client().await?;
-    let tx = connections.begin_snapshot(&mut client, place.tenant).await?;
-    let found = find(&tx, place, LockMode::No).await?;
+    let tx = connections.begin_snapshot(&mut client, collection_ref.tenant).await?;
+    let collection = find(&tx, collection_ref, LockMode::None).await?;
     let rows = tx
         .query(
             "SELECT id, name, metadata FROM embeddery.documents WHERE collection = $1 AND name = $2",
-            &[&found.id, &id],
+            &[&collection.id, &id],
         )
         .await?;
-    whole(&tx, (place, &found), rows)
+    stored_documents(&tx, collection_ref, &collection, rows)
         .await?
         .pop()
-        .ok_or_else(|| StoreError::no_document(place.collection, id))
+        .ok_or_else(|| StoreError::no_document(collection_ref.collection, id))
 }
 
 pub(super) async fn export(
     connections: &Connections,
-    place: CollectionRef<'_>,
-    page: Page<'_>,
+    collection_ref: CollectionRef<'_>,
+    page: PageRequest<'_>,
 ) -> Result<Vec<StoredDocument>, StoreError> {
     let mut client = connections.client().await?;
-    let tx = connections.begin_snapshot(&mut client, place.tenant).await?;
-    let found = find(&tx, place, LockMode::No).await?;
+    let tx = connections.begin_snapshot(&mut client, collection_ref.tenant).await?;
+    let collection = find(&tx, collection_ref, LockMode::None).await?;
     let rows = tx
         .query(
             "SELECT id, name, metadata FROM embeddery.documents WHERE collection = $1 AND name > $2
              ORDER BY name LIMIT $3",
-            &[&found.id, &page.after.unwrap_or_default(), &(page.limit as i64)],
+            &[&collection.id, &page.after.unwrap_or_default(), &(page.limit as i64)],
         )
         .await?;
-    whole(&tx, (place, &found), rows).await
+    stored_documents(&tx, collection_ref, &collection, rows).await
 }
 
-async fn whole(
+/// Reads the chunks of documents, whose rows are `id`, `name`, `metadata`.
+async fn stored_documents(
     tx: &Transaction<'_>,
-    (place, found): (CollectionRef<'_>, &Found),
+    collection_ref: CollectionRef<'_>,
+    collection: &CollectionRow,
     documents: Vec<Row>,
 ) -> Result<Vec<StoredDocument>, StoreError> {
-    let numbers: Vec<i64> = documents.iter().map(|row| row.get(0)).collect();
+    let keys: Vec<i64> = documents.iter().map(|row| row.get(0)).collect();
     let rows = tx
         .query(
             "SELECT c.document, c.fingerprint, c.occurrence, c.text, c.span, v.embedding,
                     c.headings
              FROM embeddery.chunks c JOIN embeddery.vectors v ON v.chunk = c.id AND v.generation = $2
              WHERE c.document = ANY($1) ORDER BY c.document, c.ordinal",
-            &[&numbers, &found.live],
+            &[&keys, &collection.active],
         )
         .await?;
     let mut chunks: HashMap<i64, Vec<&Row>> = HashMap::new();
     for row in &rows {
         chunks.entry(row.get(0)).or_default().push(row);
     }
-    let space = &found.view.binding.space;
+    let space = &collection.view.binding.space;
     let stored = documents.iter().map(|row| {
         let id: String = row.get(1);
         let chunks = chunks.remove(&row.get(0)).unwrap_or_default();
         let chunks = chunks.into_iter().map(|row| StoredChunk {
-            id: vector_id(place, &id, key(row.get(1), row.get(2)), space),
+            id: vector_id(collection_ref, &id, chunk_key(row.get(1), row.get(2)), space),
             text: row.get(3),
-            span: span(&row.get::<_, Vec<i64>>(4)),
-            headings: headings(row, 6),
+            span: span_from_array(&row.get::<_, Vec<i64>>(4)),
+            headings: headings_from_row(row, 6),
             vector: row.get::<_, HalfVector>(5).as_slice().iter().map(|x| x.to_f32()).collect(),
         });
         let chunks = chunks.collect();
-        StoredDocument { metadata: object(row.get(2)), chunks, id }
+        StoredDocument { metadata: metadata_from_json(row.get(2)), chunks, id }
     });
     Ok(stored.collect())
 }

@@ -1,8 +1,8 @@
-//! What stands in the database, in a schema of its own. A published script never changes.
+//! The tables of the store, in the schema `embeddery`. A released script never changes.
 //!
-//! As in the embedded store, documents and chunks are stored once and vectors belong to a generation. Every row
-//! names its tenant, and a policy on every table lets a transaction see only the tenant it speaks for, the owner of
-//! the tables included. A superuser is above policies; do not run the service as one.
+//! As in the embedded store, documents and chunks are stored once and vectors belong to a generation. Every row names
+//! its tenant. A policy on every table lets a transaction see the rows of its own tenant only; it binds the owner of the
+//! tables, too. Policies do not bind a superuser, so the service must not run as one.
 
 use deadpool_postgres::Client;
 
@@ -96,10 +96,10 @@ const MIGRATIONS: [&str; 3] = [
 ",
 ];
 
-/// One process migrates at a time, and one makes an index.
+/// Key of the advisory lock. It lets one transaction at a time migrate the schema or create an index.
 pub(super) const LOCK: i64 = 0x656d_6265_6464_6572;
 
-/// Brings the database to this version's schema.
+/// Migrates the database to the schema of this version.
 pub(super) async fn migrate(client: &mut Client) -> Result<(), StoreError> {
     let tx = client.transaction().await?;
     tx.execute("SELECT pg_advisory_xact_lock($1)", &[&LOCK]).await?;
@@ -124,5 +124,5 @@ pub(super) async fn migrate(client: &mut Client) -> Result<(), StoreError> {
     Ok(tx.commit().await?)
 }
 
-/// pgvector's HNSW takes half vectors up to this length; longer ones are compared one by one.
+/// Maximum dimensions of a half vector in pgvector's HNSW index. Longer vectors are searched without an index.
 pub(super) const MAX_INDEXED_DIMENSIONS: usize = 4000;

@@ -1,55 +1,59 @@
-//! Search: by HNSW, by words, or by both. The index is asked to go on until enough rows pass the filter, in the
-//! order of distance; when it gives up before that, the vectors are compared one by one. So are those of a filter
-//! that few chunks pass: the index would walk past most of them and still miss some.
+//! Search by the HNSW index, by words, or by both. The index scan is iterative: it continues in order of distance until
+//! enough rows pass the filter. If it ends before that, all vectors are compared. If a filter matches few chunks, their
+//! vectors are compared directly, because the index scan would visit most of the graph and still miss some.
 
 use std::collections::HashMap;
 
 use deadpool_postgres::Transaction;
 
 use super::{
-    collections::{Found, LockMode, find, object},
+    collections::{CollectionRow, LockMode, find, metadata_from_json},
     connection::{Connections, Parameters},
-    filter,
+    filter::{self, FilterParameters},
     schema::MAX_INDEXED_DIMENSIONS,
-    write::{headings, key, span, to_half_unit},
+    write::{chunk_key, headings_from_row, span_from_array, to_half_unit},
 };
 use crate::{
-    CollectionRef, Filter, Hit, Mode, Query, StoreError, check_vector, fusion, query_terms::query_terms,
-    vector_id,
+    CollectionRef, Filter, Hit, Query, SearchMode, StoreError, check_vector, fusion,
+    query_terms::query_terms, vector_id,
 };
 
-/// How many rows the index keeps in sight while it looks; more find more, and take longer.
-const HNSW_EF_SEARCH: usize = 100;
+/// Minimum of pgvector's `hnsw.ef_search`, the size of the candidate list of an index scan. A larger list finds more of
+/// the nearest vectors and takes longer.
+const MIN_EF_SEARCH: usize = 100;
 
-/// Chunks that are compared one by one in a few milliseconds.
-const EXACT_SCAN_THRESHOLD: usize = 10_000;
+/// Maximum that pgvector allows for `hnsw.ef_search`.
+const MAX_EF_SEARCH: usize = 1000;
 
-/// How deep each ranking is read before they are fused.
+/// Up to this number of matching chunks, all are compared. It takes a few milliseconds.
+const MAX_EXACT_SCAN_CHUNKS: usize = 10_000;
+
+/// Returns how many entries of each ranking are fused.
 fn fused_depth(top_k: usize) -> usize {
     (2 * top_k).max(50)
 }
 
-/// Chunks with scores, best first.
+/// Chunk keys with scores, best first.
 type Ranking = Vec<(i64, f32)>;
 
 pub(super) async fn search(
     connections: &Connections,
-    place: CollectionRef<'_>,
+    collection_ref: CollectionRef<'_>,
     query: Query,
 ) -> Result<Vec<Hit>, StoreError> {
     let mut client = connections.client().await?;
-    let tx = connections.begin_snapshot(&mut client, place.tenant).await?;
-    let found = find(&tx, place, LockMode::No).await?;
-    let search = Search { tx: &tx, place, query: &query, found };
+    let tx = connections.begin_snapshot(&mut client, collection_ref.tenant).await?;
+    let collection = find(&tx, collection_ref, LockMode::None).await?;
+    let search = Search { tx: &tx, collection_ref, query: &query, collection };
     let ranking = match &query.mode {
-        Mode::Vector(vector) => search.nearest(vector, query.top_k).await?,
-        Mode::Text(text) => search.matching(text, query.top_k).await?,
-        Mode::Hybrid(vector, text) => {
+        SearchMode::Vector(vector) => search.nearest(vector, query.top_k).await?,
+        SearchMode::Text(text) => search.matching(text, query.top_k).await?,
+        SearchMode::Hybrid(vector, text) => {
             let depth = fused_depth(query.top_k);
             let ids = |ranking: Ranking| -> Vec<i64> { ranking.into_iter().map(|(id, _)| id).collect() };
-            let near = ids(search.nearest(vector, depth).await?);
-            let matching = ids(search.matching(text, depth).await?);
-            fusion::fuse([&near, &matching], query.top_k)
+            let by_vector = ids(search.nearest(vector, depth).await?);
+            let by_text = ids(search.matching(text, depth).await?);
+            fusion::fuse([&by_vector, &by_text], query.top_k)
         }
     };
     search.hits(ranking).await
@@ -57,58 +61,63 @@ pub(super) async fn search(
 
 struct Search<'a> {
     tx: &'a Transaction<'a>,
-    place: CollectionRef<'a>,
+    collection_ref: CollectionRef<'a>,
     query: &'a Query,
-    found: Found,
+    collection: CollectionRow,
 }
 
 impl Search<'_> {
+    /// Ranks by cosine similarity.
     async fn nearest(&self, vector: &[f32], top: usize) -> Result<Ranking, StoreError> {
-        let dim = self.found.view.binding.dim;
+        let dim = self.collection.view.binding.dim;
         check_vector(vector, dim)?;
         if let Some(filter) = &self.query.filter
-            && self.few_pass(filter).await?
+            && self.matches_few(filter).await?
         {
-            return self.nearest_of_few(vector, (filter, top)).await;
+            return self.nearest_by_exact_scan(vector, filter, top).await;
         }
-        let in_sight = HNSW_EF_SEARCH.max(top).min(1000);
+        let ef_search = top.clamp(MIN_EF_SEARCH, MAX_EF_SEARCH);
         self.tx
             .batch_execute(&format!(
-                "SET LOCAL hnsw.iterative_scan = strict_order; SET LOCAL hnsw.ef_search = {in_sight}"
+                "SET LOCAL hnsw.iterative_scan = strict_order; SET LOCAL hnsw.ef_search = {ef_search}"
             ))
             .await?;
-        let ranking = self.nearest_once(vector, top).await?;
+        let ranking = self.nearest_by_query(vector, top).await?;
         if ranking.len() == top || dim > MAX_INDEXED_DIMENSIONS {
             return Ok(ranking);
         }
-        // Fewer may be all there are, or the index gave up early; this looks at every one.
+        // Either there are no more rows, or the index scan ended early. A scan without the index tells which.
         self.tx.batch_execute("SET LOCAL enable_indexscan = off").await?;
-        let ranking = self.nearest_once(vector, top).await?;
+        let ranking = self.nearest_by_query(vector, top).await?;
         self.tx.batch_execute("SET LOCAL enable_indexscan = on").await?;
         Ok(ranking)
     }
 
-    async fn few_pass(&self, filter: &Filter) -> Result<bool, StoreError> {
-        let mut values = filter::Values::default();
-        let condition = filter::compile(filter, &mut values, 2);
+    /// Returns whether at most [`MAX_EXACT_SCAN_CHUNKS`] chunks match the filter.
+    async fn matches_few(&self, filter: &Filter) -> Result<bool, StoreError> {
+        let mut filter_parameters = FilterParameters::default();
+        let condition = filter::compile(filter, &mut filter_parameters, 2);
         let sql = format!(
             "SELECT count(*) FROM (
                  SELECT 1 FROM embeddery.documents d JOIN embeddery.chunks c ON c.document = d.id
-                 WHERE d.collection = $1 AND {condition} LIMIT {EXACT_SCAN_THRESHOLD} + 1) AS passed"
+                 WHERE d.collection = $1 AND {condition} LIMIT {MAX_EXACT_SCAN_CHUNKS} + 1) AS passed"
         );
-        let count: i64 = self.tx.query_one(&sql, &values.after(vec![&self.found.id])).await?.get(0);
-        Ok(count <= EXACT_SCAN_THRESHOLD as i64)
+        let count: i64 =
+            self.tx.query_one(&sql, &filter_parameters.append_to(vec![&self.collection.id])).await?.get(0);
+        Ok(count <= MAX_EXACT_SCAN_CHUNKS as i64)
     }
 
-    async fn nearest_of_few(
+    /// Compares the vectors of all chunks that match the filter.
+    async fn nearest_by_exact_scan(
         &self,
         vector: &[f32],
-        (filter, top): (&Filter, usize),
+        filter: &Filter,
+        top: usize,
     ) -> Result<Ranking, StoreError> {
-        let (dim, vector, top) = (self.found.view.binding.dim, to_half_unit(vector), top as i64);
-        let mut values = filter::Values::default();
-        let condition = filter::compile(filter, &mut values, 5);
-        // The distance plus nothing: an order that no index has.
+        let (dim, vector, top) = (self.collection.view.binding.dim, to_half_unit(vector), top as i64);
+        let mut filter_parameters = FilterParameters::default();
+        let condition = filter::compile(filter, &mut filter_parameters, 5);
+        // Adding 0 to the distance keeps the planner from using the index.
         let sql = format!(
             "WITH passed AS MATERIALIZED (
                  SELECT c.id FROM embeddery.documents d JOIN embeddery.chunks c ON c.document = d.id
@@ -117,36 +126,39 @@ impl Search<'_> {
              FROM passed JOIN embeddery.vectors v ON v.generation = $2 AND v.chunk = passed.id
              ORDER BY (v.embedding::halfvec({dim}) <=> $1::halfvec) + 0, v.chunk LIMIT $4"
         );
-        let parameters: Parameters<'_> = vec![&vector, &self.found.live, &self.found.id, &top];
-        let rows = self.tx.query(&sql, &values.after(parameters)).await?;
+        let parameters: Parameters<'_> = vec![&vector, &self.collection.active, &self.collection.id, &top];
+        let rows = self.tx.query(&sql, &filter_parameters.append_to(parameters)).await?;
         Ok(rows.iter().map(|row| (row.get(0), row.get::<_, f64>(1) as f32)).collect())
     }
 
-    async fn nearest_once(&self, vector: &[f32], top: usize) -> Result<Ranking, StoreError> {
-        let (dim, vector, top) = (self.found.view.binding.dim, to_half_unit(vector), top as i64);
-        let mut values = filter::Values::default();
-        let condition = self.condition(&mut values, 5);
+    /// Ranks in the order of distance. The planner chooses between the index and a scan.
+    async fn nearest_by_query(&self, vector: &[f32], top: usize) -> Result<Ranking, StoreError> {
+        let (dim, vector, top) = (self.collection.view.binding.dim, to_half_unit(vector), top as i64);
+        let mut filter_parameters = FilterParameters::default();
+        let condition = self.condition(&mut filter_parameters, 5);
         let sql = format!(
             "SELECT v.chunk, 1 - (v.embedding::halfvec({dim}) <=> $1::halfvec) AS score
              FROM embeddery.vectors v
              WHERE v.generation = $2 AND v.tenant = $3 AND vector_dims(v.embedding) = {dim}{condition}
              ORDER BY v.embedding::halfvec({dim}) <=> $1::halfvec LIMIT $4"
         );
-        let parameters: Parameters<'_> = vec![&vector, &self.found.live, &self.place.tenant, &top];
-        let rows = self.tx.query(&sql, &values.after(parameters)).await?;
+        let parameters: Parameters<'_> =
+            vec![&vector, &self.collection.active, &self.collection_ref.tenant, &top];
+        let rows = self.tx.query(&sql, &filter_parameters.append_to(parameters)).await?;
         Ok(rows.iter().map(|row| (row.get(0), row.get::<_, f64>(1) as f32)).collect())
     }
 
+    /// Ranks by the words of a text, with `ts_rank`.
     async fn matching(&self, text: &str, top: usize) -> Result<Ranking, StoreError> {
-        // Words are letters and digits only: nothing in them can end the quotes.
+        // Words consist of letters and digits, so a word cannot end its quotes.
         let words: Vec<String> = query_terms(text).into_iter().map(|word| format!("'{word}'")).collect();
         if words.is_empty() {
             return Ok(Vec::new());
         }
         let (words, top) = (words.join(" | "), top as i64);
-        let mut values = filter::Values::default();
+        let mut filter_parameters = FilterParameters::default();
         let condition = match &self.query.filter {
-            Some(filter) => format!(" AND {}", filter::compile(filter, &mut values, 4)),
+            Some(filter) => format!(" AND {}", filter::compile(filter, &mut filter_parameters, 4)),
             None => String::new(),
         };
         let sql = format!(
@@ -154,23 +166,24 @@ impl Search<'_> {
              FROM to_tsquery('simple', $1) q, embeddery.chunks c JOIN embeddery.documents d ON d.id = c.document
              WHERE c.words @@ q AND d.collection = $2{condition} ORDER BY score DESC, c.id LIMIT $3"
         );
-        let parameters: Parameters<'_> = vec![&words, &self.found.id, &top];
-        let rows = self.tx.query(&sql, &values.after(parameters)).await?;
+        let parameters: Parameters<'_> = vec![&words, &self.collection.id, &top];
+        let rows = self.tx.query(&sql, &filter_parameters.append_to(parameters)).await?;
         Ok(rows.iter().map(|row| (row.get(0), row.get(1))).collect())
     }
 
-    /// The filter as a condition on a vector.
-    fn condition(&self, values: &mut filter::Values, first: usize) -> String {
+    /// Returns the filter as a condition on a row of `vectors`.
+    fn condition(&self, filter_parameters: &mut FilterParameters, first: usize) -> String {
         let Some(filter) = &self.query.filter else { return String::new() };
-        let condition = filter::compile(filter, values, first);
-        // A number, not a parameter: it is ours.
-        let collection = self.found.id;
+        let condition = filter::compile(filter, filter_parameters, first);
+        // The id is not user input, so it needs no parameter.
+        let collection = self.collection.id;
         format!(
             " AND EXISTS (SELECT 1 FROM embeddery.documents d
                           WHERE d.id = v.document AND d.collection = {collection} AND {condition})"
         )
     }
 
+    /// Reads the documents and texts of the chunks.
     async fn hits(&self, ranking: Ranking) -> Result<Vec<Hit>, StoreError> {
         let chunks: Vec<i64> = ranking.iter().map(|(id, _)| *id).collect();
         let statement = self
@@ -183,18 +196,18 @@ impl Search<'_> {
             .await?;
         let rows = self.tx.query(&statement, &[&chunks, &self.query.with_text]).await?;
         let by_chunk: HashMap<i64, _> = rows.iter().map(|row| (row.get(0), row)).collect();
-        let space = &self.found.view.binding.space;
+        let space = &self.collection.view.binding.space;
         let hits = ranking.into_iter().filter_map(|(chunk, score)| {
             let row = by_chunk.get(&chunk)?;
             let document: String = row.get(1);
             Some(Hit {
-                id: vector_id(self.place, &document, key(row.get(3), row.get(4)), space),
+                id: vector_id(self.collection_ref, &document, chunk_key(row.get(3), row.get(4)), space),
                 document,
                 score,
                 text: row.get(6),
-                span: span(&row.get::<_, Vec<i64>>(5)),
-                headings: headings(row, 7),
-                metadata: object(row.get(2)),
+                span: span_from_array(&row.get::<_, Vec<i64>>(5)),
+                headings: headings_from_row(row, 7),
+                metadata: metadata_from_json(row.get(2)),
             })
         });
         Ok(hits.collect())

@@ -1,5 +1,6 @@
-//! What was deleted, and when: a job that was submitted before must not bring it back. A deletion is remembered for as
-//! long as [`tombstone::tombstone_horizon`] says, by the collection's name, because the collection itself may be gone.
+//! Tombstones: records of deletions. A job that was submitted before a deletion must not restore what was deleted.
+//! Tombstones refer to a collection by name, because the collection itself may be deleted. They expire, see
+//! [`tombstone::tombstone_horizon`].
 
 use std::collections::HashMap;
 
@@ -8,54 +9,55 @@ use uuid::Uuid;
 
 use crate::{CollectionRef, StoreError, tombstone};
 
-/// The collection itself, among the names of its documents, which are not empty.
-pub(super) const ALL: &str = "";
+/// Stands for the collection among the ids of its documents, which are never empty.
+pub(super) const WHOLE_COLLECTION: &str = "";
 
-/// Remembers that a collection was deleted, or those of its documents.
-pub(super) async fn remember(
+/// Records that documents of a collection, or the [`WHOLE_COLLECTION`], were deleted now.
+pub(super) async fn record(
     tx: &Transaction<'_>,
-    place: CollectionRef<'_>,
+    collection_ref: CollectionRef<'_>,
     documents: &[&str],
 ) -> Result<(), StoreError> {
     tx.execute(
         "INSERT INTO embeddery.deletions (tenant, collection, document, submission)
          SELECT $1, $2, document, $4 FROM unnest($3::text[]) AS gone (document)
          ON CONFLICT (tenant, collection, document) DO UPDATE SET submission = excluded.submission",
-        &[&place.tenant, &place.collection, &documents, &Uuid::now_v7()],
+        &[&collection_ref.tenant, &collection_ref.collection, &documents, &Uuid::now_v7()],
     )
     .await?;
     tx.execute(
         "DELETE FROM embeddery.deletions WHERE tenant = $1 AND submission < $2",
-        &[&place.tenant, &tombstone::tombstone_horizon()],
+        &[&collection_ref.tenant, &tombstone::tombstone_horizon()],
     )
     .await?;
     Ok(())
 }
 
-/// The last deletions of these documents, alone or with their collection.
-pub(super) async fn last(
+/// Reads the last deletions of these documents and of their collection.
+pub(super) async fn latest(
     tx: &Transaction<'_>,
-    place: CollectionRef<'_>,
+    collection_ref: CollectionRef<'_>,
     documents: &[&str],
-) -> Result<Deletions, StoreError> {
+) -> Result<Tombstones, StoreError> {
     let statement = tx
         .prepare_cached(
             "SELECT document, submission FROM embeddery.deletions
              WHERE tenant = $1 AND collection = $2 AND (document = ANY($3) OR document = '')",
         )
         .await?;
-    let rows = tx.query(&statement, &[&place.tenant, &place.collection, &documents]).await?;
-    Ok(Deletions(rows.iter().map(|row| (row.get(0), row.get(1))).collect()))
+    let rows =
+        tx.query(&statement, &[&collection_ref.tenant, &collection_ref.collection, &documents]).await?;
+    Ok(Tombstones(rows.iter().map(|row| (row.get(0), row.get(1))).collect()))
 }
 
-/// By document.
-pub(super) struct Deletions(HashMap<String, Uuid>);
+/// Submission ids of deletions, by document id.
+pub(super) struct Tombstones(HashMap<String, Uuid>);
 
-impl Deletions {
-    /// The deletion of this document that came after a submission.
+impl Tombstones {
+    /// Returns the deletion of a document if it came after the submission. `None` as the submission comes after all.
     pub(super) fn after(&self, submission: Option<Uuid>, document: &str) -> Option<Uuid> {
-        let ours = submission?;
-        let last = self.0.get(document).max(self.0.get(ALL)).copied();
-        last.filter(|later| *later > ours)
+        let submission = submission?;
+        let last = self.0.get(document).max(self.0.get(WHOLE_COLLECTION)).copied();
+        last.filter(|deletion| *deletion > submission)
     }
 }

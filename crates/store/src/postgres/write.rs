@@ -1,5 +1,5 @@
-//! Documents in and out. As in the embedded store a document is compared with what is stored of it; here the whole
-//! request is compared at once, so that it takes a few statements however many documents there are.
+//! Upsert and delete of documents. As in the embedded store, a document is compared with its stored version. Here all
+//! documents of a request are compared at once, so that the number of statements does not grow with the documents.
 
 use std::{borrow::Cow, collections::HashMap};
 
@@ -10,83 +10,79 @@ use serde_json::Value;
 use uuid::Uuid;
 
 use super::{
-    collections::{Found, LockMode, find},
+    collections::{CollectionRow, LockMode, find},
     connection::{Connections, new_ids},
-    filter, tombstones,
+    filter::{self, FilterParameters},
+    tombstones,
 };
 use crate::{
-    CollectionRef, DeleteTarget, Document, Fingerprint, Span, StoreError, StoreErrorKind, UpsertResult,
-    check_vector, fingerprints, types::ChunkKey,
+    ChunkKey, CollectionRef, DeleteTarget, Document, DocumentChunk, Fingerprint, StoreError, TextSpan,
+    UpsertResult, check_vector, fingerprints,
 };
 
+/// Stores documents, see [`VectorStore::upsert`](crate::VectorStore::upsert).
 pub(super) async fn upsert(
     connections: &Connections,
-    place: CollectionRef<'_>,
+    collection_ref: CollectionRef<'_>,
     space: Option<SpaceId>,
     mut documents: Vec<Document>,
 ) -> Result<UpsertResult, StoreError> {
     let mut client = connections.client().await?;
-    let tx = connections.begin(&mut client, place.tenant).await?;
-    let found = find(&tx, place, LockMode::Shared).await?;
-    let binding = &found.view.binding;
+    let tx = connections.begin(&mut client, collection_ref.tenant).await?;
+    let collection = find(&tx, collection_ref, LockMode::Shared).await?;
+    let binding = &collection.view.binding;
     if let Some(space) = space.filter(|space| *space != binding.space) {
-        return Err(StoreError::space_mismatch(place.collection, &binding.space, &space));
+        return Err(StoreError::space_mismatch(collection_ref.collection, &binding.space, &space));
     }
-    // The last of the same id holds. All writers take documents in one order, so that none waits for another that
-    // waits for it.
+    // Of documents with the same id the last one is kept. All writers lock documents in the order of their ids, so
+    // that two writers cannot deadlock.
     documents.reverse();
     documents.sort_by(|a, b| a.id.cmp(&b.id));
-    documents.dedup_by(|later, first| later.id == first.id);
+    documents.dedup_by(|next, previous| next.id == previous.id);
 
-    let mut rows = put_documents(&tx, (place.tenant, &found), &documents).await?;
-    drop_deleted(&tx, place, (&documents, &mut rows)).await?;
-    let current: Vec<i64> = rows.iter().filter_map(|row| row.as_ref().ok().copied()).collect();
-    let mut stored = stored_chunks(&tx, &current).await?;
-    let (mut written, mut new, mut moved) =
+    let mut writes = write_documents(&tx, collection_ref.tenant, &collection, &documents).await?;
+    remove_deleted(&tx, collection_ref, &documents, &mut writes).await?;
+    let keys: Vec<i64> = writes.iter().filter_map(DocumentWrite::key).collect();
+    let mut stored = stored_chunks(&tx, &keys).await?;
+    let (mut result, mut new, mut moved) =
         (UpsertResult::default(), NewChunks::default(), MovedChunks::default());
-    for (document, row) in documents.iter().zip(rows) {
-        let row = match row {
-            Ok(row) => row,
-            Err(Overtaken(by)) => {
-                written.overtaken.push((document.id.clone(), by));
+    for (document, write) in documents.iter().zip(writes) {
+        let document_key = match write {
+            DocumentWrite::Written(key) => key,
+            DocumentWrite::Superseded(by) => {
+                result.superseded.push((document.id.clone(), by));
                 continue;
             }
         };
         let keys = fingerprints(document.chunks.iter().map(|chunk| chunk.text.as_str()));
         for (ordinal, (chunk, key)) in document.chunks.iter().zip(keys).enumerate() {
-            let at = (ordinal as i64, chunk.span, headings_text(&chunk.headings));
-            if let Some((id, before)) = stored.remove(&(row, key)) {
-                if before != at {
-                    moved.push(id, at);
+            let position = ChunkPosition::new(ordinal, chunk);
+            if let Some(before) = stored.remove(&(document_key, key)) {
+                if before.position != position {
+                    moved.push(before.id, position);
                 }
-                written.kept += 1;
+                result.kept += 1;
                 continue;
             }
             let Some(vector) = &chunk.vector else {
-                return Err(StoreError::new(
-                    StoreErrorKind::VectorMissing,
-                    format!(
-                        "document '{}' was changed by somebody else meanwhile; send it again",
-                        document.id
-                    ),
-                ));
+                return Err(StoreError::vector_missing(&document.id));
             };
             check_vector(vector, binding.dim)?;
-            new.push((row, key, at), &chunk.text, to_half_unit(vector));
-            written.added += 1;
+            new.push(document_key, key, position, &chunk.text, to_half_unit(vector));
+            result.added += 1;
         }
     }
-    let gone: Vec<i64> = stored.into_values().map(|(id, _)| id).collect();
-    written.removed = gone.len() as u64;
-    tx.execute("DELETE FROM embeddery.chunks WHERE id = ANY($1)", &[&gone]).await?;
+    let removed: Vec<i64> = stored.into_values().map(|chunk| chunk.id).collect();
+    result.removed = removed.len() as u64;
+    tx.execute("DELETE FROM embeddery.chunks WHERE id = ANY($1)", &[&removed]).await?;
     moved.write(&tx).await?;
-    new.write(&tx, place.tenant, found.live).await?;
+    new.write(&tx, collection_ref.tenant, collection.active).await?;
     tx.commit().await?;
-    Ok(written)
+    Ok(result)
 }
 
-/// A vector as the database keeps it: of unit length, so that half precision can hold any. One that is of unit
-/// length already is left as it is, so that an export imports to the same bits.
+/// Converts a vector for the database: to unit length, so that half precision can hold its numbers, and to half
+/// precision. A vector of unit length is not scaled, so that the import of an export stores the same bits.
 pub(super) fn to_half_unit(vector: &[f32]) -> HalfVector {
     let mut unit = Cow::Borrowed(vector);
     if (squared_length(vector).sqrt() - 1.0).abs() >= 0.01 {
@@ -95,24 +91,40 @@ pub(super) fn to_half_unit(vector: &[f32]) -> HalfVector {
     HalfVector::from_f32_slice(&unit)
 }
 
-/// A document is of this later submission.
-struct Overtaken(Uuid);
+/// Result of writing the row of a document.
+enum DocumentWrite {
+    /// The row with this key was inserted or updated.
+    Written(i64),
+    /// Nothing was written, because this later submission wrote or deleted the document.
+    Superseded(Uuid),
+}
 
-/// Writes documents' rows and returns their numbers, in order.
-async fn put_documents(
+impl DocumentWrite {
+    /// The key of a row that was written.
+    fn key(&self) -> Option<i64> {
+        match self {
+            Self::Written(key) => Some(*key),
+            Self::Superseded(_) => None,
+        }
+    }
+}
+
+/// Inserts or updates the rows of documents, unless they are superseded, and returns the results in order.
+async fn write_documents(
     tx: &Transaction<'_>,
-    (tenant, found): (&str, &Found),
+    tenant: &str,
+    collection: &CollectionRow,
     documents: &[Document],
-) -> Result<Vec<Result<i64, Overtaken>>, StoreError> {
+) -> Result<Vec<DocumentWrite>, StoreError> {
     let ids = new_ids(tx, documents.len()).await?;
     let names: Vec<&str> = documents.iter().map(|document| document.id.as_str()).collect();
     let metadata: Vec<Value> =
         documents.iter().map(|document| Value::Object(document.metadata.clone())).collect();
     let submissions: Vec<Uuid> =
         documents.iter().map(|document| document.submission.unwrap_or_else(Uuid::now_v7)).collect();
-    // What is of no submission comes from one request, alone.
-    let whatever = documents.iter().all(|document| document.submission.is_none());
-    // Also a row that stays as it is is written: that is what locks it until the end.
+    // Documents of an inline request have no submission and replace any version. They never come mixed with others.
+    let unconditional = documents.iter().all(|document| document.submission.is_none());
+    // A superseded row is written, too, with its old values, because the write locks it until the transaction ends.
     let statement = tx
         .prepare_cached(
             "INSERT INTO embeddery.documents AS old (id, tenant, collection, name, metadata, submission)
@@ -125,61 +137,78 @@ async fn put_documents(
              RETURNING name, id, submission",
         )
         .await?;
-    let rows =
-        tx.query(&statement, &[&tenant, &found.id, &ids, &names, &metadata, &submissions, &whatever]).await?;
+    let rows = tx
+        .query(&statement, &[&tenant, &collection.id, &ids, &names, &metadata, &submissions, &unconditional])
+        .await?;
     let by_name: HashMap<&str, (i64, Uuid)> =
         rows.iter().map(|row| (row.get(0), (row.get(1), row.get(2)))).collect();
     names
         .iter()
         .zip(submissions)
-        .map(|(name, ours)| match by_name.get(name) {
-            Some((_, last)) if *last > ours && !whatever => Ok(Err(Overtaken(*last))),
-            Some((id, _)) => Ok(Ok(*id)),
+        .map(|(name, submission)| match by_name.get(name) {
+            Some((_, last)) if *last > submission && !unconditional => Ok(DocumentWrite::Superseded(*last)),
+            Some((key, _)) => Ok(DocumentWrite::Written(*key)),
             None => Err(StoreError::internal("a document was not written")),
         })
         .collect()
 }
 
-/// Takes those documents out again that were deleted after their submission. Looked at when the rows are locked, so that
-/// a deletion at this very moment is seen.
-async fn drop_deleted(
+/// Removes the rows of documents that were deleted after their submission. It runs after the rows are locked, so that it
+/// sees a concurrent deletion.
+async fn remove_deleted(
     tx: &Transaction<'_>,
-    place: CollectionRef<'_>,
-    (documents, rows): (&[Document], &mut [Result<i64, Overtaken>]),
+    collection_ref: CollectionRef<'_>,
+    documents: &[Document],
+    writes: &mut [DocumentWrite],
 ) -> Result<(), StoreError> {
     let names: Vec<&str> = documents.iter().map(|document| document.id.as_str()).collect();
-    let deletions = tombstones::last(tx, place, &names).await?;
-    let mut gone = Vec::new();
-    for (document, row) in documents.iter().zip(rows) {
-        if let Ok(id) = row
-            && let Some(later) = deletions.after(document.submission, &document.id)
+    let tombstones = tombstones::latest(tx, collection_ref, &names).await?;
+    let mut deleted = Vec::new();
+    for (document, write) in documents.iter().zip(writes) {
+        if let Some(key) = write.key()
+            && let Some(deletion) = tombstones.after(document.submission, &document.id)
         {
-            gone.push(*id);
-            *row = Err(Overtaken(later));
+            deleted.push(key);
+            *write = DocumentWrite::Superseded(deletion);
         }
     }
-    tx.execute("DELETE FROM embeddery.documents WHERE id = ANY($1)", &[&gone]).await?;
+    tx.execute("DELETE FROM embeddery.documents WHERE id = ANY($1)", &[&deleted]).await?;
     Ok(())
 }
 
-/// A chunk's place among its neighbours, in the text, and below its headings.
-type ChunkPlace = (i64, Span, Option<Value>);
-
-/// Headings as their column has them.
-fn headings_text(headings: &[String]) -> Option<Value> {
-    (!headings.is_empty()).then(|| Value::from(headings))
+/// Position of a chunk: among the chunks, in the text, and below its headings.
+#[derive(PartialEq)]
+struct ChunkPosition {
+    ordinal: i64,
+    span: TextSpan,
+    /// Headings as their column holds them: a JSON list, or NULL for none.
+    headings: Option<Value>,
 }
 
-/// Headings that stand in a column.
-pub(super) fn headings(row: &tokio_postgres::Row, column: usize) -> Vec<String> {
+impl ChunkPosition {
+    fn new(ordinal: usize, chunk: &DocumentChunk) -> Self {
+        let headings = (!chunk.headings.is_empty()).then(|| Value::from(chunk.headings.as_slice()));
+        Self { ordinal: ordinal as i64, span: chunk.span, headings }
+    }
+}
+
+/// A stored chunk of a document.
+struct ChunkRow {
+    id: i64,
+    position: ChunkPosition,
+}
+
+/// Reads the headings of a chunk.
+pub(super) fn headings_from_row(row: &tokio_postgres::Row, column: usize) -> Vec<String> {
     let list: Option<Value> = row.get(column);
     list.and_then(|list| serde_json::from_value(list).ok()).unwrap_or_default()
 }
 
+/// Reads the chunks of documents by the keys of document and chunk.
 async fn stored_chunks(
     tx: &Transaction<'_>,
     documents: &[i64],
-) -> Result<HashMap<(i64, ChunkKey), (i64, ChunkPlace)>, StoreError> {
+) -> Result<HashMap<(i64, ChunkKey), ChunkRow>, StoreError> {
     let statement = tx
         .prepare_cached(
             "SELECT document, fingerprint, occurrence, id, ordinal, span, headings
@@ -188,31 +217,34 @@ async fn stored_chunks(
         .await?;
     let rows = tx.query(&statement, &[&documents]).await?;
     let stored = rows.iter().map(|row| {
-        let key = (row.get(0), key(row.get(1), row.get(2)));
-        (key, (row.get(3), (row.get(4), span(&row.get::<_, Vec<i64>>(5)), row.get(6))))
+        let span = span_from_array(&row.get::<_, Vec<i64>>(5));
+        let position = ChunkPosition { ordinal: row.get(4), span, headings: row.get(6) };
+        ((row.get(0), chunk_key(row.get(1), row.get(2))), ChunkRow { id: row.get(3), position })
     });
     Ok(stored.collect())
 }
 
-/// A key that stands in two columns.
-pub(super) fn key(fingerprint: &[u8], occurrence: i64) -> ChunkKey {
+/// Returns a chunk key from its two columns.
+pub(super) fn chunk_key(fingerprint: &[u8], occurrence: i64) -> ChunkKey {
     ChunkKey {
         fingerprint: Fingerprint::try_from(fingerprint).unwrap_or_default(),
         occurrence: occurrence as u32,
     }
 }
 
-/// A span that stands in an array.
-pub(super) fn span(numbers: &[i64]) -> Span {
+/// Returns a span from its column, an array of four numbers.
+pub(super) fn span_from_array(numbers: &[i64]) -> TextSpan {
     let at = |index: usize| numbers.get(index).copied().unwrap_or(0) as u64;
-    Span { bytes: (at(0), at(1)), characters: (at(2), at(3)) }
+    TextSpan { bytes: (at(0), at(1)), characters: (at(2), at(3)) }
 }
 
-/// The same as text: an array of arrays would have to be square, and is not what it means.
-fn span_text(span: Span) -> String {
+/// Returns a span as the text of an array. Arrays inside the parameter array would make one array of two dimensions,
+/// which `unnest` flattens.
+fn span_to_text(span: TextSpan) -> String {
     format!("{{{},{},{},{}}}", span.bytes.0, span.bytes.1, span.characters.0, span.characters.1)
 }
 
+/// Stored chunks whose position has changed, as columns.
 #[derive(Default)]
 struct MovedChunks {
     ids: Vec<i64>,
@@ -222,11 +254,11 @@ struct MovedChunks {
 }
 
 impl MovedChunks {
-    fn push(&mut self, id: i64, (ordinal, span, headings): ChunkPlace) {
+    fn push(&mut self, id: i64, position: ChunkPosition) {
         self.ids.push(id);
-        self.ordinals.push(ordinal);
-        self.spans.push(span_text(span));
-        self.headings.push(headings);
+        self.ordinals.push(position.ordinal);
+        self.spans.push(span_to_text(position.span));
+        self.headings.push(position.headings);
     }
 
     async fn write(&self, tx: &Transaction<'_>) -> Result<(), StoreError> {
@@ -245,40 +277,43 @@ impl MovedChunks {
     }
 }
 
+/// Chunks to add, as columns.
 #[derive(Default)]
 struct NewChunks<'d> {
-    documents: Vec<i64>,
     fingerprints: Vec<Vec<u8>>,
     occurrences: Vec<i64>,
     ordinals: Vec<i64>,
     spans: Vec<String>,
     headings: Vec<Option<Value>>,
     texts: Vec<&'d str>,
-    vectors: Vec<HalfVector>,
+    /// Documents and vectors of the chunks. The keys of the chunks are added when the chunks are written.
+    vectors: NewVectors,
 }
 
 impl<'d> NewChunks<'d> {
     fn push(
         &mut self,
-        (document, key, (ordinal, span, headings)): (i64, ChunkKey, ChunkPlace),
+        document: i64,
+        key: ChunkKey,
+        position: ChunkPosition,
         text: &'d str,
         vector: HalfVector,
     ) {
-        self.documents.push(document);
+        self.vectors.documents.push(document);
         self.fingerprints.push(key.fingerprint.to_vec());
         self.occurrences.push(key.occurrence.into());
-        self.ordinals.push(ordinal);
-        self.spans.push(span_text(span));
-        self.headings.push(headings);
+        self.ordinals.push(position.ordinal);
+        self.spans.push(span_to_text(position.span));
+        self.headings.push(position.headings);
         self.texts.push(text);
-        self.vectors.push(vector);
+        self.vectors.vectors.push(vector);
     }
 
-    async fn write(&self, tx: &Transaction<'_>, tenant: &str, generation: i64) -> Result<(), StoreError> {
-        if self.documents.is_empty() {
+    async fn write(mut self, tx: &Transaction<'_>, tenant: &str, generation: i64) -> Result<(), StoreError> {
+        if self.texts.is_empty() {
             return Ok(());
         }
-        let ids = new_ids(tx, self.documents.len()).await?;
+        self.vectors.chunks = new_ids(tx, self.texts.len()).await?;
         let chunks = tx
             .prepare_cached(
                 "INSERT INTO embeddery.chunks
@@ -293,8 +328,8 @@ impl<'d> NewChunks<'d> {
             &chunks,
             &[
                 &tenant,
-                &ids,
-                &self.documents,
+                &self.vectors.chunks,
+                &self.vectors.documents,
                 &self.fingerprints,
                 &self.occurrences,
                 &self.ordinals,
@@ -304,15 +339,24 @@ impl<'d> NewChunks<'d> {
             ],
         )
         .await?;
-        add_vectors(tx, (tenant, generation), (&self.documents, &ids, &self.vectors)).await
+        add_vectors(tx, tenant, generation, &self.vectors).await
     }
 }
 
-/// Adds vectors to a generation: documents, chunks and vectors side by side.
+/// Vectors to add, as columns: one document, one chunk and one vector for each.
+#[derive(Default)]
+pub(super) struct NewVectors {
+    pub(super) documents: Vec<i64>,
+    pub(super) chunks: Vec<i64>,
+    pub(super) vectors: Vec<HalfVector>,
+}
+
+/// Adds vectors to a generation. A chunk that has its vector is left as it is.
 pub(super) async fn add_vectors(
     tx: &Transaction<'_>,
-    (tenant, generation): (&str, i64),
-    (documents, chunks, vectors): (&[i64], &[i64], &[HalfVector]),
+    tenant: &str,
+    generation: i64,
+    new: &NewVectors,
 ) -> Result<(), StoreError> {
     let statement = tx
         .prepare_cached(
@@ -322,37 +366,38 @@ pub(super) async fn add_vectors(
              ON CONFLICT DO NOTHING",
         )
         .await?;
-    tx.execute(&statement, &[&generation, &tenant, &documents, &chunks, &vectors]).await?;
+    tx.execute(&statement, &[&generation, &tenant, &new.documents, &new.chunks, &new.vectors]).await?;
     Ok(())
 }
 
+/// Deletes documents, records tombstones for them, and returns how many were deleted.
 pub(super) async fn delete(
     connections: &Connections,
-    place: CollectionRef<'_>,
-    removal: DeleteTarget<'_>,
+    collection_ref: CollectionRef<'_>,
+    target: DeleteTarget<'_>,
 ) -> Result<u64, StoreError> {
     let mut client = connections.client().await?;
-    let tx = connections.begin(&mut client, place.tenant).await?;
-    let found = find(&tx, place, LockMode::Shared).await?;
-    let gone = match removal {
+    let tx = connections.begin(&mut client, collection_ref.tenant).await?;
+    let collection = find(&tx, collection_ref, LockMode::Shared).await?;
+    let deleted = match target {
         DeleteTarget::Ids(ids) => {
             tx.query(
                 "DELETE FROM embeddery.documents WHERE collection = $1 AND name = ANY($2) RETURNING name",
-                &[&found.id, &ids],
+                &[&collection.id, &ids],
             )
             .await?
         }
-        DeleteTarget::Where(condition) => {
-            let mut values = filter::Values::default();
-            let condition = filter::compile(condition, &mut values, 2);
+        DeleteTarget::Where(filter) => {
+            let mut filter_parameters = FilterParameters::default();
+            let condition = filter::compile(filter, &mut filter_parameters, 2);
             let sql = format!(
                 "DELETE FROM embeddery.documents d WHERE d.collection = $1 AND {condition} RETURNING name"
             );
-            tx.query(&sql, &values.after(vec![&found.id])).await?
+            tx.query(&sql, &filter_parameters.append_to(vec![&collection.id])).await?
         }
     };
-    let names: Vec<&str> = gone.iter().map(|row| row.get(0)).collect();
-    tombstones::remember(&tx, place, &names).await?;
+    let names: Vec<&str> = deleted.iter().map(|row| row.get(0)).collect();
+    tombstones::record(&tx, collection_ref, &names).await?;
     tx.commit().await?;
-    Ok(gone.len() as u64)
+    Ok(deleted.len() as u64)
 }

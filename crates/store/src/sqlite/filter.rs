@@ -1,37 +1,39 @@
-//! A filter as SQL over the table `attributes`. Values are always parameters.
+//! Compiles a filter to SQL over the table `attributes`. Values are always passed as parameters.
 
 use rusqlite::types::Value as Sql;
 
-use crate::{Filter, Order, Scalar};
+use crate::{Comparison, Filter, Scalar};
 
-/// A key and a value as they stand in `attributes`.
+/// Returns the key and the value of `attributes` for a field. The first letter of the key is the type of the value.
 pub(super) fn attribute(field: &str, scalar: Scalar) -> (String, Sql) {
     match scalar {
         Scalar::Text(text) => (format!("s{field}"), Sql::Text(text)),
-        // One zero, as numbers compare.
+        // Adding 0.0 turns -0.0 into 0.0, so that both have one key in the index.
         Scalar::Number(number) => (format!("n{field}"), Sql::Real(number + 0.0)),
         Scalar::Bool(on) => (format!("b{field}"), Sql::Integer(on.into())),
     }
 }
 
-/// A condition on `d`, a document of the collection, and its parameters; the first is the collection's number.
+/// Returns a condition on `d`, a document of the collection, and its parameters. The first parameter is the id of the
+/// collection.
 pub(super) fn compile(filter: &Filter, collection: i64) -> (String, Vec<Sql>) {
-    // The plus keeps SQLite from walking all documents of the collection where the filter itself leads to the few.
-    let own = if narrows(filter) { "+d.collection = ?1 AND " } else { "d.collection = ?1 AND " };
-    let mut compiler = Compiler { sql: own.to_owned(), values: vec![Sql::Integer(collection)] };
+    // The plus keeps SQLite from scanning all documents of the collection when an index finds those that match.
+    let in_collection =
+        if is_indexable(filter) { "+d.collection = ?1 AND " } else { "d.collection = ?1 AND " };
+    let mut compiler = Compiler { sql: in_collection.to_owned(), values: vec![Sql::Integer(collection)] };
     compiler.filter(filter);
     (compiler.sql, compiler.values)
 }
 
-/// A query for the numbers of the collection's documents that fit.
+/// Returns a query for the ids of the collection's documents that match, and its parameters.
 pub(super) fn documents(filter: &Filter, collection: i64) -> (String, Vec<Sql>) {
-    // One comparison is one walk along the index, without a look at the documents themselves.
-    let one = match filter {
-        Filter::Among(field, scalars) if scalars.len() == 1 => Some((field, "=", &scalars[0])),
-        Filter::Compare(field, order, scalar) => Some((field, operator(*order), scalar)),
+    // A single comparison is one index scan that needs no row of `documents`.
+    let single = match filter {
+        Filter::In(field, scalars) if scalars.len() == 1 => Some((field, "=", &scalars[0])),
+        Filter::Compare(field, comparison, scalar) => Some((field, operator(*comparison), scalar)),
         _ => None,
     };
-    if let Some((field, operator, scalar)) = one {
+    if let Some((field, operator, scalar)) = single {
         let (key, value) = attribute(field, scalar.clone());
         let sql = format!(
             "SELECT document FROM attributes WHERE collection = ?1 AND key = ?2 AND value {operator} ?3"
@@ -42,22 +44,22 @@ pub(super) fn documents(filter: &Filter, collection: i64) -> (String, Vec<Sql>) 
     (format!("SELECT d.id FROM documents d WHERE {condition}"), values)
 }
 
-fn operator(order: Order) -> &'static str {
-    match order {
-        Order::Above => ">",
-        Order::AtLeast => ">=",
-        Order::Below => "<",
-        Order::AtMost => "<=",
+fn operator(comparison: Comparison) -> &'static str {
+    match comparison {
+        Comparison::Greater => ">",
+        Comparison::GreaterOrEqual => ">=",
+        Comparison::Less => "<",
+        Comparison::LessOrEqual => "<=",
     }
 }
 
-/// Whether what fits can be looked up, instead of being what is left over.
-fn narrows(filter: &Filter) -> bool {
+/// Whether index lookups find the documents that match. A negation needs all documents of the collection.
+fn is_indexable(filter: &Filter) -> bool {
     match filter {
-        Filter::All(parts) => parts.iter().any(narrows),
-        Filter::Any(parts) => parts.iter().all(narrows),
+        Filter::And(parts) => parts.iter().any(is_indexable),
+        Filter::Or(parts) => parts.iter().all(is_indexable),
         Filter::Not(_) => false,
-        Filter::Among(..) | Filter::Compare(..) => true,
+        Filter::In(..) | Filter::Compare(..) => true,
     }
 }
 
@@ -69,18 +71,18 @@ struct Compiler {
 impl Compiler {
     fn filter(&mut self, filter: &Filter) {
         match filter {
-            Filter::All(parts) => self.joined(parts, " AND ", "1"),
-            Filter::Any(parts) => self.joined(parts, " OR ", "0"),
+            Filter::And(parts) => self.join(parts, " AND ", "1"),
+            Filter::Or(parts) => self.join(parts, " OR ", "0"),
             Filter::Not(part) => {
                 self.sql.push_str("NOT ");
                 self.filter(part);
             }
-            Filter::Among(field, scalars) => {
-                // Values of one type share a key, and an index lookup.
+            Filter::In(field, scalars) => {
+                // Values of one type share a key and are found by one index lookup.
                 let mut by_key: Vec<(String, Vec<Sql>)> = Vec::new();
                 for scalar in scalars {
                     let (key, value) = attribute(field, scalar.clone());
-                    match by_key.iter_mut().find(|(known, _)| *known == key) {
+                    match by_key.iter_mut().find(|(other, _)| *other == key) {
                         Some((_, values)) => values.push(value),
                         None => by_key.push((key, vec![value])),
                     }
@@ -98,22 +100,22 @@ impl Compiler {
                 }
                 self.sql.push(')');
             }
-            Filter::Compare(field, order, scalar) => {
+            Filter::Compare(field, comparison, scalar) => {
                 let (key, value) = attribute(field, scalar.clone());
                 let (key, value) = (self.parameter(Sql::Text(key)), self.parameter(value));
-                self.lookup(&key, &format!("{} {value}", operator(*order)));
+                self.lookup(&key, &format!("{} {value}", operator(*comparison)));
             }
         }
     }
 
-    fn joined(&mut self, parts: &[Filter], word: &str, empty: &str) {
+    fn join(&mut self, parts: &[Filter], separator: &str, empty: &str) {
         if parts.is_empty() {
             self.sql.push_str(empty);
             return;
         }
         self.sql.push('(');
         for (index, part) in parts.iter().enumerate() {
-            self.sql.push_str(if index > 0 { word } else { "" });
+            self.sql.push_str(if index > 0 { separator } else { "" });
             self.filter(part);
         }
         self.sql.push(')');

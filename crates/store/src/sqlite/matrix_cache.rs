@@ -1,5 +1,5 @@
-//! Matrices in memory, in step with the databases, within a budget. A search brings its own transaction: a matrix
-//! is used when it shows exactly what the transaction sees, else it is brought up to it first.
+//! Cache of the matrices in memory, within a budget. A search uses a matrix only in the state that its own transaction
+//! sees; a matrix in an older state is refreshed first.
 
 use std::{
     collections::HashMap,
@@ -11,32 +11,38 @@ use std::{
 
 use rusqlite::{Transaction, params};
 
-use super::{read::floats, user_database::lock};
+use super::{read::decode_vector, user_database::lock};
 use crate::{StoreError, matrix::Matrix};
 
-/// A user, which of the user's files, and a generation in it.
-type Key = (String, u64, i64);
+/// Key of a matrix.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) struct MatrixKey {
+    pub(super) user: String,
+    /// Inode of the database. A user that is deleted and created again has another file.
+    pub(super) inode: u64,
+    pub(super) generation: i64,
+}
 
-/// All matrices.
+/// The matrices of all users.
 pub(super) struct MatrixCache {
-    budget: usize,
-    cached: Mutex<HashMap<Key, Arc<Cached>>>,
+    budget_bytes: usize,
+    cached: Mutex<HashMap<MatrixKey, Arc<CachedMatrix>>>,
     clock: AtomicU64,
 }
 
-/// One generation's matrix.
-pub(super) struct Cached {
+/// The matrix of one generation.
+pub(super) struct CachedMatrix {
     state: RwLock<State>,
-    used: AtomicU64,
+    last_used: AtomicU64,
     bytes: AtomicU64,
 }
 
 struct State {
     matrix: Matrix,
-    seen: GenerationVersion,
+    version: GenerationVersion,
 }
 
-/// How much of a generation a matrix has seen.
+/// State of a generation. Vectors are never changed in place, so equal numbers mean equal vectors.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct GenerationVersion {
     pub(super) vectors: u64,
@@ -45,8 +51,8 @@ pub(super) struct GenerationVersion {
 }
 
 impl GenerationVersion {
-    /// How much of a generation there is to see.
-    pub(super) fn of(tx: &Transaction<'_>, generation: i64) -> Result<Self, StoreError> {
+    /// Reads the state of a generation as the transaction sees it.
+    pub(super) fn load(tx: &Transaction<'_>, generation: i64) -> Result<Self, StoreError> {
         let mut statement =
             tx.prepare_cached("SELECT vectors, removals, last_vector FROM generations WHERE id = ?1")?;
         Ok(statement.query_row([generation], |row| {
@@ -56,91 +62,89 @@ impl GenerationVersion {
 }
 
 impl MatrixCache {
-    pub(super) fn new(budget: usize) -> Self {
-        Self { budget, cached: Mutex::default(), clock: AtomicU64::new(0) }
+    pub(super) fn new(budget_bytes: usize) -> Self {
+        Self { budget_bytes, cached: Mutex::default(), clock: AtomicU64::new(0) }
     }
 
-    /// A generation's matrix; `None` when it would not fit into the budget by itself.
-    pub(super) fn get(
-        &self,
-        (user, inode, generation): (&str, u64, i64),
-        needs: usize,
-        dim: usize,
-    ) -> Option<Arc<Cached>> {
-        if needs > self.budget {
+    /// Returns the matrix of a generation, which may still be empty. `needed_bytes` is the memory that it will take; the
+    /// result is `None` if that is above the whole budget.
+    pub(super) fn get(&self, key: MatrixKey, needed_bytes: usize, dim: usize) -> Option<Arc<CachedMatrix>> {
+        if needed_bytes > self.budget_bytes {
             return None;
         }
         let mut all = lock(&self.cached);
-        let key = (user.to_owned(), inode, generation);
-        let found = all.entry(key).or_insert_with(|| {
-            Arc::new(Cached {
-                state: RwLock::new(State { matrix: Matrix::new(dim), seen: GenerationVersion::default() }),
-                used: AtomicU64::new(0),
+        let cached = all.entry(key).or_insert_with(|| {
+            Arc::new(CachedMatrix {
+                state: RwLock::new(State { matrix: Matrix::new(dim), version: GenerationVersion::default() }),
+                last_used: AtomicU64::new(0),
                 bytes: AtomicU64::new(0),
             })
         });
-        found.used.store(self.clock.fetch_add(1, Relaxed), Relaxed);
-        found.bytes.fetch_max(needs as u64, Relaxed);
-        let found = Arc::clone(found);
-        // The one unused for longest goes first, this one never.
-        let bytes = |all: &HashMap<Key, Arc<Cached>>| -> u64 {
-            all.values().map(|one| one.bytes.load(Relaxed)).sum()
+        cached.last_used.store(self.clock.fetch_add(1, Relaxed), Relaxed);
+        cached.bytes.fetch_max(needed_bytes as u64, Relaxed);
+        let cached = Arc::clone(cached);
+        // Evicts the least recently used matrices. This one is the most recently used, so it stays.
+        let total_bytes = |all: &HashMap<MatrixKey, Arc<CachedMatrix>>| -> u64 {
+            all.values().map(|cached| cached.bytes.load(Relaxed)).sum()
         };
-        while all.len() > 1 && bytes(&all) > self.budget as u64 {
-            let oldest = all.iter().min_by_key(|(_, one)| one.used.load(Relaxed)).map(|(key, _)| key.clone());
+        while all.len() > 1 && total_bytes(&all) > self.budget_bytes as u64 {
+            let oldest = all
+                .iter()
+                .min_by_key(|(_, cached)| cached.last_used.load(Relaxed))
+                .map(|(key, _)| key.clone());
             let Some(oldest) = oldest else { break };
             all.remove(&oldest);
         }
-        Some(found)
+        Some(cached)
     }
 
-    /// Drops what is known of a user.
-    pub(super) fn forget(&self, user: &str) {
-        lock(&self.cached).retain(|(owner, ..), _| owner != user);
+    /// Drops the matrices of a user.
+    pub(super) fn remove_user(&self, user: &str) {
+        lock(&self.cached).retain(|key, _| key.user != user);
     }
 }
 
-impl Cached {
-    /// Works with the matrix as `tx` sees the generation; `None` when the matrix has seen later things than `tx`,
-    /// which then begins anew.
+impl CachedMatrix {
+    /// Calls `work` with the matrix in the state that `tx` sees. Returns `None` if the matrix is in a later state; the
+    /// caller then starts again with a new transaction.
     pub(super) fn with<T>(
         &self,
         tx: &Transaction<'_>,
         generation: i64,
         work: impl FnOnce(&Matrix) -> T,
     ) -> Result<Option<T>, StoreError> {
-        let due = GenerationVersion::of(tx, generation)?;
+        let target = GenerationVersion::load(tx, generation)?;
         {
             let state = self.state.read().unwrap_or_else(PoisonError::into_inner);
-            if state.seen == due {
+            if state.version == target {
                 return Ok(Some(work(&state.matrix)));
             }
         }
         {
             let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
-            if state.seen.removals > due.removals || state.seen.last_vector > due.last_vector {
+            if state.version.removals > target.removals || state.version.last_vector > target.last_vector {
                 return Ok(None);
             }
-            if state.seen != due {
-                refresh(tx, generation, &mut state, due)?;
+            if state.version != target {
+                refresh(tx, generation, &mut state, target)?;
                 self.bytes.store(state.matrix.bytes() as u64, Relaxed);
             }
         }
         let state = self.state.read().unwrap_or_else(PoisonError::into_inner);
-        Ok((state.seen == due).then(|| work(&state.matrix)))
+        Ok((state.version == target).then(|| work(&state.matrix)))
     }
 }
 
-/// Drops rows that are gone and adds those that are new. A failure half-way leaves what it has seen unsaid, and the
-/// next search does it again.
+/// Removes rows of deleted vectors and adds rows of new ones. On an error the version stays as it was, so that the next
+/// search refreshes the matrix again.
 fn refresh(
     tx: &Transaction<'_>,
     generation: i64,
     state: &mut State,
-    due: GenerationVersion,
+    target: GenerationVersion,
 ) -> Result<(), StoreError> {
-    let State { matrix, seen } = state;
-    if seen.removals != due.removals && !matrix.is_empty() {
+    let State { matrix, version } = state;
+    if version.removals != target.removals && !matrix.is_empty() {
         let mut ids = tx.prepare_cached("SELECT id FROM vectors WHERE generation = ?1 ORDER BY id")?;
         let ids: Vec<i64> = ids.query_map([generation], |row| row.get(0))?.collect::<Result<_, _>>()?;
         matrix.retain(&ids);
@@ -149,11 +153,11 @@ fn refresh(
         "SELECT id, document, vector FROM vectors WHERE generation = ?1 AND id > ?2 ORDER BY id",
     )?;
     let after = matrix.last_id().unwrap_or(0);
-    matrix.make_room((due.vectors as usize).saturating_sub(matrix.len()));
+    matrix.reserve((target.vectors as usize).saturating_sub(matrix.len()));
     let mut rows = new.query(params![generation, after])?;
     while let Some(row) = rows.next()? {
-        matrix.push(row.get(0)?, row.get(1)?, &floats(row.get_ref(2)?.as_blob()?));
+        matrix.push(row.get(0)?, row.get(1)?, &decode_vector(row.get_ref(2)?.as_blob()?));
     }
-    *seen = due;
+    *version = target;
     Ok(())
 }

@@ -1,12 +1,13 @@
-//! The embedded store: one SQLite database per user, exact search. SQLite is the truth and the only thing on disk;
-//! the matrices that make search fast are made from it, checked against it at every search, and thrown away when
-//! memory is short. Several processes may serve one directory.
+//! The embedded store: one SQLite database per user, with an exact search. The database is the only state on disk. The
+//! matrices that make the search fast are built from it, checked against it by every search, and evicted when memory is
+//! short. Several processes may serve one directory.
 //!
-//! - [`user_database`] opens databases and knows which are open;
-//! - [`schema`] is what stands in one, version by version;
-//! - [`collections`], [`mod@write`], [`read`], [`search`], [`migrate`] are the operations, each one transaction;
-//! - [`matrix_cache`] keeps matrices in step with the database;
-//! - [`filter`] turns a filter into SQL.
+//! - [`user_database`] opens databases and keeps them open;
+//! - [`schema`] holds the tables and their migrations;
+//! - [`collections`], [`mod@write`], [`read`], [`search`] and [`migrate`] are the operations, each one transaction;
+//! - [`tombstones`] records deletions;
+//! - [`matrix_cache`] keeps the matrices up to date with the database;
+//! - [`filter`] compiles a filter to SQL.
 
 mod collections;
 mod filter;
@@ -27,25 +28,24 @@ use tokio::sync::Semaphore;
 
 use crate::{
     Backup, Collection, CollectionRef, DeleteTarget, DeletionReceipt, Document, DocumentView, Hit,
-    MissingVector, ModelBinding, NewCollection, Page, Query, Stats, StoreError, StoredDocument, UpsertResult,
-    VectorStore, store::Operation,
+    MissingVector, ModelBinding, NewCollection, PageRequest, Query, Stats, StoreError, StoredDocument,
+    UpsertResult, VectorStore, store::Operation,
 };
 use matrix_cache::MatrixCache;
 use user_database::UserDatabases;
-pub use user_database::user_directory;
 
-/// How the embedded store works.
+/// Configuration of the embedded store.
 #[derive(Clone, Debug)]
 pub struct SqliteConfig {
-    /// The directory of all users' directories.
+    /// Directory that holds the directories of all users.
     pub base_dir: PathBuf,
-    /// How many users' databases stay open.
+    /// Maximum number of databases that stay open.
     pub open_users: usize,
-    /// Memory for matrices, over all users. A collection that does not fit alone is searched on disk.
+    /// Memory in bytes for the matrices of all users. A collection whose matrix is larger than this is searched on disk.
     pub matrix_bytes: usize,
-    /// Threads of one search.
+    /// Maximum number of threads of one search.
     pub search_threads: usize,
-    /// Writes are refused when the disk has less free than this.
+    /// Bytes of the disk that stay free: with less, writes fail with [`Full`](crate::StoreErrorKind::Full).
     pub min_free_bytes: u64,
 }
 
@@ -58,22 +58,23 @@ struct Inner {
     matrices: MatrixCache,
     search_threads: usize,
     min_free_bytes: u64,
-    reading: Arc<Semaphore>,
+    /// Permits of concurrent reads.
+    readers: Arc<Semaphore>,
 }
 
 impl SqliteStore {
-    /// A store over a directory, which need not exist yet.
+    /// A store in a directory, which is created when it is needed.
     pub fn new(config: SqliteConfig) -> Self {
         Self(Arc::new(Inner {
             users: UserDatabases::new(config.base_dir, config.open_users),
             matrices: MatrixCache::new(config.matrix_bytes),
             search_threads: config.search_threads.max(1),
             min_free_bytes: config.min_free_bytes,
-            reading: Arc::new(Semaphore::new(max_readers())),
+            readers: Arc::new(Semaphore::new(max_readers())),
         }))
     }
 
-    /// Runs `work` where it may block.
+    /// Runs `work` on a thread that may block.
     async fn run<T: Send + 'static>(
         &self,
         work: impl FnOnce(&Inner) -> Result<T, StoreError> + Send + 'static,
@@ -81,15 +82,16 @@ impl SqliteStore {
         let inner = Arc::clone(&self.0);
         tokio::task::spawn_blocking(move || work(&inner))
             .await
-            .map_err(|error| StoreError::internal(format!("a database task ended early: {error}")))?
+            .map_err(|error| StoreError::internal(format!("a database task did not finish: {error}")))?
     }
 
+    /// Runs a transaction that writes to the user's database, unless the disk is nearly full.
     async fn write<T: Send + 'static>(
         &self,
-        place: CollectionRef<'_>,
+        collection_ref: CollectionRef<'_>,
         work: impl FnOnce(&Transaction<'_>, &str) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
-        let (tenant, collection) = owned(place);
+        let (tenant, collection) = owned(collection_ref);
         self.run(move |inner| {
             inner.users.check_space(inner.min_free_bytes)?;
             inner.users.get(&tenant)?.write(|tx| work(tx, &collection))
@@ -97,21 +99,22 @@ impl SqliteStore {
         .await
     }
 
+    /// Runs a transaction that reads from the user's database.
     async fn read<T: Send + 'static>(
         &self,
-        place: CollectionRef<'_>,
+        collection_ref: CollectionRef<'_>,
         work: impl FnOnce(&Transaction<'_>, &str) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
-        let (tenant, collection) = owned(place);
-        self.look(move |inner| inner.users.get(&tenant)?.read(|tx| work(tx, &collection))).await
+        let (tenant, collection) = owned(collection_ref);
+        self.run_read(move |inner| inner.users.get(&tenant)?.read(|tx| work(tx, &collection))).await
     }
 
-    /// Runs what only reads, with so many others at most: who waits holds neither a thread nor a connection.
-    async fn look<T: Send + 'static>(
+    /// Runs a read when a permit is free. A caller that waits for a permit holds neither a thread nor a connection.
+    async fn run_read<T: Send + 'static>(
         &self,
         work: impl FnOnce(&Inner) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
-        let permit = Arc::clone(&self.0.reading).acquire_owned().await.map_err(StoreError::internal)?;
+        let permit = Arc::clone(&self.0.readers).acquire_owned().await.map_err(StoreError::internal)?;
         self.run(move |inner| {
             let _permit = permit;
             work(inner)
@@ -120,26 +123,31 @@ impl SqliteStore {
     }
 }
 
-/// Reads at a time: enough to keep the cores busy while some wait for the disk.
+/// Maximum number of concurrent reads. It keeps all cores busy while some reads wait for the disk.
 fn max_readers() -> usize {
     4 * std::thread::available_parallelism().map_or(2, usize::from)
 }
 
-fn owned(place: CollectionRef<'_>) -> (String, String) {
-    (place.tenant.to_owned(), place.collection.to_owned())
+/// Returns the tenant and the name of the collection, for another thread.
+fn owned(collection_ref: CollectionRef<'_>) -> (String, String) {
+    (collection_ref.tenant.to_owned(), collection_ref.collection.to_owned())
 }
 
-/// A page with its own cursor, for work on another thread.
-fn owned_page(page: Page<'_>) -> (String, usize) {
-    // No id is empty, so that the empty one comes before all.
+/// Returns the cursor and the limit of a page, for another thread.
+fn owned_page(page: PageRequest<'_>) -> (String, usize) {
+    // No id is empty, so the empty cursor comes before all ids.
     (page.after.unwrap_or_default().to_owned(), page.limit)
 }
 
 impl VectorStore for SqliteStore {
-    fn create<'a>(&'a self, place: CollectionRef<'a>, new: NewCollection) -> Operation<'a, Collection> {
+    fn create<'a>(
+        &'a self,
+        collection_ref: CollectionRef<'a>,
+        new: NewCollection,
+    ) -> Operation<'a, Collection> {
         Box::pin(async move {
-            crate::check_name(place.collection)?;
-            self.write(place, move |tx, name| collections::create(tx, name, &new)).await
+            crate::check_name(collection_ref.collection)?;
+            self.write(collection_ref, move |tx, name| collections::create(tx, name, &new)).await
         })
     }
 
@@ -147,21 +155,21 @@ impl VectorStore for SqliteStore {
         Box::pin(self.read(CollectionRef { tenant, collection: "" }, |tx, _| collections::list(tx)))
     }
 
-    fn get<'a>(&'a self, place: CollectionRef<'a>) -> Operation<'a, Collection> {
-        Box::pin(self.read(place, |tx, name| Ok(collections::find(tx, name)?.view)))
+    fn get<'a>(&'a self, collection_ref: CollectionRef<'a>) -> Operation<'a, Collection> {
+        Box::pin(self.read(collection_ref, |tx, name| Ok(collections::find(tx, name)?.view)))
     }
 
-    fn stats<'a>(&'a self, place: CollectionRef<'a>) -> Operation<'a, Stats> {
-        Box::pin(self.read(place, collections::stats))
+    fn stats<'a>(&'a self, collection_ref: CollectionRef<'a>) -> Operation<'a, Stats> {
+        Box::pin(self.read(collection_ref, collections::stats))
     }
 
-    fn drop_collection<'a>(&'a self, place: CollectionRef<'a>) -> Operation<'a, ()> {
+    fn drop_collection<'a>(&'a self, collection_ref: CollectionRef<'a>) -> Operation<'a, ()> {
         Box::pin(async move {
-            let (tenant, name) = owned(place);
-            // A full disk must not hinder those who make room.
+            let (tenant, name) = owned(collection_ref);
+            // No check of the free space: a deletion must succeed on a full disk.
             self.run(move |inner| {
-                inner.users.get(&tenant)?.write(|tx| collections::drop(tx, &name))?;
-                inner.matrices.forget(&tenant);
+                inner.users.get(&tenant)?.write(|tx| collections::drop_collection(tx, &name))?;
+                inner.matrices.remove_user(&tenant);
                 Ok(())
             })
             .await
@@ -170,7 +178,7 @@ impl VectorStore for SqliteStore {
 
     fn existing_chunks<'a>(
         &'a self,
-        place: CollectionRef<'a>,
+        collection_ref: CollectionRef<'a>,
         documents: &'a [Document],
     ) -> Operation<'a, Vec<Vec<bool>>> {
         let keys: Vec<_> = documents
@@ -180,58 +188,82 @@ impl VectorStore for SqliteStore {
                 (document.id.clone(), crate::fingerprints(texts))
             })
             .collect();
-        Box::pin(self.read(place, move |tx, name| read::stored(tx, name, &keys)))
+        Box::pin(self.read(collection_ref, move |tx, name| read::existing_chunks(tx, name, &keys)))
     }
 
     fn upsert<'a>(
         &'a self,
-        place: CollectionRef<'a>,
+        collection_ref: CollectionRef<'a>,
         space: Option<SpaceId>,
         documents: Vec<Document>,
     ) -> Operation<'a, UpsertResult> {
-        Box::pin(self.write(place, move |tx, name| write::upsert(tx, name, space.as_ref(), &documents)))
+        Box::pin(
+            self.write(collection_ref, move |tx, name| write::upsert(tx, name, space.as_ref(), &documents)),
+        )
     }
 
-    fn documents<'a>(&'a self, place: CollectionRef<'a>, page: Page<'a>) -> Operation<'a, Vec<DocumentView>> {
+    fn documents<'a>(
+        &'a self,
+        collection_ref: CollectionRef<'a>,
+        page: PageRequest<'a>,
+    ) -> Operation<'a, Vec<DocumentView>> {
         let (after, limit) = owned_page(page);
-        Box::pin(self.read(place, move |tx, name| read::documents(tx, name, &after, limit)))
+        Box::pin(self.read(collection_ref, move |tx, name| read::documents(tx, name, &after, limit)))
     }
 
-    fn document<'a>(&'a self, place: CollectionRef<'a>, id: &'a str) -> Operation<'a, StoredDocument> {
-        let (tenant, id) = (place.tenant.to_owned(), id.to_owned());
-        Box::pin(self.read(place, move |tx, name| {
+    fn document<'a>(
+        &'a self,
+        collection_ref: CollectionRef<'a>,
+        id: &'a str,
+    ) -> Operation<'a, StoredDocument> {
+        let (tenant, id) = (collection_ref.tenant.to_owned(), id.to_owned());
+        Box::pin(self.read(collection_ref, move |tx, name| {
             read::document(tx, CollectionRef { tenant: &tenant, collection: name }, &id)
         }))
     }
 
-    fn export<'a>(&'a self, place: CollectionRef<'a>, page: Page<'a>) -> Operation<'a, Vec<StoredDocument>> {
-        let (tenant, (after, limit)) = (place.tenant.to_owned(), owned_page(page));
-        Box::pin(self.read(place, move |tx, name| {
+    fn export<'a>(
+        &'a self,
+        collection_ref: CollectionRef<'a>,
+        page: PageRequest<'a>,
+    ) -> Operation<'a, Vec<StoredDocument>> {
+        let (tenant, (after, limit)) = (collection_ref.tenant.to_owned(), owned_page(page));
+        Box::pin(self.read(collection_ref, move |tx, name| {
             read::export(tx, CollectionRef { tenant: &tenant, collection: name }, &after, limit)
         }))
     }
 
-    fn delete<'a>(&'a self, place: CollectionRef<'a>, removal: DeleteTarget<'a>) -> Operation<'a, u64> {
-        let removal = match removal {
-            DeleteTarget::Ids(ids) => Ok(ids.to_vec()),
-            DeleteTarget::Where(filter) => Err(filter.clone()),
-        };
-        Box::pin(async move {
-            let (tenant, name) = owned(place);
-            self.run(move |inner| {
-                inner.users.get(&tenant)?.write(|tx| match &removal {
-                    Ok(ids) => write::delete(tx, &name, DeleteTarget::Ids(ids)),
-                    Err(filter) => write::delete(tx, &name, DeleteTarget::Where(filter)),
-                })
-            })
-            .await
-        })
+    fn delete<'a>(
+        &'a self,
+        collection_ref: CollectionRef<'a>,
+        target: DeleteTarget<'a>,
+    ) -> Operation<'a, u64> {
+        let (tenant, name) = owned(collection_ref);
+        // No check of the free space, as in `drop_collection`.
+        match target {
+            DeleteTarget::Ids(ids) => {
+                let ids = ids.to_vec();
+                Box::pin(self.run(move |inner| {
+                    inner.users.get(&tenant)?.write(|tx| write::delete(tx, &name, DeleteTarget::Ids(&ids)))
+                }))
+            }
+            DeleteTarget::Where(filter) => {
+                let filter = filter.clone();
+                Box::pin(self.run(move |inner| {
+                    inner
+                        .users
+                        .get(&tenant)?
+                        .write(|tx| write::delete(tx, &name, DeleteTarget::Where(&filter)))
+                }))
+            }
+        }
     }
 
-    fn search<'a>(&'a self, place: CollectionRef<'a>, query: Query) -> Operation<'a, Vec<Hit>> {
+    fn search<'a>(&'a self, collection_ref: CollectionRef<'a>, query: Query) -> Operation<'a, Vec<Hit>> {
         Box::pin(async move {
-            let (tenant, collection) = owned(place);
-            // Not among the readers: the first search of a collection waits for its vectors to be read, and nobody else shall.
+            let (tenant, collection) = owned(collection_ref);
+            // A search takes no reader's permit, because the first search of a collection loads its matrix, which takes
+            // long; other reads would wait for it.
             self.run(move |inner| {
                 search::search(inner, CollectionRef { tenant: &tenant, collection: &collection }, &query)
             })
@@ -239,34 +271,50 @@ impl VectorStore for SqliteStore {
         })
     }
 
-    fn begin_migration<'a>(&'a self, place: CollectionRef<'a>, to: ModelBinding) -> Operation<'a, i64> {
-        Box::pin(self.write(place, move |tx, name| migrate::begin(tx, name, &to)))
+    fn begin_migration<'a>(
+        &'a self,
+        collection_ref: CollectionRef<'a>,
+        to: ModelBinding,
+    ) -> Operation<'a, i64> {
+        Box::pin(self.write(collection_ref, move |tx, name| migrate::begin_migration(tx, name, &to)))
     }
 
     fn missing_vectors<'a>(
         &'a self,
-        place: CollectionRef<'a>,
+        collection_ref: CollectionRef<'a>,
         generation: i64,
         limit: usize,
     ) -> Operation<'a, Vec<MissingVector>> {
-        Box::pin(self.read(place, move |tx, name| migrate::pending(tx, name, generation, limit)))
+        Box::pin(
+            self.read(collection_ref, move |tx, name| migrate::missing_vectors(tx, name, generation, limit)),
+        )
     }
 
     fn insert_vectors<'a>(
         &'a self,
-        place: CollectionRef<'a>,
+        collection_ref: CollectionRef<'a>,
         generation: i64,
         vectors: Vec<(i64, Vec<f32>)>,
     ) -> Operation<'a, ()> {
-        Box::pin(self.write(place, move |tx, name| migrate::fill(tx, name, generation, &vectors)))
+        Box::pin(
+            self.write(collection_ref, move |tx, name| {
+                migrate::insert_vectors(tx, name, generation, &vectors)
+            }),
+        )
     }
 
-    fn activate_generation<'a>(&'a self, place: CollectionRef<'a>, generation: i64) -> Operation<'a, bool> {
+    fn activate_generation<'a>(
+        &'a self,
+        collection_ref: CollectionRef<'a>,
+        generation: i64,
+    ) -> Operation<'a, bool> {
         Box::pin(async move {
-            let flipped = self.write(place, move |tx, name| migrate::flip(tx, name, generation)).await?;
-            // The old generation's matrix would never be asked for again.
-            self.0.matrices.forget(place.tenant);
-            Ok(flipped)
+            let activated = self
+                .write(collection_ref, move |tx, name| migrate::activate_generation(tx, name, generation))
+                .await?;
+            // No search uses the matrix of the previous generation any more.
+            self.0.matrices.remove_user(collection_ref.tenant);
+            Ok(activated)
         })
     }
 
@@ -282,7 +330,7 @@ impl VectorStore for SqliteStore {
         let tenant = tenant.to_owned();
         Box::pin(self.run(move |inner| {
             let receipt = inner.users.delete(&tenant)?;
-            inner.matrices.forget(&tenant);
+            inner.matrices.remove_user(&tenant);
             Ok(receipt)
         }))
     }
@@ -292,21 +340,21 @@ impl VectorStore for SqliteStore {
     }
 }
 
-/// A database's failure, as the store says it.
+/// Maps a failure of SQLite. Text that names the cause goes to the log, not to the client.
 impl From<rusqlite::Error> for StoreError {
     fn from(error: rusqlite::Error) -> Self {
         use rusqlite::ErrorCode::{DatabaseBusy, DatabaseLocked, DiskFull, ReadOnly, SystemIoFailure};
         match error.sqlite_error_code() {
             Some(DiskFull) => Self::new(
                 crate::StoreErrorKind::Full,
-                "the disk is full; nothing of this request was stored; make room and send it again",
+                "the disk is full and nothing of this request was stored; free some space and send it again",
             ),
             Some(DatabaseBusy | DatabaseLocked) => {
-                Self::unavailable("another process writes to this user's collections; try again")
+                Self::unavailable("another process is writing to the collections of this user; try again")
             }
             Some(ReadOnly | SystemIoFailure) => {
-                tracing::error!(%error, "the database cannot be read or written");
-                Self::unavailable("the disk refuses to read or write; the server's log knows more")
+                tracing::error!(%error, "SQLite cannot read or write the database");
+                Self::unavailable("the disk failed to read or write; the server's log has the cause")
             }
             _ => Self::internal(error),
         }
@@ -315,6 +363,6 @@ impl From<rusqlite::Error> for StoreError {
 
 impl From<rusqlite::types::FromSqlError> for StoreError {
     fn from(error: rusqlite::types::FromSqlError) -> Self {
-        Self::internal(format!("a stored value is of the wrong type: {error}"))
+        Self::internal(format!("a stored value has the wrong type: {error}"))
     }
 }

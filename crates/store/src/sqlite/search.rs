@@ -1,45 +1,55 @@
-//! Search: documents that count by SQL, candidates by the matrix, their order by the exact vectors, or by words, or
-//! by both. One search sees one moment.
+//! Search. SQL selects the documents that match the filter, the matrix finds candidates among their vectors, and the
+//! exact vectors rank the candidates. A text query is ranked by the full-text index. A search is one transaction, so it
+//! sees one state of the database.
 
 use rusqlite::{Transaction, params, types::Value as Sql};
 
 use super::{
     Inner,
-    collections::{Found, find, read_metadata},
+    collections::{CollectionRow, find, metadata_from_json},
     filter,
-    matrix_cache::GenerationVersion,
-    read::floats,
-    write::{headings, span},
+    matrix_cache::{GenerationVersion, MatrixKey},
+    read::decode_vector,
+    write::{headings_from_row, span_from_row},
 };
 use crate::{
-    CollectionRef, Filter, Hit, Mode, Query, StoreError, check_vector, fusion,
+    ChunkKey, CollectionRef, Filter, Hit, Query, SearchMode, StoreError, check_vector, fusion,
     matrix::{Kernel, Matrix, Scan},
     query_terms::query_terms,
-    types::ChunkKey,
     vector_id,
 };
 
-/// Candidates beyond the results asked for: the scan's scores are right to about a thousandth, so that what
-/// belongs among the results is hardly ever further down.
-fn oversampled(top_k: usize) -> usize {
+/// Returns the number of candidates for `top_k` results. The scores of the scan are accurate to about 0.001, so a result
+/// is hardly ever ranked lower than this.
+fn candidate_count(top_k: usize) -> usize {
     top_k + 3 * top_k.min(100) + 20
 }
 
-/// How deep each ranking is read before they are fused.
+/// Returns how many entries of each ranking are fused.
 fn fused_depth(top_k: usize) -> usize {
     (2 * top_k).max(50)
 }
 
-pub(super) fn search(inner: &Inner, place: CollectionRef<'_>, query: &Query) -> Result<Vec<Hit>, StoreError> {
-    let user = inner.users.get(place.tenant)?;
+pub(super) fn search(
+    inner: &Inner,
+    collection_ref: CollectionRef<'_>,
+    query: &Query,
+) -> Result<Vec<Hit>, StoreError> {
+    let user = inner.users.get(collection_ref.tenant)?;
     loop {
-        let done = user.read(|tx| {
-            let search =
-                Search { inner, place, query, tx, found: find(tx, place.collection)?, inode: user.inode() };
+        let hits = user.read(|tx| {
+            let search = Search {
+                inner,
+                collection_ref,
+                query,
+                tx,
+                collection: find(tx, collection_ref.collection)?,
+                inode: user.inode(),
+            };
             search.run()
         })?;
-        // Somebody else's search has seen a later moment than this one; so shall this one.
-        if let Some(hits) = done {
+        // `None`: a concurrent search has refreshed the matrix to a later state than this transaction sees.
+        if let Some(hits) = hits {
             return Ok(hits);
         }
     }
@@ -47,10 +57,11 @@ pub(super) fn search(inner: &Inner, place: CollectionRef<'_>, query: &Query) -> 
 
 struct Search<'a> {
     inner: &'a Inner,
-    place: CollectionRef<'a>,
+    collection_ref: CollectionRef<'a>,
     query: &'a Query,
     tx: &'a Transaction<'a>,
-    found: Found,
+    collection: CollectionRow,
+    /// File of the database, see [`MatrixKey::inode`].
     inode: u64,
 }
 
@@ -58,19 +69,20 @@ struct Search<'a> {
 type Ranking = Vec<(i64, f32)>;
 
 impl Search<'_> {
+    /// Runs the search. Returns `None` if it must be repeated with a later transaction.
     fn run(&self) -> Result<Option<Vec<Hit>>, StoreError> {
         let top_k = self.query.top_k;
         let ranking = match &self.query.mode {
-            Mode::Vector(vector) => self.nearest(vector, top_k)?,
-            Mode::Text(text) => Some(self.matching(text, top_k)?),
-            Mode::Hybrid(vector, text) => {
+            SearchMode::Vector(vector) => self.nearest(vector, top_k)?,
+            SearchMode::Text(text) => Some(self.matching(text, top_k)?),
+            SearchMode::Hybrid(vector, text) => {
                 let depth = fused_depth(top_k);
                 self.nearest(vector, depth)?
                     .map(|near| {
-                        let near: Vec<i64> = near.into_iter().map(|(id, _)| id).collect();
-                        let match_: Vec<i64> =
+                        let by_vector: Vec<i64> = near.into_iter().map(|(id, _)| id).collect();
+                        let by_text: Vec<i64> =
                             self.matching(text, depth)?.into_iter().map(|(id, _)| id).collect();
-                        Ok::<_, StoreError>(fusion::fuse([&near, &match_], top_k))
+                        Ok::<_, StoreError>(fusion::fuse([&by_vector, &by_text], top_k))
                     })
                     .transpose()?
             }
@@ -80,49 +92,51 @@ impl Search<'_> {
             .transpose()
     }
 
+    /// Ranks by cosine similarity. Returns `None` if the search must be repeated.
     fn nearest(&self, vector: &[f32], top: usize) -> Result<Option<Ranking>, StoreError> {
-        let (generation, dim) = (self.found.live, self.found.view.binding.dim);
+        let (generation, dim) = (self.collection.active, self.collection.view.binding.dim);
         check_vector(vector, dim)?;
         let mask = self.query.filter.as_ref().map(|filter| self.mask(filter)).transpose()?;
-        let needs = Matrix::bytes_of(GenerationVersion::of(self.tx, generation)?.vectors as usize, dim);
-        let cached = self.inner.matrices.get((self.place.tenant, self.inode, generation), needs, dim);
+        let rows = GenerationVersion::load(self.tx, generation)?.vectors as usize;
+        let key = MatrixKey { user: self.collection_ref.tenant.to_owned(), inode: self.inode, generation };
+        let cached = self.inner.matrices.get(key, Matrix::estimate_bytes(rows, dim), dim);
         let Some(cached) = cached else {
             return Ok(Some(self.nearest_on_disk(vector, mask.as_deref(), top)?));
         };
         let scan = Scan {
-            top: oversampled(top),
+            top: candidate_count(top),
             mask: mask.as_deref(),
             threads: self.inner.search_threads,
             kernel: Kernel::best(),
         };
         let candidates = cached.with(self.tx, generation, |matrix| matrix.candidates(vector, scan))?;
         let Some(candidates) = candidates else { return Ok(None) };
-        let exact = Exact::new(vector);
+        let exact = ExactQuery::new(vector);
         let mut statement = self.tx.prepare_cached("SELECT vector FROM vectors WHERE id = ?1")?;
         let mut ranking = Vec::with_capacity(candidates.len());
         for id in candidates {
-            let score =
-                statement.query_row([id], |row| Ok(exact.cosine(&floats(row.get_ref(0)?.as_blob()?))))?;
+            let score = statement
+                .query_row([id], |row| Ok(exact.cosine(&decode_vector(row.get_ref(0)?.as_blob()?))))?;
             ranking.push((id, score));
         }
         Ok(Some(best(ranking, top)))
     }
 
-    /// For a collection larger than the memory for matrices: slower, and as exact.
+    /// Compares all vectors on disk, for a collection whose matrix does not fit into memory. Slower, and as exact.
     fn nearest_on_disk(
         &self,
         vector: &[f32],
         mask: Option<&[u64]>,
         top: usize,
     ) -> Result<Ranking, StoreError> {
-        let exact = Exact::new(vector);
+        let exact = ExactQuery::new(vector);
         let mut statement =
             self.tx.prepare_cached("SELECT id, document, vector FROM vectors WHERE generation = ?1")?;
-        let mut rows = statement.query([self.found.live])?;
+        let mut rows = statement.query([self.collection.active])?;
         let mut ranking = Vec::new();
         while let Some(row) = rows.next()? {
             if mask.is_none_or(|mask| is_set(mask, row.get(1).unwrap_or(0))) {
-                ranking.push((row.get(0)?, exact.cosine(&floats(row.get_ref(2)?.as_blob()?))));
+                ranking.push((row.get(0)?, exact.cosine(&decode_vector(row.get_ref(2)?.as_blob()?))));
                 if ranking.len() >= 4096.max(2 * top) {
                     ranking = best(ranking, top);
                 }
@@ -131,9 +145,9 @@ impl Search<'_> {
         Ok(best(ranking, top))
     }
 
-    /// The documents a filter fits, as bits.
+    /// Returns the documents that match a filter, as a bit set over document ids.
     fn mask(&self, filter: &Filter) -> Result<Vec<u64>, StoreError> {
-        let (sql, values) = filter::documents(filter, self.found.id);
+        let (sql, values) = filter::documents(filter, self.collection.id);
         let mut statement = self.tx.prepare(&sql)?;
         let mut rows = statement.query(rusqlite::params_from_iter(values))?;
         let mut mask = Vec::new();
@@ -147,18 +161,19 @@ impl Search<'_> {
         Ok(mask)
     }
 
+    /// Ranks by the words of a text, with BM25.
     fn matching(&self, text: &str, top: usize) -> Result<Ranking, StoreError> {
         let words: Vec<String> = query_terms(text).into_iter().map(|word| format!("\"{word}\"")).collect();
         if words.is_empty() {
             return Ok(Vec::new());
         }
         let (condition, mut values) = match &self.query.filter {
-            Some(filter) => filter::compile(filter, self.found.id),
-            None => ("d.collection = ?1".to_owned(), vec![Sql::Integer(self.found.id)]),
+            Some(filter) => filter::compile(filter, self.collection.id),
+            None => ("d.collection = ?1".to_owned(), vec![Sql::Integer(self.collection.id)]),
         };
         let first = values.len() + 1;
         values.push(Sql::Text(words.join(" OR ")));
-        values.push(Sql::Integer(self.found.live));
+        values.push(Sql::Integer(self.collection.active));
         values.push(Sql::Integer(top as i64));
         let sql = format!(
             "SELECT v.id, -bm25(words) FROM words
@@ -177,30 +192,31 @@ impl Search<'_> {
         Ok(rows.collect::<Result<_, _>>()?)
     }
 
+    /// Reads the document and the chunk of a vector.
     fn hit(&self, id: i64, score: f32) -> Result<Hit, StoreError> {
         let mut statement = self.tx.prepare_cached(
             "SELECT d.name, d.metadata, c.fingerprint, c.occurrence, c.byte_from, c.byte_to, c.char_from, c.char_to,
                     iif(?2, c.text, NULL), c.headings
              FROM vectors v JOIN chunks c ON c.id = v.chunk JOIN documents d ON d.id = v.document WHERE v.id = ?1",
         )?;
-        let space = &self.found.view.binding.space;
+        let space = &self.collection.view.binding.space;
         let (hit, metadata) = statement.query_row(params![id, self.query.with_text], |row| {
             let document: String = row.get(0)?;
             let key = ChunkKey { fingerprint: row.get(2)?, occurrence: row.get(3)? };
-            let id = vector_id(self.place, &document, key, space);
+            let id = vector_id(self.collection_ref, &document, key, space);
             let metadata: String = row.get(1)?;
             let hit = Hit {
                 id,
                 document,
                 score,
                 text: row.get(8)?,
-                span: span(row, 4)?,
-                headings: headings(row, 9)?,
+                span: span_from_row(row, 4)?,
+                headings: headings_from_row(row, 9)?,
                 metadata: Default::default(),
             };
             Ok((hit, metadata))
         })?;
-        Ok(Hit { metadata: read_metadata(&metadata)?, ..hit })
+        Ok(Hit { metadata: metadata_from_json(&metadata)?, ..hit })
     }
 }
 
@@ -209,20 +225,20 @@ fn is_set(mask: &[u64], document: i64) -> bool {
     mask.get(document / 64).is_some_and(|bits| bits >> (document % 64) & 1 == 1)
 }
 
-/// The best so many; of equal scores the older.
+/// Returns the `top` best, best first. Of equal scores the lower id, which is the older vector, comes first.
 fn best(mut ranking: Ranking, top: usize) -> Ranking {
     ranking.sort_unstable_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
     ranking.truncate(top);
     ranking
 }
 
-/// A query that is compared exactly.
-struct Exact<'a> {
+/// A query vector for exact comparison.
+struct ExactQuery<'a> {
     query: &'a [f32],
     norm: f32,
 }
 
-impl<'a> Exact<'a> {
+impl<'a> ExactQuery<'a> {
     fn new(query: &'a [f32]) -> Self {
         Self { query, norm: dot(query, query).sqrt() }
     }
@@ -233,15 +249,15 @@ impl<'a> Exact<'a> {
     }
 }
 
-/// Sums in sixteen lanes, which the compiler turns into vector instructions.
+/// Dot product, summed in sixteen lanes, which the compiler turns into SIMD instructions.
 fn dot(a: &[f32], b: &[f32]) -> f32 {
     let mut lanes = [0f32; 16];
     let (a, b) = (a.chunks_exact(16), b.chunks_exact(16));
-    let rest: f32 = a.remainder().iter().zip(b.remainder()).map(|(a, b)| a * b).sum();
+    let remainder: f32 = a.remainder().iter().zip(b.remainder()).map(|(a, b)| a * b).sum();
     for (a, b) in a.zip(b) {
         for lane in 0..16 {
             lanes[lane] += a[lane] * b[lane];
         }
     }
-    lanes.iter().sum::<f32>() + rest
+    lanes.iter().sum::<f32>() + remainder
 }

@@ -1,13 +1,14 @@
-//! What was deleted, and when: a job that was submitted before must not bring it back. A deletion is remembered for as
-//! long as [`tombstone::tombstone_horizon`] says, by the collection's name, because the collection itself may be gone.
+//! Tombstones: records of deletions. A job that was submitted before a deletion must not restore what was deleted.
+//! Tombstones refer to a collection by name, because the collection itself may be deleted. They expire, see
+//! [`tombstone::tombstone_horizon`].
 
 use rusqlite::{Transaction, params};
 use uuid::Uuid;
 
 use crate::{StoreError, tombstone};
 
-/// Remembers that a collection was deleted, or those of its documents.
-pub(super) fn remember<'a>(
+/// Records that documents of a collection, or the [`WHOLE_COLLECTION`], were deleted now.
+pub(super) fn record<'a>(
     tx: &Transaction<'_>,
     collection: &str,
     documents: impl Iterator<Item = &'a str>,
@@ -24,11 +25,11 @@ pub(super) fn remember<'a>(
     Ok(())
 }
 
-/// The collection itself, among the names of its documents, which are not empty.
-pub(super) const ALL: &str = "";
+/// Stands for the collection among the ids of its documents, which are never empty.
+pub(super) const WHOLE_COLLECTION: &str = "";
 
-/// The last deletion of a document, alone or with its collection.
-pub(super) fn last(
+/// Returns the last deletion of a document, by itself or with its collection.
+pub(super) fn latest(
     tx: &Transaction<'_>,
     collection: &str,
     document: &str,

@@ -1,5 +1,5 @@
-//! Documents in and out. A document is compared with what is stored of it: equal chunks are left alone, new ones
-//! added, those that are no more removed.
+//! Upsert and delete of documents. A document is compared with its stored version: equal chunks stay, new chunks are
+//! added, and missing chunks are removed.
 
 use std::collections::HashMap;
 
@@ -9,32 +9,35 @@ use serde_json::{Map, Value};
 use uuid::Uuid;
 
 use super::{
-    collections::{Found, find, read_metadata, write_metadata},
-    filter, tombstones,
+    collections::{CollectionRow, find, metadata_from_json, metadata_to_json},
+    filter,
+    read::DocumentRow,
+    tombstones,
 };
 use crate::{
-    DeleteTarget, Document, Scalar, Span, StoreError, StoreErrorKind, UpsertResult, check_vector,
-    fingerprints, types::ChunkKey,
+    ChunkKey, DeleteTarget, Document, DocumentChunk, Scalar, StoreError, TextSpan, UpsertResult,
+    check_vector, fingerprints,
 };
 
+/// Stores documents, see [`VectorStore::upsert`](crate::VectorStore::upsert).
 pub(super) fn upsert(
     tx: &Transaction<'_>,
     name: &str,
     space: Option<&SpaceId>,
     documents: &[Document],
 ) -> Result<UpsertResult, StoreError> {
-    let found = find(tx, name)?;
-    let binding = &found.view.binding;
+    let collection = find(tx, name)?;
+    let binding = &collection.view.binding;
     if let Some(space) = space.filter(|space| **space != binding.space) {
         return Err(StoreError::space_mismatch(name, &binding.space, space));
     }
-    let mut written = UpsertResult::default();
+    let mut result = UpsertResult::default();
     let (mut new_documents, mut last_vector) = (0, 0);
     for document in documents {
-        let (id, is_new) = match put_document(tx, &found, document)? {
-            Put::At { id, is_new } => (id, is_new),
-            Put::Overtaken(by) => {
-                written.overtaken.push((document.id.clone(), by));
+        let (id, is_new) = match write_document(tx, &collection, document)? {
+            DocumentWrite::Written { id, is_new } => (id, is_new),
+            DocumentWrite::Superseded(by) => {
+                result.superseded.push((document.id.clone(), by));
                 continue;
             }
         };
@@ -42,40 +45,34 @@ pub(super) fn upsert(
         let mut stored = if is_new { HashMap::new() } else { stored_chunks(tx, id)? };
         let keys = fingerprints(document.chunks.iter().map(|chunk| chunk.text.as_str()));
         for (ordinal, (chunk, key)) in document.chunks.iter().zip(keys).enumerate() {
-            let place = (ordinal as i64, chunk.span, headings_text(&chunk.headings));
-            if let Some((chunk_id, before)) = stored.remove(&key) {
-                if before != place {
-                    move_chunk(tx, chunk_id, &place)?;
+            let position = ChunkPosition::new(ordinal, chunk);
+            if let Some(before) = stored.remove(&key) {
+                if before.position != position {
+                    move_chunk(tx, before.id, &position)?;
                 }
-                written.kept += 1;
+                result.kept += 1;
                 continue;
             }
             let Some(vector) = &chunk.vector else {
-                return Err(StoreError::new(
-                    StoreErrorKind::VectorMissing,
-                    format!(
-                        "document '{}' was changed by somebody else meanwhile; send it again",
-                        document.id
-                    ),
-                ));
+                return Err(StoreError::vector_missing(&document.id));
             };
             check_vector(vector, binding.dim)?;
-            let chunk_id = add_chunk(tx, id, (key, &place, &chunk.text))?;
-            last_vector = add_vector(tx, (found.live, id, chunk_id), vector)?;
-            written.added += 1;
+            let chunk_id = add_chunk(tx, id, key, &position, &chunk.text)?;
+            last_vector = add_vector(tx, collection.active, id, chunk_id, vector)?;
+            result.added += 1;
         }
-        for (chunk_id, _) in stored.into_values() {
-            remove_chunk(tx, &found, chunk_id)?;
-            written.removed += 1;
+        for removed in stored.into_values() {
+            remove_chunk(tx, &collection, removed.id)?;
+            result.removed += 1;
         }
     }
     tx.prepare_cached("UPDATE collections SET documents = documents + ?2 WHERE id = ?1")?
-        .execute(params![found.id, new_documents])?;
-    count_added(tx, found.live, written.added, last_vector)?;
-    Ok(written)
+        .execute(params![collection.id, new_documents])?;
+    count_added(tx, collection.active, result.added, last_vector)?;
+    Ok(result)
 }
 
-/// Adds vectors to a generation's counts.
+/// Adds new vectors to the counts of a generation.
 pub(super) fn count_added(
     tx: &Transaction<'_>,
     generation: i64,
@@ -89,70 +86,76 @@ pub(super) fn count_added(
     Ok(())
 }
 
-/// What became of a document's row.
-enum Put {
-    At {
-        id: i64,
-        is_new: bool,
-    },
-    /// It is of this later submission.
-    Overtaken(Uuid),
+/// Result of writing the row of a document.
+enum DocumentWrite {
+    /// The row was inserted or updated.
+    Written { id: i64, is_new: bool },
+    /// Nothing was written, because this later submission wrote or deleted the document.
+    Superseded(Uuid),
 }
 
-fn put_document(tx: &Transaction<'_>, found: &Found, document: &Document) -> Result<Put, StoreError> {
-    if let Some(ours) = document.submission
-        && let Some(later) = tombstones::last(tx, &found.view.name, &document.id)?
-        && later > ours
+/// Inserts or updates the row of a document, unless it is superseded.
+fn write_document(
+    tx: &Transaction<'_>,
+    collection: &CollectionRow,
+    document: &Document,
+) -> Result<DocumentWrite, StoreError> {
+    if let Some(submission) = document.submission
+        && let Some(deletion) = tombstones::latest(tx, &collection.view.name, &document.id)?
+        && deletion > submission
     {
-        return Ok(Put::Overtaken(later));
+        return Ok(DocumentWrite::Superseded(deletion));
     }
     let before = tx
         .prepare_cached("SELECT id, metadata, submission FROM documents WHERE collection = ?1 AND name = ?2")?
-        .query_row(params![found.id, document.id], |row| {
+        .query_row(params![collection.id, document.id], |row| {
             Ok((row.get::<_, i64>(0)?, row.get::<_, String>(1)?, row.get::<_, Option<Uuid>>(2)?))
         })
         .optional()?;
-    let metadata = write_metadata(&document.metadata);
+    let metadata = metadata_to_json(&document.metadata);
     let submission = document.submission.unwrap_or_else(Uuid::now_v7);
     match before {
         None => {
             tx.prepare_cached(
                 "INSERT INTO documents (collection, name, metadata, submission) VALUES (?1, ?2, ?3, ?4)",
             )?
-            .execute(params![found.id, document.id, metadata, submission])?;
+            .execute(params![collection.id, document.id, metadata, submission])?;
             let id = tx.last_insert_rowid();
-            add_attributes(tx, found.id, id, &document.metadata)?;
-            Ok(Put::At { id, is_new: true })
+            add_attributes(tx, collection.id, id, &document.metadata)?;
+            Ok(DocumentWrite::Written { id, is_new: true })
         }
-        Some((_, _, Some(later))) if document.submission.is_some_and(|ours| later > ours) => {
-            Ok(Put::Overtaken(later))
+        Some((_, _, Some(last))) if document.submission.is_some_and(|submission| last > submission) => {
+            Ok(DocumentWrite::Superseded(last))
         }
         Some((id, before, last)) => {
             if before != metadata {
-                remove_attributes(tx, found.id, id, &read_metadata(&before)?)?;
-                add_attributes(tx, found.id, id, &document.metadata)?;
+                remove_attributes(tx, collection.id, id, &metadata_from_json(&before)?)?;
+                add_attributes(tx, collection.id, id, &document.metadata)?;
             }
             tx.prepare_cached("UPDATE documents SET metadata = ?2, submission = ?3 WHERE id = ?1")?
                 .execute(params![id, metadata, last.max(Some(submission))])?;
-            Ok(Put::At { id, is_new: false })
+            Ok(DocumentWrite::Written { id, is_new: false })
         }
     }
 }
 
-/// What filters see of metadata: keys with their type's letter, and values. Lists are their elements; objects and
-/// nulls are not seen.
+/// Returns the keys and values of `attributes` for metadata. A list gives one entry per element; objects and nulls give
+/// none.
 fn attributes(metadata: &Map<String, Value>) -> Vec<(String, Sql)> {
-    let mut seen = Vec::new();
+    let mut attributes = Vec::new();
     for (field, value) in metadata {
         let mut pending = vec![value];
         while let Some(value) = pending.pop() {
             match value {
                 Value::Array(items) => pending.extend(items),
-                value => seen.extend(Scalar::of(value).map(|scalar| filter::attribute(field, scalar))),
+                value => {
+                    let scalar = Scalar::from_json(value);
+                    attributes.extend(scalar.map(|scalar| filter::attribute(field, scalar)));
+                }
             }
         }
     }
-    seen
+    attributes
 }
 
 fn add_attributes(
@@ -185,62 +188,78 @@ fn remove_attributes(
     Ok(())
 }
 
-/// A chunk's place among its neighbours, in the text, and below its headings, as they stand in their column.
-type ChunkPlace = (i64, Span, Option<String>);
-
-/// Headings as their column has them.
-fn headings_text(headings: &[String]) -> Option<String> {
-    (!headings.is_empty()).then(|| Value::from(headings).to_string())
+/// Position of a chunk: among the chunks, in the text, and below its headings.
+#[derive(PartialEq)]
+struct ChunkPosition {
+    ordinal: i64,
+    span: TextSpan,
+    /// Headings as their column holds them: a JSON list, or NULL for none.
+    headings: Option<String>,
 }
 
-/// Headings that stand in a column.
-pub(super) fn headings(row: &rusqlite::Row<'_>, column: usize) -> rusqlite::Result<Vec<String>> {
+impl ChunkPosition {
+    fn new(ordinal: usize, chunk: &DocumentChunk) -> Self {
+        let headings =
+            (!chunk.headings.is_empty()).then(|| Value::from(chunk.headings.as_slice()).to_string());
+        Self { ordinal: ordinal as i64, span: chunk.span, headings }
+    }
+}
+
+/// Reads the headings of a chunk.
+pub(super) fn headings_from_row(row: &rusqlite::Row<'_>, column: usize) -> rusqlite::Result<Vec<String>> {
     let text: Option<String> = row.get(column)?;
     Ok(text.and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default())
 }
 
-fn stored_chunks(
-    tx: &Transaction<'_>,
-    document: i64,
-) -> Result<HashMap<ChunkKey, (i64, ChunkPlace)>, StoreError> {
+/// A stored chunk of a document.
+struct ChunkRow {
+    id: i64,
+    position: ChunkPosition,
+}
+
+/// Reads the chunks of a document by their keys.
+fn stored_chunks(tx: &Transaction<'_>, document: i64) -> Result<HashMap<ChunkKey, ChunkRow>, StoreError> {
     let mut statement = tx.prepare_cached(
         "SELECT id, fingerprint, occurrence, ordinal, byte_from, byte_to, char_from, char_to, headings
          FROM chunks WHERE document = ?1",
     )?;
     let rows = statement.query_map([document], |row| {
         let key = ChunkKey { fingerprint: row.get(1)?, occurrence: row.get(2)? };
-        Ok((key, (row.get(0)?, (row.get(3)?, span(row, 4)?, row.get(8)?))))
+        let position =
+            ChunkPosition { ordinal: row.get(3)?, span: span_from_row(row, 4)?, headings: row.get(8)? };
+        Ok((key, ChunkRow { id: row.get(0)?, position }))
     })?;
     Ok(rows.collect::<Result<_, _>>()?)
 }
 
-/// A span that stands in four columns.
-pub(super) fn span(row: &rusqlite::Row<'_>, first: usize) -> rusqlite::Result<Span> {
-    Ok(Span {
+/// Reads a span from four columns, of which `first` is the first.
+pub(super) fn span_from_row(row: &rusqlite::Row<'_>, first: usize) -> rusqlite::Result<TextSpan> {
+    Ok(TextSpan {
         bytes: (row.get(first)?, row.get(first + 1)?),
         characters: (row.get(first + 2)?, row.get(first + 3)?),
     })
 }
 
-fn move_chunk(
-    tx: &Transaction<'_>,
-    id: i64,
-    (ordinal, span, headings): &ChunkPlace,
-) -> Result<(), StoreError> {
-    let ((from, to), (first, last)) = (span.bytes, span.characters);
+fn move_chunk(tx: &Transaction<'_>, id: i64, position: &ChunkPosition) -> Result<(), StoreError> {
+    let ChunkPosition { ordinal, span, headings } = position;
+    let ((byte_from, byte_to), (char_from, char_to)) = (span.bytes, span.characters);
     tx.prepare_cached(
         "UPDATE chunks SET ordinal = ?2, byte_from = ?3, byte_to = ?4, char_from = ?5, char_to = ?6, headings = ?7
          WHERE id = ?1",
     )?
-    .execute(params![id, ordinal, from, to, first, last, headings])?;
+    .execute(params![id, ordinal, byte_from, byte_to, char_from, char_to, headings])?;
     Ok(())
 }
 
+/// Adds a chunk and its words to the full-text index, and returns its id.
 fn add_chunk(
     tx: &Transaction<'_>,
     document: i64,
-    (key, (ordinal, span, headings), text): (ChunkKey, &ChunkPlace, &str),
+    key: ChunkKey,
+    position: &ChunkPosition,
+    text: &str,
 ) -> Result<i64, StoreError> {
+    let ChunkPosition { ordinal, span, headings } = position;
     tx.prepare_cached(
         "INSERT INTO chunks
          (document, ordinal, fingerprint, occurrence, byte_from, byte_to, char_from, char_to, headings, text)
@@ -266,32 +285,35 @@ fn add_chunk(
 /// Adds a vector and returns its id.
 pub(super) fn add_vector(
     tx: &Transaction<'_>,
-    (generation, document, chunk): (i64, i64, i64),
+    generation: i64,
+    document: i64,
+    chunk: i64,
     vector: &[f32],
 ) -> Result<i64, StoreError> {
-    let little: Vec<u8>;
+    let little_endian: Vec<u8>;
     let bytes: &[u8] = if cfg!(target_endian = "little") {
         bytemuck::cast_slice(vector)
     } else {
-        little = vector.iter().flat_map(|x| x.to_le_bytes()).collect();
-        &little
+        little_endian = vector.iter().flat_map(|x| x.to_le_bytes()).collect();
+        &little_endian
     };
     tx.prepare_cached("INSERT INTO vectors (generation, document, chunk, vector) VALUES (?1, ?2, ?3, ?4)")?
         .execute(params![generation, document, chunk, bytes])?;
     Ok(tx.last_insert_rowid())
 }
 
-fn remove_chunk(tx: &Transaction<'_>, found: &Found, chunk: i64) -> Result<(), StoreError> {
-    for generation in found.generations() {
-        let gone = tx
+/// Removes a chunk with its words and its vectors in all generations.
+fn remove_chunk(tx: &Transaction<'_>, collection: &CollectionRow, chunk: i64) -> Result<(), StoreError> {
+    for generation in collection.generations() {
+        let removed = tx
             .prepare_cached("DELETE FROM vectors WHERE chunk = ?1 AND generation = ?2")?
             .execute(params![chunk, generation])?;
         tx.prepare_cached(
             "UPDATE generations SET vectors = vectors - ?2, removals = removals + ?2 WHERE id = ?1",
         )?
-        .execute(params![generation, gone])?;
+        .execute(params![generation, removed])?;
     }
-    // The index is told the text it is to forget.
+    // An FTS5 table with external content needs the indexed text to remove a row.
     tx.prepare_cached(
         "INSERT INTO words (words, rowid, text) SELECT 'delete', id, text FROM chunks WHERE id = ?1",
     )?
@@ -300,9 +322,10 @@ fn remove_chunk(tx: &Transaction<'_>, found: &Found, chunk: i64) -> Result<(), S
     Ok(())
 }
 
-pub(super) fn delete(tx: &Transaction<'_>, name: &str, removal: DeleteTarget<'_>) -> Result<u64, StoreError> {
-    let found = find(tx, name)?;
-    let documents: Vec<(i64, String, String)> = match removal {
+/// Deletes documents, records tombstones for them, and returns how many were deleted.
+pub(super) fn delete(tx: &Transaction<'_>, name: &str, target: DeleteTarget<'_>) -> Result<u64, StoreError> {
+    let collection = find(tx, name)?;
+    let documents: Vec<DocumentRow> = match target {
         DeleteTarget::Ids(ids) => {
             let mut statement = tx.prepare_cached(
                 "SELECT id, name, metadata FROM documents WHERE collection = ?1 AND name = ?2",
@@ -310,33 +333,32 @@ pub(super) fn delete(tx: &Transaction<'_>, name: &str, removal: DeleteTarget<'_>
             let mut rows = Vec::new();
             for id in ids {
                 rows.extend(
-                    statement
-                        .query_row(params![found.id, id], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))
-                        .optional()?,
+                    statement.query_row(params![collection.id, id], DocumentRow::from_row).optional()?,
                 );
             }
             rows
         }
-        DeleteTarget::Where(condition) => {
-            let (condition, values) = filter::compile(condition, found.id);
+        DeleteTarget::Where(filter) => {
+            let (condition, values) = filter::compile(filter, collection.id);
             let sql = format!("SELECT id, name, metadata FROM documents d WHERE {condition}");
             let mut statement = tx.prepare(&sql)?;
-            let rows = statement.query_map(rusqlite::params_from_iter(values), |row| {
-                Ok((row.get(0)?, row.get(1)?, row.get(2)?))
-            })?;
+            let rows = statement.query_map(rusqlite::params_from_iter(values), DocumentRow::from_row)?;
             rows.collect::<Result<_, _>>()?
         }
     };
-    let mut gone = 0;
-    tombstones::remember(tx, name, documents.iter().map(|(_, document, _)| document.as_str()))?;
-    for (document, _, metadata) in documents {
-        for (chunk, _) in stored_chunks(tx, document)?.into_values() {
-            remove_chunk(tx, &found, chunk)?;
+    let mut deleted = 0;
+    tombstones::record(tx, name, documents.iter().map(|document| document.name.as_str()))?;
+    for document in documents {
+        for chunk in stored_chunks(tx, document.key)?.into_values() {
+            remove_chunk(tx, &collection, chunk.id)?;
         }
-        remove_attributes(tx, found.id, document, &read_metadata(&metadata)?)?;
-        // An id that was named twice is gone once.
-        gone += tx.prepare_cached("DELETE FROM documents WHERE id = ?1")?.execute([document])? as u64;
+        remove_attributes(tx, collection.id, document.key, &metadata_from_json(&document.metadata)?)?;
+        // An id may be given twice; it is counted once.
+        deleted += tx.prepare_cached("DELETE FROM documents WHERE id = ?1")?.execute([document.key])? as u64;
     }
-    tx.execute("UPDATE collections SET documents = documents - ?2 WHERE id = ?1", params![found.id, gone])?;
-    Ok(gone)
+    tx.execute(
+        "UPDATE collections SET documents = documents - ?2 WHERE id = ?1",
+        params![collection.id, deleted],
+    )?;
+    Ok(deleted)
 }

@@ -1,70 +1,82 @@
-//! Documents in, again, changed, out.
+//! Upsert, list, export and delete of documents.
 
 use embeddery_core::SpaceId;
-use embeddery_store::{Chunk, DeleteTarget, Document, NewCollection, Page, StoreErrorKind, UpsertResult};
+use embeddery_store::{
+    DeleteTarget, Document, DocumentChunk, NewCollection, PageRequest, StoreErrorKind, UpsertResult,
+};
 use serde_json::json;
 use uuid::Uuid;
 
-use crate::support::{C, DIM, Tenant, bare, binding, document, filter, kind, object, texts, vector_of};
-use embeddery_store::Mode;
+use crate::support::{
+    COLLECTION, DIM, Tenant, binding, document, error_kind, filter, object, texts, vector_of, without_vectors,
+};
+use embeddery_store::SearchMode;
 
-fn written(added: u64, kept: u64, removed: u64) -> UpsertResult {
+fn result(added: u64, kept: u64, removed: u64) -> UpsertResult {
     UpsertResult { added, kept, removed, ..UpsertResult::default() }
 }
 
-pub async fn adding_again_costs_nothing_and_changes_replace(tenant: &Tenant) {
-    tenant.create(C).await;
+pub async fn an_upsert_keeps_equal_chunks_and_replaces_changed_ones(tenant: &Tenant) {
+    tenant.create(COLLECTION).await;
     let first = document("d", &["one", "two", "two"], json!({"v": 1}));
-    assert_eq!(tenant.add(vec![first.clone()]).await.unwrap(), written(3, 0, 0));
-    let before = tenant.store.document(tenant.here(), "d").await.unwrap();
+    assert_eq!(tenant.upsert(vec![first.clone()]).await.unwrap(), result(3, 0, 0));
+    let before = tenant.store.document(tenant.collection(), "d").await.unwrap();
     assert_eq!(
-        tenant.store.existing_chunks(tenant.here(), &[bare(first.clone())]).await.unwrap(),
+        tenant.store.existing_chunks(tenant.collection(), &[without_vectors(first.clone())]).await.unwrap(),
         [[true; 3]]
     );
-    assert_eq!(tenant.add(vec![bare(first)]).await.unwrap(), written(0, 3, 0), "no vector is needed");
-    assert_eq!(tenant.store.document(tenant.here(), "d").await.unwrap(), before);
+    assert_eq!(
+        tenant.upsert(vec![without_vectors(first)]).await.unwrap(),
+        result(0, 3, 0),
+        "no vector is needed"
+    );
+    assert_eq!(tenant.store.document(tenant.collection(), "d").await.unwrap(), before);
     assert_eq!(tenant.counts().await, (1, 3));
 
     let changed = document("d", &["one", "three", "two"], json!({"v": 1}));
-    let stored = tenant.store.existing_chunks(tenant.here(), std::slice::from_ref(&changed)).await.unwrap();
+    let stored =
+        tenant.store.existing_chunks(tenant.collection(), std::slice::from_ref(&changed)).await.unwrap();
     assert_eq!(stored, [[true, false, true]]);
-    assert_eq!(tenant.add(vec![changed]).await.unwrap(), written(1, 2, 1));
-    let after = tenant.store.document(tenant.here(), "d").await.unwrap();
+    assert_eq!(tenant.upsert(vec![changed]).await.unwrap(), result(1, 2, 1));
+    let after = tenant.store.document(tenant.collection(), "d").await.unwrap();
     assert_eq!(after.chunks.iter().map(|c| c.text.as_str()).collect::<Vec<_>>(), ["one", "three", "two"]);
     assert_eq!(after.chunks[0].id, before.chunks[0].id);
     assert_eq!(after.chunks[2].id, before.chunks[1].id, "the first 'two' is now the last chunk");
     assert_eq!(tenant.counts().await, (1, 3));
 }
 
-pub async fn an_insertion_keeps_the_neighbours(tenant: &Tenant) {
-    tenant.with(vec![document("d", &["b", "c"], json!({}))]).await;
-    assert_eq!(tenant.add(vec![document("d", &["a", "b", "c"], json!({}))]).await.unwrap(), written(1, 2, 0));
-    let spans: Vec<_> = tenant.store.document(tenant.here(), "d").await.unwrap().chunks;
-    assert_eq!(spans.iter().map(|c| c.span.bytes.0).collect::<Vec<_>>(), [0, 2, 4], "places follow");
+pub async fn an_inserted_chunk_keeps_the_others(tenant: &Tenant) {
+    tenant.create_with(vec![document("d", &["b", "c"], json!({}))]).await;
+    assert_eq!(
+        tenant.upsert(vec![document("d", &["a", "b", "c"], json!({}))]).await.unwrap(),
+        result(1, 2, 0)
+    );
+    let spans: Vec<_> = tenant.store.document(tenant.collection(), "d").await.unwrap().chunks;
+    assert_eq!(spans.iter().map(|c| c.span.bytes.0).collect::<Vec<_>>(), [0, 2, 4], "spans are updated");
 }
 
-pub async fn metadata_change_alone(tenant: &Tenant) {
-    tenant.with(vec![document("d", &["x"], json!({"state": "old", "n": 1}))]).await;
+pub async fn metadata_changes_without_vectors(tenant: &Tenant) {
+    tenant.create_with(vec![document("d", &["x"], json!({"state": "old", "n": 1}))]).await;
     assert_eq!(
-        tenant.add(vec![bare(document("d", &["x"], json!({"state": "new"})))]).await.unwrap(),
-        written(0, 1, 0)
+        tenant.upsert(vec![without_vectors(document("d", &["x"], json!({"state": "new"})))]).await.unwrap(),
+        result(0, 1, 0)
     );
-    let find = |value| tenant.search(Mode::Vector(vector_of("x")), 5, Some(value));
+    let find = |value| tenant.search(SearchMode::Vector(vector_of("x")), 5, Some(value));
     assert_eq!(find(json!({"state": "new"})).await.len(), 1);
     assert!(find(json!({"state": "old"})).await.is_empty());
     assert!(find(json!({"n": 1})).await.is_empty());
 }
 
-pub async fn pages_by_id(tenant: &Tenant) {
+pub async fn documents_are_paged_by_id(tenant: &Tenant) {
     let ids = ["a", "b", "B", "ä", "z", "0", "a/b"];
-    tenant.with(ids.iter().map(|id| document(id, &[id, "and"], json!({"id": id}))).collect()).await;
+    tenant.create_with(ids.iter().map(|id| document(id, &[id, "and"], json!({"id": id}))).collect()).await;
     let mut sorted = ids;
     sorted.sort_unstable();
     let (mut seen, mut after) = (Vec::new(), None::<String>);
     loop {
-        let page = Page { after: after.as_deref(), limit: 3 };
-        let listed = tenant.store.documents(tenant.here(), page).await.unwrap();
-        let exported = tenant.store.export(tenant.here(), page).await.unwrap();
+        let page = PageRequest { after: after.as_deref(), limit: 3 };
+        let listed = tenant.store.documents(tenant.collection(), page).await.unwrap();
+        let exported = tenant.store.export(tenant.collection(), page).await.unwrap();
         assert_eq!(
             listed.iter().map(|d| &d.id).collect::<Vec<_>>(),
             exported.iter().map(|d| &d.id).collect::<Vec<_>>()
@@ -77,19 +89,19 @@ pub async fn pages_by_id(tenant: &Tenant) {
     assert_eq!(seen, sorted);
 }
 
-pub async fn all_or_nothing(tenant: &Tenant) {
-    tenant.create(C).await;
+pub async fn an_upsert_is_all_or_nothing(tenant: &Tenant) {
+    tenant.create(COLLECTION).await;
     let mut broken = document("bad", &["fine", "broken"], json!({}));
     broken.chunks[1].vector = Some(vec![1.0]);
     assert_eq!(
-        kind(tenant.add(vec![document("good", &["x"], json!({})), broken]).await),
+        error_kind(tenant.upsert(vec![document("good", &["x"], json!({})), broken]).await),
         StoreErrorKind::Invalid
     );
     assert_eq!(tenant.counts().await, (0, 0));
 }
 
-pub async fn vectors_that_cannot_be_compared_are_refused(tenant: &Tenant) {
-    tenant.create(C).await;
+pub async fn invalid_vectors_are_refused(tenant: &Tenant) {
+    tenant.create(COLLECTION).await;
     for (vector, word) in [
         (vec![1.0; 7], "7 numbers"),
         (vec![f32::NAN; 8], "not finite"),
@@ -98,52 +110,57 @@ pub async fn vectors_that_cannot_be_compared_are_refused(tenant: &Tenant) {
     ] {
         let mut wrong = document("d", &["x"], json!({}));
         wrong.chunks[0].vector = Some(vector.clone());
-        let error = tenant.add(vec![wrong]).await.unwrap_err();
+        let error = tenant.upsert(vec![wrong]).await.unwrap_err();
         assert!(error.kind == StoreErrorKind::Invalid && error.message.contains(word), "{error}");
-        let query =
-            embeddery_store::Query { mode: Mode::Vector(vector), top_k: 3, filter: None, with_text: false };
-        let error = tenant.store.search(tenant.here(), query).await.unwrap_err();
+        let query = embeddery_store::Query {
+            mode: SearchMode::Vector(vector),
+            top_k: 3,
+            filter: None,
+            with_text: false,
+        };
+        let error = tenant.store.search(tenant.collection(), query).await.unwrap_err();
         assert!(error.kind == StoreErrorKind::Invalid && error.message.contains(word), "{error}");
     }
 }
 
-pub async fn another_space_is_refused_by_name(tenant: &Tenant) {
-    tenant.create(C).await;
+pub async fn vectors_of_another_space_are_refused(tenant: &Tenant) {
+    tenant.create(COLLECTION).await;
     let documents = vec![document("d", &["x"], json!({}))];
     let error =
-        tenant.store.upsert(tenant.here(), Some(SpaceId::new("space-b")), documents).await.unwrap_err();
+        tenant.store.upsert(tenant.collection(), Some(SpaceId::new("space-b")), documents).await.unwrap_err();
     assert!(error.message.contains("'space-a'") && error.message.contains("'space-b'"), "{error}");
     assert!(matches!(error.kind, StoreErrorKind::SpaceMismatch { .. }));
     assert_eq!(tenant.counts().await, (0, 0));
 }
 
-pub async fn a_vector_that_is_not_sent_and_not_stored_is_missed(tenant: &Tenant) {
-    tenant.create(C).await;
-    let documents = vec![bare(document("d", &["x"], json!({})))];
-    assert_eq!(kind(tenant.add(documents).await), StoreErrorKind::VectorMissing);
+pub async fn a_vector_that_is_neither_sent_nor_stored_is_an_error(tenant: &Tenant) {
+    tenant.create(COLLECTION).await;
+    let documents = vec![without_vectors(document("d", &["x"], json!({})))];
+    assert_eq!(error_kind(tenant.upsert(documents).await), StoreErrorKind::VectorMissing);
 }
 
 pub async fn deletion_by_id_and_by_filter(tenant: &Tenant) {
     let all = (0..10).map(|i| document(&format!("d{i}"), &[&format!("text {i}"), "x"], json!({"i": i})));
-    tenant.with(all.collect()).await;
+    tenant.create_with(all.collect()).await;
     let ids = ["d1".to_owned(), "d1".to_owned(), "absent".to_owned()];
-    assert_eq!(tenant.store.delete(tenant.here(), DeleteTarget::Ids(&ids)).await.unwrap(), 1);
+    assert_eq!(tenant.store.delete(tenant.collection(), DeleteTarget::Ids(&ids)).await.unwrap(), 1);
     assert_eq!(tenant.counts().await, (9, 18));
     let condition = filter(&json!({"i": {"$gte": 5}}));
-    assert_eq!(tenant.store.delete(tenant.here(), DeleteTarget::Where(&condition)).await.unwrap(), 5);
+    assert_eq!(tenant.store.delete(tenant.collection(), DeleteTarget::Where(&condition)).await.unwrap(), 5);
     assert_eq!(tenant.counts().await, (4, 8));
-    let found = tenant.search(Mode::Text("text".into()), 20, None).await;
+    let found = tenant.search(SearchMode::Text("text".into()), 20, None).await;
     assert_eq!(found.len(), 4);
-    assert_eq!(tenant.search(Mode::Vector(vector_of("text 7")), 20, None).await.len(), 8);
-    assert_eq!(kind(tenant.store.document(tenant.here(), "d7").await), StoreErrorKind::NotFound);
+    assert_eq!(tenant.search(SearchMode::Vector(vector_of("text 7")), 20, None).await.len(), 8);
+    assert_eq!(error_kind(tenant.store.document(tenant.collection(), "d7").await), StoreErrorKind::NotFound);
 }
 
-pub async fn export_gives_what_import_takes(tenant: &Tenant) {
+pub async fn an_export_can_be_imported(tenant: &Tenant) {
     let all =
         (0..5).map(|i| document(&format!("d{i}"), &[&format!("text {i}"), "and"], json!({"i": i, "l": [i]})));
-    tenant.with(all.collect()).await;
-    let exported = tenant.store.export(tenant.here(), Page { after: None, limit: 100 }).await.unwrap();
-    let back: Vec<Document> = exported
+    tenant.create_with(all.collect()).await;
+    let exported =
+        tenant.store.export(tenant.collection(), PageRequest { after: None, limit: 100 }).await.unwrap();
+    let imported: Vec<Document> = exported
         .iter()
         .map(|stored| Document {
             id: stored.id.clone(),
@@ -151,7 +168,7 @@ pub async fn export_gives_what_import_takes(tenant: &Tenant) {
             chunks: stored
                 .chunks
                 .iter()
-                .map(|c| Chunk {
+                .map(|c| DocumentChunk {
                     text: c.text.clone(),
                     span: c.span,
                     headings: c.headings.clone(),
@@ -161,99 +178,113 @@ pub async fn export_gives_what_import_takes(tenant: &Tenant) {
             submission: None,
         })
         .collect();
-    tenant.store.drop_collection(tenant.here()).await.unwrap();
-    tenant.with(back).await;
-    let again = tenant.store.export(tenant.here(), Page { after: None, limit: 100 }).await.unwrap();
-    assert_eq!(again, exported, "ids, texts, vectors, all of it");
+    tenant.store.drop_collection(tenant.collection()).await.unwrap();
+    tenant.create_with(imported).await;
+    let exported_again =
+        tenant.store.export(tenant.collection(), PageRequest { after: None, limit: 100 }).await.unwrap();
+    assert_eq!(exported_again, exported, "the import restores ids, texts and vectors");
 }
 
-pub async fn the_later_submission_stays_whoever_comes_last(tenant: &Tenant) {
-    tenant.create(C).await;
+pub async fn an_earlier_submission_does_not_replace_a_later_one(tenant: &Tenant) {
+    tenant.create(COLLECTION).await;
     let (first, second) = (Uuid::now_v7(), Uuid::now_v7());
-    let of = |id: &str, texts: &[&str], submission| Document {
+    let submitted = |id: &str, texts: &[&str], submission| Document {
         submission,
         ..document(id, texts, json!({"of": texts[0]}))
     };
-    tenant.add(vec![of("d", &["later", "both"], Some(second))]).await.unwrap();
-    let before = tenant.store.document(tenant.here(), "d").await.unwrap();
-    let both = vec![bare(of("d", &["earlier", "both"], Some(first))), of("e", &["alone"], Some(first))];
-    let due = UpsertResult { overtaken: vec![("d".into(), second)], ..written(1, 0, 0) };
-    assert_eq!(tenant.add(both).await.unwrap(), due, "and its neighbour is stored");
-    assert_eq!(tenant.store.document(tenant.here(), "d").await.unwrap(), before);
-    assert!(tenant.search(Mode::Vector(vector_of("x")), 9, Some(json!({"of": "earlier"}))).await.is_empty());
-    // The same once more is no other submission.
-    assert_eq!(tenant.add(vec![of("d", &["later", "new"], Some(second))]).await.unwrap(), written(1, 1, 1));
-    // Who waits for the answer writes whatever is there, and is the latest from then on.
-    assert_eq!(tenant.add(vec![of("d", &["by hand"], None)]).await.unwrap(), written(1, 0, 2));
-    let overtaken = tenant.add(vec![of("d", &["later", "new"], Some(second))]).await.unwrap().overtaken;
-    assert!(matches!(&overtaken[..], [(id, by)] if id == "d" && *by > second), "{overtaken:?}");
+    tenant.upsert(vec![submitted("d", &["later", "both"], Some(second))]).await.unwrap();
+    let before = tenant.store.document(tenant.collection(), "d").await.unwrap();
+    let mixed = vec![
+        without_vectors(submitted("d", &["earlier", "both"], Some(first))),
+        submitted("e", &["alone"], Some(first)),
+    ];
+    let expected = UpsertResult { superseded: vec![("d".into(), second)], ..result(1, 0, 0) };
+    assert_eq!(tenant.upsert(mixed).await.unwrap(), expected, "the other document is stored");
+    assert_eq!(tenant.store.document(tenant.collection(), "d").await.unwrap(), before);
+    assert!(
+        tenant.search(SearchMode::Vector(vector_of("x")), 9, Some(json!({"of": "earlier"}))).await.is_empty()
+    );
+    // The same submission may write again.
+    assert_eq!(
+        tenant.upsert(vec![submitted("d", &["later", "new"], Some(second))]).await.unwrap(),
+        result(1, 1, 1)
+    );
+    // An inline request has no submission. It replaces any version and is the latest submission from then on.
+    assert_eq!(tenant.upsert(vec![submitted("d", &["by hand"], None)]).await.unwrap(), result(1, 0, 2));
+    let superseded =
+        tenant.upsert(vec![submitted("d", &["later", "new"], Some(second))]).await.unwrap().superseded;
+    assert!(matches!(&superseded[..], [(id, by)] if id == "d" && *by > second), "{superseded:?}");
     assert_eq!(tenant.counts().await, (2, 2));
 }
 
-pub async fn what_was_deleted_does_not_come_back_with_an_earlier_submission(tenant: &Tenant) {
-    let of = |id: &str, submission| Document { submission, ..document(id, &[id], json!({"of": id})) };
+pub async fn an_earlier_submission_does_not_restore_what_was_deleted(tenant: &Tenant) {
+    let submitted = |id: &str, submission| Document { submission, ..document(id, &[id], json!({"of": id})) };
     let before = Some(Uuid::now_v7());
-    tenant.with(vec![of("d", None), of("e", None), of("f", None)]).await;
-    tenant.store.delete(tenant.here(), DeleteTarget::Ids(&["d".into(), "none".into()])).await.unwrap();
-    tenant.store.delete(tenant.here(), DeleteTarget::Where(&filter(&json!({"of": "e"})))).await.unwrap();
+    tenant.create_with(vec![submitted("d", None), submitted("e", None), submitted("f", None)]).await;
+    tenant.store.delete(tenant.collection(), DeleteTarget::Ids(&["d".into(), "none".into()])).await.unwrap();
+    tenant
+        .store
+        .delete(tenant.collection(), DeleteTarget::Where(&filter(&json!({"of": "e"}))))
+        .await
+        .unwrap();
     for id in ["d", "e"] {
-        let overtaken = tenant.add(vec![of(id, before)]).await.unwrap().overtaken;
+        let superseded = tenant.upsert(vec![submitted(id, before)]).await.unwrap().superseded;
         assert!(
-            matches!(&overtaken[..], [(found, by)] if found == id && Some(*by) > before),
-            "{overtaken:?}"
+            matches!(&superseded[..], [(found, by)] if found == id && Some(*by) > before),
+            "{superseded:?}"
         );
     }
     assert_eq!(tenant.counts().await, (1, 1));
-    // A later submission, and who waits for the answer, bring it back.
-    assert_eq!(tenant.add(vec![of("d", Some(Uuid::now_v7()))]).await.unwrap(), written(1, 0, 0));
-    assert_eq!(tenant.add(vec![of("e", None)]).await.unwrap(), written(1, 0, 0));
+    // A later submission and an inline request may store the documents again.
+    assert_eq!(tenant.upsert(vec![submitted("d", Some(Uuid::now_v7()))]).await.unwrap(), result(1, 0, 0));
+    assert_eq!(tenant.upsert(vec![submitted("e", None)]).await.unwrap(), result(1, 0, 0));
 
     let during = Some(Uuid::now_v7());
-    tenant.store.drop_collection(tenant.here()).await.unwrap();
+    tenant.store.drop_collection(tenant.collection()).await.unwrap();
     let new = |submission| NewCollection {
         binding: binding("space-a", DIM),
         metadata: object(json!({})),
         submission,
     };
-    let refused = tenant.store.create(tenant.here(), new(during)).await.unwrap_err();
+    let refused = tenant.store.create(tenant.collection(), new(during)).await.unwrap_err();
     assert_eq!(refused.kind, StoreErrorKind::NotFound);
-    tenant.store.create(tenant.here(), new(None)).await.unwrap();
-    assert_eq!(tenant.add(vec![of("g", during)]).await.unwrap().overtaken.len(), 1);
-    assert_eq!(tenant.add(vec![of("g", Some(Uuid::now_v7()))]).await.unwrap(), written(1, 0, 0));
+    tenant.store.create(tenant.collection(), new(None)).await.unwrap();
+    assert_eq!(tenant.upsert(vec![submitted("g", during)]).await.unwrap().superseded.len(), 1);
+    assert_eq!(tenant.upsert(vec![submitted("g", Some(Uuid::now_v7()))]).await.unwrap(), result(1, 0, 0));
 }
 
-pub async fn headings_come_back_and_follow_a_change(tenant: &Tenant) {
+pub async fn headings_are_stored_and_updated(tenant: &Tenant) {
     let below = |headings: &[&str]| {
         let mut document = document("d", &["x"], json!({}));
         document.chunks[0].headings = headings.iter().map(|heading| (*heading).to_owned()).collect();
         document
     };
-    tenant.with(vec![below(&["Über \"uns\"", "Preise"])]).await;
-    let found = tenant.search(Mode::Vector(vector_of("x")), 1, None).await;
+    tenant.create_with(vec![below(&["Über \"uns\"", "Preise"])]).await;
+    let found = tenant.search(SearchMode::Vector(vector_of("x")), 1, None).await;
     assert_eq!(found[0].headings, ["Über \"uns\"", "Preise"]);
     for headings in [&["Preise"][..], &[]] {
-        assert_eq!(tenant.add(vec![bare(below(headings))]).await.unwrap(), written(0, 1, 0));
-        let stored = tenant.store.document(tenant.here(), "d").await.unwrap();
-        assert_eq!(stored.chunks[0].headings, headings, "no vector is needed for that");
+        assert_eq!(tenant.upsert(vec![without_vectors(below(headings))]).await.unwrap(), result(0, 1, 0));
+        let stored = tenant.store.document(tenant.collection(), "d").await.unwrap();
+        assert_eq!(stored.chunks[0].headings, headings, "headings change without a vector");
     }
 }
 
-/// One writer replaces a document over and over; every reader sees all chunks of one version.
+/// A writer replaces a document repeatedly. Every search sees the chunks of exactly one version.
 pub async fn readers_see_the_old_or_the_new_document(tenant: &Tenant) {
     let version = |v: usize| {
         let texts: Vec<String> = (0..4).map(|part| format!("version{v} part{part}")).collect();
         let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
         document("d", &texts, json!({"version": v}))
     };
-    tenant.with(vec![version(0)]).await;
+    tenant.create_with(vec![version(0)]).await;
     let write = async {
         for v in 1..25 {
-            tenant.add(vec![version(v)]).await.unwrap();
+            tenant.upsert(vec![version(v)]).await.unwrap();
         }
     };
     let read = async {
         for _ in 0..40 {
-            let hits = tenant.search(Mode::Vector(vector_of("anything")), 10, None).await;
+            let hits = tenant.search(SearchMode::Vector(vector_of("anything")), 10, None).await;
             let seen = hits[0].metadata["version"].clone();
             let texts = texts(hits);
             assert_eq!(texts.len(), 4, "{texts:?}");

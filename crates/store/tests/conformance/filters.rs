@@ -1,43 +1,44 @@
-//! Filters mean the same in every store.
+//! Filters, which select the same documents in every store.
 
 use std::collections::BTreeSet;
 
-use embeddery_store::Mode;
+use embeddery_store::SearchMode;
 use serde_json::{Value, json};
 
 use crate::support::{Tenant, document, vector_of};
 
-async fn found(tenant: &Tenant, condition: Value) -> BTreeSet<String> {
-    let hits = tenant.search(Mode::Vector(vector_of("q")), 500, Some(condition.clone())).await;
-    let near: BTreeSet<String> = hits.into_iter().map(|hit| hit.document).collect();
-    let hits = tenant.search(Mode::Text("common".into()), 500, Some(condition)).await;
+/// The documents that a filter selects, which must be the same in a vector search and a text search.
+async fn matching_documents(tenant: &Tenant, condition: Value) -> BTreeSet<String> {
+    let hits = tenant.search(SearchMode::Vector(vector_of("q")), 500, Some(condition.clone())).await;
+    let by_vector: BTreeSet<String> = hits.into_iter().map(|hit| hit.document).collect();
+    let hits = tenant.search(SearchMode::Text("common".into()), 500, Some(condition)).await;
     assert_eq!(
         hits.into_iter().map(|hit| hit.document).collect::<BTreeSet<_>>(),
-        near,
-        "by words as by vector"
+        by_vector,
+        "a text search finds the same documents"
     );
-    near
+    by_vector
 }
 
-async fn fits(tenant: &Tenant, condition: Value, due: &str) {
-    let due: BTreeSet<String> = due.split_whitespace().map(str::to_owned).collect();
-    assert_eq!(found(tenant, condition.clone()).await, due, "{condition}");
+async fn assert_matches(tenant: &Tenant, condition: Value, expected: &str) {
+    let expected: BTreeSet<String> = expected.split_whitespace().map(str::to_owned).collect();
+    assert_eq!(matching_documents(tenant, condition.clone()).await, expected, "{condition}");
 }
 
-fn with(id: &str, metadata: Value) -> embeddery_store::Document {
+fn with_common_word(id: &str, metadata: Value) -> embeddery_store::Document {
     document(id, &[&format!("common {id}")], metadata)
 }
 
-pub async fn every_operator(tenant: &Tenant) {
+pub async fn every_operator_filters(tenant: &Tenant) {
     tenant
-        .with(vec![
-            with("a", json!({"n": 1, "s": "x", "b": true})),
-            with("b", json!({"n": 2.5, "s": "y", "b": false})),
-            with("c", json!({"n": -3, "s": "z"})),
-            with("d", json!({})),
+        .create_with(vec![
+            with_common_word("a", json!({"n": 1, "s": "x", "b": true})),
+            with_common_word("b", json!({"n": 2.5, "s": "y", "b": false})),
+            with_common_word("c", json!({"n": -3, "s": "z"})),
+            with_common_word("d", json!({})),
         ])
         .await;
-    for (condition, due) in [
+    for (condition, expected) in [
         (json!({}), "a b c d"),
         (json!({"n": 1}), "a"),
         (json!({"n": 1.0}), "a"),
@@ -60,63 +61,67 @@ pub async fn every_operator(tenant: &Tenant) {
         (json!({"absent": 1}), ""),
         (json!({"absent": {"$ne": 1}}), "a b c d"),
     ] {
-        fits(tenant, condition, due).await;
+        assert_matches(tenant, condition, expected).await;
     }
 }
 
-pub async fn lists_fit_by_element(tenant: &Tenant) {
+pub async fn a_list_matches_by_element(tenant: &Tenant) {
     tenant
-        .with(vec![
-            with("a", json!({"tags": ["red", "blue", 3]})),
-            with("b", json!({"tags": "red"})),
-            with("c", json!({"tags": []})),
-            with("d", json!({"tags": {"red": "red"}, "o'k\"x": 1})),
+        .create_with(vec![
+            with_common_word("a", json!({"tags": ["red", "blue", 3]})),
+            with_common_word("b", json!({"tags": "red"})),
+            with_common_word("c", json!({"tags": []})),
+            with_common_word("d", json!({"tags": {"red": "red"}, "o'k\"x": 1})),
         ])
         .await;
-    fits(tenant, json!({"tags": "red"}), "a b").await;
-    fits(tenant, json!({"tags": {"$gt": 2}}), "a").await;
-    fits(tenant, json!({"tags": {"$ne": "red"}}), "c d").await;
-    fits(tenant, json!({"o'k\"x": 1}), "d").await;
+    assert_matches(tenant, json!({"tags": "red"}), "a b").await;
+    assert_matches(tenant, json!({"tags": {"$gt": 2}}), "a").await;
+    assert_matches(tenant, json!({"tags": {"$ne": "red"}}), "c d").await;
+    assert_matches(tenant, json!({"o'k\"x": 1}), "d").await;
 }
 
-pub async fn types_do_not_mix(tenant: &Tenant) {
+pub async fn values_of_different_types_never_match(tenant: &Tenant) {
     tenant
-        .with(vec![
-            with("n", json!({"v": 1})),
-            with("s", json!({"v": "1"})),
-            with("b", json!({"v": true})),
-            with("0", json!({"v": null})),
+        .create_with(vec![
+            with_common_word("n", json!({"v": 1})),
+            with_common_word("s", json!({"v": "1"})),
+            with_common_word("b", json!({"v": true})),
+            with_common_word("0", json!({"v": null})),
         ])
         .await;
-    fits(tenant, json!({"v": 1}), "n").await;
-    fits(tenant, json!({"v": "1"}), "s").await;
-    fits(tenant, json!({"v": true}), "b").await;
-    fits(tenant, json!({"v": {"$gt": 0}}), "n").await;
-    fits(tenant, json!({"v": {"$gt": ""}}), "s").await;
-    fits(tenant, json!({"v": {"$ne": 1}}), "s b 0").await;
+    assert_matches(tenant, json!({"v": 1}), "n").await;
+    assert_matches(tenant, json!({"v": "1"}), "s").await;
+    assert_matches(tenant, json!({"v": true}), "b").await;
+    assert_matches(tenant, json!({"v": {"$gt": 0}}), "n").await;
+    assert_matches(tenant, json!({"v": {"$gt": ""}}), "s").await;
+    assert_matches(tenant, json!({"v": {"$ne": 1}}), "s b 0").await;
 }
 
-/// Few documents fit and are far from the query: all of them come.
-pub async fn a_filter_leaves_enough(tenant: &Tenant) {
+/// Few documents match the filter, and all are far from the query. All are found.
+pub async fn a_rare_filter_still_fills_top_k(tenant: &Tenant) {
     let all = (0..1500).map(|i| {
-        let mut made = with(&format!("{i}"), json!({"rare": i % 100 == 0}));
+        let mut made = with_common_word(&format!("{i}"), json!({"rare": i % 100 == 0}));
         if i % 100 == 0 {
             made.chunks[0].vector = Some(vector_of("q").iter().map(|x| -x).collect());
         }
         made
     });
-    tenant.with(all.collect()).await;
-    let hits = tenant.search(Mode::Vector(vector_of("q")), 15, Some(json!({"rare": true}))).await;
+    tenant.create_with(all.collect()).await;
+    let hits = tenant.search(SearchMode::Vector(vector_of("q")), 15, Some(json!({"rare": true}))).await;
     assert_eq!(hits.len(), 15);
     assert!(hits.iter().all(|hit| hit.metadata["rare"] == true));
 }
 
-/// Many conditions beside a plain reading of them.
-pub async fn filters_as_a_plain_program_reads_them(tenant: &Tenant) {
+/// Many filters against a plain implementation.
+pub async fn filters_agree_with_a_plain_implementation(tenant: &Tenant) {
     let metadata: Vec<Value> = (0..60)
         .map(|i| json!({"a": i % 7, "b": (["x", "y", "z"][i % 3]), "c": i % 2 == 0, "d": [i % 4, i % 5]}))
         .collect();
-    tenant.with(metadata.iter().enumerate().map(|(i, m)| with(&i.to_string(), m.clone())).collect()).await;
+    tenant
+        .create_with(
+            metadata.iter().enumerate().map(|(i, m)| with_common_word(&i.to_string(), m.clone())).collect(),
+        )
+        .await;
     let leaves = [
         json!({"a": {"$gte": 3}}),
         json!({"b": {"$in": ["x", "z"]}}),
@@ -131,22 +136,26 @@ pub async fn filters_as_a_plain_program_reads_them(tenant: &Tenant) {
         conditions.push(json!({"$or": [{"$not": left}, right]}));
     }
     for condition in conditions {
-        let due =
-            metadata.iter().enumerate().filter(|(_, m)| reads(&condition, m)).map(|(i, _)| i.to_string());
-        assert_eq!(found(tenant, condition.clone()).await, due.collect(), "{condition}");
+        let expected = metadata
+            .iter()
+            .enumerate()
+            .filter(|(_, m)| filter_matches(&condition, m))
+            .map(|(i, _)| i.to_string());
+        assert_eq!(matching_documents(tenant, condition.clone()).await, expected.collect(), "{condition}");
     }
 }
 
-fn reads(condition: &Value, metadata: &Value) -> bool {
+/// A plain implementation of filters.
+fn filter_matches(condition: &Value, metadata: &Value) -> bool {
     let (key, value) = condition.as_object().unwrap().iter().next().unwrap();
     let mut parts = value.as_array().into_iter().flatten();
     match key.as_str() {
-        "$and" => parts.all(|part| reads(part, metadata)),
-        "$or" => parts.any(|part| reads(part, metadata)),
-        "$not" => !reads(value, metadata),
+        "$and" => parts.all(|part| filter_matches(part, metadata)),
+        "$or" => parts.any(|part| filter_matches(part, metadata)),
+        "$not" => !filter_matches(value, metadata),
         field => {
-            let there = &metadata[field];
-            let items = there.as_array().cloned().unwrap_or_else(|| vec![there.clone()]);
+            let stored = &metadata[field];
+            let items = stored.as_array().cloned().unwrap_or_else(|| vec![stored.clone()]);
             let any = |test: &dyn Fn(&Value) -> bool| items.iter().any(test);
             match value.as_object().and_then(|operators| operators.iter().next()) {
                 None => any(&|item| item == value),

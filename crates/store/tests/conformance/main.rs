@@ -1,4 +1,4 @@
-//! One suite, every implementation. A test gets a store and a tenant of its own.
+//! The conformance suite, which runs against both stores. Each test has its own tenant.
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
@@ -12,26 +12,26 @@ mod server;
 mod sqlite;
 mod support;
 
-/// The suite for one implementation: `$make` is an async function that gives a store.
+/// Defines the tests of the suite for one store. `$make` is an async function that returns the store.
 macro_rules! conformance {
     ($make:path) => {
         crate::conformance!($make:
-            lifecycle: a_collection_is_made_once_found_and_dropped, names_that_are_paths_are_refused,
-                tenants_do_not_see_each_other, a_tenant_is_deleted_with_a_receipt, two_make_one_collection;
-            documents: adding_again_costs_nothing_and_changes_replace, an_insertion_keeps_the_neighbours,
-                metadata_change_alone, pages_by_id, all_or_nothing, vectors_that_cannot_be_compared_are_refused,
-                another_space_is_refused_by_name, a_vector_that_is_not_sent_and_not_stored_is_missed,
-                deletion_by_id_and_by_filter, export_gives_what_import_takes,
-                readers_see_the_old_or_the_new_document, the_later_submission_stays_whoever_comes_last,
-                what_was_deleted_does_not_come_back_with_an_earlier_submission,
-                headings_come_back_and_follow_a_change;
-            search: the_nearest_come_first, with_text_and_spans, words_are_found_not_operators,
-                hybrid_prefers_what_both_find, search_follows_every_write, top_k_beyond_all, nothing_is_not_an_error,
-                random_vectors_rank_as_arithmetic_says;
-            filters: every_operator, lists_fit_by_element, types_do_not_mix, a_filter_leaves_enough,
-                filters_as_a_plain_program_reads_them;
-            migration: a_move_switches_at_the_end, writes_during_a_move_are_not_lost,
-                a_move_is_replaced_by_another, a_move_to_the_same_space_is_refused
+            lifecycle: a_collection_is_created_once_found_and_deleted, names_that_are_paths_are_refused,
+                tenants_do_not_see_each_other, a_tenant_is_deleted_with_a_receipt, concurrent_creates_make_one_collection;
+            documents: an_upsert_keeps_equal_chunks_and_replaces_changed_ones, an_inserted_chunk_keeps_the_others,
+                metadata_changes_without_vectors, documents_are_paged_by_id, an_upsert_is_all_or_nothing, invalid_vectors_are_refused,
+                vectors_of_another_space_are_refused, a_vector_that_is_neither_sent_nor_stored_is_an_error,
+                deletion_by_id_and_by_filter, an_export_can_be_imported,
+                readers_see_the_old_or_the_new_document, an_earlier_submission_does_not_replace_a_later_one,
+                an_earlier_submission_does_not_restore_what_was_deleted,
+                headings_are_stored_and_updated;
+            search: the_nearest_vectors_come_first, hits_carry_text_and_span, a_text_query_has_no_operators,
+                hybrid_prefers_documents_of_both_rankings, a_search_sees_every_earlier_write, top_k_may_exceed_the_number_of_vectors, an_empty_result_is_not_an_error,
+                random_vectors_rank_by_cosine;
+            filters: every_operator_filters, a_list_matches_by_element, values_of_different_types_never_match, a_rare_filter_still_fills_top_k,
+                filters_agree_with_a_plain_implementation;
+            migration: a_migration_switches_when_it_is_complete, writes_during_a_migration_are_not_lost,
+                a_migration_is_replaced_by_another, a_migration_to_the_same_space_is_refused
         );
     };
     ($make:path: $($module:ident: $($test:ident),*);*) => {

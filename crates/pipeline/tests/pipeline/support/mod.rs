@@ -20,7 +20,7 @@ use embeddery_pipeline::{
     SqliteQueue, Stage, Task, TaskId, Worker, WorkerConfig, WorkerMetrics,
     stages::{PausedProviders, StageContext},
 };
-use embeddery_store::{CollectionRef, Page, SqliteConfig, SqliteStore, StoredDocument, VectorStore};
+use embeddery_store::{CollectionRef, PageRequest, SqliteConfig, SqliteStore, StoredDocument, VectorStore};
 use prometheus_client::registry::Registry;
 use serde_json::Map;
 use tempfile::TempDir;
@@ -229,7 +229,7 @@ impl Harness {
 
     /// All stored documents. Asserts that each chunk has the vector of its text.
     pub async fn stored(&self) -> Vec<StoredDocument> {
-        let stored = self.store.export(COLLECTION, Page { after: None, limit: 10_000 }).await.unwrap();
+        let stored = self.store.export(COLLECTION, PageRequest { after: None, limit: 10_000 }).await.unwrap();
         for chunk in stored.iter().flat_map(|document| &document.chunks) {
             let expected = vector(&chunk.text);
             let cosine: f32 = expected.iter().zip(&chunk.vector).map(|(a, b)| a * b).sum();

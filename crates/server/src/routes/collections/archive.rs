@@ -8,7 +8,7 @@ use axum::{
     response::{IntoResponse as _, Response},
 };
 use embeddery_chunk::ChunkConfig;
-use embeddery_store::{Document, ModelBinding, NewCollection, Page, StoreErrorKind};
+use embeddery_store::{Document, ModelBinding, NewCollection, PageRequest, StoreErrorKind};
 use futures_util::stream;
 
 use crate::routes::common_errors::{CollectionErrors, DiskErrors};
@@ -65,7 +65,7 @@ impl Exporting {
         if self.ended {
             return Ok(None);
         }
-        let page = Page { after: self.after.as_deref(), limit: BATCH };
+        let page = PageRequest { after: self.after.as_deref(), limit: BATCH };
         let place = self.desk.collection_ref(&self.name);
         let documents = self.desk.store().export(place, page).await.map_err(std::io::Error::other)?;
         let mut lines = self.first.take().unwrap_or_default();

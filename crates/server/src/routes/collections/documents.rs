@@ -5,7 +5,7 @@ use axum::{
     extract::{Path, Query, rejection::QueryRejection},
     http::StatusCode,
 };
-use embeddery_store::{DeleteTarget, Page, StoreError};
+use embeddery_store::{DeleteTarget, PageRequest, StoreError};
 
 use crate::routes::common_errors::{CollectionErrors, DiskErrors, EmbedCollectionErrors};
 use crate::{
@@ -64,7 +64,7 @@ pub(crate) async fn list_documents(
 ) -> Result<Json<DocumentListResponse>, ApiError> {
     let Query(query) = page.map_err(|error| ApiError::invalid("limit", error.body_text()))?;
     let limit = query.limit()?;
-    let page = Page { after: query.after.as_deref(), limit };
+    let page = PageRequest { after: query.after.as_deref(), limit };
     let documents = desk.store().documents(desk.collection_ref(&name), page).await?;
     Ok(Json(DocumentListResponse::new(documents, limit)))
 }

@@ -3,7 +3,7 @@
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use embeddery_core::SpaceId;
-use embeddery_store::{Chunk, Collection, Document, ModelBinding, Span, StoredDocument};
+use embeddery_store::{Collection, Document, DocumentChunk, ModelBinding, StoredDocument, TextSpan};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
@@ -135,18 +135,18 @@ impl Head {
 }
 
 impl ChunkLine {
-    fn read(self) -> Result<Chunk, ApiError> {
+    fn read(self) -> Result<DocumentChunk, ApiError> {
         let bytes = BASE64_STANDARD.decode(&self.vector).ok().filter(|bytes| bytes.len() % 4 == 0);
         let Some(bytes) = bytes else {
             return Err(ApiError::invalid("vector", "a vector is no base64 of 32-bit numbers"));
         };
         let vector =
             bytes.chunks_exact(4).map(|four| f32::from_le_bytes([four[0], four[1], four[2], four[3]]));
-        Ok(Chunk {
+        Ok(DocumentChunk {
             vector: Some(vector.collect()),
             text: self.text,
             headings: self.headings,
-            span: Span {
+            span: TextSpan {
                 bytes: (self.bytes[0], self.bytes[1]),
                 characters: (self.characters[0], self.characters[1]),
             },

@@ -253,8 +253,8 @@ pub(super) struct SpanView {
     characters: [u64; 2],
 }
 
-impl From<embeddery_store::Span> for SpanView {
-    fn from(span: embeddery_store::Span) -> Self {
+impl From<embeddery_store::TextSpan> for SpanView {
+    fn from(span: embeddery_store::TextSpan) -> Self {
         Self { bytes: [span.bytes.0, span.bytes.1], characters: [span.characters.0, span.characters.1] }
     }
 }
@@ -296,7 +296,7 @@ impl DeleteDocumentsRequest {
         match (self.ids, self.filter) {
             (Some(ids), None) => Ok(Deletion::Ids(ids)),
             (None, Some(filter)) => match Filter::parse(&filter)? {
-                Filter::All(all) if all.is_empty() => {
+                Filter::And(all) if all.is_empty() => {
                     let message = "filter is empty; to delete all, delete the collection";
                     Err(ApiError::invalid("filter", message))
                 }
