@@ -8,6 +8,7 @@ mod embedder;
 mod embeddings;
 mod error;
 mod model;
+mod nearest_name;
 mod notes;
 mod progress;
 mod rate;
@@ -22,6 +23,7 @@ pub use model::{
     Identity, Lengths, Limits, ModelCard, ModelDescription, ModelFacts, ModelRef, ModelState, ModelStatus,
     ProviderKind, SpaceId, TokenCount,
 };
+pub use nearest_name::{nearest_name, nearest_names};
 pub use notes::Notes;
 pub use progress::Progress;
 pub use rate::{RateHint, RateListener, RateWindow};

@@ -12,12 +12,17 @@ use prometheus_client::registry::Registry;
 
 use super::{say, serve};
 use crate::{
-    config::{self, AuthConfig, Config, DEFAULTS, Flags},
+    config::{self, AuthConfig, Config, Flags},
     wiring,
 };
 
 pub(crate) fn print_defaults() -> anyhow::Result<ExitCode> {
-    say(DEFAULTS.trim_end());
+    say(config::commented_defaults()?.trim_end());
+    Ok(ExitCode::SUCCESS)
+}
+
+pub(crate) fn print_keys() -> anyhow::Result<ExitCode> {
+    say(config::key_tables()?.trim_end());
     Ok(ExitCode::SUCCESS)
 }
 

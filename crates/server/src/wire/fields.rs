@@ -99,14 +99,8 @@ impl Fields {
     /// Refuses what is left.
     pub(crate) fn finish(self) -> Result<(), ApiError> {
         let Some(unknown) = self.map.keys().next() else { return Ok(()) };
-        let nearest = self
-            .known
-            .iter()
-            .map(|known| (strsim::jaro_winkler(unknown, known), known))
-            .max_by(|a, b| a.0.total_cmp(&b.0))
-            .filter(|(score, _)| *score > 0.75);
-        let hint = match nearest {
-            Some((_, known)) => format!("did you mean '{known}'?"),
+        let hint = match embeddery_core::nearest_name(unknown, self.known.iter().copied()) {
+            Some(known) => format!("did you mean '{known}'?"),
             None => format!("known are {}", self.known.join(", ")),
         };
         Err(self.unfit(Some(unknown.clone()), format!("unknown field '{unknown}'; {hint}")))
