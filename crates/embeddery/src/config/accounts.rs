@@ -22,7 +22,7 @@ use super::{
 struct LimitsSection {
     enabled: bool,
     requests_per_second: f64,
-    /// The replaced service's variable: a rate, and with it the wish to have one.
+    /// The replaced service's variable. It sets the rate and turns the limits on.
     tenant_rps: Option<f64>,
     burst: u32,
     tokens_per_minute: u32,

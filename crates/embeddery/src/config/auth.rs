@@ -1,4 +1,4 @@
-//! The section `auth`: who may ask. Settings of the other mode are not looked at.
+//! The section `auth`: how callers authenticate. Settings of the mode that is not chosen are not checked.
 
 use std::{net::SocketAddr, path::PathBuf};
 
@@ -38,7 +38,7 @@ enum Mode {
     MultiUser,
 }
 
-/// How callers prove who they are.
+/// How callers authenticate.
 pub(crate) enum AuthConfig {
     /// One key; `None`: one is generated.
     SingleUser(Option<SecretString>),
@@ -54,10 +54,10 @@ pub(crate) struct MultiUser {
     pub(crate) secret: Option<SecretString>,
 }
 
-/// The least length of a key that strangers can try.
-const KEY_CHARACTERS: usize = 16;
-/// The least length of a secret that signs tokens.
-const SECRET_CHARACTERS: usize = 32;
+/// The minimum length of a key when the service listens beyond loopback.
+const MIN_KEY_CHARACTERS: usize = 16;
+/// The minimum length of a secret that signs tokens.
+const MIN_SECRET_CHARACTERS: usize = 32;
 
 /// Checks the section. `listen` decides how good a key must be.
 pub(super) fn resolve(reader: &mut SettingReader, auth: AuthSection, listen: SocketAddr) -> AuthConfig {
@@ -76,10 +76,10 @@ fn api_key(
     let exposed = !listen.ip().is_loopback();
     match &key {
         None if exposed => reader.problem(format!(
-            "SINGLE_USER_API_KEY: is required to listen on {listen}; set {KEY_CHARACTERS} characters or more, or listen on 127.0.0.1"
+            "SINGLE_USER_API_KEY: is required to listen on {listen}; set {MIN_KEY_CHARACTERS} characters or more, or listen on 127.0.0.1"
         )),
-        Some(key) if exposed && key.chars().count() < KEY_CHARACTERS => reader.problem(format!(
-            "SINGLE_USER_API_KEY: has {} characters; {KEY_CHARACTERS} or more are required to listen on {listen}",
+        Some(key) if exposed && key.chars().count() < MIN_KEY_CHARACTERS => reader.problem(format!(
+            "SINGLE_USER_API_KEY: has {} characters; {MIN_KEY_CHARACTERS} or more are required to listen on {listen}",
             key.chars().count()
         )),
         Some(key) if !key.bytes().all(|byte| byte.is_ascii_graphic()) => reader.problem(
@@ -133,20 +133,20 @@ fn multi_user(reader: &mut SettingReader, auth: AuthSection) -> AuthConfig {
     AuthConfig::MultiUser(MultiUser { tokens, secret })
 }
 
-/// JWT_SECRET_KEY, and JWT_SECONDARY_SECRET while tokens of the one before are about.
+/// JWT_SECRET_KEY, and JWT_SECONDARY_SECRET, the secret before it, while tokens signed with that are valid.
 fn secrets(reader: &mut SettingReader, [secret, previous]: [Option<SecretString>; 2]) -> Vec<SecretString> {
     if secret.is_none() {
         reader.problem(format!(
-            "JWT_SECRET_KEY: is required in multi_user; set {SECRET_CHARACTERS} characters or more, for example from `openssl rand -hex 32`"
+            "JWT_SECRET_KEY: is required in multi_user; set {MIN_SECRET_CHARACTERS} characters or more, for example from `openssl rand -hex 32`"
         ));
     }
     let mut secrets = Vec::new();
     for (variable, secret) in [("JWT_SECRET_KEY", secret), ("JWT_SECONDARY_SECRET", previous)] {
         let Some(secret) = secret else { continue };
         let characters = secret.expose_secret().chars().count();
-        if characters < SECRET_CHARACTERS {
+        if characters < MIN_SECRET_CHARACTERS {
             reader.problem(format!(
-                "{variable}: has {characters} characters; {SECRET_CHARACTERS} or more are required, for example from `openssl rand -hex 32`"
+                "{variable}: has {characters} characters; {MIN_SECRET_CHARACTERS} or more are required, for example from `openssl rand -hex 32`"
             ));
         } else {
             secrets.push(secret);

@@ -7,47 +7,29 @@ use embeddery_core::nearest_name;
 use serde::{
     Deserializer,
     de::{
-        DeserializeSeed, Error as _, IntoDeserializer, MapAccess, SeqAccess, Visitor,
-        value::{SeqDeserializer, StringDeserializer},
+        Error as _, IntoDeserializer, Visitor,
+        value::{MapDeserializer, SeqDeserializer, StringDeserializer},
     },
     forward_to_deserialize_any,
 };
 
 use super::tree::{Node, Source, Value};
 
-/// A value that is not what its section needs.
-#[derive(Debug)]
-pub(super) struct Mismatch {
-    /// Map keys and list indices that lead to the value, the innermost first.
-    reversed_path: Vec<String>,
-    pub(super) message: String,
-    pub(super) kind: MismatchKind,
-}
-
-/// What a mismatch is about.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum MismatchKind {
-    Value,
-    UnknownKey,
-    /// A key that must be there is not there; the path is that of its section.
-    MissingKey,
-}
-
-impl Mismatch {
-    fn below(mut self, name: &str) -> Self {
-        self.reversed_path.push(name.to_owned());
-        self
-    }
-
-    /// Map keys and list indices that lead to the value.
-    pub(super) fn path(&self) -> Vec<String> {
-        self.reversed_path.iter().rev().cloned().collect()
-    }
+/// Why a value is not what its section needs.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Mismatch {
+    #[error("{0}")]
+    Value(String),
+    #[error("{}", unknown_key(name, known))]
+    UnknownKey { name: String, known: &'static [&'static str] },
+    /// A key that must be there is not there.
+    #[error("'{0}' is missing")]
+    MissingKey(&'static str),
 }
 
 impl serde::de::Error for Mismatch {
     fn custom<T: Display>(message: T) -> Self {
-        Self { reversed_path: Vec::new(), message: message.to_string(), kind: MismatchKind::Value }
+        Self::Value(message.to_string())
     }
 
     fn unknown_variant(name: &str, known: &'static [&'static str]) -> Self {
@@ -60,23 +42,13 @@ impl serde::de::Error for Mismatch {
     }
 
     fn unknown_field(name: &str, known: &'static [&'static str]) -> Self {
-        let unknown = Self::custom(unknown_key(name, known)).below(name);
-        Self { kind: MismatchKind::UnknownKey, ..unknown }
+        Self::UnknownKey { name: name.to_owned(), known }
     }
 
     fn missing_field(name: &'static str) -> Self {
-        let missing = Self::custom(format_args!("'{name}' is missing"));
-        Self { kind: MismatchKind::MissingKey, ..missing }
+        Self::MissingKey(name)
     }
 }
-
-impl Display for Mismatch {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&self.message)
-    }
-}
-
-impl std::error::Error for Mismatch {}
 
 /// What is said of a key that does not exist.
 pub(super) fn unknown_key(name: &str, known: &[&str]) -> String {
@@ -102,11 +74,11 @@ impl Node {
 }
 
 macro_rules! whole_numbers {
-    ($($method:ident => $visit:ident: $number:ty,)*) => {$(
+    ($($method:ident,)*) => {$(
         fn $method<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Mismatch> {
             let text = self.scalar_text("a whole number")?;
-            match text.trim().parse::<$number>() {
-                Ok(number) => visitor.$visit(number),
+            match text.trim().parse() {
+                Ok(number) => visitor.visit_u64(number),
                 Err(_) => Err(Mismatch::custom(format_args!("'{text}' is not a whole number"))),
             }
         }
@@ -142,14 +114,10 @@ impl<'de> Deserializer<'de> for &'de Node {
     }
 
     whole_numbers! {
-        deserialize_u8 => visit_u64: u64,
-        deserialize_u16 => visit_u64: u64,
-        deserialize_u32 => visit_u64: u64,
-        deserialize_u64 => visit_u64: u64,
-        deserialize_i8 => visit_i64: i64,
-        deserialize_i16 => visit_i64: i64,
-        deserialize_i32 => visit_i64: i64,
-        deserialize_i64 => visit_i64: i64,
+        deserialize_u8,
+        deserialize_u16,
+        deserialize_u32,
+        deserialize_u64,
     }
 
     fn deserialize_f64<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Mismatch> {
@@ -194,8 +162,8 @@ impl<'de> Deserializer<'de> for &'de Node {
 
     fn deserialize_seq<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Mismatch> {
         match &self.value {
-            Value::List(items) => visitor.visit_seq(Items { items, index: 0 }),
-            Value::Null => visitor.visit_seq(Items { items: &[], index: 0 }),
+            Value::List(items) => visitor.visit_seq(SeqDeserializer::new(items.iter())),
+            Value::Null => visitor.visit_seq(SeqDeserializer::new(std::iter::empty::<Self>())),
             // A variable has a list as text, separated by commas.
             Value::Scalar { text, .. } if matches!(self.source, Source::Variable(_)) => {
                 let items = text.split(',').map(str::trim).filter(|item| !item.is_empty());
@@ -208,9 +176,9 @@ impl<'de> Deserializer<'de> for &'de Node {
 
     fn deserialize_map<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Mismatch> {
         match &self.value {
-            Value::Map(_) | Value::Null => {
-                visitor.visit_map(Entries { entries: self.entries(), value: None })
-            }
+            Value::Map(_) | Value::Null => visitor.visit_map(MapDeserializer::new(
+                self.entries().iter().map(|(name, node)| (name.as_str(), node)),
+            )),
             _ => Err(Mismatch::custom("must be a section: keys with values")),
         }
     }
@@ -225,42 +193,15 @@ impl<'de> Deserializer<'de> for &'de Node {
     }
 
     forward_to_deserialize_any! {
-        i128 u128 f32 char bytes byte_buf unit unit_struct tuple tuple_struct identifier ignored_any
+        i8 i16 i32 i64 i128 u128 f32 char bytes byte_buf unit unit_struct tuple tuple_struct identifier ignored_any
     }
 }
 
-struct Items<'a> {
-    items: &'a [Node],
-    index: usize,
-}
+impl<'de> IntoDeserializer<'de, Mismatch> for &'de Node {
+    type Deserializer = Self;
 
-impl<'de> SeqAccess<'de> for Items<'de> {
-    type Error = Mismatch;
-
-    fn next_element_seed<T: DeserializeSeed<'de>>(&mut self, seed: T) -> Result<Option<T::Value>, Mismatch> {
-        let Some(item) = self.items.get(self.index) else { return Ok(None) };
-        self.index += 1;
-        seed.deserialize(item).map(Some).map_err(|error| error.below(&(self.index - 1).to_string()))
-    }
-}
-
-struct Entries<'a> {
-    entries: &'a [(String, Node)],
-    value: Option<&'a (String, Node)>,
-}
-
-impl<'de> MapAccess<'de> for Entries<'de> {
-    type Error = Mismatch;
-
-    fn next_key_seed<K: DeserializeSeed<'de>>(&mut self, seed: K) -> Result<Option<K::Value>, Mismatch> {
-        let Some((entry, rest)) = self.entries.split_first() else { return Ok(None) };
-        (self.entries, self.value) = (rest, Some(entry));
-        seed.deserialize(StringDeserializer::new(entry.0.clone())).map(Some)
-    }
-
-    fn next_value_seed<V: DeserializeSeed<'de>>(&mut self, seed: V) -> Result<V::Value, Mismatch> {
-        let (name, node) = self.value.ok_or_else(|| Mismatch::custom("a value without a key"))?;
-        seed.deserialize(node).map_err(|error| error.below(name))
+    fn into_deserializer(self) -> Self {
+        self
     }
 }
 

@@ -1,5 +1,4 @@
-//! How embedding is made dependable: cache, retries, circuit breakers, what goes to upstreams at a time, and
-//! which models may be used. Fallbacks stand with their models.
+//! The sections `cache`, `retry`, `breaker`, `upstream` and `policy`. Fallbacks are in `models`.
 
 use std::time::Duration;
 
@@ -106,7 +105,7 @@ pub(super) struct GatewaySections {
 pub(crate) struct GatewayConfig {
     /// `None`: no cache.
     pub(crate) cache: Option<CacheConfig>,
-    /// Who may share what was computed; also where there is no cache.
+    /// Which callers share cached vectors and requests in flight; also set where there is no cache.
     pub(crate) scope: Scope,
     /// Where vectors outlive the process.
     pub(crate) second_level: Option<SecondLevelConfig>,

@@ -46,7 +46,9 @@ pub(super) fn resolve(reader: &mut SettingReader, section: &JobsSection) -> JobL
 
 #[cfg(test)]
 mod tests {
-    use super::{super::tests_support::resolved, *};
+    use std::time::Duration;
+
+    use super::super::tests_support::resolved;
 
     #[test]
     fn what_is_written_wins_and_the_rest_has_defaults() {

@@ -110,7 +110,7 @@ impl Key {
 
     /// How `path` relates to this key.
     pub(super) fn relation(&self, path: &[&str]) -> Relation {
-        let mut names = self.path.split('.');
+        let mut names = self.path.split('.').filter(|name| !name.is_empty());
         for name in path {
             match names.next() {
                 None => return Relation::Below,

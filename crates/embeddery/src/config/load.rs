@@ -202,13 +202,17 @@ mod tests {
             problem("models:\n  a:\n    provider: openai\n    model_name_or_path: y\n    revison: z\n")
                 .contains("'revision'")
         );
-        assert!(problem("zebra: 1").contains("unknown key 'zebra'; known here are audit, auth, batching,"));
+        let unlike = problem("qqq: 1");
+        assert!(
+            unlike.contains("unknown key 'qqq'; known here are audit, auth, batching, breaker,"),
+            "{unlike}"
+        );
         // What only the environment may set is no key, and is not suggested.
         assert!(!problem("auth: {secre: x}").contains("'secret'"));
         assert!(problem("auth: {api_key: x}").contains("unknown key 'api_key'"));
         let known = "providers: {openai: {models: {m: {dimension: 3}}}}";
         assert!(
-            problem(known).contains("line 1 column 33: unknown key 'dimension'; did you mean 'dimensions'?")
+            problem(known).contains("line 1 column 35: unknown key 'dimension'; did you mean 'dimensions'?")
         );
     }
 

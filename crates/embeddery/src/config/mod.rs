@@ -63,7 +63,7 @@ pub(crate) use workers::WorkersConfig;
 pub(crate) struct Config {
     /// Where the API listens.
     pub(crate) listen: SocketAddr,
-    /// Who may ask, how much, and what is kept of it.
+    /// Authentication, limits, quotas, usage and audit.
     pub(crate) accounts: AccountsSettings,
     /// How the API treats requests.
     pub(crate) server: Settings,
@@ -71,9 +71,9 @@ pub(crate) struct Config {
     pub(crate) shutdown_grace: Duration,
     /// What is logged, and how.
     pub(crate) log: LogConfig,
-    /// User data.
+    /// Data of users, one directory for each.
     pub(crate) user_dir: PathBuf,
-    /// State of no user.
+    /// State that belongs to no user.
     pub(crate) state_dir: PathBuf,
     /// Where models come from.
     pub(crate) store: StoreConfig,

@@ -193,7 +193,7 @@ monitoring_port: 9100
             ("max_memory_gb: -1", "max_memory_gb"),
         ] {
             let problems = resolved(text, &[]).err().unwrap().0;
-            assert!(problems[0].contains(&format!(": {key}")), "{problems:?}");
+            assert!(format!(": {}", problems[0]).contains(&format!(": {key}")), "{problems:?}");
         }
         assert!(resolved("", &[("PROMETHEUS_PORT", "many")]).is_err());
     }

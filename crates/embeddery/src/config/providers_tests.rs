@@ -1,5 +1,7 @@
 //! What people write about providers elsewhere, and what becomes of it.
 
+use std::num::NonZeroUsize;
+
 use super::{
     super::{Config, load::parse_file, tests_support::resolved},
     *,

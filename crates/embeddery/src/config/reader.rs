@@ -5,10 +5,11 @@
 use std::{collections::HashSet, fmt::Display, path::Path};
 
 use serde::de::DeserializeOwned;
+use serde_path_to_error::Segment;
 
 use super::{
     ConfigError,
-    deserialize::MismatchKind,
+    deserialize::Mismatch,
     tree::{Node, Source, Value},
 };
 
@@ -34,20 +35,23 @@ impl SettingReader {
         // Sections that a wrong value was taken out of. That it is missing then is no other problem.
         let mut reduced: HashSet<Vec<String>> = HashSet::new();
         loop {
-            let error = match T::deserialize(&self.usable) {
+            let error = match serde_path_to_error::deserialize(&self.usable) {
                 Ok(value) => return Ok(value),
                 Err(error) => error,
             };
-            let path = error.path();
-            match error.kind {
-                MismatchKind::MissingKey if reduced.contains(&path) => {}
-                MismatchKind::UnknownKey => {
+            let mut path = names(error.path());
+            match error.into_inner() {
+                Mismatch::MissingKey(_) if reduced.contains(&path) => {}
+                unknown @ Mismatch::UnknownKey { .. } => {
+                    if let Mismatch::UnknownKey { name, .. } = &unknown {
+                        path.push(name.clone());
+                    }
                     let place = place(self.usable.get(&path), &self.file);
-                    self.problems.push(format!("{place}{}", error.message));
+                    self.problems.push(format!("{place}{unknown}"));
                 }
-                _ => {
+                mismatch => {
                     let (key, node) = key_of(&self.usable, &path);
-                    self.problems.push(format!("{}{}", named(&key, node, &self.file), error.message));
+                    self.problems.push(format!("{}{mismatch}", named(&key, node, &self.file)));
                 }
             }
             let Some(wrong) = self.usable.remove(&path) else {
@@ -64,7 +68,11 @@ impl SettingReader {
 
     /// A problem with a key's value.
     pub(super) fn problem_at(&mut self, key: &str, message: impl Display) {
-        self.problems.push(format!("{}{message}", named(key, self.tree.find(key), &self.file)));
+        let node = self.tree.find(key);
+        // A key that is absent has the place of its section.
+        let section = key.rsplit_once('.').and_then(|(section, _)| self.tree.find(section));
+        let place = if node.is_none() { place(section, &self.file) } else { String::new() };
+        self.problems.push(format!("{place}{}{message}", named(key, node, &self.file)));
     }
 
     /// A problem that names the setting itself.
@@ -127,4 +135,14 @@ fn key_of<'a>(tree: &'a Node, path: &[String]) -> (String, Option<&'a Node>) {
         node = child;
     }
     (names.join("."), Some(node))
+}
+
+fn names(path: &serde_path_to_error::Path) -> Vec<String> {
+    path.iter()
+        .map_while(|segment| match segment {
+            Segment::Map { key } => Some(key.clone()),
+            Segment::Seq { index } => Some(index.to_string()),
+            Segment::Enum { .. } | Segment::Unknown => None,
+        })
+        .collect()
 }

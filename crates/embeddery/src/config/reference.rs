@@ -11,7 +11,7 @@ use super::{
 };
 
 /// The column that variables stand in, behind the keys they set.
-const VARIABLE_COLUMN: usize = 66;
+const VARIABLE_COLUMN: usize = 65;
 
 /// The line of the defaults file in whose place the keys are named that a reload takes up.
 const LIVE_KEYS: &str = "# {keys that a reload takes up}";
@@ -26,7 +26,7 @@ pub(crate) fn commented_defaults() -> Result<String, ConfigError> {
         };
         if let Some(text) = line.checked_sub(1).and_then(|line| lines.get_mut(line)) {
             let mark = if text.contains(" # ") { "" } else { "# " };
-            *text = format!("{text:<VARIABLE_COLUMN$} {mark}{}", key.variables.join(", "));
+            *text = format!("{text:<VARIABLE_COLUMN$}  {mark}{}", key.variables.join(", "));
         }
     }
     let lines = lines.into_iter().map(|line| if line == LIVE_KEYS { live_keys() } else { line });

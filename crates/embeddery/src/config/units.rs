@@ -1,6 +1,6 @@
 //! What operators write, and what it means: durations, amounts, shares. Every text with a unit is read here.
 
-use std::{fmt, num::NonZeroUsize, ops::RangeInclusive, str::FromStr, time::Duration};
+use std::{fmt, num::NonZeroUsize, str::FromStr, time::Duration};
 
 use serde::{Deserialize, Deserializer, de};
 
@@ -70,50 +70,40 @@ where
     Ok(Option::<String>::deserialize(deserializer)?.filter(|text| !text.is_empty()).map(T::from))
 }
 
-fn number<'de, D: Deserializer<'de>>(
-    deserializer: D,
-    range: RangeInclusive<f64>,
-    problem: &str,
-) -> Result<f64, D::Error> {
-    f64::deserialize(deserializer)
-        .ok()
-        .filter(|number| range.contains(number))
-        .ok_or_else(|| de::Error::custom(problem))
+/// Reads a number within a range; anything else is the problem.
+macro_rules! number {
+    ($unit:ident, $range:expr, $problem:literal, $from:expr) => {
+        impl<'de> Deserialize<'de> for $unit {
+            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                let number = f64::deserialize(deserializer).ok().filter(|number| $range.contains(number));
+                number.map($from).map(Self).ok_or_else(|| de::Error::custom($problem))
+            }
+        }
+    };
 }
 
-impl<'de> Deserialize<'de> for Seconds {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let problem = "must be a number of seconds above zero, for example 120";
-        Ok(Self(Duration::from_secs_f64(number(deserializer, 0.001..=MAX_SECONDS, problem)?)))
-    }
-}
-
-impl<'de> Deserialize<'de> for UnusedSeconds {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let problem = "must be a number of seconds; 0 keeps unused models for ever";
-        Ok(Self(Duration::from_secs_f64(number(deserializer, f64::MIN..=MAX_SECONDS, problem)?.max(0.0))))
-    }
-}
-
-impl<'de> Deserialize<'de> for Days {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let problem = "must be a number of days above zero, for example 7";
-        Ok(Self(Duration::from_secs_f64(number(deserializer, 1e-6..=36_500.0, problem)? * 86_400.0)))
-    }
-}
-
-impl<'de> Deserialize<'de> for Share {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        number(deserializer, 0.001..=1.0, "must be above 0 and at most 1, for example 0.8").map(Self)
-    }
-}
-
-impl<'de> Deserialize<'de> for Gigabytes {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let problem = "must be a number of gigabytes, for example 32; 0 is no limit";
-        Ok(Self((number(deserializer, 0.0..=1e6, problem)? * 1e9) as u64))
-    }
-}
+number!(
+    Seconds,
+    (0.001..=MAX_SECONDS),
+    "must be a number of seconds above zero, for example 120",
+    Duration::from_secs_f64
+);
+number!(
+    UnusedSeconds,
+    (f64::MIN..=MAX_SECONDS),
+    "must be a number of seconds; 0 keeps unused models for ever",
+    |seconds| Duration::from_secs_f64(seconds.max(0.0))
+);
+number!(Days, (1e-6..=36_500.0), "must be a number of days above zero, for example 7", |days| {
+    Duration::from_secs_f64(days * 86_400.0)
+});
+number!(Share, (0.001..=1.0), "must be above 0 and at most 1, for example 0.8", |share| share);
+number!(
+    Gigabytes,
+    (0.0..=1e6),
+    "must be a number of gigabytes, for example 32; 0 is no limit",
+    |gigabytes| (gigabytes * 1e9) as u64
+);
 
 impl<'de> Deserialize<'de> for Positive {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
