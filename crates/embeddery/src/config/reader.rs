@@ -43,7 +43,9 @@ impl SettingReader {
             match error.into_inner() {
                 Mismatch::MissingKey(_) if reduced.contains(&path) => {}
                 unknown @ Mismatch::UnknownKey { .. } => {
-                    if let Mismatch::UnknownKey { name, .. } = &unknown {
+                    if let Mismatch::UnknownKey { name, .. } = &unknown
+                        && path.last() != Some(name)
+                    {
                         path.push(name.clone());
                     }
                     let place = place(self.usable.get(&path), &self.file);
