@@ -2,6 +2,8 @@
 
 use std::fmt::Write as _;
 
+use embeddery_core::ProviderKind;
+
 use super::{
     ConfigError,
     key::{Key, Usage},
@@ -64,13 +66,15 @@ fn live_keys() -> String {
 pub(crate) fn key_tables() -> Result<String, ConfigError> {
     let mut rows = Vec::new();
     default_rows(&mut Vec::new(), &load::defaults()?, &mut rows);
-    let listed: Vec<String> = rows.iter().map(|(key, _)| key.clone()).collect();
-    let others = KEYS.iter().filter(|key| key.usage == Usage::Read && !is_section(key));
-    rows.extend(
-        others
-            .filter(|key| !listed.iter().any(|row| row == key.path))
-            .map(|key| (key.path.to_owned(), String::new())),
-    );
+    for key in KEYS.iter().filter(|key| key.usage == Usage::Read && !is_unused(key)) {
+        let names = key.names();
+        let is_section = KEYS.iter().any(|other| other.name_after(&names).is_some());
+        let has_default =
+            rows.iter().any(|(row, _)| row == key.path || row.starts_with(&format!("{}.", key.path)));
+        if !is_section && !has_default {
+            rows.push((key.path.to_owned(), String::new()));
+        }
+    }
 
     let mut page =
         String::from("## Keys\n\n| key | default | variable | a change holds |\n|---|---|---|---|\n");
@@ -94,6 +98,7 @@ pub(crate) fn key_tables() -> Result<String, ConfigError> {
             Usage::Ignored(reason) => reason.to_owned(),
             Usage::IgnoredList(reason) => format!("as a list: {reason}"),
             Usage::Alias(target) => format!("`{target}`"),
+            Usage::Read if is_unused(key) => "no model uses it".to_owned(),
             Usage::Read | Usage::EnvironmentOnly => continue,
         };
         let _ = writeln!(page, "| {setting} | {why} |");
@@ -101,9 +106,9 @@ pub(crate) fn key_tables() -> Result<String, ConfigError> {
     Ok(page)
 }
 
-/// Whether other keys are below this one.
-fn is_section(key: &Key) -> bool {
-    KEYS.iter().any(|other| other.name_after(&key.names()).is_some())
+/// Whether no provider's models use the key.
+fn is_unused(key: &Key) -> bool {
+    key.unused_by.len() == ProviderKind::ALL.len()
 }
 
 fn code(names: &[&str]) -> String {
