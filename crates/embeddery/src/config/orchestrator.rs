@@ -90,7 +90,7 @@ pub(super) fn resolve(
     listen: SocketAddr,
 ) -> OrchestratorSettings {
     let pools = section.worker_pools.into_iter();
-    let pools: Vec<PoolSettings> = pools.filter_map(|(name, section)| pool(reader, name, section)).collect();
+    let pools: Vec<PoolSettings> = pools.filter_map(|(name, section)| pool(reader, name, &section)).collect();
     let most_workers = section.max_total_workers.get();
     let first: usize = pools.iter().map(|pool| pool.workers).sum();
     if first > most_workers {
@@ -121,7 +121,7 @@ pub(super) fn resolve(
     }
 }
 
-fn pool(reader: &mut SettingReader, name: String, section: PoolSection) -> Option<PoolSettings> {
+fn pool(reader: &mut SettingReader, name: String, section: &PoolSection) -> Option<PoolSettings> {
     let kind = section.worker_type.as_deref().unwrap_or(&name);
     let Some(stage) = Stage::ALL.into_iter().find(|stage| stage.as_str() == kind) else {
         let known = Stage::ALL.map(Stage::as_str).join(", ");

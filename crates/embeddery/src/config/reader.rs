@@ -84,11 +84,12 @@ impl SettingReader {
 
     /// The bytes of the file that a key names.
     pub(super) fn file_at(&mut self, key: &str, path: &Path) -> Option<Vec<u8>> {
-        std::fs::read(path)
-            .map_err(|error| {
-                self.problem_at(key, format_args!("{} cannot be read ({error})", path.display()))
-            })
-            .ok()
+        let problem = match std::fs::read(path) {
+            Ok(bytes) => return Some(bytes),
+            Err(error) => format!("{} cannot be read ({error})", path.display()),
+        };
+        self.problem_at(key, problem);
+        None
     }
 
     /// Whether a variable sets the key.
