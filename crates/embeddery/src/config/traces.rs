@@ -49,7 +49,7 @@ pub(super) fn resolve(reader: &mut SettingReader, section: TracesSection) -> Opt
                 headers.push((name.trim().to_owned(), SecretString::from(value.trim().to_owned())));
             }
             None => {
-                reader.problem("OTEL_EXPORTER_OTLP_HEADERS: a part has no '='; write name=value,name=value")
+                reader.problem("OTEL_EXPORTER_OTLP_HEADERS: a part has no '='; write name=value,name=value");
             }
         }
     }
