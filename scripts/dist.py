@@ -33,7 +33,7 @@ def main() -> None:
             "embeddery": binary.read_bytes(),
             "embeddery.cdx.json": (json.dumps(bill_of_materials(version), indent=1) + "\n").encode(),
         }
-        for path in ("LICENSE", "README.md", "CHANGELOG.md", "crates/embeddery/embeddery.default.yaml"):
+        for path in ("LICENSE", "README.md", "CHANGELOG.md"):
             files[pathlib.Path(path).name] = (ROOT / path).read_bytes()
         for directory, place in ((pathlib.Path(scratch), "."), (ROOT / "deploy/systemd", "systemd")):
             for path in directory.rglob("*"):

@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""The pages of docs/ that are made, not written: configuration.md from the defaults file, api.md from the OpenAPI
+"""The pages of docs/ that are made, not written: configuration.md from the
+table of keys and the defaults that the binary prints, api.md from the OpenAPI
 document, cli.md from what --help prints. docs.py BINARY writes them; docs.py BINARY --check says what is out of
 date, and which links in the repository's pages lead nowhere."""
 
@@ -17,7 +18,7 @@ COMMANDS = ["serve", "orchestrator", "worker", "embed", "models list", "models p
 
 def main() -> None:
     binary, check = sys.argv[1], "--check" in sys.argv
-    pages = {"configuration.md": configuration(), "api.md": api(), "cli.md": cli(binary)}
+    pages = {"configuration.md": configuration(binary), "api.md": api(), "cli.md": cli(binary)}
     wrong = links() if check else []
     for name, text in pages.items():
         path = ROOT / "docs" / name
@@ -29,8 +30,9 @@ def main() -> None:
         sys.exit("\n".join(wrong))
 
 
-def configuration() -> str:
-    defaults = next(ROOT.glob("crates/embeddery/**/embeddery.default.yaml")).read_text()
+def configuration(binary: str) -> str:
+    defaults, tables = (subprocess.run([binary, "check", flag], capture_output=True, text=True, check=True).stdout
+                        for flag in ("--print-defaults", "--print-keys"))
     return f"""# Configuration reference
 
 {NOTE}
@@ -38,11 +40,14 @@ Flags win over environment variables, those over a file, that over the defaults.
 or `EMBEDDINGS_CONFIG_PATH` names, else the first of `./embeddery.yaml`, `./embeddings_config.yaml`,
 `./config/embeddings.yaml`; it holds only what differs. An unknown key stops the start and names the nearest known one.
 `embeddery check` tells what is wrong with a configuration and how to mend it; `embeddery check --print-defaults` prints
-what follows. Variables stand behind the keys they set.
+the defaults below. Variables stand behind the keys they set.
+
+## Defaults
 
 ```yaml
 {defaults}```
-"""
+
+{tables}"""
 
 
 def api() -> str:

@@ -6,6 +6,7 @@ mod embeddings;
 mod error;
 mod model;
 mod model_source;
+mod nearest_name;
 mod progress;
 mod rate_limit_info;
 mod request;
@@ -23,6 +24,7 @@ pub use model::{
     ModelStatus, ProviderKind, SpaceId, SupportedDimensions, TokenCount,
 };
 pub use model_source::{ModelSource, SourceError, SourceErrorKind};
+pub use nearest_name::{nearest_name, nearest_names};
 pub use progress::Progress;
 pub use rate_limit_info::{RateLimitInfo, RateListener, RateWindow};
 pub use request::{DimensionPolicy, EmbedRequest, Input, InputType, Priority, RequestContext, Truncate};

@@ -232,6 +232,9 @@ pub(crate) struct Check {
     /// Print the default configuration, commented, and do nothing else
     #[arg(long)]
     pub(crate) print_defaults: bool,
+    /// Print tables of all keys, for the documentation, and do nothing else
+    #[arg(long, hide = true)]
+    pub(crate) print_keys: bool,
 }
 
 #[cfg(test)]

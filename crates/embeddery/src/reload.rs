@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     api_key::ApiKey,
-    config::{self, AuthConfig, Config, ConfigError, Flags, Written},
+    config::{self, AuthConfig, Config, ConfigError, Flags, KeyFingerprints},
     logging::LogLevel,
     wiring::{self, ProcessState},
 };
@@ -20,7 +20,7 @@ pub(crate) struct Reloader {
     /// What is in force.
     pub(crate) config: Config,
     /// What the file said when the process started: keys that need a restart are compared with it.
-    pub(crate) started_with: Written,
+    pub(crate) started_with: KeyFingerprints,
     pub(crate) lasting: ProcessState,
     pub(crate) live: Arc<ReloadableApp>,
     pub(crate) log_level: LogLevel,
@@ -78,8 +78,8 @@ impl Reloader {
         let app = wiring::rebuild_app((&self.live.app(), &self.lasting), (&self.config, &new), &key)?;
         self.live.replace(app);
         self.log_level.set(new.log.level);
-        let (changed, _) = self.config.written.changes(&new.written);
-        let (_, needs_restart) = self.started_with.changes(&new.written);
+        let (changed, _) = self.config.fingerprints.changes(&new.fingerprints);
+        let (_, needs_restart) = self.started_with.changes(&new.fingerprints);
         let file = new.file.as_ref().map(|file| file.display().to_string());
         self.config = new;
         Ok(Reloaded { file, changed, needs_restart })

@@ -33,23 +33,6 @@ pub(crate) fn looks_like_path(model: &str) -> bool {
     model.starts_with(['/', '.', '~']) || model.contains('\\') || model.split('/').any(|part| part == "..")
 }
 
-/// Up to three known names that are similar to `name`, most similar first.
-pub(crate) fn nearest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Vec<&'a str> {
-    let name = name.to_lowercase();
-    let mut scored: Vec<(f64, &str)> = known
-        .into_iter()
-        .map(|candidate| {
-            let lower = candidate.to_lowercase();
-            let short = lower.rsplit('/').next().unwrap_or(&lower);
-            (strsim::jaro_winkler(&name, &lower).max(strsim::jaro_winkler(&name, short)), candidate)
-        })
-        .filter(|(score, _)| *score > 0.75)
-        .collect();
-    scored.sort_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(b.1)));
-    scored.dedup_by(|a, b| a.1 == b.1);
-    scored.into_iter().take(3).map(|(_, name)| name).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -75,12 +58,5 @@ mod tests {
     fn paths_are_recognised() {
         assert!(["/etc", "./x", "../x", "a/../b", "~/m", "a\\b"].into_iter().all(looks_like_path));
         assert!(!looks_like_path("sentence-transformers/all-MiniLM-L6-v2"));
-    }
-
-    #[test]
-    fn a_typo_suggests_the_name() {
-        let known = ["sentence-transformers/all-MiniLM-L6-v2", "BAAI/bge-small-en-v1.5"];
-        assert_eq!(nearest("all-minilm-l6", known), ["sentence-transformers/all-MiniLM-L6-v2"]);
-        assert!(nearest("zzzz", known).is_empty());
     }
 }

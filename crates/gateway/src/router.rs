@@ -9,7 +9,7 @@ use std::{
 
 use embeddery_core::{
     EmbedError, EmbedRequest, Embedder, Embeddings, ErrorKind, Fault, Input, ModelDescription, ModelRef,
-    ModelState, Provider, ProviderKind, Retry,
+    ModelState, Provider, ProviderKind, Retry, nearest_names,
 };
 
 mod reloadable;
@@ -449,7 +449,8 @@ impl RoutingTable {
         let listed = self.models();
         let known = listed.iter().flat_map(|model| [model.id.as_str(), &*model.name]);
         let known = known.chain(self.vendor_models.iter().map(|model| &*model.name));
-        let near = model_name::nearest(name, known);
+        let near = nearest_names(name, known);
+        let near = &near[..near.len().min(3)];
         let hint = if near.is_empty() {
             format!("the default is '{}', GET /v1/models lists the others", self.default_model)
         } else {

@@ -12,12 +12,17 @@ use prometheus_client::registry::Registry;
 
 use super::{println_stdout, serve};
 use crate::{
-    config::{self, AuthConfig, Config, DEFAULTS, Flags},
+    config::{self, AuthConfig, Config, Flags},
     wiring,
 };
 
 pub(crate) fn print_defaults() -> anyhow::Result<ExitCode> {
-    println_stdout(DEFAULTS.trim_end());
+    println_stdout(config::commented_defaults()?.trim_end());
+    Ok(ExitCode::SUCCESS)
+}
+
+pub(crate) fn print_keys() -> anyhow::Result<ExitCode> {
+    println_stdout(config::key_tables()?.trim_end());
     Ok(ExitCode::SUCCESS)
 }
 

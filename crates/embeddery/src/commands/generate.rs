@@ -1,4 +1,5 @@
-//! `embeddery generate DIRECTORY`: completions and man pages, from the command line itself, for packagers.
+//! `embeddery generate DIRECTORY`: completions and man pages, from the command line itself, and the commented
+//! defaults, for packagers.
 
 use std::{fs, path::Path, process::ExitCode};
 
@@ -6,13 +7,15 @@ use anyhow::Context as _;
 use clap::CommandFactory as _;
 use clap_complete::{Shell, generate_to};
 
-use crate::cli::Cli;
+use crate::{cli::Cli, config};
 
 pub(crate) fn run(directory: &Path) -> anyhow::Result<ExitCode> {
+    let defaults = config::commented_defaults()?;
     let write = || -> std::io::Result<()> {
         let (completions, man) = (directory.join("completions"), directory.join("man"));
         fs::create_dir_all(&completions)?;
         fs::create_dir_all(&man)?;
+        fs::write(directory.join("embeddery.default.yaml"), defaults)?;
         for shell in [Shell::Bash, Shell::Zsh, Shell::Fish] {
             generate_to(shell, &mut Cli::command(), "embeddery", &completions)?;
         }

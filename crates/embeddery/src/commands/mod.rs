@@ -34,6 +34,7 @@ pub(crate) fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::ImportChroma(options) => import_chroma::run(&options, &config::load(&flags)?),
         Command::Generate(options) => generate::run(&options.directory),
         Command::Check(options) if options.print_defaults => check::print_defaults(),
+        Command::Check(options) if options.print_keys => check::print_keys(),
         Command::Check(_) => check::run(&flags),
     }
 }

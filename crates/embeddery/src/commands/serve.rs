@@ -83,7 +83,7 @@ async fn serve(config: Config, flags: Flags, log_level: LogLevel) -> anyhow::Res
     let working = pipeline.start(&config, work, &shutdown)?;
     let live = Arc::new(ReloadableApp::new(app));
     let (grace, socket) = (config.shutdown_grace, config.notify_socket.clone());
-    let started_with = config.written.clone();
+    let started_with = config.fingerprints.clone();
     let reloader = Reloader { flags, config, started_with, lasting, live: Arc::clone(&live), log_level };
     tokio::spawn(reloader.run(requests, hangup, shutdown.clone()));
     notify(socket.as_deref(), READY);

@@ -11,55 +11,54 @@ use secrecy::SecretString;
 use serde::Deserialize;
 
 use super::{
-    auth::{self, Auth, AuthConfig},
-    resolve::Found,
-    strangers::{self, Tls},
+    auth::{self, AuthConfig, AuthSection},
+    network::{self, TlsSection},
+    reader::SettingReader,
+    units::{Bytes, Positive},
 };
 
-/// The section `limits` as it is written.
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub(super) struct Limits {
-    pub enabled: Option<bool>,
-    pub requests_per_second: Option<f64>,
-    pub burst: Option<u32>,
-    pub tokens_per_minute: Option<u32>,
-    pub failed_logins_per_minute: Option<u32>,
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct LimitsSection {
+    enabled: bool,
+    requests_per_second: f64,
+    /// The replaced service's variable. It sets the rate and turns the limits on.
+    tenant_rps: Option<f64>,
+    burst: u32,
+    tokens_per_minute: u32,
+    failed_logins_per_minute: u32,
 }
 
-/// The section `quotas` as it is written.
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub(super) struct WrittenQuotas {
-    pub tokens_per_day: Option<u64>,
-    pub stored_vectors: Option<u64>,
-    pub concurrent_jobs: Option<u64>,
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct QuotasSection {
+    tokens_per_day: u64,
+    stored_vectors: u64,
+    concurrent_jobs: u64,
 }
 
-/// The section `usage` as it is written.
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub(super) struct Usage {
-    pub retention_days: Option<u32>,
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct UsageSection {
+    retention_days: Positive,
 }
 
-/// The section `audit` as it is written.
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub(super) struct Audit {
-    pub max_bytes: Option<u64>,
-    pub keep_files: Option<u32>,
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct AuditSection {
+    max_bytes: Bytes,
+    keep_files: u32,
 }
 
-/// All of these sections.
-#[derive(Debug, Default)]
-pub(super) struct Sections {
-    pub auth: Auth,
-    pub limits: Limits,
-    pub quotas: WrittenQuotas,
-    pub usage: Usage,
-    pub audit: Audit,
-    pub tls: Tls,
+/// All sections about accounts.
+#[derive(Deserialize)]
+pub(super) struct AccountsSections {
+    auth: AuthSection,
+    limits: LimitsSection,
+    quotas: QuotasSection,
+    usage: UsageSection,
+    audit: AuditSection,
+    tls: TlsSection,
 }
 
 /// Everything about accounts, checked.
@@ -76,74 +75,50 @@ pub(crate) struct AccountsSettings {
     pub(crate) tls: Option<(PathBuf, PathBuf)>,
 }
 
-/// Reads the sections. `listen` decides how good a key must be.
+/// Checks the sections. `listen` decides how good a key must be.
 pub(super) fn resolve(
-    found: &mut Found<'_>,
-    (written, defaults): (Sections, Sections),
+    reader: &mut SettingReader,
+    sections: AccountsSections,
     listen: SocketAddr,
+    redis_url: Option<SecretString>,
 ) -> AccountsSettings {
-    let auth = auth::resolve(found, (written.auth, defaults.auth), listen);
-    let rates = rates(found, &written.limits, &defaults.limits);
-    let quota = |written: Option<u64>, default: Option<u64>| written.or(default).filter(|limit| *limit > 0);
-    let quotas = Quotas {
-        tokens_per_day: quota(written.quotas.tokens_per_day, defaults.quotas.tokens_per_day),
-        stored_vectors: quota(written.quotas.stored_vectors, defaults.quotas.stored_vectors),
-        concurrent_jobs: quota(written.quotas.concurrent_jobs, defaults.quotas.concurrent_jobs),
-    };
-    let retention_days = written.usage.retention_days.or(defaults.usage.retention_days).unwrap_or_default();
-    if retention_days == 0 {
-        found.problem("usage.retention_days: must be above zero".into());
+    let AccountsSections { auth, limits, quotas, usage, audit, tls } = sections;
+    let limit = |number: u64| (number > 0).then_some(number);
+    if audit.max_bytes.0 < 4096 {
+        reader.problem_at("audit.max_bytes", "must be 4096 or more");
     }
-    let audit_max_bytes = written.audit.max_bytes.or(defaults.audit.max_bytes).unwrap_or_default();
-    if audit_max_bytes < 4096 {
-        found.problem("audit.max_bytes: must be 4096 or more".into());
-    }
-    let redis_url = found
-        .environment
-        .first(&["EMBEDDINGS_REDIS_URL", "REDIS_URL"])
-        .map(|(_, url)| SecretString::from(url.trim().to_owned()));
     AccountsSettings {
-        auth,
-        rates,
-        quotas,
-        retention_days,
-        audit_max_bytes,
-        audit_keep: written.audit.keep_files.or(defaults.audit.keep_files).unwrap_or_default(),
+        auth: auth::resolve(reader, auth, listen),
+        rates: rates(reader, &limits),
+        quotas: Quotas {
+            tokens_per_day: limit(quotas.tokens_per_day),
+            stored_vectors: limit(quotas.stored_vectors),
+            concurrent_jobs: limit(quotas.concurrent_jobs),
+        },
+        retention_days: usage.retention_days.get_u32(),
+        audit_max_bytes: audit.max_bytes.0,
+        audit_keep: audit.keep_files,
         redis_url,
-        tls: strangers::tls(found, written.tls),
+        tls: network::tls(reader, tls),
     }
 }
 
-fn rates(found: &mut Found<'_>, written: &Limits, defaults: &Limits) -> Rates {
-    let enabled = found.switch("EMBEDDINGS_RATE_LIMIT").or(written.enabled).or(defaults.enabled);
-    let per_second = written.requests_per_second.or(defaults.requests_per_second).unwrap_or_default();
-    // The replaced service's variable: a rate, and with it the wish to have one.
-    let tenant = found.environment.get("EMBEDDINGS_TENANT_RPS").map(str::to_owned);
-    let (enabled, per_second) = match tenant.as_deref().map(str::parse::<f64>) {
-        None | Some(Ok(0.0)) => (enabled, per_second),
-        Some(Ok(rate)) => (found.switch("EMBEDDINGS_RATE_LIMIT").or(Some(true)), rate),
-        Some(Err(_)) => {
-            found.problem(
-                "EMBEDDINGS_TENANT_RPS: is no number; write requests a second, for example 5".into(),
-            );
-            (enabled, per_second)
-        }
+fn rates(reader: &mut SettingReader, limits: &LimitsSection) -> Rates {
+    let (enabled, per_second) = match limits.tenant_rps {
+        None | Some(0.0) => (limits.enabled, limits.requests_per_second),
+        Some(rate) => (limits.enabled || !reader.is_from_variable("limits.enabled"), rate),
     };
-    let burst = written.burst.or(defaults.burst).unwrap_or_default();
-    let requests = Rate::per_second(per_second, burst);
+    let requests = Rate::per_second(per_second, limits.burst);
     if requests.is_none() {
-        found.problem(
-            "limits.requests_per_second and limits.burst: must be above zero; to turn limits off write limits.enabled: false".into(),
+        reader.problem(
+            "limits.requests_per_second and limits.burst: must be above zero; to turn limits off write limits.enabled: false",
         );
     }
-    let a_minute = |written: Option<u32>, default: Option<u32>| {
-        written.or(default).filter(|amount| *amount > 0).and_then(Rate::per_minute)
-    };
-    let tokens = a_minute(written.tokens_per_minute, defaults.tokens_per_minute);
-    let failures = a_minute(written.failed_logins_per_minute, defaults.failed_logins_per_minute);
+    let per_minute = |amount: u32| (amount > 0).then(|| Rate::per_minute(amount)).flatten();
+    let failures = per_minute(limits.failed_logins_per_minute);
     // Guessing is slowed down whether or not work is limited.
-    if enabled == Some(true) {
-        Rates { requests, tokens, failures }
+    if enabled {
+        Rates { requests, tokens: per_minute(limits.tokens_per_minute), failures }
     } else {
         Rates { failures, ..Rates::default() }
     }

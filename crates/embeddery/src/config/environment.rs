@@ -9,7 +9,7 @@ pub(super) struct Environment(BTreeMap<String, String>);
 
 impl Environment {
     #[expect(clippy::disallowed_methods, reason = "this is the one place that reads the environment")]
-    pub(super) fn of_process() -> Self {
+    pub(super) fn from_process() -> Self {
         std::env::vars_os()
             .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
             .collect()
@@ -35,15 +35,6 @@ impl FromIterator<(String, String)> for Environment {
     }
 }
 
-/// What people write for yes and no.
-pub(super) fn parse_bool(value: &str) -> Option<bool> {
-    match value.trim().to_ascii_lowercase().as_str() {
-        "1" | "true" | "yes" | "on" => Some(true),
-        "0" | "false" | "no" | "off" => Some(false),
-        _ => None,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -57,14 +48,6 @@ mod tests {
         assert_eq!(
             (environment.get("A"), environment.get("B"), environment.get("C")),
             (None, None, Some("x"))
-        );
-    }
-
-    #[test]
-    fn yes_and_no() {
-        assert_eq!(
-            ["on", "TRUE", "0", "No", "maybe"].map(parse_bool),
-            [Some(true), Some(true), Some(false), Some(false), None]
         );
     }
 }

@@ -1,5 +1,4 @@
-//! How embedding is made dependable: cache, retries, circuit breakers, what goes to upstreams at a time, and
-//! which models may be used. Fallbacks stand with their models.
+//! The sections `cache`, `retry`, `breaker`, `upstream` and `policy`. Fallbacks are in `models`.
 
 use std::time::Duration;
 
@@ -8,90 +7,105 @@ use embeddery_gateway::{
     BreakerConfig, CacheConfig, Policy, RetryConfig, Scope, TokenEncoding, UpstreamLimiterConfig,
 };
 use secrecy::SecretString;
-use serde::{Deserialize, de::IgnoredAny};
+use serde::Deserialize;
 
-use super::{file::File, resolve::Found};
+use super::{
+    reader::SettingReader,
+    units::{Bytes, Parsed, Positive, Seconds},
+};
 
-/// The sections as they are written.
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub(super) struct Cache {
-    #[serde(alias = "max_entries")]
-    max_size: Option<usize>,
-    max_bytes: Option<usize>,
-    #[serde(alias = "ttl")]
-    ttl_seconds: Option<f64>,
-    scope: Option<String>,
-    second_level: Option<String>,
-    second_level_bytes: Option<u64>,
-    enabled: Option<bool>,
-    // The replaced service swept its cache by a clock; here nothing is to be swept.
-    #[serde(alias = "cleanup_interval")]
-    #[serde(rename = "cleanup")]
-    _cleanup: Option<IgnoredAny>,
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct CacheSection {
+    #[serde(default = "yes")]
+    enabled: bool,
+    max_size: usize,
+    max_bytes: Bytes,
+    ttl_seconds: Seconds,
+    scope: ScopeSetting,
+    second_level: SecondLevelSetting,
+    second_level_bytes: Bytes,
 }
 
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub(super) struct Retry {
-    max_retries: Option<u32>,
-    base_delay_seconds: Option<f64>,
-    max_delay_seconds: Option<f64>,
-    max_wait_seconds: Option<f64>,
-    attempt_timeout_seconds: Option<f64>,
+fn yes() -> bool {
+    true
 }
 
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub(super) struct Breaker {
-    failures: Option<usize>,
-    open_seconds: Option<f64>,
-    trials: Option<usize>,
-    successes: Option<usize>,
+#[derive(Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum ScopeSetting {
+    Auto,
+    Shared,
+    Tenant,
 }
 
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub(super) struct Upstream {
-    concurrency: Option<usize>,
-    token_encoding: Option<String>,
+#[derive(Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum SecondLevelSetting {
+    None,
+    Sqlite,
+    Redis,
 }
 
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub(super) struct PolicySection {
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RetrySection {
+    max_retries: u32,
+    base_delay_seconds: Seconds,
+    max_delay_seconds: Seconds,
+    max_wait_seconds: Seconds,
+    attempt_timeout_seconds: Seconds,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct BreakerSection {
+    failures: Positive,
+    open_seconds: Seconds,
+    trials: Positive,
+    successes: Positive,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct UpstreamSection {
+    concurrency: Positive,
+    #[serde(with = "TokenEncodingName")]
+    token_encoding: TokenEncoding,
+}
+
+#[derive(Deserialize)]
+#[serde(remote = "TokenEncoding")]
+enum TokenEncodingName {
+    #[serde(rename = "cl100k_base")]
+    Cl100k,
+    #[serde(rename = "o200k_base")]
+    O200k,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct PolicySection {
     enforce: Option<bool>,
-    allowed_providers: Option<Vec<String>>,
+    allowed_providers: Option<Vec<Parsed<ProviderKind>>>,
     allowed_models: Option<Vec<String>>,
 }
 
-/// All of it, as one file has it.
-pub(super) struct Sections {
-    pub cache: Cache,
-    pub retry: Retry,
-    pub breaker: Breaker,
-    pub upstream: Upstream,
-    pub policy: PolicySection,
-}
-
-impl Sections {
-    /// Out of a file.
-    pub(super) fn take(file: &mut File) -> Self {
-        Self {
-            cache: std::mem::take(&mut file.cache),
-            retry: std::mem::take(&mut file.retry),
-            breaker: std::mem::take(&mut file.breaker),
-            upstream: std::mem::take(&mut file.upstream),
-            policy: std::mem::take(&mut file.policy),
-        }
-    }
+/// All sections about the gateway.
+#[derive(Deserialize)]
+pub(super) struct GatewaySections {
+    cache: CacheSection,
+    retry: RetrySection,
+    breaker: BreakerSection,
+    upstream: UpstreamSection,
+    policy: PolicySection,
 }
 
 /// What the gateway is built from.
 pub(crate) struct GatewayConfig {
     /// `None`: no cache.
     pub(crate) cache: Option<CacheConfig>,
-    /// Who may share what was computed; also where there is no cache.
+    /// Which callers share cached vectors and requests in flight; also set where there is no cache.
     pub(crate) scope: Scope,
     /// Where vectors outlive the process.
     pub(crate) second_level: Option<SecondLevelConfig>,
@@ -112,169 +126,64 @@ pub(crate) enum SecondLevelConfig {
     Redis(SecretString),
 }
 
+/// Checks the sections. `redis_url`: the Redis that everything shares.
 pub(super) fn resolve(
-    found: &mut Found<'_>,
-    (file, defaults): (Sections, Sections),
-    several_users: bool,
+    reader: &mut SettingReader,
+    sections: GatewaySections,
+    has_several_users: bool,
+    redis_url: Option<SecretString>,
 ) -> GatewayConfig {
-    let scope = scope(found, file.cache.scope.as_ref().or(defaults.cache.scope.as_ref()), several_users);
-    let max_wait = seconds(
-        found,
-        "retry.max_wait_seconds",
-        (file.retry.max_wait_seconds, defaults.retry.max_wait_seconds),
-    );
-    let concurrency = count(
-        found,
-        ("upstream.concurrency", "EMBEDDINGS_CONNECTION_POOL_SIZE"),
-        (file.upstream.concurrency, defaults.upstream.concurrency),
-    );
-    GatewayConfig {
-        second_level: second_level(found, &file.cache, &defaults.cache),
-        cache: cache(found, (&file.cache, &defaults.cache), scope),
-        scope,
-        retry: RetryConfig { max_retry_after: max_wait, ..retry(found, &file.retry, &defaults.retry) },
-        breaker: breaker(found, &file.breaker, &defaults.breaker),
-        governor: UpstreamLimiterConfig { concurrency, max_wait: max_wait },
-        attempt_timeout: seconds(
-            found,
-            "retry.attempt_timeout_seconds",
-            (file.retry.attempt_timeout_seconds, defaults.retry.attempt_timeout_seconds),
-        ),
-        token_encoding: token_encoding(
-            found,
-            file.upstream.token_encoding.or(defaults.upstream.token_encoding),
-        ),
-        policy: policy(found, file.policy),
-    }
-}
-
-fn cache(found: &mut Found<'_>, (file, defaults): (&Cache, &Cache), scope: Scope) -> Option<CacheConfig> {
-    let entries = found.number("EMBEDDINGS_CACHE_MAX_SIZE").or(file.max_size).or(defaults.max_size)?;
-    let ttl = found.seconds(
-        "cache.ttl_seconds",
-        Some("EMBEDDINGS_CACHE_TTL_SECONDS"),
-        file.ttl_seconds.or(defaults.ttl_seconds),
-    );
-    let bytes = file.max_bytes.or(defaults.max_bytes)?;
-    let on = file.enabled.unwrap_or(true) && entries > 0 && bytes > 0;
-    on.then_some(CacheConfig { entries, bytes, ttl, scope })
-}
-
-fn scope(found: &mut Found<'_>, written: Option<&String>, several_users: bool) -> Scope {
-    match written.map(String::as_str) {
-        None | Some("auto") if several_users => Scope::Tenant,
-        None | Some("auto" | "shared") => Scope::Shared,
-        Some("tenant") => Scope::Tenant,
-        Some(other) => {
-            found.problem(format!("cache.scope: '{other}' is unknown; write auto, shared or tenant"));
-            Scope::Tenant
-        }
-    }
-}
-
-fn second_level(found: &mut Found<'_>, file: &Cache, defaults: &Cache) -> Option<SecondLevelConfig> {
-    match file.second_level.as_ref().or(defaults.second_level.as_ref())?.as_str() {
-        "none" => None,
-        "sqlite" => Some(SecondLevelConfig::Sqlite(file.second_level_bytes.or(defaults.second_level_bytes)?)),
-        "redis" => match found.environment.first(&["EMBEDDINGS_REDIS_URL", "REDIS_URL"]) {
-            Some((_, url)) => Some(SecondLevelConfig::Redis(url.to_owned().into())),
-            None => {
-                found.problem("cache.second_level: redis needs REDIS_URL; set it, or write sqlite".into());
-                None
+    let GatewaySections { cache, retry, breaker, upstream, policy } = sections;
+    let scope = match cache.scope {
+        ScopeSetting::Auto if has_several_users => Scope::Tenant,
+        ScopeSetting::Auto | ScopeSetting::Shared => Scope::Shared,
+        ScopeSetting::Tenant => Scope::Tenant,
+    };
+    let second_level = match cache.second_level {
+        SecondLevelSetting::None => None,
+        SecondLevelSetting::Sqlite => Some(SecondLevelConfig::Sqlite(cache.second_level_bytes.0)),
+        SecondLevelSetting::Redis => {
+            if redis_url.is_none() {
+                reader.problem_at("cache.second_level", "redis needs REDIS_URL; set it, or write sqlite");
             }
+            redis_url.map(SecondLevelConfig::Redis)
+        }
+    };
+    let bytes = cache.max_bytes.as_usize();
+    let is_on = cache.enabled && cache.max_size > 0 && bytes > 0;
+    let longest_wait = retry.max_wait_seconds.0;
+    GatewayConfig {
+        second_level,
+        cache: is_on.then_some(CacheConfig {
+            entries: cache.max_size,
+            bytes,
+            ttl: cache.ttl_seconds.0,
+            scope,
+        }),
+        scope,
+        retry: RetryConfig {
+            retries: retry.max_retries,
+            initial_backoff: retry.base_delay_seconds.0,
+            max_backoff: retry.max_delay_seconds.0,
+            max_retry_after: longest_wait,
+            ..RetryConfig::default()
         },
-        other => {
-            found.problem(format!("cache.second_level: '{other}' is unknown; write none, sqlite or redis"));
-            None
-        }
-    }
-}
-
-fn retry(found: &mut Found<'_>, file: &Retry, defaults: &Retry) -> RetryConfig {
-    let retries = found.number("EMBEDDINGS_MAX_RETRIES").and_then(|retries| u32::try_from(retries).ok());
-    RetryConfig {
-        retries: retries.or(file.max_retries).or(defaults.max_retries).unwrap_or_default(),
-        initial_backoff: seconds(
-            found,
-            "retry.base_delay_seconds",
-            (file.base_delay_seconds, defaults.base_delay_seconds),
-        ),
-        max_backoff: seconds(
-            found,
-            "retry.max_delay_seconds",
-            (file.max_delay_seconds, defaults.max_delay_seconds),
-        ),
-        ..RetryConfig::default()
-    }
-}
-
-fn breaker(found: &mut Found<'_>, file: &Breaker, defaults: &Breaker) -> BreakerConfig {
-    let mut count = |key, written: Option<usize>, fallback: Option<usize>| {
-        u32::try_from(found.size(key, written.or(fallback))).unwrap_or(u32::MAX)
-    };
-    BreakerConfig {
-        failures: count("breaker.failures", file.failures, defaults.failures),
-        half_open_probes: count("breaker.trials", file.trials, defaults.trials),
-        successes: count("breaker.successes", file.successes, defaults.successes),
-        open: seconds(found, "breaker.open_seconds", (file.open_seconds, defaults.open_seconds)),
-    }
-}
-
-fn token_encoding(found: &mut Found<'_>, written: Option<String>) -> TokenEncoding {
-    let all = [TokenEncoding::Cl100k, TokenEncoding::O200k];
-    let Some(written) = written else { return TokenEncoding::Cl100k };
-    all.into_iter().find(|encoding| encoding.as_str() == written).unwrap_or_else(|| {
-        found.problem(format!(
-            "upstream.token_encoding: '{written}' is unknown; write cl100k_base or o200k_base"
-        ));
-        TokenEncoding::Cl100k
-    })
-}
-
-fn policy(found: &mut Found<'_>, file: PolicySection) -> Policy {
-    let list = |variable, written: Option<Vec<String>>| {
-        let from_variable = found.environment.get(variable).map(|text| {
-            text.split(',').map(str::trim).filter(|name| !name.is_empty()).map(str::to_owned).collect()
-        });
-        from_variable.or(written)
-    };
-    let models = list("ALLOWED_EMBEDDING_MODELS", file.allowed_models);
-    let names = list("ALLOWED_EMBEDDING_PROVIDERS", file.allowed_providers);
-    let providers = names.map(|names| {
-        names
-            .iter()
-            .filter_map(|name| {
-                let parsed = name.parse::<ProviderKind>();
-                parsed.map_err(|error| found.problem(format!("policy.allowed_providers: {error}"))).ok()
-            })
-            .collect()
-    });
-    let listed = models.is_some() || providers.is_some();
-    let enforced = found.switch("EMBEDDINGS_ENFORCE_POLICY").or(file.enforce).unwrap_or(listed);
-    Policy { enforced, providers, models }
-}
-
-fn seconds(found: &mut Found<'_>, key: &str, (written, fallback): (Option<f64>, Option<f64>)) -> Duration {
-    found.seconds(key, None, written.or(fallback))
-}
-
-fn count(
-    found: &mut Found<'_>,
-    (key, variable): (&str, &'static str),
-    (written, fallback): (Option<usize>, Option<usize>),
-) -> usize {
-    let value = found.number(variable).or(written).or(fallback);
-    found.size(key, value)
-}
-
-/// The `fallback` of a model's entry must name models that could answer.
-pub(super) fn check_fallbacks(found: &mut Found<'_>, id: &str, fallback: &[String]) {
-    for name in fallback {
-        if name.trim().is_empty() || name == id {
-            found.problem(format!(
-                "models.{id}.fallback: '{name}' is not another model; name a key of `models`"
-            ));
-        }
+        breaker: BreakerConfig {
+            failures: breaker.failures.get_u32(),
+            half_open_probes: breaker.trials.get_u32(),
+            successes: breaker.successes.get_u32(),
+            open: breaker.open_seconds.0,
+        },
+        governor: UpstreamLimiterConfig { concurrency: upstream.concurrency.get(), max_wait: longest_wait },
+        attempt_timeout: retry.attempt_timeout_seconds.0,
+        token_encoding: upstream.token_encoding,
+        policy: Policy {
+            enforced: policy
+                .enforce
+                .unwrap_or(policy.allowed_models.is_some() || policy.allowed_providers.is_some()),
+            providers: policy.allowed_providers.map(|list| list.into_iter().map(|kind| kind.0).collect()),
+            models: policy.allowed_models,
+        },
     }
 }
 

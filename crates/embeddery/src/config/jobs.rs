@@ -1,68 +1,54 @@
 //! How much work may wait, and how long jobs that ended are kept.
 
-use std::time::Duration;
-
 use embeddery_server::{BacklogLimit, JobLimits};
 use serde::Deserialize;
 
-use super::resolve::Found;
+use super::{
+    reader::SettingReader,
+    units::{Days, Positive, Seconds},
+};
 
-/// The section `jobs` as it is written.
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub(super) struct Jobs {
-    pub max_documents: Option<usize>,
-    pub waiting_per_user: WrittenWaiting,
-    pub waiting: WrittenWaiting,
-    pub retention_days: Option<f64>,
+/// The section `jobs`.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct JobsSection {
+    max_documents: Positive,
+    waiting_per_user: BacklogLimitSection,
+    waiting: BacklogLimitSection,
+    retention_days: Days,
 }
 
-/// How much may wait.
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub(super) struct WrittenWaiting {
-    pub documents: Option<usize>,
-    pub bytes: Option<usize>,
-    pub seconds: Option<f64>,
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct BacklogLimitSection {
+    documents: Positive,
+    bytes: Positive,
+    seconds: Seconds,
 }
 
 /// Checks the section.
-pub(super) fn resolve(found: &mut Found<'_>, written: &Jobs, fallback: &Jobs) -> JobLimits {
-    let documents = found.size("jobs.max_documents", written.max_documents.or(fallback.max_documents));
-    let Ok(documents) = u32::try_from(documents) else {
-        found.problem("jobs.max_documents: must be below 4294967296".into());
-        return resolve(found, fallback, fallback);
+pub(super) fn resolve(reader: &mut SettingReader, section: &JobsSection) -> JobLimits {
+    if u32::try_from(section.max_documents.get()).is_err() {
+        reader.problem_at("jobs.max_documents", "must be below 4294967296");
+    }
+    let waiting = |limit: &BacklogLimitSection| BacklogLimit {
+        items: limit.documents.get() as u64,
+        bytes: limit.bytes.get() as u64,
+        age: limit.seconds.0,
     };
-    let tenant =
-        waiting(found, "jobs.waiting_per_user", (&written.waiting_per_user, &fallback.waiting_per_user));
-    let all = waiting(found, "jobs.waiting", (&written.waiting, &fallback.waiting));
-    let days = written.retention_days.or(fallback.retention_days).unwrap_or(0.0);
-    let retention = if (1e-6..=36_500.0).contains(&days) {
-        Duration::from_secs_f64(days * 86_400.0)
-    } else {
-        found.problem("jobs.retention_days: must be a number of days above zero, for example 7".into());
-        Duration::ZERO
-    };
-    JobLimits { documents, tenant, all, retention }
-}
-
-fn waiting(
-    found: &mut Found<'_>,
-    key: &str,
-    (written, fallback): (&WrittenWaiting, &WrittenWaiting),
-) -> BacklogLimit {
-    let mut size = |name, written: Option<usize>, fallback: Option<usize>| {
-        found.size(&format!("{key}.{name}"), written.or(fallback)) as u64
-    };
-    let items = size("documents", written.documents, fallback.documents);
-    let bytes = size("bytes", written.bytes, fallback.bytes);
-    let age = found.seconds(&format!("{key}.seconds"), None, written.seconds.or(fallback.seconds));
-    BacklogLimit { items, bytes, age }
+    JobLimits {
+        documents: section.max_documents.get_u32(),
+        tenant: waiting(&section.waiting_per_user),
+        all: waiting(&section.waiting),
+        retention: section.retention_days.0,
+    }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{super::tests_support::resolved, *};
+    use std::time::Duration;
+
+    use super::super::tests_support::resolved;
 
     #[test]
     fn what_is_written_wins_and_the_rest_has_defaults() {
@@ -82,7 +68,7 @@ mod tests {
             ("jobs: {retention_days: 0}", "jobs.retention_days"),
         ] {
             let Err(refused) = resolved(text, &[]) else { panic!("{text}") };
-            assert!(refused.0[0].starts_with(key), "{refused}");
+            assert!(refused.0[0].contains(&format!(": {key}: ")), "{refused}");
         }
     }
 }

@@ -1,27 +1,39 @@
 //! Configuration: flag > environment > file > default, read once, checked as a whole, then plain values.
 //!
-//! Two steps, as a reader would do it by hand: [`mod@file`] and [`environment`] say what somebody wrote,
-//! [`resolve`] turns that into what the program needs or a list of everything that is wrong with it. This is
-//! the only code of the product that reads the environment.
+//! `load` puts the four into one tree of values (`tree`), as the table of keys says (`keys`), and reads each section
+//! from it (`reader`, `deserialize`) into types that carry their units (`units`). A section checks what its types
+//! cannot say. To add a key: a line in embeddery.default.yaml and a field in the section's struct; a variable, a
+//! change that a reload takes up, another name or a key without a default need a row in `keys`. This is the only code
+//! of the product that reads the environment.
 
 mod accounts;
 mod auth;
-mod changes;
 mod collections;
+mod deserialize;
+mod diff;
 mod environment;
-mod file;
 mod gateway;
+mod hub;
+mod ignored;
 mod jobs;
-mod local;
-mod notices;
+mod key;
+mod keys;
+mod load;
+mod model_memory;
+mod models;
+mod network;
 mod onnx;
 mod orchestrator;
 mod providers;
 mod queue;
-mod resolve;
-mod strangers;
+mod reader;
+mod reference;
+mod server;
 mod traces;
+mod tree;
+mod units;
 mod workers;
+mod yaml;
 
 use std::{
     collections::HashMap, fmt, net::SocketAddr, num::NonZeroUsize, path::PathBuf, sync::Arc, time::Duration,
@@ -35,23 +47,23 @@ use embeddery_server::{JobLimits, Settings};
 
 pub(crate) use accounts::AccountsSettings;
 pub(crate) use auth::{AuthConfig, MultiUser};
-pub(crate) use changes::Written;
 pub(crate) use collections::{CollectionsConfig, DatabaseConfig};
-pub(crate) use file::DEFAULTS;
+pub(crate) use diff::KeyFingerprints;
 pub(crate) use gateway::{GatewayConfig, SecondLevelConfig};
-pub(crate) use local::LocalSettings;
+pub(crate) use model_memory::LocalSettings;
 pub(crate) use onnx::OnnxSettings;
 pub(crate) use orchestrator::OrchestratorSettings;
-pub(crate) use providers::Upstreams;
+pub(crate) use providers::ProvidersConfig;
 pub(crate) use queue::QueueConfig;
+pub(crate) use reference::{commented_defaults, key_tables};
 pub(crate) use traces::TracesConfig;
 pub(crate) use workers::WorkersConfig;
 
-/// Everything the program was told, checked.
+/// The validated configuration of the process.
 pub(crate) struct Config {
     /// Where the API listens.
     pub(crate) listen: SocketAddr,
-    /// Who may ask, how much, and what is kept of it.
+    /// Authentication, limits, quotas, usage and audit.
     pub(crate) accounts: AccountsSettings,
     /// How the API treats requests.
     pub(crate) server: Settings,
@@ -59,9 +71,9 @@ pub(crate) struct Config {
     pub(crate) shutdown_grace: Duration,
     /// What is logged, and how.
     pub(crate) log: LogConfig,
-    /// User data.
+    /// Data of users, one directory for each.
     pub(crate) user_dir: PathBuf,
-    /// State of no user.
+    /// State that belongs to no user.
     pub(crate) state_dir: PathBuf,
     /// Where models come from.
     pub(crate) store: StoreConfig,
@@ -72,7 +84,7 @@ pub(crate) struct Config {
     /// Graphs, and what runs them.
     pub(crate) onnx: OnnxSettings,
     /// Providers whose models are elsewhere.
-    pub(crate) upstreams: Upstreams,
+    pub(crate) upstreams: ProvidersConfig,
     /// The model of a request that names none.
     pub(crate) default_model: String,
     /// Whether a request may fetch a model.
@@ -99,8 +111,8 @@ pub(crate) struct Config {
     pub(crate) orchestrator: OrchestratorSettings,
     /// The file that was read, if any.
     pub(crate) file: Option<PathBuf>,
-    /// What it says, to be compared with another reading.
-    pub(crate) written: Written,
+    /// Its keys, to be compared with another reading.
+    pub(crate) fingerprints: KeyFingerprints,
     /// Where traces go; `None`: nowhere.
     pub(crate) traces: Option<TracesConfig>,
     /// Where systemd waits to be told that the service is ready.
@@ -142,15 +154,7 @@ impl std::error::Error for ConfigError {}
 
 /// Reads flags, environment and file.
 pub(crate) fn load(flags: &Flags) -> Result<Config, ConfigError> {
-    let environment = environment::Environment::of_process();
-    let found = file::find_and_read(flags.config.as_deref(), &environment)?;
-    let config = resolve::resolve(resolve::Sources {
-        flags,
-        environment: &environment,
-        file: found.file,
-        path: found.path,
-    })?;
-    Ok(Config { written: found.written, ..config })
+    load::load(flags, &environment::Environment::from_process())
 }
 
 #[cfg(test)]
@@ -161,8 +165,6 @@ mod tests_support {
     pub(super) fn resolved(text: &str, variables: &[(&str, &str)]) -> Result<Config, ConfigError> {
         let environment =
             variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
-        let file = file::parse(text, "test.yaml")?;
-        let flags = Flags::default();
-        resolve::resolve(resolve::Sources { flags: &flags, environment: &environment, file, path: None })
+        load::resolve(&Flags::default(), &environment, Some("test.yaml".into()), text)
     }
 }

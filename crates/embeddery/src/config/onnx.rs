@@ -13,22 +13,21 @@ use embeddery_providers::{
 };
 use serde::Deserialize;
 
-use super::{
-    environment::{Environment, parse_bool},
-    resolve::Found,
-};
+use super::{reader::SettingReader, units::filled};
 
 /// Where `make onnxruntime` puts the library.
 const UNPACKED: &str = ".cache/onnxruntime/libonnxruntime.so";
 /// What the system's own is called.
 const SYSTEM: &str = if cfg!(target_os = "macos") { "libonnxruntime.dylib" } else { "libonnxruntime.so" };
 
-/// The section `onnx` as it is written.
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub(super) struct Section {
-    pub library: Option<String>,
-    pub providers: Option<Vec<String>>,
+/// The section `onnx`.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct OnnxSection {
+    #[serde(deserialize_with = "filled")]
+    library: Option<PathBuf>,
+    providers: Vec<String>,
+    allow_tf32: Option<bool>,
 }
 
 /// Graphs, and what runs them.
@@ -54,65 +53,51 @@ impl OnnxSettings {
     }
 }
 
+/// Checks the section.
 pub(super) fn resolve(
-    found: &mut Found<'_>,
-    (written, fallback): (Section, Section),
+    reader: &mut SettingReader,
+    section: OnnxSection,
     models: HashMap<Arc<str>, ModelOptions>,
 ) -> OnnxSettings {
-    let library = found.variable("ORT_DYLIB_PATH").map(str::to_owned).or(written.library);
-    let libraries = match library.or(fallback.library).filter(|path| !path.is_empty()) {
-        Some(path) => vec![PathBuf::from(path)],
+    let libraries = match section.library {
+        Some(path) => vec![path],
         None => vec![std::path::absolute(UNPACKED).unwrap_or_else(|_| UNPACKED.into()), SYSTEM.into()],
     };
-    let allow_tf32 = found.variable("CUDA_ALLOW_TF32").and_then(|text| {
-        let parsed = parse_bool(text);
-        if parsed.is_none() {
-            found.problem(format!("CUDA_ALLOW_TF32: '{text}' is neither on nor off; write 1 or 0"));
-        }
-        parsed
-    });
-    let default = written.providers.or(fallback.providers);
-    OnnxSettings {
-        libraries,
-        providers: providers(found, "onnx.providers", default).unwrap_or_default(),
-        allow_tf32,
-        models,
-    }
+    check_providers(reader, "onnx.providers", &section.providers);
+    OnnxSettings { libraries, providers: section.providers, allow_tf32: section.allow_tf32, models }
 }
 
-/// A list of execution providers whose names are right; whether the library has them shows when it is loaded.
-pub(super) fn providers(found: &mut Found<'_>, key: &str, names: Option<Vec<String>>) -> Option<Vec<String>> {
-    let names = names?;
+/// Checks that the names of execution providers are right; whether the library has them shows when it is loaded.
+pub(super) fn check_providers(reader: &mut SettingReader, key: &str, names: &[String]) {
     if names.is_empty() {
-        found.problem(format!("{key}: is empty; write for example [CPUExecutionProvider]"));
+        reader.problem_at(key, "is empty; write for example [CPUExecutionProvider]");
     }
-    for name in &names {
+    for name in names {
         if let Err(error) = ExecutionProvider::from_name(name) {
-            found.problem(format!("{key}: {error}"));
+            reader.problem_at(key, error);
         }
     }
-    Some(names)
 }
 
-/// A graph's file: in the model's directory, nowhere else.
-pub(super) fn file(found: &mut Found<'_>, id: &str, name: Option<String>) -> Option<String> {
-    let name = name?;
-    let inside = Path::new(&name).components().all(|part| matches!(part, Component::Normal(_)));
+/// Checks that a graph's file is in the model's directory.
+pub(super) fn check_file(reader: &mut SettingReader, id: &str, name: &str) {
+    let inside = Path::new(name).components().all(|part| matches!(part, Component::Normal(_)));
     if name.is_empty() || !inside {
-        found.problem(format!(
-            "models.{id}.onnx_file: '{name}' is not a file of the model's directory; write for example \
-             onnx/model_quantized.onnx"
-        ));
+        reader.problem_at(
+            &format!("models.{id}.onnx_file"),
+            format_args!(
+                "'{name}' is not a file of the model's directory; write for example onnx/model_quantized.onnx"
+            ),
+        );
     }
-    Some(name)
 }
 
-/// TF32 is a matter of CUDA, which somebody has to ask for.
-pub(super) fn idle_tf32(environment: &Environment, settings: &OnnxSettings) -> Option<String> {
-    environment.get("CUDA_ALLOW_TF32")?;
+/// TF32 is a matter of CUDA, which a model or `onnx.providers` has to ask for.
+pub(super) fn warn_unused_tf32(settings: &OnnxSettings) -> Option<String> {
+    settings.allow_tf32?;
     let of_models = settings.models.values().filter_map(|options| options.onnx_providers.as_ref());
-    let asked = std::iter::once(&settings.providers).chain(of_models).flatten().any(|name| name == CUDA);
-    (!asked).then(|| format!("CUDA_ALLOW_TF32 has no effect: no onnx_providers has {CUDA}"))
+    let is_used = std::iter::once(&settings.providers).chain(of_models).flatten().any(|name| name == CUDA);
+    (!is_used).then(|| format!("CUDA_ALLOW_TF32 has no effect: no onnx_providers has {CUDA}"))
 }
 
 #[cfg(test)]

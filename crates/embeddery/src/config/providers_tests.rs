@@ -1,15 +1,11 @@
 //! What people write about providers elsewhere, and what becomes of it.
 
-use super::super::{Config, ConfigError, Flags, environment::Environment, file, resolve};
-use super::*;
+use std::num::NonZeroUsize;
 
-fn resolved(text: &str, variables: &[(&str, &str)]) -> Result<Config, ConfigError> {
-    let environment: Environment =
-        variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
-    let file = file::parse(text, "test.yaml")?;
-    let flags = Flags::default();
-    resolve::resolve(resolve::Sources { flags: &flags, environment: &environment, file, path: None })
-}
+use super::{
+    super::{Config, load::parse_file, tests_support::resolved},
+    *,
+};
 
 fn of(config: &Config, kind: ProviderKind) -> &Upstream {
     config.upstreams.vendors.iter().find(|upstream| upstream.kind == kind).unwrap()
@@ -124,7 +120,7 @@ models:
 fn secrets_show_nowhere() {
     let text =
         "models: {a: {provider: openai, model_name_or_path: m, api_key: sk-hidden, headers: {X: sk-hidden}}}";
-    let file = file::parse(text, "t").unwrap();
+    let file = parse_file(text, "t").unwrap();
     assert!(!format!("{file:?}").contains("sk-hidden"));
     let config = resolved(text, &[]).unwrap();
     assert!(!format!("{:?}", of(&config, ProviderKind::OpenAi).models).contains("sk-hidden"));

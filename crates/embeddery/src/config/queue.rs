@@ -4,24 +4,35 @@ use std::{path::PathBuf, time::Duration};
 
 use embeddery_database::redis::{KeyPrefix, RedisAddress};
 use embeddery_pipeline::{QueueOptions, RedisConfig};
-use secrecy::SecretString;
+use secrecy::{ExposeSecret as _, SecretString};
 use serde::Deserialize;
 
-use super::resolve::Found;
+use super::{
+    reader::SettingReader,
+    units::{Days, Positive, Seconds},
+};
 
-/// The section `queue` as it is written.
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub(super) struct Queue {
-    pub redis_url: Option<SecretString>,
-    pub ca_file: Option<PathBuf>,
-    pub prefix: Option<String>,
-    pub require_durable: Option<bool>,
-    pub lease_seconds: Option<f64>,
-    pub max_attempts: Option<usize>,
-    pub in_flight_per_user: Option<usize>,
-    pub dead_letters: Option<usize>,
-    pub dead_letter_days: Option<f64>,
+/// The section `queue`.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct QueueSection {
+    redis_url: Option<SecretString>,
+    ca_file: Option<PathBuf>,
+    prefix: String,
+    require_durable: bool,
+    dead_letter_key: Option<SecretString>,
+    lease_seconds: Seconds,
+    max_attempts: Positive,
+    in_flight_per_user: usize,
+    dead_letters: Positive,
+    dead_letter_days: Days,
+}
+
+/// The section `redis`; its URL is REDIS_URL's.
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RedisSection {
+    pub(super) url: Option<SecretString>,
 }
 
 /// Where the queue is, and what holds there.
@@ -37,74 +48,55 @@ pub(crate) struct QueueConfig {
     pub(crate) max_attempts: u32,
 }
 
-/// Checks the section. EMBEDDINGS_QUEUE_REDIS_URL beats `queue.redis_url`, which beats EMBEDDINGS_REDIS_URL, which
-/// beats REDIS_URL. `ca`: certificates that are trusted everywhere, in PEM.
+/// Checks the section. EMBEDDINGS_QUEUE_REDIS_URL beats `queue.redis_url`, which beats the Redis that everything shares,
+/// `redis`. `ca`: certificates that are trusted everywhere, in PEM.
 pub(super) fn resolve(
-    found: &mut Found<'_>,
-    written: Queue,
-    fallback: &Queue,
+    reader: &mut SettingReader,
+    section: QueueSection,
+    redis: RedisSection,
     ca: Option<&[u8]>,
 ) -> QueueConfig {
-    let lease = found.seconds("queue.lease_seconds", None, written.lease_seconds.or(fallback.lease_seconds));
-    if lease < Duration::from_secs(1) && !lease.is_zero() {
-        found.problem(
-            "queue.lease_seconds: must be 1 or more; a lease is renewed several times while it holds".into(),
+    let lease = section.lease_seconds.0;
+    if lease < Duration::from_secs(1) {
+        reader.problem_at(
+            "queue.lease_seconds",
+            "must be 1 or more; a lease is renewed several times while it holds",
         );
     }
-    let mut number = |key, written: Option<usize>, fallback: Option<usize>| {
-        u32::try_from(found.size(key, written.or(fallback))).unwrap_or(u32::MAX)
-    };
-    let max_attempts = number("queue.max_attempts", written.max_attempts, fallback.max_attempts);
-    let dead_letters = number("queue.dead_letters", written.dead_letters, fallback.dead_letters);
-    let days = written.dead_letter_days.or(fallback.dead_letter_days).unwrap_or(0.0);
-    if !(1e-6..=36_500.0).contains(&days) {
-        found.problem("queue.dead_letter_days: must be a number of days above zero, for example 30".into());
-    }
-    let in_flight = written.in_flight_per_user.or(fallback.in_flight_per_user).filter(|most| *most > 0);
+    let in_flight = Some(section.in_flight_per_user).filter(|most| *most > 0);
     let options = QueueOptions {
         in_flight_per_tenant: in_flight.map(|most| u32::try_from(most).unwrap_or(u32::MAX)),
-        dead_letters,
-        dead_letter_age: Duration::from_secs_f64(days.clamp(0.0, 36_500.0) * 86_400.0),
+        dead_letters: section.dead_letters.get_u32(),
+        dead_letter_age: section.dead_letter_days.0,
         outage_threshold: lease / 2,
     };
-    let prefix = written.prefix.or_else(|| fallback.prefix.clone()).unwrap_or_default();
+    let prefix = &section.prefix;
     // A Cluster keeps together what is in braces.
-    let tag = prefix.strip_prefix('{').and_then(|rest| rest.strip_suffix('}')).unwrap_or(&prefix);
+    let tag = prefix.strip_prefix('{').and_then(|rest| rest.strip_suffix('}')).unwrap_or(prefix);
     if tag.is_empty() || tag.contains(['{', '}', ' ']) {
-        found.problem(format!(
-            "queue.prefix: '{prefix}' cannot be used; write a word, for example embeddings"
-        ));
+        reader.problem_at(
+            "queue.prefix",
+            format_args!("'{prefix}' cannot be used; write a word, for example embeddings"),
+        );
     }
-    let ca = match written.ca_file {
-        Some(path) => std::fs::read(&path)
-            .map_err(|error| {
-                found.problem(format!("queue.ca_file: {} cannot be read ({error})", path.display()));
-            })
-            .ok(),
+    let ca = match &section.ca_file {
+        Some(path) => reader.file_at("queue.ca_file", path),
         None => ca.map(<[u8]>::to_vec),
     };
-    let variable = |names: &[&'static str]| {
-        let (name, url) = found.environment.first(names)?;
-        Some((name, SecretString::from(url.trim().to_owned())))
-    };
-    let url = variable(&["EMBEDDINGS_QUEUE_REDIS_URL"])
-        .or_else(|| written.redis_url.map(|url| ("queue.redis_url", url)))
-        .or_else(|| variable(&["EMBEDDINGS_REDIS_URL", "REDIS_URL"]));
-    let redis = url.map(|(setting, url)| {
+    let nearest = section.redis_url.map(|url| ("queue.redis_url", url));
+    let redis = nearest.or(redis.url.map(|url| ("redis.url", url))).map(|(key, url)| {
         let redis = RedisConfig {
-            address: RedisAddress { url, ca, prefix: KeyPrefix::new(tag) },
-            require_durable: written.require_durable.or(fallback.require_durable).unwrap_or(false),
-            dead_letter_key: found
-                .variable("EMBEDDINGS_DLQ_ENCRYPTION_KEY")
-                .map(|key| SecretString::from(key.to_owned())),
+            address: RedisAddress { url: url.expose_secret().trim().into(), ca, prefix: KeyPrefix::new(tag) },
+            require_durable: section.require_durable,
+            dead_letter_key: section.dead_letter_key,
             options,
         };
         if let Err(problem) = redis.check() {
-            found.problem(format!("{setting}: {problem}"));
+            reader.problem_at(key, problem);
         }
         redis
     });
-    QueueConfig { redis, options, lease, max_attempts }
+    QueueConfig { redis, options, lease, max_attempts: section.max_attempts.get_u32() }
 }
 
 #[cfg(test)]

@@ -1,8 +1,20 @@
 //! Where traces go: OpenTelemetry's own variables, under their own names.
 
-use secrecy::SecretString;
+use secrecy::{ExposeSecret as _, SecretString};
+use serde::Deserialize;
 
-use super::resolve::Found;
+use super::reader::SettingReader;
+
+/// OpenTelemetry's variables.
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct TracesSection {
+    endpoint: Option<String>,
+    traces_endpoint: Option<String>,
+    protocol: Option<String>,
+    headers: Option<SecretString>,
+    service: Option<String>,
+}
 
 /// Where traces go.
 #[derive(Clone, Debug)]
@@ -16,34 +28,32 @@ pub(crate) struct TracesConfig {
 }
 
 /// `None`: traces are not collected.
-pub(super) fn resolve(found: &mut Found<'_>) -> Option<TracesConfig> {
-    let whole = found.variable("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT").map(str::to_owned);
-    let base = found.variable("OTEL_EXPORTER_OTLP_ENDPOINT");
-    let url = whole.or_else(|| base.map(|base| format!("{}/v1/traces", base.trim_end_matches('/'))))?;
+pub(super) fn resolve(reader: &mut SettingReader, section: TracesSection) -> Option<TracesConfig> {
+    let base = section.endpoint.map(|base| format!("{}/v1/traces", base.trim_end_matches('/')));
+    let url = section.traces_endpoint.or(base)?;
     if !(url.starts_with("http://") || url.starts_with("https://")) {
-        found.problem(format!(
+        reader.problem(format!(
             "OTEL_EXPORTER_OTLP_ENDPOINT: '{url}' is not a URL; write for example http://collector:4318"
         ));
     }
-    match found.variable("OTEL_EXPORTER_OTLP_PROTOCOL") {
-        None | Some("http/json") => {}
-        Some(other) => found.problem(format!(
+    if let Some(other) = section.protocol.filter(|protocol| protocol != "http/json") {
+        reader.problem(format!(
             "OTEL_EXPORTER_OTLP_PROTOCOL: '{other}' is not spoken here; leave it out or write http/json, and use the collector's HTTP port, usually 4318"
-        )),
+        ));
     }
-    let written = found.variable("OTEL_EXPORTER_OTLP_HEADERS").unwrap_or_default();
     let mut headers = Vec::new();
-    for pair in written.split(',').filter(|pair| !pair.trim().is_empty()) {
+    let written = section.headers.unwrap_or_default();
+    for pair in written.expose_secret().split(',').filter(|pair| !pair.trim().is_empty()) {
         match pair.split_once('=') {
             Some((name, value)) => {
                 headers.push((name.trim().to_owned(), SecretString::from(value.trim().to_owned())));
             }
-            None => found
-                .problem("OTEL_EXPORTER_OTLP_HEADERS: a part has no '='; write name=value,name=value".into()),
+            None => {
+                reader.problem("OTEL_EXPORTER_OTLP_HEADERS: a part has no '='; write name=value,name=value");
+            }
         }
     }
-    let service = found.variable("OTEL_SERVICE_NAME").unwrap_or("embeddery").to_owned();
-    Some(TracesConfig { url, headers, service })
+    Some(TracesConfig { url, headers, service: section.service.unwrap_or_else(|| "embeddery".into()) })
 }
 
 #[cfg(test)]

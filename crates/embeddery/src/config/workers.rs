@@ -5,26 +5,25 @@ use std::{collections::BTreeMap, time::Duration};
 use embeddery_pipeline::{ReconcileConfig, Stage};
 use serde::Deserialize;
 
-use super::resolve::Found;
+use super::units::{Positive, Seconds};
 
-/// The section `workers` as it is written.
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub(super) struct Workers {
-    pub concurrency: Option<usize>,
-    pub slots: Slots,
-    pub deadline_seconds: Option<f64>,
-    pub backoff_seconds: Option<f64>,
-    pub reconcile_seconds: Option<f64>,
+/// The section `workers`.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct WorkersSection {
+    concurrency: Positive,
+    slots: SlotsSection,
+    deadline_seconds: Seconds,
+    backoff_seconds: Seconds,
+    reconcile_seconds: Seconds,
 }
 
-/// Documents that are taken together, by stage.
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub(super) struct Slots {
-    pub chunking: Option<usize>,
-    pub embedding: Option<usize>,
-    pub storage: Option<usize>,
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SlotsSection {
+    chunking: Positive,
+    embedding: Positive,
+    storage: Positive,
 }
 
 /// How documents are worked on.
@@ -42,26 +41,21 @@ pub(crate) struct WorkersConfig {
     pub(crate) reconcile: ReconcileConfig,
 }
 
-/// Checks the section.
-pub(super) fn resolve(found: &mut Found<'_>, written: &Workers, fallback: &Workers) -> WorkersConfig {
-    let mut size =
-        |key, written: Option<usize>, fallback: Option<usize>| found.size(key, written.or(fallback));
-    let concurrency = size("workers.concurrency", written.concurrency, fallback.concurrency);
-    let (of, or) = (&written.slots, &fallback.slots);
-    let slots = BTreeMap::from([
-        (Stage::Chunking, size("workers.slots.chunking", of.chunking, or.chunking)),
-        (Stage::Embedding, size("workers.slots.embedding", of.embedding, or.embedding)),
-        (Stage::Storage, size("workers.slots.storage", of.storage, or.storage)),
-    ]);
-    let mut seconds =
-        |key, written: Option<f64>, fallback: Option<f64>| found.seconds(key, None, written.or(fallback));
-    let every = seconds("workers.reconcile_seconds", written.reconcile_seconds, fallback.reconcile_seconds);
-    WorkersConfig {
-        concurrency,
-        slots,
-        deadline: seconds("workers.deadline_seconds", written.deadline_seconds, fallback.deadline_seconds),
-        backoff: seconds("workers.backoff_seconds", written.backoff_seconds, fallback.backoff_seconds),
-        reconcile: ReconcileConfig { interval: every, untouched: every },
+impl From<WorkersSection> for WorkersConfig {
+    fn from(section: WorkersSection) -> Self {
+        let slots = [
+            (Stage::Chunking, section.slots.chunking.get()),
+            (Stage::Embedding, section.slots.embedding.get()),
+            (Stage::Storage, section.slots.storage.get()),
+        ];
+        let every = section.reconcile_seconds.0;
+        Self {
+            concurrency: section.concurrency.get(),
+            slots: slots.into(),
+            deadline: section.deadline_seconds.0,
+            backoff: section.backoff_seconds.0,
+            reconcile: ReconcileConfig { interval: every, untouched: every },
+        }
     }
 }
 

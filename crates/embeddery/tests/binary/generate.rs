@@ -13,6 +13,7 @@ fn completions_and_man_pages_know_every_command() {
     let (code, _, said) = run(command(dir.path(), &["generate", "made"]));
     assert_eq!(code, 0, "{said}");
     let read = |path: &str| fs::read_to_string(dir.path().join("made").join(path)).unwrap();
+    assert!(read("embeddery.default.yaml").contains("listen: 127.0.0.1:8000"));
     let overview = read("man/embeddery.1");
     for word in COMMANDS {
         let page = read(&format!("man/embeddery-{word}.1"));

@@ -223,7 +223,11 @@ fn a_bad_configuration_stops_the_start_with_name_and_fix() {
     assert!(refused(None, &[("LOG_LEVEL", "LOUD")]).contains("LOG_LEVEL: 'LOUD'"));
     assert!(refused(Some("default_model_id: nonsense\n"), &[]).contains("default_model_id"));
     let both = refused(Some("server: {max_inputs: 0}\ndimension_policy: bend\n"), &[]);
-    assert!(both.contains("server.max_inputs") && both.contains("EMBEDDINGS_DIMENSION_POLICY"), "{both}");
+    assert!(
+        both.contains("line 1 column 10: server.max_inputs: ")
+            && both.contains("line 2 column 1: dimension_policy: 'bend'"),
+        "{both}"
+    );
 }
 
 #[test]

@@ -13,6 +13,7 @@ use serde_path_to_error::{Path, Segment};
 
 use super::field::{Bounds, Object};
 use crate::error::{ApiError, ErrorStyle};
+use embeddery_core::nearest_name;
 
 /// What is parsed, as messages name it: "the body is empty".
 #[derive(Clone, Copy)]
@@ -146,13 +147,8 @@ fn prefix(parent: &str) -> Cow<'_, str> {
 
 /// The nearest known field, or all of them.
 fn hint(unknown: &str, known: &[String]) -> String {
-    let nearest = known
-        .iter()
-        .map(|known| (strsim::jaro_winkler(unknown, known), known))
-        .max_by(|a, b| a.0.total_cmp(&b.0))
-        .filter(|(score, _)| *score > 0.75);
-    match nearest {
-        Some((_, known)) => format!("did you mean '{known}'?"),
+    match nearest_name(unknown, known.iter().map(String::as_str)) {
+        Some(known) => format!("did you mean '{known}'?"),
         None => format!("known are {}", known.join(", ")),
     }
 }
