@@ -3,16 +3,14 @@
 use std::{path::Path, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
-use embeddery_accounts::Ledger;
 use embeddery_core::Backoff;
-use embeddery_gateway::Router;
+use embeddery_ingest::Ingest;
 use embeddery_pipeline::{
     JobStore, Queue, QueueAdmin, QueueError, RedisQueue, SqliteQueue, Stage, Worker, WorkerConfig,
     WorkerMetrics, reconcile, run_retention,
-    stages::{PausedProviders, StageContext, VectorQuota},
+    stages::{PausedProviders, StageContext},
 };
 use embeddery_server::App;
-use embeddery_store::VectorStore;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
@@ -29,21 +27,14 @@ pub(crate) struct PipelineHandles {
 
 /// What work is done with, besides.
 pub(crate) struct WorkerDeps {
-    pub(crate) router: Arc<Router>,
-    pub(crate) store: Arc<dyn VectorStore>,
-    pub(crate) ledger: Arc<Ledger>,
+    pub(crate) ingest: Ingest,
     pub(crate) metrics: WorkerMetrics,
 }
 
 impl WorkerDeps {
     /// Those of an API that works on documents itself.
     pub(crate) fn of(app: &App, metrics: WorkerMetrics) -> Self {
-        Self {
-            router: Arc::clone(&app.router),
-            store: Arc::clone(&app.collections.store),
-            ledger: Arc::clone(&app.accounts.ledger),
-            metrics,
-        }
+        Self { ingest: app.ingest(), metrics }
     }
 }
 
@@ -110,13 +101,10 @@ impl PipelineHandles {
     pub(crate) fn tools(&self, config: &Config, means: WorkerDeps) -> Arc<StageContext> {
         Arc::new(StageContext {
             jobs: Arc::clone(&self.jobs),
-            store: means.store,
-            router: means.router,
-            ledger: means.ledger,
+            ingest: means.ingest,
             dimension_policy: config.server.dimension_policy,
-            lanes: PausedProviders::default(),
-            patience: config.workers.deadline / 2,
-            rooms: VectorQuota::default(),
+            paused_providers: PausedProviders::default(),
+            timeout: config.workers.deadline / 2,
         })
     }
 }

@@ -65,7 +65,7 @@ fn dependencies(of: &str) -> Vec<String> {
         .collect()
 }
 
-const CRATES: [&str; 13] = [
+const CRATES: [&str; 14] = [
     "embeddery-accounts",
     "embeddery-chunk",
     "embeddery-store",
@@ -75,6 +75,7 @@ const CRATES: [&str; 13] = [
     "embeddery-model-store",
     "embeddery-providers",
     "embeddery-gateway",
+    "embeddery-ingest",
     "embeddery-pipeline",
     "embeddery-server",
     "embeddery",
@@ -152,7 +153,7 @@ fn invariant_2_redis_is_named_where_something_is_shared() {
 
 #[test]
 fn who_may_depend_on_whom() {
-    let allowed: [(&str, &[&str]); 10] = [
+    let allowed: [(&str, &[&str]); 11] = [
         ("embeddery-database", &[]),
         ("embeddery-accounts", &["embeddery-core", "embeddery-database"]),
         ("embeddery-chunk", &[]),
@@ -161,12 +162,23 @@ fn who_may_depend_on_whom() {
         ("embeddery-providers", &["embeddery-core", "embeddery-engine"]),
         ("embeddery-gateway", &["embeddery-core", "embeddery-database"]),
         (
+            "embeddery-ingest",
+            &[
+                "embeddery-accounts",
+                "embeddery-chunk",
+                "embeddery-core",
+                "embeddery-gateway",
+                "embeddery-store",
+            ],
+        ),
+        (
             "embeddery-server",
             &[
                 "embeddery-accounts",
                 "embeddery-chunk",
                 "embeddery-core",
                 "embeddery-gateway",
+                "embeddery-ingest",
                 "embeddery-pipeline",
                 "embeddery-store",
             ],
@@ -179,6 +191,7 @@ fn who_may_depend_on_whom() {
                 "embeddery-core",
                 "embeddery-database",
                 "embeddery-gateway",
+                "embeddery-ingest",
                 "embeddery-store",
             ],
         ),

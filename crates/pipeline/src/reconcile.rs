@@ -1,31 +1,31 @@
-//! Brings queue and truth together, once a period however many processes there are. None leads: whoever wakes first
-//! claims the period in the job store, and what it does is the same however often it is done.
+//! Compares the queue with the job store, once per period for all processes. None of them leads: the first process that
+//! wakes claims the period in the job store. The comparison may be repeated without harm.
 //!
-//! What the truth calls unfinished and the queue does not hold is enqueued again: a Redis that lost its data, a crash
-//! between the two. What the queue has given up (a worker died over it too often) ends as failed in the truth.
+//! An unfinished document that the queue does not hold is enqueued again: Redis lost its data, or a process crashed
+//! between the two writes. A document whose task is a dead letter, because its workers crashed, fails in the job store.
 
 use std::{sync::Arc, time::Duration};
 
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    DeadLetterStore, DocumentOutcome, DocumentState, JobMaintenance, JobProgress, JobStore, Queue, Stage,
-    Task, TaskId, TaskProducer, WriteResult,
+    DeadLetter, DeadLetterStore, DocumentOutcome, DocumentState, JobMaintenance, JobProgress, JobStore,
+    Queue, Stage, Task, TaskId, TaskProducer, WriteResult,
 };
 
-/// How often, and what is looked at.
+/// The settings of the reconciler.
 #[derive(Clone, Copy, Debug)]
 pub struct ReconcileConfig {
-    /// A period: of all processes, one compares in each.
-    pub every: Duration,
-    /// Documents that something has touched since are left alone: they are under way.
+    /// The period. One of all processes compares in each.
+    pub interval: Duration,
+    /// Documents that changed less than this time ago are not compared: they are under way.
     pub untouched: Duration,
 }
 
-/// Documents that are compared at a time.
-const PAGE: usize = 500;
+/// Documents per query.
+const PAGE_SIZE: usize = 500;
 
-/// Brings queue and truth together until `stop`.
+/// Compares the queue with the job store in each period, until `stop`.
 pub async fn reconcile(
     jobs: Arc<dyn JobStore>,
     queue: Arc<dyn Queue>,
@@ -33,26 +33,27 @@ pub async fn reconcile(
     stop: CancellationToken,
 ) {
     loop {
-        // Whoever wakes first after a period has the next one.
-        let pause = config.every.mul_f64(1.0 + 0.25 * fastrand::f64());
-        tokio::select! { () = tokio::time::sleep(pause) => {}, () = stop.cancelled() => return }
+        // The first process that wakes after a period claims the next one. Jitter varies which one.
+        let delay = config.interval.mul_f64(1.0 + 0.25 * fastrand::f64());
+        tokio::select! { () = tokio::time::sleep(delay) => {}, () = stop.cancelled() => return }
         match run_period(&*jobs, &*queue, config).await {
             Ok(None | Some(0)) => {}
             Ok(Some(missing)) => {
                 tracing::info!(missing, "documents that the queue had lost were enqueued again");
             }
-            Err(error) => tracing::debug!(%error, "queue and job store could not be compared"),
+            Err(error) => tracing::debug!(%error, "the queue could not be compared with the job store"),
         }
     }
 }
 
-/// One period's work, unless another process has it: how many documents the queue had lost.
+/// Compares the queue with the job store once, and returns how many documents the queue had lost; `None` when another
+/// process has claimed the period.
 pub async fn run_period(
     jobs: &dyn JobStore,
     queue: &dyn Queue,
     config: ReconcileConfig,
 ) -> Result<Option<usize>, Failure> {
-    if !jobs.claim_period("reconcile", config.every).await? {
+    if !jobs.claim_period("reconcile", config.interval).await? {
         return Ok(None);
     }
     fail_dead_lettered(jobs, queue).await?;
@@ -61,7 +62,7 @@ pub async fn run_period(
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
-/// Enqueues what is unfinished and not held; how many.
+/// Enqueues the unfinished documents that the queue does not hold. Returns their number.
 pub async fn reenqueue_missing(
     jobs: &dyn JobMaintenance,
     queue: &dyn TaskProducer,
@@ -69,7 +70,7 @@ pub async fn reenqueue_missing(
 ) -> Result<usize, Failure> {
     let (mut after, mut missing): (Option<TaskId>, usize) = (None, 0);
     loop {
-        let page = jobs.unfinished(untouched, after, PAGE).await?;
+        let page = jobs.unfinished(untouched, after, PAGE_SIZE).await?;
         let Some(last) = page.last() else { return Ok(missing) };
         after = Some(last.task);
         let ids: Vec<TaskId> = page.iter().map(|document| document.task).collect();
@@ -83,34 +84,34 @@ pub async fn reenqueue_missing(
         if !lost.is_empty() {
             missing += queue.enqueue(&lost).await?.into_iter().filter(|new| *new).count();
         }
-        if page.len() < PAGE {
+        if page.len() < PAGE_SIZE {
             return Ok(missing);
         }
     }
 }
 
-/// Ends documents whose tasks are dead letters; a document that has ended stays as it is. A letter of a try before
-/// the present one stands in the way of the document, which was set back, and goes.
+/// Ends documents whose tasks are dead letters as failed. A document that has ended is not changed. When a document was
+/// set back after its dead letter was written, the dead letter would block it and is deleted.
 pub async fn fail_dead_lettered(jobs: &dyn JobProgress, queue: &dyn DeadLetterStore) -> Result<(), Failure> {
     for stage in Stage::ALL {
         let mut after = None;
         loop {
-            let letters = queue.dead_letters(stage, after.take(), PAGE).await?;
-            let full = letters.len() == PAGE;
-            after = letters.last().map(|letter| letter.id.clone());
+            let dead_letters = queue.dead_letters(stage, after.take(), PAGE_SIZE).await?;
+            let is_full_page = dead_letters.len() == PAGE_SIZE;
+            after = dead_letters.last().map(|dead_letter| dead_letter.id.clone());
             let (mut ids, mut ends) = (Vec::new(), Vec::new());
-            for letter in letters {
-                if let Some(Task { id, enqueued_at_ms, .. }) = letter.task {
-                    ids.push(letter.id);
-                    ends.push((id, DocumentOutcome::Failed { stage, reason: letter.reason, enqueued_at_ms }));
+            for DeadLetter { id: dead_letter, task, reason, .. } in dead_letters {
+                if let Some(Task { id, enqueued_at_ms, .. }) = task {
+                    ids.push(dead_letter);
+                    ends.push((id, DocumentOutcome::Failed { stage, reason, enqueued_at_ms }));
                 }
             }
-            for (letter, put) in ids.iter().zip(jobs.finish(ends).await?) {
-                if matches!(put, WriteResult::Already(DocumentState::At(_))) {
-                    queue.delete_dead_letter(stage, letter).await?;
+            for (dead_letter, written) in ids.iter().zip(jobs.finish(ends).await?) {
+                if matches!(written, WriteResult::Already(DocumentState::At(_))) {
+                    queue.delete_dead_letter(stage, dead_letter).await?;
                 }
             }
-            if !full {
+            if !is_full_page {
                 break;
             }
         }

@@ -1,4 +1,4 @@
-//! Jobs are not kept for ever. Every process that serves or works does this now and then, none leads.
+//! Removal of old jobs. Every process that serves or works does this; none of them leads.
 
 use std::{sync::Arc, time::Duration};
 
@@ -6,24 +6,24 @@ use tokio_util::sync::CancellationToken;
 
 use crate::JobMaintenance;
 
-/// The pause between two rounds, on average.
+/// Maximum mean interval between two removals.
 const INTERVAL: Duration = Duration::from_secs(600);
 
-/// An upload that nothing has been heard of for this long is over.
-const ABANDONED: Duration = Duration::from_secs(24 * 3600);
+/// Age at which an upload that was not started is removed.
+const ABANDONED_UPLOAD_AGE: Duration = Duration::from_secs(24 * 3600);
 
-/// Removes jobs that ended longer than `kept` ago, and uploads that were given up, until `stop`.
-pub async fn run_retention(jobs: Arc<dyn JobMaintenance>, kept: Duration, stop: CancellationToken) {
-    // Short retention is kept to, long retention is not looked at all the time.
-    let every = INTERVAL.min(kept).max(Duration::from_secs(1));
+/// Removes jobs that ended longer than `retention` ago, and abandoned uploads, until `stop`.
+pub async fn run_retention(jobs: Arc<dyn JobMaintenance>, retention: Duration, stop: CancellationToken) {
+    // A short retention needs a short interval.
+    let interval = INTERVAL.min(retention).max(Duration::from_secs(1));
     loop {
-        match jobs.purge_expired(kept, ABANDONED).await {
+        match jobs.purge_expired(retention, ABANDONED_UPLOAD_AGE).await {
             Ok(0) => {}
-            Ok(jobs) => tracing::info!(jobs, "jobs that ended long ago were removed"),
-            Err(error) => tracing::warn!(%error, "old jobs could not be removed"),
+            Ok(jobs) => tracing::info!(jobs, "expired jobs were removed"),
+            Err(error) => tracing::warn!(%error, "expired jobs could not be removed"),
         }
-        // Processes that were started together do not stay together.
-        let pause = every.mul_f64(0.5 + fastrand::f64());
-        tokio::select! { () = tokio::time::sleep(pause) => {}, () = stop.cancelled() => return }
+        // Jitter separates processes that were started together.
+        let delay = interval.mul_f64(0.5 + fastrand::f64());
+        tokio::select! { () = tokio::time::sleep(delay) => {}, () = stop.cancelled() => return }
     }
 }

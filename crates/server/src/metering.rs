@@ -13,11 +13,12 @@ use axum::{
     response::Response,
 };
 use embeddery_accounts::{
-    AuditEvent, Identity, UserId,
-    ledger::Reservation,
+    AuditEvent, Identity, MeteredResponse, Role, UserId,
     limit::{RateLimitError, RateLimitKey, RateLimitKind, RateLimitStatus},
 };
-use embeddery_core::{Input, SPECIAL_TOKENS, TraceContext, estimate_tokens};
+use embeddery_core::{EmbedRequest, TraceContext};
+use embeddery_gateway::ModelSelector;
+use embeddery_ingest::{Account, embed_billed, estimate_input_tokens};
 
 use crate::{
     App, access_log::RequestRecord, auth::Caller, client_ip, error::ApiError, request_id::RequestId,
@@ -51,17 +52,37 @@ impl FromRequestParts<Arc<App>> for MeteredCaller {
 }
 
 impl MeteredCaller {
-    /// Takes the tokens that these inputs will about have out of the caller's minute, and sets them aside from
-    /// their day. Nothing has read the texts yet, so it is a guess; the day is settled with the truth.
-    pub(crate) async fn reserve<'a>(
+    /// Embeds on the caller's account: takes the estimated tokens from the rate limit, reserves them in the quota of
+    /// the day, and records the tokens that the model read.
+    pub(crate) async fn embed(
         &self,
-        app: &'a App,
-        inputs: &[Input],
-    ) -> Result<Reservation<'a>, ApiError> {
-        let tokens = about_tokens(inputs);
-        self.take(app, RateLimitKind::Tokens, u32::try_from(tokens).unwrap_or(u32::MAX)).await?;
-        let within = app.settings.request_timeout;
-        app.accounts.ledger.reserve(&self.identity.user, tokens, within).await.map_err(Into::into)
+        app: &App,
+        selector: ModelSelector<'_>,
+        request: EmbedRequest,
+    ) -> Result<MeteredResponse, ApiError> {
+        self.check_download(app, selector)?;
+        let tokens = u32::try_from(estimate_input_tokens(&request.inputs)).unwrap_or(u32::MAX);
+        self.take(app, RateLimitKind::Tokens, tokens).await?;
+        let account = Account {
+            ledger: &app.accounts.ledger,
+            user: &self.identity.user,
+            timeout: app.settings.request_timeout,
+        };
+        let billed = embed_billed(&app.router, account, selector, request).await?;
+        self.page.embedded(&billed.embeddings, &billed.stats, billed.elapsed);
+        Ok(billed)
+    }
+
+    /// Refuses a model that would have to be downloaded, unless the caller is an administrator: a request of one user
+    /// must not fill the disk of all users.
+    pub(crate) fn check_download(&self, app: &App, selector: ModelSelector<'_>) -> Result<(), ApiError> {
+        if app.accounts.auth.is_multi_user()
+            && self.identity.role != Role::Admin
+            && !app.router.is_available_without_download(selector)
+        {
+            return Err(ApiError::admin_must_download(selector.model.unwrap_or_default()));
+        }
+        Ok(())
     }
 
     async fn take(&self, app: &App, measure: RateLimitKind, amount: u32) -> Result<(), ApiError> {
@@ -82,15 +103,6 @@ impl MeteredCaller {
         }
         outcome
     }
-}
-
-/// The estimated tokens of all inputs, special tokens included.
-fn about_tokens(inputs: &[Input]) -> u64 {
-    let tokens = inputs.iter().map(|input| match input {
-        Input::Text(text) => estimate_tokens(text) + SPECIAL_TOKENS,
-        Input::Tokens(tokens) => tokens.len(),
-    });
-    tokens.sum::<usize>() as u64
 }
 
 /// Who asks for what, from where: the audit log's words for a request.

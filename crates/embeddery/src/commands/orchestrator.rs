@@ -8,6 +8,7 @@ use std::{
 
 use anyhow::{Context as _, bail};
 use embeddery_accounts::Ledger;
+use embeddery_ingest::Ingest;
 use embeddery_pipeline::{
     ExclusiveGate, Orchestrator, OrchestratorConfig, OrchestratorMetrics, PoolConfig, Scaling, SpawnWorker,
     Worker, WorkerMetrics, reconcile, run_retention,
@@ -66,9 +67,12 @@ async fn orchestrate(config: &Config) -> anyhow::Result<ExitCode> {
     parts.jobs.metrics().register(&mut registry);
     let (router, _) = wiring::router(config, &mut registry)?;
     let means = WorkerDeps {
-        router,
-        store: wiring::vector_store(config, &mut registry)?,
-        ledger: Arc::new(Ledger::open(wiring::ledger(config)).map_err(anyhow::Error::msg)?),
+        ingest: Ingest {
+            router,
+            store: wiring::vector_store(config, &mut registry)?,
+            ledger: Arc::new(Ledger::open(wiring::ledger(config)).map_err(anyhow::Error::msg)?),
+            quota: Arc::default(),
+        },
         metrics: WorkerMetrics::new(&mut registry),
     };
     let orchestrator = Orchestrator::new(
@@ -134,15 +138,15 @@ fn orchestrator_config(config: &Config) -> OrchestratorConfig {
     let scaling = settings.scaling.map(|scaling| Scaling {
         up: scaling.up,
         down: scaling.down,
-        every: scaling.every,
+        interval: scaling.every,
         max_workers: scaling.max_workers,
         max_memory: scaling.max_memory,
         memory: process_metrics::resident_bytes,
     });
-    let look_every = settings.scaling.map_or(POLL_INTERVAL, |scaling| POLL_INTERVAL.min(scaling.every));
+    let poll_interval = settings.scaling.map_or(POLL_INTERVAL, |scaling| POLL_INTERVAL.min(scaling.every));
     // Documents that hang are given up after the deadline; who does not even do that is stalled.
     let stalled_after = config.workers.deadline + 2 * config.queue.lease;
-    OrchestratorConfig { pools: pools.collect(), scaling, look_every, stalled_after }
+    OrchestratorConfig { pools: pools.collect(), scaling, poll_interval, stalled_after }
 }
 
 /// Workers of one stage each. They share what they work with, and the rule that who must work alone does.
@@ -166,12 +170,12 @@ fn worker_factory(config: &Config, parts: &PipelineHandles, means: WorkerDeps) -
 fn health(
     orchestrator: &Orchestrator,
 ) -> Box<dyn Fn() -> Result<std::collections::BTreeMap<String, String>, String> + Send + Sync> {
-    let findings = orchestrator.findings();
+    let status = orchestrator.status();
     Box::new(move || {
-        let findings = findings.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        match findings.trouble {
+        let status = status.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        match status.queue_error {
             Some(trouble) => Err(format!("queue: {trouble}")),
-            None => Ok(findings
+            None => Ok(status
                 .pools
                 .into_iter()
                 .map(|(name, (size, stalled))| (name, format!("{size} workers, {stalled} stalled")))

@@ -4,6 +4,7 @@ use std::{process::ExitCode, sync::Arc};
 
 use anyhow::bail;
 use embeddery_accounts::Ledger;
+use embeddery_ingest::Ingest;
 use embeddery_pipeline::{Stage, WorkerMetrics};
 use prometheus_client::registry::Registry;
 
@@ -46,9 +47,12 @@ async fn work(config: &Config, stages: Vec<Stage>) -> anyhow::Result<ExitCode> {
     let mut registry = Registry::default();
     let (router, _) = wiring::router(config, &mut registry)?;
     let means = WorkerDeps {
-        router,
-        store: wiring::vector_store(config, &mut registry)?,
-        ledger: Arc::new(Ledger::open(wiring::ledger(config)).map_err(anyhow::Error::msg)?),
+        ingest: Ingest {
+            router,
+            store: wiring::vector_store(config, &mut registry)?,
+            ledger: Arc::new(Ledger::open(wiring::ledger(config)).map_err(anyhow::Error::msg)?),
+            quota: Arc::default(),
+        },
         metrics: WorkerMetrics::new(&mut registry),
     };
     let names: Vec<&str> = stages.iter().map(|stage| stage.as_str()).collect();

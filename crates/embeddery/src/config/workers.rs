@@ -61,7 +61,7 @@ pub(super) fn resolve(found: &mut Found<'_>, written: &Workers, fallback: &Worke
         slots,
         deadline: seconds("workers.deadline_seconds", written.deadline_seconds, fallback.deadline_seconds),
         backoff: seconds("workers.backoff_seconds", written.backoff_seconds, fallback.backoff_seconds),
-        reconcile: ReconcileConfig { every, untouched: every },
+        reconcile: ReconcileConfig { interval: every, untouched: every },
     }
 }
 

@@ -1,22 +1,10 @@
 //! Results of the stages, and the outcome of a document.
 
-use std::ops::Range;
-
 use embeddery_core::SpaceId;
+pub use embeddery_ingest::ChunkSpan;
 
 use super::DocumentState;
 use crate::{Reason, Stage};
-
-/// The position of a chunk in its document.
-#[derive(Clone, Debug, PartialEq)]
-pub struct ChunkSpan {
-    /// In bytes.
-    pub bytes: Range<u64>,
-    /// In characters.
-    pub characters: Range<u64>,
-    /// The headings above it, outermost first.
-    pub headings: Vec<String>,
-}
 
 /// A document's vectors.
 #[derive(Clone, Debug, PartialEq)]

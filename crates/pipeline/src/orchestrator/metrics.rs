@@ -1,5 +1,5 @@
-//! What Prometheus sees of an orchestrator. Of the queue every orchestrator tells the same; of workers each tells its
-//! own.
+//! Prometheus metrics of an orchestrator. Every orchestrator exports the same values of the queue, and the values of its
+//! own workers.
 
 use std::{
     collections::BTreeMap,
@@ -15,31 +15,31 @@ use prometheus_client::{
 
 use crate::{Depth, Stage};
 
-type Number = Gauge<f64, AtomicU64>;
+type FloatGauge = Gauge<f64, AtomicU64>;
 
-/// The families. Clones share their numbers.
+/// The metric families. Clones share their values.
 #[derive(Clone)]
 pub struct OrchestratorMetrics {
-    workers: Family<OfWorkers, Gauge>,
-    active: Family<OfWorkers, Gauge>,
-    stalled: Family<OfWorkers, Gauge>,
-    replaced: Family<OfWorkers, Counter>,
-    depth: Family<OfQueue, Gauge>,
-    dead: Family<OfQueue, Gauge>,
-    ingest: Family<OfQueue, Number>,
-    age: Family<OfQueue, Number>,
-    ages: Family<OfQueue, Histogram, fn() -> Histogram>,
-    /// Dead letters at the last look, and when that was.
-    before: Arc<Mutex<BTreeMap<Stage, (u64, Instant)>>>,
+    workers: Family<WorkerLabels, Gauge>,
+    active: Family<WorkerLabels, Gauge>,
+    stalled: Family<WorkerLabels, Gauge>,
+    replaced: Family<WorkerLabels, Counter>,
+    depth: Family<QueueLabels, Gauge>,
+    dead: Family<QueueLabels, Gauge>,
+    ingest: Family<QueueLabels, FloatGauge>,
+    age: Family<QueueLabels, FloatGauge>,
+    ages: Family<QueueLabels, Histogram, fn() -> Histogram>,
+    /// The number of dead letters at the last update, and its time.
+    last_dead: Arc<Mutex<BTreeMap<Stage, (u64, Instant)>>>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct OfWorkers {
+struct WorkerLabels {
     worker_type: &'static str,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct OfQueue {
+struct QueueLabels {
     queue_name: String,
 }
 
@@ -58,7 +58,7 @@ impl OrchestratorMetrics {
             ingest: Family::default(),
             age: Family::default(),
             ages: Family::new_with_constructor(seconds),
-            before: Arc::default(),
+            last_dead: Arc::default(),
         };
         registry.register("embedding_workers", "Workers of this process", metrics.workers.clone());
         registry.register(
@@ -76,58 +76,64 @@ impl OrchestratorMetrics {
             "Workers that were replaced, stalled or ended",
             metrics.replaced.clone(),
         );
-        registry.register("embedding_queue_depth", "Documents that wait", metrics.depth.clone());
+        registry.register("embedding_queue_depth", "Documents that wait in the queue", metrics.depth.clone());
         registry.register("embedding_dlq_queue_depth", "Dead letters", metrics.dead.clone());
         registry.register(
             "embedding_dlq_ingest_rate",
-            "New dead letters a second, since the last look",
+            "New dead letters per second since the last update",
             metrics.ingest.clone(),
         );
         registry.register(
             "embedding_queue_age_current_seconds",
-            "How long the longest waiting document has waited",
+            "Age of the oldest waiting document, in seconds",
             metrics.age.clone(),
         );
-        registry.register("embedding_queue_age_seconds", "The same, at every look", metrics.ages.clone());
-        metrics.pools(Stage::ALL.into_iter().map(|stage| (stage, 0, 0)));
-        metrics.seen(&Stage::ALL.into_iter().map(|stage| (stage, Depth::default())).collect());
+        registry.register(
+            "embedding_queue_age_seconds",
+            "Age of the oldest waiting document at each update, in seconds",
+            metrics.ages.clone(),
+        );
+        metrics.set_pools(Stage::ALL.into_iter().map(|stage| (stage, 0, 0)));
+        metrics.set_depths(&Stage::ALL.into_iter().map(|stage| (stage, Depth::default())).collect());
         for stage in Stage::ALL {
-            drop(metrics.replaced.get_or_create(&of_workers(stage)));
+            drop(metrics.replaced.get_or_create(&worker_labels(stage)));
         }
         metrics
     }
 
-    /// Workers of each pool, and how many that were replaced have not ended.
-    pub(super) fn pools(&self, pools: impl Iterator<Item = (Stage, usize, usize)>) {
+    /// Records the size of each pool, and how many of its replaced workers have not ended.
+    pub(super) fn set_pools(&self, pools: impl Iterator<Item = (Stage, usize, usize)>) {
         let mut stages: BTreeMap<Stage, (usize, usize)> = BTreeMap::new();
         for (stage, size, stalled) in pools {
             let sums = stages.entry(stage).or_default();
             *sums = (sums.0 + size, sums.1 + stalled);
         }
-        let whole = |number: usize| i64::try_from(number).unwrap_or(i64::MAX);
+        let to_i64 = |number: usize| i64::try_from(number).unwrap_or(i64::MAX);
         for (stage, (size, stalled)) in stages {
-            self.workers.get_or_create(&of_workers(stage)).set(whole(size + stalled));
-            self.active.get_or_create(&of_workers(stage)).set(whole(size));
-            self.stalled.get_or_create(&of_workers(stage)).set(whole(stalled));
+            self.workers.get_or_create(&worker_labels(stage)).set(to_i64(size + stalled));
+            self.active.get_or_create(&worker_labels(stage)).set(to_i64(size));
+            self.stalled.get_or_create(&worker_labels(stage)).set(to_i64(stalled));
         }
     }
 
-    pub(super) fn replaced(&self, stage: Stage) {
-        self.replaced.get_or_create(&of_workers(stage)).inc();
+    /// Counts a replaced worker.
+    pub(super) fn count_replaced(&self, stage: Stage) {
+        self.replaced.get_or_create(&worker_labels(stage)).inc();
     }
 
-    pub(super) fn seen(&self, depths: &BTreeMap<Stage, Depth>) {
-        let mut before = self.before.lock().unwrap_or_else(PoisonError::into_inner);
+    /// Records the depth of each queue.
+    pub(super) fn set_depths(&self, depths: &BTreeMap<Stage, Depth>) {
+        let mut last_dead = self.last_dead.lock().unwrap_or_else(PoisonError::into_inner);
         for (&stage, depth) in depths {
-            let (queue, now) = (of_queue(stage), Instant::now());
-            let whole = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
+            let (queue, now) = (queue_labels(stage), Instant::now());
+            let to_i64 = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
             self.depth
                 .get_or_create(&queue)
-                .set(whole(depth.waiting + depth.held + depth.delayed + depth.newer));
-            self.dead.get_or_create(&queue).set(whole(depth.dead));
+                .set(to_i64(depth.waiting + depth.held + depth.delayed + depth.newer));
+            self.dead.get_or_create(&queue).set(to_i64(depth.dead));
             self.age.get_or_create(&queue).set(depth.oldest.as_secs_f64());
             self.ages.get_or_create(&queue).observe(depth.oldest.as_secs_f64());
-            let rate = match before.insert(stage, (depth.dead, now)) {
+            let rate = match last_dead.insert(stage, (depth.dead, now)) {
                 Some((dead, then)) => {
                     let seconds = now.duration_since(then).as_secs_f64().max(1e-3);
                     depth.dead.saturating_sub(dead) as f64 / seconds
@@ -139,10 +145,10 @@ impl OrchestratorMetrics {
     }
 }
 
-fn of_workers(stage: Stage) -> OfWorkers {
-    OfWorkers { worker_type: stage.as_str() }
+fn worker_labels(stage: Stage) -> WorkerLabels {
+    WorkerLabels { worker_type: stage.as_str() }
 }
 
-fn of_queue(stage: Stage) -> OfQueue {
-    OfQueue { queue_name: format!("embeddings:{}", stage.as_str()) }
+fn queue_labels(stage: Stage) -> QueueLabels {
+    QueueLabels { queue_name: format!("embeddings:{}", stage.as_str()) }
 }

@@ -1,8 +1,8 @@
-//! The orchestrator: pools of workers in this process, more of them while work waits and fewer when it does not.
+//! The orchestrator: pools of workers in this process, which grow while documents wait and shrink when they do not.
 //!
-//! Nobody leads. Every orchestrator looks at the same queue, counts the workers of all processes, and changes only
-//! its own pools; so any number of them, with any number of workers beside, work together, and one that dies takes
-//! nothing along but its own workers, whose documents the queue hands out again.
+//! Orchestrators have no leader. Each sees the same queue, counts the workers of all processes, and changes its own
+//! pools only. Any number of them can run, beside any number of workers. When one crashes, its workers end with it, and
+//! the queue hands their documents to other workers.
 
 mod metrics;
 mod pool;
@@ -23,44 +23,44 @@ pub use scale::Scaling;
 
 use crate::{Depth, QueueAdmin, QueueError, Stage, StageMode, Worker, WorkerStatus};
 
-/// Workers of one kind.
+/// The settings of a pool.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PoolConfig {
     /// Its name.
     pub name: String,
-    /// What its workers do.
+    /// The stage that its workers serve.
     pub stage: Stage,
-    /// Workers at the start, and the fewest later.
+    /// The number of workers at the start, and the minimum later.
     pub workers: usize,
-    /// Documents that a worker takes together.
+    /// Maximum documents that a worker leases at a time.
     pub slots: usize,
     /// Charged failures after which a document fails.
     pub max_attempts: u32,
-    /// What work under way gets after the stop was asked for.
+    /// Time to finish the documents under way after a stop is requested.
     pub grace: Duration,
 }
 
-/// How an orchestrator works.
+/// The settings of an orchestrator.
 pub struct OrchestratorConfig {
     /// Its pools.
     pub pools: Vec<PoolConfig>,
-    /// When pools grow and shrink; `None`: never.
+    /// The rules by which pools grow and shrink; `None` keeps their size.
     pub scaling: Option<Scaling>,
-    /// How often it looks at the queue and its workers.
-    pub look_every: Duration,
-    /// A worker that has documents and has ended none for so long is replaced.
+    /// How often the queue and the workers are examined.
+    pub poll_interval: Duration,
+    /// A worker that has documents and ended none for this time is replaced.
     pub stalled_after: Duration,
 }
 
-/// Makes a worker of a pool.
+/// Creates a worker of a pool.
 pub type SpawnWorker = Box<dyn Fn(&PoolConfig) -> io::Result<Worker> + Send + Sync>;
 
-/// How the orchestrator finds things.
+/// The state of an orchestrator.
 #[derive(Clone, Debug, Default)]
 pub struct OrchestratorStatus {
-    /// Why nothing is known of the queue now.
-    pub trouble: Option<String>,
-    /// Workers of each pool, and how many of them are stalled.
+    /// Why the queue could not be read at the last attempt.
+    pub queue_error: Option<String>,
+    /// For each pool, the number of workers and how many replaced workers have not ended.
     pub pools: BTreeMap<String, (usize, usize)>,
 }
 
@@ -68,126 +68,131 @@ pub struct OrchestratorStatus {
 pub struct Orchestrator {
     config: OrchestratorConfig,
     queue: Arc<dyn QueueAdmin>,
-    hire: SpawnWorker,
+    spawn_worker: SpawnWorker,
     metrics: OrchestratorMetrics,
-    findings: Arc<Mutex<OrchestratorStatus>>,
+    status: Arc<Mutex<OrchestratorStatus>>,
 }
 
-/// What the queue says at one moment.
+/// The state of the queue at one moment.
 struct QueueSnapshot {
     depth: BTreeMap<Stage, Depth>,
-    flow: BTreeMap<Stage, StageMode>,
+    modes: BTreeMap<Stage, StageMode>,
     workers: Vec<WorkerStatus>,
 }
 
 impl Orchestrator {
-    /// An orchestrator that has not begun.
+    /// An orchestrator that has not started.
     pub fn new(
         config: OrchestratorConfig,
         queue: Arc<dyn QueueAdmin>,
-        hire: SpawnWorker,
+        spawn_worker: SpawnWorker,
         metrics: OrchestratorMetrics,
     ) -> Self {
-        Self { config, queue, hire, metrics, findings: Arc::default() }
+        Self { config, queue, spawn_worker, metrics, status: Arc::default() }
     }
 
-    /// How it finds things, now and later.
-    pub fn findings(&self) -> Arc<Mutex<OrchestratorStatus>> {
-        Arc::clone(&self.findings)
+    /// The status, which the orchestrator updates while it runs.
+    pub fn status(&self) -> Arc<Mutex<OrchestratorStatus>> {
+        Arc::clone(&self.status)
     }
 
-    /// Works until `stop`, then ends its workers in order.
+    /// Runs until `stop`, then stops its workers.
     ///
     /// # Errors
-    /// When the first workers cannot be made.
+    /// When the first workers cannot be created.
     pub async fn run(self, stop: CancellationToken) -> io::Result<()> {
         let mut pools: Vec<Pool> = self.config.pools.iter().cloned().map(Pool::new).collect();
         for pool in &mut pools {
             while pool.size() < pool.config.workers {
-                pool.add(&self.hire)?;
+                pool.add(&self.spawn_worker)?;
             }
         }
-        let mut look = tokio::time::interval(self.config.look_every);
-        look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        let mut scaled = Instant::now();
+        let mut ticks = tokio::time::interval(self.config.poll_interval);
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut last_scaled = Instant::now();
         loop {
-            tokio::select! { _ = look.tick() => {}, () = stop.cancelled() => break }
-            let sight = tokio::select! { sight = self.snapshot() => sight, () = stop.cancelled() => break };
-            match sight {
-                Ok(sight) => {
-                    self.metrics.seen(&sight.depth);
-                    self.replace_stalled(&mut pools, &sight.workers);
-                    if let Some(scaling) =
-                        self.config.scaling.as_ref().filter(|scaling| scaled.elapsed() >= scaling.every)
+            tokio::select! { _ = ticks.tick() => {}, () = stop.cancelled() => break }
+            let snapshot = tokio::select! {
+                snapshot = self.snapshot() => snapshot,
+                () = stop.cancelled() => break,
+            };
+            match snapshot {
+                Ok(snapshot) => {
+                    self.metrics.set_depths(&snapshot.depth);
+                    self.replace_stalled(&mut pools, &snapshot.workers);
+                    if let Some(scaling) = &self.config.scaling
+                        && last_scaled.elapsed() >= scaling.interval
                     {
-                        scaled = Instant::now();
-                        self.scale(&mut pools, &sight, scaling);
+                        last_scaled = Instant::now();
+                        self.scale(&mut pools, &snapshot, scaling);
                     }
-                    self.note(&pools, None);
+                    self.set_status(&pools, None);
                 }
                 Err(error) => {
-                    tracing::warn!(%error, "the queue does not answer; the pools stay as they are");
-                    self.note(&pools, Some(error.to_string()));
+                    tracing::warn!(%error, "the queue cannot be reached; the pools keep their size");
+                    self.set_status(&pools, Some(error.to_string()));
                 }
             }
         }
-        futures_util::future::join_all(pools.into_iter().map(Pool::end)).await;
+        futures_util::future::join_all(pools.into_iter().map(Pool::shut_down)).await;
         Ok(())
     }
 
     async fn snapshot(&self) -> Result<QueueSnapshot, QueueError> {
         Ok(QueueSnapshot {
             depth: self.queue.depth().await?,
-            flow: self.queue.stage_modes().await?,
+            modes: self.queue.stage_modes().await?,
             workers: self.queue.workers().await?,
         })
     }
 
     /// Replaces workers that have ended by themselves or make no progress.
-    fn replace_stalled(&self, pools: &mut [Pool], reports: &[WorkerStatus]) {
+    fn replace_stalled(&self, pools: &mut [Pool], statuses: &[WorkerStatus]) {
         for pool in pools {
             let size = pool.size();
-            for why in pool.tend(reports, self.config.stalled_after) {
-                self.metrics.replaced(pool.config.stage);
-                tracing::error!(pool = pool.config.name, "a worker is replaced: {why}");
+            for reason in pool.remove_stalled(statuses, self.config.stalled_after) {
+                self.metrics.count_replaced(pool.config.stage);
+                tracing::error!(pool = pool.config.name, reason, "a worker is replaced");
             }
             while pool.size() < size {
-                if let Err(error) = pool.add(&self.hire) {
-                    tracing::error!(pool = pool.config.name, %error, "a worker could not be started; trying again");
+                if let Err(error) = pool.add(&self.spawn_worker) {
+                    tracing::error!(pool = pool.config.name, %error, "a worker could not be started; retrying");
                     break;
                 }
             }
         }
     }
 
-    fn scale(&self, pools: &mut [Pool], sight: &QueueSnapshot, scaling: &Scaling) {
+    fn scale(&self, pools: &mut [Pool], snapshot: &QueueSnapshot, scaling: &Scaling) {
         for index in 0..pools.len() {
-            let total: usize = pools.iter().map(Pool::size).sum();
+            let process_workers: usize = pools.iter().map(Pool::size).sum();
             let pool = &mut pools[index];
             let stage = pool.config.stage;
-            let everywhere = sight.workers.iter().filter(|report| report.stages.contains(&stage)).count();
-            let now = scale::ScalingInput {
-                waiting: sight.depth.get(&stage).map_or(0, |depth| depth.waiting),
-                everywhere: everywhere.max(pool.size()),
-                here: pool.size(),
-                least: pool.config.workers,
-                room: scaling.max_workers.saturating_sub(total),
-                flows: sight.flow.get(&stage).is_none_or(|flow| *flow != StageMode::Pause),
+            let total_workers =
+                snapshot.workers.iter().filter(|status| status.stages.contains(&stage)).count();
+            let input = scale::ScalingInput {
+                waiting: snapshot.depth.get(&stage).map_or(0, |depth| depth.waiting),
+                total_workers: total_workers.max(pool.size()),
+                pool_workers: pool.size(),
+                min_workers: pool.config.workers,
+                spare_workers: scaling.max_workers.saturating_sub(process_workers),
+                is_paused: snapshot.modes.get(&stage).is_some_and(|mode| *mode == StageMode::Pause),
             };
-            let wanted = scaling.desired_size(&now);
-            if wanted != now.here {
+            let desired = scaling.desired_size(&input);
+            if desired != input.pool_workers {
                 tracing::info!(
                     pool = pool.config.name,
-                    waiting = now.waiting,
-                    "scaling from {} to {wanted} workers",
-                    now.here
+                    waiting = input.waiting,
+                    from = input.pool_workers,
+                    to = desired,
+                    "the pool is scaled"
                 );
             }
-            while pool.size() > wanted {
-                pool.stop_one(&sight.workers);
+            while pool.size() > desired {
+                pool.stop_one(&snapshot.workers);
             }
-            while pool.size() < wanted {
-                if let Err(error) = pool.add(&self.hire) {
+            while pool.size() < desired {
+                if let Err(error) = pool.add(&self.spawn_worker) {
                     tracing::error!(pool = pool.config.name, %error, "a worker could not be started");
                     break;
                 }
@@ -195,10 +200,10 @@ impl Orchestrator {
         }
     }
 
-    fn note(&self, pools: &[Pool], trouble: Option<String>) {
-        self.metrics.pools(pools.iter().map(|pool| (pool.config.stage, pool.size(), pool.stalled())));
+    fn set_status(&self, pools: &[Pool], queue_error: Option<String>) {
+        self.metrics.set_pools(pools.iter().map(|pool| (pool.config.stage, pool.size(), pool.stalled())));
         let pools = pools.iter().map(|pool| (pool.config.name.clone(), (pool.size(), pool.stalled())));
-        *self.findings.lock().unwrap_or_else(PoisonError::into_inner) =
-            OrchestratorStatus { trouble, pools: pools.collect() };
+        *self.status.lock().unwrap_or_else(PoisonError::into_inner) =
+            OrchestratorStatus { queue_error, pools: pools.collect() };
     }
 }

@@ -1,4 +1,4 @@
-//! Workers of one kind: started, watched, and ended in order.
+//! The workers of one pool: started, watched and stopped.
 
 use std::{
     io,
@@ -14,97 +14,113 @@ use crate::{Consumer, WorkerStatus};
 pub(super) struct Pool {
     pub(super) config: PoolConfig,
     workers: Vec<PoolWorker>,
-    /// Told to end, and not yet at their end; true for those that made no progress.
-    leaving: Vec<(JoinHandle<()>, bool)>,
+    stopping: Vec<StoppingWorker>,
 }
 
-/// A worker of ours.
+/// A worker of the pool.
 struct PoolWorker {
     consumer: Consumer,
     stop: CancellationToken,
     task: JoinHandle<()>,
-    /// What it had ended when that last changed, and when that was.
+    /// The number of documents that it has ended.
     ended: u64,
-    since: Instant,
+    /// When `ended` changed, or the worker was idle, for the last time.
+    last_progress: Instant,
+}
+
+/// A worker that was told to stop and has not ended.
+struct StoppingWorker {
+    task: JoinHandle<()>,
+    /// Whether it made no progress.
+    stalled: bool,
 }
 
 impl Pool {
     pub(super) fn new(config: PoolConfig) -> Self {
-        Self { config, workers: Vec::new(), leaving: Vec::new() }
+        Self { config, workers: Vec::new(), stopping: Vec::new() }
     }
 
     pub(super) fn size(&self) -> usize {
         self.workers.len()
     }
 
-    /// Workers that were replaced because they made no progress, and are still there.
+    /// The number of workers that were replaced because they made no progress, and have not ended.
     pub(super) fn stalled(&self) -> usize {
-        self.leaving.iter().filter(|(_, stalled)| *stalled).count()
+        self.stopping.iter().filter(|worker| worker.stalled).count()
     }
 
-    pub(super) fn add(&mut self, hire: &SpawnWorker) -> io::Result<()> {
-        let worker = hire(&self.config)?;
+    /// Starts a worker.
+    pub(super) fn add(&mut self, spawn_worker: &SpawnWorker) -> io::Result<()> {
+        let worker = spawn_worker(&self.config)?;
         let (consumer, stop) = (worker.consumer().clone(), CancellationToken::new());
         let task = tokio::spawn(worker.run(stop.clone()));
-        self.workers.push(PoolWorker { consumer, stop, task, ended: 0, since: Instant::now() });
+        self.workers.push(PoolWorker { consumer, stop, task, ended: 0, last_progress: Instant::now() });
         Ok(())
     }
 
-    /// Lets one go, an idle one where there is one. What it has under way it ends.
-    pub(super) fn stop_one(&mut self, reports: &[WorkerStatus]) {
-        let idle = |member: &PoolWorker| {
-            reports.iter().any(|report| report.consumer == member.consumer && report.busy == 0)
+    /// Stops one worker, an idle one if possible. It finishes its documents.
+    pub(super) fn stop_one(&mut self, statuses: &[WorkerStatus]) {
+        let is_idle = |worker: &PoolWorker| {
+            statuses.iter().any(|status| status.consumer == worker.consumer && status.busy == 0)
         };
-        let index = self.workers.iter().rposition(idle).or(self.workers.len().checked_sub(1));
+        let index = self.workers.iter().rposition(is_idle).or(self.workers.len().checked_sub(1));
         if let Some(index) = index {
-            let member = self.workers.remove(index);
-            member.stop.cancel();
-            self.leaving.push((member.task, false));
+            let worker = self.workers.remove(index);
+            worker.stop.cancel();
+            self.stopping.push(StoppingWorker { task: worker.task, stalled: false });
         }
     }
 
-    /// Takes out the workers that have ended by themselves or make no progress, and says why.
-    pub(super) fn tend(&mut self, reports: &[WorkerStatus], patience: Duration) -> Vec<String> {
-        self.leaving.retain(|(task, _)| !task.is_finished());
+    /// Removes the workers that have ended by themselves or made no progress for `stall_timeout`. Returns the reason for
+    /// each.
+    pub(super) fn remove_stalled(
+        &mut self,
+        statuses: &[WorkerStatus],
+        stall_timeout: Duration,
+    ) -> Vec<String> {
+        self.stopping.retain(|worker| !worker.task.is_finished());
         let mut reasons = Vec::new();
         let now = Instant::now();
-        for mut member in std::mem::take(&mut self.workers) {
-            if member.task.is_finished() {
-                reasons.push(format!("{} has ended by itself", member.consumer.0));
+        for mut worker in std::mem::take(&mut self.workers) {
+            if worker.task.is_finished() {
+                reasons.push(format!("{} has ended by itself", worker.consumer.0));
                 continue;
             }
-            if let Some(report) = reports.iter().find(|report| report.consumer == member.consumer) {
-                let ended = report.done + report.failed;
-                if report.busy == 0 || ended != member.ended {
-                    (member.ended, member.since) = (ended, now);
+            if let Some(status) = statuses.iter().find(|status| status.consumer == worker.consumer) {
+                let ended = status.done + status.failed;
+                if status.busy == 0 || ended != worker.ended {
+                    (worker.ended, worker.last_progress) = (ended, now);
                 }
             }
-            let still = now.duration_since(member.since);
-            if still < patience {
-                self.workers.push(member);
+            let stalled_for = now.duration_since(worker.last_progress);
+            if stalled_for < stall_timeout {
+                self.workers.push(worker);
                 continue;
             }
             reasons.push(format!(
-                "{} has documents and has ended none for {} seconds; others get them when their leases run out",
-                member.consumer.0,
-                still.as_secs()
+                "{} has documents and has ended none for {} s; other workers get them when their leases expire",
+                worker.consumer.0,
+                stalled_for.as_secs()
             ));
-            member.stop.cancel();
-            self.leaving.push((member.task, true));
+            worker.stop.cancel();
+            self.stopping.push(StoppingWorker { task: worker.task, stalled: true });
         }
         reasons
     }
 
-    /// Ends all and waits for them; not for ever, because a stalled one may never come.
-    pub(super) async fn end(self) {
-        for member in &self.workers {
-            member.stop.cancel();
+    /// Stops all workers and waits for them. The wait is bounded, because a stalled worker may never end.
+    pub(super) async fn shut_down(self) {
+        for worker in &self.workers {
+            worker.stop.cancel();
         }
-        let tasks = self.workers.into_iter().map(|member| member.task);
-        let tasks = tasks.chain(self.leaving.into_iter().map(|(task, _)| task));
+        let tasks = self.workers.into_iter().map(|worker| worker.task);
+        let tasks = tasks.chain(self.stopping.into_iter().map(|worker| worker.task));
         let all = futures_util::future::join_all(tasks);
         if tokio::time::timeout(self.config.grace + Duration::from_secs(5), all).await.is_err() {
-            tracing::warn!(pool = self.config.name, "workers do not end; their documents go to others");
+            tracing::warn!(
+                pool = self.config.name,
+                "workers do not end; other workers get their documents when their leases expire"
+            );
         }
     }
 }

@@ -1,276 +1,264 @@
-//! The second stage: chunks that the collection has no vector of become vectors. Chunks of all documents that came
-//! together go to a model together; a call that fails over one text is halved until that text stands alone.
+//! The second stage: chunks that have no vector in the collection are embedded. The chunks of all documents of a batch
+//! share calls of a model; a call that fails because of one text is halved until that text is alone.
 
 use std::{collections::BTreeMap, num::NonZeroUsize, sync::Arc};
 
 use embeddery_core::{EmbedError, Embeddings, ErrorKind, Retry};
 use embeddery_gateway::BatchBisector;
-use embeddery_store::{CollectionRef, Document, ModelBinding, StoreError, StoreErrorKind};
+use embeddery_ingest::{Lookup, MAX_TEXTS_PER_CALL, to_chunks};
+use embeddery_store::{CollectionRef, Document, StoreError};
 use futures_util::future::join_all;
 
 use super::{
     Item, StageContext, StageFailure, StageResult,
-    billed_embed::{self, CallError, EmbedCall},
-    chunk::parts,
-    failure::code,
-    persist_results, reason, tenant_dir,
+    embed_call::{self, CallError, EmbedCall},
+    failure::error_code,
+    persist_results, reason,
 };
 use crate::{ChunkSpan, NewDocument, Stage, Vectors};
 
-/// Texts of one call: enough to keep a model busy, few enough that nobody waits long behind them.
-const TEXTS: usize = 256;
-/// Bytes of one call's texts: between two calls a cancelled job is noticed.
-const BYTES: usize = 256 << 10;
+/// Maximum bytes of the texts of one call. A cancelled job is noticed between two calls.
+const MAX_BYTES_PER_CALL: usize = 256 << 10;
 
-pub(super) async fn run(tools: &StageContext, items: &[Item]) -> Vec<StageResult> {
-    let known = fetch_existing(tools, items).await;
-    let mut wanted = Vec::new();
-    for (item, known) in items.iter().zip(&known) {
-        let Ok(known) = known else { continue };
-        let missing = known.stored.iter().enumerate().filter(|(_, stored)| !**stored);
-        wanted.push(Wanted {
+pub(super) async fn run(context: &StageContext, items: &[Item]) -> Vec<StageResult> {
+    let existing = look_up(context, items).await;
+    let mut requests = Vec::new();
+    for (item, existing) in items.iter().zip(&existing) {
+        let Ok(existing) = existing else { continue };
+        let missing = existing.stored.iter().enumerate().filter(|(_, stored)| !**stored);
+        requests.push(ChunksToEmbed {
             item,
-            dimensions: known.dimensions(item),
+            dimensions: dimensions(existing, item),
             chunks: missing.map(|(chunk, _)| chunk).collect(),
         });
     }
-    let mut made = vectors(tools, &wanted).await.into_iter();
-    let laid_out = items.iter().zip(known).map(|(item, known)| {
-        let known = known?;
-        to_document_vectors(item, &known, &made.next().unwrap_or_else(|| Ok(Vec::new()))?)
+    let mut embedded = embed_chunks(context, &requests).await.into_iter();
+    let results = items.iter().zip(existing).map(|(item, existing)| {
+        let existing = existing?;
+        to_document_vectors(item, &existing, &embedded.next().unwrap_or_else(|| Ok(Vec::new()))?)
     });
-    let laid_out = laid_out.map(|vectors: Result<_, StageFailure>| vectors.map_err(StageResult::Trouble));
-    let laid_out = laid_out.collect();
-    persist_results(Stage::Embedding, items, laid_out, async |results| tools.jobs.put_vectors(results).await)
+    let results =
+        results.map(|vectors: Result<_, StageFailure>| vectors.map_err(StageResult::from)).collect();
+    persist_results(Stage::Embedding, items, results, async |results| context.jobs.put_vectors(results).await)
         .await
 }
 
-/// What the collection knows of a document.
-struct Known {
-    binding: Option<ModelBinding>,
-    /// For each chunk, whether its vector is there.
+/// What a collection has of one document.
+struct Existing {
+    lookup: Arc<Lookup>,
+    /// For each chunk, whether its vector is stored.
     stored: Vec<bool>,
 }
 
-impl Known {
-    /// The length to ask for: the collection's where there is one.
-    fn dimensions(&self, item: &Item) -> Option<NonZeroUsize> {
-        match &self.binding {
-            Some(binding) if binding.custom_dimensions => NonZeroUsize::new(binding.dim),
-            Some(_) => None,
-            None => item.work.plan.dimensions.and_then(NonZeroUsize::new),
-        }
+/// The length of the vectors to request; `None` for the model's own. A collection that exists determines it.
+fn dimensions(existing: &Existing, item: &Item) -> Option<NonZeroUsize> {
+    match &existing.lookup.binding {
+        Some(binding) if binding.custom_dimensions => NonZeroUsize::new(binding.dim),
+        Some(_) => None,
+        None => item.spec().dimensions.and_then(NonZeroUsize::new),
     }
 }
 
-/// Asks each collection once for all its documents.
-async fn fetch_existing(tools: &StageContext, items: &[Item]) -> Vec<Result<Known, StageFailure>> {
+/// Looks documents up, all documents of a collection in one query.
+async fn look_up(context: &StageContext, items: &[Item]) -> Vec<Result<Existing, StageFailure>> {
     let mut groups: BTreeMap<_, (Vec<usize>, Vec<Document>)> = BTreeMap::new();
-    let mut known: Vec<Result<Known, StageFailure>> =
-        items.iter().map(|_| Err(StageFailure::again("internal", "nobody looked"))).collect();
+    let mut results: Vec<Result<Existing, StageFailure>> = items
+        .iter()
+        .map(|_| Err(StageFailure::retry("internal", "the document was not looked up")))
+        .collect();
     for (index, item) in items.iter().enumerate() {
-        // What waits for its provider costs nothing meanwhile.
-        if let Some(trouble) = tools.lanes.blocked(&item.work.plan) {
-            known[index] = Err(trouble);
+        // A document that waits for its provider is not looked up each time.
+        if let Some(deferral) = context.paused_providers.deferral(item.spec()) {
+            results[index] = Err(deferral);
             continue;
         }
         match document(item) {
             Ok(document) => {
-                let place: (&str, &str) = (&item.work.tenant, &item.work.plan.collection);
-                let (members, documents) = groups.entry(place).or_default();
-                members.push(index);
+                let key: (&str, &str) = (&item.work.tenant, &item.spec().collection);
+                let (indices, documents) = groups.entry(key).or_default();
+                indices.push(index);
                 documents.push(document);
             }
-            Err(trouble) => known[index] = Err(trouble),
+            Err(failure) => results[index] = Err(failure),
         }
     }
-    let looked = join_all(groups.into_iter().map(|(place, (members, documents))| async move {
-        let answer = fetch_collection(tools, place, &documents).await;
-        (members, answer)
+    let lookups = join_all(groups.into_values().map(|(indices, documents)| async move {
+        let item = &items[indices[0]];
+        let tenant = item.user().directory_name();
+        let collection = CollectionRef { tenant: &tenant, collection: &item.spec().collection };
+        (indices, context.ingest.look_up(collection, &documents).await)
     }))
     .await;
-    for (members, answer) in looked {
-        match answer {
-            Ok((binding, stored)) => {
-                for (index, stored) in members.into_iter().zip(stored) {
-                    known[index] = Ok(Known { binding: binding.clone(), stored });
+    for (indices, lookup) in lookups {
+        match lookup {
+            Ok(mut lookup) => {
+                let stored = std::mem::take(&mut lookup.stored);
+                let lookup = Arc::new(lookup);
+                for (index, stored) in indices.into_iter().zip(stored) {
+                    results[index] = Ok(Existing { lookup: Arc::clone(&lookup), stored });
                 }
             }
-            Err(trouble) => members.into_iter().for_each(|index| known[index] = Err(trouble.clone())),
+            Err(error) => {
+                let failure = StageFailure::from_store_error(&error);
+                indices.into_iter().for_each(|index| results[index] = Err(failure.clone()));
+            }
         }
     }
-    known
+    results
 }
 
-async fn fetch_collection(
-    tools: &StageContext,
-    (tenant, collection): (&str, &str),
-    documents: &[Document],
-) -> Result<(Option<ModelBinding>, Vec<Vec<bool>>), StageFailure> {
-    let tenant = tenant_dir(tenant);
-    let place = CollectionRef { tenant: &tenant, collection };
-    let nothing = || (None, documents.iter().map(|document| vec![false; document.chunks.len()]).collect());
-    let found = match tools.store.get(place).await {
-        Ok(found) => found,
-        Err(error) if error.kind == StoreErrorKind::NotFound => return Ok(nothing()),
-        Err(error) => return Err(StageFailure::of_store(&error)),
-    };
-    match tools.store.existing_chunks(place, documents).await {
-        Ok(stored) => Ok((Some(found.binding), stored)),
-        Err(error) if error.kind == StoreErrorKind::NotFound => Ok(nothing()),
-        Err(error) => Err(StageFailure::of_store(&error)),
-    }
-}
-
-/// A document with its chunks and without vectors, as the store takes it.
+/// A document with its chunks and without vectors, in the store's form.
 pub(super) fn document(item: &Item) -> Result<Document, StageFailure> {
     let NewDocument { id, text, metadata, .. } = &item.work.document;
-    let chunks = parts(text, spans(item)?).ok_or_else(span_mismatch)?;
+    let chunks = to_chunks(text, spans(item)?).ok_or_else(span_mismatch)?;
     Ok(Document { id: id.clone(), metadata: metadata.clone(), chunks, submission: Some(item.task.job.0) })
 }
 
 fn span_mismatch() -> StageFailure {
-    StageFailure::again("internal", "the document's chunks do not fit its text")
+    StageFailure::retry("internal", "the chunks of the document do not match its text")
 }
 
 fn spans(item: &Item) -> Result<&[ChunkSpan], StageFailure> {
-    let lost = || StageFailure::again("internal", "the document's chunks are lost");
-    item.work.chunks.as_deref().ok_or_else(lost)
+    let missing =
+        || StageFailure::retry("internal", "the chunks of the document are missing in the job store");
+    item.work.chunks.as_deref().ok_or_else(missing)
 }
 
-fn slice<'a>(item: &'a Item, span: &ChunkSpan) -> Result<&'a str, StageFailure> {
-    let place = usize::try_from(span.bytes.start).ok().zip(usize::try_from(span.bytes.end).ok());
-    let text = place.and_then(|(start, end)| item.work.document.text.get(start..end));
+fn chunk_text<'a>(item: &'a Item, span: &ChunkSpan) -> Result<&'a str, StageFailure> {
+    let range = usize::try_from(span.bytes.start).ok().zip(usize::try_from(span.bytes.end).ok());
+    let text = range.and_then(|(start, end)| item.work.document.text.get(start..end));
     text.ok_or_else(span_mismatch)
 }
 
-/// Chunks of a document that are to become vectors.
-pub(super) struct Wanted<'a> {
+/// Chunks of one document that need a vector.
+pub(super) struct ChunksToEmbed<'a> {
     pub(super) item: &'a Item,
     pub(super) dimensions: Option<NonZeroUsize>,
+    /// Indices of the chunks.
     pub(super) chunks: Vec<usize>,
 }
 
-/// A vector: a row of an answer.
+/// A vector: a row of the response of a call.
 pub(super) type EmbeddedRow = (Arc<Embeddings>, usize);
 
-/// One text on its way.
+/// One chunk of a call.
 struct PendingChunk {
-    /// Whose, by place in `wanted`.
+    /// The index of its document among the requests.
     owner: usize,
-    /// Which of the chunks wanted.
-    place: usize,
+    /// Its position among the chunks that the document requests.
+    position: usize,
     text: Arc<str>,
 }
 
-/// The vectors of what is wanted of each document, or why it has none.
-pub(super) async fn vectors(
-    tools: &StageContext,
-    wanted: &[Wanted<'_>],
+/// The vectors of each request, or the failure of its document.
+pub(super) async fn embed_chunks(
+    context: &StageContext,
+    requests: &[ChunksToEmbed<'_>],
 ) -> Vec<Result<Vec<EmbeddedRow>, StageFailure>> {
-    // What one call may carry together: tenants have their own caches, accounts and turns.
+    // Texts of several tenants do not share a call: caches, accounts and turns are a tenant's own.
     let mut groups: BTreeMap<_, Vec<usize>> = BTreeMap::new();
-    for (owner, wanted) in wanted.iter().enumerate() {
-        let plan = &wanted.item.work.plan;
-        let key = (&wanted.item.work.tenant, &plan.provider, &plan.model, wanted.dimensions);
+    for (owner, request) in requests.iter().enumerate() {
+        let spec = request.item.spec();
+        let key = (&request.item.work.tenant, &spec.provider, &spec.model, request.dimensions);
         groups.entry(key).or_default().push(owner);
     }
-    let answered = join_all(groups.into_values().map(|members| group(tools, wanted, members)))
+    let embedded = join_all(groups.into_values().map(|owners| embed_group(context, requests, owners)))
         .await
         .into_iter()
         .flatten();
-    let mut all: Vec<_> = wanted.iter().map(|_| Ok(Vec::new())).collect();
-    answered.for_each(|(owner, result)| all[owner] = result);
-    all
+    let mut results: Vec<_> = requests.iter().map(|_| Ok(Vec::new())).collect();
+    embedded.for_each(|(owner, result)| results[owner] = result);
+    results
 }
 
-type Answered = Vec<(usize, Result<Vec<EmbeddedRow>, StageFailure>)>;
+type GroupResult = Vec<(usize, Result<Vec<EmbeddedRow>, StageFailure>)>;
 
-async fn group(tools: &StageContext, wanted: &[Wanted<'_>], members: Vec<usize>) -> Answered {
+/// Embeds the chunks of documents that may share calls.
+async fn embed_group(
+    context: &StageContext,
+    requests: &[ChunksToEmbed<'_>],
+    owners: Vec<usize>,
+) -> GroupResult {
     let mut results: BTreeMap<usize, Result<Vec<Option<EmbeddedRow>>, StageFailure>> = BTreeMap::new();
     let mut pieces = Vec::new();
-    for owner in members {
-        match texts(&wanted[owner]) {
+    for owner in owners {
+        match texts(&requests[owner]) {
             Ok(texts) => {
                 results.insert(owner, Ok(vec![None; texts.len()]));
                 let texts = texts.into_iter().enumerate();
-                pieces.extend(texts.map(|(place, text)| PendingChunk { owner, place, text }));
+                pieces.extend(texts.map(|(position, text)| PendingChunk { owner, position, text }));
             }
-            Err(trouble) => drop(results.insert(owner, Err(trouble))),
+            Err(failure) => drop(results.insert(owner, Err(failure))),
         }
     }
     let mut waiting = BatchBisector::new(calls(pieces));
     while let Some(mut call) = waiting.next_batch() {
-        // Nobody pays for a document that has failed by another chunk, or whose job was cancelled.
-        call.retain(|piece| results[&piece.owner].is_ok() && !wanted[piece.owner].item.is_dropped());
+        // A document that failed by another chunk, or whose job was cancelled, is not billed further.
+        call.retain(|piece| results[&piece.owner].is_ok() && !requests[piece.owner].item.is_abandoned());
         let Some(first) = call.first() else { continue };
-        let Wanted { item, dimensions, .. } = &wanted[first.owner];
+        let ChunksToEmbed { item, dimensions, .. } = &requests[first.owner];
         let request_id: Arc<str> = item.task.job.to_string().into();
-        let asking = EmbedCall {
+        let embed_call = EmbedCall {
             tenant: &item.work.tenant,
-            plan: &item.work.plan,
+            spec: item.spec(),
             dimensions: *dimensions,
             request_id: &request_id,
         };
         let texts: Vec<Arc<str>> = call.iter().map(|piece| Arc::clone(&piece.text)).collect();
-        let answer = match tools.lanes.blocked(asking.plan) {
-            Some(trouble) => Err(CallError::All(trouble)),
-            None => billed_embed::embed(tools, &asking, &texts).await,
+        let response = match context.paused_providers.deferral(embed_call.spec) {
+            Some(deferral) => Err(CallError::All(deferral)),
+            None => embed_call::embed(context, &embed_call, &texts).await,
         };
-        match answer {
-            Ok(answer) => {
-                let answer = Arc::new(answer);
+        match response {
+            Ok(embeddings) => {
+                let embeddings = Arc::new(embeddings);
                 for (row, piece) in call.iter().enumerate() {
-                    if let Some(Ok(made)) = results.get_mut(&piece.owner) {
-                        made[piece.place] = Some((Arc::clone(&answer), row));
+                    if let Some(Ok(rows)) = results.get_mut(&piece.owner) {
+                        rows[piece.position] = Some((Arc::clone(&embeddings), row));
                     }
                 }
             }
-            Err(CallError::All(trouble)) => {
-                let rest = waiting.drain();
-                for piece in call
-                    .into_iter()
-                    .chain(rest)
-                    .filter(|piece| results[&piece.owner].is_ok())
-                    .collect::<Vec<_>>()
-                {
-                    results.insert(piece.owner, Err(trouble.clone()));
+            Err(CallError::All(failure)) => {
+                for piece in call.into_iter().chain(waiting.drain()) {
+                    if let Some(result @ Ok(_)) = results.get_mut(&piece.owner) {
+                        *result = Err(failure.clone());
+                    }
                 }
             }
             Err(CallError::Split(error)) => {
                 for (_, piece) in waiting.split_failed(call, &error) {
-                    let Wanted { item, chunks, .. } = &wanted[piece.owner];
-                    results.insert(piece.owner, Err(of_chunk(&error, item, chunks[piece.place])));
+                    let ChunksToEmbed { item, chunks, .. } = &requests[piece.owner];
+                    results.insert(piece.owner, Err(chunk_failure(&error, item, chunks[piece.position])));
                 }
             }
         }
     }
-    let complete = |made: Vec<Option<EmbeddedRow>>| {
-        let made: Option<Vec<EmbeddedRow>> = made.into_iter().collect();
-        made.ok_or_else(|| {
-            StageFailure::again("cancelled", "the job was cancelled, or another worker has the document")
+    let complete = |rows: Vec<Option<EmbeddedRow>>| {
+        let rows: Option<Vec<EmbeddedRow>> = rows.into_iter().collect();
+        rows.ok_or_else(|| {
+            StageFailure::retry("cancelled", "the job was cancelled, or another worker has the document")
         })
     };
     results.into_iter().map(|(owner, result)| (owner, result.and_then(complete))).collect()
 }
 
-fn texts(wanted: &Wanted<'_>) -> Result<Vec<Arc<str>>, StageFailure> {
-    let spans = spans(wanted.item)?;
-    let span = |&chunk: &usize| {
-        let span = spans.get(chunk).ok_or_else(|| StageFailure::again("internal", "a chunk is lost"))?;
-        Ok(slice(wanted.item, span)?.into())
+fn texts(request: &ChunksToEmbed<'_>) -> Result<Vec<Arc<str>>, StageFailure> {
+    let spans = spans(request.item)?;
+    let text = |&chunk: &usize| {
+        let missing = || StageFailure::retry("internal", "a chunk is missing in the job store");
+        Ok(chunk_text(request.item, spans.get(chunk).ok_or_else(missing)?)?.into())
     };
-    wanted.chunks.iter().map(span).collect()
+    request.chunks.iter().map(text).collect()
 }
 
-/// Pieces in their order, as many to a call as it may carry.
+/// Divides pieces, in their order, into calls within the limits of texts and bytes.
 fn calls(pieces: Vec<PendingChunk>) -> Vec<Vec<PendingChunk>> {
     let mut calls: Vec<Vec<PendingChunk>> = Vec::new();
     let mut bytes = 0;
     for piece in pieces {
         bytes += piece.text.len();
         match calls.last_mut() {
-            Some(call) if call.len() < TEXTS && bytes <= BYTES => call.push(piece),
+            Some(call) if call.len() < MAX_TEXTS_PER_CALL && bytes <= MAX_BYTES_PER_CALL => call.push(piece),
             _ => {
                 bytes = piece.text.len();
                 calls.push(vec![piece]);
@@ -280,42 +268,48 @@ fn calls(pieces: Vec<PendingChunk>) -> Vec<Vec<PendingChunk>> {
     calls
 }
 
-/// A failure that one chunk has alone; it is named, so that its author can find it.
-fn of_chunk(error: &EmbedError, item: &Item, chunk: usize) -> StageFailure {
+/// The failure of a document by one chunk. The message names the chunk, so that the author can find it.
+fn chunk_failure(error: &EmbedError, item: &Item, chunk: usize) -> StageFailure {
     let characters =
         item.work.chunks.as_ref().and_then(|chunks| chunks.get(chunk)).map(|span| &span.characters);
-    let place = characters.map_or_else(String::new, |at| format!(" (characters {} to {})", at.start, at.end));
-    let message = format!("chunk {chunk}{place}: {}", error.message);
+    let range = characters.map_or_else(String::new, |at| format!(" (characters {} to {})", at.start, at.end));
+    let message = format!("chunk {chunk}{range}: {}", error.message);
     let after = match error.retry {
         Retry::After(after) => Some(after),
         Retry::Backoff | Retry::Never => None,
     };
     match error.kind {
         ErrorKind::InvalidRequest | ErrorKind::InputTooLong | ErrorKind::BatchTooLarge => {
-            StageFailure::failed(code(error), message)
+            StageFailure::failed(error_code(error), message)
         }
-        _ => StageFailure::Retry { reason: reason(code(error), message), after },
+        _ => StageFailure::Retry { reason: reason(error_code(error), message), after },
     }
 }
 
-/// A document's vectors as the job store keeps them; all of one space, the collection's where there is one.
-fn to_document_vectors(item: &Item, known: &Known, made: &[EmbeddedRow]) -> Result<Vectors, StageFailure> {
-    let collection = &item.work.plan.collection;
-    let bound = known.binding.as_ref().map(|binding| (&binding.space, binding.dim));
-    let answered = made.first().map(|(answer, _)| (&answer.space, answer.dim));
-    let Some((space, dim)) = bound.or(answered) else {
-        return Err(StageFailure::again("internal", "a document without vectors has no collection"));
+/// The vectors of a document in the job store's form. All are of one space: the collection's where it exists.
+fn to_document_vectors(
+    item: &Item,
+    existing: &Existing,
+    embedded: &[EmbeddedRow],
+) -> Result<Vectors, StageFailure> {
+    let bound = existing.lookup.binding.as_ref().map(|binding| (&binding.space, binding.dim));
+    let returned = embedded.first().map(|(embeddings, _)| (&embeddings.space, embeddings.dim));
+    let Some((space, dim)) = bound.or(returned) else {
+        return Err(StageFailure::retry("internal", "a document without new vectors has no collection"));
     };
-    if let Some((other, _)) = made.iter().find(|(answer, _)| answer.space != *space || answer.dim != dim) {
-        return Err(StageFailure::of_store(&StoreError::space_mismatch(collection, space, &other.space)));
+    let differs = |(embeddings, _): &&EmbeddedRow| embeddings.space != *space || embeddings.dim != dim;
+    if let Some((other, _)) = embedded.iter().find(differs) {
+        let error = StoreError::space_mismatch(&item.spec().collection, space, &other.space);
+        return Err(StageFailure::from_store_error(&error));
     }
-    let (mut rows, mut data) = (Vec::with_capacity(known.stored.len()), Vec::with_capacity(made.len() * dim));
-    let mut made = made.iter();
-    for stored in &known.stored {
-        let new = if *stored { None } else { made.next() };
+    let mut rows = Vec::with_capacity(existing.stored.len());
+    let mut data = Vec::with_capacity(embedded.len() * dim);
+    let mut embedded = embedded.iter();
+    for stored in &existing.stored {
+        let new = if *stored { None } else { embedded.next() };
         rows.push(new.as_ref().and_then(|_| u32::try_from(data.len() / dim.max(1)).ok()));
-        if let Some((answer, row)) = new {
-            data.extend_from_slice(&answer.data[row * dim..(row + 1) * dim]);
+        if let Some((embeddings, row)) = new {
+            data.extend_from_slice(&embeddings.data[row * dim..(row + 1) * dim]);
         }
     }
     Ok(Vectors { space: space.clone(), dim, rows, data })

@@ -1,14 +1,13 @@
-//! What is done to documents. A stage is a function from documents to steps: it loads nothing and settles nothing,
-//! writes its result to the job store or the collection, and may run twice on the same document. Documents that
-//! came together are worked on together, and fail one by one.
+//! What a worker does with documents. A stage is a function from documents to results: it loads nothing and settles
+//! nothing, writes its result to the job store or the collection, and may run twice on the same document. Documents
+//! of one batch are processed together, and fail one by one.
 
-mod billed_embed;
 mod chunk;
 mod embed;
+mod embed_call;
 mod failure;
 mod provider_backoff;
 mod store;
-mod vector_quota;
 
 use std::{
     sync::{
@@ -18,143 +17,154 @@ use std::{
     time::Duration,
 };
 
-use embeddery_accounts::{Ledger, UserId};
-use embeddery_core::{DimensionPolicy, ProviderKind};
-use embeddery_gateway::{ModelSelector, Router};
-use embeddery_store::VectorStore;
+use embeddery_accounts::UserId;
+use embeddery_core::DimensionPolicy;
+use embeddery_gateway::ModelSelector;
+use embeddery_ingest::{Ingest, model_selector};
 
-pub use chunk::{cut, parts, rule};
 pub use failure::StageFailure;
 pub use provider_backoff::PausedProviders;
-pub use vector_quota::{VectorQuota, count_vectors};
 
 use crate::{
     DocumentState, JobError, JobSpec, JobStore, Loaded, LoadedDocument, Reason, Stage, TaskId, WriteResult,
 };
 
-/// What stages work with.
+/// The dependencies of the stages.
 pub struct StageContext {
-    /// The truth about jobs.
+    /// The jobs and the results of their stages.
     pub jobs: Arc<dyn JobStore>,
-    /// Where documents end.
-    pub store: Arc<dyn VectorStore>,
-    /// Who makes vectors.
-    pub router: Arc<Router>,
-    /// On whose account.
-    pub ledger: Arc<Ledger>,
-    /// What `dimensions` does when a model cannot give them.
+    /// Models, collections, quotas and usage.
+    pub ingest: Ingest,
+    /// The rule for `dimensions` that a model cannot produce.
     pub dimension_policy: DimensionPolicy,
-    /// Providers that nobody asks for a while.
-    pub lanes: PausedProviders,
-    /// The longest that cutting one document, or one call of the gateway or the store, may take.
-    pub patience: Duration,
-    /// Who has taken room for vectors and has not used it yet.
-    pub rooms: VectorQuota,
+    /// Providers that are not called for a while.
+    pub paused_providers: PausedProviders,
+    /// Maximum duration of chunking one document, and of one call of the gateway or the store.
+    pub timeout: Duration,
 }
 
-/// What comes after a document at a stage.
+/// The result of a document at a stage.
 #[derive(Clone, Debug, PartialEq)]
 pub enum StageResult {
-    /// The result is written; the next stage reads so many bytes.
+    /// The result is written; the next stage follows.
     Next {
-        /// Of text.
+        /// Bytes of text that the next stage reads.
         bytes: u64,
     },
-    /// There is nothing to do: the document has ended, its job is gone, or the truth is behind the queue. What is
-    /// unfinished then, the reconciler brings to the stage where it stands.
+    /// There is nothing to do: the document has ended, its job was deleted, or the job store is behind the queue. In
+    /// the last case the reconciler enqueues the document again, at the stage that the job store names.
     Done,
-    /// It did not work.
-    Trouble(StageFailure),
+    /// The stage failed.
+    Failure(StageFailure),
+}
+
+impl From<StageFailure> for StageResult {
+    fn from(failure: StageFailure) -> Self {
+        Self::Failure(failure)
+    }
 }
 
 /// A document at a stage.
 #[derive(Clone)]
 pub struct Item {
-    /// Which.
+    /// The task that the document belongs to.
     pub task: TaskId,
-    /// All there is of it.
+    /// The document and the results of earlier stages.
     pub work: Arc<LoadedDocument>,
-    /// Set when the lease is lost or the job is cancelled: nobody wants the result any more.
-    pub dropped: Arc<AtomicBool>,
+    /// Set when the lease is lost or the job is cancelled: the result is not needed.
+    pub abandoned: Arc<AtomicBool>,
 }
 
 impl Item {
-    fn is_dropped(&self) -> bool {
-        self.dropped.load(Relaxed)
+    fn is_abandoned(&self) -> bool {
+        self.abandoned.load(Relaxed)
     }
 
-    fn bytes(&self) -> u64 {
+    fn text_bytes(&self) -> u64 {
         self.work.document.text.len() as u64
+    }
+
+    fn spec(&self) -> &JobSpec {
+        &self.work.plan
+    }
+
+    fn user(&self) -> UserId {
+        UserId::new(Arc::clone(&self.work.tenant))
     }
 }
 
-/// Brings documents through a stage: one step for each task, in order.
+/// Runs a stage on the documents of these tasks. Returns one result per task, in order.
 pub async fn run(
-    tools: &StageContext,
+    context: &StageContext,
     stage: Stage,
     tasks: &[(TaskId, Arc<AtomicBool>)],
 ) -> Vec<StageResult> {
-    let loaded = tools.jobs.load(tasks.iter().map(|(task, _)| *task).collect()).await;
+    let loaded = context.jobs.load(tasks.iter().map(|(task, _)| *task).collect()).await;
     let loaded = match loaded {
         Ok(loaded) => loaded,
-        Err(error) => return vec![StageResult::Trouble(StageFailure::of_jobs(&error)); tasks.len()],
+        Err(error) => return vec![StageResult::Failure(StageFailure::from_job_error(&error)); tasks.len()],
     };
-    let found: Vec<_> = tasks.iter().zip(loaded).map(|(task, loaded)| item(stage, task, loaded)).collect();
-    let items: Vec<Item> = found.iter().filter_map(|found| found.as_ref().ok().cloned()).collect();
-    let done = match stage {
-        Stage::Chunking => chunk::run(tools, &items).await,
-        Stage::Embedding => embed::run(tools, &items).await,
-        Stage::Storage => store::run(tools, &items).await,
+    let loaded: Vec<_> =
+        tasks.iter().zip(loaded).map(|(task, loaded)| item_at_stage(stage, task, loaded)).collect();
+    let items: Vec<Item> = loaded.iter().filter_map(|item| item.as_ref().ok().cloned()).collect();
+    let results = match stage {
+        Stage::Chunking => chunk::run(context, &items).await,
+        Stage::Embedding => embed::run(context, &items).await,
+        Stage::Storage => store::run(context, &items).await,
     };
-    let mut done = done.into_iter();
-    // Each stage answers once for each item.
-    found.into_iter().map(|found| found.err().or_else(|| done.next()).unwrap_or(StageResult::Done)).collect()
+    // Each stage returns one result per item.
+    let mut results = results.into_iter();
+    loaded
+        .into_iter()
+        .map(|item| item.err().or_else(|| results.next()).unwrap_or(StageResult::Done))
+        .collect()
 }
 
-/// A task's document when it is at this stage, or else what comes after.
-fn item(
+/// The document of a task when it is at this stage, or else the result of the task.
+fn item_at_stage(
     stage: Stage,
-    (task, dropped): &(TaskId, Arc<AtomicBool>),
+    (task, abandoned): &(TaskId, Arc<AtomicBool>),
     loaded: Loaded,
 ) -> Result<Item, StageResult> {
     let work = match loaded {
         Ok(Some(work)) => work,
         Ok(None) => return Err(StageResult::Done),
-        Err(error) => return Err(StageResult::Trouble(StageFailure::of_jobs(&error))),
+        Err(error) => return Err(StageResult::Failure(StageFailure::from_job_error(&error))),
     };
     if work.state == DocumentState::At(stage) {
-        return Ok(Item { task: *task, work: Arc::new(work), dropped: Arc::clone(dropped) });
+        return Ok(Item { task: *task, work: Arc::new(work), abandoned: Arc::clone(abandoned) });
     }
     Err(result_for_state(stage, work.state, work.document.text.len() as u64))
 }
 
-/// Offers results to the job store, all that there are in one step, and says what comes after each document.
+/// Writes the results of a stage to the job store in one operation, and returns the result of each document. A
+/// document without a result to write keeps its [`StageResult`].
 async fn persist_results<T>(
     stage: Stage,
     items: &[Item],
     results: Vec<Result<T, StageResult>>,
     put: impl AsyncFnOnce(Vec<(TaskId, T)>) -> Result<Vec<WriteResult>, JobError>,
 ) -> Vec<StageResult> {
-    let mut steps = Vec::with_capacity(items.len());
-    let (mut places, mut written) = (Vec::new(), Vec::new());
-    for (place, (item, result)) in items.iter().zip(results).enumerate() {
+    let mut stage_results = Vec::with_capacity(items.len());
+    let (mut indices, mut writes) = (Vec::new(), Vec::new());
+    for (index, (item, result)) in items.iter().zip(results).enumerate() {
         match result {
             Ok(result) => {
-                places.push(place);
-                written.push((item.task, result));
-                steps.push(StageResult::Done);
+                indices.push(index);
+                writes.push((item.task, result));
+                stage_results.push(StageResult::Done);
             }
-            Err(step) => steps.push(step),
+            Err(result) => stage_results.push(result),
         }
     }
-    if written.is_empty() {
-        return steps;
+    if writes.is_empty() {
+        return stage_results;
     }
-    match put(written).await {
-        Ok(puts) => {
-            for (place, put) in places.into_iter().zip(puts) {
-                let bytes = items[place].bytes();
-                steps[place] = match put {
+    match put(writes).await {
+        Ok(written) => {
+            for (index, written) in indices.into_iter().zip(written) {
+                let bytes = items[index].text_bytes();
+                stage_results[index] = match written {
                     WriteResult::Written => StageResult::Next { bytes },
                     WriteResult::Already(state) => result_for_state(stage, state, bytes),
                     WriteResult::JobDeleted => StageResult::Done,
@@ -162,15 +172,15 @@ async fn persist_results<T>(
             }
         }
         Err(error) => {
-            for place in places {
-                steps[place] = StageResult::Trouble(StageFailure::of_jobs(&error));
+            for index in indices {
+                stage_results[index] = StageResult::Failure(StageFailure::from_job_error(&error));
             }
         }
     }
-    steps
+    stage_results
 }
 
-/// What a stage does with a document that is not, or no more, at it.
+/// The result of a stage for a document that is not at it.
 fn result_for_state(stage: Stage, state: DocumentState, bytes: u64) -> StageResult {
     match state {
         DocumentState::At(at) if at > stage => StageResult::Next { bytes },
@@ -178,14 +188,8 @@ fn result_for_state(stage: Stage, state: DocumentState, bytes: u64) -> StageResu
     }
 }
 
-/// How the gateway is asked for a plan's model: by its provider, so that no fallback's vectors come.
-fn selector(plan: &JobSpec) -> ModelSelector<'_> {
-    ModelSelector { model: Some(&plan.model), provider: plan.provider.parse::<ProviderKind>().ok() }
-}
-
-/// The tenant as the store names them: safe as a directory's name.
-fn tenant_dir(tenant: &str) -> String {
-    UserId::new(tenant).directory_name()
+fn selector(spec: &JobSpec) -> ModelSelector<'_> {
+    model_selector(&spec.provider, &spec.model)
 }
 
 fn reason(code: &str, message: impl Into<String>) -> Reason {

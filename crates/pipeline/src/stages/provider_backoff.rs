@@ -1,5 +1,5 @@
-//! Providers that are out of order: while one is parked, its documents wait without asking it, and those of all
-//! others go on.
+//! Providers that are out of service. The documents of a paused model are deferred without a call, and those of other
+//! models continue.
 
 use std::{
     collections::HashMap,
@@ -14,84 +14,89 @@ use tokio::time::Instant;
 use super::{StageFailure, failure::Pause};
 use crate::{JobSpec, Reason};
 
-/// The lanes of one process, a lane for each provider's model.
+/// The paused models of one process, by provider and model name.
 #[derive(Default)]
-pub struct PausedProviders(Mutex<HashMap<Lane, Parked>>);
+pub struct PausedProviders(Mutex<HashMap<ModelKey, PausedModel>>);
 
-type Lane = (String, String);
+type ModelKey = (String, String);
 
-struct Parked {
+struct PausedModel {
     until: Instant,
-    /// When it first did not serve; `None` while it was only busy.
-    since: Option<Timestamp>,
+    /// When the model first failed; `None` while it was only overloaded.
+    down_since: Option<Timestamp>,
     reason: Reason,
-    /// Parked so often in a row.
-    times: u32,
+    /// Pauses in a row.
+    pauses: u32,
 }
 
-/// The longest pause that nobody has asked for.
+/// Maximum pause that the provider did not ask for.
 const MAX_COOLDOWN: Duration = Duration::from_secs(60);
 
-/// The code of a model that serves others meanwhile.
+/// The code of a model that still serves other callers.
 const OVERLOADED_CODE: &str = "overloaded";
 
 impl PausedProviders {
-    /// What a plan's documents wait for, if they do.
-    pub(super) fn blocked(&self, plan: &JobSpec) -> Option<StageFailure> {
-        let lanes = self.lock();
-        let parked = lanes.get(&lane(plan))?;
-        let after = parked.until.checked_duration_since(Instant::now()).filter(|after| !after.is_zero())?;
-        Some(StageFailure::Defer { reason: parked.reason.clone(), after })
+    /// The failure of a job's documents while their model is paused.
+    pub(super) fn deferral(&self, spec: &JobSpec) -> Option<StageFailure> {
+        let models = self.lock();
+        let paused = models.get(&model_key(spec))?;
+        let after = paused.until.checked_duration_since(Instant::now()).filter(|after| !after.is_zero())?;
+        Some(StageFailure::Defer { reason: paused.reason.clone(), after })
     }
 
-    /// Parks a plan's lane. A guessed pause doubles with each time in a row, up to a minute.
-    pub(super) fn pause(&self, plan: &JobSpec, reason: Reason, pause: Pause) -> StageFailure {
-        let mut lanes = self.lock();
-        // When nobody has asked for long, nobody knows whether it has served since.
-        let before = lanes.get(&lane(plan)).filter(|parked| parked.until.elapsed() <= MAX_COOLDOWN);
-        let (times, since) = before.map_or((0, None), |parked| (parked.times, parked.since));
-        let since = if reason.code.as_ref() == OVERLOADED_CODE {
-            since
+    /// Pauses the model of a job. A pause that the provider did not ask for doubles with each pause in a row, up to a
+    /// minute.
+    pub(super) fn pause(&self, spec: &JobSpec, reason: Reason, pause: Pause) -> StageFailure {
+        let mut models = self.lock();
+        // A model that was not called for a while may have served other processes since.
+        let last = models.get(&model_key(spec)).filter(|paused| paused.until.elapsed() <= MAX_COOLDOWN);
+        let (pauses, down_since) = last.map_or((0, None), |paused| (paused.pauses, paused.down_since));
+        let down_since = if reason.code.as_ref() == OVERLOADED_CODE {
+            down_since
         } else {
-            since.or_else(|| Some(Timestamp::now()))
+            down_since.or_else(|| Some(Timestamp::now()))
         };
         let after = match pause {
-            Pause::Asked(after) => after,
-            Pause::Guessed(first) => Backoff::new(first, MAX_COOLDOWN.max(first)).ceiling(times),
+            Pause::Requested(after) => after,
+            Pause::Backoff(first) => Backoff::new(first, MAX_COOLDOWN.max(first)).ceiling(pauses),
         };
-        if times == 0 {
+        if pauses == 0 {
             tracing::warn!(
-                provider = plan.provider,
-                model = plan.model,
-                why = reason.message,
-                "documents wait"
+                provider = spec.provider,
+                model = spec.model,
+                error = reason.message,
+                "the model is paused; its documents wait"
             );
         }
-        let message = match since {
-            Some(since) => format!("{} has not served since {since:.0}: {}", plan.provider, reason.message),
+        let message = match down_since {
+            Some(since) => format!("{} has not served since {since:.0}: {}", spec.provider, reason.message),
             None => reason.message.clone(),
         };
         let reason = Reason { message, ..reason };
-        let parked =
-            Parked { until: Instant::now() + after, since, reason: reason.clone(), times: times + 1 };
-        lanes.insert(lane(plan), parked);
+        let paused = PausedModel {
+            until: Instant::now() + after,
+            down_since,
+            reason: reason.clone(),
+            pauses: pauses + 1,
+        };
+        models.insert(model_key(spec), paused);
         StageFailure::Defer { reason, after }
     }
 
-    /// A plan's lane has answered.
-    pub(super) fn open(&self, plan: &JobSpec) {
-        if self.lock().remove(&lane(plan)).is_some() {
-            tracing::info!(provider = plan.provider, model = plan.model, "documents go on");
+    /// Ends the pause of a model that has served.
+    pub(super) fn resume(&self, spec: &JobSpec) {
+        if self.lock().remove(&model_key(spec)).is_some() {
+            tracing::info!(provider = spec.provider, model = spec.model, "the model serves again");
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<Lane, Parked>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<ModelKey, PausedModel>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-fn lane(plan: &JobSpec) -> Lane {
-    (plan.provider.clone(), plan.model.clone())
+fn model_key(spec: &JobSpec) -> ModelKey {
+    (spec.provider.clone(), spec.model.clone())
 }
 
 #[cfg(test)]
@@ -99,41 +104,41 @@ mod tests {
     use super::{super::reason, *};
     use crate::Chunking;
 
-    fn plan(provider: &str) -> JobSpec {
+    fn spec(provider: &str) -> JobSpec {
         let chunking = Chunking { method: "none".into(), size: 1, overlap: 0, unit: "characters".into() };
         let (provider, model) = (provider.to_owned(), "m".to_owned());
         JobSpec { collection: "c".into(), provider, model, dimensions: None, chunking }
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_parked_lane_blocks_no_other_and_opens_by_itself() {
-        let lanes = PausedProviders::default();
+    async fn a_pause_concerns_one_model_and_ends_by_itself() {
+        let models = PausedProviders::default();
         let second = Duration::from_secs(1);
-        assert!(lanes.blocked(&plan("openai")).is_none());
-        let parked = lanes.pause(&plan("openai"), reason("x", "down"), Pause::Guessed(second));
-        let StageFailure::Defer { reason: why, .. } = parked else { unreachable!("who is parked waits") };
+        assert!(models.deferral(&spec("openai")).is_none());
+        let paused = models.pause(&spec("openai"), reason("x", "down"), Pause::Backoff(second));
+        let StageFailure::Defer { reason: why, .. } = paused else { unreachable!("a pause defers") };
         assert!(why.message.starts_with("openai has not served since 2") && why.message.ends_with("Z: down"));
-        assert!(lanes.blocked(&plan("openai")).is_some() && lanes.blocked(&plan("cohere")).is_none());
+        assert!(models.deferral(&spec("openai")).is_some() && models.deferral(&spec("cohere")).is_none());
         tokio::time::advance(second).await;
-        assert!(lanes.blocked(&plan("openai")).is_none());
-        lanes.pause(&plan("openai"), reason("x", "down"), Pause::Guessed(second));
+        assert!(models.deferral(&spec("openai")).is_none());
+        models.pause(&spec("openai"), reason("x", "down"), Pause::Backoff(second));
         tokio::time::advance(second).await;
-        assert!(lanes.blocked(&plan("openai")).is_some(), "the second pause is longer");
-        lanes.open(&plan("openai"));
-        assert!(lanes.blocked(&plan("openai")).is_none());
+        assert!(models.deferral(&spec("openai")).is_some(), "the second pause is longer");
+        models.resume(&spec("openai"));
+        assert!(models.deferral(&spec("openai")).is_none());
     }
 
     #[tokio::test(start_paused = true)]
-    async fn who_was_not_asked_for_long_or_was_only_busy_is_not_said_to_serve_nobody() {
-        let (lanes, second) = (PausedProviders::default(), Duration::from_secs(1));
-        let park = |code| match lanes.pause(&plan("local"), reason(code, "no"), Pause::Guessed(second)) {
+    async fn a_model_that_is_overloaded_or_was_not_called_is_not_reported_as_down() {
+        let (models, second) = (PausedProviders::default(), Duration::from_secs(1));
+        let pause = |code| match models.pause(&spec("local"), reason(code, "no"), Pause::Backoff(second)) {
             StageFailure::Defer { reason, after } => (reason.message, after),
-            other => unreachable!("who is parked waits: {other:?}"),
+            other => unreachable!("a pause defers: {other:?}"),
         };
-        assert_eq!(park(OVERLOADED_CODE), ("no".into(), second));
-        let (message, after) = park("down");
+        assert_eq!(pause(OVERLOADED_CODE), ("no".into(), second));
+        let (message, after) = pause("down");
         assert!(message.starts_with("local has not served since 2") && after == 2 * second, "{message}");
         tokio::time::advance(2 * second + MAX_COOLDOWN + second).await;
-        assert_eq!(park(OVERLOADED_CODE), ("no".into(), second), "it begins anew");
+        assert_eq!(pause(OVERLOADED_CODE), ("no".into(), second), "the pauses start anew");
     }
 }

@@ -1,86 +1,85 @@
-//! The last stage: documents become visible. Those of one collection whose vectors are of one model are written in
-//! one step; when that fails, each by itself, so that one which cannot be stored keeps no other.
+//! The last stage: documents become searchable. Documents of one collection whose vectors are of one model are written
+//! in one step. When that fails, each is written by itself, so that one that cannot be stored does not affect the
+//! others.
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
     num::NonZeroUsize,
 };
 
-use embeddery_core::SpaceId;
-use embeddery_store::{
-    CollectionRef, Document, ModelBinding, NewCollection, StoreError, StoreErrorKind, UpsertResult,
-};
+use embeddery_ingest::{MissingChunk, WriteBatch, WriteTarget, check_space};
+use embeddery_store::{CollectionRef, Document, ModelBinding, NewCollection, StoreError, StoreErrorKind};
 use futures_util::future::join_all;
 use uuid::Uuid;
 
 use super::{
     Item, StageContext, StageFailure, StageResult,
-    embed::{self, Wanted, document},
-    persist_results, reason, tenant_dir,
-    vector_quota::QuotaReservation,
+    embed::{ChunksToEmbed, document, embed_chunks},
+    persist_results, reason,
 };
 use crate::{DocumentOutcome, JobId, Reason, Stage, Vectors};
 
-pub(super) async fn run(tools: &StageContext, items: &[Item]) -> Vec<StageResult> {
+pub(super) async fn run(context: &StageContext, items: &[Item]) -> Vec<StageResult> {
     let mut groups: BTreeMap<_, Vec<usize>> = BTreeMap::new();
-    // What nobody wants any more is not stored: the user may have been deleted meanwhile.
-    for (index, item) in items.iter().enumerate().filter(|(_, item)| !item.is_dropped()) {
-        let plan = &item.work.plan;
+    // An abandoned document is not stored: its user may have been deleted.
+    for (index, item) in items.iter().enumerate().filter(|(_, item)| !item.is_abandoned()) {
+        let spec = item.spec();
         let vectors = item.work.vectors.as_ref().map(|vectors| (vectors.space.as_str(), vectors.dim));
-        let model = (&plan.provider, &plan.model, plan.dimensions, vectors);
-        groups.entry((&item.work.tenant, &plan.collection, model)).or_default().push(index);
+        let model = (&spec.provider, &spec.model, spec.dimensions, vectors);
+        groups.entry((&item.work.tenant, &spec.collection, model)).or_default().push(index);
     }
-    let groups = groups.into_values().map(|members| async move {
-        let mut done = Vec::with_capacity(members.len());
-        for round in rounds(items, members) {
-            let these: Vec<&Item> = round.iter().map(|&index| &items[index]).collect();
-            done.extend(round.into_iter().zip(write(tools, &these).await));
+    let groups = groups.into_values().map(|indices| async move {
+        let mut outcomes = Vec::with_capacity(indices.len());
+        for round in rounds(items, indices) {
+            let batch: Vec<&Item> = round.iter().map(|&index| &items[index]).collect();
+            outcomes.extend(round.into_iter().zip(write(context, &batch).await));
         }
-        done
+        outcomes
     });
-    let mut ends: Vec<_> = items.iter().map(|_| Err(StageResult::Done)).collect();
-    for (index, end) in join_all(groups).await.into_iter().flatten() {
-        ends[index] = end.map_err(StageResult::Trouble);
+    let mut results: Vec<_> = items.iter().map(|_| Err(StageResult::Done)).collect();
+    for (index, outcome) in join_all(groups).await.into_iter().flatten() {
+        results[index] = outcome.map_err(StageResult::from);
     }
-    persist_results(Stage::Storage, items, ends, async |ends| tools.jobs.finish(ends).await).await
+    persist_results(Stage::Storage, items, results, async |ends| context.jobs.finish(ends).await).await
 }
 
-/// Documents of one id are of several jobs, and are written one after the other.
-fn rounds(items: &[Item], members: Vec<usize>) -> Vec<Vec<usize>> {
+/// Divides documents so that no round has two of the same id. Several jobs may submit a document of one id; these are
+/// written one after the other.
+fn rounds(items: &[Item], indices: Vec<usize>) -> Vec<Vec<usize>> {
     let mut rounds: Vec<(HashSet<&str>, Vec<usize>)> = Vec::new();
-    for index in members {
+    for index in indices {
         let id = items[index].work.document.id.as_str();
         match rounds.iter_mut().find(|(ids, _)| !ids.contains(id)) {
-            Some((ids, members)) => {
+            Some((ids, round)) => {
                 ids.insert(id);
-                members.push(index);
+                round.push(index);
             }
             None => rounds.push((HashSet::from([id]), vec![index])),
         }
     }
-    rounds.into_iter().map(|(_, members)| members).collect()
+    rounds.into_iter().map(|(_, round)| round).collect()
 }
 
-/// Writes documents of one collection, together if that works.
-async fn write(tools: &StageContext, items: &[&Item]) -> Vec<Result<DocumentOutcome, StageFailure>> {
+/// Writes documents of one collection, together if possible.
+async fn write(context: &StageContext, items: &[&Item]) -> Vec<Result<DocumentOutcome, StageFailure>> {
     let together = match items {
-        [_, _, ..] => match store(tools, items).await {
-            // It would be the same for each of them.
-            Err(Refused::Trouble(trouble @ StageFailure::Defer { .. })) => {
-                return vec![Err(trouble); items.len()];
-            }
+        [_, _, ..] => match store(context, items).await {
+            // Each document alone would fail the same.
+            Err(deferral @ StageFailure::Defer { .. }) => return vec![Err(deferral); items.len()],
             stored => stored.ok(),
         },
         _ => None,
     };
     let together = together.as_ref();
     join_all(items.iter().map(|item| async move {
-        let overtaken = match together {
-            Some(overtaken) => overtaken.get(&item.work.document.id).copied(),
-            None => write_single(tools, item).await?,
+        let superseded_by = match together {
+            Some(superseded) => superseded.get(&item.work.document.id).copied(),
+            None => store(context, &[item]).await?.into_values().next(),
         };
-        Ok(match overtaken {
-            Some(by) => DocumentOutcome::Superseded(superseded(tools, item, by).await),
+        Ok(match superseded_by {
+            Some(submission) => {
+                DocumentOutcome::Superseded(superseded_reason(context, item, submission).await)
+            }
             None => {
                 let chunks = item.work.vectors.as_ref().map_or(0, |vectors| vectors.rows.len() as u64);
                 DocumentOutcome::Stored { chunks }
@@ -90,91 +89,96 @@ async fn write(tools: &StageContext, items: &[&Item]) -> Vec<Result<DocumentOutc
     .await
 }
 
-/// Writes one document; says by which submission it is overtaken, if it is.
-async fn write_single(tools: &StageContext, item: &Item) -> Result<Option<Uuid>, StageFailure> {
-    let stored = match store(tools, &[item]).await {
-        Err(Refused::VectorMissing) => store_whole(tools, item).await,
-        other => other,
-    };
-    match stored {
-        Ok(overtaken) => Ok(overtaken.into_values().next()),
-        Err(Refused::Trouble(trouble)) => Err(trouble),
-        Err(Refused::VectorMissing) => {
-            Err(StageFailure::again("collection_changed", "the document was changed meanwhile"))
-        }
-    }
-}
-
-/// Why a document is not stored that a later submission has overtaken: a job's, or that of a caller who waited.
-async fn superseded(tools: &StageContext, item: &Item, by: Uuid) -> Reason {
-    let message = match tools.jobs.job(&item.work.tenant, JobId(by)).await {
+/// Names the later submission of a document: a job, or an inline request.
+async fn superseded_reason(context: &StageContext, item: &Item, submission: Uuid) -> Reason {
+    let message = match context.jobs.job(&item.work.tenant, JobId(submission)).await {
         Ok(Some(job)) => format!("superseded by job {}, which was submitted later", job.id),
         _ => "superseded by a later version of the document, or by its deletion".to_owned(),
     };
     reason("superseded", message)
 }
 
-/// Documents of which a later submission is stored, and which.
+/// Documents whose later submission is stored, with that submission.
 type Superseded = HashMap<String, Uuid>;
 
-enum Refused {
-    /// A vector that was there is gone: somebody changed the document, or deleted the collection.
-    VectorMissing,
-    Trouble(StageFailure),
-}
-
-impl From<StageFailure> for Refused {
-    fn from(trouble: StageFailure) -> Self {
-        Self::Trouble(trouble)
+/// Writes documents of one collection with the vectors of the job store. A collection that does not exist is created.
+async fn store(context: &StageContext, items: &[&Item]) -> Result<Superseded, StageFailure> {
+    let (first, vectors) = (items[0], vectors(items[0])?);
+    let documents = items.iter().map(|item| with_vectors(item)).collect::<Result<Vec<_>, _>>()?;
+    let (user, spec) = (first.user(), first.spec());
+    let tenant = user.directory_name();
+    let collection = CollectionRef { tenant: &tenant, collection: &spec.collection };
+    let new = NewCollection {
+        binding: ModelBinding {
+            provider: spec.provider.clone(),
+            model: spec.model.clone(),
+            space: vectors.space.clone(),
+            dim: vectors.dim,
+            custom_dimensions: spec.dimensions.is_some(),
+        },
+        metadata: serde_json::Map::new(),
+        submission: documents.iter().filter_map(|document| document.submission).max(),
+    };
+    if !ensure_collection(context, collection, new).await? {
+        return Ok(documents.into_iter().map(|document| (document.id, Uuid::nil())).collect());
     }
+    let target = WriteTarget {
+        user: &user,
+        collection: &spec.collection,
+        space: &vectors.space,
+        max_quota_wait: context.timeout,
+        store_timeout: Some(context.timeout),
+    };
+    // The embedding stage found the chunks without a vector in the collection.
+    let is_stored =
+        |document: &Document| document.chunks.iter().map(|chunk| chunk.vector.is_none()).collect();
+    let batch = WriteBatch { stored: documents.iter().map(is_stored).collect(), documents };
+    let embed = |missing| embed_missing(context, items, vectors, missing);
+    let result = context.ingest.write(&target, batch, embed).await?;
+    Ok(result.superseded.into_iter().collect())
 }
 
-impl From<StoreError> for Refused {
+/// Embeds chunks that were stored when their documents were at the embedding stage, and were deleted since.
+async fn embed_missing(
+    context: &StageContext,
+    items: &[&Item],
+    vectors: &Vectors,
+    missing: Vec<MissingChunk>,
+) -> Result<Vec<Vec<f32>>, StageFailure> {
+    let (tenant, collection) = (items[0].user().directory_name(), &items[0].spec().collection);
+    let binding = context.ingest.store.get(CollectionRef { tenant: &tenant, collection }).await?.binding;
+    let dimensions = if binding.custom_dimensions { NonZeroUsize::new(vectors.dim) } else { None };
+    let mut requests: BTreeMap<usize, ChunksToEmbed<'_>> = BTreeMap::new();
+    let count = missing.len();
+    for at in missing {
+        let request = || ChunksToEmbed { item: items[at.document], dimensions, chunks: Vec::new() };
+        requests.entry(at.document).or_insert_with(request).chunks.push(at.chunk);
+    }
+    let requests: Vec<_> = requests.into_values().collect();
+    let mut rows = Vec::with_capacity(count);
+    for embedded in embed_chunks(context, &requests).await {
+        for (embeddings, row) in embedded? {
+            check_space(collection, &vectors.space, &embeddings.space)?;
+            rows.extend(embeddings.rows().nth(row).map(<[f32]>::to_vec));
+        }
+    }
+    Ok(rows)
+}
+
+impl From<StoreError> for StageFailure {
     fn from(error: StoreError) -> Self {
-        match error.kind {
-            StoreErrorKind::VectorMissing => Self::VectorMissing,
-            _ => Self::Trouble(StageFailure::of_store(&error)),
-        }
+        Self::from_store_error(&error)
     }
-}
-
-/// Writes documents of one collection with the vectors that the job store has.
-async fn store(tools: &StageContext, items: &[&Item]) -> Result<Superseded, Refused> {
-    let mut documents = Vec::with_capacity(items.len());
-    for item in items {
-        documents.push(with_vectors(item, vectors(item)?)?);
-    }
-    upsert(tools, items[0], vectors(items[0])?.space.clone(), documents).await
-}
-
-/// Makes the vectors that are missing and writes one document with all of them.
-async fn store_whole(tools: &StageContext, item: &Item) -> Result<Superseded, Refused> {
-    let vectors = vectors(item)?;
-    let mut document = with_vectors(item, vectors)?;
-    let absent = |(chunk, row): (usize, &Option<u32>)| row.is_none().then_some(chunk);
-    let chunks: Vec<usize> = vectors.rows.iter().enumerate().filter_map(absent).collect();
-    let tenant = tenant_dir(&item.work.tenant);
-    let place = CollectionRef { tenant: &tenant, collection: &item.work.plan.collection };
-    let cut = tools.store.get(place).await?.binding.custom_dimensions;
-    let dimensions = if cut { NonZeroUsize::new(vectors.dim) } else { None };
-    let wanted = [Wanted { item, dimensions, chunks: chunks.clone() }];
-    let made = embed::vectors(tools, &wanted).await.pop().unwrap_or_else(|| Ok(Vec::new()))?;
-    for (chunk, (answer, row)) in chunks.into_iter().zip(made) {
-        if answer.space != vectors.space {
-            return Err(StoreError::space_mismatch(place.collection, &vectors.space, &answer.space).into());
-        }
-        document.chunks[chunk].vector = answer.rows().nth(row).map(<[f32]>::to_vec);
-    }
-    upsert(tools, item, vectors.space.clone(), vec![document]).await
 }
 
 fn vectors(item: &Item) -> Result<&Vectors, StageFailure> {
-    let lost = || StageFailure::again("internal", "the document's vectors are lost");
-    item.work.vectors.as_ref().ok_or_else(lost)
+    let missing =
+        || StageFailure::retry("internal", "the vectors of the document are missing in the job store");
+    item.work.vectors.as_ref().ok_or_else(missing)
 }
 
-fn with_vectors(item: &Item, vectors: &Vectors) -> Result<Document, StageFailure> {
-    let mut document = document(item)?;
+fn with_vectors(item: &Item) -> Result<Document, StageFailure> {
+    let (mut document, vectors) = (document(item)?, vectors(item)?);
     for (chunk, row) in document.chunks.iter_mut().zip(&vectors.rows) {
         let row = row.and_then(|row| usize::try_from(row).ok());
         chunk.vector =
@@ -183,64 +187,21 @@ fn with_vectors(item: &Item, vectors: &Vectors) -> Result<Document, StageFailure
     Ok(document)
 }
 
-/// Writes documents, into a new collection when it is not there, within the tenant's quota of vectors.
-async fn upsert(
-    tools: &StageContext,
-    first: &Item,
-    space: SpaceId,
-    documents: Vec<Document>,
-) -> Result<Superseded, Refused> {
-    let (tenant, plan) = (tenant_dir(&first.work.tenant), &first.work.plan);
-    let place = CollectionRef { tenant: &tenant, collection: &plan.collection };
-    let dim = vectors(first)?.dim;
-    let binding = ModelBinding {
-        provider: plan.provider.clone(),
-        model: plan.model.clone(),
-        space: space.clone(),
-        dim,
-        custom_dimensions: plan.dimensions.is_some(),
-    };
-    if !bind(tools, place, (binding, documents.iter().filter_map(|document| document.submission).max()))
-        .await?
-    {
-        return Ok(documents.into_iter().map(|document| (document.id, Uuid::nil())).collect());
-    }
-    let new = documents.iter().flat_map(|document| &document.chunks).filter(|chunk| chunk.vector.is_some());
-    let new = new.count() as u64;
-    let room = QuotaReservation::take(tools, &first.work.tenant, new).await?;
-    let space = (new > 0).then_some(space);
-    let written =
-        match tokio::time::timeout(tools.patience, tools.store.upsert(place, space, documents)).await {
-            Ok(written) => written.map_err(Refused::from),
-            Err(_) => Err(StageFailure::again("timeout", "the store took too long").into()),
-        };
-    match written {
-        Ok(written) => {
-            room.used(&written).await;
-            Ok(written.superseded.into_iter().collect())
-        }
-        Err(refused) => {
-            room.used(&UpsertResult::default()).await;
-            Err(refused)
-        }
-    }
-}
-
-/// Makes the collection when it is not there, which somebody else may do at the same moment. False when it was deleted
-/// after the submission.
-async fn bind(
-    tools: &StageContext,
-    place: CollectionRef<'_>,
-    (binding, submission): (ModelBinding, Option<Uuid>),
-) -> Result<bool, StoreError> {
-    match tools.store.get(place).await {
+/// Creates the collection when it does not exist; another writer may do so at the same moment. Returns false when the
+/// collection was deleted after the submission.
+async fn ensure_collection(
+    context: &StageContext,
+    collection: CollectionRef<'_>,
+    new: NewCollection,
+) -> Result<bool, StageFailure> {
+    let store = &context.ingest.store;
+    match store.get(collection).await {
         Err(error) if error.kind == StoreErrorKind::NotFound => {}
-        found => return found.map(|_| true),
+        found => return Ok(found.map(|_| true)?),
     }
-    let new = NewCollection { binding, metadata: serde_json::Map::new(), submission };
-    match tools.store.create(place, new).await {
+    match store.create(collection, new).await {
         Err(error) if error.kind == StoreErrorKind::NotFound => Ok(false),
-        Err(error) if error.kind != StoreErrorKind::Exists => Err(error),
+        Err(error) if error.kind != StoreErrorKind::Exists => Err(error.into()),
         _ => Ok(true),
     }
 }

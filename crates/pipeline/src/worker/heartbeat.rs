@@ -1,5 +1,5 @@
-//! The thread that keeps leases alive and tells that this worker is. It has a runtime of its own, so that nothing
-//! which computes, blocks or floods the other one keeps it from its beat.
+//! The thread that renews leases and reports the worker's status. It has a runtime of its own, so that computation, a
+//! blocked thread or a flood of tasks in the main runtime cannot delay it.
 
 use std::{
     collections::HashMap,
@@ -15,36 +15,35 @@ use tokio_util::sync::CancellationToken;
 use super::WorkerConfig;
 use crate::{Consumer, Lease, Stage, WorkerQueue, WorkerStatus, clock::now_ms};
 
-/// Renews leases and reports.
+/// Renews leases and reports the worker's status.
 pub(super) struct Heartbeat {
-    shared: Arc<Shared>,
+    inner: Arc<Inner>,
     deadline: Duration,
     stop: CancellationToken,
 }
 
-struct Shared {
+struct Inner {
     queue: Arc<dyn WorkerQueue>,
     consumer: Consumer,
     stages: Vec<Stage>,
     slots: u32,
     lease: Duration,
     started_at_ms: u64,
-    /// A queue's tokens are its own only within a stage.
-    held: Mutex<HashMap<Name, TrackedLease>>,
+    tracked: Mutex<HashMap<LeaseKey, TrackedLease>>,
     busy: AtomicU32,
     done: AtomicU64,
     failed: AtomicU64,
 }
 
-type Name = (Stage, String);
+/// The tokens of a queue are unique within a stage only.
+type LeaseKey = (Stage, String);
 
-/// A lease under way.
 struct TrackedLease {
     lease: Lease,
-    /// It is renewed no more after this: who hangs does not keep a document for ever.
+    /// The lease is not renewed after this moment, so that a worker that hangs does not keep a document.
     until: Instant,
-    /// Told to whoever works on it when the lease is not ours any more.
-    dropped: Arc<AtomicBool>,
+    /// Set when the lease is lost.
+    abandoned: Arc<AtomicBool>,
 }
 
 impl Heartbeat {
@@ -54,48 +53,46 @@ impl Heartbeat {
         config: &WorkerConfig,
         consumer: Consumer,
     ) -> std::io::Result<Self> {
-        let per_loop: usize = config.stages.iter().filter_map(|stage| config.slots.get(stage)).sum();
-        let shared = Arc::new(Shared {
+        let slots_per_loop: usize = config.stages.iter().filter_map(|stage| config.slots.get(stage)).sum();
+        let inner = Arc::new(Inner {
             queue,
             consumer,
             stages: config.stages.clone(),
-            slots: u32::try_from(per_loop * config.concurrency).unwrap_or(u32::MAX),
+            slots: u32::try_from(slots_per_loop * config.concurrency).unwrap_or(u32::MAX),
             lease: config.lease,
             started_at_ms: now_ms(),
-            held: Mutex::default(),
+            tracked: Mutex::default(),
             busy: AtomicU32::new(0),
             done: AtomicU64::new(0),
             failed: AtomicU64::new(0),
         });
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let (stop, beating) = (CancellationToken::new(), Arc::clone(&shared));
+        let (stop, beating) = (CancellationToken::new(), Arc::clone(&inner));
         let stopped = stop.clone();
         std::thread::Builder::new()
-            .name("pulse".into())
-            .spawn(move || runtime.block_on(stopped.run_until_cancelled(beating.beat())))?;
-        Ok(Self { shared, deadline: config.deadline, stop })
+            .name("heartbeat".into())
+            .spawn(move || runtime.block_on(stopped.run_until_cancelled(beating.run())))?;
+        Ok(Self { inner, deadline: config.deadline, stop })
     }
 
-    /// Keeps these leases alive until the answer is dropped.
+    /// Renews these leases until the result is dropped, or the deadline passes.
     pub(super) fn track(&self, leases: &[Lease]) -> TrackedLeases<'_> {
         let until = Instant::now() + self.deadline;
-        let mut held = self.shared.held();
-        let dropped = leases.iter().map(|lease| {
-            let dropped = Arc::new(AtomicBool::new(false));
-            held.insert(
-                name(lease),
-                TrackedLease { lease: lease.clone(), until, dropped: Arc::clone(&dropped) },
-            );
-            (name(lease), dropped)
+        let mut tracked = self.inner.tracked();
+        let track = leases.iter().map(|lease| {
+            let abandoned = Arc::new(AtomicBool::new(false));
+            let entry = TrackedLease { lease: lease.clone(), until, abandoned: Arc::clone(&abandoned) };
+            tracked.insert(lease_key(lease), entry);
+            (lease_key(lease), abandoned)
         });
-        let leases: Vec<_> = dropped.collect();
-        self.shared.busy.fetch_add(u32::try_from(leases.len()).unwrap_or(0), Relaxed);
-        TrackedLeases { shared: &self.shared, leases }
+        let leases: Vec<_> = track.collect();
+        self.inner.busy.fetch_add(u32::try_from(leases.len()).unwrap_or(0), Relaxed);
+        TrackedLeases { inner: &self.inner, leases }
     }
 
-    /// One more document has come to an end here, well or not.
-    pub(super) fn counted(&self, well: bool) {
-        if well { &self.shared.done } else { &self.shared.failed }.fetch_add(1, Relaxed);
+    /// Counts a document that has ended.
+    pub(super) fn count(&self, succeeded: bool) {
+        if succeeded { &self.inner.done } else { &self.inner.failed }.fetch_add(1, Relaxed);
     }
 
     /// Ends the thread.
@@ -104,7 +101,7 @@ impl Heartbeat {
     }
 }
 
-fn name(lease: &Lease) -> Name {
+fn lease_key(lease: &Lease) -> LeaseKey {
     (lease.task.stage, lease.token.clone())
 }
 
@@ -114,40 +111,40 @@ impl Drop for Heartbeat {
     }
 }
 
-/// Leases that are kept alive.
+/// Leases that are renewed.
 pub(super) struct TrackedLeases<'a> {
-    shared: &'a Shared,
-    leases: Vec<(Name, Arc<AtomicBool>)>,
+    inner: &'a Inner,
+    leases: Vec<(LeaseKey, Arc<AtomicBool>)>,
 }
 
 impl TrackedLeases<'_> {
-    /// For each lease, whether it is still wanted; in order.
-    pub(super) fn dropped(&self) -> impl Iterator<Item = Arc<AtomicBool>> {
-        self.leases.iter().map(|(_, dropped)| Arc::clone(dropped))
+    /// For each lease, in order, the flag that is set when it is lost.
+    pub(super) fn abandoned(&self) -> impl Iterator<Item = Arc<AtomicBool>> {
+        self.leases.iter().map(|(_, abandoned)| Arc::clone(abandoned))
     }
 }
 
 impl Drop for TrackedLeases<'_> {
     fn drop(&mut self) {
-        let mut held = self.shared.held();
-        for (name, _) in &self.leases {
-            held.remove(name);
+        let mut tracked = self.inner.tracked();
+        for (key, _) in &self.leases {
+            tracked.remove(key);
         }
-        self.shared.busy.fetch_sub(u32::try_from(self.leases.len()).unwrap_or(0), Relaxed);
+        self.inner.busy.fetch_sub(u32::try_from(self.leases.len()).unwrap_or(0), Relaxed);
     }
 }
 
-impl Shared {
-    /// A beat is a sixth of a lease: a few may fail before a lease is lost. It reports before it renews, so that of a
-    /// worker that has ended nothing is heard any more when its leases run out.
-    async fn beat(&self) {
+impl Inner {
+    /// Reports and renews six times per lease: a few attempts may fail before a lease is lost. The report comes first,
+    /// so that a worker that has ended is silent when its leases expire.
+    async fn run(&self) {
         loop {
             let now = Instant::now();
-            // Whoever holds documents beyond all time hangs: he is no more heard of than the dead.
-            if self.held().values().all(|held| held.until > now) {
-                let report = self.report();
-                if let Err(error) = self.queue.heartbeat(&report, self.lease).await {
-                    tracing::debug!(%error, "the queue did not hear of this worker");
+            // A worker that holds a document beyond the deadline hangs. It does not report, like one that has ended.
+            if self.tracked().values().all(|tracked| tracked.until > now) {
+                let status = self.status();
+                if let Err(error) = self.queue.heartbeat(&status, self.lease).await {
+                    tracing::debug!(%error, "the status of the worker could not be reported");
                 }
             }
             self.renew(now).await;
@@ -156,17 +153,21 @@ impl Shared {
     }
 
     async fn renew(&self, now: Instant) {
-        let leases: Vec<Lease> =
-            self.held().values().filter(|held| held.until > now).map(|held| held.lease.clone()).collect();
+        let leases: Vec<Lease> = self
+            .tracked()
+            .values()
+            .filter(|tracked| tracked.until > now)
+            .map(|tracked| tracked.lease.clone())
+            .collect();
         if leases.is_empty() {
             return;
         }
         match self.queue.renew(&leases, self.lease).await {
-            Ok(still) => {
-                let held = self.held();
-                for (lease, _) in leases.iter().zip(still).filter(|(_, still)| !still) {
-                    if let Some(held) = held.get(&name(lease)) {
-                        held.dropped.store(true, Relaxed);
+            Ok(renewed) => {
+                let tracked = self.tracked();
+                for (lease, _) in leases.iter().zip(renewed).filter(|(_, renewed)| !renewed) {
+                    if let Some(tracked) = tracked.get(&lease_key(lease)) {
+                        tracked.abandoned.store(true, Relaxed);
                     }
                 }
             }
@@ -174,7 +175,7 @@ impl Shared {
         }
     }
 
-    fn report(&self) -> WorkerStatus {
+    fn status(&self) -> WorkerStatus {
         WorkerStatus {
             consumer: self.consumer.clone(),
             stages: self.stages.clone(),
@@ -187,7 +188,7 @@ impl Shared {
         }
     }
 
-    fn held(&self) -> MutexGuard<'_, HashMap<Name, TrackedLease>> {
-        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    fn tracked(&self) -> MutexGuard<'_, HashMap<LeaseKey, TrackedLease>> {
+        self.tracked.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -1,4 +1,4 @@
-//! What Prometheus sees of the stages.
+//! Prometheus metrics of the stages.
 
 use std::time::Duration;
 
@@ -13,19 +13,19 @@ use crate::{
     stages::{StageFailure, StageResult},
 };
 
-/// The families. Clones share their numbers.
+/// The metric families. Clones share their values.
 #[derive(Clone)]
 pub struct WorkerMetrics {
-    processed: Family<Of, Counter>,
-    failed: Family<Of, Counter>,
-    waited: Family<Of, Counter>,
-    latency: Family<Of, Histogram, fn() -> Histogram>,
-    batch_size: Family<Of, Histogram, fn() -> Histogram>,
-    payload_bytes: Family<Of, Histogram, fn() -> Histogram>,
+    processed: Family<StageLabels, Counter>,
+    failed: Family<StageLabels, Counter>,
+    waited: Family<StageLabels, Counter>,
+    latency: Family<StageLabels, Histogram, fn() -> Histogram>,
+    batch_size: Family<StageLabels, Histogram, fn() -> Histogram>,
+    payload_bytes: Family<StageLabels, Histogram, fn() -> Histogram>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct Of {
+struct StageLabels {
     stage: &'static str,
 }
 
@@ -50,36 +50,36 @@ impl WorkerMetrics {
         };
         registry.register(
             "embedding_stage_jobs_processed",
-            "Documents that a stage has brought to the next, or to their end",
+            "Documents that a stage has completed",
             metrics.processed.clone(),
         );
         registry.register(
             "embedding_stage_jobs_failed",
-            "Documents that failed at a stage, those tried again included",
+            "Failures of documents at a stage, including those that are retried",
             metrics.failed.clone(),
         );
         registry.register(
             "embedding_stage_jobs_waited",
-            "Documents put off for no fault of theirs: a provider was down, a quota used up, a disk full",
+            "Documents deferred without a charged attempt, because a provider is down, a quota is exceeded or a disk is full",
             metrics.waited.clone(),
         );
         registry.register(
             "embedding_stage_processing_latency_seconds",
-            "Time that documents taken together spend in a stage",
+            "Duration of a stage for one batch, in seconds",
             metrics.latency.clone(),
         );
         registry.register(
             "embedding_stage_batch_size",
-            "Documents that a stage takes together",
+            "Documents in one batch of a stage",
             metrics.batch_size.clone(),
         );
         registry.register(
             "embedding_stage_payload_bytes",
-            "Bytes of text of a document in a stage",
+            "Text of a document at a stage, in bytes",
             metrics.payload_bytes.clone(),
         );
-        // A family shows once it has a member: all stages from the start.
-        for stage in Stage::ALL.map(of) {
+        // A family is exported once it has a member. All stages are exported from the start.
+        for stage in Stage::ALL.map(labels) {
             for family in [&metrics.processed, &metrics.failed, &metrics.waited] {
                 drop(family.get_or_create(&stage));
             }
@@ -90,22 +90,22 @@ impl WorkerMetrics {
         metrics
     }
 
-    pub(super) fn ended(&self, stage: Stage, step: &StageResult, bytes: u64) {
-        let counter = match step {
+    pub(super) fn record_document(&self, stage: Stage, result: &StageResult, bytes: u64) {
+        let counter = match result {
             StageResult::Next { .. } | StageResult::Done => &self.processed,
-            StageResult::Trouble(StageFailure::Defer { .. }) => &self.waited,
-            StageResult::Trouble(_) => &self.failed,
+            StageResult::Failure(StageFailure::Defer { .. }) => &self.waited,
+            StageResult::Failure(_) => &self.failed,
         };
-        counter.get_or_create(&of(stage)).inc();
-        self.payload_bytes.get_or_create(&of(stage)).observe(bytes as f64);
+        counter.get_or_create(&labels(stage)).inc();
+        self.payload_bytes.get_or_create(&labels(stage)).observe(bytes as f64);
     }
 
-    pub(super) fn worked(&self, stage: Stage, documents: usize, took: Duration) {
-        self.latency.get_or_create(&of(stage)).observe(took.as_secs_f64());
-        self.batch_size.get_or_create(&of(stage)).observe(documents as f64);
+    pub(super) fn record_batch(&self, stage: Stage, documents: usize, duration: Duration) {
+        self.latency.get_or_create(&labels(stage)).observe(duration.as_secs_f64());
+        self.batch_size.get_or_create(&labels(stage)).observe(documents as f64);
     }
 }
 
-const fn of(stage: Stage) -> Of {
-    Of { stage: stage.as_str() }
+const fn labels(stage: Stage) -> StageLabels {
+    StageLabels { stage: stage.as_str() }
 }

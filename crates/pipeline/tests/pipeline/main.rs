@@ -1,6 +1,6 @@
-//! Documents through all stages, in one process: what goes well, what fails alone, and what waits.
+//! Documents through all stages in one process: success, isolated failures and deferrals.
 
-#![expect(clippy::unwrap_used, clippy::panic, reason = "tests fail so")]
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
 mod crashes;
 mod end_to_end;

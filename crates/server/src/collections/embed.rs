@@ -1,13 +1,13 @@
-//! Texts to vectors of one collection's space, or a refusal.
+//! Texts to vectors of one space, on the account of the caller.
 
-use std::{num::NonZeroUsize, sync::Arc, time::Instant};
+use std::{num::NonZeroUsize, sync::Arc};
 
-use embeddery_accounts::{Role, ledger::UsageRecord};
-use embeddery_core::{EmbedRequest, Embeddings, Input, InputType, Priority, ProviderKind, SpaceId};
+use embeddery_core::{EmbedRequest, InputType, Priority, ProviderKind};
 use embeddery_gateway::{ModelSelector, ResolvedModel};
-use embeddery_store::{ModelBinding, StoreError};
+use embeddery_ingest::{MAX_TEXTS_PER_CALL, check_space, model_selector, text_request};
+use embeddery_store::ModelBinding;
 
-use super::{CollectionService, selector};
+use super::CollectionService;
 use crate::error::ApiError;
 
 /// A model as a request names it.
@@ -18,78 +18,59 @@ pub(crate) struct Model {
     pub(crate) dimensions: Option<NonZeroUsize>,
 }
 
-/// Texts that go to a model together: enough to keep it busy, few enough that nobody waits long behind them.
-const BATCH: usize = 256;
+/// A collection with its model.
+#[derive(Clone, Copy)]
+pub(crate) struct BoundCollection<'a> {
+    pub(crate) name: &'a str,
+    pub(crate) binding: &'a ModelBinding,
+}
+
+impl Model {
+    fn selector(&self) -> ModelSelector<'_> {
+        ModelSelector { model: self.name.as_deref(), provider: self.provider }
+    }
+}
 
 impl CollectionService {
-    /// What a collection of this model is bound to: the model is asked, because only its answer tells the space.
+    /// The binding of a collection of this model. The model is called, because only its response names the space.
     pub(crate) async fn bind(&self, model: &Model) -> Result<ModelBinding, ApiError> {
-        let selector = ModelSelector { model: model.name.as_deref(), provider: model.provider };
-        let resolved = self.app.router.resolve(selector)?;
+        let resolved = self.app.router.resolve(model.selector())?;
         let probe = self.request(&["collection probe".into()], model.dimensions, InputType::Document);
-        let answer = self.embed(selector, probe).await?;
+        let embeddings = self.metered.embed(&self.app, model.selector(), probe).await?.embeddings;
         Ok(ModelBinding {
             provider: resolved.provider.to_string(),
             model: resolved.model.name.to_string(),
             custom_dimensions: model.dimensions.is_some(),
-            space: answer.space,
-            dim: answer.dim,
+            space: embeddings.space,
+            dim: embeddings.dim,
         })
     }
 
-    /// Who serves a model, if this caller may use it; nobody is asked for a vector.
+    /// Resolves a model that the caller may use. The model is not called.
     pub(crate) fn permitted(&self, model: &Model) -> Result<ResolvedModel, ApiError> {
-        let selector = ModelSelector { model: model.name.as_deref(), provider: model.provider };
-        let resolved = self.app.router.resolve_permitted(selector)?;
-        self.may_fetch(selector)?;
+        let resolved = self.app.router.resolve_permitted(model.selector())?;
+        self.metered.check_download(&self.app, model.selector())?;
         Ok(resolved)
     }
 
-    /// One user's wish must not fill everybody's disk.
-    fn may_fetch(&self, selector: ModelSelector<'_>) -> Result<(), ApiError> {
-        if self.app.accounts.auth.is_multi_user()
-            && self.metered.identity.role != Role::Admin
-            && !self.app.router.is_available_without_download(selector)
-        {
-            return Err(ApiError::admin_must_download(selector.model.unwrap_or_default()));
-        }
-        Ok(())
-    }
-
-    /// The vectors of texts, in order, all of the binding's space.
+    /// The vectors of texts, in their order, of the space of the collection.
     pub(crate) async fn vectors(
         &self,
-        (collection, binding): (&str, &ModelBinding),
+        collection: BoundCollection<'_>,
         texts: &[Arc<str>],
         input_type: InputType,
     ) -> Result<Vec<Vec<f32>>, ApiError> {
+        let BoundCollection { name, binding } = collection;
         let dimensions = if binding.custom_dimensions { NonZeroUsize::new(binding.dim) } else { None };
+        let selector = model_selector(&binding.provider, &binding.model);
         let mut vectors = Vec::with_capacity(texts.len());
-        for batch in texts.chunks(BATCH) {
+        for batch in texts.chunks(MAX_TEXTS_PER_CALL) {
             let request = self.request(batch, dimensions, input_type);
-            let answer = self.embed(selector(binding), request).await?;
-            check_space(collection, binding, &answer)?;
-            vectors.extend(answer.rows().map(<[f32]>::to_vec));
+            let embeddings = self.metered.embed(&self.app, selector, request).await?.embeddings;
+            check_space(name, &binding.space, &embeddings.space)?;
+            vectors.extend(embeddings.rows().map(<[f32]>::to_vec));
         }
         Ok(vectors)
-    }
-
-    /// Embeds on the caller's account: rate and quota before, usage after.
-    async fn embed(
-        &self,
-        selector: ModelSelector<'_>,
-        request: EmbedRequest,
-    ) -> Result<Embeddings, ApiError> {
-        self.may_fetch(selector)?;
-        let reservation = self.metered.reserve(&self.app, &request.inputs).await?;
-        let notes = request.context.stats.clone();
-        let began = Instant::now();
-        let answer = self.app.router.embed(selector, request).await?;
-        self.metered.page.embedded(&answer, &notes, began.elapsed());
-        reservation
-            .settle(UsageRecord::from_embeddings(&answer, notes.cache().map_or(0, |(hits, _)| hits)))
-            .await;
-        Ok(answer)
     }
 
     fn request(
@@ -98,7 +79,6 @@ impl CollectionService {
         dimensions: Option<NonZeroUsize>,
         input_type: InputType,
     ) -> EmbedRequest {
-        let inputs: Arc<[Input]> = texts.iter().map(|text| Input::Text(Arc::clone(text))).collect();
         let mut context = self.context();
         if self.deadline.is_none() {
             context.priority = Priority::Batch;
@@ -106,18 +86,7 @@ impl CollectionService {
         EmbedRequest {
             dimensions,
             dimension_policy: self.app.settings.dimension_policy,
-            input_type: Some(input_type),
-            ..EmbedRequest::with_defaults(inputs, context)
+            ..text_request(texts, input_type, context)
         }
     }
-}
-
-/// The model may have changed under its name, or a fallback may have answered: then nothing is stored or compared.
-fn check_space(collection: &str, binding: &ModelBinding, answer: &Embeddings) -> Result<(), ApiError> {
-    same_space(collection, &binding.space, &answer.space)
-}
-
-/// Refuses vectors of another space, by name.
-pub(crate) fn same_space(collection: &str, bound: &SpaceId, offered: &SpaceId) -> Result<(), ApiError> {
-    if bound == offered { Ok(()) } else { Err(StoreError::space_mismatch(collection, bound, offered).into()) }
 }

@@ -1,51 +1,69 @@
-//! Where the three that do not know each other meet: texts are cut by `chunk`, become vectors in the gateway, and
-//! are kept in the store. What a route asks for is done here, step by step; what it looks like on the wire is not
-//! known here.
+//! What the routes of collections and jobs do, step by step: texts are split, embedded and stored by
+//! [`embeddery_ingest`], on the account of the caller. The wire format is not known here.
 
 mod add;
+mod document_ids;
 mod embed;
-mod quota;
 mod reembed;
 mod search;
 
-use std::{sync::Arc, time::Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use axum::{Extension, extract::FromRequestParts, http::request::Parts};
-use embeddery_accounts::UserId;
-use embeddery_core::{ProviderKind, RequestContext};
-use embeddery_gateway::ModelSelector;
-use embeddery_store::{CollectionRef, ModelBinding, VectorStore};
+use embeddery_accounts::{MeteredCallError, UserId};
+use embeddery_core::{EmbedError, RequestContext};
+use embeddery_ingest::{Ingest, VectorQuota, WriteError};
+use embeddery_store::{CollectionRef, StoreError, StoreErrorKind, VectorStore};
 
 pub(crate) use add::{Added, NewDocument};
+pub(crate) use document_ids::DocumentIds;
 pub(crate) use embed::Model;
 pub(crate) use reembed::ReembedTasks;
 pub(crate) use search::SearchParams;
 
 use crate::{App, Settings, error::ApiError, metering::MeteredCaller, request_id::RequestId};
 
-/// What the API needs for collections.
+/// The collections behind the API.
 #[derive(Clone)]
 pub struct Collections {
-    /// Where they are kept.
+    /// Holds them.
     pub store: Arc<dyn VectorStore>,
-    /// The moves to another model that run in this process.
-    moving: ReembedTasks,
+    /// Tracks the vectors that writes of this process have reserved.
+    pub quota: Arc<VectorQuota>,
+    /// The migrations to another model that run in this process.
+    migrations: ReembedTasks,
 }
 
 impl Collections {
-    /// Collections in this store.
+    /// The collections of a store.
     pub fn new(store: Arc<dyn VectorStore>) -> Self {
-        Self { store, moving: ReembedTasks::default() }
+        Self { store, quota: Arc::default(), migrations: ReembedTasks::default() }
     }
 }
 
-/// One request about collections: on whose behalf, with which parts.
+impl App {
+    /// What ingests documents in this process. Workers of the process must use it too, so that they share the quota of
+    /// vectors with the requests.
+    pub fn ingest(&self) -> Ingest {
+        Ingest {
+            router: Arc::clone(&self.router),
+            store: Arc::clone(&self.collections.store),
+            ledger: Arc::clone(&self.accounts.ledger),
+            quota: Arc::clone(&self.collections.quota),
+        }
+    }
+}
+
+/// One request about collections, with its caller.
 #[derive(Clone)]
 pub(crate) struct CollectionService {
     app: Arc<App>,
-    /// Pays for what is embedded.
+    /// The caller, whose account is charged.
     metered: Arc<MeteredCaller>,
-    /// The user as the store names them: safe as a directory's name.
+    /// The caller's id in the form of the store, which is safe as the name of a directory.
     tenant: Arc<str>,
     request_id: Arc<str>,
     deadline: Option<Instant>,
@@ -56,7 +74,7 @@ impl CollectionService {
         &self.app.settings
     }
 
-    /// The same desk for work that nobody waits for.
+    /// The same request without a deadline, for work in the background.
     pub(crate) fn without_deadline(&self) -> Self {
         Self { deadline: None, ..self.clone() }
     }
@@ -81,11 +99,24 @@ impl CollectionService {
         &*self.app.collections.store
     }
 
+    /// Counts the vectors of the caller after a deletion.
+    pub(crate) async fn recount(&self) {
+        self.app.ingest().recount(self.user()).await;
+    }
+
+    /// The time until the deadline; the timeout of a request when there is none.
+    fn time_left(&self) -> Duration {
+        match self.deadline {
+            Some(deadline) => deadline.saturating_duration_since(Instant::now()),
+            None => self.app.settings.request_timeout,
+        }
+    }
+
     fn context(&self) -> RequestContext {
         RequestContext {
             deadline: self.deadline,
             trace: self.metered.trace,
-            ..RequestContext::new(self.metered.identity.user.shared(), Arc::clone(&self.request_id))
+            ..RequestContext::new(self.user().shared(), Arc::clone(&self.request_id))
         }
     }
 }
@@ -104,7 +135,28 @@ impl FromRequestParts<Arc<App>> for CollectionService {
     }
 }
 
-/// How the gateway is asked for a collection's model.
-fn selector(binding: &ModelBinding) -> ModelSelector<'_> {
-    ModelSelector { model: Some(&binding.model), provider: binding.provider.parse::<ProviderKind>().ok() }
+impl From<MeteredCallError> for ApiError {
+    fn from(error: MeteredCallError) -> Self {
+        match error {
+            MeteredCallError::Quota(exceeded) => exceeded.into(),
+            MeteredCallError::Embed(error) => error.into(),
+        }
+    }
+}
+
+/// The delay before a write is tried again whose quota could not be checked.
+const QUOTA_RETRY_DELAY: Duration = Duration::from_secs(5);
+
+impl From<WriteError> for ApiError {
+    fn from(error: WriteError) -> Self {
+        match error {
+            WriteError::Store(error) => error.into(),
+            WriteError::StoreTimeout => EmbedError::timeout("the vector store did not answer in time").into(),
+            WriteError::QuotaExceeded(exceeded) => exceeded.into(),
+            WriteError::QuotaUnknown(why) => {
+                let kind = StoreErrorKind::Unavailable { after: QUOTA_RETRY_DELAY };
+                StoreError::new(kind, format!("the vector quota cannot be checked: {why}")).into()
+            }
+        }
+    }
 }

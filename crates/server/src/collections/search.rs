@@ -1,21 +1,22 @@
-//! A search as a caller asks for it becomes one that the store can answer.
+//! Searches: the query is embedded where the mode needs a vector, and the store searches.
 
-use embeddery_core::{InputType, SpaceId};
+use embeddery_core::{EmbedError, InputType, SpaceId};
+use embeddery_ingest::check_space;
 use embeddery_store::{Filter, Hit, Query, SearchMode};
 
-use super::{CollectionService, embed::same_space};
+use super::{CollectionService, embed::BoundCollection};
 use crate::error::ApiError;
 
-/// A search as a request sends it; checked, so that the mode has what it needs.
+/// A search, checked so that the mode has what it needs.
 #[derive(Clone, Debug)]
 pub(crate) struct SearchParams {
-    /// By meaning.
+    /// Whether vectors are compared.
     pub(crate) by_vector: bool,
-    /// By words.
+    /// Whether words are matched.
     pub(crate) by_words: bool,
     pub(crate) query: Option<String>,
     pub(crate) vector: Option<Vec<f32>>,
-    /// The space of `vector`, where the caller knows it.
+    /// The space of `vector`, where the caller names it.
     pub(crate) space: Option<String>,
     pub(crate) top_k: usize,
     pub(crate) filter: Option<Filter>,
@@ -23,37 +24,38 @@ pub(crate) struct SearchParams {
 }
 
 impl CollectionService {
-    /// The hits, and the space they were found in.
+    /// The hits, and the space of the collection.
     pub(crate) async fn search(
         &self,
         collection: &str,
-        asked: SearchParams,
+        params: SearchParams,
     ) -> Result<(SpaceId, Vec<Hit>), ApiError> {
-        let place = self.collection_ref(collection);
-        let binding = self.store().get(place).await?.binding;
-        if let Some(space) = &asked.space {
-            same_space(collection, &binding.space, &SpaceId::new(space.as_str()))?;
+        let target = self.collection_ref(collection);
+        let binding = self.store().get(target).await?.binding;
+        if let Some(space) = &params.space {
+            check_space(collection, &binding.space, &SpaceId::new(space.as_str()))?;
         }
-        let text = asked.query.unwrap_or_default();
-        let vector = match asked.vector {
+        let text = params.query.unwrap_or_default();
+        let vector = match params.vector {
             Some(vector) => Some(vector),
-            None if asked.by_vector => {
+            None if params.by_vector => {
+                let bound = BoundCollection { name: collection, binding: &binding };
                 let texts = [text.as_str().into()];
-                self.vectors((collection, &binding), &texts, InputType::Query).await?.pop()
+                self.vectors(bound, &texts, InputType::Query).await?.pop()
             }
             None => None,
         };
         let mode = match vector {
-            Some(vector) if asked.by_words => SearchMode::Hybrid(vector, text),
+            Some(vector) if params.by_words => SearchMode::Hybrid(vector, text),
             Some(vector) => SearchMode::Vector(vector),
             None => SearchMode::Text(text),
         };
-        let query = Query { mode, top_k: asked.top_k, filter: asked.filter, with_text: asked.with_text };
-        let search = self.store().search(place, query);
+        let query = Query { mode, top_k: params.top_k, filter: params.filter, with_text: params.with_text };
+        let search = self.store().search(target, query);
         let hits = match self.deadline {
-            Some(deadline) => tokio::time::timeout_at(deadline.into(), search).await.map_err(|_| {
-                ApiError::from(embeddery_core::EmbedError::timeout("the search took too long"))
-            })?,
+            Some(deadline) => tokio::time::timeout_at(deadline.into(), search)
+                .await
+                .map_err(|_| EmbedError::timeout("the search took too long"))?,
             None => search.await,
         }?;
         Ok((binding.space, hits))

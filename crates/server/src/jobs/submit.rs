@@ -54,7 +54,7 @@ impl CollectionService {
             plan,
             priority,
             traceparent: sender.traceparent.clone(),
-            max_unfinished: max_unfinished,
+            max_unfinished,
         });
         let (id, fresh) = match opened.await? {
             OpenResult::New(id) => (id, true),

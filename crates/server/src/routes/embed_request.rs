@@ -6,7 +6,7 @@ use axum::{
     extract::FromRequestParts,
     http::{HeaderMap, HeaderName, HeaderValue, request::Parts},
 };
-use embeddery_accounts::{Role, ledger::UsageRecord};
+use embeddery_accounts::MeteredResponse;
 use embeddery_core::{
     DimensionPolicy, EmbedRequest, Embeddings, Input, InputType, ProviderKind, RequestContext, RequestStats,
     Truncate,
@@ -83,15 +83,6 @@ pub(super) async fn embed(
     let notes = context.stats.clone();
     let EmbedParams { model, inputs, dimensions, policy, input_type, truncate, normalize, partial } = params;
     let selector = ModelSelector { model, provider: *provider };
-    // A user without the admin role must not fill the disk that all users share.
-    if app.accounts.auth.is_multi_user()
-        && caller.identity.role != Role::Admin
-        && !app.router.is_available_without_download(selector)
-    {
-        return Err(ApiError::admin_must_download(model.unwrap_or_default()));
-    }
-    // A reservation that is dropped unsettled, after a failure or a closed connection, releases the tokens.
-    let reservation = caller.reserve(app, &inputs).await?;
     let request = EmbedRequest {
         dimensions,
         dimension_policy: policy,
@@ -101,12 +92,7 @@ pub(super) async fn embed(
         partial,
         ..EmbedRequest::with_defaults(inputs, context)
     };
-    let began = Instant::now();
-    let embeddings = app.router.embed(selector, request).await?;
-    let elapsed = began.elapsed();
-    caller.page.embedded(&embeddings, &notes, elapsed);
-    let hits = notes.cache().map_or(0, |(hits, _)| hits);
-    reservation.settle(UsageRecord::from_embeddings(&embeddings, hits)).await;
+    let MeteredResponse { embeddings, elapsed, .. } = caller.embed(app, selector, request).await?;
 
     let mut headers = model_headers(&embeddings);
     if dimensions.is_some() {

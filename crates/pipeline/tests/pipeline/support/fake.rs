@@ -1,5 +1,5 @@
-//! A provider that does what a test says, and remembers which texts it was asked for. Texts starting with
-//! `Are you there?` are the pipeline's own probes.
+//! A provider whose behaviour a test sets, and which records the texts that it embeds. Texts that start with
+//! `Are you there?` are probes of the pipeline.
 
 use std::{
     num::NonZeroUsize,
@@ -13,35 +13,35 @@ use embeddery_core::{
 };
 use tokio::sync::watch;
 
-/// Length of its vectors.
+/// The length of its vectors.
 pub const DIM: usize = 8;
 
-/// What the provider does.
+/// The behaviour of the provider, and its calls.
 #[derive(Default)]
 pub struct State {
-    /// Calls with a text that holds this are refused as the caller's mistake.
+    /// Calls with a text that contains this are refused as invalid.
     pub refused: Option<&'static str>,
-    /// Calls with a text that holds this make the upstream fall over.
+    /// Calls with a text that contains this fail as if the upstream had crashed.
     pub crashing: Option<&'static str>,
-    /// The next call with a text that holds this blocks its thread until somebody sends, or hangs up.
+    /// The next call with a text that contains this blocks its thread until the channel is sent to or closed.
     pub blocking: Option<(&'static str, std::sync::mpsc::Receiver<()>)>,
-    /// Every call fails so.
+    /// Every call fails with this.
     pub down: Option<EmbedError>,
-    /// The space of its vectors.
+    /// The space of the vectors.
     pub space: Option<&'static str>,
-    /// Texts answered.
+    /// Texts that were embedded.
     pub texts: Vec<String>,
-    /// Calls, failed ones too.
+    /// The number of texts of each call, including failed calls.
     pub calls: Vec<usize>,
-    /// A call ends when the next has begun, or none comes for so long: somebody is always at work.
+    /// A call ends when the next one has begun, or when none begins for this time: a worker is always busy.
     pub overlapping: Option<Duration>,
-    /// Calls with a text that holds this panic, as a defect of ours would.
+    /// Calls with a text that contains this panic, like a defect.
     pub panicking: Option<&'static str>,
 }
 
 pub struct Fake {
     state: Mutex<State>,
-    /// Calls wait while it is shut.
+    /// Calls wait while this is false.
     pub open: watch::Sender<bool>,
     /// Calls that have begun.
     pub begun: watch::Sender<usize>,
@@ -60,7 +60,7 @@ impl Fake {
         self.state.lock().unwrap()
     }
 
-    /// Texts answered, probes left out, sorted.
+    /// Texts that were embedded, sorted, without probes.
     pub fn texts(&self) -> Vec<String> {
         let mut texts: Vec<_> =
             self.state().texts.iter().filter(|text| !text.starts_with("Are you")).cloned().collect();
@@ -69,7 +69,7 @@ impl Fake {
     }
 }
 
-/// An upstream that is out of order.
+/// The error of an upstream that is out of service.
 pub fn unavailable() -> EmbedError {
     EmbedError::new(ErrorKind::Unavailable, Fault::Upstream, Retry::Backoff, "fake failed (503)")
 }
@@ -131,33 +131,33 @@ impl Embedder for FakeModel {
         Box::pin(async move {
             let mut begun = self.fake.begun.subscribe();
             self.fake.begun.send_modify(|begun| *begun += 1);
-            let (mine, overlapping) = (*begun.borrow_and_update(), self.fake.state().overlapping);
-            if let Some(longest) = overlapping {
+            let (own, overlapping) = (*begun.borrow_and_update(), self.fake.state().overlapping);
+            if let Some(max_wait) = overlapping {
                 tokio::time::sleep(Duration::from_millis(5)).await;
-                let _ = tokio::time::timeout(longest, begun.wait_for(|begun| *begun > mine)).await;
+                let _ = tokio::time::timeout(max_wait, begun.wait_for(|begun| *begun > own)).await;
             }
             self.fake.open.subscribe().wait_for(|open| *open).await.unwrap();
             let texts: Vec<&str> = request.inputs.iter().filter_map(Input::text).collect();
-            let holds =
-                |what: Option<&str>| what.is_some_and(|what| texts.iter().any(|text| text.contains(what)));
-            let blocks = |(what, _): &mut (&str, _)| holds(Some(*what));
+            let contains =
+                |word: Option<&str>| word.is_some_and(|word| texts.iter().any(|text| text.contains(word)));
+            let blocks = |(word, _): &mut (&str, _)| contains(Some(*word));
             let blocking = self.fake.state().blocking.take_if(blocks);
             if let Some((_, until)) = blocking {
                 let _ = until.recv();
             }
             let mut state = self.fake.state();
             state.calls.push(texts.len());
-            if holds(state.panicking) {
+            if contains(state.panicking) {
                 drop(state);
                 panic!("a defect");
             }
             if let Some(error) = &state.down {
                 return Err(error.clone());
             }
-            if holds(state.crashing) {
+            if contains(state.crashing) {
                 return Err(unavailable());
             }
-            if holds(state.refused) {
+            if contains(state.refused) {
                 return Err(EmbedError::invalid("one of the inputs cannot be processed"));
             }
             state.texts.extend(texts.iter().map(|text| (*text).to_owned()));
@@ -175,7 +175,7 @@ impl Embedder for FakeModel {
     }
 }
 
-/// The vector that is due for a text.
+/// The vector of a text.
 pub fn vector(text: &str) -> Vec<f32> {
     let hash = blake3::hash(text.as_bytes());
     let numbers: Vec<f32> = hash.as_bytes()[..DIM].iter().map(|byte| f32::from(*byte) - 127.5).collect();

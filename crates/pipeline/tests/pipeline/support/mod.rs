@@ -1,5 +1,5 @@
-//! A pipeline in this process: real queue, job store, collections and ledger in a directory of its own, around a
-//! provider that does what a test says.
+//! A pipeline in this process: a real queue, job store, vector store and ledger in a directory of its own, with a fake
+//! provider.
 
 mod fake;
 
@@ -13,11 +13,12 @@ use embeddery_core::{DimensionPolicy, Embedder, ProviderKind};
 use embeddery_gateway::{
     FallbackModels, Metrics, Policy, Router, RouterConfig, Stack, TokenDecoder, TokenEncoding,
 };
+use embeddery_ingest::Ingest;
 use embeddery_pipeline::{
     Chunking, Consumer, DocumentRow, DocumentState, ExclusiveGate, Job, JobId, JobSpec, JobStore,
     NewDocument, NewJob, OpenResult, Priority, Queue, QueueOptions, SqliteJobs, SqliteJobsConfig,
     SqliteQueue, Stage, Task, TaskId, Worker, WorkerConfig, WorkerMetrics,
-    stages::{PausedProviders, StageContext, VectorQuota},
+    stages::{PausedProviders, StageContext},
 };
 use embeddery_store::{CollectionRef, PageRequest, SqliteConfig, SqliteStore, StoredDocument, VectorStore};
 use prometheus_client::registry::Registry;
@@ -28,26 +29,26 @@ use tokio_util::sync::CancellationToken;
 
 pub use fake::{DIM, Fake, unavailable, vector};
 
-/// A tenant whose id is not its directory's name.
+/// A tenant whose id differs from the name of its directory.
 pub const TENANT: &str = "Ann";
-pub const PLACE: CollectionRef<'static> = CollectionRef { tenant: "=41nn", collection: "notes" };
+pub const COLLECTION: CollectionRef<'static> = CollectionRef { tenant: "=41nn", collection: "notes" };
 
-pub struct Plant {
+pub struct Harness {
     pub jobs: Arc<dyn JobStore>,
     pub queue: Arc<dyn Queue>,
     pub store: Arc<dyn VectorStore>,
     pub ledger: Arc<Ledger>,
     pub fake: Arc<Fake>,
-    pub tools: Arc<StageContext>,
+    pub context: Arc<StageContext>,
     pub config: WorkerConfig,
     running: Vec<(CancellationToken, JoinHandle<()>)>,
     _dir: TempDir,
 }
 
-/// The adapter, bare.
-struct Bare;
+/// Models without wrappers.
+struct NoWrappers;
 
-impl Stack for Bare {
+impl Stack for NoWrappers {
     fn wrap_model(&self, adapter: Arc<dyn Embedder>, _: &str) -> Arc<dyn Embedder> {
         adapter
     }
@@ -62,7 +63,7 @@ impl Stack for Bare {
     }
 }
 
-impl Plant {
+impl Harness {
     pub fn new() -> Self {
         Self::with(Quotas::default())
     }
@@ -95,20 +96,22 @@ impl Plant {
             models: Vec::new(),
             default_model: "openai:fake".into(),
             vendor_models: Vec::new(),
-            stack: Arc::new(Bare),
+            stack: Arc::new(NoWrappers),
             policy: Policy::default(),
             decoder: Arc::new(TokenDecoder::new(TokenEncoding::Cl100k)),
             metrics: Metrics::new(&mut Registry::default()),
         });
-        let tools = Arc::new(StageContext {
+        let context = Arc::new(StageContext {
             jobs: Arc::clone(&jobs),
-            store: Arc::clone(&store),
-            router: Arc::new(router),
-            ledger: Arc::clone(&ledger),
+            ingest: Ingest {
+                router: Arc::new(router),
+                store: Arc::clone(&store),
+                ledger: Arc::clone(&ledger),
+                quota: Arc::default(),
+            },
             dimension_policy: DimensionPolicy::Strict,
-            lanes: PausedProviders::default(),
-            patience: Duration::from_secs(60),
-            rooms: VectorQuota::default(),
+            paused_providers: PausedProviders::default(),
+            timeout: Duration::from_secs(60),
         });
         let config = WorkerConfig {
             stages: Stage::ALL.to_vec(),
@@ -121,27 +124,27 @@ impl Plant {
             grace: Duration::from_secs(5),
             host: "test".into(),
         };
-        Self { jobs, queue, store, ledger, fake, tools, config, running: Vec::new(), _dir: dir }
+        Self { jobs, queue, store, ledger, fake, context, config, running: Vec::new(), _dir: dir }
     }
 
     /// Starts a worker.
-    pub fn work(&mut self) {
-        self.work_beside(&ExclusiveGate::default());
+    pub fn start_worker(&mut self) {
+        self.start_worker_sharing(&ExclusiveGate::default());
     }
 
-    /// Starts a worker that shares a process with others, and says its name.
-    pub fn work_beside(&mut self, floor: &ExclusiveGate) -> Consumer {
+    /// Starts a worker that shares a gate with others. Returns its name.
+    pub fn start_worker_sharing(&mut self, gate: &ExclusiveGate) -> Consumer {
         let metrics = WorkerMetrics::new(&mut Registry::default());
-        let worker = Worker::new(Arc::clone(&self.tools), self.queue.clone(), self.config.clone(), metrics)
+        let worker = Worker::new(Arc::clone(&self.context), self.queue.clone(), self.config.clone(), metrics)
             .unwrap()
-            .sharing_gate(floor);
+            .sharing_gate(gate);
         let stop = CancellationToken::new();
         let consumer = worker.consumer().clone();
         self.running.push((stop.clone(), tokio::spawn(worker.run(stop))));
         consumer
     }
 
-    /// Stops all workers in order.
+    /// Stops all workers and waits for them.
     pub async fn stop(&mut self) {
         for (stop, running) in self.running.drain(..) {
             stop.cancel();
@@ -149,21 +152,21 @@ impl Plant {
         }
     }
 
-    /// Submits documents, each cut into sentences of at most six words, and enqueues them.
+    /// Submits documents, which are split into sentences of at most six words, and enqueues them.
     pub async fn submit(&self, documents: &[(&str, &str)]) -> JobId {
         let job = self.submit_only(TENANT, documents).await;
         self.enqueue().await;
         job
     }
 
-    /// Enqueues what the queue does not hold.
+    /// Enqueues all unfinished documents.
     pub async fn enqueue(&self) {
         let unfinished = self.jobs.unfinished(Duration::ZERO, None, 10_000).await.unwrap();
         let tasks: Vec<_> = unfinished.iter().map(Task::for_document).collect();
         self.queue.enqueue(&tasks).await.unwrap();
     }
 
-    /// Submits documents and leaves the queue alone.
+    /// Submits documents without enqueueing them.
     pub async fn submit_only(&self, tenant: &str, documents: &[(&str, &str)]) -> JobId {
         let chunking = Chunking { method: "sentences".into(), size: 6, overlap: 0, unit: "words".into() };
         let plan = JobSpec {
@@ -202,12 +205,12 @@ impl Plant {
         self.until(job, |job| job.ended_at_ms.is_some()).await
     }
 
-    /// Waits until a job is so.
-    pub async fn until(&self, id: JobId, so: impl Fn(&Job) -> bool) -> Job {
+    /// Waits until a job satisfies a condition.
+    pub async fn until(&self, id: JobId, condition: impl Fn(&Job) -> bool) -> Job {
         let waiting = async {
             loop {
                 let job = self.job(id).await;
-                if so(&job) {
+                if condition(&job) {
                     return job;
                 }
                 tokio::time::sleep(Duration::from_millis(20)).await;
@@ -224,12 +227,12 @@ impl Plant {
         self.jobs.documents(job, page).await.unwrap()
     }
 
-    /// Everything that is stored, each vector the right one.
+    /// All stored documents. Asserts that each chunk has the vector of its text.
     pub async fn stored(&self) -> Vec<StoredDocument> {
-        let stored = self.store.export(PLACE, PageRequest { after: None, limit: 10_000 }).await.unwrap();
+        let stored = self.store.export(COLLECTION, PageRequest { after: None, limit: 10_000 }).await.unwrap();
         for chunk in stored.iter().flat_map(|document| &document.chunks) {
-            let due = vector(&chunk.text);
-            let cosine: f32 = due.iter().zip(&chunk.vector).map(|(a, b)| a * b).sum();
+            let expected = vector(&chunk.text);
+            let cosine: f32 = expected.iter().zip(&chunk.vector).map(|(a, b)| a * b).sum();
             assert!(cosine > 0.9999, "{} has another text's vector", chunk.text);
         }
         stored

@@ -212,7 +212,8 @@ impl Importing {
         };
         self.binding = Some(binding.clone());
         let mut documents = std::mem::take(&mut self.whole);
-        documents.extend(self.desk.cut(&binding, std::mem::take(&mut self.plain), ChunkConfig::WHOLE).await?);
+        documents
+            .extend(self.desk.split(&binding, std::mem::take(&mut self.plain), ChunkConfig::WHOLE).await?);
         let stored = documents.len() as u64;
         let written = self.desk.write(&self.name, &binding, documents).await?;
         self.response.documents += stored;

@@ -1,6 +1,6 @@
 //! The two forms of a submission: one JSON body, or lines of JSON that are stored as they arrive.
 
-use std::{collections::HashMap, sync::Arc};
+use std::sync::Arc;
 
 use axum::{
     extract::{FromRequest, FromRequestParts, Request},
@@ -12,7 +12,7 @@ use embeddery_pipeline::Job;
 use crate::{
     App,
     body::JsonBody,
-    collections::CollectionService,
+    collections::{CollectionService, DocumentIds},
     error::{ApiError, ErrorStyle},
     jobs::JobHeaders,
     ndjson::{self, Lines},
@@ -91,8 +91,7 @@ impl LineSubmission<'_> {
         hasher.update(query.canonical_json().as_bytes());
         let mut upload = desk.open_job(query.check()?, sender).await?;
         let max_documents = desk.app().jobs.limits.documents;
-        // The line of each id, by a hash of the id: an upload may have very many.
-        let mut seen: HashMap<u64, u64> = HashMap::new();
+        let mut ids = DocumentIds::new(|first| format!("line {first}"));
         while let Some((number, line)) = lines.next().await? {
             let line = line.trim_ascii();
             hasher.update(b"\n").update(line);
@@ -106,10 +105,8 @@ impl LineSubmission<'_> {
             let document = parse::from_slice::<JobDocumentRequest>(line, source)
                 .and_then(|document| document.check(desk.settings()))
                 .map_err(in_line)?;
-            if let Some(first) = seen.insert(fingerprint(&document.id), number) {
-                let message = format!("it has the id of line {first}, or its text and no id");
-                return Err(in_line(ApiError::invalid("id", message)));
-            }
+            ids.insert(&document.id, number, "it")
+                .map_err(|message| in_line(ApiError::invalid("id", message)))?;
             upload.add(document).await.map_err(in_line)?;
         }
         if upload.len() == 0 {
@@ -117,9 +114,4 @@ impl LineSubmission<'_> {
         }
         upload.finish(*hasher.finalize().as_bytes()).await
     }
-}
-
-fn fingerprint(id: &str) -> u64 {
-    let hash = blake3::hash(id.as_bytes());
-    hash.as_bytes().first_chunk().map_or(0, |bytes| u64::from_le_bytes(*bytes))
 }

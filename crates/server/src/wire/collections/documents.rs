@@ -1,7 +1,5 @@
 //! Documents in requests and responses.
 
-use std::collections::HashMap;
-
 use embeddery_chunk::ChunkConfig;
 use embeddery_store::{DocumentView, Filter, StoredDocument};
 use serde::{Deserialize, Serialize};
@@ -11,7 +9,7 @@ use utoipa::{IntoParams, ToSchema};
 use super::check_metadata;
 use crate::{
     Settings,
-    collections::{Added, NewDocument},
+    collections::{Added, DocumentIds, NewDocument},
     error::{ApiError, ErrorStyle},
     wire::field::{Bounds, object, objects, whole_number},
 };
@@ -89,14 +87,11 @@ pub(crate) fn check_all<R, D>(
     id: impl Fn(&D) -> &str,
 ) -> Result<Vec<D>, ApiError> {
     let mut documents = Vec::with_capacity(requests.len());
-    let mut seen = HashMap::with_capacity(requests.len());
+    let mut ids = DocumentIds::new(|first| format!("documents[{first}]"));
     for (index, request) in requests.into_iter().enumerate() {
         let path = format!("documents[{index}]");
         let document = check(request).map_err(|error| error.nested_in(&path))?;
-        if let Some(first) = seen.insert(id(&document).to_owned(), index) {
-            let message = format!("{path} has the id of documents[{first}], or its text and no id");
-            return Err(ApiError::invalid(path, message));
-        }
+        ids.insert(id(&document), index as u64, &path).map_err(|message| ApiError::invalid(path, message))?;
         documents.push(document);
     }
     Ok(documents)

@@ -4,6 +4,7 @@ mod archive;
 mod bad_input;
 mod documents;
 mod life;
+mod quota;
 
 use reqwest::Method;
 use serde_json::{Value, json};

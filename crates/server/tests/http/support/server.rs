@@ -8,6 +8,7 @@ use embeddery_gateway::{
     AdjustDimensions, BreakerConfig, BreakerRegistry, ConfiguredModel, Deadline, FallbackModels, Metrics,
     Policy, RequestMetrics, Router, RouterConfig, Stack, TokenDecoder, TokenEncoding, ValidateResponse,
 };
+use embeddery_ingest::Ingest;
 use embeddery_pipeline::{JobStore, Queue, QueueOptions, SqliteJobs, SqliteJobsConfig, SqliteQueue};
 use embeddery_server::{
     AdminControls, App, BacklogLimit, Collections, JobLimits, Jobs, ReloadHandle, ReloadableApp, Reloaded,
@@ -125,6 +126,8 @@ pub struct Server {
     /// What workers see.
     pub jobs: Arc<dyn JobStore>,
     pub queue: Arc<dyn Queue>,
+    /// What workers of the server's process ingest with.
+    pub ingest: Ingest,
     /// Where usage and audit lie.
     pub dir: TempDir,
     client: Client,
@@ -160,10 +163,12 @@ impl Server {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let shutdown = CancellationToken::new();
-        let live = Arc::new(ReloadableApp::new(app(&fake, settings, (accounts, parts))));
+        let app = app(&fake, settings, (accounts, parts));
+        let ingest = app.ingest();
+        let live = Arc::new(ReloadableApp::new(app));
         let task = tokio::spawn(serve(listener, live, shutdown.clone(), Duration::from_secs(20)));
         let client = Client::builder().no_proxy().build().unwrap();
-        Self { address, fake, shutdown, task, jobs, queue, dir, client }
+        Self { address, fake, shutdown, task, jobs, queue, ingest, dir, client }
     }
 
     /// A request without a key.
