@@ -1,7 +1,8 @@
 //! The schema of a user's database, as migration scripts.
 //!
 //! Documents and chunks are stored once. Vectors belong to a *generation*, which is one model's vectors of one
-//! collection. A search reads the live generation of a collection; a second one may be under construction.
+//! collection. A search reads the active generation of a collection (column `live`); a second one may be under
+//! construction.
 //! A vector is never changed in place and its id is never used again, so that an id always has the same content and a
 //! matrix only has to add new rows. A generation counts the vectors that were ever removed from it: a matrix with the
 //! same count has no rows that are gone.
