@@ -1,15 +1,15 @@
 //! The section `models`: entries by an id of the operator's choice, and one switch among them.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, HashSet},
     fmt,
     sync::Arc,
 };
 
-use embeddery_core::ProviderKind;
+use embeddery_core::{InputType, ModelRef, ProviderKind};
 use embeddery_engine::Precision;
 use embeddery_gateway::ConfiguredModel;
-use embeddery_providers::{Dialect, local::ModelOptions};
+use embeddery_providers::{Access, Dialect, ModelSettings, local::ModelOptions};
 use secrecy::SecretString;
 use serde::{
     Deserialize, Deserializer,
@@ -18,7 +18,7 @@ use serde::{
 
 use super::{
     onnx,
-    providers::{self, ProvidersConfig},
+    providers::{ProvidersConfig, check, read_address},
     reader::SettingReader,
     units::{Parsed, Positive, UnusedSeconds},
 };
@@ -33,30 +33,30 @@ pub(super) struct ModelsSection {
 /// One entry of `models`: all keys of the replaced service's schema, and ours.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct ModelEntry {
-    pub(super) provider: Parsed<ProviderKind>,
-    pub(super) model_name_or_path: String,
-    pub(super) revision: Option<String>,
+struct ModelEntry {
+    provider: Parsed<ProviderKind>,
+    model_name_or_path: String,
+    revision: Option<String>,
     precision: Option<Parsed<Precision>>,
-    pub(super) max_length: Option<Positive>,
-    pub(super) matryoshka: Option<bool>,
+    max_length: Option<Positive>,
+    matryoshka: Option<bool>,
     unload_timeout_seconds: Option<UnusedSeconds>,
     #[serde(default)]
     fallback: OneOrMany,
     #[serde(default)]
     allow_space_change: bool,
     #[serde(default)]
-    pub(super) prompts: BTreeMap<String, String>,
+    prompts: BTreeMap<String, String>,
     // Of providers elsewhere.
-    pub(super) api_url: Option<String>,
-    pub(super) api_dialect: Option<Parsed<Dialect>>,
-    pub(super) api_key: Option<SecretString>,
+    api_url: Option<String>,
+    api_dialect: Option<Parsed<Dialect>>,
+    api_key: Option<SecretString>,
     #[serde(default)]
-    pub(super) api_keys: Vec<SecretString>,
-    pub(super) base_url: Option<String>,
+    api_keys: Vec<SecretString>,
+    base_url: Option<String>,
     #[serde(default)]
-    pub(super) headers: BTreeMap<String, SecretString>,
-    pub(super) dimensions: Option<Positive>,
+    headers: BTreeMap<String, SecretString>,
+    dimensions: Option<Positive>,
     // Of graphs.
     onnx_file: Option<String>,
     onnx_providers: Option<Vec<String>>,
@@ -118,7 +118,7 @@ pub(super) fn resolve(
     providers: &mut ProvidersConfig,
 ) -> Models {
     let mut models = Models { configured: Vec::new(), engine: HashMap::new(), graphs: HashMap::new() };
-    let mut elsewhere = providers::Entries::new(providers);
+    let mut elsewhere = Entries::new(providers);
     for (id, mut entry) in section.entries {
         if entry.model_name_or_path.trim().is_empty() {
             reader.problem_at(&format!("models.{id}.model_name_or_path"), "is empty");
@@ -169,4 +169,94 @@ fn local_options(reader: &mut SettingReader, id: &str, entry: ModelEntry) -> Mod
         onnx_file: entry.onnx_file,
         onnx_providers: entry.onnx_providers,
     }
+}
+
+/// The entries of `models` that are about providers elsewhere.
+struct Entries<'a> {
+    providers: &'a mut ProvidersConfig,
+    seen: HashSet<(ProviderKind, ModelRef)>,
+}
+
+impl<'a> Entries<'a> {
+    fn new(providers: &'a mut ProvidersConfig) -> Self {
+        Self { providers, seen: HashSet::new() }
+    }
+
+    /// Takes what an entry says of access. Returns how the model is called: by its name, and of two entries
+    /// with the same name and different settings the second by its id besides.
+    fn add(&mut self, reader: &mut SettingReader, id: &str, entry: &mut ModelEntry) -> ModelRef {
+        let kind = entry.provider.0;
+        let plain = ModelRef::new(entry.model_name_or_path.as_str());
+        let Some(upstream) = self.providers.vendors.iter_mut().find(|upstream| upstream.kind == kind) else {
+            return ModelRef { revision: entry.revision.take().map(Into::into), ..plain };
+        };
+        let settings = model_settings(reader, id, entry);
+        let settled = upstream.models.contains_key(&plain);
+        let mut model = plain;
+        if settled || (settings.is_some() && self.seen.contains(&(kind, model.clone()))) {
+            model.revision = Some(id.into());
+        }
+        self.seen.insert((kind, model.clone()));
+        if let Some(settings) = settings {
+            upstream.models.insert(model.clone(), settings);
+        }
+        model
+    }
+}
+
+/// `None` when the entry says nothing but the model's name.
+fn model_settings(reader: &mut SettingReader, id: &str, entry: &mut ModelEntry) -> Option<ModelSettings> {
+    let section = format!("models.{id}");
+    let address = match (entry.api_url.take(), entry.base_url.take()) {
+        (Some(_), Some(_)) => {
+            reader.problem_at(&section, "has both api_url and base_url; keep one");
+            None
+        }
+        (Some(text), None) => read_address(reader, &format!("{section}.api_url"), &text),
+        (None, Some(text)) => read_address(reader, &format!("{section}.base_url"), &text),
+        (None, None) => None,
+    };
+    let access = Access {
+        address,
+        dialect: entry.api_dialect.take().map(|dialect| dialect.0),
+        keys: entry.api_key.take().into_iter().chain(std::mem::take(&mut entry.api_keys)).collect(),
+        key_setting: format!("{section}.api_key"),
+        headers: std::mem::take(&mut entry.headers).into_iter().collect(),
+    };
+    let settings = ModelSettings {
+        dimensions: entry.dimensions.map(Positive::non_zero),
+        matryoshka: entry.matryoshka,
+        max_tokens: entry.max_length.map(Positive::non_zero),
+        prompts: prompts(reader, &section, std::mem::take(&mut entry.prompts)),
+        access: check(reader, &section, entry.provider.0, access),
+    };
+    let Access { address, dialect, keys, headers, .. } = &settings.access;
+    let silent = address.is_none() && dialect.is_none() && keys.is_empty() && headers.is_empty();
+    let plain = settings.dimensions.is_none()
+        && settings.matryoshka.is_none()
+        && settings.max_tokens.is_none()
+        && settings.prompts.is_empty();
+    (!silent || !plain).then_some(settings)
+}
+
+fn prompts(
+    reader: &mut SettingReader,
+    section: &str,
+    written: BTreeMap<String, String>,
+) -> HashMap<InputType, Arc<str>> {
+    use InputType::{Classification, Clustering, Document, Query};
+    let known = [Query, Document, Classification, Clustering];
+    let mut prompts = HashMap::new();
+    for (name, text) in written {
+        match known.into_iter().find(|purpose| purpose.as_str() == name) {
+            Some(purpose) => {
+                prompts.insert(purpose, text.into());
+            }
+            None => reader.problem_at(
+                &format!("{section}.prompts"),
+                format_args!("'{name}' is no purpose; known are {}", known.map(InputType::as_str).join(", ")),
+            ),
+        }
+    }
+    prompts
 }

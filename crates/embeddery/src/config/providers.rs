@@ -1,13 +1,12 @@
-//! Providers whose models are elsewhere: the section `providers`, the entries of `models` that are about them, and how
-//! requests leave this machine (`outbound`).
+//! Providers whose models are elsewhere: the section `providers`, and how requests leave this machine (`outbound`).
 
 use std::{
-    collections::{BTreeMap, HashMap, HashSet},
+    collections::{BTreeMap, HashMap},
     path::PathBuf,
     sync::Arc,
 };
 
-use embeddery_core::{InputType, ModelRef, ProviderKind};
+use embeddery_core::{ModelRef, ProviderKind};
 use embeddery_providers::{
     BaseUrl, Catalogue, CatalogueLimits, CatalogueModel, CatalogueVendor, Dialect, Endpoint, ModelSettings,
     Outbound,
@@ -15,11 +14,7 @@ use embeddery_providers::{
 use secrecy::SecretString;
 use serde::Deserialize;
 
-use super::{
-    models::ModelEntry,
-    reader::SettingReader,
-    units::{Parsed, Positive},
-};
+use super::{reader::SettingReader, units::Parsed};
 
 /// What the program needs to reach providers elsewhere.
 pub(crate) struct ProvidersConfig {
@@ -73,7 +68,7 @@ pub(super) struct OutboundSection {
     ca_file: Option<PathBuf>,
 }
 
-/// Checks everything that is about providers elsewhere, except the entries of `models` ([`Entries`]).
+/// Checks everything that is about providers elsewhere, except the entries of `models`.
 pub(super) fn resolve(
     reader: &mut SettingReader,
     section: ProvidersSection,
@@ -131,15 +126,24 @@ fn provider_access(
 }
 
 /// Says what of an access cannot be sent.
+<<<<<<< HEAD
 fn check(reader: &mut SettingReader, key: &str, kind: ProviderKind, access: Endpoint) -> Endpoint {
+=======
+pub(super) fn check(reader: &mut SettingReader, key: &str, kind: ProviderKind, access: Access) -> Access {
+>>>>>>> config
     if let Err(problem) = access.check(kind) {
         reader.problem(format!("{key}: {problem}"));
     }
     access
 }
 
+<<<<<<< HEAD
 fn read_address(reader: &mut SettingReader, key: &str, text: &str) -> Option<BaseUrl> {
     BaseUrl::parse(text).map_err(|problem| reader.problem_at(key, problem)).ok()
+=======
+pub(super) fn read_address(reader: &mut SettingReader, key: &str, text: &str) -> Option<Address> {
+    Address::parse(text).map_err(|problem| reader.problem_at(key, problem)).ok()
+>>>>>>> config
 }
 
 fn resolve_outbound(reader: &mut SettingReader, section: OutboundSection) -> Outbound {
@@ -151,6 +155,7 @@ fn resolve_outbound(reader: &mut SettingReader, section: OutboundSection) -> Out
     outbound
 }
 
+<<<<<<< HEAD
 /// The entries of `models` that are about providers elsewhere.
 pub(super) struct Entries<'a> {
     providers: &'a mut ProvidersConfig,
@@ -241,6 +246,8 @@ fn prompts(
     prompts
 }
 
+=======
+>>>>>>> config
 #[cfg(test)]
 #[path = "providers_tests.rs"]
 mod tests;

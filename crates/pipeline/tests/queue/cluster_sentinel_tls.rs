@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use embeddery_core::BoxFuture;
 use embeddery_database::redis::{KeyPrefix, RedisAddress};
 use embeddery_pipeline::{
-    Queue, QueueAdmin as _, QueueOptions, RedisConfig, RedisQueue, SettleResult, Stage, TaskId,
+    Queue, QueueOptions, RedisConfig, RedisQueue, SettleResult, Stage, TaskId,
     TaskProducer as _,
 };
 use embeddery_test_support::redis::{Cluster, Sentinel, TlsRedis};

@@ -19,11 +19,7 @@ use embeddery_database::sqlite::ReaderPool;
 use rusqlite::{Connection, Transaction};
 use tokio::sync::Semaphore;
 
-use super::{
-    ChunkSpan, DocumentOutcome, DocumentRow, DocumentState, Edit, Job, JobError, JobMetrics, JobOp, JobStore,
-    Loaded, NewDocument, NewJob, OpenResult, Page, RetryNote, Status, Unfinished, Vectors, WriteResult,
-};
-use crate::{JobId, Priority, TaskId};
+use super::{JobError, JobMetrics};
 use writer::{Durability, Writer};
 
 /// Where jobs are stored.
