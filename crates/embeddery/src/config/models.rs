@@ -9,7 +9,7 @@ use std::{
 use embeddery_core::{InputType, ModelRef, ProviderKind};
 use embeddery_engine::Precision;
 use embeddery_gateway::ConfiguredModel;
-use embeddery_providers::{Access, Dialect, ModelSettings, local::ModelOptions};
+use embeddery_providers::{Dialect, Endpoint, ModelSettings, local::ModelOptions};
 use secrecy::SecretString;
 use serde::{
     Deserialize, Deserializer,
@@ -216,8 +216,8 @@ fn model_settings(reader: &mut SettingReader, id: &str, entry: &mut ModelEntry) 
         (None, Some(text)) => read_address(reader, &format!("{section}.base_url"), &text),
         (None, None) => None,
     };
-    let access = Access {
-        address,
+    let access = Endpoint {
+        url: address,
         dialect: entry.api_dialect.take().map(|dialect| dialect.0),
         keys: entry.api_key.take().into_iter().chain(std::mem::take(&mut entry.api_keys)).collect(),
         key_setting: format!("{section}.api_key"),
@@ -228,9 +228,9 @@ fn model_settings(reader: &mut SettingReader, id: &str, entry: &mut ModelEntry) 
         matryoshka: entry.matryoshka,
         max_tokens: entry.max_length.map(Positive::non_zero),
         prompts: prompts(reader, &section, std::mem::take(&mut entry.prompts)),
-        access: check(reader, &section, entry.provider.0, access),
+        endpoint: check(reader, &section, entry.provider.0, access),
     };
-    let Access { address, dialect, keys, headers, .. } = &settings.access;
+    let Endpoint { url: address, dialect, keys, headers, .. } = &settings.endpoint;
     let silent = address.is_none() && dialect.is_none() && keys.is_empty() && headers.is_empty();
     let plain = settings.dimensions.is_none()
         && settings.matryoshka.is_none()

@@ -126,24 +126,15 @@ fn provider_access(
 }
 
 /// Says what of an access cannot be sent.
-<<<<<<< HEAD
-fn check(reader: &mut SettingReader, key: &str, kind: ProviderKind, access: Endpoint) -> Endpoint {
-=======
-pub(super) fn check(reader: &mut SettingReader, key: &str, kind: ProviderKind, access: Access) -> Access {
->>>>>>> config
+pub(super) fn check(reader: &mut SettingReader, key: &str, kind: ProviderKind, access: Endpoint) -> Endpoint {
     if let Err(problem) = access.check(kind) {
         reader.problem(format!("{key}: {problem}"));
     }
     access
 }
 
-<<<<<<< HEAD
-fn read_address(reader: &mut SettingReader, key: &str, text: &str) -> Option<BaseUrl> {
+pub(super) fn read_address(reader: &mut SettingReader, key: &str, text: &str) -> Option<BaseUrl> {
     BaseUrl::parse(text).map_err(|problem| reader.problem_at(key, problem)).ok()
-=======
-pub(super) fn read_address(reader: &mut SettingReader, key: &str, text: &str) -> Option<Address> {
-    Address::parse(text).map_err(|problem| reader.problem_at(key, problem)).ok()
->>>>>>> config
 }
 
 fn resolve_outbound(reader: &mut SettingReader, section: OutboundSection) -> Outbound {
@@ -155,99 +146,6 @@ fn resolve_outbound(reader: &mut SettingReader, section: OutboundSection) -> Out
     outbound
 }
 
-<<<<<<< HEAD
-/// The entries of `models` that are about providers elsewhere.
-pub(super) struct Entries<'a> {
-    providers: &'a mut ProvidersConfig,
-    seen: HashSet<(ProviderKind, ModelRef)>,
-}
-
-impl<'a> Entries<'a> {
-    pub(super) fn new(providers: &'a mut ProvidersConfig) -> Self {
-        Self { providers, seen: HashSet::new() }
-    }
-
-    /// Takes what an entry says of access. Returns how the model is called: by its name, and of two entries
-    /// with the same name and different settings the second by its id besides.
-    pub(super) fn add(&mut self, reader: &mut SettingReader, id: &str, entry: &mut ModelEntry) -> ModelRef {
-        let kind = entry.provider.0;
-        let plain = ModelRef::new(entry.model_name_or_path.as_str());
-        let Some(upstream) = self.providers.vendors.iter_mut().find(|upstream| upstream.kind == kind) else {
-            return ModelRef { revision: entry.revision.take().map(Into::into), ..plain };
-        };
-        let settings = model_settings(reader, id, entry);
-        let settled = upstream.models.contains_key(&plain);
-        let mut model = plain;
-        if settled || (settings.is_some() && self.seen.contains(&(kind, model.clone()))) {
-            model.revision = Some(id.into());
-        }
-        self.seen.insert((kind, model.clone()));
-        if let Some(settings) = settings {
-            upstream.models.insert(model.clone(), settings);
-        }
-        model
-    }
-}
-
-/// `None` when the entry says nothing but the model's name.
-fn model_settings(reader: &mut SettingReader, id: &str, entry: &mut ModelEntry) -> Option<ModelSettings> {
-    let section = format!("models.{id}");
-    let address = match (entry.api_url.take(), entry.base_url.take()) {
-        (Some(_), Some(_)) => {
-            reader.problem_at(&section, "has both api_url and base_url; keep one");
-            None
-        }
-        (Some(text), None) => read_address(reader, &format!("{section}.api_url"), &text),
-        (None, Some(text)) => read_address(reader, &format!("{section}.base_url"), &text),
-        (None, None) => None,
-    };
-    let access = Endpoint {
-        url: address,
-        dialect: entry.api_dialect.take().map(|dialect| dialect.0),
-        keys: entry.api_key.take().into_iter().chain(std::mem::take(&mut entry.api_keys)).collect(),
-        key_setting: format!("{section}.api_key"),
-        headers: std::mem::take(&mut entry.headers).into_iter().collect(),
-    };
-    let settings = ModelSettings {
-        dimensions: entry.dimensions.map(Positive::non_zero),
-        matryoshka: entry.matryoshka,
-        max_tokens: entry.max_length.map(Positive::non_zero),
-        prompts: prompts(reader, &section, std::mem::take(&mut entry.prompts)),
-        endpoint: check(reader, &section, entry.provider.0, access),
-    };
-    let Endpoint { url: address, dialect, keys, headers, .. } = &settings.endpoint;
-    let silent = address.is_none() && dialect.is_none() && keys.is_empty() && headers.is_empty();
-    let plain = settings.dimensions.is_none()
-        && settings.matryoshka.is_none()
-        && settings.max_tokens.is_none()
-        && settings.prompts.is_empty();
-    (!silent || !plain).then_some(settings)
-}
-
-fn prompts(
-    reader: &mut SettingReader,
-    section: &str,
-    written: BTreeMap<String, String>,
-) -> HashMap<InputType, Arc<str>> {
-    use InputType::{Classification, Clustering, Document, Query};
-    let known = [Query, Document, Classification, Clustering];
-    let mut prompts = HashMap::new();
-    for (name, text) in written {
-        match known.into_iter().find(|purpose| purpose.as_str() == name) {
-            Some(purpose) => {
-                prompts.insert(purpose, text.into());
-            }
-            None => reader.problem_at(
-                &format!("{section}.prompts"),
-                format_args!("'{name}' is no purpose; known are {}", known.map(InputType::as_str).join(", ")),
-            ),
-        }
-    }
-    prompts
-}
-
-=======
->>>>>>> config
 #[cfg(test)]
 #[path = "providers_tests.rs"]
 mod tests;

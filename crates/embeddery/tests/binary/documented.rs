@@ -108,9 +108,10 @@ fn run_example(file: &str, interpreter: &str, arguments: &[&str]) -> String {
     });
     let examples = fs::canonicalize(Path::new(ROOT).join("examples")).unwrap();
     let python = fs::canonicalize(Path::new(ROOT).join(".cache/venv/bin")).unwrap();
-    let path = format!("{}:{}", python.display(), std::env::var("PATH").unwrap());
-    let output = Command::new(interpreter)
-        .env("PATH", path)
+    // The shell puts the test's Python in front of the PATH that it has.
+    let script = format!("PATH={}:$PATH exec {interpreter} \"$@\"", python.display());
+    let output = Command::new("bash")
+        .args(["-c", &script, "example"])
         .arg(examples.join(file))
         .args(arguments)
         .current_dir(server.dir.path())

@@ -5,8 +5,7 @@ use std::{sync::Arc, time::Duration};
 use embeddery_core::BoxFuture;
 use embeddery_database::redis::{KeyPrefix, RedisAddress};
 use embeddery_pipeline::{
-    Queue, QueueOptions, RedisConfig, RedisQueue, SettleResult, Stage, TaskId,
-    TaskProducer as _,
+    Queue, QueueOptions, RedisConfig, RedisQueue, SettleResult, Stage, TaskId, TaskProducer as _,
 };
 use embeddery_test_support::redis::{Cluster, Sentinel, TlsRedis};
 
