@@ -277,3 +277,23 @@ fn nothing_large_or_binary_is_in_the_repository() {
         assert!(!content.contains(&0), "{name} is binary");
     }
 }
+
+#[test]
+fn each_decision_of_the_architecture_names_files_that_exist() {
+    let page = fs::read_to_string(root().join("ARCHITECTURE.md")).unwrap();
+    let decisions = page.split("## Decisions, with their price").nth(1).unwrap();
+    // A decision is one bullet of several lines and ends with its files: (`crate/path`, `crate/path`).
+    let decisions: Vec<String> =
+        decisions.split("\n- **").skip(1).map(|text| text.split("\n\n").next().unwrap().replace('\n', " ")).collect();
+    assert!(decisions.len() > 30, "{}", decisions.len());
+    for decision in decisions {
+        let files = decision.trim_end().rsplit_once('(').map_or("", |(_, files)| files);
+        let paths: Vec<&str> = files.split('`').skip(1).step_by(2).collect();
+        assert!(!paths.is_empty(), "no file: {decision}");
+        for path in paths {
+            let (name, file) = path.split_once('/').unwrap_or((path, ""));
+            let found = root().join("crates").join(name).join("src").join(file);
+            assert!(found.exists(), "{path} does not exist: {decision}");
+        }
+    }
+}
