@@ -15,10 +15,8 @@ fn main() -> Result<(), Box<dyn Error>> {
 
     let model = ModelFiles::open(Path::new(&directory))?.load(&LoadOptions::default())?;
     let threads = Threads::new(thread::available_parallelism().unwrap_or(NonZeroUsize::MIN))?;
-    let tokens = texts
-        .iter()
-        .map(|text| model.tokenize(text, TruncationSide::Start))
-        .collect::<Result<Vec<_>, _>>()?;
+    let tokens =
+        texts.iter().map(|text| model.tokenize(text, TruncationSide::End)).collect::<Result<Vec<_>, _>>()?;
 
     // [texts, dimensions], row by row.
     let mut vectors = model.encode(&threads, &tokens.iter().collect::<Vec<_>>())?;

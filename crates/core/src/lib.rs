@@ -14,6 +14,7 @@ mod request_stats;
 mod token_estimate;
 mod trace;
 mod unit_length;
+mod units;
 
 pub use backoff::Backoff;
 pub use embedder::{BoxFuture, Embedder, Provider};
@@ -32,3 +33,4 @@ pub use request_stats::RequestStats;
 pub use token_estimate::{SPECIAL_TOKENS, estimate_tokens};
 pub use trace::TraceContext;
 pub use unit_length::{squared_length, to_unit_length};
+pub use units::{megabytes, to_ms};

@@ -283,8 +283,11 @@ fn each_decision_of_the_architecture_names_files_that_exist() {
     let page = fs::read_to_string(root().join("ARCHITECTURE.md")).unwrap();
     let decisions = page.split("## Decisions, with their price").nth(1).unwrap();
     // A decision is one bullet of several lines and ends with its files: (`crate/path`, `crate/path`).
-    let decisions: Vec<String> =
-        decisions.split("\n- **").skip(1).map(|text| text.split("\n\n").next().unwrap().replace('\n', " ")).collect();
+    let decisions: Vec<String> = decisions
+        .split("\n- **")
+        .skip(1)
+        .map(|text| text.split("\n\n").next().unwrap().replace('\n', " "))
+        .collect();
     assert!(decisions.len() > 30, "{}", decisions.len());
     for decision in decisions {
         let files = decision.trim_end().rsplit_once('(').map_or("", |(_, files)| files);

@@ -48,7 +48,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         LoadOptions { kernels: arguments.kernels, precision: arguments.precision, ..LoadOptions::default() };
     let model = ModelFiles::open(&arguments.model)?.load(&options)?;
     let load = began.elapsed();
-    model.encode(&threads, &[&model.tokenize("hello", TruncationSide::Start)?])?;
+    model.encode(&threads, &[&model.tokenize("hello", TruncationSide::End)?])?;
     let first_vector = began.elapsed();
     let resident = resident_mb();
 
@@ -97,7 +97,7 @@ fn run(model: &Model, threads: &Threads, texts: &[&str], batch: usize) -> Result
         let began = Instant::now();
         let tokens = texts
             .iter()
-            .map(|text| model.tokenize(text, TruncationSide::Start))
+            .map(|text| model.tokenize(text, TruncationSide::End))
             .collect::<Result<Vec<_>, _>>()?;
         run.tokenizing += began.elapsed();
 

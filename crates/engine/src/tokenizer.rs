@@ -15,10 +15,10 @@ use crate::{LoadError, TokenizeError};
 /// Which side of a text keeps its tokens if the text exceeds the model's limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TruncationSide {
-    /// The start is kept; the end is truncated.
-    Start,
-    /// The end is kept; the start is truncated.
+    /// The end is truncated; the start is kept. transformers: `truncation_side = "right"`.
     End,
+    /// The start is truncated; the end is kept. transformers: `truncation_side = "left"`.
+    Start,
     /// No truncation. A text that exceeds the limit is an error.
     None,
 }
@@ -151,7 +151,7 @@ impl Tokenizer {
     /// Tokenizes a text and truncates it to the limit.
     pub(crate) fn tokenize(&self, text: &str, truncation: TruncationSide) -> Result<Tokens, TokenizeError> {
         let max_content = self.limit - self.special_count();
-        let vocabulary = self.static_vocabulary.as_ref().filter(|_| truncation == TruncationSide::Start);
+        let vocabulary = self.static_vocabulary.as_ref().filter(|_| truncation == TruncationSide::End);
         // The reference truncates texts of static models by characters before it tokenizes them.
         let prefix_end = vocabulary.and_then(|vocabulary| {
             let characters = self.limit.saturating_mul(vocabulary.median_characters);
@@ -159,14 +159,14 @@ impl Tokenizer {
         });
         let text = &text[..prefix_end.unwrap_or(text.len())];
         let content = match truncation {
-            TruncationSide::Start => self.truncate_prefix(text, max_content)?,
-            TruncationSide::End | TruncationSide::None => self.content(text)?,
+            TruncationSide::End => self.truncate_prefix(text, max_content)?,
+            TruncationSide::Start | TruncationSide::None => self.content(text)?,
         };
         let truncated = prefix_end.is_some() || content.len() > max_content;
         let kept = match truncation {
             _ if content.len() <= max_content => &content[..],
-            TruncationSide::Start => &content[..max_content],
-            TruncationSide::End => &content[content.len() - max_content..],
+            TruncationSide::End => &content[..max_content],
+            TruncationSide::Start => &content[content.len() - max_content..],
             TruncationSide::None => {
                 return Err(TokenizeError::TooLong {
                     tokens: content.len() + self.special_count(),

@@ -139,7 +139,7 @@ fn no_texts_give_no_vectors() {
 fn tokens_of_another_model_are_rejected() {
     // Ids beyond the tiny vocabulary and more tokens than it has positions give an error before anything is computed.
     // The next batch is not affected.
-    let foreign = MINILM[0].model.tokenize(&"Zürich 漢字 zebra ".repeat(100), TruncationSide::Start).unwrap();
+    let foreign = MINILM[0].model.tokenize(&"Zürich 漢字 zebra ".repeat(100), TruncationSide::End).unwrap();
     for subject in &*TINY {
         let own = &subject.texts[5];
         let error = subject.model.encode(&POOLS[1], &[own, &foreign, own]).unwrap_err();

@@ -34,7 +34,7 @@ const QUERY: &str = "encoder.layer.1.attention.self.query.weight";
 fn assert_matches_reference(tiny: &Tiny, tolerance: f32) {
     let model = load(tiny.path(), KernelChoice::Auto).unwrap();
     for expected in &tiny.golden.texts {
-        let tokens = model.tokenize(&expected.text, TruncationSide::Start).unwrap();
+        let tokens = model.tokenize(&expected.text, TruncationSide::End).unwrap();
         let error = distance(&model.encode(&threads(1), &[&tokens]).unwrap(), &vector(&expected.mean));
         assert!(error <= tolerance, "{:?}: {error}", expected.text);
     }
@@ -214,7 +214,7 @@ fn weights_that_overflow_give_an_error() {
             tensor.3 = [f32::MAX; 1600].iter().flat_map(|x| x.to_le_bytes()).collect();
         });
         let model = load_in(tiny.path(), KernelChoice::Auto, precision).unwrap();
-        let tokens = model.tokenize(&tiny.golden.texts[0].text, TruncationSide::Start).unwrap();
+        let tokens = model.tokenize(&tiny.golden.texts[0].text, TruncationSide::End).unwrap();
         let result = model.encode(&threads(1), &[&tokens]);
         assert_eq!(result, Err(EncodeError::NotFinite { text: 0 }), "{precision}");
     }
@@ -329,7 +329,7 @@ fn linear_layers_after_pooling_are_applied() {
             rows.map(|(row, bias)| row.iter().zip(x).map(|(w, x)| w * x).sum::<f32>() + bias).collect()
         };
         let inner: Vec<f32> = linear(&vector(&expected.mean), &weights[0]).iter().map(|x| x.tanh()).collect();
-        let tokens = model.tokenize(&expected.text, TruncationSide::Start).unwrap();
+        let tokens = model.tokenize(&expected.text, TruncationSide::End).unwrap();
         let error = distance(&model.encode(&threads(1), &[&tokens]).unwrap(), &linear(&inner, &weights[1]));
         assert!(error < 1e-4, "{:?}: {error}", expected.text);
     }
@@ -407,7 +407,7 @@ fn a_text_is_lowercased_if_the_configuration_requires_it() {
     let mut tokenizer: Value = serde_json::from_slice(&tiny.read("tokenizer.json")).unwrap();
     tokenizer["normalizer"]["lowercase"] = json!(false);
     tiny.write_json("tokenizer.json", &tokenizer);
-    let ids = |text| try_load(&tiny).unwrap().tokenize(text, TruncationSide::Start).unwrap().ids().to_vec();
+    let ids = |text| try_load(&tiny).unwrap().tokenize(text, TruncationSide::End).unwrap().ids().to_vec();
     assert_ne!(ids("THE CAT"), ids("the cat"));
     tiny.write("sentence_bert_config.json", r#"{"max_seq_length": 40, "do_lower_case": true}"#);
     assert_eq!(ids("THE CAT"), ids("the cat"));
@@ -517,7 +517,7 @@ proptest! {
             tiny.write(name, damage.apply(original.clone(), reach));
             if let Ok(model) = try_load(tiny) {
                 // A damaged model that loads must also compute.
-                if let Ok(tokens) = model.tokenize("the cat sat 1 2 3", TruncationSide::Start) {
+                if let Ok(tokens) = model.tokenize("the cat sat 1 2 3", TruncationSide::End) {
                     // Damaged weights may overflow, which is an error.
                     let result = model.encode(&threads(1), &[&tokens]).map(|vector| vector.len());
                     let dimensions = model.info().dimensions;

@@ -76,7 +76,7 @@ fn directory(tensors: &[Tensor]) -> TempDir {
 
 fn assert_near(model: &Model, golden: &Golden, tolerance: f32) {
     let tokens: Vec<_> =
-        golden.texts.iter().map(|text| model.tokenize(&text.text, TruncationSide::Start).unwrap()).collect();
+        golden.texts.iter().map(|text| model.tokenize(&text.text, TruncationSide::End).unwrap()).collect();
     let vectors = encode(model, &threads(2), &tokens.iter().collect::<Vec<_>>());
     for (expected, found) in golden.texts.iter().zip(&vectors) {
         let reference = vector(&expected.mean);
@@ -109,14 +109,14 @@ fn static_models_give_the_reference_vectors() {
 fn unknown_and_special_tokens_are_dropped() {
     let directory = directory(&tensors(TOKENS));
     let model = load(directory.path(), KernelChoice::Auto).unwrap();
-    let ids = |text: &str| model.tokenize(text, TruncationSide::Start).unwrap().ids().to_vec();
+    let ids = |text: &str| model.tokenize(text, TruncationSide::End).unwrap().ids().to_vec();
     assert_eq!(ids("hello \u{2603} world"), ids("hello world"));
     assert!(ids("\u{2603}").is_empty());
     assert_eq!(
-        model.encode(&threads(1), &[&model.tokenize("", TruncationSide::Start).unwrap()]).unwrap(),
+        model.encode(&threads(1), &[&model.tokenize("", TruncationSide::End).unwrap()]).unwrap(),
         [0.0; WIDTH]
     );
-    let long = model.tokenize(&"hello ".repeat(600), TruncationSide::Start).unwrap();
+    let long = model.tokenize(&"hello ".repeat(600), TruncationSide::End).unwrap();
     assert!(long.truncated() && long.len() <= 512);
 }
 
@@ -129,7 +129,7 @@ fn vectors_in_fewer_bits_are_close_to_f32() {
     let encode_with = |dtype, bytes| {
         let directory = directory(&[("embeddings", dtype, vec![TOKENS, WIDTH], bytes)]);
         let model = load(directory.path(), KernelChoice::Auto).unwrap();
-        model.encode(&threads(1), &[&model.tokenize(text, TruncationSide::Start).unwrap()]).unwrap()
+        model.encode(&threads(1), &[&model.tokenize(text, TruncationSide::End).unwrap()]).unwrap()
     };
     let exact = encode_with(Dtype::F32, bytes(numbers));
     assert!(cosine(&encode_with(Dtype::F16, half), &exact) > 0.99999);

@@ -28,8 +28,8 @@ fn check(text: &str) -> Result<(), TestCaseError> {
     let excerpt: String = text.chars().take(60).collect();
     prop_assert_eq!(MINILM.count_tokens(text).unwrap(), all_ids.len(), "{:?}", excerpt);
     let (start, end) = (
-        MINILM.tokenize(text, TruncationSide::Start).unwrap(),
         MINILM.tokenize(text, TruncationSide::End).unwrap(),
+        MINILM.tokenize(text, TruncationSide::Start).unwrap(),
     );
     let untruncated = MINILM.tokenize(text, TruncationSide::None);
     if all_ids.len() <= limit {
@@ -72,7 +72,7 @@ fn piece() -> impl Strategy<Value = String> {
         1 => "[a-z]{0,5}[\u{a0}\u{1680}\u{2003}\u{2028}\u{3000}\u{200b}\u{feff}][a-z]{0,5}",
         1 => "(\\[SEP\\]|\\[CLS\\]|\\[MASK\\]|\\[PAD\\]| \\[UNK\\] ){1,4}",
         1 => "[a-zé.!?]{1,200}",
-        1 => "[!-/:-@]{1,60}",
+        1 => "[!-/:-End]{1,60}",
     ]
 }
 
@@ -127,8 +127,8 @@ fn texts_of_a_megabyte_are_truncated() {
 fn truncation_and_padding_of_the_tokenizer_file_are_ignored() {
     // MiniLM's tokenizer.json sets both to 128.
     let text = "word ".repeat(200);
-    assert_eq!(MINILM.tokenize(&text, TruncationSide::Start).unwrap().len(), 202);
-    assert_eq!(MINILM.tokenize("word", TruncationSide::Start).unwrap().len(), 3);
+    assert_eq!(MINILM.tokenize(&text, TruncationSide::End).unwrap().len(), 202);
+    assert_eq!(MINILM.tokenize("word", TruncationSide::End).unwrap().len(), 3);
 }
 
 #[test]
@@ -139,7 +139,7 @@ fn max_length_may_be_raised_to_the_positions_and_no_further() {
     for length in [512, 3] {
         let model = load(length).unwrap();
         assert_eq!(model.info().max_tokens, length);
-        assert_eq!(model.tokenize(&text, TruncationSide::Start).unwrap().len(), length);
+        assert_eq!(model.tokenize(&text, TruncationSide::End).unwrap().len(), length);
     }
     for length in [0, 1, 2, 513, usize::MAX] {
         let error = load(length).err().unwrap();

@@ -2,7 +2,7 @@
 //! and merged in the caller's order. A part that the provider rejects as too large is halved. If single inputs may
 //! fail (`partial`), a rejected part is bisected until the bad inputs are found, and the other inputs succeed.
 
-mod plan;
+mod packing;
 
 use std::sync::Arc;
 
@@ -99,7 +99,7 @@ impl Embedder for Splitter {
 
     fn embed(&self, request: EmbedRequest) -> BoxFuture<'_, Result<Embeddings, EmbedError>> {
         Box::pin(async move {
-            let parts = plan::plan(&*self.inner, &request.inputs);
+            let parts = packing::plan(&*self.inner, &request.inputs);
             self.embed_parts(request, parts).await
         })
     }

@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use embeddery_core::{SourceError, SourceErrorKind::Io};
+use embeddery_core::{SourceError, SourceErrorKind::Io, megabytes};
 
 use crate::{hub::RemoteFile, models_dir::ModelsDir, sidecar::Sidecar};
 
@@ -71,8 +71,4 @@ fn downloaded_bytes(directory: &Path) -> u64 {
 
 fn refused(reason: &str) -> SourceError {
     SourceError::new(Io, format!("the model is not downloaded: {reason}"))
-}
-
-fn megabytes(bytes: u64) -> String {
-    format!("{:.1} MB", bytes as f64 / 1e6)
 }

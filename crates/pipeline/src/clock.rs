@@ -2,8 +2,10 @@
 
 use std::time::SystemTime;
 
+use embeddery_core::to_ms;
+
 /// Milliseconds since 1970.
 pub(crate) fn now_ms() -> u64 {
     let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+    to_ms(since)
 }

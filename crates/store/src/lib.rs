@@ -10,7 +10,7 @@ mod postgres;
 mod query_terms;
 mod sqlite;
 mod store;
-mod tombstone;
+mod tombstone_retention;
 mod types;
 
 pub use chroma::{ChromaClient, ChromaCollection, ChromaRecord};

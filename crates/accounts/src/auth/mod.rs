@@ -3,8 +3,8 @@
 
 mod jwt_keys;
 mod revocation_list;
-mod token;
 mod token_signer;
+mod token_verifier;
 
 use secrecy::{ExposeSecret as _, SecretString};
 use subtle::ConstantTimeEq as _;
@@ -12,8 +12,8 @@ use subtle::ConstantTimeEq as _;
 use crate::{Identity, Role, UserId};
 
 pub use jwt_keys::{KeyConfig, TokenAlgorithm};
-pub use token::{TokenConfig, TokenVerifier};
 pub use token_signer::{TokenInspection, TokenRequest, TokenSigner, inspect};
+pub use token_verifier::{TokenConfig, TokenVerifier};
 
 /// How callers authenticate.
 pub enum Auth {

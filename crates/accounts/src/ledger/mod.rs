@@ -4,10 +4,11 @@
 //! disconnects or its process dies, the reservation is returned. Settled usage is on disk before the response is sent,
 //! so that a killed process loses no usage of a request that was answered.
 
+mod counters;
 mod file;
-mod operations;
 mod report;
 mod reservation;
+mod token_quota;
 mod writer;
 
 use std::{
@@ -202,8 +203,8 @@ impl Ledger {
         let mut reservation = Reservation::held(self, user, id);
         let now = Timestamp::now();
         let until = now.as_second().saturating_add_unsigned(timeout.as_secs() + 60);
-        let request = operations::Reserve { id, user: user.shared(), tokens, limit, now, until };
-        match self.writer.run(move |db| operations::reserve(db, &request)).await {
+        let request = token_quota::Reserve { id, user: user.shared(), tokens, limit, now, until };
+        match self.writer.run(move |db| token_quota::reserve(db, &request)).await {
             // A full disk must not stop the service. The writer logs the error.
             Ok(Ok(())) | Err(()) => Ok(reservation),
             Ok(Err(used)) => {
@@ -222,8 +223,8 @@ impl Ledger {
             Counter::StoredVectors => self.quotas().stored_vectors,
             Counter::Jobs => self.quotas().concurrent_jobs,
         };
-        let key = operations::CounterKey { user: user.shared(), counter };
-        let added = self.writer.run(move |db| operations::add(db, &key, count, limit)).await;
+        let key = counters::CounterKey { user: user.shared(), counter };
+        let added = self.writer.run(move |db| counters::add(db, &key, count, limit)).await;
         match (added, limit) {
             (Ok(Err(used)), Some(limit)) => Err(QuotaExceeded::Counter { counter, limit, used }),
             _ => Ok(()),
@@ -232,14 +233,14 @@ impl Ledger {
 
     /// Subtracts from a counter, which stays at zero or above.
     pub async fn release(&self, user: &UserId, counter: Counter, count: u64) {
-        let key = operations::CounterKey { user: user.shared(), counter };
-        let _ = self.writer.run(move |db| operations::subtract(db, &key, count)).await;
+        let key = counters::CounterKey { user: user.shared(), counter };
+        let _ = self.writer.run(move |db| counters::subtract(db, &key, count)).await;
     }
 
     /// Sets a counter to a value that was counted in the store.
     pub async fn set(&self, user: &UserId, counter: Counter, value: u64) {
-        let key = operations::CounterKey { user: user.shared(), counter };
-        let _ = self.writer.run(move |db| operations::set(db, &key, value)).await;
+        let key = counters::CounterKey { user: user.shared(), counter };
+        let _ = self.writer.run(move |db| counters::set(db, &key, value)).await;
     }
 
     /// The current usage of a user.
@@ -248,7 +249,7 @@ impl Ledger {
     /// When the file cannot be read.
     pub async fn used(&self, user: &UserId) -> Result<UsageSnapshot, String> {
         let (user, now) = (user.shared(), Timestamp::now());
-        let used = self.writer.run(move |db| operations::used(db, &user, now)).await;
+        let used = self.writer.run(move |db| counters::used(db, &user, now)).await;
         used.map_err(|()| "the usage file cannot be read; see the log".into())
     }
 
@@ -272,7 +273,7 @@ impl Ledger {
         let user = user.shared();
         let kept_day = self.quotas().tokens_per_day.map(|_| day(Timestamp::now()));
         let today_stays = kept_day.is_some();
-        let _ = self.writer.run(move |db| operations::forget(db, &user, kept_day.as_deref())).await;
+        let _ = self.writer.run(move |db| counters::forget(db, &user, kept_day.as_deref())).await;
         today_stays
     }
 

@@ -1,6 +1,6 @@
 //! Tokens that are reserved for a request in progress.
 
-use super::{Ledger, UsageRecord, operations};
+use super::{Ledger, UsageRecord, token_quota};
 use crate::UserId;
 use jiff::Timestamp;
 
@@ -31,8 +31,8 @@ impl<'a> Reservation<'a> {
     pub async fn settle(mut self, usage: UsageRecord) {
         let cost_nanodollars = self.ledger.cost_nanodollars(&usage);
         let (user, id) = (self.user.shared(), self.id.take());
-        let entry = operations::Settle { user, reservation: id, usage, cost_nanodollars };
-        let settle = move |db: &_| operations::settle(db, &entry, Timestamp::now());
+        let entry = token_quota::Settle { user, reservation: id, usage, cost_nanodollars };
+        let settle = move |db: &_| token_quota::settle(db, &entry, Timestamp::now());
         // The writer logs a failure. The response is sent nevertheless.
         let _ = self.ledger.writer.run(settle).await;
     }
@@ -41,7 +41,7 @@ impl<'a> Reservation<'a> {
 impl Drop for Reservation<'_> {
     fn drop(&mut self) {
         if let Some(id) = self.id {
-            self.ledger.writer.run_later(move |db| operations::refund(db, id));
+            self.ledger.writer.run_later(move |db| token_quota::refund(db, id));
         }
     }
 }

@@ -131,15 +131,15 @@ fn usage_before_the_retention_period_is_deleted() {
     let db = file::open(&dir.path().join("u")).unwrap();
     let now: Timestamp = "2026-11-25T12:00:00Z".parse().unwrap();
     for day in ["2026-11-25T12:00:00Z", "2026-11-15T12:00:00Z", "2026-11-14T12:00:00Z"] {
-        let entry = operations::Settle {
+        let entry = token_quota::Settle {
             user: "ann".into(),
             reservation: None,
             usage: usage(1),
             cost_nanodollars: 0,
         };
-        operations::settle(&db, &entry, day.parse().unwrap()).unwrap();
+        token_quota::settle(&db, &entry, day.parse().unwrap()).unwrap();
     }
-    operations::sweep(&db, now, 10).unwrap();
+    counters::sweep(&db, now, 10).unwrap();
     let days: i64 = db.query_row("SELECT count(*) FROM usage", [], |row| row.get(0)).unwrap();
     assert_eq!(days, 2);
 }

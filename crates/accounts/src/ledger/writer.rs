@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use rusqlite::Connection;
 use thiserror::Error;
 
-use super::operations;
+use super::counters;
 
 /// Minimum time between two deletions of expired rows.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(600);
@@ -46,7 +46,7 @@ impl Writer {
         inline: InlineCommits,
         retention_days: u32,
     ) -> Result<Self, String> {
-        let sweep = move |file: &Connection| operations::sweep(file, Timestamp::now(), retention_days);
+        let sweep = move |file: &Connection| counters::sweep(file, Timestamp::now(), retention_days);
         let maintenance = Maintenance { interval: SWEEP_INTERVAL, run: Box::new(sweep) };
         GroupCommitWriter::start_with(connection, Some(inline), Some(maintenance)).map(Self)
     }

@@ -1,6 +1,7 @@
 //! Buckets in Redis: one script, one round trip, one number per bucket. The script uses the clock of Redis, because the
 //! clocks of replicas differ. If Redis is unreachable, everything passes and the log says so.
 
+use embeddery_core::to_ms;
 use std::{
     sync::atomic::{AtomicU64, Ordering::Relaxed},
     time::{Duration, Instant},
@@ -124,8 +125,4 @@ impl RedisLimiter {
     fn now_ms(&self) -> u64 {
         to_ms(self.started.elapsed())
     }
-}
-
-fn to_ms(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }

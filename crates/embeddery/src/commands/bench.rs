@@ -62,7 +62,7 @@ pub(crate) fn bench(store: &ModelStore, model: &ModelRef, measuring: &Measuring)
         let model = files.load(&LoadOptions { precision, ..LoadOptions::default() })?;
         let tokens = texts
             .iter()
-            .map(|text| model.tokenize(text, TruncationSide::Start))
+            .map(|text| model.tokenize(text, TruncationSide::End))
             .collect::<Result<Vec<Tokens>, _>>()?;
         let dimensions = model.info().dimensions;
         let encode = |batch: &[&Tokens]| Ok(model.encode(&threads, batch)?);
@@ -70,7 +70,7 @@ pub(crate) fn bench(store: &ModelStore, model: &ModelRef, measuring: &Measuring)
         let peak =
             peak_operations_per_second(&threads, KernelChoice::Auto, precision, 20).unwrap_or(f64::NAN);
         let share = rate * model.linear_operations_per_token() as f64 / peak;
-        let query = model.tokenize(QUERY, TruncationSide::Start)?;
+        let query = model.tokenize(QUERY, TruncationSide::End)?;
         let (mean, least) = cosines(exact.as_ref().unwrap_or(&vectors), &vectors, dimensions);
         println_stdout(format_args!(
             "{:<10}{:<18}{:>10.0}{:>11.0}%{:>11.2}{:>10.1}{:>13.6}{:>13.6}",

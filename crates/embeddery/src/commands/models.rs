@@ -3,7 +3,7 @@
 use std::{num::NonZeroUsize, path::PathBuf, process::ExitCode, sync::Arc, time::Duration};
 
 use anyhow::{Context as _, bail};
-use embeddery_core::{ModelRef, ModelSource as _, Progress, ProviderKind};
+use embeddery_core::{ModelRef, ModelSource as _, Progress, ProviderKind, megabytes};
 use embeddery_engine::{LoadOptions, ModelFiles};
 use embeddery_gateway::hub_name;
 use embeddery_model_store::ModelStore;
@@ -179,8 +179,4 @@ fn info(store: &ModelStore, config: &Config, model: &ModelRef) -> anyhow::Result
     ));
     println_stdout(format_args!("space         {}:{}", files.fingerprint()?, info.dimensions));
     Ok(())
-}
-
-fn megabytes(bytes: u64) -> String {
-    format!("{:.1} MB", bytes as f64 / 1e6)
 }

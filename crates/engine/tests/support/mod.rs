@@ -63,7 +63,7 @@ pub(crate) fn encode(model: &Model, threads: &Threads, batch: &[&Tokens]) -> Vec
 }
 
 pub(crate) fn tokenize_all(model: &Model, texts: &[impl AsRef<str>]) -> Vec<Tokens> {
-    texts.iter().map(|text| model.tokenize(text.as_ref(), TruncationSide::Start).unwrap()).collect()
+    texts.iter().map(|text| model.tokenize(text.as_ref(), TruncationSide::End).unwrap()).collect()
 }
 
 /// Reads a file of tests/golden.

@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use embeddery_core::BoxFuture;
+use embeddery_core::{BoxFuture, to_ms};
 use tokio::{sync::Semaphore, time::Instant};
 
 use super::{Entry, Key};
@@ -95,11 +95,11 @@ impl FailOpen {
 
 impl Availability {
     fn is_available(&self) -> bool {
-        self.started.elapsed().as_millis() as u64 >= self.available_at_ms.load(Relaxed)
+        to_ms(self.started.elapsed()) >= self.available_at_ms.load(Relaxed)
     }
 
     fn record_failure(&self, error: &CacheError) {
-        let next = (self.started.elapsed() + COOLDOWN).as_millis() as u64;
+        let next = to_ms(self.started.elapsed() + COOLDOWN);
         if self.available_at_ms.swap(next, Relaxed) + 1 < next {
             tracing::warn!(%error, "the persistent cache is unavailable; requests go on without it");
         }

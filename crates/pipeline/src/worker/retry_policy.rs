@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use embeddery_core::Backoff;
+use embeddery_core::{Backoff, to_ms};
 
 use super::WorkerConfig;
 use crate::{
@@ -51,7 +51,7 @@ impl RetryPolicy<'_> {
     /// Notes in the job store why the document is retried, and when. A note that cannot be written is left out.
     async fn retry(&self, task: &Task, reason: Reason, outcome: Outcome) -> Outcome {
         if let Outcome::RetryAfter { after, charged } = outcome {
-            let retry_at_ms = now_ms() + u64::try_from(after.as_millis()).unwrap_or(u64::MAX / 2);
+            let retry_at_ms = now_ms() + to_ms(after);
             let note = RetryNote { task: task.id, reason, charged, retry_at_ms };
             if let Err(error) = self.jobs.record_retry(vec![note]).await {
                 tracing::debug!(%error, "the reason of a retry could not be recorded");

@@ -22,7 +22,7 @@ pub(crate) trait ModelFormat: Send + Sync {
 /// A loaded model.
 pub(crate) trait Backend: Send + Sync {
     /// Tokenizes a text and truncates it to the model's limit.
-    fn tokenize(&self, text: &str, keep: TruncationSide) -> Result<Tokens, TokenizeError>;
+    fn tokenize(&self, text: &str, truncation: TruncationSide) -> Result<Tokens, TokenizeError>;
 
     /// The number of tokens of a text before truncation.
     fn count(&self, text: &str) -> Result<usize, TokenizeError>;
@@ -125,8 +125,8 @@ struct EngineBackend {
 }
 
 impl Backend for EngineBackend {
-    fn tokenize(&self, text: &str, keep: TruncationSide) -> Result<Tokens, TokenizeError> {
-        self.model.tokenize(text, keep)
+    fn tokenize(&self, text: &str, truncation: TruncationSide) -> Result<Tokens, TokenizeError> {
+        self.model.tokenize(text, truncation)
     }
 
     fn count(&self, text: &str) -> Result<usize, TokenizeError> {

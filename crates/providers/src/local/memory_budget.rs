@@ -11,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use embeddery_core::{EmbedError, ErrorKind, Fault, Retry};
+use embeddery_core::{EmbedError, ErrorKind, Fault, Retry, megabytes};
 use tokio::{sync::Notify, time::Instant};
 
 /// How long a reservation waits before models in use are evicted for it.
@@ -274,10 +274,6 @@ fn no_memory(name: &str, bytes: u64) -> EmbedError {
             megabytes(bytes)
         ),
     )
-}
-
-fn megabytes(bytes: u64) -> String {
-    format!("{:.0} MB", (bytes as f64 / 1e6).ceil())
 }
 
 #[cfg(test)]

@@ -54,9 +54,9 @@ fn tokenize_all(
     request: &EmbedRequest,
 ) -> Result<Vec<Tokens>, EmbedError> {
     let prompt = prompt(instance, guard, request.input_type);
-    let keep = match request.truncate {
-        None | Some(Truncate::End) => TruncationSide::Start,
-        Some(Truncate::Start) => TruncationSide::End,
+    let truncation = match request.truncate {
+        None | Some(Truncate::End) => TruncationSide::End,
+        Some(Truncate::Start) => TruncationSide::Start,
         Some(Truncate::None) => TruncationSide::None,
     };
     let mut tokenized = Vec::with_capacity(request.inputs.len());
@@ -66,7 +66,7 @@ fn tokenize_all(
             .text()
             .ok_or_else(|| EmbedError::internal("token ids reached a model that accepts text only"))?;
         let prompted = if prompt.is_empty() { text.into() } else { Cow::from([prompt, text].concat()) };
-        match guard.backend().tokenize(&prompted, keep) {
+        match guard.backend().tokenize(&prompted, truncation) {
             Ok(tokens) => tokenized.push(tokens),
             Err(TokenizeError::TooLong { tokens, .. }) => {
                 too_long.push(InputError { index, tokens: Some(tokens) });

@@ -320,8 +320,8 @@ impl GraphBackend {
 }
 
 impl Backend for GraphBackend {
-    fn tokenize(&self, text: &str, keep: TruncationSide) -> Result<Tokens, TokenizeError> {
-        self.text.tokenize(text, keep)
+    fn tokenize(&self, text: &str, truncation: TruncationSide) -> Result<Tokens, TokenizeError> {
+        self.text.tokenize(text, truncation)
     }
 
     fn count(&self, text: &str) -> Result<usize, TokenizeError> {

@@ -59,7 +59,7 @@ impl LoadedGraph {
     /// # Errors
     /// The tokenizer fails.
     pub fn tokenize(&self, text: &str) -> Result<Tokens, TokenizeError> {
-        self.0.tokenize(text, TruncationSide::Start)
+        self.0.tokenize(text, TruncationSide::End)
     }
 
     /// The vectors of a batch, `[texts × dimensions]`, not brought to unit length.

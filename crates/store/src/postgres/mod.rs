@@ -4,7 +4,7 @@
 //!
 //! - [`connection`] pools connections and begins transactions on behalf of a tenant;
 //! - [`schema`] holds the tables and their migrations;
-//! - [`collections`], [`mod@write`], [`read`], [`search`] and [`migrate`] are the operations, each one transaction;
+//! - [`collections`], [`mod@write`], [`read`], [`search`] and [`model_migration`] are the operations, each one transaction;
 //! - [`tombstones`] records deletions;
 //! - [`filter`] compiles a filter to SQL;
 //! - [`metrics`] are the Prometheus metrics.
@@ -13,8 +13,8 @@ mod collections;
 pub mod connection;
 mod filter;
 mod metrics;
-mod migrate;
 pub(crate) mod migrations;
+mod model_migration;
 mod read;
 mod schema;
 mod search;
@@ -160,7 +160,7 @@ impl VectorStore for PostgresStore {
         collection_ref: CollectionRef<'a>,
         to: ModelBinding,
     ) -> Operation<'a, i64> {
-        Box::pin(migrate::begin_migration(&self.connections, collection_ref, to))
+        Box::pin(model_migration::begin_migration(&self.connections, collection_ref, to))
     }
 
     fn missing_vectors<'a>(
@@ -169,7 +169,7 @@ impl VectorStore for PostgresStore {
         generation: i64,
         limit: usize,
     ) -> Operation<'a, Vec<MissingVector>> {
-        Box::pin(migrate::missing_vectors(&self.connections, collection_ref, generation, limit))
+        Box::pin(model_migration::missing_vectors(&self.connections, collection_ref, generation, limit))
     }
 
     fn insert_vectors<'a>(
@@ -178,7 +178,7 @@ impl VectorStore for PostgresStore {
         generation: i64,
         vectors: Vec<(i64, Vec<f32>)>,
     ) -> Operation<'a, ()> {
-        Box::pin(migrate::insert_vectors(&self.connections, collection_ref, generation, vectors))
+        Box::pin(model_migration::insert_vectors(&self.connections, collection_ref, generation, vectors))
     }
 
     fn activate_generation<'a>(
@@ -186,7 +186,7 @@ impl VectorStore for PostgresStore {
         collection_ref: CollectionRef<'a>,
         generation: i64,
     ) -> Operation<'a, bool> {
-        Box::pin(migrate::activate_generation(&self.connections, collection_ref, generation))
+        Box::pin(model_migration::activate_generation(&self.connections, collection_ref, generation))
     }
 
     fn backup<'a>(&'a self, _: &'a str) -> Operation<'a, Backup> {

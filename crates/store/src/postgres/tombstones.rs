@@ -1,13 +1,13 @@
 //! Tombstones: records of deletions. A job that was submitted before a deletion must not restore what was deleted.
 //! Tombstones refer to a collection by name, because the collection itself may be deleted. They expire, see
-//! [`tombstone::tombstone_horizon`].
+//! [`tombstone_retention::tombstone_horizon`].
 
 use std::collections::HashMap;
 
 use deadpool_postgres::Transaction;
 use uuid::Uuid;
 
-use crate::{CollectionRef, StoreError, tombstone};
+use crate::{CollectionRef, StoreError, tombstone_retention};
 
 /// Stands for the collection among the ids of its documents, which are never empty.
 pub(super) const WHOLE_COLLECTION: &str = "";
@@ -27,7 +27,7 @@ pub(super) async fn record(
     .await?;
     tx.execute(
         "DELETE FROM embeddery.deletions WHERE tenant = $1 AND submission < $2",
-        &[&collection_ref.tenant, &tombstone::tombstone_horizon()],
+        &[&collection_ref.tenant, &tombstone_retention::tombstone_horizon()],
     )
     .await?;
     Ok(())

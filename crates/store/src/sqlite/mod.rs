@@ -4,7 +4,7 @@
 //!
 //! - [`user_database`] opens databases and keeps them open;
 //! - [`schema`] holds the tables and their migrations;
-//! - [`collections`], [`mod@write`], [`read`], [`search`] and [`migrate`] are the operations, each one transaction;
+//! - [`collections`], [`mod@write`], [`read`], [`search`] and [`model_migration`] are the operations, each one transaction;
 //! - [`tombstones`] records deletions;
 //! - [`matrix_cache`] keeps the matrices up to date with the database;
 //! - [`filter`] compiles a filter to SQL.
@@ -12,7 +12,7 @@
 mod collections;
 mod filter;
 mod matrix_cache;
-mod migrate;
+mod model_migration;
 mod read;
 mod schema;
 mod search;
@@ -276,7 +276,7 @@ impl VectorStore for SqliteStore {
         collection_ref: CollectionRef<'a>,
         to: ModelBinding,
     ) -> Operation<'a, i64> {
-        Box::pin(self.write(collection_ref, move |tx, name| migrate::begin_migration(tx, name, &to)))
+        Box::pin(self.write(collection_ref, move |tx, name| model_migration::begin_migration(tx, name, &to)))
     }
 
     fn missing_vectors<'a>(
@@ -285,9 +285,9 @@ impl VectorStore for SqliteStore {
         generation: i64,
         limit: usize,
     ) -> Operation<'a, Vec<MissingVector>> {
-        Box::pin(
-            self.read(collection_ref, move |tx, name| migrate::missing_vectors(tx, name, generation, limit)),
-        )
+        Box::pin(self.read(collection_ref, move |tx, name| {
+            model_migration::missing_vectors(tx, name, generation, limit)
+        }))
     }
 
     fn insert_vectors<'a>(
@@ -296,11 +296,9 @@ impl VectorStore for SqliteStore {
         generation: i64,
         vectors: Vec<(i64, Vec<f32>)>,
     ) -> Operation<'a, ()> {
-        Box::pin(
-            self.write(collection_ref, move |tx, name| {
-                migrate::insert_vectors(tx, name, generation, &vectors)
-            }),
-        )
+        Box::pin(self.write(collection_ref, move |tx, name| {
+            model_migration::insert_vectors(tx, name, generation, &vectors)
+        }))
     }
 
     fn activate_generation<'a>(
@@ -310,7 +308,9 @@ impl VectorStore for SqliteStore {
     ) -> Operation<'a, bool> {
         Box::pin(async move {
             let activated = self
-                .write(collection_ref, move |tx, name| migrate::activate_generation(tx, name, generation))
+                .write(collection_ref, move |tx, name| {
+                    model_migration::activate_generation(tx, name, generation)
+                })
                 .await?;
             // No search uses the matrix of the previous generation any more.
             self.0.matrices.remove_user(collection_ref.tenant);

@@ -1,11 +1,11 @@
 //! Tombstones: records of deletions. A job that was submitted before a deletion must not restore what was deleted.
 //! Tombstones refer to a collection by name, because the collection itself may be deleted. They expire, see
-//! [`tombstone::tombstone_horizon`].
+//! [`tombstone_retention::tombstone_horizon`].
 
 use rusqlite::{Transaction, params};
 use uuid::Uuid;
 
-use crate::{StoreError, tombstone};
+use crate::{StoreError, tombstone_retention};
 
 /// Records that documents of a collection, or the [`WHOLE_COLLECTION`], were deleted now.
 pub(super) fn record<'a>(
@@ -21,7 +21,7 @@ pub(super) fn record<'a>(
         insert.execute(params![collection, document, now])?;
     }
     tx.prepare_cached("DELETE FROM deletions WHERE submission < ?1")?
-        .execute([tombstone::tombstone_horizon()])?;
+        .execute([tombstone_retention::tombstone_horizon()])?;
     Ok(())
 }
 

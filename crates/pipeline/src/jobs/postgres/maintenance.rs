@@ -1,12 +1,13 @@
 //! Ends jobs, removes what is no longer needed, and serves the reconciler.
 
+use embeddery_core::to_ms;
 use std::time::Duration;
 
 use deadpool_postgres::{Client, Transaction};
 use tokio_postgres::types::ToSql;
 
 use super::{
-    PostgresJobs, Scope, millis,
+    PostgresJobs, Scope,
     read::{self, COUNTED},
 };
 use crate::{JobError, JobId, JobMaintenance, JobMetrics, JobOp, Status, TaskId, Unfinished, jobs::codec};
@@ -51,7 +52,7 @@ async fn claim_period(store: &PostgresJobs, work: &str, period: Duration) -> Res
              ON CONFLICT (what) DO UPDATE SET until = excluded.until WHERE claims.until <= embeddery.now_ms()",
         )
         .await?;
-    Ok(client.execute(&claim, &[&work, &millis(period)]).await? == 1)
+    Ok(client.execute(&claim, &[&work, &to_ms(period).cast_signed()]).await? == 1)
 }
 
 /// The status of a job whose documents have all ended.
@@ -107,7 +108,7 @@ async fn purge_expired(store: &PostgresJobs, ended: Duration, abandoned: Duratio
     }
     let expired =
         "ended_at < embeddery.now_ms() - $1 OR (status = -1 AND submitted_at < embeddery.now_ms() - $2)";
-    let (ended, abandoned) = (millis(ended), millis(abandoned));
+    let (ended, abandoned) = (to_ms(ended).cast_signed(), to_ms(abandoned).cast_signed());
     remove(store, &mut client, Scope::All, expired, &[&ended, &abandoned]).await
 }
 

@@ -13,8 +13,6 @@ mod read;
 mod schema;
 mod transitions;
 
-use std::time::Duration;
-
 use deadpool_postgres::{Client, Transaction};
 use embeddery_store::{Connections, PostgresConfig, StoreError, StoreErrorKind};
 use tokio::sync::OnceCell;
@@ -67,10 +65,6 @@ impl PostgresJobs {
         }
         Ok(tx)
     }
-}
-
-fn millis(duration: Duration) -> i64 {
-    i64::try_from(duration.as_millis()).unwrap_or(i64::MAX / 2)
 }
 
 /// A document's position as the database's type.

@@ -1,5 +1,6 @@
 //! Reads jobs and documents.
 
+use embeddery_core::to_ms;
 use std::{
     collections::{BTreeMap, HashMap},
     sync::Arc,
@@ -11,7 +12,6 @@ use tokio_postgres::{Row, types::ToSql};
 use super::{
     PostgresJobs, Scope,
     maintenance::settle,
-    millis,
     progress::{Columns, task},
     to_item,
 };
@@ -255,7 +255,7 @@ pub(super) async fn unfinished(
                    AND (job, item) > ($2, $3) ORDER BY job, item LIMIT $4",
         )
         .await?;
-    let rows = tx.query(&statement, &[&millis(untouched), &job, &item, &(limit as i64)]).await?;
+    let rows = tx.query(&statement, &[&to_ms(untouched).cast_signed(), &job, &item, &(limit as i64)]).await?;
     let read = |row: &Row| {
         Ok(Unfinished {
             task: task(row),

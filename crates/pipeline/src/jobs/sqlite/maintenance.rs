@@ -1,6 +1,7 @@
 //! Removes what is no longer needed, and serves the reconciler. Long work is done in pages, so that other callers do
 //! not wait for the file.
 
+use embeddery_core::to_ms;
 use std::time::Duration;
 
 use rusqlite::{Connection, OptionalExtension as _, params};
@@ -26,7 +27,7 @@ impl JobMaintenance for SqliteJobs {
     }
 
     fn claim_period(&self, work: &'static str, period: Duration) -> JobOp<'_, bool> {
-        let period = i64::try_from(period.as_millis()).unwrap_or(i64::MAX);
+        let period = to_ms(period).cast_signed();
         Box::pin(self.write_relaxed(move |db| claim_period(db, work, period)))
     }
 

@@ -13,6 +13,7 @@ mod read;
 mod transitions;
 mod writer;
 
+use embeddery_core::to_ms;
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use embeddery_database::sqlite::ReaderPool;
@@ -118,7 +119,7 @@ impl SqliteJobs {
 
 /// The moment `age` ago, in milliseconds since 1970.
 fn before(age: Duration) -> i64 {
-    now().saturating_sub(i64::try_from(age.as_millis()).unwrap_or(i64::MAX))
+    now().saturating_sub(to_ms(age).cast_signed())
 }
 
 /// Milliseconds since 1970, by the clock of the host, which all processes that share the file have in common.

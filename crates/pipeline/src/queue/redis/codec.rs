@@ -1,5 +1,6 @@
 //! The arguments and results of the scripts.
 
+use embeddery_core::to_ms;
 use redis::Value;
 use uuid::Uuid;
 
@@ -22,12 +23,10 @@ pub(super) fn write_outcome(outcome: &Outcome) -> (&'static str, String, String)
         Outcome::Next { bytes } => ("next", bytes.to_string(), String::new()),
         Outcome::Finished => ("finished", String::new(), String::new()),
         Outcome::RetryAfter { after, charged } => {
-            ("later", after.as_millis().min(1 << 52).to_string(), u8::from(*charged).to_string())
+            ("later", to_ms(*after).to_string(), u8::from(*charged).to_string())
         }
         Outcome::Release => ("back", String::new(), String::new()),
-        Outcome::Crashed { after } => {
-            ("died", super::super::panic_message(), after.as_millis().min(1 << 52).to_string())
-        }
+        Outcome::Crashed { after } => ("died", super::super::panic_message(), to_ms(*after).to_string()),
         Outcome::DeadLetter(reason) => ("dead", reason.code.to_string(), reason.message.clone()),
     }
 }

@@ -7,6 +7,7 @@ mod encryption;
 mod queue;
 mod scripts;
 
+use embeddery_core::to_ms;
 use std::{
     sync::{Arc, Mutex, OnceLock, PoisonError},
     time::Duration,
@@ -236,11 +237,6 @@ const fn stage_index(stage: Stage) -> usize {
         Stage::Embedding => 1,
         Stage::Storage => 2,
     }
-}
-
-/// Milliseconds that a script can calculate with: its numbers are doubles.
-fn to_ms(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX).min(1 << 52)
 }
 
 /// Wakes waiting workers when another process has enqueued work. A blocking read occupies its connection, so the listener

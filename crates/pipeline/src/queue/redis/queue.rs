@@ -2,14 +2,13 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use embeddery_core::BoxFuture;
+use embeddery_core::{BoxFuture, to_ms};
 use redis::Value;
 
 use super::{
     super::record,
     RedisQueue,
     codec::{self, LeasedTask},
-    to_ms,
 };
 use crate::{
     Backlog, BacklogSize, Consumer, DeadLetter, DeadLetterId, DeadLetterStore, Depth, JobId, Lease,

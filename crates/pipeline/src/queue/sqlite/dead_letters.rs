@@ -1,5 +1,6 @@
 //! Dead letters: rows of the table `dead`.
 
+use embeddery_core::to_ms;
 use rusqlite::{OptionalExtension as _, params};
 
 use super::{
@@ -89,7 +90,7 @@ fn remark(db: &Db<'_>, stage: Stage, id: i64) -> rusqlite::Result<Option<String>
 
 /// Removes dead letters that are too old or too many.
 pub(super) fn purge(db: &Db<'_>, options: &QueueOptions) -> rusqlite::Result<()> {
-    let age = i64::try_from(options.dead_letter_age.as_millis()).unwrap_or(i64::MAX);
+    let age = to_ms(options.dead_letter_age).cast_signed();
     db.sql.prepare_cached("DELETE FROM dead WHERE at_ms < ?")?.execute([db.now.saturating_sub(age)])?;
     for stage in Stage::ALL {
         db.sql

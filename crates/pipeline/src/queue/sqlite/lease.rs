@@ -1,5 +1,6 @@
 //! Leasing: expired and due tasks go back to their queues, then tenants take turns.
 
+use embeddery_core::to_ms;
 use std::time::Duration;
 
 use rusqlite::{OptionalExtension as _, params};
@@ -59,7 +60,7 @@ pub(super) fn record_activity(db: &Db<'_>, outage_threshold: Duration) -> rusqli
     let last: i64 = db.sql.prepare_cached("SELECT heard_ms FROM single")?.query_row([], |row| row.get(0))?;
     db.sql.prepare_cached("UPDATE single SET heard_ms = ?")?.execute([db.now])?;
     let silence = db.now - last;
-    if last > 0 && silence > super::millis(outage_threshold) {
+    if last > 0 && silence > to_ms(outage_threshold).cast_signed() {
         db.sql
             .prepare_cached("UPDATE task SET due_ms = due_ms + ? WHERE stage IN (0, 1, 2) AND place = ?")?
             .execute([silence, TaskState::Leased as i64])?;

@@ -45,10 +45,6 @@ impl SqliteQueue {
     }
 }
 
-fn millis(duration: Duration) -> i64 {
-    i64::try_from(duration.as_millis()).unwrap_or(i64::MAX / 4)
-}
-
 /// The time since `since_ms`; zero when it is `None` or in the future.
 fn age(db: &writer::Db<'_>, since_ms: Option<i64>) -> Duration {
     Duration::from_millis(since_ms.map_or(0, |since| db.now.saturating_sub(since)).max(0).unsigned_abs())

@@ -1,12 +1,12 @@
 //! Transitions of tasks between states. The row of the tenant's queue changes in the same step as the task's row.
 
+use embeddery_core::to_ms;
 use std::time::Duration;
 
 use rusqlite::params;
 
 use super::{
     super::{crash_message, panic_message, record},
-    millis,
     task_row::{TaskRow, TaskState, stage_number},
     tenant_queue::{self, Delta},
     writer::Db,
@@ -91,7 +91,7 @@ fn worker_died(message: String) -> Reason {
 
 /// Delays a task.
 pub(super) fn delay(db: &Db<'_>, row: &mut TaskRow, after: Duration) -> rusqlite::Result<()> {
-    let due_ms = db.now.saturating_add(millis(after));
+    let due_ms = db.now.saturating_add(to_ms(after).cast_signed());
     put(db, row, TaskState::Delayed, Some(due_ms), Delta::default())
 }
 

@@ -2,12 +2,12 @@
 
 use std::{sync::atomic::Ordering, time::Duration};
 
-use embeddery_core::BoxFuture;
+use embeddery_core::{BoxFuture, to_ms};
 use rusqlite::params;
 
 use super::{
     super::record,
-    SqliteQueue, dead_letters, lease, millis, settle,
+    SqliteQueue, dead_letters, lease, settle,
     task_row::{self, TaskState},
     transitions,
     writer::Db,
@@ -35,7 +35,7 @@ impl WorkerQueue for SqliteQueue {
                 stage,
                 consumer: request.consumer.clone(),
                 max_tasks: request.max_tasks,
-                duration_ms: millis(request.duration),
+                duration_ms: to_ms(request.duration).cast_signed(),
                 idle: request.idle,
                 options: self.options,
             };
@@ -51,11 +51,9 @@ impl WorkerQueue for SqliteQueue {
 
     fn renew<'a>(&'a self, leases: &'a [Lease], duration: Duration) -> Op<'a, Vec<bool>> {
         let leases = leases.to_vec();
-        Box::pin(
-            self.writer.write(move |db| {
-                leases.iter().map(|lease| settle::renew(db, lease, millis(duration))).collect()
-            }),
-        )
+        Box::pin(self.writer.write(move |db| {
+            leases.iter().map(|lease| settle::renew(db, lease, to_ms(duration).cast_signed())).collect()
+        }))
     }
 
     fn settle<'a>(&'a self, outcomes: &'a [(Lease, Outcome)]) -> Op<'a, Vec<SettleResult>> {
@@ -100,7 +98,7 @@ fn heartbeat(
     lease::record_activity(db, options.outage_threshold)?;
     db.sql
         .prepare_cached("INSERT OR REPLACE INTO worker (consumer, report, until_ms) VALUES (?, ?, ?)")?
-        .execute(params![consumer, report, db.now + millis(ttl)])?;
+        .execute(params![consumer, report, db.now + to_ms(ttl).cast_signed()])?;
     dead_letters::purge(db, options)?;
     db.sql.prepare_cached("DELETE FROM worker WHERE until_ms <= ?")?.execute([db.now])?;
     Ok(())

@@ -1,7 +1,5 @@
 //! The one thread that has the queue's file open. All reads and writes run there.
 
-use std::time::{SystemTime, UNIX_EPOCH};
-
 use embeddery_database::sqlite::{Durability, GroupCommitWriter, WriterError};
 use rusqlite::{Connection, ErrorCode};
 
@@ -25,7 +23,9 @@ impl Writer {
         &self,
         work: impl FnOnce(&Db<'_>) -> rusqlite::Result<T> + Send + 'static,
     ) -> Result<T, QueueError> {
-        self.0.run(Durability::Relaxed, |sql| Ok(work(&Db { sql, now: now_ms() })?)).await
+        self.0
+            .run(Durability::Relaxed, |sql| Ok(work(&Db { sql, now: crate::clock::now_ms().cast_signed() })?))
+            .await
     }
 
     /// Does `work`, which only reads.
@@ -33,7 +33,11 @@ impl Writer {
         &self,
         work: impl FnOnce(&Db<'_>) -> rusqlite::Result<T> + Send + 'static,
     ) -> Result<T, QueueError> {
-        self.0.run(Durability::ReadOnly, |sql| Ok(work(&Db { sql, now: now_ms() })?)).await
+        self.0
+            .run(Durability::ReadOnly, |sql| {
+                Ok(work(&Db { sql, now: crate::clock::now_ms().cast_signed() })?)
+            })
+            .await
     }
 }
 
@@ -47,11 +51,6 @@ impl WriterError for QueueError {
     fn closed(message: String) -> Self {
         Self::Internal(message)
     }
-}
-
-fn now_ms() -> i64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
 }
 
 impl From<rusqlite::Error> for QueueError {
