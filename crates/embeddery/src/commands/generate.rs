@@ -1,4 +1,4 @@
-//! `embeddery generate DIRECTORY`: completions and man pages, from the command line itself, for packagers.
+//! `embeddery generate DIRECTORY`: writes completions and man pages from the definition of the command line.
 
 use std::{fs, path::Path, process::ExitCode};
 

@@ -162,7 +162,7 @@ fn a_worker_without_redis_says_what_is_missing() {
     assert!(stderr.contains("REDIS_URL"), "{stderr}");
     let (code, _, stderr) = run(command(dir.path(), &["worker", "--stages", "chunking,storing"]));
     assert_eq!(code, 2);
-    assert!(stderr.contains("'storing' is not a stage"), "{stderr}");
+    assert!(stderr.contains("'storing' is unknown"), "{stderr}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -193,7 +193,7 @@ async fn a_worker_waits_for_a_redis_that_is_not_there_yet_and_says_so() {
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
         redis.restart().unwrap();
-        while !says("working on documents") {
+        while !says("processing documents") {
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
     };
