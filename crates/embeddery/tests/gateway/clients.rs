@@ -17,7 +17,7 @@ async fn openai_langchain_and_litellm_work_unchanged() {
     let output = tokio::task::spawn_blocking(move || clients.output()).await.unwrap().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let asked = gateway.vendors.requests();
-    let of = |form| asked.iter().filter(move |seen| seen.form == form);
+    let of = |api| asked.iter().filter(move |request| request.api == api);
     let voyage: BTreeSet<_> = of(VendorApi::Voyage).flat_map(|seen| seen.texts.clone()).collect();
     let due = ["der dritte Text", "the first text", "the second text, somewhat longer"];
     assert_eq!(voyage.iter().map(String::as_str).collect::<Vec<_>>(), due, "ids became the texts again");

@@ -41,8 +41,8 @@ async fn another_space_is_refused_unless_it_is_allowed() {
     gateway.vendors.next(Behaviour::Status(500));
     let refused = gateway.embed(&json!({"input": "x", "model": "strict"})).await;
     assert_eq!((refused.status.as_u16(), refused.code()), (503, "unavailable"), "{}", refused.json);
-    let forms: Vec<VendorApi> = gateway.vendors.requests().iter().map(|seen| seen.form).collect();
-    assert_eq!(forms, [VendorApi::OpenAi], "the other was not even asked");
+    let apis: Vec<VendorApi> = gateway.vendors.requests().iter().map(|request| request.api).collect();
+    assert_eq!(apis, [VendorApi::OpenAi], "the other was not even asked");
 
     let cached = gateway.embed(&json!({"input": "cached", "model": "lax"})).await;
     gateway.vendors.next(Behaviour::Status(500));

@@ -81,7 +81,7 @@ impl Gateway {
     /// Texts that the vendors were asked for since the last time: what they would have billed.
     pub fn billed(&self) -> Vec<String> {
         let texts = self.vendors.texts();
-        self.vendors.forget();
+        self.vendors.clear_requests();
         texts
     }
 

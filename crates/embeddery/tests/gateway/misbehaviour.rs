@@ -32,7 +32,7 @@ async fn what_passes_is_tried_again_and_the_caller_never_sees_it() {
         Behaviour::Empty,
         Behaviour::FewerVectors,
         Behaviour::DuplicateIndex,
-        Behaviour::NotANumber,
+        Behaviour::Nan,
         Behaviour::WrongLength,
         Behaviour::MixedLengths,
         Behaviour::BrokenBase64,
@@ -60,11 +60,11 @@ async fn what_lasts_opens_the_breaker_and_the_next_caller_costs_nothing() {
         (Behaviour::Status(500), 503, "unavailable"),
         (Behaviour::Reset, 503, "unavailable"),
         (Behaviour::Html, 502, "bad_upstream_answer"),
-        (Behaviour::NotANumber, 502, "bad_upstream_answer"),
+        (Behaviour::Nan, 502, "bad_upstream_answer"),
         (Behaviour::FewerVectors, 502, "bad_upstream_answer"),
     ] {
         let gateway = without_cache().await;
-        gateway.vendors.always(Some(behaviour.clone()));
+        gateway.vendors.set_default(Some(behaviour.clone()));
         let first = ask(&gateway).await;
         assert_eq!((first.status.as_u16(), first.code()), (status, code), "{behaviour:?}: {}", first.json);
         assert_eq!(gateway.billed().len(), 4 * TEXTS.len(), "{behaviour:?}: an attempt and three retries");
@@ -80,7 +80,7 @@ async fn what_lasts_opens_the_breaker_and_the_next_caller_costs_nothing() {
         assert_eq!(gateway.breaker("cohere").await, "CLOSED", "others have their own");
         let series = r#"circuit_breaker_state{service="embeddings_openai",operation="embed"}"#;
         assert_eq!(gateway.metric(series).await, Some(1.0));
-        gateway.vendors.always(None);
+        gateway.vendors.set_default(None);
         let path = "/api/v1/embeddings/circuit-breakers/openai/reset";
         assert_eq!(Answer::of(gateway.request(reqwest::Method::POST, path)).await.status, 200);
         ask(&gateway).await.is_right_for(&TEXTS);
@@ -94,7 +94,7 @@ async fn what_retrying_would_not_mend_is_told_at_once() {
     for (behaviour, status, code) in [
         (Behaviour::Unauthorized, 502, "upstream_unauthorized"),
         (Behaviour::Status(403), 502, "upstream_unauthorized"),
-        (Behaviour::QuotaGone, 429, "upstream_rate_limited"),
+        (Behaviour::QuotaExhausted, 429, "upstream_rate_limited"),
         (Behaviour::Status(400), 400, "invalid_value"),
         (Behaviour::InputTooLong, 400, "input_too_long"),
         (Behaviour::NoSuchModel, 404, "model_not_found"),
@@ -138,7 +138,7 @@ async fn a_hanging_attempt_ends_and_is_tried_again() {
         ask(&gateway).await.is_right_for(&TEXTS);
         assert_eq!(gateway.billed().len(), 2 * TEXTS.len(), "{behaviour:?}");
     }
-    gateway.vendors.always(Some(Behaviour::Hang));
+    gateway.vendors.set_default(Some(Behaviour::Hang));
     let answer = ask(&gateway).await;
     assert_eq!((answer.status.as_u16(), answer.code()), (504, "timeout"), "{}", answer.json);
     let failures = r#"embedding_provider_failures_total{provider="openai",model="text-embedding-3-small",reason="timeout"}"#;

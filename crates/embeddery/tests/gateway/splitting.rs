@@ -41,13 +41,13 @@ async fn tokens_are_kept_within_the_limit_too() {
 #[tokio::test]
 async fn a_part_that_the_vendor_finds_too_large_is_halved() {
     let gateway = Gateway::start().await;
-    gateway.vendors.always(Some(Behaviour::TooManyTokensAbove(3)));
+    gateway.vendors.set_default(Some(Behaviour::TooManyTokensAbove(3)));
     let texts = texts(10);
     gateway.embed(&json!({"input": texts, "model": MODEL})).await.is_right_for(&texts);
     let sizes: Vec<usize> = gateway.vendors.requests().iter().map(|seen| seen.texts.len()).collect();
     assert!(sizes.contains(&10) && sizes.iter().filter(|size| **size <= 3).sum::<usize>() == 10, "{sizes:?}");
     assert_eq!(gateway.breaker("openai").await, "CLOSED");
-    gateway.vendors.always(Some(Behaviour::TooManyTokensAbove(0)));
+    gateway.vendors.set_default(Some(Behaviour::TooManyTokensAbove(0)));
     let alone = gateway.embed(&json!({"input": "one that is too large alone", "model": MODEL})).await;
     assert_eq!(alone.status, 400, "{}", alone.json);
 }

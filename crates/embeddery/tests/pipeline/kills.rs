@@ -38,7 +38,7 @@ async fn rounds(rounds: u32, count: usize) {
     for round in 0..rounds {
         let (collection, documents) = (format!("round-{round}"), documents(round, count));
         let mut random = Random(u64::from(round));
-        cluster.vendors.forget();
+        cluster.vendors.clear_requests();
         let job = cluster.submit(&collection, &collection, &documents).await;
         let mut killed = Vec::new();
         while killed.len() < KILLS as usize {

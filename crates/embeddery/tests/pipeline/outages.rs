@@ -30,13 +30,13 @@ fn leased(cluster: &Cluster, job: &str) -> Vec<Value> {
 async fn a_provider_that_is_down_costs_nobody_an_attempt() {
     let more = "breaker: {failures: 2, open_seconds: 1}\nretry: {max_retries: 1, base_delay_seconds: 0.05}";
     let cluster = Cluster::start(Plan { workers: 1, more }).await;
-    cluster.vendors.always(Some(Behaviour::Status(503)));
+    cluster.vendors.set_default(Some(Behaviour::Status(503)));
     let job = cluster.submit("down", "notes", &documents(50)).await;
     while cluster.vendors.requests().len() < 6 {
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     assert_eq!(cluster.job(&job).await["status"], "running");
-    cluster.vendors.always(None);
+    cluster.vendors.set_default(None);
     assert_eq!(cluster.ended(&job).await["status"], "completed");
     assert!(attempts(&cluster, &job).await.iter().all(|attempts| *attempts == 0));
     assert_eq!(cluster.stored("notes").await.len(), 50);
@@ -126,7 +126,7 @@ async fn redis_that_lost_everything_is_filled_again() {
     let held = cluster.vendors.hold();
     let job = cluster.submit("lost", "notes", &documents(20)).await;
     held.arrived(1).await;
-    cluster.redis.as_mut().unwrap().lose().unwrap();
+    cluster.redis.as_mut().unwrap().restart_empty().unwrap();
     held.release();
     assert_eq!(cluster.ended(&job).await["status"], "completed");
     assert_eq!(cluster.stored("notes").await.len(), 20);
