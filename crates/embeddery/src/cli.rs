@@ -1,11 +1,11 @@
-//! The command line. Flags win over the environment, which wins over the file.
+//! The command line. A flag takes precedence over the environment, and the environment over the file.
 
 use std::{num::NonZeroUsize, path::PathBuf};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use embeddery_core::InputType;
 
-/// Turns text into vectors: an embeddings API with local models, in one binary.
+/// An embeddings API with local models, in one binary
 #[derive(Debug, Parser)]
 #[command(version, propagate_version = true)]
 pub(crate) struct Cli {
@@ -21,81 +21,81 @@ pub(crate) struct Cli {
 pub(crate) enum Command {
     /// Run the API
     Serve(Serve),
-    /// Work on documents of jobs: any number of processes, on any number of machines; needs Redis
+    /// Process the documents of jobs; needs Redis, and may run in many processes on many machines
     Worker(Worker),
-    /// Run pools of workers that grow and shrink with the work, beside `serve` with Redis; any number of them
+    /// Run pools of workers that scale with the load; needs Redis, and may run in many processes
     Orchestrator(Orchestrator),
-    /// Ask a running server whether it is alive; exit 0 or 1 (for container health checks)
+    /// Check whether a server is alive; exit code 0 or 1 (for container health checks)
     Health(Health),
-    /// Turn many texts into vectors without a server; after an interruption the same command goes on
+    /// Embed the texts of files without a server; after an interruption the same command resumes
     Embed(Embed),
-    /// Look after the models on this machine
+    /// Manage the models on this machine
     #[command(subcommand)]
     Models(Models),
-    /// Tokens of multi_user
+    /// Issue and inspect tokens of multi_user mode
     #[command(subcommand)]
     Token(Token),
-    /// Take over the collections of a running Chroma server, with their vectors
+    /// Import the collections of a running Chroma server, with their vectors
     ImportChroma(ImportChroma),
     /// Write completions and man pages into a directory (for packagers)
     #[command(hide = true)]
     Generate(Generate),
-    /// Examine configuration, directories, models and processor; say the fix for each finding
+    /// Check the configuration, directories, models and services; print a fix for each problem
     Check(Check),
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct Serve {
-    /// Where to listen (also EMBEDDINGS_LISTEN); port 0 picks one and prints it
+    /// Address to listen on (also EMBEDDINGS_LISTEN); port 0 chooses a free port and prints it
     #[arg(long, value_name = "ADDR:PORT")]
     pub(crate) listen: Option<String>,
 }
 
-/// Exit codes: 0 every line has a vector, 3 some have none, 2 a wrong command or configuration, 130 interrupted.
+/// Exit codes: 0 every line has a vector, 3 some lines failed, 2 invalid command or configuration, 130 interrupted.
 #[derive(Debug, Args)]
 pub(crate) struct Embed {
-    /// Files with a text a line: JSON objects {"id"?, "text"}, or plain texts; `-` or none is standard input
+    /// Files with one text a line: JSON objects {"id"?, "text"}, or plain texts; `-` or no file is standard input
     #[arg(value_name = "FILE")]
     pub(crate) files: Vec<PathBuf>,
-    /// A configured id or a model's name; without it the default model
+    /// A configured id or a model name [default: the default model]
     #[arg(long)]
     pub(crate) model: Option<String>,
-    /// Where vectors go: a file of lines {"id", "embedding"}, or NAME.npy for one array; `-` is standard output
+    /// Output: a file of lines {"id", "embedding"}, or NAME.npy for one array; `-` is standard output
     #[arg(long, short, value_name = "OUT")]
     pub(crate) output: PathBuf,
-    /// What the lines are; without it the file's name or the first line tells
+    /// Format of the lines [default: from the file name or the first line]
     #[arg(long, value_enum, value_name = "FORMAT")]
     pub(crate) input_format: Option<InputFormat>,
-    /// Numbers of a vector, where the model gives a choice
+    /// Dimensions of a vector, if the model supports several
     #[arg(long, value_name = "N")]
     pub(crate) dimensions: Option<NonZeroUsize>,
-    /// What the vectors are for, where the model makes a difference
+    /// Purpose of the vectors, if the model distinguishes purposes
     #[arg(long, value_enum, value_name = "PURPOSE")]
     pub(crate) input_type: Option<Purpose>,
-    /// Start over, whatever an earlier run has written
+    /// Start over and replace the output of an earlier run
     #[arg(long)]
     pub(crate) overwrite: bool,
 }
 
-/// What a line of input is.
+/// The format of an input line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum InputFormat {
     /// An object {"id"?, "text"}
     Jsonl,
-    /// The text itself
+    /// A plain text
     Text,
 }
 
 /// `input_type` of a request.
 #[derive(Clone, Copy, Debug, ValueEnum)]
 pub(crate) enum Purpose {
-    /// Something that is searched with
+    /// A search query
     Query,
-    /// Something that is found
+    /// A text that a search finds
     Document,
     /// The input of a classifier
     Classification,
-    /// A member of clusters
+    /// A text to be clustered
     Clustering,
 }
 
@@ -112,52 +112,52 @@ impl From<Purpose> for InputType {
 
 #[derive(Debug, Args)]
 pub(crate) struct Worker {
-    /// Which stages: chunking, embedding, storage; several separated by commas
+    /// Stages, separated by commas: chunking, embedding, storage
     #[arg(long, value_name = "STAGES", default_value = "chunking,embedding,storage")]
     pub(crate) stages: String,
-    /// Loops of each stage; without it workers.concurrency
+    /// Concurrent loops of each stage [default: workers.concurrency]
     #[arg(long, value_name = "N")]
     pub(crate) concurrency: Option<NonZeroUsize>,
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct Orchestrator {
-    /// Workers that each pool begins with; without it num_workers of the pool
+    /// Initial workers of each pool [default: num_workers of the pool]
     #[arg(long, value_name = "N")]
     pub(crate) workers: Option<NonZeroUsize>,
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct Health {
-    /// The server's base URL; without it the configured address
+    /// Base URL of the server [default: the configured address]
     #[arg(long, value_name = "URL")]
     pub(crate) url: Option<String>,
 }
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Models {
-    /// Models on this machine
+    /// List the models on this machine
     List,
-    /// Fetch a model from the hub
+    /// Download a model from the hub
     Pull(Pull),
-    /// What a model on this machine is
+    /// Describe a model on this machine
     Info(Info),
-    /// How fast a model is on this machine, in each precision, and how exact
+    /// Measure the speed and accuracy of a model on this machine in each precision
     Bench(Bench),
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct Bench {
-    /// How long each precision is measured
+    /// Seconds to measure each precision
     #[arg(long, default_value_t = 5)]
     pub(crate) seconds: u64,
-    /// A configured id, a model's name, or a directory; without it the default model
+    /// A configured id, a model name or a directory [default: the default model]
     pub(crate) model: Option<String>,
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct Pull {
-    /// For example sentence-transformers/all-MiniLM-L6-v2; without it the default model
+    /// A model name such as sentence-transformers/all-MiniLM-L6-v2 [default: the default model]
     pub(crate) model: Option<String>,
     /// Branch, tag or commit
     #[arg(long)]
@@ -166,70 +166,70 @@ pub(crate) struct Pull {
 
 #[derive(Debug, Args)]
 pub(crate) struct Info {
-    /// A configured id, a model's name, or a directory
+    /// A configured id, a model name or a directory
     pub(crate) model: String,
 }
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Token {
-    /// Print a new token, signed with JWT_SECRET_KEY or with a private key
+    /// Print a new token, signed with JWT_SECRET_KEY or a private key
     Issue(Issue),
-    /// Say what a token holds and whether this configuration accepts it; exit 0 or 1
+    /// Print the claims of a token and whether this configuration accepts it; exit code 0 or 1
     Inspect(Inspect),
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct Issue {
-    /// Whose token it is (`sub`)
+    /// User of the token (`sub`)
     #[arg(long, value_name = "ID")]
     pub(crate) user: String,
-    /// What they may do (`role`); the configured admin role opens what concerns all
+    /// Role of the user (`role`); the configured admin role permits the administration endpoints
     #[arg(long, default_value = "user")]
     pub(crate) role: String,
-    /// For how long it holds: 90s, 30m, 12h, 7d
+    /// Lifetime: 90s, 30m, 12h, 7d
     #[arg(long, value_name = "TIME", default_value = "30m")]
     pub(crate) expires: String,
-    /// Its id (`jti`), by which it can be revoked; without it a new one
+    /// Id of the token (`jti`), for revocation [default: a new id]
     #[arg(long, value_name = "JTI")]
     pub(crate) id: Option<String>,
-    /// Sign RS256 or ES256 with the private key in this PEM file
+    /// PEM file with the private key for RS256 or ES256
     #[arg(long, value_name = "FILE")]
     pub(crate) private_key: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct Inspect {
-    /// The token; without it standard input is read, so that it does not show in the list of processes
+    /// The token [default: standard input, which keeps it out of the process list]
     pub(crate) token: Option<String>,
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct ImportChroma {
-    /// Chroma's base URL, for example http://127.0.0.1:8001
+    /// Base URL of Chroma, for example http://127.0.0.1:8001
     pub(crate) url: String,
-    /// Chroma's tenant
+    /// Tenant in Chroma
     #[arg(long, default_value = "default_tenant")]
     pub(crate) tenant: String,
-    /// Chroma's database
+    /// Database in Chroma
     #[arg(long, default_value = "default_database")]
     pub(crate) database: String,
-    /// Only these collections; may be repeated
+    /// Import only this collection; may be repeated
     #[arg(long, value_name = "NAME")]
     pub(crate) collection: Vec<String>,
-    /// Our user who gets them
+    /// User that owns the imported collections
     #[arg(long, default_value = "1")]
     pub(crate) user: String,
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct Generate {
-    /// Where; made when it is not there
+    /// Target directory; created if it is missing
     pub(crate) directory: PathBuf,
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct Check {
-    /// Print the default configuration, commented, and do nothing else
+    /// Print the default configuration with comments, and exit
     #[arg(long)]
     pub(crate) print_defaults: bool,
     /// Print tables of all keys, for the documentation, and do nothing else
@@ -242,7 +242,7 @@ mod tests {
     use clap::CommandFactory as _;
 
     #[test]
-    fn the_command_line_is_well_formed() {
+    fn the_command_line_is_valid() {
         super::Cli::command().debug_assert();
     }
 }

@@ -1,5 +1,4 @@
-//! Logs go to standard error: text for people, or JSON lines for machines. What is wrong all the time is said a few
-//! times (`repeats`).
+//! Logs go to standard error, as text or as JSON lines. Repeated warnings are rate limited ([`rate_limit`]).
 
 mod rate_limit;
 
@@ -20,28 +19,28 @@ use crate::{
 };
 use rate_limit::RateLimitedFormat;
 
-/// Changes what is logged while it is being logged.
+/// Changes the log level at run time.
 #[derive(Clone)]
 pub(crate) struct LogLevel(reload::Handle<Targets, Registry>);
 
 impl LogLevel {
-    /// From now on this level.
+    /// Sets the level.
     pub(crate) fn set(&self, level: tracing::Level) {
-        // It fails only where nothing is logged.
+        // It fails only if no subscriber is installed.
         let _ = self.0.reload(targets(level));
     }
 }
 
-/// Starts logging for the whole process. A second call changes nothing.
+/// Starts logging for the whole process. A second call has no effect.
 pub(crate) fn start(config: LogConfig) -> LogLevel {
     start_with(config, None)
 }
 
-/// The same, with traces for the collector that configuration names.
+/// Starts logging, and sends traces to the configured collector, if any.
 pub(crate) fn start_traced(config: &Config) -> anyhow::Result<(LogLevel, Option<OtlpExporter>)> {
-    let Some(to) = &config.traces else { return Ok((start(config.log), None)) };
-    let (taking, delivery) = otlp::open(to, &config.upstreams.outbound)?;
-    Ok((start_with(config.log, Some(taking)), Some(delivery)))
+    let Some(traces) = &config.traces else { return Ok((start(config.log), None)) };
+    let (layer, exporter) = otlp::open(traces, &config.upstreams.outbound)?;
+    Ok((start_with(config.log, Some(layer)), Some(exporter)))
 }
 
 fn start_with(config: LogConfig, traces: Option<SpanLayer>) -> LogLevel {
@@ -66,7 +65,7 @@ fn start_with(config: LogConfig, traces: Option<SpanLayer>) -> LogLevel {
     LogLevel(handle)
 }
 
-/// Libraries speak only when something is wrong, unless everything was asked for.
+/// Dependencies log warnings and errors only, unless the level is `trace`.
 fn targets(level: tracing::Level) -> Targets {
     let libraries = if level == tracing::Level::TRACE { LevelFilter::TRACE } else { LevelFilter::WARN };
     Targets::new().with_default(libraries.min(LevelFilter::from_level(level))).with_target("embeddery", level)

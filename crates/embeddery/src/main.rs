@@ -1,5 +1,4 @@
-//! The binary: command line in, exit code out. 0 is success, 1 a failure, 2 a wrong command line or
-//! configuration, 130 a second signal during shutdown.
+#![doc = include_str!("../README.md")]
 
 mod api_key;
 mod cli;
@@ -12,6 +11,7 @@ mod pipeline_setup;
 mod process_metrics;
 mod reload;
 mod stack;
+mod stores;
 mod systemd;
 mod wiring;
 
@@ -24,16 +24,13 @@ fn main() -> ExitCode {
         Ok(code) => code,
         Err(error) => {
             report(&error);
-            let wrong = error.is::<config::ConfigError>() || error.is::<commands::ReportedError>();
-            ExitCode::from(if wrong { 2 } else { 1 })
+            let invalid = error.is::<config::ConfigError>() || error.is::<commands::ReportedError>();
+            ExitCode::from(if invalid { 2 } else { 1 })
         }
     }
 }
 
-#[expect(
-    clippy::print_stderr,
-    reason = "the last word of a failing command goes to the person at the terminal"
-)]
+#[expect(clippy::print_stderr, reason = "the error of a failed command goes to standard error")]
 fn report(error: &anyhow::Error) {
     eprintln!("embeddery: {error:#}");
 }

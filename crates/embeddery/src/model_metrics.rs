@@ -1,4 +1,4 @@
-//! What Prometheus sees of the memory that local models have.
+//! Metrics of the memory that local models use.
 
 use std::{fmt, sync::Arc};
 
@@ -9,7 +9,7 @@ use prometheus_client::{
     metrics::gauge::ConstGauge,
 };
 
-/// The memory of local models.
+/// A collector that reads the memory budget of the local models at each scrape.
 pub(crate) struct ModelMemory(pub(crate) Arc<MemoryBudget>);
 
 impl fmt::Debug for ModelMemory {
@@ -26,10 +26,14 @@ impl Collector for ModelMemory {
         };
         gauge(
             "embeddery_model_memory_bytes",
-            "Memory of local models, those on their way in and out included",
+            "Memory of local models in bytes, including models that are being loaded or unloaded",
             self.0.reserved_bytes(),
         )?;
         let limit = self.0.limits().bytes.unwrap_or(0);
-        gauge("embeddery_model_memory_limit_bytes", "engine.max_memory; 0: no limit", limit)
+        gauge(
+            "embeddery_model_memory_limit_bytes",
+            "Maximum memory of local models in bytes (engine.max_memory); 0: no limit",
+            limit,
+        )
     }
 }

@@ -1,5 +1,5 @@
-//! Traces for a collector: spans become OTLP, as JSON over HTTP, a second's worth at a time. Whatever is wrong with the
-//! collector costs spans and nothing else.
+//! Exports spans to a collector as OTLP JSON over HTTP, in batches of up to one second. A failure of the collector loses
+//! spans and has no other effect.
 
 use std::{fmt, time::Duration};
 
@@ -20,43 +20,46 @@ use tracing_subscriber::{
 
 use crate::config::TracesConfig;
 
-/// Spans that may wait for the collector; more are lost.
+/// Maximum spans that wait for the collector. Further spans are dropped.
 const QUEUE_CAPACITY: usize = 16_384;
-/// Spans that are delivered together.
+/// Maximum spans in one request.
 const MAX_BATCH: usize = 512;
-/// How long the first of them waits for others.
+/// Maximum time that the first span of a batch waits for others.
 const FLUSH_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Takes ended spans out of the stream of events.
+/// A subscriber layer that sends finished spans to the exporter.
 pub(crate) struct SpanLayer(mpsc::Sender<Value>);
 
-/// Spans on their way to the collector.
+/// The receiver of finished spans, which sends them to the collector.
 pub(crate) struct OtlpExporter {
     spans: mpsc::Receiver<Value>,
-    to: TracesConfig,
-    sender: HttpClient,
+    config: TracesConfig,
+    client: HttpClient,
 }
 
-/// Both ends. Fails when nothing can be sent from this machine.
-pub(crate) fn open(to: &TracesConfig, outbound: &Outbound) -> anyhow::Result<(SpanLayer, OtlpExporter)> {
-    let (taking, spans) = mpsc::channel(QUEUE_CAPACITY);
-    let sender = HttpClient::new(outbound).map_err(anyhow::Error::msg)?;
-    Ok((SpanLayer(taking), OtlpExporter { spans, to: to.clone(), sender }))
+/// Creates the layer and its exporter.
+///
+/// # Errors
+/// If the HTTP client cannot be created, because of an invalid proxy or certificate.
+pub(crate) fn open(config: &TracesConfig, outbound: &Outbound) -> anyhow::Result<(SpanLayer, OtlpExporter)> {
+    let (sender, spans) = mpsc::channel(QUEUE_CAPACITY);
+    let client = HttpClient::new(outbound).map_err(anyhow::Error::msg)?;
+    Ok((SpanLayer(sender), OtlpExporter { spans, config: config.clone(), client }))
 }
 
-/// Does the work while spans are delivered; the last ones after its end, so that what was finished just now is told.
-pub(crate) async fn with_exporter<T>(delivery: Option<OtlpExporter>, work: impl Future<Output = T>) -> T {
+/// Runs `work` while the exporter sends spans. The remaining spans are sent after the end of `work`.
+pub(crate) async fn with_exporter<T>(exporter: Option<OtlpExporter>, work: impl Future<Output = T>) -> T {
     let done = CancellationToken::new();
-    let delivering = delivery.map(|delivery| tokio::spawn(delivery.run(done.clone())));
-    let worked = work.await;
+    let exporting = exporter.map(|exporter| tokio::spawn(exporter.run(done.clone())));
+    let result = work.await;
     done.cancel();
-    if let Some(delivering) = delivering {
-        let _ = delivering.await;
+    if let Some(exporting) = exporting {
+        let _ = exporting.await;
     }
-    worked
+    result
 }
 
-/// Spans, and nothing else.
+/// A filter that passes only the events of finished spans.
 pub(crate) fn spans_only() -> FilterFn<impl Fn(&Metadata<'_>) -> bool> {
     filter_fn(|metadata| metadata.target() == TARGET)
 }
@@ -65,12 +68,12 @@ impl<S: Subscriber> Layer<S> for SpanLayer {
     fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
         let mut span = SpanFields::default();
         event.record(&mut span);
-        // A collector that is away must not fill the memory.
+        // The queue is bounded, so an unreachable collector does not fill the memory.
         let _ = self.0.try_send(span.finish());
     }
 }
 
-/// An event's fields as OTLP writes a span.
+/// The fields of an event, in OTLP's form of a span.
 #[derive(Default)]
 struct SpanFields {
     span: Map<String, Value>,
@@ -108,7 +111,7 @@ impl Visit for SpanFields {
     }
 
     fn record_u64(&mut self, field: &Field, value: u64) {
-        // OTLP writes 64-bit integers as text, but not enumerations.
+        // OTLP JSON writes 64-bit integers as strings, but enumerations as numbers.
         self.put(field.name(), if field.name() == "kind" { value.into() } else { value.to_string().into() });
     }
 
@@ -126,7 +129,7 @@ impl Visit for SpanFields {
 }
 
 impl OtlpExporter {
-    /// Delivers spans until `stop`, and then those that wait.
+    /// Sends spans until `stop`, and then the spans that are still in the queue.
     async fn run(mut self, stop: CancellationToken) {
         let mut spans = Vec::with_capacity(MAX_BATCH);
         loop {
@@ -134,14 +137,14 @@ impl OtlpExporter {
                 received = self.spans.recv_many(&mut spans, MAX_BATCH) => if received == 0 { return },
                 () = stop.cancelled() => break,
             }
-            let gathered = async {
+            let fill = async {
                 while spans.len() < MAX_BATCH {
-                    let room = MAX_BATCH - spans.len();
-                    self.spans.recv_many(&mut spans, room).await;
+                    let remaining = MAX_BATCH - spans.len();
+                    self.spans.recv_many(&mut spans, remaining).await;
                 }
             };
             tokio::select! {
-                _ = tokio::time::timeout(FLUSH_INTERVAL, gathered) => {},
+                _ = tokio::time::timeout(FLUSH_INTERVAL, fill) => {},
                 () = stop.cancelled() => {},
             }
             self.send(&mut spans).await;
@@ -153,25 +156,27 @@ impl OtlpExporter {
     }
 
     async fn send(&self, spans: &mut Vec<Value>) {
-        let Self { to, sender, .. } = self;
+        let Self { config, client, .. } = self;
         if spans.is_empty() {
             return;
         }
         let count = spans.len();
         let resource = [
-            attribute("service.name", &json!(to.service)),
+            attribute("service.name", &json!(config.service)),
             attribute("service.version", &json!(env!("CARGO_PKG_VERSION"))),
         ];
         let body = json!({"resourceSpans": [{
             "resource": {"attributes": resource},
             "scopeSpans": [{"scope": {"name": "embeddery"}, "spans": std::mem::take(spans)}],
         }]});
-        if let Err(reason) = sender.post_json(&to.url, &to.headers, body.to_string().into_bytes()).await {
+        if let Err(reason) =
+            client.post_json(&config.url, &config.headers, body.to_string().into_bytes()).await
+        {
             tracing::warn!(
-                url = to.url,
+                url = config.url,
                 reason,
                 spans = count,
-                "traces are lost: the collector does not take them"
+                "spans lost: the collector did not accept them"
             );
         }
     }

@@ -1,4 +1,4 @@
-//! The pipeline of this process: where jobs and the queue are, what works on documents, and how it all ends.
+//! The pipeline of this process: it opens the job store and the queue, and starts the background work on documents.
 
 use std::{path::Path, sync::Arc, time::Duration};
 
@@ -15,33 +15,36 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     config::{Config, ConfigError},
-    wiring,
+    stores,
 };
 
-/// The truth about jobs, and who does what next.
+/// The job store, which is authoritative, and the queue.
 #[derive(Clone)]
 pub(crate) struct PipelineHandles {
     pub(crate) jobs: Arc<dyn JobStore>,
     pub(crate) queue: Arc<dyn Queue>,
 }
 
-/// What work is done with, besides.
+/// The dependencies of a worker besides the [`PipelineHandles`].
 pub(crate) struct WorkerDeps {
     pub(crate) ingest: Ingest,
     pub(crate) metrics: WorkerMetrics,
 }
 
 impl WorkerDeps {
-    /// Those of an API that works on documents itself.
-    pub(crate) fn of(app: &App, metrics: WorkerMetrics) -> Self {
+    /// The dependencies of a worker in the process of the API.
+    pub(crate) fn for_app(app: &App, metrics: WorkerMetrics) -> Self {
         Self { ingest: app.ingest(), metrics }
     }
 }
 
 impl PipelineHandles {
-    /// Opens the job store, and the queue that configuration names. A Redis that is away is no reason to fail.
+    /// Opens the job store and the configured queue. An unreachable Redis is not an error.
+    ///
+    /// # Errors
+    /// If the job store or the queue's file cannot be opened, or `REDIS_URL` is invalid.
     pub(crate) fn open(config: &Config) -> anyhow::Result<Self> {
-        let jobs = wiring::job_store(config)?;
+        let jobs = stores::job_store(config)?;
         let queue: Arc<dyn Queue> = match &config.queue.redis {
             Some(redis) => Arc::new(
                 RedisQueue::connect(redis.clone())
@@ -52,16 +55,16 @@ impl PipelineHandles {
         Ok(Self { jobs, queue })
     }
 
-    /// Waits until the queue answers; `None` when it is told to stop before.
+    /// Waits until the queue is reachable. Returns `None` if `stop` is cancelled first.
     pub(crate) async fn wait_for_queue(&self, stop: &CancellationToken) -> anyhow::Result<Option<()>> {
         let backoff = Backoff::new(Duration::from_millis(500), Duration::from_secs(15));
         let mut attempt = 0;
         loop {
             match self.queue.health().await {
-                // What it found is in the log since it connected.
+                // The findings were logged when the connection was opened.
                 Ok(_) => return Ok(Some(())),
                 Err(error @ (QueueError::Unavailable(_) | QueueError::Full(_))) => {
-                    tracing::warn!(%error, "the queue does not answer; waiting for it");
+                    tracing::warn!(%error, "the queue is unreachable; retrying");
                 }
                 Err(error) => return Err(error).context("the queue cannot be used"),
             }
@@ -71,8 +74,8 @@ impl PipelineHandles {
         }
     }
 
-    /// Starts what runs in the background until `stop`: the reconciler, and a worker of these stages. Who waits for
-    /// the answer waits until what is under way then is finished or handed back.
+    /// Starts the background work, which runs until `stop`: the retention, the reconciler, and a worker of the given
+    /// stages. The tracker is empty when all work in progress is finished or handed back.
     pub(crate) fn start(
         &self,
         config: &Config,
@@ -83,25 +86,25 @@ impl PipelineHandles {
         let (jobs, queue) = (Arc::clone(&self.jobs), Arc::clone(&self.queue));
         running.spawn(run_retention(jobs.clone(), config.jobs.retention, stop.clone()));
         running.spawn(reconcile(jobs, queue, config.workers.reconcile, stop.clone()));
-        if let Some((stages, means)) = work {
-            running.spawn(self.worker(config, stages, means)?.run(stop.clone()));
+        if let Some((stages, deps)) = work {
+            running.spawn(self.worker(config, stages, deps)?.run(stop.clone()));
         }
         running.close();
         Ok(running)
     }
 
-    fn worker(&self, config: &Config, stages: Vec<Stage>, means: WorkerDeps) -> anyhow::Result<Worker> {
-        let metrics = means.metrics.clone();
-        let tools = self.tools(config, means);
-        let worker = Worker::new(tools, self.queue.clone(), settings(config, stages), metrics);
+    fn worker(&self, config: &Config, stages: Vec<Stage>, deps: WorkerDeps) -> anyhow::Result<Worker> {
+        let metrics = deps.metrics.clone();
+        let context = self.stage_context(config, deps);
+        let worker = Worker::new(context, self.queue.clone(), worker_config(config, stages), metrics);
         worker.context("starting the thread that renews leases")
     }
 
-    /// What documents are worked on with.
-    pub(crate) fn tools(&self, config: &Config, means: WorkerDeps) -> Arc<StageContext> {
+    /// The context in which the stages run.
+    pub(crate) fn stage_context(&self, config: &Config, deps: WorkerDeps) -> Arc<StageContext> {
         Arc::new(StageContext {
             jobs: Arc::clone(&self.jobs),
-            ingest: means.ingest,
+            ingest: deps.ingest,
             dimension_policy: config.server.dimension_policy,
             paused_providers: PausedProviders::default(),
             timeout: config.workers.deadline / 2,
@@ -109,8 +112,8 @@ impl PipelineHandles {
     }
 }
 
-/// How a worker of these stages works.
-pub(crate) fn settings(config: &Config, stages: Vec<Stage>) -> WorkerConfig {
+/// The configuration of a worker of these stages.
+pub(crate) fn worker_config(config: &Config, stages: Vec<Stage>) -> WorkerConfig {
     let workers = &config.workers;
     WorkerConfig {
         stages,
@@ -125,11 +128,11 @@ pub(crate) fn settings(config: &Config, stages: Vec<Stage>) -> WorkerConfig {
     }
 }
 
-/// The name of this installation: a file in the state directory that all its processes see.
+/// The file in the state directory that holds the name of this installation. All its processes read it.
 const INSTALLATION_FILE: &str = "installation";
 
-/// Makes sure that all who share this Redis also share this directory, where jobs and collections are; with a
-/// database they need not.
+/// Checks that all processes that share this Redis also share the state directory, which holds jobs and collections.
+/// With a database the directory need not be shared.
 pub(crate) async fn check_shared_directory(
     (state_dir, database): (&Path, bool),
     queue: &dyn QueueAdmin,
@@ -137,14 +140,14 @@ pub(crate) async fn check_shared_directory(
     if database {
         return Ok(());
     }
-    let (path, made) = marker(state_dir).context("naming this installation")?;
+    let (path, created) = installation_file(state_dir).context("naming this installation")?;
     let ours = std::fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))?;
     let theirs =
         queue.claim_installation(ours.trim()).await.context("asking for the name of the installation")?;
     if theirs == ours.trim() {
         return Ok(());
     }
-    if made {
+    if created {
         let _ = std::fs::remove_file(&path);
     }
     Err(ConfigError(vec![format!(
@@ -154,8 +157,9 @@ pub(crate) async fn check_shared_directory(
     .into())
 }
 
-/// The marker's path, and whether it is new. Of several who make it at one moment, one does.
-fn marker(state_dir: &Path) -> std::io::Result<(std::path::PathBuf, bool)> {
+/// Creates the file if it is missing. Returns its path and whether this call created it: of several processes that try
+/// at the same time, one creates it.
+fn installation_file(state_dir: &Path) -> std::io::Result<(std::path::PathBuf, bool)> {
     let path = state_dir.join(INSTALLATION_FILE);
     let name = uuid::Uuid::now_v7().to_string();
     let draft = state_dir.join(format!(".{INSTALLATION_FILE}-{name}"));

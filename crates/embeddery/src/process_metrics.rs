@@ -1,5 +1,5 @@
-//! What Prometheus sees of a process of ours, whichever it is: build, memory, time on the CPU, open files. Read from
-//! /proc when Prometheus asks; where there is no /proc (macOS), only what is known without it.
+//! Metrics that every process of the service exports: build, memory, CPU time, open files. They are read from /proc at
+//! each scrape. Without /proc (macOS) only the build and the start time are exported.
 
 use std::{
     fmt,
@@ -13,21 +13,25 @@ use prometheus_client::{
     registry::Registry,
 };
 
-/// Registers the families.
+/// Registers the metrics.
 pub(crate) fn register(registry: &mut Registry) {
-    registry.register("embeddery_build", "This program", Info::new([("version", env!("CARGO_PKG_VERSION"))]));
+    registry.register(
+        "embeddery_build",
+        "Version of the program",
+        Info::new([("version", env!("CARGO_PKG_VERSION"))]),
+    );
     let started = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64();
     registry.register_collector(Box::new(Process { started }));
 }
 
-/// Memory in use; `None` where nobody can tell.
+/// Resident memory in bytes; `None` without /proc.
 pub(crate) fn resident_bytes() -> Option<u64> {
-    Some(Now::read()?.resident_bytes as u64)
+    Some(ProcStat::read()?.resident_bytes as u64)
 }
 
 #[derive(Debug)]
 struct Process {
-    /// Seconds since 1970.
+    /// Unix time in seconds.
     started: f64,
 }
 
@@ -37,28 +41,28 @@ impl Collector for Process {
             let gauge = ConstGauge::new(value);
             gauge.encode(encoder.encode_descriptor(name, help, None, gauge.metric_type())?)
         };
-        gauge("process_start_time_seconds", "When the process started, in seconds since 1970", self.started)?;
-        let Some(now) = Now::read() else { return Ok(()) };
-        gauge("process_resident_memory_bytes", "Memory in use", now.resident_bytes)?;
-        gauge("process_virtual_memory_bytes", "Addresses in use", now.virtual_bytes)?;
-        gauge("process_threads", "Threads of the operating system", now.threads)?;
-        gauge("process_open_fds", "Open files and connections", now.open_files)?;
-        if let Some(most) = rustix::process::getrlimit(rustix::process::Resource::Nofile).current {
-            gauge("process_max_fds", "Files and connections that may be open", most as f64)?;
+        gauge("process_start_time_seconds", "Start time of the process, Unix time in seconds", self.started)?;
+        let Some(now) = ProcStat::read() else { return Ok(()) };
+        gauge("process_resident_memory_bytes", "Resident memory in bytes", now.resident_bytes)?;
+        gauge("process_virtual_memory_bytes", "Virtual memory in bytes", now.virtual_bytes)?;
+        gauge("process_threads", "Operating system threads", now.threads)?;
+        gauge("process_open_fds", "Open file descriptors", now.open_files)?;
+        if let Some(max) = rustix::process::getrlimit(rustix::process::Resource::Nofile).current {
+            gauge("process_max_fds", "Maximum open file descriptors", max as f64)?;
         }
         let cpu = ConstCounter::new(now.cpu_seconds);
         cpu.encode(encoder.encode_descriptor(
             "process_cpu_seconds",
-            "Time on the CPU, all threads together",
+            "CPU time of all threads in seconds",
             None,
             cpu.metric_type(),
         )?)
     }
 }
 
-/// How the process stands.
+/// The values of one scrape.
 #[derive(Debug, PartialEq)]
-struct Now {
+struct ProcStat {
     cpu_seconds: f64,
     threads: f64,
     virtual_bytes: f64,
@@ -66,10 +70,10 @@ struct Now {
     open_files: f64,
 }
 
-impl Now {
+impl ProcStat {
     fn read() -> Option<Self> {
         let stat = std::fs::read_to_string("/proc/self/stat").ok()?;
-        // Reading the directory opens it.
+        // The open directory itself is one of the descriptors.
         let open_files = std::fs::read_dir("/proc/self/fd").ok()?.count().saturating_sub(1);
         let ticks = rustix::param::clock_ticks_per_second() as f64;
         Some(Self {
@@ -78,11 +82,12 @@ impl Now {
         })
     }
 
-    /// Fields of proc(5): the name in parentheses may hold anything, so they are counted from its end.
+    /// Parses the fields of proc_pid_stat(5). The process name in parentheses may contain any character, so the fields
+    /// are counted from the last parenthesis.
     fn parse(stat: &str, ticks: f64, page: f64) -> Option<Self> {
         let (_, after) = stat.rsplit_once(')')?;
         let fields: Vec<&str> = after.split_whitespace().collect();
-        // `state`, the first here, is field 3 there.
+        // `fields[0]` is `state`, which is field 3 of the manual page.
         let field = |number: usize| fields.get(number - 3)?.parse::<f64>().ok();
         Some(Self {
             cpu_seconds: (field(14)? + field(15)?) / ticks,
@@ -99,23 +104,23 @@ mod tests {
     use super::*;
 
     #[test]
-    fn proc_stat_is_read_whatever_the_program_is_called() {
+    fn proc_stat_is_parsed_for_any_process_name() {
         let stat = "42 (a) b (c) S 1 42 42 0 -1 4194560 100 0 0 0 250 50 0 0 20 0 7 0 1000 8192 3 18446744073709551615 1";
-        let now = Now {
+        let expected = ProcStat {
             cpu_seconds: 3.0,
             threads: 7.0,
             virtual_bytes: 8192.0,
             resident_bytes: 12288.0,
             open_files: 0.0,
         };
-        assert_eq!(Now::parse(stat, 100.0, 4096.0), Some(now));
-        assert_eq!(Now::parse("42 (a) S 1", 100.0, 4096.0), None);
+        assert_eq!(ProcStat::parse(stat, 100.0, 4096.0), Some(expected));
+        assert_eq!(ProcStat::parse("42 (a) S 1", 100.0, 4096.0), None);
     }
 
     #[cfg(target_os = "linux")]
     #[test]
-    fn this_process_is_seen() {
-        let now = Now::read().unwrap();
+    fn this_process_is_read() {
+        let now = ProcStat::read().unwrap();
         assert!(now.resident_bytes > 1e5 && now.threads >= 1.0 && now.open_files >= 3.0, "{now:?}");
     }
 }

@@ -11,74 +11,74 @@ use embeddery_gateway::{
     VectorCache,
 };
 
-/// What wrappers share.
+/// The parts that the wrappers of all models share.
 #[derive(Clone)]
 pub(crate) struct Layers {
     pub(crate) metrics: Metrics,
     /// `None`: the cache is off.
     pub(crate) cache: Option<Arc<VectorCache>>,
-    /// Who may share a flight; as the cache's scope.
+    /// Which requests may share a computation; the same as the cache's scope.
     pub(crate) scope: Scope,
     pub(crate) decoder: Arc<TokenDecoder>,
     pub(crate) retry: RetryConfig,
     pub(crate) breakers: Arc<BreakerRegistry>,
     pub(crate) upstream_limiters: Arc<UpstreamLimiters>,
     pub(crate) attempt_timeout: Duration,
-    /// Parts of one request that are asked for at a time.
+    /// Maximum parts of one request that are in flight at the same time.
     pub(crate) parallel: usize,
 }
 
 type Layer = Arc<dyn Embedder>;
 
-/// The list, from the outside in: first what stands around a request, then what stands around each model that
-/// may answer it. The code builds from the inside out, so read each function from its end.
+/// The wrappers from the outside in: first those around a request, then those around each model that may serve it. The
+/// code builds from the inside out, so each function reads from its end.
 impl Stack for Layers {
     fn wrap_request(&self, model: Layer, alternatives: Option<FallbackModels>, label: &str) -> Layer {
         let mut layer = model;
-        // 5. Around whole models, each with all its own wrappers: a fallback is asked when one model, its retries
-        //    included, has failed, and what it answers is kept under its own name only.
+        // 5. Around whole models, each with all its own wrappers: a fallback is called after a model and all its
+        //    retries have failed, and its vectors are cached under its own name only.
         if let Some(alternatives) = alternatives {
             layer = Arc::new(Fallback::new(layer, alternatives, &self.metrics));
         }
-        // 4. Outside the fallback, so that callers who wait for one text also share what a fallback answers.
+        // 4. Outside the fallback, so that callers that wait for the same text also share a fallback's response.
         layer = Arc::new(SingleFlight::new(layer, self.scope));
-        // 3. Before everything that costs: a text that is known takes no permit and no task.
+        // 3. Before all expensive work: a cached text takes no permit and no task.
         if let Some(cache) = &self.cache {
             let provider = layer.model().provider;
             layer = Arc::new(CacheLookup::new(layer, Arc::clone(cache), self.metrics.cache(provider, label)));
         }
-        // 2. Around all work, so that nothing computes for a caller who has stopped waiting.
+        // 2. Around all work, so that no work continues for a caller that has stopped waiting.
         layer = Arc::new(Deadline(layer));
-        // 1. Outermost: every request is counted once, however it ends, a deadline that passed included.
+        // 1. Outermost: every request is counted once, whatever its result, including a passed deadline.
         Arc::new(RequestMetrics::new(layer, &self.metrics, label))
     }
 
     fn wrap_model(&self, adapter: Layer, label: &str) -> Layer {
         let provider = adapter.model().provider;
-        // 15. Innermost: nothing may see an answer that cannot be right.
+        // 15. Innermost: no other wrapper receives an invalid response.
         let mut layer: Layer = Arc::new(ValidateResponse(adapter));
-        // What runs in this process has no limits of a vendor, fails for no reason that waiting would mend, and
-        // has a queue of its own: 9 to 14 would only cost.
+        // A local model has no vendor limits, has no failures that a retry would fix, and has its own queue. 9 to 14
+        // would only add cost.
         if !matches!(provider, ProviderKind::HuggingFace | ProviderKind::Onnx) {
-            // 14. One attempt that hangs ends, so that a retry has time left.
+            // 14. An attempt that hangs is ended, so that a retry has time left.
             layer = Arc::new(AttemptTimeout::new(layer, self.attempt_timeout));
-            // 13. Each attempt that failed is counted, whatever the retry makes of it.
+            // 13. Each failed attempt is counted, also if a retry succeeds.
             layer = Arc::new(FailureMetrics::new(layer, &self.metrics, label));
-            // 12. Each attempt takes a permit, and gives it back while a retry pauses.
+            // 12. Each attempt takes a permit and returns it before the pause of a retry.
             layer = Arc::new(UpstreamLimiter::new(layer, &self.upstream_limiters));
-            // 11. Inside the retry, so that a retry sees an open breaker and stops; outside the governor, so that
-            //     nobody waits in line for a provider that is down.
+            // 11. Inside the retry, so that a retry sees an open breaker and stops; outside the limiter, so that
+            //     no request waits for a permit of a provider that is down.
             layer = Arc::new(CircuitBreaker::new(layer, &self.breakers));
-            // 10. Each part is tried again by itself: what was answered is not asked for twice.
+            // 10. Each part is retried on its own: a part that succeeded is not sent again.
             layer = Arc::new(Retrier::new(layer, self.retry.clone()));
-            // 9. Calls that fit the vendor's limits, whatever the caller sent.
+            // 9. Splits a request into calls within the vendor's limits.
             layer = Arc::new(Splitter::new(layer, self.parallel));
         }
-        // 8. Around the whole vectors that were proven, so that a cut is made from the model's own answer.
+        // 8. Outside the validation, so that vectors are reduced from the model's own valid response.
         layer = Arc::new(AdjustDimensions::new(layer, &self.metrics, label));
-        // 7. Token ids that come by way of a fallback are not this model's own.
+        // 7. Token ids in a request to a fallback belong to another model's tokenizer, so they are decoded to text.
         layer = Arc::new(DecodeTokens::new(layer, Arc::clone(&self.decoder)));
-        // 6. Around one model, so that vectors are kept under the name of the model that made them.
+        // 6. Around one model, so that vectors are cached under the name of the model that computed them.
         match &self.cache {
             Some(cache) => {
                 Arc::new(CacheFill::new(layer, Arc::clone(cache), self.metrics.cache(provider, label)))

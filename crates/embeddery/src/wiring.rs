@@ -1,4 +1,5 @@
-//! From configuration to a running program's parts: who depends on whom is decided here and nowhere else.
+//! Builds the parts of the process from the configuration and connects them: providers, gateway, accounts and the API.
+//! It is above [`stores`](crate::stores) and [`pipeline_setup`](crate::pipeline_setup), which do not refer to it.
 
 use std::sync::Arc;
 
@@ -14,89 +15,45 @@ use embeddery_gateway::{
     BreakerRegistry, GatewayCollector, LoadedModelsCollector, Metrics, ModelSelector, PersistentCache,
     RedisCache, Router, RouterConfig, SqliteCache, TokenDecoder, UpstreamLimiters, VectorCache, VendorModel,
 };
-use embeddery_model_store::{ModelStore, StoreConfig};
-use embeddery_pipeline::{JobStore, PostgresJobs, SqliteJobs, SqliteJobsConfig};
 use embeddery_providers::{
     HttpClient, Vendor, VendorConfig,
     local::{Local, LocalConfig, MemoryBudget, ResourcesConfig, SharedResources},
     onnx::{OnnxRuntime, RuntimeConfig, onnx},
 };
 use embeddery_server::{AdminControls, App, Collections, Jobs, ServerMetrics, Settings, Tls};
-use embeddery_store::{PostgresConfig, PostgresMetrics, PostgresStore, SqliteStore, VectorStore};
 use prometheus_client::registry::Registry;
-use secrecy::{ExposeSecret as _, SecretString};
+use secrecy::SecretString;
 
 use crate::{
-    config::{AuthConfig, Config, ConfigError, DatabaseConfig, MultiUser, SecondLevelConfig},
+    config::{AuthConfig, Config, ConfigError, MultiUser, SecondLevelConfig},
     model_metrics::ModelMemory,
     pipeline_setup::PipelineHandles,
     process_metrics,
     stack::Layers,
+    stores,
 };
 
-/// The store of model directories.
-pub(crate) fn model_store(config: &Config) -> anyhow::Result<Arc<ModelStore>> {
-    Ok(Arc::new(ModelStore::new(config.store.clone())?))
-}
-
-/// The store of directories with a graph.
-pub(crate) fn graph_store(config: &Config) -> anyhow::Result<Arc<ModelStore>> {
-    let store = StoreConfig { format: config.onnx.format(), ..config.store.clone() };
-    Ok(Arc::new(ModelStore::new(store)?))
-}
-
-/// Where collections are kept.
-pub(crate) fn vector_store(config: &Config, registry: &mut Registry) -> anyhow::Result<Arc<dyn VectorStore>> {
-    let Some(database) = &config.collections.database else {
-        return Ok(Arc::new(SqliteStore::new(config.collections.embedded.clone())));
-    };
-    let store = PostgresStore::new(&postgres(database));
-    let store = store.map_err(|error| ConfigError(vec![format!("DATABASE_URL: {error}")]))?;
-    Ok(Arc::new(store.with_metrics(PostgresMetrics::new(registry))))
-}
-
-/// Where the truth about jobs is kept.
-pub(crate) fn job_store(config: &Config) -> anyhow::Result<Arc<dyn JobStore>> {
-    let Some(database) = &config.collections.database else {
-        let embedded = SqliteJobsConfig {
-            path: config.state_dir.join("jobs.db"),
-            min_free_bytes: config.collections.embedded.min_free_bytes,
-        };
-        return Ok(Arc::new(SqliteJobs::open(embedded).map_err(anyhow::Error::msg)?));
-    };
-    let store = PostgresJobs::new(&postgres(database));
-    Ok(Arc::new(store.map_err(|error| ConfigError(vec![format!("DATABASE_URL: {error}")]))?))
-}
-
-fn postgres(database: &DatabaseConfig) -> PostgresConfig {
-    PostgresConfig {
-        url: database.url.expose_secret().to_owned(),
-        connections: database.connections,
-        timeout: database.timeout,
-    }
-}
-
-/// What /metrics shows of every process of ours; the parts of one add their families.
+/// A registry with the metrics that every process of the service exports. The parts of a process add theirs.
 pub(crate) fn registry() -> Registry {
     let mut registry = Registry::default();
     process_metrics::register(&mut registry);
     registry
 }
 
-/// The API with everything behind it. `key` is the one key of single_user mode.
+/// Builds the API and everything that it calls. `key` is the API key of `single_user` mode.
 pub(crate) fn app(
     config: &Config,
     key: &SecretString,
     mut registry: Registry,
 ) -> anyhow::Result<(App, ProcessState)> {
     let http_metrics = ServerMetrics::new(&mut registry);
-    let (router, lasting) = router(config, &mut registry)?;
+    let (router, state) = router(config, &mut registry)?;
     let PipelineHandles { jobs: store, queue } = PipelineHandles::open(config)?;
     store.metrics().register(&mut registry);
-    let collections = Collections::new(vector_store(config, &mut registry)?);
+    let collections = Collections::new(stores::vector_store(config, &mut registry)?);
     let app = App {
         router,
-        controls: lasting.controls(),
+        controls: state.controls(),
         accounts: accounts(config, key)?,
         settings: settings(config)?,
         collections,
@@ -106,34 +63,39 @@ pub(crate) fn app(
         http_metrics,
         reloads: None,
     };
-    Ok((app, lasting))
+    Ok((app, state))
 }
 
-/// The same API by a configuration that was read anew: what lasts is shared, what is not as it should be is an error and
+/// Builds the API again after a reload of the configuration. It shares the [`ProcessState`] with the old one. An error
 /// changes nothing.
 pub(crate) fn rebuild_app(
-    (app, lasting): (&App, &ProcessState),
+    (app, state): (&App, &ProcessState),
     (old, new): (&Config, &Config),
     key: &SecretString,
 ) -> anyhow::Result<App> {
-    let router = lasting.router(new)?;
-    let several = |config: &Config| matches!(config.accounts.auth, AuthConfig::MultiUser(_));
-    // One key or tokens: that is decided when the process starts.
-    let auth =
-        if several(old) == several(new) { Arc::new(auth(new, key)?) } else { Arc::clone(&app.accounts.auth) };
-    let rates = (&old.accounts.rates, &new.accounts.rates);
-    // Buckets keep their level as long as the rates are the same.
-    let limiter =
-        if rates.0 == rates.1 { Arc::clone(&app.accounts.limiter) } else { Arc::new(limiter(new)?) };
+    let router = state.router(new)?;
+    let is_multi_user = |config: &Config| matches!(config.accounts.auth, AuthConfig::MultiUser(_));
+    // The authentication mode changes only with a restart.
+    let auth = if is_multi_user(old) == is_multi_user(new) {
+        Arc::new(auth(new, key)?)
+    } else {
+        Arc::clone(&app.accounts.auth)
+    };
+    // The buckets keep their level if the rates are unchanged.
+    let limiter = if old.accounts.rates == new.accounts.rates {
+        Arc::clone(&app.accounts.limiter)
+    } else {
+        Arc::new(limiter(new)?)
+    };
     let settings = settings(new)?;
-    // From here on nothing can fail.
+    // Nothing after this line can fail.
     app.router.replace_with(&router);
     app.accounts.ledger.update_limits(new.accounts.quotas, prices(new));
     let accounts = Accounts { auth, limiter, ..app.accounts.clone() };
     Ok(App { accounts, settings, ..app.clone() })
 }
 
-/// How the API treats requests.
+/// The settings of the API, with the TLS certificate loaded.
 fn settings(config: &Config) -> anyhow::Result<Settings> {
     let mut settings = config.server.clone();
     if let Some((certificate, key)) = &config.accounts.tls {
@@ -142,27 +104,25 @@ fn settings(config: &Config) -> anyhow::Result<Settings> {
     Ok(settings)
 }
 
-/// What lasts as long as the process: models in memory, cache, breakers, governors, metrics.
+/// The state that a reload of the configuration keeps: models in memory, cache, breakers, limiters, metrics.
 pub(crate) struct ProcessState {
     local: Arc<Local>,
     graphs: Arc<Local>,
     layers: Layers,
 }
 
-/// Who serves models, and what of that lasts.
+/// Builds the router of models, and the state that a later router shares with it.
 pub(crate) fn router(
     config: &Config,
     registry: &mut Registry,
 ) -> anyhow::Result<(Arc<Router>, ProcessState)> {
-    let source: Arc<dyn ModelSource> = model_store(config)?;
-    let machine = machine(config)?;
-    registry.register_collector(Box::new(ModelMemory(Arc::clone(machine.memory()))));
+    let source: Arc<dyn ModelSource> = stores::model_store(config)?;
+    let resources = shared_resources(config)?;
+    registry.register_collector(Box::new(ModelMemory(Arc::clone(resources.memory()))));
     let models = config.model_options.clone();
     let auto_download = config.auto_download;
-    let of_machine = Arc::clone(&machine);
-    let local =
-        Local::new(LocalConfig { resources: machine, source, auto_download, models }, config.precision);
-    let graphs = graphs(config, of_machine)?;
+    let graphs = graph_provider(config, Arc::clone(&resources))?;
+    let local = Local::new(LocalConfig { resources, source, auto_download, models }, config.precision);
 
     let metrics = Metrics::new(registry);
     let layers = layers(config, &metrics)?;
@@ -170,19 +130,19 @@ pub(crate) fn router(
         breakers: Arc::clone(&layers.breakers),
         cache: layers.cache.clone(),
     }));
-    let lasting = ProcessState { local: Arc::new(local), graphs: Arc::new(graphs), layers };
-    let router = Arc::new(lasting.router(config)?);
+    let state = ProcessState { local: Arc::new(local), graphs: Arc::new(graphs), layers };
+    let router = Arc::new(state.router(config)?);
     registry.register_collector(Box::new(LoadedModelsCollector(Arc::clone(&router))));
-    Ok((router, lasting))
+    Ok((router, state))
 }
 
 impl ProcessState {
-    /// What an administrator may look at and change.
+    /// The parts that the administrator's endpoints read and change.
     pub(crate) fn controls(&self) -> AdminControls {
         AdminControls { breakers: Arc::clone(&self.layers.breakers), cache: self.layers.cache.clone() }
     }
 
-    /// Who serves models, by this configuration.
+    /// A router for this configuration, with the shared state.
     fn router(&self, config: &Config) -> anyhow::Result<Router> {
         let vendors = vendors(config, &self.layers.upstream_limiters)?;
         let vendor_models = vendor_models(config, &vendors);
@@ -210,18 +170,18 @@ impl ProcessState {
     }
 }
 
-/// The provider of graphs, whose models lie in a store of their own kind.
-fn graphs(config: &Config, machine: Arc<SharedResources>) -> anyhow::Result<Local> {
+/// The provider of ONNX graphs.
+fn graph_provider(config: &Config, resources: Arc<SharedResources>) -> anyhow::Result<Local> {
     let local = LocalConfig {
-        resources: machine,
-        source: graph_store(config)?,
+        resources,
+        source: stores::graph_store(config)?,
         auto_download: config.auto_download,
         models: config.onnx.models.clone(),
     };
     Ok(onnx(local, onnx_runtime(config), config.onnx.providers.clone()))
 }
 
-/// ONNX Runtime, which is loaded when something needs it.
+/// ONNX Runtime. Its library is loaded at the first use.
 pub(crate) fn onnx_runtime(config: &Config) -> Arc<OnnxRuntime> {
     OnnxRuntime::new(RuntimeConfig {
         libraries: config.onnx.libraries.clone(),
@@ -230,8 +190,8 @@ pub(crate) fn onnx_runtime(config: &Config) -> Arc<OnnxRuntime> {
     })
 }
 
-/// What models that run in this process share.
-fn machine(config: &Config) -> anyhow::Result<Arc<SharedResources>> {
+/// The threads and the memory that the local models share.
+fn shared_resources(config: &Config) -> anyhow::Result<Arc<SharedResources>> {
     SharedResources::new(ResourcesConfig {
         threads: config.threads,
         memory: MemoryBudget::new(config.local.limits, config.local.patience),
@@ -242,24 +202,24 @@ fn machine(config: &Config) -> anyhow::Result<Arc<SharedResources>> {
     .context("starting the engine")
 }
 
-/// What the wrappers of all models share.
+/// The parts that the wrappers of all models share.
 fn layers(config: &Config, metrics: &Metrics) -> anyhow::Result<Layers> {
-    let second = match (&config.gateway.cache, &config.gateway.second_level) {
+    let persistent = match (&config.gateway.cache, &config.gateway.second_level) {
         (Some(_), Some(level)) => Some(persistent_cache(level, config)?),
         _ => None,
     };
     let config = &config.gateway;
-    let governor = config.governor;
+    let limits = config.governor;
     Ok(Layers {
         metrics: metrics.clone(),
-        cache: config.cache.map(|cache| Arc::new(VectorCache::new(cache, second))),
+        cache: config.cache.map(|cache| Arc::new(VectorCache::new(cache, persistent))),
         scope: config.scope,
         decoder: Arc::new(TokenDecoder::new(config.token_encoding)),
         retry: config.retry.clone(),
         breakers: Arc::new(BreakerRegistry::new(config.breaker)),
-        upstream_limiters: Arc::new(UpstreamLimiters::new(|_| governor)),
+        upstream_limiters: Arc::new(UpstreamLimiters::new(|_| limits)),
         attempt_timeout: config.attempt_timeout,
-        parallel: governor.concurrency,
+        parallel: limits.concurrency,
     })
 }
 
@@ -276,7 +236,7 @@ fn persistent_cache(kind: &SecondLevelConfig, config: &Config) -> anyhow::Result
     })
 }
 
-/// The Redis of rate limits and the cache: their own URL, with the prefix and the certificates of the queue.
+/// The Redis of the rate limits and the cache: their own URL, with the prefix and the certificates of the queue.
 fn redis_address(config: &Config, url: &SecretString) -> RedisAddress {
     match &config.queue.redis {
         Some(queue) => RedisAddress { url: url.clone(), ..queue.address.clone() },
@@ -284,7 +244,7 @@ fn redis_address(config: &Config, url: &SecretString) -> RedisAddress {
     }
 }
 
-/// The models that configuration names for others must be models that requests could name.
+/// Checks that the default model and the fallbacks are names that a request could use.
 fn check_names(router: &Router, config: &Config) -> Result<(), ConfigError> {
     let problem = |key: String, name: Option<&str>| {
         let resolved = router.resolve(ModelSelector { model: name, provider: None });
@@ -298,17 +258,17 @@ fn check_names(router: &Router, config: &Config) -> Result<(), ConfigError> {
     if problems.is_empty() { Ok(()) } else { Err(ConfigError(problems)) }
 }
 
-/// Every provider whose models are elsewhere. Those without a key are here, too: they say what is missing.
-fn vendors(config: &Config, governors: &Arc<UpstreamLimiters>) -> anyhow::Result<Vec<Arc<Vendor>>> {
-    let sender = Arc::new(HttpClient::new(&config.upstreams.outbound).map_err(anyhow::Error::msg)?);
+/// All remote providers. One without a key is included: its error names the missing setting.
+fn vendors(config: &Config, limiters: &Arc<UpstreamLimiters>) -> anyhow::Result<Vec<Arc<Vendor>>> {
+    let client = Arc::new(HttpClient::new(&config.upstreams.outbound).map_err(anyhow::Error::msg)?);
     let vendors = config.upstreams.vendors.iter().map(|upstream| {
         Vendor::new(VendorConfig {
             kind: upstream.kind,
             endpoint: upstream.access.clone(),
             models: upstream.models.clone(),
             catalogue: Arc::clone(&config.upstreams.catalogue),
-            client: Arc::clone(&sender),
-            listener: Some(Arc::clone(governors) as Arc<dyn RateListener>),
+            client: Arc::clone(&client),
+            listener: Some(Arc::clone(limiters) as Arc<dyn RateListener>),
         })
         .map(Arc::new)
         .map_err(anyhow::Error::msg)
@@ -316,7 +276,7 @@ fn vendors(config: &Config, governors: &Arc<UpstreamLimiters>) -> anyhow::Result
     vendors.collect()
 }
 
-/// The models that vendors are known for.
+/// The models of the catalogue. A model is listed by the API if its vendor is usable.
 fn vendor_models(config: &Config, vendors: &[Arc<Vendor>]) -> Vec<VendorModel> {
     let usable = |kind| vendors.iter().any(|vendor| vendor.kind() == kind && vendor.is_usable());
     let known = config.upstreams.catalogue.vendor_models();
@@ -325,7 +285,7 @@ fn vendor_models(config: &Config, vendors: &[Arc<Vendor>]) -> Vec<VendorModel> {
         .collect()
 }
 
-/// Who may ask, how much, and what it cost.
+/// Authentication, rate limits, usage and the audit log.
 fn accounts(config: &Config, key: &SecretString) -> anyhow::Result<Accounts> {
     let settings = &config.accounts;
     let ledger = ledger(config);
@@ -338,7 +298,7 @@ fn accounts(config: &Config, key: &SecretString) -> anyhow::Result<Accounts> {
     Ok(Accounts::open(AccountsConfig { auth, limiter, ledger, audit })?)
 }
 
-/// Where usage is kept, what everybody may have, and what it costs.
+/// The configuration of the ledger: its file, the quotas and the prices.
 pub(crate) fn ledger(config: &Config) -> LedgerConfig {
     LedgerConfig {
         path: config.state_dir.join("usage.sqlite3"),
@@ -371,7 +331,7 @@ fn prices(config: &Config) -> Arc<dyn Prices> {
     Arc::new(move |provider: ProviderKind, model: &str| catalogue.price(provider, model))
 }
 
-/// The check of tokens; a key file that cannot be used is a mistake in the configuration.
+/// The verifier of tokens. An unusable key file is an error of the configuration.
 pub(crate) fn tokens(multi: &MultiUser) -> anyhow::Result<TokenVerifier> {
     Ok(TokenVerifier::load(multi.tokens.clone()).map_err(|error| problem("auth", &error))?)
 }

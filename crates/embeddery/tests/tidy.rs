@@ -1,6 +1,6 @@
-//! The rules of ARCHITECTURE.md that no compiler keeps. Each test names the invariant it stands for.
+//! The rules of ARCHITECTURE.md that the compiler does not check. The name of each test contains the invariant's number.
 
-#![expect(clippy::unwrap_used, clippy::panic, reason = "helpers of tests fail the test")]
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
 use std::{
     fs,
@@ -31,7 +31,7 @@ fn rust_files(dir: &str) -> Vec<(PathBuf, String)> {
     found
 }
 
-/// The crates' own source, without tests, examples and benches.
+/// The source files of the crates, without tests, examples and benches.
 fn product_files() -> Vec<(PathBuf, String)> {
     rust_files("crates")
         .into_iter()
@@ -47,16 +47,16 @@ fn offenders(files: &[(PathBuf, String)], wrong: impl Fn(&Path, &str) -> bool) -
         .collect()
 }
 
-/// The names of a crate's direct dependencies, dev-dependencies left out.
-fn dependencies(of: &str) -> Vec<String> {
+/// The names of a crate's direct dependencies, without dev-dependencies.
+fn dependencies(name: &str) -> Vec<String> {
     let output = Command::new(env!("CARGO"))
         .args(["metadata", "--format-version", "1", "--no-deps", "--offline", "--locked"])
         .current_dir(root())
         .output()
         .unwrap();
     let metadata: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
-    let package = metadata["packages"].as_array().unwrap().iter().find(|package| package["name"] == of);
-    package.unwrap_or_else(|| panic!("no crate {of}"))["dependencies"]
+    let package = metadata["packages"].as_array().unwrap().iter().find(|package| package["name"] == name);
+    package.unwrap_or_else(|| panic!("no crate {name}"))["dependencies"]
         .as_array()
         .unwrap()
         .iter()
@@ -83,7 +83,7 @@ const CRATES: [&str; 14] = [
 ];
 
 #[test]
-fn invariant_1_core_has_no_runtime_and_the_engine_none_of_ours() {
+fn invariant_1_core_names_no_runtime_and_the_engine_no_crate_of_the_workspace() {
     assert_eq!(dependencies("embeddery-core"), ["strsim"]);
     let ours: Vec<_> =
         dependencies("embeddery-engine").into_iter().filter(|name| name.starts_with("embeddery")).collect();
@@ -97,7 +97,7 @@ fn invariant_1_core_has_no_runtime_and_the_engine_none_of_ours() {
 }
 
 #[test]
-fn invariant_2_one_crate_names_axum_and_one_an_http_client() {
+fn invariant_2_only_the_listed_crates_name_axum_and_an_http_client() {
     for name in CRATES.iter().filter(|name| !["embeddery-server", "embeddery-test-support"].contains(name)) {
         assert!(!dependencies(name).iter().any(|dependency| dependency == "axum"), "{name} names axum");
     }
@@ -108,7 +108,7 @@ fn invariant_2_one_crate_names_axum_and_one_an_http_client() {
 }
 
 #[test]
-fn invariants_2_and_4_one_file_of_the_providers_sends_and_reads_statuses() {
+fn invariants_2_and_4_only_one_module_of_the_providers_uses_the_http_client() {
     let wrong = offenders(&product_files(), |path, text| {
         let path = path.display().to_string();
         path.contains("providers/src") && !path.contains("providers/src/http") && text.contains("reqwest")
@@ -138,7 +138,7 @@ fn invariant_2_one_crate_opens_sqlite_files() {
 }
 
 #[test]
-fn invariant_2_redis_is_named_where_something_is_shared() {
+fn invariant_2_only_the_listed_crates_name_redis() {
     let may = [
         "embeddery-accounts",
         "embeddery-database",
@@ -152,7 +152,7 @@ fn invariant_2_redis_is_named_where_something_is_shared() {
 }
 
 #[test]
-fn who_may_depend_on_whom() {
+fn each_crate_depends_only_on_the_allowed_crates() {
     let allowed: [(&str, &[&str]); 11] = [
         ("embeddery-database", &[]),
         ("embeddery-accounts", &["embeddery-core", "embeddery-database"]),
@@ -214,7 +214,7 @@ fn invariant_3_only_the_config_module_reads_the_environment() {
 
 #[test]
 fn invariant_4_one_module_chooses_statuses() {
-    // Success statuses are a handler's own; a failure's are the error table's.
+    // A handler chooses the status of a success. Only the error table chooses the status of a failure.
     let failures =
         ["BAD_REQUEST", "UNAUTHORIZED", "FORBIDDEN", "TOO_MANY_REQUESTS", "BAD_GATEWAY", "GATEWAY_TIMEOUT"];
     let wrong = offenders(&product_files(), |path, text| {
@@ -248,15 +248,15 @@ fn invariant_7_no_stateful_statics() {
 }
 
 #[test]
-fn every_file_says_what_it_is_for_and_is_short() {
+fn every_file_has_a_module_doc_and_at_most_800_lines() {
     let files = rust_files("crates");
-    let silent = offenders(&files, |path, text| {
-        let generated_docs = path.ends_with("lib.rs") && text.starts_with("#![doc");
-        !text.starts_with("//!") && !generated_docs
+    let undocumented = offenders(&files, |path, text| {
+        let readme = (path.ends_with("lib.rs") || path.ends_with("main.rs")) && text.starts_with("#![doc");
+        !text.starts_with("//!") && !readme
     });
-    assert_eq!(silent, Vec::<String>::new(), "a file opens with what it is for");
+    assert_eq!(undocumented, Vec::<String>::new(), "a file begins with its module doc");
     let long = offenders(&files, |_, text| text.lines().count() > 800);
-    assert_eq!(long, Vec::<String>::new(), "no file has more than 800 lines");
+    assert_eq!(long, Vec::<String>::new(), "a file has more than 800 lines");
 }
 
 #[test]
@@ -264,12 +264,12 @@ fn every_dependency_has_a_reason() {
     let manifest = fs::read_to_string(root().join("Cargo.toml")).unwrap();
     let section = manifest.split("[workspace.dependencies]").nth(1).unwrap().split("\n[").next().unwrap();
     for line in section.lines().filter(|line| line.contains('=') && !line.starts_with("embeddery")) {
-        assert!(line.contains(" # "), "no reason is given for: {line}");
+        assert!(line.contains(" # "), "a dependency has no reason: {line}");
     }
 }
 
 #[test]
-fn nothing_large_or_binary_is_in_the_repository() {
+fn the_repository_contains_no_large_or_binary_file() {
     let listed = Command::new("git").args(["ls-files", "-z"]).current_dir(root()).output().unwrap();
     for name in String::from_utf8(listed.stdout).unwrap().split('\0').filter(|name| !name.is_empty()) {
         let Ok(content) = fs::read(root().join(name)) else { continue };

@@ -1,6 +1,9 @@
-//! A fast vendor for `make bench`: fake_upstream [--listen ADDR:PORT] [--workers N] [--delay-ms N] [--length N].
-//! Speaks OpenAI's form on any path, with answers that are rendered once per number of inputs, so that what is
-//! measured is the gateway in front of it. Prints `listening on http://ADDR:PORT`, and its counts on Ctrl-C.
+//! A fast fake vendor for `make bench`.
+//!
+//! Usage: `fake_upstream [--listen ADDR:PORT] [--workers N] [--delay-ms N] [--length DIMENSIONS]`
+//!
+//! It serves OpenAI's API on any path. It renders a response once for each number of inputs, so that a benchmark measures
+//! the gateway in front of it. It prints `listening on http://ADDR:PORT` at the start, and its counters on SIGINT.
 
 #![expect(clippy::print_stdout, clippy::expect_used, reason = "a benchmark tool, not the product")]
 
@@ -57,8 +60,8 @@ async fn serve(listen: &str, upstream: Arc<Upstream>) {
         stream.set_nodelay(true).expect("no delay");
         let upstream = Arc::clone(&upstream);
         tokio::spawn(async move {
-            let service = service_fn(move |request| answer(Arc::clone(&upstream), request));
-            // A client that leaves is no failure.
+            let service = service_fn(move |request| respond(Arc::clone(&upstream), request));
+            // A closed connection is not an error.
             let _ = http1::Builder::new()
                 .pipeline_flush(true)
                 .serve_connection(TokioIo::new(stream), service)
@@ -77,52 +80,52 @@ struct Upstream {
     floats: String,
     base64: String,
     delay: Duration,
-    /// By number of inputs, and whether base64 is wanted.
+    /// Response bodies by number of inputs and whether they are in base64.
     rendered: Mutex<HashMap<(usize, bool), Bytes>>,
     requests: AtomicU64,
     texts: AtomicU64,
 }
 
-/// What matters of a request.
+/// The fields of a request that the response depends on.
 #[derive(Deserialize)]
-struct Ask {
-    input: Count,
+struct EmbeddingsRequest {
+    input: InputCount,
     #[serde(default)]
     encoding_format: Option<String>,
 }
 
-/// How many inputs there are, without keeping them.
-struct Count(usize);
+/// The number of inputs. The inputs themselves are not stored.
+struct InputCount(usize);
 
-impl<'de> Deserialize<'de> for Count {
+impl<'de> Deserialize<'de> for InputCount {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Counting;
-        impl<'de> Visitor<'de> for Counting {
-            type Value = Count;
+        struct CountVisitor;
+        impl<'de> Visitor<'de> for CountVisitor {
+            type Value = InputCount;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a text or texts")
+                f.write_str("a string or a list")
             }
 
-            fn visit_str<E>(self, _: &str) -> Result<Count, E> {
-                Ok(Count(1))
+            fn visit_str<E>(self, _: &str) -> Result<InputCount, E> {
+                Ok(InputCount(1))
             }
 
-            fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Count, A::Error> {
+            fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<InputCount, A::Error> {
                 let mut count = 0;
                 while list.next_element::<IgnoredAny>()?.is_some() {
                     count += 1;
                 }
-                Ok(Count(count))
+                Ok(InputCount(count))
             }
         }
-        deserializer.deserialize_any(Counting)
+        deserializer.deserialize_any(CountVisitor)
     }
 }
 
 impl Upstream {
-    fn new(length: usize, delay_ms: u64) -> Self {
-        let numbers = vector("benchmark", length);
+    fn new(dimensions: usize, delay_ms: u64) -> Self {
+        let numbers = vector("benchmark", dimensions);
         let bytes: Vec<u8> = numbers.iter().flat_map(|number| number.to_le_bytes()).collect();
         Self {
             floats: serde_json::to_string(&numbers).expect("numbers"),
@@ -152,10 +155,10 @@ impl Upstream {
     }
 }
 
-async fn answer(upstream: Arc<Upstream>, request: Request<Incoming>) -> Result<Response<Body>, Infallible> {
+async fn respond(upstream: Arc<Upstream>, request: Request<Incoming>) -> Result<Response<Body>, Infallible> {
     let body = to_bytes(Body::new(request.into_body()), 64 << 20).await.expect("a body");
-    let (status, body) = match serde_json::from_slice::<Ask>(&body) {
-        Ok(Ask { input: Count(inputs), encoding_format }) => {
+    let (status, body) = match serde_json::from_slice::<EmbeddingsRequest>(&body) {
+        Ok(EmbeddingsRequest { input: InputCount(inputs), encoding_format }) => {
             upstream.requests.fetch_add(1, Relaxed);
             upstream.texts.fetch_add(inputs as u64, Relaxed);
             if !upstream.delay.is_zero() {

@@ -1,7 +1,10 @@
-//! A load client for `make bench`: load URL KEY TEXTS --connections N --requests N --batch N [--base64]
-//! [--model NAME] [--distinct: no two texts are equal] [--headers "Name: value|Name: value"].
-//! Keep-alive connections over plain sockets, so that the client takes little of the machine it measures;
-//! its own CPU time is printed. Prints one JSON object.
+//! A load client for `make bench`.
+//!
+//! Usage: `load URL KEY TEXTS_FILE --connections N --requests N --batch N [--base64] [--model NAME] [--distinct]
+//! [--headers "Name: value|Name: value"]`. With `--distinct` no two texts are equal.
+//!
+//! It uses keep-alive connections over plain sockets, so that it takes little CPU time from the server on the same machine.
+//! It prints one JSON object, which includes its own CPU time.
 
 #![expect(clippy::print_stdout, clippy::expect_used, reason = "a benchmark tool, not the product")]
 
@@ -47,9 +50,9 @@ fn main() {
     let bodies: Vec<Vec<u8>> = (0..total)
         .map(|request| {
             let input = |n: usize| {
-                let place = request * batch + n;
-                let text = texts[place % texts.len()].clone();
-                if options.contains_key("distinct") { format!("{place} {text}") } else { text }
+                let index = request * batch + n;
+                let text = texts[index % texts.len()].clone();
+                if options.contains_key("distinct") { format!("{index} {text}") } else { text }
             };
             let inputs: Vec<String> = (0..batch).map(input).collect();
             let format = if options.contains_key("base64") { "base64" } else { "float" };
@@ -70,14 +73,15 @@ fn main() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     let (mut latencies, elapsed) = runtime.block_on(run(host, Arc::new(bodies), connections));
     latencies.sort_unstable();
-    let at = |share: f64| latencies[((latencies.len() - 1) as f64 * share) as usize].as_secs_f64() * 1e3;
+    let percentile_ms =
+        |share: f64| latencies[((latencies.len() - 1) as f64 * share) as usize].as_secs_f64() * 1e3;
     println!(
         "{}",
         serde_json::json!({
             "connections": connections, "batch": batch, "requests": total,
             "requests_per_s": total as f64 / elapsed.as_secs_f64(),
             "texts_per_s": (total * batch) as f64 / elapsed.as_secs_f64(),
-            "p50_ms": at(0.5), "p99_ms": at(0.99),
+            "p50_ms": percentile_ms(0.5), "p99_ms": percentile_ms(0.99),
             "client_cpu_share": cpu_seconds() / elapsed.as_secs_f64(),
         })
     );
@@ -86,7 +90,7 @@ fn main() {
 async fn run(host: String, bodies: Arc<Vec<Vec<u8>>>, connections: usize) -> (Vec<Duration>, Duration) {
     let next = Arc::new(AtomicUsize::new(0));
     let mut workers = tokio::task::JoinSet::new();
-    let began = Instant::now();
+    let start = Instant::now();
     for _ in 0..connections {
         let (host, bodies, next) = (host.clone(), Arc::clone(&bodies), Arc::clone(&next));
         workers.spawn(async move {
@@ -98,21 +102,24 @@ async fn run(host: String, bodies: Arc<Vec<Vec<u8>>>, connections: usize) -> (Ve
                 let Some(body) = bodies.get(next.fetch_add(1, Relaxed)) else { return latencies };
                 let sent = Instant::now();
                 stream.write_all(body).await.expect("sent");
-                read_answer(&mut stream).await;
+                read_response(&mut stream).await;
                 latencies.push(sent.elapsed());
             }
         });
     }
     let latencies = workers.join_all().await.concat();
-    (latencies, began.elapsed())
+    (latencies, start.elapsed())
 }
 
-/// Reads one answer, by its length or in chunks, and insists on 200.
-async fn read_answer(stream: &mut BufReader<TcpStream>) {
+/// Reads one response, by its length or in chunks.
+///
+/// # Panics
+/// If the status is not 200.
+async fn read_response(stream: &mut BufReader<TcpStream>) {
     let (mut line, mut length, mut first) = (String::new(), None, true);
     loop {
         line.clear();
-        stream.read_line(&mut line).await.expect("an answer");
+        stream.read_line(&mut line).await.expect("a response");
         if first {
             assert!(line.contains(" 200 "), "{line}");
             first = false;
@@ -143,7 +150,7 @@ async fn read(stream: &mut BufReader<TcpStream>, length: usize) {
     stream.read_exact(&mut bytes).await.expect("a body");
 }
 
-/// User and system time of this process, from /proc.
+/// The user and system time of this process in seconds, from /proc.
 fn cpu_seconds() -> f64 {
     let stat = std::fs::read_to_string("/proc/self/stat").expect("stat");
     let fields: Vec<&str> = stat.rsplit(')').next().expect("fields").split_whitespace().collect();

@@ -1,8 +1,8 @@
-//! A stand-in for the Hugging Face hub: real HTTP on loopback, the real hub's addresses, headers, redirects
-//! and refusals, and faults on demand. Every wait in it is for an event, so tests need no sleeps.
+//! A fake Hugging Face hub: real HTTP on loopback with the real hub's paths, headers, redirects and errors, and faults on
+//! demand. It waits only for events, so tests need no sleeps.
 //!
-//! Small files come from the hub itself, `*.safetensors` by a redirect to a second listener, as LFS files do.
-//! A fault or a hold strikes where the bytes of a file are served.
+//! The hub serves small files itself and redirects `*.safetensors` to a second listener, as for LFS files. A fault or a
+//! hold applies where the bytes of a file are served.
 
 mod serve;
 
@@ -19,43 +19,43 @@ use sha1::{Digest as _, Sha1};
 use sha2::Sha256;
 use tokio::{sync::watch, task::JoinSet};
 
-/// The key of a listing where a file's path is asked for.
+/// Stands for the listing of a repository where a method takes the path of a file.
 pub const LISTING: &str = "";
 
-/// A running hub; it stops when dropped.
+/// A running hub. It stops when dropped.
 pub struct Hub {
     shared: Arc<Shared>,
     address: SocketAddr,
     _servers: JoinSet<()>,
 }
 
-/// What goes wrong with one answer.
+/// The fault of one response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
-    /// The connection breaks after so many bytes of the body.
-    CutAfter(usize),
-    /// Nothing more comes after so many bytes of the body, and the connection stays open.
+    /// The connection is closed after this many bytes of the body.
+    DisconnectAfter(usize),
+    /// The body stops after this many bytes, and the connection stays open.
     StallAfter(usize),
-    /// The right number of bytes, but others.
+    /// The correct number of bytes with wrong values.
     WrongBytes,
-    /// A shorter file, honestly announced as such.
+    /// Half of the file, with its actual length in the headers.
     Shorter,
-    /// A file ten times as long, honestly announced as such.
+    /// A file ten times as long, with its actual length in the headers.
     Longer,
-    /// The whole file with status 200, whatever range was asked for.
+    /// The whole file with status 200, also for a range request.
     IgnoreRange,
-    /// 416 whatever range was asked for.
+    /// Status 416 for any range.
     RefuseRange,
     /// An error status, with a `Retry-After` in seconds if given.
     Status(u16, Option<u64>),
 }
 
-/// A request that came.
+/// A recorded request.
 #[derive(Clone, Debug)]
 pub struct RecordedRequest {
     /// A file's path, or [`LISTING`].
     pub path: String,
-    /// Whether it came to the storage host to which the hub redirects.
+    /// Whether the storage host received it, to which the hub redirects.
     pub storage: bool,
     /// The header `Range`.
     pub range: Option<String>,
@@ -63,8 +63,8 @@ pub struct RecordedRequest {
     pub authorization: Option<String>,
 }
 
-/// Answers that wait. Dropping it does not release them.
-pub struct Held {
+/// Responses that wait until they are released. Dropping the value does not release them.
+pub struct HeldResponses {
     gate: Gate,
 }
 
@@ -85,7 +85,7 @@ struct State {
     token: Option<String>,
     faults: HashMap<String, VecDeque<Fault>>,
     gates: HashMap<String, Gate>,
-    seen: Vec<RecordedRequest>,
+    requests: Vec<RecordedRequest>,
     sent: HashMap<String, usize>,
 }
 
@@ -100,9 +100,9 @@ struct Repo {
 #[derive(Clone)]
 struct Content {
     bytes: Bytes,
-    /// Git blob id of the content; for large files the hub has that of a pointer, which no client uses.
+    /// The git blob id of the content. For a large file the real hub has the id of its pointer, which no client uses.
     blob_id: String,
-    /// Of large files only.
+    /// For large files only.
     sha256: Option<String>,
 }
 
@@ -118,12 +118,12 @@ impl Hub {
         Self { shared, address, _servers: servers }
     }
 
-    /// The endpoint, as HF_ENDPOINT wants it.
+    /// The URL for `HF_ENDPOINT`.
     pub fn url(&self) -> String {
         format!("http://{}", self.address)
     }
 
-    /// This hub, with all files below a directory as a repository's `main`.
+    /// Publishes all files below a directory as the revision `main` of a repository.
     #[must_use]
     #[expect(clippy::expect_used, reason = "a test's own files are readable")]
     pub fn with_directory(self, repo: &str, directory: &Path) -> Self {
@@ -148,7 +148,7 @@ impl Hub {
         self
     }
 
-    /// Makes a revision of a repository, new or moved, stand for these files. Returns its commit.
+    /// Publishes these files as a revision of a repository. An existing revision is moved. Returns the commit.
     pub fn publish<P, B>(&self, repo: &str, revision: &str, files: impl IntoIterator<Item = (P, B)>) -> String
     where
         P: Into<String>,
@@ -171,57 +171,58 @@ impl Hub {
         commit
     }
 
-    /// Refuses every request without this token, as the hub does for private repositories.
+    /// Makes the hub refuse every request without this token, as for private repositories.
     pub fn require_token(&self, token: &str) {
         self.shared.state().token = Some(token.to_owned());
     }
 
-    /// Refuses everyone: the repository's conditions are accepted by nobody.
-    pub fn gate(&self, repo: &str) {
+    /// Makes the repository gated: every request is refused, because no user has accepted its conditions.
+    pub fn set_gated(&self, repo: &str) {
         self.shared.state().repos.entry(repo.to_owned()).or_default().gated = true;
     }
 
-    /// Answers listings of a repository with this text.
-    pub fn answer_listing(&self, repo: &str, body: impl Into<String>) {
+    /// Replaces the listing of a repository by this text.
+    pub fn set_listing(&self, repo: &str, body: impl Into<String>) {
         self.shared.state().repos.entry(repo.to_owned()).or_default().listing = Some(body.into());
     }
 
-    /// Spoils the next answer for a path ([`LISTING`] too); several faults strike one after the other.
+    /// Adds a fault for a path or [`LISTING`]. Each response for the path takes the next fault.
     pub fn inject_fault(&self, path: &str, fault: Fault) {
         self.shared.state().faults.entry(path.to_owned()).or_default().push_back(fault);
     }
 
-    /// Lets answers for a path wait until they are released.
-    pub fn hold(&self, path: &str) -> Held {
+    /// Holds the responses for a path until they are released.
+    pub fn hold(&self, path: &str) -> HeldResponses {
         let gate = Gate { arrived: watch::Sender::new(false), released: watch::Sender::new(false) };
         self.shared.state().gates.insert(path.to_owned(), gate.clone());
-        Held { gate }
+        HeldResponses { gate }
     }
 
-    /// All requests so far, in order.
+    /// All recorded requests, in order of arrival.
     pub fn requests(&self) -> Vec<RecordedRequest> {
-        self.shared.state().seen.clone()
+        self.shared.state().requests.clone()
     }
 
-    /// How often a path was asked for; a redirect followed to the storage host is not another time.
+    /// The number of requests for a path, without those to the storage host.
     pub fn requests_for(&self, path: &str) -> usize {
-        self.shared.state().seen.iter().filter(|seen| seen.path == path && !seen.storage).count()
+        let state = self.shared.state();
+        state.requests.iter().filter(|request| request.path == path && !request.storage).count()
     }
 
-    /// How many bytes of a file have been sent, over all requests.
+    /// The number of bytes of a file that were sent, over all requests.
     pub fn bytes_sent(&self, path: &str) -> usize {
         self.shared.state().sent.get(path).copied().unwrap_or_default()
     }
 }
 
-impl Held {
-    /// Waits until a request has come.
+impl HeldResponses {
+    /// Waits until a request has arrived.
     pub async fn arrived(&self) {
-        // An error means that the gate is gone, and with it every reason to wait.
+        // An error means that the hub has stopped, so no request can arrive.
         let _ = self.gate.arrived.subscribe().wait_for(|arrived| *arrived).await;
     }
 
-    /// Lets the waiting answers, and all later ones, go.
+    /// Releases the waiting responses and all later ones.
     pub fn release(&self) {
         self.gate.released.send_replace(true);
     }

@@ -1,4 +1,4 @@
-//! What tests of several crates share. Dev only: no product crate depends on it outside its tests.
+#![doc = include_str!("../README.md")]
 
 pub mod hub;
 pub mod redis;

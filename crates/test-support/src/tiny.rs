@@ -1,19 +1,19 @@
-//! Small models with random weights: real files of a real architecture, large enough that memory can be measured, small
-//! enough that twenty of them load in a second.
+//! Small BERT models with random weights. They are large enough to measure memory, and small enough that twenty of them
+//! load in a second.
 
 use std::{fs, path::Path};
 
 use safetensors::{Dtype, serialize_to_file, tensor::TensorView};
 use serde_json::{Value, json};
 
-/// What a small BERT looks like.
+/// The parameters of a small BERT model.
 #[derive(Clone, Copy, Debug)]
 pub struct Tiny {
-    /// Numbers in a vector.
+    /// Dimensions of a vector.
     pub hidden: usize,
     /// Layers.
     pub layers: usize,
-    /// Models of different seeds give different vectors.
+    /// The seed of the weights. Models of different seeds compute different vectors.
     pub seed: u32,
 }
 
@@ -23,12 +23,15 @@ impl Default for Tiny {
     }
 }
 
-/// Words that these models know; `w0 w1 w2` are three tokens.
+/// Words in the vocabulary, `w0` to `w999`. Each is one token.
 const WORDS: usize = 1000;
 const POSITIONS: usize = 64;
 
 impl Tiny {
-    /// Writes the model as `<base>/<name>/`.
+    /// Writes the model's files to the directory `<base>/<name>/`.
+    ///
+    /// # Errors
+    /// If a file cannot be written.
     pub fn write(self, base: &Path, name: &str) -> std::io::Result<()> {
         let directory = base.join(name);
         fs::create_dir_all(directory.join("1_Pooling"))?;
@@ -56,7 +59,7 @@ impl Tiny {
             .shapes()
             .into_iter()
             .map(|(name, shape)| {
-                let bytes = self.numbers(&name, shape.iter().product());
+                let bytes = self.tensor_bytes(&name, shape.iter().product());
                 (name, shape, bytes)
             })
             .collect();
@@ -100,8 +103,8 @@ impl Tiny {
         shapes
     }
 
-    /// Numbers of a tensor as little-endian f32: pseudo-random, around one for the scales of LayerNorm.
-    fn numbers(self, name: &str, count: usize) -> Vec<u8> {
+    /// The pseudo-random values of a tensor as little-endian f32: around one for the scales of LayerNorm, else around zero.
+    fn tensor_bytes(self, name: &str, count: usize) -> Vec<u8> {
         let mix = |hash: u32, byte: u8| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193);
         let mut state = name.bytes().fold(0x811C_9DC5 ^ self.seed.wrapping_mul(0x9E37_79B9), mix);
         let offset = if name.ends_with("LayerNorm.weight") { 1.0 } else { 0.0 };
@@ -113,7 +116,7 @@ impl Tiny {
     }
 }
 
-/// One token a word, and BERT's special ones.
+/// A tokenizer with one token for each word, and BERT's special tokens.
 fn tokenizer() -> Value {
     let mut vocabulary = serde_json::Map::new();
     let specials = ["[UNK]", "[CLS]", "[SEP]"];

@@ -1,9 +1,9 @@
-//! Stand-ins for the vendors: real HTTP on loopback, each vendor's addresses, fields, limits and errors, and
-//! misbehaviour on command. What was asked of them is recorded, so that tests can say what was billed.
+//! Fake vendors: real HTTP on loopback with each vendor's paths, fields, limits and errors, and faults on demand. All
+//! requests are recorded, so that a test can check what a vendor would have billed.
 //!
-//! One server speaks all forms, each below its own address ([`Vendors::base_url`]). A text's vector is a
-//! function of the text alone ([`vector()`]), whatever the form, so tests know which vectors are due. Nothing
-//! in it sleeps except the slow drip; whoever needs requests to wait holds them ([`Vendors::hold`]).
+//! One server serves all APIs, each below its own path ([`Vendors::base_url`]). The vector of a text is a function of the
+//! text alone ([`vector()`]) in every API, so a test can compute the expected vectors. A test that needs requests to wait
+//! holds them ([`Vendors::hold`]); the server sleeps only in [`Behaviour::Drip`].
 
 mod behaviour;
 mod faults;
@@ -25,14 +25,14 @@ use tokio::{sync::watch, task::JoinSet};
 pub use behaviour::Behaviour;
 pub use vector::{token_text, vector};
 
-/// Running stand-ins; they stop when dropped.
+/// The running fake vendors. They stop when dropped.
 pub struct Vendors {
     shared: Arc<Shared>,
     address: SocketAddr,
     _server: JoinSet<()>,
 }
 
-/// The ways of asking for vectors that the server understands.
+/// The embedding APIs that the server implements.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum VendorApi {
     /// OpenAI.
@@ -41,13 +41,13 @@ pub enum VendorApi {
     Azure,
     /// Cohere v2.
     Cohere,
-    /// Gemini's own form.
+    /// Gemini's native API.
     Google,
     /// Mistral.
     Mistral,
     /// Voyage.
     Voyage,
-    /// A server near by that speaks OpenAI's form and knows no other `encoding_format` than its two.
+    /// A local server with OpenAI's API that accepts only OpenAI's two values of `encoding_format`.
     LocalOpenAi,
     /// Ollama's `/api/embed`.
     Ollama,
@@ -55,29 +55,29 @@ pub enum VendorApi {
     OllamaLegacy,
     /// Text Embeddings Inference.
     Tei,
-    /// The replaced service's own form for local servers.
+    /// The API of the replaced service for local servers.
     Tldw,
 }
 
-/// A request that came.
+/// A recorded request.
 #[derive(Clone, Debug)]
-pub struct Seen {
-    /// In which form.
-    pub form: VendorApi,
+pub struct VendorRequest {
+    /// The API that the path belongs to.
+    pub api: VendorApi,
     /// Path and query.
     pub path: String,
-    /// Names in lower case.
+    /// The headers, with names in lower case.
     pub headers: HashMap<String, String>,
-    /// The whole body; null when it was no JSON.
+    /// The body; null if it is not JSON.
     pub body: Value,
-    /// The model it named (for Azure: the deployment).
+    /// The model in the request (for Azure: the deployment).
     pub model: String,
-    /// The texts it asked vectors for; token ids as [`token_text`] writes them.
+    /// The input texts; token ids are written as by [`token_text`].
     pub texts: Vec<String>,
 }
 
-/// Requests that wait. Dropping it does not release them.
-pub struct Held {
+/// Requests that wait until they are released. Dropping the value does not release them.
+pub struct HeldRequests {
     gate: Gate,
 }
 
@@ -95,19 +95,19 @@ struct Shared {
 #[derive(Default)]
 struct State {
     script: VecDeque<Behaviour>,
-    always: Option<Behaviour>,
+    default: Option<Behaviour>,
     poison: HashSet<String>,
-    lengths: HashMap<String, usize>,
+    dimensions: HashMap<String, usize>,
     keys: Option<Vec<String>>,
-    answer_headers: Vec<(String, String)>,
+    response_headers: Vec<(String, String)>,
     gate: Option<Gate>,
-    /// Requests with this text wait.
+    /// Holds requests with this text.
     text_gate: Option<(String, Gate)>,
-    seen: Vec<Seen>,
+    requests: Vec<VendorRequest>,
 }
 
 impl Vendors {
-    /// Starts well-behaved stand-ins that accept any key.
+    /// Starts fake vendors without faults, which accept any key.
     pub async fn start() -> Self {
         let shared = Arc::new(Shared::default());
         let mut server = JoinSet::new();
@@ -120,10 +120,10 @@ impl Vendors {
         format!("http://{}", self.address)
     }
 
-    /// What goes where the real vendor's base address would: with `/v1` for OpenAI, Mistral and Voyage, the
-    /// root for Cohere and Google, the resource for Azure; for local servers the whole address (`api_url`).
-    pub fn base_url(&self, form: VendorApi) -> String {
-        let path = match form {
+    /// The URL to configure instead of the real vendor's base URL: with `/v1` for OpenAI, Mistral and Voyage, the root for
+    /// Cohere and Google, the resource for Azure, and the complete URL (`api_url`) for local servers.
+    pub fn base_url(&self, api: VendorApi) -> String {
+        let path = match api {
             VendorApi::OpenAi => "openai/v1",
             VendorApi::Azure => "azure",
             VendorApi::Cohere => "cohere",
@@ -139,64 +139,64 @@ impl Vendors {
         format!("{}/{path}", self.url())
     }
 
-    /// How the next request is treated; several calls make a script, one request after the other.
+    /// Appends a behaviour to the script. Each request takes the next behaviour of the script.
     pub fn next(&self, behaviour: Behaviour) {
         self.shared.state().script.push_back(behaviour);
     }
 
-    /// How every request is treated once the script is over; `None`: well.
-    pub fn always(&self, behaviour: Option<Behaviour>) {
-        self.shared.state().always = behaviour;
+    /// Sets the behaviour of requests after the end of the script; `None` is [`Behaviour::Normal`].
+    pub fn set_default(&self, behaviour: Option<Behaviour>) {
+        self.shared.state().default = behaviour;
     }
 
-    /// Every request that holds this text is refused as a whole, as the vendors do.
+    /// Makes the vendors refuse every request that contains this text, as a whole.
     pub fn poison(&self, text: &str) {
         self.shared.state().poison.insert(text.to_owned());
     }
 
-    /// The length of a model's vectors, where it should not be the real model's (or 16, for unknown models).
-    pub fn set_length(&self, model: &str, length: usize) {
-        self.shared.state().lengths.insert(model.to_owned(), length);
+    /// Overrides the dimensions of a model. The default is the real model's dimensions, or 16 for an unknown model.
+    pub fn set_dimensions(&self, model: &str, dimensions: usize) {
+        self.shared.state().dimensions.insert(model.to_owned(), dimensions);
     }
 
-    /// Refuses every other key.
+    /// Makes the vendors refuse all other keys.
     pub fn accept_only(&self, keys: &[&str]) {
         self.shared.state().keys = Some(keys.iter().map(|key| (*key).to_owned()).collect());
     }
 
-    /// Sends these headers with every answer (`x-ratelimit-remaining-requests`, …).
-    pub fn answer_with_headers(&self, headers: &[(&str, &str)]) {
-        self.shared.state().answer_headers =
+    /// Adds these headers to every response, for example `x-ratelimit-remaining-requests`.
+    pub fn set_response_headers(&self, headers: &[(&str, &str)]) {
+        self.shared.state().response_headers =
             headers.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
     }
 
-    /// Lets requests wait until they are released.
-    pub fn hold(&self) -> Held {
+    /// Holds all requests until they are released.
+    pub fn hold(&self) -> HeldRequests {
         let gate = Gate::new();
         self.shared.state().gate = Some(gate.clone());
-        Held { gate }
+        HeldRequests { gate }
     }
 
-    /// Lets requests with this text wait until they are released.
-    pub fn hold_text(&self, text: &str) -> Held {
+    /// Holds requests with this text until they are released.
+    pub fn hold_text(&self, text: &str) -> HeldRequests {
         let gate = Gate::new();
         self.shared.state().text_gate = Some((text.to_owned(), gate.clone()));
-        Held { gate }
+        HeldRequests { gate }
     }
 
-    /// All requests so far, in the order of their coming.
-    pub fn requests(&self) -> Vec<Seen> {
-        self.shared.state().seen.clone()
+    /// All recorded requests, in order of arrival.
+    pub fn requests(&self) -> Vec<VendorRequest> {
+        self.shared.state().requests.clone()
     }
 
-    /// All texts asked for so far, over all requests: what a vendor would have billed.
+    /// The texts of all recorded requests: what a vendor would have billed.
     pub fn texts(&self) -> Vec<String> {
-        self.shared.state().seen.iter().flat_map(|seen| seen.texts.iter().cloned()).collect()
+        self.shared.state().requests.iter().flat_map(|request| request.texts.iter().cloned()).collect()
     }
 
-    /// Forgets the requests so far.
-    pub fn forget(&self) {
-        self.shared.state().seen.clear();
+    /// Deletes the recorded requests.
+    pub fn clear_requests(&self) {
+        self.shared.state().requests.clear();
     }
 }
 
@@ -206,14 +206,14 @@ impl Gate {
     }
 }
 
-impl Held {
-    /// Waits until so many requests have come.
+impl HeldRequests {
+    /// Waits until `count` requests have arrived.
     pub async fn arrived(&self, count: usize) {
-        // An error means that the gate is gone, and with it every reason to wait.
+        // An error means that the server has stopped, so no request can arrive.
         let _ = self.gate.arrived.subscribe().wait_for(|arrived| *arrived >= count).await;
     }
 
-    /// Lets the waiting requests, and all later ones, go.
+    /// Releases the waiting requests and all later ones.
     pub fn release(&self) {
         self.gate.released.send_replace(true);
     }

@@ -1,6 +1,6 @@
-//! `embeddery models bench`: what a model does on this machine in each precision, in a minute: tokens a second, the
-//! time of one short query, memory, how near its vectors are to f32, and the share of what the machine can do. Where the
-//! model's graph is here, too, ONNX Runtime runs it on the same texts.
+//! `embeddery models bench`: measures a model on this machine in each precision: tokens a second, share of the peak
+//! arithmetic rate, latency of one short query, weight memory, and cosine to the vectors in f32. If the model's ONNX graph
+//! is also on this machine, ONNX Runtime runs it on the same texts.
 
 use std::{
     num::NonZeroUsize,
@@ -26,36 +26,36 @@ use super::println_stdout;
 const PRECISIONS: [Precision; 3] = [Precision::F32, Precision::Bf16, Precision::Int8];
 const QUERY: &str = "how do I get my money back";
 const QUERIES: usize = 200;
-/// Tokens computed together, as the server's batches.
+/// Tokens of one batch, as in the server.
 const BATCH_TOKENS: usize = 1024;
 
-/// How it is measured.
-pub(crate) struct Measuring {
+/// How a model is measured.
+pub(crate) struct BenchConfig {
     pub(crate) threads: NonZeroUsize,
-    /// How long one precision's throughput is.
-    pub(crate) patience: Duration,
-    /// The same model as a graph, if it is here.
+    /// Minimum time to measure the throughput of one precision.
+    pub(crate) duration: Duration,
+    /// The same model as an ONNX graph, if it is on this machine.
     pub(crate) graph: Option<Graph>,
 }
 
-/// A model as a graph.
+/// A model as an ONNX graph.
 pub(crate) struct Graph {
     pub(crate) directory: PathBuf,
     pub(crate) options: ModelOptions,
     pub(crate) runtime: Arc<OnnxRuntime>,
 }
 
-pub(crate) fn bench(store: &ModelStore, model: &ModelRef, measuring: &Measuring) -> anyhow::Result<()> {
+pub(crate) fn bench(store: &ModelStore, model: &ModelRef, config: &BenchConfig) -> anyhow::Result<()> {
     let directory = store.find(model)?.with_context(|| {
-        format!("'{model}' is not on this machine; fetch it with `embeddery models pull {}`", model.name)
+        format!("'{model}' is not on this machine; download it with `embeddery models pull {}`", model.name)
     })?;
     let files = ModelFiles::open(&directory)?;
-    let threads = Arc::new(Threads::new(measuring.threads)?);
+    let threads = Arc::new(Threads::new(config.threads)?);
     let texts = texts();
     println_stdout(format_args!("{model}, {} threads", threads.count()));
     println_stdout(format_args!(
         "{:<10}{:<18}{:>10}{:>12}{:>11}{:>10}{:>13}{:>13}",
-        "precision", "kernels", "tokens/s", "of peak", "query ms", "MB", "cosine mean", "cosine least"
+        "precision", "kernels", "tokens/s", "of peak", "query ms", "MB", "cosine mean", "cosine min"
     ));
     let mut exact: Option<Vec<f32>> = None;
     for precision in PRECISIONS {
@@ -66,12 +66,12 @@ pub(crate) fn bench(store: &ModelStore, model: &ModelRef, measuring: &Measuring)
             .collect::<Result<Vec<Tokens>, _>>()?;
         let dimensions = model.info().dimensions;
         let encode = |batch: &[&Tokens]| Ok(model.encode(&threads, batch)?);
-        let (vectors, rate) = throughput(&encode, (dimensions, measuring.patience), &tokens)?;
+        let (vectors, rate) = throughput(&encode, dimensions, config.duration, &tokens)?;
         let peak =
             peak_operations_per_second(&threads, KernelChoice::Auto, precision, 20).unwrap_or(f64::NAN);
         let share = rate * model.linear_operations_per_token() as f64 / peak;
         let query = model.tokenize(QUERY, TruncationSide::End)?;
-        let (mean, least) = cosines(exact.as_ref().unwrap_or(&vectors), &vectors, dimensions);
+        let (mean, min) = cosines(exact.as_ref().unwrap_or(&vectors), &vectors, dimensions);
         println_stdout(format_args!(
             "{:<10}{:<18}{:>10.0}{:>11.0}%{:>11.2}{:>10.1}{:>13.6}{:>13.6}",
             precision,
@@ -81,52 +81,55 @@ pub(crate) fn bench(store: &ModelStore, model: &ModelRef, measuring: &Measuring)
             latency(&encode, &query)?.as_secs_f64() * 1e3,
             model.weight_bytes() as f64 / 1e6,
             mean,
-            least,
+            min,
         ));
         exact.get_or_insert(vectors);
     }
-    if let (Some(graph), Some(exact)) = (&measuring.graph, &exact) {
-        match of_graph(graph, (&threads, measuring.patience), &texts, (exact, files.info().dimensions)) {
+    if let (Some(graph), Some(exact)) = (&config.graph, &exact) {
+        match bench_graph(graph, &threads, config.duration, &texts, exact, files.info().dimensions) {
             Ok(row) => println_stdout(row),
             Err(error) => println_stdout(format_args!("onnx      not measured: {error}")),
         }
     }
     println_stdout(
-        "tokens/s: texts of 4 to 180 words, tokens ready; of peak: the linear layers' share of what products in the",
+        "tokens/s: texts of 4 to 180 words, already tokenized; of peak: rate of the linear layers, relative to matrix",
     );
     println_stdout(
-        "nearest cache reach; query: median, tokens ready; MB: weights in memory; cosine: to the vectors in f32",
+        "products in the L1 cache; query: median, already tokenized; MB: weights in memory; cosine: to the f32 vectors",
     );
     Ok(())
 }
 
-/// The row of the model's graph, whose vectors are compared with the engine's in f32.
-fn of_graph(
+/// The row of the ONNX graph, whose vectors are compared with the engine's vectors in f32.
+fn bench_graph(
     graph: &Graph,
-    (threads, patience): (&Arc<Threads>, Duration),
+    threads: &Arc<Threads>,
+    duration: Duration,
     texts: &[String],
-    (exact, dimensions): (&[f32], usize),
+    exact: &[f32],
+    dimensions: usize,
 ) -> anyhow::Result<String> {
     let model = LoadedGraph::load(&graph.directory, &graph.options, &graph.runtime, threads)
         .map_err(anyhow::Error::msg)?;
     let tokens = texts.iter().map(|text| model.tokenize(text)).collect::<Result<Vec<Tokens>, _>>()?;
     let encode = |batch: &[&Tokens]| model.encode(batch).map_err(anyhow::Error::msg);
-    let (vectors, rate) = throughput(&encode, (dimensions, patience), &tokens)?;
+    let (vectors, rate) = throughput(&encode, dimensions, duration, &tokens)?;
     let query = latency(&encode, &model.tokenize(QUERY)?)?.as_secs_f64() * 1e3;
-    let (mean, least) = cosines(exact, &vectors, dimensions);
+    let (mean, min) = cosines(exact, &vectors, dimensions);
     Ok(format!(
-        "{:<10}{:<18}{rate:>10.0}{:>12}{query:>11.2}{:>10}{mean:>13.6}{least:>13.6}",
+        "{:<10}{:<18}{rate:>10.0}{:>12}{query:>11.2}{:>10}{mean:>13.6}{min:>13.6}",
         "onnx", "ONNX Runtime", "", ""
     ))
 }
 
-/// Vectors of a batch.
+/// Computes the vectors of a batch.
 type Encode<'a> = dyn Fn(&[&Tokens]) -> anyhow::Result<Vec<f32>> + 'a;
 
-/// The vectors of all texts, of unit length, and tokens a second.
+/// The vectors of all texts, normalized to unit length, and the tokens a second.
 fn throughput(
     encode: &Encode<'_>,
-    (dimensions, patience): (usize, Duration),
+    dimensions: usize,
+    duration: Duration,
     texts: &[Tokens],
 ) -> anyhow::Result<(Vec<f32>, f64)> {
     let pass = || {
@@ -145,29 +148,29 @@ fn throughput(
         vectors.chunks_exact_mut(dimensions).for_each(normalize);
         anyhow::Ok(vectors)
     };
-    let vectors = pass()?; // the first pass grows buffers
+    let vectors = pass()?; // the first pass allocates the buffers
     let tokens: usize = texts.iter().map(Tokens::len).sum();
-    let (began, mut passes) = (Instant::now(), 0);
-    while passes == 0 || began.elapsed() < patience {
+    let (start, mut passes) = (Instant::now(), 0);
+    while passes == 0 || start.elapsed() < duration {
         pass()?;
         passes += 1;
     }
-    Ok((vectors, (tokens * passes) as f64 / began.elapsed().as_secs_f64()))
+    Ok((vectors, (tokens * passes) as f64 / start.elapsed().as_secs_f64()))
 }
 
-/// The median time of one query.
+/// The median latency of one query.
 fn latency(encode: &Encode<'_>, query: &Tokens) -> anyhow::Result<Duration> {
     let mut times = (0..QUERIES)
         .map(|_| {
-            let began = Instant::now();
-            encode(&[query]).map(|_| began.elapsed())
+            let start = Instant::now();
+            encode(&[query]).map(|_| start.elapsed())
         })
         .collect::<Result<Vec<Duration>, _>>()?;
     times.sort_unstable();
     Ok(times[times.len() / 2])
 }
 
-/// Mean and least cosine of vectors of unit length.
+/// The mean and the minimum cosine of vectors of unit length.
 fn cosines(a: &[f32], b: &[f32], dimensions: usize) -> (f64, f64) {
     let rows = a.chunks_exact(dimensions).zip(b.chunks_exact(dimensions));
     let cosines = rows.map(|(a, b)| a.iter().zip(b).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum::<f64>());
@@ -175,7 +178,7 @@ fn cosines(a: &[f32], b: &[f32], dimensions: usize) -> (f64, f64) {
     (cosines.iter().sum::<f64>() / cosines.len() as f64, cosines.iter().copied().fold(1.0, f64::min))
 }
 
-/// English of 4 to 180 words, the same every time.
+/// English texts of 4 to 180 words. They are the same in every run.
 fn texts() -> Vec<String> {
     const WORDS: &str = "a customer writes that the second parcel of the order never arrived although the page says \
         it was delivered on monday morning and asks whether the money can be returned or a new one sent before \

@@ -1,5 +1,5 @@
-//! `embeddery check`: the doctor. Each finding says what is wrong and what mends it. Exit 0 when a server
-//! would start and answer, 1 when not, 2 when the configuration itself is wrong.
+//! `embeddery check`: checks the installation and prints a fix for each problem. The exit code is 0 if a server would
+//! start and serve requests, 1 if not, and 2 if the configuration is invalid.
 
 use std::process::ExitCode;
 
@@ -13,7 +13,7 @@ use prometheus_client::registry::Registry;
 use super::{println_stdout, serve};
 use crate::{
     config::{self, AuthConfig, Config, Flags},
-    wiring,
+    stores, wiring,
 };
 
 pub(crate) fn print_defaults() -> anyhow::Result<ExitCode> {
@@ -41,8 +41,8 @@ pub(crate) fn run(flags: &Flags) -> anyhow::Result<ExitCode> {
         match serve::writable(dir) {
             Ok(()) => findings.good(format_args!("{setting}: {}", dir.display())),
             Err(error) => findings.bad(
-                format_args!("{setting}: {} cannot be written: {error}", dir.display()),
-                &format!("mend its rights, or set {setting} to another directory"),
+                format_args!("{setting}: {} is not writable: {error}", dir.display()),
+                &format!("correct its permissions, or set {setting} to another directory"),
             ),
         }
     }
@@ -51,7 +51,7 @@ pub(crate) fn run(flags: &Flags) -> anyhow::Result<ExitCode> {
     for upstream in &config.upstreams.vendors {
         match upstream.access.keys.len() {
             0 => {}
-            1 => findings.good(format_args!("provider {}: a key", upstream.kind)),
+            1 => findings.good(format_args!("provider {}: 1 key", upstream.kind)),
             keys => findings.good(format_args!("provider {}: {keys} keys, used in turn", upstream.kind)),
         }
     }
@@ -62,7 +62,7 @@ pub(crate) fn run(flags: &Flags) -> anyhow::Result<ExitCode> {
     Ok(if findings.bad == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// ONNX Runtime, where models are graphs, and whether it has what they ask for.
+/// Loads ONNX Runtime if a model is an ONNX graph, and checks that it has the execution providers of the models.
 fn graphs(config: &Config, findings: &mut Findings) {
     if config.onnx.models.is_empty() {
         return;
@@ -71,61 +71,65 @@ fn graphs(config: &Config, findings: &mut Findings) {
         Ok(available) => available,
         Err(error) => return findings.bad(format_args!("onnx: {error}"), ""),
     };
-    let here: Vec<&str> = available.iter().map(|provider| provider.as_str()).collect();
-    findings.good(format_args!("onnx: ONNX Runtime with {}", here.join(", ")));
+    let names: Vec<&str> = available.iter().map(|provider| provider.as_str()).collect();
+    findings.good(format_args!("onnx: ONNX Runtime with {}", names.join(", ")));
     for (name, options) in &config.onnx.models {
-        let asked = options.onnx_providers.as_ref().unwrap_or(&config.onnx.providers);
-        for absent in asked.iter().filter(|asked| !here.contains(&asked.as_str())) {
+        let required = options.onnx_providers.as_ref().unwrap_or(&config.onnx.providers);
+        for missing in required.iter().filter(|name| !names.contains(&name.as_str())) {
             findings.bad(
-                format_args!("onnx: {name} asks for {absent}, which this ONNX Runtime does not have"),
-                "install the package that has it (onnxruntime-gpu has CUDA's), or take it from onnx_providers",
+                format_args!("onnx: {name} needs {missing}, which this ONNX Runtime does not have"),
+                "install the package that has it (onnxruntime-gpu has CUDA), or remove it from onnx_providers",
             );
         }
     }
 }
 
-/// Opens the store of jobs, unless it is still to be made.
+/// Opens the job store, unless its file does not exist yet.
 fn jobs(config: &Config, findings: &mut Findings) -> anyhow::Result<()> {
-    let place = match &config.collections.database {
+    let location = match &config.collections.database {
         Some(_) => "the database of DATABASE_URL".to_owned(),
         None => {
             let path = config.state_dir.join("jobs.db");
             if !path.exists() {
-                findings.note(format_args!("jobs: {} will be made at the first start", path.display()));
+                findings.note(format_args!("jobs: {} is created at the first start", path.display()));
                 return Ok(());
             }
             path.display().to_string()
         }
     };
-    let health = super::runtime()?.block_on(async { anyhow::Ok(wiring::job_store(config)?.health().await?) });
+    let health = super::runtime()?.block_on(async { anyhow::Ok(stores::job_store(config)?.health().await?) });
     match health {
-        Ok(()) => findings.good(format_args!("jobs: {place}")),
+        Ok(()) => findings.good(format_args!("jobs: {location}")),
         Err(error) => findings.bad(
             format_args!("jobs: {error}"),
-            "do what it says; until then jobs are answered 503, and embedding goes on",
+            "correct it; until then requests for jobs return 503, and embedding works",
         ),
     }
     Ok(())
 }
 
-/// Asks the queue's Redis what it could lose; a file is made at the start.
+/// Checks whether the queue's Redis could lose data. A queue in a file is created at the start.
 fn queue(config: &Config, findings: &mut Findings) -> anyhow::Result<()> {
     let Some(redis) = &config.queue.redis else {
         findings.good(format_args!("queue: {}", config.state_dir.join("queue.db").display()));
         return Ok(());
     };
-    // Here everything is to be seen, also what would be refused.
-    let looked = RedisConfig { require_durable: false, ..redis.clone() };
-    let found = super::runtime()?
-        .block_on(async { RedisQueue::connect(looked).map_err(QueueError::Unavailable)?.health().await });
-    match found {
-        Ok(dangers) if dangers.is_empty() => findings.good("queue: Redis keeps what it acknowledges"),
-        Ok(dangers) if redis.require_durable => {
-            for danger in dangers {
-                findings.bad(format_args!("queue: {danger}"), "do that, or set queue.require_durable: false");
+    // The findings are listed here even if the server would refuse this Redis.
+    let redis_config = RedisConfig { require_durable: false, ..redis.clone() };
+    let health = super::runtime()?.block_on(async {
+        RedisQueue::connect(redis_config).map_err(QueueError::Unavailable)?.health().await
+    });
+    match health {
+        Ok(risks) if risks.is_empty() => findings.good("queue: Redis is durable"),
+        Ok(risks) if redis.require_durable => {
+            for risk in risks {
+                findings.bad(
+                    format_args!("queue: {risk}"),
+                    "change that setting, or set queue.require_durable: false",
+                );
             }
         }
-        Ok(dangers) => dangers.iter().for_each(|danger| findings.note(format_args!("queue: {danger}"))),
+        Ok(risks) => risks.iter().for_each(|risk| findings.note(format_args!("queue: {risk}"))),
         Err(error) => findings.bad(format_args!("queue: {error}"), "start Redis, or set REDIS_URL"),
     }
     Ok(())
@@ -139,21 +143,21 @@ fn accounts(config: &Config, findings: &mut Findings) {
             config.state_dir.join("api-key").display()
         )),
         AuthConfig::MultiUser(multi) => match wiring::tokens(multi) {
-            Ok(_) => findings.good("tokens: the keys that they are checked with can be used"),
+            Ok(_) => findings.good("tokens: the verification keys are valid"),
             Err(error) => {
-                findings.bad(format_args!("tokens: {error}"), "set the key or the file that is named");
+                findings.bad(format_args!("tokens: {error}"), "set the key or the file that it names");
             }
         },
     }
     if let Some((certificate, key)) = &config.accounts.tls {
         match Tls::from_files(certificate, key) {
             Ok(_) => findings.good(format_args!("TLS: {}", certificate.display())),
-            Err(error) => findings.bad(format_args!("TLS: {error}"), "write both files anew, as PEM"),
+            Err(error) => findings.bad(format_args!("TLS: {error}"), "write both files again, as PEM"),
         }
     }
     match &config.accounts.rates.requests {
         Some(rate) => findings.good(format_args!(
-            "rate limits: {} requests a second, {} at once",
+            "rate limits: {} requests a second, bursts of {}",
             rate.per_second_value(),
             rate.burst
         )),
@@ -161,29 +165,31 @@ fn accounts(config: &Config, findings: &mut Findings) {
     }
 }
 
-/// Finds the default model and loads it, which is the only proof that it works.
+/// Finds the default model and loads it, because only a load shows that it works.
 fn default_model(config: &Config, findings: &mut Findings) -> anyhow::Result<()> {
     let runtime = super::runtime()?;
     let (router, _) = runtime.block_on(async { wiring::router(config, &mut Registry::default()) })?;
     let resolved = router.resolve(ModelSelector { model: None, provider: None })?;
     match resolved.provider {
         ProviderKind::HuggingFace => local_model(config, &resolved.model, findings),
-        // ONNX Runtime starts once in a process, and was examined above; what is left to look for is the file.
+        // ONNX Runtime starts once in a process and was checked above, so only the file is checked here.
         ProviderKind::Onnx => {
-            match wiring::graph_store(config)?.find(&resolved.model) {
-                Ok(Some(_)) => findings.good(format_args!("default model: {}, a graph", resolved.model)),
+            match stores::graph_store(config)?.find(&resolved.model) {
+                Ok(Some(_)) => {
+                    findings.good(format_args!("default model: {}, an ONNX graph", resolved.model))
+                }
                 Ok(None) => findings.note(format_args!(
-                    "default model: {}, a graph; it is fetched when it is first asked for",
+                    "default model: {}, an ONNX graph; it is downloaded at the first request",
                     resolved.model
                 )),
                 Err(error) => findings.bad(
                     format_args!("default model: {error}"),
-                    "set what it names, or another default_model_id",
+                    "correct the setting that it names, or set another default_model_id",
                 ),
             }
             Ok(())
         }
-        // Whether the key is good only a request can tell, and that would cost money.
+        // Only a request would show whether the key is valid, and a request costs money.
         _ => {
             let opened = runtime
                 .block_on(async { router.warm_up(ModelSelector { model: None, provider: None }).await });
@@ -193,7 +199,7 @@ fn default_model(config: &Config, findings: &mut Findings) -> anyhow::Result<()>
                 }
                 Err(error) => findings.bad(
                     format_args!("default model: {error}"),
-                    "set what it names, or another default_model_id",
+                    "correct the setting that it names, or set another default_model_id",
                 ),
             }
             Ok(())
@@ -202,19 +208,19 @@ fn default_model(config: &Config, findings: &mut Findings) -> anyhow::Result<()>
 }
 
 fn local_model(config: &Config, model: &ModelRef, findings: &mut Findings) -> anyhow::Result<()> {
-    let store = wiring::model_store(config)?;
+    let store = stores::model_store(config)?;
     let directory = match store.find(model) {
         Ok(Some(directory)) => directory,
         Ok(None) if config.store.offline || !config.auto_download => {
             findings.bad(
-                format_args!("default model: {model} is not on this machine and may not be fetched"),
-                &format!("run `embeddery models pull {}` with the hub allowed", model.name),
+                format_args!("default model: {model} is not on this machine, and downloads are disabled"),
+                &format!("run `embeddery models pull {}` with downloads enabled", model.name),
             );
             return Ok(());
         }
         Ok(None) => {
             findings.note(format_args!(
-                "default model: {model} will be fetched from {} at the start",
+                "default model: {model} is downloaded from {} at the start",
                 config.store.endpoint
             ));
             return Ok(());
@@ -243,13 +249,13 @@ fn local_model(config: &Config, model: &ModelRef, findings: &mut Findings) -> an
         }
         Err(error) => findings.bad(
             format_args!("default model: {error}"),
-            &format!("delete {} and fetch the model again, or set default_model_id", directory.display()),
+            &format!("delete {} and download the model again, or set default_model_id", directory.display()),
         ),
     }
     Ok(())
 }
 
-/// What was found so far.
+/// Prints the findings and counts the problems.
 #[derive(Default)]
 struct Findings {
     bad: usize,
@@ -264,7 +270,7 @@ impl Findings {
         println_stdout(format_args!("note  {text}"));
     }
 
-    /// An empty `fix` is for a text that says what to do itself.
+    /// `fix` is empty if the text itself says what to do.
     fn bad(&mut self, text: impl std::fmt::Display, fix: &str) {
         self.bad += 1;
         println_stdout(format_args!("FAIL  {text}"));

@@ -1,5 +1,5 @@
-//! `embeddery generate DIRECTORY`: completions and man pages, from the command line itself, and the commented
-//! defaults, for packagers.
+//! `embeddery generate DIRECTORY`: writes completions and man pages from the definition of the command line, and the
+//! commented defaults.
 
 use std::{fs, path::Path, process::ExitCode};
 

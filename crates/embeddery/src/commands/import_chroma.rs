@@ -1,9 +1,9 @@
-//! `embeddery import-chroma`: the collections of a running Chroma server become ours, with their vectors.
+//! `embeddery import-chroma`: copies the collections of a running Chroma server, with their vectors.
 //!
-//! Chroma does not know which model made a vector. So the model that its metadata name, or the default one, is
-//! asked for a few of the texts: when its vectors are the stored ones, the collection is bound to the model's space
-//! and can be searched by text and added to. Otherwise it gets a space of its own: it can be searched by vector and
-//! by words, and moved to a model with `reembed`.
+//! Chroma does not record which model computed a vector. The import therefore embeds a few of the texts with the model
+//! that the collection's metadata name, or with the default model. If the vectors are equal to the stored ones, the
+//! collection is bound to the model's space: it can be searched by text, and documents can be added. Otherwise it gets a
+//! space of its own: it can be searched by vector and by words, and moved to a model with `reembed`.
 
 use std::{process::ExitCode, sync::Arc};
 
@@ -17,18 +17,18 @@ use embeddery_store::{
 use prometheus_client::registry::Registry;
 
 use super::println_stdout;
-use crate::{cli, config::Config, wiring};
+use crate::{cli, config::Config, stores, wiring};
 
-/// Records that are read and written together.
-const BATCH: usize = 256;
+/// Records in one request to Chroma and in one write.
+const BATCH_RECORDS: usize = 256;
 
-/// Texts that a model is tried with.
-const SAMPLE: usize = 3;
+/// Maximum texts that are embedded to test a model.
+const SAMPLE_TEXTS: usize = 3;
 
 pub(crate) fn run(options: &cli::ImportChroma, config: &Config) -> anyhow::Result<ExitCode> {
     super::runtime()?.block_on(async {
         let (router, _) = wiring::router(config, &mut Registry::default())?;
-        let store = wiring::vector_store(config, &mut Registry::default())?;
+        let store = stores::vector_store(config, &mut Registry::default())?;
         let user = UserId::new(options.user.as_str()).directory_name();
         let chroma = ChromaClient::new(&options.url, &options.tenant, &options.database)?;
         let import = Import { chroma, store, router, user: &user };
@@ -59,12 +59,12 @@ struct Import<'a> {
     user: &'a str,
 }
 
-/// What became of a collection.
+/// The result for one collection.
 struct Report {
     name: String,
     records: u64,
     bound_to: String,
-    /// What could not be read, and why.
+    /// The records that could not be imported, each with the reason.
     skipped: Vec<String>,
 }
 
@@ -72,7 +72,7 @@ impl std::fmt::Display for Report {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{}: {} records imported, {}", self.name, self.records, self.bound_to)?;
         if !self.skipped.is_empty() {
-            write!(f, "; {} could not be read", self.skipped.len())?;
+            write!(f, "; {} could not be imported", self.skipped.len())?;
         }
         self.skipped.iter().take(10).try_for_each(|skipped| write!(f, "\n  {skipped}"))
     }
@@ -80,17 +80,17 @@ impl std::fmt::Display for Report {
 
 impl Import<'_> {
     async fn collection(&self, source: &ChromaCollection) -> anyhow::Result<Report> {
-        let place = CollectionRef { tenant: self.user, collection: &source.name };
-        let first = self.chroma.records(&source.id, 0, BATCH).await?;
+        let target = CollectionRef { tenant: self.user, collection: &source.name };
+        let first = self.chroma.records(&source.id, 0, BATCH_RECORDS).await?;
         let Some(dim) = first.iter().find_map(|record| record.vector.as_ref().map(Vec::len)) else {
-            anyhow::bail!("it holds no vector");
+            anyhow::bail!("it has no vectors");
         };
         let (binding, bound_to) = self.binding(source, &first, dim).await;
         let new =
             NewCollection { binding: binding.clone(), metadata: source.metadata.clone(), submission: None };
-        match self.store.create(place, new).await {
+        match self.store.create(target, new).await {
             Err(error) if error.kind == StoreErrorKind::Exists => {}
-            made => drop(made?),
+            created => drop(created?),
         }
         let mut report = Report { name: source.name.clone(), records: 0, bound_to, skipped: Vec::new() };
         let (mut page, mut offset) = (first, 0);
@@ -101,17 +101,17 @@ impl Import<'_> {
                 let id = record.id.clone();
                 match document(record, dim) {
                     Ok(document) => documents.push(document),
-                    Err(why) => report.skipped.push(format!("{id}: {why}")),
+                    Err(reason) => report.skipped.push(format!("{id}: {reason}")),
                 }
             }
             report.records += documents.len() as u64;
-            self.store.upsert(place, Some(binding.space.clone()), documents).await?;
-            page = self.chroma.records(&source.id, offset, BATCH).await?;
+            self.store.upsert(target, Some(binding.space.clone()), documents).await?;
+            page = self.chroma.records(&source.id, offset, BATCH_RECORDS).await?;
         }
         Ok(report)
     }
 
-    /// What the collection is bound to, and how to say it.
+    /// The model that the collection is bound to, and its description for the report.
     async fn binding(
         &self,
         source: &ChromaCollection,
@@ -122,10 +122,10 @@ impl Import<'_> {
         let name = named.map_or_else(|| self.router.default_model(), str::to_owned);
         match self.try_model(&name, sample).await {
             Ok(binding) => {
-                let said = format!("bound to {}, which makes the same vectors", binding.model);
-                (binding, said)
+                let description = format!("bound to {}, which computes the same vectors", binding.model);
+                (binding, description)
             }
-            Err(why) => {
+            Err(reason) => {
                 let binding = ModelBinding {
                     provider: "unknown".into(),
                     model: named.unwrap_or("unknown").to_owned(),
@@ -136,7 +136,7 @@ impl Import<'_> {
                 (
                     binding,
                     format!(
-                        "in a space of its own ({why}); search it by vector or words, or move it with reembed"
+                        "in a space of its own ({reason}); search it by vector or words, or move it with reembed"
                     ),
                 )
             }
@@ -148,31 +148,31 @@ impl Import<'_> {
             .iter()
             .filter_map(|record| Some((record.text.as_deref()?, record.vector.as_deref()?)))
             .filter(|(text, _)| !text.trim().is_empty())
-            .take(SAMPLE)
+            .take(SAMPLE_TEXTS)
             .collect();
         if known.is_empty() {
-            return Err("no record has a text to try a model with".into());
+            return Err("no record has a text to test a model with".into());
         }
         let selector = ModelSelector { model: Some(name), provider: None };
         let inputs: Vec<Input> = known.iter().map(|(text, _)| Input::Text((*text).into())).collect();
         let request = EmbedRequest::with_defaults(inputs, RequestContext::new(self.user, "import-chroma"));
         self.router.download(selector).await.map_err(|error| error.to_string())?;
-        let answer = self.router.embed(selector, request).await.map_err(|error| error.to_string())?;
+        let response = self.router.embed(selector, request).await.map_err(|error| error.to_string())?;
         let resolved = self.router.resolve(selector).map_err(|error| error.to_string())?;
-        if !answer.rows().zip(&known).all(|(made, (_, stored))| nearly_equal(made, stored)) {
-            return Err(format!("{name} makes other vectors"));
+        if !response.rows().zip(&known).all(|(computed, (_, stored))| nearly_equal(computed, stored)) {
+            return Err(format!("{name} computes other vectors"));
         }
         Ok(ModelBinding {
             provider: resolved.provider.to_string(),
             model: resolved.model.name.to_string(),
-            dim: answer.dim,
-            space: answer.space,
+            dim: response.dim,
+            space: response.space,
             custom_dimensions: false,
         })
     }
 }
 
-/// Whether two vectors are the same but for rounding.
+/// Whether two vectors are equal up to rounding: a cosine of at least 0.999.
 fn nearly_equal(a: &[f32], b: &[f32]) -> bool {
     let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f32>();
     a.len() == b.len() && dot(a, b) >= 0.999 * (dot(a, a) * dot(b, b)).sqrt()
@@ -181,10 +181,10 @@ fn nearly_equal(a: &[f32], b: &[f32]) -> bool {
 fn document(record: ChromaRecord, dim: usize) -> Result<Document, String> {
     let vector = record.vector.ok_or("it has no vector")?;
     if vector.len() != dim {
-        return Err(format!("its vector has {} numbers, the collection's have {dim}", vector.len()));
+        return Err(format!("its vector has {} dimensions, the collection has {dim}", vector.len()));
     }
     if !vector.iter().all(|x| x.is_finite()) || vector.iter().all(|x| *x == 0.0) {
-        return Err("its vector cannot be compared".into());
+        return Err("its vector is zero or not finite".into());
     }
     let text = record.text.filter(|text| !text.trim().is_empty()).ok_or("it has no text")?;
     let span = TextSpan { bytes: (0, text.len() as u64), characters: (0, text.chars().count() as u64) };

@@ -1,4 +1,4 @@
-//! One file per subcommand. Each reads the configuration itself, because each reports a bad one its own way.
+//! One file per subcommand. Each loads the configuration itself, because each handles an invalid one differently.
 
 mod bench;
 mod check;
@@ -20,7 +20,7 @@ use crate::{
     config::{self, Flags},
 };
 
-/// Runs what the command line asks for.
+/// Runs the subcommand of the command line.
 pub(crate) fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     let flags = Flags { config: cli.config, listen: None };
     match cli.command {
@@ -39,7 +39,7 @@ pub(crate) fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     }
 }
 
-/// A command that cannot do what it is told to; the exit code is that of a wrong command line.
+/// A command that cannot be carried out as it was given. The exit code is that of an invalid command line.
 #[derive(Debug)]
 pub(crate) struct ReportedError(pub(crate) String);
 
@@ -51,13 +51,13 @@ impl std::fmt::Display for ReportedError {
 
 impl std::error::Error for ReportedError {}
 
-/// A line on standard output; a reader who has closed it (`| head`) is no reason to fail.
+/// Writes a line to standard output. A closed pipe (`| head`) is not an error.
 fn println_stdout(line: impl std::fmt::Display) {
     use std::io::Write as _;
     let _ = writeln!(std::io::stdout().lock(), "{line}");
 }
 
-/// A runtime for a command that needs one.
+/// The multi-threaded runtime for a command.
 fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
     Ok(tokio::runtime::Builder::new_multi_thread().enable_all().build()?)
 }

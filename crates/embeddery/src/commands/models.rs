@@ -1,4 +1,4 @@
-//! `embeddery models`: what is on this machine, and how it gets here.
+//! `embeddery models`: lists, downloads, describes and measures local models.
 
 use std::{num::NonZeroUsize, path::PathBuf, process::ExitCode, sync::Arc, time::Duration};
 
@@ -11,35 +11,35 @@ use embeddery_providers::onnx::{DEFAULT_GRAPH, inspect};
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::println_stdout;
-use crate::{cli::Models, config::Config, wiring};
+use crate::{cli::Models, config::Config, stores, wiring};
 
 pub(crate) fn run(command: Models, config: &Config) -> anyhow::Result<ExitCode> {
     crate::logging::start(config.log);
-    let store = wiring::model_store(config)?;
+    let store = stores::model_store(config)?;
     match command {
         Models::List => list(&store),
         Models::Pull(options) => {
-            let named = options.model.as_deref().unwrap_or(&config.default_model);
-            let (mut model, is_graph) = named_model(config, named)?;
+            let name = options.model.as_deref().unwrap_or(&config.default_model);
+            let (mut model, is_graph) = parse_model(config, name)?;
             if let Some(revision) = options.revision {
                 model.revision = Some(revision.into());
             }
-            let store = if is_graph { wiring::graph_store(config)? } else { store };
+            let store = if is_graph { stores::graph_store(config)? } else { store };
             super::runtime()?.block_on(pull(&store, &model))?;
         }
         Models::Bench(options) => {
-            let named = options.model.as_deref().unwrap_or(&config.default_model);
-            let model = engine_model(config, named)?;
-            let graph = wiring::graph_store(config)?.find(&model)?.map(|directory| super::bench::Graph {
+            let name = options.model.as_deref().unwrap_or(&config.default_model);
+            let model = engine_model(config, name)?;
+            let graph = stores::graph_store(config)?.find(&model)?.map(|directory| super::bench::Graph {
                 directory,
                 options: config.onnx.models.get(&model.name).cloned().unwrap_or_default(),
                 runtime: wiring::onnx_runtime(config),
             });
-            let patience = Duration::from_secs(options.seconds);
-            let measuring = super::bench::Measuring { threads: config.threads, patience, graph };
-            super::bench::bench(&store, &model, &measuring)?;
+            let duration = Duration::from_secs(options.seconds);
+            let bench = super::bench::BenchConfig { threads: config.threads, duration, graph };
+            super::bench::bench(&store, &model, &bench)?;
         }
-        Models::Info(options) => match named_model(config, &options.model)? {
+        Models::Info(options) => match parse_model(config, &options.model)? {
             (model, true) => graph_info(config, &model)?,
             (model, false) => info(&store, config, &model)?,
         },
@@ -47,9 +47,9 @@ pub(crate) fn run(command: Models, config: &Config) -> anyhow::Result<ExitCode> 
     Ok(ExitCode::SUCCESS)
 }
 
-/// What a name on the command line means: a configured id, or the name itself (a directory, too); and whether it is a
-/// graph, which `onnx:` before a name says.
-fn named_model(config: &Config, name: &str) -> anyhow::Result<(ModelRef, bool)> {
+/// The model that a name on the command line means: a configured id, a model name or a directory. The second value says
+/// whether it is an ONNX graph, as the prefix `onnx:` says.
+fn parse_model(config: &Config, name: &str) -> anyhow::Result<(ModelRef, bool)> {
     if let Some(name) = name.strip_prefix("onnx:") {
         return Ok((hub_name(name), true));
     }
@@ -58,23 +58,23 @@ fn named_model(config: &Config, name: &str) -> anyhow::Result<(ModelRef, bool)> 
         Some(entry) if entry.provider == ProviderKind::HuggingFace => Ok((entry.model.clone(), false)),
         Some(entry) if entry.provider == ProviderKind::Onnx => Ok((entry.model.clone(), true)),
         Some(entry) => {
-            bail!("'{name}' is served by {}; there is nothing to keep on this machine", entry.provider)
+            bail!("'{name}' is a model of {}, which has no files on this machine", entry.provider)
         }
         None => Ok((hub_name(name), false)),
     }
 }
 
 fn engine_model(config: &Config, name: &str) -> anyhow::Result<ModelRef> {
-    match named_model(config, name)? {
+    match parse_model(config, name)? {
         (model, false) => Ok(model),
-        (model, true) => bail!("'{model}' is a graph; this measures the engine's models"),
+        (model, true) => bail!("'{model}' is an ONNX graph; name a model of the engine"),
     }
 }
 
 fn list(store: &ModelStore) {
     let names = store.list();
     if names.is_empty() {
-        println_stdout("no models here; fetch one with `embeddery models pull`");
+        println_stdout("no models on this machine; download one with `embeddery models pull`");
     }
     for name in names {
         let found = store.find(&ModelRef::new(name.as_str()));
@@ -89,7 +89,7 @@ fn list(store: &ModelStore) {
                 )
             }
             Some(Err(error)) => format!("not usable: {error}"),
-            None => "not usable: its files are incomplete".into(),
+            None => "not usable: files are missing".into(),
         };
         println_stdout(format_args!("{name:<50} {summary}"));
     }
@@ -97,18 +97,18 @@ fn list(store: &ModelStore) {
 
 async fn pull(store: &Arc<ModelStore>, model: &ModelRef) -> anyhow::Result<()> {
     if let Some(directory) = store.find(model)? {
-        println_stdout(format_args!("{model} is here: {}", directory.display()));
+        println_stdout(format_args!("{model} is in {}", directory.display()));
         return Ok(());
     }
     let progress = Progress::default();
-    let bar = ProgressBar::new(0); // draws on a terminal only
+    let bar = ProgressBar::new(0); // visible on a terminal only
     if let Ok(style) =
         ProgressStyle::with_template("{msg} {wide_bar} {bytes}/{total_bytes} {bytes_per_sec} {eta}")
     {
         bar.set_style(style);
     }
     bar.set_message(model.to_string());
-    let watch = async {
+    let draw = async {
         let mut tick = tokio::time::interval(Duration::from_millis(100));
         loop {
             tick.tick().await;
@@ -119,46 +119,46 @@ async fn pull(store: &Arc<ModelStore>, model: &ModelRef) -> anyhow::Result<()> {
     };
     let result = tokio::select! {
         result = store.fetch(model, &progress) => result,
-        () = watch => unreachable!("the watch never ends"),
+        () = draw => unreachable!("the loop never ends"),
     };
     bar.finish_and_clear();
-    println_stdout(format_args!("{model} is here: {}", result?.display()));
+    println_stdout(format_args!("{model} is in {}", result?.display()));
     Ok(())
 }
 
-fn found(store: &ModelStore, model: &ModelRef) -> anyhow::Result<PathBuf> {
+fn find(store: &ModelStore, model: &ModelRef) -> anyhow::Result<PathBuf> {
     store.find(model)?.with_context(|| {
-        format!("'{model}' is not on this machine; fetch it with `embeddery models pull {}`", model.name)
+        format!("'{model}' is not on this machine; download it with `embeddery models pull {}`", model.name)
     })
 }
 
 fn graph_info(config: &Config, model: &ModelRef) -> anyhow::Result<()> {
-    let directory = found(&*wiring::graph_store(config)?, model)?;
-    let own = config.onnx.models.get(&model.name).cloned().unwrap_or_default();
-    let (facts, fingerprint) = inspect(&directory, &own).map_err(anyhow::Error::msg)?;
-    let graph = own.onnx_file.as_deref().unwrap_or(DEFAULT_GRAPH);
+    let directory = find(&*stores::graph_store(config)?, model)?;
+    let options = config.onnx.models.get(&model.name).cloned().unwrap_or_default();
+    let (info, fingerprint) = inspect(&directory, &options).map_err(anyhow::Error::msg)?;
+    let graph = options.onnx_file.as_deref().unwrap_or(DEFAULT_GRAPH);
     println_stdout(format_args!("model         {model}"));
     println_stdout(format_args!("directory     {}", directory.display()));
     println_stdout(format_args!(
         "graph         {graph}, for {}",
-        own.onnx_providers.as_ref().unwrap_or(&config.onnx.providers).join(", ")
+        options.onnx_providers.as_ref().unwrap_or(&config.onnx.providers).join(", ")
     ));
-    println_stdout(format_args!("architecture  {}", facts.architecture));
-    println_stdout(format_args!("dimensions    {}", facts.dimensions));
-    println_stdout(format_args!("max tokens    {}", facts.max_tokens));
-    println_stdout(format_args!("weights       {}", megabytes(facts.file_bytes)));
-    println_stdout(format_args!("memory        at most {}", megabytes(facts.memory_bytes)));
-    println_stdout(format_args!("space         {fingerprint}:{}", facts.dimensions));
+    println_stdout(format_args!("architecture  {}", info.architecture));
+    println_stdout(format_args!("dimensions    {}", info.dimensions));
+    println_stdout(format_args!("max tokens    {}", info.max_tokens));
+    println_stdout(format_args!("weights       {}", megabytes(info.file_bytes)));
+    println_stdout(format_args!("memory        at most {}", megabytes(info.memory_bytes)));
+    println_stdout(format_args!("space         {fingerprint}:{}", info.dimensions));
     Ok(())
 }
 
 fn info(store: &ModelStore, config: &Config, model: &ModelRef) -> anyhow::Result<()> {
-    let directory = found(store, model)?;
+    let directory = find(store, model)?;
     let files = ModelFiles::open(&directory)?;
-    let own = config.model_options.get(&model.name).cloned().unwrap_or_default();
+    let options = config.model_options.get(&model.name).cloned().unwrap_or_default();
     let load = LoadOptions {
-        max_length: own.max_length.map(NonZeroUsize::get),
-        precision: own.precision.unwrap_or(config.precision),
+        max_length: options.max_length.map(NonZeroUsize::get),
+        precision: options.precision.unwrap_or(config.precision),
         ..LoadOptions::default()
     };
     let info = files.info();

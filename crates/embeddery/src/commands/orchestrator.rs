@@ -1,4 +1,4 @@
-//! `embeddery orchestrator`: pools of workers in one process, that grow and shrink with the work, until a signal.
+//! `embeddery orchestrator`: runs pools of workers in one process and scales them with the load, until a signal.
 
 use std::{
     process::ExitCode,
@@ -23,11 +23,11 @@ use crate::{
     cli,
     config::{self, Config, ConfigError, Flags},
     logging, otlp,
-    pipeline_setup::{PipelineHandles, WorkerDeps, check_shared_directory, settings},
-    process_metrics, wiring,
+    pipeline_setup::{PipelineHandles, WorkerDeps, check_shared_directory, worker_config},
+    process_metrics, stores, wiring,
 };
 
-/// How often the queue and the workers are looked at.
+/// Maximum time between two checks of the queue and the workers.
 const POLL_INTERVAL: Duration = Duration::from_secs(5);
 
 pub(crate) fn run(options: &cli::Orchestrator, flags: &Flags) -> anyhow::Result<ExitCode> {
@@ -47,7 +47,7 @@ async fn orchestrate(config: &Config) -> anyhow::Result<ExitCode> {
     if config.queue.redis.is_none() {
         bail!(ConfigError(vec![
             "REDIS_URL: is not set; an orchestrator takes documents from Redis. Set it here and for `serve`, or run \
-             `serve` alone: without Redis it works on documents itself"
+             only `serve`: without Redis it processes documents itself"
                 .into()
         ]));
     }
@@ -61,15 +61,15 @@ async fn orchestrate(config: &Config) -> anyhow::Result<ExitCode> {
     if let Some(listener) = &listener {
         println_stdout(format_args!("metrics on http://{}/metrics", listener.local_addr()?));
     }
-    let parts = PipelineHandles::open(config)?;
+    let pipeline = PipelineHandles::open(config)?;
     let mut registry = Registry::default();
     process_metrics::register(&mut registry);
-    parts.jobs.metrics().register(&mut registry);
+    pipeline.jobs.metrics().register(&mut registry);
     let (router, _) = wiring::router(config, &mut registry)?;
-    let means = WorkerDeps {
+    let deps = WorkerDeps {
         ingest: Ingest {
             router,
-            store: wiring::vector_store(config, &mut registry)?,
+            store: stores::vector_store(config, &mut registry)?,
             ledger: Arc::new(Ledger::open(wiring::ledger(config)).map_err(anyhow::Error::msg)?),
             quota: Arc::default(),
         },
@@ -77,51 +77,51 @@ async fn orchestrate(config: &Config) -> anyhow::Result<ExitCode> {
     };
     let orchestrator = Orchestrator::new(
         orchestrator_config(config),
-        parts.queue.clone(),
-        worker_factory(config, &parts, means),
+        pipeline.queue.clone(),
+        worker_factory(config, &pipeline, deps),
         OrchestratorMetrics::new(&mut registry),
     );
-    // Metrics outlive the work: the end of it can be watched.
-    let (monitoring, watched) = (TaskTracker::new(), CancellationToken::new());
+    // The metrics server stops after the workers, so that their shutdown can be observed.
+    let (monitoring, stop_monitoring) = (TaskTracker::new(), CancellationToken::new());
     if let Some(listener) = listener {
-        let monitored = MetricsServer { registry, health: health(&orchestrator) };
-        monitoring.spawn(monitor(listener, monitored, watched.clone()));
+        let server = MetricsServer { registry, health: health(&orchestrator) };
+        monitoring.spawn(monitor(listener, server, stop_monitoring.clone()));
     }
     monitoring.close();
-    let ended = work(config, &parts, orchestrator, &stop).await;
-    watched.cancel();
+    let result = work(config, &pipeline, orchestrator, &stop).await;
+    stop_monitoring.cancel();
     monitoring.wait().await;
-    ended?;
+    result?;
     tracing::info!("stopped");
     Ok(ExitCode::SUCCESS)
 }
 
 async fn work(
     config: &Config,
-    parts: &PipelineHandles,
+    pipeline: &PipelineHandles,
     orchestrator: Orchestrator,
     stop: &CancellationToken,
 ) -> anyhow::Result<()> {
-    if parts.wait_for_queue(stop).await?.is_none() {
-        return Ok(()); // it was told to stop before the queue answered
+    if pipeline.wait_for_queue(stop).await?.is_none() {
+        return Ok(()); // stopped before the queue was reachable
     }
     let database = config.collections.database.is_some();
-    check_shared_directory((&config.state_dir, database), &*parts.queue).await?;
-    let reconciling = TaskTracker::new();
-    let (jobs, queue) = (Arc::clone(&parts.jobs), Arc::clone(&parts.queue));
-    reconciling.spawn(run_retention(jobs.clone(), config.jobs.retention, stop.clone()));
-    reconciling.spawn(reconcile(jobs, queue, config.workers.reconcile, stop.clone()));
-    reconciling.close();
+    check_shared_directory((&config.state_dir, database), &*pipeline.queue).await?;
+    let background = TaskTracker::new();
+    let (jobs, queue) = (Arc::clone(&pipeline.jobs), Arc::clone(&pipeline.queue));
+    background.spawn(run_retention(jobs.clone(), config.jobs.retention, stop.clone()));
+    background.spawn(reconcile(jobs, queue, config.workers.reconcile, stop.clone()));
+    background.close();
     for pool in &config.orchestrator.pools {
         tracing::info!(
             pool = pool.name,
             stage = pool.stage.as_str(),
             workers = pool.workers,
-            "working on documents"
+            "processing documents"
         );
     }
     orchestrator.run(stop.clone()).await.context("starting workers")?;
-    reconciling.wait().await;
+    background.wait().await;
     Ok(())
 }
 
@@ -144,17 +144,17 @@ fn orchestrator_config(config: &Config) -> OrchestratorConfig {
         memory: process_metrics::resident_bytes,
     });
     let poll_interval = settings.scaling.map_or(POLL_INTERVAL, |scaling| POLL_INTERVAL.min(scaling.every));
-    // Documents that hang are given up after the deadline; who does not even do that is stalled.
+    // A worker gives up a document that hangs after the deadline. A worker that does not is stalled.
     let stalled_after = config.workers.deadline + 2 * config.queue.lease;
     OrchestratorConfig { pools: pools.collect(), scaling, poll_interval, stalled_after }
 }
 
-/// Workers of one stage each. They share what they work with, and the rule that who must work alone does.
-fn worker_factory(config: &Config, parts: &PipelineHandles, means: WorkerDeps) -> SpawnWorker {
-    let metrics = means.metrics.clone();
-    let (tools, queue, floor) =
-        (parts.tools(config, means), Arc::clone(&parts.queue), ExclusiveGate::default());
-    let common = settings(config, Vec::new());
+/// Creates workers of one stage each. They share the stage context and the exclusive gate.
+fn worker_factory(config: &Config, pipeline: &PipelineHandles, deps: WorkerDeps) -> SpawnWorker {
+    let metrics = deps.metrics.clone();
+    let context = pipeline.stage_context(config, deps);
+    let (queue, gate) = (Arc::clone(&pipeline.queue), ExclusiveGate::default());
+    let common = worker_config(config, Vec::new());
     Box::new(move |pool| {
         let mut settings = common.clone();
         settings.stages = vec![pool.stage];
@@ -162,8 +162,8 @@ fn worker_factory(config: &Config, parts: &PipelineHandles, means: WorkerDeps) -
         settings.slots.insert(pool.stage, pool.slots);
         settings.max_attempts = pool.max_attempts;
         settings.grace = pool.grace;
-        let worker = Worker::new(Arc::clone(&tools), queue.clone(), settings, metrics.clone())?;
-        Ok(worker.sharing_gate(&floor))
+        let worker = Worker::new(Arc::clone(&context), queue.clone(), settings, metrics.clone())?;
+        Ok(worker.sharing_gate(&gate))
     })
 }
 
@@ -174,7 +174,7 @@ fn health(
     Box::new(move || {
         let status = status.lock().unwrap_or_else(PoisonError::into_inner).clone();
         match status.queue_error {
-            Some(trouble) => Err(format!("queue: {trouble}")),
+            Some(error) => Err(format!("queue: {error}")),
             None => Ok(status
                 .pools
                 .into_iter()

@@ -1,4 +1,4 @@
-//! `embeddery serve`: bind, tell where, warm the default model in the background, serve until a signal.
+//! `embeddery serve`: binds the address, prints it, loads the default model in the background, and serves until a signal.
 
 use std::{path::Path, process::ExitCode, sync::Arc};
 
@@ -36,22 +36,22 @@ pub(crate) fn run(flags: &Flags) -> anyhow::Result<ExitCode> {
 
 async fn serve(config: Config, flags: Flags, log_level: LogLevel) -> anyhow::Result<ExitCode> {
     let key = match &config.accounts.auth {
-        AuthConfig::SingleUser(given) => Some(ApiKey::obtain(given.as_ref(), &config.state_dir)?),
+        AuthConfig::SingleUser(key) => Some(ApiKey::obtain(key.as_ref(), &config.state_dir)?),
         AuthConfig::MultiUser(_) => None,
     };
     let secret = key.as_ref().map(ApiKey::secret).unwrap_or_default();
     let mut registry = wiring::registry();
     let metrics = WorkerMetrics::new(&mut registry);
-    let (app, lasting) = wiring::app(&config, &secret, registry)?;
+    let (app, state) = wiring::app(&config, &secret, registry)?;
     let pipeline = PipelineHandles { jobs: Arc::clone(&app.jobs.store), queue: Arc::clone(&app.jobs.queue) };
-    // With a Redis, workers are processes of their own.
+    // With Redis, the workers are separate processes.
     let work = match &config.queue.redis {
-        None => Some((Stage::ALL.to_vec(), WorkerDeps::of(&app, metrics))),
+        None => Some((Stage::ALL.to_vec(), WorkerDeps::for_app(&app, metrics))),
         Some(_) => None,
     };
     let (reloads, requests) = reloads();
     let app = App { reloads: Some(reloads), ..app };
-    // Before the address is told: whoever reads it may already send a signal.
+    // Before the address is printed, because its reader may send a signal at once.
     let (shutdown, hangup) = (on_signals()?, signal(SignalKind::hangup())?);
     let listener = TcpListener::bind(config.listen)
         .await
@@ -59,7 +59,7 @@ async fn serve(config: Config, flags: Flags, log_level: LogLevel) -> anyhow::Res
     let scheme = if app.settings.tls.is_some() { "https" } else { "http" };
     println_stdout(format_args!("listening on {scheme}://{}", listener.local_addr()?));
     match &key {
-        None | Some(ApiKey::Given(_)) => {}
+        None | Some(ApiKey::Configured(_)) => {}
         Some(ApiKey::Stored(_, path)) => println_stdout(format_args!("the API key is in {}", path.display())),
         Some(ApiKey::Generated(key, path)) => {
             println_stdout(format_args!(
@@ -70,21 +70,22 @@ async fn serve(config: Config, flags: Flags, log_level: LogLevel) -> anyhow::Res
         }
     }
     if config.queue.redis.is_some() {
-        // The API lives without its queue, so this only tells.
+        // The API works without its queue, so a failure is logged only.
         let queue = Arc::clone(&pipeline.queue);
-        let config = (config.state_dir.clone(), config.collections.database.is_some());
+        let (state_dir, database) = (config.state_dir.clone(), config.collections.database.is_some());
         tokio::spawn(async move {
-            if let Err(error) = check_shared_directory((&config.0, config.1), &*queue).await {
+            if let Err(error) = check_shared_directory((&state_dir, database), &*queue).await {
                 tracing::error!("{error:#}");
             }
         });
     }
     let warming = tokio::spawn(warm_up(Arc::clone(&app.router)));
-    let working = pipeline.start(&config, work, &shutdown)?;
+    let background = pipeline.start(&config, work, &shutdown)?;
     let live = Arc::new(ReloadableApp::new(app));
     let (grace, socket) = (config.shutdown_grace, config.notify_socket.clone());
     let started_with = config.fingerprints.clone();
-    let reloader = Reloader { flags, config, started_with, lasting, live: Arc::clone(&live), log_level };
+    let reloader =
+        Reloader { flags, config, started_with, lasting: state, live: Arc::clone(&live), log_level };
     tokio::spawn(reloader.run(requests, hangup, shutdown.clone()));
     notify(socket.as_deref(), READY);
     let serving = embeddery_server::serve(listener, live, shutdown.clone(), grace);
@@ -94,13 +95,13 @@ async fn serve(config: Config, flags: Flags, log_level: LogLevel) -> anyhow::Res
     };
     tokio::join!(serving, stopping).0?;
     warming.abort();
-    working.wait().await;
+    background.wait().await;
     tracing::info!("stopped");
     Ok(ExitCode::SUCCESS)
 }
 
-/// Fetches and loads the default model, so that the first request finds it ready. A failure is no reason to
-/// stop: /ready tells of it, and the next request tries again.
+/// Downloads and loads the default model before the first request. A failure does not stop the server: `/ready` reports
+/// it, and the next request tries again.
 async fn warm_up(router: Arc<Router>) {
     let default = ModelSelector { model: None, provider: None };
     let warmed = match router.download(default).await {
@@ -112,7 +113,7 @@ async fn warm_up(router: Arc<Router>) {
     }
 }
 
-/// The directories that must be writable, with the setting that moves each.
+/// The directories that must be writable, each with its setting.
 pub(crate) fn directories(config: &Config) -> [(&'static str, &Path); 3] {
     [
         ("USER_DB_BASE_DIR", &config.user_dir),
@@ -121,12 +122,15 @@ pub(crate) fn directories(config: &Config) -> [(&'static str, &Path); 3] {
     ]
 }
 
-/// Stops the start when a directory cannot be written.
+/// Checks that all directories are writable.
+///
+/// # Errors
+/// Names the setting of a directory that is not writable.
 pub(super) fn check_directories(config: &Config) -> anyhow::Result<()> {
     for (setting, dir) in directories(config) {
         writable(dir).with_context(|| {
             format!(
-                "{setting}: {} cannot be written; mend its rights, or set {setting} to another directory",
+                "{setting}: {} is not writable; correct its permissions, or set {setting} to another directory",
                 dir.display()
             )
         })?;
@@ -134,7 +138,7 @@ pub(super) fn check_directories(config: &Config) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Makes the directory and proves that a file can be made in it.
+/// Creates the directory if it is missing, and checks that a file can be created in it.
 pub(crate) fn writable(dir: &Path) -> std::io::Result<()> {
     std::fs::create_dir_all(dir)?;
     let probe = dir.join(format!(".write-probe-{}", std::process::id()));

@@ -1,14 +1,17 @@
-//! SIGTERM and ctrl-C: the first asks for an orderly end, the second ends at once. And the one signal that must not
-//! end a server.
+//! SIGTERM and SIGINT: the first signal starts an orderly shutdown, the second ends the process at once. SIGXFSZ is
+//! ignored.
 
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-/// A token that SIGTERM or ctrl-C cancels; a second signal ends the process at once.
+/// A token that SIGTERM or SIGINT cancels. A second signal ends the process at once.
+///
+/// # Errors
+/// If a signal handler cannot be installed.
 pub(super) fn on_signals() -> anyhow::Result<CancellationToken> {
     let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-    // A file that may not grow (RLIMIT_FSIZE) is an error like a full disk: whoever listens to this signal, even once,
-    // is not ended by it.
+    // A file at its size limit (RLIMIT_FSIZE) must be a write error, like a full disk. A handler that was installed once
+    // replaces the default action, which is to end the process.
     drop(signal(SignalKind::from_raw(rustix::process::Signal::XFSZ.as_raw()))?);
     let token = CancellationToken::new();
     let cancelled = token.clone();
@@ -16,17 +19,17 @@ pub(super) fn on_signals() -> anyhow::Result<CancellationToken> {
         for first in [true, false] {
             tokio::select! { _ = term.recv() => {}, _ = int.recv() => {} }
             if first {
-                tracing::info!("stopping: what is under way is finished; a second signal stops at once");
+                tracing::info!("stopping after the work in progress; a second signal stops at once");
                 cancelled.cancel();
             } else {
-                end_now();
+                exit_now();
             }
         }
     });
     Ok(token)
 }
 
-#[expect(clippy::disallowed_methods, reason = "a second signal asks for exactly this: no cleaning up")]
-fn end_now() {
+#[expect(clippy::disallowed_methods, reason = "a second signal ends the process without cleanup")]
+fn exit_now() {
     std::process::exit(130);
 }

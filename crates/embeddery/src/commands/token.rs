@@ -1,5 +1,5 @@
-//! `embeddery token`: tokens for companies without an identity provider, and the answer to "why does this one
-//! not work".
+//! `embeddery token`: issues tokens for an installation without an identity provider, and inspects a token that is
+//! refused.
 
 use std::{
     io::Read as _,
@@ -26,8 +26,8 @@ pub(crate) fn run(command: Token, config: &Config) -> anyhow::Result<ExitCode> {
         bail!("AUTH_MODE is single_user, which has one key and no tokens; set AUTH_MODE=multi_user");
     };
     match command {
-        Token::Issue(wanted) => issue(wanted, multi),
-        Token::Inspect(options) => look(options, multi),
+        Token::Issue(options) => issue(options, multi),
+        Token::Inspect(options) => inspect_token(options, multi),
     }
 }
 
@@ -35,8 +35,8 @@ fn issue(options: Issue, multi: &MultiUser) -> anyhow::Result<ExitCode> {
     ensure!(!options.user.trim().is_empty(), "--user: must not be empty");
     let signer = signer(&options, multi)?;
     let first = |list: &[String]| list.first().cloned();
-    let wanted = TokenRequest {
-        lifetime: lifetime(&options.expires)?,
+    let request = TokenRequest {
+        lifetime: parse_lifetime(&options.expires)?,
         user: options.user,
         role: options.role,
         issuer: first(&multi.tokens.issuers),
@@ -44,8 +44,8 @@ fn issue(options: Issue, multi: &MultiUser) -> anyhow::Result<ExitCode> {
         id: options.id.unwrap_or_else(|| uuid::Uuid::now_v7().to_string()),
         now: SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs(),
     };
-    let token = signer.sign(&wanted).map_err(anyhow::Error::msg)?;
-    // A key that does not belong to the configured one makes tokens that nobody accepts.
+    let token = signer.sign(&request).map_err(anyhow::Error::msg)?;
+    // A private key that does not belong to the configured public key would issue tokens that are always refused.
     if let Err(reason) = wiring::tokens(multi)?.verify(token.as_bytes()) {
         bail!("the new token would be refused by this configuration: {reason}");
     }
@@ -56,7 +56,7 @@ fn issue(options: Issue, multi: &MultiUser) -> anyhow::Result<ExitCode> {
 fn signer(options: &Issue, multi: &MultiUser) -> anyhow::Result<TokenSigner> {
     let Some(path) = &options.private_key else {
         let secret = multi.secret.as_ref().context(
-            "tokens are signed by a private key here; name it with --private-key, or set JWT_ALGORITHM=HS256",
+            "this configuration verifies tokens by a public key; name the private key with --private-key, or set JWT_ALGORITHM=HS256",
         )?;
         return Ok(TokenSigner::secret(secret));
     };
@@ -69,11 +69,11 @@ fn signer(options: &Issue, multi: &MultiUser) -> anyhow::Result<TokenSigner> {
     };
     let signers: Vec<_> =
         algorithms.into_iter().map(|algorithm| TokenSigner::pem(algorithm, &text)).collect();
-    let found = signers.into_iter().reduce(Result::or).context("no algorithm to sign with")?;
-    found.map_err(|error| anyhow::anyhow!("{}: {error}", path.display()))
+    let signer = signers.into_iter().reduce(Result::or).context("no algorithm to sign with")?;
+    signer.map_err(|error| anyhow::anyhow!("{}: {error}", path.display()))
 }
 
-fn look(options: Inspect, multi: &MultiUser) -> anyhow::Result<ExitCode> {
+fn inspect_token(options: Inspect, multi: &MultiUser) -> anyhow::Result<ExitCode> {
     let token = match options.token {
         Some(token) => token,
         None => {
@@ -83,9 +83,9 @@ fn look(options: Inspect, multi: &MultiUser) -> anyhow::Result<ExitCode> {
         }
     };
     let token = token.trim();
-    let read = inspect(token).map_err(anyhow::Error::msg)?;
-    println_stdout(format_args!("header  {}", read.header));
-    println_stdout(format_args!("claims  {}", serde_json::to_string(&read.claims)?));
+    let inspection = inspect(token).map_err(anyhow::Error::msg)?;
+    println_stdout(format_args!("header  {}", inspection.header));
+    println_stdout(format_args!("claims  {}", serde_json::to_string(&inspection.claims)?));
     match wiring::tokens(multi)?.verify(token.as_bytes()) {
         Ok(identity) => {
             let role = if identity.role == Role::Admin { "an admin" } else { "a user" };
@@ -103,20 +103,20 @@ fn look(options: Inspect, multi: &MultiUser) -> anyhow::Result<ExitCode> {
     }
 }
 
-/// `90s`, `30m`, `12h`, `7d`.
-fn lifetime(text: &str) -> anyhow::Result<Duration> {
-    let wrong = || format!("--expires: '{text}' is no time; write 90s, 30m, 12h or 7d");
-    let unit = text.chars().last().with_context(wrong)?;
+/// Parses `90s`, `30m`, `12h` or `7d`. The maximum is ten years.
+fn parse_lifetime(text: &str) -> anyhow::Result<Duration> {
+    let invalid = || format!("--expires: '{text}' is not a duration; write 90s, 30m, 12h or 7d");
+    let unit = text.chars().last().with_context(invalid)?;
     let seconds = match unit {
         's' => 1,
         'm' => 60,
         'h' => 3600,
         'd' => 86_400,
-        _ => bail!(wrong()),
+        _ => bail!(invalid()),
     };
-    let count: u64 = text.strip_suffix(unit).and_then(|count| count.parse().ok()).with_context(wrong)?;
+    let count: u64 = text.strip_suffix(unit).and_then(|count| count.parse().ok()).with_context(invalid)?;
     let total = count.checked_mul(seconds).filter(|total| (1..=10 * 365 * 86_400).contains(total));
-    Ok(Duration::from_secs(total.with_context(wrong)?))
+    Ok(Duration::from_secs(total.with_context(invalid)?))
 }
 
 #[cfg(test)]
@@ -124,11 +124,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn times_are_read_and_nonsense_is_named() {
-        assert_eq!(lifetime("30m").unwrap(), Duration::from_secs(1800));
-        assert_eq!(lifetime("7d").unwrap(), Duration::from_secs(604_800));
+    fn durations_are_parsed_and_an_error_names_the_option() {
+        assert_eq!(parse_lifetime("30m").unwrap(), Duration::from_secs(1800));
+        assert_eq!(parse_lifetime("7d").unwrap(), Duration::from_secs(604_800));
         for wrong in ["", "30", "m", "-1h", "0s", "1.5h", "99999999999999d", "5é"] {
-            assert!(lifetime(wrong).unwrap_err().to_string().contains("--expires"), "{wrong}");
+            assert!(parse_lifetime(wrong).unwrap_err().to_string().contains("--expires"), "{wrong}");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! `embeddery worker`: brings documents of jobs through stages until a signal.
+//! `embeddery worker`: processes the documents of jobs in the given stages, until a signal.
 
 use std::{process::ExitCode, sync::Arc};
 
@@ -14,7 +14,7 @@ use crate::{
     config::{self, Config, ConfigError, Flags},
     logging, otlp,
     pipeline_setup::{PipelineHandles, WorkerDeps, check_shared_directory},
-    wiring,
+    stores, wiring,
 };
 
 pub(crate) fn run(options: &Worker, flags: &Flags) -> anyhow::Result<ExitCode> {
@@ -34,54 +34,54 @@ pub(crate) fn run(options: &Worker, flags: &Flags) -> anyhow::Result<ExitCode> {
 async fn work(config: &Config, stages: Vec<Stage>) -> anyhow::Result<ExitCode> {
     if config.queue.redis.is_none() {
         bail!(ConfigError(vec![
-            "REDIS_URL: is not set; workers take documents from Redis. Set it here and for `serve`, or run `serve` alone: without Redis it works on documents itself".into()
+            "REDIS_URL: is not set; workers take documents from Redis. Set it here and for `serve`, or run only `serve`: without Redis it processes documents itself".into()
         ]));
     }
     let stop = on_signals()?;
-    let parts = PipelineHandles::open(config)?;
-    if parts.wait_for_queue(&stop).await?.is_none() {
-        return Ok(ExitCode::SUCCESS); // it was told to stop before the queue answered
+    let pipeline = PipelineHandles::open(config)?;
+    if pipeline.wait_for_queue(&stop).await?.is_none() {
+        return Ok(ExitCode::SUCCESS); // stopped before the queue was reachable
     }
     let database = config.collections.database.is_some();
-    check_shared_directory((&config.state_dir, database), &*parts.queue).await?;
+    check_shared_directory((&config.state_dir, database), &*pipeline.queue).await?;
     let mut registry = Registry::default();
     let (router, _) = wiring::router(config, &mut registry)?;
-    let means = WorkerDeps {
+    let deps = WorkerDeps {
         ingest: Ingest {
             router,
-            store: wiring::vector_store(config, &mut registry)?,
+            store: stores::vector_store(config, &mut registry)?,
             ledger: Arc::new(Ledger::open(wiring::ledger(config)).map_err(anyhow::Error::msg)?),
             quota: Arc::default(),
         },
         metrics: WorkerMetrics::new(&mut registry),
     };
     let names: Vec<&str> = stages.iter().map(|stage| stage.as_str()).collect();
-    let working = parts.start(config, Some((stages, means)), &stop)?;
+    let work = pipeline.start(config, Some((stages, deps)), &stop)?;
     tracing::info!(
         stages = names.join(","),
         concurrency = config.workers.concurrency,
-        "working on documents"
+        "processing documents"
     );
-    working.wait().await;
+    work.wait().await;
     tracing::info!("stopped");
     Ok(ExitCode::SUCCESS)
 }
 
-/// Reads `chunking,embedding`.
+/// Parses a list such as `chunking,embedding`.
 fn stages(text: &str) -> Result<Vec<Stage>, ConfigError> {
     let mut stages = Vec::new();
     for name in text.split(',').map(str::trim).filter(|name| !name.is_empty()) {
         let known = Stage::ALL.into_iter().find(|stage| stage.as_str() == name);
         let stage = known.ok_or_else(|| {
             let known = Stage::ALL.map(Stage::as_str).join(", ");
-            ConfigError(vec![format!("--stages: '{name}' is not a stage; known are {known}")])
+            ConfigError(vec![format!("--stages: '{name}' is unknown; write {known}")])
         })?;
         if !stages.contains(&stage) {
             stages.push(stage);
         }
     }
     if stages.is_empty() {
-        return Err(ConfigError(vec!["--stages: names no stage".into()]));
+        return Err(ConfigError(vec!["--stages: is empty; name at least one stage".into()]));
     }
     Ok(stages)
 }
@@ -91,9 +91,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn stages_are_read_once_each() {
+    fn each_stage_is_parsed_once() {
         assert_eq!(stages("storage, chunking,storage").unwrap(), [Stage::Storage, Stage::Chunking]);
-        assert!(stages("storing").unwrap_err().0[0].contains("known are chunking, embedding, storage"));
+        assert!(stages("storing").unwrap_err().0[0].contains("write chunking, embedding, storage"));
         assert!(stages(" ,").is_err());
     }
 }

@@ -1,5 +1,5 @@
-//! Warnings and errors of one place in the code are written ten times a minute at most: a Redis that is away must not
-//! fill the disk. How many were left out is told with the next one. Lines about requests are not touched.
+//! Limits warnings and errors to ten a minute for each call site, so that an unreachable Redis does not fill the disk. The
+//! next line of the call site says how many were left out. Other levels are not limited.
 
 use std::{
     collections::HashMap,
@@ -17,38 +17,38 @@ use tracing_subscriber::{
 const MAX_PER_WINDOW: u32 = 10;
 const WINDOW: Duration = Duration::from_secs(60);
 
-/// A format that leaves repeats out.
+/// A format that drops lines over the limit of their call site.
 pub(super) struct RateLimitedFormat<F> {
     format: F,
     json: bool,
-    places: Mutex<HashMap<Identifier, CallsiteWindow>>,
+    callsites: Mutex<HashMap<Identifier, CallsiteWindow>>,
 }
 
-/// One place in the code, in its present window.
+/// The current window of one call site.
 #[derive(Debug, PartialEq)]
 struct CallsiteWindow {
-    since: Instant,
+    start: Instant,
     written: u32,
     left_out: u64,
 }
 
-/// What becomes of a line.
+/// The decision about one line.
 #[derive(Debug, PartialEq)]
 enum Decision {
     Written,
-    /// And it is said that so many before it were not.
+    /// Written, after a line with the number of lines left out before it.
     WrittenAfter(u64),
     LeftOut,
 }
 
 impl CallsiteWindow {
     fn new(now: Instant) -> Self {
-        Self { since: now, written: 0, left_out: 0 }
+        Self { start: now, written: 0, left_out: 0 }
     }
 
     fn decide(&mut self, now: Instant) -> Decision {
         let mut left_out = 0;
-        if now.duration_since(self.since) >= WINDOW {
+        if now.duration_since(self.start) >= WINDOW {
             left_out = std::mem::replace(self, Self::new(now)).left_out;
         }
         if self.written == MAX_PER_WINDOW {
@@ -62,7 +62,7 @@ impl CallsiteWindow {
 
 impl<F> RateLimitedFormat<F> {
     pub(super) fn new(format: F, json: bool) -> Self {
-        Self { format, json, places: Mutex::default() }
+        Self { format, json, callsites: Mutex::default() }
     }
 
     fn decide(&self, event: &Event<'_>) -> Decision {
@@ -70,8 +70,8 @@ impl<F> RateLimitedFormat<F> {
             return Decision::Written;
         }
         let now = Instant::now();
-        let mut places = self.places.lock().unwrap_or_else(PoisonError::into_inner);
-        places.entry(event.metadata().callsite()).or_insert_with(|| CallsiteWindow::new(now)).decide(now)
+        let mut callsites = self.callsites.lock().unwrap_or_else(PoisonError::into_inner);
+        callsites.entry(event.metadata().callsite()).or_insert_with(|| CallsiteWindow::new(now)).decide(now)
     }
 }
 
@@ -109,18 +109,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ten_a_minute_are_written_and_the_others_counted() {
+    fn ten_lines_a_minute_are_written_and_the_others_counted() {
         let start = Instant::now();
-        let mut place = CallsiteWindow::new(start);
+        let mut window = CallsiteWindow::new(start);
         let at = |seconds| start + Duration::from_secs(seconds);
         for second in 0..10 {
-            assert_eq!(place.decide(at(second)), Decision::Written);
+            assert_eq!(window.decide(at(second)), Decision::Written);
         }
         for second in 10..60 {
-            assert_eq!(place.decide(at(second)), Decision::LeftOut);
+            assert_eq!(window.decide(at(second)), Decision::LeftOut);
         }
-        assert_eq!(place.decide(at(60)), Decision::WrittenAfter(50));
-        assert_eq!(place.decide(at(61)), Decision::Written);
-        assert_eq!(place.decide(at(600)), Decision::Written, "none was left out before");
+        assert_eq!(window.decide(at(60)), Decision::WrittenAfter(50));
+        assert_eq!(window.decide(at(61)), Decision::Written);
+        assert_eq!(window.decide(at(600)), Decision::Written, "none was left out before");
     }
 }

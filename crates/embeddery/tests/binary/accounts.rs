@@ -138,7 +138,7 @@ async fn tokens_from_the_command_line_open_a_server() {
     assert!(stdout.contains("../root is an admin; directory =2e.=2froot"), "{stdout}");
     for (arguments, words) in [
         (vec!["issue", "--user", ""], "--user: must not be empty"),
-        (vec!["issue", "--user", "a", "--expires", "soon"], "--expires: 'soon' is no time"),
+        (vec!["issue", "--user", "a", "--expires", "soon"], "--expires: 'soon' is not a duration"),
         (vec!["inspect", "nonsense"], "not a token"),
     ] {
         let (code, _, stderr) = token(&arguments);

@@ -122,7 +122,7 @@ async fn interrupted_five_times_the_file_is_that_of_one_run() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_hundred_thousand_lines_interrupted_five_times() {
     let vendors = Vendors::start().await;
-    vendors.set_length("bulk", 4);
+    vendors.set_dimensions("bulk", 4);
     let bulk = Bulk::with(&vendors);
     bulk.write(
         "in.txt",
@@ -187,7 +187,7 @@ fn run_with(bulk: &Bulk, arguments: &[&str], (name, value): (&str, &str)) -> (i3
 #[tokio::test(flavor = "multi_thread")]
 async fn a_text_that_the_model_does_not_take_fails_alone() {
     let vendors = Vendors::start().await;
-    vendors.set_length("bulk", 4);
+    vendors.set_dimensions("bulk", 4);
     vendors.poison("text 5");
     let bulk = Bulk::with(&vendors);
     bulk.write("in.txt", &(0..100).map(|n| format!("text {n}\n")).collect::<String>());

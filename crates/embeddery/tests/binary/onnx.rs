@@ -140,7 +140,7 @@ async fn the_doctor_and_the_bench_know_graphs() {
     let (code, stdout, _) = ask(&["check"], "CPUExecutionProvider", library());
     assert!(code == 0 && stdout.contains("ONNX Runtime with CPUExecutionProvider"), "{stdout}");
     let (code, stdout, _) = ask(&["check"], "CUDAExecutionProvider", library());
-    assert!(code == 1 && stdout.contains("asks for CUDAExecutionProvider"), "{stdout}");
+    assert!(code == 1 && stdout.contains("needs CUDAExecutionProvider"), "{stdout}");
     let (code, stdout, _) = ask(&["check"], "CPUExecutionProvider", "/nowhere.so".into());
     assert!(code == 1 && stdout.contains("make onnxruntime"), "{stdout}");
     let (code, stdout, _) = ask(&["models", "bench", "--seconds", "0"], "CPUExecutionProvider", library());

@@ -252,7 +252,7 @@ fn a_directory_that_cannot_be_written_stops_the_start() {
     let mut command = command(dir.path(), &["serve", "--listen", "127.0.0.1:0"]);
     command.env("EMBEDDINGS_STATE_DIR", "file/state");
     let (code, _, stderr) = run(command);
-    assert!(code == 1 && stderr.contains("EMBEDDINGS_STATE_DIR: file/state cannot be written"), "{stderr}");
+    assert!(code == 1 && stderr.contains("EMBEDDINGS_STATE_DIR: file/state is not writable"), "{stderr}");
 }
 
 #[tokio::test]

@@ -77,7 +77,7 @@ async fn an_absent_key_is_a_503_that_names_the_variable() {
 async fn a_revoked_key_is_a_502_that_shows_no_secret() {
     let vendors = Vendors::start().await;
     let server = server(&vendors);
-    vendors.always(Some(Behaviour::Unauthorized));
+    vendors.set_default(Some(Behaviour::Unauthorized));
     let (status, answer) = ask(&server, json!({"model": "text-embedding-3-small", "input": "hello"})).await;
     assert_eq!((status, answer["error"]["code"].as_str()), (502, Some("upstream_unauthorized")));
     let message = answer["error"]["message"].as_str().unwrap();

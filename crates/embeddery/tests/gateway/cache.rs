@@ -1,4 +1,4 @@
-//! A text costs once: in a request, at a time, within the hour, and over a restart.
+//! A text is billed once: within a request, for concurrent requests, until its cache entry expires, and across a restart.
 
 use embeddery_test_support::{redis::Redis, vendors::Vendors};
 use serde_json::json;
@@ -9,20 +9,20 @@ use crate::{
 };
 
 #[tokio::test]
-async fn repeats_in_a_request_cost_one_text() {
+async fn a_repeated_text_in_a_request_is_billed_once() {
     let gateway = Gateway::start().await;
     let texts = ["again", "other", "again", "again"];
     let answer = gateway.embed(&json!({"input": texts, "model": MODEL})).await;
-    answer.is_right_for(&texts);
+    answer.assert_vectors_of(&texts);
     assert_eq!(gateway.billed(), ["again", "other"]);
     let usage = |answer: &Answer| answer.json["usage"]["prompt_tokens"].as_u64().unwrap();
     let cached = gateway.embed(&json!({"input": texts, "model": MODEL})).await;
-    cached.is_right_for(&texts);
+    cached.assert_vectors_of(&texts);
     assert!(gateway.billed().is_empty());
     assert_eq!(cached.header("x-embeddings-cache"), "hits=4,misses=0");
-    assert_eq!(usage(&cached), usage(&answer), "usage counts what the model reads, cached or not");
+    assert_eq!(usage(&cached), usage(&answer), "usage counts cached texts, too");
     let some = gateway.embed(&json!({"input": ["again", "new"], "model": MODEL})).await;
-    some.is_right_for(&["again", "new"]);
+    some.assert_vectors_of(&["again", "new"]);
     assert_eq!(
         (some.header("x-embeddings-cache"), gateway.billed()),
         ("hits=1,misses=1", vec!["new".to_owned()])
@@ -35,7 +35,7 @@ async fn repeats_in_a_request_cost_one_text() {
 }
 
 #[tokio::test]
-async fn fifty_identical_concurrent_requests_cost_one_text_and_a_leader_who_leaves_fails_nobody() {
+async fn concurrent_identical_requests_are_billed_once_also_if_the_first_caller_disconnects() {
     let gateway = Gateway::start().await;
     let held = gateway.vendors.hold();
     let body = json!({"input": "all at once", "model": MODEL});
@@ -46,7 +46,7 @@ async fn fifty_identical_concurrent_requests_cost_one_text_and_a_leader_who_leav
     let leader = send();
     held.arrived(1).await;
     let followers: Vec<_> = (0..50).map(|_| send()).collect();
-    // They have joined when they are counted as being answered.
+    // They share the computation when the gauge counts them.
     while gateway.metric("active_embedding_requests").await != Some(51.0) {
         tokio::task::yield_now().await;
     }
@@ -56,13 +56,13 @@ async fn fifty_identical_concurrent_requests_cost_one_text_and_a_leader_who_leav
     }
     held.release();
     for follower in followers {
-        follower.await.unwrap().is_right_for(&["all at once"]);
+        follower.await.unwrap().assert_vectors_of(&["all at once"]);
     }
     assert_eq!(gateway.billed(), ["all at once"]);
 }
 
 #[tokio::test]
-async fn what_makes_another_vector_makes_another_entry() {
+async fn each_parameter_that_changes_the_vector_has_its_own_cache_entry() {
     let gateway = Gateway::start().await;
     for body in [
         json!({"input": "x", "model": "embed-v4.0"}),
@@ -84,7 +84,7 @@ async fn what_makes_another_vector_makes_another_entry() {
 }
 
 #[tokio::test]
-async fn it_can_be_cleared_and_switched_off() {
+async fn the_cache_can_be_cleared_and_switched_off() {
     let gateway = Gateway::start().await;
     let body = json!({"input": ["a", "b"], "model": MODEL});
     gateway.embed(&body).await;
@@ -101,14 +101,14 @@ async fn it_can_be_cleared_and_switched_off() {
 }
 
 #[tokio::test]
-async fn a_sqlite_second_level_outlives_the_process() {
+async fn a_persistent_cache_in_sqlite_outlives_the_process() {
     let state = tempfile::tempdir().unwrap();
     let variables = [("EMBEDDINGS_STATE_DIR", state.path().to_str().unwrap())];
     let file = "cache: {second_level: sqlite}\n";
     let gateway = Gateway::with(file, &variables).await;
     let body = json!({"input": ["kept", "kept too"], "model": MODEL});
     gateway.embed(&body).await;
-    // What is written in the background is there when the file says so.
+    // Entries are written in the background, so the test waits for the rows.
     let written = || {
         let file = rusqlite::Connection::open(state.path().join("cache.sqlite")).unwrap();
         file.query_row("SELECT count(*) FROM vectors", [], |row| row.get::<_, i64>(0)).unwrap()
@@ -117,38 +117,38 @@ async fn a_sqlite_second_level_outlives_the_process() {
         tokio::task::yield_now().await;
     }
     drop(gateway.server);
-    let gateway = Gateway::before(gateway.vendors, file, &variables);
+    let gateway = Gateway::for_vendors(gateway.vendors, file, &variables);
     gateway.billed();
     let answer = gateway.embed(&body).await;
-    answer.is_right_for(&["kept", "kept too"]);
+    answer.assert_vectors_of(&["kept", "kept too"]);
     assert_eq!((answer.header("x-embeddings-cache"), gateway.billed().len()), ("hits=2,misses=0", 0));
     let cleared = Answer::of(gateway.request(reqwest::Method::DELETE, "/api/v1/embeddings/cache")).await;
     assert_eq!((&cleared.json["entries_removed"], written()), (&json!(2), 0));
 }
 
 #[tokio::test]
-async fn a_redis_second_level_is_shared_and_may_be_away() {
+async fn a_persistent_cache_in_redis_is_shared_and_may_be_unavailable() {
     let mut redis = Redis::start().unwrap();
     let url = redis.url();
     let variables = [("REDIS_URL", url.as_str())];
     let file = "cache: {second_level: redis}\n";
     let first = Gateway::with(file, &variables).await;
     let body = json!({"input": "shared", "model": MODEL});
-    first.embed(&body).await.is_right_for(&["shared"]);
+    first.embed(&body).await.assert_vectors_of(&["shared"]);
     while redis.ask::<usize>(&["DBSIZE"]).await == 0 {
         tokio::task::yield_now().await;
     }
-    let second = Gateway::before(Vendors::start().await, file, &variables);
+    let second = Gateway::for_vendors(Vendors::start().await, file, &variables);
     let answer = second.embed(&body).await;
-    answer.is_right_for(&["shared"]);
+    answer.assert_vectors_of(&["shared"]);
     assert_eq!((answer.header("x-embeddings-cache"), second.billed().len()), ("hits=1,misses=0", 0));
     redis.kill().unwrap();
     let answer = second.embed(&json!({"input": "without redis", "model": MODEL})).await;
-    answer.is_right_for(&["without redis"]);
+    answer.assert_vectors_of(&["without redis"]);
     let refused = Answer::of(second.request(reqwest::Method::DELETE, "/api/v1/embeddings/cache")).await;
     assert_eq!(refused.status, 503, "{}", refused.json);
-    // Redis away at the start is no reason not to start.
-    let third = Gateway::before(Vendors::start().await, file, &variables);
-    third.embed(&body).await.is_right_for(&["shared"]);
+    // The server starts without Redis.
+    let third = Gateway::for_vendors(Vendors::start().await, file, &variables);
+    third.embed(&body).await.assert_vectors_of(&["shared"]);
     assert!(!third.server.log().contains(KEY));
 }

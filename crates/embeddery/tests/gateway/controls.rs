@@ -1,11 +1,11 @@
-//! Allow-lists, dimensions, and what is told of them.
+//! Allow-lists and dimensions, and how lists, metrics and headers report them.
 
 use serde_json::json;
 
 use crate::gateway::{Answer, Gateway};
 
 #[tokio::test]
-async fn what_is_not_on_the_list_is_refused_and_lists_say_so() {
+async fn a_model_outside_the_allow_list_is_refused_and_marked_in_the_model_list() {
     let file = "policy: {allowed_providers: [openai], allowed_models: ['text-embedding-3-*']}\n";
     let gateway = Gateway::with(file, &[]).await;
     let ask = async |model| gateway.embed(&json!({"input": "x", "model": model})).await;
@@ -31,7 +31,7 @@ async fn what_is_not_on_the_list_is_refused_and_lists_say_so() {
 }
 
 #[tokio::test]
-async fn dimensions_are_forwarded_where_the_vendor_has_them_and_cut_where_not() {
+async fn dimensions_are_forwarded_to_vendors_that_support_them_and_reduced_for_others() {
     let gateway = Gateway::start().await;
     let ask = |model: &'static str, dimensions: usize| {
         let body = json!({"input": "x", "model": model, "dimensions": dimensions});

@@ -1,4 +1,4 @@
-//! Another model steps in, where configuration names it, and vectors of two spaces never meet.
+//! Fallback to another configured model. A response never mixes vectors of two spaces.
 
 use embeddery_test_support::vendors::{Behaviour, VendorApi};
 use serde_json::json;
@@ -15,11 +15,11 @@ retry: {max_retries: 0}
 ";
 
 #[tokio::test]
-async fn a_model_of_the_same_space_steps_in_and_is_named() {
+async fn a_fallback_of_the_same_space_serves_the_request_and_is_named() {
     let gateway = Gateway::with(FAMILY, &[]).await;
     gateway.vendors.next(Behaviour::Status(500));
     let answer = gateway.embed(&json!({"input": "x", "model": "main"})).await;
-    answer.is_right_for_length(&["x"], 1024);
+    answer.assert_vectors_of_dim(&["x"], 1024);
     assert_eq!(
         ["x-embeddings-model", "x-embeddings-provider", "x-embeddings-fallback-from"]
             .map(|name| answer.header(name)),
@@ -27,7 +27,7 @@ async fn a_model_of_the_same_space_steps_in_and_is_named() {
     );
     let fell = r#"embedding_fallbacks_total{from_provider="voyage",to_provider="voyage"}"#;
     assert_eq!(gateway.metric(fell).await, Some(1.0));
-    // It was kept under the name of the one that made it, and not of the one that was asked.
+    // The vector is cached under the name of the model that computed it, not of the requested model.
     gateway.billed();
     let main = gateway.embed(&json!({"input": "x", "model": "main"})).await;
     assert_eq!((main.header("x-embeddings-fallback-from"), gateway.billed().len()), ("", 1));
@@ -36,26 +36,26 @@ async fn a_model_of_the_same_space_steps_in_and_is_named() {
 }
 
 #[tokio::test]
-async fn another_space_is_refused_unless_it_is_allowed() {
+async fn a_fallback_to_another_space_is_refused_unless_it_is_allowed() {
     let gateway = Gateway::with(FAMILY, &[]).await;
     gateway.vendors.next(Behaviour::Status(500));
     let refused = gateway.embed(&json!({"input": "x", "model": "strict"})).await;
     assert_eq!((refused.status.as_u16(), refused.code()), (503, "unavailable"), "{}", refused.json);
-    let forms: Vec<VendorApi> = gateway.vendors.requests().iter().map(|seen| seen.form).collect();
-    assert_eq!(forms, [VendorApi::OpenAi], "the other was not even asked");
+    let apis: Vec<VendorApi> = gateway.vendors.requests().iter().map(|request| request.api).collect();
+    assert_eq!(apis, [VendorApi::OpenAi], "the fallback gets no request");
 
     let cached = gateway.embed(&json!({"input": "cached", "model": "lax"})).await;
     gateway.vendors.next(Behaviour::Status(500));
     let mixed = gateway.embed(&json!({"input": ["cached", "new"], "model": "lax"})).await;
-    // The rest came from another model: the cached vector of the first is of no use beside it.
+    // The second vector comes from the fallback, so the cached vector of the first model is not used.
     assert_eq!(mixed.status, 200, "{}", mixed.json);
     let lengths = [0, 1].map(|index| mixed.vector(index).len());
-    assert_eq!(lengths[0], lengths[1], "one answer, one kind of vectors");
+    assert_eq!(lengths[0], lengths[1], "all vectors of a response are of one space");
     assert!(cached.vector(0).len() == 3072);
 }
 
 #[tokio::test]
-async fn who_names_the_provider_means_it() {
+async fn a_request_that_names_a_provider_has_no_fallback() {
     let gateway = Gateway::with(FAMILY, &[]).await;
     gateway.vendors.next(Behaviour::Status(500));
     let request = gateway.request(reqwest::Method::POST, "/v1/embeddings").header("x-provider", "voyage");
@@ -65,7 +65,7 @@ async fn who_names_the_provider_means_it() {
 }
 
 #[tokio::test]
-async fn a_callers_mistake_goes_to_nobody_else() {
+async fn a_callers_error_has_no_fallback() {
     let gateway = Gateway::with(FAMILY, &[]).await;
     gateway.vendors.next(Behaviour::Status(400));
     let answer = gateway.embed(&json!({"input": "x", "model": "main"})).await;
@@ -73,7 +73,7 @@ async fn a_callers_mistake_goes_to_nobody_else() {
 }
 
 #[tokio::test]
-async fn token_ids_are_the_vendors_own_only_at_openai() {
+async fn token_ids_are_decoded_for_all_vendors_but_openai() {
     let gateway = Gateway::with(FAMILY, &[]).await;
     // "Hello world" in cl100k_base.
     let ids = json!([9906, 1917]);

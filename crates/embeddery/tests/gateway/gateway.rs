@@ -1,4 +1,4 @@
-//! A running gateway with stand-in vendors behind it, and short ways to ask it.
+//! A running gateway with fake vendors as its providers, and helpers for requests.
 
 use embeddery_test_support::vendors::{VendorApi, Vendors, vector};
 use reqwest::{Method, RequestBuilder, StatusCode, header::HeaderMap};
@@ -7,8 +7,8 @@ use tempfile::TempDir;
 
 use crate::support::{KEY, Server};
 
-/// Retries wait next to nothing, so that tests do not.
-const QUICK: &str =
+/// Retries without a noticeable backoff, so that tests are fast.
+const FAST_RETRIES: &str =
     "retry: {base_delay_seconds: 0.001, max_delay_seconds: 0.001, attempt_timeout_seconds: 30}\n";
 pub const MODEL: &str = "text-embedding-3-small";
 pub const DIM: usize = 1536;
@@ -30,21 +30,21 @@ impl Gateway {
         Self::with("", &[]).await
     }
 
-    /// With more configuration: text of a file, and variables.
+    /// Starts a gateway with additional text of the configuration file, and environment variables.
     pub async fn with(file: &str, variables: &[(&str, &str)]) -> Self {
         let vendors = Vendors::start().await;
-        Self::before(vendors, file, variables)
+        Self::for_vendors(vendors, file, variables)
     }
 
-    /// In front of these vendors.
-    pub fn before(vendors: Vendors, file: &str, variables: &[(&str, &str)]) -> Self {
+    /// Starts a gateway with these vendors as its providers.
+    pub fn for_vendors(vendors: Vendors, file: &str, variables: &[(&str, &str)]) -> Self {
         let config = tempfile::tempdir().unwrap();
         let path = config.path().join("gateway.yaml");
-        let quick = if file.contains("retry:") { "" } else { QUICK };
-        std::fs::write(&path, format!("default_model_id: {MODEL}\n{quick}{file}")).unwrap();
+        let retries = if file.contains("retry:") { "" } else { FAST_RETRIES };
+        std::fs::write(&path, format!("default_model_id: {MODEL}\n{retries}{file}")).unwrap();
         let server = Server::with(|command| {
             command.arg("--config").arg(&path).env("SINGLE_USER_API_KEY", KEY);
-            for (name, form) in [
+            for (name, api) in [
                 ("OPENAI", VendorApi::OpenAi),
                 ("COHERE", VendorApi::Cohere),
                 ("GOOGLE", VendorApi::Google),
@@ -52,7 +52,7 @@ impl Gateway {
                 ("VOYAGE", VendorApi::Voyage),
             ] {
                 command.env(format!("{name}_API_KEY"), format!("key-of-{name}"));
-                command.env(format!("{name}_BASE_URL"), vendors.base_url(form));
+                command.env(format!("{name}_BASE_URL"), vendors.base_url(api));
             }
             command.envs(variables.iter().copied());
         });
@@ -67,25 +67,25 @@ impl Gateway {
         Answer::of(self.request(Method::GET, path)).await.json
     }
 
-    /// Asks for vectors.
+    /// Sends a request for embeddings.
     pub async fn embed(&self, body: &Value) -> Answer {
         Answer::of(self.request(Method::POST, "/v1/embeddings").json(body)).await
     }
 
-    /// How a provider's breaker stands.
+    /// The state of a provider's circuit breaker.
     pub async fn breaker(&self, provider: &str) -> String {
         let all = self.get("/api/v1/embeddings/circuit-breakers").await;
         all[format!("embeddings_{provider}")]["state"].as_str().unwrap().to_owned()
     }
 
-    /// Texts that the vendors were asked for since the last time: what they would have billed.
+    /// The texts of all requests to the vendors since the last call: what they would have billed.
     pub fn billed(&self) -> Vec<String> {
         let texts = self.vendors.texts();
-        self.vendors.forget();
+        self.vendors.clear_requests();
         texts
     }
 
-    /// The value of a series.
+    /// The value of a metric series.
     pub async fn metric(&self, series: &str) -> Option<f64> {
         let text = reqwest::get(format!("{}/metrics", self.server.url)).await.unwrap().text().await.unwrap();
         text.lines().find_map(|line| line.strip_prefix(series)?.trim().parse().ok())
@@ -117,20 +117,21 @@ impl Answer {
         serde_json::from_value(self.json["data"][index]["embedding"].clone()).unwrap()
     }
 
-    /// Every text has the vector that is its own, in its place.
-    pub fn is_right_for(&self, texts: &[impl AsRef<str>]) {
-        self.is_right_for_length(texts, DIM);
+    /// Asserts that the response has the vector of each text, in order.
+    pub fn assert_vectors_of(&self, texts: &[impl AsRef<str>]) {
+        self.assert_vectors_of_dim(texts, DIM);
     }
 
-    pub fn is_right_for_length(&self, texts: &[impl AsRef<str>], length: usize) {
+    /// Asserts the same for vectors of `dim` dimensions.
+    pub fn assert_vectors_of_dim(&self, texts: &[impl AsRef<str>], dim: usize) {
         assert_eq!(self.status, 200, "{}", self.json);
         assert_eq!(self.json["data"].as_array().unwrap().len(), texts.len());
         for (index, text) in texts.iter().enumerate() {
             assert_eq!(self.json["data"][index]["index"], json!(index));
-            let (got, due) = (self.vector(index), vector(text.as_ref(), length));
-            assert_eq!(got.len(), due.len());
-            let worst = got.iter().zip(&due).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
-            assert!(worst < 1e-5, "the vector of '{}' is off by {worst}", text.as_ref());
+            let (actual, expected) = (self.vector(index), vector(text.as_ref(), dim));
+            assert_eq!(actual.len(), expected.len());
+            let max_error = actual.iter().zip(&expected).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+            assert!(max_error < 1e-5, "the vector of '{}' differs by {max_error}", text.as_ref());
         }
     }
 }

@@ -1,10 +1,10 @@
-//! The gateway through the front door: the real binary over HTTP, with stand-ins for the vendors behind it
-//! that enforce limits, misbehave on command and record every text they are asked for.
+//! Tests of the gateway with the compiled binary over HTTP. Its providers are fake vendors that enforce limits, return
+//! faults on demand and record every text of a request.
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "helpers of tests fail the test")]
 
 #[path = "../binary/support.rs"]
-#[expect(dead_code, reason = "each test uses its part")]
+#[expect(dead_code, reason = "each test program uses a part of it")]
 mod support;
 
 mod cache;

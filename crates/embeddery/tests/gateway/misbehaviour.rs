@@ -1,4 +1,4 @@
-//! For everything a vendor can do wrong: what the caller gets, what was billed, what the breaker did.
+//! For each fault of a vendor: the caller's response, the billed texts and the state of the circuit breaker.
 
 use embeddery_test_support::vendors::{Behaviour, Vendors};
 use serde_json::json;
@@ -8,7 +8,6 @@ use crate::gateway::{Answer, Gateway, MODEL};
 const TEXTS: [&str; 3] = ["one", "two", "three"];
 
 async fn ask(gateway: &Gateway) -> Answer {
-    // No two tests share a text, so no cache is in the way; here it is switched off all the same.
     gateway.embed(&json!({"input": TEXTS, "model": MODEL})).await
 }
 
@@ -17,7 +16,7 @@ async fn without_cache() -> Gateway {
 }
 
 #[tokio::test]
-async fn what_passes_is_tried_again_and_the_caller_never_sees_it() {
+async fn a_temporary_fault_is_retried_and_hidden_from_the_caller() {
     let gateway = without_cache().await;
     for behaviour in [
         Behaviour::Status(500),
@@ -32,69 +31,65 @@ async fn what_passes_is_tried_again_and_the_caller_never_sees_it() {
         Behaviour::Empty,
         Behaviour::FewerVectors,
         Behaviour::DuplicateIndex,
-        Behaviour::NotANumber,
+        Behaviour::Nan,
         Behaviour::WrongLength,
         Behaviour::MixedLengths,
         Behaviour::BrokenBase64,
     ] {
         gateway.vendors.next(behaviour.clone());
         let answer = ask(&gateway).await;
-        answer.is_right_for(&TEXTS);
+        answer.assert_vectors_of(&TEXTS);
         assert!(answer.header("server-timing").contains("attempts: 2"), "{behaviour:?}");
-        assert_eq!(gateway.billed().len(), 2 * TEXTS.len(), "{behaviour:?}: one attempt more, and no other");
-        assert_eq!(
-            gateway.breaker("openai").await,
-            "CLOSED",
-            "{behaviour:?}: a success starts the count anew"
-        );
+        assert_eq!(gateway.billed().len(), 2 * TEXTS.len(), "{behaviour:?}: one retry");
+        assert_eq!(gateway.breaker("openai").await, "CLOSED", "{behaviour:?}: a success resets the count");
     }
-    // An answer in another order is right; nothing is to be tried again.
+    // A response in another order is correct and is not retried.
     gateway.vendors.next(Behaviour::Shuffled);
-    ask(&gateway).await.is_right_for(&TEXTS);
+    ask(&gateway).await.assert_vectors_of(&TEXTS);
     assert_eq!(gateway.billed().len(), TEXTS.len());
 }
 
 #[tokio::test]
-async fn what_lasts_opens_the_breaker_and_the_next_caller_costs_nothing() {
+async fn a_permanent_fault_opens_the_breaker_and_later_requests_are_not_billed() {
     for (behaviour, status, code) in [
         (Behaviour::Status(500), 503, "unavailable"),
         (Behaviour::Reset, 503, "unavailable"),
         (Behaviour::Html, 502, "bad_upstream_answer"),
-        (Behaviour::NotANumber, 502, "bad_upstream_answer"),
+        (Behaviour::Nan, 502, "bad_upstream_answer"),
         (Behaviour::FewerVectors, 502, "bad_upstream_answer"),
     ] {
         let gateway = without_cache().await;
-        gateway.vendors.always(Some(behaviour.clone()));
+        gateway.vendors.set_default(Some(behaviour.clone()));
         let first = ask(&gateway).await;
         assert_eq!((first.status.as_u16(), first.code()), (status, code), "{behaviour:?}: {}", first.json);
         assert_eq!(gateway.billed().len(), 4 * TEXTS.len(), "{behaviour:?}: an attempt and three retries");
         let second = ask(&gateway).await;
         assert_eq!((second.status.as_u16(), second.code()), (503, "breaker_open"), "{behaviour:?}");
-        assert_eq!(gateway.billed().len(), TEXTS.len(), "{behaviour:?}: the fifth failure opens it");
+        assert_eq!(gateway.billed().len(), TEXTS.len(), "{behaviour:?}: the fifth failure opens the breaker");
         assert_eq!(gateway.breaker("openai").await, "OPEN");
         let third = ask(&gateway).await;
         assert_eq!(third.code(), "breaker_open");
         let wait: u64 = third.header("retry-after").parse().unwrap();
         assert!((1..=60).contains(&wait), "{wait}");
         assert_eq!(gateway.billed().len(), 0);
-        assert_eq!(gateway.breaker("cohere").await, "CLOSED", "others have their own");
+        assert_eq!(gateway.breaker("cohere").await, "CLOSED", "each provider has its own breaker");
         let series = r#"circuit_breaker_state{service="embeddings_openai",operation="embed"}"#;
         assert_eq!(gateway.metric(series).await, Some(1.0));
-        gateway.vendors.always(None);
+        gateway.vendors.set_default(None);
         let path = "/api/v1/embeddings/circuit-breakers/openai/reset";
         assert_eq!(Answer::of(gateway.request(reqwest::Method::POST, path)).await.status, 200);
-        ask(&gateway).await.is_right_for(&TEXTS);
+        ask(&gateway).await.assert_vectors_of(&TEXTS);
         assert_eq!(gateway.breaker("openai").await, "CLOSED");
     }
 }
 
 #[tokio::test]
-async fn what_retrying_would_not_mend_is_told_at_once() {
+async fn an_error_that_a_retry_cannot_fix_is_returned_at_once() {
     let gateway = without_cache().await;
     for (behaviour, status, code) in [
         (Behaviour::Unauthorized, 502, "upstream_unauthorized"),
         (Behaviour::Status(403), 502, "upstream_unauthorized"),
-        (Behaviour::QuotaGone, 429, "upstream_rate_limited"),
+        (Behaviour::QuotaExhausted, 429, "upstream_rate_limited"),
         (Behaviour::Status(400), 400, "invalid_value"),
         (Behaviour::InputTooLong, 400, "input_too_long"),
         (Behaviour::NoSuchModel, 404, "model_not_found"),
@@ -103,15 +98,18 @@ async fn what_retrying_would_not_mend_is_told_at_once() {
         gateway.vendors.next(behaviour.clone());
         let answer = ask(&gateway).await;
         assert_eq!((answer.status.as_u16(), answer.code()), (status, code), "{behaviour:?}: {}", answer.json);
-        assert!(!answer.json.to_string().contains("key-of-OPENAI"), "{behaviour:?} shows the key");
-        assert_eq!(gateway.billed().len(), TEXTS.len(), "{behaviour:?}: asked once");
+        assert!(
+            !answer.json.to_string().contains("key-of-OPENAI"),
+            "{behaviour:?}: the response contains the key"
+        );
+        assert_eq!(gateway.billed().len(), TEXTS.len(), "{behaviour:?}: one attempt");
     }
-    assert_eq!(gateway.breaker("openai").await, "CLOSED", "the upstream is alive");
+    assert_eq!(gateway.breaker("openai").await, "CLOSED", "the provider is available");
     assert!(!gateway.server.log().contains("key-of-OPENAI"), "the key is in the log");
 }
 
 #[tokio::test]
-async fn a_long_pause_is_the_callers_to_wait_and_nobody_asks_meanwhile() {
+async fn a_long_retry_after_is_passed_to_the_caller_and_blocks_later_requests() {
     let gateway = without_cache().await;
     gateway.vendors.next(Behaviour::RateLimited(100));
     for billed in [TEXTS.len(), 0] {
@@ -124,21 +122,21 @@ async fn a_long_pause_is_the_callers_to_wait_and_nobody_asks_meanwhile() {
         );
         let wait: u64 = answer.header("retry-after").parse().unwrap();
         assert!((90..=100).contains(&wait), "{wait}");
-        assert_eq!(gateway.billed().len(), billed, "the governor keeps the second from asking");
+        assert_eq!(gateway.billed().len(), billed, "the upstream limiter blocks the second request");
     }
-    assert_eq!(gateway.breaker("openai").await, "CLOSED", "a 429 says that the upstream is alive");
+    assert_eq!(gateway.breaker("openai").await, "CLOSED", "a 429 shows that the provider is available");
 }
 
 #[tokio::test]
-async fn a_hanging_attempt_ends_and_is_tried_again() {
+async fn an_attempt_that_hangs_times_out_and_is_retried() {
     let file = "retry: {base_delay_seconds: 0.001, attempt_timeout_seconds: 0.5, max_retries: 1}\ncache: {max_size: 0}\n";
     let gateway = Gateway::with(file, &[]).await;
     for behaviour in [Behaviour::Hang, Behaviour::Drip] {
         gateway.vendors.next(behaviour.clone());
-        ask(&gateway).await.is_right_for(&TEXTS);
+        ask(&gateway).await.assert_vectors_of(&TEXTS);
         assert_eq!(gateway.billed().len(), 2 * TEXTS.len(), "{behaviour:?}");
     }
-    gateway.vendors.always(Some(Behaviour::Hang));
+    gateway.vendors.set_default(Some(Behaviour::Hang));
     let answer = ask(&gateway).await;
     assert_eq!((answer.status.as_u16(), answer.code()), (504, "timeout"), "{}", answer.json);
     let failures = r#"embedding_provider_failures_total{provider="openai",model="text-embedding-3-small",reason="timeout"}"#;
@@ -155,7 +153,7 @@ async fn a_redirect_is_not_followed_with_the_key() {
 }
 
 #[tokio::test]
-async fn without_a_key_the_variable_is_named() {
+async fn a_missing_key_is_an_error_that_names_the_variable() {
     let gateway = Gateway::with("", &[("MISTRAL_API_KEY", "")]).await;
     let answer = gateway.embed(&json!({"input": "a", "model": "mistral-embed"})).await;
     assert_eq!(answer.status, 503, "{}", answer.json);

@@ -1,4 +1,4 @@
-//! Rate limits and the persistent cache in the Redis of the queue: every topology, and prefixes.
+//! Rate limits and the persistent cache in the queue's Redis, for every topology and with several prefixes.
 
 use std::time::Duration;
 

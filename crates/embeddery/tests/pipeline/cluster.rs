@@ -1,4 +1,4 @@
-//! API, workers and Redis, each of which may be killed and started again at any moment.
+//! The processes of an installation: API, workers and Redis. A test may kill and restart each of them.
 
 use std::{
     collections::BTreeMap,
@@ -23,15 +23,15 @@ use crate::{
     tokens::SECRET,
 };
 
-/// Length of the stand-in's vectors.
+/// Dimensions of the fake vendor's vectors.
 pub const DIM: usize = 16;
 
-/// What a cluster is made of.
-pub struct Plan {
-    /// Worker processes; none: the API works itself, over the embedded queue, without Redis.
+/// The processes and the configuration of a cluster.
+pub struct ClusterConfig {
+    /// Worker processes. With none, the API processes documents itself, with the SQLite queue and without Redis.
     pub workers: usize,
-    /// More of the configuration file.
-    pub more: &'static str,
+    /// Additional text of the configuration file.
+    pub extra_config: &'static str,
 }
 
 pub struct Cluster {
@@ -40,35 +40,35 @@ pub struct Cluster {
     pub dir: TempDir,
     pub api: Child,
     pub workers: Vec<Child>,
-    /// Of whoever asks.
+    /// The key or token of the requests.
     pub key: String,
     url: String,
     client: Client,
 }
 
 impl Cluster {
-    pub async fn start(plan: Plan) -> Self {
-        Self::start_in(tempfile::tempdir().unwrap(), plan).await
+    pub async fn start(config: ClusterConfig) -> Self {
+        Self::start_in(tempfile::tempdir().unwrap(), config).await
     }
 
-    pub async fn start_in(dir: TempDir, plan: Plan) -> Self {
+    pub async fn start_in(dir: TempDir, config: ClusterConfig) -> Self {
         let vendors = Vendors::start().await;
-        let config = format!(
+        let file = format!(
             "default_model_id: tiny\n\
              models:\n  tiny: {{provider: local_api, model_name_or_path: tiny, api_url: \"{}\"}}\n\
              queue: {{lease_seconds: 2}}\n\
              workers: {{reconcile_seconds: 2, backoff_seconds: 0.2}}\n\
              server: {{shutdown_grace_seconds: 10}}\n{}\n",
             vendors.base_url(VendorApi::LocalOpenAi),
-            plan.more
+            config.extra_config
         );
-        fs::write(dir.path().join("embeddery.yaml"), config).unwrap();
-        let redis = (plan.workers > 0).then(|| Redis::durable().unwrap());
-        // One port for all lives of the API.
+        fs::write(dir.path().join("embeddery.yaml"), file).unwrap();
+        let redis = (config.workers > 0).then(|| Redis::durable().unwrap());
+        // The API keeps its port across restarts.
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let url = format!("http://127.0.0.1:{port}");
         let api = serve(&dir, redis.as_ref(), port);
-        let workers = (0..plan.workers).map(|_| work(&dir, redis.as_ref())).collect();
+        let workers = (0..config.workers).map(|_| work(&dir, redis.as_ref())).collect();
         let client = Client::builder().no_proxy().timeout(Duration::from_secs(30)).build().unwrap();
         Self { vendors, redis, dir, api, workers, key: KEY.to_owned(), url, client }
     }
@@ -77,19 +77,19 @@ impl Cluster {
         self.url.rsplit_once(':').unwrap().1.parse().unwrap()
     }
 
-    /// SIGKILL and a new start of the API.
+    /// Kills the API with SIGKILL and starts it again.
     pub fn kill_api(&mut self) {
         kill(&mut self.api);
         self.api = serve(&self.dir, self.redis.as_ref(), self.port());
     }
 
-    /// SIGKILL of a worker, and a new one.
-    pub fn kill_worker(&mut self, which: usize) {
-        kill(&mut self.workers[which]);
-        self.workers[which] = work(&self.dir, self.redis.as_ref());
+    /// Kills a worker with SIGKILL and starts a new one.
+    pub fn kill_worker(&mut self, index: usize) {
+        kill(&mut self.workers[index]);
+        self.workers[index] = work(&self.dir, self.redis.as_ref());
     }
 
-    /// SIGKILL of Redis, and a new start over the same files.
+    /// Kills Redis with SIGKILL and starts it again with the same files.
     pub fn kill_redis(&mut self) {
         if let Some(redis) = &mut self.redis {
             redis.kill().unwrap();
@@ -101,8 +101,8 @@ impl Cluster {
         self.client.request(method, format!("{}{path}", self.url)).bearer_auth(&self.key)
     }
 
-    /// Asks until there is an answer: the API may be dead at the moment, or Redis.
-    pub async fn patiently(&self, request: impl Fn() -> RequestBuilder) -> (StatusCode, Value) {
+    /// Sends a request until the API and Redis are available.
+    pub async fn send_until_available(&self, request: impl Fn() -> RequestBuilder) -> (StatusCode, Value) {
         for _ in 0..600 {
             if let Ok(answer) = request().send().await {
                 let status = answer.status();
@@ -114,33 +114,33 @@ impl Cluster {
             }
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
-        panic!("the API does not answer: {}", self.logs());
+        panic!("the API is unavailable: {}", self.logs());
     }
 
-    /// Submits a job, the same however often the API dies over it; its id.
+    /// Submits a job with an idempotency key, so that a retry after a crash of the API creates no second job. Returns its id.
     pub async fn submit(&self, key: &str, collection: &str, documents: &[(String, String)]) -> String {
         let body = body(collection, documents);
         let request = || {
             self.request(Method::POST, "/api/v1/embeddings/jobs").header("idempotency-key", key).json(&body)
         };
-        let (status, answer) = self.patiently(request).await;
+        let (status, answer) = self.send_until_available(request).await;
         assert_eq!(status, StatusCode::ACCEPTED, "{answer}");
         answer["job_id"].as_str().unwrap().to_owned()
     }
 
     pub async fn job(&self, id: &str) -> Value {
         let path = format!("/api/v1/embeddings/jobs/{id}");
-        let (status, answer) = self.patiently(|| self.request(Method::GET, &path)).await;
+        let (status, answer) = self.send_until_available(|| self.request(Method::GET, &path)).await;
         assert_eq!(status, StatusCode::OK, "{answer}");
         answer
     }
 
-    /// Waits until a job is so.
-    pub async fn until(&self, id: &str, within: Duration, so: impl Fn(&Value) -> bool) -> Value {
+    /// Waits until a job fulfils the condition.
+    pub async fn until(&self, id: &str, within: Duration, condition: impl Fn(&Value) -> bool) -> Value {
         let waiting = async {
             loop {
                 let job = self.job(id).await;
-                if so(&job) {
+                if condition(&job) {
                     return job;
                 }
                 tokio::time::sleep(Duration::from_millis(50)).await;
@@ -152,7 +152,7 @@ impl Cluster {
         }
     }
 
-    /// What Redis says to a command.
+    /// The response of Redis to a command.
     pub fn ask_redis(&self, command: &[&str]) -> String {
         let url = self.redis.as_ref().unwrap().url();
         let answer = Command::new("redis-cli").args(["-u", &url]).args(command).output().unwrap();
@@ -163,7 +163,7 @@ impl Cluster {
         self.until(id, Duration::from_secs(180), ended).await
     }
 
-    /// All documents of a collection, by id: the texts of their chunks. Each vector is checked.
+    /// The texts of the chunks of all documents in a collection, by document id. The vector of each chunk is checked.
     pub async fn stored(&self, collection: &str) -> BTreeMap<String, Vec<String>> {
         let path = format!("/api/v1/embeddings/collections/{collection}/export");
         let answer = self.request(Method::GET, &path).send().await.unwrap();
@@ -176,10 +176,10 @@ impl Cluster {
                 let bytes = BASE64_STANDARD.decode(chunk["vector"].as_str().unwrap()).unwrap();
                 let got = bytes.chunks_exact(4).map(|number| f32::from_le_bytes(number.try_into().unwrap()));
                 let cosine: f32 = got.zip(vector(&text, DIM)).map(|(a, b)| a * b).sum();
-                assert!(cosine > 0.999, "{id}: another text's vector");
+                assert!(cosine > 0.999, "{id}: the vector of another text");
                 text
             });
-            assert!(stored.insert(id.to_owned(), chunks.collect()).is_none(), "{id} is there twice");
+            assert!(stored.insert(id.to_owned(), chunks.collect()).is_none(), "{id} is stored twice");
         }
         stored
     }
@@ -201,7 +201,7 @@ impl Drop for Cluster {
     }
 }
 
-/// A job's documents, a sentence a chunk.
+/// The body of a job, with one sentence in each chunk.
 pub fn body(collection: &str, documents: &[(String, String)]) -> Value {
     let documents: Vec<Value> = documents.iter().map(|(id, text)| json!({"id": id, "text": text})).collect();
     let chunking = json!({"method": "sentences", "size": 6, "overlap": 0, "unit": "words"});

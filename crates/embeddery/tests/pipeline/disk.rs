@@ -1,13 +1,13 @@
-//! A disk that is really full while documents come in, and has room again.
+//! A disk that is full while documents are submitted, and has space again later.
 
 use std::{fs, io::Write as _, path::PathBuf, process::Command, time::Duration};
 
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
-use crate::cluster::{Cluster, Plan};
+use crate::cluster::{Cluster, ClusterConfig};
 
-/// A small disk below the cluster's directory: a tmpfs, where this user may mount one.
+/// A small tmpfs below the cluster's directory, if this user may mount one.
 struct Disk(PathBuf);
 
 const SIZE: &str = "24m";
@@ -27,20 +27,20 @@ impl Disk {
 
 impl Drop for Disk {
     fn drop(&mut self) {
-        // Lazily: whoever is being killed may still have files open.
+        // A lazy unmount, because a killed process may still have open files.
         let _ = Command::new("umount").arg("-l").arg(&self.0).status();
     }
 }
 
-/// Takes the room away from a running server, and gives it back.
-enum Squeeze {
+/// Makes the disk of a running server full, and frees it again.
+enum FullDisk {
     /// A file that fills the disk.
     Filler(Disk),
-    /// No file of the process may grow beyond what is there: what a kernel refuses then is what a full disk refuses.
+    /// A limit on the size of the process's files (RLIMIT_FSIZE). The kernel refuses the same writes as on a full disk.
     Limit(u32),
 }
 
-impl Squeeze {
+impl FullDisk {
     fn fill(&self) {
         match self {
             Self::Filler(disk) => {
@@ -53,7 +53,7 @@ impl Squeeze {
         }
     }
 
-    /// What a write is answered: a limit is an error like that of a broken disk.
+    /// The status of a refused write. The limit looks like a broken disk.
     fn refusal(&self) -> StatusCode {
         match self {
             Self::Filler(_) => StatusCode::INSUFFICIENT_STORAGE,
@@ -70,53 +70,55 @@ impl Squeeze {
 }
 
 fn limit(pid: u32, to: &str) {
-    let done = Command::new("prlimit").args(["--pid", &pid.to_string(), &format!("--fsize={to}")]).status();
-    assert!(done.unwrap().success());
+    let status = Command::new("prlimit").args(["--pid", &pid.to_string(), &format!("--fsize={to}")]).status();
+    assert!(status.unwrap().success());
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_disk_that_fills_up_while_documents_come_in_loses_nothing() {
+async fn a_full_disk_during_submissions_loses_no_document() {
     let dir = tempfile::tempdir().unwrap();
     let disk = Disk::mount(dir.path().join("Databases"));
-    // The usual reserve is larger than this disk.
-    let more = "collections: {min_free_bytes: 4096}";
-    let cluster = Cluster::start_in(dir, Plan { workers: 0, more }).await;
-    let squeeze = match disk {
-        Ok(disk) => Squeeze::Filler(disk),
+    // The default of min_free_bytes is larger than this disk.
+    let extra_config = "collections: {min_free_bytes: 4096}";
+    let cluster = Cluster::start_in(dir, ClusterConfig { workers: 0, extra_config }).await;
+    let full_disk = match disk {
+        Ok(disk) => FullDisk::Filler(disk),
         Err(problem) => {
-            println!("no small disk can be mounted here ({}); RLIMIT_FSIZE it is", problem.trim());
-            Squeeze::Limit(cluster.api.id())
+            println!("a small disk cannot be mounted ({}); using RLIMIT_FSIZE", problem.trim());
+            FullDisk::Limit(cluster.api.id())
         }
     };
     let documents: Vec<_> = (0..300).map(|i| (format!("d{i}"), format!("Document number {i}."))).collect();
     let held = cluster.vendors.hold();
     let job = cluster.submit("before", "notes", &documents).await;
     held.arrived(1).await;
-    squeeze.fill();
+    full_disk.fill();
     held.release();
-    // What comes now is refused, and told why.
+    // A submission to the full disk is refused with the reason.
     let text = "words ".repeat(20_000);
     let body = json!({"collection": "notes", "documents": [{"id": "late", "text": text}]});
     let answer = cluster.request(Method::POST, "/api/v1/embeddings/jobs").json(&body).send().await.unwrap();
     let (status, answer): (StatusCode, Value) = (answer.status(), answer.json().await.unwrap());
-    assert_eq!(status, squeeze.refusal(), "{answer}");
+    assert_eq!(status, full_disk.refusal(), "{answer}");
     assert!(answer["error"]["message"].as_str().unwrap().contains("disk"), "{answer}");
-    // Longer than a lease, in which everything that is tried fails.
+    // Longer than a lease, while every write fails.
     tokio::time::sleep(Duration::from_secs(5)).await;
     let log = fs::read_to_string(cluster.dir.path().join("serve.log")).unwrap();
-    assert!(log.contains("disk"), "the log says what is the matter: {log}");
-    let (_, meanwhile) =
-        cluster.patiently(|| cluster.request(Method::GET, &format!("/api/v1/embeddings/jobs/{job}"))).await;
+    assert!(log.contains("disk"), "the log names the disk: {log}");
+    let (_, meanwhile) = cluster
+        .send_until_available(|| cluster.request(Method::GET, &format!("/api/v1/embeddings/jobs/{job}")))
+        .await;
     assert_eq!((&meanwhile["status"], &meanwhile["documents"]["failed"]), (&json!("running"), &json!(0)));
-    squeeze.free();
+    full_disk.free();
     let job = cluster.ended(&job).await;
     assert_eq!((&job["status"], &job["documents"]["stored"]), (&json!("completed"), &json!(300)), "{job}");
     let path = format!("/api/v1/embeddings/jobs/{}/documents?limit=1000", job["job_id"].as_str().unwrap());
-    let (_, rows) = cluster.patiently(|| cluster.request(Method::GET, &path)).await;
+    let (_, rows) = cluster.send_until_available(|| cluster.request(Method::GET, &path)).await;
     let rows = rows["documents"].as_array().unwrap();
     assert!(rows.iter().all(|row| row["attempts"].as_u64().unwrap_or(0) == 0), "{rows:?}");
     assert_eq!(cluster.stored("notes").await.len(), 300);
-    let (status, answer) =
-        cluster.patiently(|| cluster.request(Method::POST, "/api/v1/embeddings/jobs").json(&body)).await;
+    let (status, answer) = cluster
+        .send_until_available(|| cluster.request(Method::POST, "/api/v1/embeddings/jobs").json(&body))
+        .await;
     assert_eq!(status, StatusCode::ACCEPTED, "{answer}");
 }

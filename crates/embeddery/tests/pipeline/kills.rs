@@ -1,29 +1,29 @@
-//! Nothing is lost and nothing is stored twice, whoever dies when.
+//! Documents are neither lost nor stored twice when the API, Redis or a worker is killed at any moment.
 
 use std::{
     collections::{BTreeMap, HashSet},
     time::{Duration, Instant},
 };
 
-use crate::cluster::{Cluster, Plan, ended};
+use crate::cluster::{Cluster, ClusterConfig, ended};
 
-/// Kills of one round.
+/// Kills in one round.
 const KILLS: u32 = 3;
 
-/// SplitMix64, so that a round that fails can be run again.
+/// SplitMix64. Its seed is the round, so that a failed round can be repeated.
 struct Random(u64);
 
 impl Random {
-    fn below(&mut self, most: u64) -> u64 {
+    fn below(&mut self, bound: u64) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (z ^ (z >> 31)) % most
+        (z ^ (z >> 31)) % bound
     }
 }
 
-/// Documents of one to three chunks, each text unlike all others.
+/// Documents of one to three chunks. All texts are different.
 fn documents(round: u32, count: usize) -> Vec<(String, String)> {
     let text = |i: usize| {
         let chunks = (0..=i % 3).map(|c| format!("Round {round} document {i} part {c}."));
@@ -33,12 +33,12 @@ fn documents(round: u32, count: usize) -> Vec<(String, String)> {
 }
 
 async fn rounds(rounds: u32, count: usize) {
-    let mut cluster = Cluster::start(Plan { workers: 2, more: "" }).await;
-    let (mut asked, mut due_in_all, began) = (0, 0, Instant::now());
+    let mut cluster = Cluster::start(ClusterConfig { workers: 2, extra_config: "" }).await;
+    let (mut embedded, mut expected, start) = (0, 0, Instant::now());
     for round in 0..rounds {
         let (collection, documents) = (format!("round-{round}"), documents(round, count));
         let mut random = Random(u64::from(round));
-        cluster.vendors.forget();
+        cluster.vendors.clear_requests();
         let job = cluster.submit(&collection, &collection, &documents).await;
         let mut killed = Vec::new();
         while killed.len() < KILLS as usize {
@@ -63,34 +63,34 @@ async fn rounds(rounds: u32, count: usize) {
         let texts = cluster.vendors.texts();
         let distinct: HashSet<&String> = texts.iter().collect();
         let chunks: usize = due.values().map(Vec::len).sum();
-        assert!(distinct.len() >= chunks, "round {round}: not every text was asked for");
-        // What was under way when somebody died is asked for again, and no more: two workers with two loops of 32
-        // documents of at most three chunks.
-        let most = chunks + KILLS as usize * 2 * 2 * 32 * 3;
-        assert!(texts.len() <= most, "round {round}: {} texts were asked for, {chunks} are due", texts.len());
-        (asked, due_in_all) = (asked + texts.len(), due_in_all + chunks);
+        assert!(distinct.len() >= chunks, "round {round}: a text was not embedded");
+        // Only the work in progress at a kill is embedded again: at most two workers with two loops of 32 documents of
+        // three chunks.
+        let max = chunks + KILLS as usize * 2 * 2 * 32 * 3;
+        assert!(texts.len() <= max, "round {round}: {} texts were embedded, {chunks} expected", texts.len());
+        (embedded, expected) = (embedded + texts.len(), expected + chunks);
         println!(
-            "{} rounds of {count} documents, {KILLS} kills each, in {:.0} s; {asked} texts asked for, {due_in_all} due",
+            "{} rounds of {count} documents, {KILLS} kills each, in {:.0} s; {embedded} texts embedded, {expected} expected",
             round + 1,
-            began.elapsed().as_secs_f64()
+            start.elapsed().as_secs_f64()
         );
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn nothing_is_lost_whoever_is_killed() {
+async fn no_document_is_lost_when_processes_are_killed() {
     rounds(15, 200).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "half an hour; `make soak`"]
-async fn soak_nothing_is_lost_whoever_is_killed() {
+async fn soak_no_document_is_lost_when_processes_are_killed() {
     rounds(300, 2000).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn alone_without_redis_nothing_is_lost_either() {
-    let mut cluster = Cluster::start(Plan { workers: 0, more: "" }).await;
+async fn no_document_is_lost_when_a_server_without_redis_is_killed() {
+    let mut cluster = Cluster::start(ClusterConfig { workers: 0, extra_config: "" }).await;
     for round in 0..5 {
         let (collection, documents) = (format!("round-{round}"), documents(round, 200));
         let mut random = Random(u64::from(round));
@@ -105,11 +105,11 @@ async fn alone_without_redis_nothing_is_lost_either() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_document_that_kills_its_worker_ends_as_dead_letter_and_its_neighbours_are_stored() {
-    let mut cluster = Cluster::start(Plan { workers: 1, more: "" }).await;
+async fn a_document_that_crashes_its_worker_becomes_a_dead_letter_and_the_others_are_stored() {
+    let mut cluster = Cluster::start(ClusterConfig { workers: 1, extra_config: "" }).await;
     let mut documents = documents(0, 20);
     documents[7].1 = "This one kills.".into();
-    // The vendor does not answer calls with this text; whoever sent one is killed.
+    // The vendor holds requests with this text. The worker that sent one is killed.
     let held = cluster.vendors.hold_text("This one kills.");
     let job = cluster.submit("poison", "poison", &documents).await;
     let mut calls = 0;
@@ -125,10 +125,10 @@ async fn a_document_that_kills_its_worker_ends_as_dead_letter_and_its_neighbours
             }
         }
     }
-    assert!((3..=6).contains(&calls), "it was tried {calls} times");
+    assert!((3..=6).contains(&calls), "{calls} attempts");
     let stored = cluster.stored("poison").await;
     assert!(stored.len() == 19 && !stored.contains_key("d00007"));
     let path = format!("/api/v1/embeddings/jobs/{job}/documents?status=failed");
-    let (_, failed) = cluster.patiently(|| cluster.request(reqwest::Method::GET, &path)).await;
+    let (_, failed) = cluster.send_until_available(|| cluster.request(reqwest::Method::GET, &path)).await;
     assert!(failed.to_string().contains("died"), "{failed}");
 }

@@ -1,11 +1,11 @@
-//! The pipeline as an operator runs it: a real Redis, an API and workers of their own processes, and SIGKILL.
-//! The vendor is a stand-in that counts what it was asked for.
+//! Tests of the pipeline with several processes: a real Redis, the API, workers, orchestrators and SIGKILL. The provider is
+//! a fake vendor that records all texts.
 
-#![expect(clippy::unwrap_used, clippy::panic, reason = "tests fail so")]
-#![expect(clippy::print_stdout, reason = "a soak tells its figures")]
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+#![expect(clippy::print_stdout, reason = "a soak test prints its measurements")]
 
 #[path = "../binary/support.rs"]
-#[expect(dead_code, reason = "shared with the other program, which uses the rest")]
+#[expect(dead_code, reason = "shared with the test program binary, which uses the rest")]
 mod support;
 #[path = "../binary/tokens.rs"]
 mod tokens;

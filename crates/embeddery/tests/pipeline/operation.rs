@@ -1,4 +1,4 @@
-//! What an operator does: stop, start, look, get something wrong.
+//! Operation of a cluster: stopping and starting workers, cancelling jobs, versions, and configuration errors.
 
 use std::{process::Stdio, time::Duration};
 
@@ -7,7 +7,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 
 use crate::{
-    cluster::{Cluster, Plan, ended},
+    cluster::{Cluster, ClusterConfig, ended},
     support::{KEY, command, run},
     tokens::token,
 };
@@ -23,8 +23,8 @@ fn signal(child: &std::process::Child, name: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_worker_that_is_told_to_stop_finishes_its_documents() {
-    let mut cluster = Cluster::start(Plan { workers: 1, more: "" }).await;
+async fn a_worker_finishes_its_documents_after_sigterm() {
+    let mut cluster = Cluster::start(ClusterConfig { workers: 1, extra_config: "" }).await;
     let held = cluster.vendors.hold();
     let job = cluster.submit("stop", "notes", &documents(3)).await;
     held.arrived(1).await;
@@ -32,14 +32,14 @@ async fn a_worker_that_is_told_to_stop_finishes_its_documents() {
     held.release();
     assert!(cluster.workers[0].wait().unwrap().success());
     assert_eq!(cluster.job(&job).await["status"], "running");
-    cluster.kill_worker(0); // it is dead already: this starts a new one
+    cluster.kill_worker(0); // the worker has ended; this starts a new one
     assert_eq!(cluster.ended(&job).await["status"], "completed");
-    assert_eq!(cluster.vendors.texts().len(), 3, "what was under way was finished, not asked for again");
+    assert_eq!(cluster.vendors.texts().len(), 3, "the documents in progress are not embedded again");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_second_signal_ends_a_worker_at_once() {
-    let mut cluster = Cluster::start(Plan { workers: 1, more: "" }).await;
+    let mut cluster = Cluster::start(ClusterConfig { workers: 1, extra_config: "" }).await;
     let held = cluster.vendors.hold();
     cluster.submit("stop", "notes", &documents(3)).await;
     held.arrived(1).await;
@@ -50,13 +50,13 @@ async fn a_second_signal_ends_a_worker_at_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_cancelled_job_stops_in_the_middle() {
-    let cluster = Cluster::start(Plan { workers: 1, more: "" }).await;
+async fn a_cancelled_job_embeds_no_further_documents() {
+    let cluster = Cluster::start(ClusterConfig { workers: 1, extra_config: "" }).await;
     let held = cluster.vendors.hold();
     let job = cluster.submit("cancel", "notes", &documents(300)).await;
     held.arrived(1).await;
     let path = format!("/api/v1/embeddings/jobs/{job}");
-    let (status, _) = cluster.patiently(|| cluster.request(Method::DELETE, &path)).await;
+    let (status, _) = cluster.send_until_available(|| cluster.request(Method::DELETE, &path)).await;
     assert_eq!(status, 202);
     held.release();
     assert_eq!(cluster.ended(&job).await["status"], "cancelled");
@@ -67,7 +67,7 @@ async fn a_cancelled_job_stops_in_the_middle() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_same_request_twice_is_one_job() {
-    let cluster = Cluster::start(Plan { workers: 1, more: "" }).await;
+    let cluster = Cluster::start(ClusterConfig { workers: 1, extra_config: "" }).await;
     let documents = documents(30);
     let submit = || cluster.submit("k", "notes", &documents);
     let (first, second) = tokio::join!(submit(), submit());
@@ -77,31 +77,33 @@ async fn the_same_request_twice_is_one_job() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn without_a_worker_the_api_says_so() {
-    let mut cluster = Cluster::start(Plan { workers: 1, more: "" }).await;
+async fn readiness_reports_that_no_worker_runs() {
+    let mut cluster = Cluster::start(ClusterConfig { workers: 1, extra_config: "" }).await;
     let job = cluster.submit("k", "notes", &documents(1)).await;
     cluster.ended(&job).await;
     crate::cluster::kill(&mut cluster.workers[0]);
-    // Its last report runs out.
-    let says = async || cluster.patiently(|| cluster.request(Method::GET, "/ready")).await.1.to_string();
+    // The test waits until the worker's last heartbeat expires.
+    let says =
+        async || cluster.send_until_available(|| cluster.request(Method::GET, "/ready")).await.1.to_string();
     while !says().await.contains("no worker") {
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn two_tenants_the_small_one_is_done_first() {
+async fn a_small_tenant_does_not_wait_for_a_large_one() {
     small_before_large(1000).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "minutes; `make soak`"]
-async fn soak_two_tenants_the_small_one_is_done_first() {
+async fn soak_a_small_tenant_does_not_wait_for_a_large_one() {
     small_before_large(10_000).await;
 }
 
 async fn small_before_large(count: usize) {
-    let mut cluster = Cluster::start(Plan { workers: 2, more: "auth: {mode: multi_user}" }).await;
+    let mut cluster =
+        Cluster::start(ClusterConfig { workers: 2, extra_config: "auth: {mode: multi_user}" }).await;
     let (ann, bob) = (token("ann", "user"), token("bob", "user"));
     cluster.key.clone_from(&ann);
     let held = cluster.vendors.hold();
@@ -113,15 +115,15 @@ async fn small_before_large(count: usize) {
     assert_eq!(cluster.ended(&small).await["status"], "completed");
     cluster.key = ann;
     let job = cluster.job(&large).await;
-    assert!(!ended(&job), "the large one is still at work: {job}");
+    assert!(!ended(&job), "the large job is still running: {job}");
     let job = cluster.until(&large, Duration::from_secs(600), ended).await;
     assert_eq!(job["documents"]["stored"].as_u64(), Some(count as u64), "{job}");
 }
 
-/// What a program of another version has written, or nobody can read, is found by a worker among its own.
+/// A worker finds a message of a newer version and an unreadable message in its queue.
 #[tokio::test(flavor = "multi_thread")]
 async fn messages_of_a_newer_version_wait_and_unreadable_ones_are_replaced() {
-    let mut cluster = Cluster::start(Plan { workers: 1, more: "" }).await;
+    let mut cluster = Cluster::start(ClusterConfig { workers: 1, extra_config: "" }).await;
     crate::cluster::kill(&mut cluster.workers[0]);
     let job = cluster.submit("versions", "notes", &documents(10)).await;
     let record = format!("{{embeddings}}:job:{job}");
@@ -130,24 +132,24 @@ async fn messages_of_a_newer_version_wait_and_unreadable_ones_are_replaced() {
     let write = |item: &str, text: &str| cluster.ask_redis(&["HSET", &record, item, text]);
     write("3", &message.replace("\"v\":1", "\"v\":2,\"new\":\"words\""));
     write("5", "this is no message");
-    cluster.kill_worker(0); // it is dead already: this starts a new one
+    cluster.kill_worker(0); // the worker has ended; this starts a new one
     let nine = |job: &Value| job["documents"]["stored"] == 9;
     let waits = cluster.until(&job, Duration::from_secs(60), nine).await;
     assert_eq!((&waits["status"], &waits["documents"]["failed"]), (&json!("running"), &json!(0)), "{waits}");
     let path = "/api/v1/embeddings/orchestrator/summary";
-    let (_, summary) = cluster.patiently(|| cluster.request(Method::GET, path)).await;
+    let (_, summary) = cluster.send_until_available(|| cluster.request(Method::GET, path)).await;
     assert_eq!(
         summary["newer"],
         json!({"embeddings:chunking": 1, "embeddings:embedding": 0, "embeddings:storage": 0})
     );
     let dlq = "/api/v1/embeddings/dlq?stage=chunking";
-    let (_, letters) = cluster.patiently(|| cluster.request(Method::GET, dlq)).await;
-    assert!(letters.to_string().contains("unreadable"), "{letters}");
+    let (_, dead_letters) = cluster.send_until_available(|| cluster.request(Method::GET, dlq)).await;
+    assert!(dead_letters.to_string().contains("unreadable"), "{dead_letters}");
     let kept = cluster.ask_redis(&["HGET", &record, "3"]);
     for part in ["\"new\":\"words\"", "\"a\":0", "\"d\":0"] {
         assert!(kept.contains(part), "{kept}");
     }
-    // A worker comes that knows the version: to this one, its own.
+    // Stands for a worker of the newer version: the message gets the version that this worker knows.
     cluster.ask_redis(&["HSET", &record, "3", &kept.replace("\"v\":2", "\"v\":1")]);
     cluster.ask_redis(&["ZADD", "{embeddings}:chunking:newer", "1", &format!("{job}:3")]);
     assert_eq!(cluster.ended(&job).await["status"], "completed", "{}", cluster.logs());
@@ -155,19 +157,19 @@ async fn messages_of_a_newer_version_wait_and_unreadable_ones_are_replaced() {
 }
 
 #[test]
-fn a_worker_without_redis_says_what_is_missing() {
+fn a_worker_without_redis_names_the_missing_setting() {
     let dir = tempfile::tempdir().unwrap();
     let (code, _, stderr) = run(command(dir.path(), &["worker"]));
     assert_eq!(code, 2);
     assert!(stderr.contains("REDIS_URL"), "{stderr}");
     let (code, _, stderr) = run(command(dir.path(), &["worker", "--stages", "chunking,storing"]));
     assert_eq!(code, 2);
-    assert!(stderr.contains("'storing' is not a stage"), "{stderr}");
+    assert!(stderr.contains("'storing' is unknown"), "{stderr}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_worker_in_another_directory_stops_and_names_the_fix() {
-    let cluster = Cluster::start(Plan { workers: 1, more: "" }).await;
+async fn a_worker_with_another_state_directory_stops_and_names_the_fix() {
+    let cluster = Cluster::start(ClusterConfig { workers: 1, extra_config: "" }).await;
     let job = cluster.submit("k", "notes", &documents(1)).await;
     cluster.ended(&job).await;
     let elsewhere = tempfile::tempdir().unwrap();
@@ -179,7 +181,7 @@ async fn a_worker_in_another_directory_stops_and_names_the_fix() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_worker_waits_for_a_redis_that_is_not_there_yet_and_says_so() {
+async fn a_worker_waits_for_redis_and_logs_it() {
     let dir = tempfile::tempdir().unwrap();
     let mut redis = Redis::durable().unwrap();
     redis.kill().unwrap();
@@ -187,13 +189,13 @@ async fn a_worker_waits_for_a_redis_that_is_not_there_yet_and_says_so() {
     command.env("REDIS_URL", redis.url()).stdout(Stdio::null());
     let log = dir.path().join("log");
     let mut worker = command.stderr(std::fs::File::create(&log).unwrap()).spawn().unwrap();
-    let says = |what: &str| std::fs::read_to_string(&log).unwrap().contains(what);
+    let logged = |text: &str| std::fs::read_to_string(&log).unwrap().contains(text);
     let waiting = async {
-        while !says("waiting for it") {
+        while !logged("the queue is unreachable") {
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
         redis.restart().unwrap();
-        while !says("working on documents") {
+        while !logged("processing documents") {
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
     };

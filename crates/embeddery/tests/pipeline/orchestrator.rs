@@ -1,4 +1,4 @@
-//! `embeddery orchestrator` with a real Redis: pools that grow and shrink, orchestrators that come and go.
+//! `embeddery orchestrator` with a real Redis: pools that scale, and orchestrators that start, stop and crash.
 
 use std::{
     fs,
@@ -8,7 +8,7 @@ use std::{
 };
 
 use crate::{
-    cluster::{Cluster, Plan, kill},
+    cluster::{Cluster, ClusterConfig, kill},
     support::{KEY, command},
 };
 
@@ -69,9 +69,9 @@ impl Drop for Orchestrator {
     }
 }
 
-/// A cluster whose only workers are those of orchestrators.
+/// A cluster without worker processes, so that only orchestrators process documents.
 async fn cluster() -> Cluster {
-    let mut cluster = Cluster::start(Plan { workers: 1, more: POOLS }).await;
+    let mut cluster = Cluster::start(ClusterConfig { workers: 1, extra_config: POOLS }).await;
     cluster.workers.iter_mut().for_each(kill);
     cluster
 }
@@ -81,14 +81,14 @@ fn documents(count: usize) -> Vec<(String, String)> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn pools_grow_while_work_waits_and_shrink_after() {
+async fn pools_grow_while_documents_wait_and_shrink_afterwards() {
     let cluster = cluster().await;
     let mut orchestrator = Orchestrator::start(&cluster);
     let embedding = "embedding_workers{worker_type=\"embedding\"}";
     orchestrator.until(embedding, 2.0, &cluster).await;
     let held = cluster.vendors.hold();
     let job = cluster.submit("grow", "grow", &documents(300)).await;
-    // Twice as many as the pool begins with, and no more.
+    // The maximum is twice the initial size of the pool.
     orchestrator.until(embedding, 4.0, &cluster).await;
     let metrics = orchestrator.read("/metrics").await;
     assert!(metrics.contains("embedding_queue_depth{queue_name=\"embeddings:embedding\"}"), "{metrics}");
@@ -104,7 +104,7 @@ async fn pools_grow_while_work_waits_and_shrink_after() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn orchestrators_come_and_go_while_work_is_done() {
+async fn a_job_completes_while_orchestrators_are_killed_stopped_and_started() {
     let cluster = cluster().await;
     let (first, second) = (Orchestrator::start(&cluster), Orchestrator::start(&cluster));
     let job = cluster.submit("go", "go", &documents(600)).await;
@@ -121,9 +121,9 @@ async fn orchestrators_come_and_go_while_work_is_done() {
     drop(third);
 }
 
-/// Its heartbeats and leases run out while it stands still; when it goes on it finds that its documents are others'.
+/// The heartbeats and leases of a stopped process expire. When it continues, its documents belong to other workers.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_frozen_orchestrator_is_worked_around_and_does_no_harm_when_it_wakes() {
+async fn documents_of_a_stopped_orchestrator_are_taken_over_and_it_continues_without_duplicates() {
     let cluster = cluster().await;
     let mut frozen = Orchestrator::start(&cluster);
     let held = cluster.vendors.hold();
@@ -135,7 +135,7 @@ async fn a_frozen_orchestrator_is_worked_around_and_does_no_harm_when_it_wakes()
     assert_eq!(cluster.ended(&job).await["status"], "completed", "{}", cluster.logs());
     let workers = async || {
         let path = "/api/v1/embeddings/orchestrator/summary";
-        cluster.patiently(|| cluster.request(reqwest::Method::GET, path)).await.1["workers"]["storage"]
+        cluster.send_until_available(|| cluster.request(reqwest::Method::GET, path)).await.1["workers"]["storage"]
             .clone()
     };
     while workers().await != 1 {
@@ -145,7 +145,7 @@ async fn a_frozen_orchestrator_is_worked_around_and_does_no_harm_when_it_wakes()
     while workers().await != 2 {
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
-    drop(other); // SIGKILL: who was frozen does the rest
+    drop(other); // SIGKILL; the continued orchestrator processes the rest
     let more: Vec<_> = documents(120).split_off(60);
     let more = cluster.submit("more", "frozen", &more).await;
     assert_eq!(cluster.ended(&more).await["status"], "completed", "{}", cluster.logs());
@@ -156,14 +156,14 @@ async fn a_frozen_orchestrator_is_worked_around_and_does_no_harm_when_it_wakes()
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn pause_and_drain_under_load_lose_nothing() {
+async fn pausing_and_draining_under_load_loses_no_document() {
     let cluster = cluster().await;
     let _orchestrator = Orchestrator::start(&cluster);
     let control = async |stage: &str, action: &str| {
         let body = serde_json::json!({"stage": stage, "action": action});
         let path = "/api/v1/embeddings/stage/control";
         let (status, answer) =
-            cluster.patiently(|| cluster.request(reqwest::Method::POST, path).json(&body)).await;
+            cluster.send_until_available(|| cluster.request(reqwest::Method::POST, path).json(&body)).await;
         assert_eq!(status, 200, "{answer}");
     };
     let first = cluster.submit("first", "flow", &documents(300)).await;
@@ -173,8 +173,9 @@ async fn pause_and_drain_under_load_lose_nothing() {
     control("storage", "drain").await;
     let more: Vec<_> = documents(400).split_off(300);
     let second = cluster.submit("second", "flow", &more).await;
-    let (_, flags) =
-        cluster.patiently(|| cluster.request(reqwest::Method::GET, "/api/v1/embeddings/stage/status")).await;
+    let (_, flags) = cluster
+        .send_until_available(|| cluster.request(reqwest::Method::GET, "/api/v1/embeddings/stage/status"))
+        .await;
     assert_eq!(flags["embedding"], serde_json::json!({"paused": true, "drain": false}));
     assert_eq!(flags["storage"], serde_json::json!({"paused": false, "drain": true}));
     assert_ne!(cluster.job(&second).await["status"], "completed");

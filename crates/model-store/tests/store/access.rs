@@ -67,7 +67,7 @@ async fn the_token_is_sent_to_the_hub_only() {
 #[tokio::test]
 async fn a_gated_model_asks_to_accept_its_conditions() {
     let fixture = Fixture::new().await;
-    fixture.hub.gate(NAME);
+    fixture.hub.set_gated(NAME);
     let error = fixture.fetch().await.unwrap_err();
     assert_error(&error, SourceErrorKind::Unauthorized, &[NAME, "gated", "accept", "none is set"]);
     let error = fetch(&with_token(&fixture, TOKEN), NAME).await.unwrap_err();

@@ -23,7 +23,7 @@ async fn survives(faults: &[Fault]) -> Fixture {
 
 #[tokio::test]
 async fn a_broken_transfer_is_resumed() {
-    let fixture = survives(&[Fault::CutAfter(100_000), Fault::CutAfter(50_000)]).await;
+    let fixture = survives(&[Fault::DisconnectAfter(100_000), Fault::DisconnectAfter(50_000)]).await;
     let resumed = ["bytes=100000-", "bytes=150000-"].map(|range| Some(range.to_owned()));
     assert_eq!(fixture.weight_ranges(), [None, resumed[0].clone(), resumed[1].clone()]);
     assert_eq!(fixture.hub.bytes_sent(WEIGHTS), WEIGHTS_LEN, "no byte was sent twice");
@@ -31,27 +31,27 @@ async fn a_broken_transfer_is_resumed() {
 
 #[tokio::test]
 async fn progress_resets_the_retries() {
-    survives(&[Fault::CutAfter(10_000); 20]).await;
+    survives(&[Fault::DisconnectAfter(10_000); 20]).await;
 }
 
 #[tokio::test]
 async fn a_server_that_ignores_range_causes_a_restart() {
-    let fixture = survives(&[Fault::CutAfter(100_000), Fault::IgnoreRange]).await;
+    let fixture = survives(&[Fault::DisconnectAfter(100_000), Fault::IgnoreRange]).await;
     assert_eq!(fixture.hub.bytes_sent(WEIGHTS), 100_000 + WEIGHTS_LEN);
 }
 
 #[tokio::test]
 async fn a_server_that_refuses_range_causes_a_restart() {
-    let fixture = survives(&[Fault::CutAfter(100_000), Fault::RefuseRange]).await;
+    let fixture = survives(&[Fault::DisconnectAfter(100_000), Fault::RefuseRange]).await;
     assert_eq!(fixture.weight_ranges(), [None, Some("bytes=100000-".into()), None]);
-    survives(&[Fault::CutAfter(100_000), Fault::RefuseRange, Fault::WrongBytes]).await;
+    survives(&[Fault::DisconnectAfter(100_000), Fault::RefuseRange, Fault::WrongBytes]).await;
 }
 
 #[tokio::test]
 async fn a_transfer_without_progress_fails_after_all_retries() {
     let fixture = Fixture::new().await;
     for _ in 0..20 {
-        fixture.hub.inject_fault(WEIGHTS, Fault::CutAfter(0));
+        fixture.hub.inject_fault(WEIGHTS, Fault::DisconnectAfter(0));
     }
     let error = fixture.fetch().await.unwrap_err();
     assert!(error.kind == SourceErrorKind::Unreachable && error.message.contains("tried 6 times"), "{error}");
@@ -73,7 +73,7 @@ async fn requests_to_busy_servers_are_retried() {
 
 #[tokio::test]
 async fn an_expired_signed_url_is_requested_from_the_hub_again() {
-    let fixture = survives(&[Fault::CutAfter(100_000), Fault::Status(403, None)]).await;
+    let fixture = survives(&[Fault::DisconnectAfter(100_000), Fault::Status(403, None)]).await;
     assert_eq!(fixture.hub.requests_for(WEIGHTS), 3);
 }
 
@@ -142,8 +142,8 @@ async fn a_mirror_may_announce_names_only() {
     let commit = fixture.hub.publish(NAME, "main", files(1));
     let siblings: Vec<String> =
         files(1).iter().map(|(path, _)| format!(r#"{{"rfilename":"{path}"}}"#)).collect();
-    fixture.hub.answer_listing(NAME, format!(r#"{{"sha":"{commit}","siblings":[{}]}}"#, siblings.join(",")));
-    fixture.hub.inject_fault(WEIGHTS, Fault::CutAfter(1000));
+    fixture.hub.set_listing(NAME, format!(r#"{{"sha":"{commit}","siblings":[{}]}}"#, siblings.join(",")));
+    fixture.hub.inject_fault(WEIGHTS, Fault::DisconnectAfter(1000));
     fixture.fetch().await.unwrap();
     fixture.assert_complete(1);
 }
@@ -161,7 +161,7 @@ async fn an_invalid_listing_is_refused() {
         (r#"{"sha":"../..","siblings":[]}"#, SourceErrorKind::Corrupt, "not a commit"),
         (&traversal, SourceErrorKind::Corrupt, "leaves the model's directory"),
     ] {
-        fixture.hub.answer_listing(NAME, listing);
+        fixture.hub.set_listing(NAME, listing);
         let error = fixture.fetch().await.unwrap_err();
         assert_eq!(error.kind, kind, "{error}");
         assert!(error.message.contains(NAME) && error.message.contains(words), "{error}");

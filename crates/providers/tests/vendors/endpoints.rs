@@ -149,7 +149,7 @@ async fn errors_and_debug_output_have_no_keys() {
 #[tokio::test]
 async fn rate_limit_headers_reach_the_listener() {
     let vendors = Vendors::start().await;
-    vendors.answer_with_headers(&[
+    vendors.set_response_headers(&[
         ("x-ratelimit-limit-requests", "60"),
         ("x-ratelimit-remaining-requests", "59"),
         ("x-ratelimit-reset-requests", "1s"),

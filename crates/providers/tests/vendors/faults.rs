@@ -64,7 +64,7 @@ async fn error_responses_are_classified() {
             (Behaviour::RateLimited(7), (RateLimited, Fault::Upstream, seconds(7))),
             (Behaviour::RateLimitedInBody(27), (RateLimited, Fault::Upstream, seconds(27))),
             (Behaviour::RateLimitedInList(27), (RateLimited, Fault::Upstream, seconds(27))),
-            (Behaviour::QuotaGone, (RateLimited, Fault::Upstream, Never)),
+            (Behaviour::QuotaExhausted, (RateLimited, Fault::Upstream, Never)),
             (Behaviour::Status(500), (Unavailable, Fault::Upstream, Backoff)),
             (Behaviour::Status(503), (Unavailable, Fault::Upstream, Backoff)),
             (Behaviour::Status(529), (Unavailable, Fault::Upstream, Backoff)),
@@ -91,7 +91,7 @@ async fn broken_connections_and_responses_are_classified() {
             (Behaviour::Html, InvalidUpstreamResponse),
             (Behaviour::Empty, InvalidUpstreamResponse),
             (Behaviour::FewerVectors, InvalidUpstreamResponse),
-            (Behaviour::NotANumber, InvalidUpstreamResponse),
+            (Behaviour::Nan, InvalidUpstreamResponse),
             (Behaviour::MixedLengths, InvalidUpstreamResponse),
             (Behaviour::WrongLength, InvalidUpstreamResponse),
         ];

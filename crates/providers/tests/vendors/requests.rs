@@ -22,7 +22,7 @@ async fn every_api_returns_the_right_vectors() {
         } else {
             &["one", "Grüße \"😀\"\n", "three"]
         };
-        vendors.forget();
+        vendors.clear_requests();
         let response = embed(&embedder, texts).await.unwrap_or_else(|error| panic!("{api:?}: {error}"));
         assert_vectors(&response, texts);
         assert_eq!(vendors.texts(), texts, "{api:?}");
@@ -47,7 +47,7 @@ async fn keys_are_sent_in_the_header_of_the_vendor() {
         (VendorApi::Cohere, "authorization", format!("Bearer {KEY}")),
         (VendorApi::Tei, "authorization", format!("Bearer {KEY}")),
     ] {
-        vendors.forget();
+        vendors.clear_requests();
         embed(&adapter(&vendors, api, "m").await, &["a"]).await.unwrap();
         let requests = vendors.requests();
         assert_eq!(requests[0].headers.get(header), Some(&value), "{api:?}");
@@ -55,7 +55,7 @@ async fn keys_are_sent_in_the_header_of_the_vendor() {
     }
     assert_eq!(vendors.requests().len(), 1);
     // Local servers get no header if there is no key.
-    vendors.forget();
+    vendors.clear_requests();
     let embedder =
         open(config(ProviderKind::LocalApi, endpoint(&vendors, VendorApi::Ollama, &[])), "m").await;
     embed(&embedder, &["a"]).await.unwrap();
@@ -80,7 +80,7 @@ async fn requested_dimensions_are_sent_to_vendors_that_support_them() {
         (VendorApi::Mistral, "codestral-embed", 3072, "/output_dimension"),
         (VendorApi::Voyage, "voyage-4", 2048, "/output_dimension"),
     ] {
-        vendors.forget();
+        vendors.clear_requests();
         let embedder = adapter(&vendors, api, model).await;
         assert!(embedder.limits().dimensions.contains(dimensions(requested).unwrap()), "{api:?}");
         let mut params = request(&["a"]);
@@ -115,7 +115,7 @@ async fn input_types_are_mapped_to_the_vendors_values() {
             json!("task: search result | query: a"),
         ),
     ] {
-        vendors.forget();
+        vendors.clear_requests();
         let mut params = request(&["a"]);
         params.input_type = Some(InputType::Query);
         adapter(&vendors, api, model).await.embed(params).await.unwrap();
@@ -125,7 +125,7 @@ async fn input_types_are_mapped_to_the_vendors_values() {
     let settings = ModelSettings { prompts, ..ModelSettings::default() };
     let config = config(ProviderKind::LocalApi, endpoint(&vendors, VendorApi::Ollama, &[]));
     let embedder = open(with_settings(config, "nomic-embed-text", settings), "nomic-embed-text").await;
-    vendors.forget();
+    vendors.clear_requests();
     let mut params = request(&["a"]);
     params.input_type = Some(InputType::Query);
     embedder.embed(params).await.unwrap();
@@ -145,7 +145,7 @@ async fn token_ids_are_sent_to_openai_only() {
     let expected = [token_text(&[9906, 1917]), token_text(&[15339])];
     assert_eq!(vendors.texts(), expected);
     assert_eq!(response.rows().next().unwrap(), vector(&expected[0], 1536));
-    vendors.forget();
+    vendors.clear_requests();
     assert!(adapter(&vendors, VendorApi::Voyage, "voyage-4").await.embed(params).await.is_err());
     assert!(vendors.requests().is_empty());
 }
@@ -178,7 +178,7 @@ async fn the_first_response_sets_the_dimensions_of_an_unknown_model() {
     assert_eq!(embed(&embedder, &["a"]).await.unwrap().space.as_str(), "local_api:some-model:16");
     assert_eq!(embedder.model().dimensions, dimensions(16));
     // Another model behind the same name is detected.
-    vendors.set_length("some-model", 24);
+    vendors.set_dimensions("some-model", 24);
     let error = embed(&embedder, &["a"]).await.unwrap_err();
     assert!(error.message.contains("vectors of 24 dimensions instead of 16"), "{error}");
 }
@@ -222,7 +222,7 @@ async fn truncation_is_mapped_to_the_vendors_values() {
         (VendorApi::Ollama, Truncate::End, "/truncate", json!(true)),
         (VendorApi::Tei, Truncate::Start, "/truncation_direction", json!("Left")),
     ] {
-        vendors.forget();
+        vendors.clear_requests();
         let mut params = request(&["a"]);
         params.truncate = Some(truncate);
         adapter(&vendors, api, "m").await.embed(params).await.unwrap();

@@ -1,7 +1,7 @@
-//! Redis servers of one test's own: on free ports, in directories of their own, killed when dropped.
+//! Redis servers for one test: on free ports, in temporary directories, killed when dropped.
 //!
-//! [`Redis`] is one server; [`Cluster`], [`Sentinel`] and [`TlsRedis`] are made of several or reached by other URLs;
-//! [`Relay`] is a connection that can be interrupted.
+//! [`Redis`] is one server. [`Cluster`] and [`Sentinel`] are several servers, and [`TlsRedis`] is one with TLS. [`Relay`]
+//! forwards connections to a server and can interrupt them.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -56,7 +56,7 @@ impl Redis {
     /// # Errors
     /// As [`Redis::start`].
     pub fn configured(arguments: impl Fn(u16, &Path) -> Vec<String>) -> io::Result<Self> {
-        // Another program may take a free port before Redis does; then another one is tried.
+        // Another program may take a free port before Redis binds it. Then another port is tried.
         for _ in 0..20 {
             let mut server = Self::not_started()?;
             server.arguments = arguments(server.port, server.dir.path());
@@ -67,7 +67,7 @@ impl Redis {
         Err(io::Error::other("redis-server does not start"))
     }
 
-    /// A free port and a directory; [`Redis::restart`] starts the server.
+    /// Reserves a free port and a directory without a start; [`Redis::restart`] starts the server.
     ///
     /// # Errors
     /// If there is no port or directory.
@@ -106,7 +106,7 @@ impl Redis {
     ///
     /// # Errors
     /// If one of these fails.
-    pub fn lose(&mut self) -> io::Result<()> {
+    pub fn restart_empty(&mut self) -> io::Result<()> {
         self.kill()?;
         let files = self.dir.path().join("appendonlydir");
         if files.is_dir() {
@@ -159,7 +159,7 @@ impl Redis {
             child.wait()?;
             return Ok(false);
         }
-        // The output is read on, so that Redis never blocks on a full pipe.
+        // The output is read to the end, so that Redis does not block on a full pipe.
         std::thread::spawn(move || lines.for_each(drop));
         self.child = Some(child);
         Ok(true)

@@ -11,14 +11,14 @@ pub struct Cluster {
 }
 
 impl Cluster {
-    /// Starts the nodes and waits until they know each other.
+    /// Starts the nodes and waits until they have formed the Cluster.
     ///
     /// # Errors
     /// As [`Redis::start`].
     pub async fn start() -> io::Result<Self> {
         let node = |_| {
             Redis::configured(|_, _| {
-                // The default port of the bus is 10,000 higher, which may not exist.
+                // The default bus port is the port plus 10,000, which may exceed the maximum.
                 let bus = free_port().unwrap().to_string();
                 let durable = ["--appendonly", "yes", "--appendfsync", "always"];
                 let clustered = ["--cluster-enabled", "yes", "--cluster-port", &bus];
@@ -51,7 +51,7 @@ impl Cluster {
         format!("redis://{}", nodes.join(","))
     }
 
-    /// How many keys each node has.
+    /// The number of keys on each node.
     pub async fn sizes(&self) -> Vec<u64> {
         let mut sizes = Vec::new();
         for node in &self.nodes {
@@ -71,7 +71,7 @@ pub struct Sentinel {
 }
 
 impl Sentinel {
-    /// Starts the servers and waits until the replica is in step.
+    /// Starts the servers and waits until the replica is connected to the master.
     ///
     /// # Errors
     /// As [`Redis::start`].
@@ -137,7 +137,8 @@ impl TlsRedis {
 }
 
 fn write_certificate(dir: &Path) {
-    let made = rcgen::generate_simple_self_signed(["localhost".to_owned(), "127.0.0.1".to_owned()]).unwrap();
-    std::fs::write(dir.join("cert.pem"), made.cert.pem()).unwrap();
-    std::fs::write(dir.join("key.pem"), made.signing_key.serialize_pem()).unwrap();
+    let certificate =
+        rcgen::generate_simple_self_signed(["localhost".to_owned(), "127.0.0.1".to_owned()]).unwrap();
+    std::fs::write(dir.join("cert.pem"), certificate.cert.pem()).unwrap();
+    std::fs::write(dir.join("key.pem"), certificate.signing_key.serialize_pem()).unwrap();
 }

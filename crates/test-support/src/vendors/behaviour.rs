@@ -1,57 +1,57 @@
-//! What a stand-in can do instead of answering well.
+//! The behaviours of a fake vendor: a normal response, and faults.
 
-/// How one request is treated.
+/// How the vendor responds to one request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Behaviour {
-    /// As it should be. Of use inside a script.
-    Well,
+    /// A correct response, for use inside a script.
+    Normal,
     /// 429 with `Retry-After` in seconds.
     RateLimited(u64),
-    /// 429 with the seconds in the body only, as Google does.
+    /// 429 with the seconds only in the body, as Google does.
     RateLimitedInBody(u64),
-    /// The same, the error being in a list of one, as Google sometimes does.
+    /// The same, with the error in a list of one element, as Google sometimes does.
     RateLimitedInList(u64),
-    /// 429 that says the money is gone, as OpenAI does.
-    QuotaGone,
+    /// 429 with the code `insufficient_quota`, as OpenAI does.
+    QuotaExhausted,
     /// An error status with the vendor's own error body.
     Status(u16),
-    /// 401 that repeats the key it got, as some vendors do.
+    /// 401 with the caller's key in the message, as some vendors do.
     Unauthorized,
-    /// No answer, and the connection stays open.
+    /// No response, and the connection stays open.
     Hang,
-    /// The right answer, one byte now and then.
+    /// The correct response, one byte every 50 ms.
     Drip,
-    /// The connection is reset before anything is answered.
+    /// The connection is reset before the response.
     Reset,
-    /// Half of the right answer, then the connection breaks.
+    /// Half of the correct response, then the connection is closed.
     Truncated,
-    /// 200 with a web page, as a proxy in between would send.
+    /// 200 with an HTML page, as a proxy may send.
     Html,
     /// 200 with an empty body.
     Empty,
     /// The last vector is missing.
     FewerVectors,
-    /// The right vectors in another order, each with its right `index`. In forms without indices the vectors
-    /// are simply right.
+    /// The correct vectors in another order, each with its correct `index`. In an API without indices the response is
+    /// correct.
     Shuffled,
-    /// Two vectors with the same `index`. Only in forms with indices.
+    /// Two vectors with the same `index`. Only in an API with indices.
     DuplicateIndex,
-    /// A number of the first vector is not one: NaN in base64, `NaN` in a list.
-    NotANumber,
-    /// Vectors one number shorter than the model's.
+    /// The first vector contains a NaN: its bytes in base64, or `NaN` in a list.
+    Nan,
+    /// Vectors with one dimension less than the model's.
     WrongLength,
-    /// Vectors of differing lengths: the last is one number shorter.
+    /// Vectors of different lengths: the last one has one dimension less.
     MixedLengths,
-    /// Base64 that is not a whole number of floats. Only in forms that were asked for base64.
+    /// Base64 of an incomplete float. Only if the request asks for base64.
     BrokenBase64,
-    /// The vendor's "too many tokens in this request", unless the request has at most so many texts.
+    /// The vendor's error for too many tokens in a request, if the request has more texts than this.
     TooManyTokensAbove(usize),
-    /// The vendor's "this input is longer than the model reads".
+    /// The vendor's error for an input over the model's limit.
     InputTooLong,
-    /// The vendor's "no such model".
+    /// The vendor's error for an unknown model.
     NoSuchModel,
-    /// An answer of more than 64 MB, sent as fast as it is read.
+    /// A response of more than 64 MB, sent as fast as the client reads it.
     Huge,
-    /// A redirect to this address.
+    /// A redirect to this URL.
     Redirect(String),
 }

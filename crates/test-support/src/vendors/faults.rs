@@ -1,4 +1,4 @@
-//! Each [`Behaviour`] carried out.
+//! Builds the response of each [`Behaviour`].
 
 use std::{io, time::Duration};
 
@@ -11,15 +11,15 @@ use serde_json::json;
 
 use super::{
     Behaviour, VendorApi,
-    request::Ask,
-    response::{Refusal, answer},
+    request::ParsedRequest,
+    response::{Refusal, response_body},
     vector,
 };
 
-/// The answer of a behaviour that has nothing to do with what was asked.
-pub(super) fn refused(
-    form: VendorApi,
-    ask: &Ask,
+/// The response of a behaviour that returns no vectors; `None` for the other behaviours.
+pub(super) fn error_response(
+    api: VendorApi,
+    request: &ParsedRequest,
     behaviour: &Behaviour,
     given_key: Option<&str>,
 ) -> Option<Response<Body>> {
@@ -29,7 +29,7 @@ pub(super) fn refused(
                 {"@type": "type.googleapis.com/google.rpc.Help", "links": []},
                 {"@type": "type.googleapis.com/google.rpc.RetryInfo", "retryDelay": format!("{seconds}s")}]}})
     };
-    let refusal = |refusal: Refusal| respond(refusal.status, refusal.body(form).to_string());
+    let refusal = |refusal: Refusal| respond(refusal.status, refusal.body(api).to_string());
     Some(match behaviour {
         Behaviour::RateLimited(seconds) => {
             let mut response = refusal(Refusal::new(429, "Rate limit reached for requests"));
@@ -38,7 +38,7 @@ pub(super) fn refused(
         }
         Behaviour::RateLimitedInBody(seconds) => respond(429, google(seconds).to_string()),
         Behaviour::RateLimitedInList(seconds) => respond(429, json!([google(seconds)]).to_string()),
-        Behaviour::QuotaGone => respond(
+        Behaviour::QuotaExhausted => respond(
             429,
             json!({"error": {"message": "You exceeded your current quota, please check your plan and billing details.",
                 "type": "insufficient_quota", "param": null, "code": "insufficient_quota"}})
@@ -55,13 +55,13 @@ pub(super) fn refused(
             response
         }
         Behaviour::Empty => respond(200, String::new()),
-        Behaviour::TooManyTokensAbove(most) if ask.texts.len() > *most => {
-            refusal(Refusal::too_many_tokens(form, 453_357, 300_000))
+        Behaviour::TooManyTokensAbove(max) if request.texts.len() > *max => {
+            refusal(Refusal::too_many_tokens(api, 453_357, 300_000))
         }
         Behaviour::InputTooLong => refusal(Refusal::input_too_long(9000, 8192)),
         Behaviour::NoSuchModel => refusal(Refusal {
             code: Some("model_not_found"),
-            ..Refusal::new(404, format!("The model `{}` does not exist or you do not have access to it.", ask.model))
+            ..Refusal::new(404, format!("The model `{}` does not exist or you do not have access to it.", request.model))
         }),
         Behaviour::Huge => respond_with(200, Body::from_stream(stream::unfold(0, |sent| async move {
             (sent < 80).then(|| (Ok::<_, io::Error>(Bytes::from(vec![b' '; 1 << 20])), sent + 1))
@@ -77,17 +77,20 @@ pub(super) fn refused(
     })
 }
 
-/// The vectors, or what goes wrong on their way.
-pub(super) async fn answered(
-    form: VendorApi,
-    ask: &Ask,
-    length: usize,
+/// The response with the vectors, with the fault of the behaviour, if any.
+pub(super) async fn vectors_response(
+    api: VendorApi,
+    request: &ParsedRequest,
+    dimensions: usize,
     behaviour: &Behaviour,
 ) -> Response<Body> {
-    let length = if *behaviour == Behaviour::WrongLength { length - 1 } else { length };
-    let scale = if form == VendorApi::OllamaLegacy { 3.0 } else { 1.0 };
-    let mut vectors: Vec<Vec<f32>> =
-        ask.texts.iter().map(|text| vector(text, length).into_iter().map(|x| x * scale).collect()).collect();
+    let dimensions = if *behaviour == Behaviour::WrongLength { dimensions - 1 } else { dimensions };
+    let scale = if api == VendorApi::OllamaLegacy { 3.0 } else { 1.0 };
+    let mut vectors: Vec<Vec<f32>> = request
+        .texts
+        .iter()
+        .map(|text| vector(text, dimensions).into_iter().map(|x| x * scale).collect())
+        .collect();
     match behaviour {
         Behaviour::FewerVectors => drop(vectors.pop()),
         Behaviour::MixedLengths => {
@@ -97,7 +100,7 @@ pub(super) async fn answered(
         }
         _ => {}
     }
-    let body = answer(form, ask, &vectors, behaviour);
+    let body = response_body(api, request, &vectors, behaviour);
     match behaviour {
         Behaviour::Hang => std::future::pending().await,
         Behaviour::Truncated => {
@@ -108,9 +111,9 @@ pub(super) async fn answered(
                     match half {
                         Some(half) => Some((Ok(half), None)),
                         None => {
-                            // The pause lets hyper flush what it has before it learns of the break.
+                            // The yield lets hyper flush its buffer before it receives the error.
                             tokio::task::yield_now().await;
-                            Some((Err(io::Error::other("cut on demand")), None))
+                            Some((Err(io::Error::other("closed on demand")), None))
                         }
                     }
                 })),
@@ -130,7 +133,7 @@ pub(super) async fn answered(
     }
 }
 
-/// A JSON answer.
+/// A JSON response.
 pub(super) fn respond(status: u16, body: String) -> Response<Body> {
     respond_with(status, body.into())
 }

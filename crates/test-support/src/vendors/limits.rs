@@ -1,12 +1,11 @@
-//! The vendors' limits and their models' vector lengths, as the stand-ins enforce them. Tokens are counted as
-//! OpenAI's own check does it: a quarter of the bytes.
+//! The vendors' limits and their models' dimensions. Tokens are counted as in OpenAI's own check: a quarter of the bytes.
 
 use super::{VendorApi, response::Refusal};
 
-/// What one request may hold: texts, tokens together, tokens of one text, bytes.
-fn limits(form: VendorApi, model: &str) -> (usize, usize, usize, usize) {
+/// The limits of one request: texts, tokens of all texts, tokens of one text, bytes.
+fn limits(api: VendorApi, model: &str) -> (usize, usize, usize, usize) {
     const NONE: usize = usize::MAX;
-    match form {
+    match api {
         VendorApi::OpenAi | VendorApi::Azure => (2048, 300_000, 8192, NONE),
         VendorApi::Cohere => (96, NONE, NONE, NONE),
         VendorApi::Google => (100, NONE, NONE, 4_194_304),
@@ -18,18 +17,18 @@ fn limits(form: VendorApi, model: &str) -> (usize, usize, usize, usize) {
     }
 }
 
-/// Refuses what the vendor would.
-pub(super) fn enforce(form: VendorApi, model: &str, texts: &[String], bytes: usize) -> Result<(), Refusal> {
-    let (items, tokens, tokens_each, max_bytes) = limits(form, model);
+/// Checks a request against the vendor's limits.
+pub(super) fn enforce(api: VendorApi, model: &str, texts: &[String], bytes: usize) -> Result<(), Refusal> {
+    let (items, tokens, tokens_each, max_bytes) = limits(api, model);
     if bytes > max_bytes {
         return Err(Refusal::new(413, "Request payload size exceeds the limit"));
     }
     if texts.len() > items {
         let message = format!("batch size {} > maximum allowed batch size {items}", texts.len());
-        return Err(Refusal::new(if form == VendorApi::Tei { 413 } else { 400 }, message));
+        return Err(Refusal::new(if api == VendorApi::Tei { 413 } else { 400 }, message));
     }
     if texts.iter().any(String::is_empty)
-        && !matches!(form, VendorApi::Ollama | VendorApi::OllamaLegacy | VendorApi::Tldw)
+        && !matches!(api, VendorApi::Ollama | VendorApi::OllamaLegacy | VendorApi::Tldw)
     {
         return Err(Refusal::new(400, "input cannot be an empty string"));
     }
@@ -39,13 +38,13 @@ pub(super) fn enforce(form: VendorApi, model: &str, texts: &[String], bytes: usi
     }
     let sum: usize = counts.iter().sum();
     if sum > tokens {
-        return Err(Refusal::too_many_tokens(form, sum, tokens));
+        return Err(Refusal::too_many_tokens(api, sum, tokens));
     }
     Ok(())
 }
 
-/// The length of a model's vectors.
-pub(super) fn native_length(model: &str) -> usize {
+/// The dimensions of a model.
+pub(super) fn native_dimensions(model: &str) -> usize {
     match model {
         "text-embedding-3-small" | "text-embedding-ada-002" | "embed-v4.0" | "codestral-embed" => 1536,
         "text-embedding-3-large" | "gemini-embedding-001" | "gemini-embedding-2" => 3072,

@@ -1,11 +1,11 @@
-//! Answers and errors in each vendor's form.
+//! Responses and errors of each vendor's API.
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use serde_json::{Value, json};
 
-use super::{Behaviour, VendorApi, request::Ask};
+use super::{Behaviour, VendorApi, request::ParsedRequest};
 
-/// A request that is refused.
+/// An error response.
 pub(super) struct Refusal {
     pub status: u16,
     pub message: String,
@@ -17,22 +17,22 @@ impl Refusal {
         Self { status, message: message.into(), code: None }
     }
 
-    /// In each vendor's own words.
-    pub fn too_many_tokens(form: VendorApi, requested: usize, most: usize) -> Self {
-        let message = match form {
+    /// The error for too many tokens, with each vendor's message.
+    pub fn too_many_tokens(api: VendorApi, requested: usize, max: usize) -> Self {
+        let message = match api {
             VendorApi::Mistral => "Too many tokens overall, split into more batches.".to_owned(),
             VendorApi::Voyage => format!(
-                "Request to model failed. The max allowed tokens per submitted batch is {most}. Your batch has {requested} tokens after truncation. Please lower the number of tokens in the batch."
+                "Request to model failed. The max allowed tokens per submitted batch is {max}. Your batch has {requested} tokens after truncation. Please lower the number of tokens in the batch."
             ),
             VendorApi::Cohere => {
-                format!("too many tokens: {requested} tokens in the request, at most {most}")
+                format!("too many tokens: {requested} tokens in the request, at most {max}")
             }
             VendorApi::Google => "Request payload size exceeds the limit: 4194304 bytes.".to_owned(),
-            VendorApi::Tei => format!("batch size {requested} > maximum allowed batch size {most}"),
-            _ => format!("Requested {requested} tokens, max {most} tokens per request"),
+            VendorApi::Tei => format!("batch size {requested} > maximum allowed batch size {max}"),
+            _ => format!("Requested {requested} tokens, max {max} tokens per request"),
         };
-        let status = if form == VendorApi::Tei { 413 } else { 400 };
-        let code = match form {
+        let status = if api == VendorApi::Tei { 413 } else { 400 };
+        let code = match api {
             VendorApi::OpenAi | VendorApi::Azure => Some("max_tokens_per_request"),
             VendorApi::Mistral => Some("3210"),
             _ => None,
@@ -40,17 +40,17 @@ impl Refusal {
         Self { status, message, code }
     }
 
-    pub fn input_too_long(tokens: usize, most: usize) -> Self {
+    pub fn input_too_long(tokens: usize, max: usize) -> Self {
         let message = format!(
-            "This model's maximum context length is {most} tokens, however you requested {tokens} tokens ({tokens} in your prompt). Please reduce your prompt."
+            "This model's maximum context length is {max} tokens, however you requested {tokens} tokens ({tokens} in your prompt). Please reduce your prompt."
         );
         Self { code: Some("context_length_exceeded"), ..Self::new(400, message) }
     }
 
     /// The vendor's error body.
-    pub fn body(&self, form: VendorApi) -> Value {
+    pub fn body(&self, api: VendorApi) -> Value {
         let Self { status, message, code } = self;
-        match form {
+        match api {
             VendorApi::OpenAi | VendorApi::Azure | VendorApi::LocalOpenAi => json!({"error": {
                 "message": message, "type": "invalid_request_error", "param": null, "code": code}}),
             VendorApi::Cohere => json!({"id": "4f6ec1b2", "message": message}),
@@ -65,46 +65,51 @@ impl Refusal {
     }
 }
 
-/// The answer to a request: the right one, or one wrong in the way that is wanted.
-pub(super) fn answer(form: VendorApi, ask: &Ask, vectors: &[Vec<f32>], behaviour: &Behaviour) -> String {
-    let tokens: usize = ask.texts.iter().map(|text| text.len().div_ceil(4)).sum();
+/// The response body with the vectors, with the fault of the behaviour, if any.
+pub(super) fn response_body(
+    api: VendorApi,
+    request: &ParsedRequest,
+    vectors: &[Vec<f32>],
+    behaviour: &Behaviour,
+) -> String {
+    let tokens: usize = request.texts.iter().map(|text| text.len().div_ceil(4)).sum();
     let vectors: Vec<Value> = vectors
         .iter()
         .enumerate()
         .map(|(index, vector)| {
-            let broken = index == 0 && *behaviour == Behaviour::NotANumber;
-            encode(vector, ask.base64, broken, *behaviour == Behaviour::BrokenBase64)
+            let nan = index == 0 && *behaviour == Behaviour::Nan;
+            encode(vector, request.base64, nan, *behaviour == Behaviour::BrokenBase64)
         })
         .collect();
-    let body = match form {
+    let body = match api {
         VendorApi::OpenAi | VendorApi::Azure | VendorApi::LocalOpenAi => {
-            json!({"object": "list", "model": ask.model,
+            json!({"object": "list", "model": request.model,
             "data": indexed(vectors, behaviour),
             "usage": {"prompt_tokens": tokens, "total_tokens": tokens}})
         }
-        VendorApi::Mistral => json!({"id": "0d7a", "object": "list", "model": ask.model,
+        VendorApi::Mistral => json!({"id": "0d7a", "object": "list", "model": request.model,
             "usage": {"prompt_tokens": tokens, "completion_tokens": 0, "total_tokens": tokens},
             "data": indexed(vectors, behaviour)}),
         VendorApi::Voyage => {
-            json!({"object": "list", "data": indexed(vectors, behaviour), "model": ask.model,
+            json!({"object": "list", "data": indexed(vectors, behaviour), "model": request.model,
             "usage": {"total_tokens": tokens}})
         }
         VendorApi::Cohere => json!({"id": "da6e", "response_type": "embeddings_by_type",
-            "texts": ask.texts, "images": [], "embeddings": {"float": vectors},
+            "texts": request.texts, "images": [], "embeddings": {"float": vectors},
             "meta": {"api_version": {"version": "2"}, "billed_units": {"input_tokens": tokens}}}),
         VendorApi::Google => json!({"embeddings":
             vectors.into_iter().map(|vector| json!({"values": vector})).collect::<Vec<_>>()}),
-        VendorApi::Ollama => json!({"model": ask.model, "embeddings": vectors,
+        VendorApi::Ollama => json!({"model": request.model, "embeddings": vectors,
             "total_duration": 14_143_917, "load_duration": 1_019_500, "prompt_eval_count": tokens}),
         VendorApi::OllamaLegacy => json!({"embedding": vectors.into_iter().next().unwrap_or(json!([]))}),
         VendorApi::Tei => json!(vectors),
         VendorApi::Tldw => json!({"embeddings": vectors}),
     };
-    // JSON has no such number; what misbehaves writes it all the same.
+    // `NaN` is not valid JSON, so serde_json cannot write it.
     body.to_string().replace("\"not a number\"", "NaN")
 }
 
-/// The `data` of OpenAI's form.
+/// The `data` of OpenAI's response.
 fn indexed(vectors: Vec<Value>, behaviour: &Behaviour) -> Vec<Value> {
     let mut data: Vec<Value> = vectors
         .into_iter()
@@ -123,19 +128,19 @@ fn indexed(vectors: Vec<Value>, behaviour: &Behaviour) -> Vec<Value> {
     data
 }
 
-fn encode(vector: &[f32], base64: bool, broken: bool, torn: bool) -> Value {
+fn encode(vector: &[f32], base64: bool, nan: bool, incomplete: bool) -> Value {
     if !base64 {
         let mut numbers = json!(vector);
-        if broken {
+        if nan {
             numbers[0] = json!("not a number");
         }
         return numbers;
     }
     let mut bytes: Vec<u8> = vector.iter().flat_map(|number| number.to_le_bytes()).collect();
-    if broken {
+    if nan {
         bytes[..4].copy_from_slice(&f32::NAN.to_le_bytes());
     }
-    if torn {
+    if incomplete {
         bytes.pop();
     }
     json!(STANDARD.encode(bytes))

@@ -1,5 +1,4 @@
-//! The stand-ins' HTTP side: which address means which form, and the record of what was
-//! asked.
+//! The HTTP server of the fake vendors: it maps a path to an API and records the requests.
 
 use std::{collections::HashMap, net::SocketAddr, sync::Arc};
 
@@ -15,18 +14,18 @@ use serde_json::Value;
 use tokio::{net::TcpListener, sync::Notify, task::JoinSet};
 
 use super::{
-    Behaviour, Gate, Seen, Shared, VendorApi,
+    Behaviour, Gate, Shared, VendorApi, VendorRequest,
     faults::{self, respond},
     limits, request,
     response::Refusal,
 };
 
-/// More than any test sends.
+/// Maximum size of a request body, larger than that of any test.
 const MAX_BODY_BYTES: usize = 256 << 20;
 
-/// Asks for the end of the connection on which a request came.
+/// Resets the connection of a request.
 #[derive(Clone, Default)]
-struct Cut(Arc<Notify>);
+struct Reset(Arc<Notify>);
 
 #[expect(clippy::expect_used, reason = "a test without loopback cannot run")]
 pub(super) async fn start(shared: Arc<Shared>, server: &mut JoinSet<()>) -> SocketAddr {
@@ -36,8 +35,8 @@ pub(super) async fn start(shared: Arc<Shared>, server: &mut JoinSet<()>) -> Sock
     server.spawn(async move {
         let mut connections = JoinSet::new();
         while let Ok((stream, _)) = listener.accept().await {
-            let cut = Cut::default();
-            let routes = routes.clone().layer(Extension(cut.clone()));
+            let reset = Reset::default();
+            let routes = routes.clone().layer(Extension(reset.clone()));
             let _ = stream.set_nodelay(true);
             connections.spawn(async move {
                 let service = TowerToHyperService::new(routes);
@@ -45,9 +44,9 @@ pub(super) async fn start(shared: Arc<Shared>, server: &mut JoinSet<()>) -> Sock
                     .serve_connection(TokioIo::new(stream), service);
                 tokio::select! {
                     _ = &mut connection => {}
-                    () = cut.0.notified() => {
+                    () = reset.0.notified() => {
                         let stream = connection.into_parts().io.into_inner();
-                        // Without lingering the peer gets a reset instead of an orderly end.
+                        // With a linger time of zero, closing the socket sends a reset.
                         let _ = stream.set_zero_linger();
                     }
                 }
@@ -58,8 +57,8 @@ pub(super) async fn start(shared: Arc<Shared>, server: &mut JoinSet<()>) -> Sock
     address
 }
 
-/// The form that an address means, with the model where the address names it.
-fn form(path: &str) -> Option<(VendorApi, Option<String>)> {
+/// The API of a path, and the model if the path contains it.
+fn api_of_path(path: &str) -> Option<(VendorApi, Option<String>)> {
     let fixed = match path {
         "/openai/v1/embeddings" => VendorApi::OpenAi,
         "/cohere/v2/embed" => VendorApi::Cohere,
@@ -75,14 +74,14 @@ fn form(path: &str) -> Option<(VendorApi, Option<String>)> {
             let google =
                 within("/google/v1beta/models/", ":batchEmbedContents").map(|m| (VendorApi::Google, m));
             let azure = within("/azure/openai/deployments/", "/embeddings").map(|m| (VendorApi::Azure, m));
-            return google.or(azure).map(|(form, model)| (form, Some(decode(model))));
+            return google.or(azure).map(|(api, model)| (api, Some(percent_decode(model))));
         }
     };
     Some((fixed, None))
 }
 
-/// A segment of a path as it was before it was encoded.
-fn decode(segment: &str) -> String {
+/// Decodes the percent encoding of a path segment.
+fn percent_decode(segment: &str) -> String {
     let mut bytes = Vec::new();
     let mut rest = segment.as_bytes();
     while let Some((&first, others)) = rest.split_first() {
@@ -99,66 +98,68 @@ fn decode(segment: &str) -> String {
 
 async fn handle(
     State(shared): State<Arc<Shared>>,
-    Extension(cut): Extension<Cut>,
+    Extension(reset): Extension<Reset>,
     request: Request,
 ) -> Response<Body> {
     let (parts, body) = request.into_parts();
-    let (uri, headers) = (parts.uri, plain(&parts.headers));
+    let (uri, headers) = (parts.uri, header_map(&parts.headers));
     let Ok(bytes) = axum::body::to_bytes(body, MAX_BODY_BYTES).await else {
         return respond(413, String::new());
     };
-    let Some((form, path_model)) = form(uri.path()) else {
+    let Some((api, path_model)) = api_of_path(uri.path()) else {
         return respond(404, "{\"detail\":\"Not Found\"}".into());
     };
-    let given = given_key(form, &headers);
+    let key = request_key(api, &headers);
     let body: Value = serde_json::from_slice(&bytes).unwrap_or_default();
-    let ask = request::read(form, path_model.as_deref(), &body);
-    let seen = Seen {
-        form,
+    let parsed = request::parse(api, path_model.as_deref(), &body);
+    let recorded = VendorRequest {
+        api,
         path: uri.to_string(),
         headers,
         body: body.clone(),
-        model: ask.model.clone(),
-        texts: ask.texts.clone(),
+        model: parsed.model.clone(),
+        texts: parsed.texts.clone(),
     };
-    let (behaviour, gate, refusal, length, extra) = {
+    let (behaviour, gate, refusal, dimensions, extra_headers) = {
         let mut state = shared.state();
-        let refusal = key(form, given.as_deref(), state.keys.as_deref())
-            .and_then(|()| request::check(form, &ask, &body))
-            .and_then(|()| limits::enforce(form, &ask.model, &ask.texts, bytes.len()))
-            .and_then(|()| match seen.texts.iter().any(|text| state.poison.contains(text)) {
-                true if form == VendorApi::Ollama => Err(Refusal::new(500, "EOF")),
+        let refusal = check_key(api, key.as_deref(), state.keys.as_deref())
+            .and_then(|()| request::check(api, &parsed, &body))
+            .and_then(|()| limits::enforce(api, &parsed.model, &parsed.texts, bytes.len()))
+            .and_then(|()| match recorded.texts.iter().any(|text| state.poison.contains(text)) {
+                true if api == VendorApi::Ollama => Err(Refusal::new(500, "EOF")),
                 true => Err(Refusal::new(400, "one of the inputs cannot be processed")),
                 false => Ok(()),
             })
             .and_then(|()| {
-                let azure = form == VendorApi::Azure && !seen.path.contains("api-version=");
+                let azure = api == VendorApi::Azure && !recorded.path.contains("api-version=");
                 if azure { Err(Refusal::new(404, "Resource not found")) } else { Ok(()) }
             });
-        let held = state.text_gate.as_ref().filter(|(text, _)| seen.texts.contains(text));
+        let held = state.text_gate.as_ref().filter(|(text, _)| recorded.texts.contains(text));
         let gate = held.map(|(_, gate)| gate.clone()).or_else(|| state.gate.clone());
-        state.seen.push(seen);
-        let native =
-            state.lengths.get(&ask.model).copied().unwrap_or_else(|| limits::native_length(&ask.model));
-        let behaviour = state.script.pop_front().or_else(|| state.always.clone()).unwrap_or(Behaviour::Well);
-        (behaviour, gate, refusal.err(), ask.length.unwrap_or(native), state.answer_headers.clone())
+        state.requests.push(recorded);
+        let native = state.dimensions.get(&parsed.model).copied();
+        let native = native.unwrap_or_else(|| limits::native_dimensions(&parsed.model));
+        let dimensions = parsed.dimensions.unwrap_or(native);
+        let behaviour = state.script.pop_front().or_else(|| state.default.clone());
+        let behaviour = behaviour.unwrap_or(Behaviour::Normal);
+        (behaviour, gate, refusal.err(), dimensions, state.response_headers.clone())
     };
     if let Some(Gate { arrived, released }) = gate {
         arrived.send_modify(|count| *count += 1);
         let _ = released.subscribe().wait_for(|released| *released).await;
     }
-    let mut response = match faults::refused(form, &ask, &behaviour, given.as_deref()) {
+    let mut response = match faults::error_response(api, &parsed, &behaviour, key.as_deref()) {
         Some(response) => response,
         None => match refusal {
-            Some(refusal) => respond(refusal.status, refusal.body(form).to_string()),
+            Some(refusal) => respond(refusal.status, refusal.body(api).to_string()),
             None if behaviour == Behaviour::Reset => {
-                cut.0.notify_one();
+                reset.0.notify_one();
                 std::future::pending().await
             }
-            None => faults::answered(form, &ask, length, &behaviour).await,
+            None => faults::vectors_response(api, &parsed, dimensions, &behaviour).await,
         },
     };
-    for (name, value) in extra {
+    for (name, value) in extra_headers {
         if let (Ok(name), Ok(value)) = (HeaderName::try_from(name), HeaderValue::try_from(value)) {
             response.headers_mut().insert(name, value);
         }
@@ -166,33 +167,33 @@ async fn handle(
     response
 }
 
-/// The key of a request, where its form has it.
-fn given_key(form: VendorApi, headers: &HashMap<String, String>) -> Option<String> {
-    match form {
+/// The API key of a request, from the header that the API uses.
+fn request_key(api: VendorApi, headers: &HashMap<String, String>) -> Option<String> {
+    match api {
         VendorApi::Azure => headers.get("api-key").cloned(),
         VendorApi::Google => headers.get("x-goog-api-key").cloned(),
         _ => headers.get("authorization")?.strip_prefix("Bearer ").map(str::to_owned),
     }
 }
 
-fn key(form: VendorApi, given: Option<&str>, accepted: Option<&[String]>) -> Result<(), Refusal> {
+fn check_key(api: VendorApi, key: Option<&str>, accepted: Option<&[String]>) -> Result<(), Refusal> {
     let local = matches!(
-        form,
+        api,
         VendorApi::LocalOpenAi
             | VendorApi::Ollama
             | VendorApi::OllamaLegacy
             | VendorApi::Tei
             | VendorApi::Tldw
     );
-    let right = match (given, accepted) {
-        (Some(given), Some(accepted)) => accepted.iter().any(|key| key == given),
-        (Some(given), None) => !given.is_empty(),
+    let valid = match (key, accepted) {
+        (Some(key), Some(accepted)) => accepted.iter().any(|accepted| accepted == key),
+        (Some(key), None) => !key.is_empty(),
         (None, _) => local,
     };
-    if right { Ok(()) } else { Err(Refusal::new(401, "no valid key provided")) }
+    if valid { Ok(()) } else { Err(Refusal::new(401, "no valid key provided")) }
 }
 
-fn plain(headers: &HeaderMap) -> HashMap<String, String> {
+fn header_map(headers: &HeaderMap) -> HashMap<String, String> {
     headers
         .iter()
         .filter_map(|(name, value)| Some((name.to_string(), value.to_str().ok()?.to_owned())))

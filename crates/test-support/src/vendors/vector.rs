@@ -1,13 +1,12 @@
-//! The vectors: unit length, and a function of the text alone.
+//! The vectors of the fake vendors. They have unit length and are a function of the text alone.
 
-/// The vector of a text, `length` numbers long. A shorter vector is the beginning of a longer one, brought
-/// back to unit length, as Matryoshka models do it.
-pub fn vector(text: &str, length: usize) -> Vec<f32> {
-    // FNV-1a makes a seed of the text, SplitMix64 makes numbers of the seed.
+/// The vector of a text. A vector of fewer dimensions is the normalized prefix of a longer one, as in Matryoshka models.
+pub fn vector(text: &str, dimensions: usize) -> Vec<f32> {
+    // FNV-1a of the text is the seed of SplitMix64.
     let mut state = text
         .bytes()
         .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3));
-    let raw: Vec<f32> = (0..length)
+    let raw: Vec<f32> = (0..dimensions)
         .map(|_| {
             state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
             let mut z = state;
@@ -20,7 +19,7 @@ pub fn vector(text: &str, length: usize) -> Vec<f32> {
     raw.into_iter().map(|x| (f64::from(x) / norm) as f32).collect()
 }
 
-/// How token ids are recorded, and whose vector they get.
+/// The text that stands for token ids: requests are recorded with it, and it determines their vector.
 pub fn token_text(ids: &[u64]) -> String {
     format!("tokens {ids:?}")
 }

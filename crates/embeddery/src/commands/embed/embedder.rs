@@ -1,5 +1,5 @@
-//! Texts to vectors through the gateway. A provider that is away is waited for; a text that no model takes is found
-//! and fails alone.
+//! Embeds batches of lines through the gateway. It retries while a provider is unavailable, and bisects a refused batch so
+//! that only the texts that cause the refusal fail.
 
 use std::{
     sync::{Arc, Mutex, PoisonError},
@@ -16,83 +16,88 @@ use embeddery_gateway::{BatchBisector, ModelSelector, Router};
 use super::input::Line;
 use crate::cli;
 
-/// The longest time that a provider is waited for without an answer in between.
-const TIMEOUT: Duration = Duration::from_secs(600);
-/// The longest pause between two attempts that we choose ourselves.
-const COOLDOWN: Duration = Duration::from_secs(30);
+/// Maximum total backoff of one request.
+const RETRY_TIMEOUT: Duration = Duration::from_secs(600);
+/// Maximum backoff between two attempts, unless the provider asks for a longer one.
+const MAX_BACKOFF: Duration = Duration::from_secs(30);
 
-/// What came of a line.
+/// The result of a line.
 pub(super) enum Row {
+    /// A row of a response.
     Vector(Arc<Embeddings>, usize),
+    /// The error message.
     Failed(String),
 }
 
-/// Who asks the gateway, always for the same.
+/// Embeds batches with the same model and parameters.
 pub(super) struct BatchEmbedder {
     router: Arc<Router>,
     model: Option<String>,
-    /// Everything about a request but its texts.
-    request: EmbedRequest,
-    /// The space of all vectors of this file, once it is known.
+    /// The request without its inputs.
+    template: EmbedRequest,
+    /// The space of all vectors of the output, once it is known.
     space: Mutex<Option<String>>,
 }
 
 impl BatchEmbedder {
     pub(super) fn new(router: Arc<Router>, options: &cli::Embed, space: Option<String>) -> Self {
         let context = RequestContext { priority: Priority::Batch, ..RequestContext::new("1", "embed") };
-        let request = EmbedRequest {
+        let template = EmbedRequest {
             dimensions: options.dimensions,
             input_type: options.input_type.map(InputType::from),
             partial: true,
             ..EmbedRequest::with_defaults([], context)
         };
-        Self { router, model: options.model.clone(), request, space: Mutex::new(space) }
+        Self { router, model: options.model.clone(), template, space: Mutex::new(space) }
     }
 
-    /// What comes of each line, in their order. An error is one that no other line would fare better with.
-    pub(super) async fn rows(&self, lines: &[Line]) -> anyhow::Result<Vec<Row>> {
+    /// The result of each line, in order.
+    ///
+    /// # Errors
+    /// If the cause of the failure is not in the texts, so that other lines would fail, too.
+    pub(super) async fn embed_lines(&self, lines: &[Line]) -> anyhow::Result<Vec<Row>> {
         let mut rows: Vec<Option<Row>> = lines.iter().map(|_| None).collect();
         let mut texts = Vec::new();
         for (index, line) in lines.iter().enumerate() {
             match &line.text {
                 Ok(text) => texts.push((index, Arc::clone(text))),
-                Err(why) => rows[index] = Some(Row::Failed(why.clone())),
+                Err(reason) => rows[index] = Some(Row::Failed(reason.clone())),
             }
         }
-        let mut waiting = BatchBisector::new(vec![texts]);
-        while let Some(part) = waiting.next_batch() {
-            match self.embed_with_retry(&part).await {
-                Ok(answer) => {
-                    self.one_space(&answer)?;
-                    let answer = Arc::new(answer);
-                    for (row, (index, _)) in part.iter().enumerate() {
-                        rows[*index] = Some(Row::Vector(Arc::clone(&answer), row));
+        let mut batches = BatchBisector::new(vec![texts]);
+        while let Some(batch) = batches.next_batch() {
+            match self.embed_with_retry(&batch).await {
+                Ok(response) => {
+                    self.check_space(&response)?;
+                    let response = Arc::new(response);
+                    for (row, (index, _)) in batch.iter().enumerate() {
+                        rows[*index] = Some(Row::Vector(Arc::clone(&response), row));
                     }
-                    for (row, error) in &answer.failed {
-                        rows[part[*row].0] = Some(Row::Failed(error.message.clone()));
+                    for (row, error) in &response.failed {
+                        rows[batch[*row].0] = Some(Row::Failed(error.message.clone()));
                     }
                 }
-                Err(error) if !of_texts(&error) => return Err(error.into()),
+                Err(error) if !is_caused_by_texts(&error) => return Err(error.into()),
                 Err(error) => {
-                    for (_, (index, _)) in waiting.split_failed(part, &error) {
+                    for (_, (index, _)) in batches.split_failed(batch, &error) {
                         rows[index] = Some(Row::Failed(error.message.clone()));
                     }
                 }
             }
         }
-        Ok(rows.into_iter().map(|row| row.unwrap_or_else(|| Row::Failed("nobody answered".into()))).collect())
+        Ok(rows.into_iter().map(|row| row.unwrap_or_else(|| Row::Failed("no response".into()))).collect())
     }
 
-    /// Asks until there is an answer, or an error that waiting does not mend.
-    async fn embed_with_retry(&self, part: &[(usize, Arc<str>)]) -> Result<Embeddings, EmbedError> {
-        let inputs: Vec<Input> = part.iter().map(|(_, text)| Input::Text(Arc::clone(text))).collect();
-        let request = EmbedRequest { inputs: inputs.into(), ..self.request.clone() };
+    /// Embeds a batch, and retries errors that may be temporary.
+    async fn embed_with_retry(&self, batch: &[(usize, Arc<str>)]) -> Result<Embeddings, EmbedError> {
+        let inputs: Vec<Input> = batch.iter().map(|(_, text)| Input::Text(Arc::clone(text))).collect();
+        let request = EmbedRequest { inputs: inputs.into(), ..self.template.clone() };
         let selector = ModelSelector { model: self.model.as_deref(), provider: None };
         let (mut waited, mut attempt) = (Duration::ZERO, 0);
-        let backoff = Backoff::new(Duration::from_secs(1), COOLDOWN);
+        let backoff = Backoff::new(Duration::from_secs(1), MAX_BACKOFF);
         loop {
             let error = match self.router.embed(selector, request.clone()).await {
-                Ok(answer) => return Ok(answer),
+                Ok(response) => return Ok(response),
                 Err(error) => error,
             };
             let wait = match error.retry {
@@ -101,33 +106,33 @@ impl BatchEmbedder {
                 Retry::After(wait) => wait.max(Duration::from_millis(100)),
             };
             waited += wait;
-            if waited > TIMEOUT {
+            if waited > RETRY_TIMEOUT {
                 return Err(error);
             }
-            tracing::warn!(%error, "no answer; asking again in {wait:.1?}");
+            tracing::warn!(%error, wait_ms = wait.as_millis(), "request failed; retrying");
             tokio::time::sleep(wait).await;
             attempt += 1;
         }
     }
 
-    /// A file must not mix vectors that cannot be compared: not by a fallback, not over a resumption.
-    fn one_space(&self, answer: &Embeddings) -> anyhow::Result<()> {
+    /// Checks that all vectors of the output are in one space, also after a fallback or a resumed run.
+    fn check_space(&self, response: &Embeddings) -> anyhow::Result<()> {
         let mut space = self.space.lock().unwrap_or_else(PoisonError::into_inner);
-        let space = space.get_or_insert_with(|| answer.space.to_string());
-        if *space != answer.space.as_str() {
+        let space = space.get_or_insert_with(|| response.space.to_string());
+        if *space != response.space.as_str() {
             bail!(
-                "{} answered with vectors of the space {}, but the file's are of {space}; make the first model \
-                 answer again and run the same command, or start over with --overwrite",
-                answer.served_by.name,
-                answer.space
+                "{} returned vectors of the space {}, but the output has vectors of {space}; make the first model \
+                 available and run the same command again, or start over with --overwrite",
+                response.served_by.name,
+                response.space
             );
         }
         Ok(())
     }
 }
 
-/// Whether a refused call is about what it carried, so that its other texts may do well.
-fn of_texts(error: &EmbedError) -> bool {
+/// Whether some texts of a refused request may be the cause, so that its other texts may succeed.
+fn is_caused_by_texts(error: &EmbedError) -> bool {
     matches!(error.kind, ErrorKind::InputTooLong | ErrorKind::BatchTooLarge)
         || (error.kind == ErrorKind::InvalidRequest && !error.inputs.is_empty())
         || (error.kind == ErrorKind::InvalidRequest && error.fault == embeddery_core::Fault::Caller)

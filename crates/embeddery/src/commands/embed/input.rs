@@ -1,5 +1,5 @@
-//! Texts, one a line: files in their order, or standard input. What has been read is known by its length and hash,
-//! so that a resumed run can prove that it skips what the earlier one has done.
+//! Reads texts, one a line, from files in order or from standard input. The position in the input includes the hash of all
+//! bytes before it, so that a resumed run can check that the skipped input is unchanged.
 
 use std::{
     fs::File,
@@ -16,69 +16,70 @@ use tokio::sync::mpsc;
 use super::super::ReportedError;
 use crate::cli::InputFormat;
 
-/// Lines of a batch: enough to keep a model busy, few enough that little is lost.
-const LINES: usize = 256;
-/// Bytes of a batch's texts.
-const BYTES: usize = 1 << 20;
-/// The longest text, as over HTTP.
-const TEXT: usize = 1 << 20;
-/// The longest line: JSON may write a byte as six.
-const LINE: usize = 8 << 20;
+/// Maximum lines in a batch: enough to keep a model busy, few enough that an interruption loses little work.
+const MAX_BATCH_LINES: usize = 256;
+/// Bytes of texts after which a batch is full.
+const MAX_BATCH_BYTES: usize = 1 << 20;
+/// Maximum bytes of a text, the same as over HTTP.
+const MAX_TEXT_BYTES: usize = 1 << 20;
+/// Maximum bytes of a line. JSON may escape one byte as six.
+const MAX_LINE_BYTES: usize = 8 << 20;
 
-/// How far the input has been read.
+/// A position in the concatenated inputs.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Place {
-    /// Lines, over all files.
+pub(super) struct Position {
+    /// Lines before it.
     pub(super) lines: u64,
-    /// Bytes, over all files.
+    /// Bytes before it.
     pub(super) bytes: u64,
-    /// The hash of those bytes.
+    /// The hash of these bytes.
     pub(super) hash: String,
 }
 
-/// One input as the journal names it.
+/// An input, as the journal records it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Source {
-    /// As it was given; `-` is standard input.
+    /// The path on the command line; `-` is standard input.
     pub(super) path: String,
-    /// Its length; unknown for what is no plain file.
+    /// The length in bytes; `None` if the input is not a regular file.
     pub(super) bytes: Option<u64>,
 }
 
-/// A line that asks for a vector.
+/// An input line to be embedded.
 pub(super) struct Line {
-    /// Its number, counted over all inputs, from 1.
+    /// The line number, counted over all inputs from 1.
     pub(super) number: u64,
-    /// The id it gives itself; without one, its number.
+    /// The id in the line, or else the line number.
     pub(super) id: Value,
-    /// Its text, or why it has none.
+    /// The text, or the reason why the line has none.
     pub(super) text: Result<Arc<str>, String>,
 }
 
-/// Lines that travel together, and where the next batch begins.
+/// Lines that are embedded together.
 pub(super) struct Batch {
     pub(super) lines: Vec<Line>,
-    pub(super) end: Place,
+    /// The position after the last line.
+    pub(super) end: Position,
 }
 
-/// The inputs, opened.
+/// Reads the lines of all inputs.
 pub(super) struct InputReader {
     readers: std::vec::IntoIter<Box<dyn BufRead + Send>>,
     current: Option<Box<dyn BufRead + Send>>,
     sources: Vec<Source>,
     format: Option<InputFormat>,
-    place: Place,
+    position: Position,
     hash: blake3::Hasher,
 }
 
-/// A line as it lies in the file.
-enum Raw {
-    Whole(Vec<u8>),
+/// The bytes of a line.
+enum RawLine {
+    Complete(Vec<u8>),
     TooLong,
 }
 
 impl InputReader {
-    /// Opens every input, so that a missing one is told before any work is done.
+    /// Opens all inputs, so that a missing one is reported before any work is done.
     pub(super) fn open(files: &[PathBuf], format: Option<InputFormat>) -> anyhow::Result<Self> {
         let standard = [PathBuf::from("-")];
         let files = if files.is_empty() { &standard } else { files };
@@ -89,47 +90,53 @@ impl InputReader {
             } else {
                 let file = File::open(path)
                     .map_err(|error| ReportedError(format!("{}: {error}", path.display())))?;
-                let about = file.metadata()?;
-                if about.is_dir() {
-                    bail!(ReportedError(format!("{}: a directory; name the files in it", path.display())));
+                let metadata = file.metadata()?;
+                if metadata.is_dir() {
+                    bail!(ReportedError(format!("{}: is a directory; name the files in it", path.display())));
                 }
-                (Box::new(BufReader::with_capacity(1 << 18, file)), about.is_file().then_some(about.len()))
+                (
+                    Box::new(BufReader::with_capacity(1 << 18, file)),
+                    metadata.is_file().then_some(metadata.len()),
+                )
             };
             readers.push(reader);
             sources.push(Source { path: path.display().to_string(), bytes });
         }
-        let format = format.or_else(|| by_name(files));
+        let format = format.or_else(|| format_from_name(files));
         let readers = readers.into_iter();
         let hash = blake3::Hasher::new();
-        Ok(Self { readers, current: None, sources, format, place: Place::default(), hash })
+        Ok(Self { readers, current: None, sources, format, position: Position::default(), hash })
     }
 
     pub(super) fn sources(&self) -> Vec<Source> {
         self.sources.clone()
     }
 
-    /// `None` when an input's length is unknown.
+    /// The length of all inputs; `None` if the length of one is unknown.
     pub(super) fn total_bytes(&self) -> Option<u64> {
         self.sources.iter().map(|source| source.bytes).sum()
     }
 
-    /// Reads up to `place` again and proves that what was read there has not changed.
-    fn skip_to(&mut self, place: &Place) -> anyhow::Result<()> {
-        while self.place.bytes < place.bytes && self.raw()?.is_some() {}
-        if self.place.lines > 0 {
-            self.place.hash = self.hash.finalize().to_string();
+    /// Skips to `position`, and checks that the input before it is unchanged.
+    fn skip_to(&mut self, position: &Position) -> anyhow::Result<()> {
+        while self.position.bytes < position.bytes && self.next_raw_line()?.is_some() {}
+        if self.position.lines > 0 {
+            self.position.hash = self.hash.finalize().to_string();
         }
-        if self.place != *place {
-            bail!(ReportedError("the input has changed since the run that is being resumed; put it back, or start over with --overwrite".into()));
+        if self.position != *position {
+            bail!(ReportedError(
+                "the input has changed since the interrupted run; restore it, or start over with --overwrite"
+                    .into()
+            ));
         }
         Ok(())
     }
 
-    fn batch(&mut self) -> anyhow::Result<Option<Batch>> {
+    fn next_batch(&mut self) -> anyhow::Result<Option<Batch>> {
         let (mut lines, mut bytes) = (Vec::new(), 0);
-        while lines.len() < LINES && bytes < BYTES {
-            let Some(raw) = self.raw().context("reading the input")? else { break };
-            if let Some(line) = self.line(&raw) {
+        while lines.len() < MAX_BATCH_LINES && bytes < MAX_BATCH_BYTES {
+            let Some(raw) = self.next_raw_line().context("reading the input")? else { break };
+            if let Some(line) = self.parse_line(&raw) {
                 bytes += line.text.as_ref().map_or(0, |text| text.len());
                 lines.push(line);
             }
@@ -137,15 +144,15 @@ impl InputReader {
         if lines.is_empty() {
             return Ok(None);
         }
-        self.place.hash = self.hash.finalize().to_string();
-        Ok(Some(Batch { lines, end: self.place.clone() }))
+        self.position.hash = self.hash.finalize().to_string();
+        Ok(Some(Batch { lines, end: self.position.clone() }))
     }
 
-    /// What a line asks for; `None` for an empty line between JSON objects.
-    fn line(&mut self, raw: &Raw) -> Option<Line> {
-        let number = self.place.lines;
-        let failed = |why: &str| Some(Line { number, id: number.into(), text: Err(why.into()) });
-        let Raw::Whole(bytes) = raw else {
+    /// Parses a line; `None` for an empty line between JSON objects.
+    fn parse_line(&mut self, raw: &RawLine) -> Option<Line> {
+        let number = self.position.lines;
+        let failed = |reason: &str| Some(Line { number, id: number.into(), text: Err(reason.into()) });
+        let RawLine::Complete(bytes) = raw else {
             return failed("the line is longer than 8 MiB");
         };
         let Ok(text) = std::str::from_utf8(bytes) else {
@@ -155,18 +162,18 @@ impl InputReader {
         let first = if text.trim_start().starts_with('{') { InputFormat::Jsonl } else { InputFormat::Text };
         match self.format.get_or_insert(first) {
             InputFormat::Jsonl if text.trim().is_empty() => None,
-            InputFormat::Jsonl => match object(text) {
+            InputFormat::Jsonl => match parse_object(text) {
                 Ok((id, text)) => {
-                    Some(Line { number, id: id.unwrap_or_else(|| number.into()), text: whole(&text) })
+                    Some(Line { number, id: id.unwrap_or_else(|| number.into()), text: check_text(&text) })
                 }
-                Err(why) => failed(&why),
+                Err(reason) => failed(&reason),
             },
-            InputFormat::Text => Some(Line { number, id: number.into(), text: whole(text) }),
+            InputFormat::Text => Some(Line { number, id: number.into(), text: check_text(text) }),
         }
     }
 
-    /// The next line of any input, without its end.
-    fn raw(&mut self) -> io::Result<Option<Raw>> {
+    /// The next line of the inputs, without its line ending.
+    fn next_raw_line(&mut self) -> io::Result<Option<RawLine>> {
         let (mut bytes, mut length) = (Vec::new(), 0);
         loop {
             if self.current.is_none() {
@@ -179,32 +186,34 @@ impl InputReader {
             };
             let end_of_file = available.is_empty();
             let end_of_line = available.iter().position(|byte| *byte == b'\n');
-            let taken = end_of_line.map_or(available.len(), |at| at + 1);
-            self.hash.update(&available[..taken]);
-            if length <= LINE {
-                bytes.extend_from_slice(&available[..end_of_line.unwrap_or(taken)]);
+            let consumed = end_of_line.map_or(available.len(), |at| at + 1);
+            self.hash.update(&available[..consumed]);
+            if length <= MAX_LINE_BYTES {
+                bytes.extend_from_slice(&available[..end_of_line.unwrap_or(consumed)]);
             }
-            reader.consume(taken);
-            (length, self.place.bytes) = (length + taken, self.place.bytes + taken as u64);
+            reader.consume(consumed);
+            length += consumed;
+            self.position.bytes += consumed as u64;
             if end_of_file {
                 self.current = None;
             }
-            // The last line of a file may lack its end; the first of the next file does not belong to it.
+            // The last line of a file may lack a line ending. It is not joined with the first line of the next file.
             if end_of_line.is_some() || (end_of_file && length > 0) {
-                self.place.lines += 1;
+                self.position.lines += 1;
                 bytes.pop_if(|last| *last == b'\r');
-                return Ok(Some(if length <= LINE { Raw::Whole(bytes) } else { Raw::TooLong }));
+                let complete = length <= MAX_LINE_BYTES;
+                return Ok(Some(if complete { RawLine::Complete(bytes) } else { RawLine::TooLong }));
             }
         }
     }
 }
 
-/// Batches from `place` on, read on a thread of their own: standard input may make anybody wait.
-pub(super) fn read(mut lines: InputReader, place: Place) -> mpsc::Receiver<anyhow::Result<Batch>> {
+/// Reads the batches after `start` on a separate thread, because a read of standard input may block.
+pub(super) fn read(mut reader: InputReader, start: Position) -> mpsc::Receiver<anyhow::Result<Batch>> {
     let (sender, receiver) = mpsc::channel(2);
     std::thread::spawn(move || {
-        let mut next = match lines.skip_to(&place) {
-            Ok(()) => lines.batch(),
+        let mut next = match reader.skip_to(&start) {
+            Ok(()) => reader.next_batch(),
             Err(error) => Err(error),
         };
         while let Some(batch) = next.transpose() {
@@ -212,14 +221,14 @@ pub(super) fn read(mut lines: InputReader, place: Place) -> mpsc::Receiver<anyho
             if sender.blocking_send(batch).is_err() || failed {
                 return;
             }
-            next = lines.batch();
+            next = reader.next_batch();
         }
     });
     receiver
 }
 
-/// What the names of files say of what is in them.
-fn by_name(files: &[PathBuf]) -> Option<InputFormat> {
+/// The format that the extension of the first file implies.
+fn format_from_name(files: &[PathBuf]) -> Option<InputFormat> {
     let extension = files.first()?.extension()?.to_str()?.to_ascii_lowercase();
     match extension.as_str() {
         "jsonl" | "ndjson" => Some(InputFormat::Jsonl),
@@ -228,26 +237,26 @@ fn by_name(files: &[PathBuf]) -> Option<InputFormat> {
     }
 }
 
-fn object(line: &str) -> Result<(Option<Value>, String), String> {
+fn parse_object(line: &str) -> Result<(Option<Value>, String), String> {
     #[derive(Deserialize)]
     struct Object {
         id: Option<Value>,
         text: String,
     }
     let object: Object = serde_json::from_str(line)
-        .map_err(|error| format!("not an object {{\"id\"?, \"text\"}}: {error}"))?;
+        .map_err(|error| format!("the line is not an object {{\"id\"?, \"text\"}}: {error}"))?;
     match object.id {
         Some(id) if !(id.is_string() || id.is_number()) => Err("'id' must be a string or a number".into()),
         id => Ok((id, object.text)),
     }
 }
 
-fn whole(text: &str) -> Result<Arc<str>, String> {
+fn check_text(text: &str) -> Result<Arc<str>, String> {
     if text.trim().is_empty() {
         return Err("the text is blank".into());
     }
-    if text.len() > TEXT {
-        return Err(format!("the text has {} bytes; at most {TEXT} are possible", text.len()));
+    if text.len() > MAX_TEXT_BYTES {
+        return Err(format!("the text has {} bytes; the maximum is {MAX_TEXT_BYTES}", text.len()));
     }
     Ok(text.into())
 }
@@ -256,28 +265,30 @@ fn whole(text: &str) -> Result<Arc<str>, String> {
 mod tests {
     use super::*;
 
-    fn lines(text: &'static [u8], format: Option<InputFormat>) -> InputReader {
+    fn reader(text: &'static [u8], format: Option<InputFormat>) -> InputReader {
         let reader: Box<dyn BufRead + Send> = Box::new(BufReader::with_capacity(7, text));
         InputReader {
             readers: vec![reader].into_iter(),
             current: None,
             sources: Vec::new(),
             format,
-            place: Place::default(),
+            position: Position::default(),
             hash: blake3::Hasher::new(),
         }
     }
 
-    fn told(mut lines: InputReader) -> Vec<(u64, String, Result<String, String>)> {
-        let batch = lines.batch().unwrap();
+    fn first_batch(mut reader: InputReader) -> Vec<(u64, String, Result<String, String>)> {
+        let batch = reader.next_batch().unwrap();
         let lines = batch.into_iter().flat_map(|batch| batch.lines);
         lines.map(|line| (line.number, line.id.to_string(), line.text.map(|text| text.to_string()))).collect()
     }
 
     #[test]
     fn json_lines_keep_their_ids_and_fail_alone() {
-        let read =
-            told(lines(b"{\"id\":\"a\",\"text\":\"one\"}\r\n\n{\"text\":\"two\"}\n{\"id\":7}\nno\n", None));
+        let read = first_batch(reader(
+            b"{\"id\":\"a\",\"text\":\"one\"}\r\n\n{\"text\":\"two\"}\n{\"id\":7}\nno\n",
+            None,
+        ));
         assert_eq!(read[0], (1, "\"a\"".into(), Ok("one".into())));
         assert_eq!(read[1], (3, "3".into(), Ok("two".into())));
         assert!(read[2].2.as_ref().unwrap_err().contains("text"), "{read:?}");
@@ -285,22 +296,26 @@ mod tests {
     }
 
     #[test]
-    fn plain_lines_are_texts_and_a_blank_one_is_told() {
-        let read = told(lines("\u{feff}eins\n\nzwei {}\n\u{e9}".as_bytes(), None));
+    fn plain_lines_are_texts_and_a_blank_line_is_an_error() {
+        let read = first_batch(reader("\u{feff}eins\n\nzwei {}\n\u{e9}".as_bytes(), None));
         assert_eq!(read[0].2, Ok("eins".into()));
         assert_eq!(read[1].2, Err("the text is blank".into()));
-        assert_eq!((read[3].0, read[3].2.clone()), (4, Ok("\u{e9}".into())), "the last line needs no end");
-        assert!(told(lines(b"a\n\xff\n", None))[1].2.is_err());
+        assert_eq!(
+            (read[3].0, read[3].2.clone()),
+            (4, Ok("\u{e9}".into())),
+            "the last line needs no line ending"
+        );
+        assert!(first_batch(reader(b"a\n\xff\n", None))[1].2.is_err());
     }
 
     #[test]
-    fn a_changed_beginning_is_noticed() {
-        let mut first = lines(b"a\nb\n", Some(InputFormat::Text));
-        let place = first.batch().unwrap().unwrap().end;
-        assert!(lines(b"a\nb\nc\n", None).skip_to(&place).is_ok());
+    fn a_change_in_the_skipped_input_is_an_error() {
+        let mut first = reader(b"a\nb\n", Some(InputFormat::Text));
+        let position = first.next_batch().unwrap().unwrap().end;
+        assert!(reader(b"a\nb\nc\n", None).skip_to(&position).is_ok());
         for changed in [&b"a\nB\nc\n"[..], b"a\n", b"ab\n\nc"] {
-            assert!(lines(changed, None).skip_to(&place).is_err());
+            assert!(reader(changed, None).skip_to(&position).is_err());
         }
-        assert!(lines(b"", None).skip_to(&Place::default()).is_ok());
+        assert!(reader(b"", None).skip_to(&Position::default()).is_ok());
     }
 }

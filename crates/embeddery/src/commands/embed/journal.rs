@@ -1,5 +1,5 @@
-//! What a run has done, beside its output: first what was asked for, then one entry for each batch that is safely
-//! written. A resumed run believes the last whole entry, and refuses when it is asked for something else.
+//! The journal beside the output: first the plan of the run, then one entry for each batch that is on the disk. A resumed
+//! run continues after the last complete entry, and fails if its plan differs.
 
 use std::{
     fs::{File, OpenOptions},
@@ -14,19 +14,19 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use super::{
     super::ReportedError,
-    input::{Place, Source},
+    input::{Position, Source},
 };
 use crate::cli;
 
-/// The form of the journal; another one is refused.
+/// The version of the journal's format. A journal of another version is refused.
 const VERSION: u32 = 1;
 
-/// What was asked for: two runs that agree in this make the same file.
+/// The plan of a run: two runs with equal plans write the same output.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Plan {
     version: u32,
     model: String,
-    /// Which vectors the model's are, and in which precision it computes.
+    /// The space of the model's vectors and the precision.
     identity: String,
     dimensions: Option<usize>,
     input_type: Option<String>,
@@ -34,24 +34,25 @@ pub(super) struct Plan {
     inputs: Vec<Source>,
 }
 
-/// What is safely written.
+/// The progress of a run, up to the last batch on the disk. The field names are the format of the journal.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Entry {
-    /// How far the input has been read.
-    pub(super) place: Place,
-    /// Lines that asked for a vector.
+    /// The position in the input.
+    #[serde(rename = "place")]
+    pub(super) position: Position,
+    /// Lines to be embedded.
     pub(super) asked: u64,
-    /// Those that got none.
+    /// Lines that failed.
     pub(super) failed: u64,
-    /// Those that were cut to the model's limit.
+    /// Lines that were truncated to the model's limit.
     pub(super) truncated: u64,
-    /// Numbers of a vector, once known.
+    /// Dimensions of a vector, once known.
     pub(super) dim: Option<usize>,
     /// The space of the vectors, once known.
     pub(super) space: Option<String>,
-    /// Bytes of the output.
+    /// Length of the output in bytes.
     pub(super) output: u64,
-    /// Bytes of the file of errors.
+    /// Length of the error file in bytes.
     pub(super) errors: u64,
 }
 
@@ -76,35 +77,35 @@ impl Plan {
         }
     }
 
-    /// What differs between this plan and the one that a journal was begun with.
-    fn differs(&self, begun: &Self) -> Option<String> {
-        let other = |what: &str, was: &str, is: &str| Some(format!("{what} was {was} and is {is}"));
-        if self.model != begun.model {
-            return other("the model", &begun.model, &self.model);
+    /// The first difference between this plan and the plan of the journal.
+    fn difference(&self, journaled: &Self) -> Option<String> {
+        let changed = |what: &str, was: &str, is: &str| Some(format!("{what} was {was} and is {is}"));
+        if self.model != journaled.model {
+            return changed("the model", &journaled.model, &self.model);
         }
-        if self.identity != begun.identity {
-            return other("the model's identity", &begun.identity, &self.identity);
+        if self.identity != journaled.identity {
+            return changed("the model's identity", &journaled.identity, &self.identity);
         }
-        for (was, is) in begun.inputs.iter().zip(&self.inputs) {
+        for (was, is) in journaled.inputs.iter().zip(&self.inputs) {
             if was != is {
                 let length = |source: &Source| {
                     let bytes = source.bytes.map_or_else(String::new, |bytes| format!(" ({bytes} bytes)"));
                     format!("{}{bytes}", source.path)
                 };
-                return other("an input", &length(was), &length(is));
+                return changed("an input", &length(was), &length(is));
             }
         }
-        (self != begun).then(|| "the command has other inputs or options".into())
+        (self != journaled).then(|| "the command has other inputs or options".into())
     }
 }
 
-/// The journal, open and locked: nobody else writes this output.
+/// An open and locked journal. The lock keeps other processes from writing the same output.
 pub(super) struct Journal {
     file: File,
 }
 
 impl Journal {
-    /// Opens or makes it. With what it says when it was begun before; `overwrite` forgets that.
+    /// Opens or creates the journal. Returns its last entry, unless it is new or `overwrite` is set.
     pub(super) fn open(path: &Path, plan: &Plan, overwrite: bool) -> anyhow::Result<(Self, Option<Entry>)> {
         let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path);
         let file = file.with_context(|| format!("opening {}", path.display()))?;
@@ -112,43 +113,43 @@ impl Journal {
             bail!("{} is locked: another `embeddery embed` is writing this output", path.display());
         }
         let mut journal = Self { file };
-        let found = if overwrite { None } else { journal.read(path, plan)? };
-        // What a crash left half written goes, and what is kept is short.
+        let last = if overwrite { None } else { journal.read(path, plan)? };
+        // The journal is rewritten with the last entry only, which also removes a partial line after a crash.
         journal.file.set_len(0)?;
         journal.file.rewind()?;
         journal.append(plan)?;
-        if let Some(entry) = &found {
+        if let Some(entry) = &last {
             journal.append(entry)?;
         }
-        Ok((journal, found))
+        Ok((journal, last))
     }
 
     fn read(&self, path: &Path, plan: &Plan) -> anyhow::Result<Option<Entry>> {
         let mut lines = BufReader::new(&self.file).split(b'\n');
         let Some(first) = lines.next().transpose()? else { return Ok(None) };
         let start_over = "start over with --overwrite";
-        match whole::<Plan>(&first) {
-            Some(begun) => {
-                if let Some(difference) = plan.differs(&begun) {
+        match parse::<Plan>(&first) {
+            Some(journaled) => {
+                if let Some(difference) = plan.difference(&journaled) {
                     bail!(ReportedError(format!(
-                        "{} was begun by another run: {difference}; run what was begun, or {start_over}",
+                        "{} belongs to a different run: {difference}; repeat the original command, or {start_over}",
                         path.display()
                     )));
                 }
             }
-            // Its first line was never whole: nothing has been done.
+            // The plan is incomplete, so no batch was written.
             None if lines.next().is_none() => return Ok(None),
-            None => bail!(ReportedError(format!("{} cannot be read; {start_over}", path.display()))),
+            None => bail!(ReportedError(format!("{} is damaged; {start_over}", path.display()))),
         }
         let mut last = Entry::default();
         for line in lines {
-            let Some(entry) = whole(&line?) else { break };
+            let Some(entry) = parse(&line?) else { break };
             last = entry;
         }
         Ok(Some(last))
     }
 
-    /// Adds a line and waits until the disk has it.
+    /// Appends a line and waits until it is on the disk.
     pub(super) fn append(&mut self, line: &impl Serialize) -> io::Result<()> {
         let mut text = serde_json::to_vec(line)?;
         text.push(b'\n');
@@ -157,7 +158,8 @@ impl Journal {
     }
 }
 
-fn whole<T: DeserializeOwned>(line: &[u8]) -> Option<T> {
+/// `None` for an incomplete line.
+fn parse<T: DeserializeOwned>(line: &[u8]) -> Option<T> {
     serde_json::from_slice(line).ok()
 }
 
@@ -178,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn the_last_whole_entry_is_believed_and_another_plan_is_refused() {
+    fn a_run_resumes_after_the_last_complete_entry_and_refuses_another_plan() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("out.journal");
         let entry = |asked| Entry { asked, ..Entry::default() };

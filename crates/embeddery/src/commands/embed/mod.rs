@@ -1,9 +1,10 @@
-//! `embeddery embed`: many texts become vectors without a server. Lines in, lines or one array out, in order.
+//! `embeddery embed`: embeds the texts of files without a server. The input is lines, and the output is lines or one array
+//! in the same order.
 //!
-//! Texts are read in batches ([`input`]), several batches are on their way through the gateway at once
-//! ([`embedder`]), and each is written ([`output`]) and then entered in a journal beside the output ([`journal`])
-//! before the next. Whatever ends the process, the same command goes on after the last entry, and the finished
-//! file is the one that an undisturbed run would have made.
+//! Texts are read in batches ([`input`]), and several batches pass through the gateway at the same time ([`embedder`]). Each
+//! batch is written ([`output`]) and then recorded in a journal beside the output ([`journal`]) before the next. After an
+//! interruption the same command resumes after the last entry, and the finished file is equal to that of an uninterrupted
+//! run.
 
 mod embedder;
 mod input;
@@ -28,12 +29,12 @@ use self::{
 use super::{ReportedError, signals::on_signals};
 use crate::{cli, config::Config, logging, wiring};
 
-/// Some lines have no vector; the others have.
+/// Exit code: some lines failed.
 const SOME_FAILED: u8 = 3;
-/// Ended by a signal; the same command goes on.
+/// Exit code: ended by a signal; the same command resumes.
 const INTERRUPTED: u8 = 130;
-/// Batches on their way at once: the engine takes the next when it has done one, and so never waits for the disk.
-const ON_THEIR_WAY: usize = 4;
+/// Maximum batches in flight, so that the engine computes while the output is written.
+const MAX_BATCHES_IN_FLIGHT: usize = 4;
 
 pub(crate) fn run(options: &cli::Embed, config: &Config) -> anyhow::Result<ExitCode> {
     logging::start(config.log);
@@ -43,11 +44,11 @@ pub(crate) fn run(options: &cli::Embed, config: &Config) -> anyhow::Result<ExitC
             biased;
             () = stop.cancelled() => {
                 if options.output != Path::new("-") {
-                    progress::say("interrupted; the same command goes on from here");
+                    progress::println_stderr("interrupted; the same command resumes from here");
                 }
                 Ok(ExitCode::from(INTERRUPTED))
             }
-            ended = embed(options, config) => ended,
+            result = embed(options, config) => result,
         }
     })
 }
@@ -55,59 +56,58 @@ pub(crate) fn run(options: &cli::Embed, config: &Config) -> anyhow::Result<ExitC
 async fn embed(options: &cli::Embed, config: &Config) -> anyhow::Result<ExitCode> {
     output::check(options)?;
     let (router, _) = wiring::router(config, &mut Registry::default())?;
-    let model = ready(&router, options.model.as_deref()).await?;
-    let lines = InputReader::open(&options.files, options.input_format)?;
+    let model = load_model(&router, options.model.as_deref()).await?;
+    let reader = InputReader::open(&options.files, options.input_format)?;
     let stack = router.open(ModelSelector { model: options.model.as_deref(), provider: None }).await?;
-    let plan = Plan::new(options, &model, stack.identity(), lines.sources());
-    let (mut output, start) = Output::open(options, &plan)?;
-    let Some(start) = start else {
-        progress::say(format_args!("{} is complete", options.output.display()));
+    let plan = Plan::new(options, &model, stack.identity(), reader.sources());
+    let (mut output, resumed) = Output::open(options, &plan)?;
+    let Some(resumed) = resumed else {
+        progress::println_stderr(format_args!("{} is complete", options.output.display()));
         return Ok(ExitCode::SUCCESS);
     };
-    let progress = Progress::new(lines.total_bytes(), &start);
-    let asker = Arc::new(BatchEmbedder::new(router, options, start.space.clone()));
-    let mut batches = input::read(lines, start.place.clone());
-    let mut answers = stream::poll_fn(move |context| batches.poll_recv(context))
-        .map(|batch| answered(&asker, batch))
-        .buffered(ON_THEIR_WAY);
-    while let Some(answer) = answers.next().await {
-        let (batch, rows) = answer?;
+    let progress = Progress::new(reader.total_bytes(), &resumed);
+    let embedder = Arc::new(BatchEmbedder::new(router, options, resumed.space.clone()));
+    let mut batches = input::read(reader, resumed.position.clone());
+    let mut results = stream::poll_fn(move |context| batches.poll_recv(context))
+        .map(|batch| embed_batch(&embedder, batch))
+        .buffered(MAX_BATCHES_IN_FLIGHT);
+    while let Some(result) = results.next().await {
+        let (batch, rows) = result?;
         output.write(&batch, &rows)?;
-        progress.at(output.entry());
+        progress.update(output.entry());
     }
     let entry = output.finish()?;
-    progress.end(&options.output, &entry);
+    progress.finish(&options.output, &entry);
     Ok(if entry.failed == 0 { ExitCode::SUCCESS } else { ExitCode::from(SOME_FAILED) })
 }
 
-/// A batch with what came of each of its lines. The work is a task of its own, so that it goes on while the batch
-/// before it is being written.
-async fn answered(
-    asker: &Arc<BatchEmbedder>,
+/// Embeds a batch in a task, so that the work continues while the batch before it is written.
+async fn embed_batch(
+    embedder: &Arc<BatchEmbedder>,
     batch: anyhow::Result<Batch>,
 ) -> anyhow::Result<(Batch, Vec<Row>)> {
-    let (batch, asker) = (batch?, Arc::clone(asker));
+    let (batch, embedder) = (batch?, Arc::clone(embedder));
     tokio::spawn(async move {
-        let rows = asker.rows(&batch.lines).await?;
+        let rows = embedder.embed_lines(&batch.lines).await?;
         Ok((batch, rows))
     })
     .await?
 }
 
-/// Brings the model here and loads it, so that it is known which vectors its own are.
-async fn ready(router: &Router, model: Option<&str>) -> anyhow::Result<ResolvedModel> {
+/// Downloads and loads the model, after which the space of its vectors is known.
+async fn load_model(router: &Router, model: Option<&str>) -> anyhow::Result<ResolvedModel> {
     let selector = ModelSelector { model, provider: None };
     let loaded = match router.download(selector).await {
         Ok(_) => router.warm_up(selector).await,
         Err(error) => Err(error),
     };
     loaded.map_err(|error| {
-        if refused(&error) { ReportedError(format!("--model: {error}")).into() } else { error.into() }
+        if needs_operator(&error) { ReportedError(format!("--model: {error}")).into() } else { error.into() }
     })
 }
 
-/// Whether somebody must change the configuration or the command before this can work.
-fn refused(error: &EmbedError) -> bool {
+/// Whether the command cannot succeed until the command line or the configuration is changed.
+fn needs_operator(error: &EmbedError) -> bool {
     match error.kind {
         ErrorKind::ModelNotFound
         | ErrorKind::Forbidden

@@ -1,5 +1,5 @@
-//! TLS to our own server: whoever answers must hold exactly the configured certificate. Its name and its issuer do
-//! not matter here, because the question goes to this machine's own address.
+//! TLS to the server of this installation. The server must present exactly the configured certificate. Its name and
+//! issuer are not checked, because the request usually goes to a loopback address.
 
 use std::{net::TcpStream, path::Path, sync::Arc};
 
@@ -12,14 +12,17 @@ use tokio_rustls::rustls::{
     pki_types::{CertificateDer, ServerName, UnixTime, pem::PemObject as _},
 };
 
-/// A stream that is encrypted to the holder of the certificate in `file`.
+/// Connects to the holder of the certificate in `file`.
+///
+/// # Errors
+/// If the file holds no certificate or the host name is invalid.
 pub(super) fn connect(
     stream: TcpStream,
     host: &str,
     file: &Path,
 ) -> anyhow::Result<StreamOwned<ClientConnection, TcpStream>> {
     let certificate = CertificateDer::from_pem_file(file)
-        .map_err(|error| anyhow::anyhow!("{}: no certificate in PEM: {error}", file.display()))?;
+        .map_err(|error| anyhow::anyhow!("{}: holds no certificate in PEM: {error}", file.display()))?;
     let provider = Arc::new(crypto::aws_lc_rs::default_provider());
     let config = ClientConfig::builder_with_provider(Arc::clone(&provider))
         .with_safe_default_protocol_versions()?
@@ -27,7 +30,7 @@ pub(super) fn connect(
         .with_custom_certificate_verifier(Arc::new(Pinned { certificate, provider }))
         .with_no_client_auth();
     let name = host.rsplit_once(':').map_or(host, |(name, _)| name).trim_matches(['[', ']']).to_owned();
-    let name = ServerName::try_from(name).with_context(|| format!("{host} is no host"))?;
+    let name = ServerName::try_from(name).with_context(|| format!("{host} is not a host name"))?;
     Ok(StreamOwned::new(ClientConnection::new(Arc::new(config), name)?, stream))
 }
 
