@@ -1,4 +1,4 @@
-//! One line per request: who asked for what, how it ended, how long it took. Never a text, never a key.
+//! The access log: one line per request with its user, route, status and duration. It never has a text or a key.
 
 use std::{
     sync::{Arc, Mutex, OnceLock, PoisonError},
@@ -17,20 +17,21 @@ use embeddery_gateway::trace::{Span, SpanAttributes};
 
 use crate::{App, ServerMetrics, error::ErrorCode, request_id::RequestId};
 
-/// What is learnt of a request on its way, for its line; among the request's extensions. Clones write on the same
-/// page.
+/// What extractors and handlers add to the log line of a request, as an extension of the request. Clones share their
+/// content.
 #[derive(Clone, Default)]
-pub(crate) struct RequestRecord(Arc<Known>);
+pub(crate) struct RequestRecord(Arc<RequestRecordInner>);
 
 #[derive(Default)]
-struct Known {
+struct RequestRecordInner {
     user: OnceLock<UserId>,
-    work: Mutex<Option<EmbedTotals>>,
+    totals: Mutex<Option<EmbedTotals>>,
 }
 
-/// What models did for a request, all its calls together.
+/// Totals of all model calls of a request.
 #[derive(Clone, Default)]
 struct EmbedTotals {
+    /// The model of the last call.
     model: String,
     inputs: usize,
     tokens: u64,
@@ -40,60 +41,60 @@ struct EmbedTotals {
 }
 
 impl RequestRecord {
-    /// Who asks.
-    pub(crate) fn asked_by(&self, user: &UserId) {
+    /// Sets the user. Later calls have no effect.
+    pub(crate) fn set_user(&self, user: &UserId) {
         self.0.user.get_or_init(|| user.clone());
     }
 
-    /// A model has answered, in so much time.
-    pub(crate) fn embedded(&self, answer: &Embeddings, notes: &RequestStats, took: Duration) {
-        let mut work = self.0.work.lock().unwrap_or_else(PoisonError::into_inner);
-        let work = work.get_or_insert_default();
-        if *work.model != *answer.served_by.name {
-            work.model = answer.served_by.name.to_string();
+    /// Adds a model call to the totals.
+    pub(crate) fn add_call(&self, embeddings: &Embeddings, stats: &RequestStats, elapsed: Duration) {
+        let mut totals = self.0.totals.lock().unwrap_or_else(PoisonError::into_inner);
+        let totals = totals.get_or_insert_default();
+        if *totals.model != *embeddings.served_by.name {
+            totals.model = embeddings.served_by.name.to_string();
         }
-        work.inputs += answer.tokens.len();
-        work.tokens += answer.total_tokens();
-        work.cached += notes.cache().map_or(0, |(hits, _)| hits);
-        work.embed += took;
-        work.upstream += notes.upstream().1;
+        totals.inputs += embeddings.tokens.len();
+        totals.tokens += embeddings.total_tokens();
+        totals.cached += stats.cache().map_or(0, |(hits, _)| hits);
+        totals.embed += elapsed;
+        totals.upstream += stats.upstream().1;
     }
 }
 
 pub(crate) async fn layer(State(app): State<Arc<App>>, mut request: Request, next: Next) -> Response {
-    let page = RequestRecord::default();
-    request.extensions_mut().insert(page.clone());
-    let line = LogLine::begin(&mut request, page, &app);
+    let record = RequestRecord::default();
+    request.extensions_mut().insert(record.clone());
+    let line = LogLine::begin(&mut request, record, &app);
     let response = next.run(request).await;
     line.end(&response);
     response
 }
 
-/// A line in the making. Dropped unended when the caller hung up: nobody is there to get a status, but the
-/// work was done for somebody.
+/// The log line of a request in progress. If the client disconnects, the line is dropped before its end and logs the
+/// request without a status.
 struct LogLine {
     began: Instant,
     method: Method,
-    /// The route, not the path: a path may hold anything.
+    /// The route and not the path, because a path can contain anything.
     route: String,
     id: Option<Arc<str>>,
-    page: RequestRecord,
+    record: RequestRecord,
     metrics: ServerMetrics,
     span: Option<Span>,
     ended: bool,
 }
 
 impl LogLine {
-    fn begin(request: &mut Request, page: RequestRecord, app: &App) -> Self {
+    fn begin(request: &mut Request, record: RequestRecord, app: &App) -> Self {
         let route = request.extensions().get::<MatchedPath>().map_or("none", MatchedPath::as_str).to_owned();
         let id = request.extensions().get::<RequestId>().map(|id| Arc::clone(&id.0));
-        let span = trace(request, app.traced, (&route, id.as_deref()));
+        let span = begin_span(request, app.traced, &route, id.as_deref());
         Self {
             began: Instant::now(),
             method: request.method().clone(),
             route,
             id,
-            page,
+            record,
             metrics: app.http_metrics.clone(),
             span,
             ended: false,
@@ -108,14 +109,14 @@ impl LogLine {
             span.attributes.status = Some(status.into());
             span.attributes.failed = status >= 500;
         }
-        self.metrics.answered((&self.method, &self.route), Some(status), elapsed);
+        self.metrics.record_request(&self.method, &self.route, Some(status), elapsed);
         let (request_id, elapsed_ms) = (self.request_id(), milliseconds(elapsed));
-        let Self { method, route, page, .. } = &self;
-        // Fields that are not known are left out.
-        let user = page.0.user.get().map(UserId::as_str);
-        let error = response.extensions().get::<ErrorCode>().map(|failed| failed.0);
-        let work = page.0.work.lock().unwrap_or_else(PoisonError::into_inner).take();
-        match work {
+        let Self { method, route, record, .. } = &self;
+        // Fields without a value are omitted.
+        let user = record.0.user.get().map(UserId::as_str);
+        let error = response.extensions().get::<ErrorCode>().map(|error| error.0);
+        let totals = record.0.totals.lock().unwrap_or_else(PoisonError::into_inner).take();
+        match totals {
             Some(EmbedTotals { model, inputs, tokens, cached, embed, upstream }) => {
                 let (embed_ms, upstream_ms) = (milliseconds(embed), milliseconds(upstream));
                 tracing::info!(
@@ -123,7 +124,7 @@ impl LogLine {
                     tokens, cached, "answered"
                 );
             }
-            // Probes and scrapes come every few seconds and say nothing.
+            // Health probes and metrics scrapes arrive every few seconds.
             None if method == Method::GET && status == 200 => {
                 tracing::debug!(request_id, %method, route, status, user, elapsed_ms, "answered");
             }
@@ -136,20 +137,21 @@ impl LogLine {
     }
 }
 
-/// The request's place in its trace, among its extensions: what the caller sent, or a span of our own below it.
-fn trace(request: &mut Request, traced: bool, (route, id): (&str, Option<&str>)) -> Option<Span> {
+/// Begins the span of a request and adds the trace context to the request's extensions: that of the span, or the
+/// caller's if the request is not traced.
+fn begin_span(request: &mut Request, traced: bool, route: &str, id: Option<&str>) -> Option<Span> {
     let sent = request.headers().get("traceparent").and_then(|sent| sent.to_str().ok());
     let parent = sent.and_then(TraceContext::parse);
-    // Probes and scrapes come every few seconds and say nothing.
-    let wanted = traced && (parent.is_some() || request.method() != Method::GET);
-    let facts = || SpanAttributes {
+    // Health probes and metrics scrapes are GET requests without a trace, and arrive every few seconds.
+    let enabled = traced && (parent.is_some() || request.method() != Method::GET);
+    let attributes = || SpanAttributes {
         kind: 2,
         route: Some(format!("{} {route}", request.method())),
         request_id: id.map(str::to_owned),
         failed: true,
         ..SpanAttributes::default()
     };
-    let span = if wanted { Span::begin("request", parent, facts()) } else { None };
+    let span = if enabled { Span::begin("request", parent, attributes()) } else { None };
     if let Some(context) = span.as_ref().map(Span::context).or(parent) {
         request.extensions_mut().insert(context);
     }
@@ -164,11 +166,11 @@ impl Drop for LogLine {
     fn drop(&mut self) {
         if !self.ended {
             let elapsed = self.began.elapsed();
-            self.metrics.answered((&self.method, &self.route), None, elapsed);
+            self.metrics.record_request(&self.method, &self.route, None, elapsed);
             let (request_id, elapsed_ms) = (self.request_id(), milliseconds(elapsed));
-            let Self { method, route, page, .. } = &*self;
-            let user = page.0.user.get().map(UserId::as_str);
-            tracing::info!(request_id, %method, route, user, elapsed_ms, "the caller hung up");
+            let Self { method, route, record, .. } = &*self;
+            let user = record.0.user.get().map(UserId::as_str);
+            tracing::info!(request_id, %method, route, user, elapsed_ms, "the client disconnected");
         }
     }
 }

@@ -1,5 +1,5 @@
-//! Who may ask. A handler that takes a [`Caller`] or an [`Admin`] runs only for one who sent a good key or
-//! token, and cannot forget to ask; a test walks the OpenAPI document and proves what each route asks for.
+//! Authentication and authorisation. A handler that takes a [`Caller`] or an [`Admin`] runs only if the request has a
+//! valid key or token. A test checks every route of the OpenAPI document.
 
 use std::sync::Arc;
 
@@ -15,13 +15,14 @@ use embeddery_accounts::{
 use crate::{
     App,
     access_log::RequestRecord,
+    audit::{AdminAction, AuditContext},
     error::ApiError,
-    metering::{AdminAction, AuditContext},
+    response_extras::ResponseExtras,
 };
 
-/// Somebody whose key or token is good.
+/// An authenticated caller.
 pub(crate) struct Caller {
-    /// Who they are; whose data and limits apply.
+    /// The user: the owner of the data, and the account that limits apply to.
     pub(crate) identity: Identity,
 }
 
@@ -29,25 +30,25 @@ impl FromRequestParts<Arc<App>> for Caller {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<Self, ApiError> {
-        let identified = sent_key(&parts.headers).and_then(|sent| app.accounts.auth.identify(sent));
+        let identified = credential(&parts.headers).and_then(|sent| app.accounts.auth.identify(sent));
         match identified {
             Ok(identity) => {
-                if let Some(page) = parts.extensions.get::<RequestRecord>() {
-                    page.asked_by(&identity.user);
+                if let Some(record) = parts.extensions.get::<RequestRecord>() {
+                    record.set_user(&identity.user);
                 }
                 Ok(Self { identity })
             }
-            Err(refused) => Err(refuse(parts, app, refused).await),
+            Err(error) => Err(reject(parts, app, error).await),
         }
     }
 }
 
-/// Somebody who may do what concerns all. What they do is in the audit log before they do it.
+/// An administrator. The audit log has the action before the handler runs.
 pub(crate) struct Admin(Arc<AdminAction>);
 
 impl Admin {
-    /// Writes down what of what is about to be changed.
-    pub(crate) fn changes(&self, app: &App, subject: &str, changed: &str) {
+    /// Records in the audit log which fields of which subject are about to be changed.
+    pub(crate) fn record_change(&self, app: &App, subject: &str, changed: &str) {
         let event =
             AuditEvent { subject: Some(subject), changed: Some(changed), ..self.0.event("admin_change") };
         app.accounts.audit.record(&event);
@@ -59,16 +60,23 @@ impl FromRequestParts<Arc<App>> for Admin {
 
     async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<Self, ApiError> {
         let Caller { identity } = Caller::from_request_parts(parts, app).await?;
-        let asking = AuditContext::of(parts, app);
+        let context = AuditContext::from_parts(parts, app);
         if identity.role != Role::Admin {
-            app.accounts.audit.record(&asking.event("admin_refused", Some(identity.user.as_str())));
+            app.accounts.audit.record(&context.event("admin_refused", Some(identity.user.as_str())));
             return Err(ApiError::not_admin());
         }
-        Ok(Self(asking.admin_acts(app, identity.user)))
+        let action = Arc::new(AdminAction::new(identity.user, context));
+        app.accounts.audit.record(&action.event("admin_action"));
+        // The layer around the handler records the status. If the administrator disconnects, only the first event is
+        // recorded.
+        if let Some(extras) = parts.extensions.get::<ResponseExtras>() {
+            extras.set_admin_action(Arc::clone(&action));
+        }
+        Ok(Self(action))
     }
 }
 
-/// Somebody who may read the metrics: anybody, unless `metrics_auth` is on.
+/// A caller that may read the metrics: any caller, or an authenticated one if `metrics_auth` is on.
 pub(crate) struct MetricsReader;
 
 impl FromRequestParts<Arc<App>> for MetricsReader {
@@ -82,24 +90,25 @@ impl FromRequestParts<Arc<App>> for MetricsReader {
     }
 }
 
-/// Every bad key and every bad token gets the same answer. Who guesses from one address is slowed down when
-/// rates are limited; a good key from there still opens, so that nobody can lock a neighbour out.
-async fn refuse(parts: &Parts, app: &App, refused: AuthError) -> ApiError {
-    let asking = AuditContext::of(parts, app);
-    if let Some(address) = asking.address {
-        let failed =
+/// The error for a missing or invalid key or token; all invalid ones get the same error. With rate limits, an address
+/// that sends too many invalid keys gets a 429 for them. Valid keys from that address still work, so that one caller
+/// cannot lock out others behind the same address.
+async fn reject(parts: &Parts, app: &App, error: AuthError) -> ApiError {
+    let context = AuditContext::from_parts(parts, app);
+    if let Some(address) = context.address {
+        let limited =
             app.accounts.limiter.take(RateLimitKind::Failures, &RateLimitKey::address(address), 1).await;
-        if let Err(RateLimitError::Wait { wait, .. }) = failed {
+        if let Err(RateLimitError::Wait { wait, .. }) = limited {
             return ApiError::too_many_failures(wait);
         }
     }
-    let mut event = asking.event("login_refused", None);
-    event.reason = Some(match refused {
+    let mut event = context.event("login_refused", None);
+    event.reason = Some(match error {
         AuthError::Missing => "nothing sent",
         AuthError::Bad(reason) => reason,
     });
     app.accounts.audit.record(&event);
-    match (refused, app.accounts.auth.is_multi_user()) {
+    match (error, app.accounts.auth.is_multi_user()) {
         (AuthError::Missing, false) => ApiError::missing_key(),
         (AuthError::Bad(_), false) => ApiError::wrong_key(),
         (AuthError::Missing, true) => ApiError::missing_token(),
@@ -107,11 +116,11 @@ async fn refuse(parts: &Parts, app: &App, refused: AuthError) -> ApiError {
     }
 }
 
-/// `X-API-KEY`, else the bearer token that OpenAI's clients send. Two of a kind are refused: a proxy and we
-/// might look at different ones.
-fn sent_key(headers: &HeaderMap) -> Result<Option<&[u8]>, AuthError> {
-    let twice = |name| headers.get_all(name).iter().nth(1).is_some();
-    if twice("x-api-key") || twice(AUTHORIZATION.as_str()) {
+/// The value of `X-API-KEY`, or else the bearer token, which OpenAI's clients send. A header that occurs twice is an
+/// error, because a proxy in front might check the other value.
+fn credential(headers: &HeaderMap) -> Result<Option<&[u8]>, AuthError> {
+    let is_repeated = |name| headers.get_all(name).iter().nth(1).is_some();
+    if is_repeated("x-api-key") || is_repeated(AUTHORIZATION.as_str()) {
         return Err(AuthError::Bad("two keys sent"));
     }
     if let Some(key) = headers.get("x-api-key") {

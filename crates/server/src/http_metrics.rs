@@ -1,5 +1,5 @@
-//! What Prometheus sees of answers: every one counted and timed, by route. Labels are bounded: a route is a pattern,
-//! and a method that nobody has heard of is `other`.
+//! Metrics of the API: requests and their duration by route, and the gauges of the operator's routes. The set of label
+//! values is bounded: a route is a pattern, and an unknown method is `other`.
 
 use std::{sync::atomic::AtomicU64, time::Duration};
 
@@ -13,42 +13,42 @@ use prometheus_client::{
 
 use crate::wire::operator::stages::queue_name;
 
-/// The families. Clones share their numbers.
+/// The metric families. Clones share their values.
 #[derive(Clone)]
 pub struct ServerMetrics {
     requests: Family<RequestLabels, Counter>,
     duration: Family<DurationLabels, Histogram, fn() -> Histogram>,
-    /// What operators look at.
+    /// Metrics of the operator's routes.
     pub(crate) operators: OperatorMetrics,
 }
 
-/// What operators look at, as it was when they last did.
+/// Metrics of the operator's routes. The gauges have the values of the last summary.
 #[derive(Clone, Default)]
 pub(crate) struct OperatorMetrics {
-    /// Who watches the summary now.
+    /// Open event streams of the summary.
     pub(crate) watchers: Gauge,
-    /// Who watched it and left.
-    pub(crate) left: Counter,
-    /// Summaries that could not be made.
+    /// Event streams of the summary that ended.
+    pub(crate) disconnects: Counter,
+    /// Summaries that failed.
     pub(crate) failures: Counter,
-    requeued: Family<Requeued, Counter>,
-    ages: Family<OfQueue, Gauge<f64, AtomicU64>>,
-    flags: Family<OfFlag, Gauge>,
+    requeued: Family<RequeueLabels, Counter>,
+    oldest_age: Family<QueueLabels, Gauge<f64, AtomicU64>>,
+    stage_flags: Family<StageFlagLabels, Gauge>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct OfQueue {
+struct QueueLabels {
     queue_name: String,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct Requeued {
+struct RequeueLabels {
     queue_name: String,
     status: &'static str,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct OfFlag {
+struct StageFlagLabels {
     stage: &'static str,
     flag: &'static str,
 }
@@ -57,50 +57,55 @@ impl OperatorMetrics {
     fn register(&self, registry: &mut Registry) {
         registry.register(
             "orchestrator_sse_connections",
-            "Callers who watch the summary",
+            "Open event streams of the orchestrator summary",
             self.watchers.clone(),
         );
         registry.register(
             "orchestrator_sse_disconnects",
-            "Callers who watched the summary and left",
-            self.left.clone(),
+            "Event streams of the orchestrator summary that ended",
+            self.disconnects.clone(),
         );
         registry.register(
             "orchestrator_summary_failures",
-            "Summaries that lacked something out of reach",
+            "Orchestrator summaries that failed because the queue or the job store was unavailable",
             self.failures.clone(),
         );
         registry.register(
             "embedding_dlq_requeued",
-            "Dead letters that were to run again, by how that ended",
+            "Requests to requeue a dead letter, by queue and result",
             self.requeued.clone(),
         );
         registry.register(
             "embedding_queue_age_current_seconds",
-            "How long the longest waiting document had waited at the last summary",
-            self.ages.clone(),
+            "Age of the oldest waiting document at the last summary, in seconds",
+            self.oldest_age.clone(),
         );
         registry.register(
             "embedding_stage_flag",
-            "Whether a stage was paused or drained at the last summary",
-            self.flags.clone(),
+            "1 if the stage was paused or draining at the last summary, else 0",
+            self.stage_flags.clone(),
         );
         for stage in Stage::ALL {
-            self.stage(stage, Duration::ZERO, (false, false));
-            drop(self.requeued.get_or_create(&Requeued { queue_name: queue_name(stage), status: "success" }));
+            self.set_stage(stage, Duration::ZERO, false, false);
+            drop(
+                self.requeued
+                    .get_or_create(&RequeueLabels { queue_name: queue_name(stage), status: "success" }),
+            );
         }
     }
 
-    /// A dead letter was to run again: `success`, `not_found`, `blocked` or `error`.
-    pub(crate) fn requeued(&self, stage: Stage, status: &'static str) {
-        self.requeued.get_or_create(&Requeued { queue_name: queue_name(stage), status }).inc();
+    /// Counts a request to requeue a dead letter. The status is `success`, `not_found`, `blocked` or `error`.
+    pub(crate) fn record_requeue(&self, stage: Stage, status: &'static str) {
+        self.requeued.get_or_create(&RequeueLabels { queue_name: queue_name(stage), status }).inc();
     }
 
-    /// How a stage is.
-    pub(crate) fn stage(&self, stage: Stage, age: Duration, (paused, drain): (bool, bool)) {
-        self.ages.get_or_create(&OfQueue { queue_name: queue_name(stage) }).set(age.as_secs_f64());
+    /// Sets the gauges of a stage: the age of its oldest waiting document, and its flags.
+    pub(crate) fn set_stage(&self, stage: Stage, age: Duration, paused: bool, drain: bool) {
+        self.oldest_age.get_or_create(&QueueLabels { queue_name: queue_name(stage) }).set(age.as_secs_f64());
         for (flag, on) in [("paused", paused), ("drain", drain)] {
-            self.flags.get_or_create(&OfFlag { stage: stage.as_str(), flag }).set(i64::from(on));
+            self.stage_flags
+                .get_or_create(&StageFlagLabels { stage: stage.as_str(), flag })
+                .set(i64::from(on));
         }
     }
 }
@@ -118,11 +123,11 @@ struct DurationLabels {
     endpoint: String,
 }
 
-/// The `status` of a caller who did not wait for one.
+/// The label `status` of a request whose client disconnected before the response.
 const CLIENT_CLOSED: &str = "hung_up";
 
 impl ServerMetrics {
-    /// Registers the families.
+    /// Creates and registers the metric families.
     pub fn new(registry: &mut Registry) -> Self {
         let metrics = Self {
             requests: Family::default(),
@@ -130,27 +135,33 @@ impl ServerMetrics {
             operators: OperatorMetrics::default(),
         };
         metrics.operators.register(registry);
-        registry.register("http_requests", "Answers, by route and status", metrics.requests.clone());
+        registry.register("http_requests", "Requests, by method, route and status", metrics.requests.clone());
         registry.register(
             "http_request_duration_seconds",
-            "Time from a request's head to its answer's head",
+            "Seconds from the headers of a request to the headers of its response",
             metrics.duration.clone(),
         );
         metrics
     }
 
-    /// Counts an answer; `None` where the caller hung up before it.
-    pub(crate) fn answered(&self, (method, route): (&Method, &str), status: Option<u16>, took: Duration) {
-        let method = bounded(method);
+    /// Records a request. The status is `None` if the client disconnected before the response.
+    pub(crate) fn record_request(
+        &self,
+        method: &Method,
+        route: &str,
+        status: Option<u16>,
+        elapsed: Duration,
+    ) {
+        let method = method_label(method);
         let status = status.map_or_else(|| CLIENT_CLOSED.to_owned(), |status| status.to_string());
         self.requests.get_or_create(&RequestLabels { method, endpoint: route.to_owned(), status }).inc();
-        let asked = DurationLabels { method, endpoint: route.to_owned() };
-        self.duration.get_or_create(&asked).observe(took.as_secs_f64());
+        let labels = DurationLabels { method, endpoint: route.to_owned() };
+        self.duration.get_or_create(&labels).observe(elapsed.as_secs_f64());
     }
 }
 
-/// A caller may invent methods; labels must not follow.
-fn bounded(method: &Method) -> &'static str {
+/// The label of a method. Clients can send any method, so unknown ones share a label.
+fn method_label(method: &Method) -> &'static str {
     match method.as_str() {
         "GET" => "GET",
         "POST" => "POST",

@@ -1,8 +1,7 @@
-//! The HTTP API. Wire types, statuses and limits live here and nowhere else; what an embedding is, the
-//! [`gateway`](embeddery_gateway) knows. Routes are grouped by resource in `routes`, every failure becomes
-//! an answer in `error`, and [`mod@serve`] is the loop that accepts connections.
+#![doc = include_str!("../README.md")]
 
 mod access_log;
+mod audit;
 mod auth;
 mod body;
 mod client_ip;
@@ -17,6 +16,7 @@ mod ndjson;
 mod reload;
 mod reloadable_app;
 mod request_id;
+mod response_extras;
 mod routes;
 mod serve;
 mod tls;
@@ -33,74 +33,75 @@ pub use collections::Collections;
 pub use http_metrics::ServerMetrics;
 pub use ipnet::IpNet;
 pub use jobs::{BacklogLimit, JobLimits, Jobs};
-pub use metrics_server::{MetricsServer, monitor};
-pub use reload::{ReloadHandle, ReloadRequests, Reloaded, reloads};
+pub use metrics_server::{MetricsServer, serve_metrics};
+pub use reload::{ReloadHandle, ReloadRequests, ReloadResult, Reloaded, reload_channel};
 pub use reloadable_app::ReloadableApp;
 pub use routes::{openapi, routes};
 pub use serve::serve;
 pub use tls::Tls;
 
-/// What the API is made of. Clones share all that lasts; settings and accounts may be other ones after the
-/// configuration was read anew.
+/// The parts of the API. Clones share all state. A reload of the configuration creates an `App` with new settings and
+/// accounts and the same state.
 #[derive(Clone)]
 pub struct App {
-    /// Who serves models.
+    /// Resolves models and embeds.
     pub router: Arc<Router>,
-    /// What an administrator may look at and change.
+    /// What administrators can inspect and reset.
     pub controls: AdminControls,
-    /// Who may ask, how much, and what it cost.
+    /// Authentication, rate limits, quotas, usage and the audit log.
     pub accounts: Accounts,
     /// Limits and rules.
     pub settings: Settings,
-    /// Vectors that are kept.
+    /// Stored documents and their vectors.
     pub collections: Collections,
-    /// Documents that are worked on while nobody waits.
+    /// Background jobs.
     pub jobs: Jobs,
-    /// What /metrics shows.
+    /// The metric families of `/metrics`.
     pub registry: Arc<Registry>,
-    /// Counts answers.
+    /// Metrics of the HTTP requests.
     pub http_metrics: ServerMetrics,
-    /// Whether traces are collected.
+    /// Whether requests create trace spans.
     pub traced: bool,
-    /// Whoever reads the configuration anew; `None` where nobody does.
+    /// Reloads the configuration. `None` if the process cannot.
     pub reloads: Option<ReloadHandle>,
 }
 
-/// What an administrator may look at and change.
+/// What administrators can inspect and reset.
 #[derive(Clone)]
 pub struct AdminControls {
-    /// The breakers of all providers.
+    /// The circuit breakers of all providers.
     pub breakers: Arc<BreakerRegistry>,
-    /// The cache; `None` where it is off.
+    /// The vector cache. `None` if it is off.
     pub cache: Option<Arc<VectorCache>>,
 }
 
-/// Limits and rules of the API.
+/// Limits of the API.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// Whether /metrics asks for the key.
+    /// Whether `/metrics` requires authentication.
     pub metrics_auth: bool,
-    /// An answer that would come later is a 504.
+    /// Maximum time until the response. A later response is a 504.
     pub request_timeout: Duration,
-    /// A request that has not arrived whole by then is a 408.
+    /// Maximum time for a request to arrive. A slower request is a 408.
     pub body_timeout: Duration,
-    /// Bytes of a body; more is a 413.
+    /// Maximum bytes of a body. A larger body is a 413.
     pub body_limit: usize,
-    /// Bytes of one text; more is a 400.
+    /// Maximum bytes of one text. A longer text is a 400.
     pub text_limit: usize,
-    /// Texts in a request; more is a 400.
+    /// Maximum texts in a request. More texts are a 400.
     pub max_inputs: usize,
-    /// Bytes of a request's headers; more is a 431.
+    /// Maximum bytes of a request's path and headers. More bytes are a 431.
     pub header_limit: usize,
-    /// Proxies whose `X-Forwarded-For` is believed.
+    /// Networks of proxies whose `X-Forwarded-For` counts.
     pub trusted_proxies: Vec<IpNet>,
-    /// Origins whose pages may call the API from a browser; `*` is all of them. None: no page may.
+    /// Origins whose pages may call the API from a browser; `*` allows all. If empty, no page may.
     pub cors_origins: Vec<String>,
-    /// Connections at a time; more wait until one ends.
+    /// Maximum open connections. Further connections wait until one ends.
     pub max_connections: usize,
-    /// What callers are greeted with; `None`: plain HTTP.
+    /// Certificate and key. `None` for plain HTTP.
     pub tls: Option<Tls>,
-    /// What `dimensions` does under /api/v1 when the model cannot give them; under /v1 it is strict.
+    /// What a request's `dimensions` does below `/api/v1` if the model does not offer that length. Below `/v1` the
+    /// policy is always strict.
     pub dimension_policy: DimensionPolicy,
 }
 

@@ -1,4 +1,4 @@
-//! What a process without an API shows of itself: its metrics and its health, to whoever can reach the port.
+//! `/metrics` and `/health` of a process without the API, without authentication.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -10,35 +10,32 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{error::ApiError, routes::metrics::exposition};
 
-/// What is shown.
+/// What `/metrics` and `/health` report.
 pub struct MetricsServer {
-    /// /metrics.
+    /// The families of `/metrics`.
     pub registry: Registry,
-    /// /health: each part with how it is, or the name of what does not work with the reason.
+    /// The state of each part, by name; or the reason why the process is degraded.
     pub health: Box<dyn Fn() -> Result<BTreeMap<String, String>, String> + Send + Sync>,
 }
 
-/// Shows it until `shutdown`.
-pub async fn monitor(listener: TcpListener, monitored: MetricsServer, shutdown: CancellationToken) {
+/// Serves `/metrics` and `/health` until `shutdown` is cancelled.
+pub async fn serve_metrics(listener: TcpListener, server: MetricsServer, shutdown: CancellationToken) {
     let routes = Router::new()
         .route("/metrics", get(metrics))
         .route("/health", get(health))
-        .with_state(Arc::new(monitored));
-    // Only those who watch reach this port: none of the limits that strangers are met with.
+        .with_state(Arc::new(server));
+    // This port is for the operator's network only, so it has none of the limits of the API.
     let served = axum::serve(listener, routes).with_graceful_shutdown(shutdown.cancelled_owned()).await;
     if let Err(error) = served {
-        tracing::error!(%error, "metrics are not served any more");
+        tracing::error!(%error, "the metrics server stopped");
     }
 }
 
-async fn metrics(
-    State(monitored): State<Arc<MetricsServer>>,
-    headers: HeaderMap,
-) -> Result<Response, ApiError> {
-    exposition(&monitored.registry, &headers)
+async fn metrics(State(server): State<Arc<MetricsServer>>, headers: HeaderMap) -> Result<Response, ApiError> {
+    exposition(&server.registry, &headers)
 }
 
-/// Always 200: who answers is alive, and a queue that is away is no reason to restart anybody.
+/// The status is always 200: the process is alive, and a restart does not bring back an unavailable queue.
 #[derive(Serialize)]
 struct Health {
     status: &'static str,
@@ -48,8 +45,8 @@ struct Health {
     parts: BTreeMap<String, String>,
 }
 
-async fn health(State(monitored): State<Arc<MetricsServer>>) -> Json<Health> {
-    let (status, reason, parts) = match (monitored.health)() {
+async fn health(State(server): State<Arc<MetricsServer>>) -> Json<Health> {
+    let (status, reason, parts) = match (server.health)() {
         Ok(parts) => ("healthy", None, parts),
         Err(reason) => ("degraded", Some(reason), BTreeMap::new()),
     };

@@ -1,4 +1,5 @@
-//! A body of lines, read one at a time: the body may be larger than memory, a line may not be larger than a body.
+//! A body of newline-delimited JSON, read line by line. The body may be larger than memory. A line may be as large as
+//! other routes allow a body to be.
 
 use std::{sync::Arc, time::Duration};
 
@@ -15,14 +16,15 @@ use crate::{App, error::ApiError};
 /// The lines of a request's body.
 pub(crate) struct Lines {
     body: Body,
-    /// What has arrived and is no whole line yet.
-    rest: BytesMut,
-    /// How much of it holds no line end.
+    /// Bytes that arrived and are not returned yet.
+    buffer: BytesMut,
+    /// Length of the buffer's prefix that has no line end.
     searched: usize,
     ended: bool,
+    /// Number of the last line that was read.
     number: u64,
-    limit: usize,
-    patience: Duration,
+    max_line_bytes: usize,
+    timeout: Duration,
 }
 
 impl FromRequest<Arc<App>> for Lines {
@@ -31,35 +33,35 @@ impl FromRequest<Arc<App>> for Lines {
     async fn from_request(request: Request, app: &Arc<App>) -> Result<Self, ApiError> {
         if let Some(found) = request.headers().get(CONTENT_TYPE) {
             let text = String::from_utf8_lossy(found.as_bytes()).into_owned();
-            if !is_lines(&text) {
+            if !is_ndjson(&text) {
                 return Err(ApiError::not_ndjson(&text));
             }
         }
         Ok(Self {
             body: request.into_body(),
-            rest: BytesMut::new(),
+            buffer: BytesMut::new(),
             searched: 0,
             ended: false,
             number: 0,
-            limit: app.settings.body_limit,
-            patience: app.settings.body_timeout,
+            max_line_bytes: app.settings.body_limit,
+            timeout: app.settings.body_timeout,
         })
     }
 }
 
-/// Whether a content type announces lines of JSON.
-pub(crate) fn is_lines(content_type: &str) -> bool {
+/// Whether a content type is newline-delimited JSON.
+pub(crate) fn is_ndjson(content_type: &str) -> bool {
     let essence = content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
     ["application/x-ndjson", "application/jsonl", "application/x-jsonlines"].contains(&&*essence)
 }
 
 impl Lines {
-    /// The next line that is not blank, with its number; `None` after the last one. The limit of time holds for
-    /// each piece that arrives, because a large body takes long.
+    /// The next line that is not blank, with its number; `None` after the last line. The timeout applies to each frame
+    /// and not to the whole body, because a large body takes long.
     pub(crate) async fn next(&mut self) -> Result<Option<(u64, Bytes)>, ApiError> {
         loop {
-            if let Some(length) = self.rest[self.searched..].iter().position(|byte| *byte == b'\n') {
-                let line = self.rest.split_to(self.searched + length + 1).freeze();
+            if let Some(length) = self.buffer[self.searched..].iter().position(|byte| *byte == b'\n') {
+                let line = self.buffer.split_to(self.searched + length + 1).freeze();
                 self.searched = 0;
                 self.number += 1;
                 if !line.trim_ascii().is_empty() {
@@ -67,22 +69,22 @@ impl Lines {
                 }
                 continue;
             }
-            self.searched = self.rest.len();
-            if self.rest.len() > self.limit {
-                return Err(ApiError::body_too_large(self.limit));
+            self.searched = self.buffer.len();
+            if self.buffer.len() > self.max_line_bytes {
+                return Err(ApiError::body_too_large(self.max_line_bytes));
             }
             if self.ended {
-                let line = self.rest.split().freeze();
+                let line = self.buffer.split().freeze();
                 self.searched = 0;
                 self.number += 1;
                 return Ok((!line.trim_ascii().is_empty()).then_some((self.number, line)));
             }
-            let frame = tokio::time::timeout(self.patience, self.body.frame());
-            match frame.await.map_err(|_| ApiError::body_too_slow(self.patience))? {
+            let frame = tokio::time::timeout(self.timeout, self.body.frame());
+            match frame.await.map_err(|_| ApiError::body_too_slow(self.timeout))? {
                 None => self.ended = true,
                 Some(Ok(frame)) => {
                     if let Some(data) = frame.data_ref() {
-                        self.rest.extend_from_slice(data);
+                        self.buffer.extend_from_slice(data);
                     }
                 }
                 Some(Err(_)) => return Err(ApiError::body_incomplete()),

@@ -1,42 +1,41 @@
-//! The wish to have the configuration read anew, on its way from an administrator to whoever reads it, and what came
-//! of it.
+//! The request to reload the configuration: sent by the API, handled by the binary.
 
 use serde::Serialize;
 use tokio::sync::{mpsc, oneshot};
 use utoipa::ToSchema;
 
-/// A configuration that was read anew and holds.
+/// A configuration that was reloaded and is valid.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, ToSchema)]
 pub struct Reloaded {
-    /// The file that was read; none was found where it is null.
+    /// The file that was read. Null if no file was found.
     pub file: Option<String>,
-    /// Keys that have other values, in force from now on.
+    /// Keys whose new values are in force.
     pub changed: Vec<String>,
-    /// Keys that have other values, in force after a restart.
+    /// Keys whose new values take effect after a restart.
     pub needs_restart: Vec<String>,
 }
 
-/// What came of it: what changed, or everything that is wrong with the configuration, which then stays as it was.
-pub type Outcome = Result<Reloaded, Vec<String>>;
+/// What changed, or all errors of the new configuration. After an error the old configuration stays in force.
+pub type ReloadResult = Result<Reloaded, Vec<String>>;
 
-/// Takes wishes.
+/// Sends reload requests.
 #[derive(Clone)]
-pub struct ReloadHandle(mpsc::Sender<oneshot::Sender<Outcome>>);
+pub struct ReloadHandle(mpsc::Sender<oneshot::Sender<ReloadResult>>);
 
-/// Where wishes arrive.
-pub type ReloadRequests = mpsc::Receiver<oneshot::Sender<Outcome>>;
+/// Receives reload requests. Each message is the sender of its reply.
+pub type ReloadRequests = mpsc::Receiver<oneshot::Sender<ReloadResult>>;
 
-/// Both ends.
-pub fn reloads() -> (ReloadHandle, ReloadRequests) {
+/// Creates a channel for reload requests.
+pub fn reload_channel() -> (ReloadHandle, ReloadRequests) {
     let (sender, receiver) = mpsc::channel(1);
     (ReloadHandle(sender), receiver)
 }
 
 impl ReloadHandle {
-    /// Has it read. `None` when nobody reads any more, because the process ends.
-    pub(crate) async fn reload(&self) -> Option<Outcome> {
-        let (reply, outcome) = oneshot::channel();
+    /// Requests a reload and waits for its result. Returns `None` if the process is shutting down.
+    pub(crate) async fn reload(&self) -> Option<ReloadResult> {
+        let (reply, result) = oneshot::channel();
         self.0.send(reply).await.ok()?;
-        outcome.await.ok()
+        result.await.ok()
     }
 }

@@ -1,5 +1,5 @@
-//! The API that callers reach now. A configuration that is read anew puts another one in its place between two
-//! requests: connections stay, requests under way end as they began.
+//! An [`App`] that can be replaced while the server runs. Connections stay open, and a request that has begun finishes
+//! with the `App` that it began with.
 
 use std::sync::Arc;
 
@@ -8,32 +8,32 @@ use hyper_util::service::TowerToHyperService;
 
 use crate::{App, routes};
 
-/// Whichever API is in force.
+/// The current [`App`] and its routes.
 pub struct ReloadableApp(ArcSwap<AppInstance>);
 
-/// An API with its routes.
+/// An [`App`] with its routes.
 pub(crate) struct AppInstance {
     pub(crate) app: Arc<App>,
     pub(crate) service: TowerToHyperService<axum::Router>,
 }
 
 impl ReloadableApp {
-    /// This one, until it is replaced.
+    /// Starts with `app`.
     pub fn new(app: App) -> Self {
         Self(ArcSwap::from_pointee(AppInstance::new(app)))
     }
 
-    /// The API in force.
+    /// The current `App`.
     pub fn app(&self) -> Arc<App> {
         Arc::clone(&self.0.load().app)
     }
 
-    /// From the next request on this one.
+    /// Replaces the current `App`. The next request uses the new one.
     pub fn replace(&self, app: App) {
         self.0.store(Arc::new(AppInstance::new(app)));
     }
 
-    pub(crate) fn running(&self) -> Arc<AppInstance> {
+    pub(crate) fn current(&self) -> Arc<AppInstance> {
         self.0.load_full()
     }
 }

@@ -1,5 +1,5 @@
-//! The loop that accepts connections. `axum::serve` offers neither a limit for headers nor a time for them to
-//! arrive, and both keep a stranger from holding memory; so connections are served by hyper directly.
+//! The loop that accepts connections. It uses hyper directly, because `axum::serve` has neither a size limit nor a
+//! timeout for headers, and without them a client can hold memory for as long as it likes.
 
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
@@ -18,41 +18,41 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{ReloadableApp, Tls, client_ip::Peer};
 
-/// Serves until `shutdown` is cancelled; then accepts nothing more, and gives the requests under way `grace`
-/// to finish.
+/// Serves until `shutdown` is cancelled. Then accepts no more connections, and waits up to `grace` for the requests in
+/// progress.
 ///
 /// # Errors
-/// None today: a connection that cannot be accepted is logged and the loop goes on.
+/// Currently none: if a connection cannot be accepted, the error is logged and the loop continues.
 pub async fn serve(
     listener: TcpListener,
-    live: Arc<ReloadableApp>,
+    app: Arc<ReloadableApp>,
     shutdown: CancellationToken,
     grace: Duration,
 ) -> io::Result<()> {
-    // Callers beyond the limit wait in the system's queue until somebody leaves.
-    let places = Arc::new(Semaphore::new(live.app().settings.max_connections));
+    // Connections beyond the limit wait in the listener's backlog until another connection ends.
+    let permits = Arc::new(Semaphore::new(app.app().settings.max_connections));
     let connections = GracefulShutdown::new();
     loop {
         let accepted = tokio::select! {
             accepted = async {
-                let place = Arc::clone(&places).acquire_owned().await;
-                (place, listener.accept().await)
+                let permit = Arc::clone(&permits).acquire_owned().await;
+                (permit, listener.accept().await)
             } => accepted,
             () = shutdown.cancelled() => break,
         };
         match accepted {
-            (place, Ok((stream, peer))) => {
-                let (door, watcher) =
-                    (ConnectionHandler::new(&live, shutdown.clone()), connections.watcher());
+            (permit, Ok((stream, peer))) => {
+                let (handler, watcher) =
+                    (ConnectionHandler::new(&app, shutdown.clone()), connections.watcher());
                 tokio::spawn(async move {
-                    door.accept(stream, peer, watcher).await;
-                    drop(place);
+                    handler.accept(stream, peer, watcher).await;
+                    drop(permit);
                 });
             }
             (_, Err(error)) => {
-                // Most likely no file descriptor is free. Connections that end will free some; until then a
-                // pause keeps this loop from spinning.
-                tracing::error!(%error, "a connection could not be accepted");
+                // Most likely no file descriptor is free. The pause keeps the loop from spinning until another
+                // connection ends and frees one.
+                tracing::error!(%error, "accepting a connection failed; retrying");
                 tokio::time::sleep(Duration::from_millis(100)).await;
             }
         }
@@ -61,53 +61,53 @@ pub async fn serve(
     if tokio::time::timeout(grace, connections.shutdown()).await.is_err() {
         tracing::warn!(
             grace_seconds = grace.as_secs_f64(),
-            "requests were cut off: they took longer than the grace period"
+            "requests were aborted: they took longer than the grace period"
         );
     }
     Ok(())
 }
 
-/// What a connection passes through, with the limits that hold when it arrives.
+/// Serves one connection, with the limits that were in force when it was accepted.
 struct ConnectionHandler {
     http: http1::Builder,
-    live: Arc<ReloadableApp>,
+    app: Arc<ReloadableApp>,
     tls: Option<Tls>,
-    patience: Duration,
-    stopping: ShutdownSignal,
+    timeout: Duration,
+    shutdown: ShutdownSignal,
 }
 
-/// Cancelled when the server stops: an answer that would go on for ever ends then.
+/// Cancelled when the server shuts down, so that endless responses end. It is an extension of every request.
 #[derive(Clone)]
 pub(crate) struct ShutdownSignal(pub(crate) CancellationToken);
 
 impl ConnectionHandler {
-    fn new(live: &Arc<ReloadableApp>, stopping: CancellationToken) -> Self {
-        let app = live.app();
-        let patience = app.settings.body_timeout;
+    fn new(reloadable: &Arc<ReloadableApp>, shutdown: CancellationToken) -> Self {
+        let app = reloadable.app();
+        let timeout = app.settings.body_timeout;
         let mut http = http1::Builder::new();
         http.timer(TokioTimer::new())
-            .header_read_timeout(patience)
-            // hyper's buffer holds the whole head of a request; `head.rs` has the exact limit. Less than 8 KiB it
-            // does not take.
+            .header_read_timeout(timeout)
+            // The buffer must hold all headers of a request; `header_limit.rs` applies the exact limit. hyper requires
+            // at least 8 KiB.
             .max_buf_size(app.settings.header_limit.max(8 << 10));
-        let (live, tls) = (Arc::clone(live), app.settings.tls.clone());
-        Self { http, live, tls, patience, stopping: ShutdownSignal(stopping) }
+        let tls = app.settings.tls.clone();
+        Self { http, app: Arc::clone(reloadable), tls, timeout, shutdown: ShutdownSignal(shutdown) }
     }
 
     async fn accept(&self, stream: TcpStream, peer: SocketAddr, watcher: Watcher) {
-        // Answers are written whole; waiting to fill a packet would only add latency.
+        // Responses are written whole, so Nagle's algorithm would only add latency.
         if let Err(error) = stream.set_nodelay(true) {
-            tracing::debug!(%error, "TCP_NODELAY was refused");
+            tracing::debug!(%error, "setting TCP_NODELAY failed");
         }
-        // A caller who does not read its answer is cut like one who does not send its request.
+        // The timeout applies to writes as well: a client that does not read its response is disconnected.
         let mut stream = TimeoutStream::new(stream);
-        stream.set_write_timeout(Some(self.patience));
+        stream.set_write_timeout(Some(self.timeout));
         let stream = Box::pin(stream);
         let Some(tls) = &self.tls else { return self.serve_connection(stream, peer, watcher).await };
-        match tokio::time::timeout(self.patience, tls.accept(stream)).await {
+        match tokio::time::timeout(self.timeout, tls.accept(stream)).await {
             Ok(Ok(stream)) => self.serve_connection(stream, peer, watcher).await,
-            Ok(Err(error)) => tracing::debug!(%error, "no TLS with a caller"),
-            Err(_) => tracing::debug!("a caller was too slow to agree on TLS"),
+            Ok(Err(error)) => tracing::debug!(%error, "TLS handshake failed"),
+            Err(_) => tracing::debug!("TLS handshake timed out"),
         }
     }
 
@@ -115,15 +115,15 @@ impl ConnectionHandler {
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let (live, stopping) = (Arc::clone(&self.live), self.stopping.clone());
+        let (app, shutdown) = (Arc::clone(&self.app), self.shutdown.clone());
         let service = hyper::service::service_fn(move |mut request: Request<Incoming>| {
             request.extensions_mut().insert(Peer(peer));
-            request.extensions_mut().insert(stopping.clone());
-            live.running().service.call(request)
+            request.extensions_mut().insert(shutdown.clone());
+            app.current().service.call(request)
         });
         let connection = self.http.serve_connection(TokioIo::new(stream), service);
         if let Err(error) = watcher.watch(connection).await {
-            // A caller who hung up, or spoke nonsense and has been told so.
+            // The client disconnected, or sent an invalid request and got a 400.
             tracing::debug!(%error, "connection ended");
         }
     }

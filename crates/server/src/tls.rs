@@ -1,5 +1,5 @@
-//! TLS from PEM files, for those without a proxy in front. A renewed certificate is taken up by the next
-//! connection: nobody has to restart anything every two months.
+//! TLS with a certificate and a key from PEM files, for installations without a proxy. The files are reloaded when they
+//! change, so a renewed certificate needs no restart.
 
 use std::{
     fmt, fs, io,
@@ -18,28 +18,28 @@ use tokio_rustls::{
     server::TlsStream,
 };
 
-/// A certificate with its key, ready to greet callers.
+/// A certificate and its key, reloaded when their files change.
 #[derive(Clone)]
 pub struct Tls {
     files: Arc<[PathBuf; 2]>,
-    current: Arc<RwLock<(Stamps, TlsAcceptor)>>,
+    current: Arc<RwLock<(ModifiedTimes, TlsAcceptor)>>,
 }
 
-/// When the two files were written.
-type Stamps = [Option<SystemTime>; 2];
+/// Modification times of the certificate and the key.
+type ModifiedTimes = [Option<SystemTime>; 2];
 
 impl Tls {
     /// Reads a certificate chain and its private key.
     ///
     /// # Errors
-    /// What is wrong with which file; never its content.
+    /// A message that names the file and what is wrong with it. It never has the content of the file.
     pub fn from_files(certificates: &Path, key: &Path) -> Result<Self, String> {
         let files = [certificates.to_owned(), key.to_owned()];
-        let current = (stamps(&files), load(&files)?);
+        let current = (modified_times(&files), load(&files)?);
         Ok(Self { files: Arc::new(files), current: Arc::new(RwLock::new(current)) })
     }
 
-    /// Greets a caller.
+    /// Performs the TLS handshake of a connection.
     pub(crate) async fn accept<S: AsyncRead + AsyncWrite + Unpin>(
         &self,
         stream: S,
@@ -47,43 +47,46 @@ impl Tls {
         self.acceptor().accept(stream).await
     }
 
-    /// With the files as they are now; as they were, when they cannot be used: a renewal may be half done.
+    /// The acceptor for the current files. If they are invalid, the acceptor for the previous ones, because a renewal
+    /// may be in progress.
     fn acceptor(&self) -> TlsAcceptor {
-        let now = stamps(&self.files);
+        let modified = modified_times(&self.files);
         {
             let current = self.current.read().unwrap_or_else(PoisonError::into_inner);
-            if current.0 == now {
+            if current.0 == modified {
                 return current.1.clone();
             }
         }
         let mut current = self.current.write().unwrap_or_else(PoisonError::into_inner);
-        if current.0 != now {
-            current.0 = now;
+        if current.0 != modified {
+            current.0 = modified;
             match load(&self.files) {
                 Ok(acceptor) => {
                     tracing::info!(certificate = %self.files[0].display(), "a new certificate is in use");
                     current.1 = acceptor;
                 }
-                Err(error) => tracing::error!(error, "the certificate before it stays in use"),
+                Err(error) => {
+                    tracing::error!(error, "reloading the certificate failed; the previous one stays in use")
+                }
             }
         }
         current.1.clone()
     }
 }
 
-fn stamps(files: &[PathBuf; 2]) -> Stamps {
+fn modified_times(files: &[PathBuf; 2]) -> ModifiedTimes {
     files.each_ref().map(|file| fs::metadata(file).and_then(|data| data.modified()).ok())
 }
 
 fn load([certificates, key]: &[PathBuf; 2]) -> Result<TlsAcceptor, String> {
     let chain = CertificateDer::pem_file_iter(certificates)
         .and_then(Iterator::collect::<Result<Vec<_>, _>>)
-        .map_err(|error| format!("{}: no certificate in PEM: {error}", certificates.display()))?;
+        .map_err(|error| format!("{}: is not a PEM certificate: {error}", certificates.display()))?;
     if chain.is_empty() {
-        return Err(format!("{}: holds no certificate in PEM", certificates.display()));
+        return Err(format!("{}: has no PEM certificate", certificates.display()));
     }
     let secret = PrivateKeyDer::from_pem_file(key)
-        .map_err(|error| format!("{}: no private key in PEM: {error}", key.display()))?;
+        .map_err(|error| format!("{}: has no PEM private key: {error}", key.display()))?;
     let mut config = ServerConfig::builder_with_provider(Arc::new(crypto::aws_lc_rs::default_provider()))
         .with_safe_default_protocol_versions()
         .and_then(|builder| builder.with_no_client_auth().with_single_cert(chain, secret))

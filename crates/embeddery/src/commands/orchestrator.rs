@@ -13,7 +13,7 @@ use embeddery_pipeline::{
     ExclusiveGate, Orchestrator, OrchestratorConfig, OrchestratorMetrics, PoolConfig, Scaling, SpawnWorker,
     Worker, WorkerMetrics, reconcile, run_retention,
 };
-use embeddery_server::{MetricsServer, monitor};
+use embeddery_server::{MetricsServer, serve_metrics};
 use prometheus_client::registry::Registry;
 use tokio::net::TcpListener;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -85,7 +85,7 @@ async fn orchestrate(config: &Config) -> anyhow::Result<ExitCode> {
     let (monitoring, stop_monitoring) = (TaskTracker::new(), CancellationToken::new());
     if let Some(listener) = listener {
         let server = MetricsServer { registry, health: health(&orchestrator) };
-        monitoring.spawn(monitor(listener, server, stop_monitoring.clone()));
+        monitoring.spawn(serve_metrics(listener, server, stop_monitoring.clone()));
     }
     monitoring.close();
     let result = work(config, &pipeline, orchestrator, &stop).await;

@@ -5,7 +5,7 @@ use std::{path::Path, process::ExitCode, sync::Arc};
 use anyhow::Context as _;
 use embeddery_gateway::{ModelSelector, Router};
 use embeddery_pipeline::{Stage, WorkerMetrics};
-use embeddery_server::{App, ReloadableApp, reloads};
+use embeddery_server::{App, ReloadableApp, reload_channel};
 use secrecy::ExposeSecret as _;
 use tokio::{
     net::TcpListener,
@@ -49,7 +49,7 @@ async fn serve(config: Config, flags: Flags, log_level: LogLevel) -> anyhow::Res
         None => Some((Stage::ALL.to_vec(), WorkerDeps::for_app(&app, metrics))),
         Some(_) => None,
     };
-    let (reloads, requests) = reloads();
+    let (reloads, requests) = reload_channel();
     let app = App { reloads: Some(reloads), ..app };
     // Before the address is printed, because its reader may send a signal at once.
     let (shutdown, hangup) = (on_signals()?, signal(SignalKind::hangup())?);

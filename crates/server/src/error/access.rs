@@ -26,30 +26,35 @@ impl ApiError {
 
     /// The same error for every bad token. Only the audit log says what is wrong with it.
     pub(crate) fn bad_token() -> Self {
-        let message = "the token is not accepted; get a new one where your tokens come from";
+        let message = "the token is invalid; get a new one from its issuer";
         Self::new(StatusCode::UNAUTHORIZED, "invalid_token", message)
     }
 
     pub(crate) fn not_admin() -> Self {
-        Self::new(StatusCode::FORBIDDEN, "admin_required", "this is for admins; ask for the admin's role")
+        Self::new(
+            StatusCode::FORBIDDEN,
+            "admin_required",
+            "this route requires the role admin; use the key or token of an admin",
+        )
     }
 
     pub(crate) fn too_many_failures(wait: Duration) -> Self {
-        let message = "too many wrong keys or tokens came from this address; come back after Retry-After";
+        let message =
+            "too many invalid keys or tokens from this address; retry after the time in Retry-After";
         Self {
             retry_after: Some(wait),
             ..Self::new(StatusCode::TOO_MANY_REQUESTS, "too_many_failures", message)
         }
     }
 
-    pub(crate) fn rate_limited(measure: RateLimitKind, rates: &Rates, wait: Duration) -> Self {
-        let message = match (measure, rates.requests, rates.tokens) {
+    pub(crate) fn rate_limited(kind: RateLimitKind, rates: &Rates, wait: Duration) -> Self {
+        let message = match (kind, rates.requests, rates.tokens) {
             (RateLimitKind::Tokens, _, Some(rate)) => {
-                format!("too many tokens: {} a minute may come", rate.burst)
+                format!("too many tokens: the limit is {} per minute", rate.burst)
             }
             (_, Some(rate), _) => {
                 format!(
-                    "too many requests: {} a second may come, {} at once",
+                    "too many requests: the limit is {} per second, with bursts of {}",
                     rate.per_second_value(),
                     rate.burst
                 )
@@ -61,7 +66,7 @@ impl ApiError {
             ..Self::new(
                 StatusCode::TOO_MANY_REQUESTS,
                 "rate_limit_exceeded",
-                format!("{message}; come back after Retry-After"),
+                format!("{message}; retry after the time in Retry-After"),
             )
         }
     }
@@ -69,7 +74,7 @@ impl ApiError {
     /// One request has more tokens than a minute allows. It is not a 429, because waiting does not help.
     pub(crate) fn exceeds_rate_burst(amount: u32, limit: u32) -> Self {
         let message = format!(
-            "input: has about {amount} tokens, and {limit} a minute may come; send fewer inputs in a request"
+            "input: about {amount} tokens exceed the limit of {limit} per minute; send fewer inputs per request"
         );
         Self { param: Some("input".into()), ..Self::new(StatusCode::BAD_REQUEST, "too_many_tokens", message) }
     }

@@ -65,7 +65,7 @@ impl From<EmbedError> for ApiError {
     }
 }
 
-/// Whether callers expect `Retry-After` with this status.
+/// Whether a response with this status should have `Retry-After`.
 fn is_busy(status: StatusCode) -> bool {
     matches!(status, StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS)
 }
@@ -75,14 +75,18 @@ impl From<QuotaExceeded> for ApiError {
         let (wait, message) = match exhausted {
             QuotaExceeded::Tokens { limit, used, wait } => (
                 Some(wait),
-                format!("{used} of today's {limit} tokens are used; the next day of UTC brings new ones"),
+                format!("{used} of {limit} tokens per day are used; the quota is renewed at midnight UTC"),
             ),
-            QuotaExceeded::Counter { counter: Counter::StoredVectors, limit, used } => {
-                (None, format!("{used} of {limit} vectors are stored; delete what is not needed"))
-            }
-            QuotaExceeded::Counter { counter: Counter::Jobs, limit, used } => {
-                (None, format!("{used} of {limit} jobs are not finished; wait for one to end, or cancel it"))
-            }
+            QuotaExceeded::Counter { counter: Counter::StoredVectors, limit, used } => (
+                None,
+                format!("{used} of {limit} vectors are stored; delete documents that are no longer needed"),
+            ),
+            QuotaExceeded::Counter { counter: Counter::Jobs, limit, used } => (
+                None,
+                format!(
+                    "{used} of {limit} concurrent jobs are unfinished; wait until one ends, or cancel one"
+                ),
+            ),
         };
         Self {
             retry_after: wait,
@@ -117,7 +121,7 @@ impl From<StoreError> for ApiError {
             StoreErrorKind::TooNew => plain(StatusCode::SERVICE_UNAVAILABLE, "store_too_new"),
             StoreErrorKind::Unsupported => plain(StatusCode::CONFLICT, "unsupported"),
             StoreErrorKind::Internal => {
-                tracing::error!(error = %error, "the store failed");
+                tracing::error!(error = %error, "an operation of the vector store failed");
                 Self::internal()
             }
         }
@@ -131,7 +135,7 @@ impl From<JobError> for ApiError {
             JobError::Full(_) => (StatusCode::INSUFFICIENT_STORAGE, "disk_full", None),
             JobError::TooNew(_) => (StatusCode::SERVICE_UNAVAILABLE, "jobs_too_new", None),
             JobError::Internal(_) => {
-                tracing::error!(%error, "the store of jobs failed");
+                tracing::error!(%error, "an operation of the job store failed");
                 return Self::internal();
             }
         };
@@ -146,12 +150,12 @@ impl From<QueueError> for ApiError {
             QueueError::Full(_) => ("queue_full", Some(30)),
             QueueError::TooNew(_) => ("queue_too_new", None),
             QueueError::Internal(_) => {
-                tracing::error!(%error, "the queue failed");
+                tracing::error!(%error, "an operation of the queue failed");
                 return Self::internal();
             }
         };
-        tracing::warn!(%error, "the queue does not take work");
-        let message = format!("jobs wait for their queue, embedding and search go on: {error}");
+        tracing::warn!(%error, "the queue is unavailable");
+        let message = format!("the job queue is unavailable; embedding and search still work: {error}");
         Self {
             retry_after: wait.map(Duration::from_secs),
             ..Self::new(StatusCode::SERVICE_UNAVAILABLE, code, message)
@@ -165,21 +169,21 @@ impl From<FilterError> for ApiError {
     }
 }
 
-/// The message, beginning with the inputs at fault. Only here are their indexes those of the request.
+/// The message, prefixed with the inputs at fault. Only at this point are their indexes those of the whole request.
 fn message_with_inputs(error: EmbedError) -> String {
-    const NAMED: usize = 5;
+    const MAX_NAMED: usize = 5;
     if error.inputs.is_empty() {
         return error.message;
     }
-    let place = |fault: &InputError| match fault.tokens {
+    let name = |fault: &InputError| match fault.tokens {
         Some(tokens) => format!("input[{}] ({tokens} tokens)", fault.index),
         None => format!("input[{}]", fault.index),
     };
-    let mut places: Vec<String> = error.inputs.iter().take(NAMED).map(place).collect();
-    if error.inputs.len() > NAMED {
-        places.push(format!("{} more", error.inputs.len() - NAMED));
+    let mut names: Vec<String> = error.inputs.iter().take(MAX_NAMED).map(name).collect();
+    if error.inputs.len() > MAX_NAMED {
+        names.push(format!("{} more", error.inputs.len() - MAX_NAMED));
     }
-    format!("{}: {}", places.join(", "), error.message)
+    format!("{}: {}", names.join(", "), error.message)
 }
 
 /// The data for programs in `detail`.

@@ -74,7 +74,7 @@ impl ApiError {
         Self::new(
             StatusCode::INTERNAL_SERVER_ERROR,
             "internal_error",
-            "internal error of the server; its log has the details",
+            "internal server error; the server's log has the details",
         )
     }
 
@@ -127,7 +127,7 @@ impl ApiError {
         self
     }
 
-    /// The same failure in a line of a job, of which nothing is kept.
+    /// The same failure in a line of a job. Nothing of the job is kept.
     pub(crate) fn in_job_line(mut self, line: u64) -> Self {
         self.message =
             format!("line {line}: {} (nothing of the job is kept: 0 documents are accepted)", self.message);
@@ -141,7 +141,7 @@ impl ApiError {
         self
     }
 
-    /// The same failure in a line of an import, whose earlier documents stay stored.
+    /// The same failure in a line of an import. The documents before it stay stored.
     pub(crate) fn in_line(mut self, line: u64, stored: u64) -> Self {
         self.message = format!("line {line}: {} ({stored} documents before it are stored)", self.message);
         self
@@ -160,7 +160,7 @@ pub(crate) fn not_ready(body: impl IntoResponse) -> Response {
     (StatusCode::SERVICE_UNAVAILABLE, body).into_response()
 }
 
-/// Maximum of `Retry-After`. A client that comes back too early gets it again.
+/// Maximum of `Retry-After`. A client that retries too early gets the header again.
 const MAX_RETRY_AFTER_SECONDS: u64 = 120;
 
 /// The error code of a response, in its extensions: for the access log.

@@ -27,36 +27,36 @@ impl ApiError {
     }
 
     pub(crate) fn unknown_path(path: &str) -> Self {
-        let message = format!("there is nothing at {path}; see /docs for what there is");
+        let message = format!("no route at {path}; /docs lists all routes");
         Self::new(StatusCode::NOT_FOUND, "not_found", message)
     }
 
     pub(crate) fn wrong_method(method: &str, path: &str) -> Self {
-        let message = format!("{path} does not take {method}; the header Allow says what it takes");
+        let message = format!("{path} does not support {method}; see the header Allow");
         Self::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", message)
     }
 
     pub(crate) fn wrong_content_type(found: &str) -> Self {
-        let message =
-            format!("the body is announced as '{found}'; send JSON with `Content-Type: application/json`");
+        let message = format!(
+            "the content type '{found}' is not supported; send JSON with `Content-Type: application/json`"
+        );
         Self::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", message)
     }
 
     pub(crate) fn not_ndjson(found: &str) -> Self {
         let message = format!(
-            "the body is announced as '{found}'; send lines of JSON with `Content-Type: application/x-ndjson`"
+            "the content type '{found}' is not supported; send lines of JSON with `Content-Type: application/x-ndjson`"
         );
         Self::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", message)
     }
 
     pub(crate) fn body_too_large(limit: usize) -> Self {
-        let message = format!("the body is larger than {limit} bytes; send fewer inputs in a request");
+        let message = format!("the body is larger than {limit} bytes; send fewer inputs per request");
         Self::new(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", message)
     }
 
     pub(crate) fn head_too_large(limit: usize) -> Self {
-        let message =
-            format!("the request's path and headers are larger than {limit} bytes; send less in them");
+        let message = format!("the path and headers are larger than {limit} bytes; shorten them");
         Self::new(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "head_too_large", message)
     }
 

@@ -17,10 +17,10 @@ impl ApiError {
         Self::new(StatusCode::NOT_FOUND, "not_found", message)
     }
 
-    /// The reloaded configuration is invalid.
+    /// The new configuration is invalid, so the old one stays in force.
     pub(crate) fn unusable_configuration(problems: &[String]) -> Self {
         let message = format!(
-            "the configuration stays as it was, because the new one is not usable: {}",
+            "the new configuration is invalid, so the old one stays in force: {}",
             problems.join("; ")
         );
         let detail = Some(json!({"problems": problems}));
@@ -38,7 +38,8 @@ impl ApiError {
 
     /// The persistent part of the cache could not be reached.
     pub(crate) fn cache_unavailable(reason: &str) -> Self {
-        let message = format!("memory is cleared, but not the cache's second level: {reason}; try again");
+        let message =
+            format!("the cache in memory is cleared, but not the persistent cache: {reason}; retry");
         Self {
             retry_after: Some(Duration::from_secs(5)),
             ..Self::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", message)
@@ -46,33 +47,33 @@ impl ApiError {
     }
 
     pub(crate) fn unknown_model(name: &str) -> Self {
-        let message = format!("model '{name}' is not known here; GET /v1/models lists what is");
+        let message = format!("model '{name}' is unknown; GET /v1/models lists the models");
         Self { param: Some("model".into()), ..Self::new(StatusCode::NOT_FOUND, "model_not_found", message) }
     }
 
     /// With several users, only an admin may download a model.
     pub(crate) fn admin_must_download(name: &str) -> Self {
-        let message = format!("model '{name}' is not on this machine, and only an admin may bring it here");
+        let message = format!("model '{name}' is not on this machine, and only an admin may download it");
         Self { param: Some("model".into()), ..Self::new(StatusCode::NOT_FOUND, "model_not_found", message) }
     }
 
-    /// A move of the collection to another model is running; only one may.
+    /// The collection is already being moved to another model.
     pub(crate) fn already_moving(collection: &str) -> Self {
         let message = format!(
-            "collection '{collection}' is being moved to another model; GET …/{collection}/stats shows how far it is"
+            "collection '{collection}' is being moved to another model; GET …/{collection}/stats shows the progress"
         );
         Self::new(StatusCode::CONFLICT, "already_moving", message)
     }
 
-    /// A collection has the vectors of one model, a job asks for those of another.
+    /// The job names another model than that of its collection.
     pub(crate) fn other_model(collection: &str, bound: &ModelBinding, offered: &OfferedModel<'_>) -> Self {
         let OfferedModel { provider, model, dimensions } = *offered;
         let requested = match dimensions {
-            Some(length) => format!("{provider}:{model} with {length} dimensions"),
+            Some(dimensions) => format!("{provider}:{model} with {dimensions} dimensions"),
             None => format!("{provider}:{model}"),
         };
         let message = format!(
-            "collection '{collection}' is bound to {}:{} with {} dimensions (space {}), the job asks for {requested}; leave model out, or take another collection",
+            "collection '{collection}' is bound to {}:{} with {} dimensions (space {}), but the job requests {requested}; omit model, or use another collection",
             bound.provider, bound.model, bound.dim, bound.space
         );
         Self {
@@ -97,7 +98,7 @@ impl ApiError {
 
     /// There is no such dead letter, or no longer.
     pub(crate) fn unknown_dead_letter(id: &str) -> Self {
-        let message = format!("DLQ entry not found: '{id}'; GET /api/v1/embeddings/dlq lists them");
+        let message = format!("there is no dead letter '{id}'; GET /api/v1/embeddings/dlq lists them");
         Self {
             param: Some("entry_id".into()),
             ..Self::new(StatusCode::NOT_FOUND, "entry_not_found", message)
@@ -105,28 +106,28 @@ impl ApiError {
     }
 
     /// The dead letter cannot be requeued.
-    pub(crate) fn dead_letter_not_usable(why: &str) -> Self {
-        Self::new(StatusCode::CONFLICT, "entry_not_usable", why)
+    pub(crate) fn dead_letter_not_usable(reason: &str) -> Self {
+        Self::new(StatusCode::CONFLICT, "entry_not_usable", reason)
     }
 
     /// The job cannot be changed any more.
-    pub(crate) fn job_ended(id: &JobId, why: &str) -> Self {
-        Self::new(StatusCode::CONFLICT, "job_ended", format!("job {id} cannot be changed: {why}"))
+    pub(crate) fn job_ended(id: &JobId, reason: &str) -> Self {
+        Self::new(StatusCode::CONFLICT, "job_ended", format!("job {id} cannot be changed: {reason}"))
     }
 
     /// The idempotency key was used for another request.
     pub(crate) fn idempotency_conflict(job: &JobId) -> Self {
         let message =
-            format!("this Idempotency-Key was used for another request, which is job {job}; take a new key");
+            format!("this Idempotency-Key was used for another request, which is job {job}; use a new key");
         Self {
             param: Some("Idempotency-Key".into()),
             ..Self::new(StatusCode::CONFLICT, "idempotency_conflict", message)
         }
     }
 
-    /// The queue has too much work already.
+    /// The backlog of the queue has reached its limit.
     pub(crate) fn backlog(backlog: &BacklogExceeded) -> Self {
-        let whose = if backlog.own { "you have too much in the queue" } else { "the queue is full" };
+        let scope = if backlog.own { "your share of the queue is full" } else { "the queue is full" };
         // The longer the oldest document waits, the slower the queue is.
         let wait = (backlog.oldest / 10).clamp(Duration::from_secs(5), Duration::from_secs(120));
         Self {
@@ -134,33 +135,33 @@ impl ApiError {
             ..Self::new(
                 StatusCode::TOO_MANY_REQUESTS,
                 "queue_full",
-                format!("{whose}: {}; come back after Retry-After", backlog.reason),
+                format!("{scope}: {}; retry after the time in Retry-After", backlog.reason),
             )
         }
     }
 
-    /// The texts of one job exceed what the queue may hold.
+    /// The texts of one job exceed the limit of the queue.
     pub(crate) fn job_too_large(limit: u64) -> Self {
         let message = format!(
-            "the job's texts are more than the {} MiB that may wait; send them as several jobs, one after another",
+            "the job's texts exceed the queue's limit of {} MiB; submit several jobs, one after another",
             limit >> 20
         );
         Self::new(StatusCode::PAYLOAD_TOO_LARGE, "job_too_large", message)
     }
 }
 
-/// The model that a job asks for.
+/// The model that a job requests.
 pub(crate) struct OfferedModel<'a> {
     pub(crate) provider: &'a str,
     pub(crate) model: &'a str,
     pub(crate) dimensions: Option<usize>,
 }
 
-/// Why no more jobs are accepted at the moment.
+/// The limit of the backlog that is reached.
 pub(crate) struct BacklogExceeded {
-    /// The caller's own limit is reached, not that of all callers.
+    /// Whether it is the caller's own limit and not that of all callers.
     pub(crate) own: bool,
     pub(crate) reason: String,
-    /// How long the oldest document waits.
+    /// How long the oldest document has waited.
     pub(crate) oldest: Duration,
 }

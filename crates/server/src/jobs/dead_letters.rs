@@ -1,4 +1,5 @@
-//! Dead letters at the edge: what operators see of them, what they say of them, and how they run again.
+//! Dead letters as the operator's routes use them: list, annotate, requeue, purge. What an operator sees of a dead letter
+//! has no secrets.
 
 use embeddery_pipeline::{DeadLetter, DeadLetterId, Edit, NewDocument, Priority, Stage, Task};
 use serde::{Deserialize, Serialize};
@@ -6,18 +7,18 @@ use serde_json::{Map, Value, json};
 
 use crate::{error::ApiError, jobs::Jobs};
 
-/// Letters that are looked at together.
-const PAGE: usize = 500;
+/// Dead letters per page of the queue.
+const PAGE_SIZE: usize = 500;
 
-/// What the operator has decided of a letter.
+/// The operator's decision about a dead letter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum DeadLetterState {
-    /// Nobody may let it run again.
+    /// It must not be requeued.
     Quarantined,
-    /// It may run again.
+    /// It may be requeued.
     ApprovedForRequeue,
-    /// It stays, and nobody need look.
+    /// It stays a dead letter and needs no attention.
     Ignored,
 }
 
@@ -29,11 +30,11 @@ impl DeadLetterState {
     ];
 
     pub(crate) fn as_str(self) -> &'static str {
-        Self::ALL.iter().find(|(_, standing)| *standing == self).map_or("", |(name, _)| name)
+        Self::ALL.iter().find(|(_, state)| *state == self).map_or("", |(name, _)| name)
     }
 }
 
-/// The operator's remark, as the queue keeps it.
+/// The operator's note on a dead letter. The queue stores it as JSON.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct OperatorNote {
     pub(crate) state: DeadLetterState,
@@ -41,7 +42,7 @@ pub(crate) struct OperatorNote {
     pub(crate) note: Option<String>,
 }
 
-/// What is changed of a letter's document before it runs again.
+/// Changes to the document of a dead letter that is requeued.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct RequeueOverrides {
     pub(crate) priority: Option<Priority>,
@@ -49,7 +50,7 @@ pub(crate) struct RequeueOverrides {
 }
 
 impl RequeueOverrides {
-    /// Which fields are others than before, for the audit log.
+    /// The names of the changed fields, for the audit log.
     pub(crate) fn names(&self) -> String {
         let Self { priority, edit } = self;
         let changed = [
@@ -63,17 +64,18 @@ impl RequeueOverrides {
     }
 }
 
-/// How an attempt to let a letter run again ended.
+/// The result of requeueing a dead letter.
 pub(crate) enum RequeueOutcome {
     Done,
     NotFound,
+    /// The operator's decision forbids it.
     Blocked(DeadLetterState),
-    /// It cannot run again, and why.
+    /// The dead letter cannot be requeued, with the reason.
     Unusable(&'static str),
 }
 
 impl RequeueOutcome {
-    /// The metrics' word for it.
+    /// The metric label `status`.
     pub(crate) fn status(&self) -> &'static str {
         match self {
             Self::Done => "success",
@@ -85,7 +87,8 @@ impl RequeueOutcome {
 }
 
 impl Jobs {
-    /// Letters of a stage with the operator's remarks, newest first; only a job's, when it is named.
+    /// Up to `count` dead letters of a stage with the operator's notes, newest first. If `job` is given, only those of
+    /// this job.
     pub(crate) async fn list_dead_letters(
         &self,
         stage: Stage,
@@ -94,8 +97,8 @@ impl Jobs {
     ) -> Result<Vec<(DeadLetter, Option<OperatorNote>)>, ApiError> {
         let (mut found, mut after) = (Vec::new(), None);
         while found.len() < count {
-            let page = self.queue.dead_letters(stage, after.take(), PAGE).await?;
-            let full = page.len() == PAGE;
+            let page = self.queue.dead_letters(stage, after.take(), PAGE_SIZE).await?;
+            let full = page.len() == PAGE_SIZE;
             after = page.last().map(|letter| letter.id.clone());
             found.extend(page.into_iter().filter(|letter| {
                 job.is_none_or(|job| letter.task.as_ref().is_some_and(|task| task.id.job.to_string() == job))
@@ -106,31 +109,34 @@ impl Jobs {
         }
         found.truncate(count);
         let ids: Vec<DeadLetterId> = found.iter().map(|letter| letter.id.clone()).collect();
-        let remarks = self.queue.remarks(stage, &ids).await?;
-        let read = |remark: Option<String>| remark.and_then(|text| serde_json::from_str(&text).ok());
-        Ok(found.into_iter().zip(remarks.into_iter().map(read)).collect())
+        let notes = self.queue.remarks(stage, &ids).await?;
+        let parse = |note: Option<String>| note.and_then(|text| serde_json::from_str(&text).ok());
+        Ok(found.into_iter().zip(notes.into_iter().map(parse)).collect())
     }
 
-    /// Keeps the operator's remark with a letter; false when it is gone.
-    pub(crate) async fn remark(
+    /// Stores the operator's note on a dead letter. Returns `false` if there is no such dead letter.
+    pub(crate) async fn annotate(
         &self,
         stage: Stage,
         id: &DeadLetterId,
-        remark: &OperatorNote,
+        note: &OperatorNote,
     ) -> Result<bool, ApiError> {
-        let text = serde_json::to_string(remark).map_err(|_| ApiError::internal())?;
+        let text = serde_json::to_string(note).map_err(|_| ApiError::internal())?;
         Ok(self.queue.annotate(stage, id, &text).await?)
     }
 
-    /// A letter's document, while its job has it.
-    pub(crate) async fn document_of(&self, letter: &DeadLetter) -> Result<Option<NewDocument>, ApiError> {
+    /// The document of a dead letter, if its job still exists.
+    pub(crate) async fn dead_letter_document(
+        &self,
+        letter: &DeadLetter,
+    ) -> Result<Option<NewDocument>, ApiError> {
         let Some(task) = &letter.task else { return Ok(None) };
-        let work = self.store.load(vec![task.id]).await?.pop().transpose()?.flatten();
-        Ok(work.map(|work| work.document))
+        let loaded = self.store.load(vec![task.id]).await?.pop().transpose()?.flatten();
+        Ok(loaded.map(|loaded| loaded.document))
     }
 
-    /// Lets a letter's document, and no other, run again from the stage it failed at, or with another text from the
-    /// first, with no failures charged.
+    /// Requeues the document of a dead letter at the stage at which it failed, or at the first stage if its text is
+    /// changed. Its count of attempts begins again.
     pub(crate) async fn requeue(
         &self,
         stage: Stage,
@@ -140,57 +146,57 @@ impl Jobs {
         let Some(letter) = self.queue.dead_letter(stage, id).await? else {
             return Ok(RequeueOutcome::NotFound);
         };
-        let remark = self.queue.remarks(stage, std::slice::from_ref(id)).await?.pop().flatten();
-        match remark.and_then(|text| serde_json::from_str::<OperatorNote>(&text).ok()) {
+        let note = self.queue.remarks(stage, std::slice::from_ref(id)).await?.pop().flatten();
+        match note.and_then(|text| serde_json::from_str::<OperatorNote>(&text).ok()) {
             Some(OperatorNote { state, .. }) if state != DeadLetterState::ApprovedForRequeue => {
                 return Ok(RequeueOutcome::Blocked(state));
             }
             _ => {}
         }
-        let Some(dead) = letter.task else {
+        let Some(task) = letter.task else {
             return Ok(RequeueOutcome::Unusable(
-                "its message cannot be read, so nobody knows which document it was; purge it, and retry the job",
+                "its message is unreadable, so its document is unknown; purge it and retry the job",
             ));
         };
-        // Also when nobody has told its job yet that it is dead, or when an attempt to set it back ended before it was
-        // in the queue.
-        let retried = self.store.retry_document(&dead.tenant, dead.id, dead.enqueued_at_ms, edit).await?;
+        // The store also accepts a document that is not recorded as failed yet, and one that an earlier request reset
+        // without enqueueing it.
+        let retried = self.store.retry_document(&task.tenant, task.id, task.enqueued_at_ms, edit).await?;
         let Some(document) = retried else {
             return Ok(RequeueOutcome::Unusable(
-                "its job is gone, or the document ended otherwise; purge it",
+                "its job no longer exists, or the document has not failed; purge it",
             ));
         };
-        let mut again = Task::for_document(&document);
-        again.priority = priority.unwrap_or(again.priority);
-        self.queue.enqueue(&[again]).await?;
+        let mut task = Task::for_document(&document);
+        task.priority = priority.unwrap_or(task.priority);
+        self.queue.enqueue(&[task]).await?;
         Ok(RequeueOutcome::Done)
     }
 
-    /// Removes letters for good; how many there were. Their documents stay failed.
+    /// Deletes these dead letters of a stage, or all of them. Returns their number. Their documents stay failed.
     pub(crate) async fn purge(
         &self,
         stage: Stage,
         ids: Option<Vec<DeadLetterId>>,
     ) -> Result<usize, ApiError> {
         let mut purged = 0;
-        let given = ids.is_some();
+        let has_ids = ids.is_some();
         let mut ids = ids.unwrap_or_default();
         loop {
-            if !given {
-                let page = self.queue.dead_letters(stage, None, PAGE).await?;
+            if !has_ids {
+                let page = self.queue.dead_letters(stage, None, PAGE_SIZE).await?;
                 ids = page.into_iter().map(|letter| letter.id).collect();
             }
             for id in &ids {
                 purged += usize::from(self.queue.delete_dead_letter(stage, id).await?);
             }
-            if given || ids.len() < PAGE {
+            if has_ids || ids.len() < PAGE_SIZE {
                 return Ok(purged);
             }
         }
     }
 }
 
-/// Whether this holds what [`redacted_document`] has put in a secret's place.
+/// Whether a value contains the placeholder of a secret that [`redacted_document`] has replaced.
 pub(crate) fn contains_redaction(value: &Value) -> bool {
     match value {
         Value::String(text) => text.contains(REDACTED),
@@ -202,7 +208,7 @@ pub(crate) fn contains_redaction(value: &Value) -> bool {
     }
 }
 
-/// What is in a letter, for operators' eyes.
+/// The content of a dead letter without secrets: the fields of its task, or its raw message if that is unreadable.
 pub(crate) fn payload(letter: &DeadLetter) -> Value {
     let payload = match (&letter.task, &letter.raw) {
         (Some(task), _) => json!({
@@ -221,14 +227,14 @@ pub(crate) fn payload(letter: &DeadLetter) -> Value {
     redacted(payload, 0)
 }
 
-/// A letter's document as an operator sees it who is to mend it: without the words that look like secrets.
+/// The document of a dead letter, without words that look like secrets.
 pub(crate) fn redacted_document(document: NewDocument) -> Value {
     let mut after_bearer = false;
     let hide = |word: &str| {
         let plain = word.trim().trim_matches(|c: char| c.is_ascii_punctuation()).to_ascii_lowercase();
-        let secret = after_bearer || (plain.starts_with("sk-") && plain.len() > 12);
+        let is_secret = after_bearer || (plain.starts_with("sk-") && plain.len() > 12);
         after_bearer = plain == "bearer";
-        if secret { word.replace(word.trim(), REDACTED) } else { word.to_owned() }
+        if is_secret { word.replace(word.trim(), REDACTED) } else { word.to_owned() }
     };
     json!({
         "id": document.id,
@@ -238,21 +244,25 @@ pub(crate) fn redacted_document(document: NewDocument) -> Value {
     })
 }
 
+/// Object keys whose values are secrets, in lower case.
 const SECRET_KEYS: [&str; 7] =
     ["api_key", "authorization", "token", "password", "secret", "access_token", "id_token"];
+/// A string that contains one of these is a secret.
 const SECRET_MARKS: [&str; 3] = ["sk-", "api_key", "bearer "];
+/// Replaces a secret.
 pub(crate) const REDACTED: &str = "***REDACTED***";
-/// Deeper than this nothing is shown.
-const DEPTH: usize = 5;
+/// Objects and lists below this depth are replaced as a whole.
+const MAX_DEPTH: usize = 5;
 
-/// The same without what looks like a secret.
+/// A value without what looks like a secret.
 pub(crate) fn redacted(value: Value, depth: usize) -> Value {
     match value {
-        Value::Object(_) | Value::Array(_) if depth >= DEPTH => Value::String(REDACTED.into()),
+        Value::Object(_) | Value::Array(_) if depth >= MAX_DEPTH => Value::String(REDACTED.into()),
         Value::Object(map) => {
             let hide = |(key, value): (String, Value)| {
-                let secret = SECRET_KEYS.contains(&key.to_ascii_lowercase().as_str());
-                let value = if secret { Value::String(REDACTED.into()) } else { redacted(value, depth + 1) };
+                let is_secret = SECRET_KEYS.contains(&key.to_ascii_lowercase().as_str());
+                let value =
+                    if is_secret { Value::String(REDACTED.into()) } else { redacted(value, depth + 1) };
                 (key, value)
             };
             Value::Object(map.into_iter().map(hide).collect::<Map<_, _>>())

@@ -1,5 +1,5 @@
-//! A job comes in: checked, stored, started, queued. It is there from the moment it starts; what breaks after that,
-//! the reconciler mends, and what breaks before leaves nothing.
+//! Submission of a job: open it, append its documents, start it, enqueue its tasks. If an error occurs before the start,
+//! nothing of the job is kept. After the start, the reconciler enqueues the tasks that could not be enqueued here.
 
 use std::sync::Arc;
 
@@ -17,73 +17,77 @@ use crate::{
     error::{ApiError, OfferedModel},
 };
 
-/// A job as it is asked for.
+/// The parameters of a new job.
 pub(crate) struct JobParams {
-    /// Where its documents go.
+    /// The collection that stores the vectors.
     pub(crate) collection: String,
     pub(crate) model: Model,
     pub(crate) chunking: ChunkConfig,
     pub(crate) priority: Priority,
 }
 
-/// What a request says besides its body.
+/// The headers of a request that submits a job.
 #[derive(Clone, Default)]
 pub(crate) struct JobHeaders {
     pub(crate) idempotency_key: Option<String>,
     pub(crate) traceparent: Option<Arc<str>>,
 }
 
-/// Documents that are written together.
-const BATCH: usize = 256;
-/// Bytes of text that are.
-const BATCH_BYTES: usize = 4 << 20;
-/// Tasks that are enqueued together.
-const TASKS: usize = 1000;
+/// Maximum documents in one write to the job store.
+const MAX_BATCH_DOCUMENTS: usize = 256;
+/// Maximum bytes of text in one write to the job store, apart from the last document.
+const MAX_BATCH_BYTES: usize = 4 << 20;
+/// Maximum tasks in one call of the queue.
+const MAX_ENQUEUED_TASKS: usize = 1000;
 
 impl CollectionService {
-    /// Opens a job for documents to come.
-    pub(crate) async fn open_job(&self, order: JobParams, sender: JobHeaders) -> Result<JobUpload, ApiError> {
-        let priority = order.priority;
-        let plan = self.plan(order).await?;
+    /// Opens a job, whose documents are added to the [`JobUpload`].
+    pub(crate) async fn open_job(
+        &self,
+        params: JobParams,
+        headers: JobHeaders,
+    ) -> Result<JobUpload, ApiError> {
+        let priority = params.priority;
+        let spec = self.job_spec(params).await?;
         let user = self.user().shared();
         let app = self.app();
         let max_unfinished = app.accounts.ledger.quotas().concurrent_jobs;
         let opened = app.jobs.store.open(NewJob {
             tenant: Arc::clone(&user),
-            idempotency_key: sender.idempotency_key,
-            plan,
+            idempotency_key: headers.idempotency_key,
+            plan: spec,
             priority,
-            traceparent: sender.traceparent.clone(),
+            traceparent: headers.traceparent.clone(),
             max_unfinished,
         });
-        let (id, fresh) = match opened.await? {
+        let (id, is_new) = match opened.await? {
             OpenResult::New(id) => (id, true),
             OpenResult::Same(id) | OpenResult::Conflict(id) => (id, false),
-            OpenResult::TooMany(running) => return Err(too_many(app, running)),
+            OpenResult::TooMany(running) => return Err(too_many_jobs(app, running)),
         };
-        let sent = Unfinished {
+        let task_template = Unfinished {
             task: TaskId { job: id, item: 0 },
             tenant: Arc::clone(&user),
             stage: Stage::Chunking,
             priority,
             bytes: 0,
             since_ms: 0,
-            traceparent: sender.traceparent,
+            traceparent: headers.traceparent,
         };
         let upload = JobUpload {
-            open: DiscardOnDrop { app: Arc::clone(app), id, live: fresh },
-            fresh,
-            task_template: sent,
+            job: DiscardOnDrop { app: Arc::clone(app), id, armed: is_new },
+            is_new,
+            task_template,
             sizes: Vec::new(),
-            waiting: Vec::new(),
-            waiting_bytes: 0,
+            buffer: Vec::new(),
+            buffer_bytes: 0,
         };
-        if fresh {
-            // Before the documents come: nobody sends for minutes to be refused at the end.
-            if let Some(most) = max_unfinished {
+        if is_new {
+            // Checked before the documents arrive, so that a client does not upload for minutes only to be rejected.
+            if let Some(max) = max_unfinished {
                 let running = app.jobs.store.unfinished_jobs(&user).await?;
-                if running >= most {
-                    return Err(too_many(app, running));
+                if running >= max {
+                    return Err(too_many_jobs(app, running));
                 }
             }
             app.jobs.admit(&user).await?;
@@ -91,30 +95,30 @@ impl CollectionService {
         Ok(upload)
     }
 
-    /// What is to be done with each document. The model is looked up, not called.
-    async fn plan(&self, order: JobParams) -> Result<JobSpec, ApiError> {
-        check_name(&order.collection).map_err(|error| ApiError::from(error).with_param("collection"))?;
-        let bound = match self.store().get(self.collection_ref(&order.collection)).await {
+    /// Resolves the parameters: how each document is split, and which model embeds it. The model is not called.
+    async fn job_spec(&self, params: JobParams) -> Result<JobSpec, ApiError> {
+        check_name(&params.collection).map_err(|error| ApiError::from(error).with_param("collection"))?;
+        let bound = match self.store().get(self.collection_ref(&params.collection)).await {
             Ok(collection) => Some(collection.binding),
             Err(error) if error.kind == StoreErrorKind::NotFound => None,
             Err(error) => return Err(error.into()),
         };
-        let Model { name, provider, dimensions } = &order.model;
+        let Model { name, provider, dimensions } = &params.model;
         let dimensions = dimensions.map(|dimensions| dimensions.get());
         let (provider, model, dimensions) = match bound {
-            // A collection knows its model.
+            // Without a model in the request, the collection's model is used.
             Some(bound) if name.is_none() && provider.is_none() && dimensions.is_none() => {
-                let ModelBinding { provider, model, custom_dimensions: cut, dim, .. } = bound;
-                (provider, model, cut.then_some(dim))
+                let ModelBinding { provider, model, custom_dimensions, dim, .. } = bound;
+                (provider, model, custom_dimensions.then_some(dim))
             }
             bound => {
-                let resolved = self.permitted(&order.model)?;
+                let resolved = self.permitted(&params.model)?;
                 let (provider, model) = (resolved.provider.to_string(), resolved.model.name.to_string());
                 if let Some(bound) = bound {
-                    let other_length = dimensions.is_some_and(|length| length != bound.dim);
-                    if (&provider, &model) != (&bound.provider, &bound.model) || other_length {
+                    let other_dimensions = dimensions.is_some_and(|dimensions| dimensions != bound.dim);
+                    if (&provider, &model) != (&bound.provider, &bound.model) || other_dimensions {
                         return Err(ApiError::other_model(
-                            &order.collection,
+                            &params.collection,
                             &bound,
                             &OfferedModel { provider: &provider, model: &model, dimensions },
                         ));
@@ -123,84 +127,88 @@ impl CollectionService {
                 (provider, model, dimensions)
             }
         };
-        let rule = order.chunking;
+        let config = params.chunking;
         let chunking = Chunking {
-            method: rule.method().as_str().into(),
-            size: rule.size(),
-            overlap: rule.overlap(),
-            unit: rule.unit().as_str().into(),
+            method: config.method().as_str().into(),
+            size: config.size(),
+            overlap: config.overlap(),
+            unit: config.unit().as_str().into(),
         };
-        Ok(JobSpec { collection: order.collection, provider, model, dimensions, chunking })
+        Ok(JobSpec { collection: params.collection, provider, model, dimensions, chunking })
     }
 }
 
-fn too_many(app: &App, used: u64) -> ApiError {
+fn too_many_jobs(app: &App, used: u64) -> ApiError {
     let limit = app.accounts.ledger.quotas().concurrent_jobs.unwrap_or(used);
     QuotaExceeded::Counter { counter: Counter::Jobs, limit, used }.into()
 }
 
-/// A job whose documents come.
+/// A job that is open for documents. If it is dropped before it starts, the job is discarded.
 pub(crate) struct JobUpload {
-    open: DiscardOnDrop,
-    /// False when the same request seems to have been sent before: then nothing is stored.
-    fresh: bool,
-    /// What all its tasks have in common.
+    job: DiscardOnDrop,
+    /// False if the idempotency key was used before. Then nothing is stored, and the hash decides whether the request is
+    /// the same.
+    is_new: bool,
+    /// The fields that all tasks of the job share.
     task_template: Unfinished,
-    /// Bytes of each document's text, by place.
+    /// Bytes of each document's text, in the order of the documents.
     sizes: Vec<u32>,
-    waiting: Vec<NewDocument>,
-    waiting_bytes: usize,
+    /// Documents that are not stored yet.
+    buffer: Vec<NewDocument>,
+    buffer_bytes: usize,
 }
 
 impl JobUpload {
-    /// How many documents have come.
+    /// Number of documents so far.
     pub(crate) fn len(&self) -> usize {
         self.sizes.len()
     }
 
-    /// Takes a document; stores it with others.
+    /// Adds a document. Documents are stored in batches.
     pub(crate) async fn add(&mut self, document: NewDocument) -> Result<(), ApiError> {
         self.sizes.push(u32::try_from(document.text.len()).unwrap_or(u32::MAX));
-        if !self.fresh {
+        if !self.is_new {
             return Ok(());
         }
-        self.waiting_bytes += document.text.len();
-        self.waiting.push(document);
-        if self.waiting.len() >= BATCH || self.waiting_bytes >= BATCH_BYTES {
-            self.store().await?;
-            // Others have come meanwhile, and so has more of this one: who sends on and on is stopped like who begins.
+        self.buffer_bytes += document.text.len();
+        self.buffer.push(document);
+        if self.buffer.len() >= MAX_BATCH_DOCUMENTS || self.buffer_bytes >= MAX_BATCH_BYTES {
+            self.flush().await?;
+            // The backlog grows during the upload, by this job and by others, so it is checked again.
             let bytes = self.sizes.iter().map(|bytes| u64::from(*bytes)).sum();
             self.jobs().admit_more(&self.task_template.tenant, bytes).await?;
         }
         Ok(())
     }
 
-    async fn store(&mut self) -> Result<(), ApiError> {
-        self.waiting_bytes = 0;
-        let documents = std::mem::take(&mut self.waiting);
-        Ok(self.jobs().store.append(self.open.id, documents).await?)
+    /// Stores the buffered documents.
+    async fn flush(&mut self) -> Result<(), ApiError> {
+        self.buffer_bytes = 0;
+        let documents = std::mem::take(&mut self.buffer);
+        Ok(self.jobs().store.append(self.job.id, documents).await?)
     }
 
-    /// Starts the job, or finds that it runs. `body_hash` is that of the whole request.
+    /// Starts the job, or returns the job that an earlier request with the same idempotency key started. `body_hash` is the
+    /// hash of the whole request.
     pub(crate) async fn finish(mut self, body_hash: [u8; 32]) -> Result<Job, ApiError> {
-        if !self.waiting.is_empty() {
-            self.store().await?;
+        if !self.buffer.is_empty() {
+            self.flush().await?;
         }
-        let id = match self.jobs().store.start(self.open.id, body_hash).await? {
+        let id = match self.jobs().store.start(self.job.id, body_hash).await? {
             OpenResult::New(id) => {
-                self.open.live = false;
+                self.job.armed = false;
                 self.enqueue().await;
                 id
             }
             OpenResult::Same(id) => id,
             OpenResult::Conflict(id) => return Err(ApiError::idempotency_conflict(&id)),
-            OpenResult::TooMany(running) => return Err(too_many(&self.open.app, running)),
+            OpenResult::TooMany(running) => return Err(too_many_jobs(&self.job.app, running)),
         };
-        let found = self.jobs().store.job(&self.task_template.tenant, id).await?;
-        found.ok_or_else(|| ApiError::unknown_job(&id.to_string()))
+        let job = self.jobs().store.job(&self.task_template.tenant, id).await?;
+        job.ok_or_else(|| ApiError::unknown_job(&id.to_string()))
     }
 
-    /// From here on the job is safe: what does not get into the queue now is brought there later.
+    /// Enqueues the tasks of the started job. If that fails, the reconciler enqueues them later.
     async fn enqueue(&self) {
         let documents = (0..).zip(&self.sizes).map(|(item, bytes)| Unfinished {
             task: TaskId { item, ..self.task_template.task },
@@ -208,33 +216,34 @@ impl JobUpload {
             ..self.task_template.clone()
         });
         let tasks: Vec<_> = documents.map(|document| Task::for_document(&document)).collect();
-        for some in tasks.chunks(TASKS) {
-            if let Err(error) = self.jobs().queue.enqueue(some).await {
-                tracing::warn!(%error, job = %self.open.id, "a job is stored, but not yet in the queue");
+        for chunk in tasks.chunks(MAX_ENQUEUED_TASKS) {
+            if let Err(error) = self.jobs().queue.enqueue(chunk).await {
+                tracing::warn!(%error, job = %self.job.id, "enqueueing a job failed; the reconciler enqueues it later");
                 return;
             }
         }
     }
 
     fn jobs(&self) -> &Jobs {
-        &self.open.app.jobs
+        &self.job.app.jobs
     }
 }
 
-/// A job that is open goes when its request does.
+/// Discards an open job when it is dropped, for example because the client has disconnected.
 struct DiscardOnDrop {
     app: Arc<App>,
     id: JobId,
-    live: bool,
+    /// Whether to discard the job. False once it has started, or if the job is that of an earlier request.
+    armed: bool,
 }
 
 impl Drop for DiscardOnDrop {
     fn drop(&mut self) {
-        if self.live {
+        if self.armed {
             let (app, id) = (Arc::clone(&self.app), self.id);
             tokio::spawn(async move {
                 if let Err(error) = app.jobs.store.discard(id).await {
-                    tracing::debug!(%error, job = %id, "an upload that ended early is left to the sweep");
+                    tracing::debug!(%error, job = %id, "discarding an open job failed; it is deleted when it expires");
                 }
             });
         }

@@ -36,7 +36,7 @@ use tower_http::{
 use utoipa::openapi::OpenApi;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use crate::{App, access_log, error::ApiError, header_limit, metering, request_id};
+use crate::{App, access_log, error::ApiError, header_limit, request_id, response_extras};
 
 /// Smaller responses are not compressed: compressing would take longer than sending.
 const COMPRESS_ABOVE_BYTES: u64 = 16 << 10;
@@ -48,24 +48,24 @@ pub fn routes(app: &Arc<App>) -> Router {
         .merge(docs::routes(document))
         .fallback(unknown_path)
         .method_not_allowed_fallback(wrong_method)
-        // Innermost first. A head beyond the limit goes no further;
+        // Innermost first. Reject a request whose headers exceed the limit.
         .layer(from_fn_with_state(Arc::clone(app), header_limit::layer))
-        // a panic becomes an answer before anything else looks at it;
+        // Turn a panic into a 500 before the layers below see the response.
         .layer(CatchPanicLayer::custom(panicked))
-        // what extractors noted becomes headers and audit lines;
-        .layer(from_fn_with_state(Arc::clone(app), metering::layer))
-        // the line in the log shows what the caller gets, compression left aside;
+        // Add the headers and audit events that extractors prepared.
+        .layer(from_fn_with_state(Arc::clone(app), response_extras::layer))
+        // Log the response as the caller gets it, except for its compression.
         .layer(from_fn_with_state(Arc::clone(app), access_log::layer))
         .layer(
             CompressionLayer::new()
                 .quality(CompressionLevel::Fastest)
-                // An event is sent when it happens, not when enough have.
+                // Compression would delay events until its buffer is full.
                 .compress_when(SizeAbove::new(COMPRESS_ABOVE_BYTES).and(NotForContentType::SSE)),
         )
         .with_state(Arc::clone(app));
-    // A browser's question whether it may ask needs no key and no handler;
+    // A CORS preflight request needs no key and no handler.
     cors::allow(router, &app.settings.cors_origins)
-        // the id is outermost, so that every answer carries it and every line above can show it.
+        // The id is outermost: every response has it, and the layers above can log it.
         .layer(from_fn(request_id::layer))
 }
 

@@ -157,7 +157,10 @@ async fn a_caller_who_hung_up_is_logged() {
     server.get("/health").await;
     let lines = log.lines();
     let line = lines.iter().find(|line| line["request_id"] == "lost").unwrap_or_else(|| panic!("{lines:?}"));
-    assert_eq!((&line["message"], &line["route"]), (&json!("the caller hung up"), &json!("/v1/embeddings")));
+    assert_eq!(
+        (&line["message"], &line["route"]),
+        (&json!("the client disconnected"), &json!("/v1/embeddings"))
+    );
 }
 
 #[tokio::test]

@@ -19,7 +19,7 @@ use crate::{
     auth::Caller,
     collections::CollectionService,
     error::{ApiError, ErrorBody},
-    jobs::{JobHeaders, job_id},
+    jobs::{JobHeaders, parse_job_id},
     wire::jobs::{
         JobDocumentsQuery, JobQuery, JobRequest, JobsQuery, enum_param, page_limit,
         view::{
@@ -92,7 +92,7 @@ pub(super) async fn list_jobs(
     let Query(query) = query.map_err(|error| ApiError::invalid("query", error.body_text()))?;
     let after = match &query.after {
         None => None,
-        Some(after) => Some(job_id(after).ok_or_else(|| {
+        Some(after) => Some(parse_job_id(after).ok_or_else(|| {
             ApiError::invalid(
                 "after",
                 format!("after is '{after}', which is no job's id; send `next` of the page before"),

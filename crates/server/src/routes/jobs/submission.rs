@@ -34,7 +34,7 @@ impl FromRequest<Arc<App>> for Submission {
     async fn from_request(request: Request, app: &Arc<App>) -> Result<Self, ApiError> {
         let announced =
             request.headers().get(CONTENT_TYPE).map(|found| String::from_utf8_lossy(found.as_bytes()));
-        if announced.is_some_and(|found| ndjson::is_lines(&found)) {
+        if announced.is_some_and(|found| ndjson::is_ndjson(&found)) {
             Lines::from_request(request, app).await.map(Self::Lines)
         } else {
             let (JsonBody(request), hash) = JsonBody::with_hash(request, app).await?;

@@ -54,8 +54,11 @@ pub(in crate::routes) async fn list_dead_letters(
     let letters = app.jobs.list_dead_letters(stage, query.job_id.as_deref(), query.count()?).await?;
     let mut items = Vec::with_capacity(letters.len());
     for (letter, remark) in letters {
-        let document =
-            if query.with_document == Some(true) { app.jobs.document_of(&letter).await? } else { None };
+        let document = if query.with_document == Some(true) {
+            app.jobs.dead_letter_document(&letter).await?
+        } else {
+            None
+        };
         items.push(DeadLetterView::new(stage, &letter, remark, document));
     }
     Ok(Json(DeadLetterListResponse { stream: dlq_name(stage), count: items.len(), items }))
@@ -136,10 +139,10 @@ impl Requeuer<'_> {
         id: &DeadLetterId,
         changes: RequeueOverrides,
     ) -> Result<RequeueOutcome, ApiError> {
-        self.admin.changes(self.app, &subject(self.stage, id), &changes.names());
+        self.admin.record_change(self.app, &subject(self.stage, id), &changes.names());
         let outcome = self.app.jobs.requeue(self.stage, id, changes).await;
         let status = outcome.as_ref().map_or("error", RequeueOutcome::status);
-        self.app.http_metrics.operators.requeued(self.stage, status);
+        self.app.http_metrics.operators.record_requeue(self.stage, status);
         outcome
     }
 }
@@ -200,8 +203,8 @@ pub(in crate::routes) async fn set_dead_letter_state(
     JsonBody(request): JsonBody<StateRequest>,
 ) -> Result<Json<StateResponse>, ApiError> {
     let Decision { stage, id, remark } = request.check()?;
-    admin.changes(&app, &subject(stage, &id), remark.state.as_str());
-    if !app.jobs.remark(stage, &id, &remark).await? {
+    admin.record_change(&app, &subject(stage, &id), remark.state.as_str());
+    if !app.jobs.annotate(stage, &id, &remark).await? {
         return Err(ApiError::unknown_dead_letter(&id.0));
     }
     let state = remark.state.as_str();

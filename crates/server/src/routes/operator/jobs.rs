@@ -12,7 +12,7 @@ use crate::{
     auth::Admin,
     body::JsonBody,
     error::{ApiError, ErrorBody},
-    jobs::job_id,
+    jobs::parse_job_id,
     routes::common_errors::{AdminErrors, JobStoreErrors, QueueErrors},
     wire::{
         jobs::view::priority_name,
@@ -43,7 +43,7 @@ pub(in crate::routes) async fn skip_job(
     JsonBody(request): JsonBody<SkipJobRequest>,
 ) -> Result<Json<SkipJobResponse>, ApiError> {
     let unknown = || ApiError::unknown_job(&request.job_id);
-    let id = job_id(&request.job_id).ok_or_else(unknown)?;
+    let id = parse_job_id(&request.job_id).ok_or_else(unknown)?;
     if !app.jobs.store.skip(id).await? {
         return Err(unknown());
     }
@@ -73,7 +73,7 @@ pub(in crate::routes) async fn get_job_skip_status(
 ) -> Result<Json<JobSkipStatusResponse>, ApiError> {
     let Query(JobSkipStatusQuery { job_id: text }) =
         query.map_err(|error| ApiError::invalid("job_id", error.body_text()))?;
-    let skipped = match job_id(&text) {
+    let skipped = match parse_job_id(&text) {
         Some(id) => app.jobs.store.skipped(id).await?,
         None => false,
     };
@@ -101,7 +101,7 @@ pub(in crate::routes) async fn bump_job_priority(
 ) -> Result<Json<BumpJobPriorityResponse>, ApiError> {
     let priority = request.priority()?;
     let unknown = || ApiError::unknown_job(&request.job_id);
-    let id = job_id(&request.job_id).ok_or_else(unknown)?;
+    let id = parse_job_id(&request.job_id).ok_or_else(unknown)?;
     if !app.jobs.store.reprioritize(id, priority).await? {
         return Err(unknown());
     }

@@ -103,7 +103,7 @@ impl OpenStream {
 impl Drop for OpenStream {
     fn drop(&mut self) {
         self.0.watchers.dec();
-        self.0.left.inc();
+        self.0.disconnects.inc();
     }
 }
 
@@ -128,7 +128,7 @@ async fn read_summary(app: &App) -> SummaryResponse {
     for (stage, flow) in flow {
         let now = StageFlags::from(flow);
         let age = depth.get(&stage).map_or(Duration::ZERO, |depth| depth.oldest);
-        app.http_metrics.operators.stage(stage, age, (now.paused, now.drain));
+        app.http_metrics.operators.set_stage(stage, age, now.paused, now.drain);
         flags.insert(stage.as_str(), now);
     }
     let serving = |stage: Stage| workers.iter().filter(|worker| worker.stages.contains(&stage)).count();

@@ -12,7 +12,7 @@ use embeddery_ingest::Ingest;
 use embeddery_pipeline::{JobStore, Queue, QueueOptions, SqliteJobs, SqliteJobsConfig, SqliteQueue};
 use embeddery_server::{
     AdminControls, App, BacklogLimit, Collections, JobLimits, Jobs, ReloadHandle, ReloadableApp, Reloaded,
-    ServerMetrics, Settings, reloads, serve,
+    ServerMetrics, Settings, reload_channel, serve,
 };
 
 use embeddery_store::{SqliteConfig, SqliteStore};
@@ -76,7 +76,7 @@ fn app(fake: &Arc<Fake>, settings: Settings, (accounts, jobs): (AccountsConfig, 
 
 /// A configuration that is the same whenever it is read.
 fn same_again() -> ReloadHandle {
-    let (reloads, mut requests) = reloads();
+    let (reloads, mut requests) = reload_channel();
     tokio::spawn(async move {
         while let Some(reply) = requests.recv().await {
             let _ = reply.send(Ok(Reloaded::default()));
