@@ -119,7 +119,7 @@ async fn a_document_is_changed_before_it_is_requeued() {
     };
     let leases = server.queue.lease(request).await.unwrap().leases;
     let [lease] = &leases[..] else { panic!("only that document is requeued: {leases:?}") };
-    assert_eq!((lease.task.attempts, lease.task.bytes), (0, 13));
+    assert_eq!((lease.task.attempts, lease.task.bytes), (0, 14));
     let work = server.jobs.load(vec![lease.task.id]).await.unwrap().remove(0).unwrap().unwrap();
     assert_eq!(work.document.text, "a changed text");
     assert_eq!(Value::Object(work.document.metadata), json!({"by": "an operator"}));
