@@ -159,13 +159,13 @@ async fn usage_shows_callers_their_own_and_admins_all_as_json_and_csv() {
 
     let own = get(&server, "ann", USAGE).await.json;
     let [entry] = own["data"].as_array().unwrap().as_slice() else { panic!("{own}") };
-    let mut wanted = json!({
+    let mut expected = json!({
         "day": entry["day"], "user": "ann", "provider": "huggingface", "model": "test/plain",
         "requests": 2, "texts": 4, "cached_texts": 0, "tokens": 14, "billed_tokens": 14, "cost_usd": 0.000028,
     });
-    assert_eq!(entry, &wanted, "the failed request is not there");
-    wanted.as_object_mut().unwrap().retain(|name, _| own["total"].get(name).is_some());
-    assert_eq!(own["total"], wanted);
+    assert_eq!(entry, &expected, "the failed request is not there");
+    expected.as_object_mut().unwrap().retain(|name, _| own["total"].get(name).is_some());
+    assert_eq!(own["total"], expected);
 
     let all = get(&server, "root", USAGE).await.json;
     let users: Vec<&str> =

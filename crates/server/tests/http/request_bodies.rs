@@ -61,7 +61,7 @@ impl Document {
 
     fn resolve<'a>(&'a self, schema: &'a Value) -> &'a Value {
         match schema["$ref"].as_str() {
-            Some(place) => self.resolve(self.0.pointer(&place[1..]).unwrap()),
+            Some(pointer) => self.resolve(self.0.pointer(&pointer[1..]).unwrap()),
             None => schema,
         }
     }
@@ -230,11 +230,11 @@ fn objects<'a>(
             }
             let value = document.smallest(inner);
             let value = if index.is_some() { json!([value]) } else { value };
-            let mut place = path.clone();
-            place.push(name);
-            let body = with(body, &place, value);
-            place.extend(index);
-            found.extend(objects(document, inner, &body, &place));
+            let mut field = path.clone();
+            field.push(name);
+            let body = with(body, &field, value);
+            field.extend(index);
+            found.extend(objects(document, inner, &body, &field));
         }
     }
     found
@@ -248,8 +248,8 @@ async fn fields_of_the_wrong_type_are_named() {
         check.assert_matches(&operation, operation.body.to_string()).await;
         for (path, schema, body) in objects(&document, &operation.schema, &operation.body, &Vec::new()) {
             for (name, property) in properties(schema).filter(|(name, _)| !ANY_JSON_FIELDS.contains(name)) {
-                let mut place = path.clone();
-                place.push(name);
+                let mut field = path.clone();
+                field.push(name);
                 let alternatives = document.alternatives(property);
                 for value in &wrong {
                     let kind = json_type(value);
@@ -259,10 +259,10 @@ async fn fields_of_the_wrong_type_are_named() {
                         ("string", "string") => schema["enum"].is_null(),
                         (expected, kind) => expected == kind,
                     });
-                    let body = with(&body, &place, value.clone());
+                    let body = with(&body, &field, value.clone());
                     if !fits {
                         let answer = check
-                            .assert_mismatch(&operation, body.to_string(), Some(&param_name(&place)))
+                            .assert_mismatch(&operation, body.to_string(), Some(&param_name(&field)))
                             .await;
                         assert!(answer.message().contains("; send "), "{}", answer.text);
                     } else if *value == json!([null]) {
@@ -270,7 +270,7 @@ async fn fields_of_the_wrong_type_are_named() {
                         let answer = check.send(&operation, body.to_string()).await;
                         let (code, param) = (answer.code(), answer.json["error"]["param"].as_str().unwrap());
                         assert_eq!(code, "invalid_request", "{body}: {}", answer.text);
-                        let (list, element) = (param_name(&place), format!("{}[0]", param_name(&place)));
+                        let (list, element) = (param_name(&field), format!("{}[0]", param_name(&field)));
                         assert!(param == list || param == element, "{body}: {}", answer.text);
                     }
                 }
@@ -292,18 +292,18 @@ async fn numbers_out_of_bounds_are_named() {
                         continue;
                     }
                     bounded += 1;
-                    let mut place = path.clone();
-                    place.push(name);
+                    let mut field = path.clone();
+                    field.push(name);
                     let (minimum, maximum) = (schema["minimum"].as_i64(), schema["maximum"].as_i64());
                     let minimum = minimum.unwrap_or_else(|| panic!("{name} has no minimum"));
                     let beyond = maximum.map(|maximum| json!(maximum + 1));
                     let values = [json!(minimum - 1), json!(-1), json!(1.5), json!(1e300)];
                     for value in values.into_iter().chain(beyond) {
-                        let body = with(&body, &place, value);
-                        check.assert_rejected(&operation, &body, &param_name(&place)).await;
+                        let body = with(&body, &field, value);
+                        check.assert_rejected(&operation, &body, &param_name(&field)).await;
                     }
                     for value in [minimum, maximum.unwrap_or(minimum + 1)] {
-                        let body = with(&body, &place, json!(value)).to_string();
+                        let body = with(&body, &field, json!(value)).to_string();
                         let answer = check.send(&operation, body).await;
                         // The model may reject the number of dimensions, but the bounds allow it.
                         assert!(!answer.text.contains("it must be between"), "{value}: {}", answer.text);
@@ -327,21 +327,21 @@ async fn unknown_fields_are_named_with_the_nearest_known_one() {
                 if names.contains(&misspelt.as_str()) {
                     continue;
                 }
-                let mut place = path.clone();
-                place.push(&misspelt);
-                let param = param_name(&place);
+                let mut field = path.clone();
+                field.push(&misspelt);
+                let param = param_name(&field);
                 let answer = check
-                    .assert_mismatch(&operation, with(&body, &place, json!(1)).to_string(), Some(&param))
+                    .assert_mismatch(&operation, with(&body, &field, json!(1)).to_string(), Some(&param))
                     .await;
                 assert!(answer.message().contains(&format!("did you mean '{name}'?")), "{}", answer.text);
             }
-            let mut place = path.clone();
-            place.push("`x`, expected one of `y`");
+            let mut field = path.clone();
+            field.push("`x`, expected one of `y`");
             let answer = check
                 .assert_mismatch(
                     &operation,
-                    with(&body, &place, json!(1)).to_string(),
-                    Some(&param_name(&place)),
+                    with(&body, &field, json!(1)).to_string(),
+                    Some(&param_name(&field)),
                 )
                 .await;
             assert!(answer.message().contains("known are "), "{}", answer.text);
@@ -358,11 +358,11 @@ async fn required_fields_are_neither_absent_nor_null() {
         for (path, schema, body) in objects(&document, &operation.schema, &operation.body, &Vec::new()) {
             for name in required(schema) {
                 missing += 1;
-                let mut place = path.clone();
-                place.push(name);
-                for body in [without(&body, &place), with(&body, &place, Value::Null)] {
+                let mut field = path.clone();
+                field.push(name);
+                for body in [without(&body, &field), with(&body, &field, Value::Null)] {
                     let answer =
-                        check.assert_mismatch(&operation, body.to_string(), Some(&param_name(&place))).await;
+                        check.assert_mismatch(&operation, body.to_string(), Some(&param_name(&field))).await;
                     let expected = format!("{name} is missing; send ");
                     assert!(answer.message().contains(&expected), "{expected}: {}", answer.text);
                 }
@@ -373,9 +373,9 @@ async fn required_fields_are_neither_absent_nor_null() {
                 .filter(|name| !given(name) && !required(schema).any(|required| required == *name))
                 .collect();
             for name in optional {
-                let mut place = path.clone();
-                place.push(name);
-                check.assert_matches(&operation, with(&body, &place, Value::Null).to_string()).await;
+                let mut field = path.clone();
+                field.push(name);
+                check.assert_matches(&operation, with(&body, &field, Value::Null).to_string()).await;
             }
         }
     }
