@@ -43,7 +43,7 @@ const QUOTAS: &str = "/api/v1/embeddings/tenant/quotas";
 async fn each_user_has_a_burst_and_then_gets_429_with_retry_after() {
     let rate = Rate::per_second(0.1, 2);
     let server = multi_user_server(|config| {
-        config.limiter = Limiter::in_memory(Rates { requests: rate, ..Rates::default() })
+        config.limiter = Limiter::in_memory(Rates { requests: rate, ..Rates::default() });
     })
     .await;
     for remaining in [1, 0] {
@@ -75,7 +75,7 @@ async fn each_user_has_a_burst_and_then_gets_429_with_retry_after() {
 async fn a_request_that_fails_still_has_rate_limit_headers() {
     let rate = Rate::per_second(0.1, 5);
     let server = multi_user_server(|config| {
-        config.limiter = Limiter::in_memory(Rates { requests: rate, ..Rates::default() })
+        config.limiter = Limiter::in_memory(Rates { requests: rate, ..Rates::default() });
     })
     .await;
     let answer = embed(&server, "ann", &json!({"input": ""})).await;

@@ -82,10 +82,10 @@ struct DocumentCounts {
     superseded: u64,
 }
 
-/// ChunkCounts of documents.
+/// Chunks of documents.
 #[derive(Debug, Serialize, ToSchema, PartialEq)]
 struct ChunkCounts {
-    /// Of documents that are split.
+    /// Number of chunks of the documents that are split.
     known: u64,
     stored: u64,
 }
