@@ -1,5 +1,5 @@
 //! What the routes of collections and jobs do, step by step: texts are split, embedded and stored by
-//! [`embeddery_ingest`], on the account of the caller. The wire format is not known here.
+//! [`embeddery_ingest`], on the account of the caller. The wire format is in `wire`.
 
 mod add;
 mod document_ids;
@@ -144,14 +144,16 @@ impl From<MeteredCallError> for ApiError {
     }
 }
 
-/// The delay before a write is tried again whose quota could not be checked.
+/// The delay before a write is retried whose quota could not be checked.
 const QUOTA_RETRY_DELAY: Duration = Duration::from_secs(5);
 
 impl From<WriteError> for ApiError {
     fn from(error: WriteError) -> Self {
         match error {
             WriteError::Store(error) => error.into(),
-            WriteError::StoreTimeout => EmbedError::timeout("the vector store did not answer in time").into(),
+            WriteError::StoreTimeout => {
+                EmbedError::timeout("the vector store did not respond in time").into()
+            }
             WriteError::QuotaExceeded(exceeded) => exceeded.into(),
             WriteError::QuotaReserved => {
                 let kind = StoreErrorKind::Unavailable { after: QUOTA_RETRY_DELAY };

@@ -38,12 +38,12 @@ const BATCH: usize = 64;
     security(("key" = []), ("bearer" = [])),
 )]
 pub(crate) async fn export_collection(
-    desk: CollectionService,
+    service: CollectionService,
     Path(name): Path<String>,
 ) -> Result<Response, ApiError> {
-    let collection = desk.store().get(desk.collection_ref(&name)).await?;
+    let collection = service.store().get(service.collection_ref(&name)).await?;
     let first = head(&collection).map_err(|_| ApiError::internal())?;
-    let start = Exporting { desk, name, first: Some(first), after: None, documents: 0, ended: false };
+    let start = Exporting { service, name, first: Some(first), after: None, documents: 0, ended: false };
     let lines = stream::try_unfold(start, |exporting| async move {
         exporting.step().await.inspect_err(|error| tracing::warn!(%error, "an export ended early"))
     });
@@ -51,7 +51,7 @@ pub(crate) async fn export_collection(
 }
 
 struct Exporting {
-    desk: CollectionService,
+    service: CollectionService,
     name: String,
     /// The first line, until it is sent.
     first: Option<Vec<u8>>,
@@ -66,8 +66,8 @@ impl Exporting {
             return Ok(None);
         }
         let page = PageRequest { after: self.after.as_deref(), limit: BATCH };
-        let place = self.desk.collection_ref(&self.name);
-        let documents = self.desk.store().export(place, page).await.map_err(std::io::Error::other)?;
+        let collection = self.service.collection_ref(&self.name);
+        let documents = self.service.store().export(collection, page).await.map_err(std::io::Error::other)?;
         let mut lines = self.first.take().unwrap_or_default();
         self.ended = documents.len() < BATCH;
         self.documents += documents.len() as u64;
@@ -109,16 +109,16 @@ impl Exporting {
     security(("key" = []), ("bearer" = [])),
 )]
 pub(crate) async fn import_collection(
-    desk: CollectionService,
+    service: CollectionService,
     Path(name): Path<String>,
     mut lines: Lines,
 ) -> Result<Json<ImportResponse>, ApiError> {
     // An import has no deadline; each piece of the body has its own timeout.
-    let desk = desk.without_deadline();
-    let mut importing = Importing::new(desk, name);
+    let service = service.without_deadline();
+    let mut importing = Importing::new(service, name);
     while let Some((number, line)) = lines.next().await? {
         importing.number = number;
-        let taken = match Record::read(&line, importing.desk.settings()) {
+        let taken = match Record::read(&line, importing.service.settings()) {
             Ok(record) => importing.take(record).await,
             Err(error) => Err(error),
         };
@@ -128,7 +128,7 @@ pub(crate) async fn import_collection(
 }
 
 struct Importing {
-    desk: CollectionService,
+    service: CollectionService,
     name: String,
     binding: Option<ModelBinding>,
     whole: Vec<Document>,
@@ -142,10 +142,10 @@ struct Importing {
 }
 
 impl Importing {
-    fn new(desk: CollectionService, name: String) -> Self {
+    fn new(service: CollectionService, name: String) -> Self {
         let response = ImportResponse { documents: 0, added: 0, unchanged: 0, removed: 0 };
         Self {
-            desk,
+            service,
             name,
             binding: None,
             whole: Vec::new(),
@@ -183,10 +183,10 @@ impl Importing {
         self.headed = true;
         let offered = head.binding();
         let new = NewCollection { binding: offered.clone(), metadata: head.metadata, submission: None };
-        let place = self.desk.collection_ref(&self.name);
-        let bound = match self.desk.store().create(place, new).await {
-            Err(error) if error.kind == StoreErrorKind::Exists => self.desk.store().get(place).await,
-            made => made,
+        let collection = self.service.collection_ref(&self.name);
+        let bound = match self.service.store().create(collection, new).await {
+            Err(error) if error.kind == StoreErrorKind::Exists => self.service.store().get(collection).await,
+            other => other,
         }?
         .binding;
         if bound.space != offered.space {
@@ -208,14 +208,14 @@ impl Importing {
         }
         let binding = match &self.binding {
             Some(binding) => binding.clone(),
-            None => self.desk.store().get(self.desk.collection_ref(&self.name)).await?.binding,
+            None => self.service.store().get(self.service.collection_ref(&self.name)).await?.binding,
         };
         self.binding = Some(binding.clone());
         let mut documents = std::mem::take(&mut self.whole);
         documents
-            .extend(self.desk.split(&binding, std::mem::take(&mut self.plain), ChunkConfig::WHOLE).await?);
+            .extend(self.service.split(&binding, std::mem::take(&mut self.plain), ChunkConfig::WHOLE).await?);
         let stored = documents.len() as u64;
-        let written = self.desk.write(&self.name, &binding, documents).await?;
+        let written = self.service.write(&self.name, &binding, documents).await?;
         self.response.documents += stored;
         self.response.added += written.added;
         self.response.unchanged += written.kept;
@@ -230,7 +230,9 @@ impl Importing {
             let announced = self.announced.map_or("its last line is missing".into(), |documents| {
                 format!("it announces {documents} documents")
             });
-            let message = format!("the file is not whole: {announced}, {stored} are stored; export it again");
+            let message = format!(
+                "the file is incomplete: {announced}, and {stored} documents are stored; export it again"
+            );
             return Err(ApiError::not_json(message));
         }
         Ok(self.response)

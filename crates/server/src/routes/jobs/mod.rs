@@ -61,13 +61,13 @@ const MAX_ERRORS: usize = 100;
     security(("key" = []), ("bearer" = [])),
 )]
 pub(super) async fn submit_job(
-    desk: CollectionService,
-    sender: JobHeaders,
+    service: CollectionService,
+    headers: JobHeaders,
     query: Result<Query<JobQuery>, QueryRejection>,
     body: Submission,
 ) -> Result<Response, ApiError> {
     let Query(query) = query.map_err(|error| ApiError::invalid("query", error.body_text()))?;
-    let job = body.submit(&desk, sender, query).await?;
+    let job = body.submit(&service, headers, query).await?;
     let location = format!("/api/v1/embeddings/jobs/{}", job.id);
     Ok((StatusCode::ACCEPTED, [(LOCATION, location)], Json(JobView::from(&job))).into_response())
 }
@@ -95,7 +95,7 @@ pub(super) async fn list_jobs(
         Some(after) => Some(parse_job_id(after).ok_or_else(|| {
             ApiError::invalid(
                 "after",
-                format!("after is '{after}', which is no job's id; send `next` of the page before"),
+                format!("after: '{after}' is not the id of a job; send `next` of the previous page"),
             )
         })?),
     };

@@ -54,8 +54,8 @@ impl FromRequestParts<Arc<App>> for JobHeaders {
 impl Submission {
     pub(super) async fn submit(
         self,
-        desk: &CollectionService,
-        sender: JobHeaders,
+        service: &CollectionService,
+        headers: JobHeaders,
         query: JobQuery,
     ) -> Result<Job, ApiError> {
         match self {
@@ -64,33 +64,33 @@ impl Submission {
                     let message = "the query is for lines of JSON; send the parameters in the JSON body";
                     return Err(ApiError::invalid("query", message));
                 }
-                let (params, documents) = request.check(desk.settings())?;
-                let mut upload = desk.open_job(params, sender).await?;
+                let (params, documents) = request.check(service.settings())?;
+                let mut upload = service.open_job(params, headers).await?;
                 for document in documents {
                     upload.add(document).await?;
                 }
                 upload.finish(hash).await
             }
-            Self::Lines(lines) => LineSubmission { desk, sender, query }.submit(lines).await,
+            Self::Lines(lines) => LineSubmission { service, headers, query }.submit(lines).await,
         }
     }
 }
 
 /// A submission of lines, one document each.
 struct LineSubmission<'a> {
-    desk: &'a CollectionService,
-    sender: JobHeaders,
+    service: &'a CollectionService,
+    headers: JobHeaders,
     query: JobQuery,
 }
 
 impl LineSubmission<'_> {
     /// Stores the documents line by line. Two submissions are the same if their parameters and their lines are.
     async fn submit(self, mut lines: Lines) -> Result<Job, ApiError> {
-        let Self { desk, sender, query } = self;
+        let Self { service, headers, query } = self;
         let mut hasher = blake3::Hasher::new();
         hasher.update(query.canonical_json().as_bytes());
-        let mut upload = desk.open_job(query.check()?, sender).await?;
-        let max_documents = desk.app().jobs.limits.documents;
+        let mut upload = service.open_job(query.check()?, headers).await?;
+        let max_documents = service.app().jobs.limits.documents;
         let mut ids = DocumentIds::new(|first| format!("line {first}"));
         while let Some((number, line)) = lines.next().await? {
             let line = line.trim_ascii();
@@ -103,14 +103,14 @@ impl LineSubmission<'_> {
             }
             let source = Source { name: "it", style: ErrorStyle::Native };
             let document = parse::from_slice::<JobDocumentRequest>(line, source)
-                .and_then(|document| document.check(desk.settings()))
+                .and_then(|document| document.check(service.settings()))
                 .map_err(in_line)?;
             ids.insert(&document.id, number, "it")
                 .map_err(|message| in_line(ApiError::invalid("id", message)))?;
             upload.add(document).await.map_err(in_line)?;
         }
         if upload.len() == 0 {
-            return Err(ApiError::invalid("documents", "there is no line; send at least one document"));
+            return Err(ApiError::invalid("documents", "the body has no documents; send at least one line"));
         }
         upload.finish(*hasher.finalize().as_bytes()).await
     }

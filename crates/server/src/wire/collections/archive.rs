@@ -29,8 +29,8 @@ pub(crate) struct Head {
     model: String,
     space: String,
     dimensions: usize,
-    #[serde(default)]
-    cut: bool,
+    #[serde(default, rename = "cut")]
+    custom_dimensions: bool,
     #[serde(default)]
     pub(crate) metadata: Map<String, Value>,
 }
@@ -92,7 +92,7 @@ impl Record {
         if let Some(version) = map.get("embeddery_collection") {
             if version.as_u64().is_none_or(|version| version > VERSION) {
                 let message = format!(
-                    "the file is of version {version}, known here is {VERSION}; it comes from a newer Embeddery"
+                    "the file has version {version}, but the latest known version is {VERSION}; it comes from a newer Embeddery"
                 );
                 return Err(ApiError::invalid("embeddery_collection", message));
             }
@@ -129,7 +129,7 @@ impl Head {
             model: self.model.clone(),
             space: SpaceId::new(self.space.as_str()),
             dim: self.dimensions,
-            custom_dimensions: self.cut,
+            custom_dimensions: self.custom_dimensions,
         }
     }
 }
@@ -138,7 +138,7 @@ impl ChunkLine {
     fn read(self) -> Result<DocumentChunk, ApiError> {
         let bytes = BASE64_STANDARD.decode(&self.vector).ok().filter(|bytes| bytes.len() % 4 == 0);
         let Some(bytes) = bytes else {
-            return Err(ApiError::invalid("vector", "a vector is no base64 of 32-bit numbers"));
+            return Err(ApiError::invalid("vector", "a vector is not base64 of 32-bit numbers"));
         };
         let vector =
             bytes.chunks_exact(4).map(|four| f32::from_le_bytes([four[0], four[1], four[2], four[3]]));
@@ -156,7 +156,7 @@ impl ChunkLine {
 
 /// The first line of an export.
 pub(crate) fn head(collection: &Collection) -> Result<Vec<u8>, serde_json::Error> {
-    let ModelBinding { provider, model, space, dim, custom_dimensions: cut } = collection.binding.clone();
+    let ModelBinding { provider, model, space, dim, custom_dimensions } = collection.binding.clone();
     line(&Head {
         embeddery_collection: VERSION,
         name: collection.name.clone(),
@@ -164,7 +164,7 @@ pub(crate) fn head(collection: &Collection) -> Result<Vec<u8>, serde_json::Error
         model,
         space: space.as_str().to_owned(),
         dimensions: dim,
-        cut,
+        custom_dimensions,
         metadata: collection.metadata.clone(),
     })
 }
