@@ -37,12 +37,12 @@ use crate::{
     security(("key" = []), ("bearer" = [])),
 )]
 pub(crate) async fn add_documents(
-    desk: CollectionService,
+    service: CollectionService,
     Path(name): Path<String>,
     JsonBody(request): JsonBody<AddDocumentsRequest>,
 ) -> Result<Json<AddDocumentsResponse>, ApiError> {
-    let (documents, chunking) = request.check(desk.settings())?;
-    Ok(Json(desk.add(&name, documents, chunking).await?.into()))
+    let (documents, chunking) = request.check(service.settings())?;
+    Ok(Json(service.add(&name, documents, chunking).await?.into()))
 }
 
 /// List documents by id.
@@ -58,14 +58,14 @@ pub(crate) async fn add_documents(
     security(("key" = []), ("bearer" = [])),
 )]
 pub(crate) async fn list_documents(
-    desk: CollectionService,
+    service: CollectionService,
     Path(name): Path<String>,
     page: Result<Query<PageQuery>, QueryRejection>,
 ) -> Result<Json<DocumentListResponse>, ApiError> {
     let Query(query) = page.map_err(|error| ApiError::invalid("limit", error.body_text()))?;
     let limit = query.limit()?;
     let page = PageRequest { after: query.after.as_deref(), limit };
-    let documents = desk.store().documents(desk.collection_ref(&name), page).await?;
+    let documents = service.store().documents(service.collection_ref(&name), page).await?;
     Ok(Json(DocumentListResponse::new(documents, limit)))
 }
 
@@ -86,10 +86,10 @@ pub(crate) async fn list_documents(
     security(("key" = []), ("bearer" = [])),
 )]
 pub(crate) async fn get_document(
-    desk: CollectionService,
+    service: CollectionService,
     Path((name, document)): Path<(String, String)>,
 ) -> Result<Json<DocumentResponse>, ApiError> {
-    Ok(Json(desk.store().document(desk.collection_ref(&name), &document).await?.into()))
+    Ok(Json(service.store().document(service.collection_ref(&name), &document).await?.into()))
 }
 
 /// Delete a document.
@@ -109,12 +109,12 @@ pub(crate) async fn get_document(
     security(("key" = []), ("bearer" = [])),
 )]
 pub(crate) async fn delete_document(
-    desk: CollectionService,
+    service: CollectionService,
     Path((name, document)): Path<(String, String)>,
 ) -> Result<StatusCode, ApiError> {
     let ids = [document];
-    let deleted = desk.store().delete(desk.collection_ref(&name), DeleteTarget::Ids(&ids)).await?;
-    desk.recount().await;
+    let deleted = service.store().delete(service.collection_ref(&name), DeleteTarget::Ids(&ids)).await?;
+    service.recount().await;
     match deleted {
         0 => Err(StoreError::no_document(&name, &ids[0]).into()),
         _ => Ok(StatusCode::NO_CONTENT),
@@ -135,7 +135,7 @@ pub(crate) async fn delete_document(
     security(("key" = []), ("bearer" = [])),
 )]
 pub(crate) async fn delete_documents(
-    desk: CollectionService,
+    service: CollectionService,
     Path(name): Path<String>,
     JsonBody(request): JsonBody<DeleteDocumentsRequest>,
 ) -> Result<Json<DeleteDocumentsResponse>, ApiError> {
@@ -144,7 +144,7 @@ pub(crate) async fn delete_documents(
         Deletion::Filter(filter) => DeleteTarget::Where(filter),
         Deletion::Ids(ids) => DeleteTarget::Ids(ids),
     };
-    let deleted = desk.store().delete(desk.collection_ref(&name), removal).await?;
-    desk.recount().await;
+    let deleted = service.store().delete(service.collection_ref(&name), removal).await?;
+    service.recount().await;
     Ok(Json(DeleteDocumentsResponse { deleted }))
 }

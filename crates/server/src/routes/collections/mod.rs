@@ -1,7 +1,7 @@
 //! Collections of the caller: create, list, get, delete, move to another model.
 
-pub(super) mod archive;
 pub(super) mod documents;
+pub(super) mod export_import;
 pub(super) mod search;
 pub(super) mod user;
 
@@ -39,13 +39,13 @@ use crate::{
     security(("key" = []), ("bearer" = [])),
 )]
 pub(super) async fn create_collection(
-    desk: CollectionService,
+    service: CollectionService,
     JsonBody(request): JsonBody<CreateCollectionRequest>,
 ) -> Result<(StatusCode, Json<CollectionView>), ApiError> {
-    let binding = desk.bind(&request.check()?).await?;
+    let binding = service.bind(&request.check()?).await?;
     let metadata = request.metadata.unwrap_or_default();
     let new = NewCollection { binding, metadata, submission: None };
-    let created = desk.store().create(desk.collection_ref(&request.name), new).await?;
+    let created = service.store().create(service.collection_ref(&request.name), new).await?;
     Ok((StatusCode::CREATED, Json(created.into())))
 }
 
@@ -60,8 +60,10 @@ pub(super) async fn create_collection(
     ),
     security(("key" = []), ("bearer" = [])),
 )]
-pub(super) async fn list_collections(desk: CollectionService) -> Result<Json<Vec<CollectionView>>, ApiError> {
-    let all = desk.store().list(desk.tenant()).await?;
+pub(super) async fn list_collections(
+    service: CollectionService,
+) -> Result<Json<Vec<CollectionView>>, ApiError> {
+    let all = service.store().list(service.tenant()).await?;
     Ok(Json(all.into_iter().map(CollectionView::from).collect()))
 }
 
@@ -78,10 +80,10 @@ pub(super) async fn list_collections(desk: CollectionService) -> Result<Json<Vec
     security(("key" = []), ("bearer" = [])),
 )]
 pub(super) async fn get_collection(
-    desk: CollectionService,
+    service: CollectionService,
     Path(name): Path<String>,
 ) -> Result<Json<CollectionView>, ApiError> {
-    Ok(Json(desk.store().get(desk.collection_ref(&name)).await?.into()))
+    Ok(Json(service.store().get(service.collection_ref(&name)).await?.into()))
 }
 
 /// Delete a collection with its documents.
@@ -97,11 +99,11 @@ pub(super) async fn get_collection(
     security(("key" = []), ("bearer" = [])),
 )]
 pub(super) async fn delete_collection(
-    desk: CollectionService,
+    service: CollectionService,
     Path(name): Path<String>,
 ) -> Result<StatusCode, ApiError> {
-    desk.store().drop_collection(desk.collection_ref(&name)).await?;
-    desk.recount().await;
+    service.store().drop_collection(service.collection_ref(&name)).await?;
+    service.recount().await;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -118,10 +120,10 @@ pub(super) async fn delete_collection(
     security(("key" = []), ("bearer" = [])),
 )]
 pub(super) async fn get_collection_stats(
-    desk: CollectionService,
+    service: CollectionService,
     Path(name): Path<String>,
 ) -> Result<Json<CollectionStats>, ApiError> {
-    Ok(Json(desk.store().stats(desk.collection_ref(&name)).await?.into()))
+    Ok(Json(service.store().stats(service.collection_ref(&name)).await?.into()))
 }
 
 /// Move a collection to another model.
@@ -144,10 +146,10 @@ pub(super) async fn get_collection_stats(
     security(("key" = []), ("bearer" = [])),
 )]
 pub(super) async fn reembed_collection(
-    desk: CollectionService,
+    service: CollectionService,
     Path(name): Path<String>,
     JsonBody(request): JsonBody<ReembedRequest>,
 ) -> Result<(StatusCode, Json<ReembedResponse>), ApiError> {
-    let (from, to) = desk.reembed(&name, &request.check()?).await?;
+    let (from, to) = service.reembed(&name, &request.check()?).await?;
     Ok((StatusCode::ACCEPTED, Json(ReembedResponse::new(name, from, to))))
 }

@@ -30,11 +30,11 @@ use crate::{
     security(("key" = []), ("bearer" = [])),
 )]
 pub(crate) async fn search_collection(
-    desk: CollectionService,
+    service: CollectionService,
     Path(name): Path<String>,
     JsonBody(request): JsonBody<SearchRequest>,
 ) -> Result<(HeaderMap, Json<SearchResponse>), ApiError> {
-    let (space, hits) = desk.search(&name, request.check(desk.settings())?).await?;
+    let (space, hits) = service.search(&name, request.check(service.settings())?).await?;
     let mut headers = HeaderMap::new();
     if let Ok(space) = HeaderValue::from_str(space.as_str()) {
         headers.insert(HeaderName::from_static("x-embeddings-space"), space);

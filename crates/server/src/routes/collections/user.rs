@@ -24,8 +24,8 @@ use crate::{
     ),
     security(("key" = []), ("bearer" = [])),
 )]
-pub(crate) async fn create_backup(desk: CollectionService) -> Result<Json<BackupResponse>, ApiError> {
-    Ok(Json(desk.store().backup(desk.tenant()).await?.into()))
+pub(crate) async fn create_backup(service: CollectionService) -> Result<Json<BackupResponse>, ApiError> {
+    Ok(Json(service.store().backup(service.tenant()).await?.into()))
 }
 
 /// Delete all data of the caller, and get a receipt.
@@ -42,11 +42,11 @@ pub(crate) async fn create_backup(desk: CollectionService) -> Result<Json<Backup
     ),
     security(("key" = []), ("bearer" = [])),
 )]
-pub(crate) async fn delete_user(desk: CollectionService) -> Result<Json<UserDeletionReceipt>, ApiError> {
+pub(crate) async fn delete_user(service: CollectionService) -> Result<Json<UserDeletionReceipt>, ApiError> {
     // Jobs first: a document in progress would create its collection again.
-    let app = desk.app();
-    let jobs = app.jobs.delete_all(desk.user().as_str()).await?;
-    let collections = desk.store().delete_tenant(desk.tenant()).await?;
+    let app = service.app();
+    let jobs = app.jobs.delete_all(service.user().as_str()).await?;
+    let collections = service.store().delete_tenant(service.tenant()).await?;
     let cache = match &app.controls.cache {
         None => CacheDeletion::Off,
         Some(_) if app.accounts.auth.is_multi_user() => CacheDeletion::Expires,
@@ -55,9 +55,9 @@ pub(crate) async fn delete_user(desk: CollectionService) -> Result<Json<UserDele
             CacheDeletion::Cleared
         }
     };
-    let keeps_todays_usage = app.accounts.ledger.forget(desk.user()).await;
+    let keeps_todays_usage = app.accounts.ledger.forget(service.user()).await;
     Ok(Json(UserDeletionReceipt::new(
-        desk.tenant(),
+        service.tenant(),
         &DeletionSummary { collections, jobs, cache, keeps_todays_usage },
     )))
 }

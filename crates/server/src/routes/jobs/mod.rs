@@ -61,13 +61,13 @@ const MAX_ERRORS: usize = 100;
     security(("key" = []), ("bearer" = [])),
 )]
 pub(super) async fn submit_job(
-    desk: CollectionService,
-    sender: JobHeaders,
+    service: CollectionService,
+    headers: JobHeaders,
     query: Result<Query<JobQuery>, QueryRejection>,
     body: Submission,
 ) -> Result<Response, ApiError> {
     let Query(query) = query.map_err(|error| ApiError::invalid("query", error.body_text()))?;
-    let job = body.submit(&desk, sender, query).await?;
+    let job = body.submit(&service, headers, query).await?;
     let location = format!("/api/v1/embeddings/jobs/{}", job.id);
     Ok((StatusCode::ACCEPTED, [(LOCATION, location)], Json(JobView::from(&job))).into_response())
 }

@@ -95,7 +95,11 @@ async fn a_broken_file_says_where_and_what_is_stored() {
 
     let cut = import(&server, "cut", lines[..3].join("\n")).await;
     assert_eq!((cut.status.as_u16(), cut.code()), (400, "invalid_json"));
-    assert!(cut.message().contains("not whole") && cut.message().contains("2 are stored"), "{}", cut.text);
+    assert!(
+        cut.message().contains("footer line is missing") && cut.message().contains("2 documents were stored"),
+        "{}",
+        cut.text
+    );
 
     let newer = export.replacen("\"embeddery_collection\":2", "\"embeddery_collection\":3", 1);
     let newer = import(&server, "newer", newer).await;
