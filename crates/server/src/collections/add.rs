@@ -1,4 +1,4 @@
-//! Documents of a request into a collection.
+//! Adds the documents of a request to a collection.
 
 use std::sync::Arc;
 

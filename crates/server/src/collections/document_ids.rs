@@ -2,9 +2,9 @@
 
 use std::collections::HashMap;
 
-/// The position of each id.
+/// The position of the document of each id.
 pub(crate) struct DocumentIds {
-    /// By a hash of the id: a request may have very many documents.
+    /// The position by a hash of the id. The ids themselves are not kept, because a request may have very many documents.
     positions: HashMap<u64, u64>,
     describe: fn(u64) -> String,
 }
@@ -15,8 +15,10 @@ impl DocumentIds {
         Self { positions: HashMap::new(), describe }
     }
 
-    /// Records the id of the document at a position. When an earlier document has it, the error is a message about
-    /// `subject`.
+    /// Records the id of the document at a position.
+    ///
+    /// # Errors
+    /// If an earlier document has the same id. The error is a message about `subject`.
     pub(crate) fn insert(&mut self, id: &str, position: u64, subject: &str) -> Result<(), String> {
         let hash = blake3::hash(id.as_bytes());
         let key = hash.as_bytes().first_chunk().map_or(0, |bytes| u64::from_le_bytes(*bytes));

@@ -1,4 +1,4 @@
-//! Texts to vectors of one space, on the account of the caller.
+//! Embeds texts for a collection, in its space. The caller's account is charged.
 
 use std::{num::NonZeroUsize, sync::Arc};
 
@@ -32,7 +32,7 @@ impl Model {
 }
 
 impl CollectionService {
-    /// The binding of a collection of this model. The model is called, because only its response names the space.
+    /// The binding of a new collection to this model. The model is called, because only its response names the space.
     pub(crate) async fn bind(&self, model: &Model) -> Result<ModelBinding, ApiError> {
         let resolved = self.app.router.resolve(model.selector())?;
         let probe = self.request(&["collection probe".into()], model.dimensions, InputType::Document);
@@ -53,7 +53,7 @@ impl CollectionService {
         Ok(resolved)
     }
 
-    /// The vectors of texts, in their order, of the space of the collection.
+    /// Embeds texts in the space of the collection. Returns one vector for each text, in the same order.
     pub(crate) async fn vectors(
         &self,
         collection: BoundCollection<'_>,

@@ -1,5 +1,5 @@
-//! What the routes of collections and jobs do, step by step: texts are split, embedded and stored by
-//! [`embeddery_ingest`], on the account of the caller. The wire format is in `wire`.
+//! The service behind the routes of collections and jobs. [`embeddery_ingest`] splits, embeds and stores the texts, and
+//! the caller's account is charged. This module does not depend on the wire format.
 
 mod add;
 mod document_ids;
@@ -29,7 +29,7 @@ use crate::{App, Settings, error::ApiError, metering::MeteredCaller, request_id:
 /// The collections behind the API.
 #[derive(Clone)]
 pub struct Collections {
-    /// Holds them.
+    /// The store of the collections and their vectors.
     pub store: Arc<dyn VectorStore>,
     /// Tracks the vectors that writes of this process have reserved.
     pub quota: Arc<VectorQuota>,
@@ -45,7 +45,7 @@ impl Collections {
 }
 
 impl App {
-    /// What ingests documents in this process. Workers of the process must use it too, so that they share the quota of
+    /// The ingest of documents in this process. Workers of the process must use it too, so that they share the quota of
     /// vectors with the requests.
     pub fn ingest(&self) -> Ingest {
         Ingest {
@@ -57,7 +57,7 @@ impl App {
     }
 }
 
-/// One request about collections, with its caller.
+/// The operations on collections, for one request of one caller.
 #[derive(Clone)]
 pub(crate) struct CollectionService {
     app: Arc<App>,
@@ -144,7 +144,7 @@ impl From<MeteredCallError> for ApiError {
     }
 }
 
-/// The delay before a write is retried whose quota could not be checked.
+/// The delay before the retry of a write whose quota could not be checked.
 const QUOTA_RETRY_DELAY: Duration = Duration::from_secs(5);
 
 impl From<WriteError> for ApiError {
@@ -161,9 +161,9 @@ impl From<WriteError> for ApiError {
                     "other writes of the user have reserved the rest of the vector quota; retry later";
                 StoreError::new(kind, message).into()
             }
-            WriteError::QuotaUnknown(why) => {
+            WriteError::QuotaUnknown(reason) => {
                 let kind = StoreErrorKind::Unavailable { after: QUOTA_RETRY_DELAY };
-                StoreError::new(kind, format!("the vector quota cannot be checked: {why}")).into()
+                StoreError::new(kind, format!("the vector quota cannot be checked: {reason}")).into()
             }
         }
     }

@@ -26,7 +26,7 @@ struct RunningTask {
 }
 
 impl ReembedTasks {
-    /// Registers a migration; `None` when one of the collection runs.
+    /// Registers a migration; `None` if the collection is already being migrated.
     fn begin(&self, tenant: &str, collection: &str) -> Option<RunningTask> {
         let key = (tenant.to_owned(), collection.to_owned());
         let is_new = self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(key.clone());
@@ -106,7 +106,7 @@ impl CollectionService {
     }
 }
 
-/// The delay before the next attempt; `None` when the failure is permanent or there were too many.
+/// The delay before the next attempt; `None` if the failure is permanent or the limit of failures is reached.
 fn retry_delay(error: &ApiError, failures: u32) -> Option<Duration> {
     let backoff = Backoff::new(Duration::from_secs(2), Duration::from_secs(64)).ceiling(failures - 1);
     (failures < MAX_FAILURES && error.is_transient()).then(|| error.retry_after().unwrap_or(backoff))

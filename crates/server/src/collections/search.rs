@@ -1,4 +1,4 @@
-//! Searches: the query is embedded where the mode needs a vector, and the store searches.
+//! Searches a collection. The query is embedded if the mode needs a vector.
 
 use embeddery_core::{EmbedError, InputType, SpaceId};
 use embeddery_ingest::check_space;
@@ -7,7 +7,7 @@ use embeddery_store::{Filter, Hit, Query, SearchMode};
 use super::{CollectionService, embed::BoundCollection};
 use crate::error::ApiError;
 
-/// A search, checked so that the mode has what it needs.
+/// The parameters of a search. Each mode has the inputs that it needs.
 #[derive(Clone, Debug)]
 pub(crate) struct SearchParams {
     /// Whether vectors are compared.
@@ -16,7 +16,7 @@ pub(crate) struct SearchParams {
     pub(crate) by_words: bool,
     pub(crate) query: Option<String>,
     pub(crate) vector: Option<Vec<f32>>,
-    /// The space of `vector`, where the caller names it.
+    /// The space of `vector`, if the caller names it.
     pub(crate) space: Option<String>,
     pub(crate) top_k: usize,
     pub(crate) filter: Option<Filter>,
@@ -24,7 +24,7 @@ pub(crate) struct SearchParams {
 }
 
 impl CollectionService {
-    /// The hits, and the space of the collection.
+    /// Returns the hits, and the space of the collection.
     pub(crate) async fn search(
         &self,
         collection: &str,

@@ -128,7 +128,7 @@ impl ApiError {
     }
 
     /// The same failure in a line of a job. Nothing of the job is kept.
-    pub(crate) fn in_job_line(mut self, line: u64) -> Self {
+    pub(crate) fn with_job_line(mut self, line: u64) -> Self {
         self.message =
             format!("line {line}: {} (nothing of the job is kept: 0 documents are accepted)", self.message);
         self
@@ -142,7 +142,7 @@ impl ApiError {
     }
 
     /// The same failure in a line of an import. The documents before it stay stored.
-    pub(crate) fn in_line(mut self, line: u64, stored: u64) -> Self {
+    pub(crate) fn with_import_line(mut self, line: u64, stored: u64) -> Self {
         self.message = format!("line {line}: {} ({stored} documents before it are stored)", self.message);
         self
     }

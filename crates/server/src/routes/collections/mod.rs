@@ -1,7 +1,7 @@
 //! Collections of the caller: create, list, get, delete, move to another model.
 
-pub(super) mod archive;
 pub(super) mod documents;
+pub(super) mod export_import;
 pub(super) mod search;
 pub(super) mod user;
 

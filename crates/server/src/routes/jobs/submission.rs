@@ -1,4 +1,4 @@
-//! The two forms of a submission: one JSON body, or lines of JSON that are stored as they arrive.
+//! The two forms of a submission: one JSON body, or lines of JSON that are stored while they arrive.
 
 use std::sync::Arc;
 
@@ -22,9 +22,9 @@ use crate::{
     },
 };
 
-/// A job's body.
+/// The body of a request that submits a job.
 pub(in crate::routes) enum Submission {
-    Json { request: Box<JobRequest>, hash: [u8; 32] },
+    Json { request: Box<JobRequest>, body_hash: [u8; 32] },
     Lines(Lines),
 }
 
@@ -32,13 +32,13 @@ impl FromRequest<Arc<App>> for Submission {
     type Rejection = ApiError;
 
     async fn from_request(request: Request, app: &Arc<App>) -> Result<Self, ApiError> {
-        let announced =
+        let content_type =
             request.headers().get(CONTENT_TYPE).map(|found| String::from_utf8_lossy(found.as_bytes()));
-        if announced.is_some_and(|found| ndjson::is_ndjson(&found)) {
+        if content_type.is_some_and(|found| ndjson::is_ndjson(&found)) {
             Lines::from_request(request, app).await.map(Self::Lines)
         } else {
-            let (JsonBody(request), hash) = JsonBody::with_hash(request, app).await?;
-            Ok(Self::Json { request: Box::new(request), hash })
+            let (JsonBody(request), body_hash) = JsonBody::with_hash(request, app).await?;
+            Ok(Self::Json { request: Box::new(request), body_hash })
         }
     }
 }
@@ -47,7 +47,7 @@ impl FromRequestParts<Arc<App>> for JobHeaders {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, _: &Arc<App>) -> Result<Self, ApiError> {
-        Self::read(&parts.headers, parts.extensions.get::<TraceContext>().copied())
+        Self::from_headers(&parts.headers, parts.extensions.get::<TraceContext>().copied())
     }
 }
 
@@ -59,7 +59,7 @@ impl Submission {
         query: JobQuery,
     ) -> Result<Job, ApiError> {
         match self {
-            Self::Json { request, hash } => {
+            Self::Json { request, body_hash } => {
                 if !query.is_empty() {
                     let message = "the query is for lines of JSON; send the parameters in the JSON body";
                     return Err(ApiError::invalid("query", message));
@@ -69,22 +69,23 @@ impl Submission {
                 for document in documents {
                     upload.add(document).await?;
                 }
-                upload.finish(hash).await
+                upload.finish(body_hash).await
             }
-            Self::Lines(lines) => LineSubmission { service, headers, query }.submit(lines).await,
+            Self::Lines(lines) => JsonLinesSubmission { service, headers, query }.submit(lines).await,
         }
     }
 }
 
 /// A submission of lines, one document each.
-struct LineSubmission<'a> {
+struct JsonLinesSubmission<'a> {
     service: &'a CollectionService,
     headers: JobHeaders,
     query: JobQuery,
 }
 
-impl LineSubmission<'_> {
-    /// Stores the documents line by line. Two submissions are the same if their parameters and their lines are.
+impl JsonLinesSubmission<'_> {
+    /// Parses each line and adds its document to the upload, which writes them in batches. Two submissions are the same
+    /// if their parameters and their lines are the same.
     async fn submit(self, mut lines: Lines) -> Result<Job, ApiError> {
         let Self { service, headers, query } = self;
         let mut hasher = blake3::Hasher::new();
@@ -95,22 +96,22 @@ impl LineSubmission<'_> {
         while let Some((number, line)) = lines.next().await? {
             let line = line.trim_ascii();
             hasher.update(b"\n").update(line);
-            let in_line = |error: ApiError| error.in_job_line(number);
+            let with_line = |error: ApiError| error.with_job_line(number);
             if upload.len() >= max_documents as usize {
                 let message =
                     format!("there are more than {max_documents} documents; send them as several jobs");
-                return Err(in_line(ApiError::invalid("documents", message)));
+                return Err(with_line(ApiError::invalid("documents", message)));
             }
-            let source = Source { name: "it", style: ErrorStyle::Native };
+            let source = Source { name: "the line", style: ErrorStyle::Native };
             let document = parse::from_slice::<JobDocumentRequest>(line, source)
                 .and_then(|document| document.check(service.settings()))
-                .map_err(in_line)?;
-            ids.insert(&document.id, number, "it")
-                .map_err(|message| in_line(ApiError::invalid("id", message)))?;
-            upload.add(document).await.map_err(in_line)?;
+                .map_err(with_line)?;
+            ids.insert(&document.id, number, "the line")
+                .map_err(|message| with_line(ApiError::invalid("id", message)))?;
+            upload.add(document).await.map_err(with_line)?;
         }
         if upload.len() == 0 {
-            return Err(ApiError::invalid("documents", "the body has no documents; send at least one line"));
+            return Err(ApiError::invalid("documents", "the body is empty; send at least one document"));
         }
         upload.finish(*hasher.finalize().as_bytes()).await
     }

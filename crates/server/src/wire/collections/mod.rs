@@ -1,7 +1,7 @@
 //! Collections in requests and responses.
 
-pub(crate) mod archive;
 pub(crate) mod documents;
+pub(crate) mod export_import;
 pub(crate) mod search;
 
 use std::num::NonZeroUsize;

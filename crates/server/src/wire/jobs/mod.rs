@@ -228,7 +228,7 @@ impl JobDocumentRequest {
 
 impl JobHeaders {
     /// Checks the headers; `trace` is the trace that the request belongs to.
-    pub(crate) fn read(headers: &HeaderMap, trace: Option<TraceContext>) -> Result<Self, ApiError> {
+    pub(crate) fn from_headers(headers: &HeaderMap, trace: Option<TraceContext>) -> Result<Self, ApiError> {
         let idempotency_key = match headers.get("idempotency-key") {
             None => None,
             Some(key) => match key.to_str() {

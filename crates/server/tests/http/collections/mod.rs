@@ -1,8 +1,8 @@
 //! Collections through the API, in the embedded store.
 
-mod archive;
 mod bad_input;
 mod documents;
+mod export_import;
 mod lifecycle;
 mod quota;
 

@@ -30,14 +30,14 @@ async fn an_invalid_line_is_named_and_the_job_is_discarded() {
     let server = Server::with(|settings| settings.text_limit = 100).await;
     let good: String = (0..300).map(|at| format!("{{\"text\": \"text {at}\"}}\n")).collect();
     let cases = [
-        ("{\"text\": ", 400, "it is not JSON"),
-        ("[1]", 422, "it is a list"),
+        ("{\"text\": ", 400, "the line is not JSON"),
+        ("[1]", 422, "the line is a list"),
         ("{\"text\": \"  \"}", 400, "text is blank"),
         ("{\"id\": \"x\"}", 422, "text is missing"),
         ("{\"txt\": \"x\"}", 422, "did you mean 'text'"),
         ("{\"text\": \"x\", \"ids\": 1}", 422, "did you mean 'id'"),
         ("{\"text\": 5}", 422, "text is the number 5"),
-        ("{\"text\": \"text 7\"}", 400, "it has the id of line 8"),
+        ("{\"text\": \"text 7\"}", 400, "the line has the id of line 8"),
         ("{\"text\": \"x\", \"content_type\": \"\"}", 400, "content_type"),
         (&format!("{{\"text\": \"{}\"}}", "x".repeat(101)), 400, "text has 101 bytes"),
         ("{\"id\": \"\", \"text\": \"x\"}", 400, "id has 0 bytes"),

@@ -1,5 +1,6 @@
-//! A collection as lines of JSON: a head that says what it is, a line for each document with its vectors, an end
-//! that says how many there were. An import also takes plain lines, `{"id", "text", "metadata"}`, and embeds them.
+//! A collection as lines of JSON. The header line describes the collection, each document has one line with its vectors,
+//! and the footer line has the number of documents. An import also accepts lines without vectors,
+//! `{"id", "text", "metadata"}`, and embeds their texts.
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use embeddery_core::SpaceId;
@@ -16,13 +17,13 @@ use crate::{
     wire::parse::{self, Source, describe},
 };
 
-/// The version of the format. A reader refuses a higher one.
+/// The version of the format. An import of a higher version is rejected.
 const VERSION: u64 = 2;
 
-/// The first line.
+/// The header line.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct Head {
+pub(crate) struct Header {
     embeddery_collection: u64,
     name: String,
     provider: String,
@@ -38,7 +39,7 @@ pub(crate) struct Head {
 /// A document with its vectors.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Line {
+struct DocumentLine {
     id: String,
     #[serde(default)]
     metadata: Map<String, Value>,
@@ -57,32 +58,32 @@ struct ChunkLine {
     vector: String,
 }
 
-/// The last line.
+/// The footer line.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct End {
-    end: EndCounts,
+struct Footer {
+    end: FooterCounts,
 }
 
 #[derive(Serialize, Deserialize)]
-struct EndCounts {
+struct FooterCounts {
     documents: u64,
 }
 
-/// What a line of an import says.
+/// One line of an import.
 pub(crate) enum Record {
-    /// What the collection is.
-    Head(Box<Head>),
+    /// The description of the collection.
+    Header(Box<Header>),
     /// A document with its vectors.
-    Whole(Document),
+    WithVectors(Document),
     /// A document to be embedded.
-    Plain(NewDocument),
-    /// That there were so many documents, and no more.
-    End(u64),
+    WithoutVectors(NewDocument),
+    /// The number of documents. No line follows.
+    Footer(u64),
 }
 
 impl Record {
-    /// Reads a line.
+    /// Parses and checks a line.
     pub(crate) fn read(line: &[u8], settings: &Settings) -> Result<Self, ApiError> {
         let value: Value = serde_json::from_slice(line)
             .map_err(|error| ApiError::not_json(format!("this is not JSON: {error}")))?;
@@ -96,19 +97,19 @@ impl Record {
                 );
                 return Err(ApiError::invalid("embeddery_collection", message));
             }
-            return Ok(Self::Head(Box::new(typed(map)?)));
+            return Ok(Self::Header(Box::new(typed(map)?)));
         }
         if map.contains_key("end") {
-            return typed::<End>(map).map(|end| Self::End(end.end.documents));
+            return typed::<Footer>(map).map(|footer| Self::Footer(footer.end.documents));
         }
         if !map.contains_key("chunks") {
             let source = Source { name: "this", style: ErrorStyle::Native };
             let document: DocumentRequest = parse::from_value(Value::Object(map), source)?;
-            return document.check(settings).map(Self::Plain);
+            return document.check(settings).map(Self::WithoutVectors);
         }
-        let line: Line = typed(map)?;
+        let line: DocumentLine = typed(map)?;
         let chunks = line.chunks.into_iter().map(ChunkLine::read).collect::<Result<_, _>>()?;
-        Ok(Self::Whole(Document {
+        Ok(Self::WithVectors(Document {
             id: check_id(line.id)?,
             metadata: line.metadata,
             chunks,
@@ -122,7 +123,7 @@ fn typed<T: for<'de> Deserialize<'de>>(map: Map<String, Value>) -> Result<T, Api
         .map_err(|error| ApiError::schema(ErrorStyle::Native, None, error.to_string()))
 }
 
-impl Head {
+impl Header {
     pub(crate) fn binding(&self) -> ModelBinding {
         ModelBinding {
             provider: self.provider.clone(),
@@ -154,10 +155,10 @@ impl ChunkLine {
     }
 }
 
-/// The first line of an export.
-pub(crate) fn head(collection: &Collection) -> Result<Vec<u8>, serde_json::Error> {
+/// The header line of an export.
+pub(crate) fn header_line(collection: &Collection) -> Result<Vec<u8>, serde_json::Error> {
     let ModelBinding { provider, model, space, dim, custom_dimensions } = collection.binding.clone();
-    line(&Head {
+    to_line(&Header {
         embeddery_collection: VERSION,
         name: collection.name.clone(),
         provider,
@@ -169,8 +170,8 @@ pub(crate) fn head(collection: &Collection) -> Result<Vec<u8>, serde_json::Error
     })
 }
 
-/// A document's line.
-pub(crate) fn whole(document: StoredDocument) -> Result<Vec<u8>, serde_json::Error> {
+/// The line of a document.
+pub(crate) fn document_line(document: StoredDocument) -> Result<Vec<u8>, serde_json::Error> {
     let chunks = document.chunks.into_iter().map(|chunk| ChunkLine {
         text: chunk.text,
         headings: chunk.headings,
@@ -179,15 +180,15 @@ pub(crate) fn whole(document: StoredDocument) -> Result<Vec<u8>, serde_json::Err
         vector: BASE64_STANDARD
             .encode(chunk.vector.iter().flat_map(|number| number.to_le_bytes()).collect::<Vec<u8>>()),
     });
-    line(&Line { id: document.id, metadata: document.metadata, chunks: chunks.collect() })
+    to_line(&DocumentLine { id: document.id, metadata: document.metadata, chunks: chunks.collect() })
 }
 
-/// The last line.
-pub(crate) fn end(documents: u64) -> Result<Vec<u8>, serde_json::Error> {
-    line(&End { end: EndCounts { documents } })
+/// The footer line of an export.
+pub(crate) fn footer_line(documents: u64) -> Result<Vec<u8>, serde_json::Error> {
+    to_line(&Footer { end: FooterCounts { documents } })
 }
 
-fn line(value: &impl Serialize) -> Result<Vec<u8>, serde_json::Error> {
+fn to_line(value: &impl Serialize) -> Result<Vec<u8>, serde_json::Error> {
     let mut line = serde_json::to_vec(value)?;
     line.push(b'\n');
     Ok(line)
