@@ -19,6 +19,7 @@ mod request_id;
 mod response_extras;
 mod routes;
 mod serve;
+mod shutdown_signal;
 mod tls;
 mod wire;
 

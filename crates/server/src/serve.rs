@@ -16,7 +16,7 @@ use tokio::{
 use tokio_io_timeout::TimeoutStream;
 use tokio_util::sync::CancellationToken;
 
-use crate::{ReloadableApp, Tls, client_ip::Peer};
+use crate::{ReloadableApp, Tls, client_ip::Peer, shutdown_signal::ShutdownSignal};
 
 /// Serves until `shutdown` is cancelled. Then accepts no more connections, and waits up to `grace` for the requests in
 /// progress.
@@ -75,10 +75,6 @@ struct ConnectionHandler {
     timeout: Duration,
     shutdown: ShutdownSignal,
 }
-
-/// Cancelled when the server shuts down, so that endless responses end. It is an extension of every request.
-#[derive(Clone)]
-pub(crate) struct ShutdownSignal(pub(crate) CancellationToken);
 
 impl ConnectionHandler {
     fn new(reloadable: &Arc<ReloadableApp>, shutdown: CancellationToken) -> Self {

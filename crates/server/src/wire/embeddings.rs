@@ -9,7 +9,7 @@ use utoipa::ToSchema;
 use super::{
     dtype::Dtype,
     embeddings_response::{EncodingFormat, VectorEncoding},
-    field::word,
+    field::variant,
     input::InputField,
 };
 use crate::error::ApiError;
@@ -25,18 +25,18 @@ pub(crate) struct EmbeddingsRequest {
     #[schema(example = "sentence-transformers/all-MiniLM-L6-v2")]
     pub(crate) model: Option<String>,
     /// How vectors are written; `float` when absent.
-    #[serde(default, deserialize_with = "word")]
+    #[serde(default, deserialize_with = "variant")]
     #[schema(inline)]
     pub(crate) encoding_format: Option<EncodingFormat>,
     /// The requested length of a vector.
     #[schema(value_type = Option<u32>, minimum = 1)]
     pub(crate) dimensions: Option<NonZeroUsize>,
     /// What the vectors are for, where the model makes a difference.
-    #[serde(default, deserialize_with = "word")]
+    #[serde(default, deserialize_with = "variant")]
     #[schema(inline)]
     pub(crate) input_type: Option<InputTypeField>,
     /// Which end of a text over the model's limit is dropped; `none` rejects such a text.
-    #[serde(default, deserialize_with = "word")]
+    #[serde(default, deserialize_with = "variant")]
     #[schema(inline)]
     pub(crate) truncate: Option<TruncateField>,
     /// Whether vectors are scaled to unit length.
@@ -44,12 +44,12 @@ pub(crate) struct EmbeddingsRequest {
     pub(crate) normalize: Option<bool>,
     /// What the numbers are, `float` when absent: `int8` is a component times 127, rounded; `uint8` the same plus 128; `ubinary` has
     /// a bit for each component above zero, eight to a byte, the first highest; `binary` the same minus 128.
-    #[serde(default, deserialize_with = "word")]
+    #[serde(default, deserialize_with = "variant")]
     #[schema(inline)]
     pub(crate) output_dtype: Option<Dtype>,
     /// Whether an input that fails fails the request, or has an error in its place in `data`; `fail`
     /// when absent.
-    #[serde(default, deserialize_with = "word")]
+    #[serde(default, deserialize_with = "variant")]
     #[schema(inline)]
     pub(crate) on_error: Option<OnError>,
     /// Accepted for OpenAI's clients; has no effect.

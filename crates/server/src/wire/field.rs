@@ -52,9 +52,9 @@ where
     Ok(objects.into_iter().map(|Object(object)| object).collect())
 }
 
-/// For `#[serde(deserialize_with)]`: one of an enum's words, written as a string. serde's derived code also takes
+/// For `#[serde(deserialize_with)]`: a variant of an enum, written as a string. serde's derived code also takes
 /// `{"word": null}`.
-pub(crate) fn word<'de, D, T>(deserializer: D) -> Result<Option<T>, D::Error>
+pub(crate) fn variant<'de, D, T>(deserializer: D) -> Result<Option<T>, D::Error>
 where
     D: Deserializer<'de>,
     T: DeserializeOwned,
@@ -69,7 +69,7 @@ where
     let text = match Option::<Found>::deserialize(deserializer)? {
         None => return Ok(None),
         Some(Found::Text(text)) => text,
-        // No word is empty, so that the error lists the known ones.
+        // No variant has an empty name, so the error lists the known ones.
         Some(Found::Other(_)) => String::new(),
     };
     T::deserialize(text.into_deserializer()).map(Some)

@@ -15,7 +15,7 @@ use super::field::{Bounds, Object};
 use crate::error::{ApiError, ErrorStyle};
 use embeddery_core::nearest_name;
 
-/// What is parsed, as messages name it: "the body is empty".
+/// What is parsed, with its name in messages such as "the body is empty".
 #[derive(Clone, Copy)]
 pub(crate) struct Source {
     pub(crate) name: &'static str,
@@ -50,7 +50,7 @@ pub(crate) fn from_value<T: DeserializeOwned>(mut value: Value, source: Source) 
         Ok(request) => return Ok(request),
         Err(fault) => fault,
     };
-    // Deserialized as `null`, a missing field tells what it expects.
+    // Deserializing `null` gives the type that the missing field expects.
     if let Problem::Missing(field) = &fault.problem {
         if let Some(parent) = fault.path.lookup_mut(&mut value) {
             parent.insert(field.clone(), Value::Null);
@@ -70,7 +70,7 @@ fn deserialize<T: DeserializeOwned>(value: &Value) -> Result<T, Fault> {
         .map_err(|error| Fault::new(FieldPath::new(error.path()), &error.inner().to_string()))
 }
 
-/// The first thing in a request that does not fit its type.
+/// The first value of a request that does not match its type.
 struct Fault {
     path: FieldPath,
     problem: Problem,
@@ -88,7 +88,7 @@ enum Problem {
 }
 
 impl Fault {
-    /// Reads serde's message. Its last part is ours or serde's own; only the part before it quotes the request.
+    /// Parses a message of serde. Only its first part quotes the request; its last part is a fixed text.
     fn new(mut path: FieldPath, message: &str) -> Self {
         let quoted = |list: &str| list.split('`').skip(1).step_by(2).map(str::to_owned).collect::<Vec<_>>();
         if let Some(field) = message.strip_prefix("missing field `") {
@@ -105,7 +105,7 @@ impl Fault {
         if found.starts_with("invalid value") && expected.starts_with(Bounds::PREFIX) {
             return Self { path, problem: Problem::OutOfRange(expected.to_owned()) };
         }
-        // A plain list of strings or numbers is named as a whole; `input` and `texts` have words of their own.
+        // A plain list of strings or numbers is named as a whole; `input` and `texts` have their own messages.
         let list = match expected {
             "a string" => Some("a list of strings"),
             "f32" => Some("a list of numbers"),
@@ -153,7 +153,7 @@ fn hint(unknown: &str, known: &[String]) -> String {
     }
 }
 
-/// serde's name of a type, as the author of a request says it.
+/// The name of a type in errors, for the name that serde uses.
 fn plain(expected: &str) -> &str {
     match expected {
         "a boolean" => "true or false",
@@ -165,7 +165,7 @@ fn plain(expected: &str) -> &str {
     }
 }
 
-/// A value in words. A short text is quoted: it is usually a misspelt word.
+/// A description of a value. A short text is quoted, because it is usually misspelt.
 pub(crate) fn describe(value: &Value) -> String {
     match value {
         Value::Null => "null".into(),

@@ -15,7 +15,7 @@ use embeddery_pipeline::{Job, JobId};
 use futures_util::{Stream, stream};
 
 use crate::routes::common_errors::JobErrors;
-use crate::{App, auth::Caller, error::ApiError, serve::ShutdownSignal, wire::jobs::view::JobView};
+use crate::{App, auth::Caller, error::ApiError, shutdown_signal::ShutdownSignal, wire::jobs::view::JobView};
 
 /// How often the job is read. Its worker may be another process, which cannot notify this one.
 const POLL_INTERVAL: Duration = Duration::from_millis(500);
@@ -41,7 +41,7 @@ const KEEP_ALIVE: Duration = Duration::from_secs(15);
 pub(in crate::routes) async fn stream_job_events(
     caller: Caller,
     State(app): State<Arc<App>>,
-    stopping: Option<Extension<ShutdownSignal>>,
+    shutdown: Option<Extension<ShutdownSignal>>,
     Path(id): Path<String>,
 ) -> Result<Sse<impl Stream<Item = Result<Event, Infallible>>>, ApiError> {
     let user: Arc<str> = caller.identity.user.shared();
@@ -50,7 +50,7 @@ pub(in crate::routes) async fn stream_job_events(
         app,
         user,
         id: job.id,
-        stopping: stopping.map(|Extension(stopping)| stopping),
+        shutdown: shutdown.map(|Extension(shutdown)| shutdown),
         sent: None,
         next: Next::Send(Box::new(job)),
     };
@@ -65,7 +65,7 @@ struct JobStream {
     app: Arc<App>,
     user: Arc<str>,
     id: JobId,
-    stopping: Option<ShutdownSignal>,
+    shutdown: Option<ShutdownSignal>,
     sent: Option<JobView>,
     next: Next,
 }
@@ -96,8 +96,8 @@ impl JobStream {
                 }
                 Next::Poll => {
                     let stopped = async {
-                        match &self.stopping {
-                            Some(stopping) => stopping.0.cancelled().await,
+                        match &self.shutdown {
+                            Some(shutdown) => shutdown.0.cancelled().await,
                             None => std::future::pending().await,
                         }
                     };

@@ -19,7 +19,7 @@ use crate::{
     error::ApiError,
     http_metrics::OperatorMetrics,
     routes::common_errors::AdminErrors,
-    serve::ShutdownSignal,
+    shutdown_signal::ShutdownSignal,
     wire::operator::{
         stages::{StageFlags, dlq_name, queue_name},
         summary::{StageCounts, SummaryResponse},
@@ -63,14 +63,14 @@ pub(in crate::routes) async fn get_orchestrator_summary(
 pub(in crate::routes) async fn stream_orchestrator_events(
     _: Admin,
     State(app): State<Arc<App>>,
-    stopping: Option<Extension<ShutdownSignal>>,
+    shutdown: Option<Extension<ShutdownSignal>>,
 ) -> Sse<impl Stream<Item = Result<Event, Infallible>>> {
     let open = OpenStream::new(&app.http_metrics.operators);
-    let events = stream::unfold((app, stopping, open, true), |(app, stopping, open, first)| async move {
+    let events = stream::unfold((app, shutdown, open, true), |(app, shutdown, open, first)| async move {
         if !first {
             let stopped = async {
-                match &stopping {
-                    Some(Extension(stopping)) => stopping.0.cancelled().await,
+                match &shutdown {
+                    Some(Extension(shutdown)) => shutdown.0.cancelled().await,
                     None => std::future::pending().await,
                 }
             };
@@ -85,7 +85,7 @@ pub(in crate::routes) async fn stream_orchestrator_events(
             None => Event::default().event("summary").json_data(&summary),
             Some(error) => Event::default().event("error").json_data(serde_json::json!({"error": error})),
         };
-        Some((Ok(event.ok()?), (app, stopping, open, false)))
+        Some((Ok(event.ok()?), (app, shutdown, open, false)))
     });
     Sse::new(events).keep_alive(KeepAlive::default())
 }

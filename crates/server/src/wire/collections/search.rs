@@ -10,7 +10,7 @@ use crate::{
     Settings,
     collections::SearchParams,
     error::{ApiError, ErrorStyle},
-    wire::field::{whole_number, word},
+    wire::field::{variant, whole_number},
 };
 
 /// What to find.
@@ -31,7 +31,7 @@ pub(crate) struct SearchRequest {
     /// `{"field": value}`, or with operators: `$eq $ne $gt $gte $lt $lte $in $nin`, and `$and $or $not` around.
     #[schema(value_type = Option<Object>, example = json!({"year": {"$gte": 2020}}))]
     filter: Option<Value>,
-    #[serde(default, deserialize_with = "word")]
+    #[serde(default, deserialize_with = "variant")]
     #[schema(inline, default = "vector")]
     mode: Option<SearchMode>,
     /// Whether results have their texts.

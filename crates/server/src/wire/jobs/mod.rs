@@ -17,7 +17,7 @@ use super::{
         documents::{ChunkingRequest, DocumentFields, OVERLAP, SIZE, check_all, check_chunking},
         model,
     },
-    field::{Bounds, object, objects, whole_number, word},
+    field::{Bounds, object, objects, variant, whole_number},
 };
 use crate::{
     Settings,
@@ -54,7 +54,7 @@ pub(crate) struct JobRequest {
     #[serde(default, deserialize_with = "object")]
     chunking: Option<ChunkingRequest>,
     /// `high`, `normal` (when absent) or `low`: `high` goes before the caller's other documents, `low` after them.
-    #[serde(default, deserialize_with = "word")]
+    #[serde(default, deserialize_with = "variant")]
     #[schema(inline)]
     priority: Option<PriorityField>,
 }
@@ -154,7 +154,7 @@ impl JobQuery {
         let missing = || invalid("collection", "collection is missing; send where the documents go".into());
         let priority = self
             .priority
-            .map(|word| find_priority(&word).ok_or_else(|| invalid("priority", unknown_priority(&word))));
+            .map(|name| find_priority(&name).ok_or_else(|| invalid("priority", unknown_priority(&name))));
         Ok(JobParams {
             model: model(self.model, self.provider.as_deref(), dimensions)?,
             chunking: check_chunking(
@@ -276,13 +276,13 @@ pub(crate) struct JobDocumentsQuery {
 pub(crate) fn enum_param<T: Copy>(
     name: &str,
     found: Option<&str>,
-    words: &[(T, &str)],
+    values: &[(T, &str)],
 ) -> Result<Option<T>, ApiError> {
     let Some(found) = found else { return Ok(None) };
-    let known = words.iter().find(|(_, word)| *word == found);
+    let known = values.iter().find(|(_, name)| *name == found);
     known.map(|(value, _)| Some(*value)).ok_or_else(|| {
-        let words: Vec<&str> = words.iter().map(|(_, word)| *word).collect();
-        ApiError::invalid(name, format!("{name} is '{found}'; known are {}", words.join(", ")))
+        let values: Vec<&str> = values.iter().map(|(_, name)| *name).collect();
+        ApiError::invalid(name, format!("{name} is '{found}'; known are {}", values.join(", ")))
     })
 }
 
