@@ -1,4 +1,4 @@
-//! Why Redis did not do what it was asked to.
+//! Errors of Redis commands.
 
 use redis::{ErrorKind, RedisError, ServerErrorKind};
 use thiserror::Error;

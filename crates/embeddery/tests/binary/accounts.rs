@@ -81,8 +81,8 @@ async fn usage_of_completed_requests_survives_a_kill() {
         let request = server.post("/v1/embeddings", &json!({"input": "three little words"}));
         sending.spawn(async move {
             let mut answered = 0;
-            while let Ok(answer) = request.try_clone().unwrap().send().await {
-                assert_eq!(answer.status(), 200);
+            while let Ok(response) = request.try_clone().unwrap().send().await {
+                assert_eq!(response.status(), 200);
                 answered += 1;
             }
             answered

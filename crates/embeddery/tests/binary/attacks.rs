@@ -100,12 +100,12 @@ fn good(user: &str, role: &str) -> String {
 
 /// The status and the error code of the response, such as `401 invalid_api_key`.
 async fn outcome(request: RequestBuilder) -> String {
-    let answer = match request.send().await {
-        Ok(answer) => answer,
+    let response = match request.send().await {
+        Ok(response) => response,
         Err(_) => return "connection closed".into(),
     };
-    let status = answer.status().as_u16();
-    let text = answer.text().await.unwrap_or_default();
+    let status = response.status().as_u16();
+    let text = response.text().await.unwrap_or_default();
     let body: Value = serde_json::from_str(&text).unwrap_or_default();
     match body["error"]["code"].as_str() {
         Some(code) => format!("{status} {code}"),
@@ -119,9 +119,9 @@ async fn raw(url: &str, bytes: Vec<u8>) -> String {
         let mut stream = TcpStream::connect(address).unwrap();
         stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
         let _ = stream.write_all(&bytes);
-        let mut answer = Vec::new();
-        let _ = stream.read_to_end(&mut answer);
-        let text = String::from_utf8_lossy(&answer);
+        let mut response = Vec::new();
+        let _ = stream.read_to_end(&mut response);
+        let text = String::from_utf8_lossy(&response);
         let statuses: Vec<&str> =
             text.lines().filter_map(|line| line.strip_prefix("HTTP/1.1 ")).map(|line| &line[..3]).collect();
         let code = text.rsplit_once("\"code\":\"").and_then(|(_, rest)| rest.split('"').next());
@@ -308,7 +308,7 @@ async fn bodies(attacker: &mut Attacker) {
         .await;
     attacker.json("2049 inputs", json!({"input": vec!["a"; 2049]})).await;
     attacker.json("one text of more than 1 MiB", json!({"input": "a".repeat((1 << 20) + 1)})).await;
-    attacker.json("an object where a text is due", json!({"input": {"$ne": null}})).await;
+    attacker.json("an object where a text is expected", json!({"input": {"$ne": null}})).await;
     attacker
         .json(
             "`../../../../etc/passwd` as the model",

@@ -21,8 +21,8 @@ fn on(data: &Path) -> Server {
 }
 
 async fn post(server: &Server, path: &str, body: Value) -> Value {
-    let answer = server.post(&format!("{BASE}{path}"), &body).send().await.unwrap();
-    let (status, text) = (answer.status(), answer.text().await.unwrap());
+    let response = server.post(&format!("{BASE}{path}"), &body).send().await.unwrap();
+    let (status, text) = (response.status(), response.text().await.unwrap());
     assert!(status.is_success(), "{status}: {text}");
     serde_json::from_str(&text).unwrap()
 }
@@ -82,8 +82,8 @@ async fn a_kill_during_writes_loses_no_acknowledged_document() {
                     let body = json!({"documents": documents, "chunking": chunking});
                     let sent = reqwest::Client::new().post(&url).bearer_auth(KEY).json(&body).send().await;
                     // The process was killed.
-                    let Ok(answer) = sent else { return };
-                    if answer.status() != 200 {
+                    let Ok(response) = sent else { return };
+                    if response.status() != 200 {
                         return;
                     }
                     let mut all = acknowledged.lock().unwrap();

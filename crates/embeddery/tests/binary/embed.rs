@@ -91,8 +91,8 @@ async fn interrupt_five_times(bulk: &Bulk, arguments: &[&str]) {
             "the output has its name only when it is complete"
         );
     }
-    let (code, said) = tokio::task::block_in_place(|| bulk.run(arguments));
-    assert_eq!(code, 3, "{said}");
+    let (code, output) = tokio::task::block_in_place(|| bulk.run(arguments));
+    assert_eq!(code, 3, "{output}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -106,10 +106,10 @@ async fn after_five_interruptions_the_output_equals_that_of_one_run() {
     bulk.write("in.jsonl", &(0..6000).map(|n| line(n) + "\n").collect::<String>());
     for kind in ["jsonl", "npy"] {
         let (one, many) = (format!("one.{kind}"), format!("many.{kind}"));
-        let (code, said) = bulk.run(&["in.jsonl", "--model", LOCAL, "--output", &one]);
+        let (code, output) = bulk.run(&["in.jsonl", "--model", LOCAL, "--output", &one]);
         assert!(
-            code == 3 && said.contains("5999 vectors of 384 numbers") && said.contains("1 lines failed"),
-            "{said}"
+            code == 3 && output.contains("5999 vectors of 384 numbers") && output.contains("1 lines failed"),
+            "{output}"
         );
         interrupt_five_times(&bulk, &["in.jsonl", "--model", LOCAL, "--output", &many]).await;
         assert!(fs::read(bulk.path(&one)).unwrap() == fs::read(bulk.path(&many)).unwrap(), "{kind}");
@@ -133,9 +133,9 @@ async fn a_hundred_thousand_lines_interrupted_five_times() {
             .map(|n| if n == 50_000 { "\n".into() } else { format!("text {n}\n") })
             .collect::<String>(),
     );
-    let (code, said) =
+    let (code, output) =
         tokio::task::block_in_place(|| bulk.run(&["in.txt", "--model", REMOTE, "--output", "one.jsonl"]));
-    assert_eq!(code, 3, "{said}");
+    assert_eq!(code, 3, "{output}");
     interrupt_five_times(&bulk, &["in.txt", "--model", REMOTE, "--output", "out.jsonl"]).await;
     let text = bulk.read("out.jsonl");
     assert!(text == bulk.read("one.jsonl"), "the outputs are equal");
@@ -145,8 +145,8 @@ async fn a_hundred_thousand_lines_interrupted_five_times() {
         let number = if index < 50_000 { index } else { index + 1 };
         assert_eq!(line["id"], number + 1);
         let numbers: Vec<f32> = serde_json::from_value(line["embedding"].clone()).unwrap();
-        for (got, due) in numbers.iter().zip(vector(&format!("text {number}"), 4)) {
-            assert!((got - due).abs() < 1e-6, "line {number}");
+        for (actual, expected) in numbers.iter().zip(vector(&format!("text {number}"), 4)) {
+            assert!((actual - expected).abs() < 1e-6, "line {number}");
         }
     }
     assert_eq!(objects(&bulk.read("out.jsonl.errors.jsonl"))[0]["error"], "the text is blank");
@@ -160,8 +160,8 @@ async fn a_resumed_run_refuses_changed_inputs_and_options() {
     let arguments = ["in.txt", "--model", LOCAL, "--output", "out.npy"];
     bulk.interrupt(&arguments, "-KILL").await;
     let refused = |change: &[&str], why: &str| {
-        let (code, said) = bulk.run(&[change, &["--output", "out.npy"]].concat());
-        assert!(code == 2 && said.contains(why) && said.contains("--overwrite"), "{code} {said}");
+        let (code, output) = bulk.run(&[change, &["--output", "out.npy"]].concat());
+        assert!(code == 2 && output.contains(why) && output.contains("--overwrite"), "{code} {output}");
     };
     tokio::task::block_in_place(|| {
         refused(&["in.txt", "--model", LOCAL, "--input-type", "query"], "options");
@@ -171,11 +171,11 @@ async fn a_resumed_run_refuses_changed_inputs_and_options() {
         bulk.write("in.txt", &text.replace("line 7\n", "LINE 7\n"));
         refused(&["in.txt", "--model", LOCAL], "has changed");
         bulk.write("in.txt", &text);
-        let (code, said) = run_with(&bulk, &arguments, ("EMBEDDINGS_PRECISION", "f32"));
+        let (code, output) = run_with(&bulk, &arguments, ("EMBEDDINGS_PRECISION", "f32"));
         // If `auto` is f32 on this machine, nothing has changed, and the run resumes.
-        assert!(code == 0 || (code == 2 && said.contains("identity")), "{code} {said}");
-        let (code, said) = bulk.run(&[&["--overwrite"], &arguments[..]].concat());
-        assert_eq!(code, 0, "{said}");
+        assert!(code == 0 || (code == 2 && output.contains("identity")), "{code} {output}");
+        let (code, output) = bulk.run(&[&["--overwrite"], &arguments[..]].concat());
+        assert_eq!(code, 0, "{output}");
         refused(&["in.txt", "--model", LOCAL], "out.npy exists");
     });
 }
@@ -194,9 +194,9 @@ async fn a_text_that_the_model_refuses_fails_alone() {
     vendors.poison("text 5");
     let bulk = Bulk::with(&vendors);
     bulk.write("in.txt", &(0..100).map(|n| format!("text {n}\n")).collect::<String>());
-    let (code, said) =
+    let (code, output) =
         tokio::task::block_in_place(|| bulk.run(&["in.txt", "--model", REMOTE, "-o", "out.jsonl"]));
-    assert_eq!(code, 3, "{said}");
+    assert_eq!(code, 3, "{output}");
     assert_eq!(objects(&bulk.read("out.jsonl")).len(), 99);
     let errors = objects(&bulk.read("out.jsonl.errors.jsonl"));
     assert!(errors.len() == 1 && errors[0]["line"] == 6 && errors[0]["error"].is_string(), "{errors:?}");
@@ -219,13 +219,13 @@ fn standard_streams_work_and_invalid_commands_are_refused() {
     assert!(made.len() == 2 && made[1]["id"] == 2 && made[1]["embedding"].as_array().unwrap().len() == 384);
     assert!(fs::read_dir(bulk.dir.path()).unwrap().flatten().all(|entry| !is_litter(&entry.path())));
 
-    let (code, said) = bulk.run(&["absent.txt", "--output", "out.jsonl"]);
-    assert!(code == 2 && said.contains("absent.txt"), "{said}");
+    let (code, output) = bulk.run(&["absent.txt", "--output", "out.jsonl"]);
+    assert!(code == 2 && output.contains("absent.txt"), "{output}");
     bulk.write("in.txt", "a\n");
-    let (code, said) = bulk.run(&["in.txt", "--model", "nobody-knows-this", "--output", "out.jsonl"]);
-    assert!(code == 2 && said.contains("nobody-knows-this"), "{said}");
-    let (code, said) = bulk.run(&["in.txt", "--output", "no/where.jsonl"]);
-    assert!(code == 2 && said.contains("is not a directory"), "{said}");
+    let (code, output) = bulk.run(&["in.txt", "--model", "nobody-knows-this", "--output", "out.jsonl"]);
+    assert!(code == 2 && output.contains("nobody-knows-this"), "{output}");
+    let (code, output) = bulk.run(&["in.txt", "--output", "no/where.jsonl"]);
+    assert!(code == 2 && output.contains("is not a directory"), "{output}");
 }
 
 fn is_litter(path: &Path) -> bool {

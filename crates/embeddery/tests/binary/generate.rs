@@ -10,8 +10,8 @@ const COMMANDS: [&str; 8] =
 #[test]
 fn completions_and_man_pages_contain_every_command() {
     let dir = tempfile::tempdir().unwrap();
-    let (code, _, said) = run(command(dir.path(), &["generate", "made"]));
-    assert_eq!(code, 0, "{said}");
+    let (code, _, output) = run(command(dir.path(), &["generate", "made"]));
+    assert_eq!(code, 0, "{output}");
     let read = |path: &str| fs::read_to_string(dir.path().join("made").join(path)).unwrap();
     assert!(read("embeddery.default.yaml").contains("listen: 127.0.0.1:8000"));
     let overview = read("man/embeddery.1");
@@ -27,6 +27,6 @@ fn completions_and_man_pages_contain_every_command() {
                   _embeddery embeddery ser embeddery; echo \"${COMPREPLY[@]}\"";
     let completed = Command::new("bash").args(["-c", script]).current_dir(dir.path()).output().unwrap();
     assert_eq!(String::from_utf8_lossy(&completed.stdout).trim(), "serve", "{completed:?}");
-    let (code, _, said) = run(command(dir.path(), &["generate", "made/man/embeddery.1"]));
-    assert!(code != 0 && said.contains("made/man/embeddery.1"), "{said}");
+    let (code, _, output) = run(command(dir.path(), &["generate", "made/man/embeddery.1"]));
+    assert!(code != 0 && output.contains("made/man/embeddery.1"), "{output}");
 }

@@ -44,9 +44,9 @@ impl Chroma {
 
     async fn post(&self, path: &str, body: Value) -> Value {
         let url = format!("{}/api/v2/tenants/default_tenant/databases/default_database/{path}", self.url);
-        let answer = reqwest::Client::new().post(url).json(&body).send().await.unwrap();
-        assert!(answer.status().is_success(), "{}", answer.text().await.unwrap());
-        answer.json().await.unwrap()
+        let response = reqwest::Client::new().post(url).json(&body).send().await.unwrap();
+        assert!(response.status().is_success(), "{}", response.text().await.unwrap());
+        response.json().await.unwrap()
     }
 
     /// A collection with these records.
@@ -74,9 +74,9 @@ async fn a_chroma_collection_is_searched_by_text_after_the_import() {
             .env("USER_DB_BASE_DIR", data.path());
     });
     let texts = ["Boil the potatoes for twenty minutes.", "Our cat sleeps all day."];
-    let answer = server.post("/v1/embeddings", &json!({"input": texts})).send().await.unwrap();
-    let answer: Value = answer.json().await.unwrap();
-    let vector = |index: usize| answer["data"][index]["embedding"].clone();
+    let response = server.post("/v1/embeddings", &json!({"input": texts})).send().await.unwrap();
+    let response: Value = response.json().await.unwrap();
+    let vector = |index: usize| response["data"][index]["embedding"].clone();
     let chroma_data = tempfile::tempdir().unwrap();
     let chroma = Chroma::start(chroma_data.path()).await;
     chroma
@@ -112,8 +112,8 @@ async fn a_chroma_collection_is_searched_by_text_after_the_import() {
     // A server that runs during the import sees the collection at once.
     let search = async |collection: &str, body: Value| {
         let path = format!("/api/v1/embeddings/collections/{collection}/search");
-        let answer = server.post(&path, &body).send().await.unwrap();
-        (answer.status().as_u16(), answer.json::<Value>().await.unwrap())
+        let response = server.post(&path, &body).send().await.unwrap();
+        (response.status().as_u16(), response.json::<Value>().await.unwrap())
     };
     let (status, found) = search("user_media", json!({"query": "a pet takes a nap", "top_k": 1})).await;
     assert_eq!((status, &found["results"][0]["document_id"]), (200, &json!("m2_chunk_0")), "{found}");
@@ -127,7 +127,7 @@ async fn a_chroma_collection_is_searched_by_text_after_the_import() {
 #[test]
 fn an_unreachable_chroma_server_is_an_error() {
     let data = tempfile::tempdir().unwrap();
-    let nobody = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let (code, _, stderr) = run(command(data.path(), &["import-chroma", &format!("http://{nobody}")]));
+    let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let (code, _, stderr) = run(command(data.path(), &["import-chroma", &format!("http://{address}")]));
     assert!(code == 1 && stderr.contains("Chroma does not answer"), "{stderr}");
 }

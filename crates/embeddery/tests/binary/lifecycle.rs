@@ -41,13 +41,13 @@ fn server(models: &Path, configuration: &str) -> Server {
 
 async fn get(server: &Server, path: &str) -> (u16, Value) {
     let client = reqwest::Client::new();
-    let answer = client.get(format!("{}{path}", server.url)).bearer_auth(KEY).send().await.unwrap();
-    (answer.status().as_u16(), answer.json().await.unwrap())
+    let response = client.get(format!("{}{path}", server.url)).bearer_auth(KEY).send().await.unwrap();
+    (response.status().as_u16(), response.json().await.unwrap())
 }
 
 async fn post(server: &Server, path: &str, body: Value) -> (u16, Value) {
-    let answer = server.post(path, &body).send().await.unwrap();
-    (answer.status().as_u16(), answer.json().await.unwrap())
+    let response = server.post(path, &body).send().await.unwrap();
+    (response.status().as_u16(), response.json().await.unwrap())
 }
 
 /// The value of a metric.
@@ -73,12 +73,12 @@ async fn twenty_models_share_the_memory_of_three() {
     let roomy = server(base.path(), default);
     let (_, info) = get(&roomy, "/api/v1/embeddings/models/test/0").await;
     let limit = info["memory_bytes"].as_u64().unwrap() * 7 / 2;
-    let mut due = HashMap::new();
+    let mut expected = HashMap::new();
     for model in 0..MODELS {
         let body = json!({"model": format!("test/{model}"), "input": "w1 w2 w3"});
-        let (status, answer) = post(&roomy, "/v1/embeddings", body).await;
-        assert_eq!(status, 200, "{answer}");
-        due.insert(model, answer["data"][0]["embedding"].clone());
+        let (status, response) = post(&roomy, "/v1/embeddings", body).await;
+        assert_eq!(status, 200, "{response}");
+        expected.insert(model, response["data"][0]["embedding"].clone());
     }
     drop(roomy);
 
@@ -94,17 +94,17 @@ async fn twenty_models_share_the_memory_of_three() {
             most
         })
     };
-    let due = Arc::new(due);
+    let expected = Arc::new(expected);
     let mut callers = tokio::task::JoinSet::new();
     for caller in 0..6 {
-        let (server, due) = (Arc::clone(&server), Arc::clone(&due));
+        let (server, expected) = (Arc::clone(&server), Arc::clone(&expected));
         callers.spawn(async move {
             for turn in 0..2 * MODELS {
                 let model = (turn * (1 + caller) + caller * 3) % MODELS;
                 let body = json!({"model": format!("test/{model}"), "input": "w1 w2 w3"});
-                let (status, answer) = post(&server, "/v1/embeddings", body).await;
-                assert_eq!(status, 200, "{answer}");
-                assert_eq!(answer["data"][0]["embedding"], due[&model], "model {model}");
+                let (status, response) = post(&server, "/v1/embeddings", body).await;
+                assert_eq!(status, 200, "{response}");
+                assert_eq!(response["data"][0]["embedding"], expected[&model], "model {model}");
             }
         });
     }
@@ -125,20 +125,20 @@ async fn unloading_frees_the_memory_and_the_next_request_loads_again() {
     let taken = metric(&server.url, "embeddery_model_memory_bytes").await;
     let before = metric(&server.url, "process_resident_memory_bytes").await;
     let named = json!({"model_id": MINILM, "provider": "huggingface"});
-    let (status, answer) = post(&server, "/api/v1/embeddings/models/unload", named.clone()).await;
-    assert_eq!((status, &answer["unloaded"]), (200, &json!(true)), "{answer}");
+    let (status, response) = post(&server, "/api/v1/embeddings/models/unload", named.clone()).await;
+    assert_eq!((status, &response["unloaded"]), (200, &json!(true)), "{response}");
     wait_for_no_model_memory(&server.url).await;
     let after = metric(&server.url, "process_resident_memory_bytes").await;
     // The weights in f32 take 90 MB; the tokenizer comes on top.
     assert!(before - after > 90e6, "{before} bytes, then {after}; {taken} were reserved");
-    let (_, answer) = post(&server, "/api/v1/embeddings/models/unload", named.clone()).await;
-    assert_eq!(answer["unloaded"], false);
+    let (_, response) = post(&server, "/api/v1/embeddings/models/unload", named.clone()).await;
+    assert_eq!(response["unloaded"], false);
     let (_, info) = get(&server, &format!("/api/v1/embeddings/models/{MINILM}")).await;
     assert_eq!(info["state"], "unloaded");
     let ready = reqwest::get(format!("{}/ready", server.url)).await.unwrap();
     assert_eq!(ready.status(), 200, "an unloaded model is ready");
-    let (status, answer) = post(&server, "/api/v1/embeddings/models/warmup", named).await;
-    assert_eq!((status, &answer["warmed"]), (200, &json!(true)));
+    let (status, response) = post(&server, "/api/v1/embeddings/models/warmup", named).await;
+    assert_eq!((status, &response["warmed"]), (200, &json!(true)));
     let (_, info) = get(&server, &format!("/api/v1/embeddings/models/{MINILM}")).await;
     assert_eq!(info["state"], "loaded");
 }
@@ -163,9 +163,9 @@ async fn the_information_on_an_unloaded_model_is_complete() {
     ] {
         assert_eq!(info[key], value, "{key} of {info}");
     }
-    let answer =
+    let response =
         server.post("/v1/embeddings", &json!({"model": "short", "input": "w1"})).send().await.unwrap();
-    assert_eq!(answer.headers()["x-embeddings-space"], info["space"].as_str().unwrap());
+    assert_eq!(response.headers()["x-embeddings-space"], info["space"].as_str().unwrap());
     assert_eq!(get(&server, "/api/v1/embeddings/models/nobody/nothing").await.0, 404);
     let (status, vendor) = get(&server, "/api/v1/embeddings/models/openai:text-embedding-3-small").await;
     assert!(status == 404 || vendor["space"].is_null(), "{vendor}");
@@ -185,9 +185,9 @@ async fn the_information_on_an_unloaded_model_is_complete() {
 async fn a_model_over_the_memory_limit_is_an_error_that_names_the_setting() {
     let base = small_models(1, 32);
     let server = server(base.path(), "default_model_id: test/0\nengine: {max_memory: 100KB}\n");
-    let (status, answer) = post(&server, "/v1/embeddings", json!({"input": "w1"})).await;
-    let message = answer["error"]["message"].as_str().unwrap();
-    assert!(status == 503 && message.contains("engine.max_memory"), "{answer}");
+    let (status, response) = post(&server, "/v1/embeddings", json!({"input": "w1"})).await;
+    let message = response["error"]["message"].as_str().unwrap();
+    assert!(status == 503 && message.contains("engine.max_memory"), "{response}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -220,15 +220,15 @@ async fn a_download_resumes_after_a_kill() {
     };
     let mut server = start();
     let ask = json!({"model": "test/0", "input": "w1"});
-    let (status, answer) = post(&server, "/v1/embeddings", ask.clone()).await;
-    assert_eq!((status, &answer["error"]["code"]), (503, &json!("model_loading")));
+    let (status, response) = post(&server, "/v1/embeddings", ask.clone()).await;
+    assert_eq!((status, &response["error"]["code"]), (503, &json!("model_loading")));
     server.signal("KILL");
     server.wait();
     held.release();
     let server = start();
-    let (status, answer) =
+    let (status, response) =
         post(&server, "/api/v1/embeddings/models/download", json!({"model": "test/0"})).await;
-    assert_eq!(status, 200, "{answer}");
+    assert_eq!(status, 200, "{response}");
     assert_eq!(post(&server, "/v1/embeddings", ask).await.0, 200);
 }
 
@@ -245,13 +245,14 @@ async fn requests_over_the_queue_limit_get_a_429_with_retry_after() {
             let (server, long) = (Arc::clone(&server), format!("{caller} {long}"));
             callers.spawn(async move {
                 let body = json!({"model": MINILM, "input": long});
-                let answer = server.post("/v1/embeddings", &body).send().await.unwrap();
-                let wait = answer.headers().get("retry-after").map(|wait| wait.to_str().unwrap().to_owned());
-                (answer.status().as_u16(), wait, answer.json::<Value>().await.unwrap())
+                let response = server.post("/v1/embeddings", &body).send().await.unwrap();
+                let wait =
+                    response.headers().get("retry-after").map(|wait| wait.to_str().unwrap().to_owned());
+                (response.status().as_u16(), wait, response.json::<Value>().await.unwrap())
             });
         }
-        while let Some(answer) = callers.join_next().await {
-            match answer.unwrap() {
+        while let Some(response) = callers.join_next().await {
+            match response.unwrap() {
                 (200, _, body) => {
                     assert_eq!(body["data"][0]["embedding"].as_array().unwrap().len(), 384);
                     served += 1;

@@ -57,10 +57,10 @@ async fn requests_during_a_download_get_a_503_with_retry_after() {
         command.env("HF_HUB_OFFLINE", "0").env("HF_ENDPOINT", &endpoint).env("SINGLE_USER_API_KEY", KEY);
     });
     let ask = || server.post("/v1/embeddings", &json!({"input": "x"})).send();
-    let answer = ask().await.unwrap();
-    assert_eq!(answer.status(), 503);
-    assert!(answer.headers().contains_key("retry-after"));
-    let body: Value = answer.json().await.unwrap();
+    let response = ask().await.unwrap();
+    assert_eq!(response.status(), 503);
+    assert!(response.headers().contains_key("retry-after"));
+    let body: Value = response.json().await.unwrap();
     assert_eq!(body["error"]["code"], "model_loading");
     let ready = reqwest::get(format!("{}/ready", server.url)).await.unwrap();
     assert_eq!(ready.status(), 503);
@@ -126,8 +126,8 @@ fn bench_measures_every_precision() {
             stdout.lines().find(|line| line.starts_with(precision)).unwrap_or_else(|| panic!("{stdout}"));
         row.split_whitespace().map(str::to_owned).collect::<Vec<_>>()
     };
-    for (precision, due) in [("f32", 1.0), ("bf16", 0.9999), ("int8", 0.998)] {
-        let least: f64 = row(precision).last().unwrap().parse().unwrap();
-        assert!(least >= due - 1e-6, "{stdout}");
+    for (precision, expected) in [("f32", 1.0), ("bf16", 0.9999), ("int8", 0.998)] {
+        let min: f64 = row(precision).last().unwrap().parse().unwrap();
+        assert!(min >= expected - 1e-6, "{stdout}");
     }
 }

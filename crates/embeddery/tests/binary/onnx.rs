@@ -51,10 +51,10 @@ fn with_entry(keys: &str) -> Server {
 async fn vectors(server: &Server, model: &str, body: &Value) -> Vec<Vec<f64>> {
     let mut body = body.clone();
     body["model"] = json!(model);
-    let answer = server.post("/v1/embeddings", &body).send().await.unwrap();
-    let (status, answer) = (answer.status(), answer.json::<Value>().await.unwrap());
-    assert_eq!(status, 200, "{answer}");
-    let rows = answer["data"].as_array().unwrap().iter();
+    let response = server.post("/v1/embeddings", &body).send().await.unwrap();
+    let (status, response) = (response.status(), response.json::<Value>().await.unwrap());
+    assert_eq!(status, 200, "{response}");
+    let rows = response["data"].as_array().unwrap().iter();
     rows.map(|row| serde_json::from_value(row["embedding"].clone()).unwrap()).collect()
 }
 
@@ -78,8 +78,8 @@ async fn a_graph_computes_the_same_vectors_as_the_engine() {
     let server = server(|_| {});
     let body = json!({"input": texts()});
     let (graph, engine) = (vectors(&server, "graph", &body).await, vectors(&server, "engine", &body).await);
-    let least = min_cosine(&graph, &engine);
-    assert!(least > 0.99999, "{least}");
+    let min = min_cosine(&graph, &engine);
+    assert!(min > 0.99999, "{min}");
     // The vector of a text does not depend on the padding.
     let alone =
         vectors(&server, "onnx:sentence-transformers/all-MiniLM-L6-v2", &json!({"input": texts()[3]})).await;
@@ -89,12 +89,12 @@ async fn a_graph_computes_the_same_vectors_as_the_engine() {
     let (graph, engine) = (vectors(&server, "graph", &raw).await, vectors(&server, "engine", &raw).await);
     let furthest = graph[0].iter().zip(&engine[0]).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
     assert!(furthest < 1e-3, "{furthest}");
-    let (log, answer) =
+    let (log, response) =
         (server.log(), server.post("/v1/embeddings", &json!({"model": "graph", "input": "x"})));
     assert!(log.contains("ONNX Runtime loaded"), "{log}");
-    let answer = answer.send().await.unwrap();
-    assert_eq!(answer.headers()["x-embeddings-provider"], "onnx");
-    let space = answer.headers()["x-embeddings-space"].clone();
+    let response = response.send().await.unwrap();
+    assert_eq!(response.headers()["x-embeddings-provider"], "onnx");
+    let space = response.headers()["x-embeddings-space"].clone();
     let client = reqwest::Client::new();
     let info = client.get(format!("{}/api/v1/embeddings/models/graph", server.url)).bearer_auth(KEY);
     let info: Value = info.send().await.unwrap().json().await.unwrap();
@@ -117,12 +117,12 @@ async fn a_graph_computes_the_same_vectors_as_the_engine() {
 #[tokio::test(flavor = "multi_thread")]
 async fn quantized_graphs_and_graphs_with_pooling_work() {
     let body = json!({"input": texts()});
-    for (file, due) in [("onnx/model_int8.onnx", 0.95), ("onnx/model_sentence.onnx", 0.99999)] {
+    for (file, expected) in [("onnx/model_int8.onnx", 0.95), ("onnx/model_sentence.onnx", 0.99999)] {
         let server = with_entry(&format!("onnx_file: {file}"));
         let (graph, engine) =
             (vectors(&server, "graph", &body).await, vectors(&server, "engine", &body).await);
-        let least = min_cosine(&graph, &engine);
-        assert!(least > due, "{file}: {least}");
+        let min = min_cosine(&graph, &engine);
+        assert!(min > expected, "{file}: {min}");
     }
 }
 
@@ -145,16 +145,16 @@ async fn check_and_bench_support_graphs() {
     assert!(code == 1 && stdout.contains("make onnxruntime"), "{stdout}");
     let (code, stdout, _) = ask(&["models", "bench", "--seconds", "0"], "CPUExecutionProvider", library());
     let row = stdout.lines().find(|line| line.starts_with("onnx")).unwrap_or_default();
-    let least: f64 = row.split_whitespace().last().unwrap_or_default().parse().unwrap_or(0.0);
-    assert!(code == 0 && least > 0.99999, "{stdout}");
+    let min: f64 = row.split_whitespace().last().unwrap_or_default().parse().unwrap_or(0.0);
+    assert!(code == 0 && min > 0.99999, "{stdout}");
 }
 
 async fn refusal(server: &Server) -> String {
-    let answer =
+    let response =
         server.post("/v1/embeddings", &json!({"model": "graph", "input": "x"})).send().await.unwrap();
-    assert_eq!(answer.status(), 503);
-    let answer: Value = answer.json().await.unwrap();
-    answer["error"]["message"].as_str().unwrap().to_owned()
+    assert_eq!(response.status(), 503);
+    let response: Value = response.json().await.unwrap();
+    response["error"]["message"].as_str().unwrap().to_owned()
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -21,8 +21,8 @@ fn write(server: &Server, file: &str) {
 }
 
 async fn reload(server: &Server) -> (u16, Value) {
-    let answer = server.post("/api/v1/embeddings/config/reload", &json!({})).send().await.unwrap();
-    (answer.status().as_u16(), answer.json().await.unwrap())
+    let response = server.post("/api/v1/embeddings/config/reload", &json!({})).send().await.unwrap();
+    (response.status().as_u16(), response.json().await.unwrap())
 }
 
 async fn embed(server: &Server, body: &Value) -> u16 {
@@ -61,8 +61,8 @@ async fn live_keys_take_effect_at_once_and_restart_keys_are_named() {
     );
 
     write(&server, AFTER);
-    let (status, answer) = reload(&server).await;
-    assert_eq!(status, 200, "{answer}");
+    let (status, response) = reload(&server).await;
+    assert_eq!(status, 200, "{response}");
     let changed = [
         "limits.burst",
         "limits.enabled",
@@ -75,7 +75,7 @@ async fn live_keys_take_effect_at_once_and_restart_keys_are_named() {
         "server.max_inputs",
     ];
     assert_eq!(
-        answer,
+        response,
         json!({"file": "embeddery.yaml", "changed": changed, "needs_restart": ["listen", "server.max_connections"]})
     );
 
@@ -86,11 +86,11 @@ async fn live_keys_take_effect_at_once_and_restart_keys_are_named() {
     let asked = vendors.requests();
     let used =
         asked.iter().map(|request| (request.model.as_str(), request.headers["authorization"].as_str()));
-    let due = [
+    let expected = [
         ("text-embedding-3-small", "Bearer first-key-of-ours"),
         ("text-embedding-3-large", "Bearer second-key-of-ours"),
     ];
-    assert_eq!(used.collect::<Vec<_>>(), due, "the third vector is cached");
+    assert_eq!(used.collect::<Vec<_>>(), expected, "the third vector is cached");
     // The burst of four is in effect, too; two requests of it are left.
     let mut answers = Vec::new();
     for _ in 0..3 {
@@ -101,8 +101,8 @@ async fn live_keys_take_effect_at_once_and_restart_keys_are_named() {
     let (_, again) = reload(&server).await;
     assert_eq!(
         (&again["changed"], &again["needs_restart"]),
-        (&json!([]), &answer["needs_restart"]),
-        "still due"
+        (&json!([]), &response["needs_restart"]),
+        "a restart is still required"
     );
     assert!(reqwest::get(format!("{}/health", server.url)).await.unwrap().status().is_success());
     let log = server.log();
@@ -129,13 +129,13 @@ async fn an_invalid_configuration_changes_nothing_and_every_problem_is_named() {
         ("models: [".into(), "embeddery.yaml, line"),
     ] {
         write(&server, &file);
-        let (status, answer) = reload(&server).await;
+        let (status, response) = reload(&server).await;
         assert_eq!(
-            (status, answer["error"]["code"].as_str()),
+            (status, response["error"]["code"].as_str()),
             (409, Some("unusable_configuration")),
-            "{answer}"
+            "{response}"
         );
-        assert!(answer["detail"]["problems"].to_string().contains(problem), "{problem}: {answer}");
+        assert!(response["detail"]["problems"].to_string().contains(problem), "{problem}: {response}");
         assert_eq!(embed(&server, &json!({"input": ["a", "b"]})).await, 400, "the limit is still one input");
         assert_eq!(embed(&server, &json!({"input": "a", "model": "more"})).await, 404);
         assert_eq!(embed(&server, &json!({"input": "a"})).await, 200);
@@ -182,13 +182,13 @@ async fn systemd_is_notified_when_the_service_is_ready_and_when_it_stops() {
     let mut server = Server::with(|command| {
         command.env("SINGLE_USER_API_KEY", KEY).env("NOTIFY_SOCKET", &path);
     });
-    let said = || {
+    let output = || {
         let mut buffer = [0; 64];
         let length = socket.recv(&mut buffer).unwrap();
         String::from_utf8(buffer[..length].to_vec()).unwrap()
     };
-    assert_eq!(said(), "READY=1");
+    assert_eq!(output(), "READY=1");
     server.signal("TERM");
-    assert_eq!(said(), "STOPPING=1");
+    assert_eq!(output(), "STOPPING=1");
     assert!(server.wait().success());
 }

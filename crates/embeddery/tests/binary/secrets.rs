@@ -23,9 +23,9 @@ const VENDOR_KEY: &str = "sk-key-of-a-vendor-in-tests";
 /// The complete response to a request, as text.
 async fn response_text(request: RequestBuilder) -> String {
     match request.send().await {
-        Ok(answer) => {
-            let head = format!("status: {} {:?}", answer.status(), answer.headers());
-            format!("{head} {}", answer.text().await.unwrap_or_default())
+        Ok(response) => {
+            let head = format!("status: {} {:?}", response.status(), response.headers());
+            format!("{head} {}", response.text().await.unwrap_or_default())
         }
         Err(error) => format!("{error:?}"),
     }
@@ -127,8 +127,9 @@ async fn no_secret_appears_in_logs_responses_metrics_or_files() {
     let mut places = files(server.dir.path());
     places.push(("the greeting".into(), server.greeting.clone().into_bytes()));
     places.push(("what commands said".into(), commands.into_bytes()));
-    places
-        .extend(answers.into_iter().enumerate().map(|(n, text)| (format!("answer {n}"), text.into_bytes())));
+    places.extend(
+        answers.into_iter().enumerate().map(|(n, text)| (format!("response {n}"), text.into_bytes())),
+    );
     let names: Vec<&str> = places.iter().map(|(name, _)| name.rsplit('/').next().unwrap()).collect();
     for name in ["stderr.log", "usage.sqlite3", "audit.jsonl"] {
         assert!(names.contains(&name), "{names:?}");

@@ -34,14 +34,14 @@ async fn vectors_equal_the_reference_in_both_encodings() {
     let server = Server::start();
     let texts: Vec<String> = reference().into_iter().map(|(text, ..)| text).collect();
     for path in ["/v1/embeddings", "/api/v1/embeddings"] {
-        let answer = server.post(path, &json!({"input": texts})).send().await.unwrap();
-        assert_eq!(answer.headers()["x-embeddings-provider"], "huggingface");
+        let response = server.post(path, &json!({"input": texts})).send().await.unwrap();
+        assert_eq!(response.headers()["x-embeddings-provider"], "huggingface");
         assert_eq!(
-            answer.headers()["x-embeddings-truncated"],
+            response.headers()["x-embeddings-truncated"],
             "1",
             "the third text is longer than 256 tokens"
         );
-        let floats: Value = answer.json().await.unwrap();
+        let floats: Value = response.json().await.unwrap();
         let base64 =
             server.post(path, &json!({"input": texts, "encoding_format": "base64"})).send().await.unwrap();
         let base64: Value = base64.json().await.unwrap();
@@ -69,9 +69,9 @@ async fn in_the_default_precision_vectors_are_close_to_the_reference() {
         command.env("EMBEDDINGS_MODEL_STORAGE_DIR", models()).env("SINGLE_USER_API_KEY", KEY);
     });
     for (text, _, wanted) in reference() {
-        let answer = server.post("/v1/embeddings", &json!({"input": text})).send().await.unwrap();
-        let answer: Value = answer.json().await.unwrap();
-        let vector = numbers(&answer["data"][0]["embedding"]);
+        let response = server.post("/v1/embeddings", &json!({"input": text})).send().await.unwrap();
+        let response: Value = response.json().await.unwrap();
+        let vector = numbers(&response["data"][0]["embedding"]);
         let cosine: f32 = vector.iter().zip(&wanted).map(|(a, b)| a * b).sum();
         assert!(cosine > 0.9999, "{text}: {cosine}");
     }
@@ -91,8 +91,8 @@ async fn concurrent_requests_return_the_same_vectors_as_single_requests() {
         tasks.spawn(async move { (index, request.await.unwrap().json::<Value>().await.unwrap()) });
     }
     while let Some(done) = tasks.join_next().await {
-        let (index, answer) = done.unwrap();
-        assert_eq!(answer["data"][0]["embedding"], together["data"][index]["embedding"], "text {index}");
+        let (index, response) = done.unwrap();
+        assert_eq!(response["data"][0]["embedding"], together["data"][index]["embedding"], "text {index}");
     }
 }
 
@@ -141,9 +141,9 @@ async fn metrics_exist_from_the_start_and_count_requests() {
     }
     assert!(before.contains(&format!("embedding_requests_total{series},status=\"success\"}} 0")), "{before}");
     server.ready().await;
-    let answer =
+    let response =
         server.post("/v1/embeddings", &json!({"input": "x", "model": "no-such-model"})).send().await.unwrap();
-    assert_eq!(answer.status(), 404);
+    assert_eq!(response.status(), 404);
     let after = scrape().await;
     assert!(after.contains(&format!("embedding_requests_total{series},status=\"success\"}} 1")), "{after}");
     assert!(
@@ -197,9 +197,9 @@ async fn sigterm_finishes_requests_in_progress_and_exits_with_zero() {
         tokio::task::yield_now().await;
     }
     server.signal("TERM");
-    let answer = running.await.unwrap().unwrap();
-    assert_eq!(answer.status(), 200);
-    let body: Value = answer.json().await.unwrap();
+    let response = running.await.unwrap().unwrap();
+    assert_eq!(response.status(), 200);
+    let body: Value = response.json().await.unwrap();
     assert_eq!(body["data"].as_array().unwrap().len(), 300);
     assert_eq!(server.wait().code(), Some(0));
 }
@@ -261,7 +261,7 @@ async fn health_checks_a_running_server() {
     let dir = tempfile::tempdir().unwrap();
     let ask = |url: &str| run(command(dir.path(), &["health", "--url", url]));
     assert_eq!(ask(&server.url).0, 0);
-    let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let (code, stdout, _) = ask(&format!("http://{nobody}"));
+    let address = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let (code, stdout, _) = ask(&format!("http://{address}"));
     assert!(code == 1 && stdout.starts_with("unhealthy"), "{stdout}");
 }

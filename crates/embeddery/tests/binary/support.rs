@@ -89,9 +89,9 @@ impl Server {
     /// Waits until the server is ready.
     pub async fn ready(&self) {
         // An embedding request waits for the model, so polling is not necessary.
-        let answer =
+        let response =
             self.post("/v1/embeddings", &serde_json::json!({"input": "ready?"})).send().await.unwrap();
-        assert_eq!(answer.status(), 200, "{}", answer.text().await.unwrap());
+        assert_eq!(response.status(), 200, "{}", response.text().await.unwrap());
     }
 }
 

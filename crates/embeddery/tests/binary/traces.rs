@@ -36,8 +36,8 @@ impl Collector {
                     while let Some(request) = Self::read(&mut stream).await {
                         kept.lock().unwrap().push(request);
                         counted.send_modify(|count| *count += 1);
-                        let answer = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\ncontent-type: application/json\r\n\r\n{}";
-                        stream.write_all(answer).await.unwrap();
+                        let response = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\ncontent-type: application/json\r\n\r\n{}";
+                        stream.write_all(response).await.unwrap();
                     }
                 });
             }
@@ -106,9 +106,9 @@ async fn the_spans_of_a_request_are_below_the_callers_span() {
     let server = server(&collector, &vendors);
     vendors.next(Behaviour::Status(503));
     let body = json!({"model": "text-embedding-3-small", "input": ["not to be seen", "b"]});
-    let answer = server.post("/v1/embeddings", &body).header("traceparent", PARENT).send().await.unwrap();
-    assert_eq!(answer.status(), 200);
-    let id = answer.headers()["x-request-id"].to_str().unwrap().to_owned();
+    let response = server.post("/v1/embeddings", &body).header("traceparent", PARENT).send().await.unwrap();
+    assert_eq!(response.status(), 200);
+    let id = response.headers()["x-request-id"].to_str().unwrap().to_owned();
 
     let spans = collector.spans(4).await;
     let (request, embed, attempts) =
@@ -148,8 +148,8 @@ async fn a_job_is_one_trace_from_the_request_to_the_store() {
     let documents = [json!({"id": "a", "text": "one document"})];
     let body = json!({"collection": "notes", "model": "text-embedding-3-small", "documents": documents});
     let request = server.post("/api/v1/embeddings/jobs", &body).header("traceparent", PARENT);
-    let answer = request.send().await.unwrap();
-    assert_eq!(answer.status(), 202, "{}", answer.text().await.unwrap());
+    let response = request.send().await.unwrap();
+    assert_eq!(response.status(), 202, "{}", response.text().await.unwrap());
     let mut spans = Vec::new();
     while named(&spans, "storage").is_empty() || named(&spans, "request").is_empty() {
         spans = collector.spans(spans.len() + 1).await;

@@ -26,8 +26,8 @@ fn server(vendors: &Vendors) -> Server {
 }
 
 async fn ask(server: &Server, body: Value) -> (u16, Value) {
-    let answer = server.post("/v1/embeddings", &body).send().await.unwrap();
-    (answer.status().as_u16(), answer.json().await.unwrap())
+    let response = server.post("/v1/embeddings", &body).send().await.unwrap();
+    (response.status().as_u16(), response.json().await.unwrap())
 }
 
 #[tokio::test]
@@ -41,11 +41,11 @@ async fn a_vendors_model_is_served_under_its_own_name() {
         ("mistral-embed", 1024),
         ("local_api:nomic-embed-text:latest", 16),
     ] {
-        let (status, answer) = ask(&server, json!({"model": model, "input": "hello"})).await;
-        assert_eq!(status, 200, "{model}: {answer}");
-        let numbers = answer["data"][0]["embedding"].as_array().unwrap();
-        for (got, due) in numbers.iter().zip(vector("hello", length)) {
-            assert!((got.as_f64().unwrap() as f32 - due).abs() < 1e-6, "{model}");
+        let (status, response) = ask(&server, json!({"model": model, "input": "hello"})).await;
+        assert_eq!(status, 200, "{model}: {response}");
+        let numbers = response["data"][0]["embedding"].as_array().unwrap();
+        for (actual, expected) in numbers.iter().zip(vector("hello", length)) {
+            assert!((actual.as_f64().unwrap() as f32 - expected).abs() < 1e-6, "{model}");
         }
         assert_eq!(numbers.len(), length);
     }
@@ -67,9 +67,9 @@ async fn a_vendors_model_is_served_under_its_own_name() {
 async fn a_missing_key_is_a_503_that_names_the_variable() {
     let vendors = Vendors::start().await;
     let server = server(&vendors);
-    let (status, answer) = ask(&server, json!({"model": "voyage-4", "input": "hello"})).await;
+    let (status, response) = ask(&server, json!({"model": "voyage-4", "input": "hello"})).await;
     assert_eq!(status, 503);
-    assert!(answer["error"]["message"].as_str().unwrap().contains("VOYAGE_API_KEY"), "{answer}");
+    assert!(response["error"]["message"].as_str().unwrap().contains("VOYAGE_API_KEY"), "{response}");
     assert!(vendors.requests().is_empty());
 }
 
@@ -78,19 +78,19 @@ async fn a_revoked_key_is_a_502_without_the_key() {
     let vendors = Vendors::start().await;
     let server = server(&vendors);
     vendors.set_default(Some(Behaviour::Unauthorized));
-    let (status, answer) = ask(&server, json!({"model": "text-embedding-3-small", "input": "hello"})).await;
-    assert_eq!((status, answer["error"]["code"].as_str()), (502, Some("upstream_unauthorized")));
-    let message = answer["error"]["message"].as_str().unwrap();
+    let (status, response) = ask(&server, json!({"model": "text-embedding-3-small", "input": "hello"})).await;
+    assert_eq!((status, response["error"]["code"].as_str()), (502, Some("upstream_unauthorized")));
+    let message = response["error"]["message"].as_str().unwrap();
     assert!(message.contains("openai") && message.contains("OPENAI_API_KEY"), "{message}");
-    assert!(!answer.to_string().contains(SECRET) && !server.log().contains(SECRET));
+    assert!(!response.to_string().contains(SECRET) && !server.log().contains(SECRET));
 }
 
 #[tokio::test]
 async fn a_model_name_with_a_header_injection_is_not_sent() {
     let vendors = Vendors::start().await;
     let server = server(&vendors);
-    let (status, answer) = ask(&server, json!({"model": "google:m\r\nX-Evil: 1", "input": "hello"})).await;
-    assert_eq!(status, 404, "{answer}");
+    let (status, response) = ask(&server, json!({"model": "google:m\r\nX-Evil: 1", "input": "hello"})).await;
+    assert_eq!(status, 404, "{response}");
     assert!(vendors.requests().is_empty());
 }
 

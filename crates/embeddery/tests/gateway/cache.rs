@@ -4,7 +4,7 @@ use embeddery_test_support::{redis::Redis, vendors::Vendors};
 use serde_json::json;
 
 use crate::{
-    gateway::{Answer, Gateway, MODEL},
+    gateway::{ApiResponse, Gateway, MODEL},
     support::KEY,
 };
 
@@ -12,15 +12,15 @@ use crate::{
 async fn a_repeated_text_in_a_request_is_billed_once() {
     let gateway = Gateway::start().await;
     let texts = ["again", "other", "again", "again"];
-    let answer = gateway.embed(&json!({"input": texts, "model": MODEL})).await;
-    answer.assert_vectors_of(&texts);
+    let response = gateway.embed(&json!({"input": texts, "model": MODEL})).await;
+    response.assert_vectors_of(&texts);
     assert_eq!(gateway.billed(), ["again", "other"]);
-    let usage = |answer: &Answer| answer.json["usage"]["prompt_tokens"].as_u64().unwrap();
+    let usage = |response: &ApiResponse| response.json["usage"]["prompt_tokens"].as_u64().unwrap();
     let cached = gateway.embed(&json!({"input": texts, "model": MODEL})).await;
     cached.assert_vectors_of(&texts);
     assert!(gateway.billed().is_empty());
     assert_eq!(cached.header("x-embeddings-cache"), "hits=4,misses=0");
-    assert_eq!(usage(&cached), usage(&answer), "usage counts cached texts, too");
+    assert_eq!(usage(&cached), usage(&response), "usage counts cached texts, too");
     let some = gateway.embed(&json!({"input": ["again", "new"], "model": MODEL})).await;
     some.assert_vectors_of(&["again", "new"]);
     assert_eq!(
@@ -41,7 +41,7 @@ async fn concurrent_identical_requests_are_billed_once_also_if_the_first_caller_
     let body = json!({"input": "all at once", "model": MODEL});
     let send = || {
         let request = gateway.request(reqwest::Method::POST, "/v1/embeddings").json(&body);
-        tokio::spawn(Answer::of(request))
+        tokio::spawn(ApiResponse::of(request))
     };
     let leader = send();
     held.arrived(1).await;
@@ -88,7 +88,7 @@ async fn the_cache_can_be_cleared_and_switched_off() {
     let gateway = Gateway::start().await;
     let body = json!({"input": ["a", "b"], "model": MODEL});
     gateway.embed(&body).await;
-    let cleared = Answer::of(gateway.request(reqwest::Method::DELETE, "/api/v1/embeddings/cache")).await;
+    let cleared = ApiResponse::of(gateway.request(reqwest::Method::DELETE, "/api/v1/embeddings/cache")).await;
     assert_eq!(cleared.json["entries_removed"], 2);
     gateway.embed(&body).await;
     assert_eq!(gateway.billed().len(), 4);
@@ -119,10 +119,10 @@ async fn a_persistent_cache_in_sqlite_outlives_the_process() {
     drop(gateway.server);
     let gateway = Gateway::for_vendors(gateway.vendors, file, &variables);
     gateway.billed();
-    let answer = gateway.embed(&body).await;
-    answer.assert_vectors_of(&["kept", "kept too"]);
-    assert_eq!((answer.header("x-embeddings-cache"), gateway.billed().len()), ("hits=2,misses=0", 0));
-    let cleared = Answer::of(gateway.request(reqwest::Method::DELETE, "/api/v1/embeddings/cache")).await;
+    let response = gateway.embed(&body).await;
+    response.assert_vectors_of(&["kept", "kept too"]);
+    assert_eq!((response.header("x-embeddings-cache"), gateway.billed().len()), ("hits=2,misses=0", 0));
+    let cleared = ApiResponse::of(gateway.request(reqwest::Method::DELETE, "/api/v1/embeddings/cache")).await;
     assert_eq!((&cleared.json["entries_removed"], written()), (&json!(2), 0));
 }
 
@@ -139,13 +139,13 @@ async fn a_persistent_cache_in_redis_is_shared_and_may_be_unavailable() {
         tokio::task::yield_now().await;
     }
     let second = Gateway::for_vendors(Vendors::start().await, file, &variables);
-    let answer = second.embed(&body).await;
-    answer.assert_vectors_of(&["shared"]);
-    assert_eq!((answer.header("x-embeddings-cache"), second.billed().len()), ("hits=1,misses=0", 0));
+    let response = second.embed(&body).await;
+    response.assert_vectors_of(&["shared"]);
+    assert_eq!((response.header("x-embeddings-cache"), second.billed().len()), ("hits=1,misses=0", 0));
     redis.kill().unwrap();
-    let answer = second.embed(&json!({"input": "without redis", "model": MODEL})).await;
-    answer.assert_vectors_of(&["without redis"]);
-    let refused = Answer::of(second.request(reqwest::Method::DELETE, "/api/v1/embeddings/cache")).await;
+    let response = second.embed(&json!({"input": "without redis", "model": MODEL})).await;
+    response.assert_vectors_of(&["without redis"]);
+    let refused = ApiResponse::of(second.request(reqwest::Method::DELETE, "/api/v1/embeddings/cache")).await;
     assert_eq!(refused.status, 503, "{}", refused.json);
     // The server starts without Redis.
     let third = Gateway::for_vendors(Vendors::start().await, file, &variables);

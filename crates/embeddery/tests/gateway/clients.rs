@@ -19,10 +19,10 @@ async fn openai_langchain_and_litellm_work_unchanged() {
     let asked = gateway.vendors.requests();
     let of = |api| asked.iter().filter(move |request| request.api == api);
     let voyage: BTreeSet<_> = of(VendorApi::Voyage).flat_map(|seen| seen.texts.clone()).collect();
-    let due = ["der dritte Text", "the first text", "the second text, somewhat longer"];
+    let expected = ["der dritte Text", "the first text", "the second text, somewhat longer"];
     assert_eq!(
         voyage.iter().map(String::as_str).collect::<Vec<_>>(),
-        due,
+        expected,
         "token ids are decoded to the texts"
     );
     assert!(

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use crate::gateway::{Answer, Gateway};
+use crate::gateway::{ApiResponse, Gateway};
 
 #[tokio::test]
 async fn a_model_outside_the_allow_list_is_refused_and_marked_in_the_model_list() {
@@ -22,9 +22,9 @@ async fn a_model_outside_the_allow_list_is_refused_and_marked_in_the_model_list(
     assert_eq!(models["allowed_providers"], json!(["openai"]));
     assert_eq!(models["allowed_models"], json!(["text-embedding-3-*"]));
     for model in models["data"].as_array().unwrap() {
-        let due =
+        let expected =
             model["provider"] == "openai" && model["id"].as_str().unwrap().starts_with("text-embedding-3-");
-        assert_eq!(model["allowed"], due, "{model}");
+        assert_eq!(model["allowed"], expected, "{model}");
     }
     let lax = Gateway::with(file, &[("EMBEDDINGS_ENFORCE_POLICY", "false")]).await;
     assert_eq!(lax.embed(&json!({"input": "x", "model": "voyage-4"})).await.status, 200);
@@ -35,7 +35,7 @@ async fn dimensions_are_forwarded_to_vendors_that_support_them_and_reduced_for_o
     let gateway = Gateway::start().await;
     let ask = |model: &'static str, dimensions: usize| {
         let body = json!({"input": "x", "model": model, "dimensions": dimensions});
-        Answer::of(gateway.request(reqwest::Method::POST, "/api/v1/embeddings").json(&body))
+        ApiResponse::of(gateway.request(reqwest::Method::POST, "/api/v1/embeddings").json(&body))
     };
     let small = ask("text-embedding-3-small", 512).await;
     assert_eq!((small.status.as_u16(), small.vector(0).len()), (200, 512), "{}", small.json);

@@ -3,7 +3,7 @@
 use embeddery_test_support::vendors::{Behaviour, VendorApi};
 use serde_json::json;
 
-use crate::gateway::{Answer, Gateway};
+use crate::gateway::{ApiResponse, Gateway};
 
 const FAMILY: &str = "
 models:
@@ -18,11 +18,11 @@ retry: {max_retries: 0}
 async fn a_fallback_of_the_same_space_serves_the_request_and_is_named() {
     let gateway = Gateway::with(FAMILY, &[]).await;
     gateway.vendors.next(Behaviour::Status(500));
-    let answer = gateway.embed(&json!({"input": "x", "model": "main"})).await;
-    answer.assert_vectors_of_dim(&["x"], 1024);
+    let response = gateway.embed(&json!({"input": "x", "model": "main"})).await;
+    response.assert_vectors_of_dim(&["x"], 1024);
     assert_eq!(
         ["x-embeddings-model", "x-embeddings-provider", "x-embeddings-fallback-from"]
-            .map(|name| answer.header(name)),
+            .map(|name| response.header(name)),
         ["voyage-4-lite", "voyage", "voyage"]
     );
     let fell = r#"embedding_fallbacks_total{from_provider="voyage",to_provider="voyage"}"#;
@@ -59,8 +59,8 @@ async fn a_request_that_names_a_provider_has_no_fallback() {
     let gateway = Gateway::with(FAMILY, &[]).await;
     gateway.vendors.next(Behaviour::Status(500));
     let request = gateway.request(reqwest::Method::POST, "/v1/embeddings").header("x-provider", "voyage");
-    let answer = Answer::of(request.json(&json!({"input": "x", "model": "main"}))).await;
-    assert_eq!((answer.status.as_u16(), answer.code()), (503, "unavailable"));
+    let response = ApiResponse::of(request.json(&json!({"input": "x", "model": "main"}))).await;
+    assert_eq!((response.status.as_u16(), response.code()), (503, "unavailable"));
     assert_eq!(gateway.billed().len(), 1);
 }
 
@@ -68,8 +68,8 @@ async fn a_request_that_names_a_provider_has_no_fallback() {
 async fn a_callers_error_has_no_fallback() {
     let gateway = Gateway::with(FAMILY, &[]).await;
     gateway.vendors.next(Behaviour::Status(400));
-    let answer = gateway.embed(&json!({"input": "x", "model": "main"})).await;
-    assert_eq!((answer.status.as_u16(), gateway.billed().len()), (400, 1));
+    let response = gateway.embed(&json!({"input": "x", "model": "main"})).await;
+    assert_eq!((response.status.as_u16(), gateway.billed().len()), (400, 1));
 }
 
 #[tokio::test]
@@ -80,9 +80,9 @@ async fn token_ids_are_decoded_for_all_vendors_but_openai() {
     gateway.embed(&json!({"input": ids, "model": "text-embedding-3-small"})).await;
     assert_eq!(gateway.billed(), ["tokens [9906, 1917]"]);
     for model in ["voyage-4", "embed-v4.0", "mistral-embed", "gemini-embedding-001"] {
-        let answer = gateway.embed(&json!({"input": ids, "model": model})).await;
+        let response = gateway.embed(&json!({"input": ids, "model": model})).await;
         assert_eq!(
-            (answer.status.as_u16(), gateway.billed()),
+            (response.status.as_u16(), gateway.billed()),
             (200, vec!["Hello world".to_owned()]),
             "{model}"
         );

@@ -19,7 +19,7 @@ pub struct Gateway {
     _config: TempDir,
 }
 
-pub struct Answer {
+pub struct ApiResponse {
     pub status: StatusCode,
     pub headers: HeaderMap,
     pub json: Value,
@@ -64,12 +64,12 @@ impl Gateway {
     }
 
     pub async fn get(&self, path: &str) -> Value {
-        Answer::of(self.request(Method::GET, path)).await.json
+        ApiResponse::of(self.request(Method::GET, path)).await.json
     }
 
     /// Sends a request for embeddings.
-    pub async fn embed(&self, body: &Value) -> Answer {
-        Answer::of(self.request(Method::POST, "/v1/embeddings").json(body)).await
+    pub async fn embed(&self, body: &Value) -> ApiResponse {
+        ApiResponse::of(self.request(Method::POST, "/v1/embeddings").json(body)).await
     }
 
     /// The state of a provider's circuit breaker.
@@ -92,7 +92,7 @@ impl Gateway {
     }
 }
 
-impl Answer {
+impl ApiResponse {
     pub async fn of(request: RequestBuilder) -> Self {
         let response = request.send().await.unwrap();
         let (status, headers) = (response.status(), response.headers().clone());

@@ -3,11 +3,11 @@
 use embeddery_test_support::vendors::{Behaviour, Vendors};
 use serde_json::json;
 
-use crate::gateway::{Answer, Gateway, MODEL};
+use crate::gateway::{ApiResponse, Gateway, MODEL};
 
 const TEXTS: [&str; 3] = ["one", "two", "three"];
 
-async fn ask(gateway: &Gateway) -> Answer {
+async fn ask(gateway: &Gateway) -> ApiResponse {
     gateway.embed(&json!({"input": TEXTS, "model": MODEL})).await
 }
 
@@ -37,9 +37,9 @@ async fn a_temporary_fault_is_retried_and_hidden_from_the_caller() {
         Behaviour::BrokenBase64,
     ] {
         gateway.vendors.next(behaviour.clone());
-        let answer = ask(&gateway).await;
-        answer.assert_vectors_of(&TEXTS);
-        assert!(answer.header("server-timing").contains("attempts: 2"), "{behaviour:?}");
+        let response = ask(&gateway).await;
+        response.assert_vectors_of(&TEXTS);
+        assert!(response.header("server-timing").contains("attempts: 2"), "{behaviour:?}");
         assert_eq!(gateway.billed().len(), 2 * TEXTS.len(), "{behaviour:?}: one retry");
         assert_eq!(gateway.breaker("openai").await, "CLOSED", "{behaviour:?}: a success resets the count");
     }
@@ -77,7 +77,7 @@ async fn a_permanent_fault_opens_the_breaker_and_later_requests_are_not_billed()
         assert_eq!(gateway.metric(series).await, Some(1.0));
         gateway.vendors.set_default(None);
         let path = "/api/v1/embeddings/circuit-breakers/openai/reset";
-        assert_eq!(Answer::of(gateway.request(reqwest::Method::POST, path)).await.status, 200);
+        assert_eq!(ApiResponse::of(gateway.request(reqwest::Method::POST, path)).await.status, 200);
         ask(&gateway).await.assert_vectors_of(&TEXTS);
         assert_eq!(gateway.breaker("openai").await, "CLOSED");
     }
@@ -96,10 +96,15 @@ async fn an_error_that_a_retry_cannot_fix_is_returned_at_once() {
         (Behaviour::Huge, 502, "bad_upstream_answer"),
     ] {
         gateway.vendors.next(behaviour.clone());
-        let answer = ask(&gateway).await;
-        assert_eq!((answer.status.as_u16(), answer.code()), (status, code), "{behaviour:?}: {}", answer.json);
+        let response = ask(&gateway).await;
+        assert_eq!(
+            (response.status.as_u16(), response.code()),
+            (status, code),
+            "{behaviour:?}: {}",
+            response.json
+        );
         assert!(
-            !answer.json.to_string().contains("key-of-OPENAI"),
+            !response.json.to_string().contains("key-of-OPENAI"),
             "{behaviour:?}: the response contains the key"
         );
         assert_eq!(gateway.billed().len(), TEXTS.len(), "{behaviour:?}: one attempt");
@@ -113,14 +118,14 @@ async fn a_long_retry_after_is_passed_to_the_caller_and_blocks_later_requests() 
     let gateway = without_cache().await;
     gateway.vendors.next(Behaviour::RateLimited(100));
     for billed in [TEXTS.len(), 0] {
-        let answer = ask(&gateway).await;
+        let response = ask(&gateway).await;
         assert_eq!(
-            (answer.status.as_u16(), answer.code()),
+            (response.status.as_u16(), response.code()),
             (429, "upstream_rate_limited"),
             "{}",
-            answer.json
+            response.json
         );
-        let wait: u64 = answer.header("retry-after").parse().unwrap();
+        let wait: u64 = response.header("retry-after").parse().unwrap();
         assert!((90..=100).contains(&wait), "{wait}");
         assert_eq!(gateway.billed().len(), billed, "the upstream limiter blocks the second request");
     }
@@ -137,8 +142,8 @@ async fn an_attempt_that_hangs_times_out_and_is_retried() {
         assert_eq!(gateway.billed().len(), 2 * TEXTS.len(), "{behaviour:?}");
     }
     gateway.vendors.set_default(Some(Behaviour::Hang));
-    let answer = ask(&gateway).await;
-    assert_eq!((answer.status.as_u16(), answer.code()), (504, "timeout"), "{}", answer.json);
+    let response = ask(&gateway).await;
+    assert_eq!((response.status.as_u16(), response.code()), (504, "timeout"), "{}", response.json);
     let failures = r#"embedding_provider_failures_total{provider="openai",model="text-embedding-3-small",reason="timeout"}"#;
     assert_eq!(gateway.metric(failures).await, Some(4.0));
 }
@@ -147,16 +152,16 @@ async fn an_attempt_that_hangs_times_out_and_is_retried() {
 async fn a_redirect_is_not_followed_with_the_key() {
     let (gateway, elsewhere) = (without_cache().await, Vendors::start().await);
     gateway.vendors.next(Behaviour::Redirect(elsewhere.url()));
-    let answer = ask(&gateway).await;
-    assert_eq!((answer.status.as_u16(), answer.code()), (502, "bad_upstream_answer"));
+    let response = ask(&gateway).await;
+    assert_eq!((response.status.as_u16(), response.code()), (502, "bad_upstream_answer"));
     assert!(elsewhere.requests().is_empty());
 }
 
 #[tokio::test]
 async fn a_missing_key_is_an_error_that_names_the_variable() {
     let gateway = Gateway::with("", &[("MISTRAL_API_KEY", "")]).await;
-    let answer = gateway.embed(&json!({"input": "a", "model": "mistral-embed"})).await;
-    assert_eq!(answer.status, 503, "{}", answer.json);
-    assert!(answer.message().contains("MISTRAL_API_KEY"), "{}", answer.json);
+    let response = gateway.embed(&json!({"input": "a", "model": "mistral-embed"})).await;
+    assert_eq!(response.status, 503, "{}", response.json);
+    assert!(response.message().contains("MISTRAL_API_KEY"), "{}", response.json);
     assert!(gateway.billed().is_empty());
 }

@@ -21,9 +21,9 @@ async fn shares_cache(first: &Gateway, second: &Gateway) -> bool {
         let body = json!({"input": format!("text {number} of {}", first.server.url), "model": MODEL});
         assert_eq!(first.embed(&body).await.status, 200);
         tokio::time::sleep(Duration::from_millis(50) * number).await;
-        let answer = second.embed(&body).await;
-        assert_eq!(answer.status, 200);
-        if answer.header("x-embeddings-cache") == "hits=1,misses=0" {
+        let response = second.embed(&body).await;
+        assert_eq!(response.status, 200);
+        if response.header("x-embeddings-cache") == "hits=1,misses=0" {
             return true;
         }
     }
@@ -76,8 +76,8 @@ async fn installations_with_different_prefixes_share_neither_bucket_nor_cache() 
     assert!(!shares_cache(&first, &other).await);
     exhaust(&first).await;
     let body = json!({"input": "still allowed", "model": MODEL});
-    let answer = other.embed(&body).await;
-    assert_eq!(answer.status, 200);
+    let response = other.embed(&body).await;
+    assert_eq!(response.status, 200);
     let mut buckets: Vec<String> = redis.ask(&["KEYS", "*:limit:requests:*"]).await;
     buckets.sort();
     assert_eq!(buckets, ["{embeddings}:limit:requests:user:1", "{other}:limit:requests:user:1"]);

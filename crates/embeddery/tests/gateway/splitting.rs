@@ -18,8 +18,8 @@ async fn a_request_over_the_vendors_limits_is_split_and_returned_in_order() {
         ("mistral-embed", 1000, 1024, 2),       // 512 items
     ] {
         let texts = texts(count);
-        let answer = gateway.embed(&json!({"input": texts, "model": model})).await;
-        answer.assert_vectors_of_dim(&texts, length);
+        let response = gateway.embed(&json!({"input": texts, "model": model})).await;
+        response.assert_vectors_of_dim(&texts, length);
         assert_eq!(gateway.vendors.requests().len(), calls, "{model}");
         let mut billed = gateway.billed();
         billed.sort_by_key(|text| text.rsplit(' ').next().unwrap().parse::<usize>().unwrap());
@@ -32,8 +32,8 @@ async fn a_request_is_split_by_tokens() {
     let gateway = Gateway::start().await;
     // The limit is 16,384 tokens a call, estimated as a quarter of the bytes, so at least four calls are needed.
     let texts: Vec<String> = (0..60).map(|n| format!("{n} {}", "word ".repeat(800))).collect();
-    let answer = gateway.embed(&json!({"input": texts, "model": "mistral-embed"})).await;
-    answer.assert_vectors_of_dim(&texts, 1024);
+    let response = gateway.embed(&json!({"input": texts, "model": "mistral-embed"})).await;
+    response.assert_vectors_of_dim(&texts, 1024);
     assert!(gateway.vendors.requests().len() >= 4);
     assert_eq!(gateway.billed().len(), texts.len(), "no call was refused");
 }
@@ -61,16 +61,16 @@ async fn with_on_error_partial_one_bad_input_of_two_hundred_fails_alone() {
     assert_eq!(refused.status, 400, "{}", refused.json);
     gateway.billed();
 
-    let answer = gateway.embed(&json!({"input": texts, "model": MODEL, "on_error": "partial"})).await;
-    assert_eq!(answer.status, 200, "{}", answer.json);
-    let data = answer.json["data"].as_array().unwrap();
+    let response = gateway.embed(&json!({"input": texts, "model": MODEL, "on_error": "partial"})).await;
+    assert_eq!(response.status, 200, "{}", response.json);
+    let data = response.json["data"].as_array().unwrap();
     let failed: Vec<&Value> = data.iter().filter(|item| item["object"] == "error").collect();
     assert_eq!((failed.len(), &failed[0]["index"], failed[0].get("embedding")), (1, &json!(123), None));
     assert_eq!(failed[0]["error"]["type"], "invalid_request_error");
     assert_eq!(failed[0]["error"]["code"], "invalid_value");
     for (index, text) in texts.iter().enumerate().filter(|(index, _)| *index != 123) {
         let expected = embeddery_test_support::vendors::vector(text, crate::gateway::DIM);
-        assert!((answer.vector(index)[0] - expected[0]).abs() < 1e-6, "{text}");
+        assert!((response.vector(index)[0] - expected[0]).abs() < 1e-6, "{text}");
     }
     // Bisection needs about twice the binary logarithm of the number of texts.
     let calls = gateway.vendors.requests().len();

@@ -104,9 +104,9 @@ impl Cluster {
     /// Sends a request until the API and Redis are available.
     pub async fn send_until_available(&self, request: impl Fn() -> RequestBuilder) -> (StatusCode, Value) {
         for _ in 0..600 {
-            if let Ok(answer) = request().send().await {
-                let status = answer.status();
-                if let Ok(text) = answer.text().await
+            if let Ok(response) = request().send().await {
+                let status = response.status();
+                if let Ok(text) = response.text().await
                     && status != StatusCode::SERVICE_UNAVAILABLE
                 {
                     return (status, serde_json::from_str(&text).unwrap_or(Value::String(text)));
@@ -123,16 +123,16 @@ impl Cluster {
         let request = || {
             self.request(Method::POST, "/api/v1/embeddings/jobs").header("idempotency-key", key).json(&body)
         };
-        let (status, answer) = self.send_until_available(request).await;
-        assert_eq!(status, StatusCode::ACCEPTED, "{answer}");
-        answer["job_id"].as_str().unwrap().to_owned()
+        let (status, response) = self.send_until_available(request).await;
+        assert_eq!(status, StatusCode::ACCEPTED, "{response}");
+        response["job_id"].as_str().unwrap().to_owned()
     }
 
     pub async fn job(&self, id: &str) -> Value {
         let path = format!("/api/v1/embeddings/jobs/{id}");
-        let (status, answer) = self.send_until_available(|| self.request(Method::GET, &path)).await;
-        assert_eq!(status, StatusCode::OK, "{answer}");
-        answer
+        let (status, response) = self.send_until_available(|| self.request(Method::GET, &path)).await;
+        assert_eq!(status, StatusCode::OK, "{response}");
+        response
     }
 
     /// Waits until a job fulfils the condition.
@@ -155,8 +155,8 @@ impl Cluster {
     /// The response of Redis to a command.
     pub fn ask_redis(&self, command: &[&str]) -> String {
         let url = self.redis.as_ref().unwrap().url();
-        let answer = Command::new("redis-cli").args(["-u", &url]).args(command).output().unwrap();
-        String::from_utf8(answer.stdout).unwrap().trim().to_owned()
+        let response = Command::new("redis-cli").args(["-u", &url]).args(command).output().unwrap();
+        String::from_utf8(response.stdout).unwrap().trim().to_owned()
     }
 
     pub async fn ended(&self, id: &str) -> Value {
@@ -166,16 +166,17 @@ impl Cluster {
     /// The texts of the chunks of all documents in a collection, by document id. The vector of each chunk is checked.
     pub async fn stored(&self, collection: &str) -> BTreeMap<String, Vec<String>> {
         let path = format!("/api/v1/embeddings/collections/{collection}/export");
-        let answer = self.request(Method::GET, &path).send().await.unwrap();
+        let response = self.request(Method::GET, &path).send().await.unwrap();
         let mut stored = BTreeMap::new();
-        for line in answer.text().await.unwrap().lines() {
+        for line in response.text().await.unwrap().lines() {
             let document: Value = serde_json::from_str(line).unwrap();
             let Some(id) = document["id"].as_str() else { continue };
             let chunks = document["chunks"].as_array().unwrap().iter().map(|chunk| {
                 let text = chunk["text"].as_str().unwrap().to_owned();
                 let bytes = BASE64_STANDARD.decode(chunk["vector"].as_str().unwrap()).unwrap();
-                let got = bytes.chunks_exact(4).map(|number| f32::from_le_bytes(number.try_into().unwrap()));
-                let cosine: f32 = got.zip(vector(&text, DIM)).map(|(a, b)| a * b).sum();
+                let actual =
+                    bytes.chunks_exact(4).map(|number| f32::from_le_bytes(number.try_into().unwrap()));
+                let cosine: f32 = actual.zip(vector(&text, DIM)).map(|(a, b)| a * b).sum();
                 assert!(cosine > 0.999, "{id}: the vector of another text");
                 text
             });

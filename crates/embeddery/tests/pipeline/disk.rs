@@ -97,10 +97,10 @@ async fn a_full_disk_during_submissions_loses_no_document() {
     // A submission to the full disk is refused with the reason.
     let text = "words ".repeat(20_000);
     let body = json!({"collection": "notes", "documents": [{"id": "late", "text": text}]});
-    let answer = cluster.request(Method::POST, "/api/v1/embeddings/jobs").json(&body).send().await.unwrap();
-    let (status, answer): (StatusCode, Value) = (answer.status(), answer.json().await.unwrap());
-    assert_eq!(status, full_disk.refusal(), "{answer}");
-    assert!(answer["error"]["message"].as_str().unwrap().contains("disk"), "{answer}");
+    let response = cluster.request(Method::POST, "/api/v1/embeddings/jobs").json(&body).send().await.unwrap();
+    let (status, response): (StatusCode, Value) = (response.status(), response.json().await.unwrap());
+    assert_eq!(status, full_disk.refusal(), "{response}");
+    assert!(response["error"]["message"].as_str().unwrap().contains("disk"), "{response}");
     // Longer than a lease, while every write fails.
     tokio::time::sleep(Duration::from_secs(5)).await;
     let log = fs::read_to_string(cluster.dir.path().join("serve.log")).unwrap();
@@ -117,8 +117,8 @@ async fn a_full_disk_during_submissions_loses_no_document() {
     let rows = rows["documents"].as_array().unwrap();
     assert!(rows.iter().all(|row| row["attempts"].as_u64().unwrap_or(0) == 0), "{rows:?}");
     assert_eq!(cluster.stored("notes").await.len(), 300);
-    let (status, answer) = cluster
+    let (status, response) = cluster
         .send_until_available(|| cluster.request(Method::POST, "/api/v1/embeddings/jobs").json(&body))
         .await;
-    assert_eq!(status, StatusCode::ACCEPTED, "{answer}");
+    assert_eq!(status, StatusCode::ACCEPTED, "{response}");
 }

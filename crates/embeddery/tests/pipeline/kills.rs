@@ -34,7 +34,7 @@ fn documents(round: u32, count: usize) -> Vec<(String, String)> {
 
 async fn rounds(rounds: u32, count: usize) {
     let mut cluster = Cluster::start(ClusterConfig { workers: 2, extra_config: "" }).await;
-    let (mut embedded, mut expected, start) = (0, 0, Instant::now());
+    let (mut embedded, mut expected_chunks, start) = (0, 0, Instant::now());
     for round in 0..rounds {
         let (collection, documents) = (format!("round-{round}"), documents(round, count));
         let mut random = Random(u64::from(round));
@@ -52,25 +52,25 @@ async fn rounds(rounds: u32, count: usize) {
         }
         let job = cluster.ended(&job).await;
         assert_eq!(job["status"], "completed", "round {round}: {job}\n{}", cluster.logs());
-        let due: BTreeMap<String, Vec<String>> = documents
+        let expected: BTreeMap<String, Vec<String>> = documents
             .iter()
             .map(|(id, text)| {
                 let parts = text.split_inclusive('.').map(|part| part.trim().to_owned());
                 (id.clone(), parts.collect())
             })
             .collect();
-        assert_eq!(cluster.stored(&collection).await, due, "round {round}");
+        assert_eq!(cluster.stored(&collection).await, expected, "round {round}");
         let texts = cluster.vendors.texts();
         let distinct: HashSet<&String> = texts.iter().collect();
-        let chunks: usize = due.values().map(Vec::len).sum();
+        let chunks: usize = expected.values().map(Vec::len).sum();
         assert!(distinct.len() >= chunks, "round {round}: a text was not embedded");
         // Only the work in progress at a kill is embedded again: at most two workers with two loops of 32 documents of
         // three chunks.
         let max = chunks + KILLS as usize * 2 * 2 * 32 * 3;
         assert!(texts.len() <= max, "round {round}: {} texts were embedded, {chunks} expected", texts.len());
-        (embedded, expected) = (embedded + texts.len(), expected + chunks);
+        (embedded, expected_chunks) = (embedded + texts.len(), expected_chunks + chunks);
         println!(
-            "{} rounds of {count} documents, {KILLS} kills each, in {:.0} s; {embedded} texts embedded, {expected} expected",
+            "{} rounds of {count} documents, {KILLS} kills each, in {:.0} s; {embedded} texts embedded, {expected_chunks} expected",
             round + 1,
             start.elapsed().as_secs_f64()
         );

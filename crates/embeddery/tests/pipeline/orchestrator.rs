@@ -162,9 +162,9 @@ async fn pausing_and_draining_under_load_loses_no_document() {
     let control = async |stage: &str, action: &str| {
         let body = serde_json::json!({"stage": stage, "action": action});
         let path = "/api/v1/embeddings/stage/control";
-        let (status, answer) =
+        let (status, response) =
             cluster.send_until_available(|| cluster.request(reqwest::Method::POST, path).json(&body)).await;
-        assert_eq!(status, 200, "{answer}");
+        assert_eq!(status, 200, "{response}");
     };
     let first = cluster.submit("first", "flow", &documents(300)).await;
     let done = |job: &serde_json::Value, least| job["documents"]["stored"].as_u64() >= Some(least);

@@ -14,8 +14,8 @@ fn documents(count: usize) -> Vec<(String, String)> {
 
 async fn attempts(cluster: &Cluster, job: &str) -> Vec<u64> {
     let path = format!("/api/v1/embeddings/jobs/{job}/documents?limit=1000");
-    let (_, answer) = cluster.send_until_available(|| cluster.request(Method::GET, &path)).await;
-    let rows = answer["documents"].as_array().unwrap_or_else(|| panic!("{answer}"));
+    let (_, response) = cluster.send_until_available(|| cluster.request(Method::GET, &path)).await;
+    let rows = response["documents"].as_array().unwrap_or_else(|| panic!("{response}"));
     rows.iter().map(|row| row["attempts"].as_u64().unwrap_or(0)).collect()
 }
 
@@ -91,8 +91,8 @@ async fn the_summary_reports_that_redis_is_unavailable() {
     let mut cluster = Cluster::start(ClusterConfig { workers: 1, extra_config: "" }).await;
     let summary = async |cluster: &Cluster| {
         let request = cluster.request(Method::GET, "/api/v1/embeddings/orchestrator/summary");
-        let answer = request.send().await.unwrap();
-        (answer.status().as_u16(), answer.json::<Value>().await.unwrap())
+        let response = request.send().await.unwrap();
+        (response.status().as_u16(), response.json::<Value>().await.unwrap())
     };
     let until_available = async |cluster: &Cluster| loop {
         let (status, seen) = summary(cluster).await;

@@ -26,7 +26,7 @@ pub trait PersistentCache: Send + Sync {
     fn clear(&self) -> BoxFuture<'_, Result<u64, CacheError>>;
 }
 
-/// Why the persistent cache did not do what it was asked to.
+/// Why an operation of the persistent cache failed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct CacheError(pub String);
