@@ -1,12 +1,4 @@
-//! The steps from a document to stored vectors, shared by inline requests and jobs.
-//!
-//! 1. [`split()`] divides a text into chunks.
-//! 2. [`Ingest::look_up`] finds the chunks that have a vector in the collection.
-//! 3. [`embed_billed`] embeds texts on a user's account.
-//! 4. [`Ingest::write`] reserves the vector quota, embeds the chunks without a vector and stores the documents.
-//!
-//! The callers differ in what they do around these steps. An inline request embeds all its texts or fails; a job
-//! batches the texts of several documents and isolates the documents that fail.
+#![doc = include_str!("../README.md")]
 
 mod embed;
 mod lookup;

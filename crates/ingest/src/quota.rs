@@ -36,8 +36,14 @@ use super::{Ingest, WriteError};
 /// Minimum time between two counts of a user's vectors.
 const RECOUNT_INTERVAL: Duration = Duration::from_secs(5);
 
-/// Maximum duration of a count.
+/// Maximum duration of a count, and of the wait for the user's running upserts before it.
 const COUNT_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Maximum number of counts for one reservation.
+const MAX_COUNTS: u32 = 3;
+
+/// Maximum time that a deletion waits for its count.
+const DELETION_COUNT_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The users of one process that write vectors. A count of one user does not delay another user.
 #[derive(Default)]
@@ -171,23 +177,24 @@ fn may_have_stored(kind: &StoreErrorKind) -> bool {
 impl Drop for QuotaReservation {
     fn drop(&mut self) {
         if !self.settled {
-            self.quota.unsettled.fetch_add(1, SeqCst);
+            // In this order: a count that runs in between must not treat the counter as settled.
             self.quota.reserved.fetch_sub(self.vectors, SeqCst);
+            self.quota.unsettled.fetch_add(1, SeqCst);
             self.quota.released.notify_waiters();
         }
     }
 }
 
 impl Ingest {
-    /// Reserves vectors. `max_wait` bounds the wait for other writes.
+    /// Reserves vectors. `deadline` bounds the wait for other writes.
     pub(crate) async fn reserve(
         &self,
         user: &UserId,
         vectors: u64,
-        max_wait: Duration,
+        deadline: Instant,
     ) -> Result<QuotaReservation, WriteError> {
         let quota = self.quota.user(user);
-        let deadline = Instant::now() + max_wait;
+        let mut counts = 0;
         if quota.has_unsettled(*quota.count.lock().await) {
             self.count_if_due(user, &quota).await;
         }
@@ -221,9 +228,10 @@ impl Ingest {
             drop(count);
             if fits_without(exceeded, vectors, reserved) {
                 if timeout_at(deadline, released).await.is_err() {
-                    return Err(WriteError::QuotaUnknown("other writes of the user have not finished"));
+                    return Err(WriteError::QuotaReserved);
                 }
-            } else if quota.is_count_due(last) {
+            } else if quota.is_count_due(last) && counts < MAX_COUNTS {
+                counts += 1;
                 self.count_if_due(user, &quota).await;
             } else if last.is_some_and(|last| last.settled_until.is_some()) {
                 return Err(WriteError::QuotaExceeded(exceeded));
@@ -235,43 +243,40 @@ impl Ingest {
         }
     }
 
-    /// Sets a user's counter to the number of stored and reserved vectors. A store that does not answer leaves the
-    /// counter as it is.
-    pub async fn recount(&self, user: &UserId) {
-        self.count(user, &self.quota.user(user), |_| true).await;
+    /// Counts a user's vectors after a deletion. When running upserts delay the count, the next write counts.
+    pub async fn recount_after_deletion(&self, user: &UserId) {
+        let quota = self.quota.user(user);
+        quota.unsettled.fetch_add(1, SeqCst);
+        let _ = timeout(DELETION_COUNT_TIMEOUT, self.count_if_due(user, &quota)).await;
     }
 
-    /// The same, unless a recent count is valid.
+    /// Sets a user's counter to the number of stored and reserved vectors, unless a recent count is valid. A store that
+    /// does not answer leaves the counter as it is.
     pub async fn recount_if_due(&self, user: &UserId) {
         self.count_if_due(user, &self.quota.user(user)).await;
     }
 
     async fn count_if_due(&self, user: &UserId, quota: &UserQuota) {
-        self.count(user, quota, |last| quota.is_count_due(last)).await;
-    }
-
-    async fn count(&self, user: &UserId, quota: &UserQuota, is_due: impl Fn(Option<Count>) -> bool) {
-        let counting = async {
-            // No write stores vectors meanwhile: each vector is either stored or reserved.
-            let _no_commits = quota.commits.write().await;
-            let mut last = quota.count.lock().await;
-            if !is_due(*last) {
-                return;
-            }
-            let stored = count_vectors(&*self.store, &user.directory_name()).await;
-            let settled_until = quota.unsettled.load(SeqCst);
-            *last = match stored {
-                Some(stored) => {
-                    let reserved = quota.reserved.load(SeqCst);
-                    self.ledger.set(user, Counter::StoredVectors, stored + reserved).await;
-                    Some(Count { at: Instant::now(), settled_until: Some(settled_until) })
-                }
-                None => Some(Count::failed()),
-            };
-        };
-        if timeout(COUNT_TIMEOUT, counting).await.is_err() {
-            *quota.count.lock().await = Some(Count::failed());
+        // Before the lock: most writes need no count, and must not wait for the user's running upserts.
+        if !quota.is_count_due(*quota.count.lock().await) {
+            return;
         }
+        // No write stores vectors meanwhile: each vector is either stored or reserved.
+        let Ok(_no_commits) = timeout(COUNT_TIMEOUT, quota.commits.write()).await else { return };
+        let mut last = quota.count.lock().await;
+        if !quota.is_count_due(*last) {
+            return;
+        }
+        let stored = timeout(COUNT_TIMEOUT, count_vectors(&*self.store, &user.directory_name())).await;
+        let settled_until = quota.unsettled.load(SeqCst);
+        *last = match stored.ok().flatten() {
+            Some(stored) => {
+                let reserved = quota.reserved.load(SeqCst);
+                self.ledger.set(user, Counter::StoredVectors, stored + reserved).await;
+                Some(Count { at: Instant::now(), settled_until: Some(settled_until) })
+            }
+            None => Some(Count::failed()),
+        };
     }
 }
 

@@ -6,6 +6,8 @@ use embeddery_accounts::{UserId, ledger::QuotaExceeded};
 use embeddery_core::SpaceId;
 use embeddery_store::{CollectionRef, Document, StoreError, StoreErrorKind, UpsertResult};
 
+use tokio::time::Instant;
+
 use super::{Ingest, quota::QuotaReservation};
 
 /// Where documents are written, and how long that may take.
@@ -52,6 +54,8 @@ pub enum WriteError {
     StoreTimeout,
     /// The user's quota of vectors is exceeded.
     QuotaExceeded(QuotaExceeded),
+    /// The vectors fit only after other writes of the user, which have reserved vectors, have finished.
+    QuotaReserved,
     /// The counter does not allow the vectors, but may be too high; the reason is given.
     QuotaUnknown(&'static str),
 }
@@ -73,8 +77,9 @@ impl Ingest {
         let WriteBatch { mut documents, stored } = batch;
         let mut new = new_chunks(&documents, |document, chunk| !stored[document][chunk]);
         let mut is_retry = false;
+        let deadline = Instant::now() + target.max_quota_wait;
         loop {
-            let reservation = self.reserve_for(target, &documents, new.len() as u64).await?;
+            let reservation = self.reserve_for(target, &documents, new.len() as u64, deadline).await?;
             if let Err(error) = fill(&mut documents, &new, &embed).await {
                 reservation.release().await;
                 return Err(error);
@@ -101,11 +106,12 @@ impl Ingest {
         target: &WriteTarget<'_>,
         documents: &[Document],
         mut vectors: u64,
+        deadline: Instant,
     ) -> Result<QuotaReservation, WriteError> {
-        let WriteTarget { user, collection, max_quota_wait, .. } = *target;
+        let WriteTarget { user, collection, .. } = *target;
         let tenant = user.directory_name();
         loop {
-            let error = match self.reserve(user, vectors, max_quota_wait).await {
+            let error = match self.reserve(user, vectors, deadline).await {
                 Ok(reservation) => return Ok(reservation),
                 Err(error) => error,
             };

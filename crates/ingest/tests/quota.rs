@@ -190,7 +190,7 @@ async fn writers_of_all_sizes_that_fail_and_disconnect_neither_exceed_nor_lose_t
             ingest.store.documents(COLLECTION, embeddery_store::PageRequest { after: None, limit: 1000 });
         let ids: Vec<String> = documents.await.unwrap().into_iter().map(|document| document.id).collect();
         ingest.store.delete(COLLECTION, DeleteTarget::Ids(&ids)).await.unwrap();
-        ingest.recount(&UserId::new("ann")).await;
+        ingest.recount_after_deletion(&UserId::new("ann")).await;
         assert_eq!(counted(&ingest).await, 0);
     }
 }
@@ -236,7 +236,7 @@ async fn vectors_are_counted_at_most_once_in_an_interval_for_refusals() {
     ingest.ledger.set(&user, Counter::StoredVectors, 7).await;
     assert!(is_exceeded(&write(&ingest, document("b", 1), async { Ok(()) }).await.unwrap_err()));
     assert_eq!(counted(&ingest).await, 7);
-    ingest.recount(&user).await;
+    ingest.recount_after_deletion(&user).await;
     assert_eq!(counted(&ingest).await, 2);
 }
 
@@ -277,6 +277,34 @@ async fn a_chunk_that_was_deleted_after_the_lookup_is_embedded() {
     let batch = WriteBatch { documents: vec![document("a", 3)], stored: vec![vec![true, true, false]] };
     let result = ingest.write(&target, batch, embed).await.unwrap();
     assert_eq!((result.added, calls.load(SeqCst)), (3, 2));
-    ingest.recount(&user).await;
+    ingest.recount_after_deletion(&user).await;
+    assert_eq!((stored(&ingest).await, counted(&ingest).await), (3, 3));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_write_that_may_not_wait_reports_the_reservations_of_other_writes() {
+    let (ingest, _dir) = with_quota(3).await;
+    let (user, space) = (UserId::new("ann"), SpaceId::new("space"));
+    let target = |max_quota_wait| WriteTarget {
+        user: &user,
+        collection: "notes",
+        space: &space,
+        max_quota_wait,
+        store_timeout: Some(TIMEOUT),
+    };
+    let batch = |id: &str| WriteBatch { documents: vec![document(id, 3)], stored: vec![vec![false; 3]] };
+    let inner = ingest.clone();
+    let embed = |missing: Vec<MissingChunk>| {
+        let inner = &inner;
+        let target = target(Duration::ZERO);
+        async move {
+            // The outer write holds its reservation while a second write starts.
+            let second =
+                inner.write(&target, batch("b"), |_| async { Ok::<_, WriteError>(Vec::new()) }).await;
+            assert_eq!(second.unwrap_err(), WriteError::QuotaReserved);
+            Ok::<_, WriteError>(vec![vec![1.0, 0.5]; missing.len()])
+        }
+    };
+    assert_eq!(ingest.write(&target(TIMEOUT), batch("a"), embed).await.unwrap().added, 3);
     assert_eq!((stored(&ingest).await, counted(&ingest).await), (3, 3));
 }

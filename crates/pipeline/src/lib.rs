@@ -1,8 +1,4 @@
-//! The ingest pipeline: workers split documents, embed them and store their vectors, and no document is lost.
-//!
-//! The [`JobStore`] holds jobs, the texts of their documents and the results of each stage. The [`Queue`] holds only
-//! which task is next. The reconciler enqueues again what the queue has lost, and a stage that runs twice leaves the
-//! same result; so a crash at any instruction loses nothing and stores nothing twice.
+#![doc = include_str!("../README.md")]
 
 mod clock;
 mod jobs;

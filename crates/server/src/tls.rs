@@ -66,7 +66,7 @@ impl Tls {
                     current.1 = acceptor;
                 }
                 Err(error) => {
-                    tracing::error!(error, "reloading the certificate failed; the previous one stays in use")
+                    tracing::error!(error, "reloading the certificate failed; the previous one stays in use");
                 }
             }
         }

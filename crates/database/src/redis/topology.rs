@@ -61,11 +61,19 @@ impl Topology {
     /// If the URL or the certificates are invalid. The message does not repeat the URL, which may hold a password.
     pub fn parse(url: &SecretString, ca: Option<&[u8]>) -> Result<Self, String> {
         let url = url.expose_secret().trim();
+        if url.starts_with("unix://") || url.starts_with("redis+unix://") {
+            return Self::standalone(url.into_connection_info().map_err(|_| INVALID_URL.to_owned())?, None);
+        }
         let (scheme, rest) = url.split_once("://").ok_or(INVALID_URL)?;
         let (login, rest) = rest.rsplit_once('@').map_or(("", rest), |(login, rest)| (login, rest));
         let (hosts, path) = rest.split_once('/').unwrap_or((rest, ""));
         let (scheme, sentinel) =
             scheme.strip_suffix("+sentinel").map_or((scheme, false), |name| (name, true));
+        let scheme = match scheme {
+            "valkey" => "redis",
+            "valkeys" => "rediss",
+            other => other,
+        };
         if hosts.is_empty() || !["redis", "rediss"].contains(&scheme) {
             return Err(INVALID_URL.into());
         }
@@ -90,17 +98,19 @@ impl Topology {
         match <[_; 1]>::try_from(nodes) {
             Ok([info]) => {
                 // Commands are small: without this option they would wait for a packet to fill.
-                let info = info.set_tcp_settings(TcpSettings::default().set_nodelay(true));
-                let client = match ca {
-                    Some(ca) => Client::build_with_tls(info.clone(), certificates(ca)),
-                    _ => Client::open(info.clone()),
-                };
-                let client = client.map_err(|error| format!("cannot be used: {error}"))?;
-                let ca = ca.map(<[u8]>::to_vec);
-                Ok(Self(Kind::Standalone(Box::new(Standalone { client, info, ca }))))
+                Self::standalone(info.set_tcp_settings(TcpSettings::default().set_nodelay(true)), ca)
             }
             Err(nodes) => Ok(Self(Kind::Cluster { nodes, ca: ca.map(<[u8]>::to_vec) })),
         }
+    }
+
+    fn standalone(info: ConnectionInfo, ca: Option<&[u8]>) -> Result<Self, String> {
+        let client = match ca {
+            Some(ca) => Client::build_with_tls(info.clone(), certificates(ca)),
+            None => Client::open(info.clone()),
+        };
+        let client = client.map_err(|error| format!("cannot be used: {error}"))?;
+        Ok(Self(Kind::Standalone(Box::new(Standalone { client, info, ca: ca.map(<[u8]>::to_vec) }))))
     }
 
     /// Opens a connection. A response that takes longer than `response_timeout` is an error.
@@ -115,8 +125,9 @@ impl Topology {
                 let info: RedisResult<String> =
                     redis::cmd("INFO").arg("cluster").query_async(&mut connection).await;
                 let info = match info {
-                    // A user without the right to ask has a single server, or lists the nodes in the URL.
-                    Err(error) if forbidden(&error) => String::new(),
+                    // A user without the right to ask, or a server without this command, has a single server, or lists
+                    // the nodes in the URL.
+                    Err(error) if forbidden(&error) || is_unknown_command(&error) => String::new(),
                     info => info?,
                 };
                 if !info.contains("cluster_enabled:1") {
@@ -148,6 +159,12 @@ impl Topology {
 /// Whether the error says that the user in the URL lacks the permission.
 pub(super) fn forbidden(error: &redis::RedisError) -> bool {
     error.kind() == redis::ErrorKind::Server(redis::ServerErrorKind::NoPerm)
+}
+
+/// Whether the server does not have the command: a proxy, or a command that the operator has renamed.
+fn is_unknown_command(error: &redis::RedisError) -> bool {
+    error.kind() == redis::ErrorKind::Server(redis::ServerErrorKind::ResponseError)
+        && error.to_string().contains("unknown command")
 }
 
 async fn connect_cluster(
@@ -259,6 +276,11 @@ mod tests {
         let parse = |url: &str| Topology::parse(&url.to_owned().into(), None).map(|topology| topology.0);
         assert!(matches!(parse("redis://h:1/2"), Ok(Kind::Standalone(_))));
         assert!(matches!(parse(" rediss://u:p%40@h "), Ok(Kind::Standalone(_))));
+        for single in
+            ["unix:///run/redis.sock", "redis+unix:///run/redis.sock", "valkey://h", "valkeys://h:1/2"]
+        {
+            assert!(matches!(parse(single), Ok(Kind::Standalone(_))), "{single}");
+        }
         assert!(matches!(parse("redis://:p@a:1,b:2"), Ok(Kind::Cluster { .. })));
         assert!(matches!(parse("redis+sentinel://a,b:2/main/3"), Ok(Kind::Sentinel(_))));
         for wrong in ["", "h:1", "http://h", "redis://", "redis+sentinel://a,b", "redis://hunter2@h:port"] {

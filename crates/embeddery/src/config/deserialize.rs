@@ -61,10 +61,26 @@ pub(super) fn unknown_key(name: &str, known: &[&str]) -> String {
 /// What people write for yes and no.
 pub(super) fn parse_bool(text: &str) -> Option<bool> {
     match text.trim().to_ascii_lowercase().as_str() {
-        "1" | "true" | "yes" | "on" => Some(true),
-        "0" | "false" | "no" | "off" => Some(false),
+        "1" | "true" | "yes" | "y" | "on" => Some(true),
+        "0" | "false" | "no" | "n" | "off" => Some(false),
         _ => None,
     }
+}
+
+/// A whole number as YAML writes it: `512`, `33_554_432`, `0x1ff`, `0o17` or `0b11`.
+pub(super) fn parse_whole_number(text: &str) -> Option<u64> {
+    let text = text.trim();
+    let (digits, radix) = match text.get(..2) {
+        Some("0x" | "0X") => (&text[2..], 16),
+        Some("0o") => (&text[2..], 8),
+        Some("0b") => (&text[2..], 2),
+        _ => (text.strip_prefix('+').unwrap_or(text), 10),
+    };
+    // An underscore separates digits; it neither begins nor ends the number.
+    if !digits.starts_with(|c: char| c.is_ascii_alphanumeric()) || digits.ends_with('_') {
+        return None;
+    }
+    u64::from_str_radix(&digits.replace('_', ""), radix).ok()
 }
 
 impl Node {
@@ -77,9 +93,9 @@ macro_rules! whole_numbers {
     ($($method:ident,)*) => {$(
         fn $method<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Mismatch> {
             let text = self.scalar_text("a whole number")?;
-            match text.trim().parse() {
-                Ok(number) => visitor.visit_u64(number),
-                Err(_) => Err(Mismatch::custom(format_args!("'{text}' is not a whole number"))),
+            match parse_whole_number(text) {
+                Some(number) => visitor.visit_u64(number),
+                None => Err(Mismatch::custom(format_args!("'{text}' is not a whole number"))),
             }
         }
     )*};
@@ -215,5 +231,24 @@ mod tests {
             ["on", "TRUE", "0", "No", "maybe"].map(parse_bool),
             [Some(true), Some(true), Some(false), Some(false), None]
         );
+    }
+
+    #[test]
+    fn whole_numbers_are_written_as_in_yaml() {
+        let same = [
+            ("512", 512),
+            (" 33_554_432 ", 33_554_432),
+            ("0x1ff", 511),
+            ("0o17", 15),
+            ("0b11", 3),
+            ("+7", 7),
+        ];
+        for (text, number) in same {
+            assert_eq!(parse_whole_number(text), Some(number), "{text}");
+        }
+        for text in ["", "-1", "1.5", "0x", "0xg", "_1", "1_", "1e3", "ten"] {
+            assert_eq!(parse_whole_number(text), None, "{text}");
+        }
+        assert_eq!((parse_bool("y"), parse_bool("N"), parse_bool("si")), (Some(true), Some(false), None));
     }
 }

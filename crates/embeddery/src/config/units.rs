@@ -4,6 +4,8 @@ use std::{fmt, num::NonZeroUsize, str::FromStr, time::Duration};
 
 use serde::{Deserialize, Deserializer, de};
 
+use super::deserialize::parse_whole_number;
+
 /// A year and more is a typo, and must not overflow the clock.
 const MAX_SECONDS: f64 = 31_536_000.0;
 
@@ -131,7 +133,7 @@ impl<'de> Deserialize<'de> for Bytes {
 
 fn parse_bytes(text: &str) -> Option<u64> {
     let text = text.trim();
-    if let Ok(bytes) = text.parse() {
+    if let Some(bytes) = parse_whole_number(text) {
         return Some(bytes);
     }
     let unit_at = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
@@ -157,7 +159,14 @@ mod tests {
 
     #[test]
     fn bytes_are_written_in_many_ways() {
-        for (text, bytes) in [("7", 7), ("8GB", 8_000_000_000), (" 1.5 KiB", 1536), ("2m", 2_000_000)] {
+        for (text, bytes) in [
+            ("7", 7),
+            ("8GB", 8_000_000_000),
+            (" 1.5 KiB", 1536),
+            ("2m", 2_000_000),
+            ("33_554_432", 33_554_432),
+            ("0x10", 16),
+        ] {
             assert_eq!(parse_bytes(text), Some(bytes), "{text}");
         }
         for text in ["", "GB", "1 parsec", "1.2.3", "-1"] {

@@ -6,7 +6,7 @@ use serde::{
     Deserialize, Deserializer,
     de::{MapAccess, SeqAccess, Visitor},
 };
-use serde_saphyr::Spanned;
+use serde_saphyr::{Spanned, options::NonFiniteFloatPolicy};
 
 use super::tree::{Node, Source, Value};
 
@@ -15,8 +15,10 @@ pub(super) fn parse(yaml: &str, source: fn(usize, usize) -> Source) -> Result<No
     if yaml.lines().all(|line| line.trim().is_empty() || line.trim_start().starts_with('#')) {
         return Ok(Node::empty_map(source(0, 0)));
     }
+    // A plain scalar is text until a type is asked for: the revision 12e4567 and the name .inf are valid.
+    let options = serde_saphyr::options! { non_finite_float_policy: NonFiniteFloatPolicy::PassThrough };
     let parsed: Spanned<YamlValue> =
-        serde_saphyr::from_str(yaml).map_err(|error| match error.location() {
+        serde_saphyr::from_str_with_options(yaml, options).map_err(|error| match error.location() {
             Some(at) => format!(", line {} column {}: {}", at.line(), at.column(), error.without_snippet()),
             None => format!(": {}", error.without_snippet()),
         })?;
@@ -146,6 +148,14 @@ mod tests {
             ("yes".into(), "7".into(), "x".into())
         );
         assert_eq!(tree.get(&["ä"]).unwrap().source, Source::File { line: 2, column: 1 });
+    }
+
+    #[test]
+    fn texts_that_look_like_infinite_numbers_stay_texts() {
+        let tree = parse("a: 12e4567\nb: .inf\nc: 9e99999\n");
+        for (key, text) in [("a", "12e4567"), ("b", ".inf"), ("c", "9e99999")] {
+            assert_eq!(tree.get(&[key]).unwrap().text(), Some(text));
+        }
     }
 
     #[test]

@@ -1,5 +1,5 @@
-//! Accounts of real processes: one budget for two of them, usage that outlives a kill, tokens from the command
-//! line, and a configuration that says what is wrong with it.
+//! Accounts across processes: a shared rate limit, usage that outlives a kill, tokens from the command line, and errors in
+//! the configuration.
 
 use std::{fs, path::Path, process::Command};
 
@@ -14,7 +14,7 @@ use crate::{
 
 const LIMITS: &str = "limits: {requests_per_second: 0.001, burst: 10}\n";
 
-/// A server with this file, and Redis.
+/// A server with a rate limit in Redis.
 fn limited(redis: &Redis) -> Server {
     Server::with(|command| {
         let file = command.get_current_dir().unwrap().join("embeddery.yaml");
@@ -24,13 +24,13 @@ fn limited(redis: &Redis) -> Server {
     })
 }
 
-/// A request that costs one of the budget, and no model: it is wrong.
+/// Sends an invalid request. It counts against the rate limit and needs no model.
 async fn spend(server: &Server) -> StatusCode {
     server.post("/v1/embeddings", &json!({"input": ""})).send().await.unwrap().status()
 }
 
 #[tokio::test]
-async fn two_processes_share_one_budget_and_redis_away_means_no_limit() {
+async fn two_processes_share_a_rate_limit_and_without_redis_there_is_none() {
     let mut redis = Redis::start().unwrap();
     let servers = [limited(&redis), limited(&redis)];
     let mut statuses = Vec::new();
@@ -40,7 +40,7 @@ async fn two_processes_share_one_budget_and_redis_away_means_no_limit() {
     assert_eq!(statuses, [vec![400; 10], vec![429; 4]].concat());
     let refused = servers[0].post("/v1/embeddings", &json!({"input": ""})).send().await.unwrap();
     let wait: u64 = refused.headers()["retry-after"].to_str().unwrap().parse().unwrap();
-    assert_eq!(wait, 120, "1000 seconds, of which at most 120 are told");
+    assert_eq!(wait, 120, "1000 seconds, reported as at most 120");
     assert_eq!(refused.headers()["x-ratelimit-remaining"], "0");
     let quotas: Value = reqwest::Client::new()
         .get(format!("{}/api/v1/embeddings/tenant/quotas", servers[1].url))
@@ -55,7 +55,7 @@ async fn two_processes_share_one_budget_and_redis_away_means_no_limit() {
 
     redis.kill().unwrap();
     for _ in 0..10 {
-        assert_eq!(spend(&servers[0]).await, 400, "everything passes");
+        assert_eq!(spend(&servers[0]).await, 400, "without Redis there is no limit");
     }
     let log = servers[0].log();
     assert_eq!(
@@ -66,7 +66,7 @@ async fn two_processes_share_one_budget_and_redis_away_means_no_limit() {
 }
 
 #[tokio::test]
-async fn what_was_answered_is_on_disk_when_the_process_is_killed() {
+async fn usage_of_completed_requests_survives_a_kill() {
     let state = tempfile::tempdir().unwrap();
     let start = || {
         Server::with(|command| {
@@ -88,7 +88,7 @@ async fn what_was_answered_is_on_disk_when_the_process_is_killed() {
             answered
         });
     }
-    // When the report shows some, there are others under way.
+    // When the report shows some requests, others are in progress.
     let usage = async |server: &Server| -> Value {
         let request = reqwest::Client::new().get(format!("{}/api/v1/embeddings/usage", server.url));
         request.bearer_auth(KEY).send().await.unwrap().json().await.unwrap()
@@ -102,9 +102,9 @@ async fn what_was_answered_is_on_disk_when_the_process_is_killed() {
     let again = start();
     let total = usage(&again).await["total"].clone();
     let (requests, tokens) = (total["requests"].as_i64().unwrap(), total["tokens"].as_i64().unwrap());
-    // The first request asked for readiness. Four at most were written down and not yet answered.
+    // The first request is the readiness check. At most four requests are recorded without a response.
     assert!((answered + 1..=answered + 5).contains(&requests), "{answered} answered, {requests} recorded");
-    assert_eq!(tokens, 4 + 5 * (requests - 1), "every one whole: {total}");
+    assert_eq!(tokens, 4 + 5 * (requests - 1), "each request is recorded completely: {total}");
 }
 
 fn many(command: &mut Command) {
@@ -112,7 +112,7 @@ fn many(command: &mut Command) {
 }
 
 #[tokio::test]
-async fn tokens_from_the_command_line_open_a_server() {
+async fn a_server_accepts_tokens_of_the_command_line() {
     let server = Server::with(|command| {
         command.env("EMBEDDINGS_MODEL_STORAGE_DIR", models());
         many(command);
@@ -149,7 +149,7 @@ async fn tokens_from_the_command_line_open_a_server() {
 }
 
 #[test]
-fn a_private_key_signs_what_its_public_key_checks() {
+fn a_token_of_a_private_key_is_verified_by_its_public_key() {
     let dir = tempfile::tempdir().unwrap();
     let pair = rcgen::KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).unwrap();
     fs::write(dir.path().join("public.pem"), pair.public_key_pem()).unwrap();
@@ -173,7 +173,7 @@ fn a_private_key_signs_what_its_public_key_checks() {
 }
 
 #[test]
-fn what_is_wrong_with_accounts_stops_the_start_with_name_and_fix() {
+fn an_invalid_account_setting_stops_the_start_with_its_name_and_a_fix() {
     let dir = tempfile::tempdir().unwrap();
     let refused = |file: &str, environment: &[(&str, &str)]| {
         fs::write(dir.path().join("c.yaml"), file).unwrap();
@@ -232,7 +232,7 @@ fn settings_of_the_other_mode_are_ignored() {
     multi.env("EMBEDDINGS_MODEL_STORAGE_DIR", models()).env("SINGLE_USER_API_KEY", "не ASCII");
     many(&mut multi);
     let (code, stdout, stderr) = run(multi);
-    assert!(code == 0 && stdout.contains("tokens: the keys"), "{stdout}{stderr}");
+    assert!(code == 0 && stdout.contains("tokens: the verification keys"), "{stdout}{stderr}");
 }
 
 #[tokio::test]
@@ -259,7 +259,7 @@ async fn a_usage_file_of_a_newer_version_stops_the_start() {
 }
 
 #[test]
-fn health_asks_over_tls_and_believes_only_the_configured_certificate() {
+fn health_over_tls_accepts_only_the_configured_certificate() {
     let keys = tempfile::tempdir().unwrap();
     let write = |name: &str| {
         let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();

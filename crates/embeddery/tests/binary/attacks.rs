@@ -1,5 +1,5 @@
-//! The list of attacks of docs/security.md, run against the binary. The table there must say what each got: the
-//! test compares it line by line, so that the page cannot claim what does not hold.
+//! The attacks of docs/security.md, run against the binary. The test compares the results with the table on that page, line
+//! by line.
 
 use std::{
     fs,
@@ -18,13 +18,13 @@ use crate::{
     tokens::{SECRET, claims, now, signed},
 };
 
-/// What was tried, and what it got.
+/// An attack and its result.
 struct Tried {
     attack: &'static str,
     got: String,
 }
 
-/// Collects what was tried.
+/// Runs attacks and collects their results.
 struct Attacker {
     single: Server,
     many: Server,
@@ -41,7 +41,7 @@ impl Attacker {
         self.client.request(method, format!("{}{path}", self.single.url))
     }
 
-    /// A request that would be good with the key.
+    /// A request that is valid with the key.
     fn models(&self) -> RequestBuilder {
         self.ask(Method::GET, "/v1/models")
     }
@@ -60,7 +60,7 @@ impl Attacker {
         self.embed(attack, body.to_string().into_bytes()).await;
     }
 
-    /// Bytes as they are.
+    /// Sends raw bytes.
     async fn raw(&mut self, attack: &'static str, bytes: impl Into<Vec<u8>>) {
         let got = raw(&self.single.url, bytes.into()).await;
         self.note(attack, got);
@@ -75,7 +75,7 @@ impl Attacker {
         self.http(attack, request).await;
     }
 
-    /// A token that is good but for this.
+    /// Sends a token that is valid except for this claim.
     async fn claim(&mut self, attack: &'static str, name: &str, value: Option<Value>) {
         let mut claims = ours("ann", "user");
         match value {
@@ -86,7 +86,7 @@ impl Attacker {
     }
 }
 
-/// What the server for many takes.
+/// The claims that the multi_user server accepts.
 fn ours(user: &str, role: &str) -> Value {
     let mut claims = claims(user, role);
     claims["iss"] = json!("https://id.example");
@@ -98,7 +98,7 @@ fn good(user: &str, role: &str) -> String {
     signed(Algorithm::HS256, &ours(user, role), SECRET)
 }
 
-/// `401 invalid_api_key`
+/// The status and the error code of the response, such as `401 invalid_api_key`.
 async fn outcome(request: RequestBuilder) -> String {
     let answer = match request.send().await {
         Ok(answer) => answer,
@@ -155,7 +155,7 @@ fn start() -> Attacker {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn every_attack_gets_what_the_page_says() {
+async fn every_attack_has_the_result_in_the_documentation() {
     let mut attacker = start();
     attacker.single.ready().await;
     keys(&mut attacker).await;
@@ -173,7 +173,7 @@ async fn every_attack_gets_what_the_page_says() {
         .collect();
     assert!(table.len() >= 40, "{} attacks", table.len());
     assert!(attacker.tried.iter().filter(|tried| tried.got.starts_with("200")).count() <= 6);
-    // Still there, for those who may.
+    // The servers still serve valid requests.
     attacker.single.ready().await;
     assert_eq!(outcome(attacker.with_token(Method::GET, "/v1/models", &good("ann", "user"))).await, "200");
     let page = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/security.md"));
@@ -443,7 +443,7 @@ async fn users(attacker: &mut Attacker) {
     for secret in [SECRET, ann.as_str(), forger.as_str()] {
         assert!(!audit.contains(secret));
     }
-    // Until the address has used up what it may get wrong.
+    // The failed logins of this address reach their limit.
     let mut got = String::new();
     for _ in 0..100 {
         got = outcome(attacker.with_token(Method::GET, "/v1/models", "guess")).await;

@@ -1,5 +1,4 @@
-//! Collections through the binary, with the real model: found by meaning, and nothing acknowledged is lost when
-//! the process is killed.
+//! Collections with the real model: semantic search, and acknowledged writes that survive a kill.
 
 use std::{
     collections::HashSet,
@@ -34,7 +33,7 @@ async fn get(server: &Server, path: &str) -> Value {
 }
 
 #[tokio::test]
-async fn notes_are_found_by_meaning_after_a_restart() {
+async fn semantic_search_finds_documents_after_a_restart() {
     let data = tempfile::tempdir().unwrap();
     let server = on(data.path());
     server.ready().await;
@@ -57,11 +56,11 @@ async fn notes_are_found_by_meaning_after_a_restart() {
     let (from, to) = (hit["bytes"][0].as_u64().unwrap() as usize, hit["bytes"][1].as_u64().unwrap() as usize);
     assert_eq!(hit["text"], long[from..to]);
     assert!(hit["text"].as_str().unwrap().contains("Money is given back"));
-    assert!(data.path().join("1").join("vectors.db").is_file(), "one directory a user");
+    assert!(data.path().join("1").join("vectors.db").is_file(), "each user has a directory");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_kill_during_writes_loses_nothing_acknowledged() {
+async fn a_kill_during_writes_loses_no_acknowledged_document() {
     let data = tempfile::tempdir().unwrap();
     let mut server = on(data.path());
     server.ready().await;
@@ -82,7 +81,7 @@ async fn a_kill_during_writes_loses_nothing_acknowledged() {
                     let chunking = json!({"method": "sentences", "size": 3, "overlap": 0, "unit": "words"});
                     let body = json!({"documents": documents, "chunking": chunking});
                     let sent = reqwest::Client::new().post(&url).bearer_auth(KEY).json(&body).send().await;
-                    // The process is gone.
+                    // The process was killed.
                     let Ok(answer) = sent else { return };
                     if answer.status() != 200 {
                         return;
@@ -108,7 +107,10 @@ async fn a_kill_during_writes_loses_nothing_acknowledged() {
     loop {
         let page = get(&server, &format!("/notes/documents?limit=50&after={after}")).await;
         for document in page["documents"].as_array().unwrap() {
-            assert!(document["chunks"].as_u64().unwrap() >= 2, "no document is stored by half: {document}");
+            assert!(
+                document["chunks"].as_u64().unwrap() >= 2,
+                "a document is stored incompletely: {document}"
+            );
             vectors += document["chunks"].as_u64().unwrap();
             there.insert(document["id"].as_str().unwrap().to_owned());
         }

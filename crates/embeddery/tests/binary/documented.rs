@@ -1,6 +1,5 @@
-//! What the pages tell a reader to type is typed: every block marked `sh`, and `python`, of a page, in one shell, against a
-//! server that was started as the quick start says. A command that fails, an HTTP error included, fails the page. The files
-//! of `examples/` are run as well.
+//! Runs the commands of the documentation: all `sh` and `python` blocks of a page, in one shell, against a server that was
+//! started as in the quick start. A failed command or an HTTP error fails the test. The files of `examples/` are run, too.
 
 use std::{
     fs,
@@ -45,11 +44,11 @@ fn walk(page: &str) {
     let text = fs::read_to_string(Path::new(ROOT).join(page)).unwrap();
     let script = script(&text).replace("http://127.0.0.1:8000", &server.url);
     assert!(!script.is_empty(), "{page} has commands");
-    // A reader gets here after the model has loaded.
+    // A reader reaches these commands after the model has loaded.
     let ready = format!("curl -s --retry 100 --retry-delay 1 --retry-all-errors {}/ready\n", server.url);
     let script = ready + &script;
     let dir = server.dir.path();
-    // What a reader sees, the program takes for a failure.
+    // An HTTP error, which a reader would see, is a failed command here.
     fs::write(dir.join(".curlrc"), "fail-with-body\n").unwrap();
     let python = fs::canonicalize(Path::new(ROOT).join(".cache/venv/bin")).unwrap();
     let binary = PathBuf::from(env!("CARGO_BIN_EXE_embeddery")).parent().unwrap().to_owned();

@@ -1,4 +1,4 @@
-//! `embeddery embed` as its users meet it: killed, interrupted, misfed, resumed.
+//! `embeddery embed`: interrupted, killed, resumed, and with invalid input.
 
 use std::{
     fs,
@@ -18,7 +18,7 @@ const REMOTE: &str = "local_api:bulk";
 /// A directory in which `embeddery embed` runs.
 struct Bulk {
     dir: tempfile::TempDir,
-    /// Where the model of [`REMOTE`] is.
+    /// The URL of the provider of [`REMOTE`].
     url: Option<String>,
 }
 
@@ -52,13 +52,13 @@ impl Bulk {
         command
     }
 
-    /// Runs to the end; the code and what was said.
+    /// Runs the command to its end. Returns the exit code and the output.
     fn run(&self, arguments: &[&str]) -> (i32, String) {
         let (code, stdout, stderr) = run(self.command(arguments));
         (code, stdout + &stderr)
     }
 
-    /// Runs until the journal has grown, then sends a signal; the exit code, if it had one.
+    /// Runs the command until the journal has grown, then sends a signal. Returns the exit code, if there is one.
     async fn interrupt(&self, arguments: &[&str], signal: &str) -> Option<i32> {
         let journal = self.path(&format!("{}.journal", arguments.last().unwrap()));
         let written = || {
@@ -69,7 +69,7 @@ impl Bulk {
         let before = written();
         let mut child = self.command(arguments).stderr(Stdio::null()).spawn().unwrap();
         while written() <= before {
-            assert!(child.try_wait().unwrap().is_none(), "it ended before it could be interrupted");
+            assert!(child.try_wait().unwrap().is_none(), "the command ended before the interruption");
             tokio::time::sleep(Duration::from_millis(2)).await;
         }
         assert!(Command::new("kill").args([signal, &child.id().to_string()]).status().unwrap().success());
@@ -81,25 +81,28 @@ fn objects(text: &str) -> Vec<Value> {
     text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
 }
 
-/// Five interruptions, by turns an orderly one and a sudden death, and then the rest.
-async fn five_times(bulk: &Bulk, arguments: &[&str]) {
+/// Interrupts the command five times, alternating SIGINT and SIGKILL, and then runs it to its end.
+async fn interrupt_five_times(bulk: &Bulk, arguments: &[&str]) {
     for turn in 0..5 {
         let (signal, code) = if turn % 2 == 0 { ("-INT", Some(130)) } else { ("-KILL", None) };
         assert_eq!(bulk.interrupt(arguments, signal).await, code);
-        assert!(!bulk.path(arguments.last().unwrap()).exists(), "it bears its name only when it is whole");
+        assert!(
+            !bulk.path(arguments.last().unwrap()).exists(),
+            "the output has its name only when it is complete"
+        );
     }
     let (code, said) = tokio::task::block_in_place(|| bulk.run(arguments));
     assert_eq!(code, 3, "{said}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn interrupted_five_times_the_file_is_that_of_one_run() {
+async fn after_five_interruptions_the_output_equals_that_of_one_run() {
     let bulk = Bulk::new();
     let line = |n: usize| match n {
         777 => "{\"id\":\"broken\"".to_owned(),
         _ => json!({"id": format!("doc-{n}"), "text": format!("the {n}. line says {}", n * n)}).to_string(),
     };
-    // Many batches, so that five interruptions come before the end even where a signal takes its time.
+    // Many batches, so that five interruptions come before the end, also if signals are delivered late.
     bulk.write("in.jsonl", &(0..6000).map(|n| line(n) + "\n").collect::<String>());
     for kind in ["jsonl", "npy"] {
         let (one, many) = (format!("one.{kind}"), format!("many.{kind}"));
@@ -108,7 +111,7 @@ async fn interrupted_five_times_the_file_is_that_of_one_run() {
             code == 3 && said.contains("5999 vectors of 384 numbers") && said.contains("1 lines failed"),
             "{said}"
         );
-        five_times(&bulk, &["in.jsonl", "--model", LOCAL, "--output", &many]).await;
+        interrupt_five_times(&bulk, &["in.jsonl", "--model", LOCAL, "--output", &many]).await;
         assert!(fs::read(bulk.path(&one)).unwrap() == fs::read(bulk.path(&many)).unwrap(), "{kind}");
         let errors = bulk.read(&format!("{many}.errors.jsonl"));
         assert_eq!(errors, bulk.read(&format!("{one}.errors.jsonl")));
@@ -133,9 +136,9 @@ async fn a_hundred_thousand_lines_interrupted_five_times() {
     let (code, said) =
         tokio::task::block_in_place(|| bulk.run(&["in.txt", "--model", REMOTE, "--output", "one.jsonl"]));
     assert_eq!(code, 3, "{said}");
-    five_times(&bulk, &["in.txt", "--model", REMOTE, "--output", "out.jsonl"]).await;
+    interrupt_five_times(&bulk, &["in.txt", "--model", REMOTE, "--output", "out.jsonl"]).await;
     let text = bulk.read("out.jsonl");
-    assert!(text == bulk.read("one.jsonl"), "the same to the byte");
+    assert!(text == bulk.read("one.jsonl"), "the outputs are equal");
     let made = objects(&text);
     assert_eq!(made.len(), 99_999);
     for (index, line) in made.iter().enumerate().step_by(997) {
@@ -150,7 +153,7 @@ async fn a_hundred_thousand_lines_interrupted_five_times() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_changed_meanwhile_is_refused_with_how_to_start_over() {
+async fn a_resumed_run_refuses_changed_inputs_and_options() {
     let bulk = Bulk::new();
     let text: String = (0..2000).map(|n| format!("line {n}\n")).collect();
     bulk.write("in.txt", &text);
@@ -164,16 +167,16 @@ async fn what_changed_meanwhile_is_refused_with_how_to_start_over() {
         refused(&["in.txt", "--model", LOCAL, "--input-type", "query"], "options");
         bulk.write("in.txt", &format!("{text}one more\n"));
         refused(&["in.txt", "--model", LOCAL], "an input was in.txt");
-        // Of the same length, so that only what was read can tell.
+        // The same length, so that only the hash differs.
         bulk.write("in.txt", &text.replace("line 7\n", "LINE 7\n"));
         refused(&["in.txt", "--model", LOCAL], "has changed");
         bulk.write("in.txt", &text);
         let (code, said) = run_with(&bulk, &arguments, ("EMBEDDINGS_PRECISION", "f32"));
-        // Where `auto` is f32 anyway, nothing has changed, and the run goes on.
+        // If `auto` is f32 on this machine, nothing has changed, and the run resumes.
         assert!(code == 0 || (code == 2 && said.contains("identity")), "{code} {said}");
         let (code, said) = bulk.run(&[&["--overwrite"], &arguments[..]].concat());
         assert_eq!(code, 0, "{said}");
-        refused(&["in.txt", "--model", LOCAL], "is there already");
+        refused(&["in.txt", "--model", LOCAL], "out.npy exists");
     });
 }
 
@@ -185,7 +188,7 @@ fn run_with(bulk: &Bulk, arguments: &[&str], (name, value): (&str, &str)) -> (i3
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_text_that_the_model_does_not_take_fails_alone() {
+async fn a_text_that_the_model_refuses_fails_alone() {
     let vendors = Vendors::start().await;
     vendors.set_dimensions("bulk", 4);
     vendors.poison("text 5");
@@ -200,7 +203,7 @@ async fn a_text_that_the_model_does_not_take_fails_alone() {
 }
 
 #[test]
-fn standard_input_and_output_and_wrong_commands() {
+fn standard_streams_work_and_invalid_commands_are_refused() {
     let bulk = Bulk::new();
     let mut child = bulk
         .command(&["-", "--model", LOCAL, "--output", "-"])
@@ -222,7 +225,7 @@ fn standard_input_and_output_and_wrong_commands() {
     let (code, said) = bulk.run(&["in.txt", "--model", "nobody-knows-this", "--output", "out.jsonl"]);
     assert!(code == 2 && said.contains("nobody-knows-this"), "{said}");
     let (code, said) = bulk.run(&["in.txt", "--output", "no/where.jsonl"]);
-    assert!(code == 2 && said.contains("no directory"), "{said}");
+    assert!(code == 2 && said.contains("is not a directory"), "{said}");
 }
 
 fn is_litter(path: &Path) -> bool {

@@ -1,4 +1,4 @@
-//! `embeddery generate`: what packagers put beside the binary. `make test-ops` reads it with the tools it is for.
+//! `embeddery generate`: completions and man pages. `make test-ops` loads them into shells and `man`.
 
 use std::{fs, process::Command};
 
@@ -8,7 +8,7 @@ const COMMANDS: [&str; 8] =
     ["serve", "orchestrator", "worker", "embed", "models", "token", "health", "check"];
 
 #[test]
-fn completions_and_man_pages_know_every_command() {
+fn completions_and_man_pages_contain_every_command() {
     let dir = tempfile::tempdir().unwrap();
     let (code, _, said) = run(command(dir.path(), &["generate", "made"]));
     assert_eq!(code, 0, "{said}");
@@ -18,9 +18,9 @@ fn completions_and_man_pages_know_every_command() {
     for word in COMMANDS {
         let page = read(&format!("man/embeddery-{word}.1"));
         assert!(page.contains(&format!(".TH embeddery-{word} 1")), "{page}");
-        assert!(overview.contains(&format!("embeddery\\-{word}(1)")), "{word} is not in the overview");
+        assert!(overview.contains(&format!("embeddery\\-{word}(1)")), "{word} is missing in the overview");
         for shell in ["embeddery.bash", "_embeddery", "embeddery.fish"] {
-            assert!(read(&format!("completions/{shell}")).contains(word), "{shell} does not know {word}");
+            assert!(read(&format!("completions/{shell}")).contains(word), "{word} is missing for {shell}");
         }
     }
     let script = ". made/completions/embeddery.bash; COMP_WORDS=(embeddery ser); COMP_CWORD=1; \

@@ -1,5 +1,5 @@
-//! The way from Chroma to us, from a real Chroma server: the wheel that `make test-deps` installs, of which only the
-//! server's library is loaded.
+//! `embeddery import-chroma` with a real Chroma server, from the wheel that `make test-deps` installs. Only the library of
+//! the server is loaded.
 
 use std::{
     net::TcpListener,
@@ -103,13 +103,13 @@ async fn a_chroma_collection_is_searched_by_text_after_the_import() {
         run(command)
     };
     let (code, stdout, stderr) = import();
-    assert_eq!(code, 1, "not all could be read: {stdout}{stderr}");
+    assert_eq!(code, 1, "some records are not imported: {stdout}{stderr}");
     assert!(stdout.contains("user_media: 2 records imported, bound to"), "{stdout}{stderr}");
     assert!(stdout.contains("bare: it has no text"), "{stdout}");
     assert!(stdout.contains("odd_vectors: 1 records imported, in a space of its own"), "{stdout}");
-    assert_eq!(import().1, stdout, "again is harmless");
+    assert_eq!(import().1, stdout, "a repeated import has the same result");
 
-    // The server that runs beside sees it at once.
+    // A server that runs during the import sees the collection at once.
     let search = async |collection: &str, body: Value| {
         let path = format!("/api/v1/embeddings/collections/{collection}/search");
         let answer = server.post(&path, &body).send().await.unwrap();
@@ -125,7 +125,7 @@ async fn a_chroma_collection_is_searched_by_text_after_the_import() {
 }
 
 #[test]
-fn no_server_is_said() {
+fn an_unreachable_chroma_server_is_an_error() {
     let data = tempfile::tempdir().unwrap();
     let nobody = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let (code, _, stderr) = run(command(data.path(), &["import-chroma", &format!("http://{nobody}")]));

@@ -1,5 +1,5 @@
-//! Models come into memory and go, while requests run: many models in the memory of a few, unloading by hand, what is
-//! known of a model that is not loaded, and a process that is killed at the worst moment.
+//! Loading and unloading of models during requests: more models than the memory holds, unloading by an administrator,
+//! information on unloaded models, and kills during a load or a download.
 
 use std::{
     collections::HashMap,
@@ -20,7 +20,7 @@ use crate::support::{KEY, Server, command, models, run};
 
 const MINILM: &str = "sentence-transformers/all-MiniLM-L6-v2";
 
-/// `count` small models, `test/0` and so on.
+/// `count` small models, named `test/0` and so on.
 fn small_models(count: u32, hidden: usize) -> TempDir {
     let base = tempfile::tempdir().unwrap();
     for seed in 0..count {
@@ -29,7 +29,7 @@ fn small_models(count: u32, hidden: usize) -> TempDir {
     base
 }
 
-/// A server with these models, this configuration, and no cache that would answer in a model's place.
+/// A server with these models and this configuration, without a cache, so that every request uses a model.
 fn server(models: &Path, configuration: &str) -> Server {
     Server::with(|command| {
         let file = command.get_current_dir().unwrap().join("embeddery.yaml");
@@ -50,7 +50,7 @@ async fn post(server: &Server, path: &str, body: Value) -> (u16, Value) {
     (answer.status().as_u16(), answer.json().await.unwrap())
 }
 
-/// A number of /metrics.
+/// The value of a metric.
 async fn metric(url: &str, name: &str) -> f64 {
     let text = reqwest::get(format!("{url}/metrics")).await.unwrap().text().await.unwrap();
     let line =
@@ -58,15 +58,15 @@ async fn metric(url: &str, name: &str) -> f64 {
     line.rsplit(' ').next().unwrap().parse().unwrap()
 }
 
-/// Waits until no model has memory any more.
-async fn nobody_has_memory(url: &str) {
+/// Waits until no model uses memory.
+async fn wait_for_no_model_memory(url: &str) {
     while metric(url, "embeddery_model_memory_bytes").await > 0.0 {
         tokio::task::yield_now().await;
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn twenty_models_take_turns_in_the_memory_of_three() {
+async fn twenty_models_share_the_memory_of_three() {
     const MODELS: usize = 20;
     let base = small_models(MODELS as u32, 64);
     let default = "default_model_id: test/0\n";
@@ -115,11 +115,11 @@ async fn twenty_models_take_turns_in_the_memory_of_three() {
     let most = watch.await.unwrap();
     assert!(most <= limit as f64, "{most} of {limit}");
     let log = server.log();
-    assert!(log.matches("model unloaded").count() >= MODELS, "they took turns");
+    assert!(log.matches("model unloaded").count() >= MODELS, "models were unloaded");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn unloading_gives_the_memory_back_and_the_next_request_loads_again() {
+async fn unloading_frees_the_memory_and_the_next_request_loads_again() {
     let server = server(&models(), "");
     server.ready().await;
     let taken = metric(&server.url, "embeddery_model_memory_bytes").await;
@@ -127,16 +127,16 @@ async fn unloading_gives_the_memory_back_and_the_next_request_loads_again() {
     let named = json!({"model_id": MINILM, "provider": "huggingface"});
     let (status, answer) = post(&server, "/api/v1/embeddings/models/unload", named.clone()).await;
     assert_eq!((status, &answer["unloaded"]), (200, &json!(true)), "{answer}");
-    nobody_has_memory(&server.url).await;
+    wait_for_no_model_memory(&server.url).await;
     let after = metric(&server.url, "process_resident_memory_bytes").await;
-    // 90 MB of weights in f32, and the tokenizer.
-    assert!(before - after > 90e6, "{before} bytes, then {after}; {taken} were counted");
+    // The weights in f32 take 90 MB; the tokenizer comes on top.
+    assert!(before - after > 90e6, "{before} bytes, then {after}; {taken} were reserved");
     let (_, answer) = post(&server, "/api/v1/embeddings/models/unload", named.clone()).await;
     assert_eq!(answer["unloaded"], false);
     let (_, info) = get(&server, &format!("/api/v1/embeddings/models/{MINILM}")).await;
     assert_eq!(info["state"], "unloaded");
     let ready = reqwest::get(format!("{}/ready", server.url)).await.unwrap();
-    assert_eq!(ready.status(), 200, "it would answer");
+    assert_eq!(ready.status(), 200, "an unloaded model is ready");
     let (status, answer) = post(&server, "/api/v1/embeddings/models/warmup", named).await;
     assert_eq!((status, &answer["warmed"]), (200, &json!(true)));
     let (_, info) = get(&server, &format!("/api/v1/embeddings/models/{MINILM}")).await;
@@ -144,7 +144,7 @@ async fn unloading_gives_the_memory_back_and_the_next_request_loads_again() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_known_of_a_model_without_loading_it() {
+async fn the_information_on_an_unloaded_model_is_complete() {
     let base = small_models(2, 32);
     let configuration = "default_model_id: test/0\nmodels:\n  short: {provider: huggingface, model_name_or_path: test/1, \
                          max_length: 16, precision: int8, unload_timeout_seconds: 0}\n";
@@ -182,7 +182,7 @@ async fn what_is_known_of_a_model_without_loading_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_model_larger_than_all_memory_is_told_with_the_setting() {
+async fn a_model_over_the_memory_limit_is_an_error_that_names_the_setting() {
     let base = small_models(1, 32);
     let server = server(base.path(), "default_model_id: test/0\nengine: {max_memory: 100KB}\n");
     let (status, answer) = post(&server, "/v1/embeddings", json!({"input": "w1"})).await;
@@ -191,11 +191,11 @@ async fn a_model_larger_than_all_memory_is_told_with_the_setting() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn killed_while_a_model_loads_the_next_start_is_clean() {
+async fn a_server_starts_after_a_kill_during_a_load() {
     let base = small_models(1, 256);
     for _ in 0..5 {
         let mut server = server(base.path(), "default_model_id: test/0\n");
-        // The default model loads from the first moment on.
+        // The default model is loaded from the start on.
         let asked = server.post("/v1/embeddings", &json!({"input": "w1"})).timeout(Duration::from_millis(20));
         let _ = asked.send().await;
         server.signal("KILL");
@@ -206,7 +206,7 @@ async fn killed_while_a_model_loads_the_next_start_is_clean() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn killed_while_a_model_is_fetched_the_next_start_goes_on() {
+async fn a_download_resumes_after_a_kill() {
     let base = small_models(1, 64);
     let hub = Hub::start().await.with_directory("test/0", &base.path().join("test/0"));
     let held = hub.hold("model.safetensors");
@@ -233,15 +233,15 @@ async fn killed_while_a_model_is_fetched_the_next_start_goes_on() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn more_than_may_wait_for_a_model_is_told_to_come_back() {
+async fn requests_over_the_queue_limit_get_a_429_with_retry_after() {
     let server = Arc::new(server(&models(), "engine: {queue_tokens: 600}\n"));
     let long = "a fox, a dog, and a river ".repeat(30);
-    // Texts of more than two hundred tokens: a few may wait, not all of these.
+    // Texts of more than two hundred tokens, of which the queue holds only a few.
     let (mut served, mut refused) = (0, 0);
     while served == 0 || refused == 0 {
         let mut callers = tokio::task::JoinSet::new();
         for caller in 0..24 {
-            // Of one text that several ask for there would be one computation.
+            // The texts are different, because equal texts would share a computation.
             let (server, long) = (Arc::clone(&server), format!("{caller} {long}"));
             callers.spawn(async move {
                 let body = json!({"model": MINILM, "input": long});
@@ -267,5 +267,5 @@ async fn more_than_may_wait_for_a_model_is_told_to_come_back() {
         }
     }
     let (status, _) = post(&server, "/v1/embeddings", json!({"model": MINILM, "input": long})).await;
-    assert_eq!(status, 200, "and then all is as before");
+    assert_eq!(status, 200, "later requests succeed");
 }

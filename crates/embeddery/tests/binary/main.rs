@@ -1,6 +1,6 @@
-//! The binary as its users meet it: started, asked over HTTP, stopped by signals. One program, so that it links once.
+//! Tests of the compiled binary: commands, HTTP, files and signals. They are one test program, so that it links once.
 
-#![expect(clippy::unwrap_used, clippy::panic, reason = "helpers of tests fail the test")]
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
 mod accounts;
 mod attacks;

@@ -1,4 +1,4 @@
-//! `embeddery models` and a server whose model is not here yet, against a stand-in hub over real HTTP.
+//! `embeddery models`, and a server whose model is not downloaded yet, with a fake hub over real HTTP.
 
 use std::fs;
 
@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 const NAME: &str = "sentence-transformers/all-MiniLM-L6-v2";
 
-/// A stand-in hub that offers the real default model.
+/// A fake hub with the real default model.
 async fn hub() -> Hub {
     Hub::start().await.with_directory(NAME, &models().join(NAME))
 }
@@ -25,7 +25,7 @@ async fn pull_list_and_info() {
     let (code, stdout, _) = with_hub(&["models", "list"]).await.unwrap();
     assert!(code == 0 && stdout.contains("models pull"), "{stdout}");
     let (code, stdout, stderr) = with_hub(&["models", "pull"]).await.unwrap();
-    assert!(code == 0 && stdout.contains("is here"), "{stdout}{stderr}");
+    assert!(code == 0 && stdout.contains(&format!("{NAME} is in ")), "{stdout}{stderr}");
     let pulled = dir.path().join("models/embedding_models_data").join(NAME).join("model.safetensors");
     assert_eq!(fs::metadata(pulled).unwrap().len(), 90_868_376);
     let (_, stdout, _) = with_hub(&["models", "list"]).await.unwrap();
@@ -39,7 +39,7 @@ async fn pull_list_and_info() {
 }
 
 #[test]
-fn offline_says_where_it_looked() {
+fn an_offline_pull_names_the_searched_directory() {
     let dir = tempfile::tempdir().unwrap();
     let (code, _, stderr) = run(command(dir.path(), &["models", "pull", "a/b"]));
     assert!(
@@ -49,7 +49,7 @@ fn offline_says_where_it_looked() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_model_on_its_way_is_a_503_with_retry_after_and_then_serves() {
+async fn requests_during_a_download_get_a_503_with_retry_after() {
     let hub = hub().await;
     let held = hub.hold("model.safetensors");
     let endpoint = hub.url();
@@ -76,11 +76,11 @@ async fn a_model_on_its_way_is_a_503_with_retry_after_and_then_serves() {
     assert_eq!(warmed.json::<Value>().await.unwrap()["warmed"], true);
     assert_eq!(ask().await.unwrap().status(), 200);
     assert_eq!(reqwest::get(format!("{}/ready", server.url)).await.unwrap().status(), 200);
-    assert_eq!(hub.requests_for("model.safetensors"), 1, "fetched once");
+    assert_eq!(hub.requests_for("model.safetensors"), 1, "downloaded once");
 }
 
 #[test]
-fn check_tells_what_is_wrong_and_how_to_mend_it() {
+fn check_reports_each_problem_with_a_fix() {
     let dir = tempfile::tempdir().unwrap();
     let check_with = |models: &str, redis: &str| {
         let mut command = command(dir.path(), &["check"]);
@@ -90,7 +90,7 @@ fn check_tells_what_is_wrong_and_how_to_mend_it() {
     let check = |models: &str| check_with(models, "");
     let (code, stdout, _) = check(models().to_str().unwrap());
     assert!(code == 0 && stdout.contains("384 dimensions"), "{stdout}");
-    // Nobody listens at port 1.
+    // Port 1 is closed.
     let (code, stdout, _) = check_with(models().to_str().unwrap(), "redis://127.0.0.1:1");
     assert!(code == 1 && stdout.contains("FAIL  queue: Redis at 127.0.0.1:1"), "{stdout}");
     let (code, stdout, _) = check("empty");
@@ -103,7 +103,7 @@ fn check_tells_what_is_wrong_and_how_to_mend_it() {
 }
 
 #[test]
-fn the_defaults_that_are_printed_are_a_valid_file() {
+fn the_printed_defaults_are_a_valid_file() {
     let dir = tempfile::tempdir().unwrap();
     let (code, stdout, _) = run(command(dir.path(), &["check", "--print-defaults"]));
     assert_eq!(code, 0);

@@ -1,4 +1,4 @@
-//! Graphs through ONNX Runtime's real library, beside the engine on the same model.
+//! ONNX graphs with the real ONNX Runtime library, compared with the engine on the same model.
 
 use std::{
     fs,
@@ -12,14 +12,14 @@ use crate::support::{KEY, Server, command, models, run};
 
 const MINILM: &str = "sentence-transformers/all-MiniLM-L6-v2";
 
-/// The library that `make test` unpacks.
+/// The library of ONNX Runtime. `make test` downloads it.
 fn library() -> PathBuf {
     let library = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../.cache/onnxruntime/libonnxruntime.so");
     assert!(library.is_file(), "{} is missing; `make test` fetches it", library.display());
     library.canonicalize().unwrap()
 }
 
-/// A server that knows the model as a graph under several names.
+/// A server with the model as an ONNX graph under several ids.
 fn server(change: impl FnOnce(&mut std::process::Command)) -> Server {
     let graph =
         |id: &str, keys: &str| format!("  {id}: {{provider: onnx, model_name_or_path: {MINILM}{keys}}}\n");
@@ -38,7 +38,7 @@ fn server(change: impl FnOnce(&mut std::process::Command)) -> Server {
     })
 }
 
-/// Another graph of the model, or other settings: one entry, in a file of its own.
+/// A server with one entry for the model, with these keys.
 fn with_entry(keys: &str) -> Server {
     server(|command| {
         let file = command.get_current_dir().unwrap().join("embeddery.yaml");
@@ -58,14 +58,14 @@ async fn vectors(server: &Server, model: &str, body: &Value) -> Vec<Vec<f64>> {
     rows.map(|row| serde_json::from_value(row["embedding"].clone()).unwrap()).collect()
 }
 
-/// The least cosine of vectors of unit length.
+/// The minimum cosine of vectors of unit length.
 fn min_cosine(a: &[Vec<f64>], b: &[Vec<f64>]) -> f64 {
     assert_eq!(a.len(), b.len());
     let cosine = |(a, b): (&Vec<f64>, &Vec<f64>)| a.iter().zip(b).map(|(a, b)| a * b).sum::<f64>();
     a.iter().zip(b).map(cosine).fold(1.0, f64::min)
 }
 
-/// Texts of one word to more than the model reads.
+/// Texts from one word to more than the model's limit.
 fn texts() -> Vec<String> {
     let words = ["the", "river", "rose", "after", "a", "warm", "winter", "and", "nobody", "knew", "why"];
     let text =
@@ -74,17 +74,17 @@ fn texts() -> Vec<String> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_graph_gives_the_engines_vectors() {
+async fn a_graph_computes_the_same_vectors_as_the_engine() {
     let server = server(|_| {});
     let body = json!({"input": texts()});
     let (graph, engine) = (vectors(&server, "graph", &body).await, vectors(&server, "engine", &body).await);
     let least = min_cosine(&graph, &engine);
     assert!(least > 0.99999, "{least}");
-    // A text's vector does not depend on what it was padded with.
+    // The vector of a text does not depend on the padding.
     let alone =
         vectors(&server, "onnx:sentence-transformers/all-MiniLM-L6-v2", &json!({"input": texts()[3]})).await;
     assert!(min_cosine(&alone, &graph[3..4]) > 0.999_999);
-    // Not of unit length when nobody wants that.
+    // Without normalization the vectors do not have unit length.
     let raw = json!({"input": "hello", "normalize": false});
     let (graph, engine) = (vectors(&server, "graph", &raw).await, vectors(&server, "engine", &raw).await);
     let furthest = graph[0].iter().zip(&engine[0]).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
@@ -107,7 +107,7 @@ async fn a_graph_gives_the_engines_vectors() {
     let all = ids.len();
     ids.sort_unstable();
     ids.dedup();
-    assert_eq!(ids.len(), all, "every id is one model's: {list}");
+    assert_eq!(ids.len(), all, "the ids are unique: {list}");
     let unload = json!({"model": "graph"});
     let unloaded = server.post("/api/v1/embeddings/models/unload", &unload).send().await.unwrap();
     assert_eq!(unloaded.json::<Value>().await.unwrap()["unloaded"], true);
@@ -115,7 +115,7 @@ async fn a_graph_gives_the_engines_vectors() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn quantised_graphs_and_graphs_that_pool_by_themselves() {
+async fn quantized_graphs_and_graphs_with_pooling_work() {
     let body = json!({"input": texts()});
     for (file, due) in [("onnx/model_int8.onnx", 0.95), ("onnx/model_sentence.onnx", 0.99999)] {
         let server = with_entry(&format!("onnx_file: {file}"));
@@ -127,7 +127,7 @@ async fn quantised_graphs_and_graphs_that_pool_by_themselves() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_doctor_and_the_bench_know_graphs() {
+async fn check_and_bench_support_graphs() {
     let dir = tempfile::tempdir().unwrap();
     let ask = |arguments: &'static [&'static str], providers: &str, library: PathBuf| {
         let entry =
@@ -158,7 +158,7 @@ async fn refusal(server: &Server) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_missing_is_said_and_how_to_get_it() {
+async fn a_missing_file_or_library_is_an_error_with_a_fix() {
     let elsewhere = |library: PathBuf| {
         server(move |command| {
             command.env("ORT_DYLIB_PATH", library);
@@ -179,7 +179,7 @@ async fn what_is_missing_is_said_and_how_to_get_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_graph_is_fetched_with_what_it_needs_and_no_more() {
+async fn only_the_needed_files_of_a_graph_are_downloaded() {
     let graph = models().join("onnx_models").join(MINILM);
     let hub = Hub::start().await.with_directory("org/graph", &graph);
     let dir = tempfile::tempdir().unwrap();

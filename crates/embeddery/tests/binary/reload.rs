@@ -1,4 +1,4 @@
-//! A configuration that changes while the binary serves: taken up whole or not at all, and told by its keys.
+//! Reloads of the configuration of a running server: a reload is applied completely or not at all, and reports its keys.
 
 use std::{fs, os::unix::net::UnixDatagram};
 
@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use crate::support::{KEY, Server};
 
-/// A server with this file.
+/// A server with this configuration file.
 fn server(vendors: &Vendors, file: &str) -> Server {
     let base = vendors.base_url(VendorApi::OpenAi);
     Server::with(|command| {
@@ -50,7 +50,7 @@ log: {level: debug}
 "#;
 
 #[tokio::test]
-async fn what_a_running_process_takes_up_holds_at_once_and_the_rest_is_named() {
+async fn live_keys_take_effect_at_once_and_restart_keys_are_named() {
     let vendors = Vendors::start().await;
     let server = server(&vendors, BEFORE);
     let two = json!({"input": ["a", "b"]});
@@ -90,8 +90,8 @@ async fn what_a_running_process_takes_up_holds_at_once_and_the_rest_is_named() {
         ("text-embedding-3-small", "Bearer first-key-of-ours"),
         ("text-embedding-3-large", "Bearer second-key-of-ours"),
     ];
-    assert_eq!(used.collect::<Vec<_>>(), due, "the third came from the cache");
-    // The burst of four holds, too: two are left of it.
+    assert_eq!(used.collect::<Vec<_>>(), due, "the third vector is cached");
+    // The burst of four is in effect, too; two requests of it are left.
     let mut answers = Vec::new();
     for _ in 0..3 {
         answers.push(embed(&server, &json!({"input": "a"})).await);
@@ -115,7 +115,7 @@ async fn what_a_running_process_takes_up_holds_at_once_and_the_rest_is_named() {
 }
 
 #[tokio::test]
-async fn a_wrong_configuration_changes_nothing_and_every_mistake_is_named() {
+async fn an_invalid_configuration_changes_nothing_and_every_problem_is_named() {
     let vendors = Vendors::start().await;
     let server = server(&vendors, BEFORE);
     for (file, problem) in [
@@ -136,7 +136,7 @@ async fn a_wrong_configuration_changes_nothing_and_every_mistake_is_named() {
             "{answer}"
         );
         assert!(answer["detail"]["problems"].to_string().contains(problem), "{problem}: {answer}");
-        assert_eq!(embed(&server, &json!({"input": ["a", "b"]})).await, 400, "one input is still the limit");
+        assert_eq!(embed(&server, &json!({"input": ["a", "b"]})).await, 400, "the limit is still one input");
         assert_eq!(embed(&server, &json!({"input": "a", "model": "more"})).await, 404);
         assert_eq!(embed(&server, &json!({"input": "a"})).await, 200);
     }
@@ -149,7 +149,7 @@ async fn a_wrong_configuration_changes_nothing_and_every_mistake_is_named() {
 }
 
 #[tokio::test]
-async fn sighup_does_the_same_and_requests_under_way_end_as_they_began() {
+async fn sighup_reloads_and_requests_in_progress_keep_the_old_configuration() {
     let vendors = Vendors::start().await;
     let server = server(&vendors, BEFORE);
     let held = vendors.hold();
@@ -159,7 +159,7 @@ async fn sighup_does_the_same_and_requests_under_way_end_as_they_began() {
 
     write(&server, AFTER);
     server.signal("HUP");
-    // A name that only the new file has: asked until it is known, which is free of charge.
+    // The model exists only in the new file. The test sends requests until it is known; an unknown model costs nothing.
     let models = || async {
         let request = reqwest::Client::new().get(format!("{}/v1/models", server.url)).bearer_auth(KEY);
         request.send().await.unwrap().text().await.unwrap()
@@ -169,13 +169,13 @@ async fn sighup_does_the_same_and_requests_under_way_end_as_they_began() {
     }
     held.release();
     assert_eq!(under_way.await.unwrap(), 200);
-    // Wishes are served one after the other: when this one is answered, the first has been logged.
+    // Reloads run one after the other, so the first is logged when this one has responded.
     assert_eq!(reload(&server).await.0, 200);
     assert!(server.log().contains(r#""changed":"limits.burst"#), "{}", server.log());
 }
 
 #[tokio::test]
-async fn systemd_is_told_when_the_service_is_ready_and_when_it_stops() {
+async fn systemd_is_notified_when_the_service_is_ready_and_when_it_stops() {
     let place = tempfile::tempdir().unwrap();
     let path = place.path().join("notify");
     let socket = UnixDatagram::bind(&path).unwrap();

@@ -1,5 +1,5 @@
-//! A whole session with every kind of secret, at the chattiest log level; then every log, answer, metric and
-//! file is searched for each of them.
+//! A session with every kind of secret at log level trace. All logs, responses, metrics and files are searched for each
+//! secret afterwards.
 
 use std::{fs, path::Path};
 
@@ -20,8 +20,8 @@ const HUB_TOKEN: &str = "hf_token-of-the-hub-in-tests";
 const SINGLE_KEY: &str = "key-of-the-single-user-in-tests";
 const VENDOR_KEY: &str = "sk-key-of-a-vendor-in-tests";
 
-/// Everything that callers get to see.
-async fn said(request: RequestBuilder) -> String {
+/// The complete response to a request, as text.
+async fn response_text(request: RequestBuilder) -> String {
     match request.send().await {
         Ok(answer) => {
             let head = format!("status: {} {:?}", answer.status(), answer.headers());
@@ -31,7 +31,7 @@ async fn said(request: RequestBuilder) -> String {
     }
 }
 
-/// Every file below `dir`, as bytes.
+/// The names and the contents of all files below `dir`.
 fn files(dir: &Path) -> Vec<(String, Vec<u8>)> {
     let mut found = Vec::new();
     for entry in fs::read_dir(dir).unwrap().flatten() {
@@ -50,9 +50,9 @@ fn holds(bytes: &[u8], secret: &str) -> bool {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn no_secret_of_a_whole_session_shows_anywhere() {
+async fn no_secret_appears_in_logs_responses_metrics_or_files() {
     let redis = Redis::start().unwrap();
-    // The password goes with every connection; this Redis does not want one and says so in its error.
+    // The password is sent on every connection. This Redis has none, and its error may repeat the password.
     let redis_url = redis.url().replace("redis://", &format!("redis://:{REDIS_PASSWORD}@"));
     let keys = tempfile::tempdir().unwrap();
     let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
@@ -86,22 +86,22 @@ async fn no_secret_of_a_whole_session_shows_anywhere() {
     let embed = "/v1/embeddings";
     let warm = "/api/v1/embeddings/models/warmup";
     let answers = [
-        said(ask(Method::POST, embed, &user).json(&json!({"input": "hello"}))).await,
-        said(ask(Method::POST, embed, &old).json(&json!({"input": ["hello", "again"]}))).await,
-        said(ask(Method::POST, embed, &user).json(&json!({"input": 7}))).await,
-        said(ask(Method::POST, embed, &user).json(&json!({"input": "a", "model": "no/such"}))).await,
-        said(ask(Method::POST, embed, &user).body("no JSON")).await,
-        said(ask(Method::GET, "/v1/models", &expired)).await,
-        said(ask(Method::GET, "/v1/models", &forged)).await,
-        said(ask(Method::GET, "/v1/models", SINGLE_KEY)).await,
-        said(ask(Method::GET, &format!("/v1/models/{SINGLE_KEY}"), &expired)).await,
-        said(ask(Method::POST, warm, &user).json(&json!({}))).await,
-        said(ask(Method::POST, warm, &admin).json(&json!({"model": MODEL}))).await,
-        said(ask(Method::GET, "/api/v1/embeddings/usage", &admin)).await,
-        said(ask(Method::GET, "/api/v1/embeddings/tenant/quotas", &user)).await,
-        said(ask(Method::GET, "/metrics", "")).await,
-        said(ask(Method::GET, "/api/v1/embeddings/health", "")).await,
-        said(ask(Method::GET, "/openapi.json", "")).await,
+        response_text(ask(Method::POST, embed, &user).json(&json!({"input": "hello"}))).await,
+        response_text(ask(Method::POST, embed, &old).json(&json!({"input": ["hello", "again"]}))).await,
+        response_text(ask(Method::POST, embed, &user).json(&json!({"input": 7}))).await,
+        response_text(ask(Method::POST, embed, &user).json(&json!({"input": "a", "model": "no/such"}))).await,
+        response_text(ask(Method::POST, embed, &user).body("no JSON")).await,
+        response_text(ask(Method::GET, "/v1/models", &expired)).await,
+        response_text(ask(Method::GET, "/v1/models", &forged)).await,
+        response_text(ask(Method::GET, "/v1/models", SINGLE_KEY)).await,
+        response_text(ask(Method::GET, &format!("/v1/models/{SINGLE_KEY}"), &expired)).await,
+        response_text(ask(Method::POST, warm, &user).json(&json!({}))).await,
+        response_text(ask(Method::POST, warm, &admin).json(&json!({"model": MODEL}))).await,
+        response_text(ask(Method::GET, "/api/v1/embeddings/usage", &admin)).await,
+        response_text(ask(Method::GET, "/api/v1/embeddings/tenant/quotas", &user)).await,
+        response_text(ask(Method::GET, "/metrics", "")).await,
+        response_text(ask(Method::GET, "/api/v1/embeddings/health", "")).await,
+        response_text(ask(Method::GET, "/openapi.json", "")).await,
     ];
     assert!(answers[0].contains("\"embedding\""), "{}", answers[0]);
     assert!(answers[1].contains("status: 200") && answers[10].contains("status: 200"), "{}", answers[10]);
@@ -118,7 +118,7 @@ async fn no_secret_of_a_whole_session_shows_anywhere() {
     }
 
     let log = server.log();
-    assert!(log.contains("TRACE") && log.contains("answered"), "the log is as chatty as it can be");
+    assert!(log.contains("TRACE") && log.contains("answered"), "the log level is trace");
     let tls_line = tls_key.lines().nth(1).unwrap();
     let signature = |token: &str| token.rsplit('.').next().unwrap().to_owned();
     let signatures = [&user, &admin, &old, &expired, &forged].map(|token| signature(token));
@@ -139,7 +139,7 @@ async fn no_secret_of_a_whole_session_shows_anywhere() {
     );
     for (place, bytes) in &places {
         for secret in &secrets {
-            assert!(!holds(bytes, secret), "{secret} shows in {place}");
+            assert!(!holds(bytes, secret), "{secret} appears in {place}");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The main job through the front door: the real binary, the real model, real HTTP.
+//! `embeddery serve` with the real default model over HTTP.
 
 use std::{fs, os::unix::fs::PermissionsExt as _, path::Path, process::Command};
 
@@ -30,7 +30,7 @@ fn worst(a: &[f32], b: &[f32]) -> f32 {
 }
 
 #[tokio::test]
-async fn vectors_equal_the_reference_as_floats_and_as_base64() {
+async fn vectors_equal_the_reference_in_both_encodings() {
     let server = Server::start();
     let texts: Vec<String> = reference().into_iter().map(|(text, ..)| text).collect();
     for path in ["/v1/embeddings", "/api/v1/embeddings"] {
@@ -64,7 +64,7 @@ async fn vectors_equal_the_reference_as_floats_and_as_base64() {
 }
 
 #[tokio::test]
-async fn in_the_default_precision_vectors_point_where_the_reference_points() {
+async fn in_the_default_precision_vectors_are_close_to_the_reference() {
     let server = Server::with(|command| {
         command.env("EMBEDDINGS_MODEL_STORAGE_DIR", models()).env("SINGLE_USER_API_KEY", KEY);
     });
@@ -78,7 +78,7 @@ async fn in_the_default_precision_vectors_point_where_the_reference_points() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn concurrent_requests_get_the_vectors_they_would_get_alone() {
+async fn concurrent_requests_return_the_same_vectors_as_single_requests() {
     let server = Server::start();
     server.ready().await;
     let texts: Vec<String> =
@@ -109,7 +109,7 @@ async fn the_official_openai_client_works() {
 }
 
 #[tokio::test]
-async fn too_long_inputs_are_cut_or_refused_as_asked() {
+async fn too_long_inputs_are_truncated_or_refused_as_requested() {
     let server = Server::start();
     let long = "word ".repeat(400);
     let ask = |truncate| json!({"input": ["short", long], "truncate": truncate});
@@ -125,7 +125,7 @@ async fn too_long_inputs_are_cut_or_refused_as_asked() {
 }
 
 #[tokio::test]
-async fn metrics_count_what_happened_and_exist_before() {
+async fn metrics_exist_from_the_start_and_count_requests() {
     let server = Server::start();
     let scrape =
         || async { reqwest::get(format!("{}/metrics", server.url)).await.unwrap().text().await.unwrap() };
@@ -150,11 +150,11 @@ async fn metrics_count_what_happened_and_exist_before() {
         after.contains(r#"embedding_requests_total{provider="other",model="other",status="invalid"} 1"#),
         "{after}"
     );
-    assert!(!after.contains("no-such-model"), "callers must not make labels");
+    assert!(!after.contains("no-such-model"), "a caller must not create labels");
 }
 
 #[tokio::test]
-async fn without_a_key_one_is_made_and_kept_for_its_owner() {
+async fn without_a_key_one_is_generated_and_stored() {
     let server = Server::with(|command| {
         command.env("EMBEDDINGS_MODEL_STORAGE_DIR", models());
     });
@@ -173,8 +173,8 @@ async fn without_a_key_one_is_made_and_kept_for_its_owner() {
 }
 
 #[tokio::test]
-async fn sigterm_finishes_what_runs_and_exits_with_zero() {
-    // However busy this machine is: what is tested is that the work is finished, not how soon.
+async fn sigterm_finishes_requests_in_progress_and_exits_with_zero() {
+    // A long grace period: the test checks that the request is finished, not how fast.
     let mut server = Server::with(|command| {
         let file = command.get_current_dir().unwrap().join("embeddery.yaml");
         fs::write(file, "server: {shutdown_grace_seconds: 600, request_timeout_seconds: 600}\n").unwrap();
@@ -184,7 +184,7 @@ async fn sigterm_finishes_what_runs_and_exits_with_zero() {
     let texts: Vec<String> = (0..300).map(|n| format!("{n} {}", "a longer text ".repeat(20))).collect();
     let request = server.post("/v1/embeddings", &json!({"input": texts}));
     let running = tokio::spawn(request.send());
-    // The request is inside when the gauge says so.
+    // The gauge shows when the server has received the request.
     while !reqwest::get(format!("{}/metrics", server.url))
         .await
         .unwrap()
@@ -193,7 +193,7 @@ async fn sigterm_finishes_what_runs_and_exits_with_zero() {
         .unwrap()
         .contains("active_embedding_requests 1")
     {
-        assert!(!running.is_finished(), "the request was answered before the gauge was seen");
+        assert!(!running.is_finished(), "the request was finished before the gauge was read");
         tokio::task::yield_now().await;
     }
     server.signal("TERM");
@@ -205,7 +205,7 @@ async fn sigterm_finishes_what_runs_and_exits_with_zero() {
 }
 
 #[test]
-fn a_bad_configuration_stops_the_start_with_name_and_fix() {
+fn an_invalid_configuration_stops_the_start_with_the_key_and_a_fix() {
     let dir = tempfile::tempdir().unwrap();
     let refused = |file: Option<&str>, environment: &[(&str, &str)]| {
         let mut command = command(dir.path(), &["serve", "--listen", "127.0.0.1:0"]);
@@ -231,7 +231,7 @@ fn a_bad_configuration_stops_the_start_with_name_and_fix() {
 }
 
 #[test]
-fn beyond_loopback_a_long_key_is_required() {
+fn listening_beyond_loopback_requires_a_long_key() {
     let dir = tempfile::tempdir().unwrap();
     let attempt = |key: &str| {
         let mut command = command(dir.path(), &["serve", "--listen", "0.0.0.0:0"]);
@@ -246,7 +246,7 @@ fn beyond_loopback_a_long_key_is_required() {
 }
 
 #[test]
-fn a_directory_that_cannot_be_written_stops_the_start() {
+fn a_directory_that_is_not_writable_stops_the_start() {
     let dir = tempfile::tempdir().unwrap();
     fs::write(dir.path().join("file"), "").unwrap();
     let mut command = command(dir.path(), &["serve", "--listen", "127.0.0.1:0"]);
@@ -256,7 +256,7 @@ fn a_directory_that_cannot_be_written_stops_the_start() {
 }
 
 #[tokio::test]
-async fn health_asks_a_running_server() {
+async fn health_checks_a_running_server() {
     let server = Server::start();
     let dir = tempfile::tempdir().unwrap();
     let ask = |url: &str| run(command(dir.path(), &["health", "--url", url]));

@@ -1,4 +1,4 @@
-//! A running binary: started on a port of its own, in a directory of its own, ended when dropped.
+//! A running binary with a free port and a temporary directory. It is killed when dropped.
 
 use std::{
     fs,
@@ -11,7 +11,7 @@ use tempfile::TempDir;
 
 pub const KEY: &str = "a-key-for-tests-only";
 
-/// The directory of real models that `make test` fills.
+/// The directory of real models. `make test` downloads them.
 pub fn models() -> PathBuf {
     let models = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models/embedding_models_data");
     let weights = models.join("sentence-transformers/all-MiniLM-L6-v2/model.safetensors");
@@ -19,7 +19,7 @@ pub fn models() -> PathBuf {
     models.canonicalize().unwrap()
 }
 
-/// `embeddery` with these arguments, in `dir`, with nothing of the developer's own environment.
+/// `embeddery` with these arguments, in `dir`, with an empty environment.
 pub fn command(dir: &Path, arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_embeddery"));
     command.args(arguments).current_dir(dir).env_clear().env("HF_HUB_OFFLINE", "1").env("HOME", dir);
@@ -29,18 +29,18 @@ pub fn command(dir: &Path, arguments: &[&str]) -> Command {
 /// A server on port 0.
 pub struct Server {
     pub url: String,
-    /// Every line of standard output up to the address and the key.
+    /// The lines of standard output up to the address and the key.
     pub greeting: String,
     pub dir: TempDir,
     child: Child,
 }
 
 impl Server {
-    /// With the real default model and a known key.
+    /// Starts a server with the real default model and [`KEY`].
     pub fn start() -> Self {
         Self::with(|command| {
             command.env("EMBEDDINGS_MODEL_STORAGE_DIR", models()).env("SINGLE_USER_API_KEY", KEY);
-            // Vectors are compared with the reference's, which are in f32.
+            // The reference vectors are in f32.
             command.env("EMBEDDINGS_PRECISION", "f32");
         })
     }
@@ -57,8 +57,8 @@ impl Server {
         });
         let url =
             first.strip_prefix("listening on ").unwrap_or_else(|| panic!("unexpected: {first}")).to_owned();
-        // The key line follows at once when there is one to tell; read on in the background so that the
-        // server never blocks on a full pipe.
+        // A line about the key follows at once, if there is one. The rest is read in the background, so that the server
+        // does not block on a full pipe.
         let greeting = if command_has_key(&command) {
             first
         } else {
@@ -86,16 +86,16 @@ impl Server {
         reqwest::Client::new().post(format!("{}{path}", self.url)).bearer_auth(KEY).json(body)
     }
 
-    /// Waits until /ready says so.
+    /// Waits until the server is ready.
     pub async fn ready(&self) {
-        // A request that embeds waits for the model by itself: no polling.
+        // An embedding request waits for the model, so polling is not necessary.
         let answer =
             self.post("/v1/embeddings", &serde_json::json!({"input": "ready?"})).send().await.unwrap();
         assert_eq!(answer.status(), 200, "{}", answer.text().await.unwrap());
     }
 }
 
-/// Whether no line about a key follows the address: one is given, or tokens are asked for.
+/// Whether the server prints no line about a key: the key is configured, or the server uses tokens.
 fn command_has_key(command: &Command) -> bool {
     command.get_envs().any(|(name, value)| {
         (name == "SINGLE_USER_API_KEY" || name == "AUTH_MODE") && value.is_some_and(|value| !value.is_empty())
@@ -109,7 +109,7 @@ impl Drop for Server {
     }
 }
 
-/// Runs to the end: exit code, standard output, standard error.
+/// Runs the command to its end. Returns the exit code, standard output and standard error.
 pub fn run(mut command: Command) -> (i32, String, String) {
     let mut child =
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();

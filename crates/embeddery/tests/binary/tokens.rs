@@ -1,16 +1,16 @@
-//! Tokens for servers in multi_user mode, good ones and others.
+//! Valid and invalid tokens for servers in multi_user mode.
 
 use jsonwebtoken::{Algorithm, EncodingKey, Header, encode};
 use serde_json::{Value, json};
 
-/// JWT_SECRET_KEY of tests.
+/// The `JWT_SECRET_KEY` of the tests.
 pub const SECRET: &str = "the-secret-of-tests-that-signs-tokens";
 
 pub fn now() -> u64 {
     std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs()
 }
 
-/// What a good token says.
+/// The claims of a valid token.
 pub fn claims(user: &str, role: &str) -> Value {
     json!({"sub": user, "role": role, "exp": now() + 3600, "jti": format!("{user}-{role}")})
 }
@@ -19,7 +19,7 @@ pub fn signed(algorithm: Algorithm, claims: &Value, secret: &str) -> String {
     encode(&Header::new(algorithm), claims, &EncodingKey::from_secret(secret.as_bytes())).unwrap()
 }
 
-/// A good token.
+/// A valid token.
 pub fn token(user: &str, role: &str) -> String {
     signed(Algorithm::HS256, &claims(user, role), SECRET)
 }

@@ -1,4 +1,4 @@
-//! Traces through the front door: the binary, a stand-in vendor, and a small collector that keeps what it gets.
+//! Traces of the binary with a fake vendor and a small collector that records all spans.
 
 use std::sync::{Arc, Mutex};
 
@@ -14,7 +14,7 @@ use crate::support::{KEY, Server};
 
 const PARENT: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
 
-/// OTLP over HTTP: takes everything.
+/// A collector for OTLP over HTTP that accepts all spans.
 struct Collector {
     url: String,
     requests: Arc<Mutex<Vec<(String, Value)>>>,
@@ -45,7 +45,7 @@ impl Collector {
         Self { url, requests, count }
     }
 
-    /// One request: its head and its body.
+    /// Reads one request: its headers and its body.
     async fn read(stream: &mut BufReader<TcpStream>) -> Option<(String, Value)> {
         let mut head = String::new();
         while !head.ends_with("\r\n\r\n") {
@@ -60,11 +60,11 @@ impl Collector {
         Some((head, serde_json::from_slice(&body).unwrap()))
     }
 
-    /// All spans, once there are so many.
-    async fn spans(&mut self, least: usize) -> Vec<Value> {
+    /// Waits for at min `min` spans and returns all spans.
+    async fn spans(&mut self, min: usize) -> Vec<Value> {
         loop {
             let spans = self.now();
-            if spans.len() >= least {
+            if spans.len() >= min {
                 return spans;
             }
             self.count.changed().await.unwrap();
@@ -101,7 +101,7 @@ fn attribute<'a>(span: &'a Value, key: &str) -> &'a Value {
 }
 
 #[tokio::test]
-async fn a_request_is_one_trace_below_its_callers_span() {
+async fn the_spans_of_a_request_are_below_the_callers_span() {
     let (mut collector, vendors) = (Collector::start().await, Vendors::start().await);
     let server = server(&collector, &vendors);
     vendors.next(Behaviour::Status(503));
@@ -164,7 +164,7 @@ async fn a_job_is_one_trace_from_the_request_to_the_store() {
 }
 
 #[tokio::test]
-async fn a_request_that_nobody_began_begins_a_trace_and_one_that_is_not_wanted_is_not_told() {
+async fn a_request_without_a_parent_begins_a_trace_and_an_unsampled_one_is_not_exported() {
     let (collector, vendors) = (Collector::start().await, Vendors::start().await);
     let mut server = server(&collector, &vendors);
     let ask = |parent: &str| {
@@ -176,7 +176,7 @@ async fn a_request_that_nobody_began_begins_a_trace_and_one_that_is_not_wanted_i
     assert_eq!(ask(&PARENT.replace("-01", "-00")).await, 200);
     assert_eq!(ask("").await, 200);
     assert_eq!(ask("nonsense").await, 200);
-    // What waits is delivered before the process ends; the collector needs this thread meanwhile.
+    // The remaining spans are sent before the process ends. The collector needs this thread for that.
     server.signal("TERM");
     assert!(tokio::task::spawn_blocking(move || server.wait()).await.unwrap().success());
     let spans = collector.now();
@@ -188,7 +188,7 @@ async fn a_request_that_nobody_began_begins_a_trace_and_one_that_is_not_wanted_i
 }
 
 #[tokio::test]
-async fn a_collector_that_is_away_costs_nothing_but_spans() {
+async fn an_unreachable_collector_loses_only_spans() {
     let vendors = Vendors::start().await;
     let base = vendors.base_url(VendorApi::OpenAi);
     let mut server = Server::with(|command| {

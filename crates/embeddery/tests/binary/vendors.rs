@@ -1,4 +1,4 @@
-//! Providers elsewhere through the front door: the real binary, stand-in vendors, real HTTP.
+//! `embeddery serve` with remote providers: fake vendors over real HTTP.
 
 use crate::support::{KEY, Server, command, run};
 use embeddery_test_support::vendors::{Behaviour, VendorApi, Vendors, vector};
@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 const SECRET: &str = "sk-the-vendors-secret-key";
 
-/// A server whose providers are the stand-ins.
+/// A server whose providers are the fake vendors.
 fn server(vendors: &Vendors) -> Server {
     Server::with(|command| {
         command.env("SINGLE_USER_API_KEY", KEY);
@@ -19,7 +19,7 @@ fn server(vendors: &Vendors) -> Server {
             command.env(format!("{variable}_API_KEY"), SECRET);
             command.env(format!("{variable}_BASE_URL"), vendors.base_url(form));
         }
-        // No key for Voyage.
+        // Voyage has no key.
         command.env("VOYAGE_BASE_URL", vendors.base_url(VendorApi::Voyage));
         command.env("LOCAL_API_URL", vendors.base_url(VendorApi::OllamaLegacy));
     })
@@ -31,7 +31,7 @@ async fn ask(server: &Server, body: Value) -> (u16, Value) {
 }
 
 #[tokio::test]
-async fn a_vendors_model_answers_under_its_own_name() {
+async fn a_vendors_model_is_served_under_its_own_name() {
     let vendors = Vendors::start().await;
     let server = server(&vendors);
     for (model, length) in [
@@ -64,7 +64,7 @@ async fn a_vendors_model_answers_under_its_own_name() {
 }
 
 #[tokio::test]
-async fn an_absent_key_is_a_503_that_names_the_variable() {
+async fn a_missing_key_is_a_503_that_names_the_variable() {
     let vendors = Vendors::start().await;
     let server = server(&vendors);
     let (status, answer) = ask(&server, json!({"model": "voyage-4", "input": "hello"})).await;
@@ -74,7 +74,7 @@ async fn an_absent_key_is_a_503_that_names_the_variable() {
 }
 
 #[tokio::test]
-async fn a_revoked_key_is_a_502_that_shows_no_secret() {
+async fn a_revoked_key_is_a_502_without_the_key() {
     let vendors = Vendors::start().await;
     let server = server(&vendors);
     vendors.set_default(Some(Behaviour::Unauthorized));
@@ -86,7 +86,7 @@ async fn a_revoked_key_is_a_502_that_shows_no_secret() {
 }
 
 #[tokio::test]
-async fn a_name_that_would_inject_a_header_reaches_nobody() {
+async fn a_model_name_with_a_header_injection_is_not_sent() {
     let vendors = Vendors::start().await;
     let server = server(&vendors);
     let (status, answer) = ask(&server, json!({"model": "google:m\r\nX-Evil: 1", "input": "hello"})).await;
@@ -95,7 +95,7 @@ async fn a_name_that_would_inject_a_header_reaches_nobody() {
 }
 
 #[test]
-fn an_address_that_is_none_stops_the_start_by_name() {
+fn an_invalid_url_stops_the_start_with_the_variables_name() {
     let dir = tempfile::tempdir().unwrap();
     for (variable, text) in [("OPENAI_BASE_URL", "api.openai.com"), ("COHERE_BASE_URL", "not a url")] {
         let mut command = command(dir.path(), &["serve", "--listen", "127.0.0.1:0"]);

@@ -125,6 +125,13 @@ impl From<WriteError> for StageFailure {
             WriteError::Store(error) => Self::from_store_error(&error),
             WriteError::StoreTimeout => Self::retry("timeout", "the vector store did not answer in time"),
             WriteError::QuotaExceeded(exceeded) => Self::from_quota(exceeded),
+            WriteError::QuotaReserved => Self::Defer {
+                reason: reason(
+                    "quota_reserved",
+                    "other writes of the user have reserved the rest of the vector quota",
+                ),
+                after: TRANSIENT_RETRY_DELAY,
+            },
             // A counter that may be too high must not fail a document for good.
             WriteError::QuotaUnknown(why) => {
                 Self::retry("store_unavailable", format!("the vector quota cannot be checked: {why}"))

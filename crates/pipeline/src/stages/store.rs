@@ -5,6 +5,7 @@
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
     num::NonZeroUsize,
+    time::Duration,
 };
 
 use embeddery_ingest::{MissingChunk, WriteBatch, WriteTarget, check_space};
@@ -18,6 +19,10 @@ use super::{
     persist_results, reason,
 };
 use crate::{DocumentOutcome, JobId, Reason, Stage, Vectors};
+
+/// Maximum time that a batch waits for vectors that other writes of a user have reserved. It is short, because the batch has
+/// documents of other users.
+const MAX_QUOTA_WAIT: Duration = Duration::from_secs(2);
 
 pub(super) async fn run(context: &StageContext, items: &[Item]) -> Vec<StageResult> {
     let mut groups: BTreeMap<_, Vec<usize>> = BTreeMap::new();
@@ -126,7 +131,7 @@ async fn store(context: &StageContext, items: &[&Item]) -> Result<Superseded, St
         user: &user,
         collection: &spec.collection,
         space: &vectors.space,
-        max_quota_wait: context.timeout,
+        max_quota_wait: MAX_QUOTA_WAIT,
         store_timeout: Some(context.timeout),
     };
     // The embedding stage found the chunks without a vector in the collection.

@@ -101,7 +101,7 @@ impl CollectionService {
 
     /// Counts the vectors of the caller after a deletion.
     pub(crate) async fn recount(&self) {
-        self.app.ingest().recount(self.user()).await;
+        self.app.ingest().recount_after_deletion(self.user()).await;
     }
 
     /// The time until the deadline; the timeout of a request when there is none.
@@ -151,8 +151,16 @@ impl From<WriteError> for ApiError {
     fn from(error: WriteError) -> Self {
         match error {
             WriteError::Store(error) => error.into(),
-            WriteError::StoreTimeout => EmbedError::timeout("the vector store did not answer in time").into(),
+            WriteError::StoreTimeout => {
+                EmbedError::timeout("the vector store did not respond in time").into()
+            }
             WriteError::QuotaExceeded(exceeded) => exceeded.into(),
+            WriteError::QuotaReserved => {
+                let kind = StoreErrorKind::Unavailable { after: QUOTA_RETRY_DELAY };
+                let message =
+                    "other writes of the user have reserved the rest of the vector quota; retry later";
+                StoreError::new(kind, message).into()
+            }
             WriteError::QuotaUnknown(reason) => {
                 let kind = StoreErrorKind::Unavailable { after: QUOTA_RETRY_DELAY };
                 StoreError::new(kind, format!("the vector quota cannot be checked: {reason}")).into()

@@ -74,8 +74,10 @@ pub(super) async fn get_usage(
     })?;
     let identity = caller.identity;
     let user = match (identity.role, query.user) {
-        (Role::Admin, asked) => asked.map(UserId::new),
-        (Role::User, Some(asked)) if asked != identity.user.as_str() => return Err(ApiError::not_admin()),
+        (Role::Admin, requested) => requested.map(UserId::new),
+        (Role::User, Some(requested)) if requested != identity.user.as_str() => {
+            return Err(ApiError::not_admin());
+        }
         (Role::User, _) => Some(identity.user),
     };
     let accept = headers.get(ACCEPT).and_then(|accept| accept.to_str().ok()).unwrap_or_default();
@@ -96,12 +98,12 @@ pub(super) async fn get_usage(
         to: day("to", query.to)?,
         limit: MAX_ENTRIES as u32 + 1,
     };
-    let answer =
+    let response =
         UsageResponse::new(app.accounts.ledger.report(filter).await.map_err(|error| unreadable(&error))?);
     Ok(if csv {
-        ([(CONTENT_TYPE, "text/csv; charset=utf-8")], answer.csv()).into_response()
+        ([(CONTENT_TYPE, "text/csv; charset=utf-8")], response.csv()).into_response()
     } else {
-        Json(answer).into_response()
+        Json(response).into_response()
     })
 }
 
@@ -109,7 +111,9 @@ fn day(name: &'static str, text: Option<String>) -> Result<Option<String>, ApiEr
     let Some(text) = text else { return Ok(None) };
     match text.parse::<jiff::civil::Date>() {
         Ok(date) => Ok(Some(date.to_string())),
-        Err(_) => Err(ApiError::invalid(name, format!("{name}: '{text}' is no day; write it as 2026-11-25"))),
+        Err(_) => {
+            Err(ApiError::invalid(name, format!("{name}: '{text}' is not a date; write it as 2026-11-25")))
+        }
     }
 }
 

@@ -98,18 +98,18 @@ pub(super) async fn embed(
     if dimensions.is_some() {
         insert_header(&mut headers, "x-embeddings-dimensions-policy", policy.as_str());
     }
-    if let Ok(asked) = app.router.resolve(selector)
-        && served_by_another(&embeddings, &asked)
+    if let Ok(resolved) = app.router.resolve(selector)
+        && served_by_another(&embeddings, &resolved)
     {
-        insert_header(&mut headers, "x-embeddings-fallback-from", asked.provider.as_str());
+        insert_header(&mut headers, "x-embeddings-fallback-from", resolved.provider.as_str());
     }
     add_stats_headers(&mut headers, &notes, elapsed);
     Ok(EmbedResponse { numbers: embeddings.data.len(), embeddings, headers })
 }
 
-fn served_by_another(embeddings: &Embeddings, asked: &ResolvedModel) -> bool {
+fn served_by_another(embeddings: &Embeddings, resolved: &ResolvedModel) -> bool {
     let card = &embeddings.served_by;
-    card.provider != asked.provider || card.name != asked.model.name
+    card.provider != resolved.provider || card.name != resolved.model.name
 }
 
 /// The header `x-provider`.

@@ -49,8 +49,8 @@ impl QuotaView {
         Self { limit, used: Some(used), remaining: limit.map(|limit| limit.saturating_sub(used)) }
     }
 
-    fn standing(standing: Option<RateLimitStatus>) -> Self {
-        let view = standing.map(|standing| (u64::from(standing.limit), u64::from(standing.remaining)));
+    fn for_rate_limit(status: Option<RateLimitStatus>) -> Self {
+        let view = status.map(|status| (u64::from(status.limit), u64::from(status.remaining)));
         Self {
             limit: view.map(|(limit, _)| limit),
             used: view.map(|(limit, left)| limit.saturating_sub(left)),
@@ -82,9 +82,9 @@ impl From<QuotaState<'_>> for QuotasResponse {
         Self {
             user: user.to_owned(),
             limit_rps: rate.map_or(0.0, |rate| rate.per_second_value()),
-            remaining: requests.map(|standing| standing.remaining),
+            remaining: requests.map(|status| status.remaining),
             burst: rate.map(|rate| rate.burst),
-            tokens_per_minute: QuotaView::standing(tokens),
+            tokens_per_minute: QuotaView::for_rate_limit(tokens),
             tokens_per_day,
             tokens_reserved: used.tokens_reserved,
             stored_vectors: QuotaView::counted(quotas.stored_vectors, used.stored_vectors),

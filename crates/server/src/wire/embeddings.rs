@@ -117,8 +117,7 @@ impl EmbeddingsRequest {
     pub(crate) fn encoding(&self) -> Result<VectorEncoding, ApiError> {
         let dtype = self.output_dtype.unwrap_or(Dtype::Float);
         if !self.normalize() && matches!(dtype, Dtype::Int8 | Dtype::Uint8) {
-            let message =
-                "output_dtype: int8 and uint8 are made from vectors of unit length; leave `normalize` out";
+            let message = "output_dtype: int8 and uint8 require vectors of unit length; omit `normalize`";
             return Err(ApiError::invalid("output_dtype", message));
         }
         Ok(VectorEncoding { format: self.encoding_format.unwrap_or(EncodingFormat::Float), dtype })

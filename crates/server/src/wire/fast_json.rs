@@ -10,12 +10,12 @@ pub(crate) struct JsonBuffer {
     end: usize,
 }
 
-/// What two words hold.
+/// Bytes of two words.
 const SHORT: usize = 16;
 const WORD: usize = 8;
 
 impl JsonBuffer {
-    /// With room for about this many bytes.
+    /// With capacity for about this many bytes.
     pub(crate) fn with_capacity(bytes: usize) -> Self {
         Self { bytes: vec![0; bytes], end: 0 }
     }
@@ -43,13 +43,13 @@ impl io::Write for JsonBuffer {
         let length = bytes.len();
         match self.bytes.get_mut(self.end..self.end + SHORT) {
             // Two words that overlap are any length from one to two.
-            Some(room) if (WORD..=SHORT).contains(&length) => {
-                room[..WORD].copy_from_slice(&bytes[..WORD]);
-                room[length - WORD..length].copy_from_slice(&bytes[length - WORD..]);
+            Some(space) if (WORD..=SHORT).contains(&length) => {
+                space[..WORD].copy_from_slice(&bytes[..WORD]);
+                space[length - WORD..length].copy_from_slice(&bytes[length - WORD..]);
                 self.end += length;
             }
-            Some(room) if length < WORD => {
-                room.iter_mut().zip(bytes).for_each(|(to, from)| *to = *from);
+            Some(space) if length < WORD => {
+                space.iter_mut().zip(bytes).for_each(|(to, from)| *to = *from);
                 self.end += length;
             }
             _ => self.write_long(bytes),

@@ -45,7 +45,7 @@ pub(crate) fn check_all(
 ) -> Result<Arc<[Input]>, ApiError> {
     if inputs.len() > settings.max_inputs {
         let message = format!(
-            "{field} has {} entries, {} are allowed; send several requests",
+            "{field} has {} entries; the limit is {}; send several requests",
             inputs.len(),
             settings.max_inputs
         );
@@ -55,21 +55,21 @@ pub(crate) fn check_all(
     inputs.into_iter().enumerate().map(check).collect()
 }
 
-/// `place` is formatted only for an error.
-fn check_input(place: &dyn fmt::Display, input: Input, settings: &Settings) -> Result<Input, ApiError> {
-    let invalid = |message: String| Err(ApiError::invalid(place.to_string(), message));
+/// `name` is the name of the input in errors. It is formatted only for an error.
+fn check_input(name: &dyn fmt::Display, input: Input, settings: &Settings) -> Result<Input, ApiError> {
+    let invalid = |message: String| Err(ApiError::invalid(name.to_string(), message));
     let limit = settings.text_limit;
     match &input {
         Input::Text(text) if text.trim().is_empty() => {
-            invalid(format!("{place} is blank; leave it out or send a text"))
+            invalid(format!("{name} is blank; omit it or send a text"))
         }
         Input::Text(text) if text.len() > limit => {
-            invalid(format!("{place} has {} bytes, {limit} are allowed; split it", text.len()))
+            invalid(format!("{name} has {} bytes; the limit is {limit}; split it", text.len()))
         }
-        Input::Tokens(ids) if ids.is_empty() => invalid(format!("{place} is an empty list; leave it out")),
+        Input::Tokens(ids) if ids.is_empty() => invalid(format!("{name} is an empty list; omit it")),
         // A token is seldom shorter than a byte of text.
         Input::Tokens(ids) if ids.len() > limit => {
-            invalid(format!("{place} has {} token ids, {limit} are allowed; split it", ids.len()))
+            invalid(format!("{name} has {} token ids; the limit is {limit}; split it", ids.len()))
         }
         Input::Text(_) | Input::Tokens(_) => Ok(input),
     }

@@ -130,7 +130,7 @@ pub(crate) struct ModelResponse {
     facts: Option<LocalModelDetails>,
 }
 
-/// What the files of a model on this machine tell. Other models have none of these fields.
+/// What is read from the files of a model on this machine. Other models have none of these fields.
 #[derive(Serialize, ToSchema)]
 struct LocalModelDetails {
     /// `bert`, `mpnet`, …

@@ -1,27 +1,27 @@
-//! Who may ask what: every route of the OpenAPI document is tried, so that a new one cannot be left open.
+//! Authentication of every route of the OpenAPI document, so that no new route is open by mistake.
 
 use reqwest::Method;
 use serde_json::{Value, json};
 
 use crate::support::{Answer, KEY, Server};
 
-/// Open to anybody (SPEC §3). `/docs` and `/openapi.json` are not in the document; they are tried as well.
+/// Routes without authentication (SPEC §3). `/docs` and `/openapi.json` are not in the document; they are tested as well.
 const OPEN: [&str; 5] = ["/health", "/ready", "/api/v1/embeddings/health", "/docs/", "/openapi.json"];
-/// Open unless `metrics_auth` is on.
+/// Routes without authentication unless `metrics_auth` is on.
 const METRICS: [&str; 2] = ["/metrics", "/api/v1/metrics/text"];
 
-/// A route of the document, and a body it takes.
+/// A route of the document, and a body that it accepts.
 struct Route {
     method: Method,
     path: String,
     body: Option<Value>,
-    /// What the document says about keys.
-    documented_as_closed: bool,
+    /// Whether the document says that the route requires authentication.
+    documented_as_protected: bool,
     documented: Vec<u16>,
 }
 
 impl Route {
-    async fn ask(&self, server: &Server, header: Option<(&str, &str)>) -> Answer {
+    async fn send(&self, server: &Server, header: Option<(&str, &str)>) -> Answer {
         let mut request = server.bare(self.method.clone(), &self.path);
         if let Some((name, value)) = header {
             request = request.header(name, value);
@@ -58,30 +58,36 @@ fn routes() -> Vec<Route> {
                 method,
                 path: path.replace("{id}", "small").replace("{provider}", "openai"),
                 body,
-                documented_as_closed: operation.get("security").is_some(),
+                documented_as_protected: operation.get("security").is_some(),
                 documented: statuses.map(|status| status.parse().unwrap()).collect(),
             });
         }
     }
     for path in ["/docs/", "/openapi.json"] {
         let (method, path) = (Method::GET, path.to_owned());
-        routes.push(Route { method, path, body: None, documented_as_closed: false, documented: vec![200] });
+        routes.push(Route {
+            method,
+            path,
+            body: None,
+            documented_as_protected: false,
+            documented: vec![200],
+        });
     }
-    assert!(routes.len() >= 14, "the walk saw only {} routes", routes.len());
+    assert!(routes.len() >= 14, "the document has only {} routes", routes.len());
     routes
 }
 
 impl Route {
-    /// Whether the status is one of somebody who was let in. Routes of collections and jobs that are not there, or that are
-    /// asked without what they need, say so to those only.
-    fn is_answer(&self, status: reqwest::StatusCode) -> bool {
+    /// Whether the status shows that the caller was authenticated. Only an authenticated caller gets another 4xx than 401:
+    /// for a collection or job that does not exist, or for a missing parameter.
+    fn is_authenticated(&self, status: reqwest::StatusCode) -> bool {
         let parts = ["/collections", "/users/", "/jobs", "/job/", "/ledger/", "/dlq", "/stage/"];
-        let kept = parts.iter().any(|part| self.path.contains(part));
-        status == 200 || (kept && status != 401 && !status.is_server_error())
+        let stored = parts.iter().any(|part| self.path.contains(part));
+        status == 200 || (stored && status != 401 && !status.is_server_error())
     }
 }
 
-/// What nobody may enter with.
+/// Missing and wrong keys, and the error code of each.
 fn wrong_keys() -> Vec<(Option<(&'static str, String)>, &'static str)> {
     let (short, long) = (KEY[..KEY.len() - 1].to_owned(), format!("{KEY}x"));
     vec![
@@ -99,10 +105,10 @@ fn wrong_keys() -> Vec<(Option<(&'static str, String)>, &'static str)> {
     ]
 }
 
-async fn is_closed(server: &Server, route: &Route) {
+async fn assert_protected(server: &Server, route: &Route) {
     for (header, code) in wrong_keys() {
         let header = header.as_ref().map(|(name, value)| (*name, value.as_str()));
-        let answer = route.ask(server, header).await;
+        let answer = route.send(server, header).await;
         let what = format!("{} {} with {header:?}", route.method, route.path);
         assert_eq!(answer.status, 401, "{what}: {}", answer.text);
         assert_eq!(answer.code(), code, "{what}");
@@ -113,57 +119,61 @@ async fn is_closed(server: &Server, route: &Route) {
     assert!(route.documented.contains(&401), "{} can be a 401, which is not documented", route.path);
 }
 
-async fn lets_the_key_in(server: &Server, route: &Route) {
+async fn assert_accepts_key(server: &Server, route: &Route) {
     let (bearer, lower) = (format!("Bearer {KEY}"), format!("bearer {KEY}"));
     for header in [("x-api-key", KEY), ("authorization", &bearer), ("authorization", &lower)] {
-        let answer = route.ask(server, Some(header)).await;
-        assert!(route.is_answer(answer.status), "{} with {}: {}", route.path, header.0, answer.text);
+        let answer = route.send(server, Some(header)).await;
+        assert!(route.is_authenticated(answer.status), "{} with {}: {}", route.path, header.0, answer.text);
     }
 }
 
 #[tokio::test]
-async fn every_route_asks_for_the_key_but_the_open_ones() {
+async fn every_route_but_the_open_ones_requires_the_key() {
     let server = Server::start().await;
     for route in routes() {
-        lets_the_key_in(&server, &route).await;
+        assert_accepts_key(&server, &route).await;
         if route.is_open() || route.is_metrics() {
             for (header, _) in wrong_keys() {
                 let header = header.as_ref().map(|(name, value)| (*name, value.as_str()));
-                assert_eq!(route.ask(&server, header).await.status, 200, "{}", route.path);
+                assert_eq!(route.send(&server, header).await.status, 200, "{}", route.path);
             }
-            assert!(!route.documented_as_closed, "{}", route.path);
+            assert!(!route.documented_as_protected, "{}", route.path);
         } else {
-            is_closed(&server, &route).await;
-            assert!(route.documented_as_closed, "{}", route.path);
+            assert_protected(&server, &route).await;
+            assert!(route.documented_as_protected, "{}", route.path);
         }
     }
-    let mut brought = server.fake.brought.lock().unwrap().clone();
-    brought.sort();
+    let mut events = server.fake.events.lock().unwrap().clone();
+    events.sort();
     assert_eq!(
-        brought,
+        events,
         [["downloaded test/plain"; 3], ["warmed test/plain"; 3]].concat(),
         "only requests with the key did anything"
     );
 }
 
 #[tokio::test]
-async fn metrics_ask_for_the_key_when_told_to() {
+async fn metrics_require_the_key_if_metrics_auth_is_on() {
     let server = Server::with(|settings| settings.metrics_auth = true).await;
     let routes = routes();
     for route in routes.iter().filter(|route| route.is_metrics()) {
-        is_closed(&server, route).await;
-        lets_the_key_in(&server, route).await;
+        assert_protected(&server, route).await;
+        assert_accepts_key(&server, route).await;
     }
     for route in routes.iter().filter(|route| route.is_open()) {
-        assert_eq!(route.ask(&server, None).await.status, 200, "{} stays open", route.path);
+        assert_eq!(route.send(&server, None).await.status, 200, "{} stays open", route.path);
     }
 }
 
 #[tokio::test]
-async fn the_key_is_asked_for_before_the_body_is_looked_at() {
+async fn the_key_is_checked_before_the_body() {
     let server = Server::start().await;
     let request = server.bare(Method::POST, "/v1/embeddings").header("content-type", "text/plain");
-    assert_eq!(Answer::of(request.body("no JSON")).await.status, 401);
+    assert_eq!(Answer::of(request.body("not JSON")).await.status, 401);
     let request = server.bare(Method::GET, "/v1/models/no-such-model");
-    assert_eq!(Answer::of(request).await.status, 401, "names are not told to strangers");
+    assert_eq!(
+        Answer::of(request).await.status,
+        401,
+        "an unauthenticated caller does not learn which models exist"
+    );
 }

@@ -1,4 +1,4 @@
-//! Whatever is posted: vectors, or an error in our shape that blames the caller; never a 5xx.
+//! Random bodies: the response is a success or a 4xx with an error body, never a 5xx.
 
 use proptest::{
     collection::{btree_map, vec},
@@ -13,44 +13,44 @@ use crate::support::{Answer, Server};
 
 const PATHS: [&str; 3] = ["/v1/embeddings", "/api/v1/embeddings", "/api/v1/embeddings/models/warmup"];
 
-/// Posts each body to each path and judges the answers.
+/// Posts each body to each path and checks the responses.
 fn for_each(bodies: impl Strategy<Value = Vec<u8>>) {
     let runtime = Runtime::new().unwrap();
     let server = runtime.block_on(Server::start());
     let mut runner = TestRunner::new(ProptestConfig { failure_persistence: None, ..Default::default() });
-    let outcome = runner.run(&bodies, |body| {
+    let result = runner.run(&bodies, |body| {
         for path in PATHS {
-            judge(path, &runtime.block_on(server.post_bytes(path, body.clone())))?;
+            check(path, &runtime.block_on(server.post_bytes(path, body.clone())))?;
         }
         Ok(())
     });
-    if let Err(error) = outcome {
+    if let Err(error) = result {
         panic!("{error}");
     }
     assert_eq!(runtime.block_on(server.get("/health")).status, 200);
 }
 
-fn judge(path: &str, answer: &Answer) -> Result<(), TestCaseError> {
+fn check(path: &str, answer: &Answer) -> Result<(), TestCaseError> {
     if answer.status == 200 {
         prop_assert!(answer.json["data"].is_array() || answer.json["status"] == "ok", "{}", answer.text);
         return Ok(());
     }
     prop_assert!(answer.status.is_client_error(), "{path}: {} {}", answer.status, answer.text);
     let code = answer.code();
-    let due = match code {
+    let expected = match code {
         "invalid_json" | "invalid_value" | "input_too_long" => 400,
         "invalid_request" if path.starts_with("/v1/") => 400,
         "invalid_request" => 422,
         "model_not_found" => 404,
         _ => return Err(TestCaseError::fail(format!("{path}: code {code}: {}", answer.text))),
     };
-    prop_assert_eq!(answer.status.as_u16(), due, "{}: {}", path, answer.text);
+    prop_assert_eq!(answer.status.as_u16(), expected, "{}: {}", path, answer.text);
     prop_assert_eq!(&answer.json["error"]["type"], "invalid_request_error");
     Ok(())
 }
 
 #[test]
-fn bytes() {
+fn random_bytes() {
     for_each(vec(any::<u8>(), 0..200));
 }
 
@@ -64,12 +64,12 @@ fn text_that_is_almost_json() {
 }
 
 #[test]
-fn json_values() {
+fn random_json_values() {
     for_each(json().prop_map(|value| value.to_string().into_bytes()));
 }
 
 #[test]
-fn objects_with_the_names_of_fields() {
+fn objects_with_names_of_fields() {
     let name = select(vec![
         "input",
         "input",

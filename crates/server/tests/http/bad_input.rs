@@ -1,24 +1,24 @@
-//! Bad input: a clear answer that says what was wrong and where, and a server that lives on.
+//! Invalid input: the error names the field and the problem, and the server keeps running.
 
 use serde_json::{Value, json};
 
 use crate::support::Server;
 
-/// What is sent, and what must come back: status under /api/v1 and under /v1, code, param, words of the message.
+/// A body and its expected error: the status below `/api/v1` and below `/v1`, code, param, and parts of the message.
 struct Row {
     body: Value,
     status: (u16, u16),
     code: &'static str,
     param: &'static str,
-    says: &'static [&'static str],
+    message: &'static [&'static str],
 }
 
-fn invalid(body: Value, param: &'static str, says: &'static [&'static str]) -> Row {
-    Row { body, status: (400, 400), code: "invalid_value", param, says }
+fn invalid(body: Value, param: &'static str, message: &'static [&'static str]) -> Row {
+    Row { body, status: (400, 400), code: "invalid_value", param, message }
 }
 
-fn unfit(body: Value, param: &'static str, says: &'static [&'static str]) -> Row {
-    Row { body, status: (422, 400), code: "invalid_request", param, says }
+fn schema_error(body: Value, param: &'static str, message: &'static [&'static str]) -> Row {
+    Row { body, status: (422, 400), code: "invalid_request", param, message }
 }
 
 async fn check(server: &Server, row: Row) {
@@ -35,14 +35,14 @@ async fn check(server: &Server, row: Row) {
         assert_eq!(answer.json["error"]["param"], row.param, "{sent}: {}", answer.text);
         assert_eq!(answer.json["error"]["type"], "invalid_request_error");
         assert_eq!(answer.json["detail"], answer.json["error"]["message"]);
-        for word in row.says {
+        for word in row.message {
             assert!(answer.message().contains(word), "{sent}: '{word}' is not in: {}", answer.message());
         }
     }
 }
 
 #[tokio::test]
-async fn values_that_cannot_be_used() {
+async fn invalid_values() {
     let server = Server::start().await;
     for row in [
         invalid(json!({"input": ""}), "input", &["blank"]),
@@ -70,45 +70,45 @@ async fn values_that_cannot_be_used() {
 }
 
 #[tokio::test]
-async fn bodies_that_do_not_fit_the_schema() {
+async fn bodies_that_do_not_match_the_schema() {
     let server = Server::start().await;
     for row in [
-        unfit(json!({}), "input", &["input is missing"]),
-        unfit(json!({"input": null}), "input", &["input is missing"]),
-        unfit(json!({"input": 7}), "input", &["the number 7", "text"]),
-        unfit(json!({"input": {"text": "a"}}), "input", &["an object", "text"]),
-        unfit(json!({"input": true}), "input", &["true"]),
-        unfit(json!({"input": ["a", "b", "c", 7]}), "input[3]", &["input[3] is the number 7", "text"]),
-        unfit(json!({"input": ["a", null]}), "input[1]", &["input[1] is null"]),
-        unfit(json!({"input": ["a", ["b"]]}), "input[1]", &["input[1] is a list"]),
-        unfit(json!({"input": [1, "a"]}), "input[1]", &["token id"]),
-        unfit(json!({"input": [1, -2]}), "input[1]", &["-2", "token id"]),
-        unfit(json!({"input": [[1], "a"]}), "input[1]", &["token ids"]),
-        unfit(json!({"input": "a", "output_dtype": "int4"}), "output_dtype", &["int8"]),
-        unfit(json!({"input": "a", "input_type": "passage"}), "input_type", &["query"]),
-        unfit(json!({"input": "a", "model": 1}), "model", &["model is the number 1", "string"]),
-        unfit(json!({"input": "a", "dimensions": 0}), "dimensions", &["the number 0", "at least 1"]),
-        unfit(json!({"input": "a", "dimensions": -1}), "dimensions", &["-1", "at least 1"]),
-        unfit(json!({"input": "a", "dimensions": 1.5}), "dimensions", &["1.5"]),
-        unfit(json!({"input": "a", "dimensions": "8"}), "dimensions", &["\"8\""]),
-        unfit(
+        schema_error(json!({}), "input", &["input is missing"]),
+        schema_error(json!({"input": null}), "input", &["input is missing"]),
+        schema_error(json!({"input": 7}), "input", &["the number 7", "text"]),
+        schema_error(json!({"input": {"text": "a"}}), "input", &["an object", "text"]),
+        schema_error(json!({"input": true}), "input", &["true"]),
+        schema_error(json!({"input": ["a", "b", "c", 7]}), "input[3]", &["input[3] is the number 7", "text"]),
+        schema_error(json!({"input": ["a", null]}), "input[1]", &["input[1] is null"]),
+        schema_error(json!({"input": ["a", ["b"]]}), "input[1]", &["input[1] is a list"]),
+        schema_error(json!({"input": [1, "a"]}), "input[1]", &["token id"]),
+        schema_error(json!({"input": [1, -2]}), "input[1]", &["-2", "token id"]),
+        schema_error(json!({"input": [[1], "a"]}), "input[1]", &["token ids"]),
+        schema_error(json!({"input": "a", "output_dtype": "int4"}), "output_dtype", &["int8"]),
+        schema_error(json!({"input": "a", "input_type": "passage"}), "input_type", &["query"]),
+        schema_error(json!({"input": "a", "model": 1}), "model", &["model is the number 1", "string"]),
+        schema_error(json!({"input": "a", "dimensions": 0}), "dimensions", &["the number 0", "at least 1"]),
+        schema_error(json!({"input": "a", "dimensions": -1}), "dimensions", &["-1", "at least 1"]),
+        schema_error(json!({"input": "a", "dimensions": 1.5}), "dimensions", &["1.5"]),
+        schema_error(json!({"input": "a", "dimensions": "8"}), "dimensions", &["\"8\""]),
+        schema_error(
             json!({"input": "a", "encoding_format": "hex"}),
             "encoding_format",
             &["\"hex\"", "\"float\"", "\"base64\""],
         ),
-        unfit(
+        schema_error(
             json!({"input": "a", "truncate": "middle"}),
             "truncate",
             &["\"middle\"", "\"end\"", "\"none\""],
         ),
-        unfit(json!({"input": "a", "normalize": "yes"}), "normalize", &["\"yes\"", "true or false"]),
-        unfit(json!({"input": "a", "user": 5}), "user", &["the number 5"]),
-        unfit(
+        schema_error(json!({"input": "a", "normalize": "yes"}), "normalize", &["\"yes\"", "true or false"]),
+        schema_error(json!({"input": "a", "user": 5}), "user", &["the number 5"]),
+        schema_error(
             json!({"input": "a", "dimension": 8}),
             "dimension",
             &["'dimension'", "did you mean 'dimensions'"],
         ),
-        unfit(json!({"input": "a", "zzz": 8}), "zzz", &["'zzz'", "encoding_format", "truncate"]),
+        schema_error(json!({"input": "a", "zzz": 8}), "zzz", &["'zzz'", "encoding_format", "truncate"]),
     ] {
         check(&server, row).await;
     }
@@ -120,7 +120,7 @@ async fn bodies_that_do_not_fit_the_schema() {
 }
 
 #[tokio::test]
-async fn bodies_that_are_no_json() {
+async fn bodies_that_are_not_json() {
     let server = Server::start().await;
     let rows: [(&[u8], &[&str]); 7] = [
         (b"", &["empty"]),
@@ -131,21 +131,25 @@ async fn bodies_that_are_no_json() {
         (b"{\"input\": \"\xff\"}", &["UTF-8", "11"]),
         (b"{\"input\": \"\\ud800\"}", &["line 1"]),
     ];
-    for (body, says) in rows {
+    for (body, parts) in rows {
         for path in ["/api/v1/embeddings", "/v1/embeddings", "/api/v1/embeddings/models/warmup"] {
             let answer = server.post_bytes(path, body).await;
             assert_eq!((answer.status.as_u16(), answer.code()), (400, "invalid_json"), "{}", answer.text);
-            for word in says {
+            for word in parts {
                 assert!(answer.message().contains(word), "'{word}' is not in: {}", answer.message());
             }
         }
     }
     let deep = format!("{{\"input\": {}1{}}}", "[".repeat(100_000), "]".repeat(100_000));
-    assert_eq!(server.post_bytes("/v1/embeddings", deep).await.status, 400, "depth must not end the process");
+    assert_eq!(
+        server.post_bytes("/v1/embeddings", deep).await.status,
+        400,
+        "deep nesting must not crash the process"
+    );
 }
 
 #[tokio::test]
-async fn an_unknown_model_is_named_with_those_near_it() {
+async fn the_error_for_an_unknown_model_suggests_a_similar_name() {
     let server = Server::start().await;
     let answer = server.post("/v1/embeddings", &json!({"input": "a", "model": "smal"})).await;
     assert_eq!((answer.status.as_u16(), answer.code()), (404, "model_not_found"));
@@ -160,7 +164,7 @@ async fn an_unknown_model_is_named_with_those_near_it() {
 }
 
 #[tokio::test]
-async fn a_misspelt_input_is_named_and_not_called_missing() {
+async fn a_misspelt_input_is_reported_as_unknown_and_not_as_missing() {
     let server = Server::start().await;
     let answer = server.post("/v1/embeddings", &json!({"inptu": "x"})).await;
     assert_eq!(answer.status, 400);

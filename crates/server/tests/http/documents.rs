@@ -1,4 +1,4 @@
-//! What describes the API: the OpenAPI document, the copy of it in the repository, and the page that shows it.
+//! The OpenAPI document, its copy in the repository, and the page `/docs`.
 
 use std::collections::BTreeSet;
 
@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use crate::support::{Answer, Server};
 
-/// What an operation id begins with: it is a method of a generated client.
+/// The verbs that operation ids may begin with. An operation id becomes a method of a generated client.
 const VERBS: [&str; 26] = [
     "add", "bump", "cancel", "clear", "control", "create", "delete", "download", "export", "find", "get",
     "import", "list", "purge", "reembed", "reload", "requeue", "reset", "retry", "search", "set", "skip",
@@ -19,13 +19,13 @@ fn document() -> Value {
 }
 
 #[test]
-fn the_copy_in_the_repository_is_the_codes_document() {
+fn the_copy_in_the_repository_is_up_to_date() {
     let copy: Value = serde_json::from_str(include_str!("../../openapi.json")).unwrap();
-    assert!(copy == document(), "crates/server/openapi.json is old; `make openapi` writes it anew");
+    assert!(copy == document(), "crates/server/openapi.json is outdated; run `make openapi`");
 }
 
 #[tokio::test]
-async fn the_served_document_is_the_codes_document() {
+async fn the_served_document_is_the_generated_one() {
     let server = Server::start().await;
     let answer = Answer::of(server.bare(Method::GET, "/openapi.json")).await;
     assert_eq!((answer.status.as_u16(), answer.header("content-type")), (200, "application/json"));
@@ -33,12 +33,12 @@ async fn the_served_document_is_the_codes_document() {
 }
 
 #[test]
-fn the_document_is_one_that_tools_can_read() {
+fn the_document_is_complete_and_consistent() {
     let document = document();
     assert!(document["openapi"].as_str().unwrap().starts_with("3.1."));
     assert_eq!(document["info"]["title"], "Embeddery");
     assert_eq!(document["info"]["version"], env!("CARGO_PKG_VERSION"));
-    every_reference_leads_somewhere(&document, &document);
+    assert_references_resolve(&document, &document);
 
     let tags: BTreeSet<_> =
         document["tags"].as_array().unwrap().iter().map(|tag| tag["name"].as_str().unwrap()).collect();
@@ -48,37 +48,37 @@ fn the_document_is_one_that_tools_can_read() {
         for (method, operation) in item.as_object().unwrap() {
             let what = format!("{method} {path}");
             let id = operation["operationId"].as_str().unwrap();
-            assert!(ids.insert(id.to_owned()), "{what}: another operation is called {id}, too");
+            assert!(ids.insert(id.to_owned()), "{what}: another operation has the id {id}");
             let verb: String = id.chars().take_while(char::is_ascii_lowercase).collect();
             assert!(id.chars().all(|c| c.is_ascii_alphanumeric()), "{what}: {id} is not in camel case");
             assert!(VERBS.contains(&&*verb), "{what}: {id} does not begin with a verb");
-            assert!(verb.len() < id.len(), "{what}: {id} does not say what it is about");
-            assert!(!operation["summary"].as_str().unwrap_or_default().is_empty(), "{what} says nothing");
+            assert!(verb.len() < id.len(), "{what}: {id} has only a verb");
+            assert!(!operation["summary"].as_str().unwrap_or_default().is_empty(), "{what} has no summary");
             assert!(
                 tags.contains(operation["tags"][0].as_str().unwrap()),
-                "{what}: its tag is not described"
+                "{what}: its tag has no description"
             );
             let keys = operation["security"].as_array().into_iter().flatten();
             for name in keys.flat_map(|key| key.as_object().unwrap().keys()) {
-                assert!(schemes.contains_key(name), "{what}: there is no way '{name}' to send a key");
+                assert!(schemes.contains_key(name), "{what}: the security scheme '{name}' is not defined");
             }
             assert_eq!(parameters_of(path), described_parameters(operation), "{what}");
-            every_failure_has_our_shape(&what, operation);
+            assert_error_schemas(&what, operation);
         }
     }
 }
 
 #[test]
-fn the_request_is_described_as_it_is_read() {
+fn the_schemas_of_requests_match_the_parser() {
     let schemas = &document()["components"]["schemas"];
     let request = &schemas["EmbeddingsRequest"];
-    assert_eq!(request["required"], serde_json::json!(["input"]), "nothing else is due");
-    assert_eq!(request["additionalProperties"], false, "what is not described is refused");
+    assert_eq!(request["required"], serde_json::json!(["input"]), "no other field is required");
+    assert_eq!(request["additionalProperties"], false, "unknown fields are rejected");
     assert_eq!(schemas["ModelRequest"]["additionalProperties"], false);
 }
 
 #[test]
-fn a_model_is_described_as_it_is_shown() {
+fn the_schemas_of_models_match_the_responses() {
     let schemas = &document()["components"]["schemas"];
     assert_eq!(schemas["ModelStateView"].get("required"), None, "a vendor's model has no state");
     for holder in ["ModelView", "DefaultModel"] {
@@ -86,27 +86,27 @@ fn a_model_is_described_as_it_is_shown() {
     }
 }
 
-fn every_reference_leads_somewhere(document: &Value, part: &Value) {
+fn assert_references_resolve(document: &Value, part: &Value) {
     match part {
         Value::Object(fields) => {
-            if let Some(Value::String(place)) = fields.get("$ref") {
-                let place = place.strip_prefix('#').unwrap();
-                assert!(document.pointer(place).is_some(), "{place} is not there");
+            if let Some(Value::String(pointer)) = fields.get("$ref") {
+                let pointer = pointer.strip_prefix('#').unwrap();
+                assert!(document.pointer(pointer).is_some(), "{pointer} does not exist");
             }
-            fields.values().for_each(|value| every_reference_leads_somewhere(document, value));
+            fields.values().for_each(|value| assert_references_resolve(document, value));
         }
-        Value::Array(items) => items.iter().for_each(|item| every_reference_leads_somewhere(document, item)),
+        Value::Array(items) => items.iter().for_each(|item| assert_references_resolve(document, item)),
         _ => {}
     }
 }
 
-fn every_failure_has_our_shape(what: &str, operation: &Value) {
+fn assert_error_schemas(what: &str, operation: &Value) {
     for (status, response) in operation["responses"].as_object().unwrap() {
         let schema = &response["content"]["application/json"]["schema"]["$ref"];
         match (what, status.as_str()) {
-            (_, "204") => assert!(response.get("content").is_none(), "{what}: nothing comes back"),
+            (_, "204") => assert!(response.get("content").is_none(), "{what}: a 204 has no body"),
             (_, "200" | "201" | "202") => {
-                assert!(response["content"].is_object(), "{what}: what comes back is not described");
+                assert!(response["content"].is_object(), "{what}: the response has no schema");
             }
             ("get /ready", "503") => assert_eq!(schema, "#/components/schemas/Readiness"),
             _ => assert_eq!(schema, "#/components/schemas/ErrorBody", "{what}: {status}"),
@@ -114,7 +114,7 @@ fn every_failure_has_our_shape(what: &str, operation: &Value) {
     }
 }
 
-/// The names between braces.
+/// The names between braces in a path.
 fn parameters_of(path: &str) -> BTreeSet<&str> {
     path.split('{').skip(1).map(|rest| rest.split_once('}').unwrap().0).collect()
 }
@@ -128,10 +128,10 @@ fn described_parameters(operation: &Value) -> BTreeSet<&str> {
 }
 
 #[tokio::test]
-async fn the_page_is_served_with_all_it_needs() {
+async fn the_docs_page_is_served_with_all_its_assets() {
     let server = Server::start().await;
     let get = |path: String| Answer::of(server.bare(Method::GET, &path));
-    // Without the slash a browser is sent to the page.
+    // Without the slash, the browser is redirected to the page.
     for path in ["/docs", "/docs/", "/docs/index.html"] {
         let page = get(path.to_owned()).await;
         assert_eq!(page.status, 200, "{path}");
@@ -145,19 +145,23 @@ async fn the_page_is_served_with_all_it_needs() {
         .collect();
     assert!(assets.len() >= 5, "{assets:?}");
     for asset in assets {
-        assert!(!asset.contains("//"), "{asset} would be loaded from elsewhere");
+        assert!(!asset.contains("//"), "{asset} would be loaded from another host");
         let answer = get(format!("/docs/{}", asset.trim_start_matches("./"))).await;
         assert_eq!((answer.status.as_u16(), answer.text.is_empty()), (200, false), "{asset}");
-        let due = match asset.rsplit_once('.').unwrap().1 {
+        let expected = match asset.rsplit_once('.').unwrap().1 {
             "js" => "javascript",
             "css" => "text/css",
             "png" => "image/png",
             other => panic!("{other}"),
         };
-        assert!(answer.header("content-type").contains(due), "{asset}: {}", answer.header("content-type"));
+        assert!(
+            answer.header("content-type").contains(expected),
+            "{asset}: {}",
+            answer.header("content-type")
+        );
     }
     let start = get("/docs/swagger-initializer.js".to_owned()).await.text;
-    assert!(start.contains("/openapi.json"), "the page shows our document: {start}");
+    assert!(start.contains("/openapi.json"), "the page shows the document of this server: {start}");
 
     let nothing = get("/docs/no-such-file".to_owned()).await;
     assert_eq!((nothing.status.as_u16(), nothing.code()), (404, "not_found"));

@@ -1,4 +1,4 @@
-//! The main job: what a good request gets.
+//! Responses to valid requests for embeddings.
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use embeddery_core::{DimensionPolicy, Truncate};
@@ -10,19 +10,19 @@ use crate::support::{Answer, DIM, MAX_TOKENS, PLAIN, Server, vector};
 const PATHS: [&str; 2] = ["/api/v1/embeddings", "/v1/embeddings"];
 
 #[tokio::test]
-async fn a_text_gets_its_vector_at_both_paths() {
+async fn both_paths_return_the_vector_of_a_text() {
     let server = Server::start().await;
     for path in PATHS {
         let answer = server.post(path, &json!({"input": "two words"})).await;
         assert_eq!(answer.status, 200, "{}", answer.text);
         assert_eq!(answer.vectors(), [vector("two words", true)]);
         let mut rest = answer.json.clone();
-        rest["data"][0]["embedding"] = json!("seen above");
+        rest["data"][0]["embedding"] = json!("checked above");
         assert_eq!(
             rest,
             json!({
                 "object": "list",
-                "data": [{"object": "embedding", "index": 0, "embedding": "seen above"}],
+                "data": [{"object": "embedding", "index": 0, "embedding": "checked above"}],
                 "model": "small",
                 "usage": {"prompt_tokens": 4, "total_tokens": 4},
             })
@@ -44,8 +44,8 @@ async fn texts_keep_their_order_and_tokens_add_up() {
     let texts: Vec<String> = (0..2048).map(|i| format!("text {i}")).collect();
     let answer = server.post("/v1/embeddings", &json!({"input": texts})).await;
     assert_eq!(answer.status, 200, "{}", answer.text);
-    let due: Vec<_> = texts.iter().map(|text| vector(text, true)).collect();
-    assert_eq!(answer.vectors(), due);
+    let expected: Vec<_> = texts.iter().map(|text| vector(text, true)).collect();
+    assert_eq!(answer.vectors(), expected);
     assert!((0..2048).all(|i| answer.json["data"][i]["index"] == i));
     assert_eq!(answer.json["usage"], json!({"prompt_tokens": 2048 * 4, "total_tokens": 2048 * 4}));
 }
@@ -53,7 +53,7 @@ async fn texts_keep_their_order_and_tokens_add_up() {
 #[tokio::test]
 async fn base64_holds_the_same_bits_as_floats() {
     let server = Server::with(|settings| settings.max_inputs = 10_000).await;
-    // Few vectors are written at once, many on another thread: both ways are taken.
+    // Few vectors are serialized inline, many on a blocking thread. Both ways are tested.
     for count in [3, 32 * 1024 / DIM + 1] {
         let texts: Vec<String> = (0..count).map(|i| format!("text number {i}")).collect();
         let floats =
@@ -95,18 +95,18 @@ async fn every_field_reaches_the_provider() {
     let server = Server::start().await;
     let answer = server.post("/v1/embeddings", &json!({"input": "a", "user": "u", "normalize": false})).await;
     assert_eq!(answer.vectors(), [vector("a", false)]);
-    let asked = server.fake.last();
-    assert_eq!((asked.truncate, asked.normalize), (None, false));
-    assert!(asked.context.deadline.is_some());
-    assert_eq!(&*asked.context.request_id, answer.header("x-request-id"));
-    for (word, due) in [("end", Truncate::End), ("start", Truncate::Start), ("none", Truncate::None)] {
-        server.post("/v1/embeddings", &json!({"input": "a", "truncate": word})).await;
-        assert_eq!(server.fake.last().truncate, Some(due));
+    let request = server.fake.last();
+    assert_eq!((request.truncate, request.normalize), (None, false));
+    assert!(request.context.deadline.is_some());
+    assert_eq!(&*request.context.request_id, answer.header("x-request-id"));
+    for (value, expected) in [("end", Truncate::End), ("start", Truncate::Start), ("none", Truncate::None)] {
+        server.post("/v1/embeddings", &json!({"input": "a", "truncate": value})).await;
+        assert_eq!(server.fake.last().truncate, Some(expected));
     }
 }
 
 #[tokio::test]
-async fn cut_texts_are_counted_and_refused_on_wish() {
+async fn truncated_texts_are_counted_or_rejected_on_request() {
     let server = Server::start().await;
     let long = "word ".repeat(MAX_TOKENS);
     let answer = server.post("/v1/embeddings", &json!({"input": ["short", long, long]})).await;
@@ -138,8 +138,8 @@ async fn dimensions_follow_the_policy_and_v1_is_strict() {
 async fn each_policy_does_what_its_name_says() {
     use DimensionPolicy::{Ignore, Pad, Reduce, Strict};
 
-    // Dimensions asked for, and those that come; `None`: refused.
-    for (policy, name, asked, due) in [
+    // The requested dimensions and those of the response; `None` if the request is rejected.
+    for (policy, name, requested, expected) in [
         (Strict, "strict", DIM - 1, None),
         (Strict, "strict", DIM, Some(DIM)),
         (Strict, "strict", DIM + 1, None),
@@ -149,39 +149,43 @@ async fn each_policy_does_what_its_name_says() {
         (Ignore, "ignore", DIM - 1, Some(DIM)),
     ] {
         let server = Server::with(|settings| settings.dimension_policy = policy).await;
-        let answer = server.post("/api/v1/embeddings", &json!({"input": "a", "dimensions": asked})).await;
-        let Some(due) = due else {
-            assert_eq!((answer.status.as_u16(), answer.code()), (400, "invalid_value"), "{name} {asked}");
+        let answer = server.post("/api/v1/embeddings", &json!({"input": "a", "dimensions": requested})).await;
+        let Some(expected) = expected else {
+            assert_eq!((answer.status.as_u16(), answer.code()), (400, "invalid_value"), "{name} {requested}");
             assert_eq!(answer.json["error"]["param"], "dimensions");
-            assert!(answer.message().contains(&asked.to_string()), "{}", answer.message());
+            assert!(answer.message().contains(&requested.to_string()), "{}", answer.message());
             continue;
         };
-        assert_eq!((answer.status.as_u16(), answer.vectors()[0].len()), (200, due), "{name} {asked}");
+        assert_eq!(
+            (answer.status.as_u16(), answer.vectors()[0].len()),
+            (200, expected),
+            "{name} {requested}"
+        );
         assert_eq!(answer.header("x-embeddings-dimensions-policy"), name);
-        if due > DIM {
+        if expected > DIM {
             assert!(answer.vectors()[0][DIM..].iter().all(|number| *number == 0.0));
         }
-        // Without the field no policy is spoken of.
+        // A response to a request without the field names no policy.
         let plain = server.post("/api/v1/embeddings", &json!({"input": "a"})).await;
         assert_eq!(plain.header("x-embeddings-dimensions-policy"), "");
     }
 }
 
 #[tokio::test]
-async fn the_provider_header_chooses_or_is_refused() {
+async fn the_provider_header_selects_a_provider_or_is_rejected() {
     let server = Server::start().await;
-    let ask = |provider: &'static str| {
+    let send = |provider: &'static str| {
         let request = server.request(Method::POST, "/v1/embeddings").header("x-provider", provider);
         Answer::of(request.json(&json!({"input": "a", "model": "test/plain"})))
     };
-    assert_eq!(ask("HuggingFace").await.status, 200);
-    let unknown = ask("nobody").await;
+    assert_eq!(send("HuggingFace").await.status, 200);
+    let unknown = send("unknown").await;
     assert_eq!((unknown.status.as_u16(), unknown.code()), (400, "invalid_value"));
     assert!(
-        unknown.message().contains("'nobody'") && unknown.message().contains("voyage"),
+        unknown.message().contains("'unknown'") && unknown.message().contains("voyage"),
         "{}",
         unknown.message()
     );
-    let absent = ask("openai").await;
+    let absent = send("openai").await;
     assert_eq!((absent.status.as_u16(), absent.code()), (503, "unavailable"));
 }

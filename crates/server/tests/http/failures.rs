@@ -1,4 +1,4 @@
-//! How a failure behind the API becomes an answer: the whole of the one table, and nothing internal in it.
+//! The error table: status, code and headers of every failure behind the API, without internal details.
 
 use std::{collections::HashSet, time::Duration};
 
@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use crate::support::{Answer, Server};
 
-/// A kind of failure, and what the caller must get.
+/// A kind of failure, and the expected error.
 struct Row {
     kind: ErrorKind,
     fault: Fault,
@@ -28,7 +28,7 @@ fn row(kind: ErrorKind, fault: Fault, status: u16, code: &'static str) -> Row {
 }
 
 impl Row {
-    fn about(self, param: &'static str) -> Self {
+    fn with_param(self, param: &'static str) -> Self {
         Self { param: Some(param), ..self }
     }
 }
@@ -39,24 +39,24 @@ fn table() -> Vec<Row> {
 
     vec![
         row(K::InvalidRequest, Caller, 400, "invalid_value"),
-        row(K::InputTooLong, Caller, 400, "input_too_long").about("input"),
-        row(K::BatchTooLarge, Caller, 400, "input_too_long").about("input"),
-        row(K::Forbidden, Caller, 403, "forbidden").about("model"),
-        row(K::ModelNotFound, Caller, 404, "model_not_found").about("model"),
+        row(K::InputTooLong, Caller, 400, "input_too_long").with_param("input"),
+        row(K::BatchTooLarge, Caller, 400, "input_too_long").with_param("input"),
+        row(K::Forbidden, Caller, 403, "forbidden").with_param("model"),
+        row(K::ModelNotFound, Caller, 404, "model_not_found").with_param("model"),
         row(K::Overloaded, Us, 429, "overloaded"),
         row(K::RateLimited, Upstream, 429, "upstream_rate_limited"),
         row(K::Internal, Us, 500, "internal_error"),
         row(K::UpstreamAuth, Us, 502, "upstream_unauthorized"),
         row(K::InvalidUpstreamResponse, Upstream, 502, "bad_upstream_answer"),
-        row(K::ModelLoading { percent: 42 }, Us, 503, "model_loading").about("model"),
-        row(K::ModelUnusable, Us, 503, "model_unusable").about("model"),
+        row(K::ModelLoading { percent: 42 }, Us, 503, "model_loading").with_param("model"),
+        row(K::ModelUnusable, Us, 503, "model_unusable").with_param("model"),
         row(K::Unavailable, Us, 503, "unavailable"),
         row(K::BreakerOpen, Upstream, 503, "breaker_open"),
         row(K::Timeout, Us, 504, "timeout"),
     ]
 }
 
-/// What the API makes of a failure.
+/// The response if the model fails with `failure`.
 async fn answer_to(server: &Server, failure: EmbedError) -> Answer {
     *server.fake.failure.lock().unwrap() = failure;
     server.post("/v1/embeddings", &json!({"input": "a", "model": "test/failing"})).await
@@ -68,22 +68,22 @@ async fn every_kind_has_its_status_code_and_type() {
     let document = serde_json::to_value(embeddery_server::openapi()).unwrap();
     let documented = &document["paths"]["/v1/embeddings"]["post"]["responses"];
     for Row { kind, fault, status, code, r#type, param } in table() {
-        let failure = EmbedError::new(kind, fault, Retry::Never, "words for the caller");
+        let failure = EmbedError::new(kind, fault, Retry::Never, "a message for the caller");
         let answer = answer_to(&server, failure).await;
         assert_eq!((answer.status.as_u16(), answer.code()), (status, code), "{kind:?}: {}", answer.text);
         assert_eq!(answer.json["error"]["type"], r#type, "{kind:?}");
         assert_eq!(answer.json["error"]["param"], json!(param), "{kind:?}");
-        assert_eq!(answer.header("retry-after"), "", "{kind:?}: waiting would not help");
+        assert_eq!(answer.header("retry-after"), "", "{kind:?}: a retry would not help");
         assert_eq!(answer.header("content-type"), "application/json");
         if kind != ErrorKind::Internal {
-            assert_eq!(answer.message(), "words for the caller", "{kind:?}");
+            assert_eq!(answer.message(), "a message for the caller", "{kind:?}");
         }
-        assert!(documented.get(status.to_string()).is_some(), "{status} is not in the document");
+        assert!(documented.get(status.to_string()).is_some(), "{status} is not in the OpenAPI document");
     }
 }
 
 #[tokio::test]
-async fn retry_after_says_how_long() {
+async fn retry_after_has_the_wait_in_seconds() {
     let server = Server::start().await;
     let wait = |milliseconds| Retry::After(Duration::from_millis(milliseconds));
     for (retry, seconds) in [
@@ -109,12 +109,12 @@ async fn retry_after_says_how_long() {
 }
 
 #[tokio::test]
-async fn detail_holds_what_a_program_wants() {
+async fn detail_has_data_for_programs() {
     let server = Server::start().await;
     let loading = ErrorKind::ModelLoading { percent: 42 };
     let retry = Retry::After(Duration::from_secs(7));
-    let answer = answer_to(&server, EmbedError::new(loading, Fault::Us, retry, "it is on its way")).await;
-    assert_eq!(answer.json["detail"], json!({"message": "it is on its way", "percent": 42}));
+    let answer = answer_to(&server, EmbedError::new(loading, Fault::Us, retry, "the model is loading")).await;
+    assert_eq!(answer.json["detail"], json!({"message": "the model is loading", "percent": 42}));
     assert_eq!(answer.header("retry-after"), "7");
 
     let inputs = vec![InputError { index: 0, tokens: Some(900) }, InputError { index: 7, tokens: None }];
@@ -140,24 +140,28 @@ async fn the_field_at_fault_is_read_from_the_message() {
 }
 
 #[tokio::test]
-async fn a_panic_is_a_500_in_our_shape_and_the_server_lives() {
+async fn a_panic_is_a_500_with_an_error_body_and_the_server_keeps_running() {
     let server = Server::start().await;
     for _ in 0..3 {
         let answer = server.post("/v1/embeddings", &json!({"input": "a", "model": "test/panicking"})).await;
         assert_eq!((answer.status.as_u16(), answer.code()), (500, "internal_error"), "{}", answer.text);
         assert_eq!(answer.json["error"]["type"], "server_error");
-        assert!(!answer.text.contains("told to"), "the panic's words stay inside: {}", answer.text);
+        assert!(
+            !answer.text.contains("as configured"),
+            "the response does not have the message of the panic: {}",
+            answer.text
+        );
         assert_eq!(server.post("/v1/embeddings", &json!({"input": "a"})).await.status, 200);
     }
     let metrics = server.get("/metrics").await.text;
     assert!(
         metrics.contains("\nactive_embedding_requests 0\n"),
-        "nothing stays counted as active: {metrics}"
+        "no request stays counted as active: {metrics}"
     );
 }
 
 #[tokio::test]
-async fn nothing_internal_leaks() {
+async fn internal_details_are_not_disclosed() {
     let server = Server::start().await;
     let secret = "/home/operator/models: sk-secret at src/engine.rs:7";
     let answer = answer_to(&server, EmbedError::internal(secret)).await;

@@ -1,4 +1,4 @@
-//! One line per request: whose, what, how it ended, how long it took. Never a text, never a key.
+//! The access log: one line per request with its user, route, status and duration, without texts and keys.
 
 use std::{
     io,
@@ -13,7 +13,7 @@ use tracing_subscriber::fmt::MakeWriter;
 
 use crate::support::{Answer, KEY, PLAIN, Server, soon};
 
-/// What was logged on this thread, where the server of a test runs as well.
+/// The log of this thread. The server of a test runs on the same thread.
 #[derive(Clone, Default)]
 struct Log(Arc<Mutex<Vec<u8>>>);
 
@@ -33,14 +33,14 @@ impl Log {
         String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
     }
 
-    /// The lines that the access log wrote.
+    /// The lines of the access log.
     fn lines(&self) -> Vec<Value> {
         let all = self.text();
         let all = all.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
         all.filter(|line| line["target"] == "embeddery_server::access_log").collect()
     }
 
-    /// The one line about an answer; what is logged from now on counts anew.
+    /// The line of a response, which must be the only one. Clears the log.
     fn take_line_of(&self, answer: &Answer) -> Value {
         let mut lines = self.lines();
         assert_eq!(lines.len(), 1, "{}", self.text());
@@ -89,7 +89,7 @@ async fn a_request_for_vectors_is_logged_with_model_and_counts() {
 }
 
 #[tokio::test]
-async fn documents_are_logged_with_what_was_embedded_of_them() {
+async fn a_request_that_adds_documents_is_logged_with_the_embedded_inputs() {
     let (log, _guard) = Log::start();
     let server = Server::start().await;
     let collections = "/api/v1/embeddings/collections";
@@ -101,7 +101,7 @@ async fn documents_are_logged_with_what_was_embedded_of_them() {
         assert_eq!(
             (&line["inputs"], &line["tokens"]),
             (&inputs, &tokens),
-            "the second time nothing is new: {line}"
+            "unchanged documents are not embedded again: {line}"
         );
     }
 }
@@ -110,7 +110,7 @@ async fn documents_are_logged_with_what_was_embedded_of_them() {
 async fn a_failure_is_logged_with_its_status() {
     let (log, _guard) = Log::start();
     let server = Server::start().await;
-    *server.fake.failure.lock().unwrap() = EmbedError::invalid("told to");
+    *server.fake.failure.lock().unwrap() = EmbedError::invalid("as configured");
     for (model, status, code) in [
         ("test/failing", 400, "invalid_value"),
         ("test/panicking", 500, "internal_error"),
@@ -134,7 +134,7 @@ async fn a_failure_is_logged_with_its_status() {
 }
 
 #[tokio::test]
-async fn probes_and_scrapes_are_logged_where_details_are_wanted() {
+async fn probes_and_scrapes_are_logged_at_level_debug() {
     let (log, _guard) = Log::start();
     let server = Server::start().await;
     for path in ["/health", "/metrics", "/api/v1/embeddings/health"] {
@@ -143,7 +143,7 @@ async fn probes_and_scrapes_are_logged_where_details_are_wanted() {
 }
 
 #[tokio::test]
-async fn a_caller_who_hung_up_is_logged() {
+async fn a_client_that_disconnects_is_logged() {
     let (log, _guard) = Log::start();
     let server = Server::start().await;
     let body = r#"{"input": "a", "model": "test/gated"}"#;
@@ -152,8 +152,7 @@ async fn a_caller_who_hung_up_is_logged() {
     soon(server.fake.has_begun(1)).await;
     drop(stream);
     soon(server.fake.has_ended(1)).await;
-    // The work ends a moment before its line is written, on this very thread: an answer to somebody else comes
-    // after both.
+    // The line is written on this thread just after the work ends, so it is there after the response to another request.
     server.get("/health").await;
     let lines = log.lines();
     let line = lines.iter().find(|line| line["request_id"] == "lost").unwrap_or_else(|| panic!("{lines:?}"));
@@ -164,11 +163,11 @@ async fn a_caller_who_hung_up_is_logged() {
 }
 
 #[tokio::test]
-async fn no_line_holds_a_text_or_a_key() {
+async fn no_line_has_a_text_or_a_key() {
     let (log, _guard) = Log::start();
     let server = Server::start().await;
     let secret = "zanzibar";
-    *server.fake.failure.lock().unwrap() = EmbedError::internal("told to");
+    *server.fake.failure.lock().unwrap() = EmbedError::internal("as configured");
     for body in [
         json!({"input": secret}),
         json!({"input": [secret, secret], "encoding_format": "base64"}),
@@ -188,11 +187,11 @@ async fn no_line_holds_a_text_or_a_key() {
         assert_eq!(Answer::of(request.json(&json!({"input": secret}))).await.status, 401);
     }
     let ours = log.text();
-    // What the client of this test logs about itself is not ours.
+    // The lines of the HTTP client of this test are ignored.
     let ours: Vec<&str> = ours.lines().filter(|line| line.contains("\"target\":\"embeddery")).collect();
     assert!(ours.len() >= 12, "{ours:?}");
     for word in [secret, KEY, "wrong-key", "other-key"] {
-        let telling = ours.iter().find(|line| line.contains(word));
-        assert!(telling.is_none(), "'{word}' is in {telling:?}");
+        let leak = ours.iter().find(|line| line.contains(word));
+        assert!(leak.is_none(), "'{word}' is in {leak:?}");
     }
 }

@@ -1,5 +1,5 @@
-//! The API through its front door: a real listener on a port of its own, the wrappers of the binary, and a
-//! provider that answers, waits, fails or panics as a test tells it. One program, so that it links once.
+//! Tests of the API over HTTP. Each test starts a server on its own port, with a fake provider that responds, waits,
+//! fails or panics as the test configures it. All tests are one program, so that it links once.
 
 #![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 

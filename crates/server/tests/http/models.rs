@@ -1,4 +1,4 @@
-//! Which models there are, and how one gets here.
+//! The list of models, downloads and warm-ups.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ const DOWNLOAD: &str = "/api/v1/embeddings/models/download";
 const WARM_UP: &str = "/api/v1/embeddings/models/warmup";
 
 #[tokio::test]
-async fn the_list_says_where_each_model_stands() {
+async fn the_list_has_the_state_of_each_model() {
     let server = Server::start().await;
     for (state, shown) in [
         (ModelState::Absent, json!({"state": "absent"})),
@@ -23,18 +23,21 @@ async fn the_list_says_where_each_model_stands() {
         (ModelState::Failed { reason: "torn".into() }, json!({"state": "failed", "reason": "torn"})),
     ] {
         server.fake.set_state(state);
-        let mut due = json!({
+        let mut expected = json!({
             "id": "small", "provider": "huggingface", "model": PLAIN, "allowed": true, "default": true,
         });
-        due.as_object_mut().unwrap().extend(shown.as_object().unwrap().clone());
+        expected.as_object_mut().unwrap().extend(shown.as_object().unwrap().clone());
         let answer = server.get("/api/v1/embeddings/models").await;
         assert_eq!(answer.status, 200);
-        assert_eq!(answer.json, json!({"data": [due], "allowed_providers": null, "allowed_models": null}));
+        assert_eq!(
+            answer.json,
+            json!({"data": [expected], "allowed_providers": null, "allowed_models": null})
+        );
     }
 }
 
 #[tokio::test]
-async fn openais_clients_see_the_same_models() {
+async fn the_openai_routes_list_the_same_models() {
     let server = Server::start().await;
     let small = json!({"id": "small", "object": "model", "created": 0, "owned_by": "huggingface"});
     let list = server.get("/v1/models").await;
@@ -57,9 +60,9 @@ async fn openais_clients_see_the_same_models() {
 }
 
 #[tokio::test]
-async fn a_model_is_brought_here_and_warmed_under_any_of_its_names() {
+async fn a_model_is_downloaded_and_warmed_up_by_any_of_its_names() {
     let server = Server::start().await;
-    for (path, did, key) in [(DOWNLOAD, "downloaded", "downloaded"), (WARM_UP, "warmed", "warmed")] {
+    for (path, event, key) in [(DOWNLOAD, "downloaded", "downloaded"), (WARM_UP, "warmed", "warmed")] {
         for body in [
             json!({"model": "small"}),
             json!({"model_id": "small"}),
@@ -68,30 +71,30 @@ async fn a_model_is_brought_here_and_warmed_under_any_of_its_names() {
             json!({"model": PLAIN, "provider": "huggingface"}),
             json!({"model": "huggingface:test/plain", "provider": null, "model_id": null}),
         ] {
-            server.fake.brought.lock().unwrap().clear();
+            server.fake.events.lock().unwrap().clear();
             let answer = server.post(path, &body).await;
             assert_eq!(answer.status, 200, "{body}: {}", answer.text);
-            let due = json!({"status": "ok", "provider": "huggingface", "model": PLAIN, key: true});
-            assert_eq!(answer.json, due, "{body}");
-            assert_eq!(*server.fake.brought.lock().unwrap(), [format!("{did} {PLAIN}")], "{body}");
+            let expected = json!({"status": "ok", "provider": "huggingface", "model": PLAIN, key: true});
+            assert_eq!(answer.json, expected, "{body}");
+            assert_eq!(*server.fake.events.lock().unwrap(), [format!("{event} {PLAIN}")], "{body}");
         }
     }
 }
 
-/// What is sent to both routes, and what must come back.
-async fn refused(server: &Server, body: Value, due: (u16, &str, Value), says: &[&str]) {
+/// Asserts that both routes reject a body with this error.
+async fn refused(server: &Server, body: Value, expected: (u16, &str, Value), message: &[&str]) {
     for path in [DOWNLOAD, WARM_UP] {
         let answer = server.post(path, &body).await;
         let found = (answer.status.as_u16(), answer.code(), answer.json["error"]["param"].clone());
-        assert_eq!(found, due, "{path} {body}: {}", answer.text);
-        for word in says {
+        assert_eq!(found, expected, "{path} {body}: {}", answer.text);
+        for word in message {
             assert!(answer.message().contains(word), "'{word}' is not in: {}", answer.message());
         }
     }
 }
 
 #[tokio::test]
-async fn what_names_no_model_is_refused() {
+async fn a_request_without_a_valid_model_is_rejected() {
     let server = Server::start().await;
     let model = || json!("model");
     for body in [json!({}), json!({"model": null}), json!({"model": ""}), json!({"model_id": "  "})] {
@@ -102,8 +105,8 @@ async fn what_names_no_model_is_refused() {
     refused(&server, json!({"model": 7}), (422, "invalid_request", model()), &["the number 7"]).await;
     let typo = json!({"model": "small", "provder": "huggingface"});
     refused(&server, typo, (422, "invalid_request", json!("provder")), &["did you mean 'provider'"]).await;
-    let nobody = json!({"model": "small", "provider": "nobody"});
-    refused(&server, nobody, (400, "invalid_value", json!("provider")), &["'nobody'", "huggingface"]).await;
+    let unknown = json!({"model": "small", "provider": "unknown"});
+    refused(&server, unknown, (400, "invalid_value", json!("provider")), &["'unknown'", "huggingface"]).await;
     let absent = json!({"model": "text-embedding-3-small", "provider": "openai"});
     refused(&server, absent, (503, "unavailable", Value::Null), &["'openai'", "huggingface"]).await;
     refused(&server, json!({"model": "smal"}), (404, "model_not_found", model()), &["'smal'", "'small'"])
@@ -111,22 +114,22 @@ async fn what_names_no_model_is_refused() {
     for path in ["/etc/passwd", "../secret", "./models/x"] {
         refused(&server, json!({"model": path}), (404, "model_not_found", model()), &["configuration"]).await;
     }
-    assert!(server.fake.brought.lock().unwrap().is_empty());
+    assert!(server.fake.events.lock().unwrap().is_empty());
 }
 
 #[tokio::test]
-async fn a_name_that_the_hub_does_not_know_is_a_404() {
+async fn a_name_that_is_not_on_the_hub_is_a_404() {
     let server = Server::start().await;
-    let answer = server.post(WARM_UP, &json!({"model": "nobody/nothing"})).await;
+    let answer = server.post(WARM_UP, &json!({"model": "unknown/model"})).await;
     assert_eq!((answer.status.as_u16(), answer.code()), (404, "model_not_found"));
-    assert!(answer.message().contains("nobody/nothing"), "{}", answer.message());
+    assert!(answer.message().contains("unknown/model"), "{}", answer.message());
 }
 
 #[tokio::test]
-async fn a_failure_on_the_way_here_is_told() {
+async fn a_failed_download_is_reported() {
     let server = Server::start().await;
-    let soon_again = Retry::After(Duration::from_secs(9));
-    for (kind, fault, retry, due) in [
+    let retry_soon = Retry::After(Duration::from_secs(9));
+    for (kind, fault, retry, expected) in [
         (ErrorKind::ModelNotFound, Fault::Caller, Retry::Never, (404, "model_not_found", "")),
         (
             ErrorKind::InvalidUpstreamResponse,
@@ -135,27 +138,27 @@ async fn a_failure_on_the_way_here_is_told() {
             (502, "bad_upstream_answer", ""),
         ),
         (ErrorKind::Unavailable, Fault::Upstream, Retry::Backoff, (503, "unavailable", "5")),
-        (ErrorKind::ModelLoading { percent: 3 }, Fault::Us, soon_again, (503, "model_loading", "9")),
+        (ErrorKind::ModelLoading { percent: 3 }, Fault::Us, retry_soon, (503, "model_loading", "9")),
         (ErrorKind::ModelUnusable, Fault::Us, Retry::Never, (503, "model_unusable", "")),
     ] {
-        *server.fake.failure.lock().unwrap() = EmbedError::new(kind, fault, retry, "the hub is away");
+        *server.fake.failure.lock().unwrap() = EmbedError::new(kind, fault, retry, "the hub is unavailable");
         for path in [DOWNLOAD, WARM_UP] {
             let answer = server.post(path, &json!({"model": "test/failing"})).await;
             let found = (answer.status.as_u16(), answer.code(), answer.header("retry-after"));
-            assert_eq!(found, due, "{path}: {}", answer.text);
-            assert_eq!(answer.message(), "the hub is away");
+            assert_eq!(found, expected, "{path}: {}", answer.text);
+            assert_eq!(answer.message(), "the hub is unavailable");
         }
     }
 }
 
 #[tokio::test]
-async fn a_download_answers_when_the_model_is_here() {
+async fn a_download_responds_when_it_is_complete() {
     let server = Server::start().await;
     let request = server.request(Method::POST, DOWNLOAD).json(&json!({"model": "test/gated"}));
     let download = tokio::spawn(Answer::of(request));
     soon(server.fake.has_begun(1)).await;
-    assert!(!download.is_finished() && server.fake.brought.lock().unwrap().is_empty());
+    assert!(!download.is_finished() && server.fake.events.lock().unwrap().is_empty());
     server.fake.gate.add_permits(1);
     assert_eq!(soon(download).await.unwrap().status, 200);
-    assert_eq!(*server.fake.brought.lock().unwrap(), ["downloaded test/gated"]);
+    assert_eq!(*server.fake.events.lock().unwrap(), ["downloaded test/gated"]);
 }

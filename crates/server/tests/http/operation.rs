@@ -1,4 +1,4 @@
-//! What operators watch: alive, ready, metrics, and the id that ties an answer to its lines in the log.
+//! Health, readiness, metrics and request ids.
 
 use std::{collections::HashSet, io::Read as _};
 
@@ -11,7 +11,7 @@ use crate::support::{Answer, PLAIN, Server};
 const SERVICE: &str = "/api/v1/embeddings/health";
 
 #[tokio::test]
-async fn alive_is_said_whatever_the_models_do() {
+async fn health_is_ok_in_every_state_of_the_models() {
     let server = Server::start().await;
     for state in [None, Some(ModelState::Loaded), Some(ModelState::Failed { reason: "torn".into() })] {
         server.fake.set_state(state);
@@ -21,7 +21,7 @@ async fn alive_is_said_whatever_the_models_do() {
 }
 
 #[tokio::test]
-async fn the_services_health_is_a_200_that_tells_what_is_degraded() {
+async fn the_health_of_the_service_is_a_200_and_names_what_is_degraded() {
     let server = Server::start().await;
     let torn = || ModelState::Failed { reason: "torn".into() };
     for (state, status, model) in [
@@ -43,7 +43,7 @@ async fn the_services_health_is_a_200_that_tells_what_is_degraded() {
 }
 
 #[tokio::test]
-async fn ready_names_the_part_that_is_not() {
+async fn readiness_names_the_part_that_is_not_ready() {
     let server = Server::start().await;
     for state in [None, Some(ModelState::Loaded)] {
         server.fake.set_state(state);
@@ -67,24 +67,30 @@ async fn ready_names_the_part_that_is_not() {
 }
 
 #[tokio::test]
-async fn metrics_come_in_the_form_that_is_asked_for() {
+async fn metrics_have_the_requested_format() {
     let server = Server::start().await;
     let openmetrics = "application/openmetrics-text; version=1.0.0; charset=utf-8";
     let plain = "text/plain; version=0.0.4; charset=utf-8";
     let scraper = "application/openmetrics-text;version=1.0.0,text/plain;version=0.0.4;q=0.5,*/*;q=0.1";
     for path in ["/metrics", "/api/v1/metrics/text"] {
-        for (accept, due) in [("", plain), ("*/*", plain), ("text/plain", plain), (scraper, openmetrics)] {
+        for (accept, expected) in [("", plain), ("*/*", plain), ("text/plain", plain), (scraper, openmetrics)]
+        {
             let answer = Answer::of(server.bare(Method::GET, path).header("accept", accept)).await;
-            assert_eq!((answer.status.as_u16(), answer.header("content-type")), (200, due), "{accept}");
-            assert_eq!(answer.text.ends_with("# EOF\n"), due == openmetrics, "{accept}: {}", answer.text);
+            assert_eq!((answer.status.as_u16(), answer.header("content-type")), (200, expected), "{accept}");
+            assert_eq!(
+                answer.text.ends_with("# EOF\n"),
+                expected == openmetrics,
+                "{accept}: {}",
+                answer.text
+            );
         }
     }
 }
 
 #[tokio::test]
-async fn metrics_hold_the_four_families_of_the_guide() {
+async fn metrics_have_the_four_families_of_the_guide() {
     let server = Server::start().await;
-    for model in ["small", "small", "test/failing", "smal", "nobody/one", "nobody/two"] {
+    for model in ["small", "small", "test/failing", "smal", "unlisted/one", "unlisted/two"] {
         server.post("/v1/embeddings", &json!({"input": "a", "model": model})).await;
     }
     let text = server.get("/metrics").await.text;
@@ -97,7 +103,7 @@ async fn metrics_hold_the_four_families_of_the_guide() {
         "\n# TYPE embedding_requests_total counter\n".to_owned(),
         requests(PLAIN, "success") + "2\n",
         requests("test/failing", "error") + "1\n",
-        // What callers make up must not become labels without end.
+        // Unknown names must not become labels.
         requests("other", "invalid") + "2\n",
         "\nembedding_requests_total{provider=\"other\",model=\"other\",status=\"invalid\"} 1\n".to_owned(),
         "# TYPE embedding_request_duration_seconds histogram\n".to_owned(),
@@ -109,11 +115,11 @@ async fn metrics_hold_the_four_families_of_the_guide() {
     ] {
         assert!(format!("\n{text}").contains(&line), "{line:?} is not in:\n{text}");
     }
-    assert!(!text.contains("nobody") && !text.contains("smal\""), "{text}");
+    assert!(!text.contains("unlisted") && !text.contains("smal\""), "{text}");
 }
 
 #[tokio::test]
-async fn a_compressed_answer_is_the_plain_answer() {
+async fn a_compressed_response_has_the_same_content() {
     let server = Server::start().await;
     for path in ["/v1/embeddings", "/api/v1/embeddings"] {
         let body = json!({"input": vec!["a text"; 500]});
@@ -129,13 +135,13 @@ async fn a_compressed_answer_is_the_plain_answer() {
         assert!(text == plain.text && packed.len() < text.len() / 2, "{}", packed.len());
     }
     let short = server.request(Method::GET, "/health").header("accept-encoding", "gzip");
-    assert_eq!(Answer::of(short).await.header("content-encoding"), "", "not worth the while");
+    assert_eq!(Answer::of(short).await.header("content-encoding"), "", "a short response is not compressed");
     let unknown = server.request(Method::GET, "/openapi.json").header("accept-encoding", "zstd;q=1, x");
-    assert_eq!(Answer::of(unknown).await.header("content-encoding"), "", "a coding we do not have");
+    assert_eq!(Answer::of(unknown).await.header("content-encoding"), "", "the encoding is not supported");
 }
 
 #[tokio::test]
-async fn every_answer_has_an_id() {
+async fn every_response_has_a_request_id() {
     let server = Server::start().await;
     let mut seen = HashSet::new();
     for (method, path) in [
@@ -149,12 +155,12 @@ async fn every_answer_has_an_id() {
         let answer = Answer::of(server.bare(method, path)).await;
         let id = answer.header("x-request-id");
         assert_eq!(uuid::Uuid::parse_str(id).unwrap().get_version_num(), 7, "{path}: {id}");
-        assert!(seen.insert(id.to_owned()), "{path}: {id} was there before");
+        assert!(seen.insert(id.to_owned()), "{path}: {id} was used before");
     }
 }
 
 #[tokio::test]
-async fn a_sane_id_of_the_callers_is_kept_and_a_hostile_one_is_not() {
+async fn a_valid_request_id_of_the_caller_is_kept_and_an_invalid_one_is_replaced() {
     let server = Server::start().await;
     let ask = async |id: &[u8]| {
         let request = server.request(Method::POST, "/v1/embeddings").header("x-request-id", id);
@@ -186,7 +192,7 @@ async fn head_is_get_without_the_body() {
 }
 
 #[tokio::test]
-async fn answers_are_counted_by_route_with_labels_that_callers_cannot_make() {
+async fn requests_are_counted_by_route_with_bounded_labels() {
     let server = Server::start().await;
     server.post("/v1/embeddings", &json!({"input": "a"})).await;
     server.post("/v1/embeddings", &json!({"input": ""})).await;

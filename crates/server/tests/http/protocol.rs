@@ -1,11 +1,11 @@
-//! The HTTP around a body: content type, method, path, size. What does not fit is said in our shape.
+//! Content type, method, path and size of a request, and the errors for unsupported ones.
 
 use reqwest::Method;
 
 use crate::support::{Answer, Server, rest};
 
 #[tokio::test]
-async fn the_content_type_is_json_or_not_said() {
+async fn the_content_type_is_json_or_absent() {
     let server = Server::start().await;
     let ask = |kind: Option<&'static str>| {
         let request = server.request(Method::POST, "/v1/embeddings").body(r#"{"input": "a"}"#);
@@ -26,7 +26,7 @@ async fn the_content_type_is_json_or_not_said() {
 }
 
 #[tokio::test]
-async fn a_wrong_method_or_path_is_said_in_the_same_shape() {
+async fn an_unsupported_method_or_path_has_an_error_body() {
     let server = Server::start().await;
     for (path, allowed) in [
         ("/v1/embeddings", "POST"),
@@ -46,7 +46,7 @@ async fn a_wrong_method_or_path_is_said_in_the_same_shape() {
 }
 
 #[tokio::test]
-async fn a_body_beyond_the_limit_is_refused_announced_or_not() {
+async fn a_body_beyond_the_limit_is_rejected_with_and_without_content_length() {
     let server = Server::with(|settings| settings.body_limit = 1000).await;
     let fitting = format!("{{\"input\": \"{}\"}}", "a".repeat(1000 - 13));
     assert_eq!(fitting.len(), 1000);

@@ -1,5 +1,5 @@
-//! Every JSON body of the API, every field of it, every way to get it wrong. The table is made from the OpenAPI
-//! document, so that a new field or route is in it without a line here.
+//! Every JSON body of the API with every kind of error in every field. The cases are generated from the OpenAPI document,
+//! so that new fields and routes are covered.
 
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -11,11 +11,11 @@ struct Operation {
     method: Method,
     path: String,
     schema: Value,
-    /// The smallest body that fits the schema.
+    /// The smallest body that matches the schema.
     body: Value,
 }
 
-/// Bodies whose fields are all optional, but not all of them at once.
+/// Bodies for schemas without required fields that still reject an empty object.
 const BODIES: [(&str, &str); 4] = [
     ("SearchRequest", r#"{"query": "x"}"#),
     ("DeleteDocumentsRequest", r#"{"ids": ["x"]}"#),
@@ -23,8 +23,8 @@ const BODIES: [(&str, &str); 4] = [
     ("PurgeRequest", r#"{"stage": "chunking", "all": true}"#),
 ];
 
-/// Fields that take any JSON; their own rules say what it must be.
-const FREE: [&str; 1] = ["filter"];
+/// Fields whose schema allows any JSON.
+const ANY_JSON_FIELDS: [&str; 1] = ["filter"];
 
 struct Document(Value);
 
@@ -61,12 +61,12 @@ impl Document {
 
     fn resolve<'a>(&'a self, schema: &'a Value) -> &'a Value {
         match schema["$ref"].as_str() {
-            Some(place) => self.resolve(self.0.pointer(&place[1..]).unwrap()),
+            Some(pointer) => self.resolve(self.0.pointer(&pointer[1..]).unwrap()),
             None => schema,
         }
     }
 
-    /// The schemas that a value may have, `null` left aside.
+    /// The schemas that a value may have, except null.
     fn alternatives<'a>(&'a self, schema: &'a Value) -> Vec<&'a Value> {
         let schema = self.resolve(schema);
         match schema["oneOf"].as_array() {
@@ -76,7 +76,7 @@ impl Document {
         }
     }
 
-    /// The smallest value that fits.
+    /// The smallest value that matches a schema.
     fn smallest(&self, schema: &Value) -> Value {
         let schema = self.alternatives(schema)[0];
         if !schema["example"].is_null() {
@@ -126,11 +126,11 @@ fn json_type(value: &Value) -> &'static str {
     }
 }
 
-/// A place in a body: `documents`, 0, `text`.
+/// A path in a body, such as `documents`, `0`, `text`.
 type Path<'a> = Vec<&'a str>;
 
-/// The path as errors write it, and the place as JSON pointers do.
-fn written(path: &[&str]) -> String {
+/// A path as errors write it, such as `documents[0].text`.
+fn param_name(path: &[&str]) -> String {
     path.iter().fold(String::new(), |text, part| match part.parse::<usize>() {
         Ok(index) => format!("{text}[{index}]"),
         Err(_) if text.is_empty() => (*part).to_owned(),
@@ -138,7 +138,7 @@ fn written(path: &[&str]) -> String {
     })
 }
 
-/// The body with another value at a place; objects on the way are made.
+/// The body with another value at a path. Missing objects on the path are created.
 fn with(body: &Value, path: &[&str], value: Value) -> Value {
     let mut changed = body.clone();
     let mut at = &mut changed;
@@ -176,8 +176,8 @@ impl Check {
         Answer::of(request.header("content-type", "application/json").body(body)).await
     }
 
-    /// The body fits the schema; what becomes of it is another matter.
-    async fn fits(&mut self, operation: &Operation, body: String) {
+    /// Asserts that the body matches the schema. The request may fail for another reason.
+    async fn assert_matches(&mut self, operation: &Operation, body: String) {
         let what = format!("{} {} {body}", operation.method, operation.path);
         let answer = self.send(operation, body).await;
         if !answer.status.is_success() {
@@ -186,8 +186,8 @@ impl Check {
         }
     }
 
-    /// The body does not fit the schema, because of this field.
-    async fn misfits(&mut self, operation: &Operation, body: String, param: Option<&str>) -> Answer {
+    /// Asserts that the body does not match the schema because of this field.
+    async fn assert_mismatch(&mut self, operation: &Operation, body: String, param: Option<&str>) -> Answer {
         let what = format!("{} {} {body}", operation.method, operation.path);
         let status = if operation.path.starts_with("/v1/") { 400 } else { 422 };
         let answer = self.send(operation, body).await;
@@ -200,18 +200,18 @@ impl Check {
         answer
     }
 
-    /// The field has an unusable value: one that does not fit the schema, or one beyond its bounds.
-    async fn refused(&mut self, operation: &Operation, body: &Value, param: &str) {
+    /// Asserts that the value of the field is rejected: it does not match the schema, or is out of bounds.
+    async fn assert_rejected(&mut self, operation: &Operation, body: &Value, param: &str) {
         let answer = self.send(operation, body.to_string()).await;
-        let misfit = if operation.path.starts_with("/v1/") { 400 } else { 422 };
+        let schema_status = if operation.path.starts_with("/v1/") { 400 } else { 422 };
         let found = (answer.status.as_u16(), answer.code());
         let what = format!("{} {} {body}: {}", operation.method, operation.path, answer.text);
-        assert!(found == (misfit, "invalid_request") || found == (400, "invalid_value"), "{what}");
+        assert!(found == (schema_status, "invalid_request") || found == (400, "invalid_value"), "{what}");
         assert_eq!(answer.json["error"]["param"], param, "{what}");
     }
 }
 
-/// Every object of a body with its path, fields that are absent filled in.
+/// Every object of a body with its path. Absent objects are added.
 fn objects<'a>(
     document: &'a Document,
     schema: &'a Value,
@@ -230,11 +230,11 @@ fn objects<'a>(
             }
             let value = document.smallest(inner);
             let value = if index.is_some() { json!([value]) } else { value };
-            let mut place = path.clone();
-            place.push(name);
-            let body = with(body, &place, value);
-            place.extend(index);
-            found.extend(objects(document, inner, &body, &place));
+            let mut field = path.clone();
+            field.push(name);
+            let body = with(body, &field, value);
+            field.extend(index);
+            found.extend(objects(document, inner, &body, &field));
         }
     }
     found
@@ -243,13 +243,13 @@ fn objects<'a>(
 #[tokio::test]
 async fn fields_of_the_wrong_type_are_named() {
     let (document, mut check) = (Document::new(), Check::new().await);
-    let wrong = [json!(7), json!("surely no known word"), json!(true), json!([]), json!({}), json!([null])];
+    let wrong = [json!(7), json!("not a known value"), json!(true), json!([]), json!({}), json!([null])];
     for operation in document.operations() {
-        check.fits(&operation, operation.body.to_string()).await;
+        check.assert_matches(&operation, operation.body.to_string()).await;
         for (path, schema, body) in objects(&document, &operation.schema, &operation.body, &Vec::new()) {
-            for (name, property) in properties(schema).filter(|(name, _)| !FREE.contains(name)) {
-                let mut place = path.clone();
-                place.push(name);
+            for (name, property) in properties(schema).filter(|(name, _)| !ANY_JSON_FIELDS.contains(name)) {
+                let mut field = path.clone();
+                field.push(name);
                 let alternatives = document.alternatives(property);
                 for value in &wrong {
                     let kind = json_type(value);
@@ -257,19 +257,20 @@ async fn fields_of_the_wrong_type_are_named() {
                         ("array", "array") => true,
                         ("number", "integer") => true,
                         ("string", "string") => schema["enum"].is_null(),
-                        (due, kind) => due == kind,
+                        (expected, kind) => expected == kind,
                     });
-                    let body = with(&body, &place, value.clone());
+                    let body = with(&body, &field, value.clone());
                     if !fits {
-                        let answer =
-                            check.misfits(&operation, body.to_string(), Some(&written(&place))).await;
+                        let answer = check
+                            .assert_mismatch(&operation, body.to_string(), Some(&param_name(&field)))
+                            .await;
                         assert!(answer.message().contains("; send "), "{}", answer.text);
                     } else if *value == json!([null]) {
-                        // The list is named, or its element.
+                        // The error names the list or its element.
                         let answer = check.send(&operation, body.to_string()).await;
                         let (code, param) = (answer.code(), answer.json["error"]["param"].as_str().unwrap());
                         assert_eq!(code, "invalid_request", "{body}: {}", answer.text);
-                        let (list, element) = (written(&place), format!("{}[0]", written(&place)));
+                        let (list, element) = (param_name(&field), format!("{}[0]", param_name(&field)));
                         assert!(param == list || param == element, "{body}: {}", answer.text);
                     }
                 }
@@ -280,7 +281,7 @@ async fn fields_of_the_wrong_type_are_named() {
 }
 
 #[tokio::test]
-async fn numbers_beyond_their_bounds_are_named() {
+async fn numbers_out_of_bounds_are_named() {
     let (document, mut check) = (Document::new(), Check::new().await);
     let mut bounded = 0;
     for operation in document.operations() {
@@ -291,20 +292,20 @@ async fn numbers_beyond_their_bounds_are_named() {
                         continue;
                     }
                     bounded += 1;
-                    let mut place = path.clone();
-                    place.push(name);
+                    let mut field = path.clone();
+                    field.push(name);
                     let (minimum, maximum) = (schema["minimum"].as_i64(), schema["maximum"].as_i64());
-                    let minimum = minimum.unwrap_or_else(|| panic!("{name} has no least value"));
+                    let minimum = minimum.unwrap_or_else(|| panic!("{name} has no minimum"));
                     let beyond = maximum.map(|maximum| json!(maximum + 1));
                     let values = [json!(minimum - 1), json!(-1), json!(1.5), json!(1e300)];
                     for value in values.into_iter().chain(beyond) {
-                        let body = with(&body, &place, value);
-                        check.refused(&operation, &body, &written(&place)).await;
+                        let body = with(&body, &field, value);
+                        check.assert_rejected(&operation, &body, &param_name(&field)).await;
                     }
                     for value in [minimum, maximum.unwrap_or(minimum + 1)] {
-                        let body = with(&body, &place, json!(value)).to_string();
+                        let body = with(&body, &field, json!(value)).to_string();
                         let answer = check.send(&operation, body).await;
-                        // The model may have fewer dimensions, but the bounds are not at fault.
+                        // The model may reject the number of dimensions, but the bounds allow it.
                         assert!(!answer.text.contains("it must be between"), "{value}: {}", answer.text);
                     }
                 }
@@ -326,17 +327,22 @@ async fn unknown_fields_are_named_with_the_nearest_known_one() {
                 if names.contains(&misspelt.as_str()) {
                     continue;
                 }
-                let mut place = path.clone();
-                place.push(&misspelt);
-                let param = written(&place);
-                let answer =
-                    check.misfits(&operation, with(&body, &place, json!(1)).to_string(), Some(&param)).await;
+                let mut field = path.clone();
+                field.push(&misspelt);
+                let param = param_name(&field);
+                let answer = check
+                    .assert_mismatch(&operation, with(&body, &field, json!(1)).to_string(), Some(&param))
+                    .await;
                 assert!(answer.message().contains(&format!("did you mean '{name}'?")), "{}", answer.text);
             }
-            let mut place = path.clone();
-            place.push("`x`, expected one of `y`");
+            let mut field = path.clone();
+            field.push("`x`, expected one of `y`");
             let answer = check
-                .misfits(&operation, with(&body, &place, json!(1)).to_string(), Some(&written(&place)))
+                .assert_mismatch(
+                    &operation,
+                    with(&body, &field, json!(1)).to_string(),
+                    Some(&param_name(&field)),
+                )
                 .await;
             assert!(answer.message().contains("known are "), "{}", answer.text);
             assert!(names.iter().all(|name| answer.message().contains(name)), "{}", answer.text);
@@ -352,12 +358,13 @@ async fn required_fields_are_neither_absent_nor_null() {
         for (path, schema, body) in objects(&document, &operation.schema, &operation.body, &Vec::new()) {
             for name in required(schema) {
                 missing += 1;
-                let mut place = path.clone();
-                place.push(name);
-                for body in [without(&body, &place), with(&body, &place, Value::Null)] {
-                    let answer = check.misfits(&operation, body.to_string(), Some(&written(&place))).await;
-                    let due = format!("{name} is missing; send ");
-                    assert!(answer.message().contains(&due), "{due}: {}", answer.text);
+                let mut field = path.clone();
+                field.push(name);
+                for body in [without(&body, &field), with(&body, &field, Value::Null)] {
+                    let answer =
+                        check.assert_mismatch(&operation, body.to_string(), Some(&param_name(&field))).await;
+                    let expected = format!("{name} is missing; send ");
+                    assert!(answer.message().contains(&expected), "{expected}: {}", answer.text);
                 }
             }
             let given = |name: &str| path.is_empty() && operation.body.get(name).is_some();
@@ -366,16 +373,16 @@ async fn required_fields_are_neither_absent_nor_null() {
                 .filter(|name| !given(name) && !required(schema).any(|required| required == *name))
                 .collect();
             for name in optional {
-                let mut place = path.clone();
-                place.push(name);
-                check.fits(&operation, with(&body, &place, Value::Null).to_string()).await;
+                let mut field = path.clone();
+                field.push(name);
+                check.assert_matches(&operation, with(&body, &field, Value::Null).to_string()).await;
             }
         }
     }
     assert!(missing >= 20, "{missing} required fields");
 }
 
-/// The members of an object as text, one of them twice.
+/// An object as JSON text in which one key occurs twice.
 fn twice(body: &Value, name: &str, first: &Value, last: &Value) -> String {
     let mut members: Vec<String> = vec![format!("{:?}: {first}", name)];
     let others = body.as_object().unwrap().iter().filter(|(other, _)| *other != name);
@@ -390,22 +397,22 @@ async fn the_last_of_duplicate_keys_counts() {
     for operation in document.operations() {
         for (name, value) in operation.body.as_object().unwrap() {
             let wrong = json!({"wrong": 1});
-            check.fits(&operation, twice(&operation.body, name, value, value)).await;
-            check.fits(&operation, twice(&operation.body, name, &wrong, value)).await;
-            check.misfits(&operation, twice(&operation.body, name, value, &wrong), Some(name)).await;
+            check.assert_matches(&operation, twice(&operation.body, name, value, value)).await;
+            check.assert_matches(&operation, twice(&operation.body, name, &wrong, value)).await;
+            check.assert_mismatch(&operation, twice(&operation.body, name, value, &wrong), Some(name)).await;
         }
     }
 }
 
-/// The values in every order: the document does not tell that of the struct.
-fn orders(values: Vec<Value>) -> Vec<Vec<Value>> {
+/// The values in every order, because the document does not have the order of the struct's fields.
+fn permutations(values: Vec<Value>) -> Vec<Vec<Value>> {
     if values.is_empty() {
         return vec![values];
     }
     let rest = |first: usize| {
         let mut rest = values.clone();
         let first = rest.remove(first);
-        orders(rest).into_iter().map(move |rest| [vec![first.clone()], rest].concat())
+        permutations(rest).into_iter().map(move |rest| [vec![first.clone()], rest].concat())
     };
     (0..values.len()).flat_map(rest).collect()
 }
@@ -419,27 +426,27 @@ async fn objects_are_neither_lists_nor_wrapped() {
             json!(values)
         };
         for body in [json!([]), values(&operation.body), json!("x"), json!(1), json!(true), json!(null)] {
-            let answer = check.misfits(&operation, body.to_string(), None).await;
+            let answer = check.assert_mismatch(&operation, body.to_string(), None).await;
             assert!(answer.message().contains("send a JSON object"), "{}", answer.text);
         }
-        check.misfits(&operation, json!({"zzz": operation.body}).to_string(), Some("zzz")).await;
-        // serde takes a list of a struct's values in its order for the struct.
+        check.assert_mismatch(&operation, json!({"zzz": operation.body}).to_string(), Some("zzz")).await;
+        // serde would accept a list of the fields' values in the order of the struct.
         for (path, schema, body) in objects(&document, &operation.schema, &operation.body, &Vec::new()) {
             if path.is_empty() {
                 continue;
             }
             let all = properties(schema).map(|(_, property)| document.smallest(property)).collect();
-            for all in orders(all) {
+            for all in permutations(all) {
                 let body = with(&body, &path, json!(all));
-                check.misfits(&operation, body.to_string(), Some(&written(&path))).await;
+                check.assert_mismatch(&operation, body.to_string(), Some(&param_name(&path))).await;
             }
         }
-        // And an object with the word for the word.
+        // serde would accept the object `{"value": null}` for the value of an enum.
         for (name, property) in properties(&operation.schema) {
             for schema in document.alternatives(property) {
-                if let Some(word) = schema["enum"].get(0).and_then(Value::as_str) {
-                    let body = with(&operation.body, &[name], json!({word: null}));
-                    check.misfits(&operation, body.to_string(), Some(name)).await;
+                if let Some(value) = schema["enum"].get(0).and_then(Value::as_str) {
+                    let body = with(&operation.body, &[name], json!({value: null}));
+                    check.assert_mismatch(&operation, body.to_string(), Some(name)).await;
                 }
             }
         }

@@ -1,5 +1,5 @@
-//! Users and admins: every route of the OpenAPI document is walked with nothing, with a user's token and with
-//! an admin's, and the audit log is read afterwards.
+//! Roles: every route of the OpenAPI document is requested without a token, with a forged one, with that of a user and
+//! with that of an administrator. The audit log is checked afterwards.
 
 use std::fs;
 
@@ -11,43 +11,43 @@ use crate::support::{
     accounts::{self, SECRET, token},
 };
 
-/// What a route asks for.
+/// What a route requires.
 #[derive(Clone, Copy, Debug, PartialEq)]
-enum Asks {
-    Nothing,
-    Key,
+enum Access {
+    Open,
+    User,
     Admin,
 }
 
-/// The routes that do not ask for a user's key. A new route is not here, so the walk expects it to ask for one.
-const OTHERS: [(&str, Asks); 27] = [
-    ("/health", Asks::Nothing),
-    ("/ready", Asks::Nothing),
-    ("/api/v1/embeddings/health", Asks::Nothing),
-    ("/metrics", Asks::Nothing),
-    ("/api/v1/metrics/text", Asks::Nothing),
-    ("/api/v1/embeddings/models/download", Asks::Admin),
-    ("/api/v1/embeddings/models/warmup", Asks::Admin),
-    ("/api/v1/embeddings/models/unload", Asks::Admin),
-    ("/api/v1/embeddings/circuit-breakers", Asks::Admin),
-    ("/api/v1/embeddings/config/reload", Asks::Admin),
-    ("/api/v1/embeddings/circuit-breakers/{provider}/reset", Asks::Admin),
-    ("/api/v1/embeddings/cache", Asks::Admin),
-    ("/api/v1/embeddings/metrics", Asks::Admin),
-    ("/api/v1/embeddings/job/skip", Asks::Admin),
-    ("/api/v1/embeddings/job/skip/status", Asks::Admin),
-    ("/api/v1/embeddings/job/priority/bump", Asks::Admin),
-    ("/api/v1/embeddings/ledger/status", Asks::Admin),
-    ("/api/v1/embeddings/dlq", Asks::Admin),
-    ("/api/v1/embeddings/dlq/stats", Asks::Admin),
-    ("/api/v1/embeddings/dlq/requeue", Asks::Admin),
-    ("/api/v1/embeddings/dlq/requeue/bulk", Asks::Admin),
-    ("/api/v1/embeddings/dlq/state", Asks::Admin),
-    ("/api/v1/embeddings/dlq/purge", Asks::Admin),
-    ("/api/v1/embeddings/stage/status", Asks::Admin),
-    ("/api/v1/embeddings/stage/control", Asks::Admin),
-    ("/api/v1/embeddings/orchestrator/summary", Asks::Admin),
-    ("/api/v1/embeddings/orchestrator/events", Asks::Admin),
+/// The routes that require something else than a user's token. A route that is not here must require one.
+const EXCEPTIONS: [(&str, Access); 27] = [
+    ("/health", Access::Open),
+    ("/ready", Access::Open),
+    ("/api/v1/embeddings/health", Access::Open),
+    ("/metrics", Access::Open),
+    ("/api/v1/metrics/text", Access::Open),
+    ("/api/v1/embeddings/models/download", Access::Admin),
+    ("/api/v1/embeddings/models/warmup", Access::Admin),
+    ("/api/v1/embeddings/models/unload", Access::Admin),
+    ("/api/v1/embeddings/circuit-breakers", Access::Admin),
+    ("/api/v1/embeddings/config/reload", Access::Admin),
+    ("/api/v1/embeddings/circuit-breakers/{provider}/reset", Access::Admin),
+    ("/api/v1/embeddings/cache", Access::Admin),
+    ("/api/v1/embeddings/metrics", Access::Admin),
+    ("/api/v1/embeddings/job/skip", Access::Admin),
+    ("/api/v1/embeddings/job/skip/status", Access::Admin),
+    ("/api/v1/embeddings/job/priority/bump", Access::Admin),
+    ("/api/v1/embeddings/ledger/status", Access::Admin),
+    ("/api/v1/embeddings/dlq", Access::Admin),
+    ("/api/v1/embeddings/dlq/stats", Access::Admin),
+    ("/api/v1/embeddings/dlq/requeue", Access::Admin),
+    ("/api/v1/embeddings/dlq/requeue/bulk", Access::Admin),
+    ("/api/v1/embeddings/dlq/state", Access::Admin),
+    ("/api/v1/embeddings/dlq/purge", Access::Admin),
+    ("/api/v1/embeddings/stage/status", Access::Admin),
+    ("/api/v1/embeddings/stage/control", Access::Admin),
+    ("/api/v1/embeddings/orchestrator/summary", Access::Admin),
+    ("/api/v1/embeddings/orchestrator/events", Access::Admin),
 ];
 
 async fn server() -> Server {
@@ -63,9 +63,10 @@ fn audit(server: &Server) -> Vec<Value> {
 async fn every_route_asks_for_what_it_should() {
     let server = server().await;
     let document = serde_json::to_value(embeddery_server::openapi()).unwrap();
-    let mut walked = 0;
+    let mut count = 0;
     for (path, item) in document["paths"].as_object().unwrap() {
-        let asks = OTHERS.iter().find(|(other, _)| other == path).map_or(Asks::Key, |(_, asks)| *asks);
+        let access =
+            EXCEPTIONS.iter().find(|(other, _)| other == path).map_or(Access::User, |(_, asks)| *asks);
         for (method, operation) in item.as_object().unwrap() {
             let method: Method = method.to_uppercase().parse().unwrap();
             let ask = async |token: Option<String>| {
@@ -93,30 +94,34 @@ async fn every_route_asks_for_what_it_should() {
                 ask(Some(token("ann", "user"))).await,
                 ask(Some(token("root", "admin"))).await,
             ];
-            // Who is let in there is told that there is no such collection or job, or what was not sent.
-            let kept = ["/collections", "/users/", "/jobs", "/job/", "/ledger/", "/dlq", "/stage/"]
+            // An authorised caller of these routes gets a 4xx: the collection or job does not exist, or a parameter is missing.
+            let stored = ["/collections", "/users/", "/jobs", "/job/", "/ledger/", "/dlq", "/stage/"]
                 .iter()
                 .any(|part| path.contains(part));
-            let inside = |status: u16| {
-                if kept && ![401, 403].contains(&status) && status < 500 { 200 } else { status }
+            let normalize = |status: u16| {
+                if stored && ![401, 403].contains(&status) && status < 500 { 200 } else { status }
             };
-            let got = got.map(inside);
-            let wanted = match asks {
-                Asks::Nothing => [200, 200, 200, 200],
-                Asks::Key => [401, 401, 200, 200],
-                Asks::Admin => [401, 401, 403, 200],
+            let got = got.map(normalize);
+            let expected = match access {
+                Access::Open => [200, 200, 200, 200],
+                Access::User => [401, 401, 200, 200],
+                Access::Admin => [401, 401, 403, 200],
             };
-            assert_eq!(got, wanted, "{method} {path} asks for {asks:?}");
+            assert_eq!(got, expected, "{method} {path} requires {access:?}");
             let documented = operation["responses"].as_object().unwrap();
-            assert_eq!(documented.contains_key("403") && asks != Asks::Key, asks == Asks::Admin, "{path}");
-            walked += 1;
+            assert_eq!(
+                documented.contains_key("403") && access != Access::User,
+                access == Access::Admin,
+                "{path}"
+            );
+            count += 1;
         }
     }
-    assert!(walked >= 14, "{walked} routes");
+    assert!(count >= 14, "{count} routes");
 }
 
 #[tokio::test]
-async fn refusals_and_admins_deeds_are_written_down_without_a_secret() {
+async fn rejections_and_admin_actions_are_in_the_audit_log_without_secrets() {
     let server = server().await;
     let path = "/api/v1/embeddings/models/warmup";
     let post =
@@ -155,7 +160,7 @@ async fn refusals_and_admins_deeds_are_written_down_without_a_secret() {
 }
 
 #[tokio::test]
-async fn every_bad_token_gets_the_same_answer() {
+async fn every_invalid_token_gets_the_same_error() {
     let server = server().await;
     let good = token("ann", "user");
     let none = good.split('.').nth(1).map(|claims| format!("eyJhbGciOiJub25lIn0.{claims}.")).unwrap();
@@ -172,7 +177,7 @@ async fn every_bad_token_gets_the_same_answer() {
 }
 
 #[tokio::test]
-async fn two_keys_in_one_request_are_refused() {
+async fn two_keys_in_one_request_are_rejected() {
     let server = Server::start().await;
     let request = server.request(Method::GET, "/v1/models").header("x-api-key", "another");
     assert_eq!(Answer::of(request).await.status, 401);
@@ -184,7 +189,7 @@ async fn two_keys_in_one_request_are_refused() {
 }
 
 #[tokio::test]
-async fn only_an_admin_brings_new_models_to_a_machine_that_many_share() {
+async fn with_several_users_only_an_admin_can_download_a_model() {
     let server = server().await;
     let ask = async |token: String, model: &str| {
         let request = server.bare(Method::POST, "/v1/embeddings").bearer_auth(token);
@@ -194,7 +199,7 @@ async fn only_an_admin_brings_new_models_to_a_machine_that_many_share() {
     let refused = ask(token("ann", "user"), "test/other").await;
     assert_eq!((refused.status.as_u16(), refused.code()), (404, "model_not_found"));
     assert!(refused.message().contains("only an admin"), "{}", refused.message());
-    assert_eq!(ask(token("ann", "user"), "small").await.status, 200, "what is configured may be fetched");
+    assert_eq!(ask(token("ann", "user"), "small").await.status, 200, "a configured model may be downloaded");
     assert_eq!(ask(token("root", "admin"), "test/other").await.status, 200);
     server.fake.set_state(embeddery_core::ModelState::OnDisk);
     assert_eq!(ask(token("ann", "user"), "test/other").await.status, 200);

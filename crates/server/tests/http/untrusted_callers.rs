@@ -1,5 +1,4 @@
-//! Those whom nobody knows: guessers, forged addresses, pages of other origins, callers who hold a connection
-//! without using it, and TLS.
+//! Untrusted clients: guessed keys, forged addresses, pages of other origins, idle connections; and TLS.
 
 use std::{fs, time::Duration};
 
@@ -14,7 +13,7 @@ use tokio::{io::AsyncWriteExt as _, net::TcpStream};
 
 use crate::support::{Answer, KEY, Server, rest, soon};
 
-/// Two wrong keys from one address, then a pause.
+/// Allows two wrong keys per address, then one every 20 seconds.
 fn two_failures() -> Limiter {
     Limiter::in_memory(Rates { failures: Rate::per_second(0.05, 2), ..Rates::default() })
 }
@@ -25,25 +24,29 @@ async fn guess(server: &Server, forwarded: &str) -> Answer {
 }
 
 #[tokio::test]
-async fn who_guesses_is_slowed_down_and_who_knows_is_not() {
+async fn wrong_keys_from_an_address_are_limited_and_valid_ones_are_not() {
     let server = Server::with_accounts(|_, config| config.limiter = two_failures()).await;
     for n in 0..2 {
         assert_eq!(guess(&server, &format!("198.51.100.{n}")).await.status, 401);
     }
-    let slowed = guess(&server, "198.51.100.9").await;
+    let limited = guess(&server, "198.51.100.9").await;
     assert_eq!(
-        (slowed.status.as_u16(), slowed.code()),
+        (limited.status.as_u16(), limited.code()),
         (429, "too_many_failures"),
-        "a forged address is not believed"
+        "the forged address is ignored"
     );
-    assert_eq!(slowed.header("retry-after"), "20");
-    assert_eq!(server.get("/v1/models").await.status, 200, "nobody locks the neighbours out");
+    assert_eq!(limited.header("retry-after"), "20");
+    assert_eq!(
+        server.get("/v1/models").await.status,
+        200,
+        "others behind the same address are not locked out"
+    );
     let lines = fs::read_to_string(server.dir.path().join("audit.jsonl")).unwrap();
-    assert_eq!(lines.lines().count(), 2, "guesses cannot fill the audit log: {lines}");
+    assert_eq!(lines.lines().count(), 2, "limited attempts are not in the audit log: {lines}");
 }
 
 #[tokio::test]
-async fn behind_a_trusted_proxy_each_caller_is_one_of_their_own() {
+async fn behind_a_trusted_proxy_each_client_has_its_own_limit() {
     let server = Server::with_accounts(|settings, config| {
         config.limiter = two_failures();
         settings.trusted_proxies = vec!["127.0.0.0/8".parse().unwrap()];
@@ -54,12 +57,12 @@ async fn behind_a_trusted_proxy_each_caller_is_one_of_their_own() {
     }
     for (left, status) in [("1.1.1.1", 401), ("2.2.2.2", 401), ("3.3.3.3", 429)] {
         let answer = guess(&server, &format!("{left}, 203.0.113.7")).await;
-        assert_eq!(answer.status, status, "what a caller wrote itself does not make it another");
+        assert_eq!(answer.status, status, "an address that the client wrote itself does not count");
     }
 }
 
 #[tokio::test]
-async fn pages_of_other_origins_may_ask_only_when_named() {
+async fn only_pages_of_configured_origins_may_call_the_api() {
     let preflight = |server: &Server, origin: &str| {
         server
             .bare(Method::OPTIONS, "/v1/embeddings")
@@ -83,13 +86,13 @@ async fn pages_of_other_origins_may_ask_only_when_named() {
     assert_eq!(answer.header("access-control-allow-origin"), "https://app.example");
     assert!(answer.header("access-control-expose-headers").contains("x-request-id"));
     assert_eq!(answer.header("access-control-allow-credentials"), "");
-    let stranger =
+    let without_key =
         Answer::of(server.bare(Method::GET, "/v1/models").header("origin", "https://app.example")).await;
-    assert_eq!(stranger.status, 401, "an origin is no key");
+    assert_eq!(without_key.status, 401, "an allowed origin does not replace the key");
 }
 
 #[tokio::test]
-async fn callers_beyond_the_limit_wait_until_one_leaves() {
+async fn connections_beyond_the_limit_wait_until_another_ends() {
     let server = Server::with(|settings| settings.max_connections = 1).await;
     let mut first = server.tcp("").await;
     let second = server.bare(Method::GET, "/health");
@@ -100,7 +103,7 @@ async fn callers_beyond_the_limit_wait_until_one_leaves() {
 }
 
 #[tokio::test]
-async fn who_says_nothing_or_does_not_listen_is_cut() {
+async fn a_client_that_does_not_send_or_does_not_read_is_disconnected() {
     let server = Server::with(|settings| settings.body_timeout = Duration::from_millis(200)).await;
     let mut silent = server.tcp("GET /heal").await;
     rest(&mut silent).await;
@@ -108,26 +111,26 @@ async fn who_says_nothing_or_does_not_listen_is_cut() {
     assert_eq!(rest(&mut idle).await, "");
     let mut lingering = server.tcp("GET /health HTTP/1.1\r\nhost: x\r\n\r\n").await;
     assert_eq!(rest(&mut lingering).await.matches("HTTP/1.1 200").count(), 1);
-    // An answer far larger than the socket's buffers, which nobody reads: the connection ends all the same,
-    // and with it the place it held.
+    // The response is far larger than the socket's buffers and the client does not read it. The connection ends all the
+    // same and releases its permit.
     let texts: Vec<String> = (0..2000).map(|n| n.to_string()).collect();
     let body = json!({"input": texts}).to_string();
     let head = Server::head(&format!("content-length: {}\r\n", body.len()));
-    let mut deaf = server.tcp(head + &body).await;
+    let mut unread = server.tcp(head + &body).await;
     let request = Server::head(&format!("content-length: {}\r\n", body.len())) + &body;
-    // Requests one after the other until the server gives up on us.
-    soon(async { while deaf.write_all(request.as_bytes()).await.is_ok() {} }).await;
+    // Send requests until the server closes the connection.
+    soon(async { while unread.write_all(request.as_bytes()).await.is_ok() {} }).await;
 }
 
-/// A client that believes this certificate alone.
-fn believing(certificate: &rcgen::Certificate, server: &Server) -> reqwest::Client {
+/// A client that trusts only this certificate.
+fn trusting(certificate: &rcgen::Certificate, server: &Server) -> reqwest::Client {
     let root = reqwest::Certificate::from_pem(certificate.pem().as_bytes()).unwrap();
     let client = reqwest::Client::builder().no_proxy().tls_certs_only([root]);
     client.resolve("localhost", server.address).build().unwrap()
 }
 
 #[tokio::test]
-async fn tls_is_served_from_pem_files_and_a_renewed_certificate_is_taken_up() {
+async fn tls_uses_pem_files_and_reloads_a_renewed_certificate() {
     let dir = tempfile::tempdir().unwrap();
     let (certificate, key) = (dir.path().join("cert.pem"), dir.path().join("key.pem"));
     let make = || rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
@@ -140,28 +143,28 @@ async fn tls_is_served_from_pem_files_and_a_renewed_certificate_is_taken_up() {
     })
     .await;
     let url = |path| format!("https://localhost:{}{path}", server.address.port());
-    let client = believing(&made.cert, &server);
+    let client = trusting(&made.cert, &server);
     let body = json!({"input": "a"});
     let request = client.post(url("/v1/embeddings")).bearer_auth(KEY).json(&body);
     assert_eq!(Answer::of(request).await.status, 200);
     assert_eq!(Answer::of(client.get(url("/v1/models"))).await.status, 401);
-    // Plain HTTP gets no answer in the clear, and who never greets is cut.
+    // Plain HTTP gets no plain response, and a client that sends no handshake is disconnected.
     let mut plain = server.tcp("GET /health HTTP/1.1\r\nhost: x\r\n\r\n").await;
     assert!(!rest(&mut plain).await.contains("HTTP/1.1"));
     let mut silent = TcpStream::connect(server.address).await.unwrap();
     assert_eq!(rest(&mut silent).await, "");
 
-    // A renewal that is half done changes nothing; a whole one does.
+    // A certificate without its key is ignored until the key is renewed as well.
     let renewed = make();
     fs::write(&certificate, renewed.cert.pem()).unwrap();
-    assert_eq!(Answer::of(believing(&made.cert, &server).get(url("/health"))).await.status, 200);
+    assert_eq!(Answer::of(trusting(&made.cert, &server).get(url("/health"))).await.status, 200);
     fs::write(&key, renewed.signing_key.serialize_pem()).unwrap();
-    assert_eq!(Answer::of(believing(&renewed.cert, &server).get(url("/health"))).await.status, 200);
-    assert!(believing(&made.cert, &server).get(url("/health")).send().await.is_err());
+    assert_eq!(Answer::of(trusting(&renewed.cert, &server).get(url("/health"))).await.status, 200);
+    assert!(trusting(&made.cert, &server).get(url("/health")).send().await.is_err());
 }
 
 #[test]
-fn tls_files_that_cannot_be_used_are_named_and_not_shown() {
+fn errors_of_tls_files_name_the_file_without_its_content() {
     let dir = tempfile::tempdir().unwrap();
     let (certificate, key) = (dir.path().join("cert.pem"), dir.path().join("key.pem"));
     let refused = || Tls::from_files(&certificate, &key).unwrap_err();
@@ -172,5 +175,5 @@ fn tls_files_that_cannot_be_used_are_named_and_not_shown() {
     assert!(!refused().contains("c2VjcmV0"));
     let other = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
     fs::write(&key, other.signing_key.serialize_pem()).unwrap();
-    assert!(refused().contains("cert.pem"), "a key of another certificate");
+    assert!(refused().contains("cert.pem"), "the key belongs to another certificate");
 }

@@ -95,7 +95,7 @@ pub(super) async fn list_jobs(
         Some(after) => Some(parse_job_id(after).ok_or_else(|| {
             ApiError::invalid(
                 "after",
-                format!("after is '{after}', which is no job's id; send `next` of the page before"),
+                format!("after: '{after}' is not the id of a job; send `next` of the previous page"),
             )
         })?),
     };

@@ -29,7 +29,7 @@ use crate::{
 
 /// The warning to a caller that asks to keep a requeued entry.
 const KEEP_WARNING: &str =
-    "a requeued entry is no dead letter any more; delete_from_dlq: false has no effect";
+    "a requeued entry is no longer a dead letter; delete_from_dlq: false has no effect";
 
 /// List the dead letters of a stage, newest first, secrets redacted.
 #[utoipa::path(
@@ -53,13 +53,13 @@ pub(in crate::routes) async fn list_dead_letters(
     let stage = query.stage.as_deref().map_or(Ok(Stage::Embedding), parse_stage)?;
     let letters = app.jobs.list_dead_letters(stage, query.job_id.as_deref(), query.count()?).await?;
     let mut items = Vec::with_capacity(letters.len());
-    for (letter, remark) in letters {
+    for (letter, note) in letters {
         let document = if query.with_document == Some(true) {
             app.jobs.dead_letter_document(&letter).await?
         } else {
             None
         };
-        items.push(DeadLetterView::new(stage, &letter, remark, document));
+        items.push(DeadLetterView::new(stage, &letter, note, document));
     }
     Ok(Json(DeadLetterListResponse { stream: dlq_name(stage), count: items.len(), items }))
 }
@@ -202,12 +202,12 @@ pub(in crate::routes) async fn set_dead_letter_state(
     State(app): State<Arc<App>>,
     JsonBody(request): JsonBody<StateRequest>,
 ) -> Result<Json<StateResponse>, ApiError> {
-    let Decision { stage, id, remark } = request.check()?;
-    admin.record_change(&app, &subject(stage, &id), remark.state.as_str());
-    if !app.jobs.annotate(stage, &id, &remark).await? {
+    let Decision { stage, id, note } = request.check()?;
+    admin.record_change(&app, &subject(stage, &id), note.state.as_str());
+    if !app.jobs.annotate(stage, &id, &note).await? {
         return Err(ApiError::unknown_dead_letter(&id.0));
     }
-    let state = remark.state.as_str();
+    let state = note.state.as_str();
     Ok(Json(StateResponse { ok: true, stream: dlq_name(stage), entry_id: id.0, state }))
 }
 

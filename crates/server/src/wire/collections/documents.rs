@@ -130,10 +130,11 @@ impl DocumentFields<'_> {
 /// Checks that a text can be embedded.
 pub(crate) fn check_text(text: &str, settings: &Settings) -> Result<(), ApiError> {
     if text.trim().is_empty() {
-        return Err(ApiError::invalid("text", "text is blank; leave the document out or send a text"));
+        return Err(ApiError::invalid("text", "text is blank; omit the document or send a text"));
     }
     if text.len() > settings.text_limit {
-        let message = format!("text has {} bytes, {} are allowed; split it", text.len(), settings.text_limit);
+        let message =
+            format!("text has {} bytes; the limit is {}; split it", text.len(), settings.text_limit);
         return Err(ApiError::invalid("text", message));
     }
     Ok(())

@@ -30,8 +30,8 @@ pub(crate) struct Header {
     model: String,
     space: String,
     dimensions: usize,
-    #[serde(default)]
-    cut: bool,
+    #[serde(default, rename = "cut")]
+    custom_dimensions: bool,
     #[serde(default)]
     pub(crate) metadata: Map<String, Value>,
 }
@@ -93,7 +93,7 @@ impl Record {
         if let Some(version) = map.get("embeddery_collection") {
             if version.as_u64().is_none_or(|version| version > VERSION) {
                 let message = format!(
-                    "the file is of version {version}, known here is {VERSION}; it comes from a newer Embeddery"
+                    "the file has version {version}, but the latest known version is {VERSION}; it comes from a newer Embeddery"
                 );
                 return Err(ApiError::invalid("embeddery_collection", message));
             }
@@ -130,7 +130,7 @@ impl Header {
             model: self.model.clone(),
             space: SpaceId::new(self.space.as_str()),
             dim: self.dimensions,
-            custom_dimensions: self.cut,
+            custom_dimensions: self.custom_dimensions,
         }
     }
 }
@@ -139,7 +139,7 @@ impl ChunkLine {
     fn read(self) -> Result<DocumentChunk, ApiError> {
         let bytes = BASE64_STANDARD.decode(&self.vector).ok().filter(|bytes| bytes.len() % 4 == 0);
         let Some(bytes) = bytes else {
-            return Err(ApiError::invalid("vector", "a vector is no base64 of 32-bit numbers"));
+            return Err(ApiError::invalid("vector", "a vector is not base64 of 32-bit numbers"));
         };
         let vector =
             bytes.chunks_exact(4).map(|four| f32::from_le_bytes([four[0], four[1], four[2], four[3]]));
@@ -157,7 +157,7 @@ impl ChunkLine {
 
 /// The header line of an export.
 pub(crate) fn header_line(collection: &Collection) -> Result<Vec<u8>, serde_json::Error> {
-    let ModelBinding { provider, model, space, dim, custom_dimensions: cut } = collection.binding.clone();
+    let ModelBinding { provider, model, space, dim, custom_dimensions } = collection.binding.clone();
     to_line(&Header {
         embeddery_collection: VERSION,
         name: collection.name.clone(),
@@ -165,7 +165,7 @@ pub(crate) fn header_line(collection: &Collection) -> Result<Vec<u8>, serde_json
         model,
         space: space.as_str().to_owned(),
         dimensions: dim,
-        cut,
+        custom_dimensions,
         metadata: collection.metadata.clone(),
     })
 }

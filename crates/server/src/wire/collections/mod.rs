@@ -32,7 +32,7 @@ pub(crate) fn check_metadata(metadata: &Map<String, Value>) -> Result<(), ApiErr
     let bytes = serde_json::to_string(metadata).map_or(usize::MAX, |text| text.len());
     if bytes > MAX_METADATA_BYTES {
         let message = format!(
-            "metadata has {bytes} bytes, {MAX_METADATA_BYTES} are allowed; keep what is long in the text, or elsewhere"
+            "metadata has {bytes} bytes; the limit is {MAX_METADATA_BYTES}; store long values in the text or elsewhere"
         );
         return Err(ApiError::invalid("metadata", message));
     }
@@ -210,17 +210,17 @@ impl From<Backup> for BackupResponse {
     }
 }
 
-/// What was deleted, as the response says it.
+/// The response to the deletion of a user.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct UserDeletionReceipt {
-    user_database: String,
+    user: String,
     collections: u64,
     documents: u64,
     vectors: u64,
     jobs: u64,
     /// `deleted`, or, where tokens of a day are limited, `deleted_but_today`.
     usage: &'static str,
-    hub_cache: CacheDeletion,
+    cache: CacheDeletion,
     /// RFC 3339.
     deleted_at: String,
 }
@@ -231,7 +231,7 @@ pub(crate) struct UserDeletionReceipt {
 pub(crate) enum CacheDeletion {
     /// There is no cache.
     Off,
-    /// They are gone.
+    /// They are deleted.
     Cleared,
     /// They are kept under a one-way hash until their time to live ends.
     Expires,
@@ -247,16 +247,16 @@ pub(crate) struct DeletionSummary {
 }
 
 impl UserDeletionReceipt {
-    pub(crate) fn new(user: &str, gone: &DeletionSummary) -> Self {
-        let DeletionReceipt { collections, documents, vectors } = gone.collections;
+    pub(crate) fn new(user: &str, summary: &DeletionSummary) -> Self {
+        let DeletionReceipt { collections, documents, vectors } = summary.collections;
         Self {
-            user_database: user.to_owned(),
+            user: user.to_owned(),
             collections,
             documents,
             vectors,
-            jobs: gone.jobs,
-            usage: if gone.keeps_todays_usage { "deleted_but_today" } else { "deleted" },
-            hub_cache: gone.cache,
+            jobs: summary.jobs,
+            usage: if summary.keeps_todays_usage { "deleted_but_today" } else { "deleted" },
+            cache: summary.cache,
             deleted_at: jiff::Timestamp::now().to_string(),
         }
     }

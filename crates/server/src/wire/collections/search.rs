@@ -73,7 +73,8 @@ impl SearchRequest {
                 return Err(ApiError::invalid("query", "query is blank"));
             }
             if query.len() > settings.text_limit {
-                let message = format!("query has {} bytes, {} are allowed", query.len(), settings.text_limit);
+                let message =
+                    format!("query has {} bytes; the limit is {}", query.len(), settings.text_limit);
                 return Err(ApiError::invalid("query", message));
             }
         }

@@ -130,13 +130,13 @@ impl JobRequest {
         }
         let check = |document: JobDocumentRequest| document.check(settings);
         let documents = check_all(self.documents, check, |document| &document.id)?;
-        let order = JobParams {
+        let params = JobParams {
             model: model(self.model, self.provider.as_deref(), self.dimensions)?,
             chunking: check_chunking(self.chunking, default_chunking())?,
             priority: self.priority.map(Priority::from).unwrap_or_default(),
             collection: self.collection,
         };
-        Ok((order, documents))
+        Ok((params, documents))
     }
 }
 

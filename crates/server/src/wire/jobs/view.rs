@@ -34,7 +34,7 @@ pub(crate) struct JobView {
     collection: String,
     provider: String,
     model: String,
-    /// The length of vectors that was asked for; `null`: the model's own.
+    /// The requested length of vectors. Null for the model's default.
     dimensions: Option<usize>,
     chunking: ChunkingView,
     /// `high` (goes first), `normal` or `low`.
@@ -82,10 +82,10 @@ struct DocumentCounts {
     superseded: u64,
 }
 
-/// ChunkCounts of documents.
+/// Chunks of documents.
 #[derive(Debug, Serialize, ToSchema, PartialEq)]
 struct ChunkCounts {
-    /// Of documents that are split.
+    /// Number of chunks of the documents that are split.
     known: u64,
     stored: u64,
 }
@@ -219,7 +219,7 @@ impl JobListResponse {
 /// A document of a job.
 #[derive(Debug, Serialize, ToSchema, PartialEq)]
 pub(crate) struct JobDocumentView {
-    /// Its place in the job, from 0.
+    /// Its index in the job, from 0.
     index: u32,
     /// Its id in the collection.
     id: String,
@@ -229,9 +229,9 @@ pub(crate) struct JobDocumentView {
     chunks: Option<u64>,
     /// Failures so far.
     attempts: u32,
-    /// The last failure; of a document that has not ended, one after which it is tried again. What superseded it.
+    /// The last failure, after which the document has ended or is retried; or the job that superseded it.
     error: Option<FailureView>,
-    /// Why it waits, beyond its turn.
+    /// Why it waits, apart from the documents before it.
     #[serde(skip_serializing_if = "Option::is_none")]
     waiting: Option<WaitingView>,
 }
@@ -293,7 +293,7 @@ fn waiting(row: &DocumentRow, flows: &BTreeMap<Stage, StageMode>) -> Option<Wait
     }
 }
 
-/// A page of documents, by their place.
+/// A page of documents, by index.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct JobDocumentListResponse {
     documents: Vec<JobDocumentView>,

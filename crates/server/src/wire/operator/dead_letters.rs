@@ -84,7 +84,7 @@ impl DeadLetterView {
     pub(crate) fn new(
         stage: Stage,
         letter: &DeadLetter,
-        remark: Option<OperatorNote>,
+        note: Option<OperatorNote>,
         document: Option<NewDocument>,
     ) -> Self {
         let payload = dead_letters::payload(letter);
@@ -99,8 +99,8 @@ impl DeadLetterView {
             failed_at: at.map_or_else(String::new, |at| at.to_string()),
             fields: payload.clone(),
             payload,
-            dlq_state: remark.as_ref().map(|remark| remark.state.as_str()),
-            operator_note: remark.and_then(|remark| remark.note),
+            dlq_state: note.as_ref().map(|note| note.state.as_str()),
+            operator_note: note.and_then(|note| note.note),
             document: document.map(dead_letters::redacted_document),
         }
     }
@@ -126,8 +126,8 @@ pub(crate) struct RequeueRequest {
 pub(crate) struct OverrideFields {
     /// `high` (goes first), `normal` or `low`
     priority: Option<String>,
-    /// Replaces its text: the document starts again at the first stage. A text with `***REDACTED***`, which a response
-    /// shows in a secret's place, is rejected, because it would be stored.
+    /// Replaces its text: the document starts again at the first stage. A text with `***REDACTED***`, which
+    /// replaces a secret in responses, is rejected, because it would be stored.
     text: Option<String>,
     /// Replaces its metadata; rejected likewise.
     #[schema(value_type = Option<Object>)]
@@ -226,8 +226,8 @@ impl OverrideFields {
         for (field, redacted) in [("text", redacted_text), ("metadata", redacted_metadata)] {
             if redacted {
                 let message = format!(
-                    "{field} has {REDACTED}, which a response shows in a secret's place and the document would keep; \
-                     put the secret back, or leave {field} out and it stays as it is"
+                    "{field} has {REDACTED}, which replaces a secret in responses and would be stored; \
+                     restore the secret, or omit {field} to keep it unchanged"
                 );
                 return Err(ApiError::invalid(field, message));
             }
@@ -240,7 +240,7 @@ impl OverrideFields {
 pub(crate) struct Decision {
     pub(crate) stage: Stage,
     pub(crate) id: DeadLetterId,
-    pub(crate) remark: OperatorNote,
+    pub(crate) note: OperatorNote,
 }
 
 impl StateRequest {
@@ -254,7 +254,7 @@ impl StateRequest {
         if state == DeadLetterState::ApprovedForRequeue && note.is_none() {
             return Err(ApiError::invalid("operator_note", "operator_note is required to approve requeue"));
         }
-        Ok(Decision { stage, id: DeadLetterId(self.entry_id), remark: OperatorNote { state, note } })
+        Ok(Decision { stage, id: DeadLetterId(self.entry_id), note: OperatorNote { state, note } })
     }
 }
 

@@ -1,4 +1,4 @@
-//! What callers get wrong, and what they are told.
+//! Invalid requests to collections, and their errors.
 
 use serde_json::{Value, json};
 
@@ -6,7 +6,7 @@ use super::{BASE, add, delete, path, search, three, with_notes};
 use crate::support::Server;
 
 #[tokio::test]
-async fn names() {
+async fn invalid_collections_are_rejected() {
     let server = Server::start().await;
     for name in ["../up", "a/b", "", ".hidden", "🦊", "a b", "a\u{0}", &"x".repeat(300)] {
         let answer = server.post(BASE, &json!({"name": name})).await;
@@ -31,11 +31,11 @@ async fn names() {
     }
     let model = server.post(BASE, &json!({"name": "a", "embedding_model": "nonsense"})).await;
     assert_eq!((model.status.as_u16(), model.code()), (404, "model_not_found"));
-    assert_eq!(server.get(BASE).await.json, json!([]), "nothing was made");
+    assert_eq!(server.get(BASE).await.json, json!([]), "no collection was created");
 }
 
 #[tokio::test]
-async fn documents() {
+async fn invalid_documents_are_rejected() {
     let server = with_notes().await;
     let one = |document: Value| json!({"documents": [{"text": "fine"}, document]});
     for (body, status, word) in [
@@ -61,7 +61,7 @@ async fn documents() {
         (
             json!({"documents": [{"text": "x"}], "chunking": {"size": 5, "overlap": 5}}),
             400,
-            "not smaller than size",
+            "must be smaller than size",
         ),
         (json!({"documents": [{"text": "x"}], "chunking": {"sise": 5}}), 422, "did you mean 'size'"),
     ] {
@@ -70,11 +70,15 @@ async fn documents() {
         assert!(answer.message().contains(word), "'{word}' is not in: {}", answer.message());
         answer.code();
     }
-    assert_eq!(server.get(&path("/stats")).await.json["count"], 0, "all or nothing");
+    assert_eq!(
+        server.get(&path("/stats")).await.json["count"],
+        0,
+        "no document of an invalid request is stored"
+    );
 }
 
 #[tokio::test]
-async fn searches() {
+async fn invalid_searches_are_rejected() {
     let server = with_notes().await;
     add(&server, &three()).await;
     let nested = (0..100).fold(json!({"a": 1}), |inner, _| json!({"$not": inner}));
@@ -104,13 +108,13 @@ async fn searches() {
     let space = json!({"vector": [1, 0, 0, 0, 0, 0, 0, 0], "space": "elsewhere"});
     let answer = search(&server, &space).await;
     assert_eq!((answer.status.as_u16(), answer.code()), (409, "space_mismatch"));
-    // A filter of the wrong type fits nothing, which is not an error.
+    // A filter of another type than the field matches no document, which is not an error.
     let none = search(&server, &json!({"query": "x", "filter": {"legs": "four"}})).await;
     assert_eq!(none.json, json!({"results": []}));
 }
 
 #[tokio::test]
-async fn deletions_and_pages() {
+async fn invalid_deletions_and_pages_are_rejected() {
     let server = with_notes().await;
     add(&server, &three()).await;
     for (body, status) in [

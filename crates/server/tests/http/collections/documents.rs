@@ -1,4 +1,4 @@
-//! Documents in and out, and found.
+//! Documents: add, search, page, delete.
 
 use serde_json::json;
 
@@ -6,7 +6,7 @@ use super::{add, delete, found, path, search, three, with_notes};
 use crate::support::vector;
 
 #[tokio::test]
-async fn what_is_added_is_found_by_text_by_vector_and_by_words() {
+async fn documents_are_found_by_text_by_vector_and_by_words() {
     let server = with_notes().await;
     let added = add(&server, &three()).await;
     assert_eq!(
@@ -47,13 +47,13 @@ async fn what_is_added_is_found_by_text_by_vector_and_by_words() {
 }
 
 #[tokio::test]
-async fn adding_again_costs_nothing() {
+async fn unchanged_documents_are_not_embedded_again() {
     let server = with_notes().await;
     add(&server, &three()).await;
-    *server.fake.asked.lock().unwrap() = None;
+    *server.fake.last_request.lock().unwrap() = None;
     let again = add(&server, &three()).await;
     assert_eq!((&again.json["added"], &again.json["unchanged"]), (&json!(0), &json!(3)));
-    assert!(server.fake.asked.lock().unwrap().is_none(), "the model was not asked");
+    assert!(server.fake.last_request.lock().unwrap().is_none(), "the model was not called");
 
     let changed = json!({"documents": [{"id": "fox", "text": "The slow brown fox"}, {"id": "hen", "text": "A hen on the roof"}]});
     let changed = add(&server, &changed).await.json;
@@ -61,13 +61,13 @@ async fn adding_again_costs_nothing() {
         (&changed["added"], &changed["unchanged"], &changed["removed"]),
         (&json!(1), &json!(1), &json!(1))
     );
-    assert_eq!(server.fake.last().inputs.len(), 1, "only what is new was embedded");
+    assert_eq!(server.fake.last().inputs.len(), 1, "only the changed document was embedded");
     let fox = server.get(&path("/documents/fox")).await.json;
     assert_eq!((&fox["chunks"][0]["text"], &fox["metadata"]), (&json!("The slow brown fox"), &json!({})));
 }
 
 #[tokio::test]
-async fn chunks_have_offsets_and_change_alone() {
+async fn chunks_have_offsets_and_unchanged_chunks_are_kept() {
     let server = with_notes().await;
     let text = "Füchse laufen. Hunde schlafen lange. Hühner gackern.";
     let body = |text: &str| {
@@ -121,7 +121,7 @@ async fn documents_are_paged_and_deleted() {
 }
 
 #[tokio::test]
-async fn without_an_id_the_text_gives_one() {
+async fn a_document_without_an_id_gets_one_from_its_text() {
     let server = with_notes().await;
     let body = json!({"documents": [{"text": "some text"}]});
     let first = add(&server, &body).await.json;

@@ -1,4 +1,4 @@
-//! Collections as lines of JSON.
+//! Export and import of collections as newline-delimited JSON.
 
 use serde_json::{Value, json};
 
@@ -12,7 +12,7 @@ async fn import(server: &Server, name: &str, lines: impl Into<reqwest::Body>) ->
 }
 
 #[tokio::test]
-async fn an_export_becomes_the_same_collection() {
+async fn an_exported_collection_is_imported_unchanged() {
     let server = with_notes().await;
     let many: Vec<_> = (0..200)
         .map(|i| json!({"id": format!("{i:03}"), "text": format!("text {i}"), "metadata": {"i": [i]}}))
@@ -26,7 +26,7 @@ async fn an_export_becomes_the_same_collection() {
         (202, &json!(2), &json!({"end": {"documents": 200}}))
     );
 
-    *server.fake.asked.lock().unwrap() = None;
+    *server.fake.last_request.lock().unwrap() = None;
     let imported = import(&server, "copy", export.text.clone()).await;
     assert_eq!(
         imported.json,
@@ -34,7 +34,10 @@ async fn an_export_becomes_the_same_collection() {
         "{}",
         imported.text
     );
-    assert!(server.fake.asked.lock().unwrap().is_none(), "vectors come with the lines");
+    assert!(
+        server.fake.last_request.lock().unwrap().is_none(),
+        "the imported vectors are not computed again"
+    );
     let again = import(&server, "copy", export.text.clone()).await;
     assert_eq!(again.json["unchanged"], 200);
     let copy = server.get(&format!("{BASE}/copy/export")).await;
@@ -47,7 +50,7 @@ async fn an_export_becomes_the_same_collection() {
 }
 
 #[tokio::test]
-async fn headings_are_with_the_chunk_wherever_it_is_shown() {
+async fn a_chunk_has_its_headings_in_every_response() {
     let server = with_notes().await;
     let text = "# Guide\n\n## Cleaning\n\nRinse the filter with warm water.\n\n# Prices\n\nTen each.";
     let chunking = json!({"method": "markdown", "size": 6, "overlap": 0, "unit": "words"});
@@ -62,15 +65,15 @@ async fn headings_are_with_the_chunk_wherever_it_is_shown() {
             .map(|chunk| chunk["headings"].clone())
             .collect::<Vec<_>>()
     };
-    let due =
+    let expected =
         [json!(["Guide"]), json!(["Guide", "Cleaning"]), json!(["Guide", "Cleaning"]), json!(["Prices"])];
-    assert_eq!(headings(&path("/documents/md")).await, due);
+    assert_eq!(headings(&path("/documents/md")).await, expected);
     let hit = search(&server, &json!({"query": "ten each", "mode": "text", "top_k": 1})).await.json;
-    assert_eq!(hit["results"][0]["headings"], due[3]);
+    assert_eq!(hit["results"][0]["headings"], expected[3]);
     let export = server.get(&path("/export")).await.text;
     let copied = import(&server, "copy", export).await;
     assert_eq!(copied.status, 200, "{}", copied.text);
-    assert_eq!(headings(&format!("{BASE}/copy/documents/md")).await, due);
+    assert_eq!(headings(&format!("{BASE}/copy/documents/md")).await, expected);
 }
 
 #[tokio::test]
@@ -87,18 +90,19 @@ async fn plain_lines_are_embedded() {
 }
 
 #[tokio::test]
-async fn a_broken_file_says_where_and_what_is_stored() {
+async fn the_error_for_an_invalid_file_has_the_line_and_the_stored_documents() {
     let server = with_notes().await;
     add(&server, &three()).await;
     let export = server.get(&path("/export")).await.text;
     let lines: Vec<&str> = export.lines().collect();
 
-    let cut = import(&server, "cut", lines[..3].join("\n")).await;
-    assert_eq!((cut.status.as_u16(), cut.code()), (400, "invalid_json"));
+    let incomplete = import(&server, "incomplete", lines[..3].join("\n")).await;
+    assert_eq!((incomplete.status.as_u16(), incomplete.code()), (400, "invalid_json"));
     assert!(
-        cut.message().contains("footer line is missing") && cut.message().contains("2 documents were stored"),
+        incomplete.message().contains("footer line is missing")
+            && incomplete.message().contains("2 documents were stored"),
         "{}",
-        cut.text
+        incomplete.text
     );
 
     let newer = export.replacen("\"embeddery_collection\":2", "\"embeddery_collection\":3", 1);
@@ -126,9 +130,9 @@ async fn a_broken_file_says_where_and_what_is_stored() {
     }
 }
 
-/// The model of an imported collection answers with vectors of another space than the file's.
+/// The model of the imported collection returns vectors of another space than that of the file.
 #[tokio::test]
-async fn a_model_that_changed_is_refused_with_both_spaces() {
+async fn vectors_of_another_space_are_rejected_and_both_spaces_are_named() {
     let server = with_notes().await;
     add(&server, &three()).await;
     let export = server.get(&path("/export")).await.text.replacen("test-space", "older-space", 1);
@@ -144,12 +148,12 @@ async fn a_model_that_changed_is_refused_with_both_spaces() {
     assert_eq!(
         (known.status.as_u16(), &known.json["unchanged"]),
         (200, &json!(3)),
-        "what is stored costs nothing"
+        "stored documents are not embedded again"
     );
 }
 
 #[tokio::test]
-async fn lines_are_announced_as_lines() {
+async fn an_import_requires_the_content_type_of_ndjson() {
     let server = with_notes().await;
     let request =
         server.request(Method::POST, &path("/import")).header("content-type", "application/json").body("{}");
@@ -158,12 +162,12 @@ async fn lines_are_announced_as_lines() {
 }
 
 #[tokio::test]
-async fn a_line_beyond_the_limit_is_refused() {
+async fn a_line_beyond_the_limit_is_rejected() {
     let server = Server::with(|settings| settings.body_limit = 1000).await;
     assert_eq!(server.post(BASE, &json!({"name": "notes"})).await.status, 201);
     let short: String = (0..100).map(|i| format!("{{\"id\": \"{i}\", \"text\": \"short\"}}\n")).collect();
     assert!(short.len() > 1000);
-    assert_eq!(import(&server, "notes", short).await.json["documents"], 100, "the body may be longer");
+    assert_eq!(import(&server, "notes", short).await.json["documents"], 100, "the body may exceed the limit");
     let long = format!("{{\"text\": \"{}\"}}", "x".repeat(5000));
     assert_eq!(import(&server, "notes", long).await.status, 413);
 }

@@ -1,9 +1,9 @@
-//! Collections through the front door, in the embedded store.
+//! Collections through the API, in the embedded store.
 
 mod bad_input;
 mod documents;
 mod export_import;
-mod life;
+mod lifecycle;
 mod quota;
 
 use reqwest::Method;
@@ -42,7 +42,7 @@ async fn delete(server: &Server, path: &str, body: Option<Value>) -> Answer {
     .await
 }
 
-/// The ids of the documents that were found.
+/// The document ids of the results of a search.
 fn found(answer: &Answer) -> Vec<&str> {
     let results = answer.json["results"].as_array().unwrap_or_else(|| panic!("no results: {}", answer.text));
     results.iter().map(|hit| hit["document_id"].as_str().unwrap()).collect()

@@ -1,4 +1,4 @@
-//! The quota of stored vectors with writers at the same moment.
+//! The quota of stored vectors with concurrent writers.
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 

@@ -1,4 +1,4 @@
-//! Bodies that cannot be a job, each refused by name.
+//! Invalid jobs. The error names the field and the problem.
 
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -7,7 +7,7 @@ use super::{JOBS, request};
 use crate::support::{Answer, Server};
 
 #[tokio::test]
-async fn each_mistake_is_named_with_its_document() {
+async fn each_error_names_its_document() {
     let server = Server::with(|settings| settings.text_limit = 100).await;
     let with = |field: &str, value: Value| {
         let mut body = request(2);
@@ -49,21 +49,21 @@ async fn each_mistake_is_named_with_its_document() {
         ),
         (document(json!({"text": "fine"})), 400, "documents[1]", "id of documents[0]"),
         (with("chunking", json!({"method": "semantic"})), 400, "chunking", "recursive"),
-        (with("chunking", json!({"size": 10, "overlap": 10})), 400, "chunking", "not smaller"),
+        (with("chunking", json!({"size": 10, "overlap": 10})), 400, "chunking", "must be smaller than size"),
         (with("chunking", json!({"size": 0})), 400, "chunking.size", "between 1"),
         (with("chunking", json!({"sise": 1})), 422, "chunking.sise", "did you mean 'size'"),
         (with("chunking", json!({"method": "words", "unit": "tokens"})), 400, "chunking", "counts in words"),
         (with("priority", json!("urgent")), 422, "priority", "\"high\" or \"normal\" or \"low\""),
-        (with("model", json!("nobody:nothing")), 404, "model", "nobody:nothing"),
-        (with("provider", json!("nobody")), 400, "provider", "nobody"),
+        (with("model", json!("unknown:model")), 404, "model", "unknown:model"),
+        (with("provider", json!("unknown")), 400, "provider", "unknown"),
         (with("dimensions", json!(0)), 400, "dimensions", "between 1"),
         (with("colection", json!("x")), 422, "colection", "did you mean 'collection'"),
     ];
-    for (body, status, param, words) in cases {
+    for (body, status, param, message) in cases {
         let refused = server.submit(&body).await;
         let found = (refused.status.as_u16(), refused.json["error"]["param"].as_str().unwrap_or_default());
         assert_eq!(found, (status, param), "{body}: {}", refused.text);
-        assert!(refused.message().contains(words), "{body}: {}", refused.message());
+        assert!(refused.message().contains(message), "{body}: {}", refused.message());
     }
     let many: Vec<Value> = (0..10_001).map(|at| json!({"text": at.to_string()})).collect();
     let refused = server.submit(&with("documents", many.into())).await;
@@ -77,10 +77,10 @@ async fn each_mistake_is_named_with_its_document() {
 }
 
 #[tokio::test]
-async fn a_job_that_is_nobodys_is_not_found() {
+async fn an_unknown_job_is_not_found() {
     let server = Server::start().await;
-    let nobody = uuid::Uuid::now_v7();
-    for id in [nobody.to_string(), "1".into(), "x%00y".into(), "..%2F..".into()] {
+    let unknown = uuid::Uuid::now_v7();
+    for id in [unknown.to_string(), "1".into(), "x%00y".into(), "..%2F..".into()] {
         for (method, rest) in [
             (Method::GET, ""),
             (Method::DELETE, ""),

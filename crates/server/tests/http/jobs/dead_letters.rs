@@ -1,4 +1,4 @@
-//! Dead letters, stages and the summary, in the words of the replaced service.
+//! The operator's routes for dead letters, stages and the summary, which are those of the replaced service.
 
 use std::time::Duration;
 
@@ -10,8 +10,8 @@ use crate::support::Server;
 const DLQ: &str = "/api/v1/embeddings/dlq";
 
 impl Server {
-    /// Two documents of a job that died in their first stage; their letters, newest first.
-    async fn dead(&self) -> Vec<Value> {
+    /// Submits a job whose two documents fail in their first stage. Returns their dead letters, newest first.
+    async fn dead_letters(&self) -> Vec<Value> {
         let id = self.submitted(2).await;
         let consumer = Consumer("w".into());
         let request = LeaseRequest {
@@ -35,20 +35,20 @@ impl Server {
 }
 
 #[tokio::test]
-async fn letters_are_judged_run_again_and_removed() {
+async fn dead_letters_are_annotated_requeued_and_purged() {
     let server = Server::start().await;
-    let letters = server.dead().await;
+    let letters = server.dead_letters().await;
     let (one, two) = (&letters[0]["entry_id"], &letters[1]["entry_id"]);
     let state = |state: &str, note: Value| json!({"stage": "chunking", "entry_id": one, "state": state, "operator_note": note});
-    let judge = async |body: Value| server.post(&format!("{DLQ}/state"), &body).await;
-    assert_eq!(judge(state("approved_for_requeue", Value::Null)).await.status, 400, "a note is needed");
-    assert_eq!(judge(state("burnt", Value::Null)).await.status, 400);
-    assert_eq!(judge(state("quarantined", json!("look at it"))).await.json["ok"], true);
+    let set_state = async |body: Value| server.post(&format!("{DLQ}/state"), &body).await;
+    assert_eq!(set_state(state("approved_for_requeue", Value::Null)).await.status, 400, "a note is needed");
+    assert_eq!(set_state(state("invalid", Value::Null)).await.status, 400);
+    assert_eq!(set_state(state("quarantined", json!("look at it"))).await.json["ok"], true);
     let requeue = json!({"stage": "chunking", "entry_id": one, "override_fields": {"priority": "high"}});
     let blocked = server.post(&format!("{DLQ}/requeue"), &requeue).await;
     assert_eq!(blocked.status, 400);
     assert!(blocked.message().contains("in state 'quarantined', not approved for requeue"));
-    assert_eq!(judge(state("approved_for_requeue", json!("mended"))).await.status, 200);
+    assert_eq!(set_state(state("approved_for_requeue", json!("fixed"))).await.status, 200);
     let done = server.post(&format!("{DLQ}/requeue"), &requeue).await;
     assert_eq!(done.json["message"], "requeued", "{}", done.text);
     assert_eq!(server.post(&format!("{DLQ}/requeue"), &requeue).await.status, 404);
@@ -68,19 +68,19 @@ async fn letters_are_judged_run_again_and_removed() {
         assert!(metrics.contains(&line), "{line} is not in\n{metrics}");
     }
 
-    server.dead().await;
+    server.dead_letters().await;
     assert_eq!(server.get(&format!("{DLQ}/stats")).await.json["total_dlq"], 4);
     let purge = async |body: Value| server.post(&format!("{DLQ}/purge"), &body).await;
-    assert_eq!(purge(json!({"stage": "chunking"})).await.status, 422, "nothing is removed by mistake");
+    assert_eq!(purge(json!({"stage": "chunking"})).await.status, 422, "purging all entries requires `all`");
     assert_eq!(purge(json!({"stage": "chunking", "all": true})).await.json["purged"], 4);
     assert_eq!(server.get(&format!("{DLQ}?stage=chunking")).await.json["count"], 0);
     assert_eq!(server.get(&format!("{DLQ}?stage=cooking")).await.status, 400);
 }
 
 #[tokio::test]
-async fn a_document_is_mended_before_it_runs_again() {
+async fn a_document_is_changed_before_it_is_requeued() {
     let server = Server::start().await;
-    server.dead().await;
+    server.dead_letters().await;
     let shown = server.get(&format!("{DLQ}?stage=chunking&with_document=true")).await;
     let [second, first] = &shown.json["items"].as_array().unwrap()[..] else { panic!("{}", shown.text) };
     assert_eq!(first["document"]["text"], "text 0", "{}", shown.text);
@@ -104,24 +104,24 @@ async fn a_document_is_mended_before_it_runs_again() {
     assert_eq!(
         server.post(&format!("{DLQ}/requeue/bulk"), &many).await.status,
         400,
-        "one text is one document's"
+        "a text cannot replace those of several documents"
     );
 
-    let mended = json!({"text": "a mended text", "metadata": {"by": "an operator"}});
-    assert_eq!(requeue(mended).await.status, 200);
-    let (consumer, one) = (Consumer("w".into()), 10);
+    let changed = json!({"text": "a changed text", "metadata": {"by": "an operator"}});
+    assert_eq!(requeue(changed).await.status, 200);
+    let consumer = Consumer("w".into());
     let request = LeaseRequest {
         stage: Stage::Chunking,
         consumer: &consumer,
-        max_tasks: one,
+        max_tasks: 10,
         duration: Duration::from_secs(60),
         idle: true,
     };
     let leases = server.queue.lease(request).await.unwrap().leases;
-    let [lease] = &leases[..] else { panic!("only that document runs again: {leases:?}") };
-    assert_eq!((lease.task.attempts, lease.task.bytes), (0, 13));
+    let [lease] = &leases[..] else { panic!("only that document is requeued: {leases:?}") };
+    assert_eq!((lease.task.attempts, lease.task.bytes), (0, 14));
     let work = server.jobs.load(vec![lease.task.id]).await.unwrap().remove(0).unwrap().unwrap();
-    assert_eq!(work.document.text, "a mended text");
+    assert_eq!(work.document.text, "a changed text");
     assert_eq!(Value::Object(work.document.metadata), json!({"by": "an operator"}));
     let left = server.get(&format!("{DLQ}?stage=chunking")).await;
     assert_eq!(
@@ -140,12 +140,13 @@ async fn a_document_is_mended_before_it_runs_again() {
         (changes.len(), &changes[0]["subject"], &changes[0]["changed"]),
         (1, &json!(subject), &json!("text, metadata"))
     );
-    assert!(!audit.contains("mended text"), "a text is nobody's business: {audit}");
+    assert!(!audit.contains("changed text"), "the audit log has no text: {audit}");
 }
 
-/// A worker that died over it told nobody; and an operator may ask again when the queue was away in between.
+/// If the worker crashed, the job store does not know of the failure. If the queue was unavailable during a requeue, the
+/// document is already reset.
 #[tokio::test]
-async fn a_letter_whose_document_is_not_failed_runs_again_all_the_same() {
+async fn a_dead_letter_is_requeued_although_its_document_is_not_recorded_as_failed() {
     let server = Server::start().await;
     let id = server.submitted(1).await;
     let consumer = Consumer("w".into());
@@ -157,7 +158,7 @@ async fn a_letter_whose_document_is_not_failed_runs_again_all_the_same() {
         idle: true,
     };
     let lease = server.queue.lease(request).await.unwrap().leases.remove(0);
-    let reason = Reason { code: "worker_died".into(), message: "it killed its worker".into() };
+    let reason = Reason { code: "worker_died".into(), message: "the worker crashed".into() };
     server.queue.settle(&[(lease, Outcome::DeadLetter(reason))]).await.unwrap();
     let letters = server.get(&format!("{DLQ}?stage=chunking&job_id={id}")).await;
     let entry = &letters.json["items"][0]["entry_id"];
@@ -171,7 +172,7 @@ async fn a_letter_whose_document_is_not_failed_runs_again_all_the_same() {
 }
 
 #[tokio::test]
-async fn stages_and_the_summary() {
+async fn stages_are_controlled_and_the_summary_shows_their_flags() {
     let server = Server::start().await;
     let control = async |stage: &str, action: &str| {
         server.post("/api/v1/embeddings/stage/control", &json!({"stage": stage, "action": action})).await

@@ -1,4 +1,4 @@
-//! A job as it moves.
+//! The event stream of a job.
 
 use embeddery_pipeline::JobId;
 use futures_util::StreamExt as _;
@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::JOBS;
 use crate::support::{Server, soon};
 
-/// What a connection has said, event by event.
+/// The events of a connection.
 struct Events {
     response: futures_util::stream::BoxStream<'static, reqwest::Result<axum::body::Bytes>>,
     text: String,
@@ -17,7 +17,7 @@ struct Events {
 impl Events {
     async fn of(server: &Server, id: JobId) -> Self {
         let request = server.request(Method::GET, &format!("{JOBS}/{id}/events"));
-        // A browser asks for compression; what happens now must not wait in a compressor.
+        // Browsers request compression, but it would delay the events.
         let response: Response = soon(request.header("accept-encoding", "gzip").send()).await.unwrap();
         assert_eq!(response.status(), 200);
         assert_eq!(response.headers()["content-type"], "text/event-stream");
@@ -25,7 +25,7 @@ impl Events {
         Self { response: Box::pin(response.bytes_stream()), text: String::new() }
     }
 
-    /// The next event's name and data; `None` at the end.
+    /// The name and the data of the next event; `None` at the end.
     async fn next(&mut self) -> Option<(String, Value)> {
         loop {
             if let Some((event, rest)) = self.text.split_once("\n\n") {
@@ -46,7 +46,7 @@ impl Events {
 }
 
 #[tokio::test]
-async fn the_state_comes_first_then_changes_then_the_end() {
+async fn the_stream_has_the_state_then_changes_then_the_end() {
     let server = Server::start().await;
     let id = server.submitted(2).await;
     let mut events = Events::of(&server, id).await;
@@ -56,7 +56,7 @@ async fn the_state_comes_first_then_changes_then_the_end() {
         ("job", &json!("pending"), &json!(id.to_string()))
     );
     server.work(id, 0).await;
-    // Looks come now and then: states between two are passed over.
+    // The server polls the job, so the stream may skip states.
     let job = loop {
         let (_, job) = events.next().await.unwrap();
         if job["documents"]["stored"] == 1 {
@@ -64,7 +64,7 @@ async fn the_state_comes_first_then_changes_then_the_end() {
         }
     };
     assert_eq!(job["status"], "running");
-    // A connection that is opened again begins with how it stands now.
+    // A new connection begins with the current state.
     drop(events);
     let mut events = Events::of(&server, id).await;
     assert_eq!(events.next().await.unwrap().1["documents"]["stored"], 1);
@@ -77,7 +77,7 @@ async fn the_state_comes_first_then_changes_then_the_end() {
 }
 
 #[tokio::test]
-async fn an_ended_job_says_so_at_once_and_a_removed_one_ends() {
+async fn the_stream_of_an_ended_or_deleted_job_ends() {
     let server = Server::start().await;
     let id = server.submitted(1).await;
     let mut watched = Events::of(&server, id).await;
@@ -94,7 +94,7 @@ async fn an_ended_job_says_so_at_once_and_a_removed_one_ends() {
 }
 
 #[tokio::test]
-async fn a_server_that_stops_lets_watchers_go() {
+async fn a_shutdown_ends_the_stream() {
     let server = Server::start().await;
     let id = server.submitted(1).await;
     let mut events = Events::of(&server, id).await;

@@ -1,4 +1,4 @@
-//! Sending a job again.
+//! Submitting a job again with the same idempotency key.
 
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -19,14 +19,18 @@ impl Server {
 }
 
 #[tokio::test]
-async fn the_same_body_is_the_same_job_and_another_is_refused() {
+async fn the_same_body_is_the_same_job_and_another_body_is_a_conflict() {
     let server = Server::start().await;
     let first = server.with_key("k", &request(3)).await;
     let again = server.with_key("k", &request(3)).await;
     assert_eq!((again.status.as_u16(), id_of(&again)), (202, id_of(&first)));
     assert_eq!(server.queued("1").await, 3);
     server.work(id_of(&first), 0).await;
-    assert_eq!(server.with_key("k", &request(3)).await.json["status"], "running", "as it is now");
+    assert_eq!(
+        server.with_key("k", &request(3)).await.json["status"],
+        "running",
+        "the current state is returned"
+    );
     let refused = server.with_key("k", &request(2)).await;
     assert_eq!((refused.status.as_u16(), refused.code()), (409, "idempotency_conflict"));
     assert!(refused.message().contains(&id_of(&first).to_string()));
@@ -41,12 +45,12 @@ async fn the_same_body_is_the_same_job_and_another_is_refused() {
 }
 
 #[tokio::test]
-async fn lines_are_the_same_when_their_words_are() {
+async fn lines_with_the_same_content_are_the_same_job() {
     let server = Server::start().await;
     let lines = "{\"text\": \"one\"}\n{\"text\": \"two\"}\n";
     let first = server.lines_with_key("k", "collection=notes", lines).await;
     assert_eq!(first.status, 202, "{}", first.text);
-    // A line end at the end, or a blank line, says nothing.
+    // The line end of the last line does not matter.
     let again = server.lines_with_key("k", "collection=notes", lines.trim_end()).await;
     assert_eq!((again.status.as_u16(), id_of(&again)), (202, id_of(&first)));
     for (query, lines) in [("collection=other", lines), ("collection=notes", "{\"text\": \"one\"}\n")] {
@@ -57,7 +61,7 @@ async fn lines_are_the_same_when_their_words_are() {
 }
 
 #[tokio::test]
-async fn many_at_one_moment_make_one_job() {
+async fn concurrent_submissions_create_one_job() {
     let server = Server::start().await;
     let body = request(50);
     let sent = (0..8).map(|_| server.with_key("k", &body));

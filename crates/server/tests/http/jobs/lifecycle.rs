@@ -8,7 +8,7 @@ use super::{JOBS, id_of, request};
 use crate::support::{Answer, PLAIN, Server};
 
 #[tokio::test]
-async fn documents_come_in_and_their_way_is_seen() {
+async fn a_job_shows_the_progress_of_its_documents() {
     let server = Server::start().await;
     let answer = server.submit(&request(3)).await;
     assert_eq!(answer.status, 202, "{}", answer.text);
@@ -21,8 +21,8 @@ async fn documents_come_in_and_their_way_is_seen() {
     );
     assert_eq!((&answer.json["model"], &answer.json["priority"]), (&json!(PLAIN), &json!("normal")));
     assert_eq!(server.queued("1").await, 3);
-    // The model was looked up, not called, and the collection is not there before something is stored.
-    assert!(server.fake.asked.lock().unwrap().is_none());
+    // The model was looked up but not called. The collection is created with the first stored document.
+    assert!(server.fake.last_request.lock().unwrap().is_none());
     assert_eq!(server.get("/api/v1/embeddings/collections/notes").await.status, 404);
 
     server.work(id, 0).await;
@@ -51,7 +51,7 @@ async fn jobs_and_documents_are_paged() {
         ids.insert(0, server.submitted(5).await.to_string());
     }
     let first = server.get(&format!("{JOBS}?limit=2")).await.json;
-    let of = |page: &serde_json::Value| {
+    let ids_of = |page: &serde_json::Value| {
         page["jobs"]
             .as_array()
             .unwrap()
@@ -59,10 +59,10 @@ async fn jobs_and_documents_are_paged() {
             .map(|job| job["job_id"].as_str().unwrap().to_owned())
             .collect::<Vec<_>>()
     };
-    assert_eq!(of(&first), ids[..2]);
+    assert_eq!(ids_of(&first), ids[..2]);
     let second = server.get(&format!("{JOBS}?limit=2&after={}", first["next"].as_str().unwrap())).await.json;
-    assert_eq!((of(&second), second.get("next")), (ids[2..].to_vec(), None));
-    assert_eq!(of(&server.get(&format!("{JOBS}?status=completed")).await.json), Vec::<String>::new());
+    assert_eq!((ids_of(&second), second.get("next")), (ids[2..].to_vec(), None));
+    assert_eq!(ids_of(&server.get(&format!("{JOBS}?status=completed")).await.json), Vec::<String>::new());
 
     let id = id_of(&server.submit(&request(5)).await);
     server.work(id, 1).await;
@@ -80,7 +80,7 @@ async fn jobs_and_documents_are_paged() {
 }
 
 #[tokio::test]
-async fn what_waits_says_for_what_and_until_when() {
+async fn a_waiting_document_shows_the_reason_and_the_next_try() {
     let server = Server::start().await;
     let id = server.submitted(3).await;
     let note = |item, charged| RetryNote {
@@ -95,9 +95,13 @@ async fn what_waits_says_for_what_and_until_when() {
     let error = json!({"code": "provider_unavailable", "message": "openai has not served"});
     let mut waiting = error.clone();
     waiting["next_try_at"] = json!("2027-01-15T08:00:00Z");
-    assert_eq!((&rows[0]["waiting"], &rows[0]["error"]), (&waiting, &json!(null)), "an outage is no failure");
+    assert_eq!(
+        (&rows[0]["waiting"], &rows[0]["error"]),
+        (&waiting, &json!(null)),
+        "an outage does not count as a failure"
+    );
     assert_eq!((&rows[1]["waiting"], &rows[1]["error"], &rows[1]["attempts"]), (&waiting, &error, &json!(1)));
-    assert!(rows[2].get("waiting").is_none(), "it waits for its turn alone: {rows}");
+    assert!(rows[2].get("waiting").is_none(), "it waits only for the documents before it: {rows}");
 
     server.queue.set_stage_mode(Stage::Chunking, StageMode::Pause).await.unwrap();
     let rows = documents().await;
@@ -110,11 +114,11 @@ async fn what_waits_says_for_what_and_until_when() {
     let rows = documents().await;
     assert_eq!((&rows[0]["waiting"], &rows[2]["waiting"]["code"]), (&waiting, &json!("stage_drains")));
     server.work(id, 0).await;
-    assert!(documents().await[0].get("waiting").is_none(), "what has ended waits for nothing");
+    assert!(documents().await[0].get("waiting").is_none(), "a document that has ended does not wait");
 }
 
 #[tokio::test]
-async fn what_was_overtaken_is_counted_and_says_by_which_job() {
+async fn a_superseded_document_is_counted_and_names_the_later_job() {
     let server = Server::start().await;
     let id = server.submitted(1).await;
     let reason = Reason { code: "superseded".into(), message: "superseded by job x".into() };
@@ -127,7 +131,7 @@ async fn what_was_overtaken_is_counted_and_says_by_which_job() {
 }
 
 #[tokio::test]
-async fn jobs_that_ended_are_counted_by_how() {
+async fn ended_jobs_are_counted_by_status() {
     let server = Server::start().await;
     let (done, failed, cancelled) =
         (server.submitted(1).await, server.submitted(1).await, server.submitted(2).await);
@@ -144,7 +148,7 @@ async fn jobs_that_ended_are_counted_by_how() {
 }
 
 #[tokio::test]
-async fn a_cancelled_job_is_cancelled_everywhere() {
+async fn a_cancelled_job_is_removed_from_the_queue() {
     let server = Server::start().await;
     let id = server.submitted(4).await;
     server.work(id, 0).await;
@@ -153,7 +157,7 @@ async fn a_cancelled_job_is_cancelled_everywhere() {
     assert_eq!((answer.status.as_u16(), &answer.json["status"]), (202, &json!("cancelled")));
     assert_eq!(answer.json["documents"]["cancelled"], 3);
     assert_eq!(server.queued("1").await, 0);
-    assert_eq!(cancel().await.status, 202, "again is the same");
+    assert_eq!(cancel().await.status, 202, "cancelling again has no effect");
     let done = server.submitted(1).await;
     server.work(done, 0).await;
     let refused = Answer::of(server.request(Method::DELETE, &format!("{JOBS}/{done}"))).await;
@@ -163,13 +167,13 @@ async fn a_cancelled_job_is_cancelled_everywhere() {
 }
 
 #[tokio::test]
-async fn what_failed_is_tried_again() {
+async fn failed_documents_are_retried() {
     let server = Server::start().await;
     let id = server.submitted(2).await;
     let refused = server.post(&format!("{JOBS}/{id}/retry"), &json!({})).await;
     assert_eq!((refused.status.as_u16(), refused.code()), (409, "job_ended"));
     server.work(id, 0).await;
-    // As a worker would that died over it: the task is a dead letter.
+    // The task becomes a dead letter, as after a crash of its worker.
     let consumer = embeddery_pipeline::Consumer("w".into());
     let request = embeddery_pipeline::LeaseRequest {
         stage: Stage::Chunking,
@@ -179,7 +183,7 @@ async fn what_failed_is_tried_again() {
         idle: true,
     };
     let leases = server.queue.lease(request).await.unwrap().leases;
-    let reason = Reason { code: "worker_died".into(), message: "it died".into() };
+    let reason = Reason { code: "worker_died".into(), message: "the worker crashed".into() };
     let outcomes: Vec<_> = leases
         .into_iter()
         .map(|lease| (lease, embeddery_pipeline::Outcome::DeadLetter(reason.clone())))
@@ -192,14 +196,17 @@ async fn what_failed_is_tried_again() {
     assert_eq!((answer.status.as_u16(), &answer.json["status"]), (202, &json!("running")), "{}", answer.text);
     assert_eq!(server.queued("1").await, 1);
     assert!(server.queue.contains(&[TaskId { job: id, item: 1 }]).await.unwrap()[0]);
-    let letters = server.queue.dead_letters(Stage::Chunking, None, 10).await.unwrap();
-    assert!(letters.iter().all(|letter| letter.task.as_ref().unwrap().id.item != 1), "{letters:?}");
+    let dead_letters = server.queue.dead_letters(Stage::Chunking, None, 10).await.unwrap();
+    assert!(
+        dead_letters.iter().all(|dead_letter| dead_letter.task.as_ref().unwrap().id.item != 1),
+        "{dead_letters:?}"
+    );
     server.work(id, 1).await;
     assert_eq!(server.job(id).await["status"], "completed");
 }
 
 #[tokio::test]
-async fn a_collection_keeps_its_model() {
+async fn a_job_must_use_the_model_of_its_collection() {
     let server = Server::start().await;
     let made =
         server.post("/api/v1/embeddings/collections", &json!({"name": "notes", "dimensions": 4})).await;
@@ -220,7 +227,7 @@ async fn a_collection_keeps_its_model() {
 }
 
 #[tokio::test]
-async fn a_user_who_goes_takes_jobs_and_usage_along() {
+async fn deleting_a_user_deletes_jobs_and_usage() {
     let server = Server::start().await;
     server.post("/v1/embeddings", &json!({"input": "a", "model": "small"})).await;
     assert_ne!(server.get("/api/v1/embeddings/usage").await.json["data"], json!([]));

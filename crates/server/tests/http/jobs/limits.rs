@@ -1,4 +1,4 @@
-//! When too much waits, when the queue is away, when others ask.
+//! Limits of the backlog and of concurrent jobs, deleted users, and jobs of other users.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use crate::support::{
 };
 
 #[tokio::test]
-async fn who_has_too_much_waiting_comes_back_later() {
+async fn a_job_beyond_the_limit_of_documents_is_rejected_with_retry_after() {
     let server = Server::with_jobs(|_, _| (), |jobs| jobs.limits.tenant.items = 4).await;
     assert_eq!(server.submit(&request(9)).await.status, 202, "an empty queue takes any job");
     for answer in
@@ -22,7 +22,7 @@ async fn who_has_too_much_waiting_comes_back_later() {
     {
         assert_eq!((answer.status.as_u16(), answer.code()), (429, "queue_full"), "{}", answer.text);
         assert!(answer.header("retry-after").parse::<u64>().unwrap() >= 5);
-        assert!(answer.message().contains("9 documents wait, 4 may"), "{}", answer.message());
+        assert!(answer.message().contains("9 documents are waiting; the limit is 4"), "{}", answer.message());
     }
     assert_eq!(server.get(JOBS).await.json["jobs"].as_array().unwrap().len(), 1);
     let again = || async {
@@ -32,7 +32,7 @@ async fn who_has_too_much_waiting_comes_back_later() {
 }
 
 #[tokio::test]
-async fn bytes_and_age_count_too_and_everybody_together() {
+async fn the_limit_of_bytes_applies_to_all_tenants_together() {
     let server = Server::with_jobs(|_, _| (), |jobs| jobs.limits.all.bytes = 10).await;
     assert_eq!(server.submit(&request(9)).await.status, 202);
     let refused = server.submit(&request(1)).await;
@@ -40,9 +40,9 @@ async fn bytes_and_age_count_too_and_everybody_together() {
     assert!(refused.message().contains("the queue is full"), "{}", refused.message());
 }
 
-/// The queue fills up while lines come: what is refused then is refused whole, and says so.
+/// The queue fills up during an upload of lines. The whole job is rejected.
 #[tokio::test]
-async fn lines_are_stopped_when_too_much_waits_by_then() {
+async fn an_upload_of_lines_is_rejected_when_the_queue_fills_up() {
     let server = Server::with_jobs(|_, _| (), |jobs| jobs.limits.tenant.items = 4).await;
     let (send, lines) = tokio::sync::mpsc::unbounded_channel::<String>();
     let lines =
@@ -54,7 +54,7 @@ async fn lines_are_stopped_when_too_much_waits_by_then() {
         (from..from + 300).map(|at| format!("{{\"text\": \"text {at}\"}}\n")).collect()
     };
     send.send(some(0)).unwrap();
-    // It was admitted, and the first of it is stored; now others come.
+    // The job was admitted and its first documents are stored. Then another job fills the queue.
     let file = rusqlite::Connection::open(server.dir.path().join("jobs.db")).unwrap();
     let stored =
         || file.query_row("SELECT sum(d0) FROM job", [], |row| row.get::<_, Option<i64>>(0)).unwrap();
@@ -68,12 +68,16 @@ async fn lines_are_stopped_when_too_much_waits_by_then() {
     assert_eq!((refused.status.as_u16(), refused.code()), (429, "queue_full"), "{}", refused.text);
     assert!(refused.header("retry-after").parse::<u64>().unwrap() >= 5);
     assert!(refused.message().contains("0 documents are accepted"), "{}", refused.message());
-    assert_eq!(server.get(JOBS).await.json["jobs"].as_array().unwrap().len(), 1, "nothing of it is kept");
+    assert_eq!(
+        server.get(JOBS).await.json["jobs"].as_array().unwrap().len(),
+        1,
+        "the rejected job is not kept"
+    );
     assert_eq!(server.queued("1").await, 9);
 }
 
 #[tokio::test]
-async fn a_job_of_lines_cannot_be_larger_than_what_may_wait() {
+async fn a_job_of_lines_cannot_exceed_the_limit_of_the_queue() {
     let server = Server::with_jobs(|_, _| (), |jobs| jobs.limits.tenant.bytes = 100_000).await;
     let lines = |count: usize| -> String {
         (0..count).map(|at| format!("{{\"text\": \"{at} {}\"}}\n", "x".repeat(200))).collect()
@@ -82,28 +86,27 @@ async fn a_job_of_lines_cannot_be_larger_than_what_may_wait() {
     let server = Server::with_jobs(|_, _| (), |jobs| jobs.limits.tenant.bytes = 100_000).await;
     let refused = server.submit_lines("collection=notes", lines(600)).await;
     assert_eq!((refused.status.as_u16(), refused.code()), (413, "job_too_large"), "{}", refused.text);
-    assert!(refused.message().contains("as several jobs"), "{}", refused.message());
+    assert!(refused.message().contains("submit several jobs"), "{}", refused.message());
     assert_eq!(server.queued("1").await, 0);
 }
 
 #[tokio::test]
-async fn so_many_jobs_at_a_time() {
+async fn concurrent_jobs_are_limited() {
     let quotas = Quotas { concurrent_jobs: Some(2), ..Quotas::default() };
     let server = Server::with_accounts(|_, accounts| accounts.ledger.quotas = quotas).await;
     let first = server.submitted(1).await;
     server.submitted(1).await;
     let refused = server.submit(&request(1)).await;
     assert_eq!((refused.status.as_u16(), refused.code()), (429, "quota_exceeded"), "{}", refused.text);
-    assert!(refused.message().contains("2 of 2 jobs"), "{}", refused.message());
+    assert!(refused.message().contains("2 of 2 concurrent jobs"), "{}", refused.message());
     let share = &server.get("/api/v1/embeddings/tenant/quotas").await.json["concurrent_jobs"];
     assert_eq!((&share["limit"], &share["used"], &share["remaining"]), (&json!(2), &json!(2), &json!(0)));
     server.work(first, 0).await;
     assert_eq!(server.submit(&request(1)).await.status, 202);
 }
 
-/// Nobody gets new tokens by leaving.
 #[tokio::test]
-async fn who_leaves_has_used_what_was_used_today() {
+async fn deleting_a_user_does_not_reset_the_tokens_used_today() {
     let quotas = Quotas { tokens_per_day: Some(100), ..Quotas::default() };
     let server = Server::with_accounts(|_, accounts| accounts.ledger.quotas = quotas).await;
     server.post("/v1/embeddings", &json!({"input": "a b c", "model": "small"})).await;
@@ -117,7 +120,7 @@ async fn who_leaves_has_used_what_was_used_today() {
 }
 
 #[tokio::test]
-async fn another_users_job_is_not_found() {
+async fn the_job_of_another_user_is_not_found() {
     let server = Server::with_accounts(|_, config| config.auth = accounts::tokens()).await;
     let (ann, bob) = (token("ann", "user"), token("bob", "user"));
     let ask = async |method: Method, path: &str, token: &str| {

@@ -1,4 +1,4 @@
-//! Jobs that come as lines, read while they come.
+//! Jobs submitted as newline-delimited JSON.
 
 use axum::body::Bytes;
 use futures_util::stream;
@@ -26,7 +26,7 @@ async fn lines_become_documents_in_their_order() {
 }
 
 #[tokio::test]
-async fn a_bad_line_names_itself_and_nothing_is_kept() {
+async fn an_invalid_line_is_named_and_the_job_is_discarded() {
     let server = Server::with(|settings| settings.text_limit = 100).await;
     let good: String = (0..300).map(|at| format!("{{\"text\": \"text {at}\"}}\n")).collect();
     let cases = [
@@ -42,11 +42,11 @@ async fn a_bad_line_names_itself_and_nothing_is_kept() {
         (&format!("{{\"text\": \"{}\"}}", "x".repeat(101)), 400, "text has 101 bytes"),
         ("{\"id\": \"\", \"text\": \"x\"}", 400, "id has 0 bytes"),
     ];
-    for (line, status, words) in cases {
+    for (line, status, message) in cases {
         let refused = server.submit_lines("collection=notes", format!("{good}\n{line}\n{good}")).await;
         assert_eq!(refused.status, status, "{line}: {}", refused.text);
         assert!(refused.message().starts_with("line 302: "), "{}", refused.message());
-        assert!(refused.message().contains(words), "{}", refused.message());
+        assert!(refused.message().contains(message), "{}", refused.message());
         assert!(refused.message().contains("nothing of the job is kept"));
     }
     assert_eq!(server.get(JOBS).await.json["jobs"], json!([]));
@@ -65,7 +65,7 @@ async fn a_query_is_checked_like_a_body() {
         ("collection=notes&size=0", 400, "chunking.size"),
         ("collection=notes&method=semantic", 400, "chunking"),
         ("collection=notes&priority=urgent", 422, "priority"),
-        ("collection=notes&model=nobody%3Anothing", 404, "model"),
+        ("collection=notes&model=unknown%3Amodel", 404, "model"),
         ("collection=notes&colour=red", 400, "query"),
     ] {
         let refused = server.submit_lines(query, line).await;
@@ -77,7 +77,7 @@ async fn a_query_is_checked_like_a_body() {
 }
 
 #[tokio::test]
-async fn there_is_a_most_of_lines() {
+async fn the_number_of_lines_is_limited() {
     let server = Server::with_jobs(|_, _| (), |jobs| jobs.limits.documents = 5).await;
     let lines = |count| (0..count).map(|at| format!("{{\"text\": \"text {at}\"}}\n")).collect::<String>();
     assert_eq!(server.submit_lines("collection=notes", lines(5)).await.status, 202);
@@ -90,9 +90,9 @@ async fn there_is_a_most_of_lines() {
     );
 }
 
-/// A body far larger than a body may be at once, and a caller who hangs up in the middle of one.
+/// The body is far larger than the limit of a JSON body. The second client disconnects during the upload.
 #[tokio::test]
-async fn a_large_upload_streams_and_a_broken_one_leaves_nothing() {
+async fn a_large_upload_is_streamed_and_an_aborted_one_is_discarded() {
     let server = Server::with(|settings| settings.body_limit = 64 << 10).await;
     let piece = |at: usize| {
         let text = "x".repeat(10_000);
@@ -100,7 +100,7 @@ async fn a_large_upload_streams_and_a_broken_one_leaves_nothing() {
     };
     let send = |count: usize, broken: bool| {
         let pieces = (0..count).map(move |at| Ok::<_, std::io::Error>(piece(at)));
-        let end = broken.then(|| Err(std::io::Error::other("the caller is gone")));
+        let end = broken.then(|| Err(std::io::Error::other("the client disconnects")));
         let request = server.request(Method::POST, &format!("{JOBS}?collection=notes"));
         let body = Body::wrap_stream(stream::iter(pieces.chain(end)));
         request.header("content-type", "application/x-ndjson").body(body)

@@ -1,4 +1,4 @@
-//! Jobs through the API. Nobody works on them here but the test, which does what a worker would.
+//! Jobs through the API. There are no workers: the tests do what workers would do.
 
 mod bad_input;
 mod dead_letters;
@@ -34,7 +34,7 @@ impl Server {
         self.post(JOBS, body).await
     }
 
-    /// A job of so many documents.
+    /// Submits a job of `count` documents.
     pub async fn submitted(&self, count: usize) -> JobId {
         let answer = self.submit(&request(count)).await;
         assert_eq!(answer.status, 202, "{}", answer.text);
@@ -52,7 +52,7 @@ impl Server {
         answer.json
     }
 
-    /// Does what three workers would.
+    /// Brings a document through all stages, as workers would.
     pub async fn work(&self, id: JobId, item: u32) {
         let task = TaskId { job: id, item };
         let chunk = ChunkSpan { bytes: 0..6, characters: 0..6, headings: Vec::new() };
@@ -63,10 +63,10 @@ impl Server {
         assert_eq!(self.jobs.finish(vec![(task, stored)]).await.unwrap(), [WriteResult::Written]);
     }
 
-    /// Does what a worker would that has no hope.
+    /// Records a permanent failure of a document, as a worker would.
     pub async fn fail(&self, id: JobId, item: u32, stage: Stage) {
         let reason = Reason { code: "input_too_long".into(), message: "the text is too long".into() };
-        // Microseconds: after all tries so far, which count in milliseconds.
+        // A time in microseconds is later than all previous ones, which are in milliseconds.
         let now = std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap();
         let failed = DocumentOutcome::Failed { stage, reason, enqueued_at_ms: now.as_micros() as u64 };
         assert_eq!(
@@ -75,7 +75,7 @@ impl Server {
         );
     }
 
-    /// How many documents of a user the queue holds.
+    /// Number of documents of a user in the queue.
     pub async fn queued(&self, user: &str) -> u64 {
         self.queue.backlog(user).await.unwrap().tenant.items
     }

@@ -1,4 +1,4 @@
-//! What operators do, in the words of the replaced service.
+//! The operator's routes for jobs, which are those of the replaced service.
 
 use embeddery_pipeline::Priority;
 use serde_json::json;

@@ -1,4 +1,4 @@
-//! Accounts for a server under test: their files in a directory of its own.
+//! Accounts of a test server. Their files are in a directory of the test.
 
 use std::{path::Path, sync::Arc};
 
@@ -12,7 +12,7 @@ use embeddery_core::ProviderKind;
 
 use super::KEY;
 
-/// Signs the tokens of tests.
+/// The secret that signs the tokens of tests.
 pub const SECRET: &str = "a secret of thirty-two characters";
 
 /// One key, no limits.
@@ -43,10 +43,10 @@ pub fn tokens() -> Auth {
     Auth::tokens(TokenVerifier::load(config).unwrap())
 }
 
-/// A good token.
+/// A valid token.
 pub fn token(user: &str, role: &str) -> String {
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
-    let wanted = TokenRequest {
+    let request = TokenRequest {
         user: user.into(),
         role: role.into(),
         issuer: None,
@@ -55,7 +55,7 @@ pub fn token(user: &str, role: &str) -> String {
         now: now.as_secs(),
         lifetime: std::time::Duration::from_secs(600),
     };
-    TokenSigner::secret(&SECRET.to_owned().into()).sign(&wanted).unwrap()
+    TokenSigner::secret(&SECRET.to_owned().into()).sign(&request).unwrap()
 }
 
 pub fn open(config: AccountsConfig) -> Accounts {

@@ -1,5 +1,5 @@
-//! A provider whose models do what their names say. Vectors depend on the text alone, so that a test can say
-//! which ones are due.
+//! A fake provider. The name of a model decides what the model does. A vector depends on the text alone, so that a test
+//! can compute the expected one.
 
 use std::{
     num::NonZeroUsize,
@@ -13,42 +13,42 @@ use embeddery_core::{
 };
 use tokio::sync::{Semaphore, watch};
 
-/// The default model; it answers at once.
+/// The default model. It responds without delay.
 pub const PLAIN: &str = "test/plain";
 /// Length of its vectors.
 pub const DIM: usize = 8;
-/// Tokens it reads: one a word, and two special ones.
+/// Maximum tokens of an input: one per word, and two special ones.
 pub const MAX_TOKENS: usize = 12;
 
-/// The provider. Models: `test/plain` answers, `test/gated` waits for the gate, `test/failing` fails as told,
-/// `test/panicking` panics; nobody else is known.
+/// The state of the provider. `test/gated` waits for a permit of the gate, `test/failing` fails with `failure`,
+/// `test/panicking` panics, and every other `test/…` embeds. Other names are unknown.
 pub struct Fake {
-    /// Where every model stands.
+    /// The state of every model.
     pub state: Mutex<Option<ModelState>>,
-    /// How `test/failing` fails.
+    /// The error of `test/failing`.
     pub failure: Mutex<EmbedError>,
-    /// Lets gated requests pass, one for each permit.
+    /// One permit lets one gated request continue.
     pub gate: Semaphore,
-    /// Gated requests that have begun.
+    /// Number of gated requests that have begun.
     pub begun: watch::Sender<usize>,
-    /// Gated requests that have ended, answered or dropped.
+    /// Number of gated requests that have ended, by a response or by a drop.
     pub ended: watch::Sender<usize>,
-    /// What was asked last.
-    pub asked: Mutex<Option<EmbedRequest>>,
-    /// Models that were downloaded and warmed, in order.
-    pub brought: Mutex<Vec<String>>,
+    /// The last request.
+    pub last_request: Mutex<Option<EmbedRequest>>,
+    /// Downloads and warm-ups, in order.
+    pub events: Mutex<Vec<String>>,
 }
 
 impl Fake {
     pub fn new() -> Arc<Self> {
         Arc::new(Self {
             state: Mutex::new(Some(ModelState::Loaded)),
-            failure: Mutex::new(EmbedError::internal("not told how to fail")),
+            failure: Mutex::new(EmbedError::internal("no failure is configured")),
             gate: Semaphore::new(0),
             begun: watch::Sender::new(0),
             ended: watch::Sender::new(0),
-            asked: Mutex::default(),
-            brought: Mutex::default(),
+            last_request: Mutex::default(),
+            events: Mutex::default(),
         })
     }
 
@@ -56,9 +56,9 @@ impl Fake {
         *self.state.lock().unwrap() = state.into();
     }
 
-    /// What the provider was asked last.
+    /// The last request to the provider.
     pub fn last(&self) -> EmbedRequest {
-        self.asked.lock().unwrap().clone().expect("the provider was asked")
+        self.last_request.lock().unwrap().clone().expect("a request to the provider")
     }
 
     /// Waits until `count` gated requests have begun.
@@ -72,7 +72,7 @@ impl Fake {
     }
 }
 
-/// The provider behind a newtype: the trait is foreign, and models must outlive the call that opens them.
+/// The provider. It is a newtype, because `Provider` is a trait of another crate, and because its models keep an `Arc`.
 pub struct FakeProvider(pub Arc<Fake>);
 
 impl Provider for FakeProvider {
@@ -84,7 +84,7 @@ impl Provider for FakeProvider {
         Box::pin(async move {
             if !model.name.starts_with("test/") {
                 return Err(EmbedError::model_not_found(format!(
-                    "model '{model}' is neither here nor on the hub"
+                    "model '{model}' is neither on this machine nor on the hub"
                 )));
             }
             let card = Arc::new(ModelInfo {
@@ -101,14 +101,14 @@ impl Provider for FakeProvider {
 
     fn download<'a>(&'a self, model: &'a ModelRef) -> BoxFuture<'a, Result<(), EmbedError>> {
         Box::pin(async move {
-            let _ending = (&*model.name == "test/gated").then(|| Running::begin(&self.0));
+            let _in_progress = (&*model.name == "test/gated").then(|| GatedRequest::begin(&self.0));
             if &*model.name == "test/gated" {
                 self.0.gate.acquire().await.unwrap().forget();
             }
             if &*model.name == "test/failing" {
                 return Err(self.0.failure.lock().unwrap().clone());
             }
-            self.0.brought.lock().unwrap().push(format!("downloaded {model}"));
+            self.0.events.lock().unwrap().push(format!("downloaded {model}"));
             Ok(())
         })
     }
@@ -144,16 +144,16 @@ impl Embedder for FakeModel {
 
     fn embed(&self, request: EmbedRequest) -> BoxFuture<'_, Result<Embeddings, EmbedError>> {
         Box::pin(async move {
-            *self.fake.asked.lock().unwrap() = Some(request.clone());
+            *self.fake.last_request.lock().unwrap() = Some(request.clone());
             match &*self.card.name {
                 "test/gated" => {
-                    let _ending = Running::begin(&self.fake);
+                    let _in_progress = GatedRequest::begin(&self.fake);
                     self.fake.gate.acquire().await.unwrap().forget();
-                    self.answer(&request)
+                    self.respond(&request)
                 }
                 "test/failing" => Err(self.fake.failure.lock().unwrap().clone()),
-                "test/panicking" => panic!("told to"),
-                _ => self.answer(&request),
+                "test/panicking" => panic!("as configured"),
+                _ => self.respond(&request),
             }
         })
     }
@@ -163,14 +163,14 @@ impl Embedder for FakeModel {
             if &*self.card.name == "test/failing" {
                 return Err(self.fake.failure.lock().unwrap().clone());
             }
-            self.fake.brought.lock().unwrap().push(format!("warmed {}", self.card.name));
+            self.fake.events.lock().unwrap().push(format!("warmed {}", self.card.name));
             Ok(())
         })
     }
 }
 
 impl FakeModel {
-    fn answer(&self, request: &EmbedRequest) -> Result<Embeddings, EmbedError> {
+    fn respond(&self, request: &EmbedRequest) -> Result<Embeddings, EmbedError> {
         let counts: Vec<usize> =
             request.inputs.iter().map(|input| input.text().unwrap().split_whitespace().count() + 2).collect();
         let long = || counts.iter().enumerate().filter(|(_, count)| **count > MAX_TOKENS);
@@ -198,7 +198,7 @@ impl FakeModel {
     }
 }
 
-/// The vector of a text: numbers of every magnitude that a short decimal form could spoil.
+/// The vector of a text. Its numbers have many digits, so that a test notices a loss of precision.
 pub fn vector(text: &str, normalize: bool) -> Vec<f32> {
     let mut seed = text.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
         (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
@@ -216,17 +216,17 @@ pub fn vector(text: &str, normalize: bool) -> Vec<f32> {
     vector
 }
 
-/// A gated request under way.
-struct Running<'a>(&'a Fake);
+/// A gated request in progress.
+struct GatedRequest<'a>(&'a Fake);
 
-impl<'a> Running<'a> {
+impl<'a> GatedRequest<'a> {
     fn begin(fake: &'a Fake) -> Self {
         fake.begun.send_modify(|begun| *begun += 1);
         Self(fake)
     }
 }
 
-impl Drop for Running<'_> {
+impl Drop for GatedRequest<'_> {
     fn drop(&mut self) {
         self.0.ended.send_modify(|ended| *ended += 1);
     }

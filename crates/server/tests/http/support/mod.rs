@@ -1,4 +1,4 @@
-//! A server with a scripted provider behind it, and short ways to ask it.
+//! A server with a fake provider, and helpers that send requests to it.
 
 pub mod accounts;
 mod fake;

@@ -1,4 +1,4 @@
-//! A server on a port of its own, and short ways to ask it over HTTP or over bare TCP.
+//! A server on its own port, and helpers that send requests over HTTP or plain TCP.
 
 use std::{future::Future, net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
@@ -14,7 +14,6 @@ use embeddery_server::{
     AdminControls, App, BacklogLimit, Collections, JobLimits, Jobs, ReloadHandle, ReloadableApp, Reloaded,
     ServerMetrics, Settings, reload_channel, serve,
 };
-
 use embeddery_store::{SqliteConfig, SqliteStore};
 use prometheus_client::registry::Registry;
 use reqwest::{Client, Method, RequestBuilder, Response, StatusCode, header::HeaderMap};
@@ -33,8 +32,8 @@ use super::fake::{Fake, FakeProvider, PLAIN};
 /// The key of every test server.
 pub const KEY: &str = "a-key-for-tests-only";
 
-/// The API's parts around a scripted provider, with the wrappers in the binary's order.
-fn app(fake: &Arc<Fake>, settings: Settings, (accounts, jobs): (AccountsConfig, Jobs)) -> App {
+/// The parts of the API around a fake provider, with the wrappers in the order of the binary.
+fn app(fake: &Arc<Fake>, settings: Settings, accounts: AccountsConfig, jobs: Jobs) -> App {
     let mut registry = Registry::default();
     let metrics = Metrics::new(&mut registry);
     let http_metrics = ServerMetrics::new(&mut registry);
@@ -44,14 +43,14 @@ fn app(fake: &Arc<Fake>, settings: Settings, (accounts, jobs): (AccountsConfig, 
         models: vec![ConfiguredModel::new("small", ProviderKind::HuggingFace, ModelRef::new(PLAIN))],
         default_model: "small".into(),
         vendor_models: Vec::new(),
-        stack: Arc::new(Plain(metrics.clone())),
+        stack: Arc::new(TestStack(metrics.clone())),
         policy: Policy::default(),
         decoder: Arc::new(TokenDecoder::new(TokenEncoding::Cl100k)),
         metrics,
     });
     let controls =
         AdminControls { breakers: Arc::new(BreakerRegistry::new(BreakerConfig::default())), cache: None };
-    // Lives as long as the tests' process: a server may still write when its test has ended.
+    // The directory outlives the test, because the server may still write after the test has ended.
     let base_dir = tempfile::tempdir().unwrap().keep();
     let store = SqliteStore::new(SqliteConfig {
         base_dir,
@@ -70,12 +69,12 @@ fn app(fake: &Arc<Fake>, settings: Settings, (accounts, jobs): (AccountsConfig, 
         registry: Arc::new(registry),
         traced: false,
         http_metrics,
-        reloads: Some(same_again()),
+        reloads: Some(reload_without_changes()),
     }
 }
 
-/// A configuration that is the same whenever it is read.
-fn same_again() -> ReloadHandle {
+/// Reloads a configuration that never changes.
+fn reload_without_changes() -> ReloadHandle {
     let (reloads, mut requests) = reload_channel();
     tokio::spawn(async move {
         while let Some(reply) = requests.recv().await {
@@ -85,24 +84,24 @@ fn same_again() -> ReloadHandle {
     reloads
 }
 
-/// Jobs that nobody works on but the test.
+/// Jobs without workers: a test does what a worker would do.
 fn jobs(dir: &Path) -> Jobs {
     let config = SqliteJobsConfig { path: dir.join("jobs.db"), min_free_bytes: 0 };
-    let waiting = BacklogLimit { items: 100_000, bytes: 1 << 30, age: Duration::from_secs(3600) };
+    let backlog = BacklogLimit { items: 100_000, bytes: 1 << 30, age: Duration::from_secs(3600) };
     let limits = JobLimits {
         documents: 100_000,
-        tenant: waiting,
-        all: waiting,
+        tenant: backlog,
+        all: backlog,
         retention: Duration::from_secs(7 * 86_400),
     };
     let queue = SqliteQueue::open(&dir.join("queue.db"), QueueOptions::default()).unwrap();
     Jobs { store: Arc::new(SqliteJobs::open(config).unwrap()), queue: Arc::new(queue), limits }
 }
 
-/// The wrappers that the edge can tell apart; the others are tested with the binary.
-struct Plain(Metrics);
+/// The wrappers that affect the API. The others are tested with the binary.
+struct TestStack(Metrics);
 
-impl Stack for Plain {
+impl Stack for TestStack {
     fn wrap_model(&self, adapter: Arc<dyn Embedder>, label: &str) -> Arc<dyn Embedder> {
         Arc::new(AdjustDimensions::new(Arc::new(ValidateResponse(adapter)), &self.0, label))
     }
@@ -117,18 +116,18 @@ impl Stack for Plain {
     }
 }
 
-/// A running server; told to stop when dropped.
+/// A running server. It shuts down when it is dropped.
 pub struct Server {
     pub address: SocketAddr,
     pub fake: Arc<Fake>,
     pub shutdown: CancellationToken,
     pub task: JoinHandle<std::io::Result<()>>,
-    /// What workers see.
+    /// The job store, as workers use it.
     pub jobs: Arc<dyn JobStore>,
     pub queue: Arc<dyn Queue>,
-    /// What workers of the server's process ingest with.
+    /// The ingest of the server, for workers in its process.
     pub ingest: Ingest,
-    /// Where usage and audit lie.
+    /// Directory of the usage database, the audit log, the job store and the queue.
     pub dir: TempDir,
     client: Client,
 }
@@ -138,17 +137,17 @@ impl Server {
         Self::with(|_| ()).await
     }
 
-    /// With changed settings. The key is [`KEY`].
+    /// Starts with changed settings. The key is [`KEY`].
     pub async fn with(change: impl FnOnce(&mut Settings)) -> Self {
         Self::with_accounts(|settings, _| change(settings)).await
     }
 
-    /// With changed settings and accounts.
+    /// Starts with changed settings and accounts.
     pub async fn with_accounts(change: impl FnOnce(&mut Settings, &mut AccountsConfig)) -> Self {
         Self::with_jobs(change, |_| ()).await
     }
 
-    /// With changed settings, accounts and jobs.
+    /// Starts with changed settings, accounts and jobs.
     pub async fn with_jobs(
         change: impl FnOnce(&mut Settings, &mut AccountsConfig),
         change_jobs: impl FnOnce(&mut Jobs),
@@ -163,7 +162,7 @@ impl Server {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let shutdown = CancellationToken::new();
-        let app = app(&fake, settings, (accounts, parts));
+        let app = app(&fake, settings, accounts, parts);
         let ingest = app.ingest();
         let live = Arc::new(ReloadableApp::new(app));
         let task = tokio::spawn(serve(listener, live, shutdown.clone(), Duration::from_secs(20)));
@@ -188,7 +187,7 @@ impl Server {
         Answer::of(self.request(Method::POST, path).json(body)).await
     }
 
-    /// Posts bytes that claim to be JSON.
+    /// Posts bytes with the content type of JSON.
     pub async fn post_bytes(&self, path: &str, body: impl Into<Vec<u8>>) -> Answer {
         let request = self.request(Method::POST, path).header("content-type", "application/json");
         Answer::of(request.body(body.into())).await
@@ -201,7 +200,7 @@ impl Server {
         stream
     }
 
-    /// The head of a POST to /v1/embeddings for bare TCP; `more` are header lines, each with its line end.
+    /// The headers of a POST to `/v1/embeddings` for plain TCP. `more` are further header lines, each with its line end.
     pub fn head(more: &str) -> String {
         format!(
             "POST /v1/embeddings HTTP/1.1\r\nhost: test\r\nx-api-key: {KEY}\r\ncontent-type: application/json\r\n{more}\r\n"
@@ -215,12 +214,12 @@ impl Drop for Server {
     }
 }
 
-/// An answer, read whole.
+/// A response with its whole body.
 pub struct Answer {
     pub status: StatusCode,
     pub headers: HeaderMap,
     pub text: String,
-    /// `null` when the body is no JSON.
+    /// The body, or null if it is not JSON.
     pub json: Value,
 }
 
@@ -231,7 +230,7 @@ impl Answer {
 
     pub async fn read(mut response: Response) -> Self {
         let (status, headers) = (response.status(), response.headers().clone());
-        // These events never end; the first says enough.
+        // This event stream does not end, so only its first event is read.
         let endless = status == 200 && response.url().path().ends_with("/orchestrator/events");
         let text = if endless {
             let first = soon(response.chunk()).await.unwrap().unwrap_or_default();
@@ -249,10 +248,12 @@ impl Answer {
     }
 
     pub fn message(&self) -> &str {
-        self.json["error"]["message"].as_str().unwrap_or_else(|| panic!("not our error: {}", self.text))
+        self.json["error"]["message"]
+            .as_str()
+            .unwrap_or_else(|| panic!("not an error of the API: {}", self.text))
     }
 
-    /// Asserts the shape that every failure has, and returns its code.
+    /// Asserts the format of an error response, and returns its code.
     pub fn code(&self) -> &str {
         assert!(!self.message().is_empty());
         assert!(!self.header("x-request-id").is_empty(), "no request id: {:?}", self.headers);
@@ -262,22 +263,22 @@ impl Answer {
         error["code"].as_str().unwrap_or_else(|| panic!("no code: {}", self.text))
     }
 
-    /// The vectors of a float answer.
+    /// The vectors of a response with floats.
     pub fn vectors(&self) -> Vec<Vec<f32>> {
         let data = self.json["data"].as_array().unwrap_or_else(|| panic!("no vectors: {}", self.text));
         data.iter().map(|item| serde_json::from_value(item["embedding"].clone()).unwrap()).collect()
     }
 }
 
-/// Fails a test that would hang. No test depends on how long anything takes.
+/// Fails a test that hangs. The timeout is long, so that no test depends on the speed of the machine.
 pub async fn soon<F: Future>(future: F) -> F::Output {
-    tokio::time::timeout(Duration::from_secs(60), future).await.expect("this hangs")
+    tokio::time::timeout(Duration::from_secs(60), future).await.expect("done within the timeout")
 }
 
-/// Everything a connection still says until it ends.
+/// Everything that the server still sends on a connection until its end.
 pub async fn rest(stream: &mut TcpStream) -> String {
     let mut bytes = Vec::new();
-    // A reset after the last byte is an end, too.
+    // A reset after the last byte also ends the connection.
     let _ = soon(stream.read_to_end(&mut bytes)).await;
     String::from_utf8_lossy(&bytes).into_owned()
 }

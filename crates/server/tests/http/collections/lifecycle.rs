@@ -1,4 +1,4 @@
-//! Made, listed, looked at, deleted, moved to another model.
+//! Collections: create, list, delete, move to another model.
 
 use serde_json::json;
 
@@ -6,7 +6,7 @@ use super::{BASE, add, delete, found, path, search, three, with_notes};
 use crate::support::{Server, soon};
 
 #[tokio::test]
-async fn a_collection_is_made_listed_and_deleted() {
+async fn a_collection_is_created_listed_and_deleted() {
     let server = with_notes().await;
     let view = json!({
         "name": "notes", "metadata": {"topic": "all"}, "embedding_model": "test/plain", "provider": "huggingface",
@@ -35,7 +35,7 @@ async fn a_collection_is_made_listed_and_deleted() {
 }
 
 #[tokio::test]
-async fn a_collection_of_shorter_vectors() {
+async fn a_collection_can_have_reduced_dimensions() {
     let server = Server::start().await;
     let made =
         server.post(BASE, &json!({"name": "short", "embedding_model": "small", "dimensions": 4})).await;
@@ -52,7 +52,7 @@ async fn a_move_to_another_model_switches_at_the_end() {
     let server = with_notes().await;
     assert_eq!(add(&server, &three()).await.status, 200);
     let to = json!({"embedding_model": "test/gated"});
-    server.fake.gate.add_permits(1); // for the look at the new model's space
+    server.fake.gate.add_permits(1); // to learn the space of the new model
     let begun = server.post(&path("/reembed"), &to).await;
     assert_eq!(begun.status, 202, "{}", begun.text);
     assert_eq!(
@@ -61,7 +61,7 @@ async fn a_move_to_another_model_switches_at_the_end() {
     );
     server.fake.has_begun(2).await;
 
-    // While the new model works: the old one answers, writes are taken, a second move is not.
+    // During the move, searches use the old model, writes are accepted, and a second move is rejected.
     let again = server.post(&path("/reembed"), &to).await;
     assert_eq!((again.status.as_u16(), again.code()), (409, "already_moving"));
     let stats = server.get(&path("/stats")).await.json;
@@ -91,7 +91,7 @@ async fn a_move_to_another_model_switches_at_the_end() {
 }
 
 #[tokio::test]
-async fn a_user_is_deleted_with_a_receipt_and_a_backup_stays_possible() {
+async fn a_backup_is_created_and_a_deleted_user_gets_a_receipt() {
     let server = with_notes().await;
     add(&server, &three()).await;
     let backup = server.post("/api/v1/embeddings/collections-backup", &json!({})).await;
