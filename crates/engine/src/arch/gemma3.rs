@@ -7,7 +7,7 @@ use super::{
         AttentionConfig, BERT_NAMES, Biases, EncoderConfig, FeedForward, NormConfig, NormKind, NormNames,
         QkvNames, TensorNames, UpNames,
     },
-    modernbert, qwen3, rotary,
+    modernbert, qwen3, rope_parameters,
 };
 use crate::{
     LoadError,

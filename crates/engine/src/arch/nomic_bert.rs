@@ -55,7 +55,7 @@ pub(super) fn read(config: &Config) -> Result<EncoderConfig, LoadError> {
 }
 
 /// Reads a configuration in transformers' format.
-fn read_transformers(config: &Config) -> Result<(Sizes, Rotary), LoadError> {
+fn read_transformers(config: &Config) -> Result<(Sizes, RopeParameters), LoadError> {
     config.require_value("hidden_act", "silu")?;
     let sizes = bert::sizes(config, config.size_or("max_position_embeddings", 2048)?, 1e-12)?;
     if config.size_or("head_dim", sizes.hidden / sizes.heads)? * sizes.heads != sizes.hidden {
@@ -69,7 +69,7 @@ fn read_transformers(config: &Config) -> Result<(Sizes, Rotary), LoadError> {
 }
 
 /// Reads a configuration of the model repositories, whose format is GPT-2's with additions.
-fn read_custom_code(config: &Config) -> Result<(Sizes, Rotary), LoadError> {
+fn read_custom_code(config: &Config) -> Result<(Sizes, RopeParameters), LoadError> {
     config.require_value("activation_function", "swiglu")?;
     for key in [
         "prenorm",

@@ -7,7 +7,7 @@ use super::{
         AttentionConfig, BERT_NAMES, Biases, EncoderConfig, FeedForward, NormConfig, NormKind, NormNames,
         QkvNames, Sizes, TensorNames, UpNames,
     },
-    modernbert, rotary,
+    modernbert, rope_parameters,
 };
 use crate::{
     LoadError,
