@@ -111,7 +111,7 @@ impl JsonLinesSubmission<'_> {
             upload.add(document).await.map_err(with_line)?;
         }
         if upload.len() == 0 {
-            return Err(ApiError::invalid("documents", "the body has no documents; send at least one line"));
+            return Err(ApiError::invalid("documents", "the body is empty; send at least one document"));
         }
         upload.finish(*hasher.finalize().as_bytes()).await
     }
