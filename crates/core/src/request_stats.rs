@@ -1,5 +1,5 @@
-//! Counters of one request, which the server reports in response headers and logs. The wrappers of the gateway update
-//! them; they never change the vectors.
+//! Statistics of one request, which the server reports in response headers and logs. The wrappers of the gateway record
+//! them. They never change the vectors.
 
 use std::{
     sync::{
@@ -9,12 +9,13 @@ use std::{
     time::Duration,
 };
 
-/// Counters of one request. Clones share the same counters.
+/// Statistics of one request: cache hits and misses, attempts at providers and their duration, and the variant of the
+/// vectors. Clones share the same values.
 #[derive(Clone, Debug, Default)]
-pub struct RequestStats(Arc<Counters>);
+pub struct RequestStats(Arc<Values>);
 
 #[derive(Debug, Default)]
-struct Counters {
+struct Values {
     cache_hits: AtomicU64,
     cache_misses: AtomicU64,
     upstream_nanoseconds: AtomicU64,
@@ -60,7 +61,7 @@ impl RequestStats {
         self.0.variant.get_or_init(variant);
     }
 
-    /// The variant of the vectors, if a model has answered.
+    /// The variant of the vectors. `None` until vectors are returned by a model or by the cache.
     pub fn variant(&self) -> Option<&str> {
         self.0.variant.get().map(|variant| &**variant)
     }

@@ -10,7 +10,7 @@ pub struct TraceContext {
     pub trace_id: u128,
     /// The span id; never zero.
     pub span_id: u64,
-    /// Whether the caller sampled this trace.
+    /// The sampled flag: whether the spans of this trace are recorded.
     pub sampled: bool,
 }
 

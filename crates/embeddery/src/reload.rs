@@ -1,5 +1,5 @@
-//! Reads the configuration anew, on SIGHUP or when an administrator asks: checked as a whole first, in force whole or
-//! not at all. What changed is logged by its keys.
+//! Reloads the configuration, on SIGHUP or on the request of an administrator. The new configuration is applied only if
+//! all of it is valid; otherwise the current one stays in effect. The log names the keys that have changed.
 
 use std::sync::Arc;
 
@@ -14,20 +14,21 @@ use crate::{
     wiring::{self, ProcessState},
 };
 
-/// Everything that reading anew needs.
+/// The state that a reload needs.
 pub(crate) struct Reloader {
     pub(crate) flags: Flags,
-    /// What is in force.
+    /// The configuration that is in effect.
     pub(crate) config: Config,
-    /// What the file said when the process started: keys that need a restart are compared with it.
-    pub(crate) started_with: KeyFingerprints,
-    pub(crate) lasting: ProcessState,
+    /// The configuration at the start of the process. The keys that need a restart are compared with it.
+    pub(crate) fingerprints_at_start: KeyFingerprints,
+    /// The state that outlives a reload.
+    pub(crate) process_state: ProcessState,
     pub(crate) live: Arc<ReloadableApp>,
     pub(crate) log_level: LogLevel,
 }
 
 impl Reloader {
-    /// Serves wishes, one after the other, until the process ends.
+    /// Handles signals and requests, one at a time, until `stop` is cancelled.
     pub(crate) async fn run(
         mut self,
         mut requests: ReloadRequests,
@@ -35,15 +36,15 @@ impl Reloader {
         stop: CancellationToken,
     ) {
         loop {
-            let asked = tokio::select! {
+            let request = tokio::select! {
                 _ = hangup.recv() => None,
                 request = requests.recv() => request,
                 () = stop.cancelled() => return,
             };
-            // Files are read, and certificates of upstreams.
+            // A reload blocks while it reads files, such as the configuration and the certificates.
             let outcome = tokio::task::block_in_place(|| self.reload());
-            if let Some(reply) = asked {
-                // An administrator who hung up finds the outcome in the log.
+            if let Some(reply) = request {
+                // If the administrator has disconnected, the outcome is in the log.
                 let _ = reply.send(outcome);
             }
         }
@@ -55,12 +56,12 @@ impl Reloader {
                 let Reloaded { changed, needs_restart, .. } = &reloaded;
                 tracing::info!(changed = changed.join(", "), "configuration reloaded");
                 if !needs_restart.is_empty() {
-                    tracing::warn!(keys = needs_restart.join(", "), "these keys hold after a restart only");
+                    tracing::warn!(keys = needs_restart.join(", "), "these keys need a restart");
                 }
                 Ok(reloaded)
             }
             Err(error) => {
-                tracing::error!("configuration not reloaded, it stays as it was: {error:#}");
+                tracing::error!("configuration not reloaded; the current one stays in effect: {error:#}");
                 Err(match error.downcast::<ConfigError>() {
                     Ok(ConfigError(problems)) => problems,
                     Err(other) => vec![format!("{other:#}")],
@@ -75,11 +76,11 @@ impl Reloader {
             AuthConfig::SingleUser(given) => ApiKey::obtain(given.as_ref(), &self.config.state_dir)?.secret(),
             AuthConfig::MultiUser(_) => Default::default(),
         };
-        let app = wiring::rebuild_app((&self.live.app(), &self.lasting), (&self.config, &new), &key)?;
+        let app = wiring::rebuild_app((&self.live.app(), &self.process_state), (&self.config, &new), &key)?;
         self.live.replace(app);
         self.log_level.set(new.log.level);
         let (changed, _) = self.config.fingerprints.changes(&new.fingerprints);
-        let (_, needs_restart) = self.started_with.changes(&new.fingerprints);
+        let (_, needs_restart) = self.fingerprints_at_start.changes(&new.fingerprints);
         let file = new.file.as_ref().map(|file| file.display().to_string());
         self.config = new;
         Ok(Reloaded { file, changed, needs_restart })

@@ -23,18 +23,18 @@ pub struct ConnectionOptions {
     pub connect_timeout: Duration,
     /// Maximum time between a command and its response.
     pub response_timeout: Duration,
-    /// What happens if the server may lose acknowledged writes.
+    /// The reaction to a server that may lose acknowledged writes.
     pub durability: DurabilityCheck,
 }
 
-/// What happens if the server may lose acknowledged writes; see [`health::findings`].
+/// The reaction to a server that may lose acknowledged writes; see [`health::durability_findings`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DurabilityCheck {
-    /// The server is not asked: what is kept there may be lost.
+    /// The server is not checked, because the data in it may be lost.
     Skip,
     /// Each finding is logged once.
     Warn,
-    /// The server is refused.
+    /// The connection is rejected if there is a finding.
     Require,
 }
 
@@ -136,13 +136,13 @@ impl SharedConnection {
         self.checked(response, generation)
     }
 
-    /// What an operator should change in the server; see [`health::findings`].
+    /// The findings about the server's durability, each with the setting that corrects it; see [`health::durability_findings`].
     ///
     /// # Errors
     /// If the server is unreachable.
     pub async fn health(&self) -> Result<Vec<String>, CommandError> {
         let (mut connection, generation) = self.get().await?;
-        let found = health::findings(&mut connection).await;
+        let found = health::durability_findings(&mut connection).await;
         self.checked(found, generation)
     }
 
@@ -236,7 +236,7 @@ impl Inner {
             return Ok(());
         }
         let address = self.topology.address();
-        let found = health::findings(connection).await;
+        let found = health::durability_findings(connection).await;
         let found = found.map_err(|error| CommandError::from_redis(&error, &address))?;
         if durability == DurabilityCheck::Require && !found.is_empty() {
             return Err(CommandError::Unavailable(format!(

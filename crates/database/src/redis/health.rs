@@ -1,14 +1,15 @@
-//! Findings about a Redis that could lose or evict the queue, each with the setting that corrects it.
+//! Checks of a Redis that may lose or evict the queue. Each finding names the setting that corrects it.
 
 use redis::{AsyncCommands as _, RedisResult, Value, from_redis_value};
 
 use super::topology::{Connection, forbidden};
 
-/// What an operator should change in each server. Without the right to run `CONFIG`, `INFO` is enough.
+/// Findings about the durability of each server, each with the setting that corrects it. If the user may not run
+/// `CONFIG`, the checks use `INFO` alone.
 ///
 /// # Errors
 /// If a server is unreachable.
-pub async fn findings(connection: &mut Connection) -> RedisResult<Vec<String>> {
+pub async fn durability_findings(connection: &mut Connection) -> RedisResult<Vec<String>> {
     let mut found = Vec::new();
     let infos = match infos(connection).await {
         Err(error) if forbidden(&error) => {
@@ -26,7 +27,7 @@ pub async fn findings(connection: &mut Connection) -> RedisResult<Vec<String>> {
     Ok(found)
 }
 
-/// The `INFO` of each server, with its name if there are several.
+/// The `INFO` response of each server, with the server's name if there are several.
 async fn infos(connection: &mut Connection) -> RedisResult<Vec<(String, String)>> {
     match connection {
         Connection::Standalone(connection) => {

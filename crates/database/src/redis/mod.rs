@@ -1,4 +1,4 @@
-//! Redis: its address, its topology, a connection that many callers share, and the health of the server.
+//! Redis: its address, its topology, a connection that many callers share, and checks of the server's durability.
 
 mod connection;
 mod error;
@@ -11,17 +11,17 @@ use secrecy::SecretString;
 
 pub use connection::{ConnectionOptions, DurabilityCheck, SharedConnection};
 pub use error::CommandError;
-pub use health::findings;
+pub use health::durability_findings;
 pub use topology::{Connection, Topology};
 
-/// Where a Redis is, and where the keys of this installation are in it.
+/// The address of a Redis, and the prefix of this installation's keys in it.
 #[derive(Clone, Debug)]
 pub struct RedisAddress {
-    /// One of the forms that [`Topology::parse`] accepts. It may hold a password.
+    /// The URL, in a form that [`Topology::parse`] accepts. It may contain a password.
     pub url: SecretString,
     /// Certificates in PEM that are trusted in addition to the system's.
     pub ca: Option<Vec<u8>>,
-    /// The start of every key.
+    /// The prefix of every key.
     pub prefix: KeyPrefix,
 }
 
@@ -41,15 +41,16 @@ impl RedisAddress {
     }
 }
 
-/// The start of every key of one installation. It contains a hash tag, so that all keys are in one slot of a Cluster
+/// The prefix of every key of one installation. It contains a hash tag, so that all keys are in one slot of a Cluster
 /// and a script may use any of them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KeyPrefix(Arc<str>);
 
 impl KeyPrefix {
-    /// A prefix; it is put into braces if it has none.
+    /// A prefix. It is put into braces if it has no hash tag. Braces cannot make a hash tag of an empty text, nor of one
+    /// that starts with `}`; the configuration rejects both.
     pub fn new(prefix: &str) -> Self {
-        if prefix.contains('{') { Self(prefix.into()) } else { Self(format!("{{{prefix}}}").into()) }
+        if has_hash_tag(prefix) { Self(prefix.into()) } else { Self(format!("{{{prefix}}}").into()) }
     }
 
     /// The prefix with its braces.
@@ -66,6 +67,13 @@ impl KeyPrefix {
         }
         key
     }
+}
+
+/// Whether Redis hashes only a part of a key with this prefix: the text between the first `{` and the next `}`, unless
+/// it is empty.
+fn has_hash_tag(prefix: &str) -> bool {
+    let tag = prefix.split_once('{').and_then(|(_, rest)| rest.split_once('}'));
+    tag.is_some_and(|(tag, _)| !tag.is_empty())
 }
 
 impl Default for KeyPrefix {
@@ -89,5 +97,15 @@ mod tests {
         assert_eq!(KeyPrefix::default().key(&["limit", "requests"]), "{embeddings}:limit:requests");
         assert_eq!(KeyPrefix::new("other").as_str(), "{other}");
         assert_eq!(KeyPrefix::new("{other}").as_str(), "{other}");
+        assert_eq!(KeyPrefix::new("a{b}c").as_str(), "a{b}c");
+    }
+
+    /// Redis hashes the whole key when the first `{` has no later `}`, or nothing is between them.
+    #[test]
+    fn a_prefix_with_unusable_braces_gets_a_hash_tag() {
+        for prefix in ["a{b", "a}b{c", "{}x", "{}{x}", "a{"] {
+            assert_eq!(KeyPrefix::new(prefix).as_str(), format!("{{{prefix}}}"));
+            assert!(has_hash_tag(KeyPrefix::new(prefix).as_str()), "{prefix}");
+        }
     }
 }

@@ -83,9 +83,15 @@ async fn serve(config: Config, flags: Flags, log_level: LogLevel) -> anyhow::Res
     let background = pipeline.start(&config, work, &shutdown)?;
     let live = Arc::new(ReloadableApp::new(app));
     let (grace, socket) = (config.shutdown_grace, config.notify_socket.clone());
-    let started_with = config.fingerprints.clone();
-    let reloader =
-        Reloader { flags, config, started_with, lasting: state, live: Arc::clone(&live), log_level };
+    let fingerprints_at_start = config.fingerprints.clone();
+    let reloader = Reloader {
+        flags,
+        config,
+        fingerprints_at_start,
+        process_state: state,
+        live: Arc::clone(&live),
+        log_level,
+    };
     tokio::spawn(reloader.run(requests, hangup, shutdown.clone()));
     notify(socket.as_deref(), READY);
     let serving = embeddery_server::serve(listener, live, shutdown.clone(), grace);

@@ -1,4 +1,4 @@
-//! What people read of the keys: the defaults with their variables, and tables for the documentation.
+//! The reference of the keys for readers: the defaults with their variables, and the tables of the documentation.
 
 use std::fmt::Write as _;
 
@@ -12,11 +12,11 @@ use super::{
     tree::{Node, Source, Value},
 };
 
-/// The column that variables stand in, behind the keys they set.
+/// The column of the variables, to the right of the keys that they set.
 const VARIABLE_COLUMN: usize = 65;
 
-/// The line of the defaults file in whose place the keys are named that a reload takes up.
-const LIVE_KEYS: &str = "# {keys that a reload takes up}";
+/// The line of the defaults file that is replaced by the keys that a reload applies.
+const LIVE_KEYS: &str = "# {keys that a reload applies}";
 
 /// The defaults file, each key with the variables that set it.
 pub(crate) fn commented_defaults() -> Result<String, ConfigError> {
@@ -35,7 +35,7 @@ pub(crate) fn commented_defaults() -> Result<String, ConfigError> {
     Ok(lines.collect::<Vec<_>>().join("\n"))
 }
 
-/// The keys that a reload takes up, as lines of comments.
+/// The keys that a reload applies, as lines of comments.
 fn live_keys() -> String {
     let with = |live| move |key: &&Key| key.live == Some(live) && !matches!(key.usage, Usage::Alias(_));
     let mut lines = vec!["#".to_owned()];

@@ -1,7 +1,7 @@
 //! The description of an encoder before its weights are read: sizes, operations of a block, tensor names. An
 //! architecture maps `config.json` to this description. One loader and one encoder serve all architectures.
 
-use super::rotary::Rotary;
+use super::rope_parameters::RopeParameters;
 use crate::kernels::{AttentionWindow, GluActivation};
 
 /// The description of an encoder.
@@ -100,7 +100,7 @@ impl Biases {
 pub(super) struct AttentionConfig {
     pub(super) window: AttentionWindow,
     /// Rotary position embedding, if the architecture has one.
-    pub(super) rotary: Option<Rotary>,
+    pub(super) rotary: Option<RopeParameters>,
 }
 
 impl AttentionConfig {

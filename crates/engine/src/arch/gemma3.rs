@@ -7,7 +7,7 @@ use super::{
         AttentionConfig, BERT_NAMES, Biases, EncoderConfig, FeedForward, NormConfig, NormKind, NormNames,
         QkvNames, TensorNames, UpNames,
     },
-    modernbert, qwen3, rotary,
+    modernbert, qwen3, rope_parameters,
 };
 use crate::{
     LoadError,
@@ -40,8 +40,9 @@ pub(super) fn read(config: &Config) -> Result<EncoderConfig, LoadError> {
     config.require_value("hidden_activation", "gelu_pytorch_tanh")?;
     config.require_absent("attn_logit_softcapping")?;
     let encoder = qwen3::decoder(config, 256, 131_072)?;
-    let full = rotary::read_for_layer_type(config, "full_attention", "rope_theta", 1_000_000.0)?;
-    let sliding = rotary::read_for_layer_type(config, "sliding_attention", "rope_local_base_freq", 10_000.0)?;
+    let full = rope_parameters::read_for_layer_type(config, "full_attention", "rope_theta", 1_000_000.0)?;
+    let sliding =
+        rope_parameters::read_for_layer_type(config, "sliding_attention", "rope_local_base_freq", 10_000.0)?;
     // The configured window covers both sides.
     let window = AttentionWindow::symmetric(config.size_or("sliding_window", 4096)? / 2);
     let pattern_key = config.first_present(["sliding_window_pattern", "_sliding_window_pattern"]);

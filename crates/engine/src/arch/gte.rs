@@ -8,7 +8,7 @@ use super::{
         AttentionConfig, BERT_NAMES, Biases, EncoderConfig, FeedForward, NormNames, QkvNames, TensorNames,
         UpNames,
     },
-    rotary::{self, Rotary},
+    rope_parameters::{self, RopeParameters},
 };
 use crate::{
     LoadError,
@@ -44,7 +44,7 @@ pub(super) fn read(config: &Config) -> Result<EncoderConfig, LoadError> {
     config.require_flag("logn_attention_scale", false)?;
     let sizes = bert::sizes(config, config.size_or("max_position_embeddings", 8192)?, 1e-12)?;
     let encoder = EncoderConfig::with_bert_defaults(&sizes);
-    rotary::require_even(config, encoder.head_width)?;
+    rope_parameters::require_even(config, encoder.head_width)?;
     Ok(EncoderConfig {
         token_types: config.count_or("type_vocab_size", 1)?,
         attention: vec![AttentionConfig { window: AttentionWindow::ALL, rotary: Some(read_rotary(config)?) }],
@@ -56,10 +56,10 @@ pub(super) fn read(config: &Config) -> Result<EncoderConfig, LoadError> {
     })
 }
 
-fn read_rotary(config: &Config) -> Result<Rotary, LoadError> {
+fn read_rotary(config: &Config) -> Result<RopeParameters, LoadError> {
     let scaling = config.section("rope_scaling")?;
     if scaling.str_or("type", "")? != "ntk" {
-        return rotary::read(config, "rope_theta", 160_000.0);
+        return rope_parameters::read(config, "rope_theta", 160_000.0);
     }
     scaling.require_absent("mixed_b")?;
     let scaling_factor = scaling.f64_or("factor", 1.0)?;
@@ -70,6 +70,6 @@ fn read_rotary(config: &Config) -> Result<Rotary, LoadError> {
             "a number of at least 1",
         ));
     }
-    let rotary = rotary::with_theta(config, config.f64_or("rope_theta", 10_000.0)?)?;
-    Ok(Rotary { scaling_factor, ..rotary })
+    let rotary = rope_parameters::with_theta(config, "rope_theta", 10_000.0)?;
+    Ok(RopeParameters { scaling_factor, ..rotary })
 }

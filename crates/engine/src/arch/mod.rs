@@ -1,7 +1,7 @@
 //! Architectures. Each file of an architecture maps `config.json` to an [`EncoderConfig`]. The loader and the encoder
 //! depend on that description only, not on architecture names.
 //!
-//! Modules import only from modules below them: `mod` → architectures → `rotary`, `encoder_config`; and
+//! Modules import only from modules below them: `mod` → architectures → `rope_parameters`, `encoder_config`; and
 //! `batch` → `forward`, and `loader` → `score_bias`, both → `encoder` → `embedding_table`, `shared_buffer`.
 
 mod batch;
@@ -21,7 +21,7 @@ mod mpnet;
 mod nomic_bert;
 mod qwen3;
 mod roberta;
-mod rotary;
+mod rope_parameters;
 mod score_bias;
 mod shared_buffer;
 

@@ -7,7 +7,7 @@ use super::{
         AttentionConfig, BERT_NAMES, Biases, EncoderConfig, FeedForward, NormConfig, NormKind, NormNames,
         QkvNames, Sizes, TensorNames, UpNames,
     },
-    rotary,
+    rope_parameters,
 };
 use crate::{
     LoadError,
@@ -33,9 +33,11 @@ pub(super) fn read(config: &Config) -> Result<EncoderConfig, LoadError> {
     let epsilon = config.epsilon("norm_eps", 1e-5)?;
     let sizes = bert::sizes(config, config.size("max_position_embeddings")?, 1e-5)?;
     let encoder = EncoderConfig::with_bert_defaults(&Sizes { epsilon, ..sizes });
-    rotary::require_even(config, encoder.head_width)?;
-    let full = rotary::read_for_layer_type(config, "full_attention", "global_rope_theta", 160_000.0)?;
-    let sliding = rotary::read_for_layer_type(config, "sliding_attention", "local_rope_theta", 10_000.0)?;
+    rope_parameters::require_even(config, encoder.head_width)?;
+    let full =
+        rope_parameters::read_for_layer_type(config, "full_attention", "global_rope_theta", 160_000.0)?;
+    let sliding =
+        rope_parameters::read_for_layer_type(config, "sliding_attention", "local_rope_theta", 10_000.0)?;
     // The configured window covers both sides.
     let window = AttentionWindow::symmetric(config.size_or("local_attention", 128)? / 2);
     let attention_bias = config.bool_or("attention_bias", false)?;

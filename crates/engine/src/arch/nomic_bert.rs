@@ -8,7 +8,7 @@ use super::{
         AttentionConfig, BERT_NAMES, Biases, EncoderConfig, FeedForward, NormNames, QkvNames, Sizes,
         TensorNames, UpNames,
     },
-    rotary::{self, Rotary},
+    rope_parameters::{self, RopeParameters},
 };
 use crate::{
     LoadError,
@@ -42,7 +42,7 @@ pub(super) fn read(config: &Config) -> Result<EncoderConfig, LoadError> {
     let (sizes, rotary) =
         if config.has("n_embd") { read_custom_code(config)? } else { read_transformers(config)? };
     let encoder = EncoderConfig::with_bert_defaults(&sizes);
-    rotary::require_even(config, encoder.head_width)?;
+    rope_parameters::require_even(config, encoder.head_width)?;
     Ok(EncoderConfig {
         token_types: config.count_or("type_vocab_size", 2)?,
         attention: vec![AttentionConfig { window: AttentionWindow::ALL, rotary: Some(rotary) }],
@@ -55,7 +55,7 @@ pub(super) fn read(config: &Config) -> Result<EncoderConfig, LoadError> {
 }
 
 /// Reads a configuration in transformers' format.
-fn read_transformers(config: &Config) -> Result<(Sizes, Rotary), LoadError> {
+fn read_transformers(config: &Config) -> Result<(Sizes, RopeParameters), LoadError> {
     config.require_value("hidden_act", "silu")?;
     let sizes = bert::sizes(config, config.size_or("max_position_embeddings", 2048)?, 1e-12)?;
     if config.size_or("head_dim", sizes.hidden / sizes.heads)? * sizes.heads != sizes.hidden {
@@ -65,11 +65,11 @@ fn read_transformers(config: &Config) -> Result<(Sizes, Rotary), LoadError> {
             "the hidden size divided by the number of heads",
         ));
     }
-    Ok((sizes, rotary::read(config, "rope_theta", 1000.0)?))
+    Ok((sizes, rope_parameters::read(config, "rope_theta", 1000.0)?))
 }
 
 /// Reads a configuration of the model repositories, whose format is GPT-2's with additions.
-fn read_custom_code(config: &Config) -> Result<(Sizes, Rotary), LoadError> {
+fn read_custom_code(config: &Config) -> Result<(Sizes, RopeParameters), LoadError> {
     config.require_value("activation_function", "swiglu")?;
     for key in [
         "prenorm",
@@ -106,5 +106,5 @@ fn read_custom_code(config: &Config) -> Result<(Sizes, Rotary), LoadError> {
         max_positions: config.size("n_positions")?,
         epsilon: config.epsilon("layer_norm_epsilon", 1e-12)?,
     };
-    Ok((sizes, rotary::with_theta(config, config.f64_or("rotary_emb_base", 1000.0)?)?))
+    Ok((sizes, rope_parameters::with_theta(config, "rotary_emb_base", 1000.0)?))
 }

@@ -7,7 +7,7 @@ use super::{
         AttentionConfig, BERT_NAMES, Biases, EncoderConfig, FeedForward, NormConfig, NormKind, NormNames,
         QkvNames, Sizes, TensorNames, UpNames,
     },
-    modernbert, rotary,
+    modernbert, rope_parameters,
 };
 use crate::{
     LoadError,
@@ -38,7 +38,7 @@ pub(super) fn read(config: &Config) -> Result<EncoderConfig, LoadError> {
         return Err(config.unsupported("layer_types", "sliding_attention", "full_attention"));
     }
     let encoder = decoder(config, 128, 32_768)?;
-    let rotary = Some(rotary::read(config, "rope_theta", 10_000.0)?);
+    let rotary = Some(rope_parameters::read(config, "rope_theta", 10_000.0)?);
     let attention_bias = config.bool_or("attention_bias", false)?;
     Ok(EncoderConfig {
         attention: vec![AttentionConfig { window: AttentionWindow::CAUSAL, rotary }],
@@ -75,7 +75,7 @@ pub(super) fn decoder(
         max_positions: config.size_or("max_position_embeddings", max_positions)?,
         epsilon: config.epsilon("rms_norm_eps", 1e-6)?,
     });
-    let head_width = rotary::require_even(config, config.size_or("head_dim", head_width)?)?;
+    let head_width = rope_parameters::require_even(config, config.size_or("head_dim", head_width)?)?;
     if heads * head_width > MAX_WIDTH {
         let supported = format!("at most {MAX_WIDTH} for all heads combined");
         return Err(config.unsupported("head_dim", &head_width.to_string(), &supported));

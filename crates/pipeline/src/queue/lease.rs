@@ -91,6 +91,9 @@ pub const MAX_SHARED_CRASHES: u32 = 2;
 /// After this many more crashes, alone, a task becomes a dead letter with the reason `worker_died`.
 pub const MAX_ISOLATED_CRASHES: u32 = 3;
 
+/// Crashes after which a task becomes a dead letter.
+pub(super) const MAX_CRASHES: u32 = MAX_SHARED_CRASHES + MAX_ISOLATED_CRASHES;
+
 /// Maximum credit from refunded turns, in units of cost: about a batch. It bounds how far refunds put a tenant ahead
 /// of others.
 pub(super) const MAX_FAIRNESS_CREDIT: i64 = 1 << 19;
@@ -98,18 +101,16 @@ pub(super) const MAX_FAIRNESS_CREDIT: i64 = 1 << 19;
 /// The dead letter's message for a task whose workers crashed too often.
 pub(super) fn crash_message() -> String {
     format!(
-        "{} workers ended, or stopped responding, while they had this document, {MAX_ISOLATED_CRASHES} of them with \
-         nothing else to do; look at the document, and at memory and logs of the workers",
-        MAX_SHARED_CRASHES + MAX_ISOLATED_CRASHES
+        "{MAX_CRASHES} workers ended, or stopped responding, while they had this document, {MAX_ISOLATED_CRASHES} of them with \
+         nothing else to do; look at the document, and at memory and logs of the workers"
     )
 }
 
 /// The dead letter's message for a task whose work panicked too often.
 pub(super) fn panic_message() -> String {
     format!(
-        "work on this document broke off {} times, {MAX_ISOLATED_CRASHES} of them with nothing else running, the last \
+        "work on this document broke off {MAX_CRASHES} times, {MAX_ISOLATED_CRASHES} of them with nothing else running, the last \
          time because of a defect of the program; the log says where (\"a stage panicked\"): report that, with the \
-         document if you can",
-        MAX_SHARED_CRASHES + MAX_ISOLATED_CRASHES
+         document if you can"
     )
 }

@@ -29,4 +29,4 @@ pub use sqlite::SqliteQueue;
 pub use status::{Backlog, BacklogSize, Depth, StageMode, WorkerStatus};
 pub use traits::{DeadLetterStore, Op, Queue, QueueAdmin, TaskProducer, WorkerQueue};
 
-use lease::{MAX_FAIRNESS_CREDIT, crash_message, panic_message};
+use lease::{MAX_CRASHES, MAX_FAIRNESS_CREDIT, crash_message, panic_message};

@@ -246,23 +246,23 @@ impl QueueAdmin for RedisQueue {
 
     fn stage_modes(&self) -> Op<'_, BTreeMap<Stage, StageMode>> {
         Box::pin(async move {
-            let flows: Vec<u8> = self.inner.run(&self.inner.scripts.flow, |_| {}).await?;
-            let flows = flows.into_iter().map(|flow| match flow {
+            let modes: Vec<u8> = self.inner.run(&self.inner.scripts.stage_mode, |_| {}).await?;
+            let modes = modes.into_iter().map(|mode| match mode {
                 1 => StageMode::Pause,
                 2 => StageMode::Drain,
                 _ => StageMode::Run,
             });
-            Ok(Stage::ALL.into_iter().zip(flows).collect())
+            Ok(Stage::ALL.into_iter().zip(modes).collect())
         })
     }
 
-    fn set_stage_mode(&self, stage: Stage, flow: StageMode) -> Op<'_, ()> {
+    fn set_stage_mode(&self, stage: Stage, mode: StageMode) -> Op<'_, ()> {
         Box::pin(async move {
             loop {
                 let left: u64 = self
                     .inner
-                    .run(&self.inner.scripts.flow, |call| {
-                        call.arg(stage.as_str()).arg(flow as u8);
+                    .run(&self.inner.scripts.stage_mode, |call| {
+                        call.arg(stage.as_str()).arg(mode as u8);
                     })
                     .await?;
                 if left == 0 {
@@ -374,8 +374,8 @@ impl RedisQueue {
         }
         let done: i64 = self
             .inner
-            .run(&self.inner.scripts.dead_letters, |call| {
-                call.arg(stage.as_str()).arg(&id.0).arg(0);
+            .run(&self.inner.scripts.remove_dead_letter, |call| {
+                call.arg(stage.as_str()).arg(&id.0);
             })
             .await?;
         Ok(done == 1)

@@ -1,9 +1,9 @@
-//! The scripts. Every change of the queue is one script, so that it happens completely or not at all.
+//! The Lua scripts of the queue. Each change of the queue is one script, so that no other command sees a partial change.
 
 use redis::Script;
 
-use super::super::MAX_FAIRNESS_CREDIT;
-use crate::{MAX_ISOLATED_CRASHES, MAX_SHARED_CRASHES, MESSAGE_VERSION};
+use super::super::{MAX_CRASHES, MAX_FAIRNESS_CREDIT};
+use crate::{MAX_SHARED_CRASHES, MESSAGE_VERSION};
 
 pub(super) struct Scripts {
     pub(super) enqueue: Script,
@@ -16,8 +16,8 @@ pub(super) struct Scripts {
     pub(super) contains: Script,
     pub(super) depth: Script,
     pub(super) backlog: Script,
-    pub(super) flow: Script,
-    pub(super) dead_letters: Script,
+    pub(super) stage_mode: Script,
+    pub(super) remove_dead_letter: Script,
     pub(super) heartbeat: Script,
     pub(super) workers: Script,
     pub(super) deregister: Script,
@@ -27,8 +27,9 @@ impl Scripts {
     pub(super) fn new() -> Self {
         let script = |text: &str| {
             Script::new(&format!(
-                "local VERSION, MAX_SHARED_CRASHES, MAX_CRASHES, MAX_CREDIT = {MESSAGE_VERSION}, {MAX_SHARED_CRASHES}, {}, {MAX_FAIRNESS_CREDIT}\n{}\n{text}",
-                MAX_SHARED_CRASHES + MAX_ISOLATED_CRASHES,
+                "local MESSAGE_VERSION, MAX_SHARED_CRASHES = {MESSAGE_VERSION}, {MAX_SHARED_CRASHES}\n\
+                 local MAX_CRASHES, MAX_FAIRNESS_CREDIT = {MAX_CRASHES}, {MAX_FAIRNESS_CREDIT}\n\
+                 {}\n{text}",
                 include_str!("scripts/common.lua"),
             ))
         };
@@ -43,8 +44,8 @@ impl Scripts {
             contains: script(include_str!("scripts/contains.lua")),
             depth: script(include_str!("scripts/depth.lua")),
             backlog: script(include_str!("scripts/backlog.lua")),
-            flow: script(include_str!("scripts/flow.lua")),
-            dead_letters: script(include_str!("scripts/dead_letters.lua")),
+            stage_mode: script(include_str!("scripts/stage_mode.lua")),
+            remove_dead_letter: script(include_str!("scripts/remove_dead_letter.lua")),
             heartbeat: script(include_str!("scripts/heartbeat.lua")),
             workers: script(include_str!("scripts/workers.lua")),
             deregister: script(include_str!("scripts/deregister.lua")),

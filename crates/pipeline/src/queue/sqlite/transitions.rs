@@ -6,12 +6,12 @@ use std::time::Duration;
 use rusqlite::params;
 
 use super::{
-    super::{crash_message, panic_message, record},
+    super::{MAX_CRASHES, crash_message, panic_message, record},
     task_row::{TaskRow, TaskState, stage_number},
     tenant_queue::{self, Delta},
     writer::Db,
 };
-use crate::{MAX_ISOLATED_CRASHES, MAX_SHARED_CRASHES, MESSAGE_VERSION, Reason, Stage, Task};
+use crate::{MAX_SHARED_CRASHES, MESSAGE_VERSION, Reason, Stage, Task};
 
 /// Adds a new task: to its tenant's queue, or held before a stage that drains.
 pub(super) fn insert(db: &Db<'_>, task: &Task, draining: bool) -> rusqlite::Result<()> {
@@ -82,7 +82,7 @@ pub(super) fn panicked(db: &Db<'_>, row: &mut TaskRow, after: Duration) -> rusql
 /// Counts a crash. Returns whether it was the last one that is allowed.
 fn count_crash(row: &mut TaskRow) -> bool {
     (row.task.deaths, row.charge) = (row.task.deaths + 1, 0);
-    row.task.deaths >= MAX_SHARED_CRASHES + MAX_ISOLATED_CRASHES
+    row.task.deaths >= MAX_CRASHES
 }
 
 fn worker_died(message: String) -> Reason {

@@ -96,12 +96,13 @@ async fn the_error_for_an_invalid_file_has_the_line_and_the_stored_documents() {
     let export = server.get(&path("/export")).await.text;
     let lines: Vec<&str> = export.lines().collect();
 
-    let cut = import(&server, "cut", lines[..3].join("\n")).await;
-    assert_eq!((cut.status.as_u16(), cut.code()), (400, "invalid_json"));
+    let incomplete = import(&server, "incomplete", lines[..3].join("\n")).await;
+    assert_eq!((incomplete.status.as_u16(), incomplete.code()), (400, "invalid_json"));
     assert!(
-        cut.message().contains("footer line is missing") && cut.message().contains("2 documents were stored"),
+        incomplete.message().contains("footer line is missing")
+            && incomplete.message().contains("2 documents were stored"),
         "{}",
-        cut.text
+        incomplete.text
     );
 
     let newer = export.replacen("\"embeddery_collection\":2", "\"embeddery_collection\":3", 1);

@@ -1,6 +1,6 @@
 -- Shared by all scripts. KEYS[1] is the prefix, whose hash tag keeps every key in one slot. The time is the server's,
--- because the clocks of workers may differ. The constants VERSION, MAX_SHARED_CRASHES, MAX_CRASHES and MAX_CREDIT are
--- defined before this text.
+-- because the clocks of workers may differ. The constants MESSAGE_VERSION, MAX_SHARED_CRASHES, MAX_CRASHES and
+-- MAX_FAIRNESS_CREDIT are defined before this text and have the values of the Rust constants.
 --
 -- A task is a JSON record in the hash of its job (see FIELDS). Its state says where its id is:
 --   waiting   ZSET <stage>:tenant:<tenant>, by rank and sequence number
@@ -79,7 +79,7 @@ local function is_valid(task)
   return number(task.version) and type(task.tenant) == 'string' and type(task.stage) == 'string'
     and number(task.rank) and number(task.bytes) and number(task.attempts) and number(task.crashes)
     and number(task.enqueued_at) and number(task.sequence)
-    and (task.version > VERSION or SHARE[task.rank] and (NEXT[task.stage] or task.stage == 'storage'))
+    and (task.version > MESSAGE_VERSION or SHARE[task.rank] and (NEXT[task.stage] or task.stage == 'storage'))
 end
 
 local function split(id)
@@ -145,10 +145,11 @@ local function enqueue(id, task)
     local mine, capped = redis.call('ZSCORE', turns, task.tenant), redis.call('ZSCORE', full, task.tenant)
     if cost > 0 or not (mine or capped) then
       -- A tenant that returns after a pause has no credit for it. The cost of a turn that led to nothing is given back,
-      -- but the credit is at most MAX_CREDIT.
+      -- but the credit is at most MAX_FAIRNESS_CREDIT.
       local all = tonumber(redis.call('HGET', key(stage, 'state'), 'tag') or '0')
       local tag = tonumber(mine or capped) or all
-      redis.call('ZADD', capped and full or turns, math.max(tag - cost, math.min(tag, all - MAX_CREDIT)), task.tenant)
+      redis.call('ZADD', capped and full or turns, math.max(tag - cost, math.min(tag, all - MAX_FAIRNESS_CREDIT)),
+        task.tenant)
     end
   end
   wake(stage)

@@ -105,7 +105,7 @@ end
 
 -- Delayed tasks that are due, and tasks of a version that this worker knows.
 local delayed, newer = key(stage, 'delayed'), key(stage, 'newer')
-for zset, till in pairs({ [delayed] = now, [newer] = VERSION }) do
+for zset, till in pairs({ [delayed] = now, [newer] = MESSAGE_VERSION }) do
   for _, id in ipairs(redis.call('ZRANGEBYSCORE', zset, '-inf', till, 'LIMIT', '0', PAGE_SIZE)) do
     redis.call('ZREM', zset, id)
     local task, text = load(id)
@@ -144,7 +144,7 @@ local function lease_alone()
   redis.call('ZREM', key(stage, 'alone'), first)
   local task, text = load(first)
   count_stage(stage, -1, task and -task.bytes or 0)
-  if task and task.version > VERSION then
+  if task and task.version > MESSAGE_VERSION then
     set_aside(first, task)
   elseif task then
     add_entry(first, task, nil, KIND_ALONE)
@@ -172,7 +172,7 @@ local function take_next()
   end
   local task, text = load(id)
   count_stage(stage, -1, task and -task.bytes or 0)
-  if task and task.version > VERSION then
+  if task and task.version > MESSAGE_VERSION then
     set_aside(id, task)
   elseif task then
     -- The cost of a turn: the bytes plus a constant, less for a higher priority.

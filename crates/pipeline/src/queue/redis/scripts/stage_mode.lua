@@ -1,5 +1,6 @@
--- Without ARGV: returns 1 (paused), 2 (draining) or 0 for each stage. ARGV: stage and one of these: sets it, enqueues
--- one page of the held tasks, and returns how many are left.
+-- The mode of a stage: 0 (running), 1 (paused) or 2 (draining). Without ARGV: returns the mode of each stage. ARGV:
+-- stage, mode. Sets the mode; unless the stage drains now, enqueues one page of its held tasks. Returns the number of
+-- tasks that are still held, or 0 if the stage drains.
 if #ARGV == 0 then
   local results = {}
   for i, stage in ipairs(STAGES) do
