@@ -30,7 +30,7 @@ pub struct ConnectionOptions {
 /// What happens if the server may lose acknowledged writes; see [`health::findings`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DurabilityCheck {
-    /// The server is not asked: what is kept there may be lost.
+    /// The server is not checked, because its data may be lost.
     Skip,
     /// Each finding is logged once.
     Warn,
