@@ -31,7 +31,8 @@ def call(method, path, body=None):
         headers={"X-API-KEY": KEY.strip(), "Content-Type": "application/json"},
     )
     with urllib.request.urlopen(request) as response:
-        return json.load(response)
+        content = response.read()
+        return json.loads(content) if content else None
 
 
 call("POST", "/collections", {"name": NAME})

@@ -308,7 +308,7 @@ async fn bodies(attacker: &mut Attacker) {
         .await;
     attacker.json("2049 inputs", json!({"input": vec!["a"; 2049]})).await;
     attacker.json("one text of more than 1 MiB", json!({"input": "a".repeat((1 << 20) + 1)})).await;
-    attacker.json("an object where a text is expected", json!({"input": {"$ne": null}})).await;
+    attacker.json("an object where a text is due", json!({"input": {"$ne": null}})).await;
     attacker
         .json(
             "`../../../../etc/passwd` as the model",
