@@ -30,11 +30,7 @@ pub struct ConnectionOptions {
 /// The reaction to a server that may lose acknowledged writes; see [`health::durability_findings`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DurabilityCheck {
-<<<<<<< HEAD
-    /// The server is not checked, because the data in it may be lost.
-=======
     /// The server is not checked, because its data may be lost.
->>>>>>> binary
     Skip,
     /// Each finding is logged once.
     Warn,
