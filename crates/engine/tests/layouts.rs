@@ -176,6 +176,8 @@ fn older_keys_of_rotary_positions_are_read() {
     let tokens = model.tokenize(&"the ".repeat(40), TruncationSide::End).unwrap();
     let expected = &tiny.golden.texts[5];
     assert!(distance(&model.encode(&threads(1), &[&tokens]).unwrap(), &vector(&expected.mean)) > 1e-3);
+    tiny.set("config.json", "global_rope_theta", 0.5);
+    assert_unsupported(&tiny, &["config.json", "global_rope_theta", "0.5"]);
 
     let tiny = Tiny::for_architecture("gemma3_text");
     let custom =
