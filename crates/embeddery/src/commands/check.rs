@@ -176,7 +176,7 @@ fn default_model(config: &Config, findings: &mut Findings) -> anyhow::Result<()>
         ProviderKind::Onnx => {
             match stores::graph_store(config)?.find(&resolved.model) {
                 Ok(Some(_)) => {
-                    findings.good(format_args!("default model: {}, an ONNX graph", resolved.model))
+                    findings.good(format_args!("default model: {}, an ONNX graph", resolved.model));
                 }
                 Ok(None) => findings.note(format_args!(
                     "default model: {}, an ONNX graph; it is downloaded at the first request",

@@ -108,7 +108,9 @@ async fn after_five_interruptions_the_output_equals_that_of_one_run() {
         let (one, many) = (format!("one.{kind}"), format!("many.{kind}"));
         let (code, output) = bulk.run(&["in.jsonl", "--model", LOCAL, "--output", &one]);
         assert!(
-            code == 3 && output.contains("5999 vectors of 384 dimensions") && output.contains("1 lines failed"),
+            code == 3
+                && output.contains("5999 vectors of 384 dimensions")
+                && output.contains("1 lines failed"),
             "{output}"
         );
         interrupt_five_times(&bulk, &["in.jsonl", "--model", LOCAL, "--output", &many]).await;

@@ -135,7 +135,7 @@ impl Output {
                     let vector = &response.data[row * response.dim..(row + 1) * response.dim];
                     match self.format {
                         OutputFormat::JsonLines => {
-                            write_json(&mut vectors, &OutputRecord { id: &line.id, embedding: vector })?
+                            write_json(&mut vectors, &OutputRecord { id: &line.id, embedding: vector })?;
                         }
                         OutputFormat::Npy => vectors.extend(vector.iter().flat_map(|x| x.to_le_bytes())),
                     }
