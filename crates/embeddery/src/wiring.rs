@@ -1,5 +1,5 @@
 //! Builds the parts of the process from the configuration and connects them: providers, gateway, accounts and the API.
-//! It is above [`stores`] and [`pipeline_setup`], which do not refer to it.
+//! It is above [`stores`] and [`crate::pipeline_setup`], which do not refer to it.
 
 use std::sync::Arc;
 
