@@ -6,7 +6,7 @@ use std::time::Duration;
 /// milliseconds since 1970 plus this fits an `i64`.
 const MAX_MS: u64 = 1 << 52;
 
-/// A duration in whole milliseconds, rounded down and bounded by [`MAX_MS`].
+/// A duration in whole milliseconds, rounded down and bounded by 2^52.
 pub fn to_ms(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).map_or(MAX_MS, |ms| ms.min(MAX_MS))
 }
