@@ -32,9 +32,10 @@ pub(super) fn resolve(reader: &mut SettingReader, section: TracesSection) -> Opt
     let base = section.endpoint.map(|base| format!("{}/v1/traces", base.trim_end_matches('/')));
     let url = section.traces_endpoint.or(base)?;
     if !(url.starts_with("http://") || url.starts_with("https://")) {
-        reader.problem(format!(
-            "OTEL_EXPORTER_OTLP_ENDPOINT: '{url}' is not a URL; write for example http://collector:4318"
-        ));
+        // The value is not shown: it may hold a password.
+        reader.problem(
+            "OTEL_EXPORTER_OTLP_ENDPOINT: must begin with http:// or https://; write for example http://collector:4318",
+        );
     }
     if let Some(other) = section.protocol.filter(|protocol| protocol != "http/json") {
         reader.problem(format!(

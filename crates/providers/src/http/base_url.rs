@@ -14,17 +14,16 @@ impl BaseUrl {
     /// # Errors
     /// What is wrong with it. The caller adds the name of the setting.
     pub fn parse(text: &str) -> Result<Self, String> {
-        let url = Url::parse(text.trim()).map_err(|error| {
-            format!("'{}' is not a URL ({error}); write https://host/path", text.escape_debug())
-        })?;
+        let url = Url::parse(text.trim())
+            .map_err(|error| format!("{} is not a URL ({error}); write https://host/path", shown(text)))?;
         if !matches!(url.scheme(), "http" | "https") || !url.has_host() {
-            return Err(format!("'{}' must begin with https:// or http://", text.escape_debug()));
+            return Err(format!("{} must begin with https:// or http://", shown(text)));
         }
         if !url.username().is_empty() || url.password().is_some() {
             return Err("must not contain a user or password; put the key into its own setting".into());
         }
         if url.fragment().is_some() {
-            return Err(format!("'{}' must not contain a fragment (#…)", text.escape_debug()));
+            return Err(format!("{} must not contain a fragment (#…)", shown(text)));
         }
         Ok(Self(url))
     }
@@ -77,6 +76,15 @@ impl fmt::Debug for BaseUrl {
     }
 }
 
+/// The value in quotation marks, unless it may hold a password or a key.
+fn shown(text: &str) -> String {
+    if text.contains(['@', '?']) {
+        "the value (not shown, because it may hold a secret)".into()
+    } else {
+        format!("'{}'", text.escape_debug())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -84,6 +92,11 @@ mod tests {
     #[test]
     fn invalid_urls_are_explained() {
         assert!(BaseUrl::parse("not a url").unwrap_err().contains("is not a URL"));
+        for secret in ["htp://u:hunter2@x", "u:hunter2@x", "htps://x/y?key=hunter2", "https://x/?k=hunter2#f"]
+        {
+            let error = BaseUrl::parse(secret).unwrap_err();
+            assert!(error.contains("not shown") && !error.contains("hunter2"), "{error}");
+        }
         assert!(BaseUrl::parse("localhost:11434").unwrap_err().contains("must begin with https://"));
         assert!(BaseUrl::parse("ftp://x").unwrap_err().contains("must begin with"));
         let with_password = BaseUrl::parse("https://me:secret@x").unwrap_err();

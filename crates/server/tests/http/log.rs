@@ -3,6 +3,7 @@
 use std::{
     io,
     sync::{Arc, Mutex},
+    time::Duration,
 };
 
 use embeddery_core::EmbedError;
@@ -40,8 +41,15 @@ impl Log {
         all.filter(|line| line["target"] == "embeddery_server::access_log").collect()
     }
 
-    /// The line of a response, which must be the only one. Clears the log.
-    fn take_line_of(&self, answer: &Answer) -> Value {
+    /// The line of a response, which must be the only one. The server writes it when the response is sent, so it may
+    /// follow the response. Clears the log.
+    async fn take_line_of(&self, answer: &Answer) -> Value {
+        let written = async {
+            while self.lines().is_empty() {
+                tokio::task::yield_now().await;
+            }
+        };
+        let _ = tokio::time::timeout(Duration::from_secs(10), written).await;
         let mut lines = self.lines();
         assert_eq!(lines.len(), 1, "{}", self.text());
         self.0.lock().unwrap().clear();
@@ -78,7 +86,7 @@ async fn a_request_for_vectors_is_logged_with_model_and_counts() {
     let server = Server::start().await;
     for path in ["/v1/embeddings", "/api/v1/embeddings"] {
         let answer = server.post(path, &json!({"input": ["two words", "a"]})).await;
-        let line = log.take_line_of(&answer);
+        let line = log.take_line_of(&answer).await;
         let found = (&line["level"], &line["method"], &line["route"], &line["model"]);
         assert_eq!(found, (&json!("INFO"), &json!("POST"), &json!(path), &json!(PLAIN)), "{line}");
         assert_eq!((&line["inputs"], &line["tokens"]), (&json!(2), &json!(7)), "{line}");
@@ -93,11 +101,11 @@ async fn a_request_that_adds_documents_is_logged_with_the_embedded_inputs() {
     let (log, _guard) = Log::start();
     let server = Server::start().await;
     let collections = "/api/v1/embeddings/collections";
-    log.take_line_of(&server.post(collections, &json!({"name": "notes"})).await);
+    log.take_line_of(&server.post(collections, &json!({"name": "notes"})).await).await;
     let documents = json!({"documents": [{"id": "a", "text": "two words"}, {"id": "b", "text": "a"}]});
     let path = format!("{collections}/notes/documents");
     for (inputs, tokens) in [(json!(2), json!(7)), (Value::Null, Value::Null)] {
-        let line = log.take_line_of(&server.post(&path, &documents).await);
+        let line = log.take_line_of(&server.post(&path, &documents).await).await;
         assert_eq!(
             (&line["inputs"], &line["tokens"]),
             (&inputs, &tokens),
@@ -118,7 +126,7 @@ async fn a_failure_is_logged_with_its_status() {
     ] {
         let answer = server.post("/v1/embeddings", &json!({"input": "a", "model": model})).await;
         assert_eq!(answer.status, status, "{}", answer.text);
-        let line = log.take_line_of(&answer);
+        let line = log.take_line_of(&answer).await;
         assert_eq!((&line["level"], &line["error"]), (&json!("INFO"), &json!(code)));
         assert_eq!(line["user"], "1", "{line}");
     }
@@ -127,7 +135,7 @@ async fn a_failure_is_logged_with_its_status() {
         (Method::DELETE, "/v1/embeddings", "/v1/embeddings"),
         (Method::GET, "/v1/models/no/such", "/v1/models/{*id}"),
     ] {
-        let line = log.take_line_of(&Answer::of(server.request(method.clone(), path)).await);
+        let line = log.take_line_of(&Answer::of(server.request(method.clone(), path)).await).await;
         let found = (&line["level"], &line["method"], &line["route"]);
         assert_eq!(found, (&json!("INFO"), &json!(method.as_str()), &json!(route)), "{line}");
     }
@@ -138,7 +146,7 @@ async fn probes_and_scrapes_are_logged_at_level_debug() {
     let (log, _guard) = Log::start();
     let server = Server::start().await;
     for path in ["/health", "/metrics", "/api/v1/embeddings/health"] {
-        assert_eq!(log.take_line_of(&server.get(path).await)["level"], "DEBUG", "{path}");
+        assert_eq!(log.take_line_of(&server.get(path).await).await["level"], "DEBUG", "{path}");
     }
 }
 
