@@ -15,6 +15,7 @@ mod token_estimate;
 mod trace;
 mod unit_length;
 mod units;
+mod upstream_server;
 
 pub use backoff::Backoff;
 pub use embedder::{BoxFuture, Embedder, Provider};
@@ -32,5 +33,6 @@ pub use request::{DimensionPolicy, EmbedRequest, Input, InputType, Priority, Req
 pub use request_stats::RequestStats;
 pub use token_estimate::{SPECIAL_TOKENS, estimate_tokens};
 pub use trace::TraceContext;
-pub use unit_length::{squared_length, to_unit_length};
+pub use unit_length::{squared_length, to_unit_length, vector_defect};
 pub use units::{megabytes, to_ms};
+pub use upstream_server::UpstreamServer;
