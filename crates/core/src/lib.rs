@@ -1,6 +1,7 @@
 #![doc = include_str!("../README.md")]
 
 mod backoff;
+mod byte_order_mark;
 mod embedder;
 mod embeddings;
 mod error;
@@ -18,6 +19,7 @@ mod units;
 mod upstream_server;
 
 pub use backoff::Backoff;
+pub use byte_order_mark::without_byte_order_mark;
 pub use embedder::{BoxFuture, Embedder, Provider};
 pub use embeddings::Embeddings;
 pub use error::{EmbedError, ErrorKind, Fault, InputError, Retry};

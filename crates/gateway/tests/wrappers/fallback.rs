@@ -120,8 +120,14 @@ fn healthy() -> MockEmbedder {
     MockEmbedder::new(Default::default(), |_| Ok(()))
 }
 
+fn taking(latency: Duration) -> MockEmbedder {
+    let mut model = healthy();
+    model.latency = latency;
+    model
+}
+
 fn hanging() -> MockEmbedder {
-    MockEmbedder { latency: 1000 * SECOND, ..healthy() }
+    taking(1000 * SECOND)
 }
 
 fn failing(error: EmbedError) -> MockEmbedder {
@@ -146,7 +152,7 @@ async fn retries_end_with_the_share_and_what_is_left_goes_to_the_fallback() {
     assert_eq!(fixture.send(4).await, (Ok(()), 1));
     assert_eq!((fixture.calls("one"), fixture.calls("two")), (3, 1), "the third retry would end after the share");
     let slow = failure(ErrorKind::RateLimited, Fault::Upstream, Retry::After(20 * SECOND));
-    let fixture = Fixture::new([("one", failing(slow)), ("two", MockEmbedder { latency: 25 * SECOND, ..healthy() })]);
+    let fixture = Fixture::new([("one", failing(slow)), ("two", taking(25 * SECOND))]);
     assert_eq!(fixture.send(30).await, (Ok(()), 25), "the fallback gets all the time that is left");
 }
 
