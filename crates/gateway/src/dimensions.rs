@@ -149,8 +149,14 @@ mod tests {
     #[test]
     fn a_vector_without_a_direction_is_found_with_its_input() {
         let response = |failed| Embeddings {
-            data: vec![0.6, 0.8, 0.0, 1.0], dim: 2, space: SpaceId::new("s"), tokens: vec![1; 2],
-            billed_tokens: 0, truncated: 0, failed, served_by: Arc::new(model(true)),
+            data: vec![0.6, 0.8, 0.0, 1.0],
+            dim: 2,
+            space: SpaceId::new("s"),
+            tokens: vec![1; 2],
+            billed_tokens: 0,
+            truncated: 0,
+            failed,
+            served_by: Arc::new(model(true)),
         };
         assert_eq!(first_without_direction(&response(Vec::new())), None);
         assert_eq!(first_without_direction(&resize(response(Vec::new()), 1, true)), Some(1));

@@ -152,6 +152,10 @@ mod tests {
         };
         assert_eq!([shares(30_000, 3), shares(20_000, 2), shares(10_000, 1)], [10_000; 3]);
         assert_eq!([shares(150, 3), shares(60, 2), shares(0, 2)], [100, 60, 0], "a share has a minimum");
-        assert_eq!(share(now, now + Duration::from_secs(1), 2), now + Duration::from_secs(1), "the deadline has passed");
+        assert_eq!(
+            share(now, now + Duration::from_secs(1), 2),
+            now + Duration::from_secs(1),
+            "the deadline has passed"
+        );
     }
 }

@@ -371,7 +371,8 @@ impl RoutingTable {
             (name, provider.server(None))
         });
         let of_model = self.models.iter().filter_map(|entry| {
-            let name = if entry.provider == ProviderKind::LocalApi { &*entry.id } else { entry.provider.as_str() };
+            let name =
+                if entry.provider == ProviderKind::LocalApi { &*entry.id } else { entry.provider.as_str() };
             Some((name.into(), self.registry.providers.get(&entry.provider)?.server(Some(&entry.model))))
         });
         let service = |(name, server): (_, Option<UpstreamServer>)| Some(Service { name, server: server? });

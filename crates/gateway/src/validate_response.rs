@@ -76,7 +76,8 @@ fn defect(response: &Embeddings, inputs: usize) -> Option<Defect> {
     }
     let has_failed = |input: usize| response.failed.iter().any(|(failed, _)| *failed == input);
     let defects = response.rows().enumerate().filter_map(|(input, row)| Some((input, vector_defect(row)?)));
-    let (inputs, problems): (Vec<usize>, Vec<&str>) = defects.filter(|(input, _)| !has_failed(*input)).unzip();
+    let (inputs, problems): (Vec<usize>, Vec<&str>) =
+        defects.filter(|(input, _)| !has_failed(*input)).unzip();
     Some(Defect { problem: format!("a vector that {}", problems.first()?), inputs })
 }
 
@@ -140,7 +141,10 @@ mod tests {
             broken.failed = vec![(1, EmbedError::invalid("too long"))];
             assert_eq!(defect(&broken, 2), None, "the row of a failed input is not a vector");
         }
-        let model = ModelInfo { provider: ProviderKind::HuggingFace, ..ModelInfo::clone(&response(vec![], 1, 0).served_by) };
+        let model = ModelInfo {
+            provider: ProviderKind::HuggingFace,
+            ..ModelInfo::clone(&response(vec![], 1, 0).served_by)
+        };
         let zeros = defect(&response(vec![0.0; 3], 3, 1), 1).unwrap().into_error(&model);
         assert_eq!((zeros.kind, zeros.fault), (ErrorKind::InvalidRequest, Fault::Caller));
     }

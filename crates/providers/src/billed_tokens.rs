@@ -60,9 +60,13 @@ mod tests {
     #[test]
     fn a_total_beyond_all_inputs_is_ignored() {
         let inputs = [Input::Text("one two".into()), Input::Tokens(vec![1, 2].into())];
-        for (total, expected) in
-            [(None, None), (Some(0), Some(0)), (Some(4100), Some(4100)), (Some(9000), None), (Some(u64::MAX), None)]
-        {
+        for (total, expected) in [
+            (None, None),
+            (Some(0), Some(0)),
+            (Some(4100), Some(4100)),
+            (Some(9000), None),
+            (Some(u64::MAX), None),
+        ] {
             assert_eq!(plausible(&inputs, total), expected, "{total:?}");
         }
     }

@@ -75,8 +75,11 @@ impl Endpoint {
     pub(crate) fn server(&self, kind: ProviderKind, base: &BaseUrl) -> UpstreamServer {
         let mut keys: Vec<&str> = self.keys.iter().map(|key| key.expose_secret()).collect();
         keys.sort_unstable();
-        let mut headers: Vec<_> =
-            self.headers.iter().map(|(name, value)| (name.to_ascii_lowercase(), value.expose_secret())).collect();
+        let mut headers: Vec<_> = self
+            .headers
+            .iter()
+            .map(|(name, value)| (name.to_ascii_lowercase(), value.expose_secret()))
+            .collect();
         headers.sort_unstable();
         // A gateway may have several Azure resources below one address.
         let resource = match self.dialect.unwrap_or_else(|| Dialect::detect(kind, base)) {
@@ -132,7 +135,11 @@ mod tests {
     fn an_account_is_a_set_of_keys_headers_and_an_azure_resource() {
         let plain = server("https://x/v1", &["a", "b"], &[]);
         assert_eq!(plain.address.as_deref(), Some("https://x:443"));
-        assert_eq!(plain, server("https://x/v1/embeddings", &["b", "a"], &[]), "neither path nor order matters");
+        assert_eq!(
+            plain,
+            server("https://x/v1/embeddings", &["b", "a"], &[]),
+            "neither path nor order matters"
+        );
         for other in [
             server("https://x/v1", &["a"], &[]),
             server("https://x/v1", &["a", "b"], &[("OpenAI-Project", "p")]),

@@ -191,7 +191,9 @@ impl HttpClient {
         }
         // Another key may be usable earlier than the last one that was tried.
         let limited = limited.map(|error| match (error.retry, target.keys.limited_for()) {
-            (Retry::After(wait), Some(earlier)) => EmbedError { retry: Retry::After(wait.min(earlier)), ..error },
+            (Retry::After(wait), Some(earlier)) => {
+                EmbedError { retry: Retry::After(wait.min(earlier)), ..error }
+            }
             _ => error,
         });
         Err(limited.or(refused).unwrap_or_else(|| target.missing_key_error()).into())

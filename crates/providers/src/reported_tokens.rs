@@ -11,7 +11,9 @@ const MAX_EXACT: f64 = 9_007_199_254_740_992.0;
 /// Reads the number at the first of `paths` that has one. A path is a list of member names from `report` on.
 pub(crate) fn read(report: Option<&RawValue>, paths: &[&[&str]]) -> Option<u64> {
     let report = report?;
-    let at = |path: &&[&str]| path.iter().try_fold(report, |value, name| member(value, name)).and_then(whole_number);
+    let at = |path: &&[&str]| {
+        path.iter().try_fold(report, |value, name| member(value, name)).and_then(whole_number)
+    };
     paths.iter().find_map(at)
 }
 

@@ -30,7 +30,8 @@ fn registry() -> BreakerRegistry {
 
 fn model(registry: &BreakerRegistry, address: &str, account: u64, healthy: bool) -> CircuitBreaker {
     let down = failure(ErrorKind::Unavailable, Fault::Upstream, Retry::Backoff);
-    let model = MockEmbedder::new(Default::default(), move |_| if healthy { Ok(()) } else { Err(down.clone()) });
+    let model =
+        MockEmbedder::new(Default::default(), move |_| if healthy { Ok(()) } else { Err(down.clone()) });
     CircuitBreaker::new(Arc::new(model.at(address, account)), registry)
 }
 
@@ -49,7 +50,8 @@ async fn open(registry: &BreakerRegistry, address: &str) {
 
 fn states(registry: &BreakerRegistry) -> Vec<(String, Option<String>, BreakerState)> {
     let openai = |report: &BreakerReport| report.provider == ProviderKind::OpenAi;
-    let row = |report: BreakerReport| (report.name, report.address.map(|text| text.to_string()), report.state);
+    let row =
+        |report: BreakerReport| (report.name, report.address.map(|text| text.to_string()), report.state);
     registry.report().into_iter().filter(openai).map(row).collect()
 }
 
@@ -101,7 +103,8 @@ async fn a_service_has_the_worst_state_and_the_sum_of_the_counts() {
 #[tokio::test(start_paused = true)]
 async fn all_breakers_of_a_provider_or_one_are_reset() {
     let registry = registry();
-    let is_open = || states(&registry).into_iter().map(|(_, _, state)| state == BreakerState::Open).collect::<Vec<_>>();
+    let is_open =
+        || states(&registry).into_iter().map(|(_, _, state)| state == BreakerState::Open).collect::<Vec<_>>();
     for (name, address, expected) in [
         ("openai", None, [false, false]),
         ("OpenAI", None, [false, false]),
@@ -156,7 +159,8 @@ fn names_are_unique_and_every_provider_is_listed() {
             "embeddings_voyage",
         ]
     );
-    let mut services: Vec<String> = registry.report_by_service().into_iter().map(|report| report.name).collect();
+    let mut services: Vec<String> =
+        registry.report_by_service().into_iter().map(|report| report.name).collect();
     services.dedup();
     assert_eq!(services.len(), 10, "{services:?}");
 }

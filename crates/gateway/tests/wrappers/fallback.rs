@@ -78,12 +78,14 @@ impl Fixture {
     /// A router of these models, of which each is at a server of its own. The first has the others as its fallbacks.
     fn new<const N: usize>(models: [(&'static str, MockEmbedder); N]) -> Self {
         let fallback = models[1..].iter().map(|(name, _)| (*name).to_owned()).collect();
-        let entries = models.iter().map(|(name, _)| {
-            ConfiguredModel::new(*name, ProviderKind::OpenAi, ModelRef::new(*name))
-        });
+        let entries = models
+            .iter()
+            .map(|(name, _)| ConfiguredModel::new(*name, ProviderKind::OpenAi, ModelRef::new(*name)));
         let mut entries: Vec<_> = entries.collect();
         entries[0].fallback = fallback;
-        let at = |(name, model): (&'static str, MockEmbedder)| (name, Arc::new(model.at(&format!("http://{name}:80"), 0)));
+        let at = |(name, model): (&'static str, MockEmbedder)| {
+            (name, Arc::new(model.at(&format!("http://{name}:80"), 0)))
+        };
         let models: HashMap<_, _> = models.map(at).into();
         let metrics = Metrics::new(&mut Registry::default());
         let router = Router::new(RouterConfig {
@@ -150,7 +152,11 @@ async fn retries_end_with_the_share_and_what_is_left_goes_to_the_fallback() {
     // Without a fallback the delays of the retries are 0.5, 1 and 2 seconds.
     let fixture = Fixture::new([("one", failing(down.clone())), ("two", healthy())]);
     assert_eq!(fixture.send(4).await, (Ok(()), 1));
-    assert_eq!((fixture.calls("one"), fixture.calls("two")), (3, 1), "the third retry would end after the share");
+    assert_eq!(
+        (fixture.calls("one"), fixture.calls("two")),
+        (3, 1),
+        "the third retry would end after the share"
+    );
     let slow = failure(ErrorKind::RateLimited, Fault::Upstream, Retry::After(20 * SECOND));
     let fixture = Fixture::new([("one", failing(slow)), ("two", taking(25 * SECOND))]);
     assert_eq!(fixture.send(30).await, (Ok(()), 25), "the fallback gets all the time that is left");
@@ -173,7 +179,8 @@ async fn a_server_with_an_open_breaker_is_skipped() {
 #[tokio::test(start_paused = true)]
 async fn the_error_of_the_requested_model_is_returned_if_all_fail() {
     let down = |kind| failing(failure(kind, Fault::Upstream, Retry::Never));
-    let fixture = Fixture::new([("one", down(ErrorKind::Unavailable)), ("two", down(ErrorKind::RateLimited))]);
+    let fixture =
+        Fixture::new([("one", down(ErrorKind::Unavailable)), ("two", down(ErrorKind::RateLimited))]);
     assert_eq!(fixture.send(30).await, (Err(ErrorKind::Unavailable), 0));
     let bad = failing(failure(ErrorKind::InvalidRequest, Fault::Caller, Retry::Never));
     let fixture = Fixture::new([("one", bad), ("two", healthy())]);

@@ -62,7 +62,8 @@ impl Failure<'_> {
     pub(super) fn refuses_base64(&self) -> bool {
         const STATUSES: [u16; 5] = [400, 415, 422, 500, 501];
         let body = String::from_utf8_lossy(self.body).to_ascii_lowercase();
-        STATUSES.contains(&self.status) && contains_any(&body, &["encoding_format", "encoding format", "base64"])
+        STATUSES.contains(&self.status)
+            && contains_any(&body, &["encoding_format", "encoding format", "base64"])
     }
 
     fn unauthorized(&self) -> EmbedError {

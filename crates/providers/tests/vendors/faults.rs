@@ -191,7 +191,17 @@ async fn a_bad_input_is_the_callers_fault_or_requires_smaller_batches() {
 
 /// JSON that is no number of tokens.
 const NO_TOKENS: [&str; 12] = [
-    "-1", "5.5", "\"many\"", "\"\"", "null", "true", "[]", "[5]", "{}", "{\"a\":[{\"b\":null}]}", "1e999",
+    "-1",
+    "5.5",
+    "\"many\"",
+    "\"\"",
+    "null",
+    "true",
+    "[]",
+    "[5]",
+    "{}",
+    "{\"a\":[{\"b\":null}]}",
+    "1e999",
     "99999999999999999999",
 ];
 
@@ -200,7 +210,8 @@ async fn an_odd_usage_costs_no_vectors() {
     let vendors = Vendors::start().await;
     for (api, model) in APIS {
         let embedder = adapter(&vendors, api, &model.replace(' ', "-")).await;
-        let texts: &[&str] = if api == VendorApi::OllamaLegacy { &["one text"] } else { &["one text", "two"] };
+        let texts: &[&str] =
+            if api == VendorApi::OllamaLegacy { &["one text"] } else { &["one text", "two"] };
         let reported = async |behaviour: Behaviour| {
             vendors.next(behaviour.clone());
             let response = embed(&embedder, texts).await;

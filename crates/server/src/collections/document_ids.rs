@@ -74,7 +74,8 @@ impl DocumentIds {
                 "{subject} has the text of {other}, no id, and other metadata; give both an id, or send one of them"
             ));
         }
-        let message = format!("{subject} has the text and the metadata of {other} and no id; it is stored once");
+        let message =
+            format!("{subject} has the text and the metadata of {other} and no id; it is stored once");
         Ok(Some(EqualDocument { position: first.position, message }))
     }
 }
@@ -97,7 +98,11 @@ mod tests {
         let (none, some) = (Map::new(), json!({"a": 1}).as_object().unwrap().clone());
         let document = |id, text, metadata| DocumentIdentity { id, text, metadata, content_type: None };
         assert_eq!(ids.insert(document("a", "one", &none), 0, "documents[0]"), Ok(None));
-        assert_eq!(ids.insert(document(&one, "one", &none), 1, "documents[1]"), Ok(None), "ids, not texts, are compared");
+        assert_eq!(
+            ids.insert(document(&one, "one", &none), 1, "documents[1]"),
+            Ok(None),
+            "ids, not texts, are compared"
+        );
         let equal = ids.insert(document(&one, "one", &none), 2, "documents[2]").unwrap().unwrap();
         assert_eq!(equal.position, 1);
         assert!(equal.message.starts_with("documents[2] has the text and the metadata of documents[1]"));

@@ -21,10 +21,7 @@ impl ApiError {
     pub(crate) fn unknown_breaker_address(name: &str, address: &str, known: &[Arc<str>]) -> Self {
         let message = match known {
             [] => format!("'{name}' has no server, so it has no address '{address}'; leave `address` out"),
-            known => format!(
-                "'{name}' has no server at '{address}'; its addresses are {}",
-                known.join(", ")
-            ),
+            known => format!("'{name}' has no server at '{address}'; its addresses are {}", known.join(", ")),
         };
         Self { param: Some("address".into()), ..Self::new(StatusCode::NOT_FOUND, "not_found", message) }
     }

@@ -17,8 +17,9 @@ pub(crate) type CircuitBreakers = BTreeMap<String, CircuitBreakerView>;
 #[derive(Serialize, ToSchema)]
 pub(crate) struct CircuitBreakerView {
     name: String,
-    /// The server, `scheme://host:port`; `null` for models of this process, for a provider without a configured server,
+    /// The server, `scheme://host:port`. Absent for models of this process, for a provider without a configured server,
     /// and in the health of the service, which needs no key.
+    #[serde(skip_serializing_if = "Option::is_none")]
     address: Option<String>,
     /// `CLOSED`, `OPEN` or `HALF_OPEN`.
     state: &'static str,

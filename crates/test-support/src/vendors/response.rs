@@ -78,7 +78,8 @@ pub(super) fn response_body(
         _ => json!(tokens),
     };
     let base64 = request.base64 && *behaviour != Behaviour::Numbers;
-    let usage = |usage: Value| if matches!(behaviour, Behaviour::Usage(_)) { json!(PLACEHOLDER) } else { usage };
+    let usage =
+        |usage: Value| if matches!(behaviour, Behaviour::Usage(_)) { json!(PLACEHOLDER) } else { usage };
     let vectors: Vec<Value> = vectors
         .iter()
         .enumerate()
@@ -121,7 +122,9 @@ pub(super) fn response_body(
     // `NaN` is not valid JSON, and a number may be too large for it, so serde_json cannot write them.
     let body = body.to_string().replace("\"not a number\"", "NaN");
     match behaviour {
-        Behaviour::TokenCount(json) | Behaviour::Usage(json) => body.replace(&json!(PLACEHOLDER).to_string(), json),
+        Behaviour::TokenCount(json) | Behaviour::Usage(json) => {
+            body.replace(&json!(PLACEHOLDER).to_string(), json)
+        }
         _ => body,
     }
 }

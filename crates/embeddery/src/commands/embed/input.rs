@@ -108,7 +108,15 @@ impl InputReader {
         let format = format.or_else(|| format_from_name(files));
         let readers = readers.into_iter();
         let hash = blake3::Hasher::new();
-        Ok(Self { readers, current: None, is_start_of_file: true, sources, format, position: Position::default(), hash })
+        Ok(Self {
+            readers,
+            current: None,
+            is_start_of_file: true,
+            sources,
+            format,
+            position: Position::default(),
+            hash,
+        })
     }
 
     pub(super) fn sources(&self) -> Vec<Source> {
@@ -282,7 +290,9 @@ mod tests {
     }
 
     fn reader_of_files(files: &[&'static [u8]], format: Option<InputFormat>) -> InputReader {
-        let open = |text: &&'static [u8]| -> Box<dyn BufRead + Send> { Box::new(BufReader::with_capacity(7, *text)) };
+        let open = |text: &&'static [u8]| -> Box<dyn BufRead + Send> {
+            Box::new(BufReader::with_capacity(7, *text))
+        };
         InputReader {
             readers: files.iter().map(open).collect::<Vec<_>>().into_iter(),
             current: None,
@@ -332,7 +342,8 @@ mod tests {
             let read = first_batch(reader_of_files(&files, format));
             read.into_iter().map(|(number, id, text)| (number, id, text.unwrap())).collect::<Vec<_>>()
         };
-        let files = ["\u{feff}{\"id\":1,\"text\":\"a\"}\n", "\u{feff}", "\u{feff}{\"id\":2,\"text\":\"\u{feff}b\"}"];
+        let files =
+            ["\u{feff}{\"id\":1,\"text\":\"a\"}\n", "\u{feff}", "\u{feff}{\"id\":2,\"text\":\"\u{feff}b\"}"];
         let expected = [(1, "1".to_owned(), "a".to_owned()), (2, "2".to_owned(), "\u{feff}b".to_owned())];
         assert_eq!(texts(&files, None), expected);
         let plain = texts(&["\u{feff}\u{feff}x\n\u{feff}y", "\u{feff}z\r\n"], Some(InputFormat::Text));

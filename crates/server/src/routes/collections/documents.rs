@@ -13,8 +13,8 @@ use crate::{
     collections::CollectionService,
     error::{ApiError, ErrorBody},
     wire::collections::documents::{
-        AddDocumentsRequest, AddDocumentsResponse, CheckedDocuments, DeleteDocumentsRequest, DeleteDocumentsResponse, Deletion,
-        DocumentListResponse, DocumentResponse, PageQuery,
+        AddDocumentsRequest, AddDocumentsResponse, CheckedDocuments, DeleteDocumentsRequest,
+        DeleteDocumentsResponse, Deletion, DocumentListResponse, DocumentResponse, PageQuery,
     },
 };
 
