@@ -76,13 +76,7 @@ impl AddDocumentsRequest {
             return Err(ApiError::invalid("documents", message));
         }
         let check = |document: DocumentRequest| document.check(settings);
-        let identity = |document: &NewDocument| DocumentIdentity {
-            id: &document.id,
-            text: &document.text,
-            metadata: &document.metadata,
-            content_type: None,
-        };
-        let checked = check_all(self.documents, check, identity)?;
+        let checked = check_all(self.documents, check, document_identity)?;
         // The position of each document of the request in `documents`.
         let (mut documents, mut sent) = (Vec::new(), Vec::<SentDocument>::with_capacity(count));
         for (document, equal) in checked {
@@ -97,6 +91,11 @@ impl AddDocumentsRequest {
         }
         Ok(CheckedDocuments { documents, sent, chunking })
     }
+}
+
+fn document_identity(document: &NewDocument) -> DocumentIdentity<'_> {
+    let NewDocument { id, text, metadata } = document;
+    DocumentIdentity { id, text, metadata, content_type: None }
 }
 
 /// The documents of a request.
