@@ -8,6 +8,8 @@ use std::{
     sync::{Arc, PoisonError, RwLock},
 };
 
+use embeddery_core::without_byte_order_mark;
+
 /// The parsed content of a file, reloaded when the file changes.
 pub(crate) struct ReloadingFile<T> {
     path: PathBuf,
@@ -77,9 +79,10 @@ impl<T> ReloadingFile<T> {
 }
 
 fn read<T>(path: &Path, parse: fn(&str) -> Result<T, String>) -> Result<T, String> {
-    let text =
-        fs::read_to_string(path).map_err(|error| format!("{}: cannot be read: {error}", path.display()))?;
-    parse(&text).map_err(|error| format!("{}: {error}", path.display()))
+    let unreadable = |error: &dyn std::fmt::Display| format!("{}: cannot be read: {error}", path.display());
+    let bytes = fs::read(path).map_err(|error| unreadable(&error))?;
+    let text = str::from_utf8(without_byte_order_mark(&bytes)).map_err(|error| unreadable(&error))?;
+    parse(text).map_err(|error| format!("{}: {error}", path.display()))
 }
 
 #[cfg(test)]
@@ -97,7 +100,7 @@ mod tests {
         fs::write(&path, "1").unwrap();
         let file = ReloadingFile::open(path.clone(), number).unwrap();
         assert_eq!(*file.get(), 1);
-        fs::write(&path, "22").unwrap();
+        fs::write(&path, "\u{feff}22").unwrap();
         assert_eq!(*file.get(), 22);
         fs::write(&path, "oops").unwrap();
         assert_eq!(*file.get(), 22);

@@ -5,7 +5,7 @@ use std::{future::Future, pin::Pin, sync::Arc};
 
 use crate::{
     CallLimits, EmbedError, EmbedRequest, EmbeddingIdentity, Embeddings, ModelDescription, ModelInfo,
-    ModelRef, ModelState, ModelStatus, ProviderKind, SpaceId, TokenCount,
+    ModelRef, ModelState, ModelStatus, ProviderKind, SpaceId, TokenCount, UpstreamServer,
 };
 
 /// A boxed future. The traits below return it so that they are object-safe.
@@ -21,6 +21,11 @@ pub trait Embedder: Send + Sync {
 
     /// The number of tokens of `text`, with special tokens and before truncation.
     fn count_tokens(&self, text: &str) -> TokenCount;
+
+    /// The server that the model's calls go to.
+    fn server(&self) -> UpstreamServer {
+        UpstreamServer::in_process(self.model().provider)
+    }
 
     /// The space and precision of the model's vectors; `None` for a local model that has not been loaded yet.
     fn identity(&self) -> Option<EmbeddingIdentity> {
@@ -48,6 +53,13 @@ pub trait Provider: Send + Sync {
     /// Opens a model. Cheap for a model that is already open. Fails with
     /// [`ModelLoading`](crate::ErrorKind::ModelLoading) while the model is being downloaded.
     fn open<'a>(&'a self, model: &'a ModelRef) -> BoxFuture<'a, Result<Arc<dyn Embedder>, EmbedError>>;
+
+    /// The server that calls of a model go to; without a model, the server of models that have no settings of their own.
+    /// `None` for models of this process, and for a model without a URL.
+    fn server(&self, model: Option<&ModelRef>) -> Option<UpstreamServer> {
+        let _ = model;
+        None
+    }
 
     /// Downloads a model to this machine and returns when it is complete. Does nothing for a vendor's model.
     fn download<'a>(&'a self, model: &'a ModelRef) -> BoxFuture<'a, Result<(), EmbedError>>;

@@ -49,7 +49,7 @@ pub enum ErrorKind {
     BatchTooLarge,
     /// The upstream rejected this server's credentials. Not retried, and not counted by the circuit breaker.
     UpstreamAuth,
-    /// The provider's circuit breaker is open after repeated failures.
+    /// The circuit breaker of the model's server is open after repeated failures.
     BreakerOpen,
     /// The upstream's response is malformed or does not match the request.
     InvalidUpstreamResponse,

@@ -1,6 +1,7 @@
 #![doc = include_str!("../README.md")]
 
 mod backoff;
+mod byte_order_mark;
 mod embedder;
 mod embeddings;
 mod error;
@@ -15,8 +16,10 @@ mod token_estimate;
 mod trace;
 mod unit_length;
 mod units;
+mod upstream_server;
 
 pub use backoff::Backoff;
+pub use byte_order_mark::without_byte_order_mark;
 pub use embedder::{BoxFuture, Embedder, Provider};
 pub use embeddings::Embeddings;
 pub use error::{EmbedError, ErrorKind, Fault, InputError, Retry};
@@ -32,5 +35,6 @@ pub use request::{DimensionPolicy, EmbedRequest, Input, InputType, Priority, Req
 pub use request_stats::RequestStats;
 pub use token_estimate::{SPECIAL_TOKENS, estimate_tokens};
 pub use trace::TraceContext;
-pub use unit_length::{squared_length, to_unit_length};
+pub use unit_length::{squared_length, to_unit_length, vector_defect};
 pub use units::{megabytes, to_ms};
+pub use upstream_server::UpstreamServer;

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use crate::ProviderKind;
+use crate::UpstreamServer;
 
 /// The rate limits of one response.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -27,6 +27,6 @@ pub struct RateWindow {
 
 /// Receives rate limits from responses. Called while a request is handled: an implementation must not block.
 pub trait RateListener: Send + Sync {
-    /// Called when a response of `provider` reported its rate limits.
-    fn observe(&self, provider: ProviderKind, info: RateLimitInfo);
+    /// Called when a response of `server` reported its rate limits.
+    fn observe(&self, server: &UpstreamServer, info: RateLimitInfo);
 }

@@ -1,4 +1,4 @@
-//! The Euclidean length of vectors, and scaling to length 1. Sums are in f64, in the order of the components, so that
+//! The Euclidean length of vectors, scaling to length 1, and vectors without a direction. Sums are in f64, in the order of the components, so that
 //! every crate gets the same bits.
 
 /// The square of a vector's Euclidean length.
@@ -9,6 +9,22 @@
 /// ```
 pub fn squared_length(vector: &[f32]) -> f64 {
     vector.iter().map(|x| f64::from(*x) * f64::from(*x)).sum()
+}
+
+/// What makes a vector useless for comparisons; `None` for a usable vector. Every vector that is returned, cached, stored or
+/// searched for is checked by this.
+///
+/// ```
+/// # use embeddery_core::vector_defect;
+/// assert_eq!(vector_defect(&[0.6, 0.8]), None);
+/// assert_eq!(vector_defect(&[0.0, -0.0]), Some("is all zeros, which has no direction to compare"));
+/// assert_eq!(vector_defect(&[1.0, f32::NAN]), Some("has a number that is not finite"));
+/// ```
+pub fn vector_defect(vector: &[f32]) -> Option<&'static str> {
+    if !vector.iter().all(|x| x.is_finite()) {
+        return Some("has a number that is not finite");
+    }
+    vector.iter().all(|x| *x == 0.0).then_some("is all zeros, which has no direction to compare")
 }
 
 /// Divides a vector by its Euclidean length. A zero vector stays as it is.

@@ -67,7 +67,7 @@ impl Stack for Layers {
             // 12. Inside the retry, so that no permit is held during the delay before the next attempt.
             layer = Arc::new(UpstreamLimiter::new(layer, &self.upstream_limiters));
             // 11. Inside the retry, so that the retries stop when the breaker opens. Outside the limiter, so that no
-            //     request waits for a permit of a provider that is unavailable.
+            //     request waits for a permit of a server that is unavailable.
             layer = Arc::new(CircuitBreaker::new(layer, &self.breakers));
             // 10. Inside the splitter, so that a call that succeeded is not repeated when another one failed.
             layer = Arc::new(Retrier::new(layer, self.retry.clone()));

@@ -90,6 +90,7 @@ pub(crate) fn rebuild_app(
     let settings = settings(new)?;
     // Nothing after this line can fail.
     app.router.replace_with(&router);
+    state.keep_servers_of(&router);
     app.accounts.ledger.update_limits(new.accounts.quotas, prices(new));
     let accounts = Accounts { auth, limiter, ..app.accounts.clone() };
     Ok(App { accounts, settings, ..app.clone() })
@@ -132,6 +133,7 @@ pub(crate) fn router(
     }));
     let state = ProcessState { local: Arc::new(local), graphs: Arc::new(graphs), layers };
     let router = Arc::new(state.router(config)?);
+    state.keep_servers_of(&router);
     registry.register_collector(Box::new(LoadedModelsCollector(Arc::clone(&router))));
     Ok((router, state))
 }
@@ -140,6 +142,14 @@ impl ProcessState {
     /// The parts that the administrator's endpoints read and change.
     pub(crate) fn controls(&self) -> AdminControls {
         AdminControls { breakers: Arc::clone(&self.layers.breakers), cache: self.layers.cache.clone() }
+    }
+
+    /// Keeps breakers and limiters of the servers of this router, and drops those of all other servers.
+    fn keep_servers_of(&self, router: &Router) {
+        let services = router.services();
+        let servers: Vec<_> = services.iter().map(|service| service.server.clone()).collect();
+        self.layers.upstream_limiters.retain(&servers);
+        self.layers.breakers.set_services(services);
     }
 
     /// A router for this configuration, with the shared state.
@@ -217,7 +227,7 @@ fn layers(config: &Config, metrics: &Metrics) -> anyhow::Result<Layers> {
         decoder: Arc::new(TokenDecoder::new(config.token_encoding)),
         retry: config.retry.clone(),
         breakers: Arc::new(BreakerRegistry::new(config.breaker)),
-        upstream_limiters: Arc::new(UpstreamLimiters::new(|_| limits)),
+        upstream_limiters: Arc::new(UpstreamLimiters::new(limits)),
         attempt_timeout: config.attempt_timeout,
         parallel: limits.concurrency,
     })

@@ -1,37 +1,35 @@
-//! Circuit breaker: after several consecutive failures of a provider, calls to it fail at once for a while; then a few
-//! probes decide whether it closes again. Each provider has one breaker, which its models share. Only the upstream's
-//! faults count: a caller's error and a 429 show that the upstream is alive.
+//! Circuit breaker: after several consecutive failures of a server, calls to it fail at once for a while; then a few
+//! probes decide whether it closes again. Each server of a provider has one breaker, which the models at its address
+//! share. Only the upstream's faults count: a caller's error and a 429 show that the upstream is alive.
 
+mod registry;
 mod state;
 
 use std::{
-    collections::BTreeMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
 use embeddery_core::{
-    BoxFuture, EmbedError, EmbedRequest, Embedder, Embeddings, ErrorKind, Fault, ProviderKind, Retry,
+    BoxFuture, EmbedError, EmbedRequest, Embedder, Embeddings, ErrorKind, Fault, Retry, UpstreamServer,
 };
 use tokio::time::Instant;
 
+pub use registry::{BreakerRegistry, BreakerReport, BreakerTotals, Service, UnknownBreaker};
 pub use state::{BreakerConfig, BreakerState};
 
 use crate::delegate::delegate_embedder;
-use state::{CallOutcome, Machine};
+use state::{CallOutcome, Counts, Machine};
 
-/// Rejects calls while the provider's breaker is open, and reports the outcome of calls to the breaker.
+/// Rejects calls while the breaker of the model's server is open, and reports the outcome of calls to the breaker.
 pub struct CircuitBreaker {
     inner: Arc<dyn Embedder>,
     breaker: Arc<Breaker>,
 }
 
-/// The breakers of all providers.
-pub struct BreakerRegistry(BTreeMap<ProviderKind, Arc<Breaker>>);
-
-/// One provider's breaker.
-pub struct Breaker {
-    provider: ProviderKind,
+/// The breaker of one server.
+struct Breaker {
+    server: UpstreamServer,
     config: BreakerConfig,
     inner: Mutex<Inner>,
 }
@@ -43,93 +41,37 @@ struct Inner {
     last_failure: Option<std::time::SystemTime>,
 }
 
-/// Counters of a breaker since the process started.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct BreakerTotals {
-    /// Calls that failed by the upstream's fault.
-    pub failures: u64,
-    /// Calls that succeeded.
-    pub successes: u64,
-    /// Times that the breaker opened.
-    pub trips: u64,
-}
-
-/// A snapshot of a breaker.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct BreakerReport {
-    /// The breaker's provider.
-    pub provider: ProviderKind,
-    /// Closed, open or half open.
-    pub state: BreakerState,
-    /// Consecutive failures. While the breaker is open or half open, the number that opened it.
-    pub failures: u32,
-    /// Successful probes.
-    pub successes: u32,
-    /// Probes in progress.
-    pub probes: u32,
-    /// Time until the breaker becomes half open; `None` unless it is open.
-    pub remaining_open: Option<Duration>,
-    /// Time of the last failure.
-    pub last_failure: Option<std::time::SystemTime>,
-    /// The breaker's configuration.
-    pub config: BreakerConfig,
-    /// Counters since the process started.
-    pub totals: BreakerTotals,
-}
-
-impl BreakerReport {
-    /// The name in lists and metrics.
-    pub fn name(&self) -> String {
-        format!("embeddings_{}", self.provider)
-    }
-}
-
-impl BreakerRegistry {
-    /// Creates a closed breaker for each provider.
-    pub fn new(config: BreakerConfig) -> Self {
-        Self(ProviderKind::ALL.map(|provider| (provider, Arc::new(Breaker::new(provider, config)))).into())
-    }
-
-    /// The breaker of a provider.
-    pub fn for_provider(&self, provider: ProviderKind) -> Arc<Breaker> {
-        match self.0.get(&provider) {
-            Some(breaker) => Arc::clone(breaker),
-            None => Arc::new(Breaker::new(provider, BreakerConfig::default())), // `new` creates all of them
-        }
-    }
-
-    /// Snapshots of all breakers.
-    pub fn report(&self) -> Vec<BreakerReport> {
-        self.0.values().map(|breaker| breaker.report()).collect()
-    }
+/// What a breaker reports of itself.
+#[derive(Clone, Copy)]
+struct Snapshot {
+    state: BreakerState,
+    counts: Counts,
+    remaining_open: Option<Duration>,
+    last_failure: Option<std::time::SystemTime>,
+    totals: BreakerTotals,
 }
 
 impl Breaker {
-    fn new(provider: ProviderKind, config: BreakerConfig) -> Self {
-        Self { provider, config, inner: Mutex::default() }
+    fn new(server: UpstreamServer, config: BreakerConfig) -> Self {
+        Self { server, config, inner: Mutex::default() }
     }
 
     /// The current state. An open breaker becomes half open by time alone, without a call.
-    pub fn report(&self) -> BreakerReport {
-        let (config, now) = (self.config, Instant::now());
+    fn snapshot(&self) -> Snapshot {
+        let now = Instant::now();
         let mut inner = self.lock();
         inner.machine.advance(now);
-        let counts = inner.machine.counts(&config);
-        BreakerReport {
-            provider: self.provider,
+        Snapshot {
             state: inner.machine.state(),
-            failures: counts.failures,
-            successes: counts.successes,
-            probes: counts.probes,
+            counts: inner.machine.counts(&self.config),
             remaining_open: inner.machine.remaining_open(now),
             last_failure: inner.last_failure,
-            config,
             totals: inner.totals,
         }
     }
 
     /// Closes the breaker and resets its counts.
-    pub fn reset(&self) {
+    fn reset(&self) {
         self.lock().machine.reset();
     }
 
@@ -148,7 +90,7 @@ impl Breaker {
             Retry::After(wait),
             format!(
                 "provider '{}' failed {} times in a row and its circuit breaker is open; retry in {} s",
-                self.provider,
+                self.server.provider,
                 self.config.failures,
                 wait.as_secs_f64().ceil()
             ),
@@ -182,7 +124,8 @@ impl Call {
         }
         if opened {
             inner.totals.trips += 1;
-            tracing::warn!(provider = %self.breaker.provider, "circuit breaker opened");
+            let server = &self.breaker.server;
+            tracing::warn!(provider = %server.provider, address = %server, "circuit breaker opened");
         }
     }
 }
@@ -194,9 +137,9 @@ impl Drop for Call {
 }
 
 impl CircuitBreaker {
-    /// Wraps `inner` with the breaker of its provider.
+    /// Wraps `inner` with the breaker of its server.
     pub fn new(inner: Arc<dyn Embedder>, breakers: &BreakerRegistry) -> Self {
-        let breaker = breakers.for_provider(inner.model().provider);
+        let breaker = breakers.for_server(&inner.server());
         Self { inner, breaker }
     }
 }

@@ -16,6 +16,10 @@ macro_rules! delegate_embedder {
             self.$inner.count_tokens(text)
         }
 
+        fn server(&self) -> embeddery_core::UpstreamServer {
+            self.$inner.server()
+        }
+
         fn identity(&self) -> Option<embeddery_core::EmbeddingIdentity> {
             self.$inner.identity()
         }

@@ -5,8 +5,8 @@
 use std::{num::NonZeroUsize, sync::Arc};
 
 use embeddery_core::{
-    BoxFuture, DimensionPolicy, EmbedError, EmbedRequest, Embedder, Embeddings, ModelInfo, SpaceId,
-    to_unit_length,
+    BoxFuture, DimensionPolicy, EmbedError, EmbedRequest, Embedder, Embeddings, InputError, ModelInfo,
+    SpaceId, to_unit_length, vector_defect,
 };
 
 use crate::{delegate::delegate_embedder, metrics::Metrics};
@@ -50,7 +50,11 @@ impl Embedder for AdjustDimensions {
             }
             let method = if requested.get() < response.dim { "reduce" } else { "pad" };
             self.metrics.record_dimension_adjustment(self.model().provider, &self.label, method);
-            Ok(resize(response, requested.get(), normalize))
+            let resized = resize(response, requested.get(), normalize);
+            match first_without_direction(&resized) {
+                Some(input) => Err(no_direction(self.model(), requested, input)),
+                None => Ok(resized),
+            }
         })
     }
 }
@@ -76,6 +80,21 @@ fn check(
         "dimensions: {requested} requested, but '{}' has {native} dimensions and {reason}; omit `dimensions`",
         model.name
     )))
+}
+
+/// The first input whose vector is all zeros in its first components.
+fn first_without_direction(resized: &Embeddings) -> Option<usize> {
+    let has_failed = |input: usize| resized.failed.iter().any(|(failed, _)| *failed == input);
+    let mut rows = resized.rows().enumerate();
+    rows.find(|(input, row)| vector_defect(row).is_some() && !has_failed(*input)).map(|(input, _)| input)
+}
+
+fn no_direction(model: &ModelInfo, requested: NonZeroUsize, input: usize) -> EmbedError {
+    let message = format!(
+        "dimensions: the first {requested} numbers of the vector of '{}' are all zeros; request more dimensions",
+        model.name
+    );
+    EmbedError::invalid(message).with_inputs(vec![InputError { index: input, tokens: None }])
 }
 
 /// Reduces each vector to `dimensions` numbers and renormalises it, or pads it with zeros.
@@ -125,6 +144,24 @@ mod tests {
         assert!(allowed(false, 2, Reduce) && !allowed(false, 8, Reduce));
         assert!(allowed(false, 2, Pad) && allowed(false, 8, Pad));
         assert!(allowed(false, 8, Ignore));
+    }
+
+    #[test]
+    fn a_vector_without_a_direction_is_found_with_its_input() {
+        let response = |failed| Embeddings {
+            data: vec![0.6, 0.8, 0.0, 1.0],
+            dim: 2,
+            space: SpaceId::new("s"),
+            tokens: vec![1; 2],
+            billed_tokens: 0,
+            truncated: 0,
+            failed,
+            served_by: Arc::new(model(true)),
+        };
+        assert_eq!(first_without_direction(&response(Vec::new())), None);
+        assert_eq!(first_without_direction(&resize(response(Vec::new()), 1, true)), Some(1));
+        let failed = vec![(1, EmbedError::invalid("too long"))];
+        assert_eq!(first_without_direction(&resize(response(failed), 1, true)), None);
     }
 
     proptest! {

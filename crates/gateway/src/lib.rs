@@ -25,7 +25,8 @@ mod validate_response;
 pub use attempt_timeout::AttemptTimeout;
 pub use batch_bisector::BatchBisector;
 pub use breaker::{
-    Breaker, BreakerConfig, BreakerRegistry, BreakerReport, BreakerState, BreakerTotals, CircuitBreaker,
+    BreakerConfig, BreakerRegistry, BreakerReport, BreakerState, BreakerTotals, CircuitBreaker, Service,
+    UnknownBreaker,
 };
 pub use cache::{
     CacheConfig, CacheError, CacheFill, CacheLookup, CacheStats, Entry, Key, PersistentCache, RedisCache,

@@ -9,14 +9,14 @@ use std::{
 
 use embeddery_core::{
     EmbedError, EmbedRequest, Embedder, Embeddings, ErrorKind, Fault, Input, ModelDescription, ModelRef,
-    ModelState, Provider, ProviderKind, Retry, nearest_names,
+    ModelState, Provider, ProviderKind, Retry, UpstreamServer, nearest_names,
 };
 
 mod reloadable;
 
 use crate::{
-    FallbackModels, Metrics, ModelRegistry, Policy, PolicyDenial, Stack, TokenDecoder, metrics::OTHER,
-    model_name,
+    FallbackModels, Metrics, ModelRegistry, Policy, PolicyDenial, Service, Stack, TokenDecoder,
+    metrics::OTHER, model_name,
 };
 
 pub use reloadable::Router;
@@ -361,6 +361,22 @@ impl RoutingTable {
         others.sort_by(|a, b| a.id.cmp(&b.id));
         listed.append(&mut others);
         listed
+    }
+
+    /// The servers of all providers and configured models. `local_api` stands for many independent servers, so a model of
+    /// it is a service of its own.
+    pub fn services(&self) -> Vec<Service> {
+        let of_provider = self.registry.providers.iter().map(|(kind, provider)| {
+            let name: Arc<str> = kind.as_str().into();
+            (name, provider.server(None))
+        });
+        let of_model = self.models.iter().filter_map(|entry| {
+            let name =
+                if entry.provider == ProviderKind::LocalApi { &*entry.id } else { entry.provider.as_str() };
+            Some((name.into(), self.registry.providers.get(&entry.provider)?.server(Some(&entry.model))))
+        });
+        let service = |(name, server): (_, Option<UpstreamServer>)| Some(Service { name, server: server? });
+        of_provider.chain(of_model).filter_map(service).collect()
     }
 
     /// The state of the default model; `None` for a vendor's model. Cheap enough for a readiness probe.

@@ -1,6 +1,6 @@
-//! Limits the calls to a provider: a maximum of concurrent calls, no calls while the provider requests a delay, and no
-//! more than the budget that its responses report. Interactive requests go before batch requests. Each provider has one
-//! limiter, which its models share; it learns from 429s and from the rate limit headers that adapters pass on.
+//! Limits the calls to a server: a maximum of concurrent calls, no calls while the server requests a delay, and no
+//! more than the budget that its responses report. Interactive requests go before batch requests. Each account at a server
+//! has one limiter, which its models share; it learns from 429s and from the rate limit headers that adapters pass on.
 
 mod state;
 
@@ -12,7 +12,7 @@ use std::{
 
 use embeddery_core::{
     BoxFuture, EmbedError, EmbedRequest, Embedder, Embeddings, ErrorKind, Fault, Input, Priority,
-    ProviderKind, RateLimitInfo, RateListener, Retry, TokenCount,
+    RateLimitInfo, RateListener, Retry, TokenCount, UpstreamServer,
 };
 use tokio::{
     sync::{Notify, oneshot},
@@ -22,12 +22,12 @@ use tokio::{
 use crate::delegate::delegate_embedder;
 use state::State;
 
-/// The limits of calls to one provider.
+/// The limits of calls to one server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct UpstreamLimiterConfig {
     /// Maximum concurrent calls.
     pub concurrency: usize,
-    /// Maximum time that a call waits for the provider's rate limit. If the wait would be longer, the call fails at once.
+    /// Maximum time that a call waits for the server's rate limit. If the wait would be longer, the call fails at once.
     pub max_wait: Duration,
 }
 
@@ -37,39 +37,46 @@ impl Default for UpstreamLimiterConfig {
     }
 }
 
-/// The limiters of all providers.
-pub struct UpstreamLimiters(BTreeMap<ProviderKind, Arc<ProviderLimiter>>);
+/// The limiters of all servers.
+pub struct UpstreamLimiters {
+    config: UpstreamLimiterConfig,
+    limiters: Mutex<BTreeMap<UpstreamServer, Arc<ServerLimiter>>>,
+}
 
 impl UpstreamLimiters {
-    /// Creates a limiter for each provider, with the configuration that `config` returns.
-    pub fn new(config: impl Fn(ProviderKind) -> UpstreamLimiterConfig) -> Self {
-        Self(
-            ProviderKind::ALL
-                .map(|provider| (provider, ProviderLimiter::new(provider, config(provider))))
-                .into(),
-        )
+    /// Creates a limiter for each server when its first model is opened.
+    pub fn new(config: UpstreamLimiterConfig) -> Self {
+        Self { config, limiters: Mutex::default() }
     }
 
-    fn for_provider(&self, provider: ProviderKind) -> Arc<ProviderLimiter> {
-        match self.0.get(&provider) {
-            Some(limiter) => Arc::clone(limiter),
-            None => ProviderLimiter::new(provider, UpstreamLimiterConfig::default()), // `new` creates all of them
-        }
+    /// Drops the limiters of all other servers.
+    pub fn retain(&self, servers: &[UpstreamServer]) {
+        self.lock().retain(|server, _| servers.contains(server));
+    }
+
+    fn for_server(&self, server: UpstreamServer) -> Arc<ServerLimiter> {
+        let new = || ServerLimiter::new(server.clone(), self.config);
+        Arc::clone(self.lock().entry(server.clone()).or_insert_with(new))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<UpstreamServer, Arc<ServerLimiter>>> {
+        self.limiters.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl RateListener for UpstreamLimiters {
-    fn observe(&self, provider: ProviderKind, info: RateLimitInfo) {
-        if let Some(limiter) = self.0.get(&provider) {
+    fn observe(&self, server: &UpstreamServer, info: RateLimitInfo) {
+        let limiter = self.lock().get(server).cloned();
+        if let Some(limiter) = limiter {
             limiter.state().observe(info, Instant::now());
             limiter.changed.notify_waiters();
         }
     }
 }
 
-/// The limiter of one provider.
-struct ProviderLimiter {
-    provider: ProviderKind,
+/// The limiter of one account at a server.
+struct ServerLimiter {
+    server: UpstreamServer,
     config: UpstreamLimiterConfig,
     state: Mutex<State<oneshot::Sender<Permit>>>,
     /// Notified when a delay begins or a rate limit is reported: waiting calls then compute their wait again.
@@ -77,7 +84,7 @@ struct ProviderLimiter {
 }
 
 /// The permission to make a call. Dropping it ends the call.
-struct Permit(Option<Arc<ProviderLimiter>>);
+struct Permit(Option<Arc<ServerLimiter>>);
 
 impl Permit {
     /// Returns a permit whose receiver is gone, without granting the next one.
@@ -97,9 +104,9 @@ impl Drop for Permit {
     }
 }
 
-impl ProviderLimiter {
-    fn new(provider: ProviderKind, config: UpstreamLimiterConfig) -> Arc<Self> {
-        Arc::new(Self { provider, config, state: Mutex::default(), changed: Notify::new() })
+impl ServerLimiter {
+    fn new(server: UpstreamServer, config: UpstreamLimiterConfig) -> Arc<Self> {
+        Arc::new(Self { server, config, state: Mutex::default(), changed: Notify::new() })
     }
 
     fn state(&self) -> MutexGuard<'_, State<oneshot::Sender<Permit>>> {
@@ -163,7 +170,7 @@ impl ProviderLimiter {
             Retry::After(wait),
             format!(
                 "the rate limit of provider '{}' is exceeded; retry in {} s",
-                self.provider,
+                self.server.provider,
                 wait.as_secs_f64().ceil()
             ),
         )
@@ -184,16 +191,16 @@ impl PermitRequest {
     }
 }
 
-/// Makes a call only with a permit of the provider's limiter.
+/// Makes a call only with a permit of the server's limiter.
 pub struct UpstreamLimiter {
     inner: Arc<dyn Embedder>,
-    limiter: Arc<ProviderLimiter>,
+    limiter: Arc<ServerLimiter>,
 }
 
 impl UpstreamLimiter {
-    /// Wraps `inner` with the limiter of its provider.
+    /// Wraps `inner` with the limiter of its server.
     pub fn new(inner: Arc<dyn Embedder>, limiters: &UpstreamLimiters) -> Self {
-        let limiter = limiters.for_provider(inner.model().provider);
+        let limiter = limiters.for_server(inner.server());
         Self { inner, limiter }
     }
 }

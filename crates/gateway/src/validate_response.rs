@@ -1,9 +1,13 @@
-//! Checks that a response matches its request: one vector per input, each of the same length, all numbers finite. A short
-//! or broken response would silently corrupt an index. A mismatch is the upstream's fault, whatever its status was.
+//! Checks that a response matches its request: one vector per input, each of the same length, all numbers finite, and none
+//! all zeros. A short or broken response would silently corrupt an index. A mismatch is the upstream's fault, whatever its
+//! status was. Of a local model only a vector of zeros can be expected: the text has no token that the model knows.
 
 use std::{sync::Arc, time::Instant};
 
-use embeddery_core::{BoxFuture, EmbedError, EmbedRequest, Embedder, Embeddings, ErrorKind, Fault, Retry};
+use embeddery_core::{
+    BoxFuture, EmbedError, EmbedRequest, Embedder, Embeddings, ErrorKind, Fault, InputError, ModelInfo,
+    ProviderKind, Retry, vector_defect,
+};
 
 use crate::{cache::variant, delegate::delegate_embedder};
 
@@ -21,12 +25,7 @@ impl Embedder for ValidateResponse {
             stats.record_attempt(started.elapsed());
             let response = result?;
             if let Some(defect) = defect(&response, original.inputs.len()) {
-                return Err(EmbedError::new(
-                    ErrorKind::InvalidUpstreamResponse,
-                    Fault::Upstream,
-                    Retry::Backoff,
-                    format!("'{}' of {} returned {defect}", self.model().name, self.model().provider),
-                ));
+                return Err(defect.into_error(self.model()));
             }
             if let Some(identity) = self.identity() {
                 stats.set_variant(|| variant(&identity, &original).into());
@@ -36,28 +35,55 @@ impl Embedder for ValidateResponse {
     }
 }
 
-/// Describes what is wrong with a response to `inputs` inputs; `None` for a valid response.
-fn defect(response: &Embeddings, inputs: usize) -> Option<String> {
+/// What is wrong with a response.
+#[derive(Debug, PartialEq, Eq)]
+struct Defect {
+    /// Completes "the model returned …".
+    problem: String,
+    /// The inputs whose vectors are wrong; empty if the whole response is.
+    inputs: Vec<usize>,
+}
+
+impl Defect {
+    fn into_error(self, model: &ModelInfo) -> EmbedError {
+        let Self { problem, inputs } = self;
+        let message = format!("'{}' of {} returned {problem}", model.name, model.provider);
+        let is_local = matches!(model.provider, ProviderKind::HuggingFace | ProviderKind::Onnx);
+        let error = if is_local && !inputs.is_empty() {
+            EmbedError::invalid(format!("{message}; change or omit the text"))
+        } else {
+            EmbedError::new(ErrorKind::InvalidUpstreamResponse, Fault::Upstream, Retry::Backoff, message)
+        };
+        error.with_inputs(inputs.into_iter().map(|index| InputError { index, tokens: None }).collect())
+    }
+}
+
+/// What is wrong with a response to `inputs` inputs; `None` for a valid response.
+fn defect(response: &Embeddings, inputs: usize) -> Option<Defect> {
+    let whole = |problem: String| Some(Defect { problem, inputs: Vec::new() });
     if response.dim == 0 {
-        return Some("vectors of length zero".into());
+        return whole("vectors of length zero".into());
     }
     if response.data.len() != inputs * response.dim {
-        return Some(format!(
+        return whole(format!(
             "{} numbers instead of {inputs} vectors of {}",
             response.data.len(),
             response.dim
         ));
     }
     if response.tokens.len() != inputs {
-        return Some(format!("{} token counts for {inputs} inputs", response.tokens.len()));
+        return whole(format!("{} token counts for {inputs} inputs", response.tokens.len()));
     }
-    let broken = response.rows().position(|row| row.iter().any(|number| !number.is_finite()))?;
-    Some(format!("a vector with a non-finite number for input {broken}"))
+    let has_failed = |input: usize| response.failed.iter().any(|(failed, _)| *failed == input);
+    let defects = response.rows().enumerate().filter_map(|(input, row)| Some((input, vector_defect(row)?)));
+    let (inputs, problems): (Vec<usize>, Vec<&str>) =
+        defects.filter(|(input, _)| !has_failed(*input)).unzip();
+    Some(Defect { problem: format!("a vector that {}", problems.first()?), inputs })
 }
 
 #[cfg(test)]
 mod tests {
-    use embeddery_core::{ModelInfo, ProviderKind, SpaceId};
+    use embeddery_core::SpaceId;
 
     use super::*;
 
@@ -87,13 +113,39 @@ mod tests {
 
     #[test]
     fn each_defect_is_described() {
-        assert!(
-            defect(&response(vec![0.5; 3], 3, 2), 2).unwrap().contains("3 numbers instead of 2 vectors of 3")
-        );
-        assert!(defect(&response(vec![0.5; 9], 3, 2), 2).unwrap().contains("9 numbers"));
-        assert!(defect(&response(vec![0.5; 6], 3, 1), 2).unwrap().contains("1 token counts"));
-        assert!(defect(&response(vec![], 0, 2), 2).unwrap().contains("length zero"));
-        let broken = vec![0.5, 0.5, 0.5, 0.5, f32::NAN, 0.5];
-        assert!(defect(&response(broken, 3, 2), 2).unwrap().ends_with("for input 1"));
+        let problem = |data: Vec<f32>, dim, tokens| {
+            let defect = defect(&response(data, dim, tokens), 2).unwrap();
+            assert_eq!(defect.inputs, []);
+            defect.problem
+        };
+        assert!(problem(vec![0.5; 3], 3, 2).contains("3 numbers instead of 2 vectors of 3"));
+        assert!(problem(vec![0.5; 9], 3, 2).contains("9 numbers"));
+        assert!(problem(vec![0.5; 6], 3, 1).contains("1 token counts"));
+        assert!(problem(vec![], 0, 2).contains("length zero"));
+    }
+
+    #[test]
+    fn a_vector_without_a_direction_is_refused_with_its_input() {
+        for (second, problem) in [
+            ([0.5, f32::NAN, 0.5], "not finite"),
+            ([0.5, f32::INFINITY, 0.5], "not finite"),
+            ([0.0, -0.0, 0.0], "all zeros"),
+        ] {
+            let mut broken = response([[0.5; 3], second].concat(), 3, 2);
+            let found = defect(&broken, 2).unwrap();
+            assert_eq!(found.inputs, [1]);
+            assert!(found.problem.contains(problem), "{found:?}");
+            let error = found.into_error(&broken.served_by);
+            assert_eq!((error.kind, error.fault), (ErrorKind::InvalidUpstreamResponse, Fault::Upstream));
+            assert_eq!(error.inputs, [InputError { index: 1, tokens: None }]);
+            broken.failed = vec![(1, EmbedError::invalid("too long"))];
+            assert_eq!(defect(&broken, 2), None, "the row of a failed input is not a vector");
+        }
+        let model = ModelInfo {
+            provider: ProviderKind::HuggingFace,
+            ..ModelInfo::clone(&response(vec![], 1, 0).served_by)
+        };
+        let zeros = defect(&response(vec![0.0; 3], 3, 1), 1).unwrap().into_error(&model);
+        assert_eq!((zeros.kind, zeros.fault), (ErrorKind::InvalidRequest, Fault::Caller));
     }
 }

@@ -2,6 +2,18 @@
 
 use embeddery_core::{Input, estimate_tokens};
 
+/// The reported total, unless it is more than the inputs can have. A token has at least one byte; servers add prompts and
+/// special tokens. A wild number would exhaust the caller's quota.
+pub(crate) fn plausible(inputs: &[Input], total: Option<u64>) -> Option<u64> {
+    const MAX_ADDED_TOKENS: usize = 4096;
+    let max_tokens = |input: &Input| match input {
+        Input::Text(text) => text.len() + MAX_ADDED_TOKENS,
+        Input::Tokens(ids) => ids.len() + MAX_ADDED_TOKENS,
+    };
+    let max: usize = inputs.iter().map(max_tokens).sum();
+    total.filter(|total| *total <= max as u64)
+}
+
 /// The tokens of each input. They add up to `total`, the tokens that the vendor counted, in proportion to the estimates
 /// of the inputs. Without a total the result is the estimates themselves. Every input gets at least one token if the
 /// total allows it.
@@ -42,6 +54,20 @@ mod tests {
             prop_assert_eq!(parts.iter().map(|part| u64::from(*part)).sum::<u64>(), total);
             prop_assert_eq!(parts.len(), inputs.len());
             prop_assert!(parts.iter().all(|part| *part > 0) || total < inputs.len() as u64);
+        }
+    }
+
+    #[test]
+    fn a_total_beyond_all_inputs_is_ignored() {
+        let inputs = [Input::Text("one two".into()), Input::Tokens(vec![1, 2].into())];
+        for (total, expected) in [
+            (None, None),
+            (Some(0), Some(0)),
+            (Some(4100), Some(4100)),
+            (Some(9000), None),
+            (Some(u64::MAX), None),
+        ] {
+            assert_eq!(plausible(&inputs, total), expected, "{total:?}");
         }
     }
 

@@ -5,9 +5,11 @@ use std::num::NonZeroUsize;
 
 use embeddery_core::{EmbedError, InputType, Truncate};
 use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
 
 use crate::{
     http::BaseUrl,
+    reported_tokens,
     response_vectors::{EncodedVector, ResponseVectors},
     vendor_protocol::{Inputs, VendorProtocol, VendorRequest, VendorResponse, describe_unparsable, to_json},
 };
@@ -31,23 +33,14 @@ struct Body<'a> {
 struct EmbedResponse<'a> {
     #[serde(borrow)]
     embeddings: ByType<'a>,
-    meta: Option<Meta>,
+    #[serde(borrow)]
+    meta: Option<&'a RawValue>,
 }
 
 #[derive(Deserialize)]
 struct ByType<'a> {
     #[serde(borrow)]
     float: Vec<EncodedVector<'a>>,
-}
-
-#[derive(Deserialize)]
-struct Meta {
-    billed_units: Option<Billed>,
-}
-
-#[derive(Deserialize)]
-struct Billed {
-    input_tokens: Option<f64>,
 }
 
 impl VendorProtocol for Cohere {
@@ -83,9 +76,7 @@ impl VendorProtocol for Cohere {
     fn parse_response<'a>(&self, body: &'a [u8]) -> Result<VendorResponse<'a>, String> {
         let response: EmbedResponse<'_> =
             serde_json::from_slice(body).map_err(|error| describe_unparsable(body, &error))?;
-        let tokens = response.meta.and_then(|meta| meta.billed_units?.input_tokens);
-        // Cohere's schema has billed units as floating-point numbers.
-        let tokens = tokens.filter(|tokens| *tokens >= 0.0).map(|tokens| tokens as u64);
+        let tokens = reported_tokens::read(response.meta, &[&["billed_units", "input_tokens"]]);
         Ok(VendorResponse { vectors: ResponseVectors::InOrder(response.embeddings.float), tokens })
     }
 }

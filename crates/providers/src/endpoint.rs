@@ -1,7 +1,7 @@
 //! The endpoint of a provider or model: URL, dialect, keys, headers. Settings of a model override those of its provider.
 //! The provider's secrets are never sent to a URL of the model's own.
 
-use embeddery_core::ProviderKind;
+use embeddery_core::{ProviderKind, UpstreamServer};
 use secrecy::{ExposeSecret as _, SecretString};
 
 use crate::{
@@ -71,6 +71,29 @@ impl Endpoint {
         }
     }
 
+    /// The server at `base`, with the account that the keys and headers select.
+    pub(crate) fn server(&self, kind: ProviderKind, base: &BaseUrl) -> UpstreamServer {
+        let mut keys: Vec<&str> = self.keys.iter().map(|key| key.expose_secret()).collect();
+        keys.sort_unstable();
+        let mut headers: Vec<_> = self
+            .headers
+            .iter()
+            .map(|(name, value)| (name.to_ascii_lowercase(), value.expose_secret()))
+            .collect();
+        headers.sort_unstable();
+        // A gateway may have several Azure resources below one address.
+        let resource = match self.dialect.unwrap_or_else(|| Dialect::detect(kind, base)) {
+            Dialect::Azure => base.path().split_once("/openai").map_or(base.path(), |(resource, _)| resource),
+            _ => "",
+        };
+        let hash = blake3::hash(format!("{keys:?}{headers:?}{resource}").as_bytes());
+        UpstreamServer {
+            provider: kind,
+            address: Some(base.address().into()),
+            account: hash.as_bytes().first_chunk().map_or(0, |bytes| u64::from_le_bytes(*bytes)),
+        }
+    }
+
     pub(crate) fn protocol(&self, kind: ProviderKind) -> &'static dyn VendorProtocol {
         let detected = || self.url.as_ref().map(|url| Dialect::detect(kind, url));
         vendor_protocol::for_provider(kind, self.dialect.or_else(detected).unwrap_or(Dialect::OpenAi))
@@ -92,4 +115,41 @@ pub(crate) fn default_url(kind: ProviderKind, keys: &[SecretString]) -> Option<B
         ProviderKind::HuggingFace | ProviderKind::Onnx | ProviderKind::LocalApi => return None,
     };
     BaseUrl::parse(text).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn server(url: &str, keys: &[&str], headers: &[(&str, &str)]) -> UpstreamServer {
+        let url = BaseUrl::parse(url).unwrap();
+        let endpoint = Endpoint {
+            keys: keys.iter().map(|key| (*key).into()).collect(),
+            headers: headers.iter().map(|(name, value)| ((*name).to_owned(), (*value).into())).collect(),
+            ..Endpoint::default()
+        };
+        endpoint.server(ProviderKind::OpenAi, &url)
+    }
+
+    #[test]
+    fn an_account_is_a_set_of_keys_headers_and_an_azure_resource() {
+        let plain = server("https://x/v1", &["a", "b"], &[]);
+        assert_eq!(plain.address.as_deref(), Some("https://x:443"));
+        assert_eq!(
+            plain,
+            server("https://x/v1/embeddings", &["b", "a"], &[]),
+            "neither path nor order matters"
+        );
+        for other in [
+            server("https://x/v1", &["a"], &[]),
+            server("https://x/v1", &["a", "b"], &[("OpenAI-Project", "p")]),
+        ] {
+            assert_eq!(other.address, plain.address);
+            assert_ne!(other.account, plain.account);
+        }
+        let azure = |path: &str| server(&format!("https://gate{path}/openai/deployments/d"), &["a"], &[]);
+        assert_eq!(azure("/one"), azure("/one"));
+        assert_eq!(azure("/one").address, azure("/two").address);
+        assert_ne!(azure("/one").account, azure("/two").account, "each resource has limits of its own");
+    }
 }

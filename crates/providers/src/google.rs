@@ -8,9 +8,11 @@ use std::num::NonZeroUsize;
 
 use embeddery_core::{EmbedError, ErrorKind, Fault, InputError, InputType, ProviderKind, Retry, Truncate};
 use serde::{Deserialize, Serialize, Serializer};
+use serde_json::value::RawValue;
 
 use crate::{
     http::{BaseUrl, KeyHeader},
+    reported_tokens,
     response_vectors::{EncodedVector, ResponseVectors},
     vendor_protocol::{
         VendorProtocol, VendorRequest, VendorResponse, describe_unparsable, to_json, unsupported_truncate,
@@ -63,19 +65,14 @@ impl Serialize for Prefixed<'_> {
 struct EmbedResponse<'a> {
     #[serde(borrow, default)]
     embeddings: Vec<Values<'a>>,
-    usage_metadata: Option<Usage>,
+    #[serde(borrow)]
+    usage_metadata: Option<&'a RawValue>,
 }
 
 #[derive(Deserialize)]
 struct Values<'a> {
     #[serde(borrow)]
     values: EncodedVector<'a>,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Usage {
-    prompt_token_count: Option<u64>,
 }
 
 /// The model name without the prefix `models/`, which Google's documentation writes.
@@ -175,7 +172,7 @@ impl VendorProtocol for Google {
         let response: EmbedResponse<'_> =
             serde_json::from_slice(body).map_err(|error| describe_unparsable(body, &error))?;
         let rows = response.embeddings.into_iter().map(|embedding| embedding.values).collect();
-        let tokens = response.usage_metadata.and_then(|usage| usage.prompt_token_count);
+        let tokens = reported_tokens::read(response.usage_metadata, &[&["promptTokenCount"]]);
         Ok(VendorResponse { vectors: ResponseVectors::InOrder(rows), tokens })
     }
 }

@@ -1,6 +1,6 @@
 //! The HTTP client of all vendors. Only this module reads the status of a response.
 //!
-//! A request is sent at most once per key. The result is the body of a successful response or an [`EmbedError`] with the
+//! A request is sent at most once per key: again with the next key if a key is refused or over its rate limit. The result is the body of a successful response or an [`EmbedError`] with the
 //! party at fault and the retry decision ([`error_mapping`]). Redirects are not followed, because the key would be sent
 //! along. The size of a response is bounded. Nothing is read from the environment.
 
@@ -13,7 +13,9 @@ mod retry_after;
 use std::{error::Error as _, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use embeddery_core::{EmbedError, ErrorKind, Fault, ProviderKind, RateListener, Retry};
+use embeddery_core::{
+    EmbedError, ErrorKind, Fault, ProviderKind, RateLimitInfo, RateListener, Retry, UpstreamServer,
+};
 use reqwest::{
     Certificate, Client, NoProxy, Proxy, Response,
     header::{
@@ -64,6 +66,27 @@ pub(crate) struct Target {
     pub headers: HeaderMap,
     pub keys: Arc<ApiKeyPool>,
     pub listener: Option<Arc<dyn RateListener>>,
+    /// The server of `url`, for the listener.
+    pub server: UpstreamServer,
+}
+
+/// Why a request failed.
+pub(crate) struct CallError {
+    pub error: EmbedError,
+    /// Whether the server names the requested encoding of vectors as the reason.
+    pub refuses_base64: bool,
+}
+
+impl From<EmbedError> for CallError {
+    fn from(error: EmbedError) -> Self {
+        Self { error, refuses_base64: false }
+    }
+}
+
+impl From<CallError> for EmbedError {
+    fn from(failure: CallError) -> Self {
+        failure.error
+    }
 }
 
 /// One request.
@@ -144,24 +167,39 @@ impl HttpClient {
         if status.is_success() { Ok(()) } else { Err(format!("the server responded {status}")) }
     }
 
-    /// Sends a request, and sends it again with the next key if a key is refused. Returns the body of a successful response.
-    pub(crate) async fn post(&self, target: &Target, call: &Call) -> Result<Bytes, EmbedError> {
+    /// Sends a request, and sends it again with the next key if a key is refused or over its rate limit. Returns the body
+    /// of a successful response.
+    pub(crate) async fn post(&self, target: &Target, call: &Call) -> Result<Bytes, CallError> {
         let deadline = call.deadline.map_or_else(|| Instant::now() + CALL_TIMEOUT, Instant::from);
-        let mut last = None;
+        let (mut refused, mut limited) = (None, None);
         for key in target.keys.round_robin() {
+            if limited.is_some() && target.keys.is_limited(key) {
+                continue; // it would be refused as well
+            }
             let result = timeout_at(deadline, self.send(target, call, key)).await;
-            match result.unwrap_or_else(|_| Err(target.timeout_error())) {
-                Err(error) if error.kind == ErrorKind::UpstreamAuth => {
+            match result.unwrap_or_else(|_| Err(target.timeout_error().into())) {
+                Err(failure) if failure.error.kind == ErrorKind::UpstreamAuth => {
                     target.keys.mark_refused(key);
-                    last = Some(error);
+                    refused = Some(failure.error);
+                }
+                Err(failure) if failure.error.kind == ErrorKind::RateLimited && target.keys.len() > 1 => {
+                    target.keys.mark_limited(key, failure.error.retry);
+                    limited = Some(failure.error);
                 }
                 other => return other,
             }
         }
-        Err(last.unwrap_or_else(|| target.missing_key_error()))
+        // Another key may be usable earlier than the last one that was tried.
+        let limited = limited.map(|error| match (error.retry, target.keys.limited_for()) {
+            (Retry::After(wait), Some(earlier)) => {
+                EmbedError { retry: Retry::After(wait.min(earlier)), ..error }
+            }
+            _ => error,
+        });
+        Err(limited.or(refused).unwrap_or_else(|| target.missing_key_error()).into())
     }
 
-    async fn send(&self, target: &Target, call: &Call, key: usize) -> Result<Bytes, EmbedError> {
+    async fn send(&self, target: &Target, call: &Call, key: usize) -> Result<Bytes, CallError> {
         let mut headers = target.headers.clone();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         if let Some((name, value)) = target.keys.header(key) {
@@ -171,40 +209,39 @@ impl HttpClient {
         let request = self.client.post(target.url.as_url().clone()).headers(headers);
         let response = request.body(call.body.clone()).send().await;
         let response = response.map_err(|error| target.connection_error(&error))?;
-        self.read_response(target, call, response).await
+        self.read_response(target, call, key, response).await
     }
 
     async fn read_response(
         &self,
         target: &Target,
         call: &Call,
+        key: usize,
         response: Response,
-    ) -> Result<Bytes, EmbedError> {
-        if let Some(listener) = &target.listener
-            && let Some(info) = rate_limit_headers::parse(response.headers())
-        {
-            listener.observe(target.provider, info);
+    ) -> Result<Bytes, CallError> {
+        if let Some(info) = rate_limit_headers::parse(response.headers()) {
+            target.observe(key, info);
         }
         let status = response.status();
         if status.is_success() {
             return body(response, MAX_RESPONSE_BYTES).await.map_err(|error| match error {
                 BodyError::TooLong => target
-                    .malformed(&format!("a body of more than {} MB", MAX_RESPONSE_BYTES >> 20), Retry::Never),
-                BodyError::Broken(error) => target.connection_error(&error),
+                    .malformed(&format!("a body of more than {} MB", MAX_RESPONSE_BYTES >> 20), Retry::Never)
+                    .into(),
+                BodyError::Broken(error) => target.connection_error(&error).into(),
             });
         }
         if status.is_redirection() {
             let to = response.headers().get(LOCATION).and_then(|to| to.to_str().ok()).unwrap_or("nowhere");
             tracing::warn!(provider = %target.provider, to, "redirect not followed");
-            return Err(target.malformed(
-                "a redirect, which is not followed because the key would be sent along; correct the provider's URL",
-                Retry::Never,
-            ));
+            let problem = "a redirect, which is not followed because the key would be sent along; correct the provider's URL";
+            return Err(target.malformed(problem, Retry::Never).into());
         }
         let headers = response.headers().clone();
         let body = body(response, MAX_ERROR_BODY_BYTES).await.unwrap_or_default();
-        Err(Failure { target, status: status.as_u16(), headers: &headers, body: &body, inputs: call.inputs }
-            .classify())
+        let failure =
+            Failure { target, status: status.as_u16(), headers: &headers, body: &body, inputs: call.inputs };
+        Err(CallError { refuses_base64: failure.refuses_base64(), error: failure.classify() })
     }
 }
 
@@ -212,6 +249,21 @@ impl Target {
     /// Fails if a key is required and there is none.
     pub(crate) fn check(&self) -> Result<(), EmbedError> {
         if self.keys.is_usable() { Ok(()) } else { Err(self.missing_key_error()) }
+    }
+
+    /// Passes on the rate limits of a response. The limits of one key of several do not hold for the others.
+    fn observe(&self, key: usize, info: RateLimitInfo) {
+        if self.keys.len() <= 1 {
+            if let Some(listener) = &self.listener {
+                listener.observe(&self.server, info);
+            }
+            return;
+        }
+        for window in [info.requests, info.tokens] {
+            if let (Some(0), Some(reset)) = (window.remaining, window.reset) {
+                self.keys.mark_limited(key, Retry::After(reset));
+            }
+        }
     }
 
     fn missing_key_error(&self) -> EmbedError {

@@ -13,6 +13,7 @@ mod mistral;
 #[cfg(feature = "onnx")]
 pub mod onnx;
 mod openai;
+mod reported_tokens;
 mod response_vectors;
 mod vendor;
 mod vendor_protocol;

@@ -8,9 +8,11 @@ use std::{fmt, num::NonZeroUsize, str::FromStr};
 
 use embeddery_core::{EmbedError, ProviderKind, Truncate};
 use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
 
 use crate::{
     http::BaseUrl,
+    reported_tokens,
     response_vectors::{EncodedVector, ResponseVectors},
     vendor_protocol::{
         Inputs, VendorProtocol, VendorRequest, VendorResponse, describe_unparsable, to_json,
@@ -132,7 +134,8 @@ struct OllamaBody<'a> {
 struct VectorsResponse<'a> {
     #[serde(borrow)]
     embeddings: Vec<EncodedVector<'a>>,
-    prompt_eval_count: Option<u64>,
+    #[serde(borrow)]
+    prompt_eval_count: Option<&'a RawValue>,
 }
 
 impl VendorProtocol for Ollama {
@@ -159,7 +162,7 @@ impl VendorProtocol for Ollama {
         let response: VectorsResponse<'_> = parse(body)?;
         Ok(VendorResponse {
             vectors: ResponseVectors::InOrder(response.embeddings),
-            tokens: response.prompt_eval_count,
+            tokens: reported_tokens::read(response.prompt_eval_count, &[&[]]),
         })
     }
 }

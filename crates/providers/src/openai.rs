@@ -8,9 +8,11 @@ use std::num::NonZeroUsize;
 
 use embeddery_core::{EmbedError, ProviderKind, Truncate};
 use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
 
 use crate::{
     http::{BaseUrl, KeyHeader},
+    reported_tokens,
     response_vectors::{IndexedVector, ResponseVectors},
     vendor_protocol::{
         Inputs, VendorProtocol, VendorRequest, VendorResponse, describe_unparsable, to_json,
@@ -32,8 +34,7 @@ const DEFAULT_AZURE_VERSION: &str = "2024-10-21";
 
 #[derive(Serialize)]
 struct Body<'a> {
-    #[serde(skip_serializing_if = "Option::is_none")]
-    model: Option<&'a str>,
+    model: &'a str,
     input: Inputs<'a>,
     #[serde(skip_serializing_if = "Option::is_none")]
     dimensions: Option<NonZeroUsize>,
@@ -46,20 +47,15 @@ struct Body<'a> {
 struct EmbedResponse<'a> {
     #[serde(borrow)]
     data: Vec<IndexedVector<'a>>,
-    usage: Option<Usage>,
-}
-
-#[derive(Deserialize)]
-struct Usage {
-    prompt_tokens: Option<u64>,
-    total_tokens: Option<u64>,
+    #[serde(borrow)]
+    usage: Option<&'a RawValue>,
 }
 
 /// Parses `{"data":[{"index","embedding"}],"usage"}`.
 pub(crate) fn parse_response(body: &[u8]) -> Result<VendorResponse<'_>, String> {
     let response: EmbedResponse<'_> =
         serde_json::from_slice(body).map_err(|error| describe_unparsable(body, &error))?;
-    let tokens = response.usage.and_then(|usage| usage.total_tokens.or(usage.prompt_tokens));
+    let tokens = reported_tokens::read(response.usage, &[&["total_tokens"], &["prompt_tokens"]]);
     Ok(VendorResponse { vectors: ResponseVectors::Indexed(response.data), tokens })
 }
 
@@ -68,15 +64,16 @@ pub(crate) fn url(base: &BaseUrl) -> BaseUrl {
     if base.path().ends_with("/embeddings") { base.clone() } else { base.join(&["embeddings"]) }
 }
 
-fn build_body(
-    request: &VendorRequest<'_>,
-    model: Option<&str>,
-    encoding_format: &'static str,
-) -> Result<Vec<u8>, EmbedError> {
+fn build_body(request: &VendorRequest<'_>, encoding_format: &'static str) -> Result<Vec<u8>, EmbedError> {
     if request.truncate == Some(Truncate::Start) {
         return Err(unsupported_truncate(ProviderKind::OpenAi, "truncate the start of a text"));
     }
-    to_json(&Body { model, input: Inputs(request.inputs), dimensions: request.dimensions, encoding_format })
+    to_json(&Body {
+        model: request.model,
+        input: Inputs(request.inputs),
+        dimensions: request.dimensions,
+        encoding_format,
+    })
 }
 
 impl VendorProtocol for OpenAi {
@@ -88,8 +85,12 @@ impl VendorProtocol for OpenAi {
         true
     }
 
+    fn has_base64(&self) -> bool {
+        true
+    }
+
     fn build_request(&self, request: &VendorRequest<'_>) -> Result<Vec<u8>, EmbedError> {
-        build_body(request, Some(request.model), "base64")
+        build_body(request, if request.base64 { "base64" } else { "float" })
     }
 
     fn parse_response<'a>(&self, body: &'a [u8]) -> Result<VendorResponse<'a>, String> {
@@ -120,8 +121,12 @@ impl VendorProtocol for Azure {
         true
     }
 
+    fn has_base64(&self) -> bool {
+        true
+    }
+
     fn build_request(&self, request: &VendorRequest<'_>) -> Result<Vec<u8>, EmbedError> {
-        build_body(request, Some(request.model), "base64")
+        build_body(request, if request.base64 { "base64" } else { "float" })
     }
 
     fn parse_response<'a>(&self, body: &'a [u8]) -> Result<VendorResponse<'a>, String> {
@@ -136,7 +141,7 @@ impl VendorProtocol for LocalOpenAi {
     }
 
     fn build_request(&self, request: &VendorRequest<'_>) -> Result<Vec<u8>, EmbedError> {
-        build_body(request, Some(request.model), "float")
+        build_body(request, "float")
     }
 
     fn parse_response<'a>(&self, body: &'a [u8]) -> Result<VendorResponse<'a>, String> {
@@ -166,6 +171,8 @@ mod tests {
         );
         let text = [Input::Text("a".into())];
         assert_eq!(body(&LocalOpenAi, &request(&text))["encoding_format"], "float");
+        let numbers = VendorRequest { base64: false, ..request(&text) };
+        assert_eq!(body(&OpenAi, &numbers)["encoding_format"], "float");
         let start = VendorRequest { truncate: Some(Truncate::Start), ..request(&text) };
         assert!(OpenAi.build_request(&start).unwrap_err().message.starts_with("truncate:"));
     }

@@ -9,18 +9,18 @@ mod model;
 use std::{
     collections::HashMap,
     num::NonZeroUsize,
-    sync::{Arc, OnceLock},
+    sync::{Arc, Mutex, OnceLock, PoisonError, atomic::AtomicBool},
 };
 
 use embeddery_core::{
     BoxFuture, EmbedError, Embedder, ErrorKind, Fault, InputType, ModelInfo, ModelRef, ModelState,
-    ModelStatus, Provider, ProviderKind, RateListener, Retry,
+    ModelStatus, Provider, ProviderKind, RateListener, Retry, UpstreamServer,
 };
 
 use crate::{
     catalogue::Catalogue,
     endpoint::{Endpoint, default_url},
-    http::{self, ApiKeyPool, HttpClient, Target},
+    http::{self, ApiKeyPool, BaseUrl, HttpClient, Target},
     local_api::Dialect,
     vendor_protocol,
 };
@@ -62,6 +62,9 @@ pub struct Vendor {
     config: VendorConfig,
     /// The vendor's own keys. Its models share the pool, so that requests use the keys in turn.
     keys: Arc<ApiKeyPool>,
+    /// For each address, whether its server has refused base64. It is asked for numbers then, until the configuration is
+    /// loaded again.
+    refuses_base64: Mutex<HashMap<Arc<str>, Arc<AtomicBool>>>,
 }
 
 /// Maximum length of a model name. The names of all vendors are far shorter.
@@ -78,7 +81,7 @@ impl Vendor {
             settings.endpoint.check(config.kind)?;
         }
         let keys = config.endpoint.keys(config.kind, config.endpoint.protocol(config.kind))?;
-        Ok(Self { keys: Arc::new(keys), config })
+        Ok(Self { keys: Arc::new(keys), config, refuses_base64: Mutex::default() })
     }
 
     /// Whether requests can be sent: there is a key, or none is required.
@@ -86,15 +89,28 @@ impl Vendor {
         self.keys.is_usable()
     }
 
+    /// The endpoint of a model with these settings of its own, and its URL, if it has one.
+    fn endpoint(&self, own: Endpoint) -> (Endpoint, Option<BaseUrl>) {
+        let endpoint = if own.url.is_some() { own } else { own.or(&self.config.endpoint) };
+        let base = endpoint.url.clone().or_else(|| default_url(self.config.kind, &endpoint.keys));
+        (endpoint, base)
+    }
+
+    /// Whether the server has refused base64.
+    fn base64_refusal(&self, server: &UpstreamServer) -> Arc<AtomicBool> {
+        let address = server.address.clone().unwrap_or_default();
+        let mut refusals = self.refuses_base64.lock().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(refusals.entry(address).or_default())
+    }
+
     fn model(&self, model: &ModelRef) -> Result<Model, EmbedError> {
         let kind = self.config.kind;
         let name = Arc::clone(&model.name);
         check_name(kind, &name)?;
         let settings = self.config.models.get(model).cloned().unwrap_or_default();
-        let (own, shared) = (settings.endpoint, &self.config.endpoint);
-        let endpoint = if own.url.is_some() { own } else { own.or(shared) };
-        let base = endpoint.url.clone().or_else(|| default_url(kind, &endpoint.keys));
+        let (endpoint, base) = self.endpoint(settings.endpoint);
         let base = base.ok_or_else(|| missing_url(kind, &name))?;
+        let server = endpoint.server(kind, &base);
         let dialect = endpoint.dialect.unwrap_or_else(|| Dialect::detect(kind, &base));
         let protocol = vendor_protocol::for_provider(kind, dialect);
         let internal = |_| EmbedError::internal("a setting is invalid although it was checked at the start");
@@ -119,6 +135,7 @@ impl Vendor {
             headers,
             keys,
             listener: self.config.listener.clone(),
+            server,
         };
         Ok(Model {
             space: format!(
@@ -130,6 +147,7 @@ impl Vendor {
             info: Arc::new(info),
             observed_info: OnceLock::new(),
             prompts: settings.prompts,
+            refuses_base64: self.base64_refusal(&target.server),
             protocol,
             target,
             client: Arc::clone(&self.config.client),
@@ -144,6 +162,13 @@ impl Provider for Vendor {
 
     fn open<'a>(&'a self, model: &'a ModelRef) -> BoxFuture<'a, Result<Arc<dyn Embedder>, EmbedError>> {
         Box::pin(async move { Ok(Arc::new(self.model(model)?) as Arc<dyn Embedder>) })
+    }
+
+    fn server(&self, model: Option<&ModelRef>) -> Option<UpstreamServer> {
+        let settings = model.and_then(|model| self.config.models.get(model));
+        let own = settings.map(|settings| settings.endpoint.clone()).unwrap_or_default();
+        let (endpoint, base) = self.endpoint(own);
+        Some(endpoint.server(self.config.kind, &base?))
     }
 
     fn download<'a>(&'a self, _: &'a ModelRef) -> BoxFuture<'a, Result<(), EmbedError>> {

@@ -32,6 +32,11 @@ pub(crate) trait VendorProtocol: Send + Sync {
         false
     }
 
+    /// Whether the API returns vectors as base64 on request.
+    fn has_base64(&self) -> bool {
+        false
+    }
+
     /// The body of a request. Fails if the vendor does not support a parameter.
     fn build_request(&self, request: &VendorRequest<'_>) -> Result<Vec<u8>, EmbedError>;
 
@@ -49,6 +54,8 @@ pub(crate) struct VendorRequest<'a> {
     pub truncate: Option<Truncate>,
     /// Maximum tokens of one input, if known.
     pub max_tokens: Option<NonZeroUsize>,
+    /// Whether to request vectors as base64, if the API [has it](VendorProtocol::has_base64).
+    pub base64: bool,
 }
 
 /// A parsed response.
@@ -131,6 +138,7 @@ pub(crate) mod tests {
             dimensions: None,
             truncate: None,
             max_tokens: None,
+            base64: true,
         }
     }
 

@@ -25,12 +25,17 @@ struct Body<'a> {
     output_dimension: Option<NonZeroUsize>,
     #[serde(skip_serializing_if = "Option::is_none")]
     truncation: Option<bool>,
-    encoding_format: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    encoding_format: Option<&'static str>,
 }
 
 impl VendorProtocol for Voyage {
     fn url(&self, base: &BaseUrl, _: &str) -> BaseUrl {
         openai::url(base)
+    }
+
+    fn has_base64(&self) -> bool {
+        true
     }
 
     fn build_request(&self, request: &VendorRequest<'_>) -> Result<Vec<u8>, EmbedError> {
@@ -53,7 +58,7 @@ impl VendorProtocol for Voyage {
             },
             output_dimension: request.dimensions,
             truncation,
-            encoding_format: "base64",
+            encoding_format: request.base64.then_some("base64"),
         })
     }
 

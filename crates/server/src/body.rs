@@ -8,6 +8,7 @@ use axum::{
     http::header::{CONTENT_LENGTH, CONTENT_TYPE},
 };
 use bytes::Bytes;
+use embeddery_core::without_byte_order_mark;
 use http_body_util::{BodyExt as _, Limited};
 use serde::de::DeserializeOwned;
 
@@ -47,6 +48,7 @@ async fn read_json<T: DeserializeOwned + Send + 'static, H: Send + 'static>(
     let source = Source { name: "the body", style: ErrorStyle::for_path(request.uri().path()) };
     check_content_type(&request)?;
     let bytes = read(request, app).await?;
+    let bytes = bytes.slice_ref(without_byte_order_mark(&bytes));
     let inline = bytes.len() <= MAX_INLINE_BYTES;
     let parse = move || Ok((parse::from_slice(&bytes, source)?, hash(&bytes)));
     if inline {

@@ -9,6 +9,7 @@ use axum::{
     http::header::CONTENT_TYPE,
 };
 use bytes::{Bytes, BytesMut};
+use embeddery_core::without_byte_order_mark;
 use http_body_util::BodyExt as _;
 
 use crate::{App, error::ApiError};
@@ -56,14 +57,14 @@ pub(crate) fn is_ndjson(content_type: &str) -> bool {
 }
 
 impl Lines {
-    /// The next line that is not blank, with its number; `None` after the last line. The timeout applies to each frame
+    /// The next line that is not blank, with its number; `None` after the last line. A byte order mark at the start of the
+    /// body is not part of the first line. The timeout applies to each frame
     /// and not to the whole body, because a large body takes long.
     pub(crate) async fn next(&mut self) -> Result<Option<(u64, Bytes)>, ApiError> {
         loop {
             if let Some(length) = self.buffer[self.searched..].iter().position(|byte| *byte == b'\n') {
                 let line = self.buffer.split_to(self.searched + length + 1).freeze();
-                self.searched = 0;
-                self.number += 1;
+                let line = self.counted(line);
                 if !line.trim_ascii().is_empty() {
                     return Ok(Some((self.number, line)));
                 }
@@ -75,8 +76,7 @@ impl Lines {
             }
             if self.ended {
                 let line = self.buffer.split().freeze();
-                self.searched = 0;
-                self.number += 1;
+                let line = self.counted(line);
                 return Ok((!line.trim_ascii().is_empty()).then_some((self.number, line)));
             }
             let frame = tokio::time::timeout(self.timeout, self.body.frame());
@@ -90,5 +90,12 @@ impl Lines {
                 Some(Err(_)) => return Err(ApiError::body_incomplete()),
             }
         }
+    }
+
+    /// Counts a line that was taken from the buffer. Returns its content.
+    fn counted(&mut self, line: Bytes) -> Bytes {
+        self.searched = 0;
+        self.number += 1;
+        if self.number == 1 { line.slice_ref(without_byte_order_mark(&line)) } else { line }
     }
 }

@@ -1,6 +1,6 @@
 //! Arguments and results of a store. Metadata is a JSON object; filters see its top-level fields only.
 
-use embeddery_core::SpaceId;
+use embeddery_core::{SpaceId, vector_defect};
 use serde_json::{Map, Value};
 use uuid::Uuid;
 
@@ -285,11 +285,8 @@ pub(crate) fn check_vector(vector: &[f32], dim: usize) -> Result<(), StoreError>
             vector.len()
         )));
     }
-    if !vector.iter().all(|x| x.is_finite()) {
-        return Err(StoreError::invalid("vector holds a number that is not finite"));
+    match vector_defect(vector) {
+        Some(defect) => Err(StoreError::invalid(format!("vector {defect}"))),
+        None => Ok(()),
     }
-    if vector.iter().all(|x| *x == 0.0) {
-        return Err(StoreError::invalid("vector is all zeros, which has no direction to compare"));
-    }
-    Ok(())
 }

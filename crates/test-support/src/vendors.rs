@@ -99,6 +99,8 @@ struct State {
     poison: HashSet<String>,
     dimensions: HashMap<String, usize>,
     keys: Option<Vec<String>>,
+    /// The status of the refusal of base64.
+    base64_refusal: Option<u16>,
     response_headers: Vec<(String, String)>,
     gate: Option<Gate>,
     /// Holds requests with this text.
@@ -162,6 +164,11 @@ impl Vendors {
     /// Makes the vendors refuse all other keys.
     pub fn accept_only(&self, keys: &[&str]) {
         self.shared.state().keys = Some(keys.iter().map(|key| (*key).to_owned()).collect());
+    }
+
+    /// Makes the vendors refuse `encoding_format: base64` with this status, as some servers with OpenAI's API do.
+    pub fn refuse_base64(&self, status: u16) {
+        self.shared.state().base64_refusal = Some(status);
     }
 
     /// Adds these headers to every response, for example `x-ratelimit-remaining-requests`.

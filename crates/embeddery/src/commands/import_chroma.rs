@@ -8,7 +8,7 @@
 use std::{process::ExitCode, sync::Arc};
 
 use embeddery_accounts::UserId;
-use embeddery_core::{EmbedRequest, Input, RequestContext, SpaceId};
+use embeddery_core::{EmbedRequest, Input, RequestContext, SpaceId, vector_defect};
 use embeddery_gateway::{ModelSelector, Router};
 use embeddery_store::{
     ChromaClient, ChromaCollection, ChromaRecord, CollectionRef, Document, DocumentChunk, ModelBinding,
@@ -183,8 +183,8 @@ fn document(record: ChromaRecord, dim: usize) -> Result<Document, String> {
     if vector.len() != dim {
         return Err(format!("its vector has {} dimensions, the collection has {dim}", vector.len()));
     }
-    if !vector.iter().all(|x| x.is_finite()) || vector.iter().all(|x| *x == 0.0) {
-        return Err("its vector is zero or not finite".into());
+    if let Some(defect) = vector_defect(&vector) {
+        return Err(format!("its vector {defect}"));
     }
     let text = record.text.filter(|text| !text.trim().is_empty()).ok_or("it has no text")?;
     let span = TextSpan { bytes: (0, text.len() as u64), characters: (0, text.chars().count() as u64) };

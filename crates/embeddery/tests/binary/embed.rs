@@ -204,6 +204,22 @@ async fn a_text_that_the_model_refuses_fails_alone() {
     assert!(errors.len() == 1 && errors[0]["line"] == 6 && errors[0]["error"].is_string(), "{errors:?}");
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn each_file_may_begin_with_a_byte_order_mark() {
+    let vendors = Vendors::start().await;
+    vendors.set_dimensions("bulk", 4);
+    let bulk = Bulk::with(&vendors);
+    for (name, text) in [("a.jsonl", "one"), ("b.jsonl", "two"), ("c.jsonl", "three")] {
+        bulk.write(name, &format!("\u{feff}{{\"id\": \"{name}\", \"text\": \"{text}\"}}\n"));
+    }
+    let arguments = ["a.jsonl", "b.jsonl", "c.jsonl", "--model", REMOTE, "-o", "out.jsonl"];
+    let (code, output) = tokio::task::block_in_place(|| bulk.run(&arguments));
+    assert_eq!(code, 0, "{output}");
+    let ids: Vec<Value> = objects(&bulk.read("out.jsonl")).iter().map(|line| line["id"].clone()).collect();
+    assert_eq!(ids, ["a.jsonl", "b.jsonl", "c.jsonl"]);
+    assert_eq!(vendors.texts(), ["one", "two", "three"]);
+}
+
 #[test]
 fn standard_streams_work_and_invalid_commands_are_refused() {
     let bulk = Bulk::new();

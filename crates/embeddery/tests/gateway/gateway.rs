@@ -13,10 +13,17 @@ const FAST_RETRIES: &str =
 pub const MODEL: &str = "text-embedding-3-small";
 pub const DIM: usize = 1536;
 
+const CONFIG: &str = "gateway.yaml";
+
+fn config_text(file: &str) -> String {
+    let retries = if file.contains("retry:") { "" } else { FAST_RETRIES };
+    format!("default_model_id: {MODEL}\n{retries}{file}")
+}
+
 pub struct Gateway {
     pub vendors: Vendors,
     pub server: Server,
-    _config: TempDir,
+    config: TempDir,
 }
 
 pub struct ApiResponse {
@@ -39,9 +46,8 @@ impl Gateway {
     /// Starts a gateway with these vendors as its providers.
     pub fn for_vendors(vendors: Vendors, file: &str, variables: &[(&str, &str)]) -> Self {
         let config = tempfile::tempdir().unwrap();
-        let path = config.path().join("gateway.yaml");
-        let retries = if file.contains("retry:") { "" } else { FAST_RETRIES };
-        std::fs::write(&path, format!("default_model_id: {MODEL}\n{retries}{file}")).unwrap();
+        let path = config.path().join(CONFIG);
+        std::fs::write(&path, config_text(file)).unwrap();
         let server = Server::with(|command| {
             command.arg("--config").arg(&path).env("SINGLE_USER_API_KEY", KEY);
             for (name, api) in [
@@ -56,7 +62,15 @@ impl Gateway {
             }
             command.envs(variables.iter().copied());
         });
-        Self { vendors, server, _config: config }
+        Self { vendors, server, config }
+    }
+
+    /// Reloads the configuration with another additional text.
+    pub async fn reload(&self, file: &str) {
+        std::fs::write(self.config.path().join(CONFIG), config_text(file)).unwrap();
+        let reload = self.request(Method::POST, "/api/v1/embeddings/config/reload");
+        let response = ApiResponse::of(reload).await;
+        assert_eq!(response.status, 200, "{}", response.json);
     }
 
     pub fn request(&self, method: Method, path: &str) -> RequestBuilder {

@@ -14,4 +14,6 @@ mod fallback;
 mod gateway;
 mod misbehaviour;
 mod redis;
+mod servers;
 mod splitting;
+mod vendor_answers;

@@ -32,6 +32,7 @@ async fn a_temporary_fault_is_retried_and_hidden_from_the_caller() {
         Behaviour::FewerVectors,
         Behaviour::DuplicateIndex,
         Behaviour::Nan,
+        Behaviour::ZeroVector,
         Behaviour::WrongLength,
         Behaviour::MixedLengths,
         Behaviour::BrokenBase64,
@@ -56,6 +57,7 @@ async fn a_permanent_fault_opens_the_breaker_and_later_requests_are_not_billed()
         (Behaviour::Reset, 503, "unavailable"),
         (Behaviour::Html, 502, "bad_upstream_answer"),
         (Behaviour::Nan, 502, "bad_upstream_answer"),
+        (Behaviour::ZeroVector, 502, "bad_upstream_answer"),
         (Behaviour::FewerVectors, 502, "bad_upstream_answer"),
     ] {
         let gateway = without_cache().await;

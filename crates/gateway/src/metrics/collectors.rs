@@ -33,11 +33,11 @@ impl fmt::Debug for GatewayCollector {
 
 impl Collector for GatewayCollector {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
-        let reports = self.breakers.report();
+        let reports = self.breakers.report_by_service();
         let gauge = ConstGauge::new(0_i64);
         let mut state = encoder.encode_descriptor(
             "circuit_breaker_state",
-            "State of the circuit breaker: 0 closed, 1 open, 2 half open",
+            "State of the circuit breaker: 0 closed, 1 open, 2 half open; the worst of the service's servers",
             None,
             gauge.metric_type(),
         )?;
@@ -103,5 +103,5 @@ impl Collector for LoadedModelsCollector {
 }
 
 fn labels(report: &BreakerReport) -> [(&'static str, String); 2] {
-    [("service", report.name()), ("operation", "embed".to_owned())]
+    [("service", report.name.clone()), ("operation", "embed".to_owned())]
 }

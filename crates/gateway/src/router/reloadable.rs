@@ -9,7 +9,7 @@ use embeddery_core::{
 };
 
 use super::{ListedModel, ModelSelector, ResolvedModel, RouterConfig, RoutingTable};
-use crate::Policy;
+use crate::{Policy, Service};
 
 /// Resolves model names and opens models.
 pub struct Router(ArcSwap<RoutingTable>);
@@ -85,6 +85,11 @@ impl Router {
     /// The available providers.
     pub fn providers(&self) -> Vec<ProviderKind> {
         self.table().registry.providers.keys().copied().collect()
+    }
+
+    /// The servers of all providers and configured models.
+    pub fn services(&self) -> Vec<Service> {
+        self.table().services()
     }
 
     /// The name of the default model.

@@ -1,4 +1,4 @@
-//! The state of a provider's limiter: the waiting calls, the number of running calls, and the budget that the provider's
+//! The state of a server's limiter: the waiting calls, the number of running calls, and the budget that the server's
 //! responses report. Nothing here waits or reads a clock: time is an argument.
 
 use std::{collections::VecDeque, time::Duration};
@@ -26,7 +26,7 @@ struct WaitingCall<W> {
     waiter: W,
 }
 
-/// The remaining budget of the last window that the provider reported. A window that is over is ignored.
+/// The remaining budget of the last window that the server reported. A window that is over is ignored.
 #[derive(Default)]
 struct Budget(Option<Window>);
 
@@ -63,7 +63,7 @@ impl<W> State<W> {
         }
     }
 
-    /// The moment until which the provider's rate limit forbids a call of `tokens` tokens. `None` if it is allowed.
+    /// The moment until which the server's rate limit forbids a call of `tokens` tokens. `None` if it is allowed.
     pub(super) fn blocked_until(&self, tokens: u64, now: Instant) -> Option<Instant> {
         let paused_until = self.paused_until.filter(|until| *until > now);
         let budgets = [self.requests.exhausted_until(1, now), self.tokens.exhausted_until(tokens, now)];

@@ -2,6 +2,8 @@
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail the test")]
 
+mod breaker;
+mod fallback;
 mod mock_embedder;
 mod retry;
 mod splitter;

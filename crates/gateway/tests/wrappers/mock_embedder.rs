@@ -8,7 +8,7 @@ use std::{
 
 use embeddery_core::{
     BoxFuture, CallLimits, EmbedError, EmbedRequest, Embedder, Embeddings, ErrorKind, Fault, Input,
-    ModelInfo, Priority, ProviderKind, RequestContext, Retry, SpaceId, TokenCount,
+    ModelInfo, Priority, ProviderKind, RequestContext, Retry, SpaceId, TokenCount, UpstreamServer,
 };
 use tokio::time::Instant;
 
@@ -18,6 +18,7 @@ pub struct MockEmbedder {
     info: Arc<ModelInfo>,
     limits: CallLimits,
     behaviour: Box<Behaviour>,
+    server: UpstreamServer,
     /// Duration of a call.
     pub latency: Duration,
     /// The time and the texts of each call.
@@ -40,9 +41,16 @@ impl MockEmbedder {
             info: Arc::new(info),
             limits,
             behaviour: Box::new(behaviour),
+            server: UpstreamServer::in_process(ProviderKind::OpenAi),
             latency: Duration::ZERO,
             calls: Mutex::default(),
         }
+    }
+
+    /// The same model at another server.
+    pub fn at(mut self, address: &str, account: u64) -> Self {
+        self.server = UpstreamServer { address: Some(address.into()), account, ..self.server };
+        self
     }
 
     /// The time of each call, in seconds since `start`.
@@ -81,6 +89,10 @@ impl Embedder for MockEmbedder {
 
     fn count_tokens(&self, text: &str) -> TokenCount {
         TokenCount::Estimate(text.len())
+    }
+
+    fn server(&self) -> UpstreamServer {
+        self.server.clone()
     }
 
     fn embed(&self, request: EmbedRequest) -> BoxFuture<'_, Result<Embeddings, EmbedError>> {

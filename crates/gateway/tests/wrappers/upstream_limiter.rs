@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use embeddery_core::{
-    Embedder, ErrorKind, Fault, Priority, ProviderKind, RateLimitInfo, RateListener as _, RateWindow, Retry,
+    Embedder, ErrorKind, Fault, Priority, RateLimitInfo, RateListener as _, RateWindow, Retry,
 };
 use embeddery_gateway::{UpstreamLimiter, UpstreamLimiterConfig, UpstreamLimiters};
 use tokio::time::Instant;
@@ -22,7 +22,7 @@ struct Fixture {
 fn fixture(concurrency: usize, mut model: MockEmbedder, latency: Duration) -> Fixture {
     model.latency = latency;
     let model = Arc::new(model);
-    let limiters = UpstreamLimiters::new(|_| UpstreamLimiterConfig { concurrency, max_wait: 30 * SECOND });
+    let limiters = UpstreamLimiters::new(UpstreamLimiterConfig { concurrency, max_wait: 30 * SECOND });
     let limiter = Arc::new(UpstreamLimiter::new(Arc::clone(&model) as Arc<dyn Embedder>, &limiters));
     Fixture { model, limiter, limiters, start: Instant::now() }
 }
@@ -38,7 +38,7 @@ impl Fixture {
     }
 
     fn observe(&self, requests: RateWindow, tokens: RateWindow) {
-        self.limiters.observe(ProviderKind::OpenAi, RateLimitInfo { requests, tokens });
+        self.limiters.observe(&self.model.server(), RateLimitInfo { requests, tokens });
     }
 }
 
@@ -167,4 +167,37 @@ async fn a_long_delay_fails_the_call_at_once() {
     fixture.observe(window(0, 100, 31 * SECOND), RateWindow::default());
     assert_eq!(fixture.send("x", Priority::Interactive).await.unwrap(), Err(ErrorKind::RateLimited));
     assert!(fixture.model.first_texts().is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_429_delays_neither_another_server_nor_another_account() {
+    let limited = || {
+        MockEmbedder::new(Default::default(), |_| {
+            Err(failure(ErrorKind::RateLimited, Fault::Upstream, Retry::After(20 * SECOND)))
+        })
+    };
+    let limiters = UpstreamLimiters::new(UpstreamLimiterConfig { concurrency: 1, max_wait: 30 * SECOND });
+    let wrap = |model: MockEmbedder| UpstreamLimiter::new(Arc::new(model), &limiters);
+    let send = async |limiter: &UpstreamLimiter| {
+        let result = limiter.embed(request(&["x".to_owned()], Priority::Interactive)).await;
+        result.map(drop).map_err(|error| error.kind)
+    };
+    let start = Instant::now();
+    assert_eq!(send(&wrap(limited().at("http://one:80", 1))).await, Err(ErrorKind::RateLimited));
+    for (address, account) in [("http://two:80", 1), ("http://one:80", 2)] {
+        assert_eq!(send(&wrap(healthy().at(address, account))).await, Ok(()));
+        assert_eq!(start.elapsed(), Duration::ZERO, "{address} {account}");
+    }
+    // Another model at the same server with the same account waits.
+    assert_eq!(send(&wrap(healthy().at("http://one:80", 1))).await, Ok(()));
+    assert_eq!(start.elapsed(), 20 * SECOND);
+    // A reload forgets a server that is gone, and keeps the others.
+    assert_eq!(send(&wrap(limited().at("http://two:80", 1))).await, Err(ErrorKind::RateLimited));
+    assert_eq!(send(&wrap(limited().at("http://one:80", 2))).await, Err(ErrorKind::RateLimited));
+    let start = Instant::now();
+    limiters.retain(&[healthy().at("http://one:80", 2).server()]);
+    assert_eq!(send(&wrap(healthy().at("http://two:80", 1))).await, Ok(()));
+    assert_eq!(start.elapsed(), Duration::ZERO);
+    assert_eq!(send(&wrap(healthy().at("http://one:80", 2))).await, Ok(()));
+    assert_eq!(start.elapsed(), 20 * SECOND);
 }

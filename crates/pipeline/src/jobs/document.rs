@@ -42,7 +42,7 @@ pub enum DocumentState {
     Skipped,
     /// Its job was cancelled.
     Cancelled,
-    /// A later submission of the same document was stored before it, and stays.
+    /// A later submission of the same document was stored before it, and stays; or its job has an equal document.
     Superseded,
 }
 

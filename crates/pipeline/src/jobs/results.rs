@@ -27,7 +27,7 @@ pub enum DocumentOutcome {
         /// How many chunks it has.
         chunks: u64,
     },
-    /// A later submission of the same document was stored before it.
+    /// A later submission of the same document was stored before it, or its job has an equal document.
     Superseded(Reason),
     /// It could not be stored.
     Failed {

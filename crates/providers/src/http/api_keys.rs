@@ -1,5 +1,5 @@
-//! The API keys of a provider. Requests use them in turn, because vendors limit the rate of each key. A refused key is
-//! used last for a while, so that requests succeed although one of several keys is revoked.
+//! The API keys of a provider. Requests use them in turn, because vendors limit the rate of each key. A key that is refused
+//! or over its rate limit is used last for a while, so that requests succeed although one of several keys is revoked.
 
 use std::{
     fmt,
@@ -10,11 +10,14 @@ use std::{
     time::{Duration, Instant},
 };
 
+use embeddery_core::Retry;
 use reqwest::header::{AUTHORIZATION, HeaderName, HeaderValue};
 use secrecy::{ExposeSecret as _, SecretString};
 
-/// How long a refused key is used last.
+/// How long a refused key is used last, and one whose quota is exhausted.
 const KEY_COOLDOWN: Duration = Duration::from_secs(60);
+/// How long a key over its rate limit is used last if the vendor names no delay.
+const LIMIT_COOLDOWN: Duration = Duration::from_secs(1);
 
 /// The header that carries a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,7 +43,15 @@ pub struct ApiKeyPool {
 struct Key {
     secret: SecretString,
     value: HeaderValue,
-    refused_at: Mutex<Option<Instant>>,
+    cooldown: Mutex<Option<Cooldown>>,
+}
+
+/// A time during which a key is used last.
+#[derive(Clone, Copy)]
+struct Cooldown {
+    until: Instant,
+    /// Whether the key is over its rate limit, and not refused.
+    limited: bool,
 }
 
 impl KeyHeader {
@@ -71,7 +82,7 @@ impl ApiKeyPool {
                 let mut value = HeaderValue::from_str(&format!("{prefix}{}", secret.expose_secret().trim()))
                     .map_err(|_| "contains characters that a key cannot have (a line break?)".to_owned())?;
                 value.set_sensitive(true);
-                Ok(Key { secret: secret.clone(), value, refused_at: Mutex::default() })
+                Ok(Key { secret: secret.clone(), value, cooldown: Mutex::default() })
             })
             .collect::<Result<_, String>>()?;
         Ok(Self {
@@ -100,8 +111,8 @@ impl ApiKeyPool {
         &self.setting
     }
 
-    /// The indices of the keys in the order in which one request tries them: from the next in turn on, keys in cooldown
-    /// last.
+    /// The indices of the keys in the order in which one request tries them: from the next in turn on, then the keys in
+    /// cooldown, the one that ends first before the others.
     pub(super) fn round_robin(&self) -> Vec<usize> {
         match self.keys.len() {
             0 if self.optional => vec![0],
@@ -109,17 +120,47 @@ impl ApiKeyPool {
             count => {
                 let first = self.next.fetch_add(1, Ordering::Relaxed);
                 let mut order: Vec<usize> = (0..count).map(|offset| (first + offset) % count).collect();
-                order.sort_by_key(|key| self.keys[*key].in_cooldown());
+                order.sort_by_cached_key(|key| self.keys[*key].cooldown().map(|cooldown| cooldown.until));
                 order
             }
         }
     }
 
-    /// Starts the cooldown of a key.
+    /// The number of keys.
+    pub(super) fn len(&self) -> usize {
+        self.keys.len()
+    }
+
+    /// Starts the cooldown of a refused key.
     pub(super) fn mark_refused(&self, key: usize) {
-        if let Some(key) = self.keys.get(key) {
-            *key.refused_at.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+        self.cool_down(key, KEY_COOLDOWN, false);
+    }
+
+    /// Starts the cooldown of a key over its rate limit. `retry` is what the vendor says about a further attempt.
+    pub(super) fn mark_limited(&self, key: usize, retry: Retry) {
+        let cooldown = match retry {
+            Retry::After(wait) => wait,
+            Retry::Backoff => LIMIT_COOLDOWN,
+            Retry::Never => KEY_COOLDOWN,
+        };
+        self.cool_down(key, cooldown, true);
+    }
+
+    fn cool_down(&self, key: usize, duration: Duration, limited: bool) {
+        if let (Some(key), Some(until)) = (self.keys.get(key), Instant::now().checked_add(duration)) {
+            *key.cooldown.lock().unwrap_or_else(PoisonError::into_inner) = Some(Cooldown { until, limited });
         }
+    }
+
+    /// Whether a key is over its rate limit.
+    pub(super) fn is_limited(&self, key: usize) -> bool {
+        self.keys.get(key).and_then(Key::cooldown).is_some_and(|cooldown| cooldown.limited)
+    }
+
+    /// Time until the first of the keys over their rate limit may be used again; `None` if there is none.
+    pub(super) fn limited_for(&self) -> Option<Duration> {
+        let limited = self.keys.iter().filter_map(Key::cooldown).filter(|cooldown| cooldown.limited);
+        limited.map(|cooldown| cooldown.until.saturating_duration_since(Instant::now())).min()
     }
 
     pub(super) fn header(&self, key: usize) -> Option<(HeaderName, HeaderValue)> {
@@ -136,9 +177,10 @@ impl ApiKeyPool {
 }
 
 impl Key {
-    fn in_cooldown(&self) -> bool {
-        let refused_at = *self.refused_at.lock().unwrap_or_else(PoisonError::into_inner);
-        refused_at.is_some_and(|at| at.elapsed() < KEY_COOLDOWN)
+    /// The cooldown, if it is not over.
+    fn cooldown(&self) -> Option<Cooldown> {
+        let cooldown = *self.cooldown.lock().unwrap_or_else(PoisonError::into_inner);
+        cooldown.filter(|cooldown| cooldown.until > Instant::now())
     }
 }
 
@@ -166,6 +208,18 @@ mod tests {
         );
         keys.mark_refused(0);
         assert_eq!(keys.round_robin(), [1, 2, 0]);
+    }
+
+    #[test]
+    fn a_key_over_its_rate_limit_is_used_after_the_others_and_a_refused_key_last() {
+        let keys = keys(&["a", "b", "c"]);
+        keys.mark_refused(0);
+        keys.mark_limited(1, Retry::After(Duration::from_secs(20)));
+        assert_eq!(keys.round_robin(), [2, 1, 0]);
+        assert!(keys.is_limited(1) && !keys.is_limited(0) && !keys.is_limited(2));
+        assert!(keys.limited_for().is_some_and(|wait| wait <= Duration::from_secs(20)));
+        keys.mark_limited(2, Retry::After(Duration::ZERO));
+        assert!(!keys.is_limited(2), "the delay is over");
     }
 
     #[test]

@@ -41,6 +41,12 @@ impl BaseUrl {
         self.0.port_or_known_default()
     }
 
+    /// The address of the server: `scheme://host:port`, always with the port.
+    pub(crate) fn address(&self) -> String {
+        let port = self.port().map(|port| format!(":{port}")).unwrap_or_default();
+        format!("{}://{}{port}", self.0.scheme(), self.host())
+    }
+
     /// The URL with segments appended to its path. Each is encoded, so that a slash in it does not make two.
     pub(crate) fn join(&self, segments: &[&str]) -> Self {
         let mut url = self.0.clone();
@@ -108,6 +114,14 @@ mod tests {
         let base = BaseUrl::parse("https://x/v1/").unwrap();
         let url = base.join(&["models", "a/../b?key=1#c\r\nX: y:batchEmbedContents"]);
         assert_eq!(url.to_string(), "https://x/v1/models/a%2F..%2Fb%3Fkey=1%23cX:%20y:batchEmbedContents");
+    }
+
+    #[test]
+    fn an_address_has_the_port_and_nothing_of_the_path() {
+        let address = |text: &str| BaseUrl::parse(text).unwrap().address();
+        assert_eq!(address("https://API.example.com/v1?key=secret"), "https://api.example.com:443");
+        assert_eq!(address("http://localhost:11434/api/embed"), "http://localhost:11434");
+        assert_eq!(address("http://[::1]/x"), "http://[::1]:80");
     }
 
     #[test]

@@ -57,6 +57,15 @@ impl Failure<'_> {
         }
     }
 
+    /// Whether the server refuses the encoding of vectors that was requested. Some servers name the field, some only the
+    /// value, and some only in the path of a schema error, so the whole body is searched.
+    pub(super) fn refuses_base64(&self) -> bool {
+        const STATUSES: [u16; 5] = [400, 415, 422, 500, 501];
+        let body = String::from_utf8_lossy(self.body).to_ascii_lowercase();
+        STATUSES.contains(&self.status)
+            && contains_any(&body, &["encoding_format", "encoding format", "base64"])
+    }
+
     fn unauthorized(&self) -> EmbedError {
         EmbedError::new(
             ErrorKind::UpstreamAuth,

@@ -8,6 +8,7 @@ use embeddery_core::{
     },
     ProviderKind,
     Retry::{After, Backoff, Never},
+    UpstreamServer,
 };
 use reqwest::header::{HeaderName, HeaderValue};
 
@@ -21,7 +22,12 @@ fn classify(status: u16, body: &str, inputs: usize) -> EmbedError {
 }
 
 fn with_headers(status: u16, body: &str, inputs: usize, headers: &HeaderMap) -> EmbedError {
-    let target = Target {
+    let target = target();
+    Failure { target: &target, status, headers, body: body.as_bytes(), inputs }.classify()
+}
+
+fn target() -> Target {
+    Target {
         provider: ProviderKind::OpenAi,
         model: "m".into(),
         url: BaseUrl::parse("https://x").unwrap(),
@@ -30,8 +36,37 @@ fn with_headers(status: u16, body: &str, inputs: usize, headers: &HeaderMap) -> 
             .collect(),
         keys: Arc::new(ApiKeyPool::new(&[KEY.into()], KeyHeader::Bearer, "OPENAI_API_KEY").unwrap()),
         listener: None,
+        server: UpstreamServer::in_process(ProviderKind::OpenAi),
+    }
+}
+
+#[test]
+fn a_refusal_of_base64_is_recognised_in_any_schema() {
+    let refuses = |status, body: &str| {
+        let (target, headers) = (target(), HeaderMap::new());
+        Failure { target: &target, status, headers: &headers, body: body.as_bytes(), inputs: 1 }
+            .refuses_base64()
     };
-    Failure { target: &target, status, headers, body: body.as_bytes(), inputs }.classify()
+    for (status, body) in [
+        (400, r#"{"error":{"message":"encoding_format base64 is not supported","type":"BadRequestError"}}"#),
+        (400, r#"{"object":"error","message":"Unknown parameter: 'Encoding_Format'","code":400}"#),
+        (
+            422,
+            r#"{"detail":[{"type":"literal_error","loc":["body","encoding_format"],"msg":"Input should be 'float'"}]}"#,
+        ),
+        (422, "Base64 embeddings are not implemented"),
+        (501, r#"{"error":"encoding format 'base64' not implemented"}"#),
+    ] {
+        assert!(refuses(status, body), "{status} {body}");
+    }
+    for (status, body) in [
+        (400, r#"{"error":{"message":"input cannot be an empty string"}}"#),
+        (401, r#"{"error":{"message":"encoding_format"}}"#),
+        (429, "base64"),
+        (422, ""),
+    ] {
+        assert!(!refuses(status, body), "{status} {body}");
+    }
 }
 
 #[test]

@@ -3,13 +3,18 @@
 use std::{
     collections::HashMap,
     num::NonZeroUsize,
-    sync::{Arc, OnceLock},
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
 };
+
+use bytes::Bytes;
 
 use embeddery_core::{
     BoxFuture, CallLimits, EmbedError, EmbedRequest, Embedder, EmbeddingIdentity, Embeddings, Input,
-    InputType, ModelInfo, ProviderKind, Retry, SpaceId, TokenCount, estimate_tokens, squared_length,
-    to_unit_length,
+    InputType, ModelInfo, ProviderKind, Retry, SpaceId, TokenCount, UpstreamServer, estimate_tokens,
+    squared_length, to_unit_length,
 };
 
 use crate::{
@@ -29,6 +34,8 @@ pub(super) struct Model {
     pub(super) prompts: HashMap<InputType, Arc<str>>,
     pub(super) protocol: &'static dyn VendorProtocol,
     pub(super) target: Target,
+    /// Whether the server has refused base64. The models at one address share it.
+    pub(super) refuses_base64: Arc<AtomicBool>,
     pub(super) client: Arc<HttpClient>,
 }
 
@@ -64,6 +71,7 @@ impl Model {
             dimensions,
             truncate: request.truncate,
             max_tokens: self.info.max_tokens,
+            base64: !self.refuses_base64.load(Relaxed),
         })
     }
 
@@ -87,12 +95,7 @@ impl Model {
         let inputs = self.with_prompts(&request);
         let vendor_request = self.vendor_request(&request, &inputs)?;
         let requested = vendor_request.dimensions;
-        let call = Call {
-            body: self.protocol.build_request(&vendor_request)?.into(),
-            inputs: inputs.len(),
-            deadline: request.context.deadline,
-        };
-        let body = self.client.post(&self.target, &call).await?;
+        let body = self.send(vendor_request, request.context.deadline).await?;
         let malformed = |problem: String| self.target.malformed(&problem, Retry::Backoff);
         let response = self.protocol.parse_response(&body).map_err(malformed)?;
         let (mut data, dim) = response.vectors.into_flat(inputs.len()).map_err(malformed)?;
@@ -100,10 +103,11 @@ impl Model {
         if request.normalize {
             data.chunks_exact_mut(dim).for_each(normalize);
         }
-        let counts = billed_tokens::distribute(&inputs, response.tokens);
+        let reported = billed_tokens::plausible(&inputs, response.tokens);
+        let counts = billed_tokens::distribute(&inputs, reported);
         let billed = match self.info.provider {
             ProviderKind::LocalApi => 0,
-            _ => response.tokens.unwrap_or_else(|| counts.iter().map(|count| u64::from(*count)).sum()),
+            _ => reported.unwrap_or_else(|| counts.iter().map(|count| u64::from(*count)).sum()),
         };
         Ok(Embeddings {
             data,
@@ -115,6 +119,30 @@ impl Model {
             failed: Vec::new(),
             served_by: Arc::clone(self.current_info()),
         })
+    }
+
+    /// Sends a request. A server that refuses base64 is asked again for numbers, at once: some servers with OpenAI's API
+    /// do not have it.
+    async fn send(
+        &self,
+        mut request: VendorRequest<'_>,
+        deadline: Option<std::time::Instant>,
+    ) -> Result<Bytes, EmbedError> {
+        let inputs = request.inputs.len();
+        let call = |body: Vec<u8>| Call { body: body.into(), inputs, deadline };
+        let first = call(self.protocol.build_request(&request)?);
+        match self.client.post(&self.target, &first).await {
+            Err(failure) if failure.refuses_base64 && request.base64 && self.protocol.has_base64() => {}
+            result => return Ok(result?),
+        }
+        request.base64 = false;
+        let second = call(self.protocol.build_request(&request)?);
+        let body = self.client.post(&self.target, &second).await?;
+        if !self.refuses_base64.swap(true, Relaxed) {
+            let provider = self.info.provider;
+            tracing::info!(%provider, address = %self.target.server, "the server refuses base64; vectors are requested as numbers");
+        }
+        Ok(body)
     }
 
     /// Refuses vectors whose dimensions differ from the requested ones, or from those of the first response. The latter
@@ -150,6 +178,10 @@ impl Embedder for Model {
 
     fn count_tokens(&self, text: &str) -> TokenCount {
         TokenCount::Estimate(estimate_tokens(text))
+    }
+
+    fn server(&self) -> UpstreamServer {
+        self.target.server.clone()
     }
 
     /// The identity depends on what was known before the first response, so that it does not change.

@@ -164,9 +164,39 @@ async fn rate_limit_headers_reach_the_listener() {
     embed(&embedder, &["a"]).await.unwrap_err();
     let recorded = recorded.0.lock().unwrap();
     assert_eq!(recorded.len(), 2, "an error response is recorded, too");
-    assert_eq!(recorded[0].0, ProviderKind::OpenAi);
+    assert_eq!(recorded[0].0, embedder.server());
+    assert_eq!(recorded[0].0.address.as_deref(), Some(&*vendors.url()));
     assert_eq!(recorded[0].1.requests.remaining, Some(59));
     assert_eq!(recorded[0].1.tokens, RateWindow { remaining: Some(149_984), ..RateWindow::default() });
+}
+
+#[tokio::test]
+async fn a_rate_limited_key_does_not_delay_the_other_keys() {
+    let vendors = Vendors::start().await;
+    let recorded = Arc::new(RecordedLimits::default());
+    let keys = ["key-1", "key-2"];
+    let mut config = config(ProviderKind::OpenAi, endpoint(&vendors, VendorApi::OpenAi, &keys));
+    config.listener = Some(recorded.clone());
+    let embedder = open(config, "m").await;
+    vendors.set_response_headers(&[
+        ("x-ratelimit-remaining-requests", "0"),
+        ("x-ratelimit-reset-requests", "90s"),
+    ]);
+    vendors.next(Behaviour::RateLimited(100));
+    embed(&embedder, &["a"]).await.unwrap();
+    vendors.set_response_headers(&[]);
+    let used: Vec<String> =
+        vendors.requests().iter().map(|request| request.headers["authorization"].clone()).collect();
+    assert_eq!(used, ["Bearer key-1", "Bearer key-2"]);
+    assert!(recorded.0.lock().unwrap().is_empty(), "the limits of one key do not hold for all");
+    // Both keys are over their limits now: a request tries one of them only, and the shorter delay counts.
+    vendors.clear_requests();
+    vendors.next(Behaviour::RateLimited(100));
+    let error = embed(&embedder, &["a"]).await.unwrap_err();
+    assert_eq!(vendors.requests().len(), 1);
+    let Retry::After(wait) = error.retry else { panic!("{error:?}") };
+    let remaining_of_the_first_key = wait < std::time::Duration::from_secs(100);
+    assert_eq!((error.kind, remaining_of_the_first_key), (ErrorKind::RateLimited, true), "{wait:?}");
 }
 
 #[tokio::test]

@@ -11,12 +11,13 @@ use embeddery_core::{
         self, BatchTooLarge, InputTooLong, InvalidRequest, InvalidUpstreamResponse, ModelNotFound,
         RateLimited, Timeout, Unavailable, UpstreamAuth,
     },
-    Fault,
+    Fault, ModelRef, Provider as _, ProviderKind,
     Retry::{self, After, Backoff, Never},
 };
+use embeddery_providers::Vendor;
 use embeddery_test_support::vendors::{Behaviour, VendorApi, Vendors};
 
-use crate::support::{APIS, KEY, adapter, assert_vectors, embed, request};
+use crate::support::{APIS, KEY, adapter, assert_vectors, config, embed, endpoint, kind, request};
 
 const ALL: [VendorApi; 6] = [
     VendorApi::OpenAi,
@@ -186,4 +187,104 @@ async fn a_bad_input_is_the_callers_fault_or_requires_smaller_batches() {
     // The input crashes Ollama's runner. Smaller batches isolate it.
     let ollama = embed(&adapter(&vendors, VendorApi::Ollama, "m").await, &texts).await.unwrap_err();
     assert_eq!(ollama.kind, BatchTooLarge);
+}
+
+/// JSON that is no number of tokens.
+const NO_TOKENS: [&str; 12] = [
+    "-1",
+    "5.5",
+    "\"many\"",
+    "\"\"",
+    "null",
+    "true",
+    "[]",
+    "[5]",
+    "{}",
+    "{\"a\":[{\"b\":null}]}",
+    "1e999",
+    "99999999999999999999",
+];
+
+#[tokio::test]
+async fn an_odd_usage_costs_no_vectors() {
+    let vendors = Vendors::start().await;
+    for (api, model) in APIS {
+        let embedder = adapter(&vendors, api, &model.replace(' ', "-")).await;
+        let texts: &[&str] =
+            if api == VendorApi::OllamaLegacy { &["one text"] } else { &["one text", "two"] };
+        let reported = async |behaviour: Behaviour| {
+            vendors.next(behaviour.clone());
+            let response = embed(&embedder, texts).await;
+            let response = response.unwrap_or_else(|error| panic!("{api:?} {behaviour:?}: {error}"));
+            assert_vectors(&response, texts);
+            let is_local = kind(api) == ProviderKind::LocalApi;
+            assert_eq!(response.billed_tokens, if is_local { 0 } else { response.total_tokens() });
+            response.total_tokens()
+        };
+        let estimate = reported(Behaviour::Usage("null".into())).await;
+        for json in NO_TOKENS.into_iter().chain(["5000000000000", "\"5\"", "5"]) {
+            // The object itself is odd. Ollama has the number in its place.
+            let is_number = api == VendorApi::Ollama && json.trim_matches('"') == "5";
+            let expected = if is_number { 5 } else { estimate };
+            assert_eq!(reported(Behaviour::Usage(json.into())).await, expected, "{api:?} {json}");
+        }
+        for json in NO_TOKENS.into_iter().chain(["5000000000000"]) {
+            assert_eq!(reported(Behaviour::TokenCount(json.into())).await, estimate, "{api:?} {json}");
+        }
+        let has_count = !matches!(api, VendorApi::OllamaLegacy | VendorApi::Tei | VendorApi::Tldw);
+        for json in ["5", "5.0", "\"5\"", "5e0"] {
+            let expected = if has_count { 5 } else { estimate };
+            assert_eq!(reported(Behaviour::TokenCount(json.into())).await, expected, "{api:?} {json}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_refuses_base64_is_asked_for_numbers_once_and_for_all() {
+    for (api, model) in [
+        (VendorApi::OpenAi, "text-embedding-3-small"),
+        (VendorApi::Azure, "deployment"),
+        (VendorApi::Voyage, "voyage-4"),
+    ] {
+        for status in [400, 422] {
+            let vendors = Vendors::start().await;
+            vendors.refuse_base64(status);
+            let vendor = Vendor::new(config(kind(api), endpoint(&vendors, api, &[KEY]))).unwrap();
+            let open = async |model| vendor.open(&ModelRef::new(model)).await.unwrap();
+            let embedder = open(model).await;
+            assert_vectors(&embed(&embedder, &["a", "b"]).await.unwrap(), &["a", "b"]);
+            let asked = || {
+                let asked = vendors.requests();
+                vendors.clear_requests();
+                asked.iter().map(|request| request.body["encoding_format"] == "base64").collect::<Vec<_>>()
+            };
+            assert_eq!(asked(), [true, false], "{api:?} {status}");
+            embed(&embedder, &["c"]).await.unwrap();
+            embed(&open("another-model").await, &["c"]).await.unwrap();
+            assert_eq!(asked(), [false, false], "{api:?}: remembered for the address");
+        }
+    }
+}
+
+#[tokio::test]
+async fn another_refusal_is_not_taken_for_one_of_base64() {
+    let vendors = Vendors::start().await;
+    let embedder = adapter(&vendors, VendorApi::OpenAi, "text-embedding-3-small").await;
+    vendors.next(Behaviour::Status(400));
+    assert_eq!(embed(&embedder, &["a"]).await.unwrap_err().kind, InvalidRequest);
+    assert_eq!(vendors.requests().len(), 1);
+    // A refusal of the numbers as well is the reason that the caller sees, and nothing is remembered.
+    vendors.refuse_base64(400);
+    vendors.next(Behaviour::Normal);
+    vendors.next(Behaviour::Status(500));
+    assert_eq!(embed(&embedder, &["a"]).await.unwrap_err().kind, Unavailable);
+    vendors.clear_requests();
+    assert_vectors(&embed(&embedder, &["a"]).await.unwrap(), &["a"]);
+    assert_eq!(vendors.requests().len(), 2);
+    // Numbers instead of base64 are accepted.
+    let vendors = Vendors::start().await;
+    vendors.next(Behaviour::Numbers);
+    let embedder = adapter(&vendors, VendorApi::OpenAi, "text-embedding-3-small").await;
+    assert_vectors(&embed(&embedder, &["a", "b"]).await.unwrap(), &["a", "b"]);
+    assert_eq!(vendors.requests().len(), 1);
 }

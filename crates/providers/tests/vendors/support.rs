@@ -8,7 +8,7 @@ use std::{
 
 use embeddery_core::{
     EmbedError, EmbedRequest, Embedder, Embeddings, Input, ModelRef, Provider as _, ProviderKind,
-    RateLimitInfo, RateListener, RequestContext,
+    RateLimitInfo, RateListener, RequestContext, UpstreamServer,
 };
 use embeddery_providers::{
     BaseUrl, Catalogue, Endpoint, HttpClient, ModelSettings, Outbound, Vendor, VendorConfig,
@@ -34,11 +34,11 @@ pub(crate) const APIS: [(VendorApi, &str); 11] = [
 
 /// Records the rate limits that responses report.
 #[derive(Default)]
-pub(crate) struct RecordedLimits(pub(crate) Mutex<Vec<(ProviderKind, RateLimitInfo)>>);
+pub(crate) struct RecordedLimits(pub(crate) Mutex<Vec<(UpstreamServer, RateLimitInfo)>>);
 
 impl RateListener for RecordedLimits {
-    fn observe(&self, provider: ProviderKind, info: RateLimitInfo) {
-        self.0.lock().unwrap().push((provider, info));
+    fn observe(&self, server: &UpstreamServer, info: RateLimitInfo) {
+        self.0.lock().unwrap().push((server.clone(), info));
     }
 }
 

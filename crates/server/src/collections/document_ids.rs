@@ -1,28 +1,118 @@
-//! The ids of the documents of one request, which must differ.
+//! The ids of the documents of one request, which must differ. A document without an id gets the hash of its text; when
+//! an equal document comes again, it is the same document.
 
 use std::collections::HashMap;
 
+use serde_json::{Map, Value};
+
+/// The id of a document that is sent without one.
+pub(crate) fn derived_id(text: &str) -> String {
+    blake3::hash(text.as_bytes()).to_hex()[..32].to_owned()
+}
+
+/// What decides whether two documents are the same.
+#[derive(Clone, Copy)]
+pub(crate) struct DocumentIdentity<'a> {
+    pub(crate) id: &'a str,
+    pub(crate) text: &'a str,
+    pub(crate) metadata: &'a Map<String, Value>,
+    pub(crate) content_type: Option<&'a str>,
+}
+
 /// The position of the document of each id.
 pub(crate) struct DocumentIds {
-    /// The position by a hash of the id. The ids themselves are not kept, because a request may have very many documents.
-    positions: HashMap<u64, u64>,
+    /// The first document by a hash of the id. The ids themselves are not kept, because a request may have very many
+    /// documents.
+    first: HashMap<u64, FirstDocument>,
     describe: fn(u64) -> String,
 }
 
+/// The first document with an id.
+struct FirstDocument {
+    position: u64,
+    /// A hash of all except the id and the text.
+    attributes: u64,
+}
+
+/// An earlier document that is equal to one without an id.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct EqualDocument {
+    pub(crate) position: u64,
+    /// What happened to the later document, for its sender.
+    pub(crate) message: String,
+}
+
 impl DocumentIds {
-    /// No ids yet. `describe` names a position in errors.
+    /// No ids yet. `describe` names a position in messages.
     pub(crate) fn new(describe: fn(u64) -> String) -> Self {
-        Self { positions: HashMap::new(), describe }
+        Self { first: HashMap::new(), describe }
     }
 
-    /// Records the id of the document at a position.
+    /// Records the document at a position. Returns the earlier document that is equal to it, if it was sent without an id.
     ///
     /// # Errors
-    /// If an earlier document has the same id. The error is a message about `subject`.
-    pub(crate) fn insert(&mut self, id: &str, position: u64, subject: &str) -> Result<(), String> {
-        let hash = blake3::hash(id.as_bytes());
-        let key = hash.as_bytes().first_chunk().map_or(0, |bytes| u64::from_le_bytes(*bytes));
-        let Some(first) = self.positions.insert(key, position) else { return Ok(()) };
-        Err(format!("{subject} has the id of {}, or its text and no id", (self.describe)(first)))
+    /// If an earlier document has the same id and the two are not the same document. The error is a message about
+    /// `subject`.
+    pub(crate) fn insert(
+        &mut self,
+        document: DocumentIdentity<'_>,
+        position: u64,
+        subject: &str,
+    ) -> Result<Option<EqualDocument>, String> {
+        let DocumentIdentity { id, text, metadata, content_type } = document;
+        let attributes = hash(format!("{content_type:?}{}", Value::Object(metadata.clone())).as_bytes());
+        let Some(first) = self.first.get(&hash(id.as_bytes())) else {
+            self.first.insert(hash(id.as_bytes()), FirstDocument { position, attributes });
+            return Ok(None);
+        };
+        let other = (self.describe)(first.position);
+        if id != derived_id(text) {
+            return Err(format!("{subject} has the id of {other}; send each id once"));
+        }
+        if first.attributes != attributes {
+            return Err(format!(
+                "{subject} has the text of {other}, no id, and other metadata; give both an id, or send one of them"
+            ));
+        }
+        let message =
+            format!("{subject} has the text and the metadata of {other} and no id; it is stored once");
+        Ok(Some(EqualDocument { position: first.position, message }))
+    }
+}
+
+/// The first 64 bits of the BLAKE3 hash.
+pub(crate) fn hash(bytes: &[u8]) -> u64 {
+    blake3::hash(bytes).as_bytes().first_chunk().map_or(0, |bytes| u64::from_le_bytes(*bytes))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn an_equal_document_without_an_id_is_the_same_and_every_other_repetition_is_an_error() {
+        let mut ids = DocumentIds::new(|position| format!("documents[{position}]"));
+        let one = derived_id("one");
+        let (none, some) = (Map::new(), json!({"a": 1}).as_object().unwrap().clone());
+        let document = |id, text, metadata| DocumentIdentity { id, text, metadata, content_type: None };
+        assert_eq!(ids.insert(document("a", "one", &none), 0, "documents[0]"), Ok(None));
+        assert_eq!(
+            ids.insert(document(&one, "one", &none), 1, "documents[1]"),
+            Ok(None),
+            "ids, not texts, are compared"
+        );
+        let equal = ids.insert(document(&one, "one", &none), 2, "documents[2]").unwrap().unwrap();
+        assert_eq!(equal.position, 1);
+        assert!(equal.message.starts_with("documents[2] has the text and the metadata of documents[1]"));
+        let other = ids.insert(document(&one, "one", &some), 3, "documents[3]").unwrap_err();
+        assert!(other.contains("has the text of documents[1], no id, and other metadata"), "{other}");
+        let typed = DocumentIdentity { content_type: Some("text/html"), ..document(&one, "one", &none) };
+        assert!(ids.insert(typed, 4, "documents[4]").is_err());
+        for text in ["one", "two"] {
+            let same = ids.insert(document("a", text, &none), 5, "documents[5]").unwrap_err();
+            assert_eq!(same, "documents[5] has the id of documents[0]; send each id once");
+        }
     }
 }

@@ -1,6 +1,6 @@
 //! Errors of models, collections, jobs and the operation of the service.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use axum::http::StatusCode;
 use embeddery_pipeline::JobId;
@@ -15,6 +15,15 @@ impl ApiError {
             "there is no circuit breaker '{name}'; GET /api/v1/embeddings/circuit-breakers lists them"
         );
         Self::new(StatusCode::NOT_FOUND, "not_found", message)
+    }
+
+    /// None of the named breakers is of a server at this address.
+    pub(crate) fn unknown_breaker_address(name: &str, address: &str, known: &[Arc<str>]) -> Self {
+        let message = match known {
+            [] => format!("'{name}' has no server, so it has no address '{address}'; leave `address` out"),
+            known => format!("'{name}' has no server at '{address}'; its addresses are {}", known.join(", ")),
+        };
+        Self { param: Some("address".into()), ..Self::new(StatusCode::NOT_FOUND, "not_found", message) }
     }
 
     /// The new configuration is invalid, so the old one stays in force.

@@ -6,14 +6,15 @@ use std::sync::Arc;
 use embeddery_accounts::ledger::{Counter, QuotaExceeded};
 use embeddery_chunk::ChunkConfig;
 use embeddery_pipeline::{
-    Chunking, Job, JobId, JobSpec, NewDocument, NewJob, OpenResult, Priority, Stage, Task, TaskId, Unfinished,
+    Chunking, DocumentOutcome, Job, JobId, JobSpec, NewDocument, NewJob, OpenResult, Priority, Reason, Stage,
+    Task, TaskId, Unfinished,
 };
 use embeddery_store::{ModelBinding, StoreErrorKind, check_name};
 
 use super::Jobs;
 use crate::{
     App,
-    collections::{CollectionService, Model},
+    collections::{CollectionService, EqualDocument, Model},
     error::{ApiError, OfferedModel},
 };
 
@@ -39,6 +40,8 @@ const MAX_BATCH_DOCUMENTS: usize = 256;
 const MAX_BATCH_BYTES: usize = 4 << 20;
 /// Maximum tasks in one call of the queue.
 const MAX_ENQUEUED_TASKS: usize = 1000;
+/// The code of a document that is equal to an earlier one of its job.
+const DUPLICATE_CODE: &str = "duplicate_document";
 
 impl CollectionService {
     /// Opens a job, whose documents are added to the [`JobUpload`].
@@ -79,6 +82,7 @@ impl CollectionService {
             is_new,
             task_template,
             sizes: Vec::new(),
+            duplicates: Vec::new(),
             buffer: Vec::new(),
             buffer_bytes: 0,
         };
@@ -153,6 +157,8 @@ pub(crate) struct JobUpload {
     task_template: Unfinished,
     /// Bytes of each document's text, in the order of the documents.
     sizes: Vec<u32>,
+    /// The documents that are equal to an earlier one, and why they are not processed.
+    duplicates: Vec<(u32, EqualDocument)>,
     /// Documents that are not stored yet.
     buffer: Vec<NewDocument>,
     buffer_bytes: usize,
@@ -164,8 +170,16 @@ impl JobUpload {
         self.sizes.len()
     }
 
-    /// Adds a document. Documents are stored in batches.
-    pub(crate) async fn add(&mut self, document: NewDocument) -> Result<(), ApiError> {
+    /// Adds a document. Documents are stored in batches. A document that is equal to an earlier one is listed, but not
+    /// processed.
+    pub(crate) async fn add(
+        &mut self,
+        document: NewDocument,
+        equal: Option<EqualDocument>,
+    ) -> Result<(), ApiError> {
+        if let (Some(equal), Ok(item)) = (equal, u32::try_from(self.sizes.len())) {
+            self.duplicates.push((item, equal));
+        }
         self.sizes.push(u32::try_from(document.text.len()).unwrap_or(u32::MAX));
         if !self.is_new {
             return Ok(());
@@ -197,6 +211,7 @@ impl JobUpload {
         let id = match self.jobs().store.start(self.job.id, body_hash).await? {
             OpenResult::New(id) => {
                 self.job.armed = false;
+                self.end_duplicates().await;
                 self.enqueue().await;
                 id
             }
@@ -208,9 +223,29 @@ impl JobUpload {
         job.ok_or_else(|| ApiError::unknown_job(&id.to_string()))
     }
 
+    /// Ends the documents that are equal to an earlier one. If that fails, they are processed: storing an equal document
+    /// again changes nothing.
+    async fn end_duplicates(&mut self) {
+        let job = self.job.id;
+        let outcome = |(item, equal): &(u32, EqualDocument)| {
+            let reason = Reason { code: DUPLICATE_CODE.into(), message: equal.message.clone() };
+            (TaskId { job, item: *item }, DocumentOutcome::Superseded(reason))
+        };
+        let outcomes: Vec<_> = self.duplicates.iter().map(outcome).collect();
+        for chunk in outcomes.chunks(MAX_ENQUEUED_TASKS) {
+            if let Err(error) = self.jobs().store.finish(chunk.to_vec()).await {
+                tracing::warn!(%error, %job, "ending equal documents of a job failed; they are processed");
+                self.duplicates.clear();
+                return;
+            }
+        }
+    }
+
     /// Enqueues the tasks of the started job. If that fails, the reconciler enqueues them later.
     async fn enqueue(&self) {
-        let documents = (0..).zip(&self.sizes).map(|(item, bytes)| Unfinished {
+        let is_duplicate = |item: u32| self.duplicates.binary_search_by_key(&item, |(item, _)| *item).is_ok();
+        let documents = (0..).zip(&self.sizes).filter(|(item, _)| !is_duplicate(*item));
+        let documents = documents.map(|(item, bytes)| Unfinished {
             task: TaskId { item, ..self.task_template.task },
             bytes: u64::from(*bytes),
             ..self.task_template.clone()

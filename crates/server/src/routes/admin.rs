@@ -5,9 +5,10 @@ use std::sync::Arc;
 
 use axum::{
     Json,
-    extract::{Path, State},
+    extract::{Path, Query, State, rejection::QueryRejection},
 };
-use embeddery_core::ProviderKind;
+
+use embeddery_gateway::{BreakerReport, UnknownBreaker};
 
 use super::common_errors::AdminErrors;
 use crate::{
@@ -15,18 +16,20 @@ use crate::{
     auth::{Admin, Caller},
     error::{ApiError, ErrorBody},
     wire::admin::{
-        CircuitBreakerView, ClearCacheResponse, EmbeddingMetrics, MessageResponse, ProvidersConfig, breakers,
-        metrics as read_metrics, providers,
+        CircuitBreakerQuery, CircuitBreakerView, ClearCacheResponse, EmbeddingMetrics, MessageResponse,
+        ProvidersConfig, breakers, metrics as read_metrics, providers,
     },
 };
 
-/// List the circuit breakers of the providers.
+/// List the circuit breakers of the providers' servers.
+///
+/// Each server of a provider has one. The servers of `local_api` are listed by the configured ids of their models.
 #[utoipa::path(
     get,
     path = "/api/v1/embeddings/circuit-breakers",
     tag = "operation",
     responses(
-        (status = 200, description = "By name, `embeddings_<provider>`", body = std::collections::BTreeMap<String, CircuitBreakerView>),
+        (status = 200, description = "By name: `embeddings_<provider>`, for local_api `embeddings_<id>`, and `…@<address>` for each further server", body = std::collections::BTreeMap<String, CircuitBreakerView>),
         AdminErrors,
     ),
     security(("key" = []), ("bearer" = [])),
@@ -38,16 +41,19 @@ pub(super) async fn list_circuit_breakers(
     Json(breakers(&app))
 }
 
-/// Close a circuit breaker and forget its failures.
+/// Close circuit breakers and forget their failures.
 #[utoipa::path(
     post,
     path = "/api/v1/embeddings/circuit-breakers/{provider}/reset",
     tag = "operation",
-    params(("provider" = String, Path, description = "The provider, or the breaker's name")),
+    params(
+        ("provider" = String, Path, description = "The provider, for all its breakers; the configured id of a local_api model; or a breaker's name"),
+        CircuitBreakerQuery,
+    ),
     responses(
-        (status = 200, description = "It is closed", body = MessageResponse),
+        (status = 200, description = "They are closed", body = MessageResponse),
         AdminErrors,
-        (status = 404, description = "No such provider", body = ErrorBody),
+        (status = 404, description = "No such provider, or it has no server at this address", body = ErrorBody),
     ),
     security(("key" = []), ("bearer" = [])),
 )]
@@ -55,15 +61,22 @@ pub(super) async fn reset_circuit_breaker(
     _: Admin,
     State(app): State<Arc<App>>,
     Path(provider): Path<String>,
+    query: Result<Query<CircuitBreakerQuery>, QueryRejection>,
 ) -> Result<Json<MessageResponse>, ApiError> {
-    let kind: ProviderKind = provider
-        .strip_prefix("embeddings_")
-        .unwrap_or(&provider)
-        .parse()
-        .map_err(|_| ApiError::unknown_breaker(&provider))?;
-    app.controls.breakers.for_provider(kind).reset();
-    tracing::info!(provider = %kind, "circuit breaker reset by an administrator");
-    Ok(Json(MessageResponse { message: format!("Circuit breaker for '{kind}' reset successfully") }))
+    let Query(query) = query.map_err(|error| ApiError::invalid("query", error.body_text()))?;
+    let address = query.address.as_deref();
+    let reset = app.controls.breakers.reset(&provider, address).map_err(|unknown| match unknown {
+        UnknownBreaker::Name => ApiError::unknown_breaker(&provider),
+        UnknownBreaker::Address(known) => {
+            ApiError::unknown_breaker_address(&provider, address.unwrap_or_default(), &known)
+        }
+    })?;
+    for BreakerReport { provider, address, .. } in &reset {
+        tracing::info!(%provider, address = address.as_deref(), "circuit breaker reset by an administrator");
+    }
+    let name = provider.strip_prefix("embeddings_").unwrap_or(&provider);
+    let at = address.map(|address| format!(" at '{address}'")).unwrap_or_default();
+    Ok(Json(MessageResponse { message: format!("Circuit breaker for '{name}'{at} reset successfully") }))
 }
 
 /// Clear the cache of vectors.

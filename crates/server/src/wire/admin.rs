@@ -4,19 +4,23 @@ use std::{collections::BTreeMap, time::SystemTime};
 
 use embeddery_gateway::{BreakerReport, BreakerState, CacheStats, Router};
 use prometheus_client::registry::Registry;
-use serde::Serialize;
-use utoipa::ToSchema;
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
 
 use super::prometheus_json::{Sample, samples};
 use crate::App;
 
-/// Circuit breakers by name, `embeddings_<provider>`.
+/// Circuit breakers by name: `embeddings_<provider>`, for `local_api` `embeddings_<id>`.
 pub(crate) type CircuitBreakers = BTreeMap<String, CircuitBreakerView>;
 
-/// The current state of a provider's circuit breaker.
+/// The current state of a circuit breaker.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct CircuitBreakerView {
     name: String,
+    /// The server, `scheme://host:port`. Absent for models of this process, for a provider without a configured server,
+    /// and in the health of the service, which needs no key.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    address: Option<String>,
     /// `CLOSED`, `OPEN` or `HALF_OPEN`.
     state: &'static str,
     /// Failures in a row.
@@ -46,7 +50,8 @@ impl From<BreakerReport> for CircuitBreakerView {
     fn from(report: BreakerReport) -> Self {
         let since = |time: SystemTime| time.duration_since(SystemTime::UNIX_EPOCH).ok();
         Self {
-            name: report.name(),
+            name: report.name,
+            address: report.address.map(|address| address.to_string()),
             state: state(report.state),
             failure_count: report.failures,
             success_count: report.successes,
@@ -71,10 +76,27 @@ pub(crate) fn state(state: BreakerState) -> &'static str {
     }
 }
 
-/// The circuit breakers of all providers.
+/// Which of a provider's circuit breakers are reset.
+#[derive(Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct CircuitBreakerQuery {
+    /// Only that of the server at this address, as the list has it; all without it.
+    pub(crate) address: Option<String>,
+}
+
+/// The circuit breakers of all servers, for administrators.
 pub(crate) fn breakers(app: &App) -> CircuitBreakers {
-    let reports = app.controls.breakers.report().into_iter();
-    reports.map(|report| (report.name(), CircuitBreakerView::from(report))).collect()
+    views(app.controls.breakers.report())
+}
+
+/// The worst circuit breaker of each provider or `local_api` model, without its address.
+pub(crate) fn breakers_by_service(app: &App) -> CircuitBreakers {
+    views(app.controls.breakers.report_by_service())
+}
+
+fn views(reports: Vec<BreakerReport>) -> CircuitBreakers {
+    reports.into_iter().map(|report| (report.name.clone(), CircuitBreakerView::from(report))).collect()
 }
 
 /// The request succeeded.

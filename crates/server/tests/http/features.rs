@@ -128,8 +128,11 @@ async fn circuit_breakers_of_all_providers_are_listed_and_can_be_reset() {
     for name in ["openai", "embeddings_voyage"] {
         assert_eq!(Answer::of(server.request(Method::POST, &path(name))).await.status, 200);
     }
-    let unknown = Answer::of(server.request(Method::POST, &path("unknown"))).await;
-    assert_eq!((unknown.status.as_u16(), unknown.code()), (404, "not_found"));
+    for unknown in ["unknown/reset", "openai/reset?address=http://elsewhere:80"] {
+        let path = format!("/api/v1/embeddings/circuit-breakers/{unknown}");
+        let unknown = Answer::of(server.request(Method::POST, &path)).await;
+        assert_eq!((unknown.status.as_u16(), unknown.code()), (404, "not_found"), "{}", unknown.text);
+    }
 }
 
 #[tokio::test]

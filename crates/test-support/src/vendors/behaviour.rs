@@ -44,6 +44,14 @@ pub enum Behaviour {
     MixedLengths,
     /// Base64 of an incomplete float. Only if the request asks for base64.
     BrokenBase64,
+    /// The last vector is all zeros.
+    ZeroVector,
+    /// The vectors as numbers, although the request asks for base64.
+    Numbers,
+    /// This JSON instead of each number of tokens.
+    TokenCount(String),
+    /// This JSON instead of the object with the numbers of tokens.
+    Usage(String),
     /// The vendor's error for too many tokens in a request, if the request has more texts than this.
     TooManyTokensAbove(usize),
     /// The vendor's error for an input over the model's limit.

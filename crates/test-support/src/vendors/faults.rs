@@ -93,6 +93,11 @@ pub(super) async fn vectors_response(
         .collect();
     match behaviour {
         Behaviour::FewerVectors => drop(vectors.pop()),
+        Behaviour::ZeroVector => {
+            if let Some(last) = vectors.last_mut() {
+                last.fill(0.0);
+            }
+        }
         Behaviour::MixedLengths => {
             if let Some(last) = vectors.last_mut() {
                 last.pop();

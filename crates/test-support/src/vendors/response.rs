@@ -73,41 +73,64 @@ pub(super) fn response_body(
     behaviour: &Behaviour,
 ) -> String {
     let tokens: usize = request.texts.iter().map(|text| text.len().div_ceil(4)).sum();
+    let tokens = match behaviour {
+        Behaviour::TokenCount(_) => json!(PLACEHOLDER),
+        _ => json!(tokens),
+    };
+    let base64 = request.base64 && *behaviour != Behaviour::Numbers;
+    let usage =
+        |usage: Value| if matches!(behaviour, Behaviour::Usage(_)) { json!(PLACEHOLDER) } else { usage };
     let vectors: Vec<Value> = vectors
         .iter()
         .enumerate()
         .map(|(index, vector)| {
             let nan = index == 0 && *behaviour == Behaviour::Nan;
-            encode(vector, request.base64, nan, *behaviour == Behaviour::BrokenBase64)
+            encode(vector, base64, nan, *behaviour == Behaviour::BrokenBase64)
         })
         .collect();
     let body = match api {
         VendorApi::OpenAi | VendorApi::Azure | VendorApi::LocalOpenAi => {
             json!({"object": "list", "model": request.model,
             "data": indexed(vectors, behaviour),
-            "usage": {"prompt_tokens": tokens, "total_tokens": tokens}})
+            "usage": usage(json!({"prompt_tokens": tokens, "total_tokens": tokens}))})
         }
         VendorApi::Mistral => json!({"id": "0d7a", "object": "list", "model": request.model,
-            "usage": {"prompt_tokens": tokens, "completion_tokens": 0, "total_tokens": tokens},
+            "usage": usage(json!({"prompt_tokens": tokens, "completion_tokens": 0, "total_tokens": tokens})),
             "data": indexed(vectors, behaviour)}),
         VendorApi::Voyage => {
             json!({"object": "list", "data": indexed(vectors, behaviour), "model": request.model,
-            "usage": {"total_tokens": tokens}})
+            "usage": usage(json!({"total_tokens": tokens}))})
         }
         VendorApi::Cohere => json!({"id": "da6e", "response_type": "embeddings_by_type",
             "texts": request.texts, "images": [], "embeddings": {"float": vectors},
-            "meta": {"api_version": {"version": "2"}, "billed_units": {"input_tokens": tokens}}}),
-        VendorApi::Google => json!({"embeddings":
-            vectors.into_iter().map(|vector| json!({"values": vector})).collect::<Vec<_>>()}),
+            "meta": {"api_version": {"version": "2"}, "billed_units": usage(json!({"input_tokens": tokens}))}}),
+        VendorApi::Google => {
+            let mut body = json!({"embeddings":
+                vectors.into_iter().map(|vector| json!({"values": vector})).collect::<Vec<_>>()});
+            // Google reports no tokens for most models.
+            if matches!(behaviour, Behaviour::TokenCount(_) | Behaviour::Usage(_)) {
+                body["usageMetadata"] = usage(json!({"promptTokenCount": tokens}));
+            }
+            body
+        }
         VendorApi::Ollama => json!({"model": request.model, "embeddings": vectors,
-            "total_duration": 14_143_917, "load_duration": 1_019_500, "prompt_eval_count": tokens}),
+            "total_duration": 14_143_917, "load_duration": 1_019_500, "prompt_eval_count": usage(tokens)}),
         VendorApi::OllamaLegacy => json!({"embedding": vectors.into_iter().next().unwrap_or(json!([]))}),
         VendorApi::Tei => json!(vectors),
         VendorApi::Tldw => json!({"embeddings": vectors}),
     };
-    // `NaN` is not valid JSON, so serde_json cannot write it.
-    body.to_string().replace("\"not a number\"", "NaN")
+    // `NaN` is not valid JSON, and a number may be too large for it, so serde_json cannot write them.
+    let body = body.to_string().replace("\"not a number\"", "NaN");
+    match behaviour {
+        Behaviour::TokenCount(json) | Behaviour::Usage(json) => {
+            body.replace(&json!(PLACEHOLDER).to_string(), json)
+        }
+        _ => body,
+    }
 }
+
+/// Stands for JSON that replaces it in the text of the body.
+const PLACEHOLDER: &str = "replaced in the body";
 
 /// The `data` of OpenAI's response.
 fn indexed(vectors: Vec<Value>, behaviour: &Behaviour) -> Vec<Value> {

@@ -125,6 +125,10 @@ async fn handle(
         let refusal = check_key(api, key.as_deref(), state.keys.as_deref())
             .and_then(|()| request::check(api, &parsed, &body))
             .and_then(|()| limits::enforce(api, &parsed.model, &parsed.texts, bytes.len()))
+            .and_then(|()| match state.base64_refusal.filter(|_| parsed.base64) {
+                Some(status) => Err(Refusal::new(status, "encoding_format: 'base64' is not supported")),
+                None => Ok(()),
+            })
             .and_then(|()| match recorded.texts.iter().any(|text| state.poison.contains(text)) {
                 true if api == VendorApi::Ollama => Err(Refusal::new(500, "EOF")),
                 true => Err(Refusal::new(400, "one of the inputs cannot be processed")),

@@ -9,6 +9,7 @@ use std::{
 };
 
 use anyhow::{Context as _, bail};
+use embeddery_core::without_byte_order_mark;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tokio::sync::mpsc;
@@ -66,6 +67,8 @@ pub(super) struct Batch {
 pub(super) struct InputReader {
     readers: std::vec::IntoIter<Box<dyn BufRead + Send>>,
     current: Option<Box<dyn BufRead + Send>>,
+    /// Whether no line of `current` has been read.
+    is_start_of_file: bool,
     sources: Vec<Source>,
     format: Option<InputFormat>,
     position: Position,
@@ -105,7 +108,15 @@ impl InputReader {
         let format = format.or_else(|| format_from_name(files));
         let readers = readers.into_iter();
         let hash = blake3::Hasher::new();
-        Ok(Self { readers, current: None, sources, format, position: Position::default(), hash })
+        Ok(Self {
+            readers,
+            current: None,
+            is_start_of_file: true,
+            sources,
+            format,
+            position: Position::default(),
+            hash,
+        })
     }
 
     pub(super) fn sources(&self) -> Vec<Source> {
@@ -158,7 +169,6 @@ impl InputReader {
         let Ok(text) = std::str::from_utf8(bytes) else {
             return failed("the line is not UTF-8");
         };
-        let text = if number == 1 { text.trim_start_matches('\u{feff}') } else { text };
         let first = if text.trim_start().starts_with('{') { InputFormat::Jsonl } else { InputFormat::Text };
         match self.format.get_or_insert(first) {
             InputFormat::Jsonl if text.trim().is_empty() => None,
@@ -172,12 +182,13 @@ impl InputReader {
         }
     }
 
-    /// The next line of the inputs, without its line ending.
+    /// The next line of the inputs, without its line ending, and without a byte order mark at the start of a file.
     fn next_raw_line(&mut self) -> io::Result<Option<RawLine>> {
         let (mut bytes, mut length) = (Vec::new(), 0);
         loop {
             if self.current.is_none() {
                 self.current = self.readers.next();
+                self.is_start_of_file = true;
             }
             let Some(reader) = &mut self.current else { return Ok(None) };
             let available = match reader.fill_buf() {
@@ -199,6 +210,15 @@ impl InputReader {
             }
             // The last line of a file may lack a line ending. It is not joined with the first line of the next file.
             if end_of_line.is_some() || (end_of_file && length > 0) {
+                if std::mem::take(&mut self.is_start_of_file) {
+                    let mark = bytes.len() - without_byte_order_mark(&bytes).len();
+                    drop(bytes.drain(..mark));
+                    // A file with nothing but the mark has no line.
+                    if bytes.is_empty() && end_of_line.is_none() {
+                        length = 0;
+                        continue;
+                    }
+                }
                 self.position.lines += 1;
                 bytes.pop_if(|last| *last == b'\r');
                 let complete = length <= MAX_LINE_BYTES;
@@ -266,10 +286,17 @@ mod tests {
     use super::*;
 
     fn reader(text: &'static [u8], format: Option<InputFormat>) -> InputReader {
-        let reader: Box<dyn BufRead + Send> = Box::new(BufReader::with_capacity(7, text));
+        reader_of_files(&[text], format)
+    }
+
+    fn reader_of_files(files: &[&'static [u8]], format: Option<InputFormat>) -> InputReader {
+        let open = |text: &&'static [u8]| -> Box<dyn BufRead + Send> {
+            Box::new(BufReader::with_capacity(7, *text))
+        };
         InputReader {
-            readers: vec![reader].into_iter(),
+            readers: files.iter().map(open).collect::<Vec<_>>().into_iter(),
             current: None,
+            is_start_of_file: true,
             sources: Vec::new(),
             format,
             position: Position::default(),
@@ -306,6 +333,26 @@ mod tests {
             "the last line needs no line ending"
         );
         assert!(first_batch(reader(b"a\n\xff\n", None))[1].2.is_err());
+    }
+
+    #[test]
+    fn one_byte_order_mark_is_dropped_at_the_start_of_each_file() {
+        let texts = |files: &[&'static str], format| {
+            let files: Vec<&[u8]> = files.iter().map(|file| file.as_bytes()).collect();
+            let read = first_batch(reader_of_files(&files, format));
+            read.into_iter().map(|(number, id, text)| (number, id, text.unwrap())).collect::<Vec<_>>()
+        };
+        let files =
+            ["\u{feff}{\"id\":1,\"text\":\"a\"}\n", "\u{feff}", "\u{feff}{\"id\":2,\"text\":\"\u{feff}b\"}"];
+        let expected = [(1, "1".to_owned(), "a".to_owned()), (2, "2".to_owned(), "\u{feff}b".to_owned())];
+        assert_eq!(texts(&files, None), expected);
+        let plain = texts(&["\u{feff}\u{feff}x\n\u{feff}y", "\u{feff}z\r\n"], Some(InputFormat::Text));
+        let plain: Vec<&str> = plain.iter().map(|(_, _, text)| text.as_str()).collect();
+        assert_eq!(plain, ["\u{feff}x", "\u{feff}y", "z"], "exactly one, and only at the start");
+        // A resumed run skips the same lines.
+        let files: Vec<&[u8]> = files.iter().map(|file| file.as_bytes()).collect();
+        let end = reader_of_files(&files, None).next_batch().unwrap().unwrap().end;
+        assert!(reader_of_files(&files, None).skip_to(&end).is_ok());
     }
 
     #[test]

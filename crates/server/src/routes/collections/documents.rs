@@ -13,15 +13,16 @@ use crate::{
     collections::CollectionService,
     error::{ApiError, ErrorBody},
     wire::collections::documents::{
-        AddDocumentsRequest, AddDocumentsResponse, DeleteDocumentsRequest, DeleteDocumentsResponse, Deletion,
-        DocumentListResponse, DocumentResponse, PageQuery,
+        AddDocumentsRequest, AddDocumentsResponse, CheckedDocuments, DeleteDocumentsRequest,
+        DeleteDocumentsResponse, Deletion, DocumentListResponse, DocumentResponse, PageQuery,
     },
 };
 
 /// Add documents, or new versions of them. Searches find them as soon as this responds.
 ///
 /// The chunks of a stored document are compared: equal ones cost nothing, changed ones are replaced, missing ones are
-/// removed. A search sees the old version or the new one, never a mixture. All documents are stored, or none.
+/// removed. A search sees the old version or the new one, never a mixture. All documents are stored, or none. Of equal
+/// documents without an id one is stored, and `duplicate_of` marks the others.
 #[utoipa::path(
     post,
     path = "/api/v1/embeddings/collections/{name}/documents",
@@ -41,8 +42,9 @@ pub(crate) async fn add_documents(
     Path(name): Path<String>,
     JsonBody(request): JsonBody<AddDocumentsRequest>,
 ) -> Result<Json<AddDocumentsResponse>, ApiError> {
-    let (documents, chunking) = request.check(service.settings())?;
-    Ok(Json(service.add(&name, documents, chunking).await?.into()))
+    let CheckedDocuments { documents, sent, chunking } = request.check(service.settings())?;
+    let added = service.add(&name, documents, chunking).await?;
+    Ok(Json(AddDocumentsResponse::new(added, sent)))
 }
 
 /// List documents by id.

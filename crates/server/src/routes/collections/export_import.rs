@@ -1,5 +1,7 @@
 //! Export and import of a collection as lines of JSON. Only one batch of documents is in memory at a time.
 
+use std::collections::{HashMap, hash_map::Entry};
+
 use axum::{
     Json,
     body::{Body, Bytes},
@@ -13,16 +15,20 @@ use futures_util::stream;
 
 use crate::routes::common_errors::{CollectionErrors, DiskErrors};
 use crate::{
-    collections::{CollectionService, NewDocument},
+    collections::{CollectionService, NewDocument, hash},
     error::{ApiError, ErrorBody},
     ndjson::Lines,
     wire::collections::export_import::{
-        Header, ImportResponse, Record, document_line, footer_line, header_line,
+        Header, ImportResponse, Record, Replacement, document_line, footer_line, header_line,
     },
 };
 
 /// Maximum documents in one read from the store, and in one write to it.
 const MAX_BATCH_DOCUMENTS: usize = 64;
+/// Maximum ids of an import that are remembered, to recognise an id that comes again. They take some 40 MB.
+const MAX_TRACKED_IDS: usize = 1 << 20;
+/// Maximum replacements that the response lists.
+const MAX_REPLACEMENTS: usize = 100;
 
 /// Export a collection with its vectors as lines of JSON.
 ///
@@ -95,7 +101,8 @@ impl Exporter {
 ///
 /// Accepts an export: a missing collection is created from the header line, an existing one must be of the same space.
 /// Also accepts lines without vectors, `{"id", "text", "metadata"}`, for an existing collection, and embeds their texts.
-/// Documents are stored while the lines arrive. The error for an invalid line has its number and the number of stored
+/// Documents are stored while the lines arrive. A line with the id of an earlier line, or with its text and no id, replaces
+/// the document of that line; the response counts such a document once and lists these lines. The error for an invalid line has its number and the number of stored
 /// documents; sending all lines again is harmless.
 #[utoipa::path(
     post,
@@ -142,6 +149,12 @@ struct Importer {
     with_vectors: Vec<Document>,
     /// Documents without vectors that are not stored yet.
     without_vectors: Vec<NewDocument>,
+    /// The number of the last line of each id, by a hash of the id.
+    lines: HashMap<u64, u64>,
+    /// Documents that are not stored yet and whose ids no earlier line has.
+    new_ids: u64,
+    /// Document lines that were read.
+    document_lines: u64,
     response: ImportResponse,
     /// The number of the current line.
     line_number: u64,
@@ -153,14 +166,16 @@ struct Importer {
 
 impl Importer {
     fn new(service: CollectionService, name: String) -> Self {
-        let response = ImportResponse { documents: 0, added: 0, unchanged: 0, removed: 0 };
         Self {
             service,
             name,
             binding: None,
             with_vectors: Vec::new(),
             without_vectors: Vec::new(),
-            response,
+            lines: HashMap::new(),
+            new_ids: 0,
+            document_lines: 0,
+            response: ImportResponse::default(),
             line_number: 0,
             has_header: false,
             expected_documents: None,
@@ -182,13 +197,41 @@ impl Importer {
                 Ok(())
             }
             Record::WithVectors(document) => {
+                self.record_id(&document.id);
                 self.with_vectors.push(document);
                 self.flush_if(MAX_BATCH_DOCUMENTS).await
             }
             Record::WithoutVectors(document) => {
+                self.record_id(&document.id);
                 self.without_vectors.push(document);
                 self.flush_if(MAX_BATCH_DOCUMENTS).await
             }
+        }
+    }
+
+    /// Records the id of the current line. A document that is not stored yet is dropped if it has the same id.
+    fn record_id(&mut self, id: &str) {
+        self.document_lines += 1;
+        let key = hash(id.as_bytes());
+        let is_full = self.lines.len() >= MAX_TRACKED_IDS;
+        let earlier = match self.lines.entry(key) {
+            Entry::Occupied(mut entry) => Some(entry.insert(self.line_number)),
+            Entry::Vacant(_) if is_full => None,
+            Entry::Vacant(entry) => {
+                entry.insert(self.line_number);
+                None
+            }
+        };
+        let Some(replaces_line) = earlier else {
+            self.new_ids += 1;
+            return;
+        };
+        self.with_vectors.retain(|document| document.id != id);
+        self.without_vectors.retain(|document| document.id != id);
+        self.response.replaced += 1;
+        if self.response.replacements.len() < MAX_REPLACEMENTS {
+            let replacement = Replacement { line: self.line_number, id: id.to_owned(), replaces_line };
+            self.response.replacements.push(replacement);
         }
     }
 
@@ -234,9 +277,8 @@ impl Importer {
                 .split(&binding, std::mem::take(&mut self.without_vectors), ChunkConfig::WHOLE)
                 .await?,
         );
-        let stored = documents.len() as u64;
         let written = self.service.write(&self.name, &binding, documents).await?;
-        self.response.documents += stored;
+        self.response.documents += std::mem::take(&mut self.new_ids);
         self.response.added += written.added;
         self.response.unchanged += written.kept;
         self.response.removed += written.removed;
@@ -247,11 +289,11 @@ impl Importer {
         self.flush_if(1)
             .await
             .map_err(|error| error.with_import_line(self.line_number, self.response.documents))?;
-        let stored = self.response.documents;
-        if self.has_header && self.expected_documents != Some(stored) {
+        if self.has_header && self.expected_documents != Some(self.document_lines) {
+            let (stored, lines) = (self.response.documents, self.document_lines);
             let problem = match self.expected_documents {
                 None => format!("the footer line is missing, {stored} documents were stored"),
-                Some(documents) => format!("the footer says {documents} documents, {stored} were stored"),
+                Some(documents) => format!("the footer says {documents} documents, {lines} lines have one"),
             };
             let message = format!("the import is incomplete: {problem}; export the collection again");
             return Err(ApiError::not_json(message));

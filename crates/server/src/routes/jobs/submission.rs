@@ -17,7 +17,7 @@ use crate::{
     jobs::JobHeaders,
     ndjson::{self, Lines},
     wire::{
-        jobs::{JobDocumentRequest, JobQuery, JobRequest},
+        jobs::{JobDocumentRequest, JobQuery, JobRequest, document_identity},
         parse::{self, Source},
     },
 };
@@ -66,8 +66,8 @@ impl Submission {
                 }
                 let (params, documents) = request.check(service.settings())?;
                 let mut upload = service.open_job(params, headers).await?;
-                for document in documents {
-                    upload.add(document).await?;
+                for (document, equal) in documents {
+                    upload.add(document, equal).await?;
                 }
                 upload.finish(body_hash).await
             }
@@ -106,9 +106,10 @@ impl JsonLinesSubmission<'_> {
             let document = parse::from_slice::<JobDocumentRequest>(line, source)
                 .and_then(|document| document.check(service.settings()))
                 .map_err(with_line)?;
-            ids.insert(&document.id, number, "the line")
+            let equal = ids
+                .insert(document_identity(&document), number, "the line")
                 .map_err(|message| with_line(ApiError::invalid("id", message)))?;
-            upload.add(document).await.map_err(with_line)?;
+            upload.add(document, equal).await.map_err(with_line)?;
         }
         if upload.len() == 0 {
             return Err(ApiError::invalid("documents", "the body is empty; send at least one document"));

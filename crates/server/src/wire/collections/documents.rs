@@ -9,7 +9,7 @@ use utoipa::{IntoParams, ToSchema};
 use super::check_metadata;
 use crate::{
     Settings,
-    collections::{Added, DocumentIds, NewDocument},
+    collections::{Added, DocumentIdentity, DocumentIds, EqualDocument, NewDocument, derived_id},
     error::{ApiError, ErrorStyle},
     wire::field::{Bounds, object, objects, whole_number},
 };
@@ -33,7 +33,8 @@ pub(crate) struct AddDocumentsRequest {
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct DocumentRequest {
-    /// Its id. A document with the id of a stored one replaces it. Without one, it is made of the text.
+    /// Its id. A document with the id of a stored one replaces it. Without one, it is made of the text: a second document
+    /// with the same text and the same metadata is stored once.
     pub(crate) id: Option<String>,
     pub(crate) text: String,
     /// What searches can filter by: strings, numbers, booleans, and lists of them. Up to 64 KiB.
@@ -67,7 +68,7 @@ pub(crate) const OVERLAP: Bounds = Bounds { min: 0, max: MAX_CHUNK };
 const MAX_CHUNK: usize = 1_000_000;
 
 impl AddDocumentsRequest {
-    pub(crate) fn check(self, settings: &Settings) -> Result<(Vec<NewDocument>, ChunkConfig), ApiError> {
+    pub(crate) fn check(self, settings: &Settings) -> Result<CheckedDocuments, ApiError> {
         let chunking = check_chunking(self.chunking, ChunkConfig::WHOLE)?;
         let (count, max) = (self.documents.len(), settings.max_inputs);
         if count == 0 || count > max {
@@ -75,24 +76,61 @@ impl AddDocumentsRequest {
             return Err(ApiError::invalid("documents", message));
         }
         let check = |document: DocumentRequest| document.check(settings);
-        let documents = check_all(self.documents, check, |document| &document.id)?;
-        Ok((documents, chunking))
+        let checked = check_all(self.documents, check, document_identity)?;
+        // The position of each document of the request in `documents`.
+        let (mut documents, mut sent) = (Vec::new(), Vec::<SentDocument>::with_capacity(count));
+        for (document, equal) in checked {
+            let index = match &equal {
+                Some(EqualDocument { position, .. }) => sent[*position as usize].index,
+                None => documents.len(),
+            };
+            if equal.is_none() {
+                documents.push(document);
+            }
+            sent.push(SentDocument { index, duplicate_of: equal.map(|equal| equal.position) });
+        }
+        Ok(CheckedDocuments { documents, sent, chunking })
     }
 }
 
-/// Checks each document, and that no two have the same id.
+fn document_identity(document: &NewDocument) -> DocumentIdentity<'_> {
+    let NewDocument { id, text, metadata } = document;
+    DocumentIdentity { id, text, metadata, content_type: None }
+}
+
+/// The documents of a request.
+pub(crate) struct CheckedDocuments {
+    /// The documents to store, without duplicates.
+    pub(crate) documents: Vec<NewDocument>,
+    /// All documents in the order of the request.
+    pub(crate) sent: Vec<SentDocument>,
+    pub(crate) chunking: ChunkConfig,
+}
+
+/// A document as it was sent.
+pub(crate) struct SentDocument {
+    /// Its index among the documents to store.
+    index: usize,
+    /// The index in the request of the document that is equal to it.
+    duplicate_of: Option<u64>,
+}
+
+/// Checks each document, and that no two have the same id, except for equal documents without an id. A later one of
+/// those comes with the first one.
 pub(crate) fn check_all<R, D>(
     requests: Vec<R>,
     check: impl Fn(R) -> Result<D, ApiError>,
-    id: impl Fn(&D) -> &str,
-) -> Result<Vec<D>, ApiError> {
+    identity: impl for<'d> Fn(&'d D) -> DocumentIdentity<'d>,
+) -> Result<Vec<(D, Option<EqualDocument>)>, ApiError> {
     let mut documents = Vec::with_capacity(requests.len());
     let mut ids = DocumentIds::new(|first| format!("documents[{first}]"));
     for (index, request) in requests.into_iter().enumerate() {
         let path = format!("documents[{index}]");
         let document = check(request).map_err(|error| error.nested_in(&path))?;
-        ids.insert(id(&document), index as u64, &path).map_err(|message| ApiError::invalid(path, message))?;
-        documents.push(document);
+        let equal = ids
+            .insert(identity(&document), index as u64, &path)
+            .map_err(|message| ApiError::invalid(path, message))?;
+        documents.push((document, equal));
     }
     Ok(documents)
 }
@@ -121,7 +159,7 @@ impl DocumentFields<'_> {
         check_text(self.text, settings)?;
         let id = match self.id {
             Some(id) => check_id(id)?,
-            None => blake3::hash(self.text.as_bytes()).to_hex()[..32].to_owned(),
+            None => derived_id(self.text),
         };
         Ok((id, metadata))
     }
@@ -178,6 +216,7 @@ pub(crate) struct AddDocumentsResponse {
     unchanged: u64,
     /// Vectors of removed chunks.
     removed: u64,
+    /// The documents in the order of the request.
     documents: Vec<AddedDocument>,
 }
 
@@ -186,12 +225,18 @@ pub(crate) struct AddDocumentsResponse {
 struct AddedDocument {
     id: String,
     chunks: usize,
+    /// The index of an equal document of the request, when both were sent without an id: they are one document.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    duplicate_of: Option<u64>,
 }
 
-impl From<Added> for AddDocumentsResponse {
-    fn from(added: Added) -> Self {
-        let documents =
-            added.documents.into_iter().map(|(id, chunks)| AddedDocument { id, chunks }).collect();
+impl AddDocumentsResponse {
+    pub(crate) fn new(added: Added, sent: Vec<SentDocument>) -> Self {
+        let document = |SentDocument { index, duplicate_of }| {
+            let (id, chunks) = added.documents.get(index).cloned()?;
+            Some(AddedDocument { id, chunks, duplicate_of })
+        };
+        let documents = sent.into_iter().filter_map(document).collect();
         let written = added.written;
         Self { added: written.added, unchanged: written.kept, removed: written.removed, documents }
     }

@@ -3,7 +3,7 @@
 //! `{"id", "text", "metadata"}`, and embeds their texts.
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
-use embeddery_core::SpaceId;
+use embeddery_core::{SpaceId, vector_defect};
 use embeddery_store::{Collection, Document, DocumentChunk, ModelBinding, StoredDocument, TextSpan};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -108,7 +108,10 @@ impl Record {
             return document.check(settings).map(Self::WithoutVectors);
         }
         let line: DocumentLine = typed(map)?;
-        let chunks = line.chunks.into_iter().map(ChunkLine::read).collect::<Result<_, _>>()?;
+        let read = |(index, chunk): (usize, ChunkLine)| {
+            chunk.read().map_err(|error| error.nested_in(&format!("chunks[{index}]")))
+        };
+        let chunks = line.chunks.into_iter().enumerate().map(read).collect::<Result<_, _>>()?;
         Ok(Self::WithVectors(Document {
             id: check_id(line.id)?,
             metadata: line.metadata,
@@ -141,10 +144,15 @@ impl ChunkLine {
         let Some(bytes) = bytes else {
             return Err(ApiError::invalid("vector", "a vector is not base64 of 32-bit numbers"));
         };
-        let vector =
-            bytes.chunks_exact(4).map(|four| f32::from_le_bytes([four[0], four[1], four[2], four[3]]));
+        let vector: Vec<f32> = bytes
+            .chunks_exact(4)
+            .map(|four| f32::from_le_bytes([four[0], four[1], four[2], four[3]]))
+            .collect();
+        if let Some(defect) = vector_defect(&vector) {
+            return Err(ApiError::invalid("vector", format!("vector {defect}")));
+        }
         Ok(DocumentChunk {
-            vector: Some(vector.collect()),
+            vector: Some(vector),
             text: self.text,
             headings: self.headings,
             span: TextSpan {
@@ -195,8 +203,9 @@ fn to_line(value: &impl Serialize) -> Result<Vec<u8>, serde_json::Error> {
 }
 
 /// What an import did.
-#[derive(Serialize, ToSchema)]
+#[derive(Default, Serialize, ToSchema)]
 pub(crate) struct ImportResponse {
+    /// Stored documents. An id that is in several lines counts once.
     pub(crate) documents: u64,
     /// Vectors that are new.
     pub(crate) added: u64,
@@ -204,4 +213,27 @@ pub(crate) struct ImportResponse {
     pub(crate) unchanged: u64,
     /// Vectors of chunks that are no more.
     pub(crate) removed: u64,
+    /// Lines whose document has replaced the document of an earlier line, because it has the same id, or the same text
+    /// and no id. Absent if there are none.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub(crate) replaced: u64,
+    /// The first hundred of these lines.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) replacements: Vec<Replacement>,
+}
+
+/// A line of an import whose document has replaced that of an earlier line.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct Replacement {
+    /// The number of the line.
+    pub(crate) line: u64,
+    /// The id of the document.
+    pub(crate) id: String,
+    /// The number of the earlier line.
+    pub(crate) replaces_line: u64,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+const fn is_zero(number: &u64) -> bool {
+    *number == 0
 }

@@ -21,6 +21,7 @@ use super::{
 };
 use crate::{
     Settings,
+    collections::{DocumentIdentity, EqualDocument},
     error::{ApiError, ErrorStyle},
     jobs::{JobHeaders, JobParams},
 };
@@ -83,7 +84,8 @@ impl From<PriorityField> for Priority {
 #[serde(deny_unknown_fields)]
 #[schema(as = JobDocument)]
 pub(crate) struct JobDocumentRequest {
-    /// Its id. A document with the id of a stored one replaces it. Without one, it is made of the text.
+    /// Its id. A document with the id of a stored one replaces it. Without one, it is made of the text: a second document
+    /// with the same text and the same metadata ends as `superseded`.
     id: Option<String>,
     text: String,
     /// What searches can filter by: strings, numbers, booleans, and lists of them. Up to 64 KiB.
@@ -118,9 +120,12 @@ pub(crate) struct JobQuery {
     priority: Option<String>,
 }
 
+/// The parameters and documents of a job. A document that is equal to an earlier one comes with that one.
+pub(crate) type CheckedJob = (JobParams, Vec<(NewDocument, Option<EqualDocument>)>);
+
 impl JobRequest {
     /// Checks the documents and the parameters.
-    pub(crate) fn check(self, settings: &Settings) -> Result<(JobParams, Vec<NewDocument>), ApiError> {
+    pub(crate) fn check(self, settings: &Settings) -> Result<CheckedJob, ApiError> {
         let count = self.documents.len();
         if count == 0 || count > MAX_DOCUMENTS_PER_BODY {
             let message = format!(
@@ -129,7 +134,7 @@ impl JobRequest {
             return Err(ApiError::invalid("documents", message));
         }
         let check = |document: JobDocumentRequest| document.check(settings);
-        let documents = check_all(self.documents, check, |document| &document.id)?;
+        let documents = check_all(self.documents, check, document_identity)?;
         let params = JobParams {
             model: model(self.model, self.provider.as_deref(), self.dimensions)?,
             chunking: check_chunking(self.chunking, default_chunking())?,
@@ -207,6 +212,16 @@ fn check_bounds(name: &str, number: Option<u64>, bounds: Bounds) -> Result<Optio
 /// How texts of jobs are split without `chunking`.
 fn default_chunking() -> ChunkConfig {
     ChunkConfig::new(Method::Recursive, None, None, None).unwrap_or(ChunkConfig::WHOLE)
+}
+
+/// What decides whether two documents of a job are the same.
+pub(crate) fn document_identity(document: &NewDocument) -> DocumentIdentity<'_> {
+    DocumentIdentity {
+        id: &document.id,
+        text: &document.text,
+        metadata: &document.metadata,
+        content_type: document.content_type.as_deref(),
+    }
 }
 
 impl JobDocumentRequest {

@@ -78,7 +78,8 @@ struct DocumentCounts {
     /// Skipped by an operator.
     skipped: u64,
     cancelled: u64,
-    /// A later submission of the same document was stored before, and stays.
+    /// A later submission of the same document was stored before, and stays; or the job has an equal document, and both
+    /// have no id.
     superseded: u64,
 }
 
@@ -229,7 +230,8 @@ pub(crate) struct JobDocumentView {
     chunks: Option<u64>,
     /// Failures so far.
     attempts: u32,
-    /// The last failure, after which the document has ended or is retried; or the job that superseded it.
+    /// The last failure, after which the document has ended or is retried; or the job or the equal document that
+    /// superseded it.
     error: Option<FailureView>,
     /// Why it waits, apart from the documents before it.
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -99,6 +99,38 @@ async fn chunks_have_offsets_and_unchanged_chunks_are_kept() {
 }
 
 #[tokio::test]
+async fn equal_documents_without_an_id_are_one_document_and_the_second_is_told_so() {
+    let server = with_notes().await;
+    let text = |text: &str| json!({"text": text, "metadata": {"a": 1}});
+    let body = json!({"documents": [text("one"), text("two"), text("one"), text("one")]});
+    let added = add(&server, &body).await;
+    assert_eq!(added.status, 200, "{}", added.text);
+    assert_eq!((&added.json["added"], &added.json["unchanged"]), (&json!(2), &json!(0)));
+    let documents = added.json["documents"].as_array().unwrap();
+    let duplicates: Vec<_> = documents.iter().map(|document| document["duplicate_of"].as_u64()).collect();
+    assert_eq!(duplicates, [None, None, Some(0), Some(0)]);
+    assert_eq!((&documents[2]["id"], &documents[2]["chunks"]), (&documents[0]["id"], &json!(1)));
+    assert_ne!(documents[0]["id"], documents[1]["id"]);
+    assert_eq!(server.get(&path("/stats")).await.json["documents"], 2);
+    let again = add(&server, &body).await;
+    assert_eq!((&again.json["added"], &again.json["unchanged"]), (&json!(0), &json!(2)));
+    for (second, message) in [
+        (json!({"text": "one"}), "documents[1] has the text of documents[0], no id, and other metadata"),
+        (json!({"id": documents[0]["id"], "text": "other"}), "documents[1] has the id of documents[0]"),
+    ] {
+        let refused = add(&server, &json!({"documents": [text("one"), second]})).await;
+        assert_eq!(
+            (refused.status.as_u16(), refused.json["error"]["param"].as_str()),
+            (400, Some("documents[1]"))
+        );
+        assert!(refused.message().contains(message), "{}", refused.text);
+    }
+    let same_id = json!({"documents": [{"id": "x", "text": "one"}, {"id": "x", "text": "one"}]});
+    let refused = add(&server, &same_id).await;
+    assert!(refused.message().contains("has the id of documents[0]"), "{}", refused.text);
+}
+
+#[tokio::test]
 async fn documents_are_paged_and_deleted() {
     let server = with_notes().await;
     let documents: Vec<_> = (0..7)

@@ -90,6 +90,74 @@ async fn plain_lines_are_embedded() {
 }
 
 #[tokio::test]
+async fn an_id_that_comes_again_is_counted_once_and_listed() {
+    let server = with_notes().await;
+    // The first repetition is in the same write to the store, the second in a later one.
+    let line = |id: &str, text: &str| format!("{{\"id\": \"{id}\", \"text\": \"{text}\"}}\n");
+    let others: String =
+        (0..100).map(|number| line(&format!("n{number}"), &format!("text {number}"))).collect();
+    let lines = [line("a", "first"), line("a", "second"), others, line("a", "third")].concat();
+    let imported =
+        import(&server, "notes", format!("{lines}{{\"text\": \"same\"}}\n{{\"text\": \"same\"}}\n")).await;
+    assert_eq!(imported.status, 200, "{}", imported.text);
+    assert_eq!((&imported.json["documents"], &imported.json["replaced"]), (&json!(102), &json!(3)));
+    let replacements = imported.json["replacements"].as_array().unwrap();
+    let named: Vec<_> = replacements
+        .iter()
+        .map(|row| (row["line"].as_u64().unwrap(), row["replaces_line"].as_u64().unwrap()))
+        .collect();
+    assert_eq!(named, [(2, 1), (103, 2), (105, 104)]);
+    assert_eq!(replacements[0]["id"], "a");
+    assert_eq!(server.get(&path("/stats")).await.json["documents"], 102);
+    assert_eq!(server.get(&path("/documents/a")).await.json["chunks"][0]["text"], "third");
+
+    // The same with vectors: the footer of an export counts lines.
+    let export = server.get(&path("/export")).await.text;
+    let lines: Vec<&str> = export.lines().collect();
+    let repeated =
+        [&lines[..2], &lines[1..]].concat().join("\n").replace("{\"documents\":102}", "{\"documents\":103}");
+    let copied = import(&server, "copy", repeated).await;
+    assert_eq!(
+        (copied.status.as_u16(), &copied.json["documents"], &copied.json["replaced"]),
+        (200, &json!(102), &json!(1)),
+        "{}",
+        copied.text
+    );
+}
+
+#[tokio::test]
+async fn a_byte_order_mark_at_the_start_of_an_import_is_ignored() {
+    let server = with_notes().await;
+    add(&server, &three()).await;
+    let export = server.get(&path("/export")).await.text;
+    let imported = import(&server, "copy", format!("\u{feff}{export}")).await;
+    assert_eq!(
+        (imported.status.as_u16(), &imported.json["documents"]),
+        (200, &json!(3)),
+        "{}",
+        imported.text
+    );
+    let plain = import(&server, "copy", "\u{feff}{\"id\": \"a\", \"text\": \"one\"}").await;
+    assert_eq!((plain.status.as_u16(), &plain.json["documents"]), (200, &json!(1)), "{}", plain.text);
+}
+
+#[tokio::test]
+async fn an_imported_vector_of_zeros_is_refused_with_its_line() {
+    let server = with_notes().await;
+    add(&server, &three()).await;
+    let export = server.get(&path("/export")).await.text;
+    let mut lines: Vec<String> = export.lines().map(str::to_owned).collect();
+    let mut document: Value = serde_json::from_str(&lines[2]).unwrap();
+    let vector = document["chunks"][0]["vector"].as_str().unwrap();
+    let zeros: String = vector.chars().map(|digit| if digit == '=' { '=' } else { 'A' }).collect();
+    document["chunks"][0]["vector"] = json!(zeros);
+    lines[2] = document.to_string();
+    let refused = import(&server, "copy", lines.join("\n")).await;
+    assert_eq!(refused.status, 400, "{}", refused.text);
+    assert!(refused.message().starts_with("line 3: chunks[0]: vector is all zeros"), "{}", refused.message());
+}
+
+#[tokio::test]
 async fn the_error_for_an_invalid_file_has_the_line_and_the_stored_documents() {
     let server = with_notes().await;
     add(&server, &three()).await;

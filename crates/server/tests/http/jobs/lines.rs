@@ -37,7 +37,8 @@ async fn an_invalid_line_is_named_and_the_job_is_discarded() {
         ("{\"txt\": \"x\"}", 422, "did you mean 'text'"),
         ("{\"text\": \"x\", \"ids\": 1}", 422, "did you mean 'id'"),
         ("{\"text\": 5}", 422, "text is the number 5"),
-        ("{\"text\": \"text 7\"}", 400, "the line has the id of line 8"),
+        ("{\"text\": \"text 7\", \"metadata\": {\"a\": 1}}", 400, "the line has the text of line 8, no id"),
+        ("{\"text\": \"text 7\", \"content_type\": \"text/html\"}", 400, "other metadata; give both an id"),
         ("{\"text\": \"x\", \"content_type\": \"\"}", 400, "content_type"),
         (&format!("{{\"text\": \"{}\"}}", "x".repeat(101)), 400, "text has 101 bytes"),
         ("{\"id\": \"\", \"text\": \"x\"}", 400, "id has 0 bytes"),
@@ -115,4 +116,62 @@ async fn a_large_upload_is_streamed_and_an_aborted_one_is_discarded() {
     assert!(send(1000, true).send().await.is_err());
     assert_eq!(server.get(JOBS).await.json["jobs"].as_array().unwrap().len(), 1);
     assert_eq!(server.queued("1").await, 1000);
+}
+
+/// Both forms of a submission: a document that is equal to an earlier one, and both without an id, is told what happened.
+#[tokio::test]
+async fn an_equal_document_without_an_id_is_listed_as_superseded() {
+    let server = Server::start().await;
+    let texts = ["one", "two", "one", "three", "one"];
+    let lines: String = texts.map(|text| format!("{{\"text\": \"{text}\"}}\n")).concat();
+    let documents: Vec<_> = texts.iter().map(|text| json!({"text": text})).collect();
+    for (answer, first) in [
+        (server.submit_lines("collection=notes", lines).await, "line 1"),
+        (server.submit(&json!({"collection": "notes", "documents": documents})).await, "documents[0]"),
+    ] {
+        assert_eq!(answer.status, 202, "{}", answer.text);
+        let counts = &answer.json["documents"];
+        assert_eq!(
+            (&counts["total"], &counts["superseded"], &counts["chunking"]),
+            (&json!(5), &json!(2), &json!(3))
+        );
+        let page = server.get(&format!("{JOBS}/{}/documents?status=superseded", id_of(&answer))).await.json;
+        let listed = page["documents"].as_array().unwrap();
+        assert_eq!(listed.iter().map(|row| row["index"].as_u64().unwrap()).collect::<Vec<_>>(), [2, 4]);
+        for row in listed {
+            assert_eq!(row["error"]["code"], "duplicate_document");
+            let message = row["error"]["message"].as_str().unwrap();
+            assert!(
+                message.contains(&format!("the text and the metadata of {first} and no id")),
+                "{message}"
+            );
+        }
+        for item in [0, 1, 3] {
+            server.work(id_of(&answer), item).await;
+        }
+        assert_eq!(server.job(id_of(&answer)).await["status"], "completed");
+    }
+    assert_eq!(server.queued("1").await, 6, "the equal documents have no tasks");
+}
+
+#[tokio::test]
+async fn a_byte_order_mark_is_not_part_of_the_first_line() {
+    let server = Server::start().await;
+    let lines = "{\"id\": \"a\", \"text\": \"one\"}\n{\"id\": \"b\", \"text\": \"two\"}";
+    let answer = server.submit_lines("collection=notes", format!("\u{feff}{lines}")).await;
+    assert_eq!(
+        (answer.status.as_u16(), &answer.json["documents"]["total"]),
+        (202, &json!(2)),
+        "{}",
+        answer.text
+    );
+    for body in [format!("\u{feff}\u{feff}{lines}"), lines.replace('\n', "\n\u{feff}")] {
+        let refused = server.submit_lines("collection=notes", body).await;
+        assert_eq!(refused.status, 400, "one mark, and only at the start: {}", refused.text);
+    }
+    let empty = server.submit_lines("collection=notes", "\u{feff}\n").await;
+    assert!(empty.message().contains("the body is empty"), "{}", empty.text);
+    let body = format!("\u{feff}{}", super::request(1));
+    let json = server.request(Method::POST, JOBS).header("content-type", "application/json").body(body);
+    assert_eq!(Answer::of(json).await.status, 202);
 }
