@@ -1,6 +1,6 @@
 //! Which chunks of documents have a vector in the collection.
 
-use embeddery_store::{CollectionRef, Document, ModelBinding, StoreError, StoreErrorKind};
+use embeddery_store::{CheckedDocument, CollectionRef, ModelBinding, StoreError, StoreErrorKind};
 
 use super::Ingest;
 
@@ -21,7 +21,7 @@ impl Ingest {
     pub async fn look_up(
         &self,
         collection: CollectionRef<'_>,
-        documents: &[Document],
+        documents: &[CheckedDocument],
     ) -> Result<Lookup, StoreError> {
         let nothing = || Lookup {
             binding: None,

@@ -4,7 +4,7 @@ use std::{panic, sync::Arc, time::Duration};
 
 use embeddery_accounts::{UserId, ledger::QuotaExceeded};
 use embeddery_core::SpaceId;
-use embeddery_store::{CollectionRef, Document, StoreError, StoreErrorKind, UpsertResult};
+use embeddery_store::{CheckedDocument, CollectionRef, StoreError, StoreErrorKind, UpsertResult};
 
 use tokio::time::Instant;
 
@@ -29,7 +29,7 @@ pub struct WriteTarget<'a> {
 #[derive(Clone, Debug)]
 pub struct WriteBatch {
     /// The documents. A chunk may have its vector.
-    pub documents: Vec<Document>,
+    pub documents: Vec<CheckedDocument>,
     /// For each document and each of its chunks, whether the vector is stored and need not be sent.
     pub stored: Vec<Vec<bool>>,
 }
@@ -104,7 +104,7 @@ impl Ingest {
     async fn reserve_for(
         &self,
         target: &WriteTarget<'_>,
-        documents: &[Document],
+        documents: &[CheckedDocument],
         mut vectors: u64,
         deadline: Instant,
     ) -> Result<QuotaReservation, WriteError> {
@@ -130,7 +130,7 @@ impl Ingest {
         &self,
         target: &WriteTarget<'_>,
         reservation: QuotaReservation,
-        documents: Vec<Document>,
+        documents: Vec<CheckedDocument>,
     ) -> Result<UpsertResult, WriteError> {
         let sends_vectors =
             documents.iter().flat_map(|document| &document.chunks).any(|chunk| chunk.vector.is_some());
@@ -167,7 +167,7 @@ impl From<StoreError> for WriteError {
 }
 
 /// The indices of the chunks that are new.
-fn new_chunks(documents: &[Document], is_new: impl Fn(usize, usize) -> bool) -> Vec<(usize, usize)> {
+fn new_chunks(documents: &[CheckedDocument], is_new: impl Fn(usize, usize) -> bool) -> Vec<(usize, usize)> {
     let chunks = documents
         .iter()
         .enumerate()
@@ -177,7 +177,7 @@ fn new_chunks(documents: &[Document], is_new: impl Fn(usize, usize) -> bool) -> 
 
 /// Embeds those of the new chunks that have no vector.
 async fn fill<E, F: Future<Output = Result<Vec<Vec<f32>>, E>>>(
-    documents: &mut [Document],
+    documents: &mut [CheckedDocument],
     new: &[(usize, usize)],
     embed: &impl Fn(Vec<MissingChunk>) -> F,
 ) -> Result<(), E> {
@@ -191,12 +191,12 @@ async fn fill<E, F: Future<Output = Result<Vec<Vec<f32>>, E>>>(
     }
     let positions: Vec<_> = missing.iter().map(|at| (at.document, at.chunk)).collect();
     for ((document, chunk), vector) in positions.into_iter().zip(embed(missing).await?) {
-        documents[document].chunks[chunk].vector = Some(vector);
+        documents[document].set_vector(chunk, vector);
     }
     Ok(())
 }
 
 /// Whether a chunk has no vector.
-fn has_gaps(documents: &[Document]) -> bool {
+fn has_gaps(documents: &[CheckedDocument]) -> bool {
     documents.iter().flat_map(|document| &document.chunks).any(|chunk| chunk.vector.is_none())
 }

@@ -20,8 +20,8 @@ use embeddery_gateway::{
 };
 use embeddery_ingest::{Ingest, MissingChunk, WriteBatch, WriteError, WriteTarget};
 use embeddery_store::{
-    CollectionRef, DeleteTarget, Document, DocumentChunk, ModelBinding, NewCollection, SqliteConfig,
-    SqliteStore, TextSpan,
+    CheckedDocument, CollectionRef, DeleteTarget, Document, DocumentChunk, ModelBinding, NewCollection,
+    SqliteConfig, SqliteStore, TextSpan,
 };
 use futures_util::future::join_all;
 use prometheus_client::registry::Registry;
@@ -93,25 +93,26 @@ async fn with_quota(stored_vectors: u64) -> (Ingest, TempDir) {
 }
 
 /// A document of `chunks` different chunks without vectors.
-fn document(id: &str, chunks: usize) -> Document {
+fn document(id: &str, chunks: usize) -> CheckedDocument {
     let chunk = |index| DocumentChunk {
         text: format!("{id} {index}"),
         span: TextSpan::default(),
         headings: Vec::new(),
         vector: None,
     };
-    Document {
+    let document = Document {
         id: id.to_owned(),
         metadata: serde_json::Map::new(),
         chunks: (0..chunks).map(chunk).collect(),
         submission: None,
-    }
+    };
+    document.check().unwrap()
 }
 
 /// Writes a document whose chunks are not stored. `model` is what embedding waits for.
 async fn write(
     ingest: &Ingest,
-    document: Document,
+    document: CheckedDocument,
     model: impl Future<Output = Result<(), WriteError>>,
 ) -> Result<u64, WriteError> {
     let (user, space) = (UserId::new("ann"), SpaceId::new("space"));

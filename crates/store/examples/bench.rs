@@ -17,8 +17,8 @@ use std::{
 
 use embeddery_core::SpaceId;
 use embeddery_store::{
-    CollectionRef, Document, DocumentChunk, Filter, ModelBinding, NewCollection, PostgresConfig,
-    PostgresStore, Query, SearchMode, SqliteConfig, SqliteStore, TextSpan, VectorStore,
+    CheckedDocument, CollectionRef, Document, DocumentChunk, Filter, ModelBinding, NewCollection,
+    PostgresConfig, PostgresStore, Query, SearchMode, SqliteConfig, SqliteStore, TextSpan, VectorStore,
 };
 use serde_json::{Map, json};
 
@@ -57,11 +57,11 @@ fn queries() -> Vec<Vec<f32>> {
     (0..QUERIES as u64).map(|i| vector(1 << 40 | i)).collect()
 }
 
-fn document(i: u64) -> Document {
+fn document(i: u64) -> CheckedDocument {
     let text = format!("note {i} on subject {}", i % 977);
     let metadata: Map<_, _> =
         [("one_in_hundred".to_owned(), json!(i.is_multiple_of(100)))].into_iter().collect();
-    Document {
+    let document = Document {
         id: i.to_string(),
         metadata,
         chunks: vec![DocumentChunk {
@@ -71,7 +71,8 @@ fn document(i: u64) -> Document {
             vector: Some(vector(i)),
         }],
         submission: None,
-    }
+    };
+    document.check().unwrap()
 }
 
 fn new_collection() -> NewCollection {
@@ -128,7 +129,7 @@ async fn insert(
     let mut spent = Duration::ZERO;
     let mut from = start;
     while from < end {
-        let batch: Vec<Document> = (from..end.min(from + 1000)).map(document).collect();
+        let batch: Vec<CheckedDocument> = (from..end.min(from + 1000)).map(document).collect();
         from += batch.len() as u64;
         let start = Instant::now();
         store.upsert(collection_ref, Some(SpaceId::new("bench")), batch).await.unwrap();

@@ -4,7 +4,7 @@
 use embeddery_core::{BoxFuture, SpaceId};
 
 use crate::{
-    Backup, Collection, CollectionRef, DeleteTarget, DeletionReceipt, Document, DocumentView, Hit,
+    Backup, CheckedDocument, Collection, CollectionRef, DeleteTarget, DeletionReceipt, DocumentView, Hit,
     MissingVector, ModelBinding, NewCollection, PageRequest, Query, Stats, StoreError, StoredDocument,
     UpsertResult,
 };
@@ -38,7 +38,7 @@ pub trait VectorStore: Send + Sync {
     fn existing_chunks<'a>(
         &'a self,
         collection_ref: CollectionRef<'a>,
-        documents: &'a [Document],
+        documents: &'a [CheckedDocument],
     ) -> Operation<'a, Vec<Vec<bool>>>;
 
     /// Stores documents, all or none. A document replaces the one of the same id, unless that one is of a later
@@ -48,7 +48,7 @@ pub trait VectorStore: Send + Sync {
         &'a self,
         collection_ref: CollectionRef<'a>,
         space: Option<SpaceId>,
-        documents: Vec<Document>,
+        documents: Vec<CheckedDocument>,
     ) -> Operation<'a, UpsertResult>;
 
     /// Lists a page of documents, ordered by id.

@@ -146,6 +146,8 @@ pub enum DeleteTarget<'a> {
     Ids(&'a [String]),
     /// Documents that match the filter.
     Where(&'a Filter),
+    /// All documents of the collection.
+    All,
 }
 
 /// A request for one page of a list that is ordered by document id.

@@ -11,8 +11,8 @@ use embeddery_accounts::UserId;
 use embeddery_core::{EmbedRequest, Input, RequestContext, SpaceId, vector_defect};
 use embeddery_gateway::{ModelSelector, Router};
 use embeddery_store::{
-    ChromaClient, ChromaCollection, ChromaRecord, CollectionRef, Document, DocumentChunk, ModelBinding,
-    NewCollection, StoreErrorKind, TextSpan, VectorStore,
+    CheckedDocument, ChromaClient, ChromaCollection, ChromaRecord, CollectionRef, Document, DocumentChunk,
+    ModelBinding, NewCollection, StoreErrorKind, TextSpan, VectorStore,
 };
 use prometheus_client::registry::Registry;
 
@@ -178,7 +178,7 @@ fn nearly_equal(a: &[f32], b: &[f32]) -> bool {
     a.len() == b.len() && dot(a, b) >= 0.999 * (dot(a, a) * dot(b, b)).sqrt()
 }
 
-fn document(record: ChromaRecord, dim: usize) -> Result<Document, String> {
+fn document(record: ChromaRecord, dim: usize) -> Result<CheckedDocument, String> {
     let vector = record.vector.ok_or("it has no vector")?;
     if vector.len() != dim {
         return Err(format!("its vector has {} dimensions, the collection has {dim}", vector.len()));
@@ -188,10 +188,11 @@ fn document(record: ChromaRecord, dim: usize) -> Result<Document, String> {
     }
     let text = record.text.filter(|text| !text.trim().is_empty()).ok_or("it has no text")?;
     let span = TextSpan { bytes: (0, text.len() as u64), characters: (0, text.chars().count() as u64) };
-    Ok(Document {
+    let document = Document {
         id: record.id,
         metadata: record.metadata,
         chunks: vec![DocumentChunk { text, span, headings: Vec::new(), vector: Some(vector) }],
         submission: None,
-    })
+    };
+    document.check().map_err(|error| error.message)
 }

@@ -6,7 +6,7 @@ use std::{collections::BTreeMap, num::NonZeroUsize, sync::Arc};
 use embeddery_core::{EmbedError, Embeddings, ErrorKind, Retry};
 use embeddery_gateway::BatchBisector;
 use embeddery_ingest::{Lookup, MAX_TEXTS_PER_CALL, to_chunks};
-use embeddery_store::{CollectionRef, Document, StoreError};
+use embeddery_store::{CheckedDocument, CollectionRef, Document, StoreError};
 use futures_util::future::join_all;
 
 use super::{
@@ -61,7 +61,7 @@ fn dimensions(existing: &Existing, item: &Item) -> Option<NonZeroUsize> {
 
 /// Looks documents up, all documents of a collection in one query.
 async fn look_up(context: &StageContext, items: &[Item]) -> Vec<Result<Existing, StageFailure>> {
-    let mut groups: BTreeMap<_, (Vec<usize>, Vec<Document>)> = BTreeMap::new();
+    let mut groups: BTreeMap<_, (Vec<usize>, Vec<CheckedDocument>)> = BTreeMap::new();
     let mut results: Vec<Result<Existing, StageFailure>> = items
         .iter()
         .map(|_| Err(StageFailure::retry("internal", "the document was not looked up")))
@@ -108,10 +108,12 @@ async fn look_up(context: &StageContext, items: &[Item]) -> Vec<Result<Existing,
 }
 
 /// A document with its chunks and without vectors, in the store's form.
-pub(super) fn document(item: &Item) -> Result<Document, StageFailure> {
+pub(super) fn document(item: &Item) -> Result<CheckedDocument, StageFailure> {
     let NewDocument { id, text, metadata, .. } = &item.work.document;
     let chunks = to_chunks(text, spans(item)?).ok_or_else(span_mismatch)?;
-    Ok(Document { id: id.clone(), metadata: metadata.clone(), chunks, submission: Some(item.task.job.0) })
+    let (id, metadata) = (id.clone(), metadata.clone());
+    let document = Document { id, metadata, chunks, submission: Some(item.task.job.0) };
+    document.check().map_err(|error| StageFailure::failed("invalid_value", error.message))
 }
 
 fn span_mismatch() -> StageFailure {

@@ -9,7 +9,9 @@ use std::{
 };
 
 use embeddery_ingest::{MissingChunk, WriteBatch, WriteTarget, check_space};
-use embeddery_store::{CollectionRef, Document, ModelBinding, NewCollection, StoreError, StoreErrorKind};
+use embeddery_store::{
+    CheckedDocument, CollectionRef, ModelBinding, NewCollection, StoreError, StoreErrorKind,
+};
 use futures_util::future::join_all;
 use uuid::Uuid;
 
@@ -125,7 +127,7 @@ async fn store(context: &StageContext, items: &[&Item]) -> Result<Superseded, St
         submission: documents.iter().filter_map(|document| document.submission).max(),
     };
     if !ensure_collection(context, collection, new).await? {
-        return Ok(documents.into_iter().map(|document| (document.id, Uuid::nil())).collect());
+        return Ok(documents.iter().map(|document| (document.id.clone(), Uuid::nil())).collect());
     }
     let target = WriteTarget {
         user: &user,
@@ -136,7 +138,7 @@ async fn store(context: &StageContext, items: &[&Item]) -> Result<Superseded, St
     };
     // The embedding stage found the chunks without a vector in the collection.
     let is_stored =
-        |document: &Document| document.chunks.iter().map(|chunk| chunk.vector.is_none()).collect();
+        |document: &CheckedDocument| document.chunks.iter().map(|chunk| chunk.vector.is_none()).collect();
     let batch = WriteBatch { stored: documents.iter().map(is_stored).collect(), documents };
     let embed = |missing| embed_missing(context, items, vectors, missing);
     let result = context.ingest.write(&target, batch, embed).await?;
@@ -182,12 +184,13 @@ fn vectors(item: &Item) -> Result<&Vectors, StageFailure> {
     item.work.vectors.as_ref().ok_or_else(missing)
 }
 
-fn with_vectors(item: &Item) -> Result<Document, StageFailure> {
+fn with_vectors(item: &Item) -> Result<CheckedDocument, StageFailure> {
     let (mut document, vectors) = (document(item)?, vectors(item)?);
-    for (chunk, row) in document.chunks.iter_mut().zip(&vectors.rows) {
+    for (chunk, row) in vectors.rows.iter().enumerate() {
         let row = row.and_then(|row| usize::try_from(row).ok());
-        chunk.vector =
-            row.and_then(|row| vectors.data.chunks_exact(vectors.dim.max(1)).nth(row)).map(<[f32]>::to_vec);
+        if let Some(vector) = row.and_then(|row| vectors.data.chunks_exact(vectors.dim.max(1)).nth(row)) {
+            document.set_vector(chunk, vector.to_vec());
+        }
     }
     Ok(document)
 }

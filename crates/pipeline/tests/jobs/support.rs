@@ -62,7 +62,10 @@ pub fn plan() -> JobSpec {
 }
 
 pub fn document(id: &str) -> NewDocument {
-    let Value::Object(metadata) = json!({"from": id, "tags": ["a", "b"]}) else { panic!("an object") };
+    // Numbers that a rounding serialization would change.
+    let numbers = json!([u64::MAX, i64::MIN, 0.1 + 0.2, 1e16, f64::MAX, 5e-324]);
+    let metadata = json!({"from": id, "tags": ["a", "b"], "numbers": numbers});
+    let Value::Object(metadata) = metadata else { panic!("an object") };
     NewDocument {
         id: id.into(),
         text: format!("The text of {id}: ünïcödé, \"quoted\". ").repeat(40),

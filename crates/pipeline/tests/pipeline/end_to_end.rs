@@ -77,7 +77,10 @@ async fn a_vector_that_is_deleted_before_the_storage_stage_is_embedded_again() {
     let metadata = serde_json::Map::new();
     let other = Document { id: "a".into(), metadata, chunks, submission: Some(first.0) };
     let space = harness.store.get(COLLECTION).await.unwrap().binding.space;
-    assert_eq!(harness.store.upsert(COLLECTION, Some(space), vec![other]).await.unwrap().removed, 1);
+    assert_eq!(
+        harness.store.upsert(COLLECTION, Some(space), vec![other.check().unwrap()]).await.unwrap().removed,
+        1
+    );
     harness.queue.set_stage_mode(Stage::Storage, StageMode::Run).await.unwrap();
     assert_eq!(harness.ended(second).await.status, Status::Completed);
     assert_eq!(harness.stored().await[0].chunks[0].text, "Old one.");

@@ -5,8 +5,7 @@ use std::sync::Arc;
 use embeddery_chunk::{ChunkConfig, Unit};
 use embeddery_core::InputType;
 use embeddery_ingest::{MissingChunk, WriteBatch, WriteTarget, model_selector, split, to_chunks};
-use embeddery_store::{Document, ModelBinding, StoreError, UpsertResult};
-use serde_json::{Map, Value};
+use embeddery_store::{CheckedDocument, Document, Metadata, ModelBinding, StoreError, UpsertResult};
 
 use super::{CollectionService, embed::BoundCollection};
 use crate::error::ApiError;
@@ -16,7 +15,7 @@ use crate::error::ApiError;
 pub(crate) struct NewDocument {
     pub(crate) id: String,
     pub(crate) text: Arc<str>,
-    pub(crate) metadata: Map<String, Value>,
+    pub(crate) metadata: Metadata,
 }
 
 /// The result of adding documents.
@@ -46,7 +45,7 @@ impl CollectionService {
         &self,
         collection: &str,
         binding: &ModelBinding,
-        documents: Vec<Document>,
+        documents: Vec<CheckedDocument>,
     ) -> Result<UpsertResult, ApiError> {
         let ingest = self.app.ingest();
         let found = ingest.look_up(self.collection_ref(collection), &documents).await?;
@@ -77,7 +76,7 @@ impl CollectionService {
         binding: &ModelBinding,
         documents: Vec<NewDocument>,
         config: ChunkConfig,
-    ) -> Result<Vec<Document>, ApiError> {
+    ) -> Result<Vec<CheckedDocument>, ApiError> {
         let model = match config.unit() {
             Unit::Tokens => {
                 Some(self.app.router.open(model_selector(&binding.provider, &binding.model)).await?)
@@ -89,9 +88,10 @@ impl CollectionService {
                 let chunks = to_chunks(&text, &split(&text, config, model.as_deref()))?;
                 Some(Document { id, metadata, chunks, submission: None })
             };
-            documents.into_iter().map(split).collect::<Option<_>>()
+            let check = |document: Document| document.check().map_err(ApiError::from);
+            let checked = |document| split(document).ok_or_else(ApiError::internal).and_then(check);
+            documents.into_iter().map(checked).collect::<Result<_, _>>()
         };
-        let documents = tokio::task::spawn_blocking(split_all).await.ok().flatten();
-        documents.ok_or_else(ApiError::internal)
+        tokio::task::spawn_blocking(split_all).await.map_err(|_| ApiError::internal())?
     }
 }

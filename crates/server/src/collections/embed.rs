@@ -2,7 +2,7 @@
 
 use std::{num::NonZeroUsize, sync::Arc};
 
-use embeddery_core::{EmbedRequest, InputType, Priority, ProviderKind};
+use embeddery_core::{EmbedRequest, ErrorKind, InputType, Priority, ProviderKind};
 use embeddery_gateway::{ModelSelector, ResolvedModel};
 use embeddery_ingest::{MAX_TEXTS_PER_CALL, check_space, model_selector, text_request};
 use embeddery_store::ModelBinding;
@@ -44,6 +44,19 @@ impl CollectionService {
             space: embeddings.space,
             dim: embeddings.dim,
         })
+    }
+
+    /// Refuses a collection of a model that the configuration forbids, or of a path. The model need not be available here,
+    /// and an unknown provider is that of a collection without a model.
+    pub(crate) fn check_policy(&self, binding: &ModelBinding) -> Result<(), ApiError> {
+        match self.app.router.resolve_permitted(model_selector(&binding.provider, &binding.model)) {
+            Err(error)
+                if error.kind == ErrorKind::Forbidden || binding.provider.parse::<ProviderKind>().is_ok() =>
+            {
+                Err(error.into())
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Resolves a model that the caller may use. The model is not called.

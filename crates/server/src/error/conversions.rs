@@ -6,7 +6,7 @@ use axum::http::StatusCode;
 use embeddery_accounts::ledger::{Counter, QuotaExceeded};
 use embeddery_core::{EmbedError, ErrorKind, Fault, InputError, Retry};
 use embeddery_pipeline::{JobError, QueueError};
-use embeddery_store::{FilterError, StoreError, StoreErrorKind};
+use embeddery_store::{FieldError, FilterError, StoreError, StoreErrorKind};
 use serde_json::{Value, json};
 
 use super::{ApiError, ErrorDetail};
@@ -160,6 +160,12 @@ impl From<QueueError> for ApiError {
             retry_after: wait.map(Duration::from_secs),
             ..Self::new(StatusCode::SERVICE_UNAVAILABLE, code, message)
         }
+    }
+}
+
+impl From<FieldError> for ApiError {
+    fn from(error: FieldError) -> Self {
+        Self::invalid(error.field, error.message)
     }
 }
 

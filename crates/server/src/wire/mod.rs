@@ -8,6 +8,7 @@ pub(crate) mod collections;
 pub(crate) mod dtype;
 pub(crate) mod embeddings;
 pub(crate) mod embeddings_response;
+pub(crate) mod exact_json;
 mod fast_json;
 mod field;
 pub(crate) mod input;

@@ -11,9 +11,13 @@ use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 use serde_path_to_error::{Path, Segment};
 
-use super::field::{Bounds, Object};
+use super::{
+    exact_json,
+    field::{Bounds, Object},
+};
 use crate::error::{ApiError, ErrorStyle};
 use embeddery_core::nearest_name;
+use embeddery_store::unrepresentable_number;
 
 /// What is parsed, with its name in messages such as "the body is empty".
 #[derive(Clone, Copy)]
@@ -37,7 +41,14 @@ pub(crate) fn from_slice<T: DeserializeOwned>(bytes: &[u8], source: Source) -> R
     }
     let value = serde_json::from_str(text)
         .map_err(|error| ApiError::not_json(format!("{name} is not JSON: {error}")))?;
-    from_value(value, source)
+    let request = from_value(value, source)?;
+    // The value has no longer the digits of its numbers, so that the type cannot check them.
+    match unrepresentable_number(text) {
+        Some(number) => {
+            Err(ApiError::not_json(format!("{name} has the number {}", exact_json::problem(number))))
+        }
+        None => Ok(request),
+    }
 }
 
 /// Deserializes a JSON object that is parsed already.

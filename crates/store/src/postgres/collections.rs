@@ -2,11 +2,11 @@
 
 use deadpool_postgres::Transaction;
 use embeddery_core::SpaceId;
-use serde_json::{Map, Value};
 use tokio_postgres::{Row, error::SqlState};
 
 use super::{
     connection::{Connections, new_ids},
+    metadata,
     schema::{LOCK, MAX_INDEXED_DIMENSIONS},
     tombstones::{self, WHOLE_COLLECTION},
 };
@@ -37,7 +37,7 @@ pub(super) enum LockMode {
 }
 
 const SELECT: &str = "
-    SELECT c.id, c.live, c.building, c.name, c.metadata,
+    SELECT c.id, c.live, c.building, c.name, c.metadata::text,
            l.provider, l.model, l.space, l.dim, l.cut,
            b.provider, b.model, b.space, b.dim, b.cut
     FROM embeddery.collections c JOIN embeddery.generations l ON l.id = c.live
@@ -49,6 +49,7 @@ pub(super) async fn create(
     new: NewCollection,
 ) -> Result<Collection, StoreError> {
     check_name(collection_ref.collection)?;
+    new.check()?;
     let mut client = connections.client().await?;
     let tx = connections.begin(&mut client, collection_ref.tenant).await?;
     let tombstones = tombstones::latest(&tx, collection_ref, &[]).await?;
@@ -58,8 +59,15 @@ pub(super) async fn create(
     let ids = new_ids(&tx, 2).await?;
     let inserted = tx
         .execute(
-            "INSERT INTO embeddery.collections (id, tenant, name, metadata, live) VALUES ($1, $2, $3, $4, $5)",
-            &[&ids[0], &collection_ref.tenant, &collection_ref.collection, &Value::Object(new.metadata), &ids[1]],
+            "INSERT INTO embeddery.collections (id, tenant, name, metadata, live)
+             VALUES ($1, $2, $3, $4::text::jsonb, $5)",
+            &[
+                &ids[0],
+                &collection_ref.tenant,
+                &collection_ref.collection,
+                &metadata::to_text(&new.metadata)?,
+                &ids[1],
+            ],
         )
         .await;
     if let Err(error) = inserted {
@@ -127,8 +135,7 @@ pub(super) async fn find(
         }
         row => row?
             .as_ref()
-            .map(collection_row)
-            .ok_or_else(|| StoreError::no_collection(collection_ref.collection)),
+            .map_or_else(|| Err(StoreError::no_collection(collection_ref.collection)), collection_row),
     }
 }
 
@@ -145,7 +152,7 @@ pub(super) async fn list(connections: &Connections, tenant: &str) -> Result<Vec<
     let mut client = connections.client().await?;
     let tx = connections.begin(&mut client, tenant).await?;
     let rows = tx.query(&format!("{SELECT} WHERE c.tenant = $1 ORDER BY c.name"), &[&tenant]).await?;
-    Ok(rows.iter().map(|row| collection_row(row).view).collect())
+    rows.iter().map(|row| Ok(collection_row(row)?.view)).collect()
 }
 
 pub(super) async fn stats(
@@ -204,7 +211,7 @@ pub(super) async fn delete_tenant(
     Ok(DeletionReceipt { collections, documents: count(0), vectors: count(1) })
 }
 
-fn collection_row(row: &Row) -> CollectionRow {
+fn collection_row(row: &Row) -> Result<CollectionRow, StoreError> {
     let binding = |first: usize| ModelBinding {
         provider: row.get(first),
         model: row.get(first + 1),
@@ -217,16 +224,8 @@ fn collection_row(row: &Row) -> CollectionRow {
     let view = Collection {
         name: row.get(3),
         binding: binding(5),
-        metadata: metadata_from_json(row.get(4)),
+        metadata: metadata::from_text(row.get(4))?,
         migration,
     };
-    CollectionRow { id: row.get(0), active: row.get(1), building, view }
-}
-
-/// Converts stored metadata, which is always an object.
-pub(super) fn metadata_from_json(value: Value) -> Map<String, Value> {
-    match value {
-        Value::Object(map) => map,
-        _ => Map::new(),
-    }
+    Ok(CollectionRow { id: row.get(0), active: row.get(1), building, view })
 }

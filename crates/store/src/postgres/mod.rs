@@ -6,12 +6,13 @@
 //! - [`schema`] holds the tables and their migrations;
 //! - [`collections`], [`mod@write`], [`read`], [`search`] and [`model_migration`] are the operations, each one transaction;
 //! - [`tombstones`] records deletions;
-//! - [`filter`] compiles a filter to SQL;
+//! - [`filter`] compiles a filter to SQL, and [`metadata`] is the stored form of metadata;
 //! - [`metrics`] are the Prometheus metrics.
 
 mod collections;
 pub mod connection;
 mod filter;
+mod metadata;
 mod metrics;
 pub(crate) mod migrations;
 mod model_migration;
@@ -29,7 +30,7 @@ use prometheus_client::registry::Registry;
 pub use metrics::PostgresMetrics;
 
 use crate::{
-    Backup, Collection, CollectionRef, DeleteTarget, DeletionReceipt, Document, DocumentView, Hit,
+    Backup, CheckedDocument, Collection, CollectionRef, DeleteTarget, DeletionReceipt, DocumentView, Hit,
     MissingVector, ModelBinding, NewCollection, PageRequest, Query, Stats, StoreError, StoreErrorKind,
     StoredDocument, UpsertResult, VectorStore, store::Operation,
 };
@@ -95,7 +96,7 @@ impl VectorStore for PostgresStore {
     fn existing_chunks<'a>(
         &'a self,
         collection_ref: CollectionRef<'a>,
-        documents: &'a [Document],
+        documents: &'a [CheckedDocument],
     ) -> Operation<'a, Vec<Vec<bool>>> {
         Box::pin(read::existing_chunks(&self.connections, collection_ref, documents))
     }
@@ -104,7 +105,7 @@ impl VectorStore for PostgresStore {
         &'a self,
         collection_ref: CollectionRef<'a>,
         space: Option<SpaceId>,
-        documents: Vec<Document>,
+        documents: Vec<CheckedDocument>,
     ) -> Operation<'a, UpsertResult> {
         Box::pin(async move {
             let upsert = write::upsert(&self.connections, collection_ref, space, documents);

@@ -7,12 +7,13 @@ use pgvector::HalfVector;
 use tokio_postgres::Row;
 
 use super::{
-    collections::{CollectionRow, LockMode, find, metadata_from_json},
+    collections::{CollectionRow, LockMode, find},
     connection::Connections,
+    metadata,
     write::{chunk_key, headings_from_row, span_from_array},
 };
 use crate::{
-    CollectionRef, Document, DocumentView, PageRequest, StoreError, StoredChunk, StoredDocument,
+    CheckedDocument, CollectionRef, DocumentView, PageRequest, StoreError, StoredChunk, StoredDocument,
     fingerprints, vector_id,
 };
 
@@ -20,7 +21,7 @@ use crate::{
 pub(super) async fn existing_chunks(
     connections: &Connections,
     collection_ref: CollectionRef<'_>,
-    documents: &[Document],
+    documents: &[CheckedDocument],
 ) -> Result<Vec<Vec<bool>>, StoreError> {
     let mut client = connections.client().await?;
     let tx = connections.begin(&mut client, collection_ref.tenant).await?;
@@ -52,17 +53,22 @@ pub(super) async fn documents(
     let collection = find(&tx, collection_ref, LockMode::None).await?;
     let rows = tx
         .query(
-            "SELECT d.name, d.metadata, (SELECT count(*) FROM embeddery.chunks WHERE document = d.id)
+            "SELECT d.name, d.metadata::text, (SELECT count(*) FROM embeddery.chunks WHERE document = d.id)
              FROM embeddery.documents d WHERE d.collection = $1 AND d.name > $2 ORDER BY d.name LIMIT $3",
-            &[&collection.id, &page.after.unwrap_or_default(), &(page.limit as i64)],
+            &[&collection.id, &after(page), &(page.limit as i64)],
         )
         .await?;
-    let views = rows.iter().map(|row| DocumentView {
-        id: row.get(0),
-        metadata: metadata_from_json(row.get(1)),
-        chunks: row.get::<_, i64>(2) as u64,
+    let views = rows.iter().map(|row| {
+        let metadata = metadata::from_text(row.get(1))?;
+        Ok::<_, StoreError>(DocumentView { id: row.get(0), metadata, chunks: row.get::<_, i64>(2) as u64 })
     });
-    Ok(views.collect())
+    views.collect()
+}
+
+/// Returns the id that a page begins after. PostgreSQL refuses a NUL character. No id has one, so the part before it has
+/// the same place among the ids.
+fn after(page: PageRequest<'_>) -> &str {
+    page.after.unwrap_or_default().split('\0').next().unwrap_or_default()
 }
 
 pub(super) async fn document(
@@ -73,16 +79,18 @@ pub(super) async fn document(
     let mut client = connections.client().await?;
     let tx = connections.begin_snapshot(&mut client, collection_ref.tenant).await?;
     let collection = find(&tx, collection_ref, LockMode::None).await?;
+    let unknown = || StoreError::no_document(collection_ref.collection, id);
+    if id.contains('\0') {
+        // PostgreSQL refuses the character. No document has such an id.
+        return Err(unknown());
+    }
     let rows = tx
         .query(
-            "SELECT id, name, metadata FROM embeddery.documents WHERE collection = $1 AND name = $2",
+            "SELECT id, name, metadata::text FROM embeddery.documents WHERE collection = $1 AND name = $2",
             &[&collection.id, &id],
         )
         .await?;
-    stored_documents(&tx, collection_ref, &collection, rows)
-        .await?
-        .pop()
-        .ok_or_else(|| StoreError::no_document(collection_ref.collection, id))
+    stored_documents(&tx, collection_ref, &collection, rows).await?.pop().ok_or_else(unknown)
 }
 
 pub(super) async fn export(
@@ -95,15 +103,15 @@ pub(super) async fn export(
     let collection = find(&tx, collection_ref, LockMode::None).await?;
     let rows = tx
         .query(
-            "SELECT id, name, metadata FROM embeddery.documents WHERE collection = $1 AND name > $2
+            "SELECT id, name, metadata::text FROM embeddery.documents WHERE collection = $1 AND name > $2
              ORDER BY name LIMIT $3",
-            &[&collection.id, &page.after.unwrap_or_default(), &(page.limit as i64)],
+            &[&collection.id, &after(page), &(page.limit as i64)],
         )
         .await?;
     stored_documents(&tx, collection_ref, &collection, rows).await
 }
 
-/// Reads the chunks of documents, whose rows are `id`, `name`, `metadata`.
+/// Reads the chunks of documents, whose rows are `id`, `name`, and `metadata` as text.
 async fn stored_documents(
     tx: &Transaction<'_>,
     collection_ref: CollectionRef<'_>,
@@ -136,7 +144,7 @@ async fn stored_documents(
             vector: row.get::<_, HalfVector>(5).as_slice().iter().map(|x| x.to_f32()).collect(),
         });
         let chunks = chunks.collect();
-        StoredDocument { metadata: metadata_from_json(row.get(2)), chunks, id }
+        Ok::<_, StoreError>(StoredDocument { metadata: metadata::from_text(row.get(2))?, chunks, id })
     });
-    Ok(stored.collect())
+    stored.collect()
 }

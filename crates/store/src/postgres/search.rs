@@ -7,9 +7,10 @@ use std::collections::HashMap;
 use deadpool_postgres::Transaction;
 
 use super::{
-    collections::{CollectionRow, LockMode, find, metadata_from_json},
+    collections::{CollectionRow, LockMode, find},
     connection::{Connections, Parameters},
     filter::{self, FilterParameters},
+    metadata,
     schema::MAX_INDEXED_DIMENSIONS,
     write::{chunk_key, headings_from_row, span_from_array, to_half_unit},
 };
@@ -189,7 +190,7 @@ impl Search<'_> {
         let statement = self
             .tx
             .prepare_cached(
-                "SELECT c.id, d.name, d.metadata, c.fingerprint, c.occurrence, c.span,
+                "SELECT c.id, d.name, d.metadata::text, c.fingerprint, c.occurrence, c.span,
                         CASE WHEN $2 THEN c.text END, c.headings
                  FROM embeddery.chunks c JOIN embeddery.documents d ON d.id = c.document WHERE c.id = ANY($1)",
             )
@@ -200,16 +201,16 @@ impl Search<'_> {
         let hits = ranking.into_iter().filter_map(|(chunk, score)| {
             let row = by_chunk.get(&chunk)?;
             let document: String = row.get(1);
-            Some(Hit {
+            Some(metadata::from_text(row.get(2)).map(|metadata| Hit {
                 id: vector_id(self.collection_ref, &document, chunk_key(row.get(3), row.get(4)), space),
                 document,
                 score,
                 text: row.get(6),
                 span: span_from_array(&row.get::<_, Vec<i64>>(5)),
                 headings: headings_from_row(row, 7),
-                metadata: metadata_from_json(row.get(2)),
-            })
+                metadata,
+            }))
         });
-        Ok(hits.collect())
+        hits.collect()
     }
 }

@@ -13,10 +13,10 @@ use super::{
     collections::{CollectionRow, LockMode, find},
     connection::{Connections, new_ids},
     filter::{self, FilterParameters},
-    tombstones,
+    metadata, tombstones,
 };
 use crate::{
-    ChunkKey, CollectionRef, DeleteTarget, Document, DocumentChunk, Fingerprint, StoreError, TextSpan,
+    CheckedDocument, ChunkKey, CollectionRef, DeleteTarget, DocumentChunk, Fingerprint, StoreError, TextSpan,
     UpsertResult, check_vector, fingerprints,
 };
 
@@ -25,7 +25,7 @@ pub(super) async fn upsert(
     connections: &Connections,
     collection_ref: CollectionRef<'_>,
     space: Option<SpaceId>,
-    mut documents: Vec<Document>,
+    mut documents: Vec<CheckedDocument>,
 ) -> Result<UpsertResult, StoreError> {
     let mut client = connections.client().await?;
     let tx = connections.begin(&mut client, collection_ref.tenant).await?;
@@ -114,12 +114,14 @@ async fn write_documents(
     tx: &Transaction<'_>,
     tenant: &str,
     collection: &CollectionRow,
-    documents: &[Document],
+    documents: &[CheckedDocument],
 ) -> Result<Vec<DocumentWrite>, StoreError> {
     let ids = new_ids(tx, documents.len()).await?;
     let names: Vec<&str> = documents.iter().map(|document| document.id.as_str()).collect();
-    let metadata: Vec<Value> =
-        documents.iter().map(|document| Value::Object(document.metadata.clone())).collect();
+    let metadata = documents
+        .iter()
+        .map(|document| metadata::to_text(&document.metadata))
+        .collect::<Result<Vec<_>, _>>()?;
     let submissions: Vec<Uuid> =
         documents.iter().map(|document| document.submission.unwrap_or_else(Uuid::now_v7)).collect();
     // Documents of an inline request have no submission and replace any version. They never come mixed with others.
@@ -128,8 +130,8 @@ async fn write_documents(
     let statement = tx
         .prepare_cached(
             "INSERT INTO embeddery.documents AS old (id, tenant, collection, name, metadata, submission)
-             SELECT id, $1, $2, name, metadata, submission
-             FROM unnest($3::bigint[], $4::text[], $5::jsonb[], $6::uuid[]) AS new (id, name, metadata, submission)
+             SELECT id, $1, $2, name, metadata::jsonb, submission
+             FROM unnest($3::bigint[], $4::text[], $5::text[], $6::uuid[]) AS new (id, name, metadata, submission)
              ON CONFLICT (collection, name) DO UPDATE SET
                  metadata = CASE WHEN old.submission > excluded.submission AND NOT $7 THEN old.metadata
                                  ELSE excluded.metadata END,
@@ -158,7 +160,7 @@ async fn write_documents(
 async fn remove_deleted(
     tx: &Transaction<'_>,
     collection_ref: CollectionRef<'_>,
-    documents: &[Document],
+    documents: &[CheckedDocument],
     writes: &mut [DocumentWrite],
 ) -> Result<(), StoreError> {
     let names: Vec<&str> = documents.iter().map(|document| document.id.as_str()).collect();
@@ -381,9 +383,18 @@ pub(super) async fn delete(
     let collection = find(&tx, collection_ref, LockMode::Shared).await?;
     let deleted = match target {
         DeleteTarget::Ids(ids) => {
+            // PostgreSQL refuses a text with a NUL character. No document has such an id.
+            let ids: Vec<&str> = ids.iter().map(String::as_str).filter(|id| !id.contains('\0')).collect();
             tx.query(
                 "DELETE FROM embeddery.documents WHERE collection = $1 AND name = ANY($2) RETURNING name",
                 &[&collection.id, &ids],
+            )
+            .await?
+        }
+        DeleteTarget::All => {
+            tx.query(
+                "DELETE FROM embeddery.documents WHERE collection = $1 RETURNING name",
+                &[&collection.id],
             )
             .await?
         }

@@ -2,15 +2,27 @@
 
 use rusqlite::types::Value as Sql;
 
-use crate::{Comparison, Filter, Scalar};
+use crate::{Comparison, Filter, Scalar, number::Number};
 
 /// Returns the key and the value of `attributes` for a field. The first letter of the key is the type of the value.
 pub(super) fn attribute(field: &str, scalar: Scalar) -> (String, Sql) {
     match scalar {
         Scalar::Text(text) => (format!("s{field}"), Sql::Text(text)),
-        // Adding 0.0 turns -0.0 into 0.0, so that both have one key in the index.
-        Scalar::Number(number) => (format!("n{field}"), Sql::Real(number + 0.0)),
+        Scalar::Number(number) => (format!("n{field}"), number_value(number)),
         Scalar::Bool(on) => (format!("b{field}"), Sql::Integer(on.into())),
+    }
+}
+
+/// Returns a value of SQLite that has the same order and the same equality as the number. SQLite compares integers of
+/// 64 bits and floats exactly, and both come before texts. A number above these integers is therefore a text of its
+/// decimal digits, with their count before them, so that a longer number is higher.
+fn number_value(number: Number) -> Sql {
+    let text = |digits: String| Sql::Text(format!("{:03}{digits}", digits.len()));
+    match number.as_integer() {
+        Some(integer) => i64::try_from(integer).map_or_else(|_| text(integer.to_string()), Sql::Integer),
+        // A float of this size is whole.
+        None if number.to_f64() > i64::MAX as f64 => text(format!("{:.0}", number.to_f64())),
+        None => Sql::Real(number.to_f64()),
     }
 }
 
@@ -108,17 +120,20 @@ impl Compiler {
         }
     }
 
+    /// Joins conditions as a balanced tree, because SQLite limits the depth of an expression.
     fn join(&mut self, parts: &[Filter], separator: &str, empty: &str) {
-        if parts.is_empty() {
-            self.sql.push_str(empty);
-            return;
+        match parts {
+            [] => self.sql.push_str(empty),
+            [part] => self.filter(part),
+            parts => {
+                let (left, right) = parts.split_at(parts.len() / 2);
+                self.sql.push('(');
+                self.join(left, separator, empty);
+                self.sql.push_str(separator);
+                self.join(right, separator, empty);
+                self.sql.push(')');
+            }
         }
-        self.sql.push('(');
-        for (index, part) in parts.iter().enumerate() {
-            self.sql.push_str(if index > 0 { separator } else { "" });
-            self.filter(part);
-        }
-        self.sql.push(')');
     }
 
     fn lookup(&mut self, key: &str, condition: &str) {

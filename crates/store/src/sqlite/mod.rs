@@ -27,8 +27,8 @@ use rusqlite::Transaction;
 use tokio::sync::Semaphore;
 
 use crate::{
-    Backup, Collection, CollectionRef, DeleteTarget, DeletionReceipt, Document, DocumentView, Hit,
-    MissingVector, ModelBinding, NewCollection, PageRequest, Query, Stats, StoreError, StoredDocument,
+    Backup, CheckedDocument, Collection, CollectionRef, DeleteTarget, DeletionReceipt, DocumentView, Filter,
+    Hit, MissingVector, ModelBinding, NewCollection, PageRequest, Query, Stats, StoreError, StoredDocument,
     UpsertResult, VectorStore, store::Operation,
 };
 use matrix_cache::MatrixCache;
@@ -147,6 +147,7 @@ impl VectorStore for SqliteStore {
     ) -> Operation<'a, Collection> {
         Box::pin(async move {
             crate::check_name(collection_ref.collection)?;
+            new.check()?;
             self.write(collection_ref, move |tx, name| collections::create(tx, name, &new)).await
         })
     }
@@ -179,7 +180,7 @@ impl VectorStore for SqliteStore {
     fn existing_chunks<'a>(
         &'a self,
         collection_ref: CollectionRef<'a>,
-        documents: &'a [Document],
+        documents: &'a [CheckedDocument],
     ) -> Operation<'a, Vec<Vec<bool>>> {
         let keys: Vec<_> = documents
             .iter()
@@ -195,7 +196,7 @@ impl VectorStore for SqliteStore {
         &'a self,
         collection_ref: CollectionRef<'a>,
         space: Option<SpaceId>,
-        documents: Vec<Document>,
+        documents: Vec<CheckedDocument>,
     ) -> Operation<'a, UpsertResult> {
         Box::pin(
             self.write(collection_ref, move |tx, name| write::upsert(tx, name, space.as_ref(), &documents)),
@@ -239,24 +240,26 @@ impl VectorStore for SqliteStore {
         target: DeleteTarget<'a>,
     ) -> Operation<'a, u64> {
         let (tenant, name) = owned(collection_ref);
-        // No check of the free space, as in `drop_collection`.
-        match target {
-            DeleteTarget::Ids(ids) => {
-                let ids = ids.to_vec();
-                Box::pin(self.run(move |inner| {
-                    inner.users.get(&tenant)?.write(|tx| write::delete(tx, &name, DeleteTarget::Ids(&ids)))
-                }))
-            }
-            DeleteTarget::Where(filter) => {
-                let filter = filter.clone();
-                Box::pin(self.run(move |inner| {
-                    inner
-                        .users
-                        .get(&tenant)?
-                        .write(|tx| write::delete(tx, &name, DeleteTarget::Where(&filter)))
-                }))
-            }
+        // The target is copied for another thread.
+        enum Owned {
+            Ids(Vec<String>),
+            Where(Filter),
+            All,
         }
+        let target = match target {
+            DeleteTarget::Ids(ids) => Owned::Ids(ids.to_vec()),
+            DeleteTarget::Where(filter) => Owned::Where(filter.clone()),
+            DeleteTarget::All => Owned::All,
+        };
+        // No check of the free space, as in `drop_collection`.
+        Box::pin(self.run(move |inner| {
+            let target = match &target {
+                Owned::Ids(ids) => DeleteTarget::Ids(ids),
+                Owned::Where(filter) => DeleteTarget::Where(filter),
+                Owned::All => DeleteTarget::All,
+            };
+            inner.users.get(&tenant)?.write(|tx| write::delete(tx, &name, target))
+        }))
     }
 
     fn search<'a>(&'a self, collection_ref: CollectionRef<'a>, query: Query) -> Operation<'a, Vec<Hit>> {

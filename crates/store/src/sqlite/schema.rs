@@ -7,11 +7,15 @@
 //! matrix only has to add new rows. A generation counts the vectors that were ever removed from it: a matrix with the
 //! same count has no rows that are gone.
 
+use embeddery_database::sqlite::Migration;
+
+use super::write;
 use crate::{StoreError, StoreErrorKind};
 
-/// Script n brings schema n to n + 1. A released script never changes.
-pub(super) const MIGRATIONS: &[&str] = &[
-    "
+/// Migration n brings schema n to n + 1. A released migration never changes.
+pub(super) const MIGRATIONS: &[Migration] = &[
+    Migration::Script(
+        "
     CREATE TABLE collections (
         id INTEGER PRIMARY KEY AUTOINCREMENT,
         name TEXT NOT NULL UNIQUE,
@@ -72,11 +76,15 @@ pub(super) const MIGRATIONS: &[&str] = &[
         text, content = 'chunks', content_rowid = 'id', tokenize = 'unicode61 remove_diacritics 2'
     );
 ",
-    "
+    ),
+    Migration::Script(
+        "
     ALTER TABLE documents ADD COLUMN submission BLOB; -- of UUID version 7: a later one is higher
     ALTER TABLE chunks ADD COLUMN headings TEXT;      -- a JSON list; NULL is none
 ",
-    "
+    ),
+    Migration::Script(
+        "
     CREATE TABLE deletions (
         collection TEXT NOT NULL,
         document TEXT NOT NULL,                         -- empty: the whole collection
@@ -84,6 +92,9 @@ pub(super) const MIGRATIONS: &[&str] = &[
         PRIMARY KEY (collection, document)
     ) STRICT, WITHOUT ROWID;
 ",
+    ),
+    // Numbers of attributes are exact, and lists in lists have none.
+    Migration::Code("", write::derive_attributes),
 ];
 
 /// The error of a database that a newer version of the program has written.
@@ -92,4 +103,65 @@ pub(super) fn too_new(found: usize, known: usize) -> StoreError {
         "this user's collections were written by a newer version (schema {found}, known here is {known}); use that version"
     );
     StoreError::new(StoreErrorKind::TooNew, message)
+}
+
+#[cfg(test)]
+mod tests {
+    use embeddery_database::sqlite::{self, Layout, OpenOptions, Synchronous};
+
+    use super::*;
+
+    const OPTIONS: OpenOptions = OpenOptions {
+        busy_timeout: std::time::Duration::from_secs(5),
+        synchronous: Synchronous::Normal,
+        layout: Layout::SmallRows,
+        statement_cache: 8,
+    };
+
+    /// Attributes as `key value` of a file of schema 3 with these documents, after its migration. Before it, every
+    /// document has one attribute, which no metadata has.
+    fn migrated(documents: &[&str]) -> Vec<String> {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("vectors.db");
+        let old = sqlite::open(&path, &MIGRATIONS[..3], &OPTIONS).unwrap();
+        for (id, metadata) in (1..).zip(documents) {
+            let sql = "INSERT INTO documents (id, collection, name, metadata) VALUES (?1, 7, ?1, ?2)";
+            old.execute(sql, rusqlite::params![id, metadata]).unwrap();
+            old.execute("INSERT INTO attributes VALUES (7, 'nold', 1.0, ?1)", [id]).unwrap();
+        }
+        drop(old);
+        let new = sqlite::open(&path, MIGRATIONS, &OPTIONS).unwrap();
+        let sql = "SELECT collection || ' ' || document || ' ' || key || ' ' || typeof(value) || ' ' || value
+                   FROM attributes ORDER BY document, key, value";
+        let mut statement = new.prepare(sql).unwrap();
+        let rows = statement.query_map([], |row| row.get(0)).unwrap();
+        rows.collect::<Result<_, _>>().unwrap()
+    }
+
+    #[test]
+    fn attributes_of_an_earlier_version_are_derived_again() {
+        assert_eq!(
+            migrated(&[
+                r#"{"a":1234567890123456789,"b":[1.5,["x"]]}"#,
+                "not readable",
+                r#"{"c":["x",18446744073709551615]}"#
+            ]),
+            [
+                "7 1 na integer 1234567890123456789",
+                "7 1 nb real 1.5",
+                "7 3 nc text 02018446744073709551615",
+                "7 3 sc text x",
+            ]
+        );
+    }
+
+    #[test]
+    fn attributes_that_cannot_differ_are_kept() {
+        for same in [r#"{"a":[1,2.5],"b":"1234567890123456789"}"#, "{}"] {
+            assert_eq!(migrated(&[same]), ["7 1 nold real 1.0"]);
+        }
+        for other in [r#"{"a":[["x"]]}"#, r#"{"a":[1,["x"]]}"#, r#"{"a":1e300}"#] {
+            assert!(!migrated(&[other]).contains(&"7 1 nold real 1.0".to_owned()), "{other}");
+        }
+    }
 }

@@ -15,8 +15,8 @@ use super::{
     tombstones,
 };
 use crate::{
-    ChunkKey, DeleteTarget, Document, DocumentChunk, Scalar, StoreError, TextSpan, UpsertResult,
-    check_vector, fingerprints,
+    CheckedDocument, ChunkKey, DeleteTarget, Document, DocumentChunk, StoreError, TextSpan, UpsertResult,
+    check_vector, filter::visible_values, fingerprints, json_numbers::number_tokens,
 };
 
 /// Stores documents, see [`VectorStore::upsert`](crate::VectorStore::upsert).
@@ -24,7 +24,7 @@ pub(super) fn upsert(
     tx: &Transaction<'_>,
     name: &str,
     space: Option<&SpaceId>,
-    documents: &[Document],
+    documents: &[CheckedDocument],
 ) -> Result<UpsertResult, StoreError> {
     let collection = find(tx, name)?;
     let binding = &collection.view.binding;
@@ -139,23 +139,40 @@ fn write_document(
     }
 }
 
-/// Returns the keys and values of `attributes` for metadata. A list gives one entry per element; objects and nulls give
-/// none.
-fn attributes(metadata: &Map<String, Value>) -> Vec<(String, Sql)> {
-    let mut attributes = Vec::new();
-    for (field, value) in metadata {
-        let mut pending = vec![value];
-        while let Some(value) = pending.pop() {
-            match value {
-                Value::Array(items) => pending.extend(items),
-                value => {
-                    let scalar = Scalar::from_json(value);
-                    attributes.extend(scalar.map(|scalar| filter::attribute(field, scalar)));
-                }
-            }
+/// Returns the keys and values of `attributes` for metadata.
+fn attributes(metadata: &Map<String, Value>) -> impl Iterator<Item = (String, Sql)> {
+    visible_values(metadata).map(|(field, scalar)| filter::attribute(field, scalar))
+}
+
+/// Computes the attributes of all documents again from their metadata. Earlier versions stored integers as floats, which
+/// are exact up to 2^53, and the elements of lists in lists.
+pub(super) fn derive_attributes(tx: &Transaction<'_>) -> rusqlite::Result<()> {
+    let mut documents = tx.prepare("SELECT id, collection, metadata FROM documents")?;
+    let mut rows = documents.query([])?;
+    let mut differs = false;
+    while let Some(row) = rows.next()?.filter(|_| !differs) {
+        differs = may_have_other_attributes(row.get_ref(2)?.as_str()?);
+    }
+    drop(rows);
+    if !differs {
+        return Ok(());
+    }
+    tx.execute("DELETE FROM attributes", [])?;
+    let mut rows = documents.query([])?;
+    while let Some(row) = rows.next()? {
+        // Metadata that cannot be read has no attributes, as for a filter that does not match.
+        if let Ok(metadata) = serde_json::from_str(row.get_ref(2)?.as_str()?) {
+            add_attributes(tx, row.get(1)?, row.get(0)?, &metadata)?;
         }
     }
-    attributes
+    Ok(())
+}
+
+/// Whether earlier versions may have derived other attributes from metadata: it has a number of at least 16 digits or
+/// with an exponent, or a list in a list. The answer may be true without a reason.
+fn may_have_other_attributes(metadata: &str) -> bool {
+    let large = |number: std::ops::Range<usize>| number.len() >= 16 || metadata[number].contains(['e', 'E']);
+    metadata.contains("[[") || metadata.contains(",[") || number_tokens(metadata).any(large)
 }
 
 fn add_attributes(
@@ -163,7 +180,7 @@ fn add_attributes(
     collection: i64,
     document: i64,
     metadata: &Map<String, Value>,
-) -> Result<(), StoreError> {
+) -> rusqlite::Result<()> {
     let mut insert = tx.prepare_cached(
         "INSERT OR IGNORE INTO attributes (collection, key, value, document) VALUES (?1, ?2, ?3, ?4)",
     )?;
@@ -337,6 +354,12 @@ pub(super) fn delete(tx: &Transaction<'_>, name: &str, target: DeleteTarget<'_>)
                 );
             }
             rows
+        }
+        DeleteTarget::All => {
+            let mut statement =
+                tx.prepare_cached("SELECT id, name, metadata FROM documents WHERE collection = ?1")?;
+            let rows = statement.query_map([collection.id], DocumentRow::from_row)?;
+            rows.collect::<Result<_, _>>()?
         }
         DeleteTarget::Where(filter) => {
             let (condition, values) = filter::compile(filter, collection.id);

@@ -22,7 +22,11 @@ pub async fn an_upsert_keeps_equal_chunks_and_replaces_changed_ones(tenant: &Ten
     assert_eq!(tenant.upsert(vec![first.clone()]).await.unwrap(), result(3, 0, 0));
     let before = tenant.store.document(tenant.collection(), "d").await.unwrap();
     assert_eq!(
-        tenant.store.existing_chunks(tenant.collection(), &[without_vectors(first.clone())]).await.unwrap(),
+        tenant
+            .store
+            .existing_chunks(tenant.collection(), &[without_vectors(first.clone()).check().unwrap()])
+            .await
+            .unwrap(),
         [[true; 3]]
     );
     assert_eq!(
@@ -35,7 +39,7 @@ pub async fn an_upsert_keeps_equal_chunks_and_replaces_changed_ones(tenant: &Ten
 
     let changed = document("d", &["one", "three", "two"], json!({"v": 1}));
     let stored =
-        tenant.store.existing_chunks(tenant.collection(), std::slice::from_ref(&changed)).await.unwrap();
+        tenant.store.existing_chunks(tenant.collection(), &[changed.clone().check().unwrap()]).await.unwrap();
     assert_eq!(stored, [[true, false, true]]);
     assert_eq!(tenant.upsert(vec![changed]).await.unwrap(), result(1, 2, 1));
     let after = tenant.store.document(tenant.collection(), "d").await.unwrap();
@@ -125,7 +129,7 @@ pub async fn invalid_vectors_are_refused(tenant: &Tenant) {
 
 pub async fn vectors_of_another_space_are_refused(tenant: &Tenant) {
     tenant.create(COLLECTION).await;
-    let documents = vec![document("d", &["x"], json!({}))];
+    let documents = vec![document("d", &["x"], json!({})).check().unwrap()];
     let error =
         tenant.store.upsert(tenant.collection(), Some(SpaceId::new("space-b")), documents).await.unwrap_err();
     assert!(error.message.contains("'space-a'") && error.message.contains("'space-b'"), "{error}");
@@ -152,6 +156,26 @@ pub async fn deletion_by_id_and_by_filter(tenant: &Tenant) {
     assert_eq!(found.len(), 4);
     assert_eq!(tenant.search(SearchMode::Vector(vector_of("text 7")), 20, None).await.len(), 8);
     assert_eq!(error_kind(tenant.store.document(tenant.collection(), "d7").await), StoreErrorKind::NotFound);
+}
+
+pub async fn deletion_of_all_documents(tenant: &Tenant) {
+    let other = tenant.collection_ref("other");
+    tenant.create_with((0..3).map(|i| document(&format!("d{i}"), &["x"], json!({"i": i}))).collect()).await;
+    tenant.create("other").await;
+    let kept = document("kept", &["x"], json!({})).check().unwrap();
+    tenant.store.upsert(other, Some(SpaceId::new("space-a")), vec![kept]).await.unwrap();
+    let before = Some(Uuid::now_v7());
+    assert_eq!(tenant.store.delete(tenant.collection(), DeleteTarget::All).await.unwrap(), 3);
+    assert_eq!(tenant.counts().await, (0, 0));
+    assert_eq!(tenant.store.stats(other).await.unwrap().counts.documents, 1);
+    let earlier = Document { submission: before, ..document("d1", &["x"], json!({})) };
+    assert_eq!(
+        tenant.upsert(vec![earlier]).await.unwrap().superseded.len(),
+        1,
+        "a deleted document stays deleted"
+    );
+    assert_eq!(tenant.upsert(vec![document("d1", &["x"], json!({"i": 1}))]).await.unwrap(), result(1, 0, 0));
+    assert_eq!(tenant.search(SearchMode::Vector(vector_of("x")), 5, Some(json!({"i": 1}))).await.len(), 1);
 }
 
 pub async fn an_export_can_be_imported(tenant: &Tenant) {

@@ -107,7 +107,8 @@ impl Tenant {
     }
 
     pub async fn upsert(&self, documents: Vec<Document>) -> Result<UpsertResult, StoreError> {
-        self.store.upsert(self.collection(), Some(SpaceId::new("space-a")), documents).await
+        let checked = documents.into_iter().map(Document::check).collect::<Result<_, _>>()?;
+        self.store.upsert(self.collection(), Some(SpaceId::new("space-a")), checked).await
     }
 
     pub async fn counts(&self) -> (u64, u64) {

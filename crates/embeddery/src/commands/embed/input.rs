@@ -11,7 +11,7 @@ use std::{
 use anyhow::{Context as _, bail};
 use embeddery_core::without_byte_order_mark;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::value::{RawValue, to_raw_value};
 use tokio::sync::mpsc;
 
 use super::super::ReportedError;
@@ -50,8 +50,8 @@ pub(super) struct Source {
 pub(super) struct Line {
     /// The line number, counted over all inputs from 1.
     pub(super) number: u64,
-    /// The id in the line, or else the line number.
-    pub(super) id: Value,
+    /// The id as it is written in the line, so that a number keeps its digits, or else the line number.
+    pub(super) id: Box<RawValue>,
     /// The text, or the reason why the line has none.
     pub(super) text: Result<Arc<str>, String>,
 }
@@ -162,7 +162,7 @@ impl InputReader {
     /// Parses a line; `None` for an empty line between JSON objects.
     fn parse_line(&mut self, raw: &RawLine) -> Option<Line> {
         let number = self.position.lines;
-        let failed = |reason: &str| Some(Line { number, id: number.into(), text: Err(reason.into()) });
+        let failed = |reason: &str| Some(Line { number, id: id_of(number), text: Err(reason.into()) });
         let RawLine::Complete(bytes) = raw else {
             return failed("the line is longer than 8 MiB");
         };
@@ -174,11 +174,11 @@ impl InputReader {
             InputFormat::Jsonl if text.trim().is_empty() => None,
             InputFormat::Jsonl => match parse_object(text) {
                 Ok((id, text)) => {
-                    Some(Line { number, id: id.unwrap_or_else(|| number.into()), text: check_text(&text) })
+                    Some(Line { number, id: id.unwrap_or_else(|| id_of(number)), text: check_text(&text) })
                 }
                 Err(reason) => failed(&reason),
             },
-            InputFormat::Text => Some(Line { number, id: number.into(), text: check_text(text) }),
+            InputFormat::Text => Some(Line { number, id: id_of(number), text: check_text(text) }),
         }
     }
 
@@ -257,17 +257,30 @@ fn format_from_name(files: &[PathBuf]) -> Option<InputFormat> {
     }
 }
 
-fn parse_object(line: &str) -> Result<(Option<Value>, String), String> {
+/// A line number as an id.
+fn id_of(number: u64) -> Box<RawValue> {
+    // A number is always JSON.
+    to_raw_value(&number).unwrap_or_else(|_| RawValue::NULL.to_owned())
+}
+
+fn parse_object(line: &str) -> Result<(Option<Box<RawValue>>, String), String> {
     #[derive(Deserialize)]
     struct Object {
-        id: Option<Value>,
+        id: Option<Box<RawValue>>,
         text: String,
     }
     let object: Object = serde_json::from_str(line)
         .map_err(|error| format!("the line is not an object {{\"id\"?, \"text\"}}: {error}"))?;
-    match object.id {
-        Some(id) if !(id.is_string() || id.is_number()) => Err("'id' must be a string or a number".into()),
-        id => Ok((id, object.text)),
+    let id = object.id.map(check_id).transpose()?;
+    Ok((id, object.text))
+}
+
+/// Checks an id. A number stays as it is written, because a parser may round it.
+fn check_id(id: Box<RawValue>) -> Result<Box<RawValue>, String> {
+    let wrong = |_| "'id' must be a string or a number".to_owned();
+    match id.get().as_bytes() {
+        [b'-' | b'0'..=b'9', ..] => Ok(id),
+        _ => serde_json::from_str::<String>(id.get()).and_then(|text| to_raw_value(&text)).map_err(wrong),
     }
 }
 
@@ -320,6 +333,17 @@ mod tests {
         assert_eq!(read[1], (3, "3".into(), Ok("two".into())));
         assert!(read[2].2.as_ref().unwrap_err().contains("text"), "{read:?}");
         assert!(read[3].2.is_err() && read.len() == 4);
+    }
+
+    #[test]
+    fn an_id_that_is_a_number_keeps_its_digits() {
+        let read = first_batch(reader(
+            b"{\"id\":18446744073709551617,\"text\":\"a\"}\n{\"id\": 1.50,\"text\":\"b\"}\n{\"id\":-1e400,\"text\":\"c\"}\n{\"id\":true,\"text\":\"d\"}\n{\"id\":\"\\u00e4\",\"text\":\"e\"}\n",
+            None,
+        ));
+        let ids: Vec<&str> = read.iter().map(|line| line.1.as_str()).collect();
+        assert_eq!(ids, ["18446744073709551617", "1.50", "-1e400", "4", "\"\u{e4}\""]);
+        assert!(read[3].2.as_ref().unwrap_err().contains("'id'"));
     }
 
     #[test]

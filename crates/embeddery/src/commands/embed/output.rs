@@ -10,7 +10,7 @@ use std::{
 
 use anyhow::{Context as _, bail, ensure};
 use serde::Serialize;
-use serde_json::Value;
+use serde_json::value::RawValue;
 
 use super::{
     super::ReportedError,
@@ -211,14 +211,14 @@ impl Output {
 
 #[derive(Serialize)]
 struct OutputRecord<'a> {
-    id: &'a Value,
+    id: &'a RawValue,
     embedding: &'a [f32],
 }
 
 #[derive(Serialize)]
 struct ErrorRecord<'a> {
     line: u64,
-    id: &'a Value,
+    id: &'a RawValue,
     error: &'a str,
 }
 

@@ -123,7 +123,9 @@ pub(crate) async fn delete_document(
     }
 }
 
-/// Delete the documents with these ids, or those that match a filter.
+/// Delete the documents with these ids, those that match a filter, or all.
+///
+/// A filter that every document matches is refused. To delete all documents, send `all` and the name of the collection.
 #[utoipa::path(
     delete,
     path = "/api/v1/embeddings/collections/{name}/documents",
@@ -141,10 +143,11 @@ pub(crate) async fn delete_documents(
     Path(name): Path<String>,
     JsonBody(request): JsonBody<DeleteDocumentsRequest>,
 ) -> Result<Json<DeleteDocumentsResponse>, ApiError> {
-    let deletion = request.check()?;
+    let deletion = request.check(&name)?;
     let removal = match &deletion {
         Deletion::Filter(filter) => DeleteTarget::Where(filter),
         Deletion::Ids(ids) => DeleteTarget::Ids(ids),
+        Deletion::All => DeleteTarget::All,
     };
     let deleted = service.store().delete(service.collection_ref(&name), removal).await?;
     service.recount().await;

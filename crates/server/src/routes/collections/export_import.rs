@@ -10,7 +10,7 @@ use axum::{
     response::{IntoResponse as _, Response},
 };
 use embeddery_chunk::ChunkConfig;
-use embeddery_store::{Document, ModelBinding, NewCollection, PageRequest, StoreErrorKind};
+use embeddery_store::{CheckedDocument, ModelBinding, NewCollection, PageRequest, StoreErrorKind};
 use futures_util::stream;
 
 use crate::routes::common_errors::{CollectionErrors, DiskErrors};
@@ -19,7 +19,7 @@ use crate::{
     error::{ApiError, ErrorBody},
     ndjson::Lines,
     wire::collections::export_import::{
-        Header, ImportResponse, Record, Replacement, document_line, footer_line, header_line,
+        ImportResponse, Record, Replacement, document_line, footer_line, header_line,
     },
 };
 
@@ -146,7 +146,7 @@ struct Importer {
     name: String,
     binding: Option<ModelBinding>,
     /// Documents with vectors that are not stored yet.
-    with_vectors: Vec<Document>,
+    with_vectors: Vec<CheckedDocument>,
     /// Documents without vectors that are not stored yet.
     without_vectors: Vec<NewDocument>,
     /// The number of the last line of each id, by a hash of the id.
@@ -188,7 +188,7 @@ impl Importer {
             return Err(ApiError::not_json("a line follows the footer line; remove it"));
         }
         match record {
-            Record::Header(header) if self.line_number == 1 => self.open_collection(*header).await,
+            Record::Header(new) if self.line_number == 1 => self.open_collection(*new).await,
             Record::Header(_) => Err(ApiError::not_json(
                 "a header line is allowed only as the first line; import one export per request",
             )),
@@ -197,6 +197,7 @@ impl Importer {
                 Ok(())
             }
             Record::WithVectors(document) => {
+                document.check_vectors(self.binding().await?.dim)?;
                 self.record_id(&document.id);
                 self.with_vectors.push(document);
                 self.flush_if(MAX_BATCH_DOCUMENTS).await
@@ -236,11 +237,10 @@ impl Importer {
     }
 
     /// Creates the collection of the header line, or checks that the stored collection has the same space.
-    async fn open_collection(&mut self, header: Header) -> Result<(), ApiError> {
+    async fn open_collection(&mut self, new: NewCollection) -> Result<(), ApiError> {
         self.has_header = true;
-        let header_binding = header.binding();
-        let new =
-            NewCollection { binding: header_binding.clone(), metadata: header.metadata, submission: None };
+        let header_binding = new.binding.clone();
+        self.service.check_policy(&header_binding)?;
         let collection_ref = self.service.collection_ref(&self.name);
         let stored_binding = match self.service.store().create(collection_ref, new).await {
             Err(error) if error.kind == StoreErrorKind::Exists => {
@@ -261,16 +261,22 @@ impl Importer {
         Ok(())
     }
 
+    /// The model of the collection.
+    async fn binding(&mut self) -> Result<ModelBinding, ApiError> {
+        if let Some(binding) = &self.binding {
+            return Ok(binding.clone());
+        }
+        let binding = self.service.store().get(self.service.collection_ref(&self.name)).await?.binding;
+        self.binding = Some(binding.clone());
+        Ok(binding)
+    }
+
     /// Stores the buffered documents if there are at least `min_documents`.
     async fn flush_if(&mut self, min_documents: usize) -> Result<(), ApiError> {
         if self.with_vectors.len() + self.without_vectors.len() < min_documents {
             return Ok(());
         }
-        let binding = match &self.binding {
-            Some(binding) => binding.clone(),
-            None => self.service.store().get(self.service.collection_ref(&self.name)).await?.binding,
-        };
-        self.binding = Some(binding.clone());
+        let binding = self.binding().await?;
         let mut documents = std::mem::take(&mut self.with_vectors);
         documents.extend(
             self.service

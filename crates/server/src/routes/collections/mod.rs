@@ -42,10 +42,10 @@ pub(super) async fn create_collection(
     service: CollectionService,
     JsonBody(request): JsonBody<CreateCollectionRequest>,
 ) -> Result<(StatusCode, Json<CollectionView>), ApiError> {
-    let binding = service.bind(&request.check()?).await?;
-    let metadata = request.metadata.unwrap_or_default();
+    let (name, metadata, model) = request.check()?;
+    let binding = service.bind(&model).await?;
     let new = NewCollection { binding, metadata, submission: None };
-    let created = service.store().create(service.collection_ref(&request.name), new).await?;
+    let created = service.store().create(service.collection_ref(&name), new).await?;
     Ok((StatusCode::CREATED, Json(created.into())))
 }
 

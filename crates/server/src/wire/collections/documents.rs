@@ -1,9 +1,9 @@
 //! Documents in requests and responses.
 
 use embeddery_chunk::ChunkConfig;
-use embeddery_store::{DocumentView, Filter, StoredDocument};
+use embeddery_store::{DocumentView, Filter, Metadata, StoredDocument, check_id, check_text};
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 use utoipa::{IntoParams, ToSchema};
 
 use super::check_metadata;
@@ -11,11 +11,11 @@ use crate::{
     Settings,
     collections::{Added, DocumentIdentity, DocumentIds, EqualDocument, NewDocument, derived_id},
     error::{ApiError, ErrorStyle},
-    wire::field::{Bounds, object, objects, whole_number},
+    wire::{
+        exact_json::{Exact, ExactObject},
+        field::{Bounds, object, objects, whole_number},
+    },
 };
-
-/// Maximum length of a document's id.
-const MAX_ID_BYTES: usize = 512;
 
 /// Documents to store.
 #[derive(Deserialize, ToSchema)]
@@ -39,7 +39,7 @@ pub(crate) struct DocumentRequest {
     pub(crate) text: String,
     /// What searches can filter by: strings, numbers, booleans, and lists of them. Up to 64 KiB.
     #[schema(value_type = Option<Object>)]
-    pub(crate) metadata: Option<Map<String, Value>>,
+    metadata: Option<ExactObject>,
 }
 
 /// How texts are split into chunks.
@@ -148,48 +148,18 @@ impl DocumentRequest {
 pub(crate) struct DocumentFields<'a> {
     pub(crate) id: Option<String>,
     pub(crate) text: &'a str,
-    pub(crate) metadata: Option<Map<String, Value>>,
+    pub(crate) metadata: Option<ExactObject>,
 }
 
 impl DocumentFields<'_> {
     /// Checks the fields; returns the id, made of the text where there is none, and the metadata.
-    pub(crate) fn check(self, settings: &Settings) -> Result<(String, Map<String, Value>), ApiError> {
-        let metadata = self.metadata.unwrap_or_default();
-        check_metadata(&metadata)?;
-        check_text(self.text, settings)?;
-        let id = match self.id {
-            Some(id) => check_id(id)?,
-            None => derived_id(self.text),
-        };
+    pub(crate) fn check(self, settings: &Settings) -> Result<(String, Metadata), ApiError> {
+        let metadata = check_metadata(self.metadata)?.unwrap_or_default();
+        check_text(self.text, settings.text_limit)?;
+        let id = self.id.unwrap_or_else(|| derived_id(self.text));
+        check_id(&id)?;
         Ok((id, metadata))
     }
-}
-
-/// Checks that a text can be embedded.
-pub(crate) fn check_text(text: &str, settings: &Settings) -> Result<(), ApiError> {
-    if text.trim().is_empty() {
-        return Err(ApiError::invalid("text", "text is blank; omit the document or send a text"));
-    }
-    if text.len() > settings.text_limit {
-        let message =
-            format!("text has {} bytes; the limit is {}; split it", text.len(), settings.text_limit);
-        return Err(ApiError::invalid("text", message));
-    }
-    Ok(())
-}
-
-/// Checks that an id can be part of a path and of a line.
-pub(crate) fn check_id(id: String) -> Result<String, ApiError> {
-    if id.is_empty() || id.len() > MAX_ID_BYTES {
-        return Err(ApiError::invalid(
-            "id",
-            format!("id has {} bytes; 1 to {MAX_ID_BYTES} are allowed", id.len()),
-        ));
-    }
-    if id.chars().any(char::is_control) {
-        return Err(ApiError::invalid("id", "id has a control character"));
-    }
-    Ok(id)
 }
 
 /// How texts are split; `default` for a request without `chunking`.
@@ -321,35 +291,53 @@ impl From<StoredDocument> for DocumentResponse {
     }
 }
 
-/// Which documents to delete: one of the two.
+/// Which documents to delete: `ids`, `filter`, or `all` with `confirm`.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct DeleteDocumentsRequest {
     ids: Option<Vec<String>>,
-    /// As in a search.
+    /// As in a search. A filter that every document matches is refused.
     #[schema(value_type = Option<Object>)]
-    filter: Option<Value>,
+    filter: Option<Exact<Value>>,
+    /// `true` deletes all documents of the collection.
+    all: Option<bool>,
+    /// With `all`: the name of the collection, again.
+    confirm: Option<String>,
 }
 
 /// Which documents to delete, checked.
 pub(crate) enum Deletion {
     Ids(Vec<String>),
     Filter(Filter),
+    All,
 }
 
 impl DeleteDocumentsRequest {
-    pub(crate) fn check(self) -> Result<Deletion, ApiError> {
-        match (self.ids, self.filter) {
-            (Some(ids), None) => Ok(Deletion::Ids(ids)),
-            (None, Some(filter)) => match Filter::parse(&filter)? {
-                Filter::And(all) if all.is_empty() => {
-                    let message = "filter is empty; to delete all, delete the collection";
-                    Err(ApiError::invalid("filter", message))
+    /// `collection` is the name in the path.
+    pub(crate) fn check(self, collection: &str) -> Result<Deletion, ApiError> {
+        let Self { ids, filter, all, confirm } = self;
+        let how = || format!("to delete all documents, send {}", json!({"all": true, "confirm": collection}));
+        match (ids, filter, all.unwrap_or_default()) {
+            (Some(ids), None, false) if confirm.is_none() => Ok(Deletion::Ids(ids)),
+            (None, Some(filter), false) if confirm.is_none() => {
+                let filter = Filter::parse(&filter.check("filter")?)?;
+                if filter.matches_every_document() {
+                    let message = format!("filter matches every document; name a condition, or, {}", how());
+                    return Err(ApiError::invalid("filter", message));
                 }
-                filter => Ok(Deletion::Filter(filter)),
+                Ok(Deletion::Filter(filter))
+            }
+            (None, None, true) => match confirm {
+                Some(confirm) if confirm == collection => Ok(Deletion::All),
+                Some(confirm) => {
+                    let confirm: String = confirm.chars().take(40).collect();
+                    let message = format!("confirm is '{confirm}', which is not the collection; {}", how());
+                    Err(ApiError::invalid("confirm", message))
+                }
+                None => Err(ApiError::invalid("confirm", format!("confirm is missing; {}", how()))),
             },
             _ => {
-                let message = "send either ids or filter; to delete all, delete the collection";
+                let message = format!("send either ids or filter; {}", how());
                 Err(ApiError::schema(ErrorStyle::Native, Some("filter".into()), message))
             }
         }

@@ -2,28 +2,36 @@
 //! and the footer line has the number of documents. An import also accepts lines without vectors,
 //! `{"id", "text", "metadata"}`, and embeds their texts.
 
+use std::collections::BTreeMap;
+
 use base64::{Engine as _, prelude::BASE64_STANDARD};
-use embeddery_core::{SpaceId, vector_defect};
-use embeddery_store::{Collection, Document, DocumentChunk, ModelBinding, StoredDocument, TextSpan};
+use embeddery_core::SpaceId;
+use embeddery_store::{
+    CheckedDocument, Collection, Document, DocumentChunk, ModelBinding, NewCollection, StoredDocument,
+    TextSpan, check_text,
+};
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
+use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
-use super::documents::{DocumentRequest, check_id};
+use super::{check_metadata, documents::DocumentRequest};
 use crate::{
     Settings,
     collections::NewDocument,
     error::{ApiError, ErrorStyle},
-    wire::parse::{self, Source, describe},
+    wire::{
+        exact_json::ExactObject,
+        parse::{self, Source},
+    },
 };
 
 /// The version of the format. An import of a higher version is rejected.
 const VERSION: u64 = 2;
 
-/// The header line.
+/// The header line. `M` is the metadata: the stored metadata of a line that is written, [`ExactObject`] of one that is read.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct Header {
+struct HeaderLine<M> {
     embeddery_collection: u64,
     name: String,
     provider: String,
@@ -32,17 +40,15 @@ pub(crate) struct Header {
     dimensions: usize,
     #[serde(default, rename = "cut")]
     custom_dimensions: bool,
-    #[serde(default)]
-    pub(crate) metadata: Map<String, Value>,
+    metadata: Option<M>,
 }
 
-/// A document with its vectors.
+/// A document with its vectors. `M` is as in [`HeaderLine`].
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct DocumentLine {
+struct DocumentLine<M> {
     id: String,
-    #[serde(default)]
-    metadata: Map<String, Value>,
+    metadata: Option<M>,
     chunks: Vec<ChunkLine>,
 }
 
@@ -72,10 +78,10 @@ struct FooterCounts {
 
 /// One line of an import.
 pub(crate) enum Record {
-    /// The description of the collection.
-    Header(Box<Header>),
+    /// The collection to create, or that is stored.
+    Header(Box<NewCollection>),
     /// A document with its vectors.
-    WithVectors(Document),
+    WithVectors(CheckedDocument),
     /// A document to be embedded.
     WithoutVectors(NewDocument),
     /// The number of documents. No line follows.
@@ -85,74 +91,99 @@ pub(crate) enum Record {
 impl Record {
     /// Parses and checks a line.
     pub(crate) fn read(line: &[u8], settings: &Settings) -> Result<Self, ApiError> {
-        let value: Value = serde_json::from_slice(line)
-            .map_err(|error| ApiError::not_json(format!("this is not JSON: {error}")))?;
-        let Value::Object(map) = value else {
-            return Err(ApiError::not_json(format!("this is {}; send an object", describe(&value))));
-        };
-        if let Some(version) = map.get("embeddery_collection") {
-            if version.as_u64().is_none_or(|version| version > VERSION) {
+        let source = Source { name: "this", style: ErrorStyle::Native };
+        match Kind::from_line(line) {
+            Kind::Header(version) if version.is_none_or(|version| version > VERSION) => {
+                let version = version
+                    .map_or_else(|| "an unknown version".to_owned(), |version| format!("version {version}"));
                 let message = format!(
-                    "the file has version {version}, but the latest known version is {VERSION}; it comes from a newer Embeddery"
+                    "the file has {version}, but the latest known version is {VERSION}; it comes from a newer Embeddery"
                 );
-                return Err(ApiError::invalid("embeddery_collection", message));
+                Err(ApiError::invalid("embeddery_collection", message))
             }
-            return Ok(Self::Header(Box::new(typed(map)?)));
+            Kind::Header(_) => {
+                let new = parse::from_slice::<HeaderLine<ExactObject>>(line, source)?.check()?;
+                Ok(Self::Header(Box::new(new)))
+            }
+            Kind::Footer => Ok(Self::Footer(parse::from_slice::<Footer>(line, source)?.end.documents)),
+            Kind::WithVectors => {
+                let line: DocumentLine<ExactObject> = parse::from_slice(line, source)?;
+                line.check(settings).map(Self::WithVectors)
+            }
+            Kind::WithoutVectors => {
+                let document: DocumentRequest = parse::from_slice(line, source)?;
+                document.check(settings).map(Self::WithoutVectors)
+            }
         }
-        if map.contains_key("end") {
-            return typed::<Footer>(map).map(|footer| Self::Footer(footer.end.documents));
-        }
-        if !map.contains_key("chunks") {
-            let source = Source { name: "this", style: ErrorStyle::Native };
-            let document: DocumentRequest = parse::from_value(Value::Object(map), source)?;
-            return document.check(settings).map(Self::WithoutVectors);
-        }
-        let line: DocumentLine = typed(map)?;
-        let read = |(index, chunk): (usize, ChunkLine)| {
-            chunk.read().map_err(|error| error.nested_in(&format!("chunks[{index}]")))
-        };
-        let chunks = line.chunks.into_iter().enumerate().map(read).collect::<Result<_, _>>()?;
-        Ok(Self::WithVectors(Document {
-            id: check_id(line.id)?,
-            metadata: line.metadata,
-            chunks,
-            submission: None,
-        }))
     }
 }
 
-fn typed<T: for<'de> Deserialize<'de>>(map: Map<String, Value>) -> Result<T, ApiError> {
-    serde_json::from_value(Value::Object(map))
-        .map_err(|error| ApiError::schema(ErrorStyle::Native, None, error.to_string()))
+/// The kinds of lines, which their fields tell.
+enum Kind {
+    /// With the version of the format, if it is a whole number.
+    Header(Option<u64>),
+    Footer,
+    WithVectors,
+    /// Also a line that is not JSON or not an object, whose error says what to send.
+    WithoutVectors,
 }
 
-impl Header {
-    pub(crate) fn binding(&self) -> ModelBinding {
-        ModelBinding {
-            provider: self.provider.clone(),
-            model: self.model.clone(),
-            space: SpaceId::new(self.space.as_str()),
+impl Kind {
+    fn from_line(line: &[u8]) -> Self {
+        let fields: BTreeMap<String, &RawValue> = serde_json::from_slice(line).unwrap_or_default();
+        if let Some(version) = fields.get("embeddery_collection") {
+            Self::Header(version.get().parse().ok())
+        } else if fields.contains_key("end") {
+            Self::Footer
+        } else if fields.contains_key("chunks") {
+            Self::WithVectors
+        } else {
+            Self::WithoutVectors
+        }
+    }
+}
+
+impl HeaderLine<ExactObject> {
+    fn check(self) -> Result<NewCollection, ApiError> {
+        let binding = ModelBinding {
+            provider: self.provider,
+            model: self.model,
+            space: SpaceId::new(self.space),
             dim: self.dimensions,
             custom_dimensions: self.custom_dimensions,
+        };
+        let metadata = check_metadata(self.metadata)?.unwrap_or_default();
+        let new = NewCollection { binding, metadata, submission: None };
+        new.check()?;
+        Ok(new)
+    }
+}
+
+impl DocumentLine<ExactObject> {
+    fn check(self, settings: &Settings) -> Result<CheckedDocument, ApiError> {
+        if self.chunks.is_empty() {
+            return Err(ApiError::invalid("chunks", "chunks is empty; omit the document or send its chunks"));
         }
+        let metadata = check_metadata(self.metadata)?.unwrap_or_default();
+        let read = |(index, chunk): (usize, ChunkLine)| {
+            chunk.read(settings).map_err(|error| error.nested_in(&format!("chunks[{index}]")))
+        };
+        let chunks = self.chunks.into_iter().enumerate().map(read).collect::<Result<_, _>>()?;
+        Ok(Document { id: self.id, metadata, chunks, submission: None }.check()?)
     }
 }
 
 impl ChunkLine {
-    fn read(self) -> Result<DocumentChunk, ApiError> {
+    fn read(self, settings: &Settings) -> Result<DocumentChunk, ApiError> {
+        check_text(&self.text, settings.text_limit)?;
         let bytes = BASE64_STANDARD.decode(&self.vector).ok().filter(|bytes| bytes.len() % 4 == 0);
         let Some(bytes) = bytes else {
-            return Err(ApiError::invalid("vector", "a vector is not base64 of 32-bit numbers"));
+            return Err(ApiError::invalid("vector", "vector is not base64 of 32-bit numbers"));
         };
-        let vector: Vec<f32> = bytes
-            .chunks_exact(4)
-            .map(|four| f32::from_le_bytes([four[0], four[1], four[2], four[3]]))
-            .collect();
-        if let Some(defect) = vector_defect(&vector) {
-            return Err(ApiError::invalid("vector", format!("vector {defect}")));
-        }
+        let vector =
+            bytes.chunks_exact(4).map(|four| f32::from_le_bytes([four[0], four[1], four[2], four[3]]));
         Ok(DocumentChunk {
-            vector: Some(vector),
+            vector: Some(vector.collect()),
             text: self.text,
             headings: self.headings,
             span: TextSpan {
@@ -166,7 +197,7 @@ impl ChunkLine {
 /// The header line of an export.
 pub(crate) fn header_line(collection: &Collection) -> Result<Vec<u8>, serde_json::Error> {
     let ModelBinding { provider, model, space, dim, custom_dimensions } = collection.binding.clone();
-    to_line(&Header {
+    to_line(&HeaderLine {
         embeddery_collection: VERSION,
         name: collection.name.clone(),
         provider,
@@ -174,7 +205,7 @@ pub(crate) fn header_line(collection: &Collection) -> Result<Vec<u8>, serde_json
         space: space.as_str().to_owned(),
         dimensions: dim,
         custom_dimensions,
-        metadata: collection.metadata.clone(),
+        metadata: Some(&collection.metadata),
     })
 }
 
@@ -188,7 +219,7 @@ pub(crate) fn document_line(document: StoredDocument) -> Result<Vec<u8>, serde_j
         vector: BASE64_STANDARD
             .encode(chunk.vector.iter().flat_map(|number| number.to_le_bytes()).collect::<Vec<u8>>()),
     });
-    to_line(&DocumentLine { id: document.id, metadata: document.metadata, chunks: chunks.collect() })
+    to_line(&DocumentLine { id: document.id, metadata: Some(document.metadata), chunks: chunks.collect() })
 }
 
 /// The footer line of an export.

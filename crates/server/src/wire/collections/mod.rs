@@ -6,12 +6,13 @@ pub(crate) mod search;
 
 use std::num::NonZeroUsize;
 
-use embeddery_store::{Backup, Collection, DeletionReceipt, ModelBinding, Stats, check_name};
+use embeddery_store::{Backup, Collection, DeletionReceipt, Metadata, ModelBinding, Stats, check_name};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
 use super::{
+    exact_json::ExactObject,
     field::{Bounds, whole_number},
     models::parse_provider,
 };
@@ -20,23 +21,16 @@ use crate::{
     error::{ApiError, ErrorStyle},
 };
 
-/// Maximum size of one object of metadata as JSON.
-const MAX_METADATA_BYTES: usize = 64 << 10;
-
 /// Bounds of `dimensions`.
 pub(crate) const DIMENSIONS: Bounds = Bounds { min: 1, max: MAX_DIMENSIONS };
 pub(crate) const MAX_DIMENSIONS: usize = 16_384;
 
-/// Checks that metadata are small enough to be kept in memory for searches.
-pub(crate) fn check_metadata(metadata: &Map<String, Value>) -> Result<(), ApiError> {
-    let bytes = serde_json::to_string(metadata).map_or(usize::MAX, |text| text.len());
-    if bytes > MAX_METADATA_BYTES {
-        let message = format!(
-            "metadata has {bytes} bytes; the limit is {MAX_METADATA_BYTES}; store long values in the text or elsewhere"
-        );
-        return Err(ApiError::invalid("metadata", message));
-    }
-    Ok(())
+/// Checks metadata, in which every number is exact.
+pub(crate) fn check_metadata(metadata: Option<ExactObject>) -> Result<Option<Metadata>, ApiError> {
+    let Some(metadata) = metadata else { return Ok(None) };
+    let metadata = metadata.check("metadata")?;
+    embeddery_store::check_metadata(&metadata)?;
+    Ok(Some(metadata))
 }
 
 /// A collection to create.
@@ -45,10 +39,10 @@ pub(crate) fn check_metadata(metadata: &Map<String, Value>) -> Result<(), ApiErr
 pub(crate) struct CreateCollectionRequest {
     /// Letters, digits, `_`, `.`, `-`; up to 128; no leading dot.
     #[schema(example = "notes-2026")]
-    pub(crate) name: String,
+    name: String,
     /// Any object, up to 64 KiB.
     #[schema(value_type = Option<Object>)]
-    pub(crate) metadata: Option<Map<String, Value>>,
+    metadata: Option<ExactObject>,
     /// Which model makes the vectors, named as in a request for embeddings. Without it the default model.
     embedding_model: Option<String>,
     /// The model's provider, where its name does not determine it.
@@ -60,12 +54,12 @@ pub(crate) struct CreateCollectionRequest {
 }
 
 impl CreateCollectionRequest {
-    /// Checks what can be checked without a model.
-    pub(crate) fn check(&self) -> Result<Model, ApiError> {
-        self.metadata.as_ref().map_or(Ok(()), check_metadata)?;
-        let model = model(self.embedding_model.clone(), self.provider.as_deref(), self.dimensions)?;
+    /// Checks what can be checked without a model. Returns the name, the metadata and the model.
+    pub(crate) fn check(self) -> Result<(String, Metadata, Model), ApiError> {
+        let metadata = check_metadata(self.metadata)?.unwrap_or_default();
+        let model = model(self.embedding_model, self.provider.as_deref(), self.dimensions)?;
         check_name(&self.name)?;
-        Ok(model)
+        Ok((self.name, metadata, model))
     }
 }
 

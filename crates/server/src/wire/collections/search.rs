@@ -10,7 +10,10 @@ use crate::{
     Settings,
     collections::SearchParams,
     error::{ApiError, ErrorStyle},
-    wire::field::{variant, whole_number},
+    wire::{
+        exact_json::Exact,
+        field::{variant, whole_number},
+    },
 };
 
 /// What to find.
@@ -30,7 +33,7 @@ pub(crate) struct SearchRequest {
     top_k: Option<usize>,
     /// `{"field": value}`, or with operators: `$eq $ne $gt $gte $lt $lte $in $nin`, and `$and $or $not` around.
     #[schema(value_type = Option<Object>, example = json!({"year": {"$gte": 2020}}))]
-    filter: Option<Value>,
+    filter: Option<Exact<Value>>,
     #[serde(default, deserialize_with = "variant")]
     #[schema(inline, default = "vector")]
     mode: Option<SearchMode>,
@@ -85,10 +88,15 @@ impl SearchRequest {
             vector,
             space,
             top_k: top_k.unwrap_or(10),
-            filter: filter.map(|filter| Filter::parse(&filter)).transpose()?,
+            filter: filter.map(check_filter).transpose()?.filter(|filter| !filter.is_unconditional()),
             with_text: with_text.unwrap_or(true),
         })
     }
+}
+
+/// Parses a filter, in which every number is exact.
+fn check_filter(filter: Exact<Value>) -> Result<Filter, ApiError> {
+    Ok(Filter::parse(&filter.check("filter")?)?)
 }
 
 /// What was found, best first.

@@ -17,6 +17,7 @@ use super::{
         documents::{ChunkingRequest, DocumentFields, OVERLAP, SIZE, check_all, check_chunking},
         model,
     },
+    exact_json::ExactObject,
     field::{Bounds, object, objects, variant, whole_number},
 };
 use crate::{
@@ -90,7 +91,7 @@ pub(crate) struct JobDocumentRequest {
     text: String,
     /// What searches can filter by: strings, numbers, booleans, and lists of them. Up to 64 KiB.
     #[schema(value_type = Option<Object>)]
-    metadata: Option<Map<String, Value>>,
+    metadata: Option<ExactObject>,
     /// A MIME type or a language's name: tells `code` how to read the text.
     content_type: Option<String>,
 }

@@ -1,8 +1,9 @@
 //! Dead letters in requests and responses, in the words of the replaced service.
 
 use embeddery_pipeline::{DeadLetter, DeadLetterId, Edit, NewDocument, Stage};
+use embeddery_store::check_text;
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
+use serde_json::Value;
 use utoipa::{IntoParams, ToSchema};
 
 use super::stages::{parse_stage, queue_name};
@@ -10,11 +11,7 @@ use crate::{
     Settings,
     error::{ApiError, ErrorStyle},
     jobs::dead_letters::{self, DeadLetterState, OperatorNote, REDACTED, RequeueOverrides},
-    wire::{
-        collections::{check_metadata, documents::check_text},
-        field::object,
-        jobs::view::parse_priority,
-    },
+    wire::{collections::check_metadata, exact_json::ExactObject, field::object, jobs::view::parse_priority},
 };
 
 /// Maximum number of entries in one request.
@@ -131,7 +128,7 @@ pub(crate) struct OverrideFields {
     text: Option<String>,
     /// Replaces its metadata; rejected likewise.
     #[schema(value_type = Option<Object>)]
-    metadata: Option<Map<String, Value>>,
+    metadata: Option<ExactObject>,
 }
 
 /// Several dead letters to requeue.
@@ -216,8 +213,8 @@ impl OverrideFields {
     fn check_fields(self, settings: &Settings) -> Result<RequeueOverrides, ApiError> {
         let Self { priority, text, metadata } = self;
         let priority = priority.as_deref().map(parse_priority).transpose()?;
-        text.as_deref().map_or(Ok(()), |text| check_text(text, settings))?;
-        metadata.as_ref().map_or(Ok(()), check_metadata)?;
+        text.as_deref().map_or(Ok(()), |text| check_text(text, settings.text_limit))?;
+        let metadata = check_metadata(metadata)?;
         let redacted_text = text.as_deref().is_some_and(|text| text.contains(REDACTED));
         let redacted_metadata = metadata
             .iter()

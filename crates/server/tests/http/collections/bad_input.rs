@@ -49,6 +49,13 @@ async fn invalid_documents_are_rejected() {
         (one(json!({"text": "x", "id": ""})), 400, "id has 0 bytes"),
         (one(json!({"text": "x", "id": "y".repeat(513)})), 400, "id has 513 bytes"),
         (one(json!({"text": "x", "id": "a\nb"})), 400, "control character"),
+        (one(json!({"text": "a\0b"})), 400, "documents[1]: text has a NUL character (U+0000)"),
+        (
+            one(json!({"text": "x", "metadata": {"a": {"b": ["\0"]}}})),
+            400,
+            "documents[1]: metadata.a.b[0] has a NUL",
+        ),
+        (one(json!({"text": "x", "metadata": {"a\0": 1}})), 400, "a field whose name has a NUL"),
         (one(json!({"text": "x", "txt": "y"})), 422, "documents[1]: unknown field 'txt'"),
         (one(json!({"text": "x", "metadata": {"big": "m".repeat(1 << 20)}})), 400, "metadata has 1048"),
         (
@@ -70,6 +77,8 @@ async fn invalid_documents_are_rejected() {
         assert!(answer.message().contains(word), "'{word}' is not in: {}", answer.message());
         answer.code();
     }
+    // Only the collection itself has asked the model for a vector.
+    assert_eq!(server.fake.calls(), 1, "nothing is paid for an invalid request");
     assert_eq!(
         server.get(&path("/stats")).await.json["count"],
         0,
@@ -100,6 +109,7 @@ async fn invalid_searches_are_rejected() {
         (json!({"query": "x", "filter": {"kind": {"$like": "a"}}}), 400, "'$like' of field 'kind'"),
         (json!({"query": "x", "filter": {"kind": null}}), 400, "field 'kind'"),
         (json!({"query": "x", "filter": nested}), 400, "deeper than 32"),
+        (json!({"query": "x", "filter": {"kind": "a\0"}}), 400, "NUL character"),
     ] {
         let answer = search(&server, &body).await;
         assert_eq!(answer.status.as_u16(), status, "{body}: {}", answer.text);
@@ -122,6 +132,11 @@ async fn invalid_deletions_and_pages_are_rejected() {
         (json!({"ids": ["fox"], "filter": {"a": 1}}), 422),
         (json!({"filter": {}}), 400),
         (json!({"ids": "fox"}), 422),
+        (json!({"ids": ["fox"], "all": true}), 422),
+        (json!({"filter": {"a": 1}, "confirm": "notes"}), 422),
+        (json!({"all": false, "confirm": "notes"}), 422),
+        (json!({"all": true}), 400),
+        (json!({"all": true, "confirm": "Notes"}), 400),
     ] {
         let answer = delete(&server, &path("/documents"), Some(body.clone())).await;
         assert_eq!(answer.status.as_u16(), status, "{body}: {}", answer.text);

@@ -1,9 +1,11 @@
 //! Collections through the API, in the embedded store.
 
 mod bad_input;
+mod deletions;
 mod documents;
 mod export_import;
 mod lifecycle;
+mod numbers;
 mod quota;
 
 use reqwest::Method;

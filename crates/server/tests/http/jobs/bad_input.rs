@@ -35,6 +35,13 @@ async fn each_error_names_its_document() {
             "documents[1].metadata",
             "bytes",
         ),
+        (document(json!({"text": "a\0"})), 400, "documents[1].text", "NUL character"),
+        (
+            document(json!({"text": "x", "metadata": {"a": {"b": "\0"}}})),
+            400,
+            "documents[1].metadata.a.b",
+            "NUL character",
+        ),
         (
             document(json!({"text": "x", "content_type": "a\nb"})),
             400,

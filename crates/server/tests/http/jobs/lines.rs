@@ -42,6 +42,13 @@ async fn an_invalid_line_is_named_and_the_job_is_discarded() {
         ("{\"text\": \"x\", \"content_type\": \"\"}", 400, "content_type"),
         (&format!("{{\"text\": \"{}\"}}", "x".repeat(101)), 400, "text has 101 bytes"),
         ("{\"id\": \"\", \"text\": \"x\"}", 400, "id has 0 bytes"),
+        (r#"{"text": "a\u0000b"}"#, 400, "text has a NUL"),
+        (
+            r#"{"text": "x", "metadata": {"a": [1, 18446744073709551617]}}"#,
+            400,
+            "metadata.a[1] is 18446744073709551617",
+        ),
+        (r#"{"text": "x", "metadata": {"a": 1e400}}"#, 400, "metadata.a is 1e400"),
     ];
     for (line, status, message) in cases {
         let refused = server.submit_lines("collection=notes", format!("{good}\n{line}\n{good}")).await;

@@ -3,7 +3,10 @@
 
 use std::{
     num::NonZeroUsize,
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering::SeqCst},
+    },
 };
 
 use embeddery_core::{
@@ -35,6 +38,8 @@ pub struct Fake {
     pub ended: watch::Sender<usize>,
     /// The last request.
     pub last_request: Mutex<Option<EmbedRequest>>,
+    /// Number of requests to the models.
+    pub requests: AtomicUsize,
     /// Downloads and warm-ups, in order.
     pub events: Mutex<Vec<String>>,
 }
@@ -48,6 +53,7 @@ impl Fake {
             begun: watch::Sender::new(0),
             ended: watch::Sender::new(0),
             last_request: Mutex::default(),
+            requests: AtomicUsize::new(0),
             events: Mutex::default(),
         })
     }
@@ -59,6 +65,11 @@ impl Fake {
     /// The last request to the provider.
     pub fn last(&self) -> EmbedRequest {
         self.last_request.lock().unwrap().clone().expect("a request to the provider")
+    }
+
+    /// The number of requests to the models.
+    pub fn calls(&self) -> usize {
+        self.requests.load(SeqCst)
     }
 
     /// Waits until `count` gated requests have begun.
@@ -145,6 +156,7 @@ impl Embedder for FakeModel {
     fn embed(&self, request: EmbedRequest) -> BoxFuture<'_, Result<Embeddings, EmbedError>> {
         Box::pin(async move {
             *self.fake.last_request.lock().unwrap() = Some(request.clone());
+            self.fake.requests.fetch_add(1, SeqCst);
             match &*self.card.name {
                 "test/gated" => {
                     let _in_progress = GatedRequest::begin(&self.fake);

@@ -1,59 +1,8 @@
-//! Filters on the metadata of documents. A filter is parsed once into a tree, and each store compiles the tree into its
-//! own SQL. Values are compared with values of the same type only. A list in the metadata matches if one of its elements
-//! does. A missing field matches only a negation.
-
-use std::fmt;
+//! Parses the JSON form of filters.
 
 use serde_json::Value;
 
-/// A condition on a document's metadata.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Filter {
-    /// All conditions match. An empty list matches every document.
-    And(Vec<Filter>),
-    /// At least one condition matches.
-    Or(Vec<Filter>),
-    /// The condition does not match.
-    Not(Box<Filter>),
-    /// The field has one of these values.
-    In(String, Vec<Scalar>),
-    /// The field compares with a value. Strings are ordered by code points.
-    Compare(String, Comparison, Scalar),
-}
-
-/// Operator of [`Filter::Compare`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Comparison {
-    /// `$gt`
-    Greater,
-    /// `$gte`
-    GreaterOrEqual,
-    /// `$lt`
-    Less,
-    /// `$lte`
-    LessOrEqual,
-}
-
-/// A value that filters compare with.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Scalar {
-    /// A string.
-    Text(String),
-    /// A number. Integers are exact up to 2^53.
-    Number(f64),
-    /// True or false.
-    Bool(bool),
-}
-
-/// A filter that is invalid, with the message for the client.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct FilterError(pub String);
-
-impl fmt::Display for FilterError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
+use super::{Comparison, Filter, FilterError, Scalar};
 
 /// Maximum depth of nested conditions.
 const MAX_FILTER_DEPTH: usize = 32;
@@ -61,12 +10,10 @@ const MAX_FILTER_DEPTH: usize = 32;
 /// Maximum number of conditions and values in a filter.
 const MAX_VALUES: usize = 1000;
 
-impl Filter {
-    /// Parses the JSON form of a filter, for example `{"year": {"$gte": 2020}}`.
-    pub fn parse(value: &Value) -> Result<Self, FilterError> {
-        let mut parser = Parser { remaining: MAX_VALUES };
-        parser.object(value, "filter", 0)
-    }
+/// Parses the JSON form of a filter.
+pub(super) fn parse(value: &Value) -> ParseResult {
+    let mut parser = Parser { remaining: MAX_VALUES };
+    parser.object(value, "filter", 0)
 }
 
 struct Parser {
@@ -118,6 +65,7 @@ impl Parser {
     }
 
     fn field(&mut self, field: &str, value: &Value) -> ParseResult {
+        check_nul(field, "a field of the filter")?;
         let Value::Object(operators) = value else {
             return Ok(Filter::In(field.to_owned(), vec![scalar(field, value)?]));
         };
@@ -177,27 +125,28 @@ impl Parser {
 }
 
 fn scalar(field: &str, value: &Value) -> Result<Scalar, FilterError> {
-    Scalar::from_json(value).ok_or_else(|| {
-        FilterError(format!("field '{field}' must be compared with a string, a number, true or false"))
-    })
+    match Scalar::from_json(value) {
+        Some(Scalar::Text(text)) => {
+            check_nul(&text, "a value of the filter")?;
+            Ok(Scalar::Text(text))
+        }
+        Some(scalar) => Ok(scalar),
+        None => invalid(format!("field '{field}' must be compared with a string, a number, true or false")),
+    }
+}
+
+/// Refuses a NUL character. No document has one, see [`check_metadata`](crate::check_metadata).
+fn check_nul(text: &str, subject: &str) -> Result<(), FilterError> {
+    match text.contains('\0') {
+        true => invalid(format!("{subject} has a NUL character (U+0000), which no document has; remove it")),
+        false => Ok(()),
+    }
 }
 
 fn comparable(field: &str, operator: &str, value: &Value) -> Result<Scalar, FilterError> {
     match scalar(field, value)? {
         Scalar::Bool(_) => invalid(format!("{operator} of field '{field}' takes a number or a string")),
         scalar => Ok(scalar),
-    }
-}
-
-impl Scalar {
-    /// Converts a JSON value. Returns `None` for null, lists and objects, which filters do not see.
-    pub(crate) fn from_json(value: &Value) -> Option<Self> {
-        match value {
-            Value::String(text) => Some(Self::Text(text.clone())),
-            Value::Number(number) => number.as_f64().map(Self::Number),
-            Value::Bool(on) => Some(Self::Bool(*on)),
-            _ => None,
-        }
     }
 }
 
@@ -236,6 +185,12 @@ mod tests {
         assert!(error_of(&json!({"a": {"$in": 1}})).contains("list"));
         assert!(error_of(&json!({"$and": []})).contains("at least one condition"));
         assert!(error_of(&json!(["a"])).contains("must be an object"));
+    }
+
+    #[test]
+    fn a_nul_character_is_refused() {
+        assert!(error_of(&json!({"a\u{0}": 1})).contains("NUL"));
+        assert!(error_of(&json!({"a": {"$in": ["b", "\u{0}"]}})).contains("NUL"));
     }
 
     #[test]
