@@ -4,8 +4,8 @@
 use std::{future::Future, pin::Pin, sync::Arc};
 
 use crate::{
-    CallLimits, EmbedError, EmbedRequest, EmbeddingIdentity, Embeddings, ModelDescription, ModelInfo,
-    ModelRef, ModelState, ModelStatus, ProviderKind, SpaceId, TokenCount,
+    CallLimits, EmbedError, EmbedRequest, EmbeddingIdentity, Embeddings, EstimatedTokens, ModelDescription,
+    ModelInfo, ModelRef, ModelState, ModelStatus, ProviderKind, SpaceId, TokenCount, TokenCounter,
 };
 
 /// A boxed future. The traits below return it so that they are object-safe.
@@ -21,6 +21,12 @@ pub trait Embedder: Send + Sync {
 
     /// The number of tokens of `text`, with special tokens and before truncation.
     fn count_tokens(&self, text: &str) -> TokenCount;
+
+    /// Counts the tokens of documents before they are split. A local model is loaded first, because only a loaded model
+    /// has its tokenizer.
+    fn token_counter(&self) -> BoxFuture<'_, Result<Arc<dyn TokenCounter>, EmbedError>> {
+        Box::pin(async { Ok(Arc::new(EstimatedTokens::default()) as Arc<dyn TokenCounter>) })
+    }
 
     /// The space and precision of the model's vectors; `None` for a local model that has not been loaded yet.
     fn identity(&self) -> Option<EmbeddingIdentity> {

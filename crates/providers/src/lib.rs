@@ -14,6 +14,7 @@ mod mistral;
 pub mod onnx;
 mod openai;
 mod response_vectors;
+mod token_counter;
 mod vendor;
 mod vendor_protocol;
 mod voyage;
@@ -22,4 +23,5 @@ pub use catalogue::{Catalogue, CatalogueLimits, CatalogueModel, CatalogueVendor,
 pub use endpoint::Endpoint;
 pub use http::{BaseUrl, HttpClient, Outbound};
 pub use local_api::Dialect;
+pub use token_counter::VendorTokenizer;
 pub use vendor::{ModelSettings, Vendor, VendorConfig};

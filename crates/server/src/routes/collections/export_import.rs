@@ -13,7 +13,7 @@ use futures_util::stream;
 
 use crate::routes::common_errors::{CollectionErrors, DiskErrors};
 use crate::{
-    collections::{CollectionService, NewDocument},
+    collections::{CollectionService, NewDocument, SplitError},
     error::{ApiError, ErrorBody},
     ndjson::Lines,
     wire::collections::export_import::{
@@ -94,7 +94,8 @@ impl Exporter {
 /// Import documents from lines of JSON.
 ///
 /// Accepts an export: a missing collection is created from the header line, an existing one must be of the same space.
-/// Also accepts lines without vectors, `{"id", "text", "metadata"}`, for an existing collection, and embeds their texts.
+/// Also accepts lines without vectors, `{"id", "text", "metadata"}`, for an existing collection, and splits and embeds
+/// their texts as in a request without `chunking`.
 /// Documents are stored while the lines arrive. The error for an invalid line has its number and the number of stored
 /// documents; sending all lines again is harmless.
 #[utoipa::path(
@@ -153,7 +154,7 @@ struct Importer {
 
 impl Importer {
     fn new(service: CollectionService, name: String) -> Self {
-        let response = ImportResponse { documents: 0, added: 0, unchanged: 0, removed: 0 };
+        let response = ImportResponse { documents: 0, added: 0, unchanged: 0, removed: 0, truncated: 0 };
         Self {
             service,
             name,
@@ -231,15 +232,17 @@ impl Importer {
         let mut documents = std::mem::take(&mut self.with_vectors);
         documents.extend(
             self.service
-                .split(&binding, std::mem::take(&mut self.without_vectors), ChunkConfig::WHOLE)
-                .await?,
+                .split(&binding, std::mem::take(&mut self.without_vectors), ChunkConfig::default())
+                .await
+                .map_err(SplitError::into_import_error)?,
         );
         let stored = documents.len() as u64;
-        let written = self.service.write(&self.name, &binding, documents).await?;
+        let (written, truncated) = self.service.write(&self.name, &binding, documents).await?;
         self.response.documents += stored;
         self.response.added += written.added;
         self.response.unchanged += written.kept;
         self.response.removed += written.removed;
+        self.response.truncated += truncated;
         Ok(())
     }
 

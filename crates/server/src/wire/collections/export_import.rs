@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
-use super::documents::{DocumentRequest, check_id};
+use super::documents::{DocumentRequest, check_id, is_zero};
 use crate::{
     Settings,
     collections::NewDocument,
@@ -204,4 +204,7 @@ pub(crate) struct ImportResponse {
     pub(crate) unchanged: u64,
     /// Vectors of chunks that are no more.
     pub(crate) removed: u64,
+    /// Chunks whose end the model did not read; absent when none.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub(crate) truncated: u64,
 }
