@@ -50,6 +50,14 @@ pub enum ChunkConfigError {
 /// Maximum size in units. No model accepts a larger input.
 const MAX_SIZE: usize = 1_000_000;
 
+/// `recursive`, 256 tokens, 32 of them shared: for every text whose chunking is not configured.
+impl Default for ChunkConfig {
+    fn default() -> Self {
+        const SIZE: usize = 256;
+        Self { method: Method::Recursive, size: SIZE, overlap: SIZE / 8, unit: Unit::Tokens, language: None }
+    }
+}
+
 impl ChunkConfig {
     /// Returns the whole text as one chunk.
     pub const WHOLE: Self =
@@ -100,7 +108,7 @@ impl ChunkConfig {
     /// Reduces a size in tokens to `max_tokens`, the limit of a model: the model would silently truncate a larger
     /// chunk. The overlap becomes at most half of the new size. Sizes in other units stay.
     #[must_use]
-    pub fn clamp_to_model(self, max_tokens: usize) -> Self {
+    pub(crate) fn clamp_to_model(self, max_tokens: usize) -> Self {
         if self.unit != Unit::Tokens || self.size <= max_tokens {
             return self;
         }
@@ -168,7 +176,8 @@ pub enum Method {
 pub enum Unit {
     /// Unicode scalar values.
     Characters,
-    /// Words by Unicode's word boundaries (UAX #29), in any script.
+    /// Words by Unicode's word boundaries (UAX #29), in any script. Other visible text counts as one word for every 64
+    /// bytes.
     Words,
     /// Tokens of the model that embeds the chunks.
     Tokens,
@@ -248,6 +257,7 @@ mod tests {
     fn absent_values_get_the_defaults() {
         let config = ChunkConfig::new(Method::Recursive, None, None, None).unwrap();
         assert_eq!((config.size(), config.overlap(), config.unit()), (256, 32, Unit::Tokens));
+        assert_eq!(config, ChunkConfig::default());
         let config = ChunkConfig::new(Method::Words, None, None, None).unwrap();
         assert_eq!((config.size(), config.overlap(), config.unit()), (200, 25, Unit::Words));
         let config = ChunkConfig::new(Method::FixedSize, None, None, None).unwrap();

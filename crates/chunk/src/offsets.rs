@@ -4,6 +4,8 @@ use std::collections::HashMap;
 
 use unicode_segmentation::UnicodeSegmentation as _;
 
+use crate::{ChunkError, pieces::Pieces, progress::Progress};
+
 /// The byte offsets at which the units of a text begin and end.
 #[derive(Clone, Debug)]
 pub struct UnitOffsets {
@@ -19,45 +21,75 @@ pub struct UnitOffsets {
 
 /// Maximum length of a unit. A longer run without a boundary counts as several units, whatever the tokenizer returns:
 /// WordPiece maps 200 000 characters without a space to one unknown token.
-const MAX_UNIT_BYTES: usize = 64;
+pub(crate) const MAX_UNIT_BYTES: usize = 64;
 
 impl UnitOffsets {
     /// Units are Unicode scalar values.
     pub fn characters(text: &str) -> Self {
+        Self::of_characters(text, &Progress::new(&|| false)).unwrap_or_else(|_| Self::empty(text))
+    }
+
+    /// Units are words (UAX #29) that contain a letter or digit. Other visible text counts as one unit for every
+    /// 64 bytes, so that a text without words has a size too.
+    pub fn words(text: &str) -> Self {
+        Self::of_words(text, &Progress::new(&|| false)).unwrap_or_else(|_| Self::empty(text))
+    }
+
+    /// Units are the tokens that `count` counts. `count` is called once per distinct piece of text, which is a word with
+    /// the white space before it. The tokens of a word do not depend on other words, or differ by a token at most.
+    pub fn tokens(text: &str, count: &dyn Fn(&str) -> usize) -> Self {
+        Self::of_tokens(text, count, &Progress::new(&|| false)).unwrap_or_else(|_| Self::empty(text))
+    }
+
+    pub(crate) fn of_characters(text: &str, progress: &Progress<'_>) -> Result<Self, ChunkError> {
         let mut offsets = Self::empty(text);
         for (start, character) in text.char_indices() {
+            progress.step()?;
             offsets.push(start, start + character.len_utf8());
         }
-        offsets
+        Ok(offsets)
     }
 
-    /// Units are words (UAX #29).
-    pub fn words(text: &str) -> Self {
+    pub(crate) fn of_words(text: &str, progress: &Progress<'_>) -> Result<Self, ChunkError> {
         let mut offsets = Self::empty(text);
-        for (start, word) in text.unicode_word_indices() {
-            offsets.spread(start, word, 1);
+        // Visible text without a letter or digit since the last unit: its start and its bytes.
+        let mut symbols: Option<(usize, usize)> = None;
+        for (start, word) in text.split_word_bound_indices() {
+            progress.step()?;
+            if word.chars().any(char::is_alphanumeric) {
+                offsets.spread(start, word, 1);
+                symbols = None;
+            } else if !word.trim().is_empty() {
+                let end = start + word.len();
+                let (first, bytes) = symbols.unwrap_or((start, 0));
+                let bytes = bytes + word.len();
+                symbols = Some((first, bytes));
+                if word.len() > MAX_UNIT_BYTES {
+                    offsets.spread(start, word, 1);
+                    symbols = None;
+                } else if bytes >= MAX_UNIT_BYTES {
+                    offsets.push(first, end);
+                    symbols = None;
+                }
+            }
         }
-        offsets
+        Ok(offsets)
     }
 
-    /// Units are the tokens that `count` counts. `count` is called once per distinct word, together with the white
-    /// space before it. The tokens of a word do not depend on other words, or differ by a token at most.
-    pub fn tokens(text: &str, count: &dyn Fn(&str) -> usize) -> Self {
+    pub(crate) fn of_tokens(
+        text: &str,
+        count: &dyn Fn(&str) -> usize,
+        progress: &Progress<'_>,
+    ) -> Result<Self, ChunkError> {
         let mut offsets = Self::empty(text);
         let mut known: HashMap<&str, usize> = HashMap::new();
-        // An empty text consists of the special tokens around every text. They belong to no word.
-        let special = count("");
-        let mut piece_start = 0;
-        for (start, word) in text.split_word_bound_indices() {
-            if word.chars().all(char::is_whitespace) {
-                continue;
-            }
-            let piece = &text[piece_start..start + word.len()];
-            let units = *known.entry(piece).or_insert_with(|| count(piece).saturating_sub(special));
-            offsets.spread(start, word, units);
-            piece_start = start + word.len();
+        for piece in Pieces::new(text) {
+            progress.step()?;
+            let counted = &text[piece.start..piece.end];
+            let units = *known.entry(counted).or_insert_with(|| count(counted));
+            offsets.spread(piece.visible, &text[piece.visible..piece.end], units);
         }
-        offsets
+        Ok(offsets)
     }
 
     fn empty(text: &str) -> Self {
@@ -77,8 +109,7 @@ impl UnitOffsets {
 
     /// The number of units in the bytes `start..end`. A unit that is only partly inside counts.
     pub fn size(&self, start: usize, end: usize) -> usize {
-        let started = self.starts.partition_point(|&unit| unit < end);
-        started.saturating_sub(self.ends.partition_point(|&unit| unit <= start))
+        self.started(end).saturating_sub(self.ended(start))
     }
 
     /// Start offsets of the units, ascending.
@@ -86,27 +117,50 @@ impl UnitOffsets {
         &self.starts
     }
 
+    /// The number of units.
+    pub(crate) fn count(&self) -> usize {
+        self.starts.len()
+    }
+
+    /// The largest end for which `start..end` has at most `max` units.
+    pub(crate) fn furthest_end(&self, start: usize, max: usize) -> usize {
+        self.starts.get(self.ended(start).saturating_add(max)).copied().unwrap_or(self.len)
+    }
+
+    /// The smallest start for which `start..end` has at most `max` units.
+    pub(crate) fn earliest_start(&self, end: usize, max: usize) -> usize {
+        let last_left_out = self.started(end).checked_sub(max + 1);
+        last_left_out.map_or(0, |unit| self.ends[unit])
+    }
+
+    /// The start of the unit from which `max` units are left before `end`.
+    pub(crate) fn unit_start(&self, end: usize, max: usize) -> usize {
+        self.starts.get(self.started(end).saturating_sub(max)).copied().unwrap_or(end)
+    }
+
+    /// The number of units that start before `end`.
+    fn started(&self, end: usize) -> usize {
+        self.starts.partition_point(|&unit| unit < end)
+    }
+
+    /// The number of units that end at `start` or before.
+    fn ended(&self, start: usize) -> usize {
+        self.ends.partition_point(|&unit| unit <= start)
+    }
+
     /// Divides `word`, which starts at `word_start`, evenly into `units`. The tokenizer only counts tokens and reports
-    /// no positions.
+    /// no positions. Several units may share a character: a rare character has up to four tokens.
     fn spread(&mut self, word_start: usize, word: &str, units: usize) {
         let units = if word.len() <= MAX_UNIT_BYTES {
             units
         } else {
             units.max(word.chars().count().div_ceil(MAX_UNIT_BYTES))
         };
-        let unit_start = |unit: usize| {
-            let mut offset = word.len() * unit / units.max(1);
-            while !word.is_char_boundary(offset) {
-                offset -= 1;
-            }
-            offset
-        };
+        let unit_start = |unit: usize| word.floor_char_boundary(word.len() * unit / units.max(1));
         for unit in 0..units {
-            // With more tokens than characters some units would be empty; they are dropped.
-            let (start, end) = (unit_start(unit), unit_start(unit + 1));
-            if start < end {
-                self.push(word_start + start, word_start + end);
-            }
+            let start = unit_start(unit);
+            let end = unit_start(unit + 1).max(word.ceil_char_boundary(start + 1));
+            self.push(word_start + start, word_start + end);
         }
     }
 }
@@ -115,9 +169,9 @@ impl UnitOffsets {
 mod tests {
     use super::*;
 
-    /// Similar to WordPiece: one token for every three letters, and two special tokens.
+    /// Similar to WordPiece: one token for every three letters.
     fn count(text: &str) -> usize {
-        2 + text.split_whitespace().map(|word| word.len().div_ceil(3)).sum::<usize>()
+        text.split_whitespace().map(|word| word.len().div_ceil(3)).sum::<usize>()
     }
 
     #[test]
@@ -137,7 +191,7 @@ mod tests {
             calls.set(calls.get() + 1);
             count(piece)
         });
-        assert_eq!(calls.get(), 1 + 3, "'', 'again', ' and', ' again'");
+        assert_eq!(calls.get(), 3, "'again', ' and', ' again'");
     }
 
     #[test]
@@ -145,5 +199,22 @@ mod tests {
         let text = "x".repeat(200_000);
         assert_eq!(UnitOffsets::tokens(&text, &|_| 1).size(0, text.len()), 3125);
         assert_eq!(UnitOffsets::words(&text).size(0, text.len()), 3125);
+    }
+
+    #[test]
+    fn a_text_without_words_has_a_size_in_words() {
+        for text in ["- ".repeat(64), "😀".repeat(16), "| ".repeat(100), "=".repeat(64)] {
+            assert_eq!(UnitOffsets::words(&text).count(), 1, "{text}");
+        }
+        assert_eq!(UnitOffsets::words("One, two - three!").count(), 3);
+    }
+
+    #[test]
+    fn a_character_of_several_tokens_has_all_of_them() {
+        let text = "龘龘 龘";
+        let offsets = UnitOffsets::tokens(text, &|piece| 3 * piece.trim().chars().count());
+        assert_eq!(offsets.size(0, text.len()), 9);
+        assert_eq!(offsets.furthest_end(0, 5), 3, "the second character has six tokens with the first");
+        assert_eq!(offsets.earliest_start(text.len(), 3), 6);
     }
 }

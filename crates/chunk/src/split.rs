@@ -1,169 +1,161 @@
-//! The splitting methods. Each maps a text and its unit offsets to byte ranges in order, none larger than the
-//! configured size.
+//! The splitting methods. Each maps a text and the limits of a chunk to byte ranges in order. The time is linear in the
+//! text and the number of chunks, apart from the logarithm of a binary search.
 
 use std::ops::Range;
 
-use text_splitter::{
-    ChunkConfig as SplitterConfig, ChunkSizer, CodeSplitter, MarkdownSplitter, TextSplitter,
+use crate::{
+    ChunkError,
+    boundaries::{self, Boundary, Level, STRUCTURE, sentences as sentence_ranges},
+    limits::Limits,
+    progress::Progress,
 };
-use unicode_segmentation::UnicodeSegmentation as _;
 
-use crate::{ChunkConfig, Language, UnitOffsets};
+type Split = Result<Vec<Range<usize>>, ChunkError>;
 
-/// Sizes for text-splitter, which measures many overlapping candidates. Each measurement is two binary searches.
-struct OffsetSizer<'m>(&'m UnitOffsets);
-
-impl ChunkSizer for OffsetSizer<'_> {
-    fn size(&self, part: &str) -> usize {
-        // text-splitter passes slices of its own text only. The byte length is a safe upper bound otherwise.
-        self.0.size_of_slice(part).unwrap_or(part.len())
+/// Splits at the largest structure whose parts fit: the more line breaks follow each other, the larger the structure.
+pub(crate) fn recursive(text: &str, limits: &Limits<'_>, progress: &Progress<'_>) -> Split {
+    let bytes = text.as_bytes();
+    let is_break = |at: usize| matches!(bytes.get(at), Some(b'\n' | b'\r'));
+    let (mut structure, mut at) = (Vec::new(), 0);
+    while let Some(offset) = text[at..].find(['\n', '\r']) {
+        let start = at + offset;
+        let (mut end, mut breaks): (usize, Level) = (start, 0);
+        while is_break(end) {
+            progress.step()?;
+            end += if bytes[end..].starts_with(b"\r\n") { 2 } else { 1 };
+            breaks = breaks.saturating_add(1);
+        }
+        let level = STRUCTURE.saturating_add(breaks);
+        structure.extend([start, end].map(|offset| Boundary { offset, level }));
+        at = end;
     }
+    boundaries::split(text, structure, limits, progress)
 }
 
-/// The configuration for text-splitter. text-splitter rejects only an overlap that is not smaller than the size, and
-/// [`ChunkConfig`] excludes that, so the result is never `None`.
-fn splitter_config<'m>(
-    offsets: &'m UnitOffsets,
-    config: &ChunkConfig,
-) -> Option<SplitterConfig<OffsetSizer<'m>>> {
-    SplitterConfig::new(config.size()).with_sizer(OffsetSizer(offsets)).with_overlap(config.overlap()).ok()
-}
-
-fn ranges<'t>(parts: impl Iterator<Item = (usize, &'t str)>) -> Vec<Range<usize>> {
-    parts.map(|(start, part)| start..start + part.len()).collect()
-}
-
-/// Splits at the largest structure whose parts fit.
-pub(crate) fn recursive(text: &str, offsets: &UnitOffsets, config: &ChunkConfig) -> Vec<Range<usize>> {
-    let Some(splitter) = splitter_config(offsets, config) else {
-        return fixed_windows(text, offsets, config);
-    };
-    ranges(TextSplitter::new(splitter).chunk_indices(text))
-}
-
-/// Splits between Markdown sections and blocks.
-pub(crate) fn markdown(text: &str, offsets: &UnitOffsets, config: &ChunkConfig) -> Vec<Range<usize>> {
-    let Some(splitter) = splitter_config(offsets, config) else {
-        return fixed_windows(text, offsets, config);
-    };
-    ranges(MarkdownSplitter::new(splitter).chunk_indices(text))
-}
-
-/// Splits between functions and statements.
-pub(crate) fn code(
-    text: &str,
-    offsets: &UnitOffsets,
-    config: &ChunkConfig,
-    language: Language,
-) -> Vec<Range<usize>> {
-    let splitter =
-        splitter_config(offsets, config).map(|splitter| CodeSplitter::new(language.grammar(), splitter));
-    // The parser rejects a grammar only if the build combines incompatible versions; a test covers every language.
-    let Some(Ok(splitter)) = splitter else { return recursive(text, offsets, config) };
-    ranges(splitter.chunk_indices(text))
-}
-
-/// Merges as many whole paragraphs as fit. A paragraph that exceeds the size is split into sentences.
-pub(crate) fn paragraphs(text: &str, offsets: &UnitOffsets, config: &ChunkConfig) -> Vec<Range<usize>> {
-    let mut pieces = Vec::new();
+/// Merges as many whole paragraphs as fit. A paragraph that does not fit is split into sentences.
+pub(crate) fn paragraphs(text: &str, limits: &Limits<'_>, progress: &Progress<'_>) -> Split {
+    let mut pieces = Pieces::new(text, limits);
     for paragraph in paragraph_ranges(text) {
-        if offsets.size(paragraph.start, paragraph.end) <= config.size() {
+        progress.step()?;
+        if limits.fits(paragraph.start, paragraph.end) {
             pieces.push(paragraph);
         } else {
-            pieces.extend(sentence_pieces(text, paragraph, offsets, config));
+            pieces.push_sentences(paragraph, progress)?;
         }
     }
-    merge_pieces(&pieces, offsets, config)
+    pieces.merge(progress)
 }
 
-/// Merges as many whole sentences as fit. A sentence that exceeds the size is split by units.
-pub(crate) fn sentences(text: &str, offsets: &UnitOffsets, config: &ChunkConfig) -> Vec<Range<usize>> {
-    merge_pieces(&sentence_pieces(text, 0..text.len(), offsets, config), offsets, config)
+/// Merges as many whole sentences as fit. A sentence that does not fit is split by units.
+pub(crate) fn sentences(text: &str, limits: &Limits<'_>, progress: &Progress<'_>) -> Split {
+    let mut pieces = Pieces::new(text, limits);
+    pieces.push_sentences(0..text.len(), progress)?;
+    pieces.merge(progress)
 }
 
-/// Splits after every `size` units.
-pub(crate) fn fixed_windows(text: &str, offsets: &UnitOffsets, config: &ChunkConfig) -> Vec<Range<usize>> {
-    split_by_units(offsets, 0..text.len(), config.size(), config.overlap())
+/// Splits after every `size` units. Text before the first unit belongs to the first chunk.
+pub(crate) fn fixed_windows(text: &str, limits: &Limits<'_>, progress: &Progress<'_>) -> Split {
+    let (mut chunks, mut start) = (Vec::new(), 0);
+    while start < text.len() {
+        progress.step()?;
+        let end = limits.furthest_end(text, start);
+        chunks.push(start..end);
+        if end >= text.len() {
+            break;
+        }
+        let next = limits.unit_start(end).max(start + 1);
+        start = text.ceil_char_boundary(next).min(end);
+    }
+    Ok(chunks)
 }
 
 /// The paragraphs of a text: runs of lines between blank lines, each with the blank lines after it.
-fn paragraph_ranges(text: &str) -> Vec<Range<usize>> {
-    let (mut paragraphs, mut start, mut line_start, mut blank) = (Vec::new(), 0, 0, false);
-    for line in text.split_inclusive('\n') {
+fn paragraph_ranges(text: &str) -> impl Iterator<Item = Range<usize>> {
+    let (mut start, mut line_start, mut blank) = (0, 0, false);
+    let paragraph_before = move |line: &str| {
         let is_blank = line.trim().is_empty();
-        if blank && !is_blank && line_start > start {
-            paragraphs.push(start..line_start);
-            start = line_start;
-        }
+        let ends = blank && !is_blank && line_start > start;
+        let paragraph = ends.then(|| std::mem::replace(&mut start, line_start)..line_start);
         (blank, line_start) = (is_blank, line_start + line.len());
-    }
-    paragraphs.push(start..text.len());
-    paragraphs
+        paragraph
+    };
+    let mut last = 0;
+    text.split_inclusive('\n').filter_map(paragraph_before).map(Some).chain([None]).map(move |paragraph| {
+        match paragraph {
+            Some(paragraph) => {
+                last = paragraph.end;
+                paragraph
+            }
+            None => last..text.len(),
+        }
+    })
 }
 
-/// The sentences of a part. A sentence that exceeds the size is split by units.
-fn sentence_pieces(
-    text: &str,
-    part: Range<usize>,
-    offsets: &UnitOffsets,
-    config: &ChunkConfig,
-) -> Vec<Range<usize>> {
-    let mut pieces = Vec::new();
-    for (offset, sentence) in text[part.clone()].split_sentence_bound_indices() {
-        let start = part.start + offset;
-        let end = start + sentence.len();
-        if offsets.size(start, end) <= config.size() {
-            pieces.push(start..end);
-        } else {
-            pieces.extend(split_by_units(offsets, start..end, config.size(), 0));
-        }
-    }
-    pieces
+/// Neighbouring parts of a text that are merged into chunks.
+struct Pieces<'a> {
+    text: &'a str,
+    limits: &'a Limits<'a>,
+    ranges: Vec<Range<usize>>,
 }
 
-/// Merges neighbouring pieces into chunks while they fit. A chunk starts with those last pieces of the previous chunk
-/// that fit the overlap.
-fn merge_pieces(pieces: &[Range<usize>], offsets: &UnitOffsets, config: &ChunkConfig) -> Vec<Range<usize>> {
-    let mut chunks: Vec<Range<usize>> = Vec::new();
-    let mut first = 0;
-    while first < pieces.len() {
-        let start = pieces[first].start;
-        let mut last = first;
-        while last + 1 < pieces.len() && offsets.size(start, pieces[last + 1].end) <= config.size() {
-            last += 1;
-        }
-        chunks.push(start..pieces[last].end);
-        let mut next = last + 1;
-        while next - 1 > first && offsets.size(pieces[next - 1].start, pieces[last].end) <= config.overlap() {
-            next -= 1;
-        }
-        first = next;
+impl<'a> Pieces<'a> {
+    fn new(text: &'a str, limits: &'a Limits<'a>) -> Self {
+        Self { text, limits, ranges: Vec::new() }
     }
-    chunks
-}
 
-/// Splits a range at unit starts. Text before the first unit belongs to the first chunk.
-fn split_by_units(
-    offsets: &UnitOffsets,
-    range: Range<usize>,
-    size: usize,
-    overlap: usize,
-) -> Vec<Range<usize>> {
-    let starts = offsets.starts();
-    let inside = &starts[starts.partition_point(|&start| start < range.start)
-        ..starts.partition_point(|&start| start < range.end)];
-    if inside.is_empty() {
-        return vec![range];
+    /// Adds a piece. White space belongs to the piece before it, so that every other piece has a size.
+    fn push(&mut self, piece: Range<usize>) {
+        let is_blank = self.text[piece.clone()].trim().is_empty();
+        match self.ranges.last_mut().filter(|last| is_blank && last.end == piece.start) {
+            Some(last) => last.end = piece.end,
+            None => self.ranges.push(piece),
+        }
     }
-    let mut chunks = Vec::with_capacity(inside.len() / (size - overlap) + 1);
-    let mut first = 0;
-    loop {
-        let start = if first == 0 { range.start } else { inside[first] };
-        let Some(&end) = inside.get(first + size) else {
-            chunks.push(start..range.end);
-            return chunks;
-        };
-        chunks.push(start..end);
-        first += size - overlap;
+
+    /// Adds the sentences of a part. A sentence that does not fit is split by units.
+    fn push_sentences(&mut self, part: Range<usize>, progress: &Progress<'_>) -> Result<(), ChunkError> {
+        let text = self.text;
+        for sentence in sentence_ranges(&text[part.clone()]) {
+            progress.step()?;
+            let (mut start, end) = (part.start + sentence.start, part.start + sentence.end);
+            while !self.limits.fits(start, end) {
+                progress.step()?;
+                let next = self.limits.furthest_end(text, start).min(end);
+                if next == end {
+                    break;
+                }
+                self.push(start..next);
+                start = next;
+            }
+            self.push(start..end);
+        }
+        Ok(())
+    }
+
+    /// Merges neighbouring pieces into chunks while they fit. A chunk starts with those last pieces of the previous chunk
+    /// that fit the overlap.
+    fn merge(self, progress: &Progress<'_>) -> Split {
+        let Self { limits, ranges: pieces, .. } = self;
+        let mut chunks: Vec<Range<usize>> = Vec::new();
+        let (mut first, mut last) = (0, 0);
+        while first < pieces.len() {
+            progress.step()?;
+            let start = pieces[first].start;
+            // The pieces up to the end of the previous chunk fit, because they fit together with the pieces before them.
+            last = last.max(first);
+            while last + 1 < pieces.len() && limits.fits(start, pieces[last + 1].end) {
+                progress.step()?;
+                last += 1;
+            }
+            let end = pieces[last].end;
+            chunks.push(start..end);
+            if last + 1 == pieces.len() {
+                break;
+            }
+            let earliest = limits.earliest_start(end);
+            let repeated = &pieces[first + 1..=last];
+            first += 1 + repeated.partition_point(|piece| piece.start < earliest);
+        }
+        Ok(chunks)
     }
 }

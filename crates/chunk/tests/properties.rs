@@ -2,12 +2,17 @@
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail the test")]
 
-use embeddery_chunk::{ChunkConfig, Method, Unit, UnitOffsets, chunk};
+use embeddery_chunk::{ChunkConfig, ChunkError, Method, TextChunk, Tokens, Unit, UnitOffsets};
 use proptest::prelude::*;
 
-/// One token for every four bytes of a word, and two special tokens.
+/// One token for every four bytes of a word.
 fn count(text: &str) -> usize {
-    2 + text.split_whitespace().map(|word| word.len().div_ceil(4)).sum::<usize>()
+    text.split_whitespace().map(|word| word.len().div_ceil(4)).sum::<usize>()
+}
+
+/// Splits for a model without a maximum.
+fn chunk<'t>(text: &'t str, config: &ChunkConfig, count: &dyn Fn(&str) -> usize) -> Vec<TextChunk<'t>> {
+    embeddery_chunk::chunk(text, config, Tokens { count, max: None }, &|| false).unwrap()
 }
 
 fn unit_offsets(text: &str, unit: Unit) -> UnitOffsets {
@@ -82,6 +87,59 @@ proptest! {
     fn without_method_the_text_is_one_chunk(text in "\\PC{1,50}") {
         let chunks = chunk(&text, &ChunkConfig::WHOLE, &count);
         prop_assert_eq!(chunks.len(), usize::from(!text.trim().is_empty()));
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn no_chunk_exceeds_what_the_model_reads(
+        text in "([a-zäé狐.!? \n(){}#*`|=-]|\n\n|\n# |[\\PC]){0,300}",
+        config in configs(),
+        max in 4usize..40,
+    ) {
+        // Words that are together have more tokens than each alone.
+        let merging = |text: &str| count(text) + text.split_whitespace().count() / 2;
+        let tokens = Tokens { count: &merging, max: Some(max) };
+        for part in embeddery_chunk::chunk(&text, &config, tokens, &|| false).unwrap() {
+            let allowed = if config.unit() == Unit::Tokens { max.min(config.size()) } else { max };
+            let one_character = part.text.chars().count() == 1;
+            prop_assert!(merging(part.text) <= allowed || one_character, "{:?}", part.text);
+        }
+    }
+}
+
+#[test]
+fn text_that_must_stay_whole_is_refused_above_the_maximum() {
+    let tokens = Tokens { count: &count, max: Some(3) };
+    let split = |text| embeddery_chunk::chunk(text, &ChunkConfig::WHOLE, tokens, &|| false);
+    assert_eq!(split("one two three").unwrap().len(), 1);
+    assert_eq!(split("one two three four").unwrap_err(), ChunkError::TooLong { tokens: 4, max: 3 });
+    let long = "one ".repeat(100_000);
+    assert_eq!(split(&long).unwrap_err(), ChunkError::TooLong { tokens: 100_000, max: 3 });
+}
+
+#[test]
+fn a_byte_order_mark_belongs_to_no_chunk() {
+    let text = "\u{FEFF}# Title\n\nWords of it.";
+    for method in Method::ALL {
+        let config = ChunkConfig::new(method, None, None, None).unwrap();
+        let chunks = chunk(text, &config, &count);
+        assert_eq!((chunks[0].text, chunks[0].bytes.start, chunks[0].characters.start), (&text[3..], 3, 1));
+        if method == Method::Markdown {
+            assert_eq!(chunks[0].headings, ["Title"]);
+        }
+        assert!(chunk("\u{FEFF} \n", &config, &count).is_empty());
+    }
+}
+
+#[test]
+fn text_without_words_is_split() {
+    let config = ChunkConfig::new(Method::Words, Some(10), Some(0), None).unwrap();
+    for text in ["😀".repeat(2000), "- ".repeat(2000), "=".repeat(2000), "| - | - |\n".repeat(200)] {
+        let chunks = chunk(&text, &config, &count);
+        assert!(chunks.len() > 1 && chunks.iter().all(|part| part.text.len() <= 11 * 64 * 2), "{text}");
     }
 }
 

@@ -4,8 +4,9 @@
 use std::{future::Future, pin::Pin, sync::Arc};
 
 use crate::{
-    CallLimits, EmbedError, EmbedRequest, EmbeddingIdentity, Embeddings, ModelDescription, ModelInfo,
-    ModelRef, ModelState, ModelStatus, ProviderKind, SpaceId, TokenCount, UpstreamServer,
+    CallLimits, EmbedError, EmbedRequest, EmbeddingIdentity, Embeddings, EstimatedTokens, ModelDescription,
+    ModelInfo, ModelRef, ModelState, ModelStatus, ProviderKind, SpaceId, TokenCount, TokenCounter,
+    UpstreamServer,
 };
 
 /// A boxed future. The traits below return it so that they are object-safe.
@@ -25,6 +26,12 @@ pub trait Embedder: Send + Sync {
     /// The server that the model's calls go to.
     fn server(&self) -> UpstreamServer {
         UpstreamServer::in_process(self.model().provider)
+    }
+
+    /// Counts the tokens of documents before they are split. A local model is loaded first, because only a loaded model
+    /// has its tokenizer.
+    fn token_counter(&self) -> BoxFuture<'_, Result<Arc<dyn TokenCounter>, EmbedError>> {
+        Box::pin(async { Ok(Arc::new(EstimatedTokens::default()) as Arc<dyn TokenCounter>) })
     }
 
     /// The space and precision of the model's vectors; `None` for a local model that has not been loaded yet.

@@ -20,6 +20,15 @@ macro_rules! delegate_embedder {
             self.$inner.server()
         }
 
+        fn token_counter(
+            &self,
+        ) -> embeddery_core::BoxFuture<
+            '_,
+            Result<std::sync::Arc<dyn embeddery_core::TokenCounter>, embeddery_core::EmbedError>,
+        > {
+            self.$inner.token_counter()
+        }
+
         fn identity(&self) -> Option<embeddery_core::EmbeddingIdentity> {
             self.$inner.identity()
         }

@@ -2,7 +2,7 @@
 //! OpenAI's tokenizers to any model. Another model would read them as ids of its own vocabulary and return meaningless
 //! vectors.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use embeddery_core::{
     BoxFuture, EmbedError, EmbedRequest, Embedder, Embeddings, Input, InputError, ProviderKind,
@@ -30,16 +30,15 @@ impl TokenEncoding {
     }
 }
 
-/// Decodes token ids to text. The vocabulary is loaded on first use.
+/// Decodes token ids to text. The vocabulary is loaded on first use, once for the process.
 pub struct TokenDecoder {
     encoding: TokenEncoding,
-    vocabulary: OnceLock<Option<CoreBPE>>,
 }
 
 impl TokenDecoder {
     /// A decoder for ids of `encoding`.
     pub fn new(encoding: TokenEncoding) -> Self {
-        Self { encoding, vocabulary: OnceLock::new() }
+        Self { encoding }
     }
 
     /// Prepares a request for a model of `provider`: checks token ids, and decodes them unless the provider is OpenAI.
@@ -66,16 +65,10 @@ impl TokenDecoder {
         request: EmbedRequest,
         provider: ProviderKind,
     ) -> Result<EmbedRequest, EmbedError> {
-        let vocabulary = self.vocabulary.get_or_init(|| {
-            match self.encoding {
-                TokenEncoding::Cl100k => tiktoken_rs::cl100k_base(),
-                TokenEncoding::O200k => tiktoken_rs::o200k_base(),
-            }
-            .ok()
-        });
-        let vocabulary = vocabulary
-            .as_ref()
-            .ok_or_else(|| EmbedError::internal("the token vocabulary could not be loaded"))?;
+        let vocabulary = match self.encoding {
+            TokenEncoding::Cl100k => tiktoken_rs::cl100k_base_singleton(),
+            TokenEncoding::O200k => tiktoken_rs::o200k_base_singleton(),
+        };
         let inputs: Result<Vec<Input>, EmbedError> = request
             .inputs
             .iter()

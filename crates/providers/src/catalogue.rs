@@ -6,7 +6,7 @@ use std::{collections::BTreeMap, num::NonZeroUsize};
 use embeddery_core::{CallLimits, ProviderKind, SupportedDimensions};
 use serde::Deserialize;
 
-use crate::local_api::Dialect;
+use crate::{local_api::Dialect, token_counter::VendorTokenizer};
 
 const BUILT_IN: &str = include_str!("catalogue.yaml");
 
@@ -36,6 +36,8 @@ pub struct CatalogueModel {
     pub matryoshka: Option<bool>,
     /// Maximum tokens of one input.
     pub max_tokens: Option<NonZeroUsize>,
+    /// The tokenizer that counts the tokens of documents before they are split.
+    pub tokenizer: Option<VendorTokenizer>,
     /// Models with the same space have comparable vectors.
     pub space: Option<String>,
     /// US dollars per million input tokens.
@@ -141,6 +143,7 @@ impl CatalogueModel {
             lengths: self.lengths.or_else(|| other.lengths.clone()),
             matryoshka: self.matryoshka.or(other.matryoshka),
             max_tokens: self.max_tokens.or(other.max_tokens),
+            tokenizer: self.tokenizer.or(other.tokenizer),
             space: self.space.or_else(|| other.space.clone()),
             price: self.price.or(other.price),
             limits: self.limits.or(other.limits),

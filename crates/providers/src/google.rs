@@ -127,6 +127,10 @@ impl VendorProtocol for Google {
         KeyHeader::Google
     }
 
+    fn document_prefix(&self, model: &str) -> &'static str {
+        task_type_and_prefix(model, Some(InputType::Document)).1
+    }
+
     fn build_request(&self, request: &VendorRequest<'_>) -> Result<Vec<u8>, EmbedError> {
         let (task_type, prefix) = task_type_and_prefix(request.model, request.input_type);
         match request.truncate {

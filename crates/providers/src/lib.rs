@@ -15,6 +15,7 @@ pub mod onnx;
 mod openai;
 mod reported_tokens;
 mod response_vectors;
+mod token_counter;
 mod vendor;
 mod vendor_protocol;
 mod voyage;
@@ -23,4 +24,5 @@ pub use catalogue::{Catalogue, CatalogueLimits, CatalogueModel, CatalogueVendor,
 pub use endpoint::Endpoint;
 pub use http::{BaseUrl, HttpClient, Outbound};
 pub use local_api::Dialect;
+pub use token_counter::VendorTokenizer;
 pub use vendor::{ModelSettings, Vendor, VendorConfig};

@@ -144,6 +144,7 @@ impl Vendor {
                 prompts_fingerprint(&settings.prompts)
             ),
             limits: entry.limits(),
+            tokenizer: entry.tokenizer,
             info: Arc::new(info),
             observed_info: OnceLock::new(),
             prompts: settings.prompts,

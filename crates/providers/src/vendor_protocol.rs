@@ -37,6 +37,11 @@ pub(crate) trait VendorProtocol: Send + Sync {
         false
     }
 
+    /// The text that the vendor's API has in place of a field for the input type, before a document for this model.
+    fn document_prefix(&self, _model: &str) -> &'static str {
+        ""
+    }
+
     /// The body of a request. Fails if the vendor does not support a parameter.
     fn build_request(&self, request: &VendorRequest<'_>) -> Result<Vec<u8>, EmbedError>;
 

@@ -60,6 +60,9 @@ impl MeteredCaller {
         };
         let billed = embed_billed(&app.router, account, selector, request).await?;
         self.record.add_call(&billed.embeddings, &billed.stats, billed.elapsed);
+        if let Some(extras) = &self.extras {
+            extras.add_truncated(billed.embeddings.truncated);
+        }
         Ok(billed)
     }
 

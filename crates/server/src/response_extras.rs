@@ -1,5 +1,6 @@
-//! What the extractors of a request leave for its response: the rate limits, which become `X-RateLimit-*` headers,
-//! and the administrator's action, whose status is recorded in the audit log.
+//! What the extractors of a request leave for its response: the rate limits, which become `X-RateLimit-*` headers, the
+//! number of texts that a model did not read whole, and the administrator's action, whose status is recorded in the audit
+//! log.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -24,6 +25,7 @@ pub(crate) struct ResponseExtras(Arc<Mutex<ResponseExtrasInner>>);
 struct ResponseExtrasInner {
     requests: Option<RateLimitStatus>,
     tokens: Option<RateLimitStatus>,
+    truncated: usize,
     admin_action: Option<Arc<AdminAction>>,
 }
 
@@ -33,6 +35,11 @@ impl ResponseExtras {
             RateLimitKind::Tokens => extras.tokens = Some(status),
             RateLimitKind::Requests | RateLimitKind::Failures => extras.requests = Some(status),
         });
+    }
+
+    /// Adds texts that a model did not read whole.
+    pub(crate) fn add_truncated(&self, texts: usize) {
+        self.update(|extras| extras.truncated += texts);
     }
 
     pub(crate) fn set_admin_action(&self, action: Arc<AdminAction>) {
@@ -52,7 +59,10 @@ pub(crate) async fn layer(State(app): State<Arc<App>>, mut request: Request, nex
     let extras = ResponseExtras::default();
     request.extensions_mut().insert(extras.clone());
     let mut response = next.run(request).await;
-    let ResponseExtrasInner { requests, tokens, admin_action } = extras.take();
+    let ResponseExtrasInner { requests, tokens, truncated, admin_action } = extras.take();
+    if truncated > 0 {
+        response.headers_mut().insert(HeaderName::from_static("x-embeddings-truncated"), truncated.into());
+    }
     if let Some(status) = requests {
         let names = ["x-ratelimit-limit", "x-ratelimit-remaining", "x-ratelimit-reset"];
         set_rate_limit_headers(&mut response, status, names);

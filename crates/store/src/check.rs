@@ -169,7 +169,8 @@ pub fn check_id(id: &str) -> Result<(), FieldError> {
 /// # Errors
 /// If it is blank, longer than `max_bytes`, or has a NUL character.
 pub fn check_text(text: &str, max_bytes: usize) -> Result<(), FieldError> {
-    if text.trim().is_empty() {
+    // A byte order mark is no content.
+    if text.trim_start_matches('\u{feff}').trim().is_empty() {
         return Err(FieldError::new("text", "is blank; omit the document or send a text"));
     }
     if text.len() > max_bytes {

@@ -1,11 +1,15 @@
 //! The first stage: text to chunks. Each document is split on a thread of its own, so that a text that takes long, or
 //! meets a defect, does not affect the others.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::HashMap,
+    sync::{Arc, atomic::Ordering::Relaxed},
+    time::Instant,
+};
 
-use embeddery_chunk::{ChunkConfig, ChunkConfigError, Unit};
-use embeddery_core::{EmbedError, Embedder};
-use embeddery_ingest::split;
+use embeddery_chunk::{ChunkConfig, ChunkConfigError, ChunkError};
+use embeddery_core::EmbedError;
+use embeddery_ingest::{ModelReader, run_stoppable, split};
 use futures_util::future::join_all;
 
 use super::{
@@ -16,9 +20,9 @@ use super::{
 use crate::{ChunkSpan, Chunking, JobSpec, Stage};
 
 pub(super) async fn run(context: &StageContext, items: &[Item]) -> Vec<StageResult> {
-    let models = open_models(context, items).await;
-    let chunked =
-        join_all(items.iter().map(|item| chunk(context, item, models.get(&model_key(item.spec()))))).await;
+    let readers = open_readers(context, items).await;
+    let chunked = items.iter().zip(&readers).map(|(item, reader)| chunk(context, item, reader));
+    let chunked = join_all(chunked).await;
     let results = chunked.into_iter().map(|spans| spans.map_err(StageResult::from)).collect();
     persist_results(Stage::Chunking, items, results, async |results| context.jobs.put_chunks(results).await)
         .await
@@ -29,52 +33,56 @@ fn config(chunking: &Chunking) -> Result<ChunkConfig, ChunkConfigError> {
     ChunkConfig::new(method.parse()?, Some(*size), Some(*overlap), Some(unit.parse()?))
 }
 
-type Opened = Result<Arc<dyn Embedder>, EmbedError>;
+type Opened = Result<ModelReader, EmbedError>;
 
-/// The models that count tokens for these documents, each opened once.
-async fn open_models(context: &StageContext, items: &[Item]) -> HashMap<(String, String), Opened> {
-    let mut models = HashMap::new();
+/// The models that read these documents, in the order of the documents. Each model is opened once.
+async fn open_readers(context: &StageContext, items: &[Item]) -> Vec<Opened> {
+    let mut opened: HashMap<(&str, &str), Opened> = HashMap::new();
+    let mut readers = Vec::with_capacity(items.len());
     for item in items {
         let spec = item.spec();
-        if counts_tokens(spec) && !models.contains_key(&model_key(spec)) {
-            models.insert(model_key(spec), context.ingest.router.open(selector(spec)).await);
-        }
+        let key = (spec.provider.as_str(), spec.model.as_str());
+        let reader = match opened.get(&key) {
+            Some(reader) => reader.clone(),
+            None => opened.entry(key).or_insert(open_reader(context, spec).await).clone(),
+        };
+        readers.push(reader);
     }
-    models
+    readers
 }
 
-fn counts_tokens(spec: &JobSpec) -> bool {
-    config(&spec.chunking).is_ok_and(|config| config.unit() == Unit::Tokens)
+async fn open_reader(context: &StageContext, spec: &JobSpec) -> Opened {
+    let opening = async { ModelReader::open(&*context.ingest.router.open(selector(spec)).await?).await };
+    let timed_out = || EmbedError::timeout("loading the model took too long");
+    tokio::time::timeout(context.timeout, opening).await.unwrap_or_else(|_| Err(timed_out()))
 }
 
-fn model_key(spec: &JobSpec) -> (String, String) {
-    (spec.provider.clone(), spec.model.clone())
-}
-
-async fn chunk(
-    context: &StageContext,
-    item: &Item,
-    model: Option<&Opened>,
-) -> Result<Vec<ChunkSpan>, StageFailure> {
+async fn chunk(context: &StageContext, item: &Item, reader: &Opened) -> Result<Vec<ChunkSpan>, StageFailure> {
     let config = config(&item.spec().chunking)
         .map_err(|error| StageFailure::failed("invalid_chunking", format!("chunking: {error}")))?;
-    let model = match model {
-        Some(Ok(model)) => Some(Arc::clone(model)),
-        Some(Err(error)) => return Err(tokenizer_failure(context, item, error)),
-        None => None,
-    };
+    let reader = reader.clone().map_err(|error| tokenizer_failure(context, item, &error))?;
     let work = Arc::clone(&item.work);
     let config = config.with_content_type(work.document.content_type.as_deref());
-    let splitting = tokio::task::spawn_blocking(move || split(&work.document.text, config, model.as_deref()));
+    let (abandoned, deadline) = (Arc::clone(&item.abandoned), Instant::now() + context.timeout);
+    let is_unneeded = move || abandoned.load(Relaxed) || Instant::now() >= deadline;
+    let splitting = run_stoppable(is_unneeded, move |stop| split(&work.document.text, config, &reader, stop));
     match tokio::time::timeout(context.timeout, splitting).await {
-        Ok(Ok(spans)) if spans.is_empty() => {
+        Ok(Ok(Ok(spans))) if spans.is_empty() => {
             Err(StageFailure::failed("empty_document", "the text consists of white space"))
         }
-        Ok(Ok(spans)) => Ok(spans),
+        Ok(Ok(Ok(spans))) => Ok(spans),
+        Ok(Ok(Err(error @ ChunkError::TooLong { .. }))) => {
+            let message =
+                format!("the document cannot be one chunk: {error}; send it with another chunking.method");
+            Err(StageFailure::failed("input_too_long", message))
+        }
+        Ok(Ok(Err(ChunkError::Stopped))) if item.is_abandoned() => {
+            Err(StageFailure::retry("cancelled", "the job was cancelled, or another worker has the document"))
+        }
         Ok(Err(_)) => {
             Err(StageFailure::retry("internal", "splitting the text failed; see the log of the worker"))
         }
-        Err(_) => {
+        Ok(Ok(Err(ChunkError::Stopped))) | Err(_) => {
             let message = format!("splitting the text took more than {} s", context.timeout.as_secs());
             Err(StageFailure::retry("timeout", message))
         }

@@ -8,7 +8,7 @@ use std::{
 
 use embeddery_accounts::{MeteredCallError, UserId};
 use embeddery_core::{EmbedError, EmbedRequest, Embeddings, InputType, Priority, RequestContext};
-use embeddery_ingest::{Account, Ingest, embed_billed, text_request};
+use embeddery_ingest::{Account, Ingest, document_truncation, embed_billed, text_request};
 
 use super::{
     StageContext, StageFailure,
@@ -89,6 +89,7 @@ async fn send(
     let request = EmbedRequest {
         dimensions: call.dimensions,
         dimension_policy: context.dimension_policy,
+        truncate: call.spec.provider.parse().ok().and_then(document_truncation),
         ..text_request(texts, InputType::Document, request_context)
     };
     let Ingest { router, ledger, .. } = &context.ingest;

@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use embeddery_core::{EmbedError, ErrorKind, Fault, Retry};
-use embeddery_pipeline::{DocumentState, Stage, Status};
+use embeddery_pipeline::{Chunking, DocumentState, Stage, Status};
 
-use crate::support::{Harness, count, unavailable};
+use crate::support::{Harness, TENANT, count, unavailable};
 
 const TEXT: &str = "One two three. Four five six. Seven eight nine.";
 
@@ -102,4 +102,45 @@ async fn documents_of_an_unknown_model_fail_at_once() {
     assert!(
         harness.rows(job).await.iter().all(|row| &*row.reason.as_ref().unwrap().code == "model_not_found")
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_document_that_must_be_one_chunk_fails_above_the_limit_and_nothing_of_it_is_paid() {
+    let mut harness = Harness::new();
+    harness.start_worker();
+    let whole = Chunking { method: "none".into(), size: 1_000_000, overlap: 0, unit: "characters".into() };
+    let (fits, long) = ("word ".repeat(100), "other ".repeat(101));
+    let job = harness.submit_chunked(TENANT, &[("fits", &fits), ("long", &long)], whole).await;
+    harness.enqueue().await;
+    assert_eq!(harness.ended(job).await.status, Status::Partial);
+    let row = harness.rows(job).await.remove(1);
+    let reason = row.reason.unwrap();
+    assert_eq!((row.state, row.attempts, &*reason.code), (DocumentState::Failed, 1, "input_too_long"));
+    assert!(
+        reason.message.contains("101 tokens") && reason.message.contains("at most 100"),
+        "{}",
+        reason.message
+    );
+    assert!(harness.fake.texts().iter().all(|text| !text.contains("other")));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_chunk_of_a_job_exceeds_the_limit_of_the_model() {
+    let mut harness = Harness::new();
+    harness.start_worker();
+    let text: String = (0..450).map(|n| format!("word{n} ")).collect();
+    for (method, unit) in [("words", "words"), ("fixed_size", "characters"), ("paragraphs", "words")] {
+        let chunking = Chunking { method: method.into(), size: 100_000, overlap: 10, unit: unit.into() };
+        let job = harness.submit_chunked(TENANT, &[("long", &text)], chunking).await;
+        harness.enqueue().await;
+        assert_eq!(harness.ended(job).await.status, Status::Completed, "{method}");
+        let stored = harness.stored().await.remove(0);
+        assert!(stored.chunks.len() >= 5, "{method}");
+        assert!(stored.chunks.iter().all(|chunk| chunk.text.split_whitespace().count() <= 100), "{method}");
+        for n in 0..450 {
+            let word = format!("word{n}");
+            let is_word = |found: &str| found == word;
+            assert!(stored.chunks.iter().any(|chunk| chunk.text.split_whitespace().any(is_word)), "{word}");
+        }
+    }
 }

@@ -3,12 +3,17 @@
 use std::{num::NonZeroUsize, sync::Arc};
 
 use embeddery_core::{
-    BoxFuture, CallLimits, EmbedError, EmbedRequest, Embedder, EmbeddingIdentity, Embeddings, ModelInfo,
-    ModelState, ProviderKind, SPECIAL_TOKENS, TokenCount, estimate_tokens,
+    BoxFuture, CallLimits, EmbedError, EmbedRequest, Embedder, EmbeddingIdentity, Embeddings, InputType,
+    ModelInfo, ModelState, ProviderKind, SPECIAL_TOKENS, TokenCount, TokenCounter, estimate_tokens,
 };
 use tokio::sync::Semaphore;
 
-use super::{ModelOptions, SharedResources, backend::ModelOnDisk, model_instance::ModelInstance, tokenize};
+use super::{
+    ModelOptions, SharedResources,
+    backend::ModelOnDisk,
+    model_instance::{ModelGuard, ModelInstance},
+    tokenize,
+};
 
 /// A model directory whose configuration files were read, and how it is used.
 pub(super) struct OpenedModel {
@@ -56,6 +61,41 @@ impl LocalModel {
     }
 }
 
+/// Counts with the tokenizer of a model, which stays loaded meanwhile.
+struct LocalTokens {
+    guard: ModelGuard,
+    special_tokens: usize,
+    prompt_tokens: usize,
+}
+
+impl LocalTokens {
+    fn new(guard: ModelGuard, instance: &ModelInstance) -> Self {
+        let special_tokens = guard.backend().count("").unwrap_or(SPECIAL_TOKENS);
+        let prompt = tokenize::prompt(instance, &guard, Some(InputType::Document)).to_owned();
+        let counter = Self { guard, special_tokens, prompt_tokens: 0 };
+        let prompt_tokens = if prompt.is_empty() { 0 } else { counter.count(&prompt) };
+        Self { prompt_tokens, ..counter }
+    }
+}
+
+impl TokenCounter for LocalTokens {
+    fn count(&self, text: &str) -> usize {
+        match self.guard.backend().count(text) {
+            Ok(tokens) => tokens.saturating_sub(self.special_tokens),
+            // The model refuses the text when it is embedded.
+            Err(_) => estimate_tokens(text),
+        }
+    }
+
+    fn added_tokens(&self) -> usize {
+        self.special_tokens + self.prompt_tokens
+    }
+
+    fn is_exact(&self) -> bool {
+        true
+    }
+}
+
 impl Embedder for LocalModel {
     fn model(&self) -> &Arc<ModelInfo> {
         &self.info
@@ -69,6 +109,13 @@ impl Embedder for LocalModel {
         let exact = self.instance.acquire_if_loaded().and_then(|guard| guard.backend().count(text).ok());
         // Only a loaded model has a tokenizer.
         exact.map_or_else(|| TokenCount::Estimate(estimate_tokens(text) + SPECIAL_TOKENS), TokenCount::Exact)
+    }
+
+    fn token_counter(&self) -> BoxFuture<'_, Result<Arc<dyn TokenCounter>, EmbedError>> {
+        Box::pin(async move {
+            let guard = self.instance.acquire().await?;
+            Ok(Arc::new(LocalTokens::new(guard, &self.instance)) as Arc<dyn TokenCounter>)
+        })
     }
 
     fn identity(&self) -> Option<EmbeddingIdentity> {

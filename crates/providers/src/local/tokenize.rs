@@ -35,7 +35,11 @@ pub(super) async fn tokenize(
 
 /// The prompt of an input type: the configured one, or that of the model's files. Model authors use several names for the
 /// same input type.
-fn prompt<'a>(instance: &'a ModelInstance, guard: &'a ModelGuard, input_type: Option<InputType>) -> &'a str {
+pub(super) fn prompt<'a>(
+    instance: &'a ModelInstance,
+    guard: &'a ModelGuard,
+    input_type: Option<InputType>,
+) -> &'a str {
     let names: &[&str] = match input_type {
         Some(InputType::Query) => &["query", "search_query"],
         Some(InputType::Document) => &["document", "passage", "search_document"],

@@ -13,13 +13,15 @@ use bytes::Bytes;
 
 use embeddery_core::{
     BoxFuture, CallLimits, EmbedError, EmbedRequest, Embedder, EmbeddingIdentity, Embeddings, Input,
-    InputType, ModelInfo, ProviderKind, Retry, SpaceId, TokenCount, UpstreamServer, estimate_tokens,
+    InputType, ModelInfo, ProviderKind, Retry, SpaceId, TokenCount, TokenCounter, UpstreamServer,
+    estimate_tokens,
     squared_length, to_unit_length,
 };
 
 use crate::{
     billed_tokens,
     http::{Call, HttpClient, Target},
+    token_counter::{VendorTokenizer, token_counter},
     vendor_protocol::{VendorProtocol, VendorRequest},
 };
 
@@ -29,6 +31,8 @@ pub(super) struct Model {
     /// `info` with the dimensions of the first response, for a model whose dimensions are not configured.
     pub(super) observed_info: OnceLock<Arc<ModelInfo>>,
     pub(super) limits: CallLimits,
+    /// The tokenizer, if its vocabulary is known.
+    pub(super) tokenizer: Option<VendorTokenizer>,
     /// The space id without the dimensions.
     pub(super) space: String,
     pub(super) prompts: HashMap<InputType, Arc<str>>,
@@ -182,6 +186,16 @@ impl Embedder for Model {
 
     fn server(&self) -> UpstreamServer {
         self.target.server.clone()
+    }
+
+    fn token_counter(&self) -> BoxFuture<'_, Result<Arc<dyn TokenCounter>, EmbedError>> {
+        let prompt = self.prompts.get(&InputType::Document).map_or("", |prompt| &**prompt);
+        let added = format!("{}{prompt}", self.protocol.document_prefix(&self.info.name));
+        let tokenizer = self.tokenizer;
+        Box::pin(async move {
+            let counter = tokio::task::spawn_blocking(move || token_counter(tokenizer, &added)).await;
+            counter.map_err(|_| EmbedError::internal("the token vocabulary could not be loaded"))
+        })
     }
 
     /// The identity depends on what was known before the first response, so that it does not change.

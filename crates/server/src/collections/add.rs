@@ -1,10 +1,18 @@
 //! Adds the documents of a request to a collection.
 
-use std::sync::Arc;
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    time::Instant,
+};
 
-use embeddery_chunk::{ChunkConfig, Unit};
-use embeddery_core::InputType;
-use embeddery_ingest::{MissingChunk, WriteBatch, WriteTarget, model_selector, split, to_chunks};
+use embeddery_chunk::{ChunkConfig, ChunkError};
+use embeddery_core::{EmbedError, InputType};
+use embeddery_ingest::{
+    MissingChunk, ModelReader, WriteBatch, WriteTarget, model_selector, run_stoppable, split, to_chunks,
+};
 use embeddery_store::{CheckedDocument, Document, Metadata, ModelBinding, StoreError, UpsertResult};
 
 use super::{CollectionService, embed::BoundCollection};
@@ -21,6 +29,8 @@ pub(crate) struct NewDocument {
 /// The result of adding documents.
 pub(crate) struct Added {
     pub(crate) written: UpsertResult,
+    /// Chunks that the model did not read whole.
+    pub(crate) truncated: u64,
     /// The id and the number of chunks of each document.
     pub(crate) documents: Vec<(String, usize)>,
 }
@@ -34,19 +44,21 @@ impl CollectionService {
         config: ChunkConfig,
     ) -> Result<Added, ApiError> {
         let binding = self.store().get(self.collection_ref(collection)).await?.binding;
-        let documents = self.split(&binding, documents, config).await?;
+        let documents =
+            self.split(&binding, documents, config).await.map_err(SplitError::into_request_error)?;
         let sizes = documents.iter().map(|document| (document.id.clone(), document.chunks.len())).collect();
-        let written = self.write(collection, &binding, documents).await?;
-        Ok(Added { written, documents: sizes })
+        let (written, truncated) = self.write(collection, &binding, documents).await?;
+        Ok(Added { written, truncated, documents: sizes })
     }
 
-    /// Embeds the chunks that have no vector, and stores the documents.
+    /// Embeds the chunks that have no vector, and stores the documents. Also returns the number of chunks that the model
+    /// did not read whole.
     pub(crate) async fn write(
         &self,
         collection: &str,
         binding: &ModelBinding,
         documents: Vec<CheckedDocument>,
-    ) -> Result<UpsertResult, ApiError> {
+    ) -> Result<(UpsertResult, u64), ApiError> {
         let ingest = self.app.ingest();
         let found = ingest.look_up(self.collection_ref(collection), &documents).await?;
         if found.binding.is_none() {
@@ -60,38 +72,98 @@ impl CollectionService {
             store_timeout: None,
         };
         let bound = BoundCollection { name: collection, binding };
+        let (truncate, truncated) = (bound.document_truncation(), AtomicU64::new(0));
+        let count = &truncated;
         let embed = |missing: Vec<MissingChunk>| async move {
             let texts: Vec<Arc<str>> = missing.into_iter().map(|chunk| chunk.text).collect();
-            self.vectors(bound, &texts, InputType::Document).await
+            let embedded = self.embed_texts(bound, &texts, InputType::Document, truncate).await?;
+            count.fetch_add(embedded.truncated, Relaxed);
+            Ok::<_, ApiError>(embedded.vectors)
         };
         let batch = WriteBatch { documents, stored: found.stored };
         let written = ingest.write(&target, batch, embed).await;
         ingest.recount_if_due(self.user()).await;
-        written
+        Ok((written?, truncated.into_inner()))
     }
 
-    /// Splits texts on a thread that may block, as the first stage of a job does.
+    /// Splits texts on a thread that may block, as the first stage of a job does. The thread stops when the request ends.
     pub(crate) async fn split(
         &self,
         binding: &ModelBinding,
         documents: Vec<NewDocument>,
         config: ChunkConfig,
-    ) -> Result<Vec<CheckedDocument>, ApiError> {
-        let model = match config.unit() {
-            Unit::Tokens => {
-                Some(self.app.router.open(model_selector(&binding.provider, &binding.model)).await?)
-            }
-            Unit::Characters | Unit::Words => None,
-        };
-        let split_all = move || {
-            let split = |NewDocument { id, text, metadata }: NewDocument| {
-                let chunks = to_chunks(&text, &split(&text, config, model.as_deref()))?;
-                Some(Document { id, metadata, chunks, submission: None })
+    ) -> Result<Vec<CheckedDocument>, SplitError> {
+        if documents.is_empty() {
+            return Ok(Vec::new());
+        }
+        let selector = model_selector(&binding.provider, &binding.model);
+        self.metered.check_download(&self.app, selector)?;
+        let model = self.app.router.open(selector).await.map_err(ApiError::from)?;
+        let reader = ModelReader::open(&*model).await.map_err(ApiError::from)?;
+        let deadline = self.deadline;
+        let is_late = move || deadline.is_some_and(|deadline| Instant::now() >= deadline);
+        let split_all = move |stop: &dyn Fn() -> bool| {
+            let split = |(index, document): (usize, NewDocument)| {
+                let NewDocument { id, text, metadata } = document;
+                let spans = match split(&text, config, &reader, stop) {
+                    Ok(spans) => spans,
+                    Err(ChunkError::Stopped) => {
+                        let error = EmbedError::timeout("splitting the documents took too long");
+                        return Err(ApiError::from(error).into());
+                    }
+                    Err(error @ ChunkError::TooLong { .. }) => {
+                        return Err(SplitError::TooLong { index, id, reason: error.to_string() });
+                    }
+                };
+                let chunks = to_chunks(&text, &spans).ok_or_else(ApiError::internal)?;
+                let document = Document { id, metadata, chunks, submission: None };
+                document.check().map_err(|error| ApiError::from(error).into())
             };
-            let check = |document: Document| document.check().map_err(ApiError::from);
-            let checked = |document| split(document).ok_or_else(ApiError::internal).and_then(check);
-            documents.into_iter().map(checked).collect::<Result<_, _>>()
+            documents.into_iter().enumerate().map(split).collect()
         };
-        tokio::task::spawn_blocking(split_all).await.map_err(|_| ApiError::internal())?
+        run_stoppable(is_late, split_all).await.unwrap_or_else(|_| Err(ApiError::internal().into()))
+    }
+}
+
+/// Why documents are not split.
+pub(crate) enum SplitError {
+    /// A document must not be split, and the model does not read it whole.
+    TooLong {
+        /// Its place among the documents.
+        index: usize,
+        id: String,
+        reason: String,
+    },
+    Other(ApiError),
+}
+
+impl From<ApiError> for SplitError {
+    fn from(error: ApiError) -> Self {
+        Self::Other(error)
+    }
+}
+
+impl SplitError {
+    /// The error of a request whose body has the documents.
+    fn into_request_error(self) -> ApiError {
+        match self {
+            Self::TooLong { index, id, reason } => {
+                let message = format!(
+                    "documents[{index}]: document '{id}' cannot be one chunk: {reason}; leave chunking.method out, or shorten the text"
+                );
+                ApiError::too_long(format!("documents[{index}].text"), message)
+            }
+            Self::Other(error) => error,
+        }
+    }
+
+    /// The error of an import, whose lines are always split.
+    pub(crate) fn into_import_error(self) -> ApiError {
+        match self {
+            Self::TooLong { id, reason, .. } => {
+                ApiError::too_long("text", format!("document '{id}': {reason}"))
+            }
+            Self::Other(error) => error,
+        }
     }
 }

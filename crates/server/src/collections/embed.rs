@@ -2,9 +2,9 @@
 
 use std::{num::NonZeroUsize, sync::Arc};
 
-use embeddery_core::{EmbedRequest, ErrorKind, InputType, Priority, ProviderKind};
+use embeddery_core::{EmbedRequest, ErrorKind, InputType, Priority, ProviderKind, Truncate};
 use embeddery_gateway::{ModelSelector, ResolvedModel};
-use embeddery_ingest::{MAX_TEXTS_PER_CALL, check_space, model_selector, text_request};
+use embeddery_ingest::{MAX_TEXTS_PER_CALL, check_space, document_truncation, model_selector, text_request};
 use embeddery_store::ModelBinding;
 
 use super::CollectionService;
@@ -23,6 +23,20 @@ pub(crate) struct Model {
 pub(crate) struct BoundCollection<'a> {
     pub(crate) name: &'a str,
     pub(crate) binding: &'a ModelBinding,
+}
+
+impl BoundCollection<'_> {
+    /// The truncation of documents.
+    pub(crate) fn document_truncation(&self) -> Option<Truncate> {
+        self.binding.provider.parse().ok().and_then(document_truncation)
+    }
+}
+
+/// The vectors of texts.
+pub(crate) struct EmbeddedTexts {
+    pub(crate) vectors: Vec<Vec<f32>>,
+    /// Texts that the model did not read whole.
+    pub(crate) truncated: u64,
 }
 
 impl Model {
@@ -73,17 +87,29 @@ impl CollectionService {
         texts: &[Arc<str>],
         input_type: InputType,
     ) -> Result<Vec<Vec<f32>>, ApiError> {
+        Ok(self.embed_texts(collection, texts, input_type, None).await?.vectors)
+    }
+
+    /// Embeds texts in the space of the collection, and counts those that the model did not read whole.
+    pub(crate) async fn embed_texts(
+        &self,
+        collection: BoundCollection<'_>,
+        texts: &[Arc<str>],
+        input_type: InputType,
+        truncate: Option<Truncate>,
+    ) -> Result<EmbeddedTexts, ApiError> {
         let BoundCollection { name, binding } = collection;
         let dimensions = if binding.custom_dimensions { NonZeroUsize::new(binding.dim) } else { None };
         let selector = model_selector(&binding.provider, &binding.model);
-        let mut vectors = Vec::with_capacity(texts.len());
+        let mut embedded = EmbeddedTexts { vectors: Vec::with_capacity(texts.len()), truncated: 0 };
         for batch in texts.chunks(MAX_TEXTS_PER_CALL) {
-            let request = self.request(batch, dimensions, input_type);
+            let request = EmbedRequest { truncate, ..self.request(batch, dimensions, input_type) };
             let embeddings = self.metered.embed(&self.app, selector, request).await?.embeddings;
             check_space(name, &binding.space, &embeddings.space)?;
-            vectors.extend(embeddings.rows().map(<[f32]>::to_vec));
+            embedded.truncated += embeddings.truncated as u64;
+            embedded.vectors.extend(embeddings.rows().map(<[f32]>::to_vec));
         }
-        Ok(vectors)
+        Ok(embedded)
     }
 
     fn request(

@@ -18,7 +18,7 @@ use embeddery_core::{EmbedError, RequestContext};
 use embeddery_ingest::{Ingest, VectorQuota, WriteError};
 use embeddery_store::{CollectionRef, StoreError, StoreErrorKind, VectorStore};
 
-pub(crate) use add::{Added, NewDocument};
+pub(crate) use add::{Added, NewDocument, SplitError};
 pub(crate) use document_ids::{DocumentIdentity, DocumentIds, EqualDocument, derived_id, hash};
 pub(crate) use embed::Model;
 pub(crate) use reembed::ReembedTasks;

@@ -60,8 +60,16 @@ impl CollectionService {
         tokio::spawn(async move {
             let _running = running;
             match service.migrate(&collection, generation, &target).await {
-                Ok(()) => {
+                Ok(0) => {
                     tracing::info!(collection, model = target.model, "the collection was migrated");
+                }
+                Ok(truncated) => {
+                    tracing::warn!(
+                        collection,
+                        model = target.model,
+                        truncated,
+                        "the collection was migrated; the model did not read the end of some chunks"
+                    );
                 }
                 Err(error) => {
                     tracing::warn!(
@@ -76,22 +84,24 @@ impl CollectionService {
         Ok((from, to))
     }
 
-    async fn migrate(&self, collection: &str, generation: i64, to: &ModelBinding) -> Result<(), ApiError> {
+    /// Returns the number of chunks that the new model does not read whole: the chunks stay as they are.
+    async fn migrate(&self, collection: &str, generation: i64, to: &ModelBinding) -> Result<u64, ApiError> {
         let target = self.collection_ref(collection);
         let bound = BoundCollection { name: collection, binding: to };
-        let mut failures = 0;
+        let (mut failures, mut truncated) = (0, 0);
         loop {
             let missing = self.store().missing_vectors(target, generation, MAX_TEXTS_PER_CALL).await?;
             // When a document was written after the query, the activation is refused and the loop continues.
             if missing.is_empty() && self.store().activate_generation(target, generation).await? {
-                return Ok(());
+                return Ok(truncated);
             }
             let texts: Vec<Arc<str>> = missing.iter().map(|chunk| chunk.text.as_str().into()).collect();
-            match self.vectors(bound, &texts, InputType::Document).await {
-                Ok(vectors) => {
+            match self.embed_texts(bound, &texts, InputType::Document, None).await {
+                Ok(embedded) => {
                     failures = 0;
+                    truncated += embedded.truncated;
                     let chunks = missing.iter().map(|MissingVector { chunk, .. }| *chunk);
-                    let vectors = chunks.zip(vectors).collect();
+                    let vectors = chunks.zip(embedded.vectors).collect();
                     self.store().insert_vectors(target, generation, vectors).await?;
                 }
                 Err(error) => {

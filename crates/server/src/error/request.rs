@@ -12,6 +12,11 @@ impl ApiError {
         Self { param: Some(param.into()), ..Self::new(StatusCode::BAD_REQUEST, "invalid_value", message) }
     }
 
+    /// A text that the model does not read whole.
+    pub(crate) fn too_long(param: impl Into<String>, message: impl Into<String>) -> Self {
+        Self { param: Some(param.into()), ..Self::new(StatusCode::BAD_REQUEST, "input_too_long", message) }
+    }
+
     /// A body that is not JSON.
     pub(crate) fn not_json(message: impl Into<String>) -> Self {
         Self::new(StatusCode::BAD_REQUEST, "invalid_json", message)

@@ -124,9 +124,6 @@ fn model_headers(embeddings: &Embeddings) -> HeaderMap {
     insert_header(&mut headers, "x-embeddings-model", &embeddings.served_by.name);
     insert_header(&mut headers, "x-embeddings-provider", embeddings.served_by.provider.as_str());
     insert_header(&mut headers, "x-embeddings-space", embeddings.space.as_str());
-    if embeddings.truncated > 0 {
-        insert_header(&mut headers, "x-embeddings-truncated", &embeddings.truncated.to_string());
-    }
     headers
 }
 

@@ -10,6 +10,7 @@ use std::{
 use embeddery_core::{
     BoxFuture, CallLimits, EmbedError, EmbedRequest, Embedder, Embeddings, ErrorKind, Fault, Input,
     ModelInfo, ModelRef, ModelState, ModelStatus, Provider, ProviderKind, Retry, SpaceId, TokenCount,
+    TokenCounter,
 };
 use tokio::sync::watch;
 
@@ -114,6 +115,23 @@ struct FakeModel {
     limits: CallLimits,
 }
 
+/// Counts words.
+struct Words;
+
+impl TokenCounter for Words {
+    fn count(&self, text: &str) -> usize {
+        text.split_whitespace().count()
+    }
+
+    fn added_tokens(&self) -> usize {
+        0
+    }
+
+    fn is_exact(&self) -> bool {
+        true
+    }
+}
+
 impl Embedder for FakeModel {
     fn model(&self) -> &Arc<ModelInfo> {
         &self.card
@@ -125,6 +143,10 @@ impl Embedder for FakeModel {
 
     fn count_tokens(&self, text: &str) -> TokenCount {
         TokenCount::Exact(text.split_whitespace().count())
+    }
+
+    fn token_counter(&self) -> BoxFuture<'_, Result<Arc<dyn TokenCounter>, EmbedError>> {
+        Box::pin(async { Ok(Arc::new(Words) as Arc<dyn TokenCounter>) })
     }
 
     fn embed(&self, request: EmbedRequest) -> BoxFuture<'_, Result<Embeddings, EmbedError>> {

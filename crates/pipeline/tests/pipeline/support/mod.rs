@@ -166,9 +166,19 @@ impl Harness {
         self.queue.enqueue(&tasks).await.unwrap();
     }
 
-    /// Submits documents without enqueueing them.
+    /// Submits documents, which are split into sentences of at most six words, without enqueueing them.
     pub async fn submit_only(&self, tenant: &str, documents: &[(&str, &str)]) -> JobId {
         let chunking = Chunking { method: "sentences".into(), size: 6, overlap: 0, unit: "words".into() };
+        self.submit_chunked(tenant, documents, chunking).await
+    }
+
+    /// Submits documents without enqueueing them.
+    pub async fn submit_chunked(
+        &self,
+        tenant: &str,
+        documents: &[(&str, &str)],
+        chunking: Chunking,
+    ) -> JobId {
         let plan = JobSpec {
             collection: "notes".into(),
             provider: "openai".into(),

@@ -15,7 +15,7 @@ use futures_util::stream;
 
 use crate::routes::common_errors::{CollectionErrors, DiskErrors};
 use crate::{
-    collections::{CollectionService, NewDocument, hash},
+    collections::{CollectionService, NewDocument, SplitError, hash},
     error::{ApiError, ErrorBody},
     ndjson::Lines,
     wire::collections::export_import::{
@@ -100,7 +100,8 @@ impl Exporter {
 /// Import documents from lines of JSON.
 ///
 /// Accepts an export: a missing collection is created from the header line, an existing one must be of the same space.
-/// Also accepts lines without vectors, `{"id", "text", "metadata"}`, for an existing collection, and embeds their texts.
+/// Also accepts lines without vectors, `{"id", "text", "metadata"}`, for an existing collection, and splits and embeds
+/// their texts as in a request without `chunking`.
 /// Documents are stored while the lines arrive. A line with the id of an earlier line, or with its text and no id, replaces
 /// the document of that line; the response counts such a document once and lists these lines. The error for an invalid line has its number and the number of stored
 /// documents; sending all lines again is harmless.
@@ -280,14 +281,16 @@ impl Importer {
         let mut documents = std::mem::take(&mut self.with_vectors);
         documents.extend(
             self.service
-                .split(&binding, std::mem::take(&mut self.without_vectors), ChunkConfig::WHOLE)
-                .await?,
+                .split(&binding, std::mem::take(&mut self.without_vectors), ChunkConfig::default())
+                .await
+                .map_err(SplitError::into_import_error)?,
         );
-        let written = self.service.write(&self.name, &binding, documents).await?;
+        let (written, truncated) = self.service.write(&self.name, &binding, documents).await?;
         self.response.documents += std::mem::take(&mut self.new_ids);
         self.response.added += written.added;
         self.response.unchanged += written.kept;
         self.response.removed += written.removed;
+        self.response.truncated += truncated;
         Ok(())
     }
 

@@ -24,7 +24,7 @@ pub(crate) struct AddDocumentsRequest {
     /// 1 to 2048 documents.
     #[serde(deserialize_with = "objects")]
     documents: Vec<DocumentRequest>,
-    /// How texts are split; without it a document is one chunk.
+    /// How texts are split; `recursive`, 256 tokens, 32 of them shared, when absent.
     #[serde(default, deserialize_with = "object")]
     chunking: Option<ChunkingRequest>,
 }
@@ -48,9 +48,9 @@ pub(crate) struct DocumentRequest {
 #[schema(as = Chunking)]
 pub(crate) struct ChunkingRequest {
     /// `none`, `recursive`, `markdown`, `code`, `paragraphs`, `sentences`, `words`, `tokens` or `fixed_size`;
-    /// `recursive` when absent.
+    /// `recursive` when absent. `none` refuses a text that the model does not read whole.
     pub(crate) method: Option<String>,
-    /// The maximum size of a chunk; 256 tokens, 200 words or 1000 characters when absent.
+    /// The maximum size of a chunk; 256 tokens, 200 words or 1000 characters when absent. Never more than the model reads.
     #[serde(default, deserialize_with = "whole_number::<1, MAX_CHUNK, _>")]
     #[schema(value_type = Option<u32>, minimum = 1, maximum = 1_000_000)]
     pub(crate) size: Option<usize>,
@@ -69,7 +69,7 @@ const MAX_CHUNK: usize = 1_000_000;
 
 impl AddDocumentsRequest {
     pub(crate) fn check(self, settings: &Settings) -> Result<CheckedDocuments, ApiError> {
-        let chunking = check_chunking(self.chunking, ChunkConfig::WHOLE)?;
+        let chunking = check_chunking(self.chunking)?;
         let (count, max) = (self.documents.len(), settings.max_inputs);
         if count == 0 || count > max {
             let message = format!("documents has {count} elements; 1 to {max} are allowed in a request");
@@ -162,12 +162,11 @@ impl DocumentFields<'_> {
     }
 }
 
-/// How texts are split; `default` for a request without `chunking`.
-pub(crate) fn check_chunking(
-    request: Option<ChunkingRequest>,
-    default: ChunkConfig,
-) -> Result<ChunkConfig, ApiError> {
-    let Some(ChunkingRequest { method, size, overlap, unit }) = request else { return Ok(default) };
+/// How texts are split. The default is the same for inline documents, imports and jobs.
+pub(crate) fn check_chunking(request: Option<ChunkingRequest>) -> Result<ChunkConfig, ApiError> {
+    let Some(ChunkingRequest { method, size, overlap, unit }) = request else {
+        return Ok(ChunkConfig::default());
+    };
     let rule = || {
         let method = method.as_deref().unwrap_or("recursive").parse()?;
         ChunkConfig::new(method, size, overlap, unit.as_deref().map(str::parse).transpose()?)
@@ -186,8 +185,16 @@ pub(crate) struct AddDocumentsResponse {
     unchanged: u64,
     /// Vectors of removed chunks.
     removed: u64,
+    /// Chunks whose end the model did not read; absent when none.
+    #[serde(skip_serializing_if = "is_zero")]
+    truncated: u64,
     /// The documents in the order of the request.
     documents: Vec<AddedDocument>,
+}
+
+/// Whether a count is left out of a response.
+pub(crate) fn is_zero(count: &u64) -> bool {
+    *count == 0
 }
 
 /// A document and its chunks.
@@ -207,8 +214,8 @@ impl AddDocumentsResponse {
             Some(AddedDocument { id, chunks, duplicate_of })
         };
         let documents = sent.into_iter().filter_map(document).collect();
-        let written = added.written;
-        Self { added: written.added, unchanged: written.kept, removed: written.removed, documents }
+        let (written, truncated) = (added.written, added.truncated);
+        Self { added: written.added, unchanged: written.kept, removed: written.removed, truncated, documents }
     }
 }
 

@@ -14,7 +14,10 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
-use super::{check_metadata, documents::DocumentRequest};
+use super::{
+    check_metadata,
+    documents::{DocumentRequest, is_zero},
+};
 use crate::{
     Settings,
     collections::NewDocument,
@@ -244,6 +247,9 @@ pub(crate) struct ImportResponse {
     pub(crate) unchanged: u64,
     /// Vectors of chunks that are no more.
     pub(crate) removed: u64,
+    /// Chunks whose end the model did not read; absent when none.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub(crate) truncated: u64,
     /// Lines whose document has replaced the document of an earlier line, because it has the same id, or the same text
     /// and no id. Absent if there are none.
     #[serde(skip_serializing_if = "is_zero")]
@@ -262,9 +268,4 @@ pub(crate) struct Replacement {
     pub(crate) id: String,
     /// The number of the earlier line.
     pub(crate) replaces_line: u64,
-}
-
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
-const fn is_zero(number: &u64) -> bool {
-    *number == 0
 }

@@ -3,7 +3,6 @@
 pub(crate) mod view;
 
 use axum::http::HeaderMap;
-use embeddery_chunk::{ChunkConfig, Method};
 use embeddery_core::TraceContext;
 use embeddery_pipeline::{NewDocument, Priority};
 use serde::Deserialize;
@@ -138,7 +137,7 @@ impl JobRequest {
         let documents = check_all(self.documents, check, document_identity)?;
         let params = JobParams {
             model: model(self.model, self.provider.as_deref(), self.dimensions)?,
-            chunking: check_chunking(self.chunking, default_chunking())?,
+            chunking: check_chunking(self.chunking)?,
             priority: self.priority.map(Priority::from).unwrap_or_default(),
             collection: self.collection,
         };
@@ -165,7 +164,6 @@ impl JobQuery {
             model: model(self.model, self.provider.as_deref(), dimensions)?,
             chunking: check_chunking(
                 Some(chunking).filter(|chunking| *chunking != ChunkingRequest::default()),
-                default_chunking(),
             )?,
             priority: priority.transpose()?.unwrap_or_default(),
             collection: self.collection.ok_or_else(missing)?,
@@ -208,11 +206,6 @@ fn check_bounds(name: &str, number: Option<u64>, bounds: Bounds) -> Result<Optio
     let Some(number) = number else { return Ok(None) };
     let outside = || ApiError::invalid(name, format!("{name} is {number}; it must be {bounds}"));
     bounds.check(number).ok_or_else(outside).map(Some)
-}
-
-/// How texts of jobs are split without `chunking`.
-fn default_chunking() -> ChunkConfig {
-    ChunkConfig::new(Method::Recursive, None, None, None).unwrap_or(ChunkConfig::WHOLE)
 }
 
 /// What decides whether two documents of a job are the same.

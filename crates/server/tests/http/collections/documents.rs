@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use super::{add, delete, found, path, search, three, with_notes};
-use crate::support::vector;
+use crate::support::{Server, vector};
 
 #[tokio::test]
 async fn documents_are_found_by_text_by_vector_and_by_words() {
@@ -96,6 +96,84 @@ async fn chunks_have_offsets_and_unchanged_chunks_are_kept() {
         answer["documents"][0]["chunks"], 2,
         "the model reads twelve tokens, two of them special: {answer}"
     );
+}
+
+/// The texts of a document's chunks.
+async fn chunk_texts(server: &Server, id: &str) -> Vec<String> {
+    let document = server.get(&path(&format!("/documents/{id}"))).await.json;
+    let chunks = document["chunks"].as_array().unwrap().iter();
+    chunks.map(|chunk| chunk["text"].as_str().unwrap().to_owned()).collect()
+}
+
+#[tokio::test]
+async fn the_whole_text_is_read_by_the_model() {
+    let server = with_notes().await;
+    let words: Vec<String> = (0..60).map(|n| format!("word{n}")).collect();
+    let text = words.join(" ");
+    for chunking in [
+        json!(null),
+        json!({"method": "words", "size": 50}),
+        json!({"method": "fixed_size", "size": 5000}),
+        json!({"method": "paragraphs", "unit": "characters", "size": 5000}),
+    ] {
+        let mut body = json!({"documents": [{"id": "long", "text": text}]});
+        if !chunking.is_null() {
+            body["chunking"] = chunking.clone();
+        }
+        let added = add(&server, &body).await;
+        assert_eq!((added.status.as_u16(), added.json.get("truncated")), (200, None), "{chunking}");
+        assert_eq!(server.fake.last().truncate, Some(embeddery_core::Truncate::None));
+        let chunks = chunk_texts(&server, "long").await;
+        assert!(chunks.iter().all(|chunk| chunk.split_whitespace().count() <= 10), "{chunking}: {chunks:?}");
+        assert!(words.iter().all(|word| chunks.iter().any(|chunk| chunk.contains(word))), "{chunking}");
+        // The last word is searchable.
+        let hits = search(&server, &json!({"query": chunks.last().unwrap(), "top_k": 1})).await;
+        assert!(hits.json["results"][0]["text"].as_str().unwrap().contains("word59"), "{chunking}");
+        assert_eq!(delete(&server, &path("/documents/long"), None).await.status, 204);
+    }
+}
+
+#[tokio::test]
+async fn a_document_that_must_be_one_chunk_is_refused_above_the_limit_before_anything_is_paid() {
+    let server = with_notes().await;
+    let whole = json!({"method": "none"});
+    let ten = "a b c d e f g h i j";
+    let fits = add(&server, &json!({"documents": [{"id": "ten", "text": ten}], "chunking": whole})).await;
+    assert_eq!(fits.json["documents"], json!([{"id": "ten", "chunks": 1}]));
+    *server.fake.last_request.lock().unwrap() = None;
+    let documents = json!([{"id": "short", "text": "a b"}, {"id": "eleven", "text": format!("{ten} k")}]);
+    let refused = add(&server, &json!({"documents": documents, "chunking": whole})).await;
+    assert_eq!((refused.status.as_u16(), refused.code()), (400, "input_too_long"));
+    for part in ["documents[1]", "'eleven'", "11 tokens", "at most 10"] {
+        assert!(refused.message().contains(part), "{part}: {}", refused.text);
+    }
+    assert!(server.fake.last_request.lock().unwrap().is_none(), "the model was not called");
+    assert_eq!(server.get(&path("/documents/short")).await.status, 404, "nothing was stored");
+}
+
+#[tokio::test]
+async fn a_query_that_is_not_read_whole_is_counted_in_a_header() {
+    let server = with_notes().await;
+    add(&server, &three()).await;
+    let long = search(&server, &json!({"query": "word ".repeat(30)})).await;
+    assert_eq!((long.status.as_u16(), long.header("x-embeddings-truncated")), (200, "1"));
+    let short = search(&server, &json!({"query": "word"})).await;
+    assert!(short.headers.get("x-embeddings-truncated").is_none());
+}
+
+#[tokio::test]
+async fn a_byte_order_mark_is_not_part_of_a_chunk() {
+    let server = with_notes().await;
+    let body = json!({
+        "documents": [{"id": "bom", "text": "\u{FEFF}# Title\n\nSome words."}],
+        "chunking": {"method": "markdown"},
+    });
+    assert_eq!(add(&server, &body).await.status, 200);
+    let chunk = &server.get(&path("/documents/bom")).await.json["chunks"][0];
+    assert_eq!((&chunk["text"], &chunk["headings"]), (&json!("# Title\n\nSome words."), &json!(["Title"])));
+    assert_eq!((&chunk["bytes"][0], &chunk["characters"][0]), (&json!(3), &json!(1)));
+    let blank = add(&server, &json!({"documents": [{"text": "\u{FEFF} \n"}]})).await;
+    assert_eq!((blank.status.as_u16(), blank.code()), (400, "invalid_value"));
 }
 
 #[tokio::test]

@@ -230,6 +230,24 @@ async fn an_import_requires_the_content_type_of_ndjson() {
 }
 
 #[tokio::test]
+async fn lines_without_vectors_are_split_by_the_default() {
+    let server = with_notes().await;
+    let line = json!({"id": "long", "text": "word ".repeat(45) + "end"}).to_string();
+    let imported = import(&server, "notes", line).await;
+    assert_eq!(
+        (imported.status.as_u16(), &imported.json["documents"]),
+        (200, &json!(1)),
+        "{}",
+        imported.text
+    );
+    assert!(imported.json["added"].as_u64().unwrap() >= 5, "the model reads ten words: {}", imported.text);
+    let document = server.get(&path("/documents/long")).await.json;
+    assert!(
+        document["chunks"].as_array().unwrap().last().unwrap()["text"].as_str().unwrap().ends_with("end")
+    );
+}
+
+#[tokio::test]
 async fn a_line_beyond_the_limit_is_rejected() {
     let server = Server::with(|settings| settings.body_limit = 1000).await;
     assert_eq!(server.post(BASE, &json!({"name": "notes"})).await.status, 201);

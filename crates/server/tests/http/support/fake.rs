@@ -12,7 +12,7 @@ use std::{
 use embeddery_core::{
     BoxFuture, CallLimits, EmbedError, EmbedRequest, Embedder, Embeddings, ErrorKind, Fault, InputError,
     ModelInfo, ModelRef, ModelState, ModelStatus, Provider, ProviderKind, Retry, SpaceId, TokenCount,
-    Truncate,
+    TokenCounter, Truncate,
 };
 use tokio::sync::{Semaphore, watch};
 
@@ -140,6 +140,23 @@ struct FakeModel {
     limits: CallLimits,
 }
 
+/// Counts words.
+struct Words;
+
+impl TokenCounter for Words {
+    fn count(&self, text: &str) -> usize {
+        text.split_whitespace().count()
+    }
+
+    fn added_tokens(&self) -> usize {
+        2
+    }
+
+    fn is_exact(&self) -> bool {
+        true
+    }
+}
+
 impl Embedder for FakeModel {
     fn model(&self) -> &Arc<ModelInfo> {
         &self.card
@@ -151,6 +168,10 @@ impl Embedder for FakeModel {
 
     fn count_tokens(&self, text: &str) -> TokenCount {
         TokenCount::Exact(text.split_whitespace().count() + 2)
+    }
+
+    fn token_counter(&self) -> BoxFuture<'_, Result<Arc<dyn TokenCounter>, EmbedError>> {
+        Box::pin(async { Ok(Arc::new(Words) as Arc<dyn TokenCounter>) })
     }
 
     fn embed(&self, request: EmbedRequest) -> BoxFuture<'_, Result<Embeddings, EmbedError>> {

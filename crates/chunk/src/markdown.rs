@@ -1,0 +1,270 @@
+//! The structure of a Markdown text: where it may be split, and the headings above each part.
+//!
+//! Headings are those of CommonMark. Only tables are read beyond CommonMark, and only as places to split. Other extensions
+//! would change the text of headings: they read `$5` as mathematics, `{user}` as an attribute and `"a"` as quotation
+//! marks to replace.
+
+use pulldown_cmark::{Event, HeadingLevel, Options, Parser, Tag, TagEnd};
+
+use crate::{
+    ChunkError,
+    boundaries::{Boundary, Level, STRUCTURE},
+    progress::Progress,
+};
+
+const SOFT_BREAK: Level = STRUCTURE;
+const INLINE: Level = STRUCTURE + 1;
+/// The innermost blocks. Each enclosing block is one level stronger.
+const BLOCK: Level = STRUCTURE + 2;
+/// The nesting of blocks that levels distinguish.
+const MAX_NESTING: Level = 16;
+const RULE: Level = BLOCK + MAX_NESTING + 1;
+const HEADING: Level = RULE + 1;
+
+/// Maximum length of a heading in characters. Every chunk of a section has a copy of its headings.
+const MAX_HEADING_CHARACTERS: usize = 512;
+
+/// The structure of a Markdown text.
+pub(crate) struct Structure {
+    pub(crate) boundaries: Vec<Boundary>,
+    headings: Vec<Heading>,
+}
+
+struct Heading {
+    /// Byte offset of the heading's first character.
+    start: usize,
+    /// The number of block quotes, lists and list items around the heading.
+    nesting: usize,
+    /// Byte offset at which the innermost of them ends.
+    scope_end: usize,
+    level: HeadingLevel,
+    /// The heading's text without markup.
+    text: String,
+}
+
+impl Structure {
+    /// Parses `text`. A `#` inside a code block is not a heading.
+    pub(crate) fn parse(text: &str, progress: &Progress<'_>) -> Result<Self, ChunkError> {
+        let body = front_matter_end(text);
+        let mut structure = Self { boundaries: Vec::new(), headings: Vec::new() };
+        structure.add(body, BLOCK + MAX_NESTING);
+        // The ends of the open block quotes, lists and list items.
+        let mut containers: Vec<usize> = Vec::new();
+        let mut in_heading = false;
+        for (event, range) in Parser::new_ext(&text[body..], Options::ENABLE_TABLES).into_offset_iter() {
+            progress.step()?;
+            let range = body + range.start..body + range.end;
+            let nesting = Level::try_from(containers.len()).unwrap_or(Level::MAX);
+            match &event {
+                Event::Start(Tag::Heading { level, .. }) => {
+                    in_heading = true;
+                    let (scope_end, at) = match containers.last() {
+                        Some(&end) => (end, block_level(nesting)),
+                        None => (usize::MAX, HEADING + heading_rank(*level)),
+                    };
+                    structure.add(range.start, at);
+                    structure.headings.push(Heading {
+                        start: range.start,
+                        nesting: containers.len(),
+                        scope_end,
+                        level: *level,
+                        text: String::new(),
+                    });
+                }
+                Event::End(TagEnd::Heading(_)) => in_heading = false,
+                Event::Start(Tag::BlockQuote(_) | Tag::Item | Tag::List(_)) => {
+                    structure.add_both(range.clone(), block_level(nesting));
+                    containers.push(range.end);
+                }
+                Event::End(TagEnd::BlockQuote(_) | TagEnd::Item | TagEnd::List(_)) => {
+                    containers.pop();
+                }
+                Event::Start(
+                    Tag::Paragraph
+                    | Tag::CodeBlock(_)
+                    | Tag::HtmlBlock
+                    | Tag::Table(_)
+                    | Tag::TableHead
+                    | Tag::TableRow,
+                )
+                | Event::Html(_) => {
+                    // Rows are inside of their table.
+                    let inner =
+                        matches!(event, Event::Start(Tag::TableHead | Tag::TableRow) | Event::Html(_));
+                    structure.add_both(range, block_level(nesting.saturating_add(inner.into())));
+                }
+                Event::Rule => structure.add_both(range, RULE),
+                Event::SoftBreak | Event::HardBreak if in_heading => structure.add_to_heading(" "),
+                Event::SoftBreak => structure.add_both(range, SOFT_BREAK),
+                Event::Text(words) | Event::Code(words) | Event::InlineHtml(words) if in_heading => {
+                    structure.add_to_heading(words);
+                }
+                Event::Start(_)
+                | Event::Text(_)
+                | Event::Code(_)
+                | Event::InlineHtml(_)
+                | Event::HardBreak
+                    if !in_heading =>
+                {
+                    structure.add_both(range, INLINE);
+                }
+                _ => {}
+            }
+        }
+        Ok(structure)
+    }
+
+    fn add(&mut self, offset: usize, level: Level) {
+        self.boundaries.push(Boundary { offset, level });
+    }
+
+    fn add_both(&mut self, range: std::ops::Range<usize>, level: Level) {
+        self.add(range.start, level);
+        self.add(range.end, level);
+    }
+
+    fn add_to_heading(&mut self, text: &str) {
+        let Some(heading) = self.headings.last_mut() else { return };
+        // A character has at least one byte, so the length in bytes avoids most counts.
+        if heading.text.len() < MAX_HEADING_CHARACTERS {
+            heading.text.extend(text.chars().take(MAX_HEADING_CHARACTERS));
+        }
+    }
+
+    /// Returns the heading path at each of `offsets`, outermost heading first. Offsets must ascend.
+    pub(crate) fn paths_at(&self, offsets: impl Iterator<Item = usize>) -> Vec<Vec<String>> {
+        let mut open: Vec<&Heading> = Vec::new();
+        let mut remaining = self.headings.iter().peekable();
+        let paths = offsets.map(|offset| {
+            while let Some(heading) = remaining.next_if(|heading| heading.start <= offset) {
+                // A heading in a quote does not close those outside of the quote.
+                open.retain(|outer| {
+                    outer.scope_end > heading.start
+                        && (outer.nesting < heading.nesting || outer.level < heading.level)
+                });
+                open.push(heading);
+            }
+            open.retain(|heading| heading.scope_end > offset);
+            open.iter().map(|heading| shortened(heading.text.trim())).collect()
+        });
+        paths.collect()
+    }
+}
+
+fn shortened(heading: &str) -> String {
+    heading.chars().take(MAX_HEADING_CHARACTERS).collect()
+}
+
+/// The level of a block with this number of blocks around it.
+fn block_level(nesting: Level) -> Level {
+    BLOCK + MAX_NESTING - nesting.min(MAX_NESTING)
+}
+
+/// The rank of a heading: 5 for the strongest.
+fn heading_rank(level: HeadingLevel) -> Level {
+    match level {
+        HeadingLevel::H1 => 5,
+        HeadingLevel::H2 => 4,
+        HeadingLevel::H3 => 3,
+        HeadingLevel::H4 => 2,
+        HeadingLevel::H5 => 1,
+        HeadingLevel::H6 => 0,
+    }
+}
+
+/// Where a block of metadata at the start of the text ends: lines between `---` and `---` or `...`. CommonMark would read
+/// its last line as a heading.
+fn front_matter_end(text: &str) -> usize {
+    let mut lines = text.split_inclusive('\n');
+    let Some(first) = lines.next().filter(|first| first.trim_end() == "---") else { return 0 };
+    let mut end = first.len();
+    for (index, line) in lines.enumerate() {
+        let content = line.trim_end();
+        if index == 0 && content.is_empty() {
+            return 0;
+        }
+        end += line.len();
+        if content == "---" || content == "..." {
+            return end;
+        }
+    }
+    0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str) -> Structure {
+        Structure::parse(text, &Progress::new(&|| false)).unwrap()
+    }
+
+    /// The heading path at the last byte of the text.
+    fn last_path(text: &str) -> Vec<String> {
+        parse(text).paths_at(std::iter::once(text.len() - 1)).remove(0)
+    }
+
+    #[test]
+    fn an_offset_has_the_headings_of_its_sections() {
+        let text = "before\n\n# One *big* `x`\n\na\n\n### Deep\n\nb\n\n## Two\n\n```sh\n# no heading\n```\n\nLast\n====\n\nc";
+        let structure = parse(text);
+        let offset = |words: &str| text.find(words).unwrap_or_default();
+        let paths = structure
+            .paths_at(["before", "# One", "a\n\n#", "b\n\n#", "## Two", "# no", "c"].into_iter().map(offset));
+        let expected: [&[&str]; 6] = [
+            &[],
+            &["One big x"],
+            &["One big x"],
+            &["One big x", "Deep"],
+            &["One big x", "Two"],
+            &["One big x", "Two"],
+        ];
+        assert_eq!(paths[..6], expected);
+        assert_eq!(last_path(text), ["Last"]);
+    }
+
+    #[test]
+    fn the_text_of_a_heading_is_that_of_commonmark() {
+        for (heading, expected) in [
+            ("# Costs $5 or $6 a month", "Costs $5 or $6 a month"),
+            ("# Hello {user}", "Hello {user}"),
+            ("# Title {#id .class}", "Title {#id .class}"),
+            ("# The \"best\" -- it's said...", "The \"best\" -- it's said..."),
+            ("# ~~old~~ new^2^ H~2~O", "~~old~~ new^2^ H~2~O"),
+            ("# A note[^1] and [ ] box", "A note[^1] and [ ] box"),
+            ("# Vec<T> and <b>bold</b>", "Vec<T> and <b>bold</b>"),
+            ("# See [the *guide*](https://a.example) &amp; \\# more ##", "See the guide & # more"),
+            ("First line\nsecond line\n===", "First line second line"),
+            ("First line  \nsecond\\\nthird\n---", "First line second third"),
+            ("## `$x` in `{y}`", "$x in {y}"),
+            ("# [[wiki|link]] ||spoiler||", "[[wiki|link]] ||spoiler||"),
+        ] {
+            assert_eq!(last_path(&format!("{heading}\n\ntext")), [expected], "{heading}");
+        }
+        assert_eq!(last_path("#hash is no heading\n\ntext"), [""; 0]);
+    }
+
+    #[test]
+    fn a_heading_in_a_quote_or_an_item_ends_with_it() {
+        let text = "# One\n\n> # Quoted\n> two\n> lines\n\nafter\n\n- # Item\n\n  in it\n\n## Two\n\nlast";
+        let structure = parse(text);
+        let offset = |words: &str| text.find(words).unwrap_or_default();
+        let paths = structure.paths_at(["two", "after", "in it", "last"].into_iter().map(offset));
+        let expected: [&[&str]; 4] = [&["One", "Quoted"], &["One"], &["One", "Item"], &["One", "Two"]];
+        assert_eq!(paths, expected);
+        assert_eq!(last_path("# One\n\n> # Quoted\n> text"), ["One", "Quoted"]);
+        assert_eq!(last_path("> Quoted\n> title\n> ===\n> text"), ["Quoted title"]);
+    }
+
+    #[test]
+    fn front_matter_is_no_heading() {
+        assert_eq!(last_path("---\ntitle: A\n---\n\n# B\n\ntext"), ["B"]);
+        assert_eq!(last_path("---\n\nTitle\n---\n\ntext"), ["Title"], "a rule and a heading");
+    }
+
+    #[test]
+    fn a_long_heading_is_shortened() {
+        let path = last_path(&format!("# {}\n\ntext", "ä".repeat(100_000)));
+        assert_eq!(path[0].chars().count(), MAX_HEADING_CHARACTERS);
+    }
+}
