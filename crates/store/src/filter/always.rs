@@ -205,7 +205,7 @@ mod tests {
             json!({"$or": [{"a": {"$gt": 5}}, {"$not": {"a": {"$gt": 3}}}]}),
             json!({"$or": [{"a": 1}, {"a": {"$ne": "1"}}, {"b": 2}]}),
             json!({"$or": [{"a": {"$in": [1, 2]}}, {"a": {"$nin": [2, 3]}}]}),
-            json!({"$and": (0..990).map(|i| json!({"a": {"$ne": i}})).collect::<Vec<_>>()}),
+            json!({"$and": (0..490).map(|i| json!({"a": {"$ne": i}})).collect::<Vec<_>>()}),
             json!({"a": {"$nin": (0..990).collect::<Vec<_>>()}}),
             json!({"$or": [{"a": {"$in": (0..490).collect::<Vec<_>>()}}, {"b": {"$nin": (0..490).collect::<Vec<_>>()}}]}),
         ] {

@@ -147,7 +147,7 @@ pub async fn a_filter_of_a_thousand_conditions_works(tenant: &Tenant) {
         .await;
     for operator in ["$or", "$and"] {
         let value =
-            |i: i32| if operator == "$or" { json!({"n": i}) } else { json!({"n": {"$gte": i - 900}}) };
+            |i: i32| if operator == "$or" { json!({"n": i}) } else { json!({"n": {"$gte": i - 495}}) };
         let parts: Vec<Value> = (0..499).map(value).collect();
         assert_matches(tenant, json!({operator: parts}), "a").await;
     }
