@@ -154,7 +154,8 @@ async fn a_fallback_answers_before_the_deadline_when_a_server_hangs() {
     servers.one.set_default(Some(Behaviour::Hang));
     let response = servers.ask("one").await;
     response.assert_vectors_of_dim(&["text"], 16);
-    assert_eq!(response.header("x-embeddings-fallback-from"), "local_api");
+    let fallbacks = r#"embedding_fallbacks_total{from_provider="local_api",to_provider="local_api"}"#;
+    assert_eq!(servers.gateway.metric(fallbacks).await, Some(1.0));
     assert_eq!((servers.one.requests().len(), servers.two.requests().len()), (1, 1));
 }
 
