@@ -7,11 +7,11 @@ mod fusion;
 mod ids;
 mod matrix;
 mod postgres;
-mod query_terms;
 mod sqlite;
 mod store;
 mod tombstone_retention;
 mod types;
+mod words;
 
 pub use chroma::{ChromaClient, ChromaCollection, ChromaRecord};
 pub use error::{StoreError, StoreErrorKind};
@@ -25,7 +25,7 @@ pub use sqlite::{SqliteConfig, SqliteStore};
 pub use store::VectorStore;
 pub use types::{
     Backup, Collection, CollectionRef, Counts, DeleteTarget, DeletionReceipt, Document, DocumentChunk,
-    DocumentView, Hit, Migration, MissingVector, ModelBinding, NewCollection, PageRequest, Query, SearchMode,
+    DocumentView, Hit, Migration, MissingVector, ModelBinding, NewCollection, PageRequest, Query, ScoreKind, SearchMode,
     Stats, StoredChunk, StoredDocument, TextSpan, UpsertResult,
 };
 use types::{ChunkKey, check_vector};

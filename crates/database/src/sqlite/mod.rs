@@ -8,5 +8,7 @@ mod readers;
 pub use group_commit::{
     Durability, GroupCommitWriter, InlineCommits, Maintenance, MaintenanceWork, WriterError,
 };
-pub use open::{Layout, OpenError, OpenOptions, Synchronous, open, open_for_inline_commits, open_reader};
+pub use open::{
+    Layout, Migration, OpenError, OpenOptions, Synchronous, open, open_for_inline_commits, open_reader,
+};
 pub use readers::ReaderPool;

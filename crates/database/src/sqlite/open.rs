@@ -10,8 +10,35 @@ use std::{
     time::Duration,
 };
 
-use rusqlite::{Connection, OpenFlags, TransactionBehavior};
+use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior};
 use thiserror::Error;
+
+/// A step from one version of a schema to the next. A released step never changes.
+#[derive(Clone, Copy, Debug)]
+pub enum Migration {
+    /// A script.
+    Script(&'static str),
+    /// A script, and then a function for what SQL cannot compute. Both run in the transaction of the migration.
+    Code(&'static str, fn(&Transaction<'_>) -> rusqlite::Result<()>),
+}
+
+impl From<&'static str> for Migration {
+    fn from(script: &'static str) -> Self {
+        Self::Script(script)
+    }
+}
+
+impl Migration {
+    fn apply(self, transaction: &Transaction<'_>) -> rusqlite::Result<()> {
+        match self {
+            Self::Script(script) => transaction.execute_batch(script),
+            Self::Code(script, code) => {
+                transaction.execute_batch(script)?;
+                code(transaction)
+            }
+        }
+    }
+}
 
 /// How a file is opened. The journal is always a write-ahead log: readers do not block writers.
 #[derive(Clone, Copy, Debug)]
@@ -88,11 +115,15 @@ impl OpenError {
 }
 
 /// Opens a file for reading and writing. The directory and the file are created if they are missing; the file with
-/// mode 0600. `migrations[n]` is the script that brings schema n to n + 1; a released script never changes.
+/// mode 0600. `migrations[n]` brings schema n to n + 1.
 ///
 /// # Errors
 /// If the file cannot be created, belongs to a newer version of the program, or is no database.
-pub fn open(path: &Path, migrations: &[&str], options: &OpenOptions) -> Result<Connection, OpenError> {
+pub fn open<M: Copy + Into<Migration>>(
+    path: &Path,
+    migrations: &[M],
+    options: &OpenOptions,
+) -> Result<Connection, OpenError> {
     let create_error = |path: &Path, source| OpenError::Create { path: path.into(), source };
     if let Some(directory) = path.parent() {
         fs::create_dir_all(directory).map_err(|error| create_error(directory, error))?;
@@ -108,9 +139,9 @@ pub fn open(path: &Path, migrations: &[&str], options: &OpenOptions) -> Result<C
 }
 
 /// The connection, and the version that the file had. A newer file is not changed.
-fn open_and_migrate(
+fn open_and_migrate<M: Copy + Into<Migration>>(
     path: &Path,
-    migrations: &[&str],
+    migrations: &[M],
     options: &OpenOptions,
 ) -> rusqlite::Result<(Connection, usize)> {
     let mut connection = Connection::open(path)?;
@@ -125,8 +156,8 @@ fn open_and_migrate(
     // waits and finds the current version.
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     let found: usize = transaction.pragma_query_value(None, "user_version", |row| row.get(0))?;
-    for script in migrations.iter().skip(found) {
-        transaction.execute_batch(script)?;
+    for migration in migrations.iter().skip(found) {
+        (*migration).into().apply(&transaction)?;
     }
     if found < migrations.len() {
         transaction.pragma_update(None, "user_version", migrations.len())?;

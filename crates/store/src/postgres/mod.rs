@@ -6,6 +6,7 @@
 //! - [`schema`] holds the tables and their migrations;
 //! - [`collections`], [`mod@write`], [`read`], [`search`] and [`model_migration`] are the operations, each one transaction;
 //! - [`tombstones`] records deletions;
+//! - [`words`] is the index of words;
 //! - [`filter`] compiles a filter to SQL;
 //! - [`metrics`] are the Prometheus metrics.
 
@@ -19,6 +20,7 @@ mod read;
 mod schema;
 mod search;
 mod tombstones;
+mod words;
 mod write;
 
 use std::time::Duration;

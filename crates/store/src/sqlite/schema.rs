@@ -7,11 +7,15 @@
 //! matrix only has to add new rows. A generation counts the vectors that were ever removed from it: a matrix with the
 //! same count has no rows that are gone.
 
+use embeddery_database::sqlite::Migration;
+
+use super::write;
 use crate::{StoreError, StoreErrorKind};
 
-/// Script n brings schema n to n + 1. A released script never changes.
-pub(super) const MIGRATIONS: &[&str] = &[
-    "
+/// Migration n brings schema n to n + 1. A released migration never changes.
+pub(super) const MIGRATIONS: &[Migration] = &[
+    Migration::Script(
+        "
     CREATE TABLE collections (
         id INTEGER PRIMARY KEY AUTOINCREMENT,
         name TEXT NOT NULL UNIQUE,
@@ -72,11 +76,15 @@ pub(super) const MIGRATIONS: &[&str] = &[
         text, content = 'chunks', content_rowid = 'id', tokenize = 'unicode61 remove_diacritics 2'
     );
 ",
-    "
+    ),
+    Migration::Script(
+        "
     ALTER TABLE documents ADD COLUMN submission BLOB; -- of UUID version 7: a later one is higher
     ALTER TABLE chunks ADD COLUMN headings TEXT;      -- a JSON list; NULL is none
 ",
-    "
+    ),
+    Migration::Script(
+        "
     CREATE TABLE deletions (
         collection TEXT NOT NULL,
         document TEXT NOT NULL,                         -- empty: the whole collection
@@ -84,6 +92,18 @@ pub(super) const MIGRATIONS: &[&str] = &[
         PRIMARY KEY (collection, document)
     ) STRICT, WITHOUT ROWID;
 ",
+    ),
+    // The tokens are ours. The tokenizer only splits them at spaces: it takes letters of all scripts as they are. The
+    // index needs no text to remove a row, so a later version may make other tokens.
+    Migration::Code(
+        "
+    DROP TABLE words;
+    CREATE VIRTUAL TABLE words USING fts5 (
+        tokens, spellings, content = '', contentless_delete = 1, tokenize = \"ascii tokenchars '_.+#'\"
+    );
+",
+        write::index_all_words,
+    ),
 ];
 
 /// The error of a database that a newer version of the program has written.

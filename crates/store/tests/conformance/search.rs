@@ -38,7 +38,7 @@ pub async fn hits_carry_text_and_span(tenant: &Tenant) {
     assert_eq!(tenant.store.document(tenant.collection(), "d").await.unwrap().chunks[1].id, hit.id);
 }
 
-pub async fn a_text_query_has_no_operators(tenant: &Tenant) {
+pub async fn no_text_query_is_invalid(tenant: &Tenant) {
     tenant
         .create_with(vec![
             document("fox", &["The quick brown fox"], json!({})),
