@@ -25,7 +25,7 @@ pub use sqlite::{SqliteConfig, SqliteStore};
 pub use store::VectorStore;
 pub use types::{
     Backup, Collection, CollectionRef, Counts, DeleteTarget, DeletionReceipt, Document, DocumentChunk,
-    DocumentView, Hit, Migration, MissingVector, ModelBinding, NewCollection, PageRequest, Query, ScoreKind, SearchMode,
-    Stats, StoredChunk, StoredDocument, TextSpan, UpsertResult,
+    DocumentView, Hit, Migration, MissingVector, ModelBinding, NewCollection, PageRequest, Query, ScoreKind,
+    SearchMode, Stats, StoredChunk, StoredDocument, TextSpan, UpsertResult,
 };
 use types::{ChunkKey, check_vector};

@@ -31,7 +31,9 @@ async fn labelled_passages_are_found_in_every_mode() {
     post(&format!("{collections}/labelled/documents"), json!({"documents": documents})).await;
 
     let queries = set["queries"].as_array().unwrap();
-    for (mode, score_kind, floor) in [("vector", "cosine", 0.95), ("text", "bm25", 0.9), ("hybrid", "rrf", 0.95)] {
+    for (mode, score_kind, floor) in
+        [("vector", "cosine", 0.95), ("text", "bm25", 0.9), ("hybrid", "rrf", 0.95)]
+    {
         let mut recall = 0.0;
         for query in queries {
             let body = json!({"query": query["text"], "mode": mode, "top_k": 10});

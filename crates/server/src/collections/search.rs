@@ -33,11 +33,7 @@ pub(crate) struct Found {
 
 impl CollectionService {
     /// Searches a collection.
-    pub(crate) async fn search(
-        &self,
-        collection: &str,
-        params: SearchParams,
-    ) -> Result<Found, ApiError> {
+    pub(crate) async fn search(&self, collection: &str, params: SearchParams) -> Result<Found, ApiError> {
         let target = self.collection_ref(collection);
         let binding = self.store().get(target).await?.binding;
         if let Some(space) = &params.space {

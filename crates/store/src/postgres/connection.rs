@@ -59,7 +59,9 @@ impl Connections {
     async fn migrate(&self) -> Result<(), StoreError> {
         let mut client = self.pool.get().await?;
         let migration = tokio::spawn(async move { schema::migrate(&mut client).await });
-        migration.await.map_err(|error| StoreError::internal(format!("the migration did not finish: {error}")))?
+        migration
+            .await
+            .map_err(|error| StoreError::internal(format!("the migration did not finish: {error}")))?
     }
 
     /// Begins a transaction that sees one tenant's rows.

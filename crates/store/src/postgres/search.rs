@@ -168,8 +168,7 @@ impl Search<'_> {
             "SELECT chunk, 1 - (embedding::halfvec({dim}) <=> $1::halfvec) FROM embeddery.vectors
              WHERE generation = $2 AND chunk = ANY($3)"
         );
-        let rows =
-            self.tx.query(&sql, &[&to_half_unit(vector), &self.collection.active, &missing]).await?;
+        let rows = self.tx.query(&sql, &[&to_half_unit(vector), &self.collection.active, &missing]).await?;
         let cosines: HashMap<i64, f64> = rows.iter().map(|row| (row.get(0), row.get(1))).collect();
         for ranked in &mut ranking {
             ranked.cosine = ranked.cosine.or_else(|| cosines.get(&ranked.id).map(|cosine| *cosine as f32));

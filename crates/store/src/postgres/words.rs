@@ -49,7 +49,8 @@ impl TsVector {
         tokens.sort_unstable();
         tokens.dedup();
         let lexemes: Vec<&[(&str, u16)]> = tokens.chunk_by(|a, b| a.0 == b.0).collect();
-        let mut bytes = Vec::with_capacity(indexed.words.len() + indexed.spellings.len() + 4 * tokens.len() + 4);
+        let mut bytes =
+            Vec::with_capacity(indexed.words.len() + indexed.spellings.len() + 4 * tokens.len() + 4);
         bytes.extend((lexemes.len() as u32).to_be_bytes());
         for lexeme in lexemes {
             let positions = &lexeme[..lexeme.len().min(MAX_POSITIONS)];
@@ -258,9 +259,9 @@ impl WordSearch<'_> {
         // The rarest phrases decide which chunks are first. If enough chunks with one of these are found, and no other
         // chunk can have a higher score, chunks with only frequent words need not be scored.
         let enough = 4 * top as i64;
-        let mut found = 0;
-        let rare = phrases.iter().take_while(|phrase| std::mem::replace(&mut found, found + phrase.chunks) < enough);
-        let (rare, frequent) = phrases.split_at(rare.count());
+        let found =
+            phrases.iter().scan(0, |found, phrase| Some(std::mem::replace(found, *found + phrase.chunks)));
+        let (rare, frequent) = phrases.split_at(found.take_while(|found| *found < enough).count());
         let ranking = self.score(rare, &phrases, mean_length, top).await?;
         let max_of_others: f64 = frequent.iter().map(|phrase| phrase.idf * (K1 + 1.0)).sum();
         let is_complete = frequent.is_empty()
@@ -358,7 +359,9 @@ fn idf(chunks: i64, count: i64) -> f64 {
 /// `Σ 1/i²` for `i` from 1 to the frequency, divided by its limit `π²/6`. The rest of the sum is close to
 /// `1 / (frequency + 1/2)`, so the frequency is found exactly by rounding.
 fn frequency(query: &str) -> String {
-    format!("round(1 / (1.644934066848 - 1.64493406685 * ts_rank('{{1,1,1,1}}', tokens, {query})::float8) - 0.5)")
+    format!(
+        "round(1 / (1.644934066848 - 1.64493406685 * ts_rank('{{1,1,1,1}}', tokens, {query})::float8) - 0.5)"
+    )
 }
 
 /// Returns an expression that is 1 if a chunk has a phrase and 0 if not.

@@ -76,9 +76,8 @@ pub(super) async fn upsert(
     }
     let removed: Vec<i64> = stored.into_values().map(|chunk| chunk.id).collect();
     result.removed = removed.len() as u64;
-    let rows = tx
-        .query("DELETE FROM embeddery.chunks WHERE id = ANY($1) RETURNING word_count", &[&removed])
-        .await?;
+    let rows =
+        tx.query("DELETE FROM embeddery.chunks WHERE id = ANY($1) RETURNING word_count", &[&removed]).await?;
     rows.iter().for_each(|row| totals.remove(1, row.get::<_, i32>(0).into()));
     moved.write(&tx).await?;
     new.words.counts.iter().for_each(|count| totals.add(*count));

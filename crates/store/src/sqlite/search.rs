@@ -328,7 +328,8 @@ mod tests {
             min_free_bytes: 0,
         });
         let notes = CollectionRef { tenant: "1", collection: "notes" };
-        for (text, found) in [("缓存", "使用Redis缓存"), ("strasse", "Straße"), ("redis", "使用Redis缓存")] {
+        for (text, found) in [("缓存", "使用Redis缓存"), ("strasse", "Straße"), ("redis", "使用Redis缓存")]
+        {
             let query =
                 Query { mode: SearchMode::Text(text.into()), top_k: 5, filter: None, with_text: true };
             let hits = store.search(notes, query).await.unwrap();

@@ -168,9 +168,7 @@ pub(super) fn joined_form(units: &[Unit<'_>]) -> Option<String> {
             joined(&|unit| unit.is_letters() && is_one_letter(unit))
         }
         // Compounds of more than two words are written with their hyphens.
-        UnitKind::Letters(_) if HYPHENS.contains(&sign) => {
-            joined(&|unit| unit.is_letters()).min(2) % 2
-        }
+        UnitKind::Letters(_) if HYPHENS.contains(&sign) => joined(&|unit| unit.is_letters()).min(2) % 2,
         _ => 0,
     };
     (count > 0).then(|| units[..=count].iter().map(|unit| fold(unit.text)).collect())

@@ -4,7 +4,9 @@
 
 use std::borrow::Cow;
 
-use unicode_normalization::{IsNormalized, UnicodeNormalization as _, char::is_combining_mark, is_nfkc_quick};
+use unicode_normalization::{
+    IsNormalized, UnicodeNormalization as _, char::is_combining_mark, is_nfkc_quick,
+};
 
 use super::scripts::{Class, Script, class};
 
@@ -63,7 +65,8 @@ fn ascii_digit(c: char) -> Option<char> {
     if c < '\u{660}' || c > '\u{1819}' {
         return None;
     }
-    let value = ZEROS.iter().find_map(|zero| u32::from(c).checked_sub(u32::from(*zero)).filter(|v| *v < 10))?;
+    let value =
+        ZEROS.iter().find_map(|zero| u32::from(c).checked_sub(u32::from(*zero)).filter(|v| *v < 10))?;
     char::from_digit(value, 10)
 }
 
@@ -85,7 +88,8 @@ pub(super) fn fold(word: &str) -> String {
             let is_removed = match script {
                 Script::Latin | Script::Greek | Script::Semitic => true,
                 Script::Cyrillic => {
-                    matches!(c, '\u{300}' | '\u{301}' | '\u{341}') || matches!((base, c), ('\u{435}' | '\u{415}', '\u{308}'))
+                    matches!(c, '\u{300}' | '\u{301}' | '\u{341}')
+                        || matches!((base, c), ('\u{435}' | '\u{415}', '\u{308}'))
                 }
                 _ => false,
             };
@@ -94,7 +98,7 @@ pub(super) fn fold(word: &str) -> String {
             }
             continue;
         }
-        base = c;
+        let previous = std::mem::replace(&mut base, c);
         if let Class::Letter(letter) = class(c) {
             script = letter;
         }
@@ -107,14 +111,14 @@ pub(super) fn fold(word: &str) -> String {
             'æ' | 'Æ' => folded.push_str("ae"),
             'œ' | 'Œ' => folded.push_str("oe"),
             'þ' | 'Þ' => folded.push_str("th"),
-            '\u{671}' => folded.push('\u{627}'), // alef wasla
+            // The Armenian ligature `և` is `եւ` in Unicode, and `ԵՎ` in capitals of today.
+            '\u{582}' | '\u{552}' if matches!(previous, '\u{565}' | '\u{535}') => folded.push('\u{57e}'),
+            '\u{671}' => folded.push('\u{627}'),             // alef wasla
             '\u{649}' | '\u{6cc}' => folded.push('\u{64a}'), // alef maksura and Persian yeh
-            '\u{6a9}' => folded.push('\u{643}'), // Persian kaf
-            '\u{629}' => folded.push('\u{647}'), // teh marbuta
+            '\u{6a9}' => folded.push('\u{643}'),             // Persian kaf
+            '\u{629}' => folded.push('\u{647}'),             // teh marbuta
             // Lower, upper, lower is full case folding for all letters that have a case.
-            _ => folded.extend(
-                c.to_lowercase().flat_map(char::to_uppercase).flat_map(char::to_lowercase),
-            ),
+            _ => folded.extend(c.to_lowercase().flat_map(char::to_uppercase).flat_map(char::to_lowercase)),
         }
     }
     folded.nfc().collect()
@@ -143,7 +147,7 @@ mod tests {
             (&["שָׁלוֹם", "שלום"], "שלום"),
             (&["Ⴀ", "ⴀ"], "ⴀ"),
             (&["Თბილისი", "თბილისი"], "თბილისი"),
-            (&["Երևան", "ԵՐԵՒԱՆ"], "երեւան"),
+            (&["Երևան", "ԵՐԵՒԱՆ", "ԵՐԵՎԱՆ"], "երեվան"),
             (&["हिन्दी"], "हिन्दी"),
             (&["क़लम", "क\u{93c}लम"], "क\u{93c}लम"),
             (&["が", "か\u{3099}"], "が"),

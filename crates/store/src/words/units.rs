@@ -199,8 +199,7 @@ pub(super) fn camel_case_parts<'t>(unit: &Unit<'t>) -> Vec<&'t str> {
         return Vec::new();
     }
     let text = unit.text;
-    let letters: Vec<(usize, char)> =
-        text.char_indices().filter(|(_, c)| class(*c) != Class::Mark).collect();
+    let letters: Vec<(usize, char)> = text.char_indices().filter(|(_, c)| class(*c) != Class::Mark).collect();
     let mut parts = Vec::new();
     let mut start = 0;
     for index in 1..letters.len() {

@@ -47,10 +47,13 @@ async fn row_level_security_separates_tenants() {
         assert_eq!(count(&tenant.name, table).trim(), "1", "{table}");
         assert_eq!(count("other", table).trim(), "0", "{table}");
     }
-    let collection = server().sql("service", &format!("SELECT id FROM embeddery.collections WHERE tenant = '{}'", tenant.name));
+    let collection = server()
+        .sql("service", &format!("SELECT id FROM embeddery.collections WHERE tenant = '{}'", tenant.name));
     let token = format!("{:x}_one", collection.trim().parse::<i64>().unwrap());
     let count_words = |tenant: &str, words: &str| {
-        let sql = format!("SET ROLE service; SET embeddery.tenant = '{tenant}'; SET embeddery.words = '{words}'; SELECT count(*) FROM embeddery.words");
+        let sql = format!(
+            "SET ROLE service; SET embeddery.tenant = '{tenant}'; SET embeddery.words = '{words}'; SELECT count(*) FROM embeddery.words"
+        );
         server().sql("service", &sql)
     };
     assert_eq!(count_words(&tenant.name, &token).trim(), "1");
@@ -86,7 +89,8 @@ async fn words_do_not_depend_on_the_locale() {
     let mut tried = Vec::new();
     for (name, options) in locales {
         let created = tokio::task::spawn_blocking(move || {
-            let sql = format!("CREATE DATABASE {name} OWNER service TEMPLATE template0 ENCODING 'UTF8' {options}");
+            let sql =
+                format!("CREATE DATABASE {name} OWNER service TEMPLATE template0 ENCODING 'UTF8' {options}");
             server().try_sql("postgres", &sql).map(|_| server().sql(name, "CREATE EXTENSION vector"))
         });
         if created.await.unwrap().is_err() {

@@ -75,7 +75,8 @@ impl Postgres {
     /// The output of `psql`, or its error.
     pub fn try_sql(&self, database: &str, sql: &str) -> Result<String, String> {
         let port = self.port.to_string();
-        let arguments = ["-h", "127.0.0.1", "-p", &port, "-U", "admin", "-d", database, "-v", "ON_ERROR_STOP=1"];
+        let arguments =
+            ["-h", "127.0.0.1", "-p", &port, "-U", "admin", "-d", database, "-v", "ON_ERROR_STOP=1"];
         self.try_run("psql", &[&arguments[..], &["-Atqc", sql]].concat())
     }
 

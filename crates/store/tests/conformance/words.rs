@@ -37,12 +37,20 @@ async fn each_is_found_by_its_own_queries(tenant: &Tenant, table: &[(&str, &str,
 pub async fn words_of_all_scripts_are_found(tenant: &Tenant) {
     let table: &[(&str, &str, &[&str])] = &[
         ("Latin", "Crème brûlée in the café", &["creme", "BRULEE", "cafe", "cafe\u{301}", "crème brûlée"]),
-        ("German", "Die Straßenbahn fährt über Brücken", &["strassenbahn", "STRASSENBAHN", "fahrt", "Bru\u{308}cken"]),
+        (
+            "German",
+            "Die Straßenbahn fährt über Brücken",
+            &["strassenbahn", "STRASSENBAHN", "fahrt", "Bru\u{308}cken"],
+        ),
         ("Turkish", "Isparta'da gülü çok güzel IŞIK", &["ISPARTA", "ısparta", "ışık", "gulu"]),
         ("Vietnamese", "Tiếng Việt và đường phố", &["tieng viet", "Tiếng", "duong", "đường"]),
         ("Polish", "Łódź leży w środku kraju", &["lodz", "ŁÓDŹ", "srodku"]),
         ("Greek", "Η μεγάλη οδός του Οδυσσέα", &["ΟΔΟΣ", "οδος", "Οδυσσεα", "ΜΕΓΆΛΗ"]),
-        ("Cyrillic", "Ёлка стоит у реки, чайник в доме", &["елка", "ЁЛКА", "Е\u{308}лка", "чайник", "чаи\u{306}ник"]),
+        (
+            "Cyrillic",
+            "Ёлка стоит у реки, чайник в доме",
+            &["елка", "ЁЛКА", "Е\u{308}лка", "чайник", "чаи\u{306}ник"],
+        ),
         ("Armenian", "Երևանը Հայաստանի մայրաքաղաքն է", &["ԵՐԵՎԱՆԸ", "հայաստանի"]),
         ("Georgian", "თბილისი საქართველოს დედაქალაქია", &["თბილისი", "ᲗᲑᲘᲚᲘᲡᲘ"]),
         ("Hebrew", "שָׁלוֹם לכל העולם", &["שלום", "שָׁלוֹם", "העולם"]),
@@ -56,7 +64,11 @@ pub async fn words_of_all_scripts_are_found(tenant: &Tenant) {
         ("Burmese", "မြန်မာစာသင်ကြားသည်", &["မြန်မာ", "သင်ကြား"]),
         ("Lao", "ພາສາລາວງາມຫຼາຍ", &["ພາສາ", "ລາວ"]),
         ("Amharic", "አዲስ አበባ የኢትዮጵያ ዋና ከተማ", &["አበባ", "ከተማ", "አዲስ አበባ"]),
-        ("Chinese", "使用Redis缓存数据库的方法", &["缓存", "数据库", "redis", "使用Redis缓存", "库", "怎么使用数据库"]),
+        (
+            "Chinese",
+            "使用Redis缓存数据库的方法",
+            &["缓存", "数据库", "redis", "使用Redis缓存", "库", "怎么使用数据库"],
+        ),
         ("Japanese", "東京タワーの高さは三百メートル", &["東京", "タワー", "ﾀﾜｰ", "東京タワー", "メートル"]),
         ("Korean", "데이터베이스를 설정하는 방법", &["데이터베이스", "데이터베이스의", "설정", "방법"]),
         ("Full-width", "Ｋｕｂｅｒｎｅｔｅｓ　１３５", &["kubernetes", "135", "Ｋｕｂｅｒｎｅｔｅｓ"]),
@@ -66,27 +78,59 @@ pub async fn words_of_all_scripts_are_found(tenant: &Tenant) {
 
 pub async fn technical_forms_are_found(tenant: &Tenant) {
     let table: &[(&str, &str, &[&str])] = &[
-        ("e-mail", "write to jane.doe@mail.example.org today", &["jane.doe@mail.example.org", "JANE", "doe@mail"]),
-        ("host", "served by db-7.eu-west.cluster.local", &["db-7.eu-west.cluster.local", "cluster.local", "west"]),
-        ("URL", "see https://docs.site.test/guide/start?lang=fr", &["https://docs.site.test/guide/start", "guide", "lang=fr"]),
+        (
+            "e-mail",
+            "write to jane.doe@mail.example.org today",
+            &["jane.doe@mail.example.org", "JANE", "doe@mail"],
+        ),
+        (
+            "host",
+            "served by db-7.eu-west.cluster.local",
+            &["db-7.eu-west.cluster.local", "cluster.local", "west"],
+        ),
+        (
+            "URL",
+            "see https://docs.site.test/guide/start?lang=fr",
+            &["https://docs.site.test/guide/start", "guide", "lang=fr"],
+        ),
         ("version", "released v4.18.2-rc3 yesterday", &["v4.18.2-rc3", "4.18.2", "rc3"]),
         ("IPv4", "the node 10.20.30.41 is down", &["10.20.30.41", "20.30"]),
         ("IPv4 beside it", "the node 10.20.99.41 is up", &["10.20.99.41"]),
         ("IPv6", "bind to 2001:db8::ff42:8329", &["2001:db8::ff42:8329", "ff42"]),
-        ("Windows path", r"open C:\Windows\Temp\setup.log", &[r"C:\Windows\Temp\setup.log", "setup.log", "windows"]),
-        ("Unix path", "edit /etc/nginx/sites/default.conf", &["/etc/nginx/sites/default.conf", "nginx", "default.conf"]),
+        (
+            "Windows path",
+            r"open C:\Windows\Temp\setup.log",
+            &[r"C:\Windows\Temp\setup.log", "setup.log", "windows"],
+        ),
+        (
+            "Unix path",
+            "edit /etc/nginx/sites/default.conf",
+            &["/etc/nginx/sites/default.conf", "nginx", "default.conf"],
+        ),
         ("number", "it costs 1,234,567.89 euros", &["1,234,567.89", "1234567", "1.234.567"]),
         ("part number", "order AB-1234/5 again", &["AB-1234/5", "ab1234", "1234/5"]),
         ("snake_case", "call parse_http_header first", &["parse_http_header", "parseHttpHeader", "header"]),
-        ("camelCase", "the method getUserName returns", &["getUserName", "getusername", "get_user_name", "UserName"]),
+        (
+            "camelCase",
+            "the method getUserName returns",
+            &["getUserName", "getusername", "get_user_name", "UserName"],
+        ),
         ("C++", "written in C++ only", &["C++", "c++"]),
         ("C#", "compiled from C# sources", &["C#"]),
         (".NET", "hosted on .NET servers", &[".NET"]),
         ("hashtag", "tagged #SummerSale2031 online", &["#SummerSale2031", "summersale", "#summersale2031"]),
         ("date", "due 2031-07-04 at noon", &["2031-07-04", "07-04"]),
         ("time", "starts 23:59:58 sharp", &["23:59:58", "23:59"]),
-        ("hash", "commit 9fceb02d0ae598e95dc970b74767f19372d61af8", &["9fceb02d0ae598e95dc970b74767f19372d61af8", "9fceb02d*"]),
-        ("UUID", "id 550e8400-e29b-41d4-a716-446655440000", &["550e8400-e29b-41d4-a716-446655440000", "550E8400"]),
+        (
+            "hash",
+            "commit 9fceb02d0ae598e95dc970b74767f19372d61af8",
+            &["9fceb02d0ae598e95dc970b74767f19372d61af8", "9fceb02d*"],
+        ),
+        (
+            "UUID",
+            "id 550e8400-e29b-41d4-a716-446655440000",
+            &["550e8400-e29b-41d4-a716-446655440000", "550E8400"],
+        ),
         ("unit", "weighs 75kg net", &["75kg", "75 kg", "kg"]),
         ("compound", "a wi-fi antenna", &["wi-fi", "wifi"]),
         ("acronym", "the N.A.S.A. launch", &["N.A.S.A.", "nasa"]),
@@ -100,8 +144,14 @@ pub async fn technical_forms_are_found(tenant: &Tenant) {
 pub async fn phrases_and_starts_of_words_are_found(tenant: &Tenant) {
     create_with_texts(
         tenant,
-        ["the lazy dog and the quick fox", "a quick lazy fox", "foxes are quicker", "数据仓库和仓库数据", "数据库"]
-            .into_iter(),
+        [
+            "the lazy dog and the quick fox",
+            "a quick lazy fox",
+            "foxes are quicker",
+            "数据仓库和仓库数据",
+            "数据库",
+        ]
+        .into_iter(),
     )
     .await;
     let sorted = async |query: &str| {
@@ -127,7 +177,17 @@ pub async fn phrases_and_starts_of_words_are_found(tenant: &Tenant) {
     ] {
         assert_eq!(sorted(query).await, expected, "{query}");
     }
-    for odd in ["\"*\"", "\"\"\"\"", "'fox':*", "fox & !dog", "fox <-> dog", "\\' fox", "a\0b", "NOT fox", "{fox}: ^fox"] {
+    for odd in [
+        "\"*\"",
+        "\"\"\"\"",
+        "'fox':*",
+        "fox & !dog",
+        "fox <-> dog",
+        "\\' fox",
+        "a\0b",
+        "NOT fox",
+        "{fox}: ^fox",
+    ] {
         find(tenant, odd).await;
     }
 }
@@ -137,7 +197,8 @@ pub async fn words_rank_by_rarity_frequency_and_length(tenant: &Tenant) {
     let texts = [
         "common zebra".to_owned(),
         "common zebra zebra".to_owned(),
-        "common zebra and a long text that says many other things about other animals in other places".to_owned(),
+        "common zebra and a long text that says many other things about other animals in other places"
+            .to_owned(),
         "common lion".to_owned(),
         "a state-of-the-art camera".to_owned(),
         "the art of the state".to_owned(),
@@ -232,7 +293,8 @@ impl LabelledSet {
         let texts = set["passages"].as_array().unwrap();
         let queries = set["queries"].as_array().unwrap().iter().map(|query| {
             // Passages are counted from 1.
-            let relevant = query["relevant"].as_array().unwrap().iter().map(|id| (id.as_u64().unwrap() - 1).to_string());
+            let relevant =
+                query["relevant"].as_array().unwrap().iter().map(|id| (id.as_u64().unwrap() - 1).to_string());
             (query["text"].as_str().unwrap().to_owned(), relevant.collect())
         });
         Self {

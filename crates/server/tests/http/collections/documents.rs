@@ -49,7 +49,11 @@ async fn documents_are_found_by_text_by_vector_and_by_words() {
         assert_eq!(hit["text_score"].is_number(), words, "{hit}");
     }
     let second = &both.json["results"][1];
-    assert_eq!((&second["text_rank"], &second["text_score"]), (&json!(null), &json!(null)), "no word is in it");
+    assert_eq!(
+        (&second["text_rank"], &second["text_score"]),
+        (&json!(null), &json!(null)),
+        "no word is in it"
+    );
     assert!(second["cosine"].is_number(), "{second}");
     assert_eq!(
         found(&search(&server, &json!({"query": "x", "filter": {"absent": 1}})).await),
