@@ -6,7 +6,7 @@
 //! - [`schema`] holds the tables and their migrations;
 //! - [`collections`], [`mod@write`], [`read`], [`search`] and [`model_migration`] are the operations, each one transaction;
 //! - [`tombstones`] records deletions;
-//! - [`words`] is the index of words;
+//! - [`words`] is the index of words, and [`word_search`] the search in it;
 //! - [`filter`] compiles a filter to SQL;
 //! - [`metrics`] are the Prometheus metrics.
 
@@ -20,6 +20,7 @@ mod read;
 mod schema;
 mod search;
 mod tombstones;
+mod word_search;
 mod words;
 mod write;
 

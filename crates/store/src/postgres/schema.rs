@@ -98,6 +98,8 @@ const MIGRATIONS: [&str; 4] = [
     "
     ALTER TABLE embeddery.chunks DROP COLUMN words;
     ALTER TABLE embeddery.chunks ADD COLUMN word_count integer NOT NULL DEFAULT 0;
+    -- An earlier version that still runs must not add chunks without words.
+    ALTER TABLE embeddery.chunks ALTER COLUMN word_count DROP DEFAULT;
     CREATE TABLE embeddery.words (
         chunk bigint PRIMARY KEY REFERENCES embeddery.chunks ON DELETE CASCADE,
         tenant text NOT NULL,

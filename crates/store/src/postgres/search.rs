@@ -11,7 +11,7 @@ use super::{
     connection::{Connections, Parameters},
     filter::{self, FilterParameters},
     schema::MAX_INDEXED_DIMENSIONS,
-    words::WordSearch,
+    word_search::WordSearch,
     write::{chunk_key, headings_from_row, span_from_array, to_half_unit},
 };
 use crate::{

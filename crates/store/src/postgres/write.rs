@@ -47,7 +47,7 @@ pub(super) async fn upsert(
     let keys: Vec<i64> = writes.iter().filter_map(DocumentWrite::key).collect();
     let mut stored = stored_chunks(&tx, &keys).await?;
     let (mut result, mut new, mut moved) =
-        (UpsertResult::default(), NewChunks::new(collection.id), MovedChunks::default());
+        (UpsertResult::default(), NewChunks::default(), MovedChunks::default());
     for (document, write) in documents.iter().zip(writes) {
         let document_key = match write {
             DocumentWrite::Written(key) => key,
@@ -80,8 +80,9 @@ pub(super) async fn upsert(
         tx.query("DELETE FROM embeddery.chunks WHERE id = ANY($1) RETURNING word_count", &[&removed]).await?;
     rows.iter().for_each(|row| totals.remove(1, row.get::<_, i32>(0).into()));
     moved.write(&tx).await?;
-    new.words.counts.iter().for_each(|count| totals.add(*count));
-    new.write(&tx, collection_ref.tenant, collection.active).await?;
+    let words = NewWords::from_texts(collection.id, &new.texts).await?;
+    words.counts.iter().for_each(|count| totals.add(*count));
+    new.write(&tx, collection_ref.tenant, collection.active, &words).await?;
     totals.write(&tx, collection_ref.tenant, collection.id).await?;
     tx.commit().await?;
     Ok(result)
@@ -288,6 +289,7 @@ impl MovedChunks {
 }
 
 /// Chunks to add, as columns.
+#[derive(Default)]
 struct NewChunks<'d> {
     fingerprints: Vec<Vec<u8>>,
     occurrences: Vec<i64>,
@@ -295,26 +297,11 @@ struct NewChunks<'d> {
     spans: Vec<String>,
     headings: Vec<Option<Value>>,
     texts: Vec<&'d str>,
-    words: NewWords,
     /// Documents and vectors of the chunks. The keys of the chunks are added when the chunks are written.
     vectors: NewVectors,
 }
 
 impl<'d> NewChunks<'d> {
-    /// Chunks of a collection.
-    fn new(collection: i64) -> Self {
-        Self {
-            fingerprints: Vec::new(),
-            occurrences: Vec::new(),
-            ordinals: Vec::new(),
-            spans: Vec::new(),
-            headings: Vec::new(),
-            texts: Vec::new(),
-            words: NewWords::new(collection),
-            vectors: NewVectors::default(),
-        }
-    }
-
     fn push(
         &mut self,
         document: i64,
@@ -330,11 +317,16 @@ impl<'d> NewChunks<'d> {
         self.spans.push(span_to_text(position.span));
         self.headings.push(position.headings);
         self.texts.push(text);
-        self.words.push(text);
         self.vectors.vectors.push(vector);
     }
 
-    async fn write(mut self, tx: &Transaction<'_>, tenant: &str, generation: i64) -> Result<(), StoreError> {
+    async fn write(
+        mut self,
+        tx: &Transaction<'_>,
+        tenant: &str,
+        generation: i64,
+        words: &NewWords,
+    ) -> Result<(), StoreError> {
         if self.texts.is_empty() {
             return Ok(());
         }
@@ -361,11 +353,11 @@ impl<'d> NewChunks<'d> {
                 &self.spans,
                 &self.headings,
                 &self.texts,
-                &self.words.counts,
+                &words.counts,
             ],
         )
         .await?;
-        self.words.write(tx, tenant, &self.vectors.chunks).await?;
+        words.write(tx, tenant, &self.vectors.chunks).await?;
         add_vectors(tx, tenant, generation, &self.vectors).await
     }
 }

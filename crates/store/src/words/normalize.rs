@@ -16,15 +16,17 @@ pub(super) fn normalize(text: &str) -> Cow<'_, str> {
         return Cow::Borrowed(text);
     }
     let mut mapped = String::with_capacity(text.len() + 16);
-    for c in text.chars() {
+    let mut characters = text.chars().peekable();
+    while let Some(c) = characters.next() {
         match c {
-            // Soft hyphen, joiners, directions, variation selectors, tatweel: they change how a word looks.
+            // Soft hyphen, joiners, directions, variation selectors, tatweel, and the space without width, at which a
+            // line may break: they change how a word looks.
             '\u{ad}'
             | '\u{34f}'
             | '\u{61c}'
             | '\u{640}'
             | '\u{180b}'..='\u{180e}'
-            | '\u{200c}'..='\u{200f}'
+            | '\u{200b}'..='\u{200f}'
             | '\u{202a}'..='\u{202e}'
             | '\u{2060}'..='\u{206f}'
             | '\u{fe00}'..='\u{fe0f}'
@@ -33,6 +35,13 @@ pub(super) fn normalize(text: &str) -> Cow<'_, str> {
             // Signs whose compatibility form is letters that would join the word before them.
             '©' | '®' | '™' | '℠' => mapped.push(' '),
             '´' | '\u{2bb}' | '\u{2bc}' => mapped.push('\''),
+            // Spaces that do not break separate the groups of a number.
+            '\u{a0}' | '\u{2009}' | '\u{202f}'
+                if mapped.ends_with(|c: char| c.is_ascii_digit())
+                    && characters.peek().is_some_and(char::is_ascii_digit) =>
+            {
+                mapped.push('\'');
+            }
             '♯' => mapped.push('#'),
             // An exponent or a footnote is not part of the number or the word before it.
             '²' | '³' | '¹' | '⁰' | '⁴'..='⁹' => {
@@ -167,6 +176,8 @@ mod tests {
             ("ﾊﾝｶｸ", "ハンカク"),
             ("२०२४ ٢٠٢٤ ๒๕๖๗", "2024 2024 2567"),
             ("Daten\u{ad}bank", "Datenbank"),
+            ("1\u{202f}000\u{a0}000\u{a0}kg", "1'000'000 kg"),
+            ("ភាសា\u{200b}ខ្មែរ", "ភាសាខ្មែរ"),
             ("می\u{200c}خواهم", "میخواهم"),
             ("محـــمد", "محمد"),
             ("Café™ m² 2½", "Café  m^2 2 1⁄2 "),

@@ -57,6 +57,12 @@ pub async fn no_text_query_is_invalid(tenant: &Tenant) {
     for odd in ["\"", "fox*) OR", "NEAR(fox", "a:b -fox", "' ; DROP TABLE chunks; --", "***", "& | !", ""] {
         let _ = find(odd).await;
     }
+    let many: String = (0..3000).map(|i| format!("word{i} AB-{i}/5 a.b{i}* ")).collect();
+    for long in
+        ["数据库的配置".repeat(5000), "x".repeat(100_000), many, "a-".repeat(20_000), "\"".repeat(10_001)]
+    {
+        let _ = find(&long).await;
+    }
     assert_eq!(find("fox*) -").await.len(), 2);
     assert_eq!(find("füchse").await, ["other"]);
 }
