@@ -107,12 +107,14 @@ golden: ## make the golden vectors anew, with the reference implementation from 
 	python3 scripts/make_venv.py .cache/golden-venv tools/golden/requirements.txt
 	.cache/golden-venv/bin/python tools/golden/make_golden.py
 
-bench-store: ## measure collections: 10k, 100k, 1M vectors, beside sqlite-vec, and pgvector (needs 10 GB of disk); part of bench
-	cargo build --release --locked -p embeddery-store --example bench
+bench-store: ## measure collections: 10k, 100k, 1M vectors, beside sqlite-vec, and pgvector; 100k passages by words, beside FTS5 and PostgreSQL (needs 10 GB of disk); part of bench
+	cargo build --release --locked -p embeddery-store --example bench --example bench_words
 	python3 scripts/make_venv.py .cache/bench-store bench/store/requirements.txt
 	mkdir -p .cache/bench-data
 	target/release/examples/bench .cache/bench-data 10000 100000 1000000
 	.cache/bench-store/bin/python bench/store/peer.py .cache/bench-data 10000 100000 1000000
+	target/release/examples/bench_words .cache/bench-data 100000
 	rm -rf .cache/bench-data
 	python3 scripts/make_venv.py .cache/postgres tests/services/postgres.txt
 	python3 bench/store/postgres.py target/release/examples/bench 100000
+	python3 bench/store/postgres.py target/release/examples/bench_words 100000

@@ -10,11 +10,11 @@ mod json_numbers;
 mod matrix;
 mod number;
 mod postgres;
-mod query_terms;
 mod sqlite;
 mod store;
 mod tombstone_retention;
 mod types;
+mod words;
 
 pub use check::{CheckedDocument, FieldError, check_id, check_metadata, check_text};
 pub use chroma::{ChromaClient, ChromaCollection, ChromaRecord};
@@ -32,6 +32,7 @@ pub use store::VectorStore;
 pub use types::{
     Backup, Collection, CollectionRef, Counts, DeleteTarget, DeletionReceipt, Document, DocumentChunk,
     DocumentView, Hit, Metadata, Migration, MissingVector, ModelBinding, NewCollection, PageRequest, Query,
+    ScoreKind,
     SearchMode, Stats, StoredChunk, StoredDocument, TextSpan, UpsertResult,
 };
 use types::{ChunkKey, check_vector};

@@ -215,10 +215,33 @@ pub struct Query {
 pub enum SearchMode {
     /// By cosine similarity to a vector.
     Vector(Vec<f32>),
-    /// By the words of a text.
+    /// By the words of a text, with BM25 (Robertson and Zaragoza, 2009; k1 = 1.2, b = 0.75). Words are the same in all
+    /// stores and scripts. `"a phrase"` in double quotes is searched for as a phrase, and `word*` as the start of a word.
     Text(String),
     /// By both; the two rankings are fused by reciprocal rank fusion.
     Hybrid(Vec<f32>, String),
+}
+
+impl SearchMode {
+    /// Returns what [`Hit::score`] is in this mode.
+    pub fn score_kind(&self) -> ScoreKind {
+        match self {
+            Self::Vector(_) => ScoreKind::Cosine,
+            Self::Text(_) => ScoreKind::Bm25,
+            Self::Hybrid(..) => ScoreKind::ReciprocalRankFusion,
+        }
+    }
+}
+
+/// What a score is. Higher is always better.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ScoreKind {
+    /// Cosine similarity, from -1 to 1. It can be compared between queries.
+    Cosine,
+    /// BM25, above 0 and without an upper limit. It can be compared within one result only.
+    Bm25,
+    /// Sum of `1 / (60 + rank)` over the two rankings, above 0 and at most `2 / 61`. It depends on ranks only.
+    ReciprocalRankFusion,
 }
 
 /// A chunk that a search found.
@@ -229,8 +252,14 @@ pub struct Hit {
     pub id: Uuid,
     /// Id of the document.
     pub document: String,
-    /// Cosine similarity, text rank or fused score, as the mode says. Higher is better.
+    /// Score of the kind [`SearchMode::score_kind`]. Higher is better.
     pub score: f32,
+    /// Cosine similarity to the query's vector. `None` if the query has no vector.
+    pub cosine: Option<f32>,
+    /// Rank among the chunks with words of the query, from 1. `None` if the chunk was not found by its words.
+    pub text_rank: Option<u32>,
+    /// BM25 score of the words. `None` if the chunk was not found by its words.
+    pub text_score: Option<f32>,
     /// Text of the chunk, if [`Query::with_text`] is set.
     pub text: Option<String>,
     /// Position in the document.

@@ -13,6 +13,7 @@ mod lifecycle;
 mod models;
 mod onnx;
 mod reload;
+mod retrieval;
 mod secrets;
 mod serve;
 mod support;

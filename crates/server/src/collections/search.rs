@@ -2,7 +2,7 @@
 
 use embeddery_core::{EmbedError, InputType, SpaceId};
 use embeddery_ingest::check_space;
-use embeddery_store::{Filter, Hit, Query, SearchMode};
+use embeddery_store::{Filter, Hit, Query, ScoreKind, SearchMode};
 
 use super::{CollectionService, embed::BoundCollection};
 use crate::error::ApiError;
@@ -23,13 +23,17 @@ pub(crate) struct SearchParams {
     pub(crate) with_text: bool,
 }
 
+/// The result of a search.
+pub(crate) struct Found {
+    /// The space of the collection.
+    pub(crate) space: SpaceId,
+    pub(crate) score_kind: ScoreKind,
+    pub(crate) hits: Vec<Hit>,
+}
+
 impl CollectionService {
-    /// Returns the hits, and the space of the collection.
-    pub(crate) async fn search(
-        &self,
-        collection: &str,
-        params: SearchParams,
-    ) -> Result<(SpaceId, Vec<Hit>), ApiError> {
+    /// Searches a collection.
+    pub(crate) async fn search(&self, collection: &str, params: SearchParams) -> Result<Found, ApiError> {
         let target = self.collection_ref(collection);
         let binding = self.store().get(target).await?.binding;
         if let Some(space) = &params.space {
@@ -50,6 +54,7 @@ impl CollectionService {
             Some(vector) => SearchMode::Vector(vector),
             None => SearchMode::Text(text),
         };
+        let score_kind = mode.score_kind();
         let query = Query { mode, top_k: params.top_k, filter: params.filter, with_text: params.with_text };
         let search = self.store().search(target, query);
         let hits = match self.deadline {
@@ -58,6 +63,6 @@ impl CollectionService {
                 .map_err(|_| EmbedError::timeout("the search took too long"))?,
             None => search.await,
         }?;
-        Ok((binding.space, hits))
+        Ok(Found { space: binding.space, score_kind, hits })
     }
 }

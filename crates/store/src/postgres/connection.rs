@@ -50,9 +50,18 @@ impl Connections {
 
     /// Returns a connection. The first call migrates the schema.
     pub async fn client(&self) -> Result<Client, StoreError> {
+        self.ready.get_or_try_init(|| self.migrate()).await?;
+        Ok(self.pool.get().await?)
+    }
+
+    /// Migrates the schema in a task of its own. The migration of a large database takes longer than a request may, and
+    /// must not be rolled back when the request ends.
+    async fn migrate(&self) -> Result<(), StoreError> {
         let mut client = self.pool.get().await?;
-        self.ready.get_or_try_init(|| schema::migrate(&mut client)).await?;
-        Ok(client)
+        let migration = tokio::spawn(async move { schema::migrate(&mut client).await });
+        migration
+            .await
+            .map_err(|error| StoreError::internal(format!("the migration did not finish: {error}")))?
     }
 
     /// Begins a transaction that sees one tenant's rows.

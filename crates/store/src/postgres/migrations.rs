@@ -15,12 +15,12 @@ pub struct Migrations<'a> {
 }
 
 impl Migrations<'_> {
-    /// Applies the scripts that have not run. The caller's transaction holds a lock, so that one process migrates at a
+    /// Applies the scripts that have not run, and returns the version that was found. The caller's transaction holds a lock, so that one process migrates at a
     /// time.
     ///
     /// # Errors
     /// If a newer version of the program has migrated the database, or a script fails.
-    pub async fn apply(&self, tx: &Transaction<'_>) -> Result<(), StoreError> {
+    pub async fn apply(&self, tx: &Transaction<'_>) -> Result<i32, StoreError> {
         let table = self.table;
         tx.batch_execute(&format!(
             "CREATE TABLE IF NOT EXISTS embeddery.{table} (version integer PRIMARY KEY)"
@@ -43,6 +43,6 @@ impl Migrations<'_> {
             tx.batch_execute(script).await?;
             tx.execute(&insert, &[&version]).await?;
         }
-        Ok(())
+        Ok(found)
     }
 }

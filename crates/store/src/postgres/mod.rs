@@ -6,6 +6,7 @@
 //! - [`schema`] holds the tables and their migrations;
 //! - [`collections`], [`mod@write`], [`read`], [`search`] and [`model_migration`] are the operations, each one transaction;
 //! - [`tombstones`] records deletions;
+//! - [`words`] is the index of words, and [`word_search`] the search in it;
 //! - [`filter`] compiles a filter to SQL, and [`metadata`] is the stored form of metadata;
 //! - [`metrics`] are the Prometheus metrics.
 
@@ -20,6 +21,8 @@ mod read;
 mod schema;
 mod search;
 mod tombstones;
+mod word_search;
+mod words;
 mod write;
 
 use std::time::Duration;

@@ -6,10 +6,10 @@
 
 use deadpool_postgres::Client;
 
-use super::migrations::Migrations;
+use super::{migrations::Migrations, words};
 use crate::StoreError;
 
-const MIGRATIONS: [&str; 3] = [
+const MIGRATIONS: [&str; 4] = [
     r#"
     CREATE SEQUENCE embeddery.ids;
     CREATE TABLE embeddery.collections (
@@ -94,7 +94,61 @@ const MIGRATIONS: [&str; 3] = [
         USING (tenant = current_setting('embeddery.tenant', true))
         WITH CHECK (tenant = current_setting('embeddery.tenant', true));
 ",
+    // Then `words::index_all_words` fills the new tables.
+    "
+    ALTER TABLE embeddery.chunks DROP COLUMN words;
+    ALTER TABLE embeddery.chunks ADD COLUMN word_count integer NOT NULL DEFAULT 0;
+    -- An earlier version that still runs must not add chunks without words.
+    ALTER TABLE embeddery.chunks ALTER COLUMN word_count DROP DEFAULT;
+    CREATE TABLE embeddery.words (
+        chunk bigint PRIMARY KEY REFERENCES embeddery.chunks ON DELETE CASCADE,
+        tenant text NOT NULL,
+        tokens tsvector NOT NULL,                                   -- each with the prefix of its collection
+        word_count integer NOT NULL
+    );
+    ALTER TABLE embeddery.words ENABLE ROW LEVEL SECURITY;
+    ALTER TABLE embeddery.words FORCE ROW LEVEL SECURITY;
+    -- Only a condition of a policy can use the index on tokens, because @@ is not leakproof.
+    CREATE POLICY found_rows ON embeddery.words FOR SELECT
+        USING (tenant = current_setting('embeddery.tenant', true)
+               AND tokens @@ current_setting('embeddery.words', true)::tsquery);
+    CREATE POLICY new_rows ON embeddery.words FOR INSERT
+        WITH CHECK (tenant = current_setting('embeddery.tenant', true));
+    CREATE TABLE embeddery.word_totals (
+        collection bigint NOT NULL REFERENCES embeddery.collections ON DELETE CASCADE,
+        shard integer NOT NULL,                                     -- the rows of a collection are summed
+        tenant text NOT NULL,
+        chunks bigint NOT NULL,
+        words bigint NOT NULL,
+        PRIMARY KEY (collection, shard)
+    );
+    ALTER TABLE embeddery.word_totals ENABLE ROW LEVEL SECURITY;
+    ALTER TABLE embeddery.word_totals FORCE ROW LEVEL SECURITY;
+    CREATE POLICY own_rows ON embeddery.word_totals
+        USING (tenant = current_setting('embeddery.tenant', true))
+        WITH CHECK (tenant = current_setting('embeddery.tenant', true));
+    CREATE FUNCTION embeddery.count_matches(queries text[], max_count bigint) RETURNS bigint[]
+    LANGUAGE plpgsql AS $$
+    DECLARE
+        query text;
+        matches bigint;
+        counts bigint[] := '{}';
+    BEGIN
+        FOREACH query IN ARRAY queries LOOP
+            PERFORM set_config('embeddery.words', query, true);
+            SELECT count(*) INTO matches FROM (
+                SELECT 1 FROM embeddery.words w
+                WHERE w.tokens @@ query::tsquery AND w.tenant = current_setting('embeddery.tenant', true)
+                LIMIT max_count) AS counted;
+            counts := counts || matches;
+        END LOOP;
+        RETURN counts;
+    END $$;
+",
 ];
+
+/// The schema whose migration also fills the index of words.
+const WORDS_VERSION: i32 = 4;
 
 /// Key of the advisory lock. It lets one transaction at a time migrate the schema or create an index.
 pub(super) const LOCK: i64 = 0x656d_6265_6464_6572;
@@ -114,7 +168,10 @@ pub(super) async fn migrate(client: &mut Client) -> Result<(), StoreError> {
     }
     tx.batch_execute("CREATE SCHEMA IF NOT EXISTS embeddery").await?;
     let migrations = Migrations { table: "migrations", subject: "the database was", scripts: &MIGRATIONS };
-    migrations.apply(&tx).await?;
+    let found = migrations.apply(&tx).await?;
+    if found < WORDS_VERSION {
+        words::index_all_words(&tx).await?;
+    }
     let role = tx
         .query_one("SELECT rolsuper OR rolbypassrls FROM pg_roles WHERE rolname = current_user", &[])
         .await?;

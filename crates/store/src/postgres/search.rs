@@ -12,11 +12,13 @@ use super::{
     filter::{self, FilterParameters},
     metadata,
     schema::MAX_INDEXED_DIMENSIONS,
+    word_search::WordSearch,
     write::{chunk_key, headings_from_row, span_from_array, to_half_unit},
 };
 use crate::{
-    CollectionRef, Filter, Hit, Query, SearchMode, StoreError, check_vector, fusion,
-    query_terms::query_terms, vector_id,
+    CollectionRef, Filter, Hit, Query, SearchMode, StoreError, check_vector,
+    fusion::{self, Ranked, Ranking},
+    vector_id,
 };
 
 /// Minimum of pgvector's `hnsw.ef_search`, the size of the candidate list of an index scan. A larger list finds more of
@@ -29,14 +31,6 @@ const MAX_EF_SEARCH: usize = 1000;
 /// Up to this number of matching chunks, all are compared. It takes a few milliseconds.
 const MAX_EXACT_SCAN_CHUNKS: usize = 10_000;
 
-/// Returns how many entries of each ranking are fused.
-fn fused_depth(top_k: usize) -> usize {
-    (2 * top_k).max(50)
-}
-
-/// Chunk keys with scores, best first.
-type Ranking = Vec<(i64, f32)>;
-
 pub(super) async fn search(
     connections: &Connections,
     collection_ref: CollectionRef<'_>,
@@ -47,14 +41,13 @@ pub(super) async fn search(
     let collection = find(&tx, collection_ref, LockMode::None).await?;
     let search = Search { tx: &tx, collection_ref, query: &query, collection };
     let ranking = match &query.mode {
-        SearchMode::Vector(vector) => search.nearest(vector, query.top_k).await?,
-        SearchMode::Text(text) => search.matching(text, query.top_k).await?,
+        SearchMode::Vector(vector) => fusion::by_vector(search.nearest(vector, query.top_k).await?),
+        SearchMode::Text(text) => fusion::by_words(search.matching(text, query.top_k).await?),
         SearchMode::Hybrid(vector, text) => {
-            let depth = fused_depth(query.top_k);
-            let ids = |ranking: Ranking| -> Vec<i64> { ranking.into_iter().map(|(id, _)| id).collect() };
-            let by_vector = ids(search.nearest(vector, depth).await?);
-            let by_text = ids(search.matching(text, depth).await?);
-            fusion::fuse([&by_vector, &by_text], query.top_k)
+            let depth = fusion::fused_depth(query.top_k);
+            let near = search.nearest(vector, depth).await?;
+            let matching = search.matching(text, depth).await?;
+            search.with_cosines(vector, fusion::fuse(near, matching, query.top_k)).await?
         }
     };
     search.hits(ranking).await
@@ -149,27 +142,39 @@ impl Search<'_> {
         Ok(rows.iter().map(|row| (row.get(0), row.get::<_, f64>(1) as f32)).collect())
     }
 
-    /// Ranks by the words of a text, with `ts_rank`.
+    /// Ranks by the words of a text.
     async fn matching(&self, text: &str, top: usize) -> Result<Ranking, StoreError> {
-        // Words consist of letters and digits, so a word cannot end its quotes.
-        let words: Vec<String> = query_terms(text).into_iter().map(|word| format!("'{word}'")).collect();
-        if words.is_empty() {
-            return Ok(Vec::new());
-        }
-        let (words, top) = (words.join(" | "), top as i64);
-        let mut filter_parameters = FilterParameters::default();
-        let condition = match &self.query.filter {
-            Some(filter) => format!(" AND {}", filter::compile(filter, &mut filter_parameters, 4)),
-            None => String::new(),
+        let search = WordSearch {
+            tx: self.tx,
+            tenant: self.collection_ref.tenant,
+            collection: self.collection.id,
+            filter: self.query.filter.as_ref(),
         };
+        search.ranking(text, top).await
+    }
+
+    /// Adds the cosines that a ranking does not have.
+    async fn with_cosines(
+        &self,
+        vector: &[f32],
+        mut ranking: Vec<Ranked>,
+    ) -> Result<Vec<Ranked>, StoreError> {
+        let missing: Vec<i64> =
+            ranking.iter().filter(|ranked| ranked.cosine.is_none()).map(|ranked| ranked.id).collect();
+        if missing.is_empty() {
+            return Ok(ranking);
+        }
+        let dim = self.collection.view.binding.dim;
         let sql = format!(
-            "SELECT c.id, ts_rank(c.words, q) AS score
-             FROM to_tsquery('simple', $1) q, embeddery.chunks c JOIN embeddery.documents d ON d.id = c.document
-             WHERE c.words @@ q AND d.collection = $2{condition} ORDER BY score DESC, c.id LIMIT $3"
+            "SELECT chunk, 1 - (embedding::halfvec({dim}) <=> $1::halfvec) FROM embeddery.vectors
+             WHERE generation = $2 AND chunk = ANY($3)"
         );
-        let parameters: Parameters<'_> = vec![&words, &self.collection.id, &top];
-        let rows = self.tx.query(&sql, &filter_parameters.append_to(parameters)).await?;
-        Ok(rows.iter().map(|row| (row.get(0), row.get(1))).collect())
+        let rows = self.tx.query(&sql, &[&to_half_unit(vector), &self.collection.active, &missing]).await?;
+        let cosines: HashMap<i64, f64> = rows.iter().map(|row| (row.get(0), row.get(1))).collect();
+        for ranked in &mut ranking {
+            ranked.cosine = ranked.cosine.or_else(|| cosines.get(&ranked.id).map(|cosine| *cosine as f32));
+        }
+        Ok(ranking)
     }
 
     /// Returns the filter as a condition on a row of `vectors`.
@@ -185,8 +190,8 @@ impl Search<'_> {
     }
 
     /// Reads the documents and texts of the chunks.
-    async fn hits(&self, ranking: Ranking) -> Result<Vec<Hit>, StoreError> {
-        let chunks: Vec<i64> = ranking.iter().map(|(id, _)| *id).collect();
+    async fn hits(&self, ranking: Vec<Ranked>) -> Result<Vec<Hit>, StoreError> {
+        let chunks: Vec<i64> = ranking.iter().map(|ranked| ranked.id).collect();
         let statement = self
             .tx
             .prepare_cached(
@@ -198,13 +203,16 @@ impl Search<'_> {
         let rows = self.tx.query(&statement, &[&chunks, &self.query.with_text]).await?;
         let by_chunk: HashMap<i64, _> = rows.iter().map(|row| (row.get(0), row)).collect();
         let space = &self.collection.view.binding.space;
-        let hits = ranking.into_iter().filter_map(|(chunk, score)| {
-            let row = by_chunk.get(&chunk)?;
+        let hits = ranking.into_iter().filter_map(|ranked| {
+            let row = by_chunk.get(&ranked.id)?;
             let document: String = row.get(1);
             Some(metadata::from_text(row.get(2)).map(|metadata| Hit {
                 id: vector_id(self.collection_ref, &document, chunk_key(row.get(3), row.get(4)), space),
                 document,
-                score,
+                score: ranked.score,
+                cosine: ranked.cosine,
+                text_rank: ranked.text_rank,
+                text_score: ranked.text_score,
                 text: row.get(6),
                 span: span_from_array(&row.get::<_, Vec<i64>>(5)),
                 headings: headings_from_row(row, 7),

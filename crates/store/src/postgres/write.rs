@@ -14,6 +14,7 @@ use super::{
     connection::{Connections, new_ids},
     filter::{self, FilterParameters},
     metadata, tombstones,
+    words::{NewWords, TotalsChange},
 };
 use crate::{
     CheckedDocument, ChunkKey, CollectionRef, DeleteTarget, DocumentChunk, Fingerprint, StoreError, TextSpan,
@@ -41,7 +42,8 @@ pub(super) async fn upsert(
     documents.dedup_by(|next, previous| next.id == previous.id);
 
     let mut writes = write_documents(&tx, collection_ref.tenant, &collection, &documents).await?;
-    remove_deleted(&tx, collection_ref, &documents, &mut writes).await?;
+    let mut totals = TotalsChange::default();
+    remove_deleted(&tx, collection_ref, &documents, &mut writes, &mut totals).await?;
     let keys: Vec<i64> = writes.iter().filter_map(DocumentWrite::key).collect();
     let mut stored = stored_chunks(&tx, &keys).await?;
     let (mut result, mut new, mut moved) =
@@ -74,9 +76,14 @@ pub(super) async fn upsert(
     }
     let removed: Vec<i64> = stored.into_values().map(|chunk| chunk.id).collect();
     result.removed = removed.len() as u64;
-    tx.execute("DELETE FROM embeddery.chunks WHERE id = ANY($1)", &[&removed]).await?;
+    let rows =
+        tx.query("DELETE FROM embeddery.chunks WHERE id = ANY($1) RETURNING word_count", &[&removed]).await?;
+    rows.iter().for_each(|row| totals.remove(1, row.get::<_, i32>(0).into()));
     moved.write(&tx).await?;
-    new.write(&tx, collection_ref.tenant, collection.active).await?;
+    let words = NewWords::from_texts(collection.id, &new.texts).await?;
+    words.counts.iter().for_each(|count| totals.add(*count));
+    new.write(&tx, collection_ref.tenant, collection.active, &words).await?;
+    totals.write(&tx, collection_ref.tenant, collection.id).await?;
     tx.commit().await?;
     Ok(result)
 }
@@ -162,6 +169,7 @@ async fn remove_deleted(
     collection_ref: CollectionRef<'_>,
     documents: &[CheckedDocument],
     writes: &mut [DocumentWrite],
+    totals: &mut TotalsChange,
 ) -> Result<(), StoreError> {
     let names: Vec<&str> = documents.iter().map(|document| document.id.as_str()).collect();
     let tombstones = tombstones::latest(tx, collection_ref, &names).await?;
@@ -174,7 +182,10 @@ async fn remove_deleted(
             *write = DocumentWrite::Superseded(deletion);
         }
     }
-    tx.execute("DELETE FROM embeddery.documents WHERE id = ANY($1)", &[&deleted]).await?;
+    if !deleted.is_empty() {
+        let sql = delete_and_count("d.id = ANY($1)");
+        count_deleted(&tx.query(&sql, &[&deleted]).await?, totals);
+    }
     Ok(())
 }
 
@@ -311,7 +322,13 @@ impl<'d> NewChunks<'d> {
         self.vectors.vectors.push(vector);
     }
 
-    async fn write(mut self, tx: &Transaction<'_>, tenant: &str, generation: i64) -> Result<(), StoreError> {
+    async fn write(
+        mut self,
+        tx: &Transaction<'_>,
+        tenant: &str,
+        generation: i64,
+        words: &NewWords,
+    ) -> Result<(), StoreError> {
         if self.texts.is_empty() {
             return Ok(());
         }
@@ -319,11 +336,11 @@ impl<'d> NewChunks<'d> {
         let chunks = tx
             .prepare_cached(
                 "INSERT INTO embeddery.chunks
-                     (id, tenant, document, fingerprint, occurrence, ordinal, span, headings, text)
-                 SELECT id, $1, document, fingerprint, occurrence, ordinal, span::bigint[], headings, text
+                     (id, tenant, document, fingerprint, occurrence, ordinal, span, headings, text, word_count)
+                 SELECT id, $1, document, fingerprint, occurrence, ordinal, span::bigint[], headings, text, word_count
                  FROM unnest($2::bigint[], $3::bigint[], $4::bytea[], $5::bigint[], $6::bigint[], $7::text[],
-                             $8::jsonb[], $9::text[])
-                      AS new (id, document, fingerprint, occurrence, ordinal, span, headings, text)",
+                             $8::jsonb[], $9::text[], $10::integer[])
+                      AS new (id, document, fingerprint, occurrence, ordinal, span, headings, text, word_count)",
             )
             .await?;
         tx.execute(
@@ -338,9 +355,11 @@ impl<'d> NewChunks<'d> {
                 &self.spans,
                 &self.headings,
                 &self.texts,
+                &words.counts,
             ],
         )
         .await?;
+        words.write(tx, tenant, &self.vectors.chunks).await?;
         add_vectors(tx, tenant, generation, &self.vectors).await
     }
 }
@@ -385,11 +404,8 @@ pub(super) async fn delete(
         DeleteTarget::Ids(ids) => {
             // PostgreSQL refuses a text with a NUL character. No document has such an id.
             let ids: Vec<&str> = ids.iter().map(String::as_str).filter(|id| !id.contains('\0')).collect();
-            tx.query(
-                "DELETE FROM embeddery.documents WHERE collection = $1 AND name = ANY($2) RETURNING name",
-                &[&collection.id, &ids],
-            )
-            .await?
+            let sql = delete_and_count("d.collection = $1 AND d.name = ANY($2)");
+            tx.query(&sql, &[&collection.id, &ids]).await?
         }
         DeleteTarget::All => {
             tx.query(
@@ -401,14 +417,31 @@ pub(super) async fn delete(
         DeleteTarget::Where(filter) => {
             let mut filter_parameters = FilterParameters::default();
             let condition = filter::compile(filter, &mut filter_parameters, 2);
-            let sql = format!(
-                "DELETE FROM embeddery.documents d WHERE d.collection = $1 AND {condition} RETURNING name"
-            );
+            let sql = delete_and_count(&format!("d.collection = $1 AND {condition}"));
             tx.query(&sql, &filter_parameters.append_to(vec![&collection.id])).await?
         }
     };
+    let mut totals = TotalsChange::default();
+    count_deleted(&deleted, &mut totals);
     let names: Vec<&str> = deleted.iter().map(|row| row.get(0)).collect();
     tombstones::record(&tx, collection_ref, &names).await?;
+    totals.write(&tx, collection_ref.tenant, collection.id).await?;
     tx.commit().await?;
     Ok(deleted.len() as u64)
+}
+
+/// Returns a statement that deletes documents `d` and returns the name, the number of chunks and the number of tokens of
+/// each.
+fn delete_and_count(condition: &str) -> String {
+    // The subqueries see the chunks as they were before the deletion.
+    format!(
+        "WITH deleted AS (DELETE FROM embeddery.documents d WHERE {condition} RETURNING d.id, d.name)
+         SELECT name, count(c.id), coalesce(sum(c.word_count), 0)::bigint
+         FROM deleted LEFT JOIN embeddery.chunks c ON c.document = deleted.id GROUP BY deleted.id, name"
+    )
+}
+
+/// Adds rows of [`delete_and_count`] to a change.
+fn count_deleted(rows: &[tokio_postgres::Row], totals: &mut TotalsChange) {
+    rows.iter().for_each(|row| totals.remove(row.get(1), row.get(2)));
 }

@@ -95,10 +95,7 @@ pub(super) fn drop_collection(tx: &Transaction<'_>, name: &str) -> Result<(), St
         drop_generation(tx, generation)?;
     }
     let chunks = "SELECT c.id FROM chunks c JOIN documents d ON d.id = c.document WHERE d.collection = ?1";
-    tx.execute(
-        &format!("INSERT INTO words (words, rowid, text) SELECT 'delete', id, text FROM chunks WHERE id IN ({chunks})"),
-        [collection.id],
-    )?;
+    tx.execute(&format!("DELETE FROM words WHERE rowid IN ({chunks})"), [collection.id])?;
     tx.execute(&format!("DELETE FROM chunks WHERE id IN ({chunks})"), [collection.id])?;
     tx.execute("DELETE FROM attributes WHERE collection = ?1", [collection.id])?;
     tx.execute("DELETE FROM documents WHERE collection = ?1", [collection.id])?;

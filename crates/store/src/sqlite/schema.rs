@@ -95,6 +95,17 @@ pub(super) const MIGRATIONS: &[Migration] = &[
     ),
     // Numbers of attributes are exact, and lists in lists have none.
     Migration::Code("", write::derive_attributes),
+    // The tokens are ours. The tokenizer only splits them at spaces: it takes letters of all scripts as they are. The
+    // index needs no text to remove a row, so a later version may make other tokens.
+    Migration::Code(
+        "
+    DROP TABLE words;
+    CREATE VIRTUAL TABLE words USING fts5 (
+        tokens, spellings, content = '', contentless_delete = 1, tokenize = \"ascii tokenchars '_.+#'\"
+    );
+",
+        write::index_all_words,
+    ),
 ];
 
 /// The error of a database that a newer version of the program has written.

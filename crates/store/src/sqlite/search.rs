@@ -13,21 +13,17 @@ use super::{
     write::{headings_from_row, span_from_row},
 };
 use crate::{
-    ChunkKey, CollectionRef, Filter, Hit, Query, SearchMode, StoreError, check_vector, fusion,
+    ChunkKey, CollectionRef, Filter, Hit, Query, SearchMode, StoreError, check_vector,
+    fusion::{self, Ranked, Ranking},
     matrix::{Kernel, Matrix, Scan},
-    query_terms::query_terms,
     vector_id,
+    words::{Phrase, collection_prefix, query_phrases},
 };
 
 /// Returns the number of candidates for `top_k` results. The scores of the scan are accurate to about 0.001, so a result
 /// is hardly ever ranked lower than this.
 fn candidate_count(top_k: usize) -> usize {
     top_k + 3 * top_k.min(100) + 20
-}
-
-/// Returns how many entries of each ranking are fused.
-fn fused_depth(top_k: usize) -> usize {
-    (2 * top_k).max(50)
 }
 
 pub(super) fn search(
@@ -65,31 +61,39 @@ struct Search<'a> {
     inode: u64,
 }
 
-/// Vector ids with scores, best first.
-type Ranking = Vec<(i64, f32)>;
-
 impl Search<'_> {
     /// Runs the search. Returns `None` if it must be repeated with a later transaction.
     fn run(&self) -> Result<Option<Vec<Hit>>, StoreError> {
         let top_k = self.query.top_k;
         let ranking = match &self.query.mode {
-            SearchMode::Vector(vector) => self.nearest(vector, top_k)?,
-            SearchMode::Text(text) => Some(self.matching(text, top_k)?),
+            SearchMode::Vector(vector) => self.nearest(vector, top_k)?.map(fusion::by_vector),
+            SearchMode::Text(text) => Some(fusion::by_words(self.matching(text, top_k)?)),
             SearchMode::Hybrid(vector, text) => {
-                let depth = fused_depth(top_k);
+                let depth = fusion::fused_depth(top_k);
                 self.nearest(vector, depth)?
                     .map(|near| {
-                        let by_vector: Vec<i64> = near.into_iter().map(|(id, _)| id).collect();
-                        let by_text: Vec<i64> =
-                            self.matching(text, depth)?.into_iter().map(|(id, _)| id).collect();
-                        Ok::<_, StoreError>(fusion::fuse([&by_vector, &by_text], top_k))
+                        let fused = fusion::fuse(near, self.matching(text, depth)?, top_k);
+                        self.with_cosines(vector, fused)
                     })
                     .transpose()?
             }
         };
-        ranking
-            .map(|ranking| ranking.into_iter().map(|(id, score)| self.hit(id, score)).collect())
-            .transpose()
+        ranking.map(|ranking| ranking.into_iter().map(|ranked| self.hit(ranked)).collect()).transpose()
+    }
+
+    /// Adds the cosines that a ranking does not have.
+    fn with_cosines(&self, vector: &[f32], mut ranking: Vec<Ranked>) -> Result<Vec<Ranked>, StoreError> {
+        let exact = ExactQuery::new(vector);
+        for ranked in ranking.iter_mut().filter(|ranked| ranked.cosine.is_none()) {
+            ranked.cosine = Some(self.cosine(&exact, ranked.id)?);
+        }
+        Ok(ranking)
+    }
+
+    /// Compares the stored vector of this id.
+    fn cosine(&self, query: &ExactQuery<'_>, id: i64) -> Result<f32, StoreError> {
+        let mut statement = self.tx.prepare_cached("SELECT vector FROM vectors WHERE id = ?1")?;
+        Ok(statement.query_row([id], |row| Ok(query.cosine(&decode_vector(row.get_ref(0)?.as_blob()?))))?)
     }
 
     /// Ranks by cosine similarity. Returns `None` if the search must be repeated.
@@ -112,12 +116,9 @@ impl Search<'_> {
         let candidates = cached.with(self.tx, generation, |matrix| matrix.candidates(vector, scan))?;
         let Some(candidates) = candidates else { return Ok(None) };
         let exact = ExactQuery::new(vector);
-        let mut statement = self.tx.prepare_cached("SELECT vector FROM vectors WHERE id = ?1")?;
         let mut ranking = Vec::with_capacity(candidates.len());
         for id in candidates {
-            let score = statement
-                .query_row([id], |row| Ok(exact.cosine(&decode_vector(row.get_ref(0)?.as_blob()?))))?;
-            ranking.push((id, score));
+            ranking.push((id, self.cosine(&exact, id)?));
         }
         Ok(Some(best(ranking, top)))
     }
@@ -161,30 +162,46 @@ impl Search<'_> {
         Ok(mask)
     }
 
-    /// Ranks by the words of a text, with BM25.
+    /// Ranks by the words of a text, with the full-text index's BM25. Frequencies of words are those of the collection.
+    /// The number of chunks and their mean length are those of all collections of the user.
     fn matching(&self, text: &str, top: usize) -> Result<Ranking, StoreError> {
-        let words: Vec<String> = query_terms(text).into_iter().map(|word| format!("\"{word}\"")).collect();
-        if words.is_empty() {
+        let prefix = collection_prefix(self.collection.id);
+        let phrases: Vec<String> =
+            query_phrases(text).iter().map(|phrase| match_expression(&prefix, phrase)).collect();
+        if phrases.is_empty() {
             return Ok(Vec::new());
         }
-        let (condition, mut values) = match &self.query.filter {
-            Some(filter) => filter::compile(filter, self.collection.id),
-            None => ("d.collection = ?1".to_owned(), vec![Sql::Integer(self.collection.id)]),
+        let (sql, mut values) = match &self.query.filter {
+            // The words of a collection have its prefix, so only its chunks match. Their vectors are looked up when the
+            // best are known.
+            None => (
+                "SELECT v.id, m.score
+                 FROM (SELECT rowid AS chunk, -bm25(words) AS score FROM words WHERE words MATCH ?1
+                       ORDER BY score DESC, chunk LIMIT ?2) m
+                 JOIN vectors v ON v.chunk = m.chunk AND v.generation = ?3
+                 ORDER BY m.score DESC, v.id"
+                    .to_owned(),
+                Vec::new(),
+            ),
+            Some(filter) => {
+                let (condition, values) = filter::compile(filter, self.collection.id);
+                let first = values.len() + 1;
+                let sql = format!(
+                    "SELECT v.id, -bm25(words) AS score FROM words
+                     JOIN chunks c ON c.id = words.rowid
+                     JOIN documents d ON d.id = c.document
+                     JOIN vectors v ON v.chunk = c.id AND v.generation = ?{}
+                     WHERE words MATCH ?{first} AND {condition}
+                     ORDER BY score DESC, v.id LIMIT ?{}",
+                    first + 2,
+                    first + 1
+                );
+                (sql, values)
+            }
         };
-        let first = values.len() + 1;
-        values.push(Sql::Text(words.join(" OR ")));
-        values.push(Sql::Integer(self.collection.active));
+        values.push(Sql::Text(phrases.join(" OR ")));
         values.push(Sql::Integer(top as i64));
-        let sql = format!(
-            "SELECT v.id, -bm25(words) FROM words
-             JOIN chunks c ON c.id = words.rowid
-             JOIN documents d ON d.id = c.document
-             JOIN vectors v ON v.chunk = c.id AND v.generation = ?{}
-             WHERE words MATCH ?{first} AND {condition}
-             ORDER BY bm25(words), v.id LIMIT ?{}",
-            first + 1,
-            first + 2
-        );
+        values.push(Sql::Integer(self.collection.active));
         let mut statement = self.tx.prepare(&sql)?;
         let rows = statement.query_map(rusqlite::params_from_iter(values), |row| {
             Ok((row.get(0)?, row.get::<_, f64>(1)? as f32))
@@ -193,14 +210,14 @@ impl Search<'_> {
     }
 
     /// Reads the document and the chunk of a vector.
-    fn hit(&self, id: i64, score: f32) -> Result<Hit, StoreError> {
+    fn hit(&self, ranked: Ranked) -> Result<Hit, StoreError> {
         let mut statement = self.tx.prepare_cached(
             "SELECT d.name, d.metadata, c.fingerprint, c.occurrence, c.byte_from, c.byte_to, c.char_from, c.char_to,
                     iif(?2, c.text, NULL), c.headings
              FROM vectors v JOIN chunks c ON c.id = v.chunk JOIN documents d ON d.id = v.document WHERE v.id = ?1",
         )?;
         let space = &self.collection.view.binding.space;
-        let (hit, metadata) = statement.query_row(params![id, self.query.with_text], |row| {
+        let (hit, metadata) = statement.query_row(params![ranked.id, self.query.with_text], |row| {
             let document: String = row.get(0)?;
             let key = ChunkKey { fingerprint: row.get(2)?, occurrence: row.get(3)? };
             let id = vector_id(self.collection_ref, &document, key, space);
@@ -208,7 +225,10 @@ impl Search<'_> {
             let hit = Hit {
                 id,
                 document,
-                score,
+                score: ranked.score,
+                cosine: ranked.cosine,
+                text_rank: ranked.text_rank,
+                text_score: ranked.text_score,
                 text: row.get(8)?,
                 span: span_from_row(row, 4)?,
                 headings: headings_from_row(row, 9)?,
@@ -218,6 +238,12 @@ impl Search<'_> {
         })?;
         Ok(Hit { metadata: metadata_from_json(&metadata)?, ..hit })
     }
+}
+
+/// Returns a phrase in the language of the full-text index. A token holds no quote and no space.
+fn match_expression(prefix: &str, phrase: &Phrase) -> String {
+    let tokens: Vec<String> = phrase.tokens.iter().map(|token| format!("{prefix}{token}")).collect();
+    format!("\"{}\"{}", tokens.join(" "), if phrase.is_prefix { " *" } else { "" })
 }
 
 fn is_set(mask: &[u64], document: i64) -> bool {
@@ -260,4 +286,58 @@ fn dot(a: &[f32], b: &[f32]) -> f32 {
         }
     }
     lanes.iter().sum::<f32>() + remainder
+}
+
+#[cfg(test)]
+mod tests {
+    use embeddery_database::sqlite::{self, Layout, OpenOptions, Synchronous};
+
+    use super::{super::schema::MIGRATIONS, *};
+    use crate::{SqliteConfig, SqliteStore, VectorStore as _};
+
+    /// A file of the version before the index of words had our tokens.
+    #[tokio::test]
+    async fn words_of_an_earlier_version_are_indexed_again() {
+        let base = tempfile::tempdir().unwrap();
+        let options = OpenOptions {
+            busy_timeout: std::time::Duration::from_secs(5),
+            synchronous: Synchronous::Normal,
+            layout: Layout::LargeRows,
+            statement_cache: 8,
+        };
+        let earlier = &MIGRATIONS[..MIGRATIONS.len() - 1];
+        let file = sqlite::open(&base.path().join("1/vectors.db"), earlier, &options).unwrap();
+        file.execute_batch(
+            "INSERT INTO generations (id, provider, model, space, dim, cut, vectors, last_vector)
+                 VALUES (1, 'p', 'm', 's', 1, 0, 2, 2);
+             INSERT INTO collections (id, name, metadata, live, documents) VALUES (31, 'notes', '{}', 1, 1);
+             INSERT INTO documents (id, collection, name, metadata) VALUES (7, 31, 'd', '{}');
+             INSERT INTO chunks (id, document, ordinal, fingerprint, occurrence, byte_from, byte_to, char_from,
+                                 char_to, text)
+                 VALUES (1, 7, 0, zeroblob(16), 0, 0, 0, 0, 0, '使用Redis缓存'), (2, 7, 1, zeroblob(16), 1, 0, 0, 0, 0, 'Straße');
+             INSERT INTO words (rowid, text) SELECT id, text FROM chunks;
+             INSERT INTO vectors (generation, document, chunk, vector) VALUES (1, 7, 1, x'0000803f'), (1, 7, 2, x'0000803f');",
+        )
+        .unwrap();
+        drop(file);
+        let store = SqliteStore::new(SqliteConfig {
+            base_dir: base.path().to_owned(),
+            open_users: 1,
+            matrix_bytes: 1 << 20,
+            search_threads: 1,
+            min_free_bytes: 0,
+        });
+        let notes = CollectionRef { tenant: "1", collection: "notes" };
+        for (text, found) in [("缓存", "使用Redis缓存"), ("strasse", "Straße"), ("redis", "使用Redis缓存")]
+        {
+            let query =
+                Query { mode: SearchMode::Text(text.into()), top_k: 5, filter: None, with_text: true };
+            let hits = store.search(notes, query).await.unwrap();
+            assert_eq!(hits.iter().map(|hit| hit.text.as_deref().unwrap()).collect::<Vec<_>>(), [found]);
+        }
+        // A row of the new index is removed without its text.
+        store.delete(notes, crate::DeleteTarget::Ids(&["d".to_owned()])).await.unwrap();
+        let query = Query { mode: SearchMode::Text("redis".into()), top_k: 5, filter: None, with_text: true };
+        assert!(store.search(notes, query).await.unwrap().is_empty());
+    }
 }

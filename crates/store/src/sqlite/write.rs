@@ -16,7 +16,11 @@ use super::{
 };
 use crate::{
     CheckedDocument, ChunkKey, DeleteTarget, Document, DocumentChunk, StoreError, TextSpan, UpsertResult,
-    check_vector, filter::visible_values, fingerprints, json_numbers::number_tokens,
+    check_vector,
+    filter::visible_values,
+    fingerprints,
+    json_numbers::number_tokens,
+    words::{collection_prefix, index_words},
 };
 
 /// Stores documents, see [`VectorStore::upsert`](crate::VectorStore::upsert).
@@ -33,6 +37,7 @@ pub(super) fn upsert(
     }
     let mut result = UpsertResult::default();
     let (mut new_documents, mut last_vector) = (0, 0);
+    let prefix = collection_prefix(collection.id);
     for document in documents {
         let (id, is_new) = match write_document(tx, &collection, document)? {
             DocumentWrite::Written { id, is_new } => (id, is_new),
@@ -58,6 +63,7 @@ pub(super) fn upsert(
             };
             check_vector(vector, binding.dim)?;
             let chunk_id = add_chunk(tx, id, key, &position, &chunk.text)?;
+            add_words(tx, chunk_id, &prefix, &chunk.text)?;
             last_vector = add_vector(tx, collection.active, id, chunk_id, vector)?;
             result.added += 1;
         }
@@ -268,7 +274,7 @@ fn move_chunk(tx: &Transaction<'_>, id: i64, position: &ChunkPosition) -> Result
     Ok(())
 }
 
-/// Adds a chunk and its words to the full-text index, and returns its id.
+/// Adds a chunk and returns its id.
 fn add_chunk(
     tx: &Transaction<'_>,
     document: i64,
@@ -294,9 +300,27 @@ fn add_chunk(
         headings,
         text
     ])?;
-    let id = tx.last_insert_rowid();
-    tx.prepare_cached("INSERT INTO words (rowid, text) VALUES (?1, ?2)")?.execute(params![id, text])?;
-    Ok(id)
+    Ok(tx.last_insert_rowid())
+}
+
+/// Adds the words of a chunk to the full-text index.
+fn add_words(tx: &Transaction<'_>, chunk: i64, prefix: &str, text: &str) -> rusqlite::Result<()> {
+    let indexed = index_words(prefix, text);
+    tx.prepare_cached("INSERT INTO words (rowid, tokens, spellings) VALUES (?1, ?2, ?3)")?
+        .execute(params![chunk, indexed.words, indexed.spellings])?;
+    Ok(())
+}
+
+/// Fills the full-text index, which is empty, with the words of all chunks.
+pub(super) fn index_all_words(tx: &Transaction<'_>) -> rusqlite::Result<()> {
+    let mut chunks = tx.prepare(
+        "SELECT c.id, d.collection, c.text FROM chunks c JOIN documents d ON d.id = c.document ORDER BY c.id",
+    )?;
+    let mut rows = chunks.query([])?;
+    while let Some(row) = rows.next()? {
+        add_words(tx, row.get(0)?, &collection_prefix(row.get(1)?), row.get_ref(2)?.as_str()?)?;
+    }
+    Ok(())
 }
 
 /// Adds a vector and returns its id.
@@ -330,11 +354,7 @@ fn remove_chunk(tx: &Transaction<'_>, collection: &CollectionRow, chunk: i64) ->
         )?
         .execute(params![generation, removed])?;
     }
-    // An FTS5 table with external content needs the indexed text to remove a row.
-    tx.prepare_cached(
-        "INSERT INTO words (words, rowid, text) SELECT 'delete', id, text FROM chunks WHERE id = ?1",
-    )?
-    .execute([chunk])?;
+    tx.prepare_cached("DELETE FROM words WHERE rowid = ?1")?.execute([chunk])?;
     tx.prepare_cached("DELETE FROM chunks WHERE id = ?1")?.execute([chunk])?;
     Ok(())
 }

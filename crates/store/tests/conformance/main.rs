@@ -13,6 +13,7 @@ mod search;
 mod server;
 mod sqlite;
 mod support;
+mod words;
 
 /// Defines the tests of the suite for one store. `$make` is an async function that returns the store.
 macro_rules! conformance {
@@ -27,9 +28,12 @@ macro_rules! conformance {
                 readers_see_the_old_or_the_new_document, an_earlier_submission_does_not_replace_a_later_one,
                 an_earlier_submission_does_not_restore_what_was_deleted,
                 headings_are_stored_and_updated;
-            search: the_nearest_vectors_come_first, hits_carry_text_and_span, a_text_query_has_no_operators,
+            search: the_nearest_vectors_come_first, hits_carry_text_and_span, no_text_query_is_invalid,
                 hybrid_prefers_documents_of_both_rankings, a_search_sees_every_earlier_write, top_k_may_exceed_the_number_of_vectors, an_empty_result_is_not_an_error,
                 random_vectors_rank_by_cosine;
+            words: words_of_all_scripts_are_found, technical_forms_are_found, phrases_and_starts_of_words_are_found,
+                words_rank_by_rarity_frequency_and_length, words_belong_to_their_collection_and_go_with_their_chunk,
+                hits_say_how_they_were_found, labelled_passages_are_found_in_six_languages;
             filters: every_operator_filters, a_list_matches_by_element, values_of_different_types_never_match, a_rare_filter_still_fills_top_k,
                 a_filter_of_a_thousand_conditions_works, missing_fields_match_a_negation_only;
             filters_model: random_filters_agree_with_a_model;

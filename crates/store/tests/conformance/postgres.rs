@@ -43,10 +43,120 @@ async fn row_level_security_separates_tenants() {
         );
         server().sql("service", &sql)
     };
-    for table in ["collections", "generations", "documents", "chunks", "vectors"] {
+    for table in ["collections", "generations", "documents", "chunks", "vectors", "word_totals"] {
         assert_eq!(count(&tenant.name, table).trim(), "1", "{table}");
         assert_eq!(count("other", table).trim(), "0", "{table}");
     }
+    let collection = server()
+        .sql("service", &format!("SELECT id FROM embeddery.collections WHERE tenant = '{}'", tenant.name));
+    let token = format!("{:x}_one", collection.trim().parse::<i64>().unwrap());
+    let count_words = |tenant: &str, words: &str| {
+        let sql = format!(
+            "SET ROLE service; SET embeddery.tenant = '{tenant}'; SET embeddery.words = '{words}'; SELECT count(*) FROM embeddery.words"
+        );
+        server().sql("service", &sql)
+    };
+    assert_eq!(count_words(&tenant.name, &token).trim(), "1");
+    assert_eq!(count_words("other", &token).trim(), "0");
+    assert_eq!(count_words(&tenant.name, "").trim(), "0", "no row without words");
+}
+
+/// A condition on words is part of a policy, because the index cannot be used otherwise.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_search_by_words_uses_the_index() {
+    let tenant = Tenant::new(store().await);
+    let documents = (0..3000).map(|i| document(&i.to_string(), &[&format!("word{i}x")], json!({})));
+    tenant.create_with(documents.collect()).await;
+    server().sql("service", "ANALYZE embeddery.words");
+    let sql = format!(
+        "SET ROLE service; SET embeddery.tenant = '{}'; SET embeddery.words = '1_word7x';
+         EXPLAIN SELECT count(*) FROM embeddery.words WHERE tokens @@ '1_word7x'::tsquery",
+        tenant.name
+    );
+    let plan = server().sql("service", &sql);
+    assert!(plan.contains("words_by_token"), "{plan}");
+}
+
+/// Databases of other locales find the same words. Locales that the machine or the server does not have are left out.
+#[tokio::test(flavor = "multi_thread")]
+async fn words_do_not_depend_on_the_locale() {
+    let locales = [
+        ("c_utf8", "LOCALE 'C.UTF-8'"),
+        ("en_us", "LOCALE 'en_US.UTF-8'"),
+        ("builtin", "LOCALE_PROVIDER builtin BUILTIN_LOCALE 'C.UTF-8' LOCALE 'C'"),
+        ("icu", "LOCALE_PROVIDER icu ICU_LOCALE 'en-US' LOCALE 'C'"),
+    ];
+    let mut tried = Vec::new();
+    for (name, options) in locales {
+        let created = tokio::task::spawn_blocking(move || {
+            let sql =
+                format!("CREATE DATABASE {name} OWNER service TEMPLATE template0 ENCODING 'UTF8' {options}");
+            server().try_sql("postgres", &sql).map(|_| server().sql(name, "CREATE EXTENSION vector"))
+        });
+        if created.await.unwrap().is_err() {
+            continue;
+        }
+        let new_tenant = || {
+            let store: Arc<dyn VectorStore> =
+                Arc::new(PostgresStore::new(&config(server().url_of(name))).unwrap());
+            Tenant::new(store)
+        };
+        crate::words::words_of_all_scripts_are_found(&new_tenant()).await;
+        crate::words::technical_forms_are_found(&new_tenant()).await;
+        tried.push(name);
+    }
+    assert!(tried.contains(&"c_utf8"), "{tried:?}");
+}
+
+/// The service starts on a database of the schema before the index of words had our tokens.
+#[tokio::test(flavor = "multi_thread")]
+async fn words_of_an_earlier_version_are_indexed_again() {
+    let database = "earlier";
+    tokio::task::spawn_blocking(move || {
+        server().sql("postgres", &format!("CREATE DATABASE {database} OWNER service"));
+        server().sql(database, "CREATE EXTENSION vector");
+    })
+    .await
+    .unwrap();
+    let new_store = || -> Arc<dyn VectorStore> {
+        Arc::new(PostgresStore::new(&config(server().url_of(database))).unwrap())
+    };
+    let tenants: Vec<Tenant> = (0..3).map(|_| Tenant::new(new_store())).collect();
+    for (i, tenant) in tenants.iter().enumerate() {
+        let texts = ["使用Redis缓存", "jane@example.org", "Straße"];
+        let documents = texts.iter().map(|text| document(text, &[text, &format!("text {i}")], json!({})));
+        tenant.create_with(documents.collect()).await;
+    }
+    tokio::task::spawn_blocking(move || {
+        server().sql(
+            database,
+            "DROP TABLE embeddery.words, embeddery.word_totals;
+             DROP FUNCTION embeddery.count_matches;
+             ALTER TABLE embeddery.chunks DROP COLUMN word_count;
+             ALTER TABLE embeddery.chunks ADD COLUMN
+                 words tsvector GENERATED ALWAYS AS (to_tsvector('simple', left(text, 200000))) STORED;
+             CREATE INDEX chunks_by_words ON embeddery.chunks USING gin (words);
+             DELETE FROM embeddery.migrations WHERE version = 4",
+        )
+    })
+    .await
+    .unwrap();
+    for (i, tenant) in tenants.iter().enumerate() {
+        let tenant = Tenant { store: new_store(), name: tenant.name.clone() };
+        let find = async |query: &str| {
+            let hits = tenant.search(SearchMode::Text(query.into()), 10, None).await;
+            hits.into_iter().map(|hit| hit.document).collect::<Vec<_>>()
+        };
+        assert_eq!(find("缓存").await, ["使用Redis缓存"]);
+        assert_eq!(find("jane").await, ["jane@example.org"]);
+        assert_eq!(find("STRASSE").await, ["Straße"]);
+        assert_eq!(find(&format!("\"text {i}\"")).await.len(), 3);
+        assert_eq!(find(&format!("\"text {}\"", i + 1)).await.len(), 0);
+        tenant.upsert(vec![document("new", &["数据库"], json!({}))]).await.unwrap();
+        assert_eq!(find("数据库").await, ["new"]);
+    }
+    let totals = server().sql(database, "SELECT sum(chunks), sum(words) = (SELECT sum(word_count) FROM embeddery.words) FROM embeddery.word_totals");
+    assert_eq!(totals.trim(), "21|t");
 }
 
 /// A small tenant shares the index with a large one. Its searches still return `top_k` results.

@@ -38,7 +38,7 @@ pub async fn hits_carry_text_and_span(tenant: &Tenant) {
     assert_eq!(tenant.store.document(tenant.collection(), "d").await.unwrap().chunks[1].id, hit.id);
 }
 
-pub async fn a_text_query_has_no_operators(tenant: &Tenant) {
+pub async fn no_text_query_is_invalid(tenant: &Tenant) {
     tenant
         .create_with(vec![
             document("fox", &["The quick brown fox"], json!({})),
@@ -56,6 +56,12 @@ pub async fn a_text_query_has_no_operators(tenant: &Tenant) {
     assert_eq!(find("sleeps").await, ["dog"]);
     for odd in ["\"", "fox*) OR", "NEAR(fox", "a:b -fox", "' ; DROP TABLE chunks; --", "***", "& | !", ""] {
         let _ = find(odd).await;
+    }
+    let many: String = (0..3000).map(|i| format!("word{i} AB-{i}/5 a.b{i}* ")).collect();
+    for long in
+        ["数据库的配置".repeat(5000), "x".repeat(100_000), many, "a-".repeat(20_000), "\"".repeat(10_001)]
+    {
+        let _ = find(&long).await;
     }
     assert_eq!(find("fox*) -").await.len(), 2);
     assert_eq!(find("füchse").await, ["other"]);

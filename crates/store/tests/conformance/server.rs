@@ -37,7 +37,11 @@ impl Postgres {
     }
 
     pub fn url(&self) -> String {
-        format!("postgres://service@127.0.0.1:{}/service?sslmode=disable", self.port)
+        self.url_of("service")
+    }
+
+    pub fn url_of(&self, database: &str) -> String {
+        format!("postgres://service@127.0.0.1:{}/{database}?sslmode=disable", self.port)
     }
 
     /// Starts the server on its data directory, also after [`stop`](Self::stop).
@@ -65,15 +69,28 @@ impl Postgres {
     }
 
     pub fn sql(&self, database: &str, sql: &str) -> String {
+        self.try_sql(database, sql).unwrap_or_else(|error| panic!("{sql}: {error}"))
+    }
+
+    /// The output of `psql`, or its error.
+    pub fn try_sql(&self, database: &str, sql: &str) -> Result<String, String> {
         let port = self.port.to_string();
-        self.run("psql", &["-h", "127.0.0.1", "-p", &port, "-U", "admin", "-d", database, "-Atqc", sql])
+        let arguments =
+            ["-h", "127.0.0.1", "-p", &port, "-U", "admin", "-d", database, "-v", "ON_ERROR_STOP=1"];
+        self.try_run("psql", &[&arguments[..], &["-Atqc", sql]].concat())
     }
 
     fn run(&self, tool: &str, arguments: &[&str]) -> String {
+        self.try_run(tool, arguments).unwrap_or_else(|error| panic!("{tool} {arguments:?}: {error}"))
+    }
+
+    fn try_run(&self, tool: &str, arguments: &[&str]) -> Result<String, String> {
         let output = self.command(tool).args(arguments).output().unwrap();
-        let error = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "{tool} {arguments:?}: {error}");
-        String::from_utf8(output.stdout).unwrap()
+        if output.status.success() {
+            Ok(String::from_utf8(output.stdout).unwrap())
+        } else {
+            Err(String::from_utf8_lossy(&output.stderr).into_owned())
+        }
     }
 
     /// A program of the server. It runs as the unprivileged user 65534 if the test runs as root, and ends with the test.

@@ -34,10 +34,10 @@ pub(crate) async fn search_collection(
     Path(name): Path<String>,
     JsonBody(request): JsonBody<SearchRequest>,
 ) -> Result<(HeaderMap, Json<SearchResponse>), ApiError> {
-    let (space, hits) = service.search(&name, request.check(service.settings())?).await?;
+    let found = service.search(&name, request.check(service.settings())?).await?;
     let mut headers = HeaderMap::new();
-    if let Ok(space) = HeaderValue::from_str(space.as_str()) {
+    if let Ok(space) = HeaderValue::from_str(found.space.as_str()) {
         headers.insert(HeaderName::from_static("x-embeddings-space"), space);
     }
-    Ok((headers, Json(hits.into())))
+    Ok((headers, Json(SearchResponse::new(found.score_kind, found.hits))))
 }

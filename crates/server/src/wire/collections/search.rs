@@ -1,6 +1,6 @@
 //! A search and its results.
 
-use embeddery_store::{Filter, Hit};
+use embeddery_store::{Filter, Hit, ScoreKind};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
@@ -42,7 +42,8 @@ pub(crate) struct SearchRequest {
     with_text: Option<bool>,
 }
 
-/// `vector` by meaning, `text` by words, `hybrid` by both.
+/// `vector` by meaning, `text` by words, `hybrid` by both. In a text, `"several words"` in double quotes is a phrase, and
+/// `word*` finds the words with this start.
 #[derive(Clone, Copy, PartialEq, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum SearchMode {
@@ -111,8 +112,17 @@ struct SearchHit {
     /// The vector's id.
     id: String,
     document_id: String,
-    /// Higher is nearer: the cosine; in mode `text` how well words match; in `hybrid` the fused rank.
+    /// Higher is better. `score_kind` says what it is.
     score: f32,
+    #[schema(inline)]
+    score_kind: ScoreKindView,
+    /// Cosine similarity of the chunk to the query, from -1 to 1: the number for a threshold, also in mode `hybrid`. Null in
+    /// mode `text`, whose query has no vector.
+    cosine: Option<f32>,
+    /// Rank among the chunks with words of the query, from 1. Null if the chunk was not found by its words.
+    text_rank: Option<u32>,
+    /// BM25 score of the words. Null if the chunk was not found by its words.
+    text_score: Option<f32>,
     #[serde(skip_serializing_if = "Option::is_none")]
     text: Option<String>,
     #[serde(flatten)]
@@ -123,14 +133,39 @@ struct SearchHit {
     metadata: Map<String, Value>,
 }
 
-impl From<Vec<Hit>> for SearchResponse {
-    fn from(hits: Vec<Hit>) -> Self {
+/// What a score is: `cosine` (mode `vector`, from -1 to 1), `bm25` (mode `text`, above 0, comparable within one response
+/// only), or `rrf` (mode `hybrid`, reciprocal rank fusion: above 0 and at most 2/61).
+#[derive(Clone, Copy, Serialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+enum ScoreKindView {
+    Cosine,
+    Bm25,
+    Rrf,
+}
+
+impl From<ScoreKind> for ScoreKindView {
+    fn from(kind: ScoreKind) -> Self {
+        match kind {
+            ScoreKind::Cosine => Self::Cosine,
+            ScoreKind::Bm25 => Self::Bm25,
+            ScoreKind::ReciprocalRankFusion => Self::Rrf,
+        }
+    }
+}
+
+impl SearchResponse {
+    /// The response for the hits of a search whose scores are of this kind.
+    pub(crate) fn new(kind: ScoreKind, hits: Vec<Hit>) -> Self {
         let results = hits
             .into_iter()
             .map(|hit| SearchHit {
                 id: hit.id.to_string(),
                 document_id: hit.document,
                 score: hit.score,
+                score_kind: kind.into(),
+                cosine: hit.cosine,
+                text_rank: hit.text_rank,
+                text_score: hit.text_score,
                 text: hit.text,
                 span: hit.span.into(),
                 headings: hit.headings,

@@ -40,6 +40,21 @@ async fn documents_are_found_by_text_by_vector_and_by_words() {
     )
     .await;
     assert_eq!(found(&both), ["table", "fox"]);
+    for (result, kind, cosine, words) in
+        [(&by_text, "cosine", true, false), (&by_words, "bm25", false, true), (&both, "rrf", true, true)]
+    {
+        let hit = &result.json["results"][0];
+        assert_eq!(hit["score_kind"], kind);
+        assert_eq!((hit["cosine"].is_number(), hit["text_rank"].is_number()), (cosine, words), "{hit}");
+        assert_eq!(hit["text_score"].is_number(), words, "{hit}");
+    }
+    let second = &both.json["results"][1];
+    assert_eq!(
+        (&second["text_rank"], &second["text_score"]),
+        (&json!(null), &json!(null)),
+        "no word is in it"
+    );
+    assert!(second["cosine"].is_number(), "{second}");
     assert_eq!(
         found(&search(&server, &json!({"query": "x", "filter": {"absent": 1}})).await),
         Vec::<&str>::new()
