@@ -24,7 +24,15 @@ impl<'a> Progress<'a> {
     /// # Errors
     /// The caller wants the split to stop.
     pub(crate) fn step(&self) -> Result<(), ChunkError> {
-        let steps = self.steps.get() + 1;
+        self.steps(1)
+    }
+
+    /// Reports work of several steps.
+    ///
+    /// # Errors
+    /// The caller wants the split to stop.
+    pub(crate) fn steps(&self, steps: usize) -> Result<(), ChunkError> {
+        let steps = self.steps.get() + steps;
         if steps < STEPS_PER_CHECK {
             self.steps.set(steps);
             return Ok(());
@@ -33,7 +41,7 @@ impl<'a> Progress<'a> {
         self.check()
     }
 
-    /// Asks the caller now, before or after work that has no steps.
+    /// Asks the caller now.
     ///
     /// # Errors
     /// The caller wants the split to stop.

@@ -5,6 +5,9 @@ use std::ops::Range;
 
 use crate::{ChunkError, progress::Progress};
 
+/// Bytes that a tokenizer reads in the time of a step, about.
+const BYTES_PER_STEP: usize = 64;
+
 /// Divides every range that has more than `max` tokens, between words if possible.
 pub(crate) fn divide_oversized(
     text: &str,
@@ -18,8 +21,8 @@ pub(crate) fn divide_oversized(
     for range in ranges {
         pending.push(range);
         while let Some(range) = pending.pop() {
-            progress.check()?;
             let part = &text[range.clone()];
+            progress.steps(1 + part.len() / BYTES_PER_STEP)?;
             let middle = if count(part.trim()) > max { middle(part) } else { None };
             match middle {
                 Some(middle) => {

@@ -33,7 +33,10 @@ pub use progress::Progress;
 pub use rate_limit_info::{RateLimitInfo, RateListener, RateWindow};
 pub use request::{DimensionPolicy, EmbedRequest, Input, InputType, Priority, RequestContext, Truncate};
 pub use request_stats::RequestStats;
-pub use token_estimate::{ESTIMATE_MARGIN, EstimatedTokens, SPECIAL_TOKENS, TokenCounter, estimate_tokens};
+pub use token_estimate::{
+    ESTIMATE_MARGIN, EstimatedTokens, SPECIAL_TOKENS, TokenCounter, conservative_token_estimate,
+    estimate_tokens,
+};
 pub use trace::TraceContext;
 pub use unit_length::{squared_length, to_unit_length, vector_defect};
 pub use units::{megabytes, to_ms};

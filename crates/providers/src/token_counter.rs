@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use embeddery_core::{EstimatedTokens, SPECIAL_TOKENS, TokenCounter, estimate_tokens};
+use embeddery_core::{EstimatedTokens, SPECIAL_TOKENS, TokenCounter, conservative_token_estimate};
 use serde::Deserialize;
 use tiktoken_rs::CoreBPE;
 
@@ -48,7 +48,7 @@ pub(crate) fn token_counter(tokenizer: Option<VendorTokenizer>, added: &str) -> 
             Arc::new(BytePairs { added_tokens: counter.count(added), ..counter })
         }
         None => {
-            let added = if added.is_empty() { 0 } else { estimate_tokens(added) };
+            let added = if added.is_empty() { 0 } else { conservative_token_estimate(added) };
             Arc::new(EstimatedTokens { added_tokens: SPECIAL_TOKENS + added })
         }
     }

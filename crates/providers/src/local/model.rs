@@ -83,7 +83,7 @@ impl TokenCounter for LocalTokens {
         match self.guard.backend().count(text) {
             Ok(tokens) => tokens.saturating_sub(self.special_tokens),
             // The model refuses the text when it is embedded.
-            Err(_) => estimate_tokens(text),
+            Err(_) => conservative_token_estimate(text),
         }
     }
 
