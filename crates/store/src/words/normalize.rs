@@ -71,7 +71,7 @@ const ZEROS: [char; 19] = [
 ];
 
 fn ascii_digit(c: char) -> Option<char> {
-    if c < '\u{660}' || c > '\u{1819}' {
+    if !('\u{660}'..='\u{1819}').contains(&c) {
         return None;
     }
     let value =
