@@ -54,7 +54,7 @@ impl UpstreamLimiters {
         self.lock().retain(|server, _| servers.contains(server));
     }
 
-    fn for_server(&self, server: UpstreamServer) -> Arc<ServerLimiter> {
+    fn for_server(&self, server: &UpstreamServer) -> Arc<ServerLimiter> {
         let new = || ServerLimiter::new(server.clone(), self.config);
         Arc::clone(self.lock().entry(server.clone()).or_insert_with(new))
     }
@@ -200,7 +200,7 @@ pub struct UpstreamLimiter {
 impl UpstreamLimiter {
     /// Wraps `inner` with the limiter of its server.
     pub fn new(inner: Arc<dyn Embedder>, limiters: &UpstreamLimiters) -> Self {
-        let limiter = limiters.for_server(inner.server());
+        let limiter = limiters.for_server(&inner.server());
         Self { inner, limiter }
     }
 }
