@@ -54,7 +54,12 @@ async fn each_error_names_its_document() {
             "documents[1].metdata",
             "did you mean 'metadata'",
         ),
-        (document(json!({"text": "fine", "metadata": {"a": 1}})), 400, "documents[1]", "text of documents[0]"),
+        (
+            document(json!({"text": "fine", "metadata": {"a": 1}})),
+            400,
+            "documents[1]",
+            "text of documents[0]",
+        ),
         (with("chunking", json!({"method": "semantic"})), 400, "chunking", "recursive"),
         (with("chunking", json!({"size": 10, "overlap": 10})), 400, "chunking", "must be smaller than size"),
         (with("chunking", json!({"size": 0})), 400, "chunking.size", "between 1"),
