@@ -32,7 +32,6 @@ pub use store::VectorStore;
 pub use types::{
     Backup, Collection, CollectionRef, Counts, DeleteTarget, DeletionReceipt, Document, DocumentChunk,
     DocumentView, Hit, Metadata, Migration, MissingVector, ModelBinding, NewCollection, PageRequest, Query,
-    ScoreKind,
-    SearchMode, Stats, StoredChunk, StoredDocument, TextSpan, UpsertResult,
+    ScoreKind, SearchMode, Stats, StoredChunk, StoredDocument, TextSpan, UpsertResult,
 };
 use types::{ChunkKey, check_vector};

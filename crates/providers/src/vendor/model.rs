@@ -14,8 +14,7 @@ use bytes::Bytes;
 use embeddery_core::{
     BoxFuture, CallLimits, EmbedError, EmbedRequest, Embedder, EmbeddingIdentity, Embeddings, Input,
     InputType, ModelInfo, ProviderKind, Retry, SpaceId, TokenCount, TokenCounter, UpstreamServer,
-    estimate_tokens,
-    squared_length, to_unit_length,
+    estimate_tokens, squared_length, to_unit_length,
 };
 
 use crate::{
