@@ -4,7 +4,8 @@ use std::{num::NonZeroUsize, sync::Arc};
 
 use embeddery_core::{
     BoxFuture, CallLimits, EmbedError, EmbedRequest, Embedder, EmbeddingIdentity, Embeddings, InputType,
-    ModelInfo, ModelState, ProviderKind, SPECIAL_TOKENS, TokenCount, TokenCounter, estimate_tokens,
+    ModelInfo, ModelState, ProviderKind, SPECIAL_TOKENS, TokenCount, TokenCounter,
+    conservative_token_estimate, estimate_tokens,
 };
 use tokio::sync::Semaphore;
 
