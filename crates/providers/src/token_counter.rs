@@ -54,8 +54,8 @@ pub(crate) fn token_counter(tokenizer: Option<VendorTokenizer>, added: &str) -> 
     }
 }
 
-/// Divides a text into parts of at most [`MAX_BLOCK_BYTES`], before white space if possible: no token has text before it
-/// and white space in front of another word.
+/// Divides a text into parts of at most [`MAX_BLOCK_BYTES`], before a space if possible: no token has text before it
+/// and the space in front of another word.
 fn blocks(text: &str) -> impl Iterator<Item = &str> {
     let mut rest = text;
     std::iter::from_fn(move || {
@@ -67,7 +67,7 @@ fn blocks(text: &str) -> impl Iterator<Item = &str> {
         } else {
             let max = rest.floor_char_boundary(MAX_BLOCK_BYTES);
             // Before the space of the last word that begins in the block.
-            let space = rest[..max].rfind(char::is_whitespace).filter(|&space| space > max / 2);
+            let space = rest[..max].rfind(' ').filter(|&space| space > max / 2);
             space.unwrap_or(max)
         };
         let (block, after) = rest.split_at(end);

@@ -166,6 +166,25 @@ async fn a_document_that_must_be_one_chunk_is_refused_above_the_limit_before_any
     assert_eq!(server.get(&path("/documents/short")).await.status, 404, "nothing was stored");
 }
 
+/// Texts whose split took quadratic time.
+#[tokio::test]
+async fn texts_that_are_slow_to_split_are_stored() {
+    let server = with_notes().await;
+    let sentences = json!({"method": "sentences", "size": 8, "overlap": 4});
+    for (name, text, chunking) in [
+        ("line breaks", format!("a{}b", "\n".repeat(40_000)), sentences),
+        ("rules", "----\n".repeat(1000), json!({"method": "recursive"})),
+        ("one letter", "x".repeat(50_000), json!({"method": "recursive"})),
+        ("full stop", format!("a.{}", ")".repeat(20_000)), json!({"method": "paragraphs"})),
+    ] {
+        let body = json!({"documents": [{"id": "slow", "text": text}], "chunking": chunking});
+        let added = add(&server, &body).await;
+        assert_eq!(added.status, 200, "{name}: {}", added.text);
+        let chunks = chunk_texts(&server, "slow").await;
+        assert!(text.starts_with(&chunks[0]) && text.trim_end().ends_with(chunks.last().unwrap()), "{name}");
+    }
+}
+
 #[tokio::test]
 async fn a_query_that_is_not_read_whole_is_counted_in_a_header() {
     let server = with_notes().await;
