@@ -70,7 +70,8 @@ impl StoreError {
         Self::new(StoreErrorKind::NotFound, format!("document '{id}' is not in collection '{collection}'"))
     }
 
-    pub(crate) fn collection_exists(name: &str) -> Self {
+    /// A collection of this name exists.
+    pub fn collection_exists(name: &str) -> Self {
         let message = format!("collection '{name}' exists; delete it first or choose another name");
         Self::new(StoreErrorKind::Exists, message)
     }

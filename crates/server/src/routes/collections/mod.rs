@@ -6,7 +6,7 @@ pub(super) mod search;
 pub(super) mod user;
 
 use axum::{Json, extract::Path, http::StatusCode};
-use embeddery_store::NewCollection;
+use embeddery_store::{NewCollection, StoreError, StoreErrorKind};
 
 use crate::routes::common_errors::{
     CollectionErrors, DiskErrors, EmbedCollectionErrors, ModelErrors, StoreErrors,
@@ -43,6 +43,12 @@ pub(super) async fn create_collection(
     JsonBody(request): JsonBody<CreateCollectionRequest>,
 ) -> Result<(StatusCode, Json<CollectionView>), ApiError> {
     let (name, metadata, model) = request.check()?;
+    // Before the model is called, which may cost something. `create` decides for two requests at once.
+    match service.store().get(service.collection_ref(&name)).await {
+        Ok(_) => return Err(StoreError::collection_exists(&name).into()),
+        Err(error) if error.kind == StoreErrorKind::NotFound => {}
+        Err(error) => return Err(error.into()),
+    }
     let binding = service.bind(&model).await?;
     let new = NewCollection { binding, metadata, submission: None };
     let created = service.store().create(service.collection_ref(&name), new).await?;

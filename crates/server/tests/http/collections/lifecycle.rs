@@ -23,6 +23,7 @@ async fn a_collection_is_created_listed_and_deleted() {
     let again = server.post(BASE, &json!({"name": "notes"})).await;
     assert_eq!((again.status.as_u16(), again.code()), (409, "already_exists"));
     assert!(again.message().contains("'notes'"));
+    assert_eq!(server.fake.calls(), 1, "the model is not called for a name that is taken");
 
     assert_eq!(delete(&server, &path(""), None).await.status, 204);
     for gone in [
