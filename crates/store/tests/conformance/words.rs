@@ -308,7 +308,9 @@ impl LabelledSet {
 /// version reaches. Words that a language inflects are only found in the same form.
 pub async fn labelled_passages_are_found_in_six_languages(tenant: &Tenant) {
     let mut recalls = Vec::new();
-    for (language, floor) in [("en", 0.95), ("de", 0.95), ("zh", 0.95), ("ja", 0.95), ("ru", 0.95), ("hi", 0.95)] {
+    for (language, floor) in
+        [("en", 0.95), ("de", 0.95), ("zh", 0.95), ("ja", 0.95), ("ru", 0.95), ("hi", 0.95)]
+    {
         let set = LabelledSet::load(language);
         create_with_texts(tenant, set.passages.iter().map(String::as_str)).await;
         let mut sum = 0.0;
