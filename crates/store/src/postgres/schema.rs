@@ -108,10 +108,11 @@ const MIGRATIONS: [&str; 4] = [
     );
     ALTER TABLE embeddery.words ENABLE ROW LEVEL SECURITY;
     ALTER TABLE embeddery.words FORCE ROW LEVEL SECURITY;
-    -- Only a condition of a policy can use the index on tokens, because @@ is not leakproof.
+    -- Only a condition of a policy can use the index on tokens, because @@ is not leakproof. A subquery is evaluated once, a
+    -- setting for each row.
     CREATE POLICY found_rows ON embeddery.words FOR SELECT
-        USING (tenant = current_setting('embeddery.tenant', true)
-               AND tokens @@ current_setting('embeddery.words', true)::tsquery);
+        USING (tenant = (SELECT current_setting('embeddery.tenant', true))
+               AND tokens @@ (SELECT current_setting('embeddery.words', true)::tsquery));
     CREATE POLICY new_rows ON embeddery.words FOR INSERT
         WITH CHECK (tenant = current_setting('embeddery.tenant', true));
     CREATE TABLE embeddery.word_totals (
@@ -131,15 +132,15 @@ const MIGRATIONS: [&str; 4] = [
     LANGUAGE plpgsql AS $$
     DECLARE
         query text;
+        wanted tsquery;
         matches bigint;
         counts bigint[] := '{}';
     BEGIN
         FOREACH query IN ARRAY queries LOOP
             PERFORM set_config('embeddery.words', query, true);
+            wanted := query::tsquery;
             SELECT count(*) INTO matches FROM (
-                SELECT 1 FROM embeddery.words w
-                WHERE w.tokens @@ query::tsquery AND w.tenant = current_setting('embeddery.tenant', true)
-                LIMIT max_count) AS counted;
+                SELECT 1 FROM embeddery.words w WHERE w.tokens @@ wanted LIMIT max_count) AS counted;
             counts := counts || matches;
         END LOOP;
         RETURN counts;

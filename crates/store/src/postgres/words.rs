@@ -200,12 +200,13 @@ pub(super) async fn index_all_words(tx: &Transaction<'_>) -> Result<(), StoreErr
         )
         .await?;
     }
+    // A search reads the index several times, and each time its list of pending entries, so the list is kept short.
     tx.batch_execute(
         "INSERT INTO embeddery.word_totals (tenant, collection, shard, chunks, words)
          SELECT d.tenant, d.collection, 0, count(*), sum(c.word_count)
          FROM embeddery.chunks c JOIN embeddery.documents d ON d.id = c.document
          GROUP BY d.tenant, d.collection;
-         CREATE INDEX words_by_token ON embeddery.words USING gin (tokens)",
+         CREATE INDEX words_by_token ON embeddery.words USING gin (tokens) WITH (gin_pending_list_limit = 512)",
     )
     .await?;
     for table in tables {
