@@ -16,8 +16,11 @@ struct Work {
     largest_count: usize,
 }
 
+/// A name, and a function that makes a text of a length.
+type Text = (&'static str, fn(usize) -> String);
+
 /// Texts that took quadratic time, or could: each is made of a length.
-const TEXTS: [(&str, fn(usize) -> String); 18] = [
+const TEXTS: [Text; 18] = [
     ("line breaks", |n| format!("a{}b", "\n".repeat(n))),
     ("spaces", |n| format!("a{}b", " ".repeat(n))),
     ("rules", |n| "----\n".repeat(n / 5)),
