@@ -16,8 +16,11 @@ struct Work {
     largest_count: usize,
 }
 
+/// A name, and a function that makes a text of a length.
+type Text = (&'static str, fn(usize) -> String);
+
 /// Texts that took quadratic time, or could: each is made of a length.
-const TEXTS: [(&str, fn(usize) -> String); 18] = [
+const TEXTS: [Text; 18] = [
     ("line breaks", |n| format!("a{}b", "\n".repeat(n))),
     ("spaces", |n| format!("a{}b", " ".repeat(n))),
     ("rules", |n| "----\n".repeat(n / 5)),
@@ -91,10 +94,13 @@ fn steps_and_counted_bytes_grow_with_the_text() {
         let (small, large) = (make(SMALL), make(GROWTH * SMALL));
         for config in configs() {
             for max in [None, Some(8)] {
-                let (before, after) = (work(&small, &config, max), work(&large, &config, max));
+                let before = work(&small, &config, max);
+                let max_steps = |text: &str| 24 * text.len() + 8 * STEPS_PER_CHECK;
+                assert!(before.steps <= max_steps(&small), "{name} by {config:?}: {before:?}");
+                let after = work(&large, &config, max);
                 let at = format!("{name} by {config:?}, max {max:?}: {before:?} {after:?}");
                 // A step is at most a few per byte, and a chunk is counted once or twice.
-                assert!(after.steps <= 24 * large.len() + 8 * STEPS_PER_CHECK, "{at}");
+                assert!(after.steps <= max_steps(&large), "{at}");
                 assert!(after.counted_bytes <= 6 * large.len() + 1024, "{at}");
                 assert!(after.steps <= MAX_GROWTH * before.steps + 8 * STEPS_PER_CHECK, "{at}");
                 assert!(after.counted_bytes <= MAX_GROWTH * before.counted_bytes + 4096, "{at}");
