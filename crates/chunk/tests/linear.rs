@@ -20,7 +20,7 @@ struct Work {
 type Text = (&'static str, fn(usize) -> String);
 
 /// Texts that took quadratic time, or could: each is made of a length.
-const TEXTS: [Text; 18] = [
+const TEXTS: [Text; 21] = [
     ("line breaks", |n| format!("a{}b", "\n".repeat(n))),
     ("spaces", |n| format!("a{}b", " ".repeat(n))),
     ("rules", |n| "----\n".repeat(n / 5)),
@@ -29,6 +29,9 @@ const TEXTS: [Text; 18] = [
     ("one-letter words", |n| "x ".repeat(n / 2)),
     ("full stop and brackets", |n| format!("a.{}", ")".repeat(n))),
     ("full stop and spaces", |n| format!("a.{}b", " ".repeat(n))),
+    ("full stop, vowel sign and brackets", |n| format!("a.\u{93e}{}", ")".repeat(n))),
+    ("full stop, brackets and digits", |n| format!("a.{}{}", ")".repeat(60), "1".repeat(n))),
+    ("full stop and vowel signs", |n| "a.\u{93e})".repeat(n / 6)),
     ("full stops", |n| ". ".repeat(n / 2)),
     ("brackets", |n| "(".repeat(n)),
     ("quotes", |n| "> ".repeat(n / 2)),
@@ -107,6 +110,19 @@ fn steps_and_counted_bytes_grow_with_the_text() {
                 assert!(after.counted_calls <= large.len() + 16, "{at}");
                 assert!(after.largest_count <= before.largest_count.max(4096), "{at}");
             }
+        }
+    }
+}
+
+/// The work inside of a library is in no count. Quadratic work takes very long for these texts.
+#[test]
+fn large_texts_end() {
+    const LARGE: usize = 200_000;
+    for (_, make) in TEXTS.into_iter().filter(|(name, _)| name.starts_with("full stop")) {
+        let text = make(LARGE);
+        for method in [Method::Sentences, Method::Recursive] {
+            let config = ChunkConfig::new(method, Some(500), Some(0), Some(Unit::Characters)).unwrap();
+            assert!(work(&text, &config, None).steps > 0);
         }
     }
 }
