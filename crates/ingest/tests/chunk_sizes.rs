@@ -281,6 +281,6 @@ fn a_text_that_must_stay_whole_is_refused_above_the_window() {
 fn the_estimate_is_at_least_half_of_the_real_tokens() {
     for text in texts() {
         let (estimate, real) = (conservative_token_estimate(&text), openai_tokens(&text));
-        assert!(2 * estimate >= real, "{estimate} for {real}: {:.80}", text);
+        assert!(2 * estimate >= real, "{estimate} for {real}: {text:.80}");
     }
 }
