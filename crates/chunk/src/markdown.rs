@@ -44,7 +44,7 @@ struct Heading {
     /// The heading's text without markup, up to [`MAX_HEADING_BYTES`].
     text: String,
     /// Whether the text was longer.
-    is_cut: bool,
+    is_shortened: bool,
 }
 
 impl Structure {
@@ -74,7 +74,7 @@ impl Structure {
                         scope_end,
                         level: *level,
                         text: String::new(),
-                        is_cut: false,
+                        is_shortened: false,
                     });
                 }
                 Event::End(TagEnd::Heading(_)) => in_heading = false,
@@ -132,11 +132,11 @@ impl Structure {
     }
 
     fn add_to_heading(&mut self, text: &str) {
-        let Some(heading) = self.headings.last_mut().filter(|heading| !heading.is_cut) else { return };
+        let Some(heading) = self.headings.last_mut().filter(|heading| !heading.is_shortened) else { return };
         let space = MAX_HEADING_BYTES - heading.text.len();
         heading.text.push_str(&text[..text.floor_char_boundary(space)]);
-        // Nothing is added to a heading that is cut.
-        heading.is_cut = text.len() > space;
+        // Nothing is added to a heading that is shortened.
+        heading.is_shortened = text.len() > space;
     }
 
     /// Returns the heading path at each of `offsets`, outermost heading first: the innermost [`MAX_PATH`] headings. Offsets
