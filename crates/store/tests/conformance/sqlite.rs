@@ -71,7 +71,7 @@ async fn a_user_whose_file_is_migrated_delays_no_other() {
     a.create_with(vec![document("d", &["one"], json!({}))]).await;
     let lock = lock_file(dir.path(), &a);
     let other = Tenant::new(Arc::clone(&other_process.store));
-    let waiting: Vec<_> = (0..200)
+    let waiting: Vec<_> = (0..64)
         .map(|_| {
             let (store, name) = (Arc::clone(&other_process.store), a.name.clone());
             tokio::spawn(async move { store.list(&name).await })
