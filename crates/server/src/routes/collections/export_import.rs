@@ -15,7 +15,7 @@ use futures_util::stream;
 
 use crate::routes::common_errors::{CollectionErrors, DiskErrors};
 use crate::{
-    collections::{CollectionService, NewDocument, SplitError, hash},
+    collections::{CollectionService, NewDocument, SplitError, id_hash},
     error::{ApiError, ErrorBody},
     ndjson::Lines,
     wire::collections::export_import::{
@@ -214,7 +214,7 @@ impl Importer {
     /// Records the id of the current line. A document that is not stored yet is dropped if it has the same id.
     fn record_id(&mut self, id: &str) {
         self.document_lines += 1;
-        let key = hash(id.as_bytes());
+        let key = id_hash(id.as_bytes());
         let is_full = self.lines.len() >= MAX_TRACKED_IDS;
         let earlier = match self.lines.entry(key) {
             Entry::Occupied(mut entry) => Some(entry.insert(self.line_number)),
