@@ -15,7 +15,7 @@ use futures_util::stream;
 
 use crate::routes::common_errors::{CollectionErrors, DiskErrors};
 use crate::{
-    collections::{CollectionService, NewDocument, SplitError, hash},
+    collections::{CollectionService, NewDocument, SplitError, id_hash},
     error::{ApiError, ErrorBody},
     ndjson::Lines,
     wire::collections::export_import::{
@@ -218,7 +218,7 @@ impl Importer {
         self.with_vectors.retain(|document| document.id != id);
         self.without_vectors.retain(|document| document.id != id);
         let is_replaced = self.with_vectors.len() + self.without_vectors.len() < buffered;
-        let key = hash(id.as_bytes());
+        let key = id_hash(id.as_bytes());
         let is_full = self.lines.len() >= MAX_TRACKED_IDS;
         let earlier = match self.lines.entry(key) {
             Entry::Occupied(mut entry) => Some(entry.insert(self.line_number)),

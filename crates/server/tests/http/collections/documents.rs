@@ -278,6 +278,15 @@ async fn equal_documents_without_an_id_are_one_document_and_the_second_is_told_s
         );
         assert!(refused.message().contains(message), "{}", refused.text);
     }
+    // The id is that of the second text, which the first document does not have.
+    let taken = json!({"documents": [{"id": documents[0]["id"], "text": "other"}, {"text": "one"}]});
+    let refused = add(&server, &taken).await;
+    assert_eq!(refused.status, 400, "{}", refused.text);
+    assert!(
+        refused.message().contains("has no id, and documents[0], whose text differs"),
+        "{}",
+        refused.text
+    );
     let same_id = json!({"documents": [{"id": "x", "text": "one"}, {"id": "x", "text": "one"}]});
     let refused = add(&server, &same_id).await;
     assert!(refused.message().contains("has the id of documents[0]"), "{}", refused.text);
