@@ -156,31 +156,140 @@ impl Reachable<'_> {
     }
 }
 
+/// Maximum length of a sentence. It bounds the work for one sentence, because only the steps between sentences can stop.
+const MAX_SENTENCE_BYTES: usize = 64 * 1024;
+
 /// Maximum characters after a full stop that UAX #29 looks through for a lower-case letter. unicode-segmentation searches
-/// the rest of the text again at each of them.
+/// them again at each bracket and space after the full stop.
 const MAX_AFTER_FULL_STOP: usize = 64;
 
-/// The sentences of a text by UAX #29. White space or punctuation after a full stop that is longer than
-/// [`MAX_AFTER_FULL_STOP`] ends a sentence in any case.
+/// Maximum bytes after a place that decide whether a sentence ends there.
+const LOOK_AHEAD_BYTES: usize = 4 * MAX_AFTER_FULL_STOP;
+
+/// The sentences of a text by UAX #29, except that
+/// - [`MAX_AFTER_FULL_STOP`] characters without a letter after a full stop end a sentence in any case;
+/// - a longer sentence ends after [`MAX_SENTENCE_BYTES`].
 pub(crate) fn sentences(text: &str) -> impl Iterator<Item = Range<usize>> {
-    let mut after_full_stop = None;
-    let mut part_start = 0;
-    let cut = move |(offset, character): (usize, char)| {
-        let is_cut = after_full_stop.is_some_and(|count| count >= MAX_AFTER_FULL_STOP);
-        after_full_stop = match character {
-            '.' | '\u{2024}' | '\u{FE52}' | '\u{FF0E}' => Some(0),
-            '\n' | '\r' | '\u{85}' | '\u{2028}' | '\u{2029}' => None,
-            _ if character.is_alphanumeric() || is_cut => None,
-            _ => after_full_stop.map(|count| count + 1),
-        };
-        is_cut.then_some(offset)
-    };
-    text.char_indices().filter_map(cut).chain([text.len()]).flat_map(move |end| {
-        let part = std::mem::replace(&mut part_start, end)..end;
-        let base = part.start;
-        text[part].split_sentence_bound_indices().map(move |(offset, sentence)| {
-            let start = base + offset;
-            start..start + sentence.len()
-        })
+    let mut start = 0;
+    let mut part = Part::read(text, start);
+    std::iter::from_fn(move || {
+        if start == part.range.end {
+            part = Part::read(text, start);
+        }
+        let mut end = start + first_sentence(&text[start..part.range.end])?;
+        if part.is_open && part.range.start < start && end + LOOK_AHEAD_BYTES > part.range.end {
+            // The text after the part may continue the sentence.
+            part = Part::read(text, start);
+            end = start + first_sentence(&text[start..part.range.end])?;
+        }
+        Some(std::mem::replace(&mut start, end)..end)
     })
+}
+
+/// The length of the first sentence. `None` when the text is empty.
+fn first_sentence(text: &str) -> Option<usize> {
+    text.split_sentence_bounds().next().map(str::len)
+}
+
+/// The part of a text that unicode-segmentation sees at once.
+struct Part {
+    range: Range<usize>,
+    /// Whether a sentence can go on after the part.
+    is_open: bool,
+}
+
+impl Part {
+    fn read(text: &str, start: usize) -> Self {
+        let max_end = text.floor_char_boundary(start.saturating_add(MAX_SENTENCE_BYTES));
+        // Characters since a full stop that is not followed by a letter.
+        let mut after_full_stop: Option<usize> = None;
+        for (offset, character) in text[start..max_end].char_indices() {
+            if after_full_stop.is_some_and(|count| count >= MAX_AFTER_FULL_STOP) {
+                return Self { range: start..start + offset, is_open: false };
+            }
+            after_full_stop = match (character, after_full_stop) {
+                ('.' | '\u{2024}' | '\u{FE52}' | '\u{FF0E}', _) => Some(0),
+                ('\n' | '\r' | '\u{85}' | '\u{2028}' | '\u{2029}', _) | (_, None) => None,
+                // A number such as 3.14.
+                ('0'..='9', Some(0)) => None,
+                (letter, Some(_)) if ends_search(letter) => None,
+                (_, Some(count)) => Some(count + 1),
+            };
+        }
+        Self { range: start..max_end, is_open: max_end < text.len() }
+    }
+}
+
+/// Whether a character is a letter for which UAX #29 ends its search after a full stop. Vowel signs are letters too, but
+/// the search passes over them as over all marks. unicode-segmentation does not publish its categories, so its sentences
+/// tell them.
+fn ends_search(character: char) -> bool {
+    if character.is_ascii() || !character.is_alphanumeric() {
+        return character.is_ascii_alphabetic();
+    }
+    let is_divided = |after: char| {
+        let text: String = ['.', ' ', character, after].iter().collect();
+        first_sentence(&text).is_some_and(|length| length < text.len())
+    };
+    // The search passes over the character and finds the letter after it: lower case continues the sentence, upper case
+    // does not.
+    is_divided('a') || !is_divided('A')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The length of each sentence in characters.
+    fn lengths(text: &str) -> Vec<usize> {
+        let ranges: Vec<_> = sentences(text).collect();
+        assert_eq!(ranges.iter().map(|range| &text[range.clone()]).collect::<String>(), text);
+        ranges.into_iter().map(|range| text[range].chars().count()).collect()
+    }
+
+    #[test]
+    fn natural_sentences_are_those_of_uax_29() {
+        let long =
+            "It is 3.14 (e.g. pi). \"Really?\" Yes! Das ist z.B. so.\nनमस्ते। क. ख \u{93e}. 你好。再见。 "
+                .repeat(3_000);
+        assert!(long.len() > 4 * MAX_SENTENCE_BYTES);
+        for text in [long.as_str(), "", "a", "One. Two.", "a.\u{93e}) b", "1. 2. A.B. c"] {
+            let expected: Vec<_> = text
+                .split_sentence_bound_indices()
+                .map(|(start, sentence)| start..start + sentence.len())
+                .collect();
+            assert_eq!(sentences(text).collect::<Vec<_>>(), expected);
+        }
+    }
+
+    /// unicode-segmentation needs quadratic time for brackets after a full stop, whatever marks are between.
+    #[test]
+    fn no_character_after_a_full_stop_hides_it() {
+        let mut hidden = 0;
+        for character in '\0'..=char::MAX {
+            let still_after_full_stop = format!("A.{character})B");
+            let at_b = still_after_full_stop.len() - 1;
+            if first_sentence(&still_after_full_stop) == Some(at_b) {
+                hidden += usize::from(character.is_alphanumeric());
+                let lengths = lengths(&format!("A.{character}{}", ")".repeat(2 * MAX_AFTER_FULL_STOP)));
+                assert!(lengths[0] <= MAX_AFTER_FULL_STOP + 3, "{character:?}: {lengths:?}");
+            }
+        }
+        assert!(hidden > 1_000, "marks that are letters for Rust: {hidden}");
+    }
+
+    #[test]
+    fn the_search_after_a_full_stop_is_short() {
+        for filler in ["1", " ", "\u{301}", "\u{93e}", "\u{ad}", "$", "\u{ff9e}", "😀", ") "] {
+            let longest = lengths(&format!("A.)){}", filler.repeat(500))).into_iter().take(1).max();
+            assert!(longest <= Some(2 * MAX_AFTER_FULL_STOP), "{filler:?}: {longest:?}");
+        }
+    }
+
+    #[test]
+    fn a_sentence_has_a_maximum_length() {
+        let text = "word ".repeat(100_000);
+        assert!(sentences(&text).all(|sentence| sentence.len() <= MAX_SENTENCE_BYTES));
+        assert_eq!(sentences(&text).count(), text.len().div_ceil(MAX_SENTENCE_BYTES));
+    }
 }

@@ -34,7 +34,7 @@ pub struct TextChunk<'t> {
     /// Character offsets in the text.
     pub characters: Range<usize>,
     /// Headings of the sections that contain the chunk's first byte, outermost first. Only [`Method::Markdown`]
-    /// fills this field. A heading is shortened to 512 characters.
+    /// fills this field. Of more than six the innermost are kept, and a heading is shortened to 512 bytes.
     pub headings: Vec<String>,
 }
 
@@ -128,7 +128,7 @@ pub fn chunk<'t>(
     let mut chunks = positions.chunks(ranges.into_iter(), &progress)?;
     if let Some(markdown) = &markdown {
         let shift = text.len() - content.len();
-        let paths = markdown.paths_at(chunks.iter().map(|chunk| chunk.bytes.start - shift));
+        let paths = markdown.paths_at(chunks.iter().map(|chunk| chunk.bytes.start - shift), &progress)?;
         chunks.iter_mut().zip(paths).for_each(|(chunk, path)| chunk.headings = path);
     }
     Ok(chunks)

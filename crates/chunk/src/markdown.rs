@@ -21,8 +21,11 @@ const MAX_NESTING: Level = 16;
 const RULE: Level = BLOCK + MAX_NESTING + 1;
 const HEADING: Level = RULE + 1;
 
-/// Maximum length of a heading in characters. Every chunk of a section has a copy of its headings.
-const MAX_HEADING_CHARACTERS: usize = 512;
+/// Maximum length of a heading in bytes. Every chunk of a section has a copy of its headings.
+const MAX_HEADING_BYTES: usize = 512;
+
+/// Maximum headings of a path: the levels of a text without nested quotes and lists.
+const MAX_PATH: usize = 6;
 
 /// The structure of a Markdown text.
 pub(crate) struct Structure {
@@ -38,8 +41,10 @@ struct Heading {
     /// Byte offset at which the innermost of them ends.
     scope_end: usize,
     level: HeadingLevel,
-    /// The heading's text without markup.
+    /// The heading's text without markup, up to [`MAX_HEADING_BYTES`].
     text: String,
+    /// Whether the text was longer.
+    is_shortened: bool,
 }
 
 impl Structure {
@@ -69,12 +74,15 @@ impl Structure {
                         scope_end,
                         level: *level,
                         text: String::new(),
+                        is_shortened: false,
                     });
                 }
                 Event::End(TagEnd::Heading(_)) => in_heading = false,
                 Event::Start(Tag::BlockQuote(_) | Tag::Item | Tag::List(_)) => {
                     structure.add_both(range.clone(), block_level(nesting));
-                    containers.push(range.end);
+                    // A block ends with the one around it.
+                    let end = containers.last().map_or(range.end, |outer| range.end.min(*outer));
+                    containers.push(end);
                 }
                 Event::End(TagEnd::BlockQuote(_) | TagEnd::Item | TagEnd::List(_)) => {
                     containers.pop();
@@ -124,35 +132,45 @@ impl Structure {
     }
 
     fn add_to_heading(&mut self, text: &str) {
-        let Some(heading) = self.headings.last_mut() else { return };
-        // A character has at least one byte, so the length in bytes avoids most counts.
-        if heading.text.len() < MAX_HEADING_CHARACTERS {
-            heading.text.extend(text.chars().take(MAX_HEADING_CHARACTERS));
-        }
+        let Some(heading) = self.headings.last_mut().filter(|heading| !heading.is_shortened) else { return };
+        let space = MAX_HEADING_BYTES - heading.text.len();
+        heading.text.push_str(&text[..text.floor_char_boundary(space)]);
+        // Nothing is added to a heading that is shortened.
+        heading.is_shortened = text.len() > space;
     }
 
-    /// Returns the heading path at each of `offsets`, outermost heading first. Offsets must ascend.
-    pub(crate) fn paths_at(&self, offsets: impl Iterator<Item = usize>) -> Vec<Vec<String>> {
+    /// Returns the heading path at each of `offsets`, outermost heading first: the innermost [`MAX_PATH`] headings. Offsets
+    /// must ascend.
+    pub(crate) fn paths_at(
+        &self,
+        offsets: impl Iterator<Item = usize>,
+        progress: &Progress<'_>,
+    ) -> Result<Vec<Vec<String>>, ChunkError> {
+        // Their scopes lie in each other, and within a block their levels descend. So the last ones close first.
         let mut open: Vec<&Heading> = Vec::new();
         let mut remaining = self.headings.iter().peekable();
-        let paths = offsets.map(|offset| {
+        let mut paths = Vec::new();
+        for offset in offsets {
             while let Some(heading) = remaining.next_if(|heading| heading.start <= offset) {
+                progress.step()?;
                 // A heading in a quote does not close those outside of the quote.
-                open.retain(|outer| {
-                    outer.scope_end > heading.start
-                        && (outer.nesting < heading.nesting || outer.level < heading.level)
-                });
+                while open.pop_if(|last| last.is_closed_by(heading)).is_some() {}
                 open.push(heading);
             }
-            open.retain(|heading| heading.scope_end > offset);
-            open.iter().map(|heading| shortened(heading.text.trim())).collect()
-        });
-        paths.collect()
+            while open.pop_if(|last| last.scope_end <= offset).is_some() {}
+            let innermost = &open[open.len().saturating_sub(MAX_PATH)..];
+            progress.steps(1 + innermost.len())?;
+            paths.push(innermost.iter().map(|heading| heading.text.trim().to_owned()).collect());
+        }
+        Ok(paths)
     }
 }
 
-fn shortened(heading: &str) -> String {
-    heading.chars().take(MAX_HEADING_CHARACTERS).collect()
+impl Heading {
+    /// Whether the section of this heading ends at a later heading.
+    fn is_closed_by(&self, later: &Self) -> bool {
+        self.scope_end <= later.start || (self.nesting >= later.nesting && self.level >= later.level)
+    }
 }
 
 /// The level of a block with this number of blocks around it.
@@ -199,9 +217,13 @@ mod tests {
         Structure::parse(text, &Progress::new(&|| false)).unwrap()
     }
 
+    fn paths(structure: &Structure, offsets: impl Iterator<Item = usize>) -> Vec<Vec<String>> {
+        structure.paths_at(offsets, &Progress::new(&|| false)).unwrap()
+    }
+
     /// The heading path at the last byte of the text.
     fn last_path(text: &str) -> Vec<String> {
-        parse(text).paths_at(std::iter::once(text.len() - 1)).remove(0)
+        paths(&parse(text), std::iter::once(text.len() - 1)).remove(0)
     }
 
     #[test]
@@ -209,8 +231,8 @@ mod tests {
         let text = "before\n\n# One *big* `x`\n\na\n\n### Deep\n\nb\n\n## Two\n\n```sh\n# no heading\n```\n\nLast\n====\n\nc";
         let structure = parse(text);
         let offset = |words: &str| text.find(words).unwrap_or_default();
-        let paths = structure
-            .paths_at(["before", "# One", "a\n\n#", "b\n\n#", "## Two", "# no", "c"].into_iter().map(offset));
+        let offsets = ["before", "# One", "a\n\n#", "b\n\n#", "## Two", "# no", "c"].into_iter().map(offset);
+        let paths = paths(&structure, offsets);
         let expected: [&[&str]; 6] = [
             &[],
             &["One big x"],
@@ -249,7 +271,7 @@ mod tests {
         let text = "# One\n\n> # Quoted\n> two\n> lines\n\nafter\n\n- # Item\n\n  in it\n\n## Two\n\nlast";
         let structure = parse(text);
         let offset = |words: &str| text.find(words).unwrap_or_default();
-        let paths = structure.paths_at(["two", "after", "in it", "last"].into_iter().map(offset));
+        let paths = paths(&structure, ["two", "after", "in it", "last"].into_iter().map(offset));
         let expected: [&[&str]; 4] = [&["One", "Quoted"], &["One"], &["One", "Item"], &["One", "Two"]];
         assert_eq!(paths, expected);
         assert_eq!(last_path("# One\n\n> # Quoted\n> text"), ["One", "Quoted"]);
@@ -265,6 +287,43 @@ mod tests {
     #[test]
     fn a_long_heading_is_shortened() {
         let path = last_path(&format!("# {}\n\ntext", "ä".repeat(100_000)));
-        assert_eq!(path[0].chars().count(), MAX_HEADING_CHARACTERS);
+        assert_eq!(path, ["ä".repeat(MAX_HEADING_BYTES / 2)]);
+        let parts = "`ab` ".repeat(1_000);
+        assert_eq!(last_path(&format!("# {parts}\n\ntext"))[0].len(), MAX_HEADING_BYTES);
+        assert_eq!(last_path(&format!("# {}狐 狐 *a*\n\ntext", "x".repeat(510))), ["x".repeat(510)]);
+    }
+
+    /// A heading in each of `depth` nested quotes, with the text after them.
+    fn nested(depth: usize) -> String {
+        (0..depth).map(|quotes| format!("{}# h{quotes}\n", "> ".repeat(quotes))).collect::<String>()
+            + "\nafter"
+    }
+
+    #[test]
+    fn a_path_has_the_innermost_headings() {
+        let text = nested(10);
+        let (structure, inner) = (parse(&text), text.find("h9").unwrap());
+        let paths = paths(&structure, [inner, text.len() - 1].into_iter());
+        assert_eq!(paths, [vec!["h4", "h5", "h6", "h7", "h8", "h9"], vec!["h0"]]);
+    }
+
+    #[test]
+    fn the_work_for_paths_is_linear() {
+        let steps = |depth| {
+            let text = nested(depth);
+            let (structure, checks) = (parse(&text), std::cell::Cell::new(0));
+            let count = || {
+                checks.set(checks.get() + 1);
+                false
+            };
+            let paths = structure.paths_at(0..text.len(), &Progress::new(&count)).unwrap();
+            assert!(paths.iter().all(|path| path.len() <= MAX_PATH));
+            let steps = checks.get() * crate::STEPS_PER_CHECK;
+            assert!(steps <= 8 * text.len() + crate::STEPS_PER_CHECK, "{steps}");
+            steps
+        };
+        assert!(steps(300) > 0);
+        let text = nested(300);
+        assert_eq!(parse(&text).paths_at(0..text.len(), &Progress::new(&|| true)), Err(ChunkError::Stopped));
     }
 }

@@ -56,11 +56,12 @@ impl<'t> Pieces<'t> {
         }
         let (start, word) = self.words.next()?;
         let (class, mut end) = (class(word), start + word.len());
-        while class != Class::Word {
-            let fits = |&(start_of_next, next): &(usize, &str)| {
-                self::class(next) == class && start_of_next + next.len() - start <= MAX_UNIT_BYTES
-            };
-            let Some((offset, next)) = self.words.next_if(fits) else { break };
+        let fits = |&(start_of_next, next): &(usize, &str)| {
+            class != Class::Word
+                && self::class(next) == class
+                && start_of_next + next.len() - start <= MAX_UNIT_BYTES
+        };
+        while let Some((offset, next)) = self.words.next_if(fits) {
             end = offset + next.len();
         }
         Some((class, start, end))

@@ -34,23 +34,23 @@ pub(crate) fn recursive(text: &str, limits: &Limits<'_>, progress: &Progress<'_>
 
 /// Merges as many whole paragraphs as fit. A paragraph that does not fit is split into sentences.
 pub(crate) fn paragraphs(text: &str, limits: &Limits<'_>, progress: &Progress<'_>) -> Split {
-    let mut pieces = Pieces::new(text, limits);
+    let mut parts = Parts::new(text, limits);
     for paragraph in paragraph_ranges(text) {
         progress.step()?;
         if limits.fits(paragraph.start, paragraph.end) {
-            pieces.push(paragraph);
+            parts.push(paragraph);
         } else {
-            pieces.push_sentences(paragraph, progress)?;
+            parts.push_sentences(paragraph, progress)?;
         }
     }
-    pieces.merge(progress)
+    parts.merge(progress)
 }
 
 /// Merges as many whole sentences as fit. A sentence that does not fit is split by units.
 pub(crate) fn sentences(text: &str, limits: &Limits<'_>, progress: &Progress<'_>) -> Split {
-    let mut pieces = Pieces::new(text, limits);
-    pieces.push_sentences(0..text.len(), progress)?;
-    pieces.merge(progress)
+    let mut parts = Parts::new(text, limits);
+    parts.push_sentences(0..text.len(), progress)?;
+    parts.merge(progress)
 }
 
 /// Splits after every `size` units. Text before the first unit belongs to the first chunk.
@@ -92,13 +92,13 @@ fn paragraph_ranges(text: &str) -> impl Iterator<Item = Range<usize>> {
 }
 
 /// Neighbouring parts of a text that are merged into chunks.
-struct Pieces<'a> {
+struct Parts<'a> {
     text: &'a str,
     limits: &'a Limits<'a>,
     ranges: Vec<Range<usize>>,
 }
 
-impl<'a> Pieces<'a> {
+impl<'a> Parts<'a> {
     fn new(text: &'a str, limits: &'a Limits<'a>) -> Self {
         Self { text, limits, ranges: Vec::new() }
     }

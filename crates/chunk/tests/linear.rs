@@ -16,8 +16,11 @@ struct Work {
     largest_count: usize,
 }
 
+/// A name, and a function that makes a text of a length.
+type Text = (&'static str, fn(usize) -> String);
+
 /// Texts that took quadratic time, or could: each is made of a length.
-const TEXTS: [(&str, fn(usize) -> String); 18] = [
+const TEXTS: [Text; 21] = [
     ("line breaks", |n| format!("a{}b", "\n".repeat(n))),
     ("spaces", |n| format!("a{}b", " ".repeat(n))),
     ("rules", |n| "----\n".repeat(n / 5)),
@@ -26,6 +29,9 @@ const TEXTS: [(&str, fn(usize) -> String); 18] = [
     ("one-letter words", |n| "x ".repeat(n / 2)),
     ("full stop and brackets", |n| format!("a.{}", ")".repeat(n))),
     ("full stop and spaces", |n| format!("a.{}b", " ".repeat(n))),
+    ("full stop, vowel sign and brackets", |n| format!("a.\u{93e}{}", ")".repeat(n))),
+    ("full stop, brackets and digits", |n| format!("a.{}{}", ")".repeat(60), "1".repeat(n))),
+    ("full stop and vowel signs", |n| "a.\u{93e})".repeat(n / 6)),
     ("full stops", |n| ". ".repeat(n / 2)),
     ("brackets", |n| "(".repeat(n)),
     ("quotes", |n| "> ".repeat(n / 2)),
@@ -91,16 +97,32 @@ fn steps_and_counted_bytes_grow_with_the_text() {
         let (small, large) = (make(SMALL), make(GROWTH * SMALL));
         for config in configs() {
             for max in [None, Some(8)] {
-                let (before, after) = (work(&small, &config, max), work(&large, &config, max));
+                let before = work(&small, &config, max);
+                let max_steps = |text: &str| 24 * text.len() + 8 * STEPS_PER_CHECK;
+                assert!(before.steps <= max_steps(&small), "{name} by {config:?}: {before:?}");
+                let after = work(&large, &config, max);
                 let at = format!("{name} by {config:?}, max {max:?}: {before:?} {after:?}");
                 // A step is at most a few per byte, and a chunk is counted once or twice.
-                assert!(after.steps <= 24 * large.len() + 8 * STEPS_PER_CHECK, "{at}");
+                assert!(after.steps <= max_steps(&large), "{at}");
                 assert!(after.counted_bytes <= 6 * large.len() + 1024, "{at}");
                 assert!(after.steps <= MAX_GROWTH * before.steps + 8 * STEPS_PER_CHECK, "{at}");
                 assert!(after.counted_bytes <= MAX_GROWTH * before.counted_bytes + 4096, "{at}");
                 assert!(after.counted_calls <= large.len() + 16, "{at}");
                 assert!(after.largest_count <= before.largest_count.max(4096), "{at}");
             }
+        }
+    }
+}
+
+/// The work inside of a library is in no count. Quadratic work takes very long for these texts.
+#[test]
+fn large_texts_end() {
+    const LARGE: usize = 200_000;
+    for (_, make) in TEXTS.into_iter().filter(|(name, _)| name.starts_with("full stop")) {
+        let text = make(LARGE);
+        for method in [Method::Sentences, Method::Recursive] {
+            let config = ChunkConfig::new(method, Some(500), Some(0), Some(Unit::Characters)).unwrap();
+            assert!(work(&text, &config, None).steps > 0);
         }
     }
 }

@@ -6,8 +6,8 @@
 /// `<s>` and `</s>` of RoBERTa). [`estimate_tokens`] leaves them out, because vendors do not count them.
 pub const SPECIAL_TOKENS: usize = 2;
 
-/// How far below the real number of tokens the conservative estimate can be, as a factor. Text that fits a limit by this margin fits
-/// it for every tokenizer that was measured (a test compares with OpenAI's).
+/// How far below the real number of tokens the conservative estimate can be, as a factor. Text that fits a limit by this
+/// margin fits it for every tokenizer that was measured (a test compares with OpenAI's).
 pub const ESTIMATE_MARGIN: usize = 2;
 
 /// Letters of a natural word per token. OpenAI's rule of thumb for English: "1 token ~= 4 chars" (OpenAI Help Center,

@@ -1,5 +1,5 @@
-//! The Euclidean length of vectors, scaling to length 1, and vectors without a direction. Sums are in f64, in the order of the components, so that
-//! every crate gets the same bits.
+//! The Euclidean length of vectors, scaling to length 1, and vectors without a direction. Sums are in f64, in the order of
+//! the components, so that every crate gets the same bits.
 
 /// The square of a vector's Euclidean length.
 ///

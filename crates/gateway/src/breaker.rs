@@ -11,7 +11,8 @@ use std::{
 };
 
 use embeddery_core::{
-    BoxFuture, EmbedError, EmbedRequest, Embedder, Embeddings, ErrorKind, Fault, Retry, UpstreamServer,
+    BoxFuture, EmbedError, EmbedRequest, Embedder, Embeddings, ErrorKind, Fault, ModelInfo, ProviderKind,
+    Retry, UpstreamServer,
 };
 use tokio::time::Instant;
 
@@ -76,7 +77,7 @@ impl Breaker {
     }
 
     /// Admits a call, or returns the error of an open breaker.
-    fn admit(self: &Arc<Self>) -> Result<Call, EmbedError> {
+    fn admit(self: &Arc<Self>, model: &ModelInfo) -> Result<Call, EmbedError> {
         let now = Instant::now();
         let mut inner = self.lock();
         inner.machine.advance(now);
@@ -84,17 +85,16 @@ impl Breaker {
             return Ok(Call { breaker: Arc::clone(self), permit: Some(permit) });
         }
         let wait = inner.machine.remaining_open(now).unwrap_or(Duration::from_secs(1));
-        Err(EmbedError::new(
-            ErrorKind::BreakerOpen,
-            Fault::Us,
-            Retry::After(wait),
-            format!(
-                "provider '{}' failed {} times in a row and its circuit breaker is open; retry in {} s",
-                self.server.provider,
-                self.config.failures,
-                wait.as_secs_f64().ceil()
-            ),
-        ))
+        // The servers of `local_api` have nothing in common but the API.
+        let subject = match self.server.provider {
+            ProviderKind::LocalApi => format!("the server of local_api model '{}'", model.name),
+            provider => format!("provider '{provider}'"),
+        };
+        let (failures, seconds) = (self.config.failures, wait.as_secs_f64().ceil());
+        let message = format!(
+            "{subject} failed {failures} times in a row and its circuit breaker is open; retry in {seconds} s"
+        );
+        Err(EmbedError::new(ErrorKind::BreakerOpen, Fault::Us, Retry::After(wait), message))
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -149,7 +149,7 @@ impl Embedder for CircuitBreaker {
 
     fn embed(&self, request: EmbedRequest) -> BoxFuture<'_, Result<Embeddings, EmbedError>> {
         Box::pin(async move {
-            let mut call = self.breaker.admit()?;
+            let mut call = self.breaker.admit(self.inner.model())?;
             let result = self.inner.embed(request).await;
             call.end(match &result {
                 Ok(_) => CallOutcome::Success,
@@ -161,8 +161,9 @@ impl Embedder for CircuitBreaker {
     }
 }
 
-/// Whether an error shows that the upstream is down.
+/// Whether an error shows that the upstream is down. An error that names inputs is about their texts: one text must not
+/// open the breaker for all.
 fn is_outage(error: &EmbedError) -> bool {
     let shows_life = [ErrorKind::RateLimited, ErrorKind::UpstreamAuth, ErrorKind::BatchTooLarge];
-    error.fault == Fault::Upstream && !shows_life.contains(&error.kind)
+    error.fault == Fault::Upstream && error.inputs.is_empty() && !shows_life.contains(&error.kind)
 }

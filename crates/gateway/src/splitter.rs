@@ -125,7 +125,8 @@ fn failure_action(error: EmbedError, inputs: usize, partial: bool) -> FailureAct
     if !partial {
         return FailureAction::FailRequest(error);
     }
-    if error.fault != Fault::Caller || inputs == 1 {
+    let is_about_all = error.fault != Fault::Caller && error.inputs.is_empty();
+    if is_about_all || inputs == 1 {
         return FailureAction::FailPart(error);
     }
     if error.inputs.is_empty() && !may_concern_single_inputs(error.kind) {

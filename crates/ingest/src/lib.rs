@@ -18,7 +18,9 @@ pub use embed::{
 };
 pub use lookup::Lookup;
 pub use quota::VectorQuota;
-pub use split::{ChunkSpan, ModelReader, document_truncation, run_stoppable, split, to_chunks};
+pub use split::{
+    ChunkSpan, ModelReader, SplitTextError, document_truncation, run_stoppable, split, to_chunks,
+};
 pub use write::{MissingChunk, WriteBatch, WriteError, WriteTarget};
 
 /// The parts of the process that ingest documents. Clones share them.

@@ -53,13 +53,45 @@ impl ModelReader {
         Self { counter: Arc::new(EstimatedTokens::default()), max_tokens: None, refuses_long_texts: false }
     }
 
-    /// The maximum tokens of a chunk. An estimate can be too low, so it must fit with a margin, unless the provider
-    /// refuses what does not fit.
+    /// The maximum tokens of a chunk, as the counter counts. An estimate differs from the real number by up to
+    /// [`ESTIMATE_MARGIN`]. A chunk must fit for certain. A text that stays whole is refused only if it certainly does not
+    /// fit, where the provider refuses what does not fit after all.
     fn max_chunk_tokens(&self, config: &ChunkConfig) -> Option<usize> {
-        let is_sure =
-            self.counter.is_exact() || (config.method() == Method::Whole && self.refuses_long_texts);
-        self.max_tokens.map(|max| if is_sure { max } else { (max / ESTIMATE_MARGIN).max(1) })
+        let max = self.max_tokens?;
+        Some(if self.counter.is_exact() {
+            max
+        } else if config.method() == Method::Whole && self.refuses_long_texts {
+            max.saturating_mul(ESTIMATE_MARGIN)
+        } else {
+            (max / ESTIMATE_MARGIN).max(1)
+        })
     }
+
+    fn too_long(&self, tokens: usize) -> SplitTextError {
+        let limit = match self.max_tokens {
+            Some(max) => format!("the model reads at most {max}"),
+            None => "the model reads less".into(),
+        };
+        SplitTextError::TooLong(if self.counter.is_exact() {
+            format!("the text has {tokens} tokens, but {limit}")
+        } else if self.refuses_long_texts {
+            format!("the text has about {tokens} tokens, but {limit}")
+        } else {
+            format!(
+                "the text has about {tokens} tokens, and {limit}; its provider may cut a text without an error, so the \
+                 estimate must be at most 1/{ESTIMATE_MARGIN} of that"
+            )
+        })
+    }
+}
+
+/// Why a text has no chunks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SplitTextError {
+    /// The chunks are not needed any more.
+    Stopped,
+    /// The text must not be split, and the model does not read it whole. The reason is given.
+    TooLong(String),
 }
 
 /// The truncation of documents: none, with a provider that refuses a text which its model does not read whole. The others
@@ -88,7 +120,7 @@ pub fn split(
     config: ChunkConfig,
     reader: &ModelReader,
     stop: &dyn Fn() -> bool,
-) -> Result<Vec<ChunkSpan>, ChunkError> {
+) -> Result<Vec<ChunkSpan>, SplitTextError> {
     let count = |piece: &str| reader.counter.count(piece);
     let tokens = Tokens { count: &count, max: reader.max_chunk_tokens(&config) };
     let to_span = |chunk: embeddery_chunk::TextChunk<'_>| ChunkSpan {
@@ -96,7 +128,11 @@ pub fn split(
         characters: chunk.characters.start as u64..chunk.characters.end as u64,
         headings: chunk.headings,
     };
-    Ok(embeddery_chunk::chunk(text, &config, tokens, stop)?.into_iter().map(to_span).collect())
+    match embeddery_chunk::chunk(text, &config, tokens, stop) {
+        Ok(chunks) => Ok(chunks.into_iter().map(to_span).collect()),
+        Err(ChunkError::Stopped) => Err(SplitTextError::Stopped),
+        Err(ChunkError::TooLong { tokens, .. }) => Err(reader.too_long(tokens)),
+    }
 }
 
 /// Runs `work` on a thread that may block. The function that it receives returns true once the result is not needed: the

@@ -11,12 +11,12 @@ use std::{
     time::Duration,
 };
 
-use embeddery_chunk::{ChunkConfig, ChunkError, Method, Unit};
+use embeddery_chunk::{ChunkConfig, Method, Unit};
 use embeddery_core::{
     BoxFuture, Embedder, InputType, ModelRef, ModelSource, Progress, Provider as _, ProviderKind,
     SourceError, SourceErrorKind, TokenCounter, conservative_token_estimate,
 };
-use embeddery_ingest::{ModelReader, split};
+use embeddery_ingest::{ModelReader, SplitTextError, split};
 use embeddery_providers::{
     Catalogue, Endpoint, HttpClient, ModelSettings, Outbound, Vendor, VendorConfig,
     local::{Local, LocalConfig, MemoryBudget, MemoryLimits, ResourcesConfig, SharedResources},
@@ -267,9 +267,12 @@ fn chunks_of_natural_text_are_not_much_smaller_than_asked() {
 #[test]
 fn a_text_that_must_stay_whole_is_refused_above_the_window() {
     for subject in &*SUBJECTS {
-        let text = "word ".repeat(subject.window * 2);
+        let text = "word ".repeat(subject.window * 3);
         match split(&text, ChunkConfig::WHOLE, &subject.reader, &|| false) {
-            Err(ChunkError::TooLong { tokens, max }) => assert!(tokens > max && max <= subject.window),
+            Err(SplitTextError::TooLong(reason)) => {
+                assert!(reason.contains(&format!("reads at most {}", subject.window)), "{reason}");
+                assert_eq!(reason.contains("about"), !subject.counter.is_exact(), "{reason}");
+            }
             other => unreachable!("{}: {other:?}", subject.name),
         }
         let short = "word ".repeat(subject.window / 4);
@@ -278,9 +281,28 @@ fn a_text_that_must_stay_whole_is_refused_above_the_window() {
 }
 
 #[test]
+fn an_estimate_refuses_a_whole_text_only_where_the_provider_would_cut_it() {
+    for subject in SUBJECTS.iter().filter(|subject| !subject.counter.is_exact()) {
+        // The estimate is high: the model may read the text.
+        let text = "狐 ".repeat(subject.window * 3 / 4);
+        let estimate = conservative_token_estimate(text.trim());
+        assert!(estimate > subject.window && estimate < 2 * subject.window);
+        match split(&text, ChunkConfig::WHOLE, &subject.reader, &|| false) {
+            Ok(chunks) => assert!(chunks.len() == 1 && !subject.name.starts_with("gemini")),
+            Err(SplitTextError::TooLong(reason)) => {
+                assert!(subject.name.starts_with("gemini"), "{}: {reason}", subject.name);
+                assert!(reason.contains(&format!("about {estimate} tokens")), "{reason}");
+                assert!(reason.contains(&format!("reads at most {}", subject.window)), "{reason}");
+            }
+            Err(SplitTextError::Stopped) => unreachable!(),
+        }
+    }
+}
+
+#[test]
 fn the_estimate_is_at_least_half_of_the_real_tokens() {
     for text in texts() {
         let (estimate, real) = (conservative_token_estimate(&text), openai_tokens(&text));
-        assert!(2 * estimate >= real, "{estimate} for {real}: {:.80}", text);
+        assert!(2 * estimate >= real, "{estimate} for {real}: {text:.80}");
     }
 }

@@ -1,10 +1,12 @@
 //! The HTTP client of all vendors. Only this module reads the status of a response.
 //!
-//! A request is sent at most once per key: again with the next key if a key is refused or over its rate limit. The result is the body of a successful response or an [`EmbedError`] with the
-//! party at fault and the retry decision ([`error_mapping`]). Redirects are not followed, because the key would be sent
-//! along. The size of a response is bounded. Nothing is read from the environment.
+//! A request is sent once with each key at most: with the next key if one is refused or over its rate limit. The result is
+//! the body of a successful response or an [`EmbedError`] with the party at fault and the retry decision
+//! ([`error_mapping`]). Redirects are not followed, because the key would be sent along. The size of a response is bounded.
+//! Nothing is read from the environment.
 
 mod api_keys;
+mod base64_refusal;
 mod base_url;
 mod error_mapping;
 mod rate_limit_headers;
@@ -37,8 +39,9 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 const CALL_TIMEOUT: Duration = Duration::from_secs(600);
 /// Timeout of [`HttpClient::post_json`]. Traces that are not delivered by then are lost.
 const DELIVERY_TIMEOUT: Duration = Duration::from_secs(10);
-/// Maximum size of a response. 2048 vectors of 3072 floats as base64 are 34 MB.
-const MAX_RESPONSE_BYTES: usize = 64 << 20;
+/// Maximum size of a response. 2048 vectors of 3072 floats as base64 are 34 MB. As JSON numbers they are more than this;
+/// then a call has fewer inputs.
+pub(crate) const MAX_RESPONSE_BYTES: usize = 64 << 20;
 /// Maximum size of an error response that is read for its message.
 const MAX_ERROR_BODY_BYTES: usize = 64 << 10;
 
@@ -75,11 +78,13 @@ pub(crate) struct CallError {
     pub error: EmbedError,
     /// Whether the server names the requested encoding of vectors as the reason.
     pub refuses_base64: bool,
+    /// Whether the response exceeded [`MAX_RESPONSE_BYTES`].
+    pub is_response_too_long: bool,
 }
 
 impl From<EmbedError> for CallError {
     fn from(error: EmbedError) -> Self {
-        Self { error, refuses_base64: false }
+        Self { error, refuses_base64: false, is_response_too_long: false }
     }
 }
 
@@ -171,7 +176,7 @@ impl HttpClient {
     /// of a successful response.
     pub(crate) async fn post(&self, target: &Target, call: &Call) -> Result<Bytes, CallError> {
         let deadline = call.deadline.map_or_else(|| Instant::now() + CALL_TIMEOUT, Instant::from);
-        let (mut refused, mut limited) = (None, None);
+        let (mut refused, mut limited): (_, Option<EmbedError>) = (None, None);
         for key in target.keys.round_robin() {
             if limited.is_some() && target.keys.is_limited(key) {
                 continue; // it would be refused as well
@@ -184,16 +189,20 @@ impl HttpClient {
                 }
                 Err(failure) if failure.error.kind == ErrorKind::RateLimited && target.keys.len() > 1 => {
                     target.keys.mark_limited(key, failure.error.retry);
-                    limited = Some(failure.error);
+                    limited = Some(match limited.take() {
+                        Some(other) => sooner(other, failure.error),
+                        None => failure.error,
+                    });
                 }
                 other => return other,
             }
         }
-        // Another key may be usable earlier than the last one that was tried.
+        // A key that was not tried may be usable earlier than the others.
         let limited = limited.map(|error| match (error.retry, target.keys.limited_for()) {
             (Retry::After(wait), Some(earlier)) => {
                 EmbedError { retry: Retry::After(wait.min(earlier)), ..error }
             }
+            (Retry::Never, Some(wait)) => target.rate_limit_error(Retry::After(wait)),
             _ => error,
         });
         Err(limited.or(refused).unwrap_or_else(|| target.missing_key_error()).into())
@@ -225,9 +234,11 @@ impl HttpClient {
         let status = response.status();
         if status.is_success() {
             return body(response, MAX_RESPONSE_BYTES).await.map_err(|error| match error {
-                BodyError::TooLong => target
-                    .malformed(&format!("a body of more than {} MB", MAX_RESPONSE_BYTES >> 20), Retry::Never)
-                    .into(),
+                BodyError::TooLong => {
+                    let problem = format!("a body of more than {} MB", MAX_RESPONSE_BYTES >> 20);
+                    let error = target.malformed(&problem, Retry::Never);
+                    CallError { is_response_too_long: true, ..error.into() }
+                }
                 BodyError::Broken(error) => target.connection_error(&error).into(),
             });
         }
@@ -241,7 +252,8 @@ impl HttpClient {
         let body = body(response, MAX_ERROR_BODY_BYTES).await.unwrap_or_default();
         let failure =
             Failure { target, status: status.as_u16(), headers: &headers, body: &body, inputs: call.inputs };
-        Err(CallError { refuses_base64: failure.refuses_base64(), error: failure.classify() })
+        let refuses_base64 = base64_refusal::is_refusal(failure.status, failure.body);
+        Err(CallError { refuses_base64, ..failure.classify().into() })
     }
 }
 
@@ -264,6 +276,11 @@ impl Target {
                 self.keys.mark_limited(key, Retry::After(reset));
             }
         }
+    }
+
+    fn rate_limit_error(&self, retry: Retry) -> EmbedError {
+        let message = format!("{} limits the rate of requests; retry later", self.provider);
+        EmbedError::new(ErrorKind::RateLimited, Fault::Upstream, retry, message)
     }
 
     fn missing_key_error(&self) -> EmbedError {
@@ -313,6 +330,16 @@ impl Target {
             format!("{} {problem}", self.provider),
         )
     }
+}
+
+/// The error of the key that may be used sooner. A key with an exhausted quota never may.
+fn sooner(one: EmbedError, other: EmbedError) -> EmbedError {
+    let wait = |error: &EmbedError| match error.retry {
+        Retry::After(wait) => (0, wait),
+        Retry::Backoff => (1, Duration::ZERO),
+        Retry::Never => (2, Duration::ZERO),
+    };
+    if wait(&other) < wait(&one) { other } else { one }
 }
 
 /// Parses the headers that the configuration adds to requests of a provider or model.

@@ -1,7 +1,8 @@
 //! The vectors of a response: numbers or base64, in any order, decoded into one flat array in the order of the inputs.
 //!
 //! All errors of well-formed JSON are detected here: too few vectors, an index that is repeated or out of range, vectors
-//! of different dimensions, base64 that is not a whole number of floats, and numbers that are not finite.
+//! of different dimensions, and base64 that is not a whole number of floats. A number that is not finite is kept: the
+//! gateway names the inputs that have one. Some servers write `null` in its place, because JSON has none.
 
 use std::{borrow::Cow, fmt};
 
@@ -64,10 +65,7 @@ impl<'a> ResponseVectors<'a> {
         if dimensions == 0 {
             return Err("vectors without numbers".into());
         }
-        match flat.data.iter().position(|number| !number.is_finite()) {
-            Some(position) => Err(format!("a number that is not finite in vector {}", position / dimensions)),
-            None => Ok((flat.data, dimensions)),
-        }
+        Ok((flat.data, dimensions))
     }
 
     fn in_input_order(self, inputs: usize) -> Result<Vec<EncodedVector<'a>>, String> {
@@ -179,8 +177,8 @@ impl<'de: 'a, 'a> Deserialize<'de> for EncodedVector<'a> {
 
             fn visit_seq<A: SeqAccess<'de>>(self, mut sequence: A) -> Result<EncodedVector<'de>, A::Error> {
                 let mut numbers = Vec::with_capacity(INITIAL_CAPACITY);
-                while let Some(number) = sequence.next_element()? {
-                    numbers.push(number);
+                while let Some(number) = sequence.next_element::<Option<f32>>()? {
+                    numbers.push(number.unwrap_or(f32::NAN));
                 }
                 Ok(EncodedVector::Numbers(numbers))
             }
@@ -256,12 +254,19 @@ mod tests {
         assert_eq!(two(row(0, "[1]"), row(1, "[1,2]")), "vectors of 1 and of 2 dimensions");
         assert!(two(row(0, "[1]"), r#"{"embedding":[1]}"#.into()).contains("without an index"));
         assert!(two(row(0, "[]"), row(1, "[]")).contains("without numbers"));
-        let nan = format!("\"{}\"", base64(&[1.0, f32::NAN]));
-        assert!(two(row(0, &nan), row(1, &nan)).contains("not finite in vector 0"));
-        assert!(two(row(0, "[1]"), row(1, "[1e39]")).contains("not finite in vector 1"));
         assert!(two(row(0, "\"AACAPw==\""), row(1, "\"AACA\"")).contains("3 bytes"));
         assert_eq!(two(row(0, "\"AACA!w==\""), row(1, "[1]")), "invalid base64");
         assert!(two(row(0, "[NaN]"), row(1, "[1]")).contains("expected"));
         assert!(two(row(0, "null"), row(1, "[1]")).contains("a vector as numbers or base64"));
+    }
+
+    #[test]
+    fn a_number_that_is_not_finite_stays_in_the_vector_of_its_input() {
+        let nan = format!("\"{}\"", base64(&[f32::NAN]));
+        for number in ["[null]", &nan] {
+            let body = format!(r#"[{{"index":1,"embedding":{number}}},{{"index":0,"embedding":[1]}}]"#);
+            let (flat, dimensions) = indexed(&body, 2).unwrap();
+            assert_eq!((flat[0], flat[1].is_finite(), dimensions), (1.0, false, 1), "{number}");
+        }
     }
 }

@@ -4,12 +4,13 @@
 //! A batch is one call: splitting, retries and limits are in the gateway. A provider without a key can be created; its
 //! requests fail with an error that names the missing variable.
 
+mod base64_support;
 mod model;
 
 use std::{
     collections::HashMap,
     num::NonZeroUsize,
-    sync::{Arc, Mutex, OnceLock, PoisonError, atomic::AtomicBool},
+    sync::{Arc, Mutex, OnceLock, PoisonError},
 };
 
 use embeddery_core::{
@@ -24,6 +25,7 @@ use crate::{
     local_api::Dialect,
     vendor_protocol,
 };
+use base64_support::Base64Support;
 use model::Model;
 
 /// The configuration of a [`Vendor`].
@@ -62,9 +64,9 @@ pub struct Vendor {
     config: VendorConfig,
     /// The vendor's own keys. Its models share the pool, so that requests use the keys in turn.
     keys: Arc<ApiKeyPool>,
-    /// For each address, whether its server has refused base64. It is asked for numbers then, until the configuration is
-    /// loaded again.
-    refuses_base64: Mutex<HashMap<Arc<str>, Arc<AtomicBool>>>,
+    /// For each address, whether its server has refused base64. It is asked for numbers then for a while, or until the
+    /// configuration is loaded again.
+    base64_support: Mutex<HashMap<Arc<str>, Arc<Base64Support>>>,
 }
 
 /// Maximum length of a model name. The names of all vendors are far shorter.
@@ -81,7 +83,7 @@ impl Vendor {
             settings.endpoint.check(config.kind)?;
         }
         let keys = config.endpoint.keys(config.kind, config.endpoint.protocol(config.kind))?;
-        Ok(Self { keys: Arc::new(keys), config, refuses_base64: Mutex::default() })
+        Ok(Self { keys: Arc::new(keys), config, base64_support: Mutex::default() })
     }
 
     /// Whether requests can be sent: there is a key, or none is required.
@@ -96,11 +98,10 @@ impl Vendor {
         (endpoint, base)
     }
 
-    /// Whether the server has refused base64.
-    fn base64_refusal(&self, server: &UpstreamServer) -> Arc<AtomicBool> {
+    fn base64_support(&self, server: &UpstreamServer) -> Arc<Base64Support> {
         let address = server.address.clone().unwrap_or_default();
-        let mut refusals = self.refuses_base64.lock().unwrap_or_else(PoisonError::into_inner);
-        Arc::clone(refusals.entry(address).or_default())
+        let mut servers = self.base64_support.lock().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(servers.entry(address).or_default())
     }
 
     fn model(&self, model: &ModelRef) -> Result<Model, EmbedError> {
@@ -148,7 +149,7 @@ impl Vendor {
             info: Arc::new(info),
             observed_info: OnceLock::new(),
             prompts: settings.prompts,
-            refuses_base64: self.base64_refusal(&target.server),
+            base64_support: self.base64_support(&target.server),
             protocol,
             target,
             client: Arc::clone(&self.config.client),

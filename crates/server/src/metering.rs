@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use axum::{extract::FromRequestParts, http::request::Parts};
 use embeddery_accounts::{
-    Identity, MeteredResponse, Role,
+    Identity, MeteredCallError, MeteredResponse, Role,
     limit::{RateLimitError, RateLimitKey, RateLimitKind},
 };
-use embeddery_core::{EmbedRequest, TraceContext};
+use embeddery_core::{EmbedError, EmbedRequest, TraceContext};
 use embeddery_gateway::ModelSelector;
 use embeddery_ingest::{Account, embed_billed, estimate_input_tokens};
 
@@ -50,6 +50,17 @@ impl MeteredCaller {
         selector: ModelSelector<'_>,
         request: EmbedRequest,
     ) -> Result<MeteredResponse, ApiError> {
+        self.embed_or(app, selector, request, ApiError::from).await
+    }
+
+    /// As [`MeteredCaller::embed`]; `to_error` maps the failure of the model.
+    pub(crate) async fn embed_or(
+        &self,
+        app: &App,
+        selector: ModelSelector<'_>,
+        request: EmbedRequest,
+        to_error: impl FnOnce(EmbedError) -> ApiError,
+    ) -> Result<MeteredResponse, ApiError> {
         self.check_download(app, selector)?;
         let tokens = u32::try_from(estimate_input_tokens(&request.inputs)).unwrap_or(u32::MAX);
         self.take(app, RateLimitKind::Tokens, tokens).await?;
@@ -58,7 +69,11 @@ impl MeteredCaller {
             user: &self.identity.user,
             timeout: app.settings.request_timeout,
         };
-        let billed = embed_billed(&app.router, account, selector, request).await?;
+        let billed =
+            embed_billed(&app.router, account, selector, request).await.map_err(|error| match error {
+                MeteredCallError::Embed(error) => to_error(error),
+                error @ MeteredCallError::Quota(_) => error.into(),
+            })?;
         self.record.add_call(&billed.embeddings, &billed.stats, billed.elapsed);
         if let Some(extras) = &self.extras {
             extras.add_truncated(billed.embeddings.truncated);

@@ -58,8 +58,8 @@ pub(crate) fn is_ndjson(content_type: &str) -> bool {
 
 impl Lines {
     /// The next line that is not blank, with its number; `None` after the last line. A byte order mark at the start of the
-    /// body is not part of the first line. The timeout applies to each frame
-    /// and not to the whole body, because a large body takes long.
+    /// body is not part of the first line. The timeout applies to each frame and not to the whole body, because a large body
+    /// takes long.
     pub(crate) async fn next(&mut self) -> Result<Option<(u64, Bytes)>, ApiError> {
         loop {
             if let Some(length) = self.buffer[self.searched..].iter().position(|byte| *byte == b'\n') {

@@ -257,7 +257,7 @@ mod tests {
         document
     }
 
-    fn metadata(value: Value) -> Metadata {
+    fn metadata(value: &Value) -> Metadata {
         value.as_object().unwrap().clone()
     }
 
@@ -272,10 +272,10 @@ mod tests {
             (document(|d| d.chunks[1].headings[0] = "\0".into()), "chunks[1].headings[0]", "NUL"),
             (document(|d| d.chunks[0].span.bytes = (2, 1)), "chunks[0].bytes", "[2, 1]"),
             (document(|d| d.chunks[0].span.characters = (0, 1 << 63)), "chunks[0].characters", "end"),
-            (document(|d| d.metadata = metadata(json!({"a": {"b": ["", "\0"]}}))), "metadata.a.b[1]", "NUL"),
-            (document(|d| d.metadata = metadata(json!({"a": [{"\0": 1}]}))), "metadata.a[0]", "name"),
+            (document(|d| d.metadata = metadata(&json!({"a": {"b": ["", "\0"]}}))), "metadata.a.b[1]", "NUL"),
+            (document(|d| d.metadata = metadata(&json!({"a": [{"\0": 1}]}))), "metadata.a[0]", "name"),
             (
-                document(|d| d.metadata = metadata(json!({"a": "m".repeat(70_000)}))),
+                document(|d| d.metadata = metadata(&json!({"a": "m".repeat(70_000)}))),
                 "metadata",
                 "limit is 65536",
             ),

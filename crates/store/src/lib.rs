@@ -25,7 +25,9 @@ use ids::{Fingerprint, fingerprints, vector_id};
 pub use json_numbers::{number_tokens, unrepresentable_number};
 pub use number::Number;
 pub use postgres::{
-    PostgresConfig, PostgresMetrics, PostgresStore, connection::Connections, migrations::Migrations,
+    PostgresConfig, PostgresMetrics, PostgresStore,
+    connection::Connections,
+    migrations::{MigrationCode, MigrationStep, Migrations},
 };
 pub use sqlite::{SqliteConfig, SqliteStore};
 pub use store::VectorStore;

@@ -31,8 +31,6 @@ async fn a_temporary_fault_is_retried_and_hidden_from_the_caller() {
         Behaviour::Empty,
         Behaviour::FewerVectors,
         Behaviour::DuplicateIndex,
-        Behaviour::Nan,
-        Behaviour::ZeroVector,
         Behaviour::WrongLength,
         Behaviour::MixedLengths,
         Behaviour::BrokenBase64,
@@ -56,8 +54,6 @@ async fn a_permanent_fault_opens_the_breaker_and_later_requests_are_not_billed()
         (Behaviour::Status(500), 503, "unavailable"),
         (Behaviour::Reset, 503, "unavailable"),
         (Behaviour::Html, 502, "bad_upstream_answer"),
-        (Behaviour::Nan, 502, "bad_upstream_answer"),
-        (Behaviour::ZeroVector, 502, "bad_upstream_answer"),
         (Behaviour::FewerVectors, 502, "bad_upstream_answer"),
     ] {
         let gateway = without_cache().await;
@@ -96,6 +92,8 @@ async fn an_error_that_a_retry_cannot_fix_is_returned_at_once() {
         (Behaviour::InputTooLong, 400, "input_too_long"),
         (Behaviour::NoSuchModel, 404, "model_not_found"),
         (Behaviour::Huge, 502, "bad_upstream_answer"),
+        (Behaviour::Nan, 502, "bad_upstream_answer"),
+        (Behaviour::ZeroVector, 502, "bad_upstream_answer"),
     ] {
         gateway.vendors.next(behaviour.clone());
         let response = ask(&gateway).await;
@@ -113,6 +111,22 @@ async fn an_error_that_a_retry_cannot_fix_is_returned_at_once() {
     }
     assert_eq!(gateway.breaker("openai").await, "CLOSED", "the provider is available");
     assert!(!gateway.server.log().contains("key-of-OPENAI"), "the key is in the log");
+}
+
+#[tokio::test]
+async fn a_text_without_a_usable_vector_does_not_open_the_breaker_for_other_texts() {
+    for behaviour in [Behaviour::Nan, Behaviour::ZeroVector] {
+        let gateway = without_cache().await;
+        gateway.vendors.set_default(Some(behaviour.clone()));
+        for number in 0..6 {
+            let response = gateway.embed(&json!({"input": "bad", "model": MODEL})).await;
+            assert_eq!(response.code(), "bad_upstream_answer", "{behaviour:?} {number}: {}", response.json);
+            assert_eq!(gateway.billed(), ["bad"], "{behaviour:?}: no retry");
+        }
+        gateway.vendors.set_default(None);
+        assert_eq!(gateway.breaker("openai").await, "CLOSED", "{behaviour:?}");
+        ask(&gateway).await.assert_vectors_of(&TEXTS);
+    }
 }
 
 #[tokio::test]

@@ -1,5 +1,6 @@
 //! Two servers of one provider: a failure or a rate limit of one does not affect the other.
 
+use embeddery_core::ProviderKind;
 use embeddery_test_support::vendors::{Behaviour, VendorApi, Vendors};
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -98,7 +99,13 @@ async fn a_local_server_that_is_down_does_not_affect_another_one() {
     }
     // The health needs no key, so it shows no address.
     let health = servers.gateway.get("/api/v1/embeddings/health").await;
-    assert_eq!(health["circuit_breakers"]["embeddings_one"]["state"], "OPEN");
+    assert_eq!(health["circuit_breakers"]["embeddings_local_api"]["state"], "OPEN");
+    assert_eq!(health["circuit_breakers"]["embeddings_openai"]["state"], "CLOSED");
+    let names = health["circuit_breakers"].as_object().unwrap().keys();
+    assert!(
+        names.clone().all(|name| ProviderKind::ALL.iter().any(|kind| *name == format!("embeddings_{kind}"))),
+        "no key, no ids: {health}"
+    );
     assert!(!health["circuit_breakers"].to_string().contains("127.0.0.1"), "{health}");
 }
 

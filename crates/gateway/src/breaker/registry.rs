@@ -23,6 +23,9 @@ struct Inner {
     services: Vec<Service>,
     /// The counts of servers that a service no longer has: the counters of a service never decrease.
     retired: BTreeMap<Arc<str>, BreakerTotals>,
+    /// What the breaker of a service's server had counted when the service got the server. The service does not count
+    /// it: it belongs to other services, or it is in `retired`.
+    before: BTreeMap<(Arc<str>, Key), BreakerTotals>,
 }
 
 /// The provider and the address. Accounts at one address share its breaker.
@@ -53,6 +56,14 @@ impl std::ops::AddAssign for BreakerTotals {
         self.failures += other.failures;
         self.successes += other.successes;
         self.trips += other.trips;
+    }
+}
+
+impl std::ops::SubAssign for BreakerTotals {
+    fn sub_assign(&mut self, other: Self) {
+        self.failures = self.failures.saturating_sub(other.failures);
+        self.successes = self.successes.saturating_sub(other.successes);
+        self.trips = self.trips.saturating_sub(other.trips);
     }
 }
 
@@ -105,14 +116,26 @@ impl BreakerRegistry {
     pub fn set_services(&self, services: Vec<Service>) {
         let mut inner = self.lock();
         let inner = &mut *inner;
-        for old in &inner.services {
-            let is_gone = !services.iter().any(|new| is_same(old, new));
-            if is_gone && let Some(breaker) = inner.breakers.get(&key(&old.server)) {
-                *inner.retired.entry(Arc::clone(&old.name)).or_default() += breaker.snapshot().totals;
+        let old = inner.listed();
+        for gone in old.iter().filter(|old| !services.iter().any(|new| is_same(old, new))) {
+            if let Some(breaker) = inner.breakers.get(&key(&gone.server)) {
+                let totals = inner.counted_by(&gone.name, &gone.server, breaker.snapshot().totals);
+                *inner.retired.entry(Arc::clone(&gone.name)).or_default() += totals;
+                inner.before.remove(&(Arc::clone(&gone.name), key(&gone.server)));
+            }
+        }
+        for new in services.iter().filter(|new| !old.iter().any(|old| is_same(old, new))) {
+            if let Some(breaker) = inner.breakers.get(&key(&new.server)) {
+                let at = (Arc::clone(&new.name), key(&new.server));
+                inner.before.insert(at, breaker.snapshot().totals);
             }
         }
         inner.retired.retain(|name, _| services.iter().any(|service| service.name == *name));
         inner.breakers.retain(|key, _| services.iter().any(|service| self::key(&service.server) == *key));
+        let is_listed = |name: &Arc<str>, key: &Key| {
+            services.iter().any(|service| service.name == *name && self::key(&service.server) == *key)
+        };
+        inner.before.retain(|(name, key), _| is_listed(name, key));
         inner.services.clear();
         for service in services {
             let breaker = || Arc::new(Breaker::new(service.server.clone(), self.config));
@@ -133,7 +156,10 @@ impl BreakerRegistry {
 
     /// Snapshots of all breakers. A provider without a server is listed with a closed breaker.
     pub fn report(&self) -> Vec<BreakerReport> {
-        let inner = self.lock();
+        self.reports(&self.lock())
+    }
+
+    fn reports(&self, inner: &Inner) -> Vec<BreakerReport> {
         let mut reports: Vec<BreakerReport> = Vec::new();
         for service in inner.listed() {
             let breaker = inner.breakers.get(&key(&service.server));
@@ -148,29 +174,25 @@ impl BreakerRegistry {
 
     /// One report for each service: the worst state of its servers, and the sums of their counters.
     pub fn report_by_service(&self) -> Vec<BreakerReport> {
-        let retired = self.lock().retired.clone();
-        let mut by_service: BTreeMap<Arc<str>, BreakerReport> = BTreeMap::new();
-        for report in self.report() {
-            let mut worst = BreakerReport { name: prefixed(&report.service), address: None, ..report };
-            let service = Arc::clone(&worst.service);
-            if let Some(other) = by_service.remove(&service) {
-                let mut totals = other.totals;
-                totals += worst.totals;
-                let last_failure = worst.last_failure.max(other.last_failure);
-                let severity = |report: &BreakerReport| (report.state.severity(), report.failures);
-                if severity(&other) > severity(&worst) {
-                    worst = other;
-                }
-                worst = BreakerReport { totals, last_failure, ..worst };
-            }
-            by_service.insert(service, worst);
+        let inner = self.lock();
+        let mut reports = self.reports(&inner);
+        for report in &mut reports {
+            let server =
+                UpstreamServer { provider: report.provider, address: report.address.clone(), account: 0 };
+            report.totals = inner.counted_by(&report.service, &server, report.totals);
         }
-        for (service, totals) in retired {
-            if let Some(report) = by_service.get_mut(&service) {
-                report.totals += totals;
+        let mut by_service = worst_by(reports, |report| Arc::clone(&report.service));
+        for report in &mut by_service {
+            if let Some(totals) = inner.retired.get(&report.service) {
+                report.totals += *totals;
             }
         }
-        by_service.into_values().collect()
+        by_service
+    }
+
+    /// One report for each provider: the worst state of its servers. It has neither addresses nor configured ids.
+    pub fn report_by_provider(&self) -> Vec<BreakerReport> {
+        worst_by(self.report(), |report| report.provider.as_str().into())
     }
 
     /// Closes breakers and resets their counts: all of a provider, of a service or with this name in lists, or only the
@@ -230,7 +252,42 @@ impl BreakerRegistry {
     }
 }
 
+/// The worst report of each group, with the sums of the counters, under the group's name.
+fn worst_by(reports: Vec<BreakerReport>, group: impl Fn(&BreakerReport) -> Arc<str>) -> Vec<BreakerReport> {
+    let mut groups: BTreeMap<Arc<str>, BreakerReport> = BTreeMap::new();
+    for report in reports {
+        let group = group(&report);
+        let mut worst =
+            BreakerReport { name: prefixed(&group), service: Arc::clone(&group), address: None, ..report };
+        if let Some(other) = groups.remove(&group) {
+            let mut totals = other.totals;
+            totals += worst.totals;
+            let last_failure = worst.last_failure.max(other.last_failure);
+            let severity = |report: &BreakerReport| (report.state.severity(), report.failures);
+            if severity(&other) > severity(&worst) {
+                worst = other;
+            }
+            worst = BreakerReport { totals, last_failure, ..worst };
+        }
+        groups.insert(group, worst);
+    }
+    groups.into_values().collect()
+}
+
 impl Inner {
+    /// The part of a breaker's counts that a service counts.
+    fn counted_by(
+        &self,
+        service: &Arc<str>,
+        server: &UpstreamServer,
+        mut totals: BreakerTotals,
+    ) -> BreakerTotals {
+        if let Some(before) = self.before.get(&(Arc::clone(service), key(server))) {
+            totals -= *before;
+        }
+        totals
+    }
+
     /// The services in the order of lists: the servers of the configuration, then providers that have none, then servers
     /// that a request of an earlier configuration still uses.
     fn listed(&self) -> Vec<Service> {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use embeddery_core::{Embedder, ErrorKind, Fault, Priority, ProviderKind, Retry, UpstreamServer};
+use embeddery_core::{Embedder, ErrorKind, Fault, InputError, Priority, ProviderKind, Retry, UpstreamServer};
 use embeddery_gateway::{
     BreakerConfig, BreakerRegistry, BreakerReport, BreakerState, CircuitBreaker, Service, UnknownBreaker,
 };
@@ -163,4 +163,69 @@ fn names_are_unique_and_every_provider_is_listed() {
         registry.report_by_service().into_iter().map(|report| report.name).collect();
     services.dedup();
     assert_eq!(services.len(), 10, "{services:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_that_comes_back_to_a_service_is_counted_once() {
+    let registry = BreakerRegistry::new(BreakerConfig::default());
+    let at = |name, address| service(name, ProviderKind::OpenAi, address);
+    let failures = |name: &str| {
+        let reports = registry.report_by_service();
+        reports.into_iter().find(|report| &*report.service == name).unwrap().totals.failures
+    };
+    registry.set_services(vec![at("a", ONE), at("b", ONE)]);
+    open(&registry, ONE).await;
+    assert_eq!((failures("a"), failures("b")), (5, 5));
+    // `b` keeps the server, so that its breaker stays.
+    registry.set_services(vec![at("a", TWO), at("b", ONE)]);
+    registry.reset("b", None).unwrap();
+    open(&registry, ONE).await;
+    assert_eq!((failures("a"), failures("b")), (5, 10));
+    for _ in 0..2 {
+        registry.set_services(vec![at("a", ONE), at("b", ONE)]);
+        assert_eq!(
+            (failures("a"), failures("b")),
+            (5, 10),
+            "what happened meanwhile is not the count of `a`"
+        );
+        registry.set_services(vec![at("a", TWO), at("b", ONE)]);
+        assert_eq!((failures("a"), failures("b")), (5, 10));
+    }
+    registry.set_services(vec![at("a", ONE), at("b", ONE)]);
+    registry.reset("a", None).unwrap();
+    open(&registry, ONE).await;
+    assert_eq!((failures("a"), failures("b")), (10, 15));
+}
+
+#[tokio::test(start_paused = true)]
+async fn reports_by_provider_have_no_configured_ids() {
+    let registry = BreakerRegistry::new(BreakerConfig::default());
+    registry.set_services(vec![
+        service("openai", ProviderKind::OpenAi, ONE),
+        service("secret", ProviderKind::LocalApi, ONE),
+        service("other", ProviderKind::LocalApi, TWO),
+        service("openai", ProviderKind::LocalApi, TWO),
+    ]);
+    open(&registry, ONE).await;
+    let reports = registry.report_by_provider();
+    assert_eq!(reports.len(), ProviderKind::ALL.len());
+    for report in reports {
+        assert_eq!(report.name, format!("embeddings_{}", report.provider));
+        assert_eq!((&*report.service, report.address), (report.provider.as_str(), None));
+        let state =
+            if report.provider == ProviderKind::OpenAi { BreakerState::Open } else { BreakerState::Closed };
+        assert_eq!(report.state, state, "{}", report.name);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_error_about_the_texts_does_not_open_the_breaker() {
+    let registry = registry();
+    let bad = failure(ErrorKind::InvalidUpstreamResponse, Fault::Upstream, Retry::Never)
+        .with_inputs(vec![InputError { index: 0, tokens: None }]);
+    let model = MockEmbedder::new(Default::default(), move |_| Err(bad.clone()));
+    let model = CircuitBreaker::new(Arc::new(model.at(ONE, 1)), &registry);
+    for _ in 0..6 {
+        assert_eq!(send(&model).await, Err(ErrorKind::InvalidUpstreamResponse));
+    }
 }

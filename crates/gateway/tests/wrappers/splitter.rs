@@ -45,6 +45,7 @@ proptest! {
     #[test]
     fn exactly_the_bad_inputs_fail_if_single_inputs_may_fail(
         bad in proptest::collection::vec(any::<bool>(), 1..40), items in 0usize..8, named: bool,
+        upstream: bool,
     ) {
         let texts: Vec<String> =
             bad.iter().enumerate().map(|(at, bad)| format!("{} {at}", if *bad { "bad" } else { "good" })).collect();
@@ -59,7 +60,11 @@ proptest! {
                 return Ok(());
             }
             // Some vendors name the bad inputs, most do not.
-            let error = failure(ErrorKind::InvalidRequest, Fault::Caller, Retry::Never);
+            let (kind, fault) = match named && upstream {
+                true => (ErrorKind::InvalidUpstreamResponse, Fault::Upstream),
+                false => (ErrorKind::InvalidRequest, Fault::Caller),
+            };
+            let error = failure(kind, fault, Retry::Never);
             Err(if named { error.with_inputs(faults) } else { error })
         }));
         let mut request = request(&texts, Priority::Batch);

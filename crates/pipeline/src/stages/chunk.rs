@@ -2,14 +2,14 @@
 //! meets a defect, does not affect the others.
 
 use std::{
-    collections::HashMap,
+    collections::BTreeMap,
     sync::{Arc, atomic::Ordering::Relaxed},
     time::Instant,
 };
 
-use embeddery_chunk::{ChunkConfig, ChunkConfigError, ChunkError};
+use embeddery_chunk::{ChunkConfig, ChunkConfigError};
 use embeddery_core::EmbedError;
-use embeddery_ingest::{ModelReader, run_stoppable, split};
+use embeddery_ingest::{ModelReader, SplitTextError, run_stoppable, split};
 use futures_util::future::join_all;
 
 use super::{
@@ -20,12 +20,31 @@ use super::{
 use crate::{ChunkSpan, Chunking, JobSpec, Stage};
 
 pub(super) async fn run(context: &StageContext, items: &[Item]) -> Vec<StageResult> {
-    let readers = open_readers(context, items).await;
-    let chunked = items.iter().zip(&readers).map(|(item, reader)| chunk(context, item, reader));
-    let chunked = join_all(chunked).await;
-    let results = chunked.into_iter().map(|spans| spans.map_err(StageResult::from)).collect();
+    let results = chunk_all(context, items).await.into_iter();
+    let results = results.map(|spans| spans.map_err(StageResult::from)).collect();
     persist_results(Stage::Chunking, items, results, async |results| context.jobs.put_chunks(results).await)
         .await
+}
+
+/// Splits documents, in their order. A local model stays loaded while its documents are split. So each model is opened
+/// and released by itself: a model that waits for memory does not hold another one, and delays only its own documents.
+async fn chunk_all(context: &StageContext, items: &[Item]) -> Vec<Result<Vec<ChunkSpan>, StageFailure>> {
+    let mut by_model: BTreeMap<(&str, &str), Vec<(usize, &Item)>> = BTreeMap::new();
+    for (index, item) in items.iter().enumerate() {
+        let spec = item.spec();
+        by_model.entry((&spec.provider, &spec.model)).or_default().push((index, item));
+    }
+    let chunked = by_model.into_values().map(|items| async move {
+        let reader = open_reader(context, items[0].1.spec()).await;
+        let reader = &reader;
+        join_all(
+            items.into_iter().map(|(index, item)| async move { (index, chunk(context, item, reader).await) }),
+        )
+        .await
+    });
+    let mut chunked: Vec<_> = join_all(chunked).await.into_iter().flatten().collect();
+    chunked.sort_unstable_by_key(|(index, _)| *index);
+    chunked.into_iter().map(|(_, spans)| spans).collect()
 }
 
 fn config(chunking: &Chunking) -> Result<ChunkConfig, ChunkConfigError> {
@@ -34,22 +53,6 @@ fn config(chunking: &Chunking) -> Result<ChunkConfig, ChunkConfigError> {
 }
 
 type Opened = Result<ModelReader, EmbedError>;
-
-/// The models that read these documents, in the order of the documents. Each model is opened once.
-async fn open_readers(context: &StageContext, items: &[Item]) -> Vec<Opened> {
-    let mut opened: HashMap<(&str, &str), Opened> = HashMap::new();
-    let mut readers = Vec::with_capacity(items.len());
-    for item in items {
-        let spec = item.spec();
-        let key = (spec.provider.as_str(), spec.model.as_str());
-        let reader = match opened.get(&key) {
-            Some(reader) => reader.clone(),
-            None => opened.entry(key).or_insert(open_reader(context, spec).await).clone(),
-        };
-        readers.push(reader);
-    }
-    readers
-}
 
 async fn open_reader(context: &StageContext, spec: &JobSpec) -> Opened {
     let opening = async { ModelReader::open(&*context.ingest.router.open(selector(spec)).await?).await };
@@ -71,18 +74,18 @@ async fn chunk(context: &StageContext, item: &Item, reader: &Opened) -> Result<V
             Err(StageFailure::failed("empty_document", "the text consists of white space"))
         }
         Ok(Ok(Ok(spans))) => Ok(spans),
-        Ok(Ok(Err(error @ ChunkError::TooLong { .. }))) => {
+        Ok(Ok(Err(SplitTextError::TooLong(reason)))) => {
             let message =
-                format!("the document cannot be one chunk: {error}; send it with another chunking.method");
+                format!("the document cannot be one chunk: {reason}; send it with another chunking.method");
             Err(StageFailure::failed("input_too_long", message))
         }
-        Ok(Ok(Err(ChunkError::Stopped))) if item.is_abandoned() => {
+        Ok(Ok(Err(SplitTextError::Stopped))) if item.is_abandoned() => {
             Err(StageFailure::retry("cancelled", "the job was cancelled, or another worker has the document"))
         }
         Ok(Err(_)) => {
             Err(StageFailure::retry("internal", "splitting the text failed; see the log of the worker"))
         }
-        Ok(Ok(Err(ChunkError::Stopped))) | Err(_) => {
+        Ok(Ok(Err(SplitTextError::Stopped))) | Err(_) => {
             let message = format!("splitting the text took more than {} s", context.timeout.as_secs());
             Err(StageFailure::retry("timeout", message))
         }

@@ -1,10 +1,12 @@
 //! Documents that pass all stages.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use embeddery_accounts::ledger::{Counter, Quotas, UsageFilter};
 use embeddery_core::SpaceId;
-use embeddery_pipeline::{DocumentState, Outcome, Stage, StageMode, Status, reenqueue_missing};
+use embeddery_pipeline::{
+    Chunking, DocumentState, JobSpec, Outcome, Stage, StageMode, Status, reenqueue_missing,
+};
 use embeddery_store::{Document, DocumentChunk, ModelBinding, NewCollection, TextSpan};
 
 use crate::support::{COLLECTION, DIM, Harness, TENANT, count, item, vector};
@@ -105,7 +107,7 @@ async fn a_stage_that_runs_twice_leaves_the_same_result() {
     let mut harness = Harness::new();
     let job = harness.submit(&[("a", TEXT)]).await;
     // Each stage runs twice: the result is written and the lease is not settled, as when a worker crashes.
-    let tasks = [(item(job, 0), std::sync::Arc::default())];
+    let tasks = [(item(job, 0), Arc::default())];
     for stage in [Stage::Chunking, Stage::Chunking, Stage::Embedding, Stage::Embedding, Stage::Storage] {
         let results = embeddery_pipeline::stages::run(&harness.context, stage, &tasks).await;
         assert!(
@@ -277,4 +279,31 @@ async fn a_task_ahead_of_the_job_store_is_dropped_and_enqueued_again() {
     }
     assert_eq!(reenqueue_missing(&*harness.jobs, &*harness.queue, Duration::ZERO).await.unwrap(), 1);
     assert_eq!(harness.ended(job).await.status, Status::Completed);
+}
+
+/// The documents of both jobs are split as one batch.
+#[tokio::test(flavor = "multi_thread")]
+async fn two_models_are_read_one_after_the_other_when_the_memory_has_space_for_one() {
+    let mut harness = Harness::new();
+    harness.fake.state().memory = Some(Arc::new(tokio::sync::Semaphore::new(1)));
+    let chunking = Chunking { method: "sentences".into(), size: 6, overlap: 0, unit: "words".into() };
+    let mut jobs = Vec::new();
+    for (model, collection) in [("fake-a", "a"), ("fake-b", "b"), ("fake-a", "a")] {
+        let (collection, model) = (collection.into(), model.into());
+        let plan = JobSpec {
+            collection,
+            provider: "openai".into(),
+            model,
+            dimensions: None,
+            chunking: chunking.clone(),
+        };
+        let id = format!("document {}", jobs.len());
+        jobs.push(harness.submit_planned(TENANT, &[(&id, "One sentence.")], plan).await);
+    }
+    harness.enqueue().await;
+    harness.start_worker();
+    for job in jobs {
+        assert_eq!(harness.ended(job).await.status, Status::Completed);
+        assert_eq!(harness.rows(job).await[0].attempts, 0);
+    }
 }

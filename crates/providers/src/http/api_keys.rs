@@ -50,8 +50,17 @@ struct Key {
 #[derive(Clone, Copy)]
 struct Cooldown {
     until: Instant,
-    /// Whether the key is over its rate limit, and not refused.
-    limited: bool,
+    reason: CooldownReason,
+}
+
+/// Why a key is used last.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum CooldownReason {
+    Refused,
+    /// The key is over its rate limit.
+    Limited,
+    /// The quota of the key's account is exhausted.
+    Exhausted,
 }
 
 impl KeyHeader {
@@ -133,33 +142,37 @@ impl ApiKeyPool {
 
     /// Starts the cooldown of a refused key.
     pub(super) fn mark_refused(&self, key: usize) {
-        self.cool_down(key, KEY_COOLDOWN, false);
+        self.cool_down(key, KEY_COOLDOWN, CooldownReason::Refused);
     }
 
     /// Starts the cooldown of a key over its rate limit. `retry` is what the vendor says about a further attempt.
     pub(super) fn mark_limited(&self, key: usize, retry: Retry) {
-        let cooldown = match retry {
-            Retry::After(wait) => wait,
-            Retry::Backoff => LIMIT_COOLDOWN,
-            Retry::Never => KEY_COOLDOWN,
+        let (cooldown, reason) = match retry {
+            Retry::After(wait) => (wait, CooldownReason::Limited),
+            Retry::Backoff => (LIMIT_COOLDOWN, CooldownReason::Limited),
+            Retry::Never => (KEY_COOLDOWN, CooldownReason::Exhausted),
         };
-        self.cool_down(key, cooldown, true);
+        self.cool_down(key, cooldown, reason);
     }
 
-    fn cool_down(&self, key: usize, duration: Duration, limited: bool) {
+    fn cool_down(&self, key: usize, duration: Duration, reason: CooldownReason) {
         if let (Some(key), Some(until)) = (self.keys.get(key), Instant::now().checked_add(duration)) {
-            *key.cooldown.lock().unwrap_or_else(PoisonError::into_inner) = Some(Cooldown { until, limited });
+            *key.cooldown.lock().unwrap_or_else(PoisonError::into_inner) = Some(Cooldown { until, reason });
         }
     }
 
-    /// Whether a key is over its rate limit.
+    /// Whether a key is over its rate limit or its account's quota.
     pub(super) fn is_limited(&self, key: usize) -> bool {
-        self.keys.get(key).and_then(Key::cooldown).is_some_and(|cooldown| cooldown.limited)
+        self.keys
+            .get(key)
+            .and_then(Key::cooldown)
+            .is_some_and(|cooldown| cooldown.reason != CooldownReason::Refused)
     }
 
     /// Time until the first of the keys over their rate limit may be used again; `None` if there is none.
     pub(super) fn limited_for(&self) -> Option<Duration> {
-        let limited = self.keys.iter().filter_map(Key::cooldown).filter(|cooldown| cooldown.limited);
+        let cooldowns = self.keys.iter().filter_map(Key::cooldown);
+        let limited = cooldowns.filter(|cooldown| cooldown.reason == CooldownReason::Limited);
         limited.map(|cooldown| cooldown.until.saturating_duration_since(Instant::now())).min()
     }
 
@@ -218,6 +231,8 @@ mod tests {
         assert_eq!(keys.round_robin(), [2, 1, 0]);
         assert!(keys.is_limited(1) && !keys.is_limited(0) && !keys.is_limited(2));
         assert!(keys.limited_for().is_some_and(|wait| wait <= Duration::from_secs(20)));
+        keys.mark_limited(1, Retry::Never);
+        assert_eq!((keys.is_limited(1), keys.limited_for()), (true, None), "the quota is exhausted");
         keys.mark_limited(2, Retry::After(Duration::ZERO));
         assert!(!keys.is_limited(2), "the delay is over");
     }

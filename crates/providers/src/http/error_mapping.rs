@@ -57,15 +57,6 @@ impl Failure<'_> {
         }
     }
 
-    /// Whether the server refuses the encoding of vectors that was requested. Some servers name the field, some only the
-    /// value, and some only in the path of a schema error, so the whole body is searched.
-    pub(super) fn refuses_base64(&self) -> bool {
-        const STATUSES: [u16; 5] = [400, 415, 422, 500, 501];
-        let body = String::from_utf8_lossy(self.body).to_ascii_lowercase();
-        STATUSES.contains(&self.status)
-            && contains_any(&body, &["encoding_format", "encoding format", "base64"])
-    }
-
     fn unauthorized(&self) -> EmbedError {
         EmbedError::new(
             ErrorKind::UpstreamAuth,
@@ -93,7 +84,7 @@ impl Failure<'_> {
             Some(wait) => Retry::After(wait),
             None => Retry::Backoff,
         };
-        self.error(ErrorKind::RateLimited, retry, "limits the rate of requests; retry later")
+        self.target.rate_limit_error(retry)
     }
 
     fn wait(&self, body: &ErrorBody) -> Option<Duration> {

@@ -41,35 +41,6 @@ fn target() -> Target {
 }
 
 #[test]
-fn a_refusal_of_base64_is_recognised_in_any_schema() {
-    let refuses = |status, body: &str| {
-        let (target, headers) = (target(), HeaderMap::new());
-        Failure { target: &target, status, headers: &headers, body: body.as_bytes(), inputs: 1 }
-            .refuses_base64()
-    };
-    for (status, body) in [
-        (400, r#"{"error":{"message":"encoding_format base64 is not supported","type":"BadRequestError"}}"#),
-        (400, r#"{"object":"error","message":"Unknown parameter: 'Encoding_Format'","code":400}"#),
-        (
-            422,
-            r#"{"detail":[{"type":"literal_error","loc":["body","encoding_format"],"msg":"Input should be 'float'"}]}"#,
-        ),
-        (422, "Base64 embeddings are not implemented"),
-        (501, r#"{"error":"encoding format 'base64' not implemented"}"#),
-    ] {
-        assert!(refuses(status, body), "{status} {body}");
-    }
-    for (status, body) in [
-        (400, r#"{"error":{"message":"input cannot be an empty string"}}"#),
-        (401, r#"{"error":{"message":"encoding_format"}}"#),
-        (429, "base64"),
-        (422, ""),
-    ] {
-        assert!(!refuses(status, body), "{status} {body}");
-    }
-}
-
-#[test]
 fn a_batch_that_is_too_large_is_reported_as_such() {
     for (status, body) in [
         (

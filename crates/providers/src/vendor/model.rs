@@ -3,26 +3,29 @@
 use std::{
     collections::HashMap,
     num::NonZeroUsize,
-    sync::{
-        Arc, OnceLock,
-        atomic::{AtomicBool, Ordering::Relaxed},
-    },
+    sync::{Arc, OnceLock},
+    time::Instant,
 };
 
 use bytes::Bytes;
-
 use embeddery_core::{
-    BoxFuture, CallLimits, EmbedError, EmbedRequest, Embedder, EmbeddingIdentity, Embeddings, Input,
-    InputType, ModelInfo, ProviderKind, Retry, SpaceId, TokenCount, TokenCounter, UpstreamServer,
-    estimate_tokens, squared_length, to_unit_length,
+    BoxFuture, CallLimits, EmbedError, EmbedRequest, Embedder, EmbeddingIdentity, Embeddings, ErrorKind,
+    Fault, Input, InputType, ModelInfo, ProviderKind, Retry, SpaceId, TokenCount, TokenCounter,
+    UpstreamServer, estimate_tokens, squared_length, to_unit_length,
 };
 
+use super::base64_support::Base64Support;
 use crate::{
     billed_tokens,
-    http::{Call, HttpClient, Target},
+    http::{Call, HttpClient, MAX_RESPONSE_BYTES, Target},
     token_counter::{VendorTokenizer, token_counter},
     vendor_protocol::{VendorProtocol, VendorRequest},
 };
+
+/// Maximum length of a number in JSON: Python writes a 32-bit float as `-1.2345678901234567e-05, `.
+const MAX_NUMBER_BYTES: usize = 26;
+/// The dimensions of a model whose dimensions are not known. No vendor of the catalogue has more.
+const ASSUMED_DIMENSIONS: usize = 4096;
 
 /// One model of a vendor.
 pub(super) struct Model {
@@ -37,8 +40,8 @@ pub(super) struct Model {
     pub(super) prompts: HashMap<InputType, Arc<str>>,
     pub(super) protocol: &'static dyn VendorProtocol,
     pub(super) target: Target,
-    /// Whether the server has refused base64. The models at one address share it.
-    pub(super) refuses_base64: Arc<AtomicBool>,
+    /// Whether the server is asked for base64. The models at one address share it.
+    pub(super) base64_support: Arc<Base64Support>,
     pub(super) client: Arc<HttpClient>,
 }
 
@@ -74,7 +77,7 @@ impl Model {
             dimensions,
             truncate: request.truncate,
             max_tokens: self.info.max_tokens,
-            base64: !self.refuses_base64.load(Relaxed),
+            base64: self.protocol.has_base64() && self.base64_support.is_expected(Instant::now()),
         })
     }
 
@@ -125,27 +128,56 @@ impl Model {
     }
 
     /// Sends a request. A server that refuses base64 is asked again for numbers, at once: some servers with OpenAI's API
-    /// do not have it.
+    /// do not have it. A call whose vectors as numbers may exceed the maximum size of a response is refused as too large, so
+    /// that the gateway halves it.
     async fn send(
         &self,
         mut request: VendorRequest<'_>,
-        deadline: Option<std::time::Instant>,
+        deadline: Option<Instant>,
     ) -> Result<Bytes, EmbedError> {
         let inputs = request.inputs.len();
         let call = |body: Vec<u8>| Call { body: body.into(), inputs, deadline };
-        let first = call(self.protocol.build_request(&request)?);
-        match self.client.post(&self.target, &first).await {
-            Err(failure) if failure.refuses_base64 && request.base64 && self.protocol.has_base64() => {}
-            result => return Ok(result?),
+        if request.base64 {
+            let first = call(self.protocol.build_request(&request)?);
+            match self.client.post(&self.target, &first).await {
+                Err(failure) if failure.refuses_base64 => request.base64 = false,
+                // Some servers return numbers although they are asked for base64.
+                Err(failure) if failure.is_response_too_long => {
+                    self.check_size_as_numbers(&request)?;
+                    return Err(failure.into());
+                }
+                result => return Ok(result?),
+            }
+            self.check_size_as_numbers(&request)?;
+            let second = call(self.protocol.build_request(&request)?);
+            let body = self.client.post(&self.target, &second).await?;
+            self.record_refusal();
+            return Ok(body);
         }
-        request.base64 = false;
-        let second = call(self.protocol.build_request(&request)?);
-        let body = self.client.post(&self.target, &second).await?;
-        if !self.refuses_base64.swap(true, Relaxed) {
+        self.check_size_as_numbers(&request)?;
+        let only = call(self.protocol.build_request(&request)?);
+        Ok(self.client.post(&self.target, &only).await?)
+    }
+
+    fn record_refusal(&self) {
+        if self.base64_support.record_refusal(Instant::now()) {
             let provider = self.info.provider;
             tracing::info!(%provider, address = %self.target.server, "the server refuses base64; vectors are requested as numbers");
         }
-        Ok(body)
+    }
+
+    /// Refuses a call of several inputs whose vectors as JSON numbers may exceed the maximum size of a response.
+    fn check_size_as_numbers(&self, request: &VendorRequest<'_>) -> Result<(), EmbedError> {
+        let dimensions = request.dimensions.or(self.current_info().dimensions);
+        let dimensions = dimensions.map_or(ASSUMED_DIMENSIONS, NonZeroUsize::get);
+        let max_inputs = (MAX_RESPONSE_BYTES / dimensions.saturating_mul(MAX_NUMBER_BYTES)).max(1);
+        if request.inputs.len() <= max_inputs {
+            return Ok(());
+        }
+        let message = format!(
+            "input: too large for one call; the vectors of at most {max_inputs} inputs as numbers fit a response"
+        );
+        Err(EmbedError::new(ErrorKind::BatchTooLarge, Fault::Caller, Retry::Never, message))
     }
 
     /// Refuses vectors whose dimensions differ from the requested ones, or from those of the first response. The latter

@@ -200,6 +200,35 @@ async fn a_rate_limited_key_does_not_delay_the_other_keys() {
 }
 
 #[tokio::test]
+async fn an_exhausted_quota_of_one_key_does_not_hide_the_delay_of_another() {
+    let exhausted = Behaviour::QuotaExhausted;
+    for script in [[Behaviour::RateLimited(5), exhausted.clone()], [exhausted, Behaviour::RateLimited(5)]] {
+        let vendors = Vendors::start().await;
+        let config = config(ProviderKind::OpenAi, endpoint(&vendors, VendorApi::OpenAi, &["key-1", "key-2"]));
+        let embedder = open(config, "m").await;
+        for behaviour in &script {
+            vendors.next(behaviour.clone());
+        }
+        for sent in [2, 1] {
+            // The second request tries the limited key only.
+            let error = embed(&embedder, &["a"]).await.unwrap_err();
+            let Retry::After(wait) = error.retry else { panic!("{script:?}: {error:?}") };
+            assert!(wait <= std::time::Duration::from_secs(5), "{script:?} {wait:?}");
+            assert!(error.message.contains("limits the rate"), "{error:?}");
+            assert_eq!(vendors.requests().len(), sent, "{script:?}");
+            vendors.clear_requests();
+            vendors.next(Behaviour::RateLimited(4));
+        }
+    }
+    // With no other key the quota is the reason.
+    let vendors = Vendors::start().await;
+    let config = config(ProviderKind::OpenAi, endpoint(&vendors, VendorApi::OpenAi, &["key-1", "key-2"]));
+    vendors.next(Behaviour::QuotaExhausted);
+    vendors.next(Behaviour::QuotaExhausted);
+    assert_eq!(embed(&open(config, "m").await, &["a"]).await.unwrap_err().retry, Retry::Never);
+}
+
+#[tokio::test]
 async fn a_proxy_gets_all_requests_except_to_no_proxy() {
     // A mock vendor serves as the proxy. It receives the requests for all hosts.
     let (vendors, proxy) = (Vendors::start().await, Vendors::start().await);

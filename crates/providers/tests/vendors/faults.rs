@@ -92,7 +92,6 @@ async fn broken_connections_and_responses_are_classified() {
             (Behaviour::Html, InvalidUpstreamResponse),
             (Behaviour::Empty, InvalidUpstreamResponse),
             (Behaviour::FewerVectors, InvalidUpstreamResponse),
-            (Behaviour::Nan, InvalidUpstreamResponse),
             (Behaviour::MixedLengths, InvalidUpstreamResponse),
             (Behaviour::WrongLength, InvalidUpstreamResponse),
         ];
@@ -101,6 +100,10 @@ async fn broken_connections_and_responses_are_classified() {
                 (Behaviour::BrokenBase64, InvalidUpstreamResponse),
                 (Behaviour::DuplicateIndex, InvalidUpstreamResponse),
             ]);
+        }
+        // In base64 a NaN is a number, and the gateway names its input. In JSON it is a syntax error.
+        if !matches!(api, VendorApi::OpenAi | VendorApi::Azure | VendorApi::Voyage) {
+            all.push((Behaviour::Nan, InvalidUpstreamResponse));
         }
         // The first response sets the dimensions of unknown models.
         embed(&vendor.embedder, &["a"]).await.unwrap();
@@ -287,4 +290,28 @@ async fn another_refusal_is_not_taken_for_one_of_base64() {
     let embedder = adapter(&vendors, VendorApi::OpenAi, "text-embedding-3-small").await;
     assert_vectors(&embed(&embedder, &["a", "b"]).await.unwrap(), &["a", "b"]);
     assert_eq!(vendors.requests().len(), 1);
+}
+
+#[tokio::test]
+async fn vectors_as_numbers_are_requested_in_calls_whose_responses_fit() {
+    let vendors = Vendors::start().await;
+    let embedder = adapter(&vendors, VendorApi::OpenAi, "text-embedding-3-large").await;
+    let texts: Vec<String> = (0..1000).map(|number| number.to_string()).collect();
+    let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
+    let too_large = (BatchTooLarge, Fault::Caller, Never);
+    // A server that ignores the encoding: the response with numbers is too long.
+    vendors.next(Behaviour::Huge);
+    let error = embed(&embedder, &texts).await.unwrap_err();
+    assert_eq!((error.kind, error.fault, error.retry), too_large);
+    // A server that refuses the encoding: the request for numbers is not sent.
+    vendors.refuse_base64(400);
+    vendors.clear_requests();
+    let error = embed(&embedder, &texts).await.unwrap_err();
+    assert_eq!((error.kind, error.fault, error.retry), too_large);
+    assert_eq!(vendors.requests().len(), 1);
+    // The gateway halves the call.
+    assert_vectors(&embed(&embedder, &texts[..2]).await.unwrap(), &texts[..2]);
+    vendors.clear_requests();
+    assert_eq!(embed(&embedder, &texts).await.unwrap_err().kind, BatchTooLarge);
+    assert_eq!(vendors.requests().len(), 0);
 }

@@ -8,10 +8,11 @@ use std::{
     time::Instant,
 };
 
-use embeddery_chunk::{ChunkConfig, ChunkError};
+use embeddery_chunk::ChunkConfig;
 use embeddery_core::{EmbedError, InputType};
 use embeddery_ingest::{
-    MissingChunk, ModelReader, WriteBatch, WriteTarget, model_selector, run_stoppable, split, to_chunks,
+    MissingChunk, ModelReader, SplitTextError, WriteBatch, WriteTarget, model_selector, run_stoppable, split,
+    to_chunks,
 };
 use embeddery_store::{CheckedDocument, Document, Metadata, ModelBinding, StoreError, UpsertResult};
 
@@ -36,18 +37,22 @@ pub(crate) struct Added {
 }
 
 impl CollectionService {
-    /// Stores documents. Chunks that are stored already are not embedded again.
+    /// Stores documents. Chunks that are stored already are not embedded again. `positions` has the index in the request of
+    /// each document.
     pub(crate) async fn add(
         &self,
         collection: &str,
         documents: Vec<NewDocument>,
+        positions: &[usize],
         config: ChunkConfig,
     ) -> Result<Added, ApiError> {
         let binding = self.store().get(self.collection_ref(collection)).await?.binding;
-        let documents =
-            self.split(&binding, documents, config).await.map_err(SplitError::into_request_error)?;
+        let documents = self
+            .split(&binding, documents, config)
+            .await
+            .map_err(|error| error.into_request_error(positions))?;
         let sizes = documents.iter().map(|document| (document.id.clone(), document.chunks.len())).collect();
-        let (written, truncated) = self.write(collection, &binding, documents).await?;
+        let (written, truncated) = self.write_named(collection, &binding, documents, positions).await?;
         Ok(Added { written, truncated, documents: sizes })
     }
 
@@ -58,6 +63,17 @@ impl CollectionService {
         collection: &str,
         binding: &ModelBinding,
         documents: Vec<CheckedDocument>,
+    ) -> Result<(UpsertResult, u64), ApiError> {
+        self.write_named(collection, binding, documents, &[]).await
+    }
+
+    /// As [`CollectionService::write`]. `positions` has the index in the request of each document, for errors.
+    async fn write_named(
+        &self,
+        collection: &str,
+        binding: &ModelBinding,
+        documents: Vec<CheckedDocument>,
+        positions: &[usize],
     ) -> Result<(UpsertResult, u64), ApiError> {
         let ingest = self.app.ingest();
         let found = ingest.look_up(self.collection_ref(collection), &documents).await?;
@@ -74,9 +90,12 @@ impl CollectionService {
         let bound = BoundCollection { name: collection, binding };
         let (truncate, truncated) = (bound.document_truncation(), AtomicU64::new(0));
         let count = &truncated;
+        let ids: Vec<String> = documents.iter().map(|document| document.id.clone()).collect();
+        let ids = &ids;
         let embed = |missing: Vec<MissingChunk>| async move {
-            let texts: Vec<Arc<str>> = missing.into_iter().map(|chunk| chunk.text).collect();
-            let embedded = self.embed_texts(bound, &texts, InputType::Document, truncate).await?;
+            let texts: Vec<Arc<str>> = missing.iter().map(|chunk| Arc::clone(&chunk.text)).collect();
+            let to_error = |first, error| chunk_error(error, &missing[first..], ids, positions);
+            let embedded = self.embed_texts(bound, &texts, InputType::Document, truncate, to_error).await?;
             count.fetch_add(embedded.truncated, Relaxed);
             Ok::<_, ApiError>(embedded.vectors)
         };
@@ -98,21 +117,27 @@ impl CollectionService {
         }
         let selector = model_selector(&binding.provider, &binding.model);
         self.metered.check_download(&self.app, selector)?;
-        let model = self.app.router.open(selector).await.map_err(ApiError::from)?;
-        let reader = ModelReader::open(&*model).await.map_err(ApiError::from)?;
         let deadline = self.deadline;
+        let opening = async { ModelReader::open(&*self.app.router.open(selector).await?).await };
+        let reader = match deadline {
+            Some(deadline) => tokio::time::timeout_at(deadline.into(), opening)
+                .await
+                .unwrap_or_else(|_| Err(EmbedError::timeout("loading the model took too long"))),
+            None => opening.await,
+        }
+        .map_err(ApiError::from)?;
         let is_late = move || deadline.is_some_and(|deadline| Instant::now() >= deadline);
         let split_all = move |stop: &dyn Fn() -> bool| {
             let split = |(index, document): (usize, NewDocument)| {
                 let NewDocument { id, text, metadata } = document;
                 let spans = match split(&text, config, &reader, stop) {
                     Ok(spans) => spans,
-                    Err(ChunkError::Stopped) => {
+                    Err(SplitTextError::Stopped) => {
                         let error = EmbedError::timeout("splitting the documents took too long");
                         return Err(ApiError::from(error).into());
                     }
-                    Err(error @ ChunkError::TooLong { .. }) => {
-                        return Err(SplitError::TooLong { index, id, reason: error.to_string() });
+                    Err(SplitTextError::TooLong(reason)) => {
+                        return Err(SplitError::TooLong { index, id, reason });
                     }
                 };
                 let chunks = to_chunks(&text, &spans).ok_or_else(ApiError::internal)?;
@@ -123,6 +148,21 @@ impl CollectionService {
         };
         run_stoppable(is_late, split_all).await.unwrap_or_else(|_| Err(ApiError::internal().into()))
     }
+}
+
+/// The failure of a call whose inputs are `chunks`. The message names the documents by their id, and by their index in the
+/// request if it is known.
+fn chunk_error(error: EmbedError, chunks: &[MissingChunk], ids: &[String], positions: &[usize]) -> ApiError {
+    let position = |chunk: &MissingChunk| positions.get(chunk.document).copied();
+    let name = |input: usize| {
+        let Some(chunk) = chunks.get(input) else { return "a chunk".to_owned() };
+        let path = position(chunk).map_or_else(String::new, |index| format!("documents[{index}]: "));
+        let id = ids.get(chunk.document).map_or("", String::as_str);
+        format!("{path}document '{id}', chunk {}", chunk.chunk)
+    };
+    let first = error.inputs.first().and_then(|input| chunks.get(input.index));
+    let param = first.and_then(position).map(|index| format!("documents[{index}].text"));
+    ApiError::of_chunks(error, param, name)
 }
 
 /// Why documents are not split.
@@ -145,9 +185,10 @@ impl From<ApiError> for SplitError {
 
 impl SplitError {
     /// The error of a request whose body has the documents.
-    fn into_request_error(self) -> ApiError {
+    fn into_request_error(self, positions: &[usize]) -> ApiError {
         match self {
             Self::TooLong { index, id, reason } => {
+                let index = positions.get(index).copied().unwrap_or(index);
                 let message = format!(
                     "documents[{index}]: document '{id}' cannot be one chunk: {reason}; leave chunking.method out, or shorten the text"
                 );

@@ -1,7 +1,7 @@
 //! The ids of the documents of one request, which must differ. A document without an id gets the hash of its text; when
 //! an equal document comes again, it is the same document.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, hash_map::Entry};
 
 use serde_json::{Map, Value};
 
@@ -32,6 +32,8 @@ struct FirstDocument {
     position: u64,
     /// A hash of all except the id and the text.
     attributes: u64,
+    /// Whether the id is that of the text.
+    is_derived: bool,
 }
 
 /// An earlier document that is equal to one without an id.
@@ -60,14 +62,25 @@ impl DocumentIds {
         subject: &str,
     ) -> Result<Option<EqualDocument>, String> {
         let DocumentIdentity { id, text, metadata, content_type } = document;
-        let attributes = hash(format!("{content_type:?}{}", Value::Object(metadata.clone())).as_bytes());
-        let Some(first) = self.first.get(&hash(id.as_bytes())) else {
-            self.first.insert(hash(id.as_bytes()), FirstDocument { position, attributes });
-            return Ok(None);
+        // Maps of strings and values always serialize.
+        let attributes = id_hash(&serde_json::to_vec(&(content_type, metadata)).unwrap_or_default());
+        let is_derived = id == derived_id(text);
+        let first = match self.first.entry(id_hash(id.as_bytes())) {
+            Entry::Vacant(entry) => {
+                entry.insert(FirstDocument { position, attributes, is_derived });
+                return Ok(None);
+            }
+            Entry::Occupied(entry) => entry.into_mut(),
         };
         let other = (self.describe)(first.position);
-        if id != derived_id(text) {
+        if !is_derived {
             return Err(format!("{subject} has the id of {other}; send each id once"));
+        }
+        if !first.is_derived {
+            return Err(format!(
+                "{subject} has no id, and {other}, whose text differs, has the id that is made from this text; \
+                 give both another id"
+            ));
         }
         if first.attributes != attributes {
             return Err(format!(
@@ -81,7 +94,7 @@ impl DocumentIds {
 }
 
 /// The first 64 bits of the BLAKE3 hash.
-pub(crate) fn hash(bytes: &[u8]) -> u64 {
+pub(crate) fn id_hash(bytes: &[u8]) -> u64 {
     blake3::hash(bytes).as_bytes().first_chunk().map_or(0, |bytes| u64::from_le_bytes(*bytes))
 }
 
@@ -110,6 +123,10 @@ mod tests {
         assert!(other.contains("has the text of documents[1], no id, and other metadata"), "{other}");
         let typed = DocumentIdentity { content_type: Some("text/html"), ..document(&one, "one", &none) };
         assert!(ids.insert(typed, 4, "documents[4]").is_err());
+        let two = derived_id("two");
+        assert_eq!(ids.insert(document(&two, "another text", &none), 6, "documents[6]"), Ok(None));
+        let taken = ids.insert(document(&two, "two", &none), 7, "documents[7]").unwrap_err();
+        assert!(taken.starts_with("documents[7] has no id, and documents[6], whose text differs"), "{taken}");
         for text in ["one", "two"] {
             let same = ids.insert(document("a", text, &none), 5, "documents[5]").unwrap_err();
             assert_eq!(same, "documents[5] has the id of documents[0]; send each id once");

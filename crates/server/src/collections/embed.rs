@@ -2,7 +2,7 @@
 
 use std::{num::NonZeroUsize, sync::Arc};
 
-use embeddery_core::{EmbedRequest, ErrorKind, InputType, Priority, ProviderKind, Truncate};
+use embeddery_core::{EmbedError, EmbedRequest, ErrorKind, InputType, Priority, ProviderKind, Truncate};
 use embeddery_gateway::{ModelSelector, ResolvedModel};
 use embeddery_ingest::{MAX_TEXTS_PER_CALL, check_space, document_truncation, model_selector, text_request};
 use embeddery_store::ModelBinding;
@@ -87,24 +87,28 @@ impl CollectionService {
         texts: &[Arc<str>],
         input_type: InputType,
     ) -> Result<Vec<Vec<f32>>, ApiError> {
-        Ok(self.embed_texts(collection, texts, input_type, None).await?.vectors)
+        Ok(self.embed_texts(collection, texts, input_type, None, |_, error| error.into()).await?.vectors)
     }
 
-    /// Embeds texts in the space of the collection, and counts those that the model did not read whole.
+    /// Embeds texts in the space of the collection, and counts those that the model did not read whole. `to_error` maps the
+    /// failure of a call, and receives the index of the first text of the call.
     pub(crate) async fn embed_texts(
         &self,
         collection: BoundCollection<'_>,
         texts: &[Arc<str>],
         input_type: InputType,
         truncate: Option<Truncate>,
+        to_error: impl Fn(usize, EmbedError) -> ApiError,
     ) -> Result<EmbeddedTexts, ApiError> {
         let BoundCollection { name, binding } = collection;
         let dimensions = if binding.custom_dimensions { NonZeroUsize::new(binding.dim) } else { None };
         let selector = model_selector(&binding.provider, &binding.model);
         let mut embedded = EmbeddedTexts { vectors: Vec::with_capacity(texts.len()), truncated: 0 };
-        for batch in texts.chunks(MAX_TEXTS_PER_CALL) {
+        for (call, batch) in texts.chunks(MAX_TEXTS_PER_CALL).enumerate() {
             let request = EmbedRequest { truncate, ..self.request(batch, dimensions, input_type) };
-            let embeddings = self.metered.embed(&self.app, selector, request).await?.embeddings;
+            let to_error = |error| to_error(call * MAX_TEXTS_PER_CALL, error);
+            let embedding = self.metered.embed_or(&self.app, selector, request, to_error);
+            let embeddings = embedding.await?.embeddings;
             check_space(name, &binding.space, &embeddings.space)?;
             embedded.truncated += embeddings.truncated as u64;
             embedded.vectors.extend(embeddings.rows().map(<[f32]>::to_vec));

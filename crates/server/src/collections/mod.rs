@@ -19,7 +19,7 @@ use embeddery_ingest::{Ingest, VectorQuota, WriteError};
 use embeddery_store::{CollectionRef, StoreError, StoreErrorKind, VectorStore};
 
 pub(crate) use add::{Added, NewDocument, SplitError};
-pub(crate) use document_ids::{DocumentIdentity, DocumentIds, EqualDocument, derived_id, hash};
+pub(crate) use document_ids::{DocumentIdentity, DocumentIds, EqualDocument, derived_id, id_hash};
 pub(crate) use embed::Model;
 pub(crate) use reembed::ReembedTasks;
 pub(crate) use search::SearchParams;

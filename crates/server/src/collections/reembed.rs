@@ -96,7 +96,7 @@ impl CollectionService {
                 return Ok(truncated);
             }
             let texts: Vec<Arc<str>> = missing.iter().map(|chunk| chunk.text.as_str().into()).collect();
-            match self.embed_texts(bound, &texts, InputType::Document, None).await {
+            match self.embed_texts(bound, &texts, InputType::Document, None, |_, error| error.into()).await {
                 Ok(embedded) => {
                     failures = 0;
                     truncated += embedded.truncated;

@@ -60,7 +60,7 @@ impl From<EmbedError> for ApiError {
                 Retry::Backoff if is_busy(status) => Some(Duration::from_secs(5)),
                 Retry::Backoff | Retry::Never => None,
             },
-            ..Self::new(status, code, message_with_inputs(error))
+            ..Self::new(status, code, message_with_inputs(error, |index| format!("input[{index}]")))
         }
     }
 }
@@ -176,20 +176,37 @@ impl From<FilterError> for ApiError {
 }
 
 /// The message, prefixed with the inputs at fault. Only at this point are their indexes those of the whole request.
-fn message_with_inputs(error: EmbedError) -> String {
+fn message_with_inputs(error: EmbedError, name: impl Fn(usize) -> String) -> String {
     const MAX_NAMED: usize = 5;
     if error.inputs.is_empty() {
         return error.message;
     }
     let name = |fault: &InputError| match fault.tokens {
-        Some(tokens) => format!("input[{}] ({tokens} tokens)", fault.index),
-        None => format!("input[{}]", fault.index),
+        Some(tokens) => format!("{} ({tokens} tokens)", name(fault.index)),
+        None => name(fault.index),
     };
     let mut names: Vec<String> = error.inputs.iter().take(MAX_NAMED).map(name).collect();
     if error.inputs.len() > MAX_NAMED {
         names.push(format!("{} more", error.inputs.len() - MAX_NAMED));
     }
     format!("{}: {}", names.join(", "), error.message)
+}
+
+impl ApiError {
+    /// The failure of chunks of documents. The request does not have the chunks as inputs, so `name` names a chunk, and
+    /// `param` is the field of the documents.
+    pub(crate) fn of_chunks(
+        error: EmbedError,
+        param: Option<String>,
+        name: impl Fn(usize) -> String,
+    ) -> Self {
+        if error.inputs.is_empty() {
+            return error.into();
+        }
+        let message = message_with_inputs(error.clone(), name);
+        let error = Self::from(error.with_inputs(Vec::new()));
+        Self { message, param, detail: None, ..error }
+    }
 }
 
 /// The data for programs in `detail`.

@@ -7,7 +7,6 @@ use axum::{
     Json,
     extract::{Path, Query, State, rejection::QueryRejection},
 };
-
 use embeddery_gateway::{BreakerReport, UnknownBreaker};
 
 use super::common_errors::AdminErrors;

@@ -12,7 +12,7 @@ use crate::{
     App,
     error::not_ready,
     wire::{
-        admin::{CacheStatsView, CircuitBreakerView, CircuitBreakers, breakers_by_service, cache},
+        admin::{CacheStatsView, CircuitBreakerView, CircuitBreakers, breakers_by_provider, cache},
         models::ModelStateView,
     },
 };
@@ -36,8 +36,8 @@ pub(super) struct Health {
     timestamp: String,
     default_model: DefaultModel,
     cache_stats: CacheStatsView,
-    /// By name: `embeddings_<provider>`, for local_api `embeddings_<id>`. An open one affects only requests to a server of
-    /// that provider or model.
+    /// By name: `embeddings_<provider>`, with the worst state of the provider's servers. An open one affects only requests
+    /// to that server.
     #[schema(value_type = BTreeMap<String, CircuitBreakerView>)]
     circuit_breakers: CircuitBreakers,
 }
@@ -81,7 +81,7 @@ pub(super) async fn get_service_health(State(app): State<Arc<App>>) -> Json<Heal
         timestamp: jiff::Timestamp::now().to_string(),
         default_model: DefaultModel { id: app.router.default_model(), state: state.into() },
         cache_stats: cache(&app),
-        circuit_breakers: breakers_by_service(&app),
+        circuit_breakers: breakers_by_provider(&app),
     })
 }
 

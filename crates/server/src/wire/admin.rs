@@ -91,8 +91,8 @@ pub(crate) fn breakers(app: &App) -> CircuitBreakers {
 }
 
 /// The worst circuit breaker of each provider or `local_api` model, without its address.
-pub(crate) fn breakers_by_service(app: &App) -> CircuitBreakers {
-    views(app.controls.breakers.report_by_service())
+pub(crate) fn breakers_by_provider(app: &App) -> CircuitBreakers {
+    views(app.controls.breakers.report_by_provider())
 }
 
 fn views(reports: Vec<BreakerReport>) -> CircuitBreakers {

@@ -128,6 +128,11 @@ async fn circuit_breakers_of_all_providers_are_listed_and_can_be_reset() {
     for name in ["openai", "embeddings_voyage"] {
         assert_eq!(Answer::of(server.request(Method::POST, &path(name))).await.status, 200);
     }
+    let bad_query = Answer::of(server.request(Method::POST, &format!("{}?port=80", path("openai")))).await;
+    assert_eq!(bad_query.status, 400, "{}", bad_query.text);
+    let openapi = server.get("/openapi.json").await.json;
+    let reset = &openapi["paths"]["/api/v1/embeddings/circuit-breakers/{provider}/reset"]["post"];
+    assert!(reset["responses"]["400"].is_object(), "{reset}");
     for unknown in ["unknown/reset", "openai/reset?address=http://elsewhere:80"] {
         let path = format!("/api/v1/embeddings/circuit-breakers/{unknown}");
         let unknown = Answer::of(server.request(Method::POST, &path)).await;

@@ -93,7 +93,8 @@ impl Connections {
         let settings = tx
             .prepare_cached(
                 "SELECT set_config('embeddery.tenant', $1, true), set_config('statement_timeout', $2, true),
-                        set_config('plan_cache_mode', 'force_custom_plan', true)",
+                        set_config('plan_cache_mode', 'force_custom_plan', true),
+                        set_config('embeddery.counts_words', 'on', true)",
             )
             .await?;
         tx.execute(&settings, &[&tenant, &timeout]).await?;

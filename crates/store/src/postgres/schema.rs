@@ -6,11 +6,14 @@
 
 use deadpool_postgres::Client;
 
-use super::{migrations::Migrations, words};
+use super::{
+    migrations::{MigrationStep, Migrations},
+    words,
+};
 use crate::StoreError;
 
-const MIGRATIONS: [&str; 4] = [
-    r#"
+const MIGRATIONS: [MigrationStep; 4] = [
+    MigrationStep::Script(r#"
     CREATE SEQUENCE embeddery.ids;
     CREATE TABLE embeddery.collections (
         id bigint PRIMARY KEY,
@@ -75,12 +78,12 @@ const MIGRATIONS: [&str; 4] = [
                 WITH CHECK (tenant = current_setting(''embeddery.tenant'', true))', name);
         END LOOP;
     END $$;
-"#,
-    "
+"#),
+    MigrationStep::Script("
     ALTER TABLE embeddery.documents ADD COLUMN submission uuid;     -- of version 7: a later one is higher
     ALTER TABLE embeddery.chunks ADD COLUMN headings jsonb;         -- a list; NULL is none
-",
-    "
+"),
+    MigrationStep::Script("
     CREATE TABLE embeddery.deletions (
         tenant text NOT NULL,
         collection text NOT NULL,
@@ -93,25 +96,37 @@ const MIGRATIONS: [&str; 4] = [
     CREATE POLICY own_rows ON embeddery.deletions
         USING (tenant = current_setting('embeddery.tenant', true))
         WITH CHECK (tenant = current_setting('embeddery.tenant', true));
-",
-    // Then `words::index_all_words` fills the new tables.
-    "
+"),
+    MigrationStep::Code("
     ALTER TABLE embeddery.chunks DROP COLUMN words;
     ALTER TABLE embeddery.chunks ADD COLUMN word_count integer NOT NULL DEFAULT 0;
-    -- An earlier version that still runs must not add chunks without words.
+    -- An earlier version that still runs must not add chunks without words, nor remove chunks without counting them.
     ALTER TABLE embeddery.chunks ALTER COLUMN word_count DROP DEFAULT;
+    CREATE FUNCTION embeddery.refuse_earlier_versions() RETURNS trigger LANGUAGE plpgsql AS $$
+    BEGIN
+        IF current_setting('embeddery.counts_words', true) IS DISTINCT FROM 'on' THEN
+            RAISE EXCEPTION 'chunks can only be removed by a version of the service that counts their words'
+                USING ERRCODE = 'object_not_in_prerequisite_state';
+        END IF;
+        RETURN NULL;
+    END $$;
+    CREATE TRIGGER counts_words BEFORE DELETE ON embeddery.chunks
+        FOR EACH STATEMENT EXECUTE FUNCTION embeddery.refuse_earlier_versions();
     CREATE TABLE embeddery.words (
         chunk bigint PRIMARY KEY REFERENCES embeddery.chunks ON DELETE CASCADE,
         tenant text NOT NULL,
         tokens tsvector NOT NULL,                                   -- each with the prefix of its collection
+        -- The same as in `chunks`. A search reads it here without a join. A deletion reads it there, because the policy
+        -- hides the rows of this table from it.
         word_count integer NOT NULL
     );
     ALTER TABLE embeddery.words ENABLE ROW LEVEL SECURITY;
     ALTER TABLE embeddery.words FORCE ROW LEVEL SECURITY;
-    -- Only a condition of a policy can use the index on tokens, because @@ is not leakproof.
+    -- Only a condition of a policy can use the index on tokens, because @@ is not leakproof. A subquery is evaluated once, a
+    -- setting for each row.
     CREATE POLICY found_rows ON embeddery.words FOR SELECT
-        USING (tenant = current_setting('embeddery.tenant', true)
-               AND tokens @@ current_setting('embeddery.words', true)::tsquery);
+        USING (tenant = (SELECT current_setting('embeddery.tenant', true))
+               AND tokens @@ (SELECT current_setting('embeddery.words', true)::tsquery));
     CREATE POLICY new_rows ON embeddery.words FOR INSERT
         WITH CHECK (tenant = current_setting('embeddery.tenant', true));
     CREATE TABLE embeddery.word_totals (
@@ -131,24 +146,21 @@ const MIGRATIONS: [&str; 4] = [
     LANGUAGE plpgsql AS $$
     DECLARE
         query text;
+        wanted tsquery;
         matches bigint;
         counts bigint[] := '{}';
     BEGIN
         FOREACH query IN ARRAY queries LOOP
             PERFORM set_config('embeddery.words', query, true);
+            wanted := query::tsquery;
             SELECT count(*) INTO matches FROM (
-                SELECT 1 FROM embeddery.words w
-                WHERE w.tokens @@ query::tsquery AND w.tenant = current_setting('embeddery.tenant', true)
-                LIMIT max_count) AS counted;
+                SELECT 1 FROM embeddery.words w WHERE w.tokens @@ wanted LIMIT max_count) AS counted;
             counts := counts || matches;
         END LOOP;
         RETURN counts;
     END $$;
-",
+", |tx| Box::pin(words::index_all_words(tx))),
 ];
-
-/// The schema whose migration also fills the index of words.
-const WORDS_VERSION: i32 = 4;
 
 /// Key of the advisory lock. It lets one transaction at a time migrate the schema or create an index.
 pub(super) const LOCK: i64 = 0x656d_6265_6464_6572;
@@ -167,11 +179,8 @@ pub(super) async fn migrate(client: &mut Client) -> Result<(), StoreError> {
         })?;
     }
     tx.batch_execute("CREATE SCHEMA IF NOT EXISTS embeddery").await?;
-    let migrations = Migrations { table: "migrations", subject: "the database was", scripts: &MIGRATIONS };
-    let found = migrations.apply(&tx).await?;
-    if found < WORDS_VERSION {
-        words::index_all_words(&tx).await?;
-    }
+    let migrations = Migrations { table: "migrations", subject: "the database was", steps: &MIGRATIONS };
+    migrations.apply(&tx).await?;
     let role = tx
         .query_one("SELECT rolsuper OR rolbypassrls FROM pg_roles WHERE rolname = current_user", &[])
         .await?;

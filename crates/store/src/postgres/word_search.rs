@@ -77,7 +77,8 @@ impl WordSearch<'_> {
             )
             .await?;
         let row = self.tx.query_one(&totals, &[&self.collection]).await?;
-        let (chunks, words): (i64, i64) = (row.get(0), row.get(1));
+        // A wrong total must not end a search.
+        let (chunks, words) = (row.get::<_, i64>(0).max(0), row.get::<_, i64>(1).max(0));
         let prefix = collection_prefix(self.collection);
         let queries: Vec<String> = phrases.iter().map(|phrase| to_tsquery(&prefix, phrase)).collect();
         let counts = self.tx.prepare_cached("SELECT embeddery.count_matches($1, $2)").await?;

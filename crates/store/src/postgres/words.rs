@@ -77,14 +77,16 @@ pub(super) struct NewWords {
 }
 
 impl NewWords {
-    /// Makes the words of the chunks of a collection, on a thread that may block: it takes some 20 milliseconds for a
-    /// megabyte of text.
-    pub(super) async fn from_texts(collection: i64, texts: &[&str]) -> Result<Self, StoreError> {
-        let texts: Vec<String> = texts.iter().map(|text| (*text).to_owned()).collect();
+    /// Makes the words of chunks, each with the key of its collection, on a thread that may block: it takes some 20
+    /// milliseconds for a megabyte of text.
+    pub(super) async fn from_texts(texts: impl Iterator<Item = (i64, &str)>) -> Result<Self, StoreError> {
+        let texts: Vec<(i64, String)> =
+            texts.map(|(collection, text)| (collection, text.to_owned())).collect();
         let index = move || {
-            let prefix = collection_prefix(collection);
             let mut new = Self::default();
-            texts.iter().for_each(|text| new.push(&prefix, text));
+            for (collection, text) in &texts {
+                new.push(&collection_prefix(*collection), text);
+            }
             new
         };
         tokio::task::spawn_blocking(index).await.map_err(StoreError::internal)
@@ -157,12 +159,15 @@ impl TotalsChange {
     }
 }
 
-/// Number of chunks that are read in one step of the migration.
-const CHUNKS_PER_STEP: i64 = 1000;
+/// Maximum number of chunks that are read in one step of the migration.
+const MAX_CHUNKS_PER_STEP: i64 = 1000;
+
+/// Bytes of text after which a step of the migration ends.
+const BYTES_PER_STEP: i64 = 8 << 20;
 
 /// Fills `words`, which is empty, with the words of the chunks of all tenants. It runs in the transaction of the
 /// migration that makes the table.
-pub(super) async fn index_all_words(tx: &Transaction<'_>) -> Result<(), StoreError> {
+pub(super) async fn index_all_words(tx: &tokio_postgres::Transaction<'_>) -> Result<(), StoreError> {
     // The owner of the tables sees the rows of all tenants while the policies do not bind it. No other transaction
     // sees that.
     let tables = ["collections", "documents", "chunks", "words", "word_totals"];
@@ -173,20 +178,20 @@ pub(super) async fn index_all_words(tx: &Transaction<'_>) -> Result<(), StoreErr
     loop {
         let rows = tx
             .query(
-                "SELECT c.id, c.tenant, d.collection, c.text
-                 FROM embeddery.chunks c JOIN embeddery.documents d ON d.id = c.document
-                 WHERE c.id > $1 ORDER BY c.id LIMIT $2",
-                &[&last, &CHUNKS_PER_STEP],
+                "SELECT id, tenant, collection, text
+                 FROM (SELECT *, sum(octet_length(text)) OVER (ORDER BY id) - octet_length(text) AS bytes_before
+                       FROM (SELECT c.id, c.tenant, d.collection, c.text
+                             FROM embeddery.chunks c JOIN embeddery.documents d ON d.id = c.document
+                             WHERE c.id > $1 ORDER BY c.id LIMIT $2) AS next) AS summed
+                 WHERE bytes_before < $3 ORDER BY id",
+                &[&last, &MAX_CHUNKS_PER_STEP, &BYTES_PER_STEP],
             )
             .await?;
         let Some(row) = rows.last() else { break };
         last = row.get(0);
-        let (mut ids, mut tenants, mut new) = (Vec::new(), Vec::new(), NewWords::default());
-        for row in &rows {
-            ids.push(row.get::<_, i64>(0));
-            tenants.push(row.get::<_, &str>(1));
-            new.push(&collection_prefix(row.get(2)), row.get(3));
-        }
+        let ids: Vec<i64> = rows.iter().map(|row| row.get(0)).collect();
+        let tenants: Vec<&str> = rows.iter().map(|row| row.get(1)).collect();
+        let new = NewWords::from_texts(rows.iter().map(|row| (row.get(2), row.get(3)))).await?;
         tx.execute(
             "INSERT INTO embeddery.words (chunk, tenant, tokens, word_count)
              SELECT * FROM unnest($1::bigint[], $2::text[], $3::tsvector[], $4::integer[])",
@@ -200,12 +205,13 @@ pub(super) async fn index_all_words(tx: &Transaction<'_>) -> Result<(), StoreErr
         )
         .await?;
     }
+    // A search reads the index several times, and each time its list of pending entries, so the list is kept short.
     tx.batch_execute(
         "INSERT INTO embeddery.word_totals (tenant, collection, shard, chunks, words)
          SELECT d.tenant, d.collection, 0, count(*), sum(c.word_count)
          FROM embeddery.chunks c JOIN embeddery.documents d ON d.id = c.document
          GROUP BY d.tenant, d.collection;
-         CREATE INDEX words_by_token ON embeddery.words USING gin (tokens)",
+         CREATE INDEX words_by_token ON embeddery.words USING gin (tokens) WITH (gin_pending_list_limit = 512)",
     )
     .await?;
     for table in tables {

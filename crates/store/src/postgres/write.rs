@@ -80,7 +80,7 @@ pub(super) async fn upsert(
         tx.query("DELETE FROM embeddery.chunks WHERE id = ANY($1) RETURNING word_count", &[&removed]).await?;
     rows.iter().for_each(|row| totals.remove(1, row.get::<_, i32>(0).into()));
     moved.write(&tx).await?;
-    let words = NewWords::from_texts(collection.id, &new.texts).await?;
+    let words = NewWords::from_texts(new.texts.iter().map(|text| (collection.id, *text))).await?;
     words.counts.iter().for_each(|count| totals.add(*count));
     new.write(&tx, collection_ref.tenant, collection.active, &words).await?;
     totals.write(&tx, collection_ref.tenant, collection.id).await?;
@@ -400,27 +400,23 @@ pub(super) async fn delete(
     let mut client = connections.client().await?;
     let tx = connections.begin(&mut client, collection_ref.tenant).await?;
     let collection = find(&tx, collection_ref, LockMode::Shared).await?;
-    let deleted = match target {
+    let locked = match target {
         DeleteTarget::Ids(ids) => {
             // PostgreSQL refuses a text with a NUL character. No document has such an id.
             let ids: Vec<&str> = ids.iter().map(String::as_str).filter(|id| !id.contains('\0')).collect();
-            let sql = delete_and_count("d.collection = $1 AND d.name = ANY($2)");
-            tx.query(&sql, &[&collection.id, &ids]).await?
+            tx.query(&lock_documents("d.collection = $1 AND d.name = ANY($2)"), &[&collection.id, &ids])
+                .await?
         }
-        DeleteTarget::All => {
-            tx.query(
-                "DELETE FROM embeddery.documents WHERE collection = $1 RETURNING name",
-                &[&collection.id],
-            )
-            .await?
-        }
+        DeleteTarget::All => tx.query(&lock_documents("d.collection = $1"), &[&collection.id]).await?,
         DeleteTarget::Where(filter) => {
             let mut filter_parameters = FilterParameters::default();
             let condition = filter::compile(filter, &mut filter_parameters, 2);
-            let sql = delete_and_count(&format!("d.collection = $1 AND {condition}"));
+            let sql = lock_documents(&format!("d.collection = $1 AND {condition}"));
             tx.query(&sql, &filter_parameters.append_to(vec![&collection.id])).await?
         }
     };
+    let keys: Vec<i64> = locked.iter().map(|row| row.get(0)).collect();
+    let deleted = tx.query(&delete_and_count("d.id = ANY($1)"), &[&keys]).await?;
     let mut totals = TotalsChange::default();
     count_deleted(&deleted, &mut totals);
     let names: Vec<&str> = deleted.iter().map(|row| row.get(0)).collect();
@@ -430,8 +426,15 @@ pub(super) async fn delete(
     Ok(deleted.len() as u64)
 }
 
+/// Returns a statement that locks documents `d` and returns their keys. It waits for other writers of these documents, in
+/// the order in which all writers lock documents.
+fn lock_documents(condition: &str) -> String {
+    format!("SELECT d.id FROM embeddery.documents d WHERE {condition} ORDER BY d.name FOR UPDATE")
+}
+
 /// Returns a statement that deletes documents `d` and returns the name, the number of chunks and the number of tokens of
-/// each.
+/// each. The documents are locked before: a statement that waits for a lock counts the chunks as they were before the
+/// wait.
 fn delete_and_count(condition: &str) -> String {
     // The subqueries see the chunks as they were before the deletion.
     format!(

@@ -27,8 +27,8 @@ use rusqlite::Transaction;
 use tokio::sync::Semaphore;
 
 use crate::{
-    Backup, CheckedDocument, Collection, CollectionRef, DeleteTarget, DeletionReceipt, DocumentView, Filter,
-    Hit, MissingVector, ModelBinding, NewCollection, PageRequest, Query, Stats, StoreError, StoredDocument,
+    Backup, CheckedDocument, Collection, CollectionRef, DeleteTarget, DeletionReceipt, DocumentView, Hit,
+    MissingVector, ModelBinding, NewCollection, PageRequest, Query, Stats, StoreError, StoredDocument,
     UpsertResult, VectorStore, store::Operation,
 };
 use matrix_cache::MatrixCache;
@@ -92,9 +92,22 @@ impl SqliteStore {
         work: impl FnOnce(&Transaction<'_>, &str) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
         let (tenant, collection) = owned(collection_ref);
+        self.open(&tenant).await?;
         self.run(move |inner| {
             inner.users.check_space(inner.min_free_bytes)?;
             inner.users.get(&tenant)?.write(|tx| work(tx, &collection))
+        })
+        .await
+    }
+
+    /// Opens a user's database, unless it is open. Of the requests of a user one opens it and the others wait without a
+    /// thread and without a permit. It is opened to the end, also if the request ends before.
+    async fn open(&self, tenant: &str) -> Result<(), StoreError> {
+        let Some(turn) = self.0.users.turn_to_open(tenant).await? else { return Ok(()) };
+        let tenant = tenant.to_owned();
+        self.run(move |inner| {
+            let _turn = turn;
+            inner.users.get(&tenant).map(drop)
         })
         .await
     }
@@ -106,6 +119,7 @@ impl SqliteStore {
         work: impl FnOnce(&Transaction<'_>, &str) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
         let (tenant, collection) = owned(collection_ref);
+        self.open(&tenant).await?;
         self.run_read(move |inner| inner.users.get(&tenant)?.read(|tx| work(tx, &collection))).await
     }
 
@@ -167,6 +181,7 @@ impl VectorStore for SqliteStore {
     fn drop_collection<'a>(&'a self, collection_ref: CollectionRef<'a>) -> Operation<'a, ()> {
         Box::pin(async move {
             let (tenant, name) = owned(collection_ref);
+            self.open(&tenant).await?;
             // No check of the free space: a deletion must succeed on a full disk.
             self.run(move |inner| {
                 inner.users.get(&tenant)?.write(|tx| collections::drop_collection(tx, &name))?;
@@ -239,32 +254,32 @@ impl VectorStore for SqliteStore {
         collection_ref: CollectionRef<'a>,
         target: DeleteTarget<'a>,
     ) -> Operation<'a, u64> {
-        let (tenant, name) = owned(collection_ref);
-        // The target is copied for another thread.
-        enum Owned {
-            Ids(Vec<String>),
-            Where(Filter),
-            All,
-        }
-        let target = match target {
-            DeleteTarget::Ids(ids) => Owned::Ids(ids.to_vec()),
-            DeleteTarget::Where(filter) => Owned::Where(filter.clone()),
-            DeleteTarget::All => Owned::All,
-        };
-        // No check of the free space, as in `drop_collection`.
-        Box::pin(self.run(move |inner| {
-            let target = match &target {
-                Owned::Ids(ids) => DeleteTarget::Ids(ids),
-                Owned::Where(filter) => DeleteTarget::Where(filter),
-                Owned::All => DeleteTarget::All,
+        Box::pin(async move {
+            let (tenant, name) = owned(collection_ref);
+            self.open(&tenant).await?;
+            // No check of the free space, as in `drop_collection`.
+            let delete = move |inner: &Inner, target: DeleteTarget<'_>| {
+                inner.users.get(&tenant)?.write(|tx| write::delete(tx, &name, target))
             };
-            inner.users.get(&tenant)?.write(|tx| write::delete(tx, &name, target))
-        }))
+            // The target is copied for another thread.
+            match target {
+                DeleteTarget::Ids(ids) => {
+                    let ids = ids.to_vec();
+                    self.run(move |inner| delete(inner, DeleteTarget::Ids(&ids))).await
+                }
+                DeleteTarget::Where(filter) => {
+                    let filter = filter.clone();
+                    self.run(move |inner| delete(inner, DeleteTarget::Where(&filter))).await
+                }
+                DeleteTarget::All => self.run(move |inner| delete(inner, DeleteTarget::All)).await,
+            }
+        })
     }
 
     fn search<'a>(&'a self, collection_ref: CollectionRef<'a>, query: Query) -> Operation<'a, Vec<Hit>> {
         Box::pin(async move {
             let (tenant, collection) = owned(collection_ref);
+            self.open(&tenant).await?;
             // A search takes no reader's permit, because the first search of a collection loads its matrix, which takes
             // long; other reads would wait for it.
             self.run(move |inner| {
@@ -322,11 +337,15 @@ impl VectorStore for SqliteStore {
     }
 
     fn backup<'a>(&'a self, tenant: &'a str) -> Operation<'a, Backup> {
-        let tenant = tenant.to_owned();
-        Box::pin(self.run(move |inner| {
-            inner.users.check_space(inner.min_free_bytes)?;
-            inner.users.get(&tenant)?.backup()
-        }))
+        Box::pin(async move {
+            self.open(tenant).await?;
+            let tenant = tenant.to_owned();
+            self.run(move |inner| {
+                inner.users.check_space(inner.min_free_bytes)?;
+                inner.users.get(&tenant)?.backup()
+            })
+            .await
+        })
     }
 
     fn delete_tenant<'a>(&'a self, tenant: &'a str) -> Operation<'a, DeletionReceipt> {

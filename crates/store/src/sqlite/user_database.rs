@@ -48,8 +48,30 @@ const OPTIONS: OpenOptions = OpenOptions {
 pub(super) struct UserDatabases {
     base: PathBuf,
     max_open: usize,
-    open: Mutex<HashMap<String, Arc<UserDatabase>>>,
+    slots: Mutex<HashMap<String, Arc<Slot>>>,
     clock: AtomicU64,
+}
+
+/// The place of a user's database among the open ones. Opening it may take long, because it migrates the file: meanwhile
+/// only this user's requests wait.
+#[derive(Default)]
+struct Slot {
+    database: Mutex<Option<Arc<UserDatabase>>>,
+    /// Held while the database is opened. A request waits for it without a thread.
+    opening: Arc<tokio::sync::Mutex<()>>,
+    last_used: AtomicU64,
+}
+
+impl Slot {
+    fn is_open(&self) -> bool {
+        self.database.try_lock().is_ok_and(|database| database.is_some())
+    }
+
+    /// Whether no request uses the slot or its database. The caller holds the lock of the map, so that none begins to.
+    fn is_idle(self: &Arc<Self>) -> bool {
+        Arc::strong_count(self) == 1
+            && lock(&self.database).as_ref().is_none_or(|database| Arc::strong_count(database) == 1)
+    }
 }
 
 /// One user's database.
@@ -59,40 +81,70 @@ pub(super) struct UserDatabase {
     inode: u64,
     writer: Mutex<Connection>,
     readers: ReaderPool,
-    last_used: AtomicU64,
 }
 
 impl UserDatabases {
     pub(super) fn new(base: PathBuf, max_open: usize) -> Self {
-        Self { base, max_open: max_open.max(1), open: Mutex::default(), clock: AtomicU64::new(0) }
+        Self { base, max_open: max_open.max(1), slots: Mutex::default(), clock: AtomicU64::new(0) }
+    }
+
+    /// Waits until no other request opens the user's database. Returns `None` if it is open, and otherwise a guard to
+    /// hold while [`get`](Self::get) opens it. A request that waits here holds no thread.
+    pub(super) async fn turn_to_open(
+        &self,
+        user: &str,
+    ) -> Result<Option<tokio::sync::OwnedMutexGuard<()>>, StoreError> {
+        user_directory(&self.base, user)?;
+        let slot = self.slot(user);
+        if slot.is_open() {
+            return Ok(None);
+        }
+        let turn = Arc::clone(&slot.opening).lock_owned().await;
+        Ok((!slot.is_open()).then_some(turn))
     }
 
     /// A user's database, opened and created if necessary.
     pub(super) fn get(&self, user: &str) -> Result<Arc<UserDatabase>, StoreError> {
         let directory = user_directory(&self.base, user)?;
+        let slot = self.slot(user);
+        let mut database = lock(&slot.database);
+        if let Some(found) = database.as_ref().filter(|found| found.is_current()) {
+            return Ok(Arc::clone(found));
+        }
+        // A file that another process deleted is closed first.
+        *database = None;
+        let opened = Arc::new(UserDatabase::open(directory)?);
+        *database = Some(Arc::clone(&opened));
+        Ok(opened)
+    }
+
+    /// The slot of a user, which is made if necessary.
+    fn slot(&self, user: &str) -> Arc<Slot> {
         let now = self.clock.fetch_add(1, Relaxed);
-        let mut open = lock(&self.open);
-        if let Some(found) = open.get(user) {
-            if found.is_current() {
-                found.last_used.store(now, Relaxed);
-                return Ok(Arc::clone(found));
+        // Databases are closed without the lock of the map.
+        let mut closed = Vec::new();
+        let mut slots = lock(&self.slots);
+        let found = match slots.get(user) {
+            Some(slot) => Arc::clone(slot),
+            None => {
+                // The least recently used one that is not in use is closed.
+                while slots.len() >= self.max_open {
+                    let idle = slots.iter().filter(|(_, slot)| slot.is_idle());
+                    let Some(name) = idle
+                        .min_by_key(|(_, slot)| slot.last_used.load(Relaxed))
+                        .map(|(name, _)| name.clone())
+                    else {
+                        break;
+                    };
+                    closed.extend(slots.remove(&name));
+                }
+                Arc::clone(slots.entry(user.to_owned()).or_default())
             }
-            open.remove(user);
-        }
-        // The least recently used one that is not in use is closed.
-        while open.len() >= self.max_open {
-            let idle = open.iter().filter(|(_, user)| Arc::strong_count(user) == 1);
-            let Some(name) =
-                idle.min_by_key(|(_, user)| user.last_used.load(Relaxed)).map(|(name, _)| name.clone())
-            else {
-                break;
-            };
-            open.remove(&name);
-        }
-        let found = Arc::new(UserDatabase::open(directory)?);
+        };
         found.last_used.store(now, Relaxed);
-        open.insert(user.to_owned(), Arc::clone(&found));
-        Ok(found)
+        drop(slots);
+        drop(closed);
+        found
     }
 
     /// Removes a user's database, and returns what was in it.
@@ -118,7 +170,7 @@ impl UserDatabases {
             })?;
             Ok(receipt)
         })?;
-        lock(&self.open).remove(user);
+        lock(&self.slots).remove(user);
         Ok(receipt)
     }
 
@@ -158,13 +210,7 @@ impl UserDatabase {
             OpenError::Unusable { source, .. } => source.into(),
         })?;
         let inode = fs::metadata(&path).map_err(refused)?.ino();
-        Ok(Self {
-            directory,
-            inode,
-            writer: Mutex::new(writer),
-            readers: ReaderPool::new(&path, OPTIONS),
-            last_used: AtomicU64::new(0),
-        })
+        Ok(Self { directory, inode, writer: Mutex::new(writer), readers: ReaderPool::new(&path, OPTIONS) })
     }
 
     /// The inode of the open file.

@@ -123,20 +123,19 @@ pub(super) fn name_with_sign(unit: &Unit<'_>, after: &str, next: Option<&Unit<'_
     if unit.text.len() > MAX_SIGNED_NAME_BYTES {
         return None;
     }
-    let name = fold(unit.text);
     if unit.is_letters() {
         let is_followed = |signs: &str| after == signs && next.is_some();
         if after.starts_with("++") && !(is_followed("++") && next.is_some_and(Unit::is_letters)) {
-            return Some(name + "++");
+            return Some(fold(unit.text) + "++");
         }
         if after.starts_with('#') && !is_followed("#") {
-            return Some(name + "#");
+            return Some(fold(unit.text) + "#");
         }
     }
     let before_dot = unit.gap.strip_suffix('.')?;
     let is_name = unit.kind != UnitKind::Digits && !is_one_letter(unit) && !before_dot.ends_with('.');
     let is_last = next.is_none_or(|next| joint(unit, next) == Joint::Apart);
-    (is_name && is_last).then(|| format!(".{name}"))
+    (is_name && is_last).then(|| format!(".{}", fold(unit.text)))
 }
 
 /// Returns whether no unit before this one belongs to the same joined form.

@@ -199,6 +199,10 @@ pub(super) fn camel_case_parts<'t>(unit: &Unit<'t>) -> Vec<&'t str> {
         return Vec::new();
     }
     let text = unit.text;
+    // Most words have no capital after their first letter.
+    if !text.chars().skip(1).any(char::is_uppercase) {
+        return Vec::new();
+    }
     let letters: Vec<(usize, char)> = text.char_indices().filter(|(_, c)| class(*c) != Class::Mark).collect();
     let mut parts = Vec::new();
     let mut start = 0;

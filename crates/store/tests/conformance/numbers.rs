@@ -31,7 +31,8 @@ pub async fn neighbouring_integers_are_different_numbers(tenant: &Tenant) {
     assert_eq!(tenant.store.delete(tenant.collection(), DeleteTarget::Where(&one)).await.unwrap(), 1);
     let left =
         tenant.store.documents(tenant.collection(), PageRequest { after: None, limit: 20 }).await.unwrap();
-    assert!(left.len() == 8 && left.iter().all(|document| document.id != numbers[1].to_string()));
+    let deleted = numbers[1].to_string();
+    assert!(left.len() == 8 && left.iter().all(|document| document.id != deleted));
 }
 
 /// The text of the metadata is the same in every way out, with the signs and the types of its numbers.

@@ -57,6 +57,45 @@ async fn a_user_that_another_process_deleted_starts_empty() {
     assert_eq!(a.near("one", 5).await, ["new"]);
 }
 
+/// A connection that holds the write lock of a user's file, as another process does that migrates it.
+fn lock_file(dir: &Path, tenant: &Tenant) -> rusqlite::Connection {
+    let file = rusqlite::Connection::open(dir.join(&tenant.name).join("vectors.db")).unwrap();
+    file.execute_batch("BEGIN IMMEDIATE").unwrap();
+    file
+}
+
+/// The migration of a large file takes long. More requests of its user wait than may read at the same time.
+#[tokio::test]
+async fn a_user_whose_file_is_migrated_delays_no_other() {
+    let (dir, a, other_process) = two_processes();
+    a.create_with(vec![document("d", &["one"], json!({}))]).await;
+    let lock = lock_file(dir.path(), &a);
+    let other = Tenant::new(Arc::clone(&other_process.store));
+    let waiting: Vec<_> = (0..64)
+        .map(|_| {
+            let (store, name) = (Arc::clone(&other_process.store), a.name.clone());
+            tokio::spawn(async move { store.list(&name).await })
+        })
+        .collect();
+    other.create_with(vec![document("d", &["two"], json!({}))]).await;
+    assert_eq!(other.near("two", 5).await, ["two"]);
+    assert_eq!(other.counts().await, (1, 1));
+    drop(lock);
+    for request in waiting {
+        assert_eq!(request.await.unwrap().unwrap().len(), 1, "the file was free in time");
+    }
+}
+
+/// The time limit of the lock is ten seconds.
+#[tokio::test]
+async fn a_file_that_another_process_migrates_is_unavailable() {
+    let (dir, a, b) = two_processes();
+    a.create(COLLECTION).await;
+    let _lock = lock_file(dir.path(), &a);
+    let error = b.store.get(b.collection()).await.unwrap_err();
+    assert!(matches!(error.kind, StoreErrorKind::Unavailable { .. }), "{error}");
+}
+
 #[tokio::test]
 async fn a_newer_schema_is_refused() {
     let (dir, a, b) = two_processes();

@@ -4,10 +4,10 @@
 //! which serves all tenants, sets `embeddery.all_tenants`.
 
 use deadpool_postgres::Client;
-use embeddery_store::{Migrations, StoreError};
+use embeddery_store::{MigrationStep, Migrations, StoreError};
 
-const MIGRATIONS: [&str; 2] = [
-    r#"
+const MIGRATIONS: [MigrationStep; 2] = [
+    MigrationStep::Script(r#"
     CREATE FUNCTION embeddery.now_ms() RETURNS bigint LANGUAGE sql VOLATILE AS
         'SELECT (extract(epoch FROM clock_timestamp()) * 1000)::bigint';
     CREATE TABLE embeddery.jobs (
@@ -73,14 +73,14 @@ const MIGRATIONS: [&str; 2] = [
                        OR current_setting(''embeddery.all_tenants'', true) = ''on'')', name);
         END LOOP;
     END $$;
-"#,
-    "
+"#),
+    MigrationStep::Script("
     ALTER TABLE embeddery.job_documents
         ADD COLUMN since bigint NOT NULL DEFAULT 0, -- when it was set back to be tried again, or when the task that
                                                     -- failed entered the queue; earlier tasks are obsolete
         ADD COLUMN again_at bigint;                 -- when a delayed document is tried again
     CREATE TABLE embeddery.claims (what text PRIMARY KEY, until bigint NOT NULL);
-",
+"),
 ];
 
 /// Key of the advisory lock that lets one process at a time migrate.
@@ -90,11 +90,8 @@ const LOCK: i64 = 0x656d_6265_6464_6a6f;
 pub(super) async fn migrate(client: &mut Client) -> Result<(), StoreError> {
     let tx = client.transaction().await?;
     tx.execute("SELECT pg_advisory_xact_lock($1)", &[&LOCK]).await?;
-    let migrations = Migrations {
-        table: "job_migrations",
-        subject: "the jobs in the database were",
-        scripts: &MIGRATIONS,
-    };
+    let migrations =
+        Migrations { table: "job_migrations", subject: "the jobs in the database were", steps: &MIGRATIONS };
     migrations.apply(&tx).await?;
     Ok(tx.commit().await?)
 }

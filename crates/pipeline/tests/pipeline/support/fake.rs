@@ -12,7 +12,7 @@ use embeddery_core::{
     ModelInfo, ModelRef, ModelState, ModelStatus, Provider, ProviderKind, Retry, SpaceId, TokenCount,
     TokenCounter,
 };
-use tokio::sync::watch;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
 /// The length of its vectors.
 pub const DIM: usize = 8;
@@ -36,6 +36,8 @@ pub struct State {
     pub calls: Vec<usize>,
     /// A call ends when the next one has begun, or when none begins for this time: a worker is always busy.
     pub overlapping: Option<Duration>,
+    /// The memory of the machine, in models. A model is loaded while a token counter of it exists.
+    pub memory: Option<Arc<Semaphore>>,
     /// Calls with a text that contains this panic, like a defect.
     pub panicking: Option<&'static str>,
 }
@@ -116,7 +118,9 @@ struct FakeModel {
 }
 
 /// Counts words.
-struct Words;
+struct Words {
+    _memory: Option<OwnedSemaphorePermit>,
+}
 
 impl TokenCounter for Words {
     fn count(&self, text: &str) -> usize {
@@ -146,7 +150,14 @@ impl Embedder for FakeModel {
     }
 
     fn token_counter(&self) -> BoxFuture<'_, Result<Arc<dyn TokenCounter>, EmbedError>> {
-        Box::pin(async { Ok(Arc::new(Words) as Arc<dyn TokenCounter>) })
+        Box::pin(async {
+            let memory = self.fake.state().memory.clone();
+            let _memory = match memory {
+                Some(memory) => Some(memory.acquire_owned().await.unwrap()),
+                None => None,
+            };
+            Ok(Arc::new(Words { _memory }) as Arc<dyn TokenCounter>)
+        })
     }
 
     fn embed(&self, request: EmbedRequest) -> BoxFuture<'_, Result<Embeddings, EmbedError>> {

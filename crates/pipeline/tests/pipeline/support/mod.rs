@@ -186,6 +186,11 @@ impl Harness {
             dimensions: None,
             chunking,
         };
+        self.submit_planned(tenant, documents, plan).await
+    }
+
+    /// Submits documents of any plan without enqueueing them.
+    pub async fn submit_planned(&self, tenant: &str, documents: &[(&str, &str)], plan: JobSpec) -> JobId {
         let new = NewJob {
             tenant: tenant.into(),
             idempotency_key: None,

@@ -42,8 +42,10 @@ pub(crate) async fn add_documents(
     Path(name): Path<String>,
     JsonBody(request): JsonBody<AddDocumentsRequest>,
 ) -> Result<Json<AddDocumentsResponse>, ApiError> {
-    let CheckedDocuments { documents, sent, chunking } = request.check(service.settings())?;
-    let added = service.add(&name, documents, chunking).await?;
+    let checked = request.check(service.settings())?;
+    let positions = checked.positions();
+    let CheckedDocuments { documents, sent, chunking } = checked;
+    let added = service.add(&name, documents, &positions, chunking).await?;
     Ok(Json(AddDocumentsResponse::new(added, sent)))
 }
 

@@ -15,7 +15,7 @@ use futures_util::stream;
 
 use crate::routes::common_errors::{CollectionErrors, DiskErrors};
 use crate::{
-    collections::{CollectionService, NewDocument, SplitError, hash},
+    collections::{CollectionService, NewDocument, SplitError, id_hash},
     error::{ApiError, ErrorBody},
     ndjson::Lines,
     wire::collections::export_import::{
@@ -103,8 +103,8 @@ impl Exporter {
 /// Also accepts lines without vectors, `{"id", "text", "metadata"}`, for an existing collection, and splits and embeds
 /// their texts as in a request without `chunking`.
 /// Documents are stored while the lines arrive. A line with the id of an earlier line, or with its text and no id, replaces
-/// the document of that line; the response counts such a document once and lists these lines. The error for an invalid line has its number and the number of stored
-/// documents; sending all lines again is harmless.
+/// the document of that line; the response counts such a document once and lists these lines. The error for an invalid
+/// line has its number and the number of stored documents; sending all lines again is harmless.
 #[utoipa::path(
     post,
     path = "/api/v1/embeddings/collections/{name}/import",
@@ -214,7 +214,11 @@ impl Importer {
     /// Records the id of the current line. A document that is not stored yet is dropped if it has the same id.
     fn record_id(&mut self, id: &str) {
         self.document_lines += 1;
-        let key = hash(id.as_bytes());
+        let buffered = self.with_vectors.len() + self.without_vectors.len();
+        self.with_vectors.retain(|document| document.id != id);
+        self.without_vectors.retain(|document| document.id != id);
+        let is_replaced = self.with_vectors.len() + self.without_vectors.len() < buffered;
+        let key = id_hash(id.as_bytes());
         let is_full = self.lines.len() >= MAX_TRACKED_IDS;
         let earlier = match self.lines.entry(key) {
             Entry::Occupied(mut entry) => Some(entry.insert(self.line_number)),
@@ -225,11 +229,14 @@ impl Importer {
             }
         };
         let Some(replaces_line) = earlier else {
-            self.new_ids += 1;
+            // The line of an id that is not tracked is not known, so the response does not list it.
+            if is_replaced {
+                self.response.replaced += 1;
+            } else {
+                self.new_ids += 1;
+            }
             return;
         };
-        self.with_vectors.retain(|document| document.id != id);
-        self.without_vectors.retain(|document| document.id != id);
         self.response.replaced += 1;
         if self.response.replacements.len() < MAX_REPLACEMENTS {
             let replacement = Replacement { line: self.line_number, id: id.to_owned(), replaces_line };

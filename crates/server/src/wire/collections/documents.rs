@@ -107,6 +107,14 @@ pub(crate) struct CheckedDocuments {
     pub(crate) chunking: ChunkConfig,
 }
 
+impl CheckedDocuments {
+    /// The index in the request of each document to store.
+    pub(crate) fn positions(&self) -> Vec<usize> {
+        let is_first = |(_, sent): &(usize, &SentDocument)| sent.duplicate_of.is_none();
+        self.sent.iter().enumerate().filter(is_first).map(|(position, _)| position).collect()
+    }
+}
+
 /// A document as it was sent.
 pub(crate) struct SentDocument {
     /// Its index among the documents to store.

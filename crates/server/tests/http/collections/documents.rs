@@ -166,6 +166,47 @@ async fn a_document_that_must_be_one_chunk_is_refused_above_the_limit_before_any
     assert_eq!(server.get(&path("/documents/short")).await.status, 404, "nothing was stored");
 }
 
+#[tokio::test]
+async fn an_error_names_the_document_as_the_request_does() {
+    let server = with_notes().await;
+    let documents = json!([{"text": "a"}, {"text": "a"}, {"text": "a b c d e f g h i j k"}]);
+    let body = json!({"documents": documents, "chunking": {"method": "none"}});
+    let too_long = add(&server, &body).await;
+    assert_eq!((too_long.status.as_u16(), too_long.code()), (400, "input_too_long"));
+    assert!(too_long.message().starts_with("documents[2]: "), "{}", too_long.text);
+    assert_eq!(too_long.json["error"]["param"], "documents[2].text");
+
+    // The third chunk of the third document, behind a full call.
+    *server.fake.refused.lock().unwrap() = Some("poison");
+    let many: String = (0..300).map(|n| format!("w{n} ")).collect();
+    let documents = json!([
+        {"id": "many", "text": many},
+        {"text": "a"},
+        {"text": "a"},
+        {"id": "bad", "text": "one two three poison five"},
+    ]);
+    let chunking = json!({"method": "words", "size": 1, "overlap": 0});
+    let refused = add(&server, &json!({"documents": documents, "chunking": chunking})).await;
+    assert_eq!((refused.status.as_u16(), refused.code()), (400, "invalid_value"), "{}", refused.text);
+    assert_eq!(
+        refused.message(),
+        "documents[3]: document 'bad', chunk 3: the vendor refuses the text",
+        "{}",
+        refused.text
+    );
+    assert_eq!(refused.json["error"]["param"], "documents[3].text");
+    assert!(!refused.text.contains("input["), "{}", refused.text);
+}
+
+#[tokio::test]
+async fn a_model_that_is_not_loaded_in_time_does_not_hold_the_request() {
+    let server = Server::with(|settings| settings.request_timeout = std::time::Duration::from_secs(1)).await;
+    let made = server.post(super::BASE, &json!({"name": "notes", "model": "test/never-loaded"})).await;
+    assert_eq!(made.status, 201, "{}", made.text);
+    let late = add(&server, &three()).await;
+    assert_eq!((late.status.as_u16(), late.code()), (504, "timeout"), "{}", late.text);
+}
+
 /// Texts whose split took quadratic time.
 #[tokio::test]
 async fn texts_that_are_slow_to_split_are_stored() {
@@ -237,6 +278,15 @@ async fn equal_documents_without_an_id_are_one_document_and_the_second_is_told_s
         );
         assert!(refused.message().contains(message), "{}", refused.text);
     }
+    // The id is that of the second text, which the first document does not have.
+    let taken = json!({"documents": [{"id": documents[0]["id"], "text": "other"}, {"text": "one"}]});
+    let refused = add(&server, &taken).await;
+    assert_eq!(refused.status, 400, "{}", refused.text);
+    assert!(
+        refused.message().contains("has no id, and documents[0], whose text differs"),
+        "{}",
+        refused.text
+    );
     let same_id = json!({"documents": [{"id": "x", "text": "one"}, {"id": "x", "text": "one"}]});
     let refused = add(&server, &same_id).await;
     assert!(refused.message().contains("has the id of documents[0]"), "{}", refused.text);

@@ -154,7 +154,7 @@ async fn an_imported_vector_of_zeros_is_refused_with_its_line() {
     lines[2] = document.to_string();
     let refused = import(&server, "copy", lines.join("\n")).await;
     assert_eq!(refused.status, 400, "{}", refused.text);
-    assert!(refused.message().starts_with("line 3: chunks[0]: vector is all zeros"), "{}", refused.message());
+    assert!(refused.message().starts_with("line 3: chunks[0].vector is all zeros"), "{}", refused.message());
 }
 
 #[tokio::test]

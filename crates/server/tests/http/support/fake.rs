@@ -24,7 +24,7 @@ pub const DIM: usize = 8;
 pub const MAX_TOKENS: usize = 12;
 
 /// The state of the provider. `test/gated` waits for a permit of the gate, `test/failing` fails with `failure`,
-/// `test/panicking` panics, and every other `test/…` embeds. Other names are unknown.
+/// `test/panicking` panics, the tokenizer of `test/never-loaded` is never loaded, and every other `test/…` embeds. Other names are unknown.
 pub struct Fake {
     /// The state of every model.
     pub state: Mutex<Option<ModelState>>,
@@ -40,6 +40,8 @@ pub struct Fake {
     pub last_request: Mutex<Option<EmbedRequest>>,
     /// Number of requests to the models.
     pub requests: AtomicUsize,
+    /// Texts that contain this are refused.
+    pub refused: Mutex<Option<&'static str>>,
     /// Downloads and warm-ups, in order.
     pub events: Mutex<Vec<String>>,
 }
@@ -54,6 +56,7 @@ impl Fake {
             ended: watch::Sender::new(0),
             last_request: Mutex::default(),
             requests: AtomicUsize::new(0),
+            refused: Mutex::default(),
             events: Mutex::default(),
         })
     }
@@ -171,7 +174,12 @@ impl Embedder for FakeModel {
     }
 
     fn token_counter(&self) -> BoxFuture<'_, Result<Arc<dyn TokenCounter>, EmbedError>> {
-        Box::pin(async { Ok(Arc::new(Words) as Arc<dyn TokenCounter>) })
+        Box::pin(async {
+            if &*self.card.name == "test/never-loaded" {
+                std::future::pending::<()>().await;
+            }
+            Ok(Arc::new(Words) as Arc<dyn TokenCounter>)
+        })
     }
 
     fn embed(&self, request: EmbedRequest) -> BoxFuture<'_, Result<Embeddings, EmbedError>> {
@@ -213,6 +221,16 @@ impl FakeModel {
                 format!("an input is longer than the {MAX_TOKENS} tokens that '{}' reads", self.card.name);
             return Err(EmbedError::new(ErrorKind::InputTooLong, Fault::Caller, Retry::Never, message)
                 .with_inputs(inputs));
+        }
+        let refused = *self.fake.refused.lock().unwrap();
+        let is_refused = |input: &embeddery_core::Input| {
+            refused.is_some_and(|word| input.text().is_some_and(|text| text.contains(word)))
+        };
+        let inputs: Vec<_> =
+            request.inputs.iter().enumerate().filter(|(_, input)| is_refused(input)).collect();
+        if !inputs.is_empty() {
+            let inputs = inputs.into_iter().map(|(index, _)| InputError { index, tokens: None }).collect();
+            return Err(EmbedError::invalid("the vendor refuses the text").with_inputs(inputs));
         }
         Ok(Embeddings {
             data: request
