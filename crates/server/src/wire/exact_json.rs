@@ -21,7 +21,10 @@ pub(crate) type ExactObject = Exact<Map<String, Value>>;
 /// Why a value is not read.
 enum Fault {
     /// The value of a number would be lost. The path to it is `.a[2]`.
-    LostNumber { path: String, number: String },
+    LostNumber {
+        path: String,
+        number: String,
+    },
     TooDeep,
 }
 
@@ -49,7 +52,9 @@ impl<T> Exact<T> {
             }
             Fault::TooDeep => ApiError::invalid(
                 field.to_owned(),
-                format!("{field} has more than {MAX_LEVELS} levels of lists and maps; send it with fewer levels"),
+                format!(
+                    "{field} has more than {MAX_LEVELS} levels of lists and maps; send it with fewer levels"
+                ),
             ),
         })
     }
@@ -174,8 +179,7 @@ mod tests {
 
     #[test]
     fn a_value_has_a_limited_number_of_levels() {
-        let nested =
-            |levels: usize| format!(r#"{{"a":{}1e400{}}}"#, "[".repeat(levels), "]".repeat(levels));
+        let nested = |levels: usize| format!(r#"{{"a":{}1e400{}}}"#, "[".repeat(levels), "]".repeat(levels));
         for levels in [MAX_LEVELS, 1000, 500_000] {
             assert!(fault(&nested(levels)).starts_with("metadata has more than 127 levels"), "{levels}");
         }
