@@ -13,20 +13,29 @@ use serde_json::{Map, Value, value::RawValue};
 use crate::error::ApiError;
 
 /// A value of which every number is checked. `T` is [`Value`], or [`Map`] for an object.
-pub(crate) struct Exact<T>(Result<T, LostNumber>);
+pub(crate) struct Exact<T>(Result<T, Fault>);
 
 /// An object of which every number is checked.
 pub(crate) type ExactObject = Exact<Map<String, Value>>;
 
-/// A number whose value would be lost.
-struct LostNumber {
-    /// The path to it: `.a[2]`.
-    path: String,
-    number: String,
+/// Why a value is not read.
+enum Fault {
+    /// The value of a number would be lost. The path to it is `.a[2]`.
+    LostNumber {
+        path: String,
+        number: String,
+    },
+    TooDeep,
 }
 
-/// Maximum size of a text in which the path to a number is looked for.
-const MAX_SEARCHED_BYTES: usize = 1 << 20;
+/// Maximum levels of lists and maps, which is the limit of the JSON parser.
+const MAX_LEVELS: usize = 127;
+
+/// Maximum bytes that are read to find the path to a number. Each level reads what is inside of it again.
+const MAX_SEARCHED_BYTES: usize = 4 << 20;
+
+/// Maximum length of a path in a message.
+const MAX_PATH_BYTES: usize = 200;
 
 /// Maximum length of a number in a message.
 const MAX_SHOWN_BYTES: usize = 40;
@@ -37,8 +46,16 @@ impl<T> Exact<T> {
     /// # Errors
     /// Names the number whose value would be lost, and where it is.
     pub(crate) fn check(self, field: &str) -> Result<T, ApiError> {
-        self.0.map_err(|LostNumber { path, number }| {
-            ApiError::invalid(format!("{field}{path}"), format!("{field}{path} is {}", problem(&number)))
+        self.0.map_err(|fault| match fault {
+            Fault::LostNumber { path, number } => {
+                ApiError::invalid(format!("{field}{path}"), format!("{field}{path} is {}", problem(&number)))
+            }
+            Fault::TooDeep => ApiError::invalid(
+                field.to_owned(),
+                format!(
+                    "{field} has more than {MAX_LEVELS} levels of lists and maps; send it with fewer levels"
+                ),
+            ),
         })
     }
 }
@@ -83,18 +100,42 @@ impl<'de, T: FromText> Deserialize<'de> for Exact<T> {
             return Err(D::Error::invalid_type(Unexpected::Other("value"), &expected));
         }
         // This is not an error of the deserializer, because the value would be parsed again, without the number's digits.
+        if is_too_deep(text) {
+            return Ok(Self(Err(Fault::TooDeep)));
+        }
         if let Some(number) = unrepresentable_number(text) {
-            return Ok(Self(Err(LostNumber { path: path_to(number, text), number: number.to_owned() })));
+            let path = path_to(number, text);
+            return Ok(Self(Err(Fault::LostNumber { path, number: number.to_owned() })));
         }
         serde_json::from_str(text).map(|value| Self(Ok(value))).map_err(D::Error::custom)
     }
 }
 
-/// Returns the path to a part of a JSON text.
+/// Returns whether a JSON text has more than [`MAX_LEVELS`] levels.
+fn is_too_deep(text: &str) -> bool {
+    let (mut level, mut is_in_string, mut is_escaped) = (0_usize, false, false);
+    for byte in text.bytes() {
+        match byte {
+            _ if is_escaped => is_escaped = false,
+            b'\\' if is_in_string => is_escaped = true,
+            b'"' => is_in_string = !is_in_string,
+            b'[' | b'{' if !is_in_string => level += 1,
+            b']' | b'}' if !is_in_string => level = level.saturating_sub(1),
+            _ => {}
+        }
+        if level > MAX_LEVELS {
+            return true;
+        }
+    }
+    false
+}
+
+/// Returns the path to a part of a JSON text, or its start if it is long.
 fn path_to(part: &str, mut text: &str) -> String {
     let mut path = String::new();
     let holds = |raw: &RawValue| raw.get().as_bytes().as_ptr_range().contains(&part.as_ptr());
-    while text.len() <= MAX_SEARCHED_BYTES {
+    let mut searched = text.len();
+    while searched <= MAX_SEARCHED_BYTES && path.len() <= MAX_PATH_BYTES {
         if let Ok(fields) = serde_json::from_str::<BTreeMap<String, &RawValue>>(text)
             && let Some((name, raw)) = fields.into_iter().find(|(_, raw)| holds(raw))
         {
@@ -106,10 +147,12 @@ fn path_to(part: &str, mut text: &str) -> String {
             let _ = write!(path, "[{index}]");
             text = raw.get();
         } else {
-            break;
+            return path;
         }
+        searched += text.len();
     }
-    path
+    path.truncate(path.floor_char_boundary(MAX_PATH_BYTES));
+    path + "…"
 }
 
 #[cfg(test)]
@@ -132,6 +175,20 @@ mod tests {
         );
         let long = format!(r#"{{"a": {}}}"#, "9".repeat(500));
         assert!(fault(&long).len() < 200 && fault(&long).contains("(500 digits)"), "{}", fault(&long));
+    }
+
+    #[test]
+    fn a_value_has_a_limited_number_of_levels() {
+        let nested = |levels: usize| format!(r#"{{"a":{}1e400{}}}"#, "[".repeat(levels), "]".repeat(levels));
+        for levels in [MAX_LEVELS, 1000, 500_000] {
+            assert!(fault(&nested(levels)).starts_with("metadata has more than 127 levels"), "{levels}");
+        }
+        let long = fault(&nested(MAX_LEVELS - 1));
+        assert!(long.contains("…") && long.contains("1e400") && long.len() < 400, "{long}");
+        let name = format!(r#"{{"{}":1e400}}"#, "n".repeat(100_000));
+        assert!(fault(&name).len() < 400);
+        let brackets = format!(r#"{{"a":"\"{}"}}"#, "[".repeat(1000));
+        assert!(serde_json::from_str::<ExactObject>(&brackets).unwrap().check("metadata").is_ok());
     }
 
     #[test]

@@ -32,7 +32,7 @@ pub(super) fn is_always_true(filter: &Filter) -> bool {
     compared.sort_unstable();
     compared.dedup();
     let formula = formula(filter, &compared);
-    Search { truths: vec![None; 3 * compared.len()], compared }.is_always_true(&formula)
+    Search { truths: vec![None; 3 * compared.len()], compared }.finds_no_exception(&formula)
 }
 
 /// A field and a value that the filter compares with its values.
@@ -82,7 +82,8 @@ struct Search<'f> {
 }
 
 impl Search<'_> {
-    fn is_always_true(mut self, formula: &Formula) -> bool {
+    /// Whether no combination of truth values makes the formula false.
+    fn finds_no_exception(mut self, formula: &Formula) -> bool {
         // The tests that are assumed to be false, each with the truth values before it.
         let mut assumed: Vec<(usize, Vec<Option<bool>>)> = Vec::new();
         for _ in 0..MAX_STEPS {

@@ -10,6 +10,9 @@ const MAX_FILTER_DEPTH: usize = 32;
 /// Maximum number of conditions and values in a filter.
 const MAX_VALUES: usize = 1000;
 
+/// Maximum length of the name of a field. Conditions on one field are compared with each other.
+const MAX_FIELD_NAME_BYTES: usize = 1024;
+
 /// Parses the JSON form of a filter.
 pub(super) fn parse(value: &Value) -> ParseResult {
     let mut parser = Parser { remaining: MAX_VALUES };
@@ -66,6 +69,12 @@ impl Parser {
 
     fn field(&mut self, field: &str, value: &Value) -> ParseResult {
         check_nul(field, "a field of the filter")?;
+        if field.len() > MAX_FIELD_NAME_BYTES {
+            let bytes = field.len();
+            return invalid(format!(
+                "a field of the filter has a name of {bytes} bytes; at most {MAX_FIELD_NAME_BYTES} are allowed"
+            ));
+        }
         let Value::Object(operators) = value else {
             return Ok(Filter::In(field.to_owned(), vec![scalar(field, value)?]));
         };
@@ -201,5 +210,7 @@ mod tests {
         assert!(Filter::parse(&shallow).is_ok());
         let many: Vec<_> = (0..2000).collect();
         assert!(error_of(&json!({"a": {"$in": many}})).contains("more than 1000"));
+        let long = "f".repeat(2000);
+        assert!(error_of(&json!({ long: 1 })).contains("name of 2000 bytes"));
     }
 }

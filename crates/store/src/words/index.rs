@@ -9,8 +9,8 @@ use super::{
 pub(super) const MAX_TOKEN_BYTES: usize = 256;
 
 /// Maximum bytes of all tokens of a text. PostgreSQL's `tsvector` holds one MiB, in which each token also takes its
-/// position and its alignment. Words after the limit are not indexed; the limit is above 60,000 Chinese characters or
-/// 70,000 English words, which no embedding model reads.
+/// position and its alignment. Words after the limit are not indexed. A token also counts the prefix of its collection: the limit
+/// is at least 45,000 Chinese characters or English words of mean length, which no embedding model reads.
 const MAX_TEXT_BYTES: usize = 1_000_000;
 
 /// Bytes that PostgreSQL stores beside a token: the number of positions, a position, the alignment and its entry.
@@ -56,7 +56,9 @@ pub(crate) fn index_words(prefix: &str, text: &str) -> IndexedWords {
                 if let Some(name) = name_with_sign(unit, after, next) {
                     writer.spelling(&name);
                 }
-                if let Some(joined) = joined_form(&units[position..]).filter(|_| is_start(&units, position)) {
+                if is_start(&units, position)
+                    && let Some(joined) = joined_form(&units[position..])
+                {
                     writer.spelling(&joined);
                 }
             }
@@ -146,6 +148,9 @@ fn is_start(units: &[Unit<'_>], position: usize) -> bool {
         || units[position - 1].kind != unit.kind
 }
 
+/// Maximum units of a joined form, so that the work for a text is linear: a form can begin at every unit.
+const MAX_JOINED_UNITS: usize = 64;
+
 /// Returns the spelling without separators of the form at the start of `units`: `1000000` for `1,000,000`, `usa` for
 /// `U.S.A.`, `email` for `e-mail`.
 pub(super) fn joined_form(units: &[Unit<'_>]) -> Option<String> {
@@ -154,7 +159,10 @@ pub(super) fn joined_form(units: &[Unit<'_>]) -> Option<String> {
     let mut signs = separator.chars();
     let (sign, None) = (signs.next()?, signs.next()) else { return None };
     let joined = |belongs: &dyn Fn(&Unit<'_>) -> bool| {
-        units[1..].iter().take_while(|unit| unit.gap == separator && belongs(unit)).count()
+        let following = units[1..].iter().take(MAX_JOINED_UNITS);
+        #[cfg(test)]
+        let following = following.inspect(|_| tests::STEPS.set(tests::STEPS.get() + 1));
+        following.take_while(|unit| unit.gap == separator && belongs(unit)).count()
     };
     let count = match first.kind {
         UnitKind::Digits if first.text.len() <= 3 && ".,'’_".contains(sign) => {
@@ -179,7 +187,28 @@ fn is_one_letter(unit: &Unit<'_>) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::cell::Cell;
+
     use super::*;
+
+    thread_local! {
+        /// Units that were read to find joined forms.
+        pub(super) static STEPS: Cell<usize> = const { Cell::new(0) };
+    }
+
+    #[test]
+    fn the_work_for_joined_forms_is_linear() {
+        for part in ["000,", "a.", "a-b-c-", "a-б-", "1.a.", "000'"] {
+            let steps = |parts: usize| {
+                STEPS.set(0);
+                index_words("", &part.repeat(parts));
+                STEPS.get()
+            };
+            for parts in [1000, 2000, 4000, 8000] {
+                assert!(steps(parts) <= 3 * parts * MAX_JOINED_UNITS, "{part}: {}", steps(parts));
+            }
+        }
+    }
 
     fn tokens(text: &str) -> (String, String) {
         let IndexedWords { words, spellings, count } = index_words("", text);

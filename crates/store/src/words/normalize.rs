@@ -57,11 +57,20 @@ pub(super) fn normalize(text: &str) -> Cow<'_, str> {
             _ => mapped.push(ascii_digit(c).unwrap_or(c)),
         }
     }
-    match is_nfkc_quick(mapped.chars()) {
-        IsNormalized::Yes => Cow::Owned(mapped),
-        IsNormalized::No | IsNormalized::Maybe => Cow::Owned(mapped.nfkc().collect()),
+    let mut normal = match is_nfkc_quick(mapped.chars()) {
+        IsNormalized::Yes => mapped,
+        IsNormalized::No | IsNormalized::Maybe => mapped.nfkc().collect(),
+    };
+    for (decomposed, vowel) in SARA_AM {
+        if normal.contains(decomposed) {
+            normal = normal.replace(decomposed, vowel);
+        }
     }
+    Cow::Owned(normal)
 }
+
+/// The vowel am of Thai and Lao. NFKC decomposes it, but dictionaries of words hold it as one letter.
+const SARA_AM: [(&str, &str); 2] = [("\u{e4d}\u{e32}", "\u{e33}"), ("\u{ecd}\u{eb2}", "\u{eb3}")];
 
 /// The zeros of scripts with their own decimal digits. The other nine follow each zero.
 const ZEROS: [char; 19] = [
@@ -180,6 +189,9 @@ mod tests {
             ("ភាសា\u{200b}ខ្មែរ", "ភាសាខ្មែរ"),
             ("می\u{200c}خواهم", "میخواهم"),
             ("محـــمد", "محمد"),
+            ("น้ำ ทำงาน", "น้\u{e33} ท\u{e33}งาน"),
+            ("ท\u{e4d}\u{e32}งาน", "ท\u{e33}งาน"),
+            ("ນ\u{ec9}\u{eb3}", "ນ\u{ec9}\u{eb3}"),
             ("Café™ m² 2½", "Café  m^2 2 1⁄2 "),
         ] {
             assert_eq!(normalize(text), form);

@@ -26,6 +26,13 @@ const MAX_PHRASES: usize = 64;
 /// Maximum number of tokens of a phrase. It bounds the work for a query that is a long text without spaces.
 const MAX_PHRASE_TOKENS: usize = 64;
 
+/// Maximum bytes of a query whose words are searched for. Words after it are ignored.
+const MAX_QUERY_BYTES: usize = 32 * 1024;
+
+/// Maximum bytes of a query that a dictionary splits into words, because a dictionary is slow. The bounds let a query be
+/// read on a thread of asynchronous tasks.
+const MAX_SEGMENTED_BYTES: usize = 4096;
+
 /// Minimum number of characters of a single word before an asterisk, so that a search does not read half of the index.
 const MIN_PREFIX_CHARACTERS: usize = 2;
 
@@ -40,30 +47,42 @@ pub(crate) struct Phrase {
 
 /// Returns the phrases of a query, each once.
 pub(crate) fn query_phrases(query: &str) -> Vec<Phrase> {
-    let query = normalize(query);
-    let mut phrases = Phrases(Vec::new());
+    let query = normalize(&query[..query.floor_char_boundary(MAX_QUERY_BYTES)]);
+    let mut phrases = Phrases { found: Vec::new(), segmentable: MAX_SEGMENTED_BYTES };
     let mut rest: &str = &query;
-    while let Some((plain, quoted, after)) = next_quoted(rest) {
+    while !phrases.is_full()
+        && let Some((plain, quoted, after)) = next_quoted(rest)
+    {
         phrases.add_text(plain);
         phrases.add(phrase(&units(quoted).0));
         rest = after;
     }
     phrases.add_text(rest);
-    phrases.0
+    phrases.found
 }
 
 const OPENING_QUOTES: [char; 4] = ['"', '“', '„', '”'];
 const CLOSING_QUOTES: [char; 3] = ['"', '”', '“'];
 
 /// Returns what is before the first quoted phrase of a text, the phrase, and what is after it. A quote inside of a word,
-/// as in Hebrew acronyms, does not begin or end a phrase.
+/// as in Hebrew acronyms, does not begin or end a phrase. Beside a letter of a script without spaces, or of Hangul, whose
+/// particles follow a quote directly, it does.
 fn next_quoted(text: &str) -> Option<(&str, &str, &str)> {
-    let is_in_word = |c: Option<char>| c.is_some_and(|c| class(c) != Class::Separator);
+    let is_paired = |c: char| matches!(class(c), Class::Letter(script) if script.is_paired());
+    let is_of_word = |c: char| class(c) != Class::Separator && !is_paired(c);
+    let before = |text: &str| text.chars().rev().find(|c| class(*c) != Class::Mark);
+    let after = |text: &str| text.chars().next();
     let mut opening = text.match_indices(OPENING_QUOTES);
-    let (start, sign) = opening.find(|(at, _)| !is_in_word(text[..*at].chars().next_back()))?;
+    let (start, sign) = opening.find(|(at, sign)| {
+        !before(&text[..*at]).is_some_and(is_of_word)
+            || after(&text[at + sign.len()..]).is_some_and(is_paired)
+    })?;
     let inner = &text[start + sign.len()..];
     let mut closing = inner.match_indices(CLOSING_QUOTES);
-    let (end, sign) = closing.find(|(at, sign)| !is_in_word(inner[at + sign.len()..].chars().next()))?;
+    let (end, sign) = closing.find(|(at, sign)| {
+        !after(&inner[at + sign.len()..]).is_some_and(is_of_word)
+            || before(&inner[..*at]).is_some_and(is_paired)
+    })?;
     Some((&text[..start], &inner[..end], &inner[end + sign.len()..]))
 }
 
@@ -100,13 +119,21 @@ fn phrase(units: &[Unit<'_>]) -> Phrase {
     phrase
 }
 
-struct Phrases(Vec<Phrase>);
+struct Phrases {
+    found: Vec<Phrase>,
+    /// Bytes that a dictionary may still split.
+    segmentable: usize,
+}
 
 impl Phrases {
     fn add(&mut self, phrase: Phrase) {
-        if !phrase.tokens.is_empty() && self.0.len() < MAX_PHRASES && !self.0.contains(&phrase) {
-            self.0.push(phrase);
+        if !phrase.tokens.is_empty() && !self.is_full() && !self.found.contains(&phrase) {
+            self.found.push(phrase);
         }
+    }
+
+    fn is_full(&self) -> bool {
+        self.found.len() >= MAX_PHRASES
     }
 
     fn add_token(&mut self, token: String) {
@@ -117,7 +144,7 @@ impl Phrases {
     fn add_text(&mut self, text: &str) {
         let (units, trailing) = units(text);
         let mut start = 0;
-        while start < units.len() {
+        while start < units.len() && !self.is_full() {
             let mut end = start + 1;
             while end < units.len() && joint(&units[end - 1], &units[end]) != Joint::Apart {
                 end += 1;
@@ -146,9 +173,31 @@ impl Phrases {
         let mut whole = phrase(form);
         whole.is_prefix |= is_prefix;
         self.add(whole);
+        if is_prefix && let [before @ .., first, second] = form {
+            self.add_start_of_mixed(before, first, second);
+        }
         if let Some(joined) = joined_form(form) {
             self.add(Phrase { tokens: vec![joined], is_prefix });
         }
+    }
+
+    /// Adds letters and a number before an asterisk as the start of one token: `ab12*` finds `AB12C3`.
+    fn add_start_of_mixed(&mut self, before: &[Unit<'_>], first: &Unit<'_>, second: &Unit<'_>) {
+        let is_pair = first.is_letters() != second.is_letters()
+            && [first, second].iter().all(|unit| unit.is_letters() || unit.kind == UnitKind::Digits);
+        if !is_pair || !second.gap.is_empty() {
+            return;
+        }
+        let mut start = phrase(before);
+        // The unit before may be a run without spaces, whose last character is a token of its own in the index.
+        if before.last().is_some_and(|unit| matches!(unit.kind, UnitKind::Pairs(_)))
+            || start.tokens.len() >= MAX_PHRASE_TOKENS
+        {
+            start.tokens.clear();
+        }
+        let token = fold(first.text) + &fold(second.text);
+        start.tokens.push(bounded(&token).to_owned());
+        self.add(Phrase { is_prefix: true, ..start });
     }
 
     fn add_unit(&mut self, unit: &Unit<'_>, after: &str, next: Option<&Unit<'_>>, is_prefix: bool) {
@@ -180,9 +229,17 @@ impl Phrases {
 
     /// Adds the words of a run in a script without spaces, and the run as a whole.
     fn add_unspaced_words(&mut self, unit: &Unit<'_>) {
-        let characters = unit.characters();
+        let mut characters = unit.characters();
+        let whole = characters.concat();
+        let run = Unit { text: &whole, ..*unit };
+        let mut end = 0;
+        let fits = |character: &&&str| {
+            end += character.len();
+            end <= self.segmentable
+        };
+        characters.truncate(characters.iter().take_while(fits).count());
         let text = characters.concat();
-        let run = Unit { text: &text, ..*unit };
+        self.segmentable -= text.len();
         // The segmenter is a reference to data of the program.
         let segmenter = WordSegmenter::new_auto(WordBreakInvariantOptions::default());
         let ends: Vec<usize> = segmenter.segment_str(&text).collect();
@@ -327,6 +384,14 @@ mod tests {
             ("get_user_name", "get user name"),
             ("1,000,000", "1 000 000 | 1000000"),
             ("U.S.A.", "u s a | usa"),
+            ("ab12*", "ab 12* | ab12*"),
+            ("sku-de4*", "sku de 4* | sku de4* | skude*"),
+            ("7e*", "7 e* | 7e*"),
+            ("如何\"安装\"数据库", "如何 | 安装 | 数据 | 库* | 数据 据库"),
+            ("\"数据\"库", "数据 | 库*"),
+            ("\"한국\"에서", "한국 | 에서"),
+            ("צה\"ל", "צה | ל"),
+            ("5\"x7\"", "5 | x 7"),
             ("utf8", "utf 8"),
             ("AB-1234/5", "ab 1234 5"),
             ("猫", "猫*"),
@@ -361,6 +426,15 @@ mod tests {
         assert!(
             long.len() <= MAX_PHRASES && long.iter().all(|phrase| phrase.tokens.len() <= MAX_PHRASE_TOKENS)
         );
+        for run in ["数据库", "แมวกินปลา ", "数 "] {
+            let mut phrases = Phrases { found: Vec::new(), segmentable: MAX_SEGMENTED_BYTES };
+            phrases.add_text(&run.repeat(10_000));
+            assert!(
+                phrases.found.len() <= MAX_PHRASES && phrases.segmentable <= MAX_SEGMENTED_BYTES,
+                "{run}"
+            );
+        }
+        assert!(query_phrases(&("a ".repeat(MAX_QUERY_BYTES / 2) + "late")).len() == 1);
         assert!(query_phrases(&"a".repeat(100_000))[0].tokens[0].len() <= 256);
     }
 
