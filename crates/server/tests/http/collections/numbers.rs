@@ -144,7 +144,8 @@ async fn every_way_in_refuses_what_cannot_be_stored() {
         change(&mut lines[line]);
         lines.iter().map(|line| format!("{line}\n")).collect::<String>()
     };
-    let cases: [(&dyn Fn(&mut Value), usize, &str); 16] = [
+    type Case<'a> = (&'a dyn Fn(&mut Value), usize, &'a str);
+    let cases: [Case<'_>; 16] = [
         (&|line| line["id"] = "a\0".into(), 2, "line 3: id has a control character"),
         (&|line| line["metadata"]["x"] = "m".repeat(70_000).into(), 2, "line 3: metadata has 70"),
         (&|line| line["metadata"]["x"] = "\0".into(), 2, "line 3: metadata.x has a NUL"),
