@@ -1,7 +1,7 @@
 //! The byte order mark, which Windows programs write at the start of UTF-8 files. It is not part of the content.
 
-/// `bytes` without one U+FEFF at their start. For the start of a file, a body or a stream: elsewhere the character is part
-/// of the text.
+/// `bytes` without one U+FEFF at their start. For the start of a file, a body or a line of JSON: elsewhere the character is
+/// part of the text.
 ///
 /// ```
 /// # use embeddery_core::without_byte_order_mark;

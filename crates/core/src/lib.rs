@@ -38,6 +38,6 @@ pub use token_estimate::{
     estimate_tokens,
 };
 pub use trace::TraceContext;
-pub use unit_length::{squared_length, to_unit_length, vector_defect};
+pub use unit_length::{squared_length, to_comparable_length, to_unit_length, vector_defect};
 pub use units::{megabytes, to_ms};
 pub use upstream_server::UpstreamServer;

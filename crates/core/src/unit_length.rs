@@ -44,6 +44,22 @@ pub fn to_unit_length(vector: &mut [f32]) {
     }
 }
 
+/// Scales a vector to length 1 if the square of its length is too small or too large for exact arithmetic in f32. Other
+/// vectors keep their bits.
+///
+/// ```
+/// # use embeddery_core::to_comparable_length;
+/// let (mut tiny, mut ordinary) = ([0.0, 1e-40], [3.0, 4.0]);
+/// to_comparable_length(&mut tiny);
+/// to_comparable_length(&mut ordinary);
+/// assert_eq!((tiny, ordinary), ([0.0, 1.0], [3.0, 4.0]));
+/// ```
+pub fn to_comparable_length(vector: &mut [f32]) {
+    if !(1e-20..=1e30).contains(&squared_length(vector)) {
+        to_unit_length(vector);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -57,9 +57,9 @@ pub(crate) fn is_ndjson(content_type: &str) -> bool {
 }
 
 impl Lines {
-    /// The next line that is not blank, with its number; `None` after the last line. A byte order mark at the start of the
-    /// body is not part of the first line. The timeout applies to each frame and not to the whole body, because a large body
-    /// takes long.
+    /// The next line that is not blank, with its number; `None` after the last line. A byte order mark at the start of a
+    /// line is not part of it, because files may be concatenated. The timeout applies to each frame and not to the whole
+    /// body, because a large body takes long.
     pub(crate) async fn next(&mut self) -> Result<Option<(u64, Bytes)>, ApiError> {
         loop {
             if let Some(length) = self.buffer[self.searched..].iter().position(|byte| *byte == b'\n') {
@@ -96,6 +96,6 @@ impl Lines {
     fn counted(&mut self, line: Bytes) -> Bytes {
         self.searched = 0;
         self.number += 1;
-        if self.number == 1 { line.slice_ref(without_byte_order_mark(&line)) } else { line }
+        line.slice_ref(without_byte_order_mark(&line))
     }
 }

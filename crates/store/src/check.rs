@@ -3,6 +3,7 @@
 
 use std::{fmt, ops::Deref};
 
+use embeddery_core::to_comparable_length;
 use serde_json::Value;
 
 use crate::{
@@ -71,7 +72,8 @@ impl Deref for CheckedDocument {
 
 impl CheckedDocument {
     /// Sets the vector of a chunk. The store checks it.
-    pub fn set_vector(&mut self, chunk: usize, vector: Vec<f32>) {
+    pub fn set_vector(&mut self, chunk: usize, mut vector: Vec<f32>) {
+        to_comparable_length(&mut vector);
         if let Some(chunk) = self.0.chunks.get_mut(chunk) {
             chunk.vector = Some(vector);
         }
@@ -95,11 +97,11 @@ impl CheckedDocument {
 }
 
 impl Document {
-    /// Checks everything but the vectors.
+    /// Checks everything but the vectors. Scales vectors of extreme lengths, which a store cannot compare.
     ///
     /// # Errors
     /// Names the first field that cannot be stored.
-    pub fn check(self) -> Result<CheckedDocument, FieldError> {
+    pub fn check(mut self) -> Result<CheckedDocument, FieldError> {
         check_id(&self.id)?;
         check_metadata(&self.metadata)?;
         for (index, chunk) in self.chunks.iter().enumerate() {
@@ -113,6 +115,7 @@ impl Document {
             };
             check().map_err(|error| error.inside(&format!("chunks[{index}]")))?;
         }
+        self.chunks.iter_mut().filter_map(|chunk| chunk.vector.as_deref_mut()).for_each(to_comparable_length);
         Ok(CheckedDocument(self))
     }
 }
@@ -288,6 +291,15 @@ mod tests {
         wrong.set_vector(1, vec![1.0]);
         assert_eq!(wrong.check_vectors(2).unwrap_err().field, "chunks[1].vector");
         assert!(wrong.check_vectors(1).is_ok());
+        let lengths = document(|d| {
+            d.chunks[0].vector = Some(vec![1e-40, 0.0]);
+            d.chunks[1].vector = Some(vec![3.0, 4.0]);
+        });
+        let mut checked = lengths.check().unwrap();
+        assert_eq!(checked.chunks[0].vector, Some(vec![1.0, 0.0]), "f32 cannot hold its squared length");
+        assert_eq!(checked.chunks[1].vector, Some(vec![3.0, 4.0]), "ordinary vectors keep their bits");
+        checked.set_vector(1, vec![0.0, 3e38]);
+        assert_eq!(checked.chunks[1].vector, Some(vec![0.0, 1.0]));
     }
 
     #[test]

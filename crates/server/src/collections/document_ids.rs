@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 
 /// The id of a document that is sent without one.
 pub(crate) fn derived_id(text: &str) -> String {
-    blake3::hash(text.as_bytes()).to_hex()[..32].to_owned()
+    blake3::hash(embeddery_core::without_byte_order_mark(text.as_bytes())).to_hex()[..32].to_owned()
 }
 
 /// What decides whether two documents are the same.
@@ -110,6 +110,7 @@ mod tests {
         let one = derived_id("one");
         let (none, some) = (Map::new(), json!({"a": 1}).as_object().unwrap().clone());
         let document = |id, text, metadata| DocumentIdentity { id, text, metadata, content_type: None };
+        assert_eq!(derived_id("\u{feff}one"), one, "a byte order mark is no content");
         assert_eq!(ids.insert(document("a", "one", &none), 0, "documents[0]"), Ok(None));
         assert_eq!(
             ids.insert(document(&one, "one", &none), 1, "documents[1]"),

@@ -1,6 +1,6 @@
 //! Searches a collection. The query is embedded if the mode needs a vector.
 
-use embeddery_core::{EmbedError, InputType, SpaceId};
+use embeddery_core::{EmbedError, InputType, SpaceId, to_comparable_length};
 use embeddery_ingest::check_space;
 use embeddery_store::{Filter, Hit, Query, ScoreKind, SearchMode};
 
@@ -41,7 +41,10 @@ impl CollectionService {
         }
         let text = params.query.unwrap_or_default();
         let vector = match params.vector {
-            Some(vector) => Some(vector),
+            Some(mut vector) => {
+                to_comparable_length(&mut vector);
+                Some(vector)
+            }
             None if params.by_vector => {
                 let bound = BoundCollection { name: collection, binding: &binding };
                 let texts = [text.as_str().into()];

@@ -111,7 +111,16 @@ impl CollectionService {
         let dimensions = dimensions.map(|dimensions| dimensions.get());
         let (provider, model, dimensions) = match bound {
             // Without a model in the request, the collection's model is used.
-            Some(bound) if name.is_none() && provider.is_none() && dimensions.is_none() => {
+            // What was sent with it must agree with that model.
+            Some(bound) if name.is_none() => {
+                let sent_provider = provider.map_or_else(|| bound.provider.clone(), |sent| sent.to_string());
+                if sent_provider != bound.provider || dimensions.is_some_and(|sent| sent != bound.dim) {
+                    return Err(ApiError::other_model(
+                        &params.collection,
+                        &bound,
+                        &OfferedModel { provider: &sent_provider, model: &bound.model, dimensions },
+                    ));
+                }
                 let ModelBinding { provider, model, custom_dimensions, dim, .. } = bound;
                 (provider, model, custom_dimensions.then_some(dim))
             }

@@ -308,10 +308,12 @@ impl Importer {
         if self.has_header && self.expected_documents != Some(self.document_lines) {
             let (stored, lines) = (self.response.documents, self.document_lines);
             let problem = match self.expected_documents {
-                None => format!("the footer line is missing, {stored} documents were stored"),
-                Some(documents) => format!("the footer says {documents} documents, {lines} lines have one"),
+                None => "the footer line is missing".to_owned(),
+                Some(documents) => format!("the footer states {documents} documents, the body has {lines}"),
             };
-            let message = format!("the import is incomplete: {problem}; export the collection again");
+            let message = format!(
+                "the import is incomplete: {problem}; documents stored: {stored}; export the collection again"
+            );
             return Err(ApiError::not_json(message));
         }
         Ok(self.response)

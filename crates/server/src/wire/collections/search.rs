@@ -76,6 +76,10 @@ impl SearchRequest {
             if query.trim().is_empty() {
                 return Err(ApiError::invalid("query", "query is blank"));
             }
+            if let Some(at) = query.find('\0') {
+                let message = format!("query has a NUL character (U+0000), at byte {at}; remove it");
+                return Err(ApiError::invalid("query", message));
+            }
             if query.len() > settings.text_limit {
                 let message =
                     format!("query has {} bytes; the limit is {}", query.len(), settings.text_limit);

@@ -103,6 +103,7 @@ async fn invalid_searches_are_rejected() {
         (json!({"vector": [1e39, 0, 0, 0, 0, 0, 0, 0]}), 400, "not finite"),
         (json!({"vector": [0, 0, 0, 0, 0, 0, 0, 0]}), 400, "all zeros"),
         (json!({"vector": ["NaN", 0, 0, 0, 0, 0, 0, 0]}), 422, "a list of numbers"),
+        (json!({"query": "a\0b"}), 400, "query has a NUL character (U+0000), at byte 1"),
         (json!({"vector": [1, 0, 0, 0, 0, 0, 0, 0], "query": "x"}), 400, "both sent"),
         (json!({"vector": [1, 0, 0, 0, 0, 0, 0, 0], "mode": "text"}), 400, "looks for words"),
         (json!({"query": "x", "filter": "kind=animal"}), 400, "must be an object"),

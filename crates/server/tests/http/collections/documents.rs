@@ -26,6 +26,13 @@ async fn documents_are_found_by_text_by_vector_and_by_words() {
     );
     assert_eq!(by_text.header("x-embeddings-space"), "test-space");
 
+    for scale in [1e-38, 1e-30, 1e38] {
+        let scaled: Vec<f64> =
+            vector("The quick brown fox", true).into_iter().map(|x| f64::from(x) * scale).collect();
+        let found = search(&server, &json!({"vector": scaled, "top_k": 1})).await;
+        let score = found.json["results"][0]["score"].as_f64().unwrap_or_default();
+        assert!((score - 1.0).abs() < 1e-4, "{scale}: {}", found.text);
+    }
     let by_vector = json!({"vector": vector("The quick brown fox", true), "top_k": 1, "with_text": false, "space": "test-space"});
     let by_vector = search(&server, &by_vector).await;
     assert_eq!(found(&by_vector), ["fox"]);

@@ -168,9 +168,17 @@ async fn the_error_for_an_invalid_file_has_the_line_and_the_stored_documents() {
     assert_eq!((incomplete.status.as_u16(), incomplete.code()), (400, "invalid_json"));
     assert!(
         incomplete.message().contains("footer line is missing")
-            && incomplete.message().contains("2 documents were stored"),
+            && incomplete.message().contains("documents stored: 2"),
         "{}",
         incomplete.text
+    );
+
+    let wrong = export.replace("{\"documents\":3}", "{\"documents\":27}");
+    let wrong = import(&server, "wrong", wrong).await;
+    assert!(
+        wrong.message().contains("states 27 documents, the body has 3; documents stored: 3"),
+        "{}",
+        wrong.text
     );
 
     let newer = export.replacen("\"embeddery_collection\":2", "\"embeddery_collection\":3", 1);

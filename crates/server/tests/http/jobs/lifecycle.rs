@@ -221,6 +221,9 @@ async fn a_job_must_use_the_model_of_its_collection() {
         assert!(refused.message().contains("is bound to") && refused.message().contains(PLAIN));
         assert!(refused.json["detail"]["collection_space"].is_string());
     }
+    let mut dimensions = request(1);
+    dimensions["dimensions"] = json!(4);
+    assert_eq!(server.submit(&dimensions).await.status, 202, "without a model, the collection's is used");
     let mut same = request(1);
     same["model"] = json!("small");
     assert_eq!(server.submit(&same).await.status, 202);
