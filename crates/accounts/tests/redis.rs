@@ -146,8 +146,7 @@ async fn limits_hold_behind_sentinels_after_the_master_has_failed() {
     let rate = Rate::per_second(0.001, 2);
     let limiter = limiter_at(&RedisAddress::new(redis.url()), rate);
     exhaust(&limiter).await;
-    redis.master.ask::<i64>(&["WAIT", "1", "5000"]).await;
-    redis.master.kill().unwrap();
+    redis.kill_replicated_master().await.unwrap();
     assert!(is_refused(&limiter).await);
     assert!(redis.replica.ask::<String>(&["INFO", "replication"]).await.contains("role:master"));
 }

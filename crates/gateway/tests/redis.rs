@@ -53,8 +53,7 @@ async fn it_works_behind_sentinels_after_the_master_has_failed() {
     check(&address).await;
     let cache = cache(&address);
     cache.put(entries(), HOUR).await.unwrap();
-    redis.master.ask::<i64>(&["WAIT", "1", "5000"]).await;
-    redis.master.kill().unwrap();
+    redis.kill_replicated_master().await.unwrap();
     let found = async {
         loop {
             match cache.get(&[key(9)]).await {

@@ -74,8 +74,7 @@ async fn a_sentinel_names_the_new_master() {
     queue.enqueue(&sent).await.unwrap();
     let worker = Worker::new(&queue, "w");
     let lease = worker.next(Stage::Chunking).await;
-    redis.master.ask::<i64>(&["WAIT", "1", "5000"]).await;
-    redis.master.kill().unwrap();
+    redis.kill_replicated_master().await.unwrap();
     let settled = loop {
         match queue.settle(&[(lease.clone(), next())]).await {
             Ok(settled) => break settled,

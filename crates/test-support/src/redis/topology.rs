@@ -95,10 +95,28 @@ impl Sentinel {
         Ok(Self { master, replica, sentinel })
     }
 
+    /// Kills the master after the replica has all of its writes. `WAIT` would cover only writes of its own connection.
+    ///
+    /// # Errors
+    /// As [`Redis::kill`].
+    pub async fn kill_replicated_master(&mut self) -> io::Result<()> {
+        let written = replication_offset(&self.master, "master_repl_offset:").await;
+        while replication_offset(&self.replica, "slave_repl_offset:").await < written {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        self.master.kill()
+    }
+
     /// The URL of the Sentinel and its service.
     pub fn url(&self) -> String {
         format!("redis+sentinel://127.0.0.1:{}/main", self.sentinel.port())
     }
+}
+
+/// The bytes of writes in a field of `INFO replication`.
+async fn replication_offset(server: &Redis, field: &str) -> u64 {
+    let info: String = server.ask(&["INFO", "replication"]).await;
+    info.lines().find_map(|line| line.strip_prefix(field)).unwrap().trim().parse().unwrap()
 }
 
 /// A server with TLS, a certificate that no system trusts, and the password `hunter2`.
