@@ -67,7 +67,8 @@ mod tests {
         let count = |part: &str| part.split_whitespace().count().pow(2);
         let text = "one two three four five six";
         let progress = Progress::new(&|| false);
-        let ranges = divide_oversized(text, Vec::from([0..text.len()]), &count, 4, &progress).unwrap();
+        let ranges =
+            divide_oversized(text, std::iter::once(0..text.len()).collect(), &count, 4, &progress).unwrap();
         let parts: Vec<&str> = ranges.into_iter().map(|range| text[range].trim()).collect();
         assert_eq!(parts.concat().replace(' ', ""), text.replace(' ', ""));
         assert!(parts.iter().all(|part| count(part) <= 4), "{parts:?}");
@@ -76,7 +77,8 @@ mod tests {
     #[test]
     fn a_single_character_is_not_divided() {
         let progress = Progress::new(&|| false);
-        let ranges = divide_oversized(" 狐狸 ", Vec::from([0..8]), &|_| 9, 4, &progress).unwrap();
+        let ranges =
+            divide_oversized(" 狐狸 ", std::iter::once(0..8).collect(), &|_| 9, 4, &progress).unwrap();
         assert_eq!(ranges, [0..4, 4..8]);
     }
 }

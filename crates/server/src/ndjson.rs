@@ -64,7 +64,7 @@ impl Lines {
         loop {
             if let Some(length) = self.buffer[self.searched..].iter().position(|byte| *byte == b'\n') {
                 let line = self.buffer.split_to(self.searched + length + 1).freeze();
-                let line = self.counted(line);
+                let line = self.counted(&line);
                 if !line.trim_ascii().is_empty() {
                     return Ok(Some((self.number, line)));
                 }
@@ -76,7 +76,7 @@ impl Lines {
             }
             if self.ended {
                 let line = self.buffer.split().freeze();
-                let line = self.counted(line);
+                let line = self.counted(&line);
                 return Ok((!line.trim_ascii().is_empty()).then_some((self.number, line)));
             }
             let frame = tokio::time::timeout(self.timeout, self.body.frame());
@@ -93,9 +93,9 @@ impl Lines {
     }
 
     /// Counts a line that was taken from the buffer. Returns its content.
-    fn counted(&mut self, line: Bytes) -> Bytes {
+    fn counted(&mut self, line: &Bytes) -> Bytes {
         self.searched = 0;
         self.number += 1;
-        line.slice_ref(without_byte_order_mark(&line))
+        line.slice_ref(without_byte_order_mark(line))
     }
 }
