@@ -86,11 +86,13 @@ impl ModelReader {
 }
 
 /// Why a text has no chunks.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SplitTextError {
     /// The chunks are not needed any more.
+    #[error("the split was stopped")]
     Stopped,
     /// The text must not be split, and the model does not read it whole. The reason is given.
+    #[error("{0}")]
     TooLong(String),
 }
 
