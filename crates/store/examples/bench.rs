@@ -8,6 +8,9 @@
 
 #![expect(clippy::print_stdout, clippy::unwrap_used, reason = "a program for developers")]
 
+#[path = "support/random.rs"]
+mod random;
+
 use std::{
     fs::File,
     io::{BufWriter, Write as _},
@@ -22,33 +25,22 @@ use embeddery_store::{
 };
 use serde_json::{Map, json};
 
+use random::Random;
+
 const DIM: usize = 384;
 const CENTRES: u64 = 200;
 const QUERIES: usize = 200;
 const TOP_K: usize = 10;
 
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        // SplitMix64.
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    /// An approximately normal number: a sum of uniform ones.
-    fn normal(&mut self) -> f32 {
-        (0..4).map(|_| (self.next() >> 40) as f32 / (1 << 24) as f32 - 0.5).sum::<f32>() * 1.73
-    }
+/// An approximately normal number: a sum of uniform ones.
+fn normal(random: &mut Random) -> f32 {
+    (0..4).map(|_| (random.next() >> 40) as f32 / (1 << 24) as f32 - 0.5).sum::<f32>() * 1.73
 }
 
 fn vector(seed: u64) -> Vec<f32> {
     let mut own = Random(seed.wrapping_mul(0x1000_0001) ^ 0xabcd);
     let mut centre = Random(own.next() % CENTRES);
-    let numbers: Vec<f32> = (0..DIM).map(|_| centre.normal() + 0.7 * own.normal()).collect();
+    let numbers: Vec<f32> = (0..DIM).map(|_| normal(&mut centre) + 0.7 * normal(&mut own)).collect();
     let norm = numbers.iter().map(|x| x * x).sum::<f32>().sqrt();
     numbers.iter().map(|x| x / norm).collect()
 }

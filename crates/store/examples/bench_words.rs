@@ -8,6 +8,9 @@
 
 #![expect(clippy::print_stdout, clippy::unwrap_used, reason = "a program for developers")]
 
+#[path = "support/random.rs"]
+mod random;
+
 use std::{
     path::Path,
     time::{Duration, Instant},
@@ -20,6 +23,8 @@ use embeddery_store::{
 };
 use rusqlite::Connection;
 use serde_json::Map;
+
+use random::Random;
 use tokio_postgres::NoTls;
 
 const DIM: usize = 384;
@@ -29,21 +34,8 @@ const QUERIES: u64 = 200;
 const TOP_K: usize = 10;
 const COLLECTION: CollectionRef<'_> = CollectionRef { tenant: "words", collection: "bench" };
 
-/// SplitMix64.
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    fn share(&mut self) -> f64 {
-        (self.next() >> 11) as f64 / (1u64 << 53) as f64
-    }
+fn share(random: &mut Random) -> f64 {
+    (random.next() >> 11) as f64 / (1u64 << 53) as f64
 }
 
 /// The word of this rank: syllables, so that words look like words.
@@ -59,7 +51,7 @@ fn word(rank: usize) -> String {
 
 /// A word of a language: the frequency is the inverse of the rank.
 fn zipf(random: &mut Random) -> String {
-    word(VOCABULARY.powf(random.share()) as usize)
+    word(VOCABULARY.powf(share(random)) as usize)
 }
 
 fn passage(i: u64) -> String {
@@ -73,7 +65,7 @@ fn queries() -> Vec<String> {
     let query = |i: u64| {
         let mut random = Random(i << 40 | 7);
         let frequent = word((random.next() % 10) as usize);
-        let mut rarer = || word(50 + (VOCABULARY.powf(random.share())) as usize);
+        let mut rarer = || word(50 + (VOCABULARY.powf(share(&mut random))) as usize);
         format!("{frequent} {} {}", rarer(), rarer())
     };
     (0..QUERIES).map(query).collect()
@@ -81,7 +73,7 @@ fn queries() -> Vec<String> {
 
 fn document(i: u64) -> Document {
     let mut random = Random(i);
-    let vector = (0..DIM).map(|_| random.share() as f32 - 0.5).collect();
+    let vector = (0..DIM).map(|_| share(&mut random) as f32 - 0.5).collect();
     let chunk = DocumentChunk {
         text: passage(i),
         span: TextSpan::default(),

@@ -208,7 +208,8 @@ async fn an_error_names_the_document_as_the_request_does() {
 #[tokio::test]
 async fn a_model_that_is_not_loaded_in_time_does_not_hold_the_request() {
     let server = Server::with(|settings| settings.request_timeout = std::time::Duration::from_secs(1)).await;
-    let made = server.post(super::BASE, &json!({"name": "notes", "embedding_model": "test/never-loaded"})).await;
+    let made =
+        server.post(super::BASE, &json!({"name": "notes", "embedding_model": "test/never-loaded"})).await;
     assert_eq!(made.status, 201, "{}", made.text);
     let late = add(&server, &three()).await;
     assert_eq!((late.status.as_u16(), late.code()), (504, "timeout"), "{}", late.text);
